@@ -1,0 +1,71 @@
+"""Batch annotator of emotion in recorded speech.
+
+The names below load on first use, so that importing the package costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from sercli.annotation import Annotator, annotate
+    from sercli.config import SegmentConfig
+    from sercli.discovery import find_inputs
+    from sercli.errors import (
+        AudioError,
+        ConfigError,
+        DatasetError,
+        ModelError,
+        OutputError,
+        SerError,
+    )
+    from sercli.evaluation import evaluate
+    from sercli.schema import FileResult, Segment
+    from sercli.store import list_models, load_model
+
+_HOMES = {
+    "Annotator": "annotation",
+    "AudioError": "errors",
+    "ConfigError": "errors",
+    "DatasetError": "errors",
+    "FileResult": "schema",
+    "ModelError": "errors",
+    "OutputError": "errors",
+    "Segment": "schema",
+    "SegmentConfig": "config",
+    "SerError": "errors",
+    "annotate": "annotation",
+    "evaluate": "evaluation",
+    "find_inputs": "discovery",
+    "list_models": "store",
+    "load_model": "store",
+}
+
+__all__ = [
+    "Annotator",
+    "AudioError",
+    "ConfigError",
+    "DatasetError",
+    "FileResult",
+    "ModelError",
+    "OutputError",
+    "Segment",
+    "SegmentConfig",
+    "SerError",
+    "annotate",
+    "evaluate",
+    "find_inputs",
+    "list_models",
+    "load_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,393 @@
+"""Decoding recordings of any kind as a stream of blocks, and resampling that stream.
+
+libsndfile reads what it can (WAV of every kind, FLAC, Ogg, Opus, MP3, AIFF, AU, ...), FFmpeg
+through PyAV the rest (m4a, mp4, webm, mkv, wma, amr, ...). Both judge a file by its content: it is
+handed to them as an open file, without its name, so that no suffix can mislead them.
+"""
+
+import os
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from itertools import chain
+from types import TracebackType
+from typing import TYPE_CHECKING, BinaryIO, Self
+
+import numpy as np
+import soundfile as sf
+import soxr
+from numpy.typing import NDArray
+
+from sercli.errors import AudioError
+
+if TYPE_CHECKING:
+    from av import AudioFrame
+
+# Rate in Hz of everything behind the decoder: speech detection and all models work at it.
+SAMPLE_RATE = 16_000
+
+# Samples of all channels together in a block: 2 s of a mono file at 48 kHz. Small enough that
+# memory stays flat, large enough that the cost of a call does not show.
+BLOCK_SIZE = 96_000
+# Full scale is 1; a floating-point file with larger values than this holds no sound.
+MAX_MAGNITUDE = 1e6
+MIN_SAMPLE_RATE = 1_000
+MAX_SAMPLE_RATE = 768_000
+
+# libsndfile estimates the length of some lossy files; only more than this missing is a truncation.
+LENGTH_TOLERANCE_S = 0.1
+# Containers mark pauses in transmission by a jump in time stamps; less than this is jitter.
+MIN_TIMESTAMP_GAP_S = 0.1
+# In a container that does not tell its length, a longer jump is taken for a fault.
+MAX_TIMESTAMP_GAP_S = 3600.0
+
+
+class AudioFile:
+    """An open recording; a context manager that gives its samples block by block.
+
+    Parameters
+    ----------
+    path
+        Any audio file, or a video file, of which the first audio stream is read.
+
+    Attributes
+    ----------
+    path
+        As given.
+    sample_rate
+        The file's own, in Hz.
+    channels
+        Number of channels.
+    format
+        Container and codec, such as ``"WAV/PCM_16"``.
+    duration_hint
+        Seconds, as the header tells, or None: for progress displays only.
+    n_samples
+        Samples per channel given so far.
+    warnings
+        What was repaired on the way.
+
+    Raises
+    ------
+    AudioError
+        If there is no such file, it is empty, or nothing can decode it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        self._file = _open_regular(self.path)
+        try:
+            self._decoder = _open_decoder(self._file)
+            if not MIN_SAMPLE_RATE <= self._decoder.sample_rate <= MAX_SAMPLE_RATE:
+                raise _DecodeError(
+                    f"sample rate is {self._decoder.sample_rate:,} Hz; expected "
+                    f"{MIN_SAMPLE_RATE:,} to {MAX_SAMPLE_RATE:,} Hz"
+                )
+        except _DecodeError as error:
+            self._file.close()
+            raise AudioError(f"{self.path}: {error}") from error
+        self.sample_rate = self._decoder.sample_rate
+        self.channels = self._decoder.channels
+        self.format = self._decoder.format
+        self.duration_hint = self._decoder.duration_hint
+        self.n_samples = 0
+        self._n_invalid = 0
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """Give the samples from the start to the end, once.
+
+        Yields
+        ------
+        ndarray of float32, shape (n_samples, channels)
+            In ``[-1, 1]`` for integer formats, as stored for floating-point ones; samples that
+            are NaN, infinite or beyond a million are replaced by 0 and counted in `warnings`.
+
+        Raises
+        ------
+        AudioError
+            After the last block that could be decoded, if the file is not whole.
+        """
+        try:
+            for block in self._decoder.blocks():
+                valid = np.abs(block) < MAX_MAGNITUDE  # false for NaN, too
+                if not valid.all():
+                    self._n_invalid += int(block.size - np.count_nonzero(valid))
+                    block = np.where(valid, block, np.float32(0))
+                self.n_samples += len(block)
+                yield block
+        except _DecodeError as error:
+            raise AudioError(f"{self.path}: {error}") from error
+        if self._n_invalid and self._n_invalid == self.n_samples * self.channels:
+            raise AudioError(
+                f"{self.path}: all {self._n_invalid:,} samples are NaN, infinite or huge"
+            )
+
+    @property
+    def duration(self) -> float:
+        """Seconds given so far."""
+        return self.n_samples / self.sample_rate
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was repaired so far, a sentence each."""
+        notes = self._decoder.warnings
+        if self._n_invalid:
+            notes = (*notes, f"{self._n_invalid:,} samples NaN, infinite or huge, taken as silence")
+        return notes
+
+    def close(self) -> None:
+        """Close the file."""
+        self._decoder.close()
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def resample_stream(
+    blocks: Iterator[NDArray[np.float32]], sample_rate: int, channels: int
+) -> Iterator[NDArray[np.float32]]:
+    """Resample a stream of blocks to `SAMPLE_RATE`.
+
+    The stream resampler keeps its phase from block to block and its output is aligned with its
+    input, so that sample ``i`` lies at ``i / SAMPLE_RATE`` seconds however long the stream.
+
+    Parameters
+    ----------
+    blocks
+        Arrays of shape (n_samples, channels).
+    sample_rate
+        Rate of the blocks in Hz.
+    channels
+        Number of channels of every block.
+
+    Yields
+    ------
+    ndarray of float32, shape (n_samples, channels)
+
+    Raises
+    ------
+    AudioError
+        What the blocks raise, after the last sample before it.
+    """
+    if sample_rate == SAMPLE_RATE:
+        yield from blocks
+        return
+    resampler = soxr.ResampleStream(sample_rate, SAMPLE_RATE, channels, dtype="float32")
+    defect = None
+    try:
+        for block in blocks:
+            yield resampler.resample_chunk(block).reshape(-1, channels)
+    except AudioError as error:
+        defect = error
+    # What the filter still holds was decoded, even where the file breaks off behind it.
+    tail = resampler.resample_chunk(np.empty((0, channels), np.float32), last=True)
+    yield tail.reshape(-1, channels)
+    if defect is not None:
+        raise defect
+
+
+def load_audio(path: str | os.PathLike[str]) -> NDArray[np.float32]:
+    """Read a whole recording as one channel at `SAMPLE_RATE`, the mean of its channels.
+
+    Parameters
+    ----------
+    path
+        A recording short enough to be held in memory.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_samples,)
+
+    Raises
+    ------
+    AudioError
+        If it cannot be decoded to its end.
+    """
+    with AudioFile(path) as audio:
+        mono = (block.mean(axis=1, keepdims=True) for block in audio.blocks())
+        parts = list(resample_stream(mono, audio.sample_rate, 1))
+    return np.concatenate(parts)[:, 0] if parts else np.empty(0, np.float32)
+
+
+class _DecodeError(Exception):
+    """Why a decoder gave up; `AudioFile` adds the path."""
+
+
+def _open_regular(path: str) -> BinaryIO:
+    try:
+        # Opening a pipe would wait for a writer: look before.
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
+            raise AudioError(f"{path}: is {kind}; expected an audio or video file")
+        file = open(path, "rb", buffering=0)  # noqa: SIM115
+    except FileNotFoundError as error:
+        raise AudioError(f"{path}: does not exist") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise AudioError(f"{path}: cannot be opened: {reason}") from error
+    if not os.fstat(file.fileno()).st_size:
+        file.close()
+        raise AudioError(f"{path}: is empty (0 bytes); expected an audio or video file")
+    return file
+
+
+class _Decoder(ABC):
+    """One library's view of an open file."""
+
+    sample_rate: int
+    channels: int
+    format: str
+    duration_hint: float | None
+    warnings: tuple[str, ...] = ()
+
+    @abstractmethod
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """Give arrays of shape (n_samples, channels); raise _DecodeError at a defect."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release what the library holds, but not the file."""
+
+
+def _open_decoder(file: BinaryIO) -> _Decoder:
+    reasons = []
+    for decoder in (_SndfileDecoder, _FfmpegDecoder):
+        file.seek(0)
+        try:
+            return decoder(file)
+        except _DecodeError as error:
+            reasons.append(str(error))
+    raise _DecodeError("; ".join(reasons) + "; expected an audio or video file")
+
+
+class _SndfileDecoder(_Decoder):
+    def __init__(self, file: BinaryIO) -> None:
+        try:
+            self._sound = sf.SoundFile(file.fileno(), closefd=False)
+        except (sf.LibsndfileError, TypeError) as error:
+            raise _DecodeError("libsndfile does not know the format") from error
+        if not self._sound.frames:
+            self._sound.close()
+            raise _DecodeError("libsndfile finds no samples in it")
+        self.sample_rate = self._sound.samplerate
+        self.channels = self._sound.channels
+        self.format = f"{self._sound.format}/{self._sound.subtype}"
+        self.duration_hint = self._sound.frames / self.sample_rate
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        expected, read = self._sound.frames, 0
+        size = max(1, BLOCK_SIZE // self.channels)
+        defect = "the file ends early"
+        whole = True
+        while whole:
+            # Where the file breaks off, the call fails without telling how much it has decoded:
+            # what is no longer NaN.
+            block = np.full((size, self.channels), np.nan, np.float32)
+            try:
+                block = self._sound.read(out=block)
+            except sf.LibsndfileError as error:
+                whole, defect = False, error.error_string.removeprefix("Error : ").rstrip(".")
+                decoded = np.flatnonzero(~np.isnan(block).all(axis=1))
+                block = block[: decoded[-1] + 1] if len(decoded) else block[:0]
+            if not len(block):
+                break
+            read += len(block)
+            yield block
+        if read < expected - LENGTH_TOLERANCE_S * self.sample_rate:
+            raise _DecodeError(
+                f"decoding stops at {read / self.sample_rate:.3f} s of the "
+                f"{expected / self.sample_rate:.3f} s that the header promises ({defect})"
+            )
+
+    def close(self) -> None:
+        self._sound.close()
+
+
+class _FfmpegDecoder(_Decoder):
+    def __init__(self, file: BinaryIO) -> None:
+        import av  # loads FFmpeg, which most runs never need
+
+        self._av = av
+        try:
+            # Tags in an unknown encoding are no reason to refuse the sound.
+            self._container = av.open(file, "r", metadata_errors="ignore")
+        except av.FFmpegError as error:
+            raise _DecodeError(f"FFmpeg cannot open it ({error.strerror})") from error
+        self._n_corrupt = 0
+        try:
+            # The header of some codecs tells another rate than they decode to: ask the first frame.
+            self._frames = self._decode()
+            self._first = next(self._frames)
+        except (_DecodeError, StopIteration) as error:
+            self._container.close()
+            raise _DecodeError(str(error) or "FFmpeg decodes no sound from it") from error
+        self.sample_rate = self._first.sample_rate
+        self.channels = self._first.layout.nb_channels
+        length = self._container.duration
+        self.duration_hint = None if length is None else length / av.time_base
+
+    @property
+    def warnings(self) -> tuple[str, ...]:  # type: ignore[override]
+        if not self._n_corrupt:
+            return ()
+        return (f"{self._n_corrupt:,} damaged packets left out",)
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        position = 0
+        resampler, kind = None, None
+        for frame in chain((self._first,), self._frames):
+            for silence in self._gap(frame, position):
+                position += len(silence)
+                yield silence
+            position += frame.samples
+            frame.pts = None  # or the resampler would insist on time stamps without jumps
+            if kind != (kind := (frame.format.name, frame.layout.name, frame.sample_rate)):
+                # "flt" is interleaved float32; rate and layout stay those of the first frame.
+                resampler = self._av.AudioResampler("flt", self._first.layout, self.sample_rate)
+            assert resampler is not None
+            for converted in resampler.resample(frame):
+                samples: NDArray[np.float32] = converted.to_ndarray()  # type: ignore[assignment]
+                yield samples.reshape(-1, self.channels)
+
+    def _decode(self) -> Iterator["AudioFrame"]:
+        if not self._container.streams.audio:
+            raise _DecodeError("FFmpeg finds no audio stream in it")
+        stream = self._container.streams.audio[0]
+        self.format = f"{self._container.format.name}/{stream.codec_context.name}"
+        try:
+            for packet in self._container.demux(stream):
+                try:
+                    yield from packet.decode()
+                except self._av.FFmpegError:  # what damaged data looks like varies by codec
+                    self._n_corrupt += 1
+        except self._av.FFmpegError as error:
+            raise _DecodeError(f"FFmpeg stops decoding it ({error.strerror})") from error
+
+    def _gap(self, frame: "AudioFrame", position: int) -> Iterator[NDArray[np.float32]]:
+        """Give the silence between what was decoded and a frame's time stamp."""
+        if frame.time is None:
+            return
+        start = (self._container.start_time or 0) / self._av.time_base
+        gap = frame.time - start - position / self.sample_rate
+        end = MAX_TIMESTAMP_GAP_S if self.duration_hint is None else self.duration_hint
+        # A stamp beyond the end of the file is a fault of the stamp.
+        if not MIN_TIMESTAMP_GAP_S < gap <= end - position / self.sample_rate:
+            return
+        remaining = round(gap * self.sample_rate)
+        while remaining > 0:
+            n_samples = min(remaining, max(1, BLOCK_SIZE // self.channels))
+            remaining -= n_samples
+            yield np.zeros((n_samples, self.channels), np.float32)
+
+    def close(self) -> None:
+        self._container.close()

@@ -1,0 +1,1 @@
+"""Model families: each turns waveforms into features, and features into scores."""

@@ -1,0 +1,116 @@
+"""What all model families share: a specification, and the way from waveforms to probabilities."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sercli.calibration import Calibration
+
+Tensors = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a model folder says of its model; the content of ``model.json``.
+
+    Parameters
+    ----------
+    family
+        Which classifier reads the weights, such as ``"svm"``.
+    labels
+        In the order of the probabilities.
+    sample_rate
+        Of the waveforms that the model takes, in Hz.
+    band_limit
+        Frequency in Hz to which audio is limited before features, in training and in use alike.
+    calibration
+        From scores to probabilities.
+    settings
+        What the family needs besides its weights.
+    training
+        How the model came about: data, speakers, split, seed, figures.
+    versions
+        Packages that it was trained with.
+    """
+
+    family: str
+    labels: tuple[str, ...]
+    sample_rate: int
+    band_limit: float
+    calibration: Calibration
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+class Classifier(ABC):
+    """A model that is ready to judge segments.
+
+    Features and scores are apart so that work on whole groups of segments can come between.
+
+    Parameters
+    ----------
+    spec
+        What its folder says of it.
+
+    Attributes
+    ----------
+    family
+        Name of the family, as `ModelSpec.family` spells it.
+    """
+
+    family: ClassVar[str]
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self.spec = spec
+
+    @classmethod
+    @abstractmethod
+    def from_tensors(cls, spec: ModelSpec, tensors: Tensors) -> "Classifier":
+        """Build the model from its stored weights.
+
+        Raises
+        ------
+        ModelError
+            If tensors are missing or unexpected, or their shapes do not fit.
+        """
+
+    @abstractmethod
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Return the weights as they are stored."""
+
+    @abstractmethod
+    def extract_features(self, waveforms: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Return one row of features per segment, shape (n_segments, n_features).
+
+        Parameters
+        ----------
+        waveforms
+            Segments at the model's sample rate, each of shape (n_samples,).
+        """
+
+    @abstractmethod
+    def score(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return uncalibrated scores, shape (n_segments, n_scores).
+
+        Parameters
+        ----------
+        features
+            Shape (n_segments, n_features).
+        """
+
+    def predict_proba(self, waveforms: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
+        """Return calibrated probabilities, shape (n_segments, n_labels), rows summing to 1.
+
+        Parameters
+        ----------
+        waveforms
+            Segments at the model's sample rate, each of shape (n_samples,).
+        """
+        if not waveforms:
+            return np.empty((0, len(self.spec.labels)))
+        return self.spec.calibration.probabilities(self.score(self.extract_features(waveforms)))

@@ -1,0 +1,26 @@
+"""The command line: options become settings, one call does the work, its outcome an exit code."""
+
+import click
+
+from sercli import __version__
+from sercli.cli.annotate import annotate
+from sercli.cli.evaluate import evaluate
+from sercli.cli.models import models
+from sercli.cli.train import train
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="ser")
+def main() -> None:
+    """Label the emotion in recorded speech: audio in, timed and calibrated labels out.
+
+    \b
+    Example:
+      ser annotate ./calls -o labels.csv
+
+    Exit codes: 0 all done, 1 some files failed, 2 wrong usage or model, 130 interrupted.
+    """
+
+
+for command in (annotate, evaluate, models, train):
+    main.add_command(command)

@@ -1,0 +1,260 @@
+"""``ser annotate``."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, get_args
+
+import click
+
+from sercli import __version__
+from sercli.cli.console import Progress, reports_errors, say, show_progress
+from sercli.config import OnError, SegmentConfig, SegmentMode
+from sercli.discovery import Found, find_inputs, read_path_list
+from sercli.report import ExitCode, RunInfo, RunReport, format_duration
+from sercli.schema import MIX, FileResult
+from sercli.store import DEFAULT_MODEL, find_model, load_model, model_hash
+from sercli.writers import (
+    STDOUT,
+    WRITERS,
+    check_target,
+    choose_format,
+    open_writer,
+    record_path,
+    write_json,
+)
+
+DEFAULTS = SegmentConfig()
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def _options(*options: Decorator) -> Decorator:
+    """Join options into one decorator, in the order in which help shows them."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def _seconds(name: str, default: float | None, text: str) -> Decorator:
+    return click.option(name, type=float, metavar="S", default=default, help=text)
+
+
+input_options = _options(
+    click.option(
+        "--files-from",
+        type=click.File("rb"),
+        metavar="FILE",
+        help="Also take the paths listed in FILE, one a line; - for standard input.",
+    ),
+    click.option("-0", "--null", "nul", is_flag=True, help="The list is separated by NUL."),
+    click.option("--no-recursive", is_flag=True, help="Leave out sub-folders."),
+    click.option(
+        "--include",
+        multiple=True,
+        metavar="GLOB",
+        help="In directories, take only what matches, whatever its suffix. Repeatable.",
+    ),
+    click.option(
+        "--exclude",
+        multiple=True,
+        metavar="GLOB",
+        help="In directories, leave out what matches. Repeatable.",
+    ),
+)
+
+segment_options = _options(
+    click.option(
+        "--segment",
+        "mode",
+        type=click.Choice(get_args(SegmentMode)),
+        default=DEFAULTS.mode,
+        help="What gets a label: detected speech, fixed windows, or the whole file.",
+    ),
+    _seconds("--max-segment", DEFAULTS.max_segment, "Cut longer speech at its quietest point."),
+    _seconds("--min-segment", DEFAULTS.min_segment, "Shorter speech joins a close neighbour."),
+    _seconds("--max-gap", DEFAULTS.max_gap, "Bridge shorter pauses."),
+    _seconds("--window", DEFAULTS.window, "Length of a window (with --segment window)."),
+    _seconds("--hop", DEFAULTS.hop, "Step between windows; the length of a window by default."),
+    click.option(
+        "--vad-threshold",
+        type=float,
+        metavar="P",
+        default=DEFAULTS.vad_threshold,
+        help="Probability from which a frame counts as speech.",
+    ),
+    click.option(
+        "--channels",
+        default=MIX,
+        metavar="mix|split|0,1",
+        help="Judge the mean of all channels, each by itself, or those named.",
+    ),
+)
+
+output_options = _options(
+    click.option(
+        "-o",
+        "--output",
+        "target",
+        default=STDOUT,
+        metavar="FILE",
+        help="labels.csv, .json or .jsonl; - for standard output.",
+    ),
+    click.option("--format", "format_", type=click.Choice(list(WRITERS)), help="Of the output."),
+    click.option("--overwrite", is_flag=True, help="Replace the output if it exists."),
+    click.option(
+        "--on-error",
+        type=click.Choice(get_args(OnError)),
+        default="continue",
+        help="What to do after a file that cannot be read in full.",
+    ),
+    click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors."),
+    click.option("-v", "--verbose", is_flag=True, help="Say what became of each file."),
+)
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("paths", nargs=-1, type=click.Path())
+@click.option(
+    "-m",
+    "--model",
+    default=DEFAULT_MODEL,
+    metavar="NAME|DIR",
+    help="A model by name (see: ser models), or a model folder.",
+)
+@input_options
+@segment_options
+@output_options
+@reports_errors
+def annotate(paths: tuple[str, ...], **options: Any) -> None:
+    """Label every segment of the recordings in PATHS, files and directories mixed.
+
+    Writes one row per segment with times in seconds, the emotion, its calibrated confidence and
+    the probability of every emotion. Beside FILE, FILE's name with .run.json records the run
+    and what became of each file.
+
+    \b
+    Examples:
+      ser annotate ./calls -o labels.csv
+      ser annotate call.wav --channels split --format jsonl | jq .emotion
+      find . -name '*.m4a' -print0 | ser annotate --files-from - -0 -o labels.json
+    """
+    if not paths and options["files_from"] is None:
+        raise click.UsageError("Name files or directories, or a list of them by --files-from.")
+    config = _segment_config(options)
+    target, overwrite = options["target"], options["overwrite"]
+    format_ = choose_format(target, options["format_"])
+    if target != STDOUT:
+        check_target(Path(target), overwrite=overwrite)
+        check_target(record_path(target), overwrite=overwrite)
+    inputs = _find(paths, options)
+
+    from sercli.annotation import Annotator  # loads numpy and the decoders, which --help must not
+
+    annotator = Annotator(load_model(options["model"]), config, options["channels"])
+    report = RunReport(_run_info(annotator, options, format_))
+    code = ExitCode.INTERRUPTED
+    try:
+        with (
+            open_writer(target, format_, report.info, overwrite=overwrite) as writer,
+            show_progress("files", len(inputs), quiet=options["quiet"]) as progress,
+        ):
+            view = _View(report, progress, verbose=options["verbose"])
+            for found in inputs:
+                result = annotator.annotate_found(found, view.heard)
+                writer.write(result)
+                report.add(result)
+                view.done(result)
+                if result.status == "failed" and options["on_error"] == "stop":
+                    break
+        report.completed = report.n_files == len(inputs)
+        code = report.exit_code
+    except KeyboardInterrupt:
+        say(f"interrupted after {report.n_files} of {len(inputs)} files; their labels are kept")
+    except BrokenPipeError:
+        _end_quietly()
+    finally:
+        if target != STDOUT:
+            write_json(record_path(target), report.record(), overwrite=True)
+    if not options["quiet"]:
+        say(report.summary())
+    sys.exit(code)
+
+
+class _View:
+    """Tells the progress of a run."""
+
+    def __init__(self, report: RunReport, progress: Progress, *, verbose: bool) -> None:
+        self._report = report
+        self._progress = progress
+        self._verbose = verbose
+        self._heard = 0.0  # of the file under way
+
+    def heard(self, seconds: float) -> None:
+        self._heard += seconds
+        self._progress.advance(0, self._note())
+
+    def done(self, result: FileResult) -> None:
+        self._heard = 0.0
+        self._progress.advance(1, self._note())
+        if result.error is not None:
+            self._progress.say(f"failed: {result.error}")
+        elif self._verbose:
+            what = f"{result.status}, {len(result.segments)} segments"
+            self._progress.say(f"{result.path}: {what}, {format_duration(result.duration)}")
+        for warning in result.warnings:
+            self._progress.say(f"{result.path}: {warning}")
+
+    def _note(self) -> str:
+        heard = self._report.duration + self._heard
+        return f"{heard / 3600:.2f} h of audio, {self._report.speed(heard):.0f}x real time"
+
+
+def _segment_config(options: dict[str, Any]) -> SegmentConfig:
+    names = SegmentConfig.__dataclass_fields__
+    return SegmentConfig(**{name: options[name] for name in names})
+
+
+def _find(paths: tuple[str, ...], options: dict[str, Any]) -> list[Found]:
+    listed = options["files_from"]
+    if listed is not None:
+        paths = (*paths, *read_path_list(listed, nul=options["nul"]))
+    inputs = list(
+        find_inputs(
+            paths,
+            recursive=not options["no_recursive"],
+            include=options["include"],
+            exclude=options["exclude"],
+        )
+    )
+    if not inputs and not options["quiet"]:
+        say(f"found no audio or video files in: {', '.join(paths) or 'an empty list'}")
+    return inputs
+
+
+def _run_info(annotator: Any, options: dict[str, Any], format_: str) -> RunInfo:
+    spec = annotator.classifier.spec
+    folder = find_model(options["model"])
+    model = {
+        "name": folder.name,
+        "family": spec.family,
+        "labels": list(spec.labels),
+        "sha256": model_hash(folder),
+    }
+    recorded = {
+        name: value
+        for name, value in options.items()
+        if name not in ("files_from", "format_", "quiet", "verbose", "nul")
+    }
+    return RunInfo(__version__, model, recorded | {"format": format_})
+
+
+def _end_quietly() -> NoReturn:
+    """End as a program whose reader has seen enough; what is buffered goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(ExitCode.DONE)

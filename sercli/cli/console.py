@@ -1,0 +1,118 @@
+"""What commands say on standard error, and how errors of the package end a command."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from time import monotonic
+from typing import IO, Any, ParamSpec, TypeVar
+
+import click
+
+from sercli.errors import SerError
+from sercli.report import ExitCode
+from sercli.schema import printable_path
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Without a terminal, a line of progress is worth reading this often.
+PROGRESS_INTERVAL_S = 30.0
+
+
+class UsageFailure(click.ClickException):
+    """An error of the package that ends a command: wrong usage, model, corpus or target."""
+
+    exit_code = ExitCode.USAGE
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the message on standard error."""
+        say(f"Error: {self.message}")
+
+
+def reports_errors(function: Callable[P, T]) -> Callable[P, T]:
+    """Turn the package's own errors into a message and exit code 2; bugs stay bugs."""
+
+    @wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except SerError as error:
+            raise UsageFailure(str(error)) from error
+        except KeyboardInterrupt:
+            say("interrupted")
+            sys.exit(ExitCode.INTERRUPTED)
+
+    return wrapped
+
+
+def say(message: str) -> None:
+    """Print a line on standard error."""
+    click.echo(printable_path(message), err=True)
+
+
+class Progress:
+    """How far a long command is: a bar on a terminal, a line now and then elsewhere.
+
+    Parameters
+    ----------
+    title
+        What is counted, such as ``"files"``.
+    total
+        How many there are.
+    quiet
+        Show neither bar nor lines.
+    """
+
+    def __init__(self, title: str, total: int, *, quiet: bool = False) -> None:
+        self._title = title
+        self._total = total
+        self._quiet = quiet
+        self._done = 0
+        self._last = monotonic()
+        self._bar: Any = None
+        if not quiet and sys.stderr.isatty():
+            self._bar = _create_bar()
+            self._task = self._bar.add_task(title, total=total, note="")
+
+    def advance(self, n: int = 1, note: str = "") -> None:
+        """Count what is done, and show a note beside it."""
+        self._done += n
+        if self._bar is not None:
+            self._bar.update(self._task, advance=n, note=note)
+        elif not self._quiet and monotonic() - self._last >= PROGRESS_INTERVAL_S:
+            self._last = monotonic()
+            say(f"{self._done}/{self._total} {self._title} {note}".rstrip())
+
+    def say(self, message: str) -> None:
+        """Print a line above the bar."""
+        if self._bar is None:
+            say(message)
+        else:
+            self._bar.console.print(printable_path(message), markup=False, highlight=False)
+
+
+@contextmanager
+def show_progress(title: str, total: int, *, quiet: bool = False) -> Iterator[Progress]:
+    """Show a `Progress` while the block runs."""
+    progress = Progress(title, total, quiet=quiet)
+    if progress._bar is None:
+        yield progress
+    else:
+        with progress._bar:
+            yield progress
+
+
+def _create_bar() -> Any:
+    from rich import progress
+    from rich.console import Console
+
+    return progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeRemainingColumn(),
+        progress.TextColumn("{task.fields[note]}", markup=False),
+        console=Console(stderr=True),
+        transient=True,
+    )

@@ -1,0 +1,73 @@
+"""Settings as frozen dataclasses: the one place where a default lives.
+
+The command line reads its defaults from here, and every result records the settings it came from.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from sercli.errors import ConfigError
+
+SegmentMode = Literal["speech", "window", "file"]
+OnError = Literal["continue", "stop"]
+
+# Pauses below this are closures within words; the detector needs as much to end a speech region.
+MIN_GAP_S = 0.1
+# No model here is trained on pieces shorter than this or judges them.
+SHORTEST_SEGMENT_S = 0.1
+# The longest piece of audio that is held in memory and judged at once.
+LONGEST_SEGMENT_S = 30.0
+
+
+@dataclass(frozen=True)
+class SegmentConfig:
+    """How a recording is cut into the segments that get a label.
+
+    Parameters
+    ----------
+    mode
+        ``"speech"``: regions of detected speech; ``"window"``: fixed windows; ``"file"``: one
+        label for the whole recording.
+    max_segment
+        Longest segment in seconds, in ``(0, 30]``; longer speech is cut at its quietest point.
+    min_segment
+        Speech shorter than this, in seconds, joins a close neighbour.
+    max_gap
+        Pauses shorter than this, in seconds, are bridged; at least 0.1.
+    window, hop
+        Length of a window and step between windows, in seconds, for ``mode="window"``;
+        without ``hop``, windows follow each other without overlap.
+    vad_threshold
+        Probability in ``(0, 1)`` from which a frame counts as speech.
+
+    Raises
+    ------
+    ConfigError
+        If a value is out of range or two values exclude each other.
+    """
+
+    mode: SegmentMode = "speech"
+    max_segment: float = 6.0
+    min_segment: float = 0.5
+    max_gap: float = 0.3
+    window: float = 3.0
+    hop: float | None = None
+    vad_threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Check every value against its range."""
+        if self.mode not in get_args(SegmentMode):
+            modes = ", ".join(get_args(SegmentMode))
+            raise ConfigError(f"segment mode is {self.mode!r}; expected one of {modes}")
+        _check_range("min_segment", self.min_segment, SHORTEST_SEGMENT_S, LONGEST_SEGMENT_S / 2)
+        _check_range("max_segment", self.max_segment, 2 * self.min_segment, LONGEST_SEGMENT_S)
+        _check_range("max_gap", self.max_gap, MIN_GAP_S, LONGEST_SEGMENT_S)
+        _check_range("window", self.window, SHORTEST_SEGMENT_S, LONGEST_SEGMENT_S)
+        if self.hop is not None:
+            _check_range("hop", self.hop, 0.01, 86_400.0)
+        _check_range("vad_threshold", self.vad_threshold, 0.01, 0.99)
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:  # also false for NaN
+        raise ConfigError(f"{name} is {value:g}; expected {low:g} to {high:g}")

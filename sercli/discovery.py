@@ -1,0 +1,133 @@
+"""Which recordings a run is about: paths, directories and lists, in a stable order."""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import PurePath
+from typing import BinaryIO
+
+# Inside a directory only these are tried; a path named directly is tried whatever its suffix.
+MEDIA_SUFFIXES = frozenset(
+    ".3g2 .3ga .3gp .aac .ac3 .aif .aifc .aiff .amr .ape .asf .au .avi .awb .caf .dts .eac3 .flac "
+    ".flv .gsm .m2ts .m4a .m4b .m4v .mka .mkv .mov .mp2 .mp3 .mp4 .mpeg .mpg .mpga .mts .oga .ogg "
+    ".ogv .opus .ra .rf64 .rm .snd .sph .spx .tta .voc .w64 .wav .wave .weba .webm .wma .wmv "
+    ".wv".split()
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A path to annotate, or a place that could not be searched.
+
+    Parameters
+    ----------
+    path
+        As given, or the given directory joined with what was found below it.
+    error
+        Why a directory could not be listed; None for a file.
+    """
+
+    path: str
+    error: str | None = None
+
+
+def find_inputs(
+    paths: Iterable[str | os.PathLike[str]],
+    *,
+    recursive: bool = True,
+    include: Iterable[str] = (),
+    exclude: Iterable[str] = (),
+) -> Iterator[Found]:
+    """Expand files and directories into the files to annotate.
+
+    Directories are walked in the order of their entries' names, files and sub-folders alike;
+    links are followed once, so that loops end; hidden entries are skipped. A file that is reached
+    twice is given once, where it was reached first.
+
+    Parameters
+    ----------
+    paths
+        Files and directories, mixed.
+    recursive
+        Whether to walk sub-folders.
+    include, exclude
+        Shell patterns for files found in directories, matched against the name and against the
+        path below the directory; an include pattern also admits suffixes that are not audio's.
+
+    Yields
+    ------
+    Found
+        Files, and directories that cannot be listed.
+    """
+    walk = _Walk(recursive, tuple(include), tuple(exclude))
+    seen: set[str] = set()
+    for path in paths:
+        found = walk.run(os.fspath(path)) if os.path.isdir(path) else (Found(os.fspath(path)),)
+        for item in found:
+            key = os.path.abspath(item.path)
+            if key not in seen:
+                seen.add(key)
+                yield item
+
+
+def read_path_list(stream: BinaryIO, *, nul: bool = False) -> list[str]:
+    r"""Read a list of paths, one a line, or separated by NUL.
+
+    Parameters
+    ----------
+    stream
+        Binary, since names need not be text.
+    nul
+        Whether NUL separates the paths, as ``find -print0`` writes them.
+
+    Returns
+    -------
+    list of str
+        Empty entries left out; undecodable bytes become surrogates as `os.fsdecode` does it.
+    """
+    separator = b"\0" if nul else b"\n"
+    entries = stream.read().split(separator)
+    if not nul:
+        entries = [entry.removesuffix(b"\r") for entry in entries]
+    return [os.fsdecode(entry) for entry in entries if entry]
+
+
+@dataclass(frozen=True)
+class _Walk:
+    recursive: bool
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+
+    def run(self, root: str) -> Iterator[Found]:
+        return self._folder(root, "", set())
+
+    def _folder(self, folder: str, below: str, visited: set[tuple[int, int]]) -> Iterator[Found]:
+        try:
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in visited:
+                return
+            visited.add((status.st_dev, status.st_ino))
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            yield Found(folder, f"folder cannot be listed: {error.strerror}")
+            return
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            relative = f"{below}{entry.name}"
+            if entry.is_dir():
+                if self.recursive:
+                    yield from self._folder(entry.path, f"{relative}/", visited)
+            elif self._wanted(entry.name, relative):
+                yield Found(entry.path)
+
+    def _wanted(self, name: str, relative: str) -> bool:
+        def matches(patterns: tuple[str, ...]) -> bool:
+            return any(fnmatch(name, p) or fnmatch(relative, p) for p in patterns)
+
+        if matches(self.exclude):
+            return False
+        if self.include:
+            return matches(self.include)
+        return PurePath(name).suffix.lower() in MEDIA_SUFFIXES

@@ -1,0 +1,167 @@
+"""The tally of a run: what became of each file, the exit code, and the record of it all."""
+
+import os
+import platform
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import IntEnum
+from time import monotonic
+from typing import Any
+
+from sercli.schema import FileResult, printable_path
+
+# Version of the layout of the JSON outputs and of the run record.
+SCHEMA_VERSION = 1
+
+
+class ExitCode(IntEnum):
+    """What a command's exit status means."""
+
+    DONE = 0
+    SOME_FAILED = 1
+    USAGE = 2
+    INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What a run was asked to do.
+
+    Parameters
+    ----------
+    version
+        Of this package.
+    model
+        Name, folder, family, labels and hash of the model.
+    options
+        Every setting that bears on the results.
+    started
+        Time in UTC, ISO 8601.
+    """
+
+    version: str
+    model: Mapping[str, Any]
+    options: Mapping[str, Any]
+    started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+    def header(self) -> dict[str, Any]:
+        """Return what every JSON result starts with."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "ser_version": self.version,
+            "started": self.started,
+            "model": dict(self.model),
+            "options": dict(self.options),
+        }
+
+
+class RunReport:
+    """Counts outcomes, and tells them as a summary, a record and an exit code.
+
+    Parameters
+    ----------
+    info
+        What the run was asked to do.
+    """
+
+    def __init__(self, info: RunInfo) -> None:
+        self.info = info
+        self.completed = False
+        self.n_segments = 0
+        self.duration = 0.0
+        self._statuses: Counter[str] = Counter()
+        self._files: list[dict[str, Any]] = []
+        self._start = monotonic()
+
+    def add(self, result: FileResult) -> None:
+        """Count a file."""
+        self._statuses[result.status] += 1
+        self.n_segments += len(result.segments)
+        self.duration += result.duration
+        self._files.append(describe_file(result) | {"n_segments": len(result.segments)})
+
+    @property
+    def n_files(self) -> int:
+        """Files counted so far."""
+        return len(self._files)
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Whether any file failed."""
+        return ExitCode.SOME_FAILED if self._statuses["failed"] else ExitCode.DONE
+
+    def speed(self, duration: float) -> float:
+        """Return how many times faster than real time `duration` seconds were dealt with."""
+        return duration / max(monotonic() - self._start, 1e-9)
+
+    def counts(self) -> dict[str, Any]:
+        """Return the totals of the run."""
+        return {
+            "files": self.n_files,
+            "ok": self._statuses["ok"],
+            "no_speech": self._statuses["no speech"],
+            "failed": self._statuses["failed"],
+            "segments": self.n_segments,
+            "audio_seconds": round(self.duration, 3),
+        }
+
+    def summary(self) -> str:
+        """Return the run in a line."""
+        counts = self.counts()
+        parts = [f"{counts['ok']} labelled", f"{counts['no_speech']} without speech"]
+        parts.append(f"{counts['failed']} failed")
+        return (
+            f"{counts['files']} files: {', '.join(parts)}; {counts['segments']} segments in "
+            f"{format_duration(self.duration)} of audio, {self.speed(self.duration):.0f} times real time"
+        )
+
+    def record(self) -> dict[str, Any]:
+        """Return everything about the run but the labels, as JSON holds it."""
+        return {
+            **self.info.header(),
+            "completed": self.completed,
+            "wall_seconds": round(monotonic() - self._start, 3),
+            "machine": {
+                "platform": platform.platform(),
+                "python": platform.python_version(),
+                "cpus": os.cpu_count(),
+            },
+            "counts": self.counts(),
+            "files": self._files,
+        }
+
+
+def describe_file(result: FileResult) -> dict[str, Any]:
+    """Return everything about a file but its segments, as JSON holds it.
+
+    Parameters
+    ----------
+    result
+        What became of the file.
+    """
+    return {
+        "path": printable_path(result.path),
+        "status": result.status,
+        "duration": round(result.duration, 3),
+        "sample_rate": result.sample_rate,
+        "channels": result.channels,
+        "error": result.error and printable_path(result.error),
+        "warnings": list(result.warnings),
+    }
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration as people say it.
+
+    Parameters
+    ----------
+    seconds
+        Not negative.
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.2f} h"

@@ -1,0 +1,98 @@
+"""Results as they cross modules: segments with labels, and files with a status.
+
+Times are seconds from the start of the file, half-open ``[start, end)``.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Status = Literal["ok", "no speech", "failed"]
+
+# Channel name of a row that judges the mean of several channels.
+MIX = "mix"
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of one channel with its label.
+
+    Parameters
+    ----------
+    channel
+        Index of the channel from 0, or ``"mix"`` for the mean of several.
+    start, end
+        Seconds from the start of the file.
+    emotion
+        The label with the highest probability.
+    confidence
+        Calibrated probability of that label, in ``[0, 1]``.
+    probabilities
+        One per label, in the order of the model's labels; they sum to 1.
+    """
+
+    channel: str
+    start: float
+    end: float
+    emotion: str
+    confidence: float
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """What became of one file.
+
+    Parameters
+    ----------
+    path
+        The path as it was given.
+    status
+        ``"ok"``, ``"no speech"`` or ``"failed"``; a file that fails half-way keeps the segments
+        found until then.
+    segments
+        Sorted by start, then channel.
+    duration
+        Seconds that were decoded.
+    sample_rate
+        The file's own, in Hz; None if it could not be opened.
+    channels
+        Number of channels in the file; None if it could not be opened.
+    error
+        Why the file failed, else None.
+    warnings
+        What a user should know of a file that did not fail.
+    """
+
+    path: str
+    status: Status
+    segments: tuple[Segment, ...] = ()
+    duration: float = 0.0
+    sample_rate: int | None = None
+    channels: int | None = None
+    error: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def columns(labels: Sequence[str]) -> tuple[str, ...]:
+    """Return the column names of a table of segments, in order.
+
+    Parameters
+    ----------
+    labels
+        The model's labels in order.
+    """
+    base = ("file", "channel", "start", "end", "emotion", "confidence")
+    return (*base, *(f"prob_{label}" for label in labels))
+
+
+def printable_path(path: str) -> str:
+    r"""Return a path that any encoder can write, undecodable bytes escaped as ``\xNN``.
+
+    Parameters
+    ----------
+    path
+        A path as Python holds it, where undecodable bytes are lone surrogates.
+    """
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

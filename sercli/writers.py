@@ -1,0 +1,302 @@
+"""Labels as CSV, JSON or JSON Lines, to a file that appears whole or to standard output.
+
+Files are written under a temporary name beside the target and renamed at the end, also when a run
+is interrupted: what was finished is kept, and the run record says that the run was not complete.
+"""
+
+import csv
+import json
+import os
+import sys
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from io import StringIO, TextIOWrapper
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Self, TextIO
+
+from sercli.errors import OutputError
+from sercli.report import RunInfo, describe_file
+from sercli.schema import FileResult, Segment, columns, printable_path
+
+STDOUT = "-"
+# Digits: milliseconds for times; probabilities so that their rounded sum is 1 to the fifth.
+TIME_DIGITS = 3
+PROBABILITY_DIGITS = 6
+
+
+class AtomicFile:
+    """A text file that takes its place when it is closed.
+
+    Parameters
+    ----------
+    path
+        The target.
+    overwrite
+        Whether an existing target may be replaced.
+
+    Raises
+    ------
+    OutputError
+        If the target exists or its folder cannot be written.
+    """
+
+    def __init__(self, path: Path, *, overwrite: bool = False) -> None:
+        check_target(path, overwrite=overwrite)
+        self._path = path
+        try:
+            descriptor, self._temporary = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+        # A temporary file is private; give the target the rights that any new file gets.
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(self._temporary, 0o666 & ~mask)
+        self.stream: TextIO = open(  # noqa: SIM115
+            descriptor, "w", encoding="utf-8", newline=""
+        )
+
+    def close(self) -> None:
+        """Put the file in its place."""
+        self.stream.close()
+        os.replace(self._temporary, self._path)
+
+
+class StandardOutput:
+    """Standard output in the encoding of the formats, whatever the locale."""
+
+    def __init__(self) -> None:
+        self.stream = TextIOWrapper(sys.stdout.buffer, encoding="utf-8", newline="")
+
+    def close(self) -> None:
+        """Flush, and leave standard output open."""
+        self.stream.flush()
+        self.stream.detach()
+
+
+class Writer(ABC):
+    """Writes results in one format; a context manager.
+
+    Each result goes out in a single piece, so that an interrupt cannot leave half a file's rows.
+
+    Parameters
+    ----------
+    output
+        Where to.
+    info
+        What the run was asked to do.
+    """
+
+    format: ClassVar[str]
+
+    def __init__(self, output: AtomicFile | StandardOutput, info: RunInfo) -> None:
+        self._output = output
+        self._info = info
+        self._labels: tuple[str, ...] = tuple(info.model["labels"])
+        self._put(self._header())
+
+    def write(self, result: FileResult) -> None:
+        """Write a file's results; they are on their way to a reader when this returns."""
+        self._put(self._body(result))
+
+    def _put(self, text: str) -> None:
+        self._output.stream.write(text)
+        self._output.stream.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # Also after an error: what was finished must not be lost.
+        self._put(self._footer())
+        self._output.close()
+
+    def _header(self) -> str:
+        return ""
+
+    @abstractmethod
+    def _body(self, result: FileResult) -> str: ...
+
+    def _footer(self) -> str:
+        return ""
+
+
+class CsvWriter(Writer):
+    """One row per segment, after RFC 4180: fields quoted where needed, lines ending in CRLF."""
+
+    format = "csv"
+
+    def _header(self) -> str:
+        return _csv_lines([columns(self._labels)])
+
+    def _body(self, result: FileResult) -> str:
+        path = printable_path(result.path)
+        return _csv_lines(
+            (
+                path,
+                segment.channel,
+                f"{segment.start:.{TIME_DIGITS}f}",
+                f"{segment.end:.{TIME_DIGITS}f}",
+                segment.emotion,
+                *(
+                    f"{value:.{PROBABILITY_DIGITS}f}"
+                    for value in (segment.confidence, *segment.probabilities)
+                ),
+            )
+            for segment in result.segments
+        )
+
+
+class JsonLinesWriter(Writer):
+    """One segment a line, with the names of the CSV columns; a file without any gives no line."""
+
+    format = "jsonl"
+
+    def _body(self, result: FileResult) -> str:
+        names = columns(self._labels)
+        path = printable_path(result.path)
+        rows = (
+            dict(zip(names, (path, *_segment_values(segment)), strict=True))
+            for segment in result.segments
+        )
+        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+class JsonWriter(Writer):
+    """One document: the run, then every file with its status and segments."""
+
+    format = "json"
+
+    def _header(self) -> str:
+        self._separator = "\n"
+        header = json.dumps(self._info.header(), ensure_ascii=False, indent=1)
+        return header.removesuffix("\n}") + ',\n "files": ['
+
+    def _body(self, result: FileResult) -> str:
+        segments = [self._segment(segment) for segment in result.segments]
+        entry = describe_file(result) | {"segments": segments}
+        text = self._separator + "  " + json.dumps(entry, ensure_ascii=False)
+        self._separator = ",\n"
+        return text
+
+    def _segment(self, segment: Segment) -> dict[str, Any]:
+        names = columns(self._labels)[1:]
+        values = dict(zip(names, _segment_values(segment), strict=True))
+        probabilities = {label: values.pop(f"prob_{label}") for label in self._labels}
+        return values | {"probabilities": probabilities}
+
+    def _footer(self) -> str:
+        return "\n ]\n}\n"
+
+
+WRITERS: Mapping[str, type[Writer]] = {
+    writer.format: writer for writer in (CsvWriter, JsonWriter, JsonLinesWriter)
+}
+
+
+def choose_format(target: str, asked: str | None) -> str:
+    """Return the format of a target: the one asked for, else by suffix; CSV on standard output.
+
+    Parameters
+    ----------
+    target
+        A path, or ``"-"``.
+    asked
+        Name of a format, or None.
+
+    Raises
+    ------
+    OutputError
+        If neither tells.
+    """
+    if asked is not None:
+        return asked
+    if target == STDOUT:
+        return CsvWriter.format
+    suffix = Path(target).suffix.removeprefix(".").lower()
+    if suffix not in WRITERS:
+        raise OutputError(
+            f"{target}: its suffix names no format; expected one of "
+            f"{', '.join(f'.{name}' for name in WRITERS)}, or give --format"
+        )
+    return suffix
+
+
+def open_writer(target: str, name: str, info: RunInfo, *, overwrite: bool = False) -> Writer:
+    """Return a writer on a file or on standard output.
+
+    Parameters
+    ----------
+    target
+        A path, or ``"-"``.
+    name
+        Name of the format.
+    info
+        What the run was asked to do.
+    overwrite
+        Whether an existing target may be replaced.
+
+    Raises
+    ------
+    OutputError
+        If the target exists or cannot be written.
+    """
+    output = StandardOutput() if target == STDOUT else AtomicFile(Path(target), overwrite=overwrite)
+    return WRITERS[name](output, info)
+
+
+def record_path(target: str) -> Path:
+    """Return where the run record of a target lies: ``labels.run.json`` beside ``labels.csv``."""
+    return Path(target).with_suffix(".run.json")
+
+
+def check_target(path: Path, *, overwrite: bool) -> None:
+    """Refuse a target that exists, or that cannot be made.
+
+    Raises
+    ------
+    OutputError
+        With what to do.
+    """
+    if path.is_dir():
+        raise OutputError(f"{path}: is a directory; expected a file name")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path}: exists already; give another name or --overwrite")
+    if not path.parent.is_dir():
+        raise OutputError(f"{path}: the folder {path.parent} does not exist; make it first")
+
+
+def write_json(path: Path, data: Mapping[str, Any], *, overwrite: bool = False) -> None:
+    """Write a JSON file in one piece.
+
+    Raises
+    ------
+    OutputError
+        If the target exists or cannot be written.
+    """
+    file = AtomicFile(path, overwrite=overwrite)
+    file.stream.write(json.dumps(data, ensure_ascii=False, indent=1) + "\n")
+    file.close()
+
+
+def _csv_lines(rows: Iterable[Iterable[str]]) -> str:
+    text = StringIO()
+    csv.writer(text, lineterminator="\r\n").writerows(rows)
+    return text.getvalue()
+
+
+def _segment_values(segment: Segment) -> list[Any]:
+    return [
+        segment.channel,
+        round(segment.start, TIME_DIGITS),
+        round(segment.end, TIME_DIGITS),
+        segment.emotion,
+        round(segment.confidence, PROBABILITY_DIGITS),
+        *(round(probability, PROBABILITY_DIGITS) for probability in segment.probabilities),
+    ]

@@ -1,0 +1,83 @@
+"""Audio made on the spot, and a classifier whose answers a test can compute by hand."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile as sf
+from numpy.typing import NDArray
+
+from sercli.calibration import Calibration
+from sercli.classifiers.base import Classifier, ModelSpec, Tensors
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+MakeWav = Callable[..., Path]
+
+
+class FakeClassifier(Classifier):
+    """Gives ``short`` with the probability 1 / (1 + duration in seconds), else ``long``."""
+
+    family = "fake"
+
+    def __init__(self) -> None:
+        calibration = Calibration("none", np.eye(2), np.zeros(2))
+        super().__init__(ModelSpec("fake", ("short", "long"), 16_000, 4_000.0, calibration))
+        self.batches: list[int] = []
+        self.heard: list[NDArray[np.float32]] = []
+
+    @classmethod
+    def from_tensors(cls, spec: ModelSpec, tensors: Tensors) -> "FakeClassifier":
+        raise AssertionError("is never stored")
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        return {}
+
+    def extract_features(self, waveforms: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        self.batches.append(len(waveforms))
+        self.heard += waveforms
+        return np.array([[len(waveform) / 16_000] for waveform in waveforms], np.float32)
+
+    def score(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.hstack((np.zeros_like(features), np.log(features)))
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def fake_classifier() -> FakeClassifier:
+    return FakeClassifier()
+
+
+@pytest.fixture
+def make_wav(tmp_path: Path) -> MakeWav:
+    """Write a sine of 440 Hz with amplitude 0.3 in every channel."""
+
+    def make(
+        name: str = "tone.wav",
+        duration: float = 1.0,
+        sample_rate: int = 16_000,
+        channels: int = 1,
+        **options: Any,
+    ) -> Path:
+        time = np.arange(round(duration * sample_rate)) / sample_rate
+        tone = 0.3 * np.sin(2 * np.pi * 440 * time)
+        path = tmp_path / name
+        sf.write(path, np.repeat(tone[:, None], channels, axis=1), sample_rate, **options)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def speech() -> NDArray[np.float32]:
+    """Spoken sentences at 16 kHz, 10.8 s with pauses of a second."""
+    waveform, sample_rate = sf.read(EXAMPLES / "statement.flac", dtype="float32")
+    assert sample_rate == 16_000
+    result: NDArray[np.float32] = waveform
+    return result

@@ -1,0 +1,288 @@
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import soundfile as sf
+
+from conftest import EXAMPLES, MakeWav
+from sercli.audio import AudioFile, load_audio, resample_stream
+from sercli.errors import AudioError
+
+
+def encode(path: Path, codec: str, waveform: np.ndarray[Any, Any], rate: int, **options: Any) -> None:
+    layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(waveform)]
+    with av.open(path, "w", **options) as container:
+        stream = container.add_stream(codec, rate=rate, layout=layout)
+        stream.bit_rate = 128_000
+        resampler = av.AudioResampler(stream.format, layout, rate)
+        frame = av.AudioFrame.from_ndarray(waveform, format="fltp", layout=layout)
+        frame.sample_rate = rate
+        fifo = av.AudioFifo()
+        for converted in resampler.resample(frame):
+            fifo.write(converted)
+        size = stream.frame_size or 1024
+        while piece := fifo.read(size) or fifo.read(0):
+            for packet in stream.encode(piece):
+                container.mux(packet)
+        for packet in stream.encode(None):
+            container.mux(packet)
+
+
+def sine(duration: float, rate: int, frequency: float = 440.0) -> np.ndarray[Any, Any]:
+    time = np.arange(round(duration * rate)) / rate
+    return (0.3 * np.sin(2 * np.pi * frequency * time)).astype(np.float32)
+
+
+def frequency_of(waveform: np.ndarray[Any, Any], rate: int) -> float:
+    spectrum = np.abs(np.fft.rfft(waveform * np.hanning(len(waveform))))
+    return float(np.argmax(spectrum) * rate / len(waveform))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.wav", {"subtype": "PCM_U8"}),
+        ("a.wav", {"subtype": "PCM_16"}),
+        ("a.wav", {"subtype": "PCM_24"}),
+        ("a.wav", {"subtype": "PCM_32"}),
+        ("a.wav", {"subtype": "FLOAT"}),
+        ("a.wav", {"subtype": "DOUBLE"}),
+        ("a.wav", {"subtype": "ULAW"}),
+        ("a.wav", {"subtype": "ALAW"}),
+        ("a.wav", {"subtype": "IMA_ADPCM"}),
+        ("a.wav", {"format": "WAVEX"}),
+        ("a.w64", {}),
+        ("a.rf64", {"format": "RF64"}),
+        ("a.flac", {}),
+        ("a.ogg", {}),
+        ("a.opus", {"format": "OGG", "subtype": "OPUS"}),
+        ("a.mp3", {}),
+        ("a.aiff", {}),
+        ("a.au", {}),
+        ("a.caf", {}),
+        # Content decides, not the suffix.
+        ("lies.wav", {"format": "AIFF"}),
+        ("lies.wav", {"format": "MP3", "subtype": "MPEG_LAYER_III"}),
+        ("lies.mp3", {"format": "FLAC"}),
+        ("lies.raw", {"format": "WAV"}),
+        ("no_suffix", {"format": "FLAC"}),
+    ],
+)
+def test_libsndfile_formats(make_wav: MakeWav, name: str, options: dict[str, str]) -> None:
+    path = make_wav(name, 1.0, 48_000, **options)
+    with AudioFile(path) as audio:
+        waveform = np.concatenate(list(audio.blocks()))[:, 0]
+        assert audio.sample_rate == 48_000
+    assert len(waveform) == pytest.approx(48_000, abs=2_048)  # ADPCM fills its last block
+    inner = waveform[4800:43_200]
+    assert frequency_of(inner, 48_000) == pytest.approx(440, abs=2)
+    assert np.sqrt(2 * np.mean(inner**2)) == pytest.approx(0.3, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("a.m4a", "aac", {"format": "ipod"}),
+        ("a.mp4", "aac", {}),
+        ("a.aac", "aac", {"format": "adts"}),
+        ("a.webm", "libopus", {}),
+        ("a.mka", "flac", {"format": "matroska"}),
+        ("a.wma", "wmav2", {"format": "asf"}),
+        ("a.ac3", "ac3", {}),
+        ("a.wv", "wavpack", {}),
+        ("lies.wav", "aac", {"format": "ipod"}),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_ffmpeg_formats(
+    tmp_path: Path, name: str, codec: str, options: dict[str, str], channels: int
+) -> None:
+    path = tmp_path / name
+    encode(path, codec, np.tile(sine(1.0, 48_000), (channels, 1)), 48_000, **options)
+    with AudioFile(path) as audio:
+        waveform = np.concatenate(list(audio.blocks()))
+        assert (audio.sample_rate, audio.channels) == (48_000, channels)
+    assert len(waveform) == pytest.approx(48_000, abs=4_096)  # codecs fill their last frame
+    for channel in waveform[4_800:43_200].T:
+        assert frequency_of(channel, 48_000) == pytest.approx(440, abs=2)
+        assert np.sqrt(2 * np.mean(channel**2)) == pytest.approx(0.3, abs=0.02)
+
+
+def test_first_audio_stream_of_a_video(tmp_path: Path) -> None:
+    path = tmp_path / "film.mkv"
+    with av.open(path, "w") as container:
+        video = container.add_stream("mpeg4", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 64, "yuv420p"
+        streams = [container.add_stream("pcm_s16le", rate=16_000, layout="mono") for _ in range(2)]
+        picture = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+        for packet in (*video.encode(picture), *video.encode(None)):
+            container.mux(packet)
+        for stream, frequency in zip(streams, (440, 880), strict=True):
+            samples = (sine(1.0, 16_000, frequency) * 32_767).astype(np.int16)
+            frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+            frame.sample_rate = 16_000
+            for packet in (*stream.encode(frame), *stream.encode(None)):
+                container.mux(packet)
+    assert frequency_of(load_audio(path), 16_000) == pytest.approx(440, abs=1)
+
+
+def test_a_pause_in_transmission_keeps_its_time(tmp_path: Path) -> None:
+    path = tmp_path / "call.mka"
+    with av.open(path, "w", format="matroska") as container:
+        stream = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
+        samples = (sine(1.0, 16_000) * 32_767).astype(np.int16)
+        for start in (0, 3):  # nothing was sent from second 1 to second 3
+            frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+            frame.sample_rate = 16_000
+            frame.pts = start * 16_000
+            for packet in stream.encode(frame):
+                container.mux(packet)
+    waveform = load_audio(path)
+    assert len(waveform) == pytest.approx(4 * 16_000, abs=32)
+    level = [np.abs(waveform[s * 16_000 + 100 : (s + 1) * 16_000 - 100]).max() for s in range(4)]
+    assert level == pytest.approx([0.3, 0, 0, 0.3], abs=0.01)
+
+
+def test_damaged_packets_are_left_out_and_told(tmp_path: Path, rng: np.random.Generator) -> None:
+    path = tmp_path / "a.m4a"
+    encode(path, "alac", sine(4.0, 48_000)[None], 48_000, format="ipod")
+    content = bytearray(path.read_bytes())
+    for i in rng.integers(0.4 * len(content), 0.6 * len(content), 60):
+        content[i] ^= 0x5A
+    path.write_bytes(bytes(content))
+    with AudioFile(path) as audio:
+        waveform = np.concatenate(list(audio.blocks()))[:, 0]
+        assert len(audio.warnings) == 1
+        assert re.fullmatch(r"\d+ damaged packets left out", audio.warnings[0])
+    # What comes behind the damage is still at its time.
+    np.testing.assert_allclose(waveform[-24_000:], sine(4.0, 48_000)[-24_000:], atol=1e-3)
+
+
+def test_blocks_are_bounded_whatever_the_length_and_the_channels(make_wav: MakeWav) -> None:
+    path = make_wav("many.wav", 4.0, 44_100, channels=8)
+    with AudioFile(path) as audio:
+        blocks = list(audio.blocks())
+        assert audio.n_samples == 4 * 44_100
+    assert max(block.size for block in blocks) <= 96_000
+    assert all(block.shape[1] == 8 and block.dtype == np.float32 for block in blocks)
+
+
+@pytest.mark.parametrize("rate", [4_000, 8_000, 11_025, 22_050, 44_100, 48_000, 96_000, 192_000])
+def test_resampling_keeps_time_pitch_and_level(rng: np.random.Generator, rate: int) -> None:
+    waveform = sine(3.0, rate)[:, None]
+    cuts = np.sort(rng.integers(0, len(waveform), 20))
+    out = np.concatenate(list(resample_stream(iter(np.split(waveform, cuts)), rate, 1)))[:, 0]
+    assert len(out) == pytest.approx(3 * 16_000, abs=1)
+    # Aligned in time: it equals the sine computed at the new rate.
+    np.testing.assert_allclose(out[1_600:-1_600], sine(3.0, 16_000)[1_600:46_400], atol=2e-3)
+
+
+def test_resampling_does_not_drift_over_ten_hours() -> None:
+    rate, hours = 11_025, 10
+    second = np.zeros((rate, 1), np.float32)
+    last = second.copy()
+    last[0] = 1.0  # a click exactly one second before the end
+    n_seconds = hours * 3600
+    blocks = (last if i == n_seconds - 1 else second for i in range(n_seconds))
+    position, click = 0, -1
+    for block in resample_stream(blocks, rate, 1):
+        if len(block) and np.abs(block).max() > 0.5:
+            click = position + int(np.argmax(np.abs(block)))
+        position += len(block)
+    assert position == pytest.approx(n_seconds * 16_000, abs=1)
+    assert click == pytest.approx((n_seconds - 1) * 16_000, abs=1)
+
+
+def test_resampling_limits_the_band() -> None:
+    high = sine(1.0, 48_000, 9_000)[:, None]
+    out = np.concatenate(list(resample_stream(iter([high]), 48_000, 1)))
+    assert np.abs(out[800:-800]).max() < 1e-3
+
+
+def test_load_audio_is_the_mean_of_the_channels(tmp_path: Path) -> None:
+    path = tmp_path / "stereo.wav"
+    left, right = sine(1.0, 16_000, 440), sine(1.0, 16_000, 660)
+    sf.write(path, np.stack((left, right), axis=1), 16_000, subtype="FLOAT")
+    np.testing.assert_allclose(load_audio(path), (left + right) / 2, atol=1e-6)
+
+
+def test_nan_and_infinity_become_silence_and_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "nan.wav"
+    waveform = sine(1.0, 16_000)
+    waveform[100:110] = np.nan
+    waveform[200] = np.inf
+    sf.write(path, waveform, 16_000, subtype="FLOAT")
+    with AudioFile(path) as audio:
+        decoded = np.concatenate(list(audio.blocks()))[:, 0]
+        assert audio.warnings == ("11 samples NaN, infinite or huge, taken as silence",)
+    assert np.all(decoded[[*range(100, 110), 200]] == 0)
+    np.testing.assert_array_equal(decoded[201:], waveform[201:])
+
+
+def test_nothing_but_nan_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "nan.wav"
+    sf.write(path, np.full(8_000, np.nan, np.float32), 16_000, subtype="FLOAT")
+    with pytest.raises(AudioError, match=r"nan\.wav: all 8,000 samples are NaN"):
+        load_audio(path)
+
+
+def test_truncated_flac_gives_what_is_there_then_fails(tmp_path: Path) -> None:
+    path = tmp_path / "cut.flac"
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 4 * 16_000).astype(np.float32)
+    sf.write(path, noise, 16_000)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    decoded = []
+    with AudioFile(path) as audio:
+        with pytest.raises(AudioError, match=r"decoding stops at \d\.\d+ s of the 4\.000 s"):
+            for block in resample_stream(audio.blocks(), audio.sample_rate, 1):
+                decoded.append(block)
+        assert 1.5 < audio.duration < 2.1
+    waveform = np.concatenate(decoded)[:, 0]
+    np.testing.assert_allclose(waveform, noise[: len(waveform)], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"is empty \(0 bytes\); expected an audio or video file"),
+        (b"Dear Sir or Madam,\n" * 100, "expected an audio or video file"),
+        (b"RIFF\x24\x00\x00\x00WAVEfmt ", "expected an audio or video file"),
+    ],
+)
+def test_what_is_no_audio(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "letter.wav"
+    path.write_bytes(content)
+    with pytest.raises(AudioError, match=rf"letter\.wav: .*{message}"):
+        AudioFile(path)
+
+
+def test_a_header_without_samples(make_wav: MakeWav) -> None:
+    with pytest.raises(AudioError, match=r"tone\.wav: .*no samples"):
+        AudioFile(make_wav(duration=0.0))
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match="does not exist"):
+        AudioFile(tmp_path / "missing.wav")
+    with pytest.raises(AudioError, match="is a directory"):
+        AudioFile(tmp_path)
+    os.mkfifo(tmp_path / "pipe.wav")
+    with pytest.raises(AudioError, match="not a regular file"):
+        AudioFile(tmp_path / "pipe.wav")
+
+
+def test_undecodable_name(make_wav: MakeWav, tmp_path: Path) -> None:
+    name = os.fsencode(tmp_path) + b"/caf\xe9.wav"
+    os.rename(make_wav(), name)
+    assert len(load_audio(os.fsdecode(name))) == 16_000
+
+
+def test_example_memo_is_aac() -> None:
+    with AudioFile(EXAMPLES / "memo.m4a") as audio:
+        assert audio.format.endswith("/aac")
+        assert audio.sample_rate == 44_100

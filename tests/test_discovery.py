@@ -1,0 +1,99 @@
+import io
+import os
+from pathlib import Path
+
+import pytest
+
+from sercli.discovery import Found, find_inputs, read_path_list
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name in (
+        "b.wav",
+        "a/z.MP3",
+        "a/notes.txt",
+        "a/deep/x.flac",
+        "c.m4a",
+        ".hidden/h.wav",
+        ".h.wav",
+        "d/film.MKV",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return tmp_path
+
+
+def names(found: list[Found], root: Path) -> list[str]:
+    assert all(item.error is None for item in found)
+    return [os.path.relpath(item.path, root) for item in found]
+
+
+def test_walks_in_order_of_names_and_skips_hidden_and_other_files(tree: Path) -> None:
+    expected = ["a/deep/x.flac", "a/z.MP3", "b.wav", "c.m4a", "d/film.MKV"]
+    assert names(list(find_inputs([tree])), tree) == expected
+
+
+def test_not_recursive(tree: Path) -> None:
+    assert names(list(find_inputs([tree], recursive=False)), tree) == ["b.wav", "c.m4a"]
+
+
+def test_include_and_exclude(tree: Path) -> None:
+    assert names(list(find_inputs([tree], include=["*.txt", "b.*"])), tree) == [
+        "a/notes.txt",
+        "b.wav",
+    ]
+    assert names(list(find_inputs([tree], exclude=["a/*", "*.m4a"])), tree) == [
+        "b.wav",
+        "d/film.MKV",
+    ]
+    found = find_inputs([tree], include=["a/*"], exclude=["*.txt"])
+    assert names(list(found), tree) == ["a/deep/x.flac", "a/z.MP3"]
+
+
+def test_a_named_file_is_taken_whatever_its_suffix_and_in_the_order_given(tree: Path) -> None:
+    paths = [tree / "d", tree / "a/notes.txt", tree / ".h.wav", tree / "missing.wav"]
+    found = find_inputs(paths, exclude=["*.txt"])
+    assert names(list(found), tree) == ["d/film.MKV", "a/notes.txt", ".h.wav", "missing.wav"]
+
+
+def test_paths_are_given_as_they_came(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tree)
+    assert [item.path for item in find_inputs(["./d", "b.wav", "d/../c.m4a"])] == [
+        "./d/film.MKV",
+        "b.wav",
+        "d/../c.m4a",
+    ]
+
+
+def test_a_file_is_given_once(tree: Path) -> None:
+    assert len(list(find_inputs([tree / "b.wav", tree, tree]))) == 5
+
+
+def test_loops_of_links_end(tree: Path) -> None:
+    (tree / "a/deep/loop").symlink_to(tree)
+    (tree / "e").symlink_to(tree / "d")
+    expected = ["a/deep/x.flac", "a/z.MP3", "b.wav", "c.m4a", "d/film.MKV"]
+    assert names(list(find_inputs([tree])), tree) == expected
+
+
+def test_an_unreadable_folder_is_reported(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.scandir
+
+    def scandir(path: str) -> object:  # root may read everything: chmod would prove nothing
+        if path.endswith("deep"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = list(find_inputs([tree]))
+    assert found[0] == Found(f"{tree}/a/deep", "folder cannot be listed: Permission denied")
+    assert names(found[1:], tree) == ["a/z.MP3", "b.wav", "c.m4a", "d/film.MKV"]
+
+
+def test_lists_of_paths() -> None:
+    lines = io.BytesIO("a.wav\r\n\nmy calls/ä.wav\n".encode() + b"caf\xe9.wav")
+    assert read_path_list(lines) == ["a.wav", "my calls/ä.wav", "caf\udce9.wav"]
+    nul = io.BytesIO(b"a\nb.wav\0c.wav\0")
+    assert read_path_list(nul, nul=True) == ["a\nb.wav", "c.wav"]

@@ -1,0 +1,216 @@
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sercli.config import SegmentConfig
+from sercli.errors import ConfigError
+from sercli.segmentation import Span, create_segmenter
+from sercli.vad import FRAME_LENGTH, SpeechDetector, SpeechFrames
+
+FRAME_S = FRAME_LENGTH / 16_000
+PAD = 480  # 30 ms
+
+
+def frames_of(*runs: tuple[float, float], energy: float = 1.0) -> SpeechFrames:
+    """Make frames from runs of (probability, seconds)."""
+    probabilities = np.concatenate(
+        [np.full(round(seconds / FRAME_S), probability) for probability, seconds in runs]
+    ).astype(np.float32)
+    return SpeechFrames(probabilities, np.full(len(probabilities), energy, np.float32))
+
+
+def segment(
+    frames: SpeechFrames, sizes: list[int] | None = None, **options: Any
+) -> list[Span]:
+    segmenter = create_segmenter(SegmentConfig(**options))
+    spans: list[Span] = []
+    position = 0
+    for size in sizes or [len(frames.probabilities)]:
+        part = slice(position, position + size)
+        before = segmenter.needed_from
+        new = segmenter.push(SpeechFrames(frames.probabilities[part], frames.energies[part]))
+        assert all(span.start >= before for span in new)
+        spans += new
+        position += size
+    before = segmenter.needed_from
+    last = segmenter.finish(len(frames.probabilities) * FRAME_LENGTH)
+    assert all(span.start >= before for span in last)
+    return spans + last
+
+
+def seconds(spans: list[Span]) -> list[tuple[float, float]]:
+    return [(round(span.start / 16_000, 3), round(span.end / 16_000, 3)) for span in spans]
+
+
+def test_regions_have_padding_and_bridge_short_gaps() -> None:
+    frames = frames_of((0, 0.96), (1, 0.64), (0, 0.256), (1, 0.64), (0, 0.96), (1, 0.64), (0, 0.64))
+    assert seconds(segment(frames)) == [(0.93, 2.526), (3.426, 4.126)]
+    assert seconds(segment(frames, max_gap=0.2)) == [(0.93, 1.63), (1.826, 2.526), (3.426, 4.126)]
+
+
+def test_probabilities_between_the_thresholds_neither_start_nor_end() -> None:
+    frames = frames_of((0.4, 0.96), (0.6, 0.32), (0.4, 0.96), (0.2, 0.64))
+    assert seconds(segment(frames)) == [(0.93, 2.27)]
+
+
+def test_clicks_are_dropped() -> None:
+    frames = frames_of((0, 0.96), (1, 0.224), (0, 0.96))
+    assert segment(frames) == []
+    frames = frames_of((0, 0.96), (1, 0.256), (0, 0.96))
+    assert seconds(segment(frames)) == [(0.93, 1.246)]
+
+
+def test_speech_to_the_end_of_the_file() -> None:
+    frames = frames_of((1, 0.96))
+    assert seconds(segment(frames)) == [(0.0, 0.96)]
+
+
+def test_long_speech_is_cut_at_its_quietest_point() -> None:
+    frames = frames_of((0, 0.96), (1, 9.6), (0, 0.96))
+    frames.energies[150:153] = 0.01  # 4.8 to 4.896 s
+    assert seconds(segment(frames)) == [(0.93, 4.848), (4.848, 10.59)]
+    # The same if the speech is so long that it is cut before its end is known.
+    frames = frames_of((0, 0.96), (1, 60), (0, 0.96))
+    frames.energies[150:153] = 0.01
+    assert seconds(segment(frames))[0] == (0.93, 4.848)
+
+
+def test_speech_just_too_long_leaves_no_scrap() -> None:
+    for length in np.arange(5.5, 8, 0.032):
+        spans = segment(frames_of((0, 0.96), (1, length), (0, 0.96)))
+        assert all(8_000 <= span.end - span.start <= 96_000 for span in spans)
+
+
+def test_short_speech_joins_a_close_neighbour() -> None:
+    close = frames_of((0, 0.96), (1, 1.28), (0, 0.416), (1, 0.32), (0, 2), (1, 0.32), (0, 2))
+    # 0.416 s of pause end the first region at 2.27; the second starts within 0.5 s of it.
+    assert seconds(segment(close)) == [(0.93, 3.006), (4.93, 5.31)]
+    far = frames_of((0, 0.96), (1, 1.28), (0, 0.64), (1, 0.32), (0, 2))
+    assert seconds(segment(far)) == [(0.93, 2.27), (2.85, 3.23)]
+    # Nor does it join if the whole became too long.
+    assert len(segment(close, max_segment=1.5)) == 3
+
+
+@pytest.mark.parametrize("mode", ["speech", "window", "file"])
+def test_pieces_do_not_matter(mode: str, rng: np.random.Generator) -> None:
+    for _ in range(30):
+        runs = [(rng.choice([0.1, 0.4, 0.9]), rng.gamma(2, 0.7)) for _ in range(60)]
+        frames = frames_of(*runs)
+        n_frames = len(frames.probabilities)
+        frames = SpeechFrames(frames.probabilities, rng.random(n_frames).astype(np.float32))
+        options = {"mode": mode, "max_segment": float(rng.uniform(1.0, 8)), "window": 2.3}
+        cuts = np.sort(rng.integers(0, n_frames, 40))
+        sizes = np.diff(np.concatenate(([0], cuts, [n_frames]))).tolist()
+        whole = segment(frames, **options)
+        assert segment(frames, sizes, **options) == whole
+        assert segment(frames, [1] * n_frames, **options) == whole
+
+
+def test_segments_are_sorted_disjoint_within_the_file_and_bounded(
+    rng: np.random.Generator,
+) -> None:
+    for _ in range(100):
+        runs = [(rng.choice([0.1, 0.4, 0.9]), rng.gamma(1.5, 1.0)) for _ in range(40)]
+        frames = frames_of(*runs)
+        n_samples = len(frames.probabilities) * FRAME_LENGTH
+        spans = segment(frames, max_segment=4.0, max_gap=float(rng.uniform(0.1, 1)))
+        assert all(span.start < span.end <= n_samples for span in spans)
+        assert all(a.end <= b.start for a, b in pairwise(spans))
+        assert max(span.end - span.start for span in spans) <= 4 * 16_000
+
+
+def test_memory_is_bounded_in_endless_speech() -> None:
+    segmenter = create_segmenter(SegmentConfig())
+    for i in range(200):
+        segmenter.push(frames_of((1, 3.2)))
+        assert (i + 1) * 100 * FRAME_LENGTH - segmenter.needed_from <= 13 * 16_000
+
+
+def test_windows() -> None:
+    frames = frames_of((1, 10.24))
+    assert seconds(segment(frames, mode="window", window=4.0)) == [(0, 4), (4, 8), (8, 10.24)]
+    assert seconds(segment(frames, mode="window", window=4.0, hop=2.0)) == [
+        (0, 4),
+        (2, 6),
+        (4, 8),
+        (6, 10),
+        (8, 10.24),
+    ]
+    # A scrap at the end is no window, unless it is all there is.
+    assert seconds(segment(frames, mode="window", window=5.0)) == [(0, 5), (5, 10)]
+    assert seconds(segment(frames_of((1, 0.32)), mode="window")) == [(0, 0.32)]
+    # A window that ends with the file leaves nothing.
+    assert seconds(segment(frames, mode="window", window=5.12)) == [(0, 5.12), (5.12, 10.24)]
+    assert seconds(segment(frames, mode="window", window=1.0, hop=4.0)) == [(0, 1), (4, 5), (8, 9)]
+
+
+def test_windows_without_speech_are_left_out() -> None:
+    frames = frames_of((0, 4.0), (1, 4.0), (0.1, 4.0))
+    assert seconds(segment(frames, mode="window", window=2.0)) == [(4, 6), (6, 8)]
+    # 0.25 s of speech are enough, less is not.
+    frames = frames_of((0, 1.92), (1, 0.256), (0, 8))
+    assert seconds(segment(frames, mode="window", window=3.2)) == [(0, 3.2)]
+    frames = frames_of((0, 1.92), (1, 0.224), (0, 8))
+    assert segment(frames, mode="window", window=3.2) == []
+
+
+def test_file_mode_judges_pieces_of_half_a_minute_with_the_speech_in_them() -> None:
+    spans = segment(frames_of((1, 3.2), (0, 32.0), (1, 6.4)), mode="file")
+    assert seconds(spans) == [(0, 30), (30, 41.6)]
+    assert [round(span.speech, 3) for span in spans] == [3.2, 6.4]
+
+
+def test_detector_gives_the_same_in_any_pieces(
+    speech: NDArray[np.float32], rng: np.random.Generator
+) -> None:
+    detector = SpeechDetector()
+    stream = detector.stream()
+    whole = [stream.push(speech), stream.finish()]
+    stream = detector.stream()
+    pieces = np.split(speech, np.sort(rng.integers(0, len(speech), 50)))
+    parts = [*(stream.push(piece) for piece in pieces), stream.finish()]
+    for name in ("probabilities", "energies"):
+        a = np.concatenate([getattr(frames, name) for frames in whole])
+        b = np.concatenate([getattr(frames, name) for frames in parts])
+        assert len(a) == -(-len(speech) // FRAME_LENGTH)
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("default")
+def test_regions_are_those_of_the_reference_implementation(
+    speech: NDArray[np.float32], rng: np.random.Generator
+) -> None:
+    silero_vad = pytest.importorskip("silero_vad")
+    noisy = speech + 0.01 * rng.standard_normal(len(speech)).astype(np.float32)
+    waveform = np.concatenate((speech, noisy, speech[::2]))
+    reference = silero_vad.get_speech_timestamps(
+        waveform, silero_vad.load_silero_vad(), min_silence_duration_ms=200
+    )
+    stream = SpeechDetector().stream()
+    segmenter = create_segmenter(SegmentConfig(max_segment=30, min_segment=0.1, max_gap=0.2))
+    spans = segmenter.push(stream.push(waveform))
+    spans += segmenter.push(stream.finish()) + segmenter.finish(len(waveform))
+    assert len(reference) > 5
+    expected = np.array([[region["start"], region["end"]] for region in reference])
+    np.testing.assert_allclose([span[:2] for span in spans], expected, atol=FRAME_LENGTH)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "sentence"}, "segment mode is 'sentence'; expected one of speech, window, file"),
+        ({"max_segment": 31.0}, r"max_segment is 31; expected 1 to 30"),
+        ({"max_segment": 0.8}, r"max_segment is 0\.8; expected 1 to 30"),
+        ({"min_segment": 0.01}, r"min_segment is 0\.01; expected 0\.1"),
+        ({"max_gap": 0.0}, r"max_gap is 0; expected 0\.1"),
+        ({"window": float("nan")}, "window is nan; expected"),
+        ({"hop": 0.0}, "hop is 0; expected"),
+        ({"vad_threshold": 1.5}, r"vad_threshold is 1\.5; expected"),
+    ],
+)
+def test_settings_out_of_range(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        SegmentConfig(**options)

@@ -1,0 +1,175 @@
+import csv
+import io
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from sercli.errors import OutputError
+from sercli.report import ExitCode, RunInfo, RunReport, format_duration
+from sercli.schema import FileResult, Segment
+from sercli.writers import choose_format, open_writer, record_path
+
+INFO = RunInfo("1.2.3", {"name": "m", "labels": ["anger", "neutral"]}, {"window": 3.0}, "2026-01-01")
+ROW = Segment("0", 0.5, 3600.12345, "neutral", 2 / 3, (1 / 3, 2 / 3))
+NASTY = 'Grüße, "Welt"\nzwei.wav'
+RESULTS = [
+    FileResult(NASTY, "ok", (ROW, ROW), 3601.0, 8_000, 1),
+    FileResult("quiet.wav", "no speech", (), 2.0, 16_000, 2),
+    FileResult("caf\udce9.wav", "failed", (), error="caf\udce9.wav: does not exist"),
+]
+
+
+def write(path: Path, format_: str) -> bytes:
+    with open_writer(str(path), format_, INFO) as writer:
+        for result in RESULTS:
+            writer.write(result)
+    return path.read_bytes()
+
+
+def test_csv_is_rfc_4180(tmp_path: Path) -> None:
+    content = write(tmp_path / "labels.csv", "csv")
+    assert content.decode("utf-8") == (
+        "file,channel,start,end,emotion,confidence,prob_anger,prob_neutral\r\n"
+        + '"Grüße, ""Welt""\nzwei.wav",0,0.500,3600.123,neutral,0.666667,0.333333,0.666667\r\n' * 2
+    )
+    rows = list(csv.reader(io.StringIO(content.decode("utf-8"), newline="")))
+    assert rows[1][0] == NASTY
+
+
+def test_json(tmp_path: Path) -> None:
+    data = json.loads(write(tmp_path / "labels.json", "json"))
+    assert data["schema_version"] == 1
+    assert data["ser_version"] == "1.2.3"
+    assert data["model"] == INFO.model
+    assert data["options"] == {"window": 3.0}
+    assert data["files"][0] == {
+        "path": NASTY,
+        "status": "ok",
+        "duration": 3601.0,
+        "sample_rate": 8_000,
+        "channels": 1,
+        "error": None,
+        "warnings": [],
+        "segments": [
+            {
+                "channel": "0",
+                "start": 0.5,
+                "end": 3600.123,
+                "emotion": "neutral",
+                "confidence": 0.666667,
+                "probabilities": {"anger": 0.333333, "neutral": 0.666667},
+            }
+        ]
+        * 2,
+    }
+    assert data["files"][1]["status"] == "no speech"
+    assert data["files"][2]["path"] == "caf\\xe9.wav"
+    assert data["files"][2]["error"] == "caf\\xe9.wav: does not exist"
+
+
+def test_json_lines(tmp_path: Path) -> None:
+    lines = write(tmp_path / "labels.jsonl", "jsonl").decode("utf-8").splitlines()
+    assert len(lines) == 2
+    assert json.loads(lines[0]) == {
+        "file": NASTY,
+        "channel": "0",
+        "start": 0.5,
+        "end": 3600.123,
+        "emotion": "neutral",
+        "confidence": 0.666667,
+        "prob_anger": 0.333333,
+        "prob_neutral": 0.666667,
+    }
+
+
+@pytest.mark.parametrize("format_", ["csv", "json", "jsonl"])
+def test_an_interrupt_leaves_what_was_finished(tmp_path: Path, format_: str) -> None:
+    path = tmp_path / "labels"
+    with pytest.raises(KeyboardInterrupt), open_writer(str(path), format_, INFO) as writer:
+        writer.write(RESULTS[0])
+        assert not path.exists()
+        raise KeyboardInterrupt
+    text = path.read_text(encoding="utf-8")
+    assert text.count("3600.123") == 2
+    if format_ == "json":
+        assert len(json.loads(text)["files"]) == 1
+    assert os.listdir(tmp_path) == ["labels"]
+
+
+def test_each_result_is_out_at_once(tmp_path: Path) -> None:
+    with open_writer(str(tmp_path / "labels.jsonl"), "jsonl", INFO) as writer:
+        writer.write(RESULTS[0])
+        (temporary,) = tmp_path.iterdir()
+        assert len(temporary.read_text(encoding="utf-8").splitlines()) == 2
+
+
+def test_no_run_at_all_is_valid_json(tmp_path: Path) -> None:
+    with open_writer(str(tmp_path / "labels.json"), "json", INFO):
+        pass
+    assert json.loads((tmp_path / "labels.json").read_text())["files"] == []
+
+
+def test_targets_that_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("precious")
+    with pytest.raises(OutputError, match=r"labels\.csv: exists already; .*--overwrite"):
+        open_writer(str(path), "csv", INFO)
+    assert path.read_text() == "precious"
+    with open_writer(str(path), "csv", INFO, overwrite=True):
+        assert path.read_text() == "precious"
+    assert path.read_text().startswith("file,")
+    with pytest.raises(OutputError, match="is a directory"):
+        open_writer(str(tmp_path), "csv", INFO)
+    with pytest.raises(OutputError, match="does not exist; make it first"):
+        open_writer(str(tmp_path / "no/labels.csv"), "csv", INFO)
+
+
+def test_the_target_has_the_rights_of_any_new_file(tmp_path: Path) -> None:
+    write(tmp_path / "labels.csv", "csv")
+    (tmp_path / "other").touch()
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("labels.csv", "other")]
+    assert modes[0] == modes[1]
+
+
+def test_formats_and_names() -> None:
+    assert choose_format("labels.JSON", None) == "json"
+    assert choose_format("-", None) == "csv"
+    assert choose_format("labels.csv", "jsonl") == "jsonl"
+    with pytest.raises(OutputError, match=r"labels\.txt: .*expected one of \.csv, \.json, \.jsonl"):
+        choose_format("labels.txt", None)
+    assert record_path("out/labels.csv") == Path("out/labels.run.json")
+
+
+def test_report_counts_and_decides_the_exit_code() -> None:
+    report = RunReport(INFO)
+    report.add(RESULTS[0])
+    report.add(RESULTS[1])
+    assert report.exit_code == ExitCode.DONE
+    report.add(RESULTS[2])
+    assert report.exit_code == ExitCode.SOME_FAILED
+    assert report.counts() == {
+        "files": 3,
+        "ok": 1,
+        "no_speech": 1,
+        "failed": 1,
+        "segments": 2,
+        "audio_seconds": 3603.0,
+    }
+    assert report.summary().startswith(
+        "3 files: 1 labelled, 1 without speech, 1 failed; 2 segments in 1.00 h of audio, "
+    )
+    record = report.record()
+    assert [entry["status"] for entry in record["files"]] == ["ok", "no speech", "failed"]
+    assert [entry["n_segments"] for entry in record["files"]] == [2, 0, 0]
+    assert record["completed"] is False
+    assert json.loads(json.dumps(record)) == record
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0.0 s"), (59.94, "59.9 s"), (90, "1.5 min"), (5400, "1.50 h")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
