@@ -28,7 +28,12 @@ CALL: tuple[Line, ...] = (
     (AGENT, 150, 45, "I am sorry to hear that. May I have the number of your order, please?"),
     (CALLER, 150, 60, "Yes, wait a moment. It is four, seven, one, one, zero, eight."),
     (AGENT, 155, 45, "Thank you. I can see it here. It was sent back, since nobody was at home."),
-    (CALLER, 210, 80, "That cannot be true! I was at home the whole day, and nobody rang the bell!"),
+    (
+        CALLER,
+        210,
+        80,
+        "That cannot be true! I was at home the whole day, and nobody rang the bell!",
+    ),
     (AGENT, 150, 40, "I will have it sent to you again today, and you will not be charged."),
     (CALLER, 155, 55, "Well, all right then. Thank you very much for your help. Goodbye."),
 )

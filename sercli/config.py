@@ -68,6 +68,33 @@ class SegmentConfig:
         _check_range("vad_threshold", self.vad_threshold, 0.01, 0.99)
 
 
+@dataclass(frozen=True)
+class SvmConfig:
+    """How an SVM is trained.
+
+    Parameters
+    ----------
+    regularisations, gamma_scales
+        Values that are searched: of the SVM's C, and of its kernel's gamma in units of one over
+        the total variance of the components.
+    components
+        Principal components that are kept of the features.
+    folds
+        Of the cross-validation over speakers.
+    seed
+        Of everything that is random.
+    jobs
+        Number of processes; -1 for one per core.
+    """
+
+    regularisations: tuple[float, ...] = (1.0, 3.0, 10.0)
+    gamma_scales: tuple[float, ...] = (0.5, 0.8, 1.2)
+    components: int = 400
+    folds: int = 5
+    seed: int = 0
+    jobs: int = -1
+
+
 def _check_range(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:  # also false for NaN
         raise ConfigError(f"{name} is {value:g}; expected {low:g} to {high:g}")

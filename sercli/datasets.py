@@ -18,6 +18,11 @@ from sercli.labels import CREMAD_CODES
 
 Split = Literal["train", "dev", "test", "all"]
 
+# More files than this that are left out for one reason are counted instead of named.
+MAX_NAMED = 3
+# A release holds the same clip in several folders and formats: the first of these is read.
+PREFERRED_SUFFIXES = (".wav", ".flac")
+
 _CREMAD_NAME = re.compile(r"(\d{4})_([A-Z]{3})_([A-Z]{3})_(LO|MD|HI|XX|X)")
 
 
@@ -46,8 +51,8 @@ class Corpus:
 
     Parameters
     ----------
-    name
-        Name of the corpus.
+    name, licence
+        Of the corpus.
     clips
         Sorted by file name.
     partition
@@ -57,6 +62,7 @@ class Corpus:
     """
 
     name: str
+    licence: str
     clips: tuple[Clip, ...]
     partition: dict[str, frozenset[str]]
     skipped: dict[str, str] = field(default_factory=dict)
@@ -81,8 +87,14 @@ class Corpus:
         speakers = {clip.speaker for clip in self.clips}
         text = f"{self.name}: {len(self.clips)} clips of {len(speakers)} speakers"
         if self.skipped:
-            reasons = "; ".join(f"{name}: {why}" for name, why in sorted(self.skipped.items()))
-            text += f"; {len(self.skipped)} left out ({reasons})"
+            groups: dict[str, list[str]] = {}
+            for name, reason in sorted(self.skipped.items()):
+                groups.setdefault(reason, []).append(name)
+            reasons = (
+                f"{', '.join(names) if len(names) <= MAX_NAMED else len(names)}: {reason}"
+                for reason, names in groups.items()
+            )
+            text += f"; {len(self.skipped)} files left out ({'; '.join(reasons)})"
         return text
 
 
@@ -104,7 +116,7 @@ def read_corpus(folder: Path) -> Corpus:
     facts = _load_facts("cremad")
     clips: dict[str, Clip] = {}
     skipped: dict[str, str] = {}
-    for path in sorted(folder.rglob("*"), key=lambda path: path.name):
+    for path in sorted(folder.rglob("*"), key=_preference):
         match = _CREMAD_NAME.fullmatch(path.stem)
         if path.suffix.lower() not in MEDIA_SUFFIXES or match is None:
             continue
@@ -114,7 +126,7 @@ def read_corpus(folder: Path) -> Corpus:
         elif code not in CREMAD_CODES:
             skipped[path.stem] = f"unknown emotion {code}"
         elif path.stem in clips:
-            skipped[str(path)] = f"second file of the clip {clips[path.stem].path}"
+            skipped[str(path.relative_to(folder))] = "another copy of a clip"
         else:
             clips[path.stem] = Clip(path, CREMAD_CODES[code], speaker)
     if not clips:
@@ -123,7 +135,7 @@ def read_corpus(folder: Path) -> Corpus:
             "expected the folder of that corpus"
         )
     partition = {split: frozenset(facts["partition"][split]) for split in ("train", "dev", "test")}
-    return Corpus(facts["name"], tuple(clips.values()), partition, skipped)
+    return Corpus(facts["name"], facts["licence"], tuple(clips.values()), partition, skipped)
 
 
 def class_indices(clips: Sequence[Clip], labels: Sequence[str]) -> list[int]:
@@ -139,6 +151,13 @@ def class_indices(clips: Sequence[Clip], labels: Sequence[str]) -> list[int]:
     if unknown:
         raise DatasetError(f"labels {unknown} of the corpus are none of the model's {list(labels)}")
     return [order[clip.emotion] for clip in clips]
+
+
+def _preference(path: Path) -> tuple[str, int, str]:
+    suffix = path.suffix.lower()
+    known = suffix in PREFERRED_SUFFIXES
+    rank = PREFERRED_SUFFIXES.index(suffix) if known else len(PREFERRED_SUFFIXES)
+    return path.stem, rank, str(path)
 
 
 def _load_facts(name: str) -> dict[str, Any]:

@@ -53,13 +53,28 @@ def evaluate_probabilities(
     return {
         "n_segments": len(y_true),
         "accuracy": float(metrics.accuracy_score(y_true, y_pred)),
-        "uar": float(np.mean([classes[labels[index]]["recall"] for index in present])),
+        "uar": unweighted_average_recall(y_true, y_pred),
         "macro_f1": float(np.mean([classes[labels[index]]["f1"] for index in present])),
         "ece": expected_calibration_error(y_true, probabilities),
         "nll": float(metrics.log_loss(y_true, probabilities, labels=indices)),
         "classes": classes,
         "confusion": metrics.confusion_matrix(y_true, y_pred, labels=indices).tolist(),
     }
+
+
+def unweighted_average_recall(
+    y_true: NDArray[np.integer[Any]], y_pred: NDArray[np.integer[Any]]
+) -> float:
+    """Return the mean recall of the classes that occur, in ``[0, 1]``.
+
+    Parameters
+    ----------
+    y_true, y_pred
+        Indices of the true and of the predicted labels.
+    """
+    from sklearn.metrics import recall_score
+
+    return float(recall_score(y_true, y_pred, labels=np.unique(y_true), average="macro"))
 
 
 def expected_calibration_error(

@@ -112,9 +112,10 @@ class RunReport:
         counts = self.counts()
         parts = [f"{counts['ok']} labelled", f"{counts['no_speech']} without speech"]
         parts.append(f"{counts['failed']} failed")
+        audio = f"{format_duration(self.duration)} of audio"
         return (
             f"{counts['files']} files: {', '.join(parts)}; {counts['segments']} segments in "
-            f"{format_duration(self.duration)} of audio, {self.speed(self.duration):.0f} times real time"
+            f"{audio}, {self.speed(self.duration):.0f} times real time"
         )
 
     def record(self) -> dict[str, Any]:

@@ -14,10 +14,11 @@ from collections import deque
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sercli.audio import SAMPLE_RATE
 from sercli.config import LONGEST_SEGMENT_S, SHORTEST_SEGMENT_S, SegmentConfig
-from sercli.vad import FRAME_LENGTH, FRAME_S, SpeechFrames
+from sercli.vad import FRAME_LENGTH, FRAME_S, SpeechDetector, SpeechFrames
 
 # Of Silero VAD, its defaults.
 HYSTERESIS = 0.15
@@ -74,6 +75,30 @@ def create_segmenter(config: SegmentConfig) -> Segmenter:
     if config.mode == "window":
         return WindowSegmenter(config, config.window, config.hop or config.window)
     return WindowSegmenter(config, LONGEST_SEGMENT_S, LONGEST_SEGMENT_S)
+
+
+def find_speech(
+    waveform: NDArray[np.float32], detector: SpeechDetector, config: SegmentConfig | None = None
+) -> list[Span]:
+    """Return the spans of a waveform that is at hand as a whole.
+
+    Parameters
+    ----------
+    waveform
+        At 16 kHz, shape (n_samples,).
+    detector
+        Of speech.
+    config
+        Speech segments by default.
+    """
+    stream = detector.stream()
+    segmenter = create_segmenter(config or SegmentConfig())
+    spans = [
+        span
+        for frames in (stream.push(waveform), stream.finish())
+        for span in segmenter.push(frames)
+    ]
+    return spans + segmenter.finish(len(waveform))
 
 
 class SpeechSegmenter(Segmenter):

@@ -4,10 +4,10 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile as sf
+from conftest import EXAMPLES, FakeClassifier, MakeWav
 from numpy.typing import NDArray
 
 import sercli
-from conftest import EXAMPLES, FakeClassifier, MakeWav
 from sercli.annotation import Annotator, parse_channels
 from sercli.config import SegmentConfig
 from sercli.discovery import Found

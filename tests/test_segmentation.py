@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from sercli.config import SegmentConfig
 from sercli.errors import ConfigError
-from sercli.segmentation import Span, create_segmenter
+from sercli.segmentation import Span, create_segmenter, find_speech
 from sercli.vad import FRAME_LENGTH, SpeechDetector, SpeechFrames
 
 FRAME_S = FRAME_LENGTH / 16_000
@@ -22,9 +22,7 @@ def frames_of(*runs: tuple[float, float], energy: float = 1.0) -> SpeechFrames:
     return SpeechFrames(probabilities, np.full(len(probabilities), energy, np.float32))
 
 
-def segment(
-    frames: SpeechFrames, sizes: list[int] | None = None, **options: Any
-) -> list[Span]:
+def segment(frames: SpeechFrames, sizes: list[int] | None = None, **options: Any) -> list[Span]:
     segmenter = create_segmenter(SegmentConfig(**options))
     spans: list[Span] = []
     position = 0
@@ -101,7 +99,11 @@ def test_pieces_do_not_matter(mode: str, rng: np.random.Generator) -> None:
         frames = frames_of(*runs)
         n_frames = len(frames.probabilities)
         frames = SpeechFrames(frames.probabilities, rng.random(n_frames).astype(np.float32))
-        options = {"mode": mode, "max_segment": float(rng.uniform(1.0, 8)), "window": 2.3}
+        options: dict[str, Any] = {
+            "mode": mode,
+            "max_segment": float(rng.uniform(1.0, 8)),
+            "window": 2.3,
+        }
         cuts = np.sort(rng.integers(0, n_frames, 40))
         sizes = np.diff(np.concatenate(([0], cuts, [n_frames]))).tolist()
         whole = segment(frames, **options)
@@ -189,10 +191,8 @@ def test_regions_are_those_of_the_reference_implementation(
     reference = silero_vad.get_speech_timestamps(
         waveform, silero_vad.load_silero_vad(), min_silence_duration_ms=200
     )
-    stream = SpeechDetector().stream()
-    segmenter = create_segmenter(SegmentConfig(max_segment=30, min_segment=0.1, max_gap=0.2))
-    spans = segmenter.push(stream.push(waveform))
-    spans += segmenter.push(stream.finish()) + segmenter.finish(len(waveform))
+    config = SegmentConfig(max_segment=30, min_segment=0.1, max_gap=0.2)
+    spans = find_speech(waveform, SpeechDetector(), config)
     assert len(reference) > 5
     expected = np.array([[region["start"], region["end"]] for region in reference])
     np.testing.assert_allclose([span[:2] for span in spans], expected, atol=FRAME_LENGTH)

@@ -1,0 +1,181 @@
+"""Pitch, voicing strength and harmonic levels, for whole matrices of frames at a time.
+
+The tracker is the windowed, window-corrected autocorrelation of Boersma (1993), with his octave
+cost. In place of his path search (a loop over frames) it takes two passes, the second in a range
+set by the quartiles of the first, as De Looze and Hirst (2008) do; every step is then one array
+operation.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sercli.features.spectral import TINY, FloatArray
+
+BoolArray = NDArray[np.bool_]
+
+MIN_PITCH_HZ: Final = 65.0
+MAX_PITCH_HZ: Final = 600.0
+PITCH_WINDOW_SECONDS: Final = 0.048  # three periods at the lowest pitch
+FFT_SIZE: Final = 512  # window and longest lag, so correlations do not wrap around
+# The autocorrelation is of the band below 2 kHz: there voices are periodic, its peaks are wide
+# enough for a parabola to find their tops, and telephones carry enough of it.
+PERIODIC_BAND_HZ: Final = (1500.0, 2000.0)  # full weight below the first, none above the second
+OCTAVE_COST: Final = 0.02  # strength per octave, against sub-harmonics
+RANGE_COST: Final = 0.4  # strength per octave outside the speaker's range
+RANGE_FACTORS: Final = (0.75, 1.6)  # times the lower and the upper quartile of the first pass
+RANGE_STRENGTH: Final = 0.6  # frames that count for the quartiles
+VOICED_STRENGTH: Final = 0.5
+MIN_VOICED_FRAMES: Final = 3
+STRENGTH_LIMITS: Final = (0.01, 0.999)  # -20 dB to 30 dB of harmonics to noise
+HARMONICS: Final = 8
+FORMANT_BANDS_HZ: Final = ((300.0, 1000.0), (1000.0, 2000.0), (2000.0, 3500.0))
+RELATIVE_FLOOR: Final = 1e-7  # of the strongest bin of the signal
+
+
+@dataclass(frozen=True)
+class PitchTrack:
+    """Pitch of each of T frames.
+
+    Attributes
+    ----------
+    hertz : NDArray[np.float32], shape (T,)
+        The best pitch of the frame, also where it is not voiced.
+    strength : NDArray[np.float32], shape (T,)
+        Autocorrelation at that pitch, 0 to 1.
+    voiced : NDArray[np.bool_], shape (T,)
+    power : NDArray[np.float32], shape (T, FFT_SIZE // 2 + 1)
+        Power spectrum of the pitch window.
+    """
+
+    hertz: FloatArray
+    strength: FloatArray
+    voiced: BoolArray
+    power: FloatArray
+
+
+def track_pitch(frames: FloatArray, sample_rate: int, active: BoolArray) -> PitchTrack:
+    """Follow the pitch.
+
+    Parameters
+    ----------
+    frames : NDArray[np.float32], shape (T, window)
+        Overlapping windows of the signal, of unit power overall.
+    sample_rate : int
+        Hz.
+    active : NDArray[np.bool_], shape (T,)
+        Frames that may be voiced.
+
+    Returns
+    -------
+    PitchTrack
+    """
+    window = np.hanning(frames.shape[1] + 2)[1:-1].astype(np.float32)
+    centred = frames - frames.mean(axis=1, keepdims=True)
+    spectrum = np.fft.rfft(centred * window, FFT_SIZE)
+    power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32, copy=False)
+    lags, correlation = _normalised_autocorrelation(power, window, sample_rate)
+    inner = correlation[:, 1:-1]
+    peak = (inner >= correlation[:, :-2]) & (inner >= correlation[:, 2:])
+    octaves = np.log2(sample_rate / lags).astype(np.float32)
+    # A lag that is no peak loses to every lag that is one.
+    score = np.where(peak, inner, inner - 2.0) + OCTAVE_COST * (octaves - octaves[0])
+    hertz, strength = _refine(correlation, lags, score.argmax(axis=1), sample_rate)
+    sure = active & (strength > RANGE_STRENGTH)
+    if np.count_nonzero(sure) >= MIN_VOICED_FRAMES:
+        low, high = np.log2(np.quantile(hertz[sure], (0.25, 0.75)) * RANGE_FACTORS)
+        outside = np.maximum(0.0, low - octaves) + np.maximum(0.0, octaves - high)
+        best = (score - RANGE_COST * outside).argmax(axis=1)
+        hertz, strength = _refine(correlation, lags, best, sample_rate)
+    return PitchTrack(hertz, strength, active & (strength > VOICED_STRENGTH), power)
+
+
+def _normalised_autocorrelation(
+    power: FloatArray, window: FloatArray, sample_rate: int
+) -> tuple[NDArray[np.intp], FloatArray]:
+    """Autocorrelation at the lags of the pitch range and one more at each end (Boersma 1993)."""
+    frequency = np.fft.rfftfreq(FFT_SIZE, 1.0 / sample_rate)
+    full, none = PERIODIC_BAND_HZ
+    weight = np.clip((none - frequency) / (none - full), 0.0, 1.0)
+    bins = np.arange(np.count_nonzero(frequency < none))
+    lags = np.arange(int(sample_rate / MAX_PITCH_HZ), int(sample_rate / MIN_PITCH_HZ) + 2)
+    around = np.arange(lags[0] - 1, lags[-1] + 2)
+    # The inverse transform, of the few bins and to the few lags that matter, is a small product.
+    scale = np.where(bins == 0, 1.0, 2.0) * weight[bins] / FFT_SIZE
+    scale32 = scale.astype(np.float32)
+    inverse = scale32[:, None] * np.cos(2.0 * np.pi / FFT_SIZE * np.outer(bins, around))
+    energy = power[:, bins] @ scale32
+    signal = power[:, bins] @ inverse.astype(np.float32)
+    own = np.fft.irfft(np.abs(np.fft.rfft(window, FFT_SIZE)) ** 2, FFT_SIZE)
+    guarded = energy + RELATIVE_FLOOR * energy.max() + TINY
+    correlation = signal / guarded[:, None] / (own[around] / own[0])
+    return lags, correlation.astype(np.float32)
+
+
+def _refine(
+    correlation: FloatArray, lags: NDArray[np.intp], best: NDArray[np.intp], sample_rate: int
+) -> tuple[FloatArray, FloatArray]:
+    """Top of the parabola through the chosen lag (column ``best + 1``) and its neighbours."""
+    rows = np.arange(len(best))
+    before, at, after = (correlation[rows, best + step] for step in range(3))
+    bend = np.minimum(before - 2.0 * at + after, -1e-6)
+    shift = np.clip(0.5 * (before - after) / bend, -0.5, 0.5)
+    strength = np.clip(at - 0.25 * (before - after) * shift, 0.0, 1.0).astype(np.float32)
+    return (sample_rate / (lags[best] + shift)).astype(np.float32), strength
+
+
+def harmonics_to_noise(track: PitchTrack) -> FloatArray:
+    """Harmonics-to-noise ratio in dB (Boersma 1993), shape (T, 1)."""
+    strength = np.clip(track.strength, *STRENGTH_LIMITS)
+    ratio = 10.0 * np.log10(strength / (1.0 - strength))
+    return ratio.astype(np.float32)[:, None]
+
+
+def harmonic_names() -> tuple[str, ...]:
+    """Names of the columns of `harmonic_levels`."""
+    formants = range(1, len(FORMANT_BANDS_HZ) + 1)
+    return (
+        *(f"h1_h{n}" for n in range(2, HARMONICS + 1)),
+        *(f"h1_a{n}" for n in formants),
+        *(f"h2_a{n}" for n in formants),
+        "a1_a2",
+        "a1_a3",
+        "a2_a3",
+    )
+
+
+def harmonic_levels(track: PitchTrack, sample_rate: int) -> FloatArray:
+    """Differences in dB between harmonics and formant bands: breathy against pressed voice.
+
+    H1-H2 and H1-A3 after Hanson (1997), with the strongest bin of a fixed band for each formant.
+
+    Parameters
+    ----------
+    track : PitchTrack
+    sample_rate : int
+        Hz.
+
+    Returns
+    -------
+    NDArray[np.float32], shape (T, 16)
+    """
+    level = 10.0 * np.log10(track.power + RELATIVE_FLOOR * track.power.max() + TINY)
+    width = sample_rate / FFT_SIZE
+    order = np.arange(1, HARMONICS + 1)
+    centre = np.rint(track.hertz[:, None] * order / width).astype(np.intp)
+    rows = np.arange(len(level))[:, None]
+    last = level.shape[1] - 1
+    h = np.max([level[rows, np.clip(centre + step, 0, last)] for step in (-1, 0, 1)], axis=0)
+    a = np.stack(
+        [level[:, int(f / width) : int(g / width)].max(axis=1) for f, g in FORMANT_BANDS_HZ], 1
+    )
+    parts = (
+        h[:, :1] - h[:, 1:],
+        h[:, :1] - a,
+        h[:, 1:2] - a,
+        a[:, :1] - a[:, 1:],
+        a[:, 1:2] - a[:, 2:],
+    )
+    return np.concatenate(parts, axis=1).astype(np.float32)

@@ -1,0 +1,211 @@
+"""Log-mel spectra, their cepstra and the shape of the spectrum, for every frame at a time.
+
+All levels are relative to the signal's own energy-weighted level, so that gain and added silence
+leave them alone.
+"""
+
+from functools import lru_cache
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+
+BANDS: Final = 32
+CEPSTRA: Final = 16
+LOW_HZ: Final = 60.0  # above mains hum and a constant offset
+HIGH_HZ: Final = 3800.0
+FLOOR_DB: Final = -55.0  # below the level of the signal: quieter than any room
+SHAPE_FLOOR: Final = 1e-7  # of the level of the signal, spread over the spectrum
+EDGES_HZ: Final = (60.0, 250.0, 500.0, 1000.0, 1500.0, 2500.0, 3800.0)
+CONTRAST_EDGES_HZ: Final = (60.0, 250.0, 500.0, 1000.0, 2000.0, 3800.0)
+CONTRAST_SHARE: Final = 0.2  # of the bins of a band, for its peaks and for its valleys
+ROLLOFF_SHARES: Final = (0.25, 0.5, 0.85, 0.95)
+SLOPE_BANDS_HZ: Final = ((60.0, 500.0), (500.0, 1500.0), (1500.0, 3600.0))
+ALPHA_SPLIT_HZ: Final = 1000.0
+HAMMARBERG_SPLIT_HZ: Final = 2000.0
+TINY: Final = 1e-20  # keeps digital silence finite; far below any signal of unit power
+
+
+def power_spectrum(frames: FloatArray) -> FloatArray:
+    """Hann-windowed power spectra: (T, window) to (T, window // 2 + 1)."""
+    window = np.hanning(frames.shape[1] + 2)[1:-1].astype(np.float32)
+    spectrum = np.fft.rfft(frames * window)
+    return (spectrum.real**2 + spectrum.imag**2).astype(np.float32, copy=False)
+
+
+@lru_cache(maxsize=1)
+def mel_filters(sample_rate: int, window: int) -> FloatArray:
+    """Triangles evenly spaced in mel (Davis and Mermelstein 1980), each of sum 1.
+
+    Parameters
+    ----------
+    sample_rate : int
+        Hz.
+    window : int
+        Samples.
+
+    Returns
+    -------
+    NDArray[np.float32], shape (window // 2 + 1, BANDS)
+    """
+    frequency = np.fft.rfftfreq(window, 1.0 / sample_rate)
+    low, high = (2595.0 * np.log10(1.0 + f / 700.0) for f in (LOW_HZ, HIGH_HZ))
+    edges = 700.0 * (10.0 ** (np.linspace(low, high, BANDS + 2) / 2595.0) - 1.0)
+    # The lowest triangles are narrower than a bin: sum them over a fine grid, or some are empty.
+    fine = np.arange(0.0, frequency[-1], 2.0)[:, None]
+    rising = (fine - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - fine) / (edges[2:] - edges[1:-1])
+    triangles = np.maximum(0.0, np.minimum(rising, falling))
+    filters = np.zeros((len(frequency), BANDS))
+    np.add.at(filters, np.rint(fine[:, 0] / frequency[1]).astype(np.intp), triangles)
+    normalised: FloatArray = (filters / filters.sum(axis=0)).astype(np.float32)
+    return normalised
+
+
+def reference_level(energy: FloatArray) -> float:
+    """Energy-weighted mean of the frame energies, which added silence does not change."""
+    return float((energy * energy).sum() / (energy.sum() + TINY)) + TINY
+
+
+def decibels(power: FloatArray, level: float) -> FloatArray:
+    """Level in dB above `level`, with a soft floor at `FLOOR_DB`."""
+    floor = 10.0 ** (FLOOR_DB / 10.0)
+    relative: FloatArray = (10.0 * np.log10(power / level + floor)).astype(np.float32)
+    return relative
+
+
+def cepstra(log_mel: FloatArray) -> FloatArray:
+    """Orthonormal cosine transform over bands: (T, BANDS) to (T, CEPSTRA)."""
+    order = np.arange(CEPSTRA)
+    basis = np.cos(np.pi * (np.arange(BANDS)[:, None] + 0.5) * order / BANDS)
+    basis *= np.where(order == 0, np.sqrt(1.0 / BANDS), np.sqrt(2.0 / BANDS))
+    return log_mel @ basis.astype(np.float32)
+
+
+def shape_names() -> tuple[str, ...]:
+    """Names of the columns of `spectral_shape`."""
+    return (
+        *("centroid_khz", "spread_khz", "skewness", "log_kurtosis", "flatness_db", "entropy"),
+        *(f"rolloff{100 * share:.0f}_octaves" for share in ROLLOFF_SHARES),
+        *("alpha_ratio_db", "hammarberg_db"),
+        *(f"slope{low:.0f}_db_per_khz" for low, _ in SLOPE_BANDS_HZ),
+        "flux",
+        *(f"band{low:.0f}_db" for low in EDGES_HZ[:-1]),
+    )
+
+
+def spectral_shape(power: FloatArray, frequency: FloatArray, level: float) -> FloatArray:
+    """Moments, roll-off, tilt and change of the spectrum.
+
+    Alpha ratio, Hammarberg index and slopes follow Eyben et al. (2016, eGeMAPS), cut to the band
+    that a telephone carries; the rest is after Peeters (2004).
+
+    Parameters
+    ----------
+    power : NDArray[np.float32], shape (T, F)
+    frequency : NDArray[np.float32], shape (F,)
+        Hz.
+    level : float
+        Reference of the floor, see `reference_level`.
+
+    Returns
+    -------
+    NDArray[np.float32], shape (T, 22)
+    """
+    inside = (frequency >= LOW_HZ) & (frequency <= HIGH_HZ)
+    hertz = frequency[inside]
+    power = power[:, inside] + SHAPE_FLOOR * level / len(hertz)
+    total = power.sum(axis=1)
+    share = power / total[:, None]
+    log_power = np.log(power)
+    tilt = (
+        10.0 * np.log10(_band(power, hertz, LOW_HZ, ALPHA_SPLIT_HZ).sum(axis=1))
+        - 10.0 * np.log10(_band(power, hertz, ALPHA_SPLIT_HZ, np.inf).sum(axis=1)),
+        10.0 * np.log10(_band(power, hertz, LOW_HZ, HAMMARBERG_SPLIT_HZ).max(axis=1))
+        - 10.0 * np.log10(_band(power, hertz, HAMMARBERG_SPLIT_HZ, np.inf).max(axis=1)),
+        *(_slope(log_power, hertz, low, high) for low, high in SLOPE_BANDS_HZ),
+    )
+    root = np.sqrt(share)
+    flux = np.sqrt((np.diff(root, axis=0, prepend=root[:1]) ** 2).sum(axis=1))
+    bands = (
+        10.0 * np.log10(_band(share, hertz, low, high).sum(axis=1))
+        for low, high in pairwise(EDGES_HZ)
+    )
+    columns = (*_moments(share, hertz), *_evenness(power, share), *_rolloff(share, hertz))
+    return np.stack((*columns, *tilt, flux, *bands), axis=1).astype(np.float32)
+
+
+def _band(values: FloatArray, hertz: FloatArray, low: float, high: float) -> FloatArray:
+    """Columns of the frequencies from `low` to below `high` Hz (a view)."""
+    return values[:, np.searchsorted(hertz, low) : np.searchsorted(hertz, high)]
+
+
+def _moments(share: FloatArray, hertz: FloatArray) -> tuple[FloatArray, ...]:
+    """Centroid and spread in kHz, skewness and log kurtosis."""
+    centroid = share @ hertz
+    offset = hertz - centroid[:, None]
+    weighted = share * offset * offset
+    spread = np.sqrt(weighted.sum(axis=1) + 1.0)  # at least 1 Hz
+    scaled = offset / spread[:, None]
+    weighted /= (spread * spread)[:, None]
+    skewness = (weighted * scaled).sum(axis=1)
+    kurtosis = (weighted * scaled * scaled).sum(axis=1)
+    return centroid / 1000.0, spread / 1000.0, skewness, np.log(kurtosis + 1e-3)
+
+
+def _evenness(power: FloatArray, share: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Flatness in dB (geometric to arithmetic mean) and entropy in nats."""
+    flatness = 10.0 / np.log(10.0) * (np.log(power).mean(axis=1) - np.log(power.mean(axis=1)))
+    return flatness, -(share * np.log(share)).sum(axis=1)
+
+
+def _rolloff(share: FloatArray, hertz: FloatArray) -> tuple[FloatArray, ...]:
+    """Octaves (above 1 Hz) below which each of `ROLLOFF_SHARES` of the energy lies."""
+    cumulative = np.cumsum(share, axis=1)
+    below = [(cumulative < part).sum(axis=1) for part in ROLLOFF_SHARES]
+    return tuple(np.log2(hertz[np.minimum(count, len(hertz) - 1)]) for count in below)
+
+
+def _slope(log_power: FloatArray, hertz: FloatArray, low: float, high: float) -> FloatArray:
+    """Least-squares slope of the level in a band, dB per kHz."""
+    offset = _band(hertz[None, :], hertz, low, high)[0] / 1000.0
+    offset = offset - offset.mean()
+    decibel = float(10.0 / np.log(10.0))
+    slope: FloatArray = _band(log_power, hertz, low, high) @ (offset / (offset @ offset))
+    return np.asarray(decibel * slope, dtype=np.float32)
+
+
+def contrast_names() -> tuple[str, ...]:
+    """Names of the columns of `spectral_contrast`."""
+    return tuple(
+        f"{kind}{low:.0f}_db" for low in CONTRAST_EDGES_HZ[:-1] for kind in ("contrast", "valley")
+    )
+
+
+def spectral_contrast(power: FloatArray, frequency: FloatArray, level: float) -> FloatArray:
+    """Peaks over valleys, and valleys, of octave bands in dB (Jiang et al. 2002).
+
+    Parameters
+    ----------
+    power : NDArray[np.float32], shape (T, F)
+    frequency : NDArray[np.float32], shape (F,)
+        Hz.
+    level : float
+        Zero of the valleys' levels, see `reference_level`.
+
+    Returns
+    -------
+    NDArray[np.float32], shape (T, 10)
+        For each band the contrast, then the level of its valleys.
+    """
+    log_power = 10.0 * np.log10(power / level + SHAPE_FLOOR / len(frequency))
+    columns = []
+    for low, high in pairwise(CONTRAST_EDGES_HZ):
+        ordered = np.sort(_band(log_power, frequency, low, high), axis=1)
+        count = max(1, int(CONTRAST_SHARE * ordered.shape[1]))
+        valley = ordered[:, :count].mean(axis=1)
+        columns += [ordered[:, -count:].mean(axis=1) - valley, valley]
+    return np.stack(columns, axis=1).astype(np.float32)

@@ -1,0 +1,112 @@
+"""Summaries of frame descriptors over time: statistics, modulation spectra and run lengths."""
+
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sercli.features.spectral import FloatArray
+
+QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
+MOMENT_FLOOR: Final = 1e-3  # keeps the skewness of a constant finite
+MODULATION_EDGES_HZ: Final = (0.5, 1.5, 3.0, 5.0, 8.0, 12.0, 18.0, 28.0)
+MODULATION_FFT: Final = 512  # at least: 0.2 Hz per bin
+STATISTICS: Final = (
+    *("mean", "deviation", "skewness", "magnitude", "trend"),
+    *(f"quantile{100 * q:.0f}" for q in QUANTILES),
+)
+
+
+class Block(NamedTuple):
+    """A table of features, all summaries (rows) of some descriptors (columns)."""
+
+    source: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: FloatArray  # (rows, columns)
+
+
+def slopes(values: FloatArray) -> FloatArray:
+    """Regression slopes over five frames (Furui 1986).
+
+    Parameters
+    ----------
+    values : NDArray[np.float32], shape (T, D)
+
+    Returns
+    -------
+    NDArray[np.float32], shape (T, D)
+        Change per frame.
+    """
+    padded = np.pad(values, ((2, 2), (0, 0)), mode="edge")
+    return (2.0 * (padded[4:] - padded[:-4]) + padded[3:-1] - padded[1:-3]) / np.float32(10.0)
+
+
+def statistics(source: str, columns: tuple[str, ...], values: FloatArray) -> Block:
+    """Apply `STATISTICS` to descriptors of frames.
+
+    Parameters
+    ----------
+    source : str
+        What the frames are, for the names.
+    columns : tuple[str, ...]
+        Names of the D descriptors.
+    values : NDArray[np.float32], shape (T, D)
+        T is at least 1.
+
+    Returns
+    -------
+    Block
+        Values of shape (len(STATISTICS), D), in the units of the descriptors; `magnitude` is the
+        mean absolute value, and `trend` half the change from the first frame to the last along
+        the least-squares line.
+    """
+    rows = np.ascontiguousarray(values.T)
+    count = rows.shape[1]
+    mean = rows.mean(axis=1)
+    centred = rows - mean[:, None]
+    squares = centred * centred
+    deviation = np.sqrt(squares.mean(axis=1))
+    skewness = (squares * centred).mean(axis=1) / (deviation**3 + MOMENT_FLOOR)
+    time = np.linspace(-1.0, 1.0, count, dtype=np.float32)
+    trend = centred @ time / max(float(time @ time), 1.0)
+    rows.sort(axis=1)
+    place = np.array(QUANTILES) * (count - 1)
+    below = place.astype(np.intp)
+    part = (place - below).astype(np.float32)
+    above = np.minimum(below + 1, count - 1)
+    quantiles = (rows[:, below] * (1 - part) + rows[:, above] * part).T
+    magnitude = np.abs(rows).mean(axis=1)
+    table = np.vstack((mean, deviation, skewness, magnitude, trend, quantiles))
+    return Block(source, STATISTICS, columns, table.astype(np.float32))
+
+
+def modulation(values: FloatArray, frame_rate: float, floor: float) -> FloatArray:
+    """Log power of trajectories in bands of modulation frequency.
+
+    Parameters
+    ----------
+    values : NDArray[np.float32], shape (T, D)
+    frame_rate : float
+        Hz.
+    floor : float
+        Added to the power, in the squared unit of the values.
+
+    Returns
+    -------
+    NDArray[np.float32], shape (len(MODULATION_EDGES_HZ) - 1, D)
+    """
+    count = len(values)
+    size = max(MODULATION_FFT, 1 << (count - 1).bit_length())
+    taper = np.hanning(count + 2)[1:-1].astype(np.float32)[:, None]
+    spectrum = np.fft.rfft((values - values.mean(axis=0)) * taper, size, axis=0)
+    power = spectrum.real**2 + spectrum.imag**2
+    edges = np.rint(np.array(MODULATION_EDGES_HZ) * size / frame_rate).astype(np.intp)
+    sums = np.add.reduceat(power[: edges[-1]], edges[:-1], axis=0)
+    return np.log(sums * (2.0 / (size * count)) + floor).astype(np.float32)
+
+
+def runs(flags: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Lengths of the runs of true values, in frames; a single 0 if there are none."""
+    change = np.flatnonzero(np.diff(flags.astype(np.int8), prepend=0, append=0))
+    return change[1::2] - change[::2] if len(change) else np.zeros(1, dtype=np.intp)

@@ -1,0 +1,350 @@
+"""The command line, as a user meets it; in a process of its own where that makes a difference."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+import soundfile as sf
+from click.testing import CliRunner, Result
+from conftest import EXAMPLES
+from numpy.typing import NDArray
+
+from sercli.cli import main
+from sercli.labels import EMOTIONS
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def ser(*arguments: str | Path, **options: Any) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], **options)
+
+
+def process(*arguments: str | Path, **options: Any) -> "subprocess.CompletedProcess[bytes]":
+    command = [sys.executable, "-m", "sercli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, check=False, **options)
+
+
+def read_rows(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return data
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in main.commands)])
+def test_every_command_has_help_with_an_example_and_is_in_the_readme(
+    command: tuple[str, ...],
+) -> None:
+    result = ser(*command, "--help")
+    assert result.exit_code == 0
+    assert "Example" in result.stdout
+    assert " ".join(("ser", *command)) in README
+
+
+def test_every_option_has_help() -> None:
+    for command in main.commands.values():
+        for parameter in command.params:
+            assert not isinstance(parameter, click.Option) or parameter.help, parameter.name
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("models",)])
+def test_light_commands_load_nothing_heavy(arguments: tuple[str, ...]) -> None:
+    code = (
+        "import sys; from sercli.cli import main\n"
+        f"try: main({list(arguments)!r})\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'sklearn', 'numpy', 'onnxruntime'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_annotating_with_an_svm_loads_no_torch_and_no_scikit_learn() -> None:
+    code = (
+        "import sys, sercli\n"
+        f"assert list(sercli.annotate({str(EXAMPLES / 'memo.m4a')!r}, 'svm'))[0].segments\n"
+        "heavy = {'torch', 'transformers', 'sklearn', 'scipy', 'librosa'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_annotate_to_standard_output() -> None:
+    result = ser("annotate", EXAMPLES)
+    assert result.exit_code == 0, result.stderr
+    rows = read_rows(result.stdout)
+    base = ["file", "channel", "start", "end", "emotion", "confidence"]
+    assert list(rows[0]) == base + [f"prob_{label}" for label in EMOTIONS]
+    assert {row["file"] for row in rows} == {
+        str(EXAMPLES / name) for name in ("call.wav", "memo.m4a", "statement.flac")
+    }
+    for row in rows:
+        probabilities = [float(row[f"prob_{label}"]) for label in EMOTIONS]
+        assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+        assert float(row["confidence"]) == max(probabilities)
+        assert row["emotion"] == EMOTIONS[int(np.argmax(probabilities))]
+        assert 0 <= float(row["start"]) < float(row["end"])
+    assert "4 files: 3 labelled, 1 without speech, 0 failed" in result.stderr
+
+
+def test_annotate_to_a_file_with_a_record(tmp_path: Path) -> None:
+    target = tmp_path / "labels.csv"
+    result = ser("annotate", EXAMPLES / "statement.flac", "-o", target, "--max-segment", "4")
+    assert (result.exit_code, result.stdout) == (0, "")
+    rows = read_rows(target.read_bytes().decode())
+    assert sorted(os.listdir(tmp_path)) == ["labels.csv", "labels.run.json"]
+    record = read_record(tmp_path / "labels.run.json")
+    assert record["completed"] is True
+    assert record["model"]["name"] == "svm"
+    assert len(record["model"]["sha256"]) == 64
+    assert record["options"]["max_segment"] == 4.0
+    assert record["counts"]["segments"] == len(rows)
+    assert [entry["status"] for entry in record["files"]] == ["ok"]
+
+    again = ser("annotate", EXAMPLES, "-o", target)
+    assert again.exit_code == 2
+    assert "exists already; give another name or --overwrite" in again.stderr
+    assert ser("annotate", EXAMPLES, "-o", target, "--overwrite").exit_code == 0
+    assert len(read_rows(target.read_bytes().decode())) > len(rows)
+
+
+def test_json_and_json_lines_hold_the_same_as_csv(tmp_path: Path) -> None:
+    for name in ("l.csv", "l.json", "l.jsonl"):
+        arguments = ("-o", tmp_path / name, "--overwrite", "--channels", "split")
+        assert ser("annotate", EXAMPLES, *arguments).exit_code == 0
+    rows = read_rows((tmp_path / "l.csv").read_bytes().decode())
+    lines = [json.loads(line) for line in (tmp_path / "l.jsonl").read_text().splitlines()]
+    files = read_record(tmp_path / "l.json")["files"]
+    segments = [(file["path"], segment) for file in files for segment in file["segments"]]
+    assert len(rows) == len(lines) == len(segments) > 10
+    for row, line, (path, segment) in zip(rows, lines, segments, strict=True):
+        assert row["file"] == line["file"] == path
+        assert row["emotion"] == line["emotion"] == segment["emotion"]
+        assert float(row["end"]) == line["end"] == segment["end"]
+        assert float(row["prob_fear"]) == line["prob_fear"] == segment["probabilities"]["fear"]
+
+
+def make_round_trip(folder: Path, speech: NDArray[np.float32]) -> None:
+    """Fill a folder with what a directory of recordings may hold."""
+    shutil.copy(EXAMPLES / "statement.flac", folder / 'Grüße, "été"\nzwei.flac')
+    (folder / "empty.wav").touch()
+    (folder / "letter.wav").write_text("Dear Sir or Madam\n" * 50)
+    content = (EXAMPLES / "statement.flac").read_bytes()
+    (folder / "truncated.flac").write_bytes(content[: len(content) // 2])
+    broken = speech.copy()
+    broken[1_000:1_200] = np.nan
+    sf.write(folder / "nan.wav", broken, 16_000, subtype="FLOAT")
+    sf.write(folder / "eight.wav", np.tile(speech[:, None], (1, 8)), 16_000)
+    sf.write(folder / "slow.wav", speech[::4], 4_000)
+    sf.write(folder / "short.wav", speech[20_000:21_600], 16_000)
+    os.link(folder / "eight.wav", os.fsencode(folder) + b"/caf\xe9.wav")
+
+
+def test_whatever_a_directory_holds_has_a_status(
+    tmp_path: Path, speech: NDArray[np.float32]
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    make_round_trip(folder, speech)
+    target = tmp_path / "labels.csv"
+    result = ser("annotate", folder, "-o", target)
+    assert result.exit_code == 1
+    record = read_record(tmp_path / "labels.run.json")
+    entries = {Path(entry["path"]).name: entry for entry in record["files"]}
+    assert {name: entry["status"] for name, entry in entries.items()} == {
+        'Grüße, "été"\nzwei.flac': "ok",
+        "caf\\xe9.wav": "ok",
+        "eight.wav": "ok",
+        "empty.wav": "failed",
+        "letter.wav": "failed",
+        "nan.wav": "ok",
+        "short.wav": "no speech",
+        "slow.wav": "ok",
+        "truncated.flac": "failed",
+    }
+    assert entries["nan.wav"]["warnings"] == ["200 samples NaN, infinite or huge, taken as silence"]
+    assert "empty (0 bytes)" in entries["empty.wav"]["error"]
+    rows = read_rows(target.read_bytes().decode())
+    labelled = {Path(row["file"]).name for row in rows}
+    # What could be decoded of the truncated file is labelled, too.
+    assert (
+        labelled
+        == {name for name, entry in entries.items() if entry["n_segments"]}
+        >= {"truncated.flac", "slow.wav", "eight.wav", 'Grüße, "été"\nzwei.flac'}
+    )
+    assert record["completed"] is True
+    assert record["counts"]["failed"] == 3
+    assert result.stderr.count("failed: ") == 3
+
+
+def test_a_list_from_find(tmp_path: Path) -> None:
+    shutil.copy(EXAMPLES / "memo.m4a", tmp_path / "with\nnewline.m4a")
+    names = f"{tmp_path}/with\nnewline.m4a\0{EXAMPLES}/statement.flac\0".encode()
+    result = process("annotate", "--files-from", "-", "-0", "-q", input=names)
+    assert (result.returncode, result.stderr) == (0, b"")
+    rows = read_rows(result.stdout.decode())
+    assert {row["file"] for row in rows} == {
+        f"{tmp_path}/with\nnewline.m4a",
+        str(EXAMPLES / "statement.flac"),
+    }
+
+
+def test_python_dash_m_and_encoding_do_not_depend_on_the_locale(tmp_path: Path) -> None:
+    shutil.copy(EXAMPLES / "memo.m4a", tmp_path / "Grüße.m4a")
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    result = process("annotate", tmp_path, env=environment)
+    assert result.returncode == 0, result.stderr.decode()
+    assert "Grüße.m4a" in result.stdout.decode("utf-8")
+
+
+def test_usage_errors(tmp_path: Path) -> None:
+    for arguments, message in (
+        ((), "Name files or directories"),
+        ((EXAMPLES, "--model", "nope"), "model 'nope': found no model.json"),
+        ((EXAMPLES, "-o", "labels.txt"), "its suffix names no format"),
+        ((EXAMPLES, "-o", tmp_path / "no/labels.csv"), "make it first"),
+        ((EXAMPLES, "--max-segment", "100"), "max_segment is 100; expected"),
+        ((EXAMPLES, "--channels", "left"), "channels is 'left'; expected"),
+        ((EXAMPLES, "--segment", "word"), "'word' is not one of"),
+    ):
+        result = ser("annotate", *arguments)
+        assert result.exit_code == 2, message
+        assert message in result.stderr
+        assert result.stdout == ""
+
+
+def test_an_empty_directory_gives_an_empty_table(tmp_path: Path) -> None:
+    result = ser("annotate", tmp_path)
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) == 1
+    assert f"found no audio or video files in: {tmp_path}" in result.stderr
+
+
+def test_on_error_stop(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").touch()
+    shutil.copy(EXAMPLES / "memo.m4a", tmp_path / "b.m4a")
+    target = tmp_path / "labels.csv"
+    assert ser("annotate", tmp_path, "-o", target, "--on-error", "stop").exit_code == 1
+    record = read_record(tmp_path / "labels.run.json")
+    assert [entry["path"] for entry in record["files"]] == [str(tmp_path / "a.wav")]
+    assert record["completed"] is False
+
+
+def test_a_missing_file_is_recorded(tmp_path: Path) -> None:
+    result = ser("annotate", tmp_path / "gone.wav", EXAMPLES / "memo.m4a", "-v")
+    assert result.exit_code == 1
+    assert f"failed: {tmp_path}/gone.wav: does not exist" in result.stderr
+    assert "memo.m4a: ok, " in result.stderr
+    assert len(read_rows(result.stdout)) > 0
+
+
+def test_interrupt_keeps_what_was_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sercli.annotation import Annotator
+
+    annotate_found = Annotator.annotate_found
+
+    def interrupted(self: Annotator, found: Any, progress: Any = None) -> Any:
+        if found.path.endswith("statement.flac"):
+            signal.raise_signal(signal.SIGINT)
+        return annotate_found(self, found, progress)
+
+    monkeypatch.setattr(Annotator, "annotate_found", interrupted)
+    target = tmp_path / "labels.csv"
+    result = ser("annotate", EXAMPLES, "-o", target)
+    assert result.exit_code == 130
+    assert "interrupted after 3 of 4 files; their labels are kept" in result.stderr
+    rows = read_rows(target.read_bytes().decode())
+    assert {Path(row["file"]).name for row in rows} == {"call.wav", "memo.m4a"}
+    record = read_record(tmp_path / "labels.run.json")
+    assert (record["completed"], record["counts"]["files"]) == (False, 3)
+
+
+def test_a_closed_pipe_ends_quietly() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "sercli", "annotate", "-q", str(EXAMPLES)]
+    with open(writer, "wb") as pipe:
+        done = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SER_MODELS", str(tmp_path))
+    result = ser("models")
+    header, row = (line.split("\t") for line in result.stdout.splitlines())
+    assert header == ["name", "origin", "family", "UAR", "measured on", "MB", "labels"]
+    assert row[:3] == ["svm", "shipped", "svm"]
+    assert row[4] == "cremad test"
+    assert row[6] == ",".join(EMOTIONS)
+    data = json.loads(ser("models", "--json").stdout)
+    assert float(row[3]) == pytest.approx(data[0]["uar"], abs=5e-4)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory, speech: NDArray[np.float32]) -> Path:
+    """A corpus of CREMA-D's shape: its speakers differ in pitch, its emotions in tempo."""
+    folder = tmp_path_factory.mktemp("corpus")
+    codes = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")
+    for actor in (1001, 1002, 1003, 1004, 1005, 1049, 1053, 1054, 1055, 1058, 1048):
+        for index, code in enumerate(codes):
+            start = 17_000 + 11 * (actor % 50)
+            piece = speech[start : start + 24_000]
+            step = np.arange(0, len(piece) - 1, 0.75 + 0.1 * index)
+            sped = np.interp(step, np.arange(len(piece)), piece)
+            sf.write(folder / f"{actor}_IEO_{code}_XX.wav", sped, 16_000)
+    (folder / "1048_IEO_ANG_LO.wav").touch()
+    return folder
+
+
+def test_train_then_eval(corpus: Path, tmp_path: Path) -> None:
+    model = tmp_path / "mine"
+    result = ser("train", corpus, "-o", model, "--jobs", "1")
+    assert result.exit_code == 0, result.stderr
+    assert "UAR on the dev speakers" in result.stderr
+    assert sorted(os.listdir(model)) == ["README.md", "model.json", "weights.safetensors"]
+    card = (model / "README.md").read_text(encoding="utf-8")
+    assert "30 clips of 5 speakers" in card
+    assert "`ser train CREMA-D --model svm --seed 0 -o mine`" in card
+    assert ser("train", corpus, "-o", model).exit_code == 2
+
+    result = ser("eval", corpus, "-m", model, "-o", model, "--json", "--jobs", "1")
+    assert result.exit_code == 1  # a clip of the test speaker is empty
+    assert "1048_IEO_ANG_LO.wav: is empty" in result.stderr
+    figures = json.loads(result.stdout)
+    assert figures == read_record(model / "metrics.json")
+    assert (figures["corpus"], figures["split"], figures["speakers"]) == (
+        "cremad",
+        "test",
+        ["1048"],
+    )
+    assert figures["n_segments"] == 6
+    assert figures["uar"] > 0.6
+    text = ser("eval", corpus, "-m", model, "--split", "dev", "--jobs", "1", "-q").stdout
+    assert "mine on cremad dev: 30 clips of 5 speakers" in text
+    assert "macro-F1" in text
+
+    again = tmp_path / "again"
+    assert ser("train", corpus, "-o", again, "--jobs", "1").exit_code == 0
+    for name in ("model.json", "weights.safetensors"):
+        assert (again / name).read_bytes() == (model / name).read_bytes()
+
+
+def test_eval_errors(tmp_path: Path) -> None:
+    assert "is not a folder" in ser("eval", tmp_path / "gone").stderr
+    result = ser("eval", tmp_path)
+    assert result.exit_code == 2
+    assert "found no audio file named like CREMA-D's" in result.stderr

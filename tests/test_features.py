@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sercli.features import extract_features, feature_names
+from sercli.filters import limit_band, telephone_band
+
+RATE = 16_000
+
+
+def tone(frequency: float, duration: float = 1.0) -> NDArray[np.float32]:
+    time = np.arange(round(duration * RATE)) / RATE
+    return np.sin(2 * np.pi * frequency * time).astype(np.float32)
+
+
+def voice(pitch: float, duration: float = 1.0) -> NDArray[np.float32]:
+    """Harmonics that fall by 6 dB an octave, up to 3.5 kHz."""
+    partials = [tone(pitch * n, duration) / n for n in range(1, int(3_500 / pitch))]
+    result: NDArray[np.float32] = np.sum(partials, axis=0).astype(np.float32) / 10
+    return result
+
+
+def feature(waveform: NDArray[np.float32], name: str) -> float:
+    return float(extract_features(waveform)[feature_names().index(name)])
+
+
+def level(waveform: NDArray[np.float32]) -> float:
+    return float(np.sqrt(np.mean(waveform[1_600:-1_600] ** 2)))
+
+
+@pytest.mark.parametrize(
+    ("frequency", "gain"), [(100, 1), (3_500, 1), (3_600, 1), (3_800, 0.5), (4_010, 0), (7_000, 0)]
+)
+def test_band_limit(frequency: float, gain: float) -> None:
+    wave = tone(frequency)
+    assert level(limit_band(wave, 4_000)) / level(wave) == pytest.approx(gain, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("frequency", "gain"), [(50, 0), (240, 0), (400, 1), (3_200, 1), (3_550, 0), (6_000, 0)]
+)
+def test_telephone_band(frequency: float, gain: float) -> None:
+    wave = tone(frequency)
+    assert level(telephone_band(wave)) / level(wave) == pytest.approx(gain, abs=0.01)
+
+
+def test_filters_do_not_delay() -> None:
+    wave = tone(1_000)
+    np.testing.assert_allclose(limit_band(wave, 4_000)[400:-400], wave[400:-400], atol=1e-3)
+
+
+def test_filters_keep_the_length_of_anything() -> None:
+    for n_samples in (1, 2, 15, 16_001):
+        assert limit_band(np.ones(n_samples, np.float32), 4_000).shape == (n_samples,)
+
+
+def test_names_are_unique_and_match() -> None:
+    names = feature_names()
+    assert len(set(names)) == len(names) == len(extract_features(voice(120)))
+
+
+@pytest.mark.parametrize("pitch", [80.0, 120.0, 220.0, 400.0])
+def test_pitch_is_in_semitones_above_100_hz(pitch: float) -> None:
+    expected = 12 * np.log2(pitch / 100)
+    name = "voiced.quantile50.pitch_semitones"
+    assert feature(voice(pitch), name) == pytest.approx(expected, abs=0.15)
+
+
+def test_brighter_sound_has_a_higher_centroid() -> None:
+    name = "active.mean.centroid_khz"
+    assert feature(tone(500), name) == pytest.approx(0.5, abs=0.05)
+    assert feature(tone(2_500), name) == pytest.approx(2.5, abs=0.05)
+
+
+def test_noise_is_not_voiced(rng: np.random.Generator) -> None:
+    noise = 0.1 * rng.standard_normal(RATE).astype(np.float32)
+    assert feature(noise, "span.whole.voiced_share") < 0.05
+    assert feature(voice(150), "span.whole.voiced_share") > 0.9
+
+
+@pytest.mark.parametrize("gain", [0.001, 0.1, 10.0])
+def test_gain_changes_nothing(speech: NDArray[np.float32], gain: float) -> None:
+    segment = speech[RATE : 4 * RATE]
+    expected = extract_features(segment)
+    np.testing.assert_allclose(extract_features(gain * segment), expected, atol=2e-3)
+
+
+def test_silence_around_speech_changes_little(speech: NDArray[np.float32]) -> None:
+    segment = speech[17_000:43_000]
+    padded = np.pad(segment, (8_000, 8_000))
+    names = ("active.mean.cepstrum1", "voiced.mean.pitch_semitones", "span.whole.log_span_frames")
+    for name in names:
+        assert feature(padded, name) == pytest.approx(feature(segment, name), abs=0.05)
+
+
+@pytest.mark.parametrize(
+    "waveform",
+    [
+        np.zeros(RATE, np.float32),
+        np.ones(RATE, np.float32),
+        np.eye(1, RATE, 500, dtype=np.float32)[0],
+        np.full(1_600, 1e-20, np.float32),
+        np.zeros(1_600, np.float32),
+        np.ones(10, np.float32),
+        tone(100, 0.1),
+        tone(3_999, 0.1) * 1e6,
+    ],
+)
+def test_anything_gives_finite_features(waveform: NDArray[np.float32]) -> None:
+    features = extract_features(waveform)
+    assert features.dtype == np.float32
+    assert np.all(np.isfinite(features))

@@ -1,0 +1,126 @@
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sercli.errors import ModelError
+from sercli.store import find_model, list_models, load_model, model_hash, save_model, shipped_folder
+
+
+@pytest.fixture(autouse=True)
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    monkeypatch.setenv("SER_MODELS", str(folder))
+    return folder
+
+
+@pytest.fixture
+def copy(models: Path) -> Path:
+    """A copy of the shipped SVM among the user's models."""
+    return Path(shutil.copytree(shipped_folder() / "svm", models / "mine"))
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    path = folder / "model.json"
+    data = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**data, **changes}), encoding="utf-8")
+
+
+def test_models_are_found_by_name_and_by_path(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_model("svm") == shipped_folder() / "svm"
+    assert find_model("mine") == copy
+    assert find_model(copy) == copy
+    monkeypatch.chdir(copy.parent)
+    assert find_model("./mine").samefile(copy)
+
+
+def test_a_users_model_comes_before_a_shipped_one(copy: Path) -> None:
+    copy.rename(copy.parent / "svm")
+    assert find_model("svm") == copy.parent / "svm"
+
+
+def test_a_missing_model_lists_what_there_is(copy: Path) -> None:
+    with pytest.raises(ModelError, match=r"model 'nope': found no model\.json in .*: mine, svm"):
+        load_model("nope")
+
+
+def test_listing(copy: Path, models: Path) -> None:
+    (models / "not_a_model").mkdir()
+    edit(Path(shutil.copytree(copy, models / "other")), family="hmm")
+    (copy / "metrics.json").unlink()
+    entries = {entry.name: entry for entry in list_models()}
+    assert set(entries) == {"svm", "mine", "other"}
+    svm, mine, other = entries["svm"], entries["mine"], entries["other"]
+    assert (svm.origin, svm.family, svm.measured_on) == ("shipped", "svm", "cremad test")
+    assert svm.uar is not None
+    assert 0.55 < svm.uar < 1
+    assert svm.size == sum(path.stat().st_size for path in svm.path.iterdir())
+    assert (mine.origin, mine.uar, mine.error) == ("user", None, None)
+    assert other.error is not None
+    assert "family is 'hmm'; this version knows svm" in other.error
+
+
+def test_round_trip(copy: Path, tmp_path: Path) -> None:
+    classifier = load_model(copy)
+    saved = save_model(classifier, tmp_path / "new/deep")
+    assert (saved / "weights.safetensors").read_bytes() == (
+        copy / "weights.safetensors"
+    ).read_bytes()
+    assert (saved / "model.json").read_text() == (copy / "model.json").read_text()
+    assert model_hash(saved) == model_hash(copy)
+
+
+def test_altered_weights_are_refused(copy: Path) -> None:
+    path = copy / "weights.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(ModelError, match=r"mine: weights\.safetensors is altered or damaged: SHA"):
+        load_model("mine")
+
+
+def test_missing_weights_are_refused(copy: Path) -> None:
+    (copy / "weights.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"weights\.safetensors cannot be read: No such file"):
+        load_model("mine")
+
+
+def test_weights_that_are_a_pickle_are_refused(copy: Path) -> None:
+    import hashlib
+    import pickle
+
+    content = pickle.dumps({"mean": [0.0]})
+    (copy / "weights.safetensors").write_bytes(content)
+    edit(copy, weights={"weights.safetensors": hashlib.sha256(content).hexdigest()})
+    with pytest.raises(ModelError, match="is not in safetensors format"):
+        load_model("mine")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": 2}, "format is 2; this version reads format 1"),
+        ({"surprise": 1}, r"missing keys \[\], unknown keys \['surprise'\]"),
+        ({"family": "hmm"}, "family is 'hmm'; this version knows svm"),
+        ({"labels": "anger"}, "labels are 'anger'; expected a list"),
+        ({"labels": ["anger", "anger"]}, "labels are .*expected a list"),
+        ({"labels": ["anger", "fear"]}, "calibration gives 6 of 2 labels"),
+        ({"sample_rate": 8000}, "sample_rate is 8000 Hz; expected 16000 Hz"),
+        ({"calibration": {}}, "calibration has the keys"),
+        ({"weights": {}}, "lists the weights"),
+        ({"weights": {"../../evil": "0"}}, "lists the weights"),
+    ],
+)
+def test_descriptions_that_are_refused(copy: Path, changes: dict[str, Any], message: str) -> None:
+    edit(copy, **changes)
+    with pytest.raises(ModelError, match=message):
+        load_model("mine")
+
+
+def test_a_description_that_is_no_json(copy: Path) -> None:
+    (copy / "model.json").write_text("{")
+    with pytest.raises(ModelError, match=r"model\.json: cannot be read as JSON"):
+        load_model("mine")

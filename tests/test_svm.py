@@ -1,0 +1,191 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import EXAMPLES
+from numpy.typing import NDArray
+from sklearn.svm import SVC
+
+from sercli.audio import load_audio
+from sercli.calibration import Calibration
+from sercli.classifiers.base import ModelSpec
+from sercli.classifiers.svm import SvmClassifier, pair_votes, rbf_kernel
+from sercli.config import SvmConfig
+from sercli.datasets import Clip
+from sercli.errors import ModelError
+from sercli.evaluation import ClipFeatures
+from sercli.features import FEATURE_SET, feature_names
+from sercli.labels import EMOTIONS
+from sercli.store import load_model
+from sercli.training import svm as training
+
+CONFIG = SvmConfig(regularisations=(1.0, 10.0), gamma_scales=(0.8,), components=8, folds=3, jobs=1)
+
+
+@pytest.fixture(scope="module")
+def rows() -> training.Rows:
+    """Six clouds that overlap, of nine speakers."""
+    rng = np.random.default_rng(0)
+    classes = np.tile(np.arange(6), 60)
+    centres = rng.normal(size=(6, len(feature_names())))
+    features = 5 + 3 * (rng.normal(size=(360, centres.shape[1])) + 0.15 * centres[classes])
+    speakers = np.repeat([str(i) for i in range(9)], 40)
+    return training.Rows(features.astype(np.float32), classes, speakers)
+
+
+def spec(**changes: Any) -> ModelSpec:
+    values: dict[str, Any] = {
+        "family": "svm",
+        "labels": EMOTIONS,
+        "sample_rate": 16_000,
+        "band_limit": 4_000.0,
+        "calibration": Calibration("temperature", np.eye(6), np.zeros(6)),
+        "settings": {"feature_set": FEATURE_SET, "gamma": 0.01},
+    }
+    return ModelSpec(**(values | changes))
+
+
+def test_decisions_are_those_of_scikit_learn(rows: training.Rows) -> None:
+    tensors, gamma = training._fit(rows, {"C": 3.0, "gamma_scale": 0.8}, 8)
+    settings = {"feature_set": FEATURE_SET, "gamma": gamma}
+    classifier = SvmClassifier.from_tensors(spec(settings=settings), tensors)
+    _, components = training._fit_projection(rows.features, 8)
+    machine = SVC(C=3.0, gamma=gamma, class_weight="balanced", decision_function_shape="ovo")
+    machine.fit(components, rows.classes)
+    decisions = classifier.decide(rows.features)
+    np.testing.assert_allclose(decisions, machine.decision_function(components), atol=0.02)
+    # Votes agree except where pairs tie.
+    same = classifier.score(rows.features).argmax(axis=1) == machine.predict(components)
+    assert same.mean() > 0.97
+
+
+def test_kernel(rng: np.random.Generator) -> None:
+    a, b = rng.normal(size=(3, 5)).astype(np.float32), rng.normal(size=(4, 5)).astype(np.float32)
+    expected = [[np.exp(-0.3 * np.sum((x - y) ** 2)) for y in b] for x in a]
+    np.testing.assert_allclose(rbf_kernel(a, b, 0.3), expected, rtol=1e-5)
+
+
+def test_votes_of_pairs() -> None:
+    # Pairs (0, 1), (0, 2), (1, 2): class 2 wins both of its own.
+    decisions = np.array([[1.0, -1.0, -1.0]])
+    np.testing.assert_array_equal(decisions @ pair_votes(3), [[0, -2, 2]])
+
+
+def test_search_keeps_speakers_apart_and_prefers_what_generalises(rows: training.Rows) -> None:
+    trials = training.search_settings(rows, CONFIG)
+    assert [(trial["C"], trial["gamma_scale"]) for trial in trials] == [(1.0, 0.8), (10.0, 0.8)]
+    assert all(len(trial["folds"]) == 3 for trial in trials)
+    assert all(trial["uar"] == pytest.approx(np.mean(trial["folds"])) for trial in trials)
+    assert 0.5 < trials[0]["uar"] < 1
+    # A feature that tells the speaker, and thereby the class, is worth nothing on others.
+    speakers = rows.speakers.astype(int)
+    telling = rows.features.copy()
+    telling[:] = np.random.default_rng(1).normal(size=telling.shape)
+    telling[:, :9] = 20 * np.eye(9)[speakers]
+    classes = speakers % 6
+    trials = training.search_settings(training.Rows(telling, classes, rows.speakers), CONFIG)
+    assert max(trial["uar"] for trial in trials) < 0.5
+
+
+def test_versions_of_clips_stay_with_their_class_and_speaker() -> None:
+    clips = tuple(Clip(Path(f"{i}"), EMOTIONS[i % 6], f"s{i}") for i in range(100))
+    # A feature that says which clip and which version it is.
+    features = (np.arange(100)[:, None] * 10 + np.arange(4))[:, :, None].astype(np.float32)
+    found = ClipFeatures(clips, features, {})
+    rows = training.training_rows(found, seed=3)
+    assert len(rows.classes) == 300
+    clip, version = np.divmod(rows.features[:, 0].astype(int), 10)
+    np.testing.assert_array_equal(rows.classes, clip % 6)
+    np.testing.assert_array_equal(rows.speakers, [f"s{i}" for i in clip])
+    assert [np.count_nonzero(version == i) for i in (0, 1)] == [100, 100]
+    assert 30 < np.count_nonzero(version == 2) < 70
+    every = training.all_versions(found)
+    clip, version = np.divmod(every.features[:, 0].astype(int), 10)
+    np.testing.assert_array_equal(version, np.repeat([0, 1, 2, 3], 100))
+    np.testing.assert_array_equal(every.classes, clip % 6)
+
+
+def test_stored_weights_give_the_same_model(rows: training.Rows) -> None:
+    tensors, gamma = training._fit(rows, {"C": 3.0, "gamma_scale": 0.8}, 8)
+    settings = {"feature_set": FEATURE_SET, "gamma": gamma}
+    classifier = SvmClassifier.from_tensors(spec(settings=settings), tensors)
+    again = SvmClassifier.from_tensors(classifier.spec, classifier.tensors())
+    np.testing.assert_array_equal(again.score(rows.features), classifier.score(rows.features))
+    assert {tensor.dtype for tensor in tensors.values()} == {np.dtype("f2"), np.dtype("f4")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"settings": {"feature_set": "spectral-0", "gamma": 1}}, "features 'spectral-0'"),
+        ({"settings": {"feature_set": FEATURE_SET}}, "lack the number gamma"),
+        ({"band_limit": 8_000.0}, r"band_limit is 8000\.0 Hz"),
+        ({"labels": EMOTIONS[:5]}, "its weights have the shapes"),
+    ],
+)
+def test_specifications_that_do_not_fit(
+    rows: training.Rows, changes: dict[str, Any], message: str
+) -> None:
+    tensors, _ = training._fit(rows, {"C": 3.0, "gamma_scale": 0.8}, 8)
+    with pytest.raises(ModelError, match=message):
+        SvmClassifier.from_tensors(spec(**changes), tensors)
+
+
+# The shipped model.
+
+
+@pytest.fixture(scope="module")
+def shipped() -> SvmClassifier:
+    classifier = load_model("svm")
+    assert isinstance(classifier, SvmClassifier)
+    return classifier
+
+
+@pytest.fixture(scope="module")
+def segments() -> list[NDArray[np.float32]]:
+    waveform = load_audio(EXAMPLES / "statement.flac")
+    return [waveform[a:b] for a, b in ((16_480, 44_000), (49_000, 88_500), (108_600, 153_000))]
+
+
+def test_probabilities_do_not_depend_on_batch_or_order(
+    shipped: SvmClassifier, segments: list[NDArray[np.float32]]
+) -> None:
+    together = shipped.predict_proba(segments)
+    np.testing.assert_allclose(together.sum(axis=1), 1)
+    np.testing.assert_allclose(shipped.predict_proba(segments[::-1])[::-1], together, atol=1e-5)
+    alone = np.concatenate([shipped.predict_proba([segment]) for segment in segments])
+    np.testing.assert_allclose(alone, together, atol=1e-5)
+    assert shipped.predict_proba([]).shape == (0, 6)
+
+
+def test_nothing_above_the_band_limit_is_heard(
+    shipped: SvmClassifier, segments: list[NDArray[np.float32]], rng: np.random.Generator
+) -> None:
+    assert shipped.spec.band_limit == 4_000
+    for segment in segments:
+        # Noise louder than the speech, cut from a longer stretch as speech is from a recording.
+        noise = rng.standard_normal(2 * len(segment))
+        spectrum = np.fft.rfft(noise)
+        spectrum[np.fft.rfftfreq(len(noise), 1 / 16_000) < 4_000] = 0
+        high = np.fft.irfft(spectrum)[1_000 : 1_000 + len(segment)]
+        high *= 2 * segment.std() / high.std()
+        clean, noisy = shipped.predict_proba([segment, segment + high.astype(np.float32)])
+        np.testing.assert_allclose(noisy, clean, atol=0.02)
+
+
+def test_level_is_not_heard(shipped: SvmClassifier, segments: list[NDArray[np.float32]]) -> None:
+    quiet = shipped.predict_proba([0.01 * segment for segment in segments])
+    np.testing.assert_allclose(quiet, shipped.predict_proba(segments), atol=1e-3)
+
+
+def test_shipped_model_says_how_it_came_about(shipped: SvmClassifier) -> None:
+    training_facts = shipped.spec.training
+    assert shipped.spec.labels == EMOTIONS
+    speakers = [set(training_facts[key]["speakers"]) for key in ("fitted_on", "calibrated_on")]
+    assert not speakers[0] & speakers[1]
+    metrics = json.loads((Path(__file__).parent.parent / "models/svm/metrics.json").read_text())
+    assert metrics["split"] == "test"
+    assert not set(metrics["speakers"]) & (speakers[0] | speakers[1])
+    assert metrics["uar"] > 0.55
