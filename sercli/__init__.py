@@ -6,7 +6,7 @@ The names below load on first use, so that importing the package costs nothing.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from sercli.version import __version__
 
 if TYPE_CHECKING:
     from sercli.annotation import Annotator, annotate
@@ -53,6 +53,7 @@ __all__ = [
     "Segment",
     "SegmentConfig",
     "SerError",
+    "__version__",
     "annotate",
     "evaluate",
     "find_inputs",

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sercli import __version__
 from sercli.audio import load_audio
 from sercli.classifiers.base import Classifier
 from sercli.datasets import Clip, Corpus, Split, class_indices
 from sercli.errors import AudioError, DatasetError
 from sercli.metrics import evaluate_probabilities
+from sercli.version import __version__
 
 # One worker takes this many clips at a time.
 CLIPS_PER_TASK = 16

@@ -2,11 +2,11 @@
 
 import click
 
-from sercli import __version__
 from sercli.cli.annotate import annotate
 from sercli.cli.evaluate import evaluate
 from sercli.cli.models import models
 from sercli.cli.train import train
+from sercli.version import __version__
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -8,13 +8,13 @@ from typing import Any, NoReturn, get_args
 
 import click
 
-from sercli import __version__
 from sercli.cli.console import Progress, reports_errors, say, show_progress
 from sercli.config import OnError, SegmentConfig, SegmentMode
 from sercli.discovery import Found, find_inputs, read_path_list
 from sercli.report import ExitCode, RunInfo, RunReport, format_duration
 from sercli.schema import MIX, FileResult
 from sercli.store import DEFAULT_MODEL, find_model, load_model, model_hash
+from sercli.version import __version__
 from sercli.writers import (
     STDOUT,
     WRITERS,
@@ -132,11 +132,11 @@ output_options = _options(
 @output_options
 @reports_errors
 def annotate(paths: tuple[str, ...], **options: Any) -> None:
-    """Label every segment of the recordings in PATHS, files and directories mixed.
+    """Label the speech segments of recordings.
 
-    Writes one row per segment with times in seconds, the emotion, its calibrated confidence and
-    the probability of every emotion. Beside FILE, FILE's name with .run.json records the run
-    and what became of each file.
+    PATHS are files and directories, mixed. Writes one row per segment with times in seconds, the
+    emotion, its calibrated confidence and the probability of every emotion. Beside FILE, a record
+    of the run tells what became of each file: labels.run.json beside labels.csv.
 
     \b
     Examples:

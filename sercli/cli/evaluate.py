@@ -35,10 +35,10 @@ SPLITS = ("test", "dev", "train", "all")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors and the figures.")
 @reports_errors
 def evaluate(corpus: Path, **options: Any) -> None:
-    """Measure a model on the folder CORPUS, a copy of CREMA-D.
+    """Measure a model on a corpus.
 
-    Each clip is one segment. The splits are lists of speakers, so that nobody is in two of them;
-    shipped models have never been trained on the speakers of `test`.
+    CORPUS is a copy of CREMA-D. Each clip is one segment. The splits are lists of speakers, so
+    that nobody is in two of them; shipped models were never trained on the speakers of `test`.
 
     \b
     Example:

@@ -15,9 +15,10 @@ _COLUMNS = ("name", "origin", "family", "UAR", "measured on", "MB", "labels")
 @click.option("--json", "as_json", is_flag=True, help="All that is known, as JSON.")
 @reports_errors
 def models(as_json: bool) -> None:
-    """List the models at hand: shipped ones, and those in your own folder of models.
+    """List the models at hand.
 
-    UAR is the unweighted average recall that `ser eval` measured on speakers never trained on.
+    They are shipped, or in your own folder of models. UAR is the unweighted average recall that
+    `ser eval` measured on speakers never trained on.
 
     \b
     Example:

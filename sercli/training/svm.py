@@ -22,7 +22,6 @@ from sklearn.decomposition import PCA
 from sklearn.model_selection import GroupKFold
 from sklearn.svm import SVC
 
-from sercli import __version__
 from sercli.audio import SAMPLE_RATE
 from sercli.calibration import Calibration, fit_temperature
 from sercli.classifiers.base import ModelSpec
@@ -36,6 +35,7 @@ from sercli.labels import EMOTIONS
 from sercli.metrics import evaluate_probabilities, unweighted_average_recall
 from sercli.segmentation import find_speech
 from sercli.vad import SpeechDetector
+from sercli.version import __version__
 
 FloatArray = NDArray[np.float32]
 ClassArray = NDArray[np.integer[Any]]
