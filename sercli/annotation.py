@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from sercli.audio import SAMPLE_RATE, AudioFile, resample_stream
 from sercli.classifiers.base import Classifier
@@ -100,6 +101,7 @@ class Annotator:
         self.config = config
         self.channels = parse_channels(channels)
         self._detector = SpeechDetector()
+        self._blas = ThreadpoolController().select(user_api="blas")
 
     def annotate_found(self, found: Found, progress: Progress | None = None) -> FileResult:
         """Annotate what a search gave: a file, or a folder that could not be searched."""
@@ -130,7 +132,9 @@ class Annotator:
             audio = AudioFile(path)
         except AudioError as error:
             return FileResult(name, "failed", error=str(error))
-        with audio:
+        # The matrices of a segment are small: threads would wait for each other, and where the
+        # machine is busy with something else, for that, too.
+        with audio, self._blas.limit(limits=1):
             judged, reason = self._judge(audio, progress)
             return FileResult(
                 name,

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from sercli.discovery import MEDIA_SUFFIXES
 from sercli.errors import DatasetError
 from sercli.labels import CREMAD_CODES
+from sercli.text import format_count
 
 Split = Literal["train", "dev", "test", "all"]
 
@@ -85,7 +86,10 @@ class Corpus:
     def describe(self) -> str:
         """Return in a line what was read and what was left out."""
         speakers = {clip.speaker for clip in self.clips}
-        text = f"{self.name}: {len(self.clips)} clips of {len(speakers)} speakers"
+        text = (
+            f"{self.name}: {format_count(len(self.clips), 'clip')} of "
+            f"{format_count(len(speakers), 'speaker')}"
+        )
         if self.skipped:
             groups: dict[str, list[str]] = {}
             for name, reason in sorted(self.skipped.items()):
@@ -94,7 +98,7 @@ class Corpus:
                 f"{', '.join(names) if len(names) <= MAX_NAMED else len(names)}: {reason}"
                 for reason, names in groups.items()
             )
-            text += f"; {len(self.skipped)} files left out ({'; '.join(reasons)})"
+            text += f"; {format_count(len(self.skipped), 'file')} left out ({'; '.join(reasons)})"
         return text
 
 

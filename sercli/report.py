@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Any
 
 from sercli.schema import FileResult, printable_path
+from sercli.text import format_count, format_duration
 
 # Version of the layout of the JSON outputs and of the run record.
 SCHEMA_VERSION = 1
@@ -110,12 +111,11 @@ class RunReport:
     def summary(self) -> str:
         """Return the run in a line."""
         counts = self.counts()
-        parts = [f"{counts['ok']} labelled", f"{counts['no_speech']} without speech"]
-        parts.append(f"{counts['failed']} failed")
-        audio = f"{format_duration(self.duration)} of audio"
         return (
-            f"{counts['files']} files: {', '.join(parts)}; {counts['segments']} segments in "
-            f"{audio}, {self.speed(self.duration):.0f} times real time"
+            f"{format_count(counts['files'], 'file')}: {counts['ok']} labelled, "
+            f"{counts['no_speech']} without speech, {counts['failed']} failed; "
+            f"{format_count(counts['segments'], 'segment')} in {format_duration(self.duration)} "
+            f"of audio, {self.speed(self.duration):.0f} times real time"
         )
 
     def record(self) -> dict[str, Any]:
@@ -151,18 +151,3 @@ def describe_file(result: FileResult) -> dict[str, Any]:
         "error": result.error and printable_path(result.error),
         "warnings": list(result.warnings),
     }
-
-
-def format_duration(seconds: float) -> str:
-    """Return a duration as people say it.
-
-    Parameters
-    ----------
-    seconds
-        Not negative.
-    """
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    if seconds < 3600:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds / 3600:.2f} h"

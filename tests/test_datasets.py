@@ -42,7 +42,7 @@ def test_cremad_names(tmp_path: Path) -> None:
     assert [clip.speaker for clip in corpus.select("test")] == ["1048"]
     assert len(corpus.select("all")) == 5
     assert corpus.describe() == (
-        "cremad: 5 clips of 4 speakers; 1 files left out "
+        "cremad: 5 clips of 4 speakers; 1 file left out "
         "(VideoFlash/1001_DFA_ANG_XX.flv: another copy of a clip)"
     )
 
@@ -61,7 +61,7 @@ def test_known_faults_are_left_out_and_told(tmp_path: Path) -> None:
     corpus = read_corpus(tmp_path)
     assert [clip.path.name for clip in corpus.clips] == ["1006_TIE_ANG_XX.wav"]
     assert corpus.describe() == (
-        "cremad: 1 clips of 1 speakers; 2 files left out (1006_TIE_HAP_XX: the same recording as "
+        "cremad: 1 clip of 1 speaker; 2 files left out (1006_TIE_HAP_XX: the same recording as "
         "1006_TIE_NEU_XX; 1076_MTI_SAD_XX: digital silence)"
     )
 

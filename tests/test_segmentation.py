@@ -181,7 +181,7 @@ def test_detector_gives_the_same_in_any_pieces(
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore")
 def test_regions_are_those_of_the_reference_implementation(
     speech: NDArray[np.float32], rng: np.random.Generator
 ) -> None:

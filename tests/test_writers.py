@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sercli.errors import OutputError
-from sercli.report import RunInfo, RunReport, format_duration
+from sercli.report import RunInfo, RunReport
 from sercli.schema import FileResult, Segment
 from sercli.writers import choose_format, open_writer, record_path
 
@@ -168,10 +168,3 @@ def test_report_counts_and_decides_the_exit_code() -> None:
     assert [entry["n_segments"] for entry in record["files"]] == [2, 0, 0]
     assert record["completed"] is False
     assert json.loads(json.dumps(record)) == record
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0.0 s"), (59.94, "59.9 s"), (90, "1.5 min"), (5400, "1.50 h")]
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert format_duration(seconds) == text

@@ -11,9 +11,10 @@ import click
 from sercli.cli.console import Progress, reports_errors, say, show_progress
 from sercli.config import OnError, SegmentConfig, SegmentMode
 from sercli.discovery import Found, find_inputs, read_path_list
-from sercli.report import ExitCode, RunInfo, RunReport, format_duration
+from sercli.report import ExitCode, RunInfo, RunReport
 from sercli.schema import MIX, FileResult
 from sercli.store import DEFAULT_MODEL, find_model, load_model, model_hash
+from sercli.text import format_count, format_duration
 from sercli.version import __version__
 from sercli.writers import (
     STDOUT,
@@ -175,7 +176,7 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
         report.completed = report.n_files == len(inputs)
         code = report.exit_code
     except KeyboardInterrupt:
-        say(f"interrupted after {report.n_files} of {len(inputs)} files; their labels are kept")
+        say(f"interrupted after {report.n_files} of {format_count(len(inputs), 'file')}")
     except BrokenPipeError:
         _end_quietly()
     finally:
@@ -205,7 +206,7 @@ class _View:
         if result.error is not None:
             self._progress.say(f"failed: {result.error}")
         elif self._verbose:
-            what = f"{result.status}, {len(result.segments)} segments"
+            what = f"{result.status}, {format_count(len(result.segments), 'segment')}"
             self._progress.say(f"{result.path}: {what}, {format_duration(result.duration)}")
         for warning in result.warnings:
             self._progress.say(f"{result.path}: {warning}")

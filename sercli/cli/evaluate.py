@@ -10,6 +10,7 @@ import click
 from sercli.cli.console import reports_errors, say, show_progress
 from sercli.report import ExitCode
 from sercli.store import DEFAULT_MODEL, METRICS_FILE, find_model, load_model, model_hash
+from sercli.text import format_count
 from sercli.writers import check_target, write_json
 
 SPLITS = ("test", "dev", "train", "all")
@@ -87,8 +88,9 @@ def print_figures(figures: dict[str, Any]) -> None:
     # A file or a pipe has no width that tables should be squeezed into.
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     console.print(
-        f"{figures['model']} on {figures['corpus']} {figures['split']}: {figures['n_segments']} "
-        f"clips of {len(figures['speakers'])} speakers"
+        f"{figures['model']} on {figures['corpus']} {figures['split']}: "
+        f"{format_count(figures['n_segments'], 'clip')} of "
+        f"{format_count(len(figures['speakers']), 'speaker')}"
     )
     total = Table("UAR", "accuracy", "macro-F1", "ECE", "NLL", box=None, pad_edge=False)
     total.add_row(*(f"{figures[n]:.3f}" for n in ("uar", "accuracy", "macro_f1", "ece", "nll")))

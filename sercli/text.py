@@ -1,0 +1,29 @@
+"""Numbers as people say them."""
+
+
+def format_count(number: int, noun: str) -> str:
+    """Return a number of things, in the plural where there is not just one.
+
+    Parameters
+    ----------
+    number
+        How many.
+    noun
+        In the singular.
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration as people say it.
+
+    Parameters
+    ----------
+    seconds
+        Not negative.
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.2f} h"
