@@ -1,3 +1,5 @@
+import tracemalloc
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +136,27 @@ def test_batches_are_bounded_and_their_size_changes_nothing(
     assert max(fake_classifier.batches) < 60
     monkeypatch.setattr("sercli.annotation.BATCH_S", 1.0)
     assert run(fake_classifier, path) == whole
+
+
+class ForgetfulClassifier(FakeClassifier):
+    def extract_features(self, waveforms: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        features = super().extract_features(waveforms)
+        self.heard.clear()
+        return features
+
+
+def test_memory_does_not_grow_with_the_length_of_a_file(
+    speech: NDArray[np.float32], tmp_path: Path
+) -> None:
+    annotator = Annotator(ForgetfulClassifier(), SegmentConfig())
+    peaks = []
+    for n_copies in (40, 160):  # 7 and 29 minutes
+        path = write(tmp_path / f"{n_copies}.wav", np.tile(speech, n_copies))
+        tracemalloc.start()
+        annotator.annotate_file(path)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.1 * peaks[0]
 
 
 def test_a_broken_file_keeps_the_labels_before_the_break(
