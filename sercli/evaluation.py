@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from sercli.version import __version__
 # One worker takes this many clips at a time.
 CLIPS_PER_TASK = 16
 
-Extract = Callable[[Sequence[NDArray[np.float32]]], NDArray[np.float32]]
+Extract = Callable[[Clip, NDArray[np.float32]], NDArray[np.float32]]
 Progress = Callable[[int], None]
 
 
@@ -30,7 +31,7 @@ class ClipFeatures:
     clips
         Those that could be decoded, in order.
     features
-        A row per clip, shape (n_clips, n_features).
+        What was extracted from each clip, stacked: shape (n_clips, ...).
     failed
         Error of each clip that could not be decoded, by path.
     """
@@ -50,7 +51,7 @@ def extract_clip_features(
     clips
         What to decode.
     extract
-        From waveforms at 16 kHz to rows of features.
+        From a clip and its waveform at 16 kHz to an array of features; called in other processes.
     jobs
         Number of processes; -1 for one per core.
     progress
@@ -90,10 +91,17 @@ def _extract_task(clips: Sequence[Clip], extract: Extract) -> list[NDArray[np.fl
             waveform = load_audio(clip.path)
             if not len(waveform):
                 raise AudioError(f"{clip.path}: holds no samples")
-            outcomes.append(extract([waveform])[0])
+            outcomes.append(extract(clip, waveform))
         except AudioError as error:
             outcomes.append(str(error))
     return outcomes
+
+
+def _extract_whole(
+    classifier: Classifier, clip: Clip, waveform: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    features: NDArray[np.float32] = classifier.extract_features([waveform])[0]
+    return features
 
 
 def evaluate(
@@ -131,7 +139,7 @@ def evaluate(
         If the split is empty, or its labels are not the model's.
     """
     data = extract_clip_features(
-        corpus.select(split), classifier.extract_features, jobs=jobs, progress=progress
+        corpus.select(split), partial(_extract_whole, classifier), jobs=jobs, progress=progress
     )
     labels = classifier.spec.labels
     y_true = np.array(class_indices(data.clips, labels))

@@ -88,9 +88,12 @@ def test_gain_changes_nothing(speech: NDArray[np.float32], gain: float) -> None:
 def test_silence_around_speech_changes_little(speech: NDArray[np.float32]) -> None:
     segment = speech[17_000:43_000]
     padded = np.pad(segment, (8_000, 8_000))
-    names = ("active.mean.cepstrum1", "voiced.mean.pitch_semitones", "span.whole.log_span_frames")
-    for name in names:
-        assert feature(padded, name) == pytest.approx(feature(segment, name), abs=0.05)
+    for name, tolerance in (
+        ("active.mean.cepstrum1", 0.2),  # clips of a corpus differ by 10 and more
+        ("voiced.mean.pitch_semitones", 0.05),
+        ("span.whole.log_span_frames", 0.05),
+    ):
+        assert feature(padded, name) == pytest.approx(feature(segment, name), abs=tolerance)
 
 
 @pytest.mark.parametrize(

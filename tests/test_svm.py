@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile as sf
 from conftest import EXAMPLES
 from numpy.typing import NDArray
 from sklearn.svm import SVC
@@ -16,7 +17,8 @@ from sercli.config import SvmConfig
 from sercli.datasets import Clip
 from sercli.errors import ModelError
 from sercli.evaluation import ClipFeatures
-from sercli.features import FEATURE_SET, feature_names
+from sercli.features import FEATURE_SET, extract_features, feature_names
+from sercli.filters import telephone_band
 from sercli.labels import EMOTIONS
 from sercli.store import load_model
 from sercli.training import svm as training
@@ -92,19 +94,35 @@ def test_search_keeps_speakers_apart_and_prefers_what_generalises(rows: training
 def test_versions_of_clips_stay_with_their_class_and_speaker() -> None:
     clips = tuple(Clip(Path(f"{i}"), EMOTIONS[i % 6], f"s{i}") for i in range(100))
     # A feature that says which clip and which version it is.
-    features = (np.arange(100)[:, None] * 10 + np.arange(4))[:, :, None].astype(np.float32)
-    found = ClipFeatures(clips, features, {})
-    rows = training.training_rows(found, seed=3)
-    assert len(rows.classes) == 300
+    features = (np.arange(100)[:, None] * 10 + np.arange(3))[:, :, None].astype(np.float32)
+    rows = training.as_rows(ClipFeatures(clips, features, {}))
     clip, version = np.divmod(rows.features[:, 0].astype(int), 10)
+    np.testing.assert_array_equal(version, np.repeat([0, 1, 2], 100))
     np.testing.assert_array_equal(rows.classes, clip % 6)
     np.testing.assert_array_equal(rows.speakers, [f"s{i}" for i in clip])
-    assert [np.count_nonzero(version == i) for i in (0, 1)] == [100, 100]
-    assert 30 < np.count_nonzero(version == 2) < 70
-    every = training.all_versions(found)
-    clip, version = np.divmod(every.features[:, 0].astype(int), 10)
-    np.testing.assert_array_equal(version, np.repeat([0, 1, 2, 3], 100))
-    np.testing.assert_array_equal(every.classes, clip % 6)
+
+
+def test_versions_of_a_clip(tmp_path: Path, speech: NDArray[np.float32]) -> None:
+    names = ("whole", "speech", "telephone", "varied", "varied")
+    clips = []
+    for index, (emotion, speaker) in enumerate([("anger", "a"), ("anger", "a"), ("fear", "b")]):
+        path = tmp_path / f"{index}.wav"
+        sf.write(path, speech[16_000 * index : 16_000 * (index + 4)], 16_000, subtype="FLOAT")
+        clips.append(Clip(path, emotion, speaker))
+    (tmp_path / "2.wav").write_bytes(b"broken")  # in the background, it is silent
+    versions = training.Versions(names, tuple(clips), seed=1)
+    waveform = load_audio(clips[0].path)
+    features = versions(clips[0], waveform)
+    assert features.shape == (5, len(feature_names()))
+    np.testing.assert_array_equal(features[0], extract_features(waveform))
+    start, end = 16_480, 64_000  # from the first word, 30 ms before it, to the end
+    assert np.abs(features[1] - extract_features(waveform[start:end])).mean() < 0.05
+    np.testing.assert_array_equal(features[2], extract_features(telephone_band(waveform)))
+    assert not np.array_equal(features[3], features[4])
+    np.testing.assert_array_equal(versions(clips[0], waveform), features)
+    other = training.Versions(names, tuple(clips), seed=2)(clips[0], waveform)
+    np.testing.assert_array_equal(other[:3], features[:3])
+    assert not np.array_equal(other[3], features[3])
 
 
 def test_stored_weights_give_the_same_model(rows: training.Rows) -> None:

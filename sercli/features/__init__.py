@@ -26,6 +26,7 @@ HOP: Final = 80  # samples at ANALYSIS_RATE: 10 ms
 WINDOW: Final = 256  # 32 ms
 PITCH_WINDOW: Final = int(pitch.PITCH_WINDOW_SECONDS * ANALYSIS_RATE)
 FRAME_RATE: Final = ANALYSIS_RATE / HOP  # Hz
+MAX_DECAY_DB: Final = 2.0  # per hop: a room that takes 0.3 s to lose 60 dB
 GATE_DB: Final = -25.0  # quieter frames are pauses or background
 MIN_FRAMES: Final = 3  # a region with fewer is replaced by the active frames
 LEVEL_MODULATION_FLOOR: Final = 1e-2  # squared dB
@@ -146,7 +147,7 @@ def _cut(signal: FloatArray, window: int) -> FloatArray:
 def _describe_frames(signal: FloatArray) -> Frames:
     """Everything known of each frame."""
     frequency = np.fft.rfftfreq(WINDOW, 1.0 / ANALYSIS_RATE).astype(np.float32)
-    power = spectral.power_spectrum(_cut(signal, WINDOW))
+    power = spectral.limit_decay(spectral.power_spectrum(_cut(signal, WINDOW)), MAX_DECAY_DB)
     mel: FloatArray = power @ spectral.mel_filters(ANALYSIS_RATE, WINDOW)
     energy = mel.sum(axis=1)
     reference = spectral.reference_level(energy)

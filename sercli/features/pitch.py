@@ -32,7 +32,7 @@ MIN_VOICED_FRAMES: Final = 3
 STRENGTH_LIMITS: Final = (0.01, 0.999)  # -20 dB to 30 dB of harmonics to noise
 HARMONICS: Final = 8
 FORMANT_BANDS_HZ: Final = ((300.0, 1000.0), (1000.0, 2000.0), (2000.0, 3500.0))
-RELATIVE_FLOOR: Final = 1e-7  # of the strongest bin of the signal
+RELATIVE_FLOOR: Final = 1e-4  # of the strongest bin of the signal
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ BANDS: Final = 32
 CEPSTRA: Final = 16
 LOW_HZ: Final = 60.0  # above mains hum and a constant offset
 HIGH_HZ: Final = 3800.0
-FLOOR_DB: Final = -55.0  # below the level of the signal: quieter than any room
-SHAPE_FLOOR: Final = 1e-7  # of the level of the signal, spread over the spectrum
+FLOOR_DB: Final = -35.0  # below the level of the signal: above the noise of most rooms
+SHAPE_FLOOR: Final = 1e-3  # of the level of the signal, spread over the spectrum: about -36 dB
 EDGES_HZ: Final = (60.0, 250.0, 500.0, 1000.0, 1500.0, 2500.0, 3800.0)
 CONTRAST_EDGES_HZ: Final = (60.0, 250.0, 500.0, 1000.0, 2000.0, 3800.0)
 CONTRAST_SHARE: Final = 0.2  # of the bins of a band, for its peaks and for its valleys
@@ -34,6 +34,28 @@ def power_spectrum(frames: FloatArray) -> FloatArray:
     window = np.hanning(frames.shape[1] + 2)[1:-1].astype(np.float32)
     spectrum = np.fft.rfft(frames * window)
     return (spectrum.real**2 + spectrum.imag**2).astype(np.float32, copy=False)
+
+
+def limit_decay(power: FloatArray, rate: float) -> FloatArray:
+    """Let no bin fall faster than sound does in a room.
+
+    Recordings close to the mouth fall faster than a room lets them; to a classifier that knows
+    only the room, they would sound like nothing it has learned.
+
+    Parameters
+    ----------
+    power : NDArray[np.float32], shape (T, F)
+    rate : float
+        Steepest fall, dB per frame.
+
+    Returns
+    -------
+    NDArray[np.float32], shape (T, F)
+    """
+    ramp = np.arange(len(power), dtype=np.float32)[:, None] * np.float32(rate / 10.0)
+    held = np.maximum.accumulate(np.log10(power + TINY) + ramp, axis=0) - ramp
+    limited: FloatArray = (10.0**held).astype(np.float32, copy=False)
+    return limited
 
 
 @lru_cache(maxsize=1)

@@ -4,8 +4,7 @@ The speakers of ``train`` fit the model; its settings are searched among them, b
 that keeps every speaker in one fold. The speakers of ``dev`` fit the calibration. Those of
 ``test`` are not read.
 
-Every clip is learned from as it is, cut to its speech, and once more as a telephone hands it on:
-whole files, speech segments and calls are what the model will be asked about.
+Every clip is learned from as it is and as other recordings might have it: see `sercli.augment`.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from functools import cache
 from importlib.metadata import version
 from itertools import combinations
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -22,12 +22,14 @@ from sklearn.decomposition import PCA
 from sklearn.model_selection import GroupKFold
 from sklearn.svm import SVC
 
-from sercli.audio import SAMPLE_RATE
+from sercli.audio import SAMPLE_RATE, load_audio
+from sercli.augment import Utterance, vary
 from sercli.calibration import Calibration, fit_temperature
 from sercli.classifiers.base import ModelSpec
 from sercli.classifiers.svm import SvmClassifier, pair_votes, rbf_kernel, standardise
 from sercli.config import SvmConfig
-from sercli.datasets import Corpus, class_indices
+from sercli.datasets import Clip, Corpus, class_indices
+from sercli.errors import AudioError
 from sercli.evaluation import ClipFeatures, extract_clip_features
 from sercli.features import FEATURE_SET, MAX_BAND_LIMIT, extract_features
 from sercli.filters import telephone_band
@@ -40,8 +42,9 @@ from sercli.version import __version__
 FloatArray = NDArray[np.float32]
 ClassArray = NDArray[np.integer[Any]]
 
-# Versions of a clip, in the order of `extract_versions`.
-VERSIONS = ("whole", "speech", "telephone_whole", "telephone_speech")
+# Versions of each clip that are learned from, and those that the calibration is fitted on.
+TRAIN_VERSIONS = ("whole", "varied", "varied")
+DEV_VERSIONS = ("whole", "speech", "telephone", "varied")
 
 # Telephones end below 4 kHz: what a model learns from must be there in all recordings.
 BAND_LIMIT = MAX_BAND_LIMIT
@@ -124,17 +127,20 @@ def train_svm(
     """
     found = {
         split: extract_clip_features(
-            corpus.select(split), extract_versions, jobs=config.jobs, progress=progress
+            corpus.select(split),  # type: ignore[arg-type]
+            Versions(names, corpus.select(split), config.seed),  # type: ignore[arg-type]
+            jobs=config.jobs,
+            progress=progress,
         )
-        for split in ("train", "dev")
+        for split, names in (("train", TRAIN_VERSIONS), ("dev", DEV_VERSIONS))
     }
-    rows = training_rows(found["train"], config.seed)
+    rows = as_rows(found["train"])
     say(f"searching settings on {len(rows.classes)} versions of the clips")
     trials = search_settings(rows, config, say)
     best = max(trials, key=lambda trial: trial["uar"])
     say(f"fitting with C={best['C']:g} and gamma scale {best['gamma_scale']:g}")
     tensors, gamma = _fit(rows, best, config.components)
-    dev = all_versions(found["dev"])
+    dev = as_rows(found["dev"])
     raw = SvmClassifier.from_tensors(_spec(gamma, _NO_CALIBRATION, {}), tensors)
     scores = raw.score(dev.features)
     training = {
@@ -142,7 +148,7 @@ def train_svm(
         "licence": corpus.licence,
         "fitted_on": _describe(found["train"]),
         "calibrated_on": _describe(found["dev"]),
-        "versions_of_a_clip": list(VERSIONS),
+        "versions": list(TRAIN_VERSIONS),
         "seed": config.seed,
         "folds": config.folds,
         "search": trials,
@@ -153,21 +159,79 @@ def train_svm(
     return SvmClassifier.from_tensors(_spec(gamma, calibration, training), tensors)
 
 
-def extract_versions(waveforms: Sequence[FloatArray]) -> FloatArray:
-    """Return features of all versions of clips, shape (n_clips, n_versions, n_features).
+@dataclass(frozen=True)
+class Versions:
+    """Extracts features of several versions of a clip, shape (n_versions, n_features).
 
     Parameters
     ----------
-    waveforms
-        Whole clips at 16 kHz, each of shape (n_samples,).
+    names
+        Which versions: ``"whole"``, ``"speech"``, ``"telephone"`` or ``"varied"``.
+    pool
+        Clips of the same split: what is joined with a clip, and who talks in the background.
+    seed
+        Together with the name of a clip, decides all draws.
     """
-    rows = []
-    for waveform in waveforms:
-        spans = find_speech(waveform, _detector())
-        speech = waveform[spans[0].start : spans[-1].end] if spans else waveform
-        versions = (waveform, speech, telephone_band(waveform), telephone_band(speech))
-        rows.append(np.stack([extract_features(version, BAND_LIMIT) for version in versions]))
-    return np.stack(rows)
+
+    names: tuple[str, ...]
+    pool: tuple[Clip, ...]
+    seed: int
+
+    def __call__(self, clip: Clip, waveform: FloatArray) -> FloatArray:
+        """Return the features of a clip's versions."""
+        rng = np.random.default_rng([self.seed, crc32(clip.path.stem.encode())])
+        utterance = _find_utterance(waveform)
+        versions = [self._make(name, clip, utterance, rng) for name in self.names]
+        return np.stack([extract_features(version, BAND_LIMIT) for version in versions])
+
+    def _make(
+        self, name: str, clip: Clip, utterance: Utterance, rng: np.random.Generator
+    ) -> FloatArray:
+        if name == "whole":
+            return utterance.waveform
+        if name == "speech":
+            return utterance.waveform[utterance.start : utterance.end]
+        if name == "telephone":
+            return telephone_band(utterance.waveform)
+        others = [
+            other
+            for other in self.pool
+            if (other.speaker, other.emotion) == (clip.speaker, clip.emotion) and other != clip
+        ]
+
+        def find_partner() -> Utterance:
+            if not others:
+                return utterance
+            return _find_utterance(_load_or_silence(others[rng.integers(len(others))]))
+
+        return vary(utterance, find_partner, _Talkers(self.pool), rng)
+
+
+class _Talkers(Sequence[FloatArray]):
+    """Waveforms of clips, decoded when they are asked for."""
+
+    def __init__(self, clips: Sequence[Clip]) -> None:
+        self._clips = clips
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def __getitem__(self, index: Any) -> Any:
+        return _load_or_silence(self._clips[index])
+
+
+def _load_or_silence(clip: Clip) -> FloatArray:
+    """Return a clip's waveform; a clip that is broken fails by itself, not those that borrow it."""
+    try:
+        return load_audio(clip.path)
+    except AudioError:
+        return np.zeros(SAMPLE_RATE, np.float32)
+
+
+def _find_utterance(waveform: FloatArray) -> Utterance:
+    spans = find_speech(waveform, _detector())
+    start, end = (spans[0].start, spans[-1].end) if spans else (0, len(waveform))
+    return Utterance(waveform, start, end)
 
 
 @cache
@@ -175,24 +239,16 @@ def _detector() -> SpeechDetector:
     return SpeechDetector()  # one per process: it cannot be handed from one to another
 
 
-def training_rows(found: ClipFeatures, seed: int) -> Rows:
-    """Return each clip whole, its speech, and one of its telephone versions, drawn at random."""
-    n_clips = len(found.clips)
-    telephone = np.random.default_rng(seed).integers(2, 4, n_clips)
-    versions = (np.zeros(n_clips, int), np.ones(n_clips, int), telephone)
-    features = [found.features[np.arange(n_clips), version] for version in versions]
-    return _rows(found, np.concatenate(features), len(versions))
-
-
-def all_versions(found: ClipFeatures) -> Rows:
-    """Return all versions of each clip, version by version."""
-    return _rows(found, np.concatenate(found.features.swapaxes(0, 1)), len(VERSIONS))
-
-
-def _rows(found: ClipFeatures, features: FloatArray, n_versions: int) -> Rows:
+def as_rows(found: ClipFeatures) -> Rows:
+    """Return all versions of all clips, version by version."""
+    n_versions = found.features.shape[1]
     classes = np.array(class_indices(found.clips, EMOTIONS))
     speakers = np.array([clip.speaker for clip in found.clips])
-    return Rows(features, np.tile(classes, n_versions), np.tile(speakers, n_versions))
+    return Rows(
+        np.concatenate(found.features.swapaxes(0, 1)),
+        np.tile(classes, n_versions),
+        np.tile(speakers, n_versions),
+    )
 
 
 def search_settings(rows: Rows, config: SvmConfig, say: Say = lambda _: None) -> list[Trial]:
@@ -247,10 +303,10 @@ def cross_fitted_figures(scores: FloatArray, rows: Rows, n_folds: int) -> dict[s
     for inside, outside in GroupKFold(n_folds).split(scores, groups=rows.speakers):
         calibration = fit_temperature(scores[inside], rows.classes[inside])
         probabilities[outside] = calibration.probabilities(scores[outside])
-    parts = np.split(np.arange(len(scores)), len(VERSIONS))
+    parts = np.split(np.arange(len(scores)), len(DEV_VERSIONS))
     return {
         version: evaluate_probabilities(rows.classes[part], probabilities[part], EMOTIONS)
-        for version, part in zip(VERSIONS, parts, strict=True)
+        for version, part in zip(DEV_VERSIONS, parts, strict=True)
     }
 
 
