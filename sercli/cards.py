@@ -16,25 +16,27 @@ An RBF support vector machine on spectral statistics of speech below {limit:.0f}
 | | |
 |---|---|
 | corpus | {corpus} ({licence}) |
-| fitted on | {train_clips} clips of {train_speakers} speakers |
-| calibrated on | {dev_clips} clips of {dev_speakers} other speakers |
+| fitted on | {n_clips} clips of the {n_speakers} speakers of {splits} |
 | versions of each clip | as it is, and {n_varied} with another room, microphone, noise or line |
 | settings | C {c:g}, gamma {gamma:.4g}: best of {trials} by {folds}-fold cross-validation |
+| calibration | temperature, on the scores of the held-out folds |
 | seed | {seed} |
-| command | `ser train CREMA-D --model svm --seed {seed} -o {name}` |
+| command | `ser train CREMA-D --model svm --fit-on {fit_on} --seed {seed} -o {name}` |
 
-The speakers are listed in `model.json`. None of the partition's test speakers was read.
+Folds keep each speaker together. The speakers are listed in `model.json`; those of the split
+`test` were not read.
 
 ## Figures
 
-On the {dev_speakers} speakers of the calibration, each calibrated on the others ({folds} folds),
-from a single training run. Design choices were made on these speakers too: the figures of the
-test speakers, which were not, are in `metrics.json`, written by
-`ser eval CREMA-D --model {name} --split test`.
+By cross-validation, each speaker judged and calibrated by models that did not hear them; one run:
 
-| version of the clips | UAR | accuracy | macro-F1 | ECE |
+| clips | UAR | accuracy | macro-F1 | ECE |
 |---|---|---|---|---|
 {figures}
+
+The figures of the test speakers are in `metrics.json`, written by
+`ser eval CREMA-D --model {name} --split test`. They count: the features were designed with an eye
+on speakers that are among those above.
 
 ## Limits
 
@@ -64,11 +66,10 @@ def write_card(spec: ModelSpec, folder: Path) -> None:
 
 def _render(spec: ModelSpec, name: str) -> str:
     training: dict[str, Any] = dict(spec.training)
-    fitted, calibrated, best = (training[key] for key in ("fitted_on", "calibrated_on", "chosen"))
     figures = "\n".join(
         f"| {version} | {row['uar']:.3f} | {row['accuracy']:.3f} "
         f"| {row['macro_f1']:.3f} | {row['ece']:.3f} |"
-        for version, row in training["dev"].items()
+        for version, row in training["held_out"].items()
     )
     return _CARD.format(
         name=name,
@@ -76,12 +77,12 @@ def _render(spec: ModelSpec, name: str) -> str:
         labels=", ".join(spec.labels),
         corpus=training["corpus"],
         licence=training["licence"],
-        train_clips=fitted["clips"],
-        train_speakers=len(fitted["speakers"]),
-        dev_clips=calibrated["clips"],
-        dev_speakers=len(calibrated["speakers"]),
+        n_clips=training["clips"],
+        n_speakers=len(training["speakers"]),
+        splits=" and ".join(f"`{split}`" for split in training["splits"]),
+        fit_on="+".join(training["splits"]),
         n_varied=training["versions"].count("varied"),
-        c=best["C"],
+        c=training["chosen"]["C"],
         gamma=spec.settings["gamma"],
         trials=len(training["search"]),
         folds=training["folds"],

@@ -8,6 +8,8 @@ from typing import Literal, get_args
 
 from sercli.errors import ConfigError
 
+# Of a corpus; by speakers.
+Split = Literal["train", "dev", "test", "all"]
 SegmentMode = Literal["speech", "window", "file"]
 OnError = Literal["continue", "stop"]
 
@@ -74,6 +76,8 @@ class SvmConfig:
 
     Parameters
     ----------
+    fit_on
+        Splits whose speakers are learned from.
     regularisations, gamma_scales
         Values that are searched: of the SVM's C, and of its kernel's gamma in units of one over
         the total variance of the components.
@@ -87,6 +91,7 @@ class SvmConfig:
         Number of processes; -1 for one per core.
     """
 
+    fit_on: tuple[Split, ...] = ("train",)
     regularisations: tuple[float, ...] = (1.0, 3.0, 10.0)
     gamma_scales: tuple[float, ...] = (0.5, 0.8, 1.2)
     components: int = 400

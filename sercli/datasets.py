@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from sercli.config import Split
 from sercli.discovery import MEDIA_SUFFIXES
 from sercli.errors import DatasetError
 from sercli.labels import CREMAD_CODES
 from sercli.text import format_count
-
-Split = Literal["train", "dev", "test", "all"]
 
 # More files than this that are left out for one reason are counted instead of named.
 MAX_NAMED = 3

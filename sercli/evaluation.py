@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from sercli.audio import load_audio
 from sercli.classifiers.base import Classifier
-from sercli.datasets import Clip, Corpus, Split, class_indices
+from sercli.config import Split
+from sercli.datasets import Clip, Corpus, class_indices
 from sercli.errors import AudioError, DatasetError
 from sercli.metrics import evaluate_probabilities
 from sercli.version import __version__
@@ -131,7 +132,8 @@ def evaluate(
     -------
     dict
         The figures of `sercli.metrics.evaluate_probabilities`, with ``corpus``, ``split``,
-        ``speakers``, ``ser_version`` and ``failed`` (the error of each clip left out).
+        ``speakers``, ``speakers_trained_on`` (those of them that the model was trained on: its
+        figures are too good), ``ser_version`` and ``failed`` (the error of each clip left out).
 
     Raises
     ------
@@ -144,11 +146,15 @@ def evaluate(
     labels = classifier.spec.labels
     y_true = np.array(class_indices(data.clips, labels))
     probabilities = classifier.spec.calibration.probabilities(classifier.score(data.features))
+    training = classifier.spec.training
+    known = training.get("speakers", []) if training.get("corpus") == corpus.name else []
+    speakers = {clip.speaker for clip in data.clips}
     return {
         "ser_version": __version__,
         "corpus": corpus.name,
         "split": split,
-        "speakers": sorted({clip.speaker for clip in data.clips}),
+        "speakers": sorted(speakers),
+        "speakers_trained_on": sorted(speakers & set(known)),
         "failed": data.failed,
         **evaluate_probabilities(y_true, probabilities, labels),
     }

@@ -314,11 +314,11 @@ def test_train_then_eval(corpus: Path, tmp_path: Path) -> None:
     model = tmp_path / "mine"
     result = ser("train", corpus, "-o", model, "--jobs", "1")
     assert result.exit_code == 0, result.stderr
-    assert "UAR on the dev speakers" in result.stderr
+    assert "on held-out speakers, by cross-validation" in result.stderr
     assert sorted(os.listdir(model)) == ["README.md", "model.json", "weights.safetensors"]
     card = (model / "README.md").read_text(encoding="utf-8")
-    assert "30 clips of 5 speakers" in card
-    assert "`ser train CREMA-D --model svm --seed 0 -o mine`" in card
+    assert "30 clips of the 5 speakers of `train`" in card
+    assert "`ser train CREMA-D --model svm --fit-on train --seed 0 -o mine`" in card
     assert ser("train", corpus, "-o", model).exit_code == 2
 
     result = ser("eval", corpus, "-m", model, "-o", model, "--json", "--jobs", "1")
@@ -326,21 +326,28 @@ def test_train_then_eval(corpus: Path, tmp_path: Path) -> None:
     assert "1048_IEO_ANG_LO.wav: is empty" in result.stderr
     figures = json.loads(result.stdout)
     assert figures == read_record(model / "metrics.json")
-    assert (figures["corpus"], figures["split"], figures["speakers"]) == (
-        "cremad",
-        "test",
-        ["1048"],
-    )
+    assert [figures[key] for key in ("corpus", "split", "speakers")] == ["cremad", "test", ["1048"]]
     assert figures["n_segments"] == 6
     assert figures["uar"] > 0.6
-    text = ser("eval", corpus, "-m", model, "--split", "dev", "--jobs", "1", "-q").stdout
-    assert "mine on cremad dev: 30 clips of 5 speakers" in text
-    assert "macro-F1" in text
+    result = ser("eval", corpus, "-m", model, "--split", "dev", "--jobs", "1", "-q")
+    assert "mine on cremad dev: 30 clips of 5 speakers" in result.stdout
+    assert "macro-F1" in result.stdout
+    assert result.stderr == ""
+    result = ser("eval", corpus, "-m", model, "--split", "train", "--jobs", "1")
+    assert "warning: the model was trained on 5 speakers of these" in result.stderr
 
     again = tmp_path / "again"
     assert ser("train", corpus, "-o", again, "--jobs", "1").exit_code == 0
     for name in ("model.json", "weights.safetensors"):
         assert (again / name).read_bytes() == (model / name).read_bytes()
+
+
+def test_train_on_more_speakers(corpus: Path, tmp_path: Path) -> None:
+    model = tmp_path / "both"
+    assert ser("train", corpus, "-o", model, "--fit-on", "train+dev", "-q").exit_code == 0
+    training = read_record(model / "model.json")["training"]
+    assert (training["splits"], training["clips"]) == (["train", "dev"], 60)
+    assert "1048" not in training["speakers"]
 
 
 def test_eval_errors(tmp_path: Path) -> None:

@@ -18,11 +18,11 @@ from sercli.features import FEATURE_SET, MAX_BAND_LIMIT, extract_features, featu
 FloatArray = NDArray[np.float32]
 
 # Standardised features beyond this are outliers that would only make a segment unlike anything.
-MAX_DEVIATION = 4.0
+MAX_DEVIATION = 3.0
 
 
 class SvmClassifier(Classifier):
-    """One-against-one SVM on the principal components of standardised features.
+    """One-against-one SVM on the direction of the principal components of standardised features.
 
     Parameters
     ----------
@@ -127,16 +127,43 @@ class SvmClassifier(Classifier):
 
     def decide(self, features: FloatArray) -> FloatArray:
         """Return the decision values of all pairs of classes, shape (n_segments, n_pairs)."""
-        components = standardise(features, self._mean, self._scale) @ self._axes
-        return rbf_kernel(components, self._vectors, self._gamma) @ self._coefficients + (
-            self._intercepts
-        )
+        rows = project(features, self._mean, self._scale, self._axes)
+        kernel = rbf_kernel(rows, self._vectors, self._gamma)
+        decisions: FloatArray = kernel @ self._coefficients + self._intercepts
+        return decisions
 
 
 def standardise(features: FloatArray, mean: FloatArray, scale: FloatArray) -> FloatArray:
     """Return features centred, scaled and clipped to `MAX_DEVIATION`, of the same shape."""
     deviations: FloatArray = (features - mean) / scale
     return np.clip(deviations, -MAX_DEVIATION, MAX_DEVIATION)
+
+
+def project(
+    features: FloatArray, mean: FloatArray, scale: FloatArray, axes: FloatArray
+) -> FloatArray:
+    """Return the direction in which segments differ from the average, of length 1.
+
+    On the sphere, distances are bounded: a recording unlike all that was trained on is not so far
+    from every support vector that the intercepts alone would decide.
+
+    Parameters
+    ----------
+    features
+        Shape (n_segments, n_features).
+    mean, scale
+        Shape (n_features,).
+    axes
+        Shape (n_features, n_components).
+
+    Returns
+    -------
+    ndarray of float32, shape (n_segments, n_components)
+    """
+    components = standardise(features, mean, scale) @ axes
+    lengths = np.linalg.norm(components, axis=1, keepdims=True)
+    directions: FloatArray = components / np.maximum(lengths, np.float32(1e-6))
+    return directions
 
 
 def rbf_kernel(rows: FloatArray, columns: FloatArray, gamma: float) -> FloatArray:

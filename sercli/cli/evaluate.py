@@ -39,7 +39,7 @@ def evaluate(corpus: Path, **options: Any) -> None:
     """Measure a model on a corpus.
 
     CORPUS is a copy of CREMA-D. Each clip is one segment. The splits are lists of speakers, so
-    that nobody is in two of them; shipped models were never trained on the speakers of `test`.
+    that nobody is in two of them; shipped models were not trained on the speakers of `test`.
 
     \b
     Example:
@@ -69,6 +69,9 @@ def evaluate(corpus: Path, **options: Any) -> None:
         click.echo(json.dumps(figures, indent=1))
     else:
         print_figures(figures)
+    if known := figures["speakers_trained_on"]:
+        heard = format_count(len(known), "speaker")
+        say(f"warning: the model was trained on {heard} of these; its figures are too good")
     for error in figures["failed"].values():
         say(f"failed: {error}")
     sys.exit(ExitCode.SOME_FAILED if figures["failed"] else ExitCode.DONE)

@@ -1,19 +1,17 @@
 """Fitting an SVM on a corpus, and its calibration.
 
-The speakers of ``train`` fit the model; its settings are searched among them, by cross-validation
-that keeps every speaker in one fold. The speakers of ``dev`` fit the calibration. Those of
-``test`` are not read.
+Settings are searched by cross-validation that keeps every speaker in one fold. The calibration is
+fitted on the scores of the held-out folds, so that it, too, knows only speakers that the model did
+not. Then one model is fitted on all clips.
 
 Every clip is learned from as it is and as other recordings might have it: see `sercli.augment`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from importlib.metadata import version
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any, NamedTuple
-from zlib import crc32
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -22,29 +20,25 @@ from sklearn.decomposition import PCA
 from sklearn.model_selection import GroupKFold
 from sklearn.svm import SVC
 
-from sercli.audio import SAMPLE_RATE, load_audio
-from sercli.augment import Utterance, vary
+from sercli.audio import SAMPLE_RATE
 from sercli.calibration import Calibration, fit_temperature
 from sercli.classifiers.base import ModelSpec
-from sercli.classifiers.svm import SvmClassifier, pair_votes, rbf_kernel, standardise
+from sercli.classifiers.svm import SvmClassifier, pair_votes, project, rbf_kernel, standardise
 from sercli.config import SvmConfig
-from sercli.datasets import Clip, Corpus, class_indices
-from sercli.errors import AudioError
+from sercli.datasets import Corpus, class_indices
+from sercli.errors import DatasetError
 from sercli.evaluation import ClipFeatures, extract_clip_features
-from sercli.features import FEATURE_SET, MAX_BAND_LIMIT, extract_features
-from sercli.filters import telephone_band
+from sercli.features import FEATURE_SET, MAX_BAND_LIMIT
 from sercli.labels import EMOTIONS
 from sercli.metrics import evaluate_probabilities, unweighted_average_recall
-from sercli.segmentation import find_speech
-from sercli.vad import SpeechDetector
+from sercli.training.versions import Versions
 from sercli.version import __version__
 
 FloatArray = NDArray[np.float32]
 ClassArray = NDArray[np.integer[Any]]
 
-# Versions of each clip that are learned from, and those that the calibration is fitted on.
-TRAIN_VERSIONS = ("whole", "varied", "varied")
-DEV_VERSIONS = ("whole", "speech", "telephone", "varied")
+# Versions of each clip that are learned from.
+VERSIONS = ("whole", "varied", "varied")
 
 # Telephones end below 4 kHz: what a model learns from must be there in all recordings.
 BAND_LIMIT = MAX_BAND_LIMIT
@@ -52,8 +46,6 @@ BAND_LIMIT = MAX_BAND_LIMIT
 _NO_CALIBRATION = Calibration("none", np.eye(len(EMOTIONS)), np.zeros(len(EMOTIONS)))
 
 Say = Callable[[str], None]
-# Settings with the UAR that they gave: "C", "gamma_scale", "uar", "folds".
-Trial = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -95,6 +87,49 @@ class Projection(NamedTuple):
     axes: NDArray[np.float16]
 
 
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """Settings, and what they gave on speakers held out.
+
+    Parameters
+    ----------
+    regularisation, gamma_scale
+        The settings; see `SvmConfig`.
+    classes
+        True classes of the rows, shape (n_rows,).
+    scores
+        Shape (n_rows, n_labels); of each row by the model of the fold that held its speaker out.
+    folds
+        Rows of each fold.
+    """
+
+    regularisation: float
+    gamma_scale: float
+    classes: ClassArray
+    scores: FloatArray
+    folds: list[NDArray[np.integer[Any]]]
+
+    @property
+    def fold_uars(self) -> list[float]:
+        """UAR of each fold."""
+        predicted = self.scores.argmax(axis=1)
+        return [unweighted_average_recall(self.classes[i], predicted[i]) for i in self.folds]
+
+    @property
+    def uar(self) -> float:
+        """Mean UAR of the folds."""
+        return float(np.mean(self.fold_uars))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+        return {
+            "C": self.regularisation,
+            "gamma_scale": self.gamma_scale,
+            "uar": self.uar,
+            "folds": self.fold_uars,
+        }
+
+
 def train_svm(
     corpus: Corpus,
     config: SvmConfig,
@@ -107,9 +142,9 @@ def train_svm(
     Parameters
     ----------
     corpus
-        With clips of the speakers of ``train`` and ``dev``.
+        Labelled clips.
     config
-        What to search, and how.
+        Which splits to fit on, what to search, and how.
     say
         Told what is done next and what was found.
     progress
@@ -118,125 +153,39 @@ def train_svm(
     Returns
     -------
     SvmClassifier
-        Its ``spec.training`` tells how it came about and what it reached on ``dev``.
+        Its ``spec.training`` tells how it came about and what it reached on speakers held
+        out.
 
     Raises
     ------
     DatasetError
         If a split is empty, or none of its clips can be decoded.
     """
-    found = {
-        split: extract_clip_features(
-            corpus.select(split),  # type: ignore[arg-type]
-            Versions(names, corpus.select(split), config.seed),  # type: ignore[arg-type]
-            jobs=config.jobs,
-            progress=progress,
-        )
-        for split, names in (("train", TRAIN_VERSIONS), ("dev", DEV_VERSIONS))
-    }
-    rows = as_rows(found["train"])
+    clips = tuple(clip for split in config.fit_on for clip in corpus.select(split))
+    versions = Versions(VERSIONS, clips, BAND_LIMIT, config.seed)
+    found = extract_clip_features(clips, versions, jobs=config.jobs, progress=progress)
+    rows = as_rows(found)
     say(f"searching settings on {len(rows.classes)} versions of the clips")
     trials = search_settings(rows, config, say)
-    best = max(trials, key=lambda trial: trial["uar"])
-    say(f"fitting with C={best['C']:g} and gamma scale {best['gamma_scale']:g}")
+    best = max(trials, key=lambda trial: trial.uar)
+    say(f"fitting with C={best.regularisation:g} and gamma scale {best.gamma_scale:g}")
     tensors, gamma = _fit(rows, best, config.components)
-    dev = as_rows(found["dev"])
-    raw = SvmClassifier.from_tensors(_spec(gamma, _NO_CALIBRATION, {}), tensors)
-    scores = raw.score(dev.features)
     training = {
         "corpus": corpus.name,
         "licence": corpus.licence,
-        "fitted_on": _describe(found["train"]),
-        "calibrated_on": _describe(found["dev"]),
-        "versions": list(TRAIN_VERSIONS),
+        "splits": list(config.fit_on),
+        "clips": len(found.clips),
+        "speakers": sorted({clip.speaker for clip in found.clips}),
+        "failed": found.failed,
+        "versions": list(VERSIONS),
         "seed": config.seed,
         "folds": config.folds,
-        "search": trials,
-        "chosen": best,
-        "dev": cross_fitted_figures(scores, dev, config.folds),
+        "search": [trial.to_dict() for trial in trials],
+        "chosen": best.to_dict(),
+        "held_out": cross_fitted_figures(best.scores, rows, config.folds),
     }
-    calibration = fit_temperature(scores, dev.classes)
+    calibration = fit_temperature(best.scores, rows.classes)
     return SvmClassifier.from_tensors(_spec(gamma, calibration, training), tensors)
-
-
-@dataclass(frozen=True)
-class Versions:
-    """Extracts features of several versions of a clip, shape (n_versions, n_features).
-
-    Parameters
-    ----------
-    names
-        Which versions: ``"whole"``, ``"speech"``, ``"telephone"`` or ``"varied"``.
-    pool
-        Clips of the same split: what is joined with a clip, and who talks in the background.
-    seed
-        Together with the name of a clip, decides all draws.
-    """
-
-    names: tuple[str, ...]
-    pool: tuple[Clip, ...]
-    seed: int
-
-    def __call__(self, clip: Clip, waveform: FloatArray) -> FloatArray:
-        """Return the features of a clip's versions."""
-        rng = np.random.default_rng([self.seed, crc32(clip.path.stem.encode())])
-        utterance = _find_utterance(waveform)
-        versions = [self._make(name, clip, utterance, rng) for name in self.names]
-        return np.stack([extract_features(version, BAND_LIMIT) for version in versions])
-
-    def _make(
-        self, name: str, clip: Clip, utterance: Utterance, rng: np.random.Generator
-    ) -> FloatArray:
-        if name == "whole":
-            return utterance.waveform
-        if name == "speech":
-            return utterance.waveform[utterance.start : utterance.end]
-        if name == "telephone":
-            return telephone_band(utterance.waveform)
-        others = [
-            other
-            for other in self.pool
-            if (other.speaker, other.emotion) == (clip.speaker, clip.emotion) and other != clip
-        ]
-
-        def find_partner() -> Utterance:
-            if not others:
-                return utterance
-            return _find_utterance(_load_or_silence(others[rng.integers(len(others))]))
-
-        return vary(utterance, find_partner, _Talkers(self.pool), rng)
-
-
-class _Talkers(Sequence[FloatArray]):
-    """Waveforms of clips, decoded when they are asked for."""
-
-    def __init__(self, clips: Sequence[Clip]) -> None:
-        self._clips = clips
-
-    def __len__(self) -> int:
-        return len(self._clips)
-
-    def __getitem__(self, index: Any) -> Any:
-        return _load_or_silence(self._clips[index])
-
-
-def _load_or_silence(clip: Clip) -> FloatArray:
-    """Return a clip's waveform; a clip that is broken fails by itself, not those that borrow it."""
-    try:
-        return load_audio(clip.path)
-    except AudioError:
-        return np.zeros(SAMPLE_RATE, np.float32)
-
-
-def _find_utterance(waveform: FloatArray) -> Utterance:
-    spans = find_speech(waveform, _detector())
-    start, end = (spans[0].start, spans[-1].end) if spans else (0, len(waveform))
-    return Utterance(waveform, start, end)
-
-
-@cache
-def _detector() -> SpeechDetector:
-    return SpeechDetector()  # one per process: it cannot be handed from one to another
 
 
 def as_rows(found: ClipFeatures) -> Rows:
@@ -252,7 +201,7 @@ def as_rows(found: ClipFeatures) -> Rows:
 
 
 def search_settings(rows: Rows, config: SvmConfig, say: Say = lambda _: None) -> list[Trial]:
-    """Return the UAR of every combination of settings, by cross-validation over speakers.
+    """Try every combination of settings by cross-validation over speakers.
 
     Parameters
     ----------
@@ -262,38 +211,50 @@ def search_settings(rows: Rows, config: SvmConfig, say: Say = lambda _: None) ->
         The grid and the number of folds.
     say
         Told after each fold.
+
+    Raises
+    ------
+    DatasetError
+        If an emotion occurs with the speakers of one fold only.
     """
-    totals: dict[tuple[float, float], list[float]] = {}
-    folds = GroupKFold(config.folds).split(rows.features, groups=rows.speakers)
+    grid = list(product(config.regularisations, config.gamma_scales))
+    scores = {
+        settings: np.empty((len(rows.classes), len(EMOTIONS)), np.float32) for settings in grid
+    }
+    folds = list(GroupKFold(config.folds).split(rows.features, groups=rows.speakers))
     for number, (inside, outside) in enumerate(folds, 1):
-        fitted, held_out = rows.take(inside), rows.take(outside)
+        fitted = rows.take(inside)
+        if missing := set(range(len(EMOTIONS))) - set(fitted.classes.tolist()):
+            names = ", ".join(EMOTIONS[index] for index in sorted(missing))
+            raise DatasetError(
+                f"without the speakers of a fold, no clips of {names} are left to learn from; "
+                "expected every emotion of several speakers"
+            )
         projection, components = _fit_projection(fitted.features, config.components)
-        checked = _project(held_out.features, projection)
+        held_out = _project(rows.features[outside], projection)
         for scale in config.gamma_scales:
-            gamma = scale / components.var(axis=0, dtype=np.float64).sum()
+            gamma = _gamma(components, scale)
             kernel = rbf_kernel(components, components, gamma).astype(np.float64)
-            others = rbf_kernel(checked, components, gamma)
+            others = rbf_kernel(held_out, components, gamma)
             # Fitting leaves the interpreter alone, and all fits share one kernel.
             results = Parallel(config.jobs, prefer="threads")(
-                delayed(_fit_and_check)(kernel, fitted.classes, others, held_out.classes, c)
+                delayed(_fit_and_score)(kernel, fitted.classes, others, c)
                 for c in config.regularisations
             )
-            for c, uar in zip(config.regularisations, results, strict=True):
-                totals.setdefault((c, scale), []).append(uar)
+            for c, result in zip(config.regularisations, results, strict=True):
+                scores[c, scale][outside] = result
         say(f"fold {number} of {config.folds} done")
-    return [
-        {"C": c, "gamma_scale": scale, "uar": float(np.mean(uars)), "folds": uars}
-        for (c, scale), uars in totals.items()
-    ]
+    parts = [outside for _, outside in folds]
+    return [Trial(c, scale, rows.classes, scores[c, scale], parts) for c, scale in grid]
 
 
 def cross_fitted_figures(scores: FloatArray, rows: Rows, n_folds: int) -> dict[str, Any]:
-    """Return figures of each version, calibrated on other speakers than those it is measured on.
+    """Return figures of clips as they are and varied, of speakers that no part of it has heard.
 
     Parameters
     ----------
     scores
-        Of all versions of the clips, shape (n_rows, n_labels).
+        Held out: of models that did not hear the speaker, shape (n_rows, n_labels).
     rows
         The clips, version by version.
     n_folds
@@ -303,24 +264,29 @@ def cross_fitted_figures(scores: FloatArray, rows: Rows, n_folds: int) -> dict[s
     for inside, outside in GroupKFold(n_folds).split(scores, groups=rows.speakers):
         calibration = fit_temperature(scores[inside], rows.classes[inside])
         probabilities[outside] = calibration.probabilities(scores[outside])
-    parts = np.split(np.arange(len(scores)), len(DEV_VERSIONS))
+    n_clips = len(scores) // len(VERSIONS)
+    parts = {"whole": slice(n_clips), "varied": slice(n_clips, None)}
     return {
-        version: evaluate_probabilities(rows.classes[part], probabilities[part], EMOTIONS)
-        for version, part in zip(DEV_VERSIONS, parts, strict=True)
+        name: evaluate_probabilities(rows.classes[part], probabilities[part], EMOTIONS)
+        for name, part in parts.items()
     }
 
 
 def _fit(rows: Rows, settings: Trial, n_components: int) -> tuple[dict[str, NDArray[Any]], float]:
     """Return the tensors of a model, and its gamma."""
     projection, components = _fit_projection(rows.features, n_components)
-    gamma = float(settings["gamma_scale"] / components.var(axis=0, dtype=np.float64).sum())
+    gamma = _gamma(components, settings.gamma_scale)
     kernel = rbf_kernel(components, components, gamma).astype(np.float64)
-    machine = _fit_machine(kernel, rows.classes, settings["C"])
+    machine = _fit_machine(kernel, rows.classes, settings.regularisation)
     tensors = dict(projection._asdict())
     tensors["support_vectors"] = components[machine.support_].astype(np.float16)
     tensors["coefficients"] = _dense_coefficients(machine).astype(np.float16)
     tensors["intercepts"] = machine.intercept_.astype(np.float32)
     return tensors, gamma
+
+
+def _gamma(components: FloatArray, scale: float) -> float:
+    return float(scale / components.var(axis=0, dtype=np.float64).sum())
 
 
 def _fit_projection(features: FloatArray, n_components: int) -> tuple[Projection, FloatArray]:
@@ -338,8 +304,8 @@ def _fit_projection(features: FloatArray, n_components: int) -> tuple[Projection
 
 
 def _project(features: FloatArray, projection: Projection) -> FloatArray:
-    standard = standardise(features, projection.mean, projection.scale)
-    return standard @ projection.axes.astype(np.float32)
+    axes = projection.axes.astype(np.float32)
+    return project(features, projection.mean, projection.scale, axes)
 
 
 def _fit_machine(kernel: NDArray[np.float64], classes: ClassArray, c: float) -> SVC:
@@ -347,17 +313,13 @@ def _fit_machine(kernel: NDArray[np.float64], classes: ClassArray, c: float) -> 
     return machine.fit(kernel, classes)
 
 
-def _fit_and_check(
-    kernel: NDArray[np.float64],
-    classes: ClassArray,
-    others: FloatArray,
-    true_classes: ClassArray,
-    c: float,
-) -> float:
+def _fit_and_score(
+    kernel: NDArray[np.float64], classes: ClassArray, others: FloatArray, c: float
+) -> FloatArray:
     machine = _fit_machine(kernel, classes, c)
     decisions = others[:, machine.support_] @ _dense_coefficients(machine) + machine.intercept_
-    votes = np.tanh(decisions) @ pair_votes(len(machine.classes_))
-    return unweighted_average_recall(true_classes, votes.argmax(axis=1))
+    scores: FloatArray = np.tanh(decisions) @ pair_votes(len(machine.classes_))
+    return scores
 
 
 def _dense_coefficients(machine: SVC) -> FloatArray:
@@ -388,11 +350,3 @@ def _spec(gamma: float, calibration: Calibration, training: dict[str, Any]) -> M
         training=training,
         versions={"sercli": __version__, **{name: version(name) for name in packages}},
     )
-
-
-def _describe(found: ClipFeatures) -> dict[str, Any]:
-    return {
-        "clips": len(found.clips),
-        "speakers": sorted({clip.speaker for clip in found.clips}),
-        "failed": found.failed,
-    }
