@@ -1,4 +1,4 @@
-"""Random recording conditions for training: stretch of speech, room, microphone, noise, telephone.
+"""Random conditions for training: stretch of speech, voice, room, microphone, noise, line.
 
 A classifier that has only heard one studio takes its microphone, its room and the length of its
 sentences for signs of emotion. Each draw of `vary` moves a clip to another recording. All
@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+import soxr
 from numpy.typing import NDArray
 
 from sercli.audio import SAMPLE_RATE
@@ -20,14 +21,17 @@ FloatArray = NDArray[np.float32]
 JOIN_PROBABILITY: Final = 0.25
 CROP_PROBABILITY: Final = 0.2
 WHOLE_PROBABILITY: Final = 0.5
+VOICE_PROBABILITY: Final = 0.7
 EQUALISER_PROBABILITY: Final = 0.5
 ROOM_PROBABILITY: Final = 0.25
 NOISE_PROBABILITY: Final = 0.5
-TELEPHONE_PROBABILITY: Final = 0.5
+TELEPHONE_PROBABILITY: Final = 1 / 3
 
 CROP_S: Final = (1.0, 2.5)
 PAUSE_S: Final = (0.1, 0.4)
 MAX_JOINED_S: Final = 6.0
+
+VOICE_OCTAVES: Final = 0.25  # up or down: what a person's voice differs from another's
 
 TILT_DB: Final = 6.0  # per octave, up or down
 TILT_CENTRE_HZ: Final = 1000.0
@@ -88,6 +92,8 @@ def vary(
         At 16 kHz; as long as the part of the utterance that was drawn.
     """
     waveform = draw_part(utterance, find_partner, rng)
+    if rng.random() < VOICE_PROBABILITY:
+        waveform = change_voice(waveform, 2 ** rng.uniform(-VOICE_OCTAVES, VOICE_OCTAVES))
     if rng.random() < ROOM_PROBABILITY:
         waveform = reverberate(
             waveform, rng.uniform(*REVERBERATION_S), rng.uniform(*DIRECT_DB), rng
@@ -139,6 +145,24 @@ def crop(waveform: FloatArray, duration: float, rng: np.random.Generator) -> Flo
     n_samples = int(duration * SAMPLE_RATE)
     start = int(rng.integers(max(0, len(waveform) - n_samples) + 1))
     return waveform[start : start + n_samples]
+
+
+def change_voice(waveform: FloatArray, factor: float) -> FloatArray:
+    """Play a sound faster and higher, or slower and deeper: another person (Ko et al. 2015).
+
+    Parameters
+    ----------
+    waveform
+        At 16 kHz, shape (n_samples,).
+    factor
+        Of speed and of all frequencies.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_samples / factor,)
+    """
+    changed: FloatArray = soxr.resample(waveform, round(SAMPLE_RATE * factor), SAMPLE_RATE)
+    return changed
 
 
 def equalise(waveform: FloatArray, rng: np.random.Generator) -> FloatArray:

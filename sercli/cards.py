@@ -17,7 +17,7 @@ An RBF support vector machine on spectral statistics of speech below {limit:.0f}
 |---|---|
 | corpus | {corpus} ({licence}) |
 | fitted on | {n_clips} clips of the {n_speakers} speakers of {splits} |
-| versions of each clip | as it is, and {n_varied} with another room, microphone, noise or line |
+| versions of each clip | as it is, and {n_varied} with another voice, room, microphone or noise |
 | settings | C {c:g}, gamma {gamma:.4g}: best of {trials} by {folds}-fold cross-validation |
 | calibration | temperature, on the scores of the held-out folds |
 | seed | {seed} |

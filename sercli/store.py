@@ -101,7 +101,7 @@ def find_model(model: str | os.PathLike[str]) -> Path:
     Parameters
     ----------
     model
-        A path to a model folder, or a name looked up in the user's folder, then among the shipped.
+        A name, looked up in the user's folder, then among the shipped; or the path of a folder.
 
     Raises
     ------
@@ -109,9 +109,11 @@ def find_model(model: str | os.PathLike[str]) -> Path:
         If there is no such model; the message lists the places tried and the models there are.
     """
     name = os.fspath(model)
-    tried = [Path(name)]
-    if name and Path(name).name == name:
-        tried += [user_folder() / name, shipped_folder() / name]
+    # A bare name is first a name: a folder that happens to lie in the working directory must not
+    # take the place of a shipped model.
+    is_name = bool(name) and Path(name).name == name
+    tried = [user_folder() / name, shipped_folder() / name] if is_name else []
+    tried.append(Path(name))
     for folder in tried:
         if (folder / MODEL_FILE).is_file():
             return folder

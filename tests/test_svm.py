@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from sercli.calibration import Calibration
 from sercli.classifiers.base import ModelSpec
 from sercli.classifiers.svm import SvmClassifier, pair_votes, project, rbf_kernel
 from sercli.config import SvmConfig
-from sercli.datasets import Clip
+from sercli.datasets import Clip, read_corpus
 from sercli.errors import DatasetError, ModelError
-from sercli.evaluation import ClipFeatures
+from sercli.evaluation import ClipFeatures, evaluate
 from sercli.features import FEATURE_SET, extract_features, feature_names
 from sercli.labels import EMOTIONS
 from sercli.store import load_model
@@ -233,3 +234,13 @@ def test_shipped_model_says_how_it_came_about(shipped: SvmClassifier) -> None:
     assert not set(metrics["speakers"]) & set(facts["speakers"])
     assert metrics["uar"] > 0.5
     assert facts["held_out"]["whole"]["uar"] > 0.6
+
+
+@pytest.mark.corpus
+@pytest.mark.skipif("SER_CREMAD" not in os.environ, reason="SER_CREMAD names no copy of CREMA-D")
+def test_measured_figures_can_be_reproduced(shipped: SvmClassifier) -> None:
+    stored = json.loads((Path(__file__).parent.parent / "models/svm/metrics.json").read_text())
+    figures = evaluate(shipped, read_corpus(Path(os.environ["SER_CREMAD"])), "test")
+    assert figures["speakers"] == stored["speakers"]
+    for name in ("uar", "accuracy", "macro_f1", "ece", "nll"):
+        assert figures[name] == pytest.approx(stored[name], abs=0.003)

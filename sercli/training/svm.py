@@ -38,7 +38,7 @@ FloatArray = NDArray[np.float32]
 ClassArray = NDArray[np.integer[Any]]
 
 # Versions of each clip that are learned from.
-VERSIONS = ("whole", "varied", "varied")
+VERSIONS = ("whole", "varied", "varied", "varied")
 
 # Telephones end below 4 kHz: what a model learns from must be there in all recordings.
 BAND_LIMIT = MAX_BAND_LIMIT
