@@ -72,6 +72,8 @@ def test_kernel(rng: np.random.Generator) -> None:
     a, b = rng.normal(size=(3, 5)).astype(np.float32), rng.normal(size=(4, 5)).astype(np.float32)
     expected = [[np.exp(-0.3 * np.sum((x - y) ** 2)) for y in b] for x in a]
     np.testing.assert_allclose(rbf_kernel(a, b, 0.3), expected, rtol=1e-5)
+    known = rbf_kernel(a, b, 0.3, np.square(b).sum(axis=1))
+    np.testing.assert_array_equal(known, rbf_kernel(a, b, 0.3))
 
 
 def test_votes_of_pairs() -> None:
@@ -199,9 +201,9 @@ def test_probabilities_do_not_depend_on_batch_or_order(
 ) -> None:
     together = shipped.predict_proba(segments)
     np.testing.assert_allclose(together.sum(axis=1), 1)
-    np.testing.assert_allclose(shipped.predict_proba(segments[::-1])[::-1], together, atol=1e-5)
+    np.testing.assert_allclose(shipped.predict_proba(segments[::-1])[::-1], together, atol=1e-4)
     alone = np.concatenate([shipped.predict_proba([segment]) for segment in segments])
-    np.testing.assert_allclose(alone, together, atol=1e-5)
+    np.testing.assert_allclose(alone, together, atol=1e-4)
     assert shipped.predict_proba([]).shape == (0, 6)
 
 

@@ -65,6 +65,7 @@ class SvmClassifier(Classifier):
         self._scale = scale
         self._axes = axes.astype(np.float32)
         self._vectors = support_vectors.astype(np.float32)
+        self._squares = np.square(self._vectors).sum(axis=1)
         self._coefficients = coefficients.astype(np.float32)
         self._intercepts = intercepts
         self._gamma = float(spec.settings["gamma"])
@@ -128,7 +129,7 @@ class SvmClassifier(Classifier):
     def decide(self, features: FloatArray) -> FloatArray:
         """Return the decision values of all pairs of classes, shape (n_segments, n_pairs)."""
         rows = project(features, self._mean, self._scale, self._axes)
-        kernel = rbf_kernel(rows, self._vectors, self._gamma)
+        kernel = rbf_kernel(rows, self._vectors, self._gamma, self._squares)
         decisions: FloatArray = kernel @ self._coefficients + self._intercepts
         return decisions
 
@@ -166,11 +167,26 @@ def project(
     return directions
 
 
-def rbf_kernel(rows: FloatArray, columns: FloatArray, gamma: float) -> FloatArray:
-    """Return exp(-gamma * squared distance) of all pairs, shape (n_rows, n_columns)."""
+def rbf_kernel(
+    rows: FloatArray, columns: FloatArray, gamma: float, squares: FloatArray | None = None
+) -> FloatArray:
+    """Return exp(-gamma * squared distance) of all pairs, shape (n_rows, n_columns).
+
+    Parameters
+    ----------
+    rows, columns
+        Shapes (n_rows, n_components) and (n_columns, n_components).
+    gamma
+        Inverse width of the kernel.
+    squares
+        Squared lengths of the columns, if they are known: for a single row, computing them would
+        cost as much as all the rest.
+    """
+    if squares is None:
+        squares = np.square(columns).sum(axis=1)
     distances = -2 * rows @ columns.T
     distances += np.square(rows).sum(axis=1)[:, None]
-    distances += np.square(columns).sum(axis=1)
+    distances += squares
     np.maximum(distances, 0, out=distances)
     distances *= -gamma
     kernel: FloatArray = np.exp(distances, out=distances)
