@@ -220,6 +220,9 @@ def test_usage_errors(tmp_path: Path) -> None:
         ((EXAMPLES, "--max-segment", "100"), "max_segment is 100; expected"),
         ((EXAMPLES, "--channels", "left"), "channels is 'left'; expected"),
         ((EXAMPLES, "--segment", "word"), "'word' is not one of"),
+        ((EXAMPLES, "--hop", "1"), "--hop goes with --segment window"),
+        ((EXAMPLES, "--segment", "file", "--max-gap", "1"), "--max-gap goes with --segment speech"),
+        ((EXAMPLES, "-0"), "-0 goes with --files-from"),
     ):
         result = ser("annotate", *arguments)
         assert result.exit_code == 2, message

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 import click
+from click.core import ParameterSource
 
 from sercli.cli.console import Progress, reports_errors, say, show_progress
 from sercli.config import OnError, SegmentConfig, SegmentMode
@@ -27,6 +28,9 @@ from sercli.writers import (
 )
 
 DEFAULTS = SegmentConfig()
+
+# The mode of segments that an option belongs to: with another, it would do nothing.
+MODE_OF = {"max_segment": "speech", "max_gap": "speech", "window": "window", "hop": "window"}
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -147,6 +151,7 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
     """
     if not paths and options["files_from"] is None:
         raise click.UsageError("Name files or directories, or a list of them by --files-from.")
+    _refuse_idle_options(options)
     config = _segment_config(options)
     target, overwrite = options["target"], options["overwrite"]
     format_ = choose_format(target, options["format_"])
@@ -214,6 +219,16 @@ class _View:
     def _note(self) -> str:
         heard = self._report.duration + self._heard
         return f"{heard / 3600:.2f} h of audio, {self._report.speed(heard):.0f}x real time"
+
+
+def _refuse_idle_options(options: dict[str, Any]) -> None:
+    if options["nul"] and options["files_from"] is None:
+        raise click.UsageError("-0 goes with --files-from.")
+    context = click.get_current_context()
+    for name, mode in MODE_OF.items():
+        given = context.get_parameter_source(name) == ParameterSource.COMMANDLINE
+        if given and options["mode"] != mode:
+            raise click.UsageError(f"--{name.replace('_', '-')} goes with --segment {mode}.")
 
 
 def _segment_config(options: dict[str, Any]) -> SegmentConfig:
