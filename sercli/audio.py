@@ -38,7 +38,7 @@ MAX_SAMPLE_RATE = 768_000
 LENGTH_TOLERANCE_S = 0.1
 # Containers mark pauses in transmission by a jump in time stamps; less than this is jitter.
 MIN_TIMESTAMP_GAP_S = 0.1
-# In a container that does not tell its length, a longer jump is taken for a fault.
+# A longer jump is a fault of the stamp: filling it would invent hours of silence.
 MAX_TIMESTAMP_GAP_S = 3600.0
 
 
@@ -313,6 +313,24 @@ class _SndfileDecoder(_Decoder):
         self._sound.close()
 
 
+class _Source:
+    """What FFmpeg reads a file through: a damaged container sends it to places that do not exist.
+
+    It expects -1 for those; an exception it would drop, with a message on standard error.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read = file.read
+        self.tell = file.tell
+        self._seek = file.seek
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self._seek(offset, whence)
+        except (OSError, OverflowError, ValueError):
+            return -1
+
+
 class _FfmpegDecoder(_Decoder):
     def __init__(self, file: BinaryIO) -> None:
         import av  # loads FFmpeg, which most runs never need
@@ -320,7 +338,7 @@ class _FfmpegDecoder(_Decoder):
         self._av = av
         try:
             # Tags in an unknown encoding are no reason to refuse the sound.
-            self._container = av.open(file, "r", metadata_errors="ignore")
+            self._container = av.open(_Source(file), "r", metadata_errors="ignore")
         except av.FFmpegError as error:
             raise _DecodeError(f"FFmpeg cannot open it ({error.strerror})") from error
         self._n_corrupt = 0
@@ -349,20 +367,28 @@ class _FfmpegDecoder(_Decoder):
             for silence in self._gap(frame, position):
                 position += len(silence)
                 yield silence
-            position += frame.samples
             frame.pts = None  # or the resampler would insist on time stamps without jumps
             if kind != (kind := (frame.format.name, frame.layout.name, frame.sample_rate)):
                 # "flt" is interleaved float32; rate and layout stay those of the first frame.
                 resampler = self._av.AudioResampler("flt", self._first.layout, self.sample_rate)
             assert resampler is not None
-            for converted in resampler.resample(frame):
-                samples: NDArray[np.float32] = converted.to_ndarray()  # type: ignore[assignment]
-                yield samples.reshape(-1, self.channels)
+            try:
+                converted = [piece.to_ndarray() for piece in resampler.resample(frame)]
+            except (self._av.FFmpegError, ValueError):  # a frame of an impossible kind
+                self._n_corrupt += 1
+                kind = None
+                continue
+            for samples in converted:
+                block = samples.astype(np.float32, copy=False).reshape(-1, self.channels)
+                position += len(block)
+                yield block
 
     def _decode(self) -> Iterator["AudioFrame"]:
         if not self._container.streams.audio:
             raise _DecodeError("FFmpeg finds no audio stream in it")
         stream = self._container.streams.audio[0]
+        if stream.codec_context is None:
+            raise _DecodeError("FFmpeg does not know the codec of its audio stream")
         self.format = f"{self._container.format.name}/{stream.codec_context.name}"
         try:
             for packet in self._container.demux(stream):
@@ -379,10 +405,10 @@ class _FfmpegDecoder(_Decoder):
             return
         start = (self._container.start_time or 0) / self._av.time_base
         gap = frame.time - start - position / self.sample_rate
-        end = MAX_TIMESTAMP_GAP_S if self.duration_hint is None else self.duration_hint
-        # A stamp beyond the end of the file is a fault of the stamp.
-        if not MIN_TIMESTAMP_GAP_S < gap <= end - position / self.sample_rate:
+        if not MIN_TIMESTAMP_GAP_S < gap <= MAX_TIMESTAMP_GAP_S:
             return
+        if self.duration_hint is not None and frame.time - start > self.duration_hint:
+            return  # beyond the end of the file
         remaining = round(gap * self.sample_rate)
         while remaining > 0:
             n_samples = min(remaining, max(1, BLOCK_SIZE // self.channels))

@@ -1,5 +1,6 @@
 import os
 import re
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +268,52 @@ def test_what_is_no_audio(tmp_path: Path, content: bytes, message: str) -> None:
 def test_a_header_without_samples(make_wav: MakeWav) -> None:
     with pytest.raises(AudioError, match=r"tone\.wav: .*no samples"):
         AudioFile(make_wav(duration=0.0))
+
+
+def test_damage_of_any_kind_is_an_audio_error_or_none(
+    tmp_path: Path, rng: np.random.Generator, capfd: pytest.CaptureFixture[str]
+) -> None:
+    encode(tmp_path / "a.avi", "mp2", sine(1.0, 48_000)[None], 48_000)
+    encode(tmp_path / "a.mkv", "aac", sine(1.0, 48_000)[None], 48_000)
+    sources = [
+        (EXAMPLES / "memo.m4a").read_bytes(),
+        (EXAMPLES / "statement.flac").read_bytes()[:20_000],
+        (tmp_path / "a.avi").read_bytes(),
+        (tmp_path / "a.mkv").read_bytes(),
+    ]
+    outcomes = set()
+    for trial in range(400):
+        content = bytearray(sources[trial % len(sources)])
+        reach = len(content) if trial % 3 else 400  # everywhere, or in the header
+        for i in rng.integers(0, reach, rng.integers(1, 40)):
+            content[i] = rng.integers(256)
+        if trial % 5 == 0:
+            del content[rng.integers(len(content)) :]
+        path = tmp_path / "damaged"
+        path.write_bytes(bytes(content))
+        try:
+            with AudioFile(path) as audio:
+                for block in islice(audio.blocks(), 100):
+                    assert np.all(np.isfinite(block))
+            outcomes.add("decoded")
+        except AudioError:
+            outcomes.add("refused")
+    assert outcomes == {"decoded", "refused"}
+    assert capfd.readouterr().err == ""
+
+
+def test_a_time_stamp_beyond_reason_is_not_believed(tmp_path: Path) -> None:
+    path = tmp_path / "call.mka"
+    with av.open(path, "w", format="matroska") as container:
+        stream = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
+        samples = (sine(1.0, 16_000) * 32_767).astype(np.int16)
+        for start in (0, 100_000):  # seconds: more than a day of nothing
+            frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+            frame.sample_rate = 16_000
+            frame.pts = start * 16_000
+            for packet in stream.encode(frame):
+                container.mux(packet)
+    assert len(load_audio(path)) == pytest.approx(2 * 16_000, abs=32)
 
 
 def test_what_is_no_file(tmp_path: Path) -> None:
