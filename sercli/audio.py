@@ -339,7 +339,7 @@ class _FfmpegDecoder(_Decoder):
         try:
             # Tags in an unknown encoding are no reason to refuse the sound.
             self._container = av.open(_Source(file), "r", metadata_errors="ignore")
-        except av.FFmpegError as error:
+        except (av.FFmpegError, OSError) as error:
             raise _DecodeError(f"FFmpeg cannot open it ({error.strerror})") from error
         self._n_corrupt = 0
         try:
@@ -396,7 +396,7 @@ class _FfmpegDecoder(_Decoder):
                     yield from packet.decode()
                 except self._av.FFmpegError:  # what damaged data looks like varies by codec
                     self._n_corrupt += 1
-        except self._av.FFmpegError as error:
+        except (self._av.FFmpegError, OSError) as error:
             raise _DecodeError(f"FFmpeg stops decoding it ({error.strerror})") from error
 
     def _gap(self, frame: "AudioFrame", position: int) -> Iterator[NDArray[np.float32]]:

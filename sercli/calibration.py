@@ -1,20 +1,18 @@
 """From a model's raw scores to probabilities that mean what they say.
 
-Every calibration here is an affine map of the scores followed by a softmax: temperature scaling
-(Guo et al. 2017) multiplies by one number, the multinomial form of Platt scaling (Platt 1999)
-by a matrix. It is fitted on speakers that the model was not trained on.
+Every calibration is an affine map of the scores followed by a softmax; temperature scaling (Guo et
+al. 2017) is the one that multiplies by a single number. It is fitted on scores of speakers that the
+model which gave them was not trained on.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sercli.errors import ModelError
-
-Method = Literal["temperature", "logistic"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,27 +106,3 @@ def fit_temperature(
         return float(-np.log(np.maximum(likelihoods, 1e-300)).mean())
 
     return calibration(minimize_scalar(loss, bounds=(-5, 5), method="bounded").x)
-
-
-def fit_logistic(
-    scores: NDArray[np.floating[Any]], classes: NDArray[np.integer[Any]], *, strength: float = 1.0
-) -> Calibration:
-    """Fit a multinomial logistic regression on the scores.
-
-    Parameters
-    ----------
-    scores
-        Shape (n_segments, n_scores).
-    classes
-        Index of the true label of each segment, shape (n_segments,); every label must occur.
-    strength
-        Inverse of the L2 penalty on the standardised scores.
-    """
-    from sklearn.linear_model import LogisticRegression
-
-    mean, scale = scores.mean(axis=0), scores.std(axis=0)
-    scale = np.where(scale > 0, scale, 1.0)
-    regression = LogisticRegression(C=strength, max_iter=2000)
-    regression.fit((scores - mean) / scale, classes)
-    weights = regression.coef_.T / scale[:, None]
-    return Calibration("logistic", weights, regression.intercept_ - mean @ weights)

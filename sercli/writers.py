@@ -101,8 +101,13 @@ class Writer(ABC):
         self._put(self._body(result))
 
     def _put(self, text: str) -> None:
-        self._output.stream.write(text)
-        self._output.stream.flush()
+        try:
+            self._output.stream.write(text)
+            self._output.stream.flush()
+        except BrokenPipeError:
+            raise  # the reader has seen enough: no fault of the output
+        except OSError as error:
+            raise OutputError(f"the output cannot be written: {error.strerror}") from error
 
     def __enter__(self) -> Self:
         return self

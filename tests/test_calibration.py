@@ -4,9 +4,9 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 
-from sercli.calibration import Calibration, fit_logistic, fit_temperature
+from sercli.calibration import Calibration, fit_temperature
 from sercli.errors import ModelError
 
 
@@ -34,17 +34,6 @@ def test_temperature_is_recovered(rng: np.random.Generator) -> None:
     calibration = fit_temperature(logits * 3, classes)  # overconfident threefold
     np.testing.assert_allclose(calibration.weights, np.eye(4) / 3, atol=0.02)
     np.testing.assert_array_equal(calibration.bias, np.zeros(4))
-
-
-def test_logistic_map_is_recovered(rng: np.random.Generator) -> None:
-    true = Calibration("logistic", rng.normal(size=(5, 3)), np.array([0.5, -0.5, 0.0]))
-    scores = rng.normal(loc=3, scale=[1, 2, 3, 4, 5], size=(20_000, 5))
-    classes = draw(rng, scores @ true.weights + true.bias)
-    fitted = fit_logistic(scores, classes, strength=100)
-    likelihoods = np.log(fitted.probabilities(scores))
-    rows = np.arange(len(classes))
-    best = log_softmax(scores @ true.weights + true.bias, axis=1)[rows, classes].mean()
-    assert likelihoods[rows, classes].mean() == pytest.approx(best, abs=2e-3)
 
 
 def test_json_round_trip_is_exact(rng: np.random.Generator) -> None:

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 import click
 from click.core import ParameterSource
@@ -26,6 +26,9 @@ from sercli.writers import (
     record_path,
     write_json,
 )
+
+if TYPE_CHECKING:
+    from sercli.annotation import Annotator
 
 DEFAULTS = SegmentConfig()
 
@@ -253,7 +256,7 @@ def _find(paths: tuple[str, ...], options: dict[str, Any]) -> list[Found]:
     return inputs
 
 
-def _run_info(annotator: Any, options: dict[str, Any], format_: str) -> RunInfo:
+def _run_info(annotator: "Annotator", options: dict[str, Any], format_: str) -> RunInfo:
     spec = annotator.classifier.spec
     folder = find_model(options["model"])
     model = {

@@ -43,8 +43,6 @@ VERSIONS = ("whole", "varied", "varied", "varied")
 # Telephones end below 4 kHz: what a model learns from must be there in all recordings.
 BAND_LIMIT = MAX_BAND_LIMIT
 
-_NO_CALIBRATION = Calibration("none", np.eye(len(EMOTIONS)), np.zeros(len(EMOTIONS)))
-
 Say = Callable[[str], None]
 
 
