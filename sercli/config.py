@@ -71,31 +71,70 @@ class SegmentConfig:
 
 
 @dataclass(frozen=True)
+class EvalConfig:
+    """What is measured besides the figures of the clips as they are.
+
+    Parameters
+    ----------
+    stress
+        Conditions that the clips are heard under, too; see `sercli.stress`.
+    target_precision
+        Precision in ``(0, 1]`` for which a threshold of confidence is looked for, or None.
+    baselines
+        Also give the figures of the most frequent label and of random labels.
+    strict
+        Refuse to measure a model on clips or speakers that it was trained on.
+    seed
+        Of the stress conditions, the resampling and the random baseline.
+    jobs
+        Number of processes; -1 for one per core.
+
+    Raises
+    ------
+    ConfigError
+        If a value is out of range.
+    """
+
+    stress: tuple[str, ...] = ()
+    target_precision: float | None = None
+    baselines: bool = False
+    strict: bool = False
+    seed: int = 0
+    jobs: int = -1
+
+    def __post_init__(self) -> None:
+        """Check every value against its range."""
+        if self.target_precision is not None:
+            _check_range("target precision", self.target_precision, 0.01, 1.0)
+
+
+@dataclass(frozen=True)
 class SvmConfig:
     """How an SVM is trained.
 
     Parameters
     ----------
-    fit_on
-        Splits whose speakers are learned from.
     regularisations, gamma_scales
         Values that are searched: of the SVM's C, and of its kernel's gamma in units of one over
         the total variance of the components.
     components
         Principal components that are kept of the features.
     folds
-        Of the cross-validation over speakers.
+        Of the cross-validation.
+    group_by
+        What a fold keeps together: all clips of a ``"speaker"``, or only the versions of a
+        ``"clip"``, as befits a split that shares speakers.
     seed
         Of everything that is random.
     jobs
         Number of processes; -1 for one per core.
     """
 
-    fit_on: tuple[Split, ...] = ("train",)
     regularisations: tuple[float, ...] = (1.0, 3.0, 10.0)
     gamma_scales: tuple[float, ...] = (0.5, 0.8, 1.2)
     components: int = 400
     folds: int = 5
+    group_by: Literal["speaker", "clip"] = "speaker"
     seed: int = 0
     jobs: int = -1
 

@@ -1,6 +1,7 @@
-"""Measuring a model on a corpus: each clip is one segment, judged as `ser annotate` judges it."""
+"""Measuring models on a corpus: each clip is one segment, judged as `ser annotate` judges it."""
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -8,112 +9,57 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sercli.audio import load_audio
 from sercli.classifiers.base import Classifier
-from sercli.config import Split
-from sercli.datasets import Clip, Corpus, class_indices
-from sercli.errors import AudioError, DatasetError
-from sercli.metrics import evaluate_probabilities
+from sercli.config import EvalConfig, Split
+from sercli.datasets.base import Clip, Corpus
+from sercli.errors import DatasetError, ModelError
+from sercli.extraction import ClipFeatures, Progress, Waveforms, extract_clip_features
+from sercli.leaks import MANIFEST_FILE, TrainingManifest
+from sercli.measurement import Judgement, Votes, measure
+from sercli.predictions import Predictions
+from sercli.protocols import APART, SHARED, UNKNOWN
+from sercli.resampling import FEW_UNITS
+from sercli.stress import apply_condition, condition_rng
+from sercli.text import format_count
 from sercli.version import __version__
 
-# One worker takes this many clips at a time.
-CLIPS_PER_TASK = 16
+# Version of the layout of metrics.json, `sercli/data/metrics.schema.json`.
+SCHEMA = 1
+CLEAN = "clean"
 
-Extract = Callable[[Clip, NDArray[np.float32]], NDArray[np.float32]]
-Progress = Callable[[int], None]
-
-
-@dataclass(frozen=True)
-class ClipFeatures:
-    """Features of the clips that could be decoded.
-
-    Parameters
-    ----------
-    clips
-        Those that could be decoded, in order.
-    features
-        What was extracted from each clip, stacked: shape (n_clips, ...).
-    failed
-        Error of each clip that could not be decoded, by path.
-    """
-
-    clips: tuple[Clip, ...]
-    features: NDArray[np.float32]
-    failed: dict[str, str]
+FloatArray = NDArray[np.float32]
 
 
-def extract_clip_features(
-    clips: Sequence[Clip], extract: Extract, *, jobs: int = -1, progress: Progress | None = None
-) -> ClipFeatures:
-    """Decode clips and extract their features, on several cores.
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A model's predictions for a corpus, and what was measured on them.
 
     Parameters
     ----------
-    clips
-        What to decode.
-    extract
-        From a clip and its waveform at 16 kHz to an array of features; called in other processes.
-    jobs
-        Number of processes; -1 for one per core.
-    progress
-        Called with the number of clips that are newly done.
-
-    Raises
-    ------
-    DatasetError
-        If not one clip can be decoded.
+    predictions
+        Of the clips as they are.
+    figures
+        What ``metrics.json`` holds; its layout is described in
+        ``sercli/data/metrics.schema.json``.
     """
-    from joblib import Parallel, delayed
 
-    tasks = [clips[i : i + CLIPS_PER_TASK] for i in range(0, len(clips), CLIPS_PER_TASK)]
-    done: list[Clip] = []
-    rows: list[NDArray[np.float32]] = []
-    failed: dict[str, str] = {}
-    parallel = Parallel(n_jobs=jobs, return_as="generator")
-    results = parallel(delayed(_extract_task)(task, extract) for task in tasks)
-    for task, result in zip(tasks, results, strict=True):
-        for clip, outcome in zip(task, result, strict=True):
-            if isinstance(outcome, str):
-                failed[str(clip.path)] = outcome
-            else:
-                done.append(clip)
-                rows.append(outcome)
-        if progress is not None:
-            progress(len(task))
-    if not rows:
-        raise DatasetError(f"none of {len(clips)} clips could be decoded: {failed}")
-    return ClipFeatures(tuple(done), np.stack(rows), failed)
-
-
-def _extract_task(clips: Sequence[Clip], extract: Extract) -> list[NDArray[np.float32] | str]:
-    outcomes: list[NDArray[np.float32] | str] = []
-    for clip in clips:
-        try:
-            waveform = load_audio(clip.path)
-            if not len(waveform):
-                raise AudioError(f"{clip.path}: holds no samples")
-            outcomes.append(extract(clip, waveform))
-        except AudioError as error:
-            outcomes.append(str(error))
-    return outcomes
-
-
-def _extract_whole(
-    classifier: Classifier, clip: Clip, waveform: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    features: NDArray[np.float32] = classifier.extract_features([waveform])[0]
-    return features
+    predictions: Predictions
+    figures: dict[str, Any]
 
 
 def evaluate(
     classifier: Classifier,
     corpus: Corpus,
     split: Split = "test",
+    config: EvalConfig | None = None,
     *,
-    jobs: int = -1,
+    votes: Votes | None = None,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> Evaluation:
     """Measure a model on one split of a corpus.
+
+    Only labels that both the model and the clips have are scored, with the model's probabilities
+    renormalised over them.
 
     Parameters
     ----------
@@ -123,38 +69,267 @@ def evaluate(
         Labelled clips.
     split
         Whose clips.
-    jobs
-        Number of processes; -1 for one per core.
+    config
+        What to measure besides.
+    votes
+        Of listeners, by name of the clip; clips without votes stay out of that comparison.
     progress
-        Called with the number of clips that are newly done.
+        Called with the number of clips that are newly done, once for each condition.
 
     Returns
     -------
-    dict
-        The figures of `sercli.metrics.evaluate_probabilities`, with ``corpus``, ``split``,
-        ``speakers``, ``speakers_trained_on`` (those of them that the model was trained on: its
-        figures are too good), ``ser_version`` and ``failed`` (the error of each clip left out).
+    Evaluation
 
     Raises
     ------
     DatasetError
-        If the split is empty, or its labels are not the model's.
+        If the split is empty, has no label of the model, or `EvalConfig.strict` is set and the
+        model was trained on some of it.
     """
-    data = extract_clip_features(
-        corpus.select(split), partial(_extract_whole, classifier), jobs=jobs, progress=progress
-    )
-    labels = classifier.spec.labels
-    y_true = np.array(class_indices(data.clips, labels))
-    probabilities = classifier.spec.calibration.probabilities(classifier.score(data.features))
-    training = classifier.spec.training
-    known = training.get("speakers", []) if training.get("corpus") == corpus.name else []
-    speakers = {clip.speaker for clip in data.clips}
+    return evaluate_all([classifier], corpus, split, config, votes=votes, progress=progress)[0]
+
+
+def evaluate_all(
+    classifiers: Sequence[Classifier],
+    corpus: Corpus,
+    split: Split = "test",
+    config: EvalConfig | None = None,
+    *,
+    votes: Votes | None = None,
+    progress: Progress | None = None,
+) -> list[Evaluation]:
+    """Measure several models on the same clips and the labels that all of them have.
+
+    Models with equal front ends share their features. The parameters are those of `evaluate`;
+    progress is called once for each clip, condition and front end.
+
+    Returns
+    -------
+    list of Evaluation
+        In the order of the models.
+    """
+    config = config or EvalConfig()
+    clips, labels, left_out = choose_labels(classifiers, corpus.select(split))
+    if config.strict:
+        for classifier in classifiers:
+            _refuse(classifier, _manifest(classifier), clips, ())
+    judgements: dict[int, Judgement] = {}
+    for front_end in dict.fromkeys(one.front_end for one in classifiers):
+        members = [i for i, one in enumerate(classifiers) if one.front_end == front_end]
+        found = _judge([classifiers[i] for i in members], clips, labels, config, progress)
+        judgements |= dict(zip(members, found, strict=True))
+    results = []
+    for index, classifier in enumerate(classifiers):
+        judgement = judgements[index]
+        manifest = _manifest(classifier)
+        if config.strict:
+            _refuse(classifier, manifest, judgement.predictions.clips, judgement.hashes)
+        unused = [label for label in classifier.spec.labels if label not in labels]
+        figures = {
+            **describe_model(classifier),
+            "corpus": corpus.name,
+            "split": split,
+            **_check_overlap(manifest, judgement),
+            "labels_left_out": {"model": unused, "corpus": left_out},
+            "left_out": corpus.count_skipped(),
+            **measure(judgement, config, votes),
+        }
+        results.append(Evaluation(judgement.predictions, figures))
+    return results
+
+
+def choose_labels(
+    classifiers: Sequence[Classifier], clips: Sequence[Clip]
+) -> tuple[tuple[Clip, ...], tuple[str, ...], dict[str, int]]:
+    """Return the clips and labels that are scored, and the number of clips left out by label.
+
+    Scored are labels that all models and at least one clip have. Where that is a single one,
+    nothing could be told apart, and all labels that the models share are scored.
+
+    Parameters
+    ----------
+    classifiers
+        The models.
+    clips
+        Of any labels.
+
+    Raises
+    ------
+    DatasetError
+        If no clip has a label that all models have.
+    """
+    common = [
+        label
+        for label in classifiers[0].spec.labels
+        if all(label in one.spec.labels for one in classifiers)
+    ]
+    counts = Counter(clip.emotion for clip in clips)
+    shared = tuple(label for label in common if counts[label])
+    if not shared or len(common) < 2:
+        raise DatasetError(
+            f"the clips have the labels {sorted(counts)}; expected some of the model's "
+            f"{list(classifiers[0].spec.labels)}; say which is which by --map THEIRS=OURS"
+        )
+    left_out = {label: n for label, n in sorted(counts.items()) if label not in common}
+    kept = tuple(clip for clip in clips if clip.emotion in common)
+    return kept, shared if len(shared) > 1 else tuple(common), left_out
+
+
+def renormalise(
+    probabilities: NDArray[np.float64], labels: Sequence[str], wanted: Sequence[str]
+) -> NDArray[np.float64]:
+    """Return the probabilities of some labels, given that it is one of them.
+
+    Parameters
+    ----------
+    probabilities
+        Shape (n_segments, n_labels), in the order of `labels`.
+    labels
+        All labels.
+    wanted
+        Some of them.
+    """
+    # What is too small to matter must not be lost in 0 / 0.
+    chosen = probabilities[:, [list(labels).index(label) for label in wanted]] + 1e-300
+    result: NDArray[np.float64] = chosen / chosen.sum(axis=1, keepdims=True)
+    return result
+
+
+def _judge(
+    classifiers: Sequence[Classifier],
+    clips: Sequence[Clip],
+    labels: tuple[str, ...],
+    config: EvalConfig,
+    progress: Progress | None,
+) -> list[Judgement]:
+    """Judge clips under every condition with models that share their features."""
+
+    def extract(condition: str) -> ClipFeatures:
+        hear = partial(_hear, classifiers[0], condition, config.seed, tuple(clips))
+        return extract_clip_features(clips, hear, jobs=config.jobs, progress=progress)
+
+    def judge(classifier: Classifier, features: FloatArray) -> NDArray[np.float64]:
+        probabilities = classifier.spec.calibration.probabilities(classifier.score(features))
+        return renormalise(probabilities, classifier.spec.labels, labels)
+
+    clean = extract(CLEAN)
+    stressed: list[dict[str, NDArray[np.float64]]] = [{} for _ in classifiers]
+    for condition in config.stress:
+        # One condition at a time, so that memory does not grow with their number.
+        features = clean.features if condition == CLEAN else extract(condition).features
+        for classifier, found in zip(classifiers, stressed, strict=True):
+            found[condition] = judge(classifier, features)
+    return [
+        Judgement(
+            Predictions(one.name, labels, clean.clips, judge(one, clean.features)),
+            found,
+            clean.hashes,
+            clean.failed,
+        )
+        for one, found in zip(classifiers, stressed, strict=True)
+    ]
+
+
+def _hear(
+    classifier: Classifier,
+    condition: str,
+    seed: int,
+    pool: tuple[Clip, ...],
+    clip: Clip,
+    waveform: FloatArray,
+) -> FloatArray:
+    if condition != CLEAN:
+        rng = condition_rng(seed, condition, clip.name)
+        waveform = apply_condition(waveform, condition, rng, Waveforms(pool))
+    features: FloatArray = classifier.extract_features([waveform])[0]
+    return features
+
+
+def describe_model(classifier: Classifier) -> dict[str, Any]:
+    """Return what figures must say of their model: its name, hash and the version of `ser`.
+
+    Parameters
+    ----------
+    classifier
+        The model.
+    """
+    from sercli.store import model_hash
+
     return {
+        "schema": SCHEMA,
         "ser_version": __version__,
-        "corpus": corpus.name,
-        "split": split,
-        "speakers": sorted(speakers),
-        "speakers_trained_on": sorted(speakers & set(known)),
-        "failed": data.failed,
-        **evaluate_probabilities(y_true, probabilities, labels),
+        "model": classifier.name,
+        "sha256": model_hash(classifier.folder) if classifier.folder else None,
     }
+
+
+def _manifest(classifier: Classifier) -> TrainingManifest | None:
+    """Read the manifest of a model's folder, if it is the one that the model came with."""
+    manifest = TrainingManifest.read(classifier.folder) if classifier.folder else None
+    if manifest and manifest.digest() != classifier.spec.training.get("manifest_sha256"):
+        raise ModelError(
+            f"{classifier.folder}: {MANIFEST_FILE} is not the one that the model was saved with; "
+            "copy the folder anew"
+        )
+    return manifest
+
+
+def _refuse(
+    classifier: Classifier,
+    manifest: TrainingManifest | None,
+    clips: Sequence[Clip],
+    hashes: Sequence[str],
+) -> None:
+    if manifest is None:
+        raise DatasetError(
+            f"model {classifier.name}: does not say what it was trained on, so that it cannot be "
+            "checked for overlap; expected a manifest.csv in its folder"
+        )
+    speakers, n_clips = manifest.find_speakers(clips), manifest.count_clips(hashes)
+    if speakers or n_clips:
+        raise DatasetError(
+            f"model {classifier.name}: was trained on {_describe_overlap(speakers, n_clips)} of "
+            "those to measure on; choose clips that it does not know"
+        )
+
+
+def _describe_overlap(speakers: Sequence[str], n_clips: int) -> str:
+    clips = format_count(n_clips, "clip")
+    return f"{format_count(len(speakers), 'speaker')} and {clips}" if speakers else clips
+
+
+def _check_overlap(manifest: TrainingManifest | None, judgement: Judgement) -> dict[str, Any]:
+    """Return ``protocol``, ``overlap`` and ``warnings``: what a reader must know of the figures."""
+    clips = judgement.predictions.clips
+    voices = {clip.voice for clip in clips}
+    warnings = []
+    overlap: dict[str, Any] | None = None
+    if manifest is None:
+        protocol = UNKNOWN
+        warnings.append(
+            "The model does not say what it was trained on: it may know these clips or speakers."
+        )
+    else:
+        speakers, n_clips = manifest.find_speakers(clips), manifest.count_clips(judgement.hashes)
+        overlap = {"speakers": speakers, "clips": n_clips}
+        protocol = SHARED if speakers or n_clips else UNKNOWN if None in voices else APART
+        if protocol == SHARED:
+            warnings.append(
+                f"The model was trained on {_describe_overlap(speakers, n_clips)} of these: "
+                "its figures are too good."
+            )
+    if None in voices:
+        warnings.append("Speakers are unknown: intervals are from resampled clips, and too narrow.")
+    elif len(voices) < FEW_UNITS:
+        warnings.append(
+            f"Intervals from {format_count(len(voices), 'speaker')} are too narrow."
+            if len(voices) > 1
+            else "There are no intervals: all clips are of one speaker."
+        )
+    if len({clip.emotion for clip in clips}) == 1:
+        warnings.append("All clips have one label: UAR is its recall.")
+    if judgement.failed:
+        warnings.append(
+            f"{format_count(len(judgement.failed), 'clip')} could not be decoded and stayed out."
+        )
+    return {"protocol": protocol, "overlap": overlap, "warnings": warnings}

@@ -12,14 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 N_BINS = 15
+# A curve of accuracy against coverage has no more points than this.
+MAX_CURVE_POINTS = 201
+# No threshold is found on fewer segments than this: some few are right by luck.
+MIN_KEPT = 20
+
+ClassArray = NDArray[np.integer[Any]]
+Probabilities = NDArray[np.floating[Any]]
 
 
 def evaluate_probabilities(
-    y_true: NDArray[np.integer[Any]],
-    probabilities: NDArray[np.floating[Any]],
-    labels: Sequence[str],
+    y_true: ClassArray, probabilities: Probabilities, labels: Sequence[str]
 ) -> dict[str, Any]:
-    """Return all figures as JSON holds them.
+    """Return all figures of one set of segments as JSON holds them.
 
     Parameters
     ----------
@@ -33,15 +38,14 @@ def evaluate_probabilities(
     Returns
     -------
     dict
-        ``n_segments``, ``accuracy``, ``uar``, ``macro_f1``, ``ece``, ``nll``, ``classes`` (per
-        label: precision, recall, f1, support) and ``confusion`` (rows: true, columns: predicted).
-        Averages are over the labels that occur.
+        ``n_segments``, ``accuracy``, ``uar``, ``macro_f1``, ``ece``, ``nll``, ``brier``,
+        ``classes`` (per label: precision, recall, f1, support) and ``confusion`` (rows: true,
+        columns: predicted). Averages are over the labels that occur.
     """
     from sklearn import metrics
 
     y_pred = probabilities.argmax(axis=1)
     indices = list(range(len(labels)))
-    present = sorted(set(y_true.tolist()))
     scores = metrics.precision_recall_fscore_support(
         y_true, y_pred, labels=indices, zero_division=0
     )
@@ -51,20 +55,39 @@ def evaluate_probabilities(
         for index, label in enumerate(labels)
     }
     return {
-        "n_segments": len(y_true),
-        "accuracy": float(metrics.accuracy_score(y_true, y_pred)),
-        "uar": unweighted_average_recall(y_true, y_pred),
-        "macro_f1": float(np.mean([classes[labels[index]]["f1"] for index in present])),
+        **summarise_labels(y_true, y_pred),
         "ece": expected_calibration_error(y_true, probabilities),
-        "nll": float(metrics.log_loss(y_true, probabilities, labels=indices)),
+        "nll": float(segment_nll(y_true, probabilities).mean()),
+        "brier": float(segment_brier(y_true, probabilities).mean()),
         "classes": classes,
         "confusion": metrics.confusion_matrix(y_true, y_pred, labels=indices).tolist(),
     }
 
 
-def unweighted_average_recall(
-    y_true: NDArray[np.integer[Any]], y_pred: NDArray[np.integer[Any]]
-) -> float:
+def summarise_labels(y_true: ClassArray, y_pred: ClassArray) -> dict[str, Any]:
+    """Return ``n_segments``, ``accuracy``, ``uar`` and ``macro_f1``.
+
+    Averages are over the labels that occur in `y_true`.
+
+    Parameters
+    ----------
+    y_true, y_pred
+        Indices of the true and of the predicted labels.
+    """
+    from sklearn.metrics import accuracy_score, f1_score
+
+    present = np.unique(y_true)
+    return {
+        "n_segments": len(y_true),
+        "accuracy": float(accuracy_score(y_true, y_pred)),
+        "uar": unweighted_average_recall(y_true, y_pred),
+        "macro_f1": float(
+            f1_score(y_true, y_pred, labels=present, average="macro", zero_division=0)
+        ),
+    }
+
+
+def unweighted_average_recall(y_true: ClassArray, y_pred: ClassArray) -> float:
     """Return the mean recall of the classes that occur, in ``[0, 1]``.
 
     Parameters
@@ -77,10 +100,41 @@ def unweighted_average_recall(
     return float(recall_score(y_true, y_pred, labels=np.unique(y_true), average="macro"))
 
 
+def segment_nll(y_true: ClassArray, probabilities: Probabilities) -> NDArray[np.float64]:
+    """Return the negative log-likelihood of each segment's true label, in nats.
+
+    Parameters
+    ----------
+    y_true
+        Indices of the true labels.
+    probabilities
+        Of every label; below the smallest double they count as that.
+    """
+    chosen = probabilities[np.arange(len(y_true)), y_true].astype(np.float64)
+    result: NDArray[np.float64] = -np.log(np.maximum(chosen, np.finfo(np.float64).tiny))
+    return result
+
+
+def segment_brier(y_true: ClassArray, probabilities: Probabilities) -> NDArray[np.float64]:
+    """Return each segment's squared distance of probabilities and truth, in ``[0, 2]``.
+
+    The sum over all labels, as Brier (1950) defined it.
+
+    Parameters
+    ----------
+    y_true
+        Indices of the true labels.
+    probabilities
+        Of every label.
+    """
+    distance = probabilities.astype(np.float64)
+    distance[np.arange(len(y_true)), y_true] -= 1
+    result: NDArray[np.float64] = np.square(distance).sum(axis=1)
+    return result
+
+
 def expected_calibration_error(
-    y_true: NDArray[np.integer[Any]],
-    probabilities: NDArray[np.floating[Any]],
-    n_bins: int = N_BINS,
+    y_true: ClassArray, probabilities: Probabilities, n_bins: int = N_BINS
 ) -> float:
     """Return the mean distance of confidence and accuracy over bins of equal mass, in ``[0, 1]``.
 
@@ -96,9 +150,120 @@ def expected_calibration_error(
     n_bins
         Number of bins; fewer segments than that make a bin each.
     """
+    bins = reliability_bins(y_true, probabilities, n_bins)
+    distances = [abs(one["confidence"] - one["accuracy"]) for one in bins]
+    return float(np.average(distances, weights=[one["n"] for one in bins]))
+
+
+def reliability_bins(
+    y_true: ClassArray, probabilities: Probabilities, n_bins: int = N_BINS
+) -> list[dict[str, Any]]:
+    """Return the bins of the expected calibration error, by rising confidence.
+
+    Parameters
+    ----------
+    y_true
+        Indices of the true labels.
+    probabilities
+        Of every label.
+    n_bins
+        Number of bins; fewer segments than that make a bin each.
+
+    Returns
+    -------
+    list of dict
+        Mean ``confidence``, ``accuracy`` and number ``n`` of segments of each bin.
+    """
     confidence = probabilities.max(axis=1)
+    # Segments of one confidence share their accuracy: where a bin ends among them must not matter.
+    _, tie, n_tied = np.unique(confidence, return_inverse=True, return_counts=True)
+    correct = (np.bincount(tie, probabilities.argmax(axis=1) == y_true) / n_tied)[tie]
+    order = np.argsort(confidence, kind="stable")
+    return [
+        {
+            "confidence": float(confidence[rows].mean()),
+            "accuracy": float(correct[rows].mean()),
+            "n": len(rows),
+        }
+        for rows in np.array_split(order, n_bins)
+        if len(rows)
+    ]
+
+
+def coverage_curve(y_true: ClassArray, probabilities: Probabilities) -> list[dict[str, float]]:
+    """Return how accuracy rises as segments of low confidence are left out.
+
+    Parameters
+    ----------
+    y_true
+        Indices of the true labels.
+    probabilities
+        Of every label.
+
+    Returns
+    -------
+    list of dict
+        By rising ``threshold``: the share of segments with at least that confidence
+        (``coverage``) and their ``accuracy``; no more than `MAX_CURVE_POINTS`.
+    """
+    thresholds, kept, accuracy = _accuracy_above(y_true, probabilities)
+    if len(thresholds) > MAX_CURVE_POINTS:
+        wanted = np.linspace(len(y_true), kept[-1], MAX_CURVE_POINTS)
+        points = np.unique([np.abs(kept - n).argmin() for n in wanted])
+    else:
+        points = np.arange(len(thresholds))
+    return [
+        {
+            "threshold": float(thresholds[i]),
+            "coverage": float(kept[i] / len(y_true)),
+            "accuracy": float(accuracy[i]),
+        }
+        for i in points
+    ]
+
+
+def threshold_for_precision(
+    y_true: ClassArray, probabilities: Probabilities, target: float
+) -> dict[str, float | None]:
+    """Return the confidence from which the labels are right as often as asked for.
+
+    Parameters
+    ----------
+    y_true
+        Indices of the true labels.
+    probabilities
+        Of every label.
+    target
+        The precision asked for, in ``(0, 1]``.
+
+    Returns
+    -------
+    dict
+        ``target``, and the ``threshold`` that reaches it and keeps most segments, the share that
+        it keeps (``coverage``) and their ``precision``: None if no threshold that keeps at least
+        `MIN_KEPT` segments reaches it.
+    """
+    thresholds, kept, accuracy = _accuracy_above(y_true, probabilities)
+    reached = np.flatnonzero((accuracy >= target) & (kept >= min(MIN_KEPT, len(y_true))))
+    if not len(reached):
+        return {"target": target, "threshold": None, "coverage": None, "precision": None}
+    first = reached[0]
+    return {
+        "target": target,
+        "threshold": float(thresholds[first]),
+        "coverage": float(kept[first] / len(y_true)),
+        "precision": float(accuracy[first]),
+    }
+
+
+def _accuracy_above(
+    y_true: ClassArray, probabilities: Probabilities
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
+    """Return every confidence that occurs, rising, and number and accuracy from it on."""
+    confidence = probabilities.max(axis=1).astype(np.float64)
     correct = probabilities.argmax(axis=1) == y_true
     order = np.argsort(confidence, kind="stable")
-    bins = [rows for rows in np.array_split(order, n_bins) if len(rows)]
-    distances = [abs(confidence[rows].mean() - correct[rows].mean()) for rows in bins]
-    return float(np.average(distances, weights=[len(rows) for rows in bins]))
+    thresholds, first = np.unique(confidence[order], return_index=True)
+    kept = len(y_true) - first
+    right = np.cumsum(correct[order][::-1])[::-1][first]
+    return thresholds, kept, right / kept

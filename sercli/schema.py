@@ -14,6 +14,10 @@ Status = Literal["ok", "no speech", "failed"]
 MIX = "mix"
 
 
+# Columns of probabilities are named by it and the label.
+PROBABILITY_PREFIX = "prob_"
+
+
 @dataclass(frozen=True)
 class Segment:
     """A stretch of one channel with its label.
@@ -84,7 +88,7 @@ def columns(labels: Sequence[str]) -> tuple[str, ...]:
         The model's labels in order.
     """
     base = ("file", "channel", "start", "end", "emotion", "confidence")
-    return (*base, *(f"prob_{label}" for label in labels))
+    return (*base, *(PROBABILITY_PREFIX + label for label in labels))
 
 
 def printable_path(path: str) -> str:

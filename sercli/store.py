@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # Version of the layout of model.json; a reader refuses those it does not know.
 FORMAT = 1
 MODEL_FILE = "model.json"
+CARD_FILE = "README.md"
 METRICS_FILE = "metrics.json"
 WEIGHTS_FILE = "weights.safetensors"
 MODELS_VARIABLE = "SER_MODELS"
@@ -162,11 +163,13 @@ def load_model(model: str | os.PathLike[str] = DEFAULT_MODEL) -> "Classifier":
         )
     try:
         tensors = load(_read_verified(folder, WEIGHTS_FILE, data["weights"][WEIGHTS_FILE]))
-        return _family(data["family"]).from_tensors(_parse_spec(data), tensors)
+        classifier = _family(data["family"]).from_tensors(_parse_spec(data), tensors)
     except SafetensorError as error:
         raise ModelError(f"{folder / WEIGHTS_FILE}: is not in safetensors format") from error
     except ModelError as error:
         raise ModelError(f"{folder}: {error}") from error
+    classifier.folder = folder.resolve()
+    return classifier
 
 
 def save_model(classifier: "Classifier", folder: str | os.PathLike[str]) -> Path:

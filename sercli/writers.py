@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Self, TextIO
 
 from sercli.errors import OutputError
 from sercli.report import RunInfo, describe_file
-from sercli.schema import FileResult, Segment, columns, printable_path
+from sercli.schema import PROBABILITY_PREFIX, FileResult, Segment, columns, printable_path
 
 STDOUT = "-"
 # Digits: milliseconds for times; probabilities so that their rounded sum is 1 to the fifth.
@@ -193,7 +193,7 @@ class JsonWriter(Writer):
     def _segment(self, segment: Segment) -> dict[str, Any]:
         names = columns(self._labels)[1:]
         values = dict(zip(names, _segment_values(segment), strict=True))
-        probabilities = {label: values.pop(f"prob_{label}") for label in self._labels}
+        probabilities = {label: values.pop(PROBABILITY_PREFIX + label) for label in self._labels}
         return values | {"probabilities": probabilities}
 
     def _footer(self) -> str:

@@ -1,8 +1,9 @@
 """What all model families share: a specification, and the way from waveforms to probabilities."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -61,12 +62,25 @@ class Classifier(ABC):
     ----------
     family
         Name of the family, as `ModelSpec.family` spells it.
+    folder
+        The model folder that it was loaded from, or None.
     """
 
     family: ClassVar[str]
 
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
+        self.folder: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of its folder, or of its family if it comes from none."""
+        return self.folder.name if self.folder else self.family
+
+    @property
+    def front_end(self) -> Hashable:
+        """What decides the features: models of which it is equal can share them."""
+        return id(self)
 
     @classmethod
     @abstractmethod

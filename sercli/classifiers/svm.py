@@ -4,7 +4,7 @@ The machine is kept as plain arrays, and its decisions are a few matrix products
 and all pairs of classes, so that using a model needs no scikit-learn; training does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from itertools import combinations
 from typing import Any, Self
 
@@ -70,6 +70,11 @@ class SvmClassifier(Classifier):
         self._intercepts = intercepts
         self._gamma = float(spec.settings["gamma"])
         self._votes = pair_votes(len(spec.labels))
+
+    @property
+    def front_end(self) -> Hashable:
+        """The feature set and the band limit."""
+        return self.spec.settings["feature_set"], self.spec.band_limit
 
     @classmethod
     def from_tensors(cls, spec: ModelSpec, tensors: Tensors) -> Self:

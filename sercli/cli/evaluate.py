@@ -3,109 +3,218 @@
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sercli.cli.console import reports_errors, say, show_progress
+from sercli.cli.corpora import AUTO, corpus_options, read
+from sercli.config import EvalConfig, Split
+from sercli.datasets import CORPORA
+from sercli.errors import ConfigError
 from sercli.report import ExitCode
-from sercli.store import DEFAULT_MODEL, METRICS_FILE, find_model, load_model, model_hash
-from sercli.text import format_count
+from sercli.store import DEFAULT_MODEL, METRICS_FILE, load_model
 from sercli.writers import check_target, write_json
 
+if TYPE_CHECKING:
+    from sercli.classifiers.base import Classifier
+    from sercli.datasets import Corpus
+    from sercli.evaluation import Evaluation
+
 SPLITS = ("test", "dev", "train", "all")
+COMPARISON_FILE = "comparison.json"
 
 
 @click.command("eval", context_settings={"show_default": True})
-@click.argument("corpus", type=click.Path(path_type=Path))
-@click.option("-m", "--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help="What to measure.")
-@click.option(
-    "--split", type=click.Choice(SPLITS), default="test", help="Whose clips; by speakers."
+@click.argument(
+    "paths",
+    nargs=-1,
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="CORPUS [--compare MODEL|REPORT ...]",
 )
+@click.option(
+    "-m", "--model", metavar="NAME|DIR", help=f"What to measure.  [default: {DEFAULT_MODEL}]"
+)
+@click.option(
+    "--compare",
+    is_flag=True,
+    help="Put models, or reports of earlier runs, side by side: all that follow CORPUS.",
+)
+@click.option(
+    "--corpus", "kind", type=click.Choice((AUTO, *CORPORA)), default=AUTO, help="What CORPUS is."
+)
+@click.option(
+    "--split",
+    type=click.Choice(SPLITS),
+    help="Whose clips.  [default: test, or all of a corpus without splits]",
+)
+@corpus_options
+@click.option(
+    "--stress",
+    metavar="CONDITION,...",
+    is_flag=False,
+    flag_value="default",
+    default="",
+    help="Also hear the clips under these conditions: clean, phone, gsm, amr, noise<dB>, pink<dB>, "
+    "babble<dB>, reverb, mp3, opus, clip, gain<dB>; as the last option without a value, under a "
+    "selection of them.",
+)
+@click.option(
+    "--votes",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Compare with listeners: a CSV file with the columns clip and one per label.",
+)
+@click.option(
+    "--target-precision",
+    type=float,
+    metavar="P",
+    help="Find the confidence from which this share of the labels is right.",
+)
+@click.option("--baseline", is_flag=True, help="Add the most frequent label and random labels.")
+@click.option("--strict", is_flag=True, help="Refuse clips or speakers that the model knows.")
 @click.option(
     "-o",
     "--output",
     "folder",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Also write metrics.json into this folder; it is made.",
+    help="Also write metrics.json, predictions.csv, plots, report.md and report.html; it is made.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace metrics.json if it exists.")
+@click.option("--overwrite", is_flag=True, help="Replace those files if they exist.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-@click.option("--jobs", type=int, default=-1, metavar="N", help="Processes; -1: one per core.")
+@click.option("--seed", type=int, default=EvalConfig.seed, help="Of everything that is random.")
+@click.option("--jobs", type=int, default=EvalConfig.jobs, metavar="N", help="Processes; -1: all.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors and the figures.")
 @reports_errors
-def evaluate(corpus: Path, **options: Any) -> None:
-    """Measure a model on a corpus.
+def evaluate(paths: tuple[Path, ...], **options: Any) -> None:
+    """Measure a model on a corpus, or compare several.
 
-    CORPUS is a copy of CREMA-D. Each clip is one segment. The splits are lists of speakers, so
-    that nobody is in two of them; shipped models were not trained on the speakers of `test`.
+    CORPUS is the folder of CREMA-D, RAVDESS, TESS, SAVEE, EmoDB, EMOVO, IEMOCAP, MELD or ESD, a
+    folder with one sub-folder per class, a table (CSV or TSV: file, emotion and, where known,
+    speaker, start, end, split) or an audformat database. Each clip is one segment. Speakers and
+    clips that the model was trained on are told.
 
     \b
-    Example:
-      ser eval CREMA-D/AudioWAV --model svm --split test
+    Examples:
+      ser eval CREMA-D/AudioWAV --model svm -o report
+      ser eval emodb --stress phone,noise10 --target-precision 0.9
+      ser eval CREMA-D/AudioWAV --compare svm my-svm
+      ser eval --compare report-a report-b
     """
-    folder, quiet = options["folder"], options["quiet"]
+    from sercli.reporting.folder import prepare_report, write_evaluation
+    from sercli.stress import DEFAULT_CONDITIONS, parse_conditions
+
+    stress = options["stress"]
+    if stress == "default":
+        stress = ",".join(DEFAULT_CONDITIONS)
+    config = EvalConfig(
+        stress=parse_conditions(stress) if stress else (),
+        target_precision=options["target_precision"],
+        baselines=options["baseline"],
+        strict=options["strict"],
+        seed=options["seed"],
+        jobs=options["jobs"],
+    )
+    if options["compare"]:
+        _compare(paths, config, options)
+        return
+    if len(paths) > 1:
+        raise ConfigError(
+            f"found {len(paths)} paths: {', '.join(map(str, paths))}; expected one corpus, or "
+            "--compare for several models"
+        )
+    if options["folder"]:
+        prepare_report(options["folder"], overwrite=options["overwrite"])
+    classifier = load_model(options["model"] or DEFAULT_MODEL)
+    result = _measure(read(paths[0], options["kind"], options), [classifier], config, options)[0]
+    if options["folder"]:
+        write_evaluation(result, options["folder"])
+    if options["as_json"]:
+        click.echo(json.dumps(result.figures, indent=1))
+    else:
+        from sercli.cli.tables import print_figures
+
+        print_figures(result.figures)
+    _finish(result)
+
+
+def _compare(paths: tuple[Path, ...], config: EvalConfig, options: dict[str, Any]) -> None:
+    from sercli.comparison import compare_predictions
+    from sercli.predictions import PREDICTIONS_FILE, Predictions
+
+    def is_report(path: Path) -> bool:
+        return (path / PREDICTIONS_FILE).is_file()
+
+    folder = options["folder"]
+    corpus, others = (None, paths) if is_report(paths[0]) else (paths[0], paths[1:])
+    models = [options["model"]] if options["model"] else []
+    models += [str(path) for path in others if not is_report(path)]
+    if models and corpus is None:
+        raise ConfigError(
+            f"{', '.join(models)}: models are measured on a corpus; expected "
+            "`ser eval CORPUS --compare ...`, or reports alone"
+        )
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        check_target(folder / METRICS_FILE, overwrite=options["overwrite"])
-
-    from sercli.datasets import read_corpus
-    from sercli.evaluation import evaluate as measure
-
-    classifier = load_model(options["model"])
-    data = read_corpus(corpus)
-    if not quiet:
-        say(data.describe())
-    with show_progress("clips", len(data.select(options["split"])), quiet=quiet) as progress:
-        figures = measure(
-            classifier, data, options["split"], jobs=options["jobs"], progress=progress.advance
-        )
-    path = find_model(options["model"])
-    figures = {"model": path.name, "sha256": model_hash(path), **figures}
+        check_target(folder / COMPARISON_FILE, overwrite=options["overwrite"])
+    classifiers = [load_model(model) for model in models]
+    results: list[Evaluation] = []
+    if corpus is not None and classifiers:
+        results = _measure(read(corpus, options["kind"], options), classifiers, config, options)
+    found: list[Predictions] = [result.predictions for result in results]
+    for path in others:
+        if is_report(path):
+            found.append(Predictions.read(path / PREDICTIONS_FILE, _report_name(path)))
+    comparison = compare_predictions(found, seed=config.seed)
     if folder is not None:
-        write_json(folder / METRICS_FILE, figures, overwrite=True)
+        write_json(folder / COMPARISON_FILE, comparison, overwrite=True)
     if options["as_json"]:
-        click.echo(json.dumps(figures, indent=1))
+        click.echo(json.dumps(comparison, indent=1))
     else:
-        print_figures(figures)
-    if known := figures["speakers_trained_on"]:
-        heard = format_count(len(known), "speaker")
-        say(f"warning: the model was trained on {heard} of these; its figures are too good")
-    for error in figures["failed"].values():
-        say(f"failed: {error}")
-    sys.exit(ExitCode.SOME_FAILED if figures["failed"] else ExitCode.DONE)
+        from sercli.cli.tables import print_comparison
+
+        print_comparison(comparison)
+    _finish(*results)
 
 
-def print_figures(figures: dict[str, Any]) -> None:
-    """Print figures as tables on standard output.
+def _report_name(folder: Path) -> str:
+    """Name of the model whose report it is, and of the report."""
+    try:
+        name = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))["model"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return folder.name
+    return name if name == folder.name else f"{name} ({folder.name})"
 
-    Parameters
-    ----------
-    figures
-        Of `sercli.evaluation.evaluate`.
-    """
-    from rich.console import Console
-    from rich.table import Table
 
-    # A file or a pipe has no width that tables should be squeezed into.
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-    console.print(
-        f"{figures['model']} on {figures['corpus']} {figures['split']}: "
-        f"{format_count(figures['n_segments'], 'clip')} of "
-        f"{format_count(len(figures['speakers']), 'speaker')}"
-    )
-    total = Table("UAR", "accuracy", "macro-F1", "ECE", "NLL", box=None, pad_edge=False)
-    total.add_row(*(f"{figures[n]:.3f}" for n in ("uar", "accuracy", "macro_f1", "ece", "nll")))
-    console.print(total)
-    labels = list(figures["classes"])
-    heads = ("precision", "recall", "F1", "clips", *(f"as {label}" for label in labels))
-    table = Table("emotion", *heads, box=None, pad_edge=False)
-    for (label, row), counts in zip(figures["classes"].items(), figures["confusion"], strict=True):
-        table.add_row(
-            label,
-            *(f"{row[name]:.3f}" for name in ("precision", "recall", "f1")),
-            str(row["support"]),
-            *map(str, counts),
+def _measure(
+    corpus: "Corpus", classifiers: "list[Classifier]", config: EvalConfig, options: dict[str, Any]
+) -> "list[Evaluation]":
+    from sercli.datasets.votes import read_votes
+    from sercli.evaluation import CLEAN, evaluate_all
+
+    votes = read_votes(options["votes"]) if options["votes"] else None
+    if not options["quiet"]:
+        say(corpus.describe())
+    has_test = any(clip.split == "test" for clip in corpus.clips)
+    split: Split = options["split"] or ("test" if has_test else "all")
+    n_passes = len({one.front_end for one in classifiers}) * (1 + len({*config.stress} - {CLEAN}))
+    total = len(corpus.select(split)) * n_passes
+    with show_progress("clips", total, quiet=options["quiet"]) as progress:
+        return evaluate_all(
+            classifiers, corpus, split, config, votes=votes, progress=progress.advance
         )
-    console.print(table)
+
+
+def _finish(*results: "Evaluation") -> None:
+    for result in results:
+        name = result.figures["model"]
+        for warning in result.figures["warnings"]:
+            say(f"warning: {name}: {warning}")
+        for label, n_clips in result.figures["labels_left_out"]["corpus"].items():
+            say(f"{n_clips} clips of {label} left out: {name} has no such label")
+        for error in result.figures["failed"].values():
+            say(f"failed: {error}")
+    failed = any(result.figures["failed"] for result in results)
+    sys.exit(ExitCode.SOME_FAILED if failed else ExitCode.DONE)

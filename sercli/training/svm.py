@@ -7,11 +7,11 @@ not. Then one model is fitted on all clips.
 Every clip is learned from as it is and as other recordings might have it: see `sercli.augment`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import combinations, product
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -25,11 +25,10 @@ from sercli.calibration import Calibration, fit_temperature
 from sercli.classifiers.base import ModelSpec
 from sercli.classifiers.svm import SvmClassifier, pair_votes, project, rbf_kernel, standardise
 from sercli.config import SvmConfig
-from sercli.datasets import Corpus, class_indices
+from sercli.datasets.base import Clip, class_indices
 from sercli.errors import DatasetError
-from sercli.evaluation import ClipFeatures, extract_clip_features
+from sercli.extraction import ClipFeatures, Progress, extract_clip_features
 from sercli.features import FEATURE_SET, MAX_BAND_LIMIT
-from sercli.labels import EMOTIONS
 from sercli.metrics import evaluate_probabilities, unweighted_average_recall
 from sercli.training.versions import Versions
 from sercli.version import __version__
@@ -48,7 +47,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Rows:
-    """What is learned from: rows of features with their class and speaker.
+    """What is learned from: rows of features with their class and group.
 
     Parameters
     ----------
@@ -56,17 +55,22 @@ class Rows:
         Shape (n_rows, n_features).
     classes
         Indices of labels, shape (n_rows,).
-    speakers
-        Shape (n_rows,).
+    groups
+        What cross-validation keeps together, such as the speaker, shape (n_rows,).
+    labels
+        Names of the classes.
     """
 
     features: FloatArray
     classes: ClassArray
-    speakers: NDArray[np.str_]
+    groups: NDArray[np.str_]
+    labels: tuple[str, ...]
 
     def take(self, indices: NDArray[np.integer[Any]]) -> "Rows":
         """Return some of the rows."""
-        return Rows(self.features[indices], self.classes[indices], self.speakers[indices])
+        return Rows(
+            self.features[indices], self.classes[indices], self.groups[indices], self.labels
+        )
 
 
 class Projection(NamedTuple):
@@ -128,73 +132,115 @@ class Trial:
         }
 
 
-def train_svm(
-    corpus: Corpus,
-    config: SvmConfig,
-    *,
-    say: Say = lambda _: None,
-    progress: Callable[[int], None] | None = None,
-) -> SvmClassifier:
-    """Train and calibrate an SVM.
+def extract_versions(
+    clips: Sequence[Clip], config: SvmConfig, progress: Progress | None = None
+) -> ClipFeatures:
+    """Extract the features of all versions of clips, shape (n_clips, n_versions, n_features).
 
     Parameters
     ----------
-    corpus
-        Labelled clips.
+    clips
+        What is learned from; each may be heard in the background of another.
     config
-        Which splits to fit on, what to search, and how.
-    say
-        Told what is done next and what was found.
+        Seed and number of processes.
     progress
-        Called with the number of clips whose features are newly extracted.
-
-    Returns
-    -------
-    SvmClassifier
-        Its ``spec.training`` tells how it came about and what it reached on speakers held
-        out.
+        Called with the number of clips that are newly done.
 
     Raises
     ------
     DatasetError
-        If a split is empty, or none of its clips can be decoded.
+        If not one clip can be decoded.
     """
-    clips = tuple(clip for split in config.fit_on for clip in corpus.select(split))
-    versions = Versions(VERSIONS, clips, BAND_LIMIT, config.seed)
-    found = extract_clip_features(clips, versions, jobs=config.jobs, progress=progress)
-    rows = as_rows(found)
+    versions = Versions(VERSIONS, tuple(clips), BAND_LIMIT, config.seed)
+    return extract_clip_features(clips, versions, jobs=config.jobs, progress=progress)
+
+
+def fit_svm(
+    found: ClipFeatures,
+    labels: Sequence[str],
+    config: SvmConfig,
+    *,
+    say: Say = lambda _: None,
+) -> SvmClassifier:
+    """Search settings, fit and calibrate an SVM.
+
+    Parameters
+    ----------
+    found
+        Of `extract_versions`.
+    labels
+        Of the clips, in the order of the model's probabilities.
+    config
+        What to search, and how.
+    say
+        Told what is done next and what was found.
+
+    Returns
+    -------
+    SvmClassifier
+        Its ``spec.training`` tells its settings and what it reached on clips held out.
+
+    Raises
+    ------
+    DatasetError
+        If speakers are unknown, or an emotion occurs with the speakers of one fold only.
+    """
+    rows = as_rows(found, labels, config.group_by)
     say(f"searching settings on {len(rows.classes)} versions of the clips")
     trials = search_settings(rows, config, say)
     best = max(trials, key=lambda trial: trial.uar)
     say(f"fitting with C={best.regularisation:g} and gamma scale {best.gamma_scale:g}")
     tensors, gamma = _fit(rows, best, config.components)
     training = {
-        "corpus": corpus.name,
-        "licence": corpus.licence,
-        "splits": list(config.fit_on),
         "clips": len(found.clips),
-        "speakers": sorted({clip.speaker for clip in found.clips}),
-        "failed": found.failed,
+        "speakers": len({clip.voice for clip in found.clips} - {None}),
         "versions": list(VERSIONS),
         "seed": config.seed,
         "folds": config.folds,
+        "group_by": config.group_by,
         "search": [trial.to_dict() for trial in trials],
         "chosen": best.to_dict(),
         "held_out": cross_fitted_figures(best.scores, rows, config.folds),
     }
     calibration = fit_temperature(best.scores, rows.classes)
-    return SvmClassifier.from_tensors(_spec(gamma, calibration, training), tensors)
+    spec = _spec(tuple(labels), gamma, calibration, training)
+    return SvmClassifier.from_tensors(spec, tensors)
 
 
-def as_rows(found: ClipFeatures) -> Rows:
-    """Return all versions of all clips, version by version."""
+def as_rows(
+    found: ClipFeatures, labels: Sequence[str], group_by: Literal["speaker", "clip"] = "speaker"
+) -> Rows:
+    """Return all versions of all clips, version by version.
+
+    Parameters
+    ----------
+    found
+        Of `extract_versions`.
+    labels
+        Of the clips.
+    group_by
+        What stays together in cross-validation.
+
+    Raises
+    ------
+    DatasetError
+        If clips are to be grouped by speakers that are not known.
+    """
     n_versions = found.features.shape[1]
-    classes = np.array(class_indices(found.clips, EMOTIONS))
-    speakers = np.array([clip.speaker for clip in found.clips])
+    classes = np.array(class_indices(found.clips, labels))
+    if group_by == "clip":
+        groups = np.arange(len(found.clips)).astype(str)
+    elif all(clip.voice for clip in found.clips):
+        groups = np.array([clip.voice for clip in found.clips])
+    else:
+        raise DatasetError(
+            "speakers are unknown; expected a speaker for every clip, or a random split"
+        )
     return Rows(
         np.concatenate(found.features.swapaxes(0, 1)),
         np.tile(classes, n_versions),
-        np.tile(speakers, n_versions),
+        np.tile(groups, n_versions),
+        tuple(labels),
     )
 
 
@@ -217,13 +263,13 @@ def search_settings(rows: Rows, config: SvmConfig, say: Say = lambda _: None) ->
     """
     grid = list(product(config.regularisations, config.gamma_scales))
     scores = {
-        settings: np.empty((len(rows.classes), len(EMOTIONS)), np.float32) for settings in grid
+        settings: np.empty((len(rows.classes), len(rows.labels)), np.float32) for settings in grid
     }
-    folds = list(GroupKFold(config.folds).split(rows.features, groups=rows.speakers))
+    folds = list(GroupKFold(config.folds).split(rows.features, groups=rows.groups))
     for number, (inside, outside) in enumerate(folds, 1):
         fitted = rows.take(inside)
-        if missing := set(range(len(EMOTIONS))) - set(fitted.classes.tolist()):
-            names = ", ".join(EMOTIONS[index] for index in sorted(missing))
+        if missing := set(range(len(rows.labels))) - set(fitted.classes.tolist()):
+            names = ", ".join(rows.labels[index] for index in sorted(missing))
             raise DatasetError(
                 f"without the speakers of a fold, no clips of {names} are left to learn from; "
                 "expected every emotion of several speakers"
@@ -256,16 +302,16 @@ def cross_fitted_figures(scores: FloatArray, rows: Rows, n_folds: int) -> dict[s
     rows
         The clips, version by version.
     n_folds
-        Of the speakers.
+        Of the cross-validation.
     """
     probabilities = np.empty(scores.shape)
-    for inside, outside in GroupKFold(n_folds).split(scores, groups=rows.speakers):
+    for inside, outside in GroupKFold(n_folds).split(scores, groups=rows.groups):
         calibration = fit_temperature(scores[inside], rows.classes[inside])
         probabilities[outside] = calibration.probabilities(scores[outside])
     n_clips = len(scores) // len(VERSIONS)
     parts = {"whole": slice(n_clips), "varied": slice(n_clips, None)}
     return {
-        name: evaluate_probabilities(rows.classes[part], probabilities[part], EMOTIONS)
+        name: evaluate_probabilities(rows.classes[part], probabilities[part], rows.labels)
         for name, part in parts.items()
     }
 
@@ -336,11 +382,13 @@ def _dense_coefficients(machine: SVC) -> FloatArray:
     return dense
 
 
-def _spec(gamma: float, calibration: Calibration, training: dict[str, Any]) -> ModelSpec:
+def _spec(
+    labels: tuple[str, ...], gamma: float, calibration: Calibration, training: dict[str, Any]
+) -> ModelSpec:
     packages = ("numpy", "scikit-learn", "soxr", "soundfile", "silero-vad")
     return ModelSpec(
         family=SvmClassifier.family,
-        labels=EMOTIONS,
+        labels=labels,
         sample_rate=SAMPLE_RATE,
         band_limit=BAND_LIMIT,
         calibration=calibration,

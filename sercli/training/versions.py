@@ -1,18 +1,15 @@
 """The versions of a clip that are learned from: as it is, and as other recordings might have it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sercli.audio import SAMPLE_RATE, load_audio
 from sercli.augment import Utterance, vary
-from sercli.datasets import Clip
-from sercli.errors import AudioError
+from sercli.datasets.base import Clip
+from sercli.extraction import Waveforms
 from sercli.features import extract_features
 from sercli.segmentation import find_speech
 from sercli.vad import SpeechDetector
@@ -43,7 +40,7 @@ class Versions:
 
     def __call__(self, clip: Clip, waveform: FloatArray) -> FloatArray:
         """Return the features of a clip's versions."""
-        rng = np.random.default_rng([self.seed, crc32(clip.path.stem.encode())])
+        rng = np.random.default_rng([self.seed, crc32(clip.name.encode())])
         utterance = _find_utterance(waveform)
         versions = [
             waveform if name == "whole" else self._vary(clip, utterance, rng) for name in self.names
@@ -54,36 +51,15 @@ class Versions:
         others = [
             other
             for other in self.pool
-            if (other.speaker, other.emotion) == (clip.speaker, clip.emotion) and other != clip
+            if (other.voice, other.emotion) == (clip.voice, clip.emotion) and other != clip
         ]
 
         def find_partner() -> Utterance:
             if not others:
                 return utterance
-            return _find_utterance(_load_or_silence(others[rng.integers(len(others))]))
+            return _find_utterance(Waveforms(others)[rng.integers(len(others))])
 
-        return vary(utterance, find_partner, _Talkers(self.pool), rng)
-
-
-class _Talkers(Sequence[FloatArray]):
-    """Waveforms of clips, decoded when they are asked for."""
-
-    def __init__(self, clips: Sequence[Clip]) -> None:
-        self._clips = clips
-
-    def __len__(self) -> int:
-        return len(self._clips)
-
-    def __getitem__(self, index: Any) -> Any:
-        return _load_or_silence(self._clips[index])
-
-
-def _load_or_silence(clip: Clip) -> FloatArray:
-    """Return a clip's waveform; a clip that is broken fails by itself, not those that borrow it."""
-    try:
-        return load_audio(clip.path)
-    except AudioError:
-        return np.zeros(SAMPLE_RATE, np.float32)
+        return vary(utterance, find_partner, Waveforms(self.pool), rng)
 
 
 def _find_utterance(waveform: FloatArray) -> Utterance:

@@ -1,0 +1,59 @@
+"""Options that say how a corpus is read, which `ser eval` and `ser train` share."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sercli.datasets.base import Corpus
+
+AUTO = "auto"
+
+Command = Callable[..., Any]
+
+
+def corpus_options(function: Command) -> Command:
+    """Add the options."""
+    options = (
+        click.option(
+            "--map",
+            "mapping",
+            default="",
+            metavar="THEIRS=OURS,...",
+            help="Take labels of the corpus for others, such as happy=happiness,calm=neutral.",
+        ),
+        click.option(
+            "--columns",
+            default="",
+            metavar="OURS=THEIRS,...",
+            help="Names of a table's columns, such as file=path,emotion=label.",
+        ),
+        click.option("--song", is_flag=True, help="Read songs, too (RAVDESS)."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def read(path: Path, kind: str, options: dict[str, Any]) -> Corpus:
+    """Read a corpus as the options say.
+
+    Parameters
+    ----------
+    path
+        Folder or table.
+    kind
+        Name of the reader, or ``"auto"``.
+    options
+        Of `corpus_options`.
+    """
+    from sercli.datasets import parse_mapping, read_corpus
+
+    return read_corpus(
+        path,
+        kind,
+        mapping=parse_mapping(options["mapping"]) if options["mapping"] else {},
+        columns=parse_mapping(options["columns"]) if options["columns"] else {},
+        song=options["song"],
+    )

@@ -1,0 +1,199 @@
+"""Figures as tables on standard output."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from sercli.resampling import FEW_UNITS
+from sercli.text import format_count
+
+HEADINGS = {
+    "uar": "UAR",
+    "accuracy": "accuracy",
+    "macro_f1": "macro-F1",
+    "ece": "ECE",
+    "nll": "NLL",
+    "brier": "Brier",
+}
+# Tables of groups with more rows than this are for the report.
+MAX_ROWS = 6
+
+Figures = Mapping[str, Any]
+
+
+def print_figures(figures: Figures) -> None:
+    """Print the figures of one model.
+
+    Parameters
+    ----------
+    figures
+        Of `sercli.evaluation.evaluate`.
+    """
+    console = _console()
+    speakers = figures["speakers"]
+    known = format_count(len(speakers), "speaker") if speakers else "unknown speakers"
+    console.print(
+        f"{figures['model']} on {figures['corpus']} {figures['split']}: "
+        f"{format_count(figures['n_segments'], 'clip')} of {known}; {figures['protocol']}"
+    )
+    _print(console, *_main_table(figures))
+    _print(console, *_class_table(figures))
+    _print_details(console, figures)
+    for table in _group_tables(figures):
+        _print(console, *table)
+
+
+def print_comparison(comparison: Figures) -> None:
+    """Print models side by side, and their differences.
+
+    Parameters
+    ----------
+    comparison
+        Of `sercli.comparison.compare_predictions`.
+    """
+    console = _console()
+    console.print(
+        f"{format_count(comparison['n_segments'], 'clip')}, "
+        f"labels {', '.join(comparison['labels'])}; intervals of {comparison['level']:.0%} by "
+        f"resampling {comparison['resampled']}"
+    )
+    for title, rows in comparison_tables(comparison):
+        _print(console, title, rows)
+
+
+def comparison_tables(comparison: Figures) -> list[tuple[Sequence[str], list[list[str]]]]:
+    """Return heading and rows of the models and of their differences.
+
+    Parameters
+    ----------
+    comparison
+        Of `sercli.comparison.compare_predictions`.
+    """
+    names = list(HEADINGS)
+    heading = [HEADINGS[name] for name in names]
+    models = [
+        [model["name"], *(_with_interval(model[n], model["intervals"][n]) for n in names)]
+        for model in comparison["models"]
+    ]
+    differences = [
+        [
+            f"{row['of']} - {row['from']}",
+            *(
+                _with_interval(
+                    row["figures"][n]["difference"], row["figures"][n]["interval"], sign="+"
+                )
+                for n in names
+            ),
+        ]
+        for row in comparison["differences"]
+    ]
+    return [(["model", *heading], models), (["difference", *heading], differences)]
+
+
+def _main_table(figures: Figures) -> tuple[Sequence[str], list[list[str]]]:
+    intervals = figures["intervals"]
+    level = f"{intervals['level']:.0%}"
+    rows = [
+        ["figure", *(f"{figures[name]:.3f}" for name in HEADINGS)],
+        [f"{level} interval", *(_interval(intervals["figures"][name]) for name in HEADINGS)],
+    ]
+    for name, row in (figures["baselines"] or {}).items():
+        rows.append([name, *(f"{row[figure]:.3f}" for figure in HEADINGS)])
+    return ["", *HEADINGS.values()], rows
+
+
+def _class_table(figures: Figures) -> tuple[Sequence[str], list[list[str]]]:
+    labels = list(figures["classes"])
+    rows = [
+        [
+            label,
+            *(f"{row[name]:.3f}" for name in ("precision", "recall", "f1")),
+            str(row["support"]),
+            *map(str, counts),
+        ]
+        for (label, row), counts in zip(
+            figures["classes"].items(), figures["confusion"], strict=True
+        )
+    ]
+    heads = ["emotion", "precision", "recall", "F1", "clips", *(f"as {label}" for label in labels)]
+    return heads, rows
+
+
+def _print_details(console: Console, figures: Figures) -> None:
+    if target := figures["target_precision"]:
+        if target["threshold"] is None:
+            console.print(f"No confidence reaches a precision of {target['target']:.3f}.")
+        else:
+            console.print(
+                f"From a confidence of {target['threshold']:.3f} on, {target['precision']:.1%} of "
+                f"the labels are right; that keeps {target['coverage']:.1%} of the clips."
+            )
+    if listeners := figures["listeners"]:
+        model, constant = listeners["model"], listeners["constant"]
+        console.print(
+            f"Listeners ({listeners['n_votes']:,} votes on {listeners['n_segments']:,} clips): "
+            f"one is right in {listeners['listener']['accuracy']:.1%}, their majority in "
+            f"{listeners['majority']['accuracy']:.1%}, the model in {model['accuracy']:.1%}."
+        )
+        console.print(
+            f"Against their votes: cross-entropy {model['cross_entropy']:.3f} (best constant "
+            f"{constant['cross_entropy']:.3f}, floor {listeners['floor']['cross_entropy']:.3f}), "
+            f"Jensen-Shannon {model['jensen_shannon']:.3f} (constant "
+            f"{constant['jensen_shannon']:.3f}, a listener "
+            f"{_number(listeners['listener']['jensen_shannon'])})"
+        )
+    worst = figures["worst_speakers"]
+    if len(figures["speakers"]) >= FEW_UNITS:
+        speakers = figures["breakdown"]["speaker"]
+        console.print(
+            "Worst speakers: "
+            + ", ".join(f"{name} ({speakers[name]['accuracy']:.3f})" for name in worst)
+        )
+
+
+def _group_tables(figures: Figures) -> list[tuple[Sequence[str], list[list[str]]]]:
+    tables: list[tuple[Sequence[str], list[list[str]]]] = []
+    for trait, groups in figures["breakdown"].items():
+        if len(groups) <= MAX_ROWS:
+            rows = [
+                [value, *(f"{row[n]:.3f}" for n in ("uar", "accuracy")), str(row["n_segments"])]
+                for value, row in groups.items()
+            ]
+            tables.append(([trait.replace("_", " "), "UAR", "accuracy", "clips"], rows))
+    if stress := figures["stress"]:
+        names = ("uar", "drop", "unchanged", "ece")
+        rows = [
+            [condition, *(f"{row[name]:.3f}" for name in names)]
+            for condition, row in stress["conditions"].items()
+        ]
+        tables.append((["condition", "UAR", "drop", "same label", "ECE"], rows))
+    return tables
+
+
+def _console() -> Console:
+    # A file or a pipe has no width that tables should be squeezed into.
+    return Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
+
+
+def _print(console: Console, heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(*heading, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    console.print()
+
+
+def _with_interval(value: float, limits: Sequence[float] | None, sign: str = "") -> str:
+    text = f"{value:{sign}.3f}"
+    return text if limits is None else f"{text} [{limits[0]:{sign}.3f}, {limits[1]:{sign}.3f}]"
+
+
+def _interval(limits: Sequence[float] | None) -> str:
+    return "-" if limits is None else f"{limits[0]:.3f}-{limits[1]:.3f}"
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3f}"

@@ -1,0 +1,7 @@
+"""Corpora of labelled recordings: which clips, whose voice, which emotion, which split."""
+
+from sercli.datasets.base import Clip, Corpus, class_indices
+from sercli.datasets.labelling import parse_mapping
+from sercli.datasets.reading import CORPORA, read_corpus
+
+__all__ = ["CORPORA", "Clip", "Corpus", "class_indices", "parse_mapping", "read_corpus"]

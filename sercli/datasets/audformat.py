@@ -1,0 +1,225 @@
+"""Databases in audformat, the format of audEERING's published corpora."""
+
+import math
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from importlib import import_module
+from pathlib import PurePosixPath
+from types import ModuleType
+from typing import Any
+
+from sercli.datasets.base import Clip, Corpus
+from sercli.datasets.facts import person_traits
+from sercli.datasets.labelling import canonical_label
+from sercli.datasets.media import MISSING, NOT_ANNOTATED, MediaFolder
+from sercli.datasets.tables import LICENCE, SPLITS, parse_split, stretch_name
+from sercli.errors import DatasetError
+
+HEADER = "db.yaml"
+# Facts of a speaker, by the names that databases have for them.
+PERSON = {"sex": "sex", "gender": "sex", "age": "age", "language": "language"}
+
+# A file, and start and end of a stretch of it in seconds.
+Stretch = tuple[str, float, float | None]
+
+
+@dataclass
+class _Found:
+    words: set[str] = field(default_factory=set)
+    splits: set[str] = field(default_factory=set)
+
+
+def read_audformat(folder: MediaFolder, columns: Mapping[str, str]) -> Corpus:
+    """Read a database in audformat.
+
+    All tables are read that have a column of emotions. A stretch that two tables label otherwise
+    is left out.
+
+    Parameters
+    ----------
+    folder
+        Holds ``db.yaml``.
+    columns
+        The database's names for ``emotion``, ``speaker`` and ``split``: of a column or of its
+        scheme, or ``TABLE/COLUMN``, in which ``*`` stands for any part of the table's name.
+
+    Returns
+    -------
+    Corpus
+        Of the database's name.
+
+    Raises
+    ------
+    DatasetError
+        If the package `audformat` is missing, the folder is no such database, or no column or
+        more than one of a table can be meant.
+    """
+    audformat = _import_audformat()
+    if not (folder.root / HEADER).is_file():
+        raise DatasetError(f"{folder.root}: has no {HEADER}; expected a database in audformat")
+    try:
+        database = audformat.Database.load(str(folder.root), load_data=True)
+    except Exception as error:  # the package reads YAML, CSV, Parquet: each has errors of its own
+        raise DatasetError(f"{folder.root}: audformat cannot load it: {error}") from error
+    found, skipped = _find_labels(folder, database, columns)
+    speakers = {key: str(value) for key, value, _ in _cells(database, "speaker", columns)}
+    people = _read_people(database, columns.get("speaker", "speaker"))
+    language = _name_languages(database)
+    clips = []
+    for key, entry in found.items():
+        name = stretch_name(*key)
+        labels = sorted({canonical_label(word) or "" for word in entry.words})
+        clip = _clip(
+            folder, database.name, key, speakers.get(key) or speakers.get((key[0], 0.0, None))
+        )
+        if len(labels) > 1:
+            skipped[name] = f"labelled both {' and '.join(labels)}"
+        elif len(entry.splits) > 1:
+            skipped[name] = f"in the splits {' and '.join(sorted(entry.splits))}"
+        elif not clip.path.is_file():
+            skipped[name] = MISSING
+        else:
+            traits = {**language, **people.get(clip.speaker or "", {})}
+            split = next(iter(entry.splits), None)
+            clips.append(replace(clip, emotion=min(entry.words), split=split, traits=traits))
+    used = {PurePosixPath(file).as_posix() for file, _, _ in found}
+    used |= {name.split("#")[0] for name in skipped}
+    names = {folder.name(path) for path in folder.media}
+    skipped |= dict.fromkeys(sorted(names - used), NOT_ANNOTATED)
+    return Corpus(database.name, database.license or LICENCE, tuple(clips), skipped)
+
+
+def _import_audformat() -> ModuleType:
+    try:
+        return import_module("audformat")
+    except ImportError as error:
+        raise DatasetError(
+            f"databases in audformat need a package that is missing ({error.name}); "
+            "install it by: pip install 'sercli[audformat]'"
+        ) from error
+
+
+def _clip(folder: MediaFolder, corpus: str, key: Stretch, speaker: str | None) -> Clip:
+    file, start, end = key
+    return Clip(
+        folder.root / file,
+        "",
+        speaker,
+        name=stretch_name(*key),
+        corpus=corpus,
+        start=start,
+        end=end,
+    )
+
+
+def _find_labels(
+    folder: MediaFolder, database: Any, columns: Mapping[str, str]
+) -> tuple[dict[Stretch, _Found], dict[str, str]]:
+    """Return words and splits of each stretch, and why others have none."""
+    found: dict[Stretch, _Found] = {}
+    skipped: dict[str, str] = {}
+    tables: set[str] = set()
+    named = dict.fromkeys(_tables_of(database, "split", columns))
+    splits = {
+        key: parse_split(str(value), f"{folder.root}: {stretch_name(*key)}")
+        for key, value, _ in (_cells(database, "split", columns) if named else ())
+    }
+    for key, value, table in _cells(database, "emotion", columns):
+        tables.add(table)
+        if value is None:
+            skipped[stretch_name(*key)] = "no emotion given"
+            continue
+        entry = found.setdefault(key, _Found())
+        entry.words.add(str(value))
+        split = splits.get(key) or splits.get((key[0], 0.0, None)) or _split_of(database, table)
+        entry.splits |= {split} if split else set()
+    if not tables:
+        wanted = columns.get("emotion", "emotion")
+        have = [
+            f"{name}/{column}"
+            for name, table in database.tables.items()
+            for column in table.columns
+        ]
+        raise DatasetError(
+            f"{folder.root}: no table has a column {wanted!r}; found {', '.join(have) or 'none'}; "
+            "say which it is by --columns emotion=COLUMN or emotion=TABLE/COLUMN"
+        )
+    labelled = {stretch_name(*key) for key in found}
+    return found, {name: reason for name, reason in skipped.items() if name not in labelled}
+
+
+def _tables_of(database: Any, role: str, columns: Mapping[str, str]) -> dict[str, str]:
+    """Return the column that has a role, for each table that has one."""
+    wanted = columns.get(role, role)
+    pattern, slash, name = wanted.rpartition("/")
+    columns_of = {}
+    for table_id, table in database.tables.items():
+        if slash and not fnmatchcase(table_id, pattern):
+            continue
+        fitting = [key for key, column in table.columns.items() if name in (key, column.scheme_id)]
+        if name in fitting:
+            fitting = [name]
+        if len(fitting) > 1:
+            raise DatasetError(
+                f"{database.name}: the table {table_id} has the columns {', '.join(fitting)} for "
+                f"{role}; expected one; name it by --columns {role}=COLUMN"
+            )
+        if fitting:
+            columns_of[table_id] = fitting[0]
+    return columns_of
+
+
+def _cells(
+    database: Any, role: str, columns: Mapping[str, str]
+) -> Iterator[tuple[Stretch, Hashable | None, str]]:
+    """Yield stretch, value (None for none) and table of each cell of a role's columns."""
+    audformat = _import_audformat()
+    for table_id, column in _tables_of(database, role, columns).items():
+        values = database.tables[table_id][column].get().dropna()
+        index = audformat.utils.to_segmented_index(database.tables[table_id].index)
+        present = audformat.utils.to_segmented_index(values.index)
+        known = dict(zip(present, values.tolist(), strict=True))
+        for row in index:
+            file, start, end = row
+            length = end.total_seconds()
+            key = (file, start.total_seconds(), None if math.isnan(length) else length)
+            yield key, known.get(row), table_id
+
+
+def _split_of(database: Any, table_id: str) -> str | None:
+    """Return the split that a table belongs to, or that its name tells."""
+    split_id = database.tables[table_id].split_id
+    words = [database.splits[split_id].type] if split_id else table_id.split(".")
+    return next((SPLITS[word] for word in words if word in SPLITS), None)
+
+
+def _read_people(database: Any, scheme_id: str) -> dict[str, dict[str, str]]:
+    """Return the traits of the speakers whom the scheme describes."""
+    scheme = database.schemes.get(scheme_id)
+    labels = getattr(scheme, "labels", None)
+    if scheme is not None and scheme.uses_table:
+        labels = database.misc_tables[labels].df.to_dict("index")
+    if not isinstance(labels, dict):
+        return {}
+    people = {}
+    for speaker, facts in labels.items():
+        known = facts.items() if isinstance(facts, dict) else ()
+        # A value that is missing differs from itself.
+        people[str(speaker)] = person_traits(
+            {PERSON[key]: value for key, value in known if key in PERSON and value == value}
+        )
+    return people
+
+
+def _name_languages(database: Any) -> dict[str, str]:
+    """Return the language of a database that has just one."""
+    import iso639
+
+    languages = database.languages
+    if len(languages) != 1:
+        return {}
+    try:
+        return {"language": iso639.Lang(languages[0]).name}
+    except iso639.exceptions.InvalidLanguageValue:
+        return {"language": languages[0]}

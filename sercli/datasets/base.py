@@ -1,0 +1,183 @@
+"""What every corpus becomes: labelled clips, and an account of what was left out."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Self
+
+from sercli.config import Split
+from sercli.errors import DatasetError
+from sercli.text import format_count
+
+# More files than this that are left out for one reason are counted instead of named.
+MAX_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A labelled recording, or a labelled stretch of one.
+
+    Parameters
+    ----------
+    path
+        The audio file.
+    emotion
+        A canonical label where there is one, else the corpus's own.
+    speaker
+        Name of the speaker within the corpus, or None where it is not known.
+    name
+        What the corpus calls the clip; unique within it.
+    corpus
+        Name of the corpus.
+    start, end
+        The stretch of the file, in seconds; without `end`, up to the end of the file.
+    split
+        ``"train"``, ``"dev"`` or ``"test"`` where the corpus or the user says so, else None.
+    traits
+        What else is known, by the name of a breakdown: ``sex``, ``age_group``, ``sentence``,
+        ``intensity``, ``language``, ...
+    """
+
+    path: Path
+    emotion: str
+    speaker: str | None = None
+    name: str = ""
+    corpus: str = ""
+    start: float = 0.0
+    end: float | None = None
+    split: str | None = None
+    traits: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def voice(self) -> str | None:
+        """The speaker's name across corpora, such as ``"cremad/1001"``, or None."""
+        return None if self.speaker is None else f"{self.corpus}/{self.speaker}"
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The clips of one or several corpora, and what was left out.
+
+    Parameters
+    ----------
+    name, licence
+        Of the corpus.
+    clips
+        In the order of their names.
+    skipped
+        Reason of each file that was left out, by file name.
+    """
+
+    name: str
+    licence: str
+    clips: tuple[Clip, ...]
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+    def select(self, split: Split) -> tuple[Clip, ...]:
+        """Return the clips of one split.
+
+        Raises
+        ------
+        DatasetError
+            If there are none.
+        """
+        if split == "all":
+            return self.clips
+        clips = tuple(clip for clip in self.clips if clip.split == split)
+        if not clips:
+            found = sorted({clip.split for clip in self.clips if clip.split})
+            known = f"has clips of {', '.join(found)}" if found else "has no splits of its own"
+            raise DatasetError(
+                f"{self.name}: no clips of the split {split!r}: it {known}; "
+                "choose another split, or all"
+            )
+        return clips
+
+    def keep(self, labels: Collection[str]) -> Self:
+        """Return the corpus without the clips of other labels, which count as left out.
+
+        Raises
+        ------
+        DatasetError
+            If no clip is left.
+        """
+        dropped = Counter(clip.emotion for clip in self.clips if clip.emotion not in labels)
+        clips = tuple(clip for clip in self.clips if clip.emotion in labels)
+        if not clips:
+            raise DatasetError(
+                f"{self.name}: has the labels {sorted(dropped)}; expected some of "
+                f"{sorted(labels)}; say which is which by --map THEIRS=OURS"
+            )
+        reasons = {
+            clip.name: f"label {clip.emotion} is not asked for"
+            for clip in self.clips
+            if clip.emotion in dropped
+        }
+        return replace(self, clips=clips, skipped={**self.skipped, **reasons})
+
+    def count_skipped(self) -> dict[str, int]:
+        """Return how many files were left out for each reason."""
+        return dict(Counter(self.skipped.values()).most_common())
+
+    def describe(self) -> str:
+        """Return in a line what was read and what was left out."""
+        speakers = {clip.voice for clip in self.clips} - {None}
+        text = f"{self.name}: {format_count(len(self.clips), 'clip')} of " + (
+            format_count(len(speakers), "speaker") if speakers else "unknown speakers"
+        )
+        if self.skipped:
+            groups: dict[str, list[str]] = {}
+            for name, reason in sorted(self.skipped.items()):
+                groups.setdefault(reason, []).append(name)
+            reasons = (
+                f"{', '.join(names) if len(names) <= MAX_NAMED else len(names)}: {reason}"
+                for reason, names in groups.items()
+            )
+            text += f"; {format_count(len(self.skipped), 'file')} left out ({'; '.join(reasons)})"
+        return text
+
+
+def merge(corpora: Sequence[Corpus]) -> Corpus:
+    """Return several corpora as one.
+
+    Parameters
+    ----------
+    corpora
+        At least one; a single one is returned as it is.
+
+    Raises
+    ------
+    DatasetError
+        If two have the same name, so that their speakers could not be told apart.
+    """
+    if len(corpora) == 1:
+        return corpora[0]
+    names = [corpus.name for corpus in corpora]
+    if len(set(names)) < len(names):
+        raise DatasetError(f"two corpora have one name: {', '.join(names)}; rename a folder")
+    return Corpus(
+        "+".join(names),
+        "; ".join(f"{corpus.name}: {corpus.licence}" for corpus in corpora),
+        tuple(clip for corpus in corpora for clip in corpus.clips),
+        {
+            f"{corpus.name}/{name}": reason
+            for corpus in corpora
+            for name, reason in corpus.skipped.items()
+        },
+    )
+
+
+def class_indices(clips: Sequence[Clip], labels: Sequence[str]) -> list[int]:
+    """Return the index of each clip's label.
+
+    Raises
+    ------
+    DatasetError
+        If a clip has a label that is not among them.
+    """
+    order = {label: index for index, label in enumerate(labels)}
+    unknown = sorted({clip.emotion for clip in clips} - set(order))
+    if unknown:
+        raise DatasetError(f"labels {unknown} of the corpus are none of the model's {list(labels)}")
+    return [order[clip.emotion] for clip in clips]

@@ -1,0 +1,113 @@
+"""From a corpus's own words for emotions to the canonical labels, and to the user's.
+
+The table of words is data. The corpora with codes have a table each, in which an unknown code is
+no label; manifests, folders of classes and audformat share a table of English words, and a word
+that is not in it stays what it is. Case does not matter.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from sercli.datasets.base import Clip, Corpus
+from sercli.datasets.facts import load_facts
+from sercli.errors import ConfigError, DatasetError
+
+
+def parse_mapping(text: str) -> dict[str, str]:
+    """Return what a user wants labels to be called.
+
+    Parameters
+    ----------
+    text
+        ``THEIRS=OURS,...``, such as ``happy=happiness,calm=neutral``.
+
+    Raises
+    ------
+    ConfigError
+        If a part is not of that form, or a label is to become two.
+    """
+    mapping: dict[str, str] = {}
+    for part in text.split(","):
+        theirs, equals, ours = (piece.strip() for piece in part.partition("="))
+        if not (theirs and equals and ours) or "=" in ours:
+            raise ConfigError(
+                f"the map is {text!r}: found {part.strip()!r}; expected THEIRS=OURS, "
+                "separated by commas, such as happy=happiness,calm=neutral"
+            )
+        if mapping.setdefault(theirs, ours) != ours:
+            raise ConfigError(f"the map is {text!r}: {theirs} is to become two labels; name one")
+    return mapping
+
+
+def canonical_label(word: str, kind: str = "common") -> str | None:
+    """Return the canonical label of a corpus's own word.
+
+    Parameters
+    ----------
+    word
+        In any case.
+    kind
+        Name of a corpus with a table of its own; any other shares the table of English words.
+
+    Returns
+    -------
+    str or None
+        None for an unknown code of a corpus with a table of its own.
+    """
+    tables = load_facts("labels")
+    shared = kind not in tables or kind == "common"
+    table = {
+        theirs.casefold(): ours for theirs, ours in tables["common" if shared else kind].items()
+    }
+    return table.get(word.casefold(), word if shared else None)
+
+
+def translate(corpus: Corpus, kind: str, mapping: Mapping[str, str]) -> Corpus:
+    """Return a corpus whose clips bear canonical labels, or those the user maps them to.
+
+    Parameters
+    ----------
+    corpus
+        Its clips bear the corpus's own words.
+    kind
+        Name of the reader.
+    mapping
+        The user's; keys are the corpus's own words or canonical labels, in any case, and the
+        corpus's own come first.
+
+    Raises
+    ------
+    DatasetError
+        If no clip has a label that the mapping names.
+    """
+    wanted = {theirs.casefold(): ours for theirs, ours in mapping.items()}
+    words = sorted({clip.emotion for clip in corpus.clips})
+    canonical = {word: canonical_label(word, kind) for word in words}
+    label_of: dict[str, str] = {}
+    used = set()
+    for word, label in canonical.items():
+        keys = [key.casefold() for key in (word, label) if key is not None]
+        key = next((key for key in keys if key in wanted), None)
+        used.add(key)
+        if key is not None:
+            label_of[word] = wanted[key]
+        elif label is not None:
+            label_of[word] = label
+    unused = sorted(theirs for theirs in mapping if theirs.casefold() not in used)
+    if unused:
+        raise DatasetError(
+            f"{corpus.name}: no clip is labelled {' or '.join(unused)}, which --map names; "
+            f"found {', '.join(_describe(word, label) for word, label in canonical.items())}"
+        )
+    clips: list[Clip] = []
+    skipped = dict(corpus.skipped)
+    for clip in corpus.clips:
+        if clip.emotion in label_of:
+            clips.append(replace(clip, emotion=label_of[clip.emotion]))
+        else:
+            skipped[clip.name] = f"unknown emotion {clip.emotion}"
+    return replace(corpus, clips=tuple(clips), skipped=skipped)
+
+
+def _describe(word: str, label: str | None) -> str:
+    return word if label in (word, None) else f"{word} ({label})"

@@ -1,0 +1,108 @@
+"""The media files of a folder, and which of several copies of a clip is read."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sercli.discovery import find_inputs
+from sercli.errors import DatasetError
+
+# A release holds the same clip in several folders and formats: the first of these is read.
+PREFERRED_SUFFIXES = (".wav", ".flac")
+
+COPY = "another copy of a clip"
+MISSING = "annotated, but the file is missing"
+NOT_ANNOTATED = "not annotated"
+
+
+@dataclass(frozen=True)
+class MediaFolder:
+    """A folder that was searched for media files.
+
+    Parameters
+    ----------
+    root
+        The folder.
+    media
+        What lies in it, at any depth; nothing hidden.
+    problems
+        Why a sub-folder could not be searched, by its name.
+    """
+
+    root: Path
+    media: tuple[Path, ...]
+    problems: Mapping[str, str]
+
+    def name(self, path: Path) -> str:
+        """Return a path relative to the folder, with ``/`` between its parts."""
+        return Path(os.path.relpath(path, self.root)).as_posix()
+
+
+def scan_folder(root: Path) -> MediaFolder:
+    """Search a folder for media files.
+
+    Parameters
+    ----------
+    root
+        The folder; links are followed once.
+
+    Raises
+    ------
+    DatasetError
+        If it is not a folder, or holds no media file.
+    """
+    if not root.is_dir():
+        raise DatasetError(f"{root}: is not a folder; expected a folder with a corpus")
+    found = list(find_inputs([root]))
+    media = tuple(Path(item.path) for item in found if item.error is None)
+    folder = MediaFolder(root, media, {})
+    problems = {folder.name(Path(item.path)): item.error for item in found if item.error}
+    if not media:
+        told = f" ({'; '.join(f'{name}: {why}' for name, why in problems.items())})"
+        raise DatasetError(
+            f"{root}: found no audio or video files{told if problems else ''}; "
+            "expected a folder with a corpus"
+        )
+    return MediaFolder(root, media, problems)
+
+
+def suffix_rank(path: Path) -> int:
+    """Return how readily a file is read instead of its copies; the least is read."""
+    suffix = path.suffix.lower()
+    known = suffix in PREFERRED_SUFFIXES
+    return PREFERRED_SUFFIXES.index(suffix) if known else len(PREFERRED_SUFFIXES)
+
+
+def pick_copies(
+    folder: MediaFolder,
+    named: Iterable[tuple[str, Path]],
+    rank: Callable[[Path], Any] = suffix_rank,
+) -> tuple[dict[str, Path], dict[str, str]]:
+    """Pick one file for each name.
+
+    Parameters
+    ----------
+    folder
+        Where they lie.
+    named
+        Names and files, a name once for each copy.
+    rank
+        Of a file: the copy of least rank is picked, the first by its path among equals.
+
+    Returns
+    -------
+    chosen
+        File of each name, in the order of the names.
+    skipped
+        Reason for each other file.
+    """
+    chosen: dict[str, Path] = {}
+    skipped: dict[str, str] = {}
+    for name, path in sorted(named, key=lambda item: (item[0], rank(item[1]), str(item[1]))):
+        if name in chosen:
+            skipped[folder.name(path)] = COPY
+        else:
+            chosen[name] = path
+    return chosen, skipped

@@ -1,0 +1,216 @@
+"""Corpora whose file names tell everything: speaker, emotion, sentence and the rest."""
+
+import csv
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sercli.datasets.base import Clip, Corpus
+from sercli.datasets.facts import load_facts, person_traits
+from sercli.datasets.media import MediaFolder, pick_copies, suffix_rank
+from sercli.errors import DatasetError
+
+DEMOGRAPHICS = "VideoDemographics.csv"
+# Parts of a name that become traits; where the corpus's facts explain a code, as its meaning.
+TRAITS = ("sentence", "intensity", "channel")
+
+VIDEO_ONLY = "02"
+SONG = "02"
+
+
+@dataclass(frozen=True)
+class NameScheme:
+    """How a corpus names its files.
+
+    Parameters
+    ----------
+    example
+        A name.
+    pattern
+        Of the end of a path without its suffix; the named groups are what it tells.
+    name
+        What a clip is called, made of the groups; without it, as the file is, without suffix.
+    """
+
+    example: str
+    pattern: str
+    name: str = ""
+
+    def match(self, path: Path) -> re.Match[str] | None:
+        """Return what a file's name tells, or None if it is not such a name."""
+        return re.fullmatch(f"(?:.*?/)?{self.pattern}", path.absolute().with_suffix("").as_posix())
+
+    def clip_name(self, path: Path, match: re.Match[str]) -> str:
+        """Return what the corpus calls a clip."""
+        return self.name.format(**match.groupdict()) if self.name else path.stem
+
+
+SCHEMES: Mapping[str, NameScheme] = {
+    "cremad": NameScheme(
+        "1001_DFA_ANG_XX.wav",
+        r"(?P<speaker>\d{4})_(?P<sentence>[A-Z]{3})_(?P<emotion>[A-Z]{3})"
+        r"_(?P<intensity>LO|MD|HI|XX|X)",
+    ),
+    "ravdess": NameScheme(
+        "03-01-05-01-02-01-12.wav",
+        r"(?P<modality>0[123])-(?P<channel>0[12])-(?P<emotion>\d{2})-(?P<intensity>0[12])"
+        r"-(?P<sentence>0[12])-(?P<repetition>0[12])-(?P<speaker>\d{2})",
+    ),
+    "tess": NameScheme(
+        "OAF_back_angry.wav", r"(?P<speaker>[OY]AF?)_(?P<sentence>[A-Za-z]+)_(?P<emotion>[A-Za-z]+)"
+    ),
+    "savee": NameScheme(
+        "DC/a01.wav",
+        r"(?P<speaker>DC|JE|JK|KL)[/_](?P<emotion>[a-z]{1,2})(?P<number>\d{2})",
+        # The release has a folder for each speaker, and the same file names in each.
+        name="{speaker}_{emotion}{number}",
+    ),
+    "emodb": NameScheme(
+        "03a01Fa.wav", r"(?P<speaker>\d{2})(?P<sentence>[ab]\d{2})(?P<emotion>[A-Z])[a-z]?"
+    ),
+    "emovo": NameScheme(
+        "dis-f1-b1.wav", r"(?P<emotion>[a-z]{3})-(?P<speaker>[fm]\d)-(?P<sentence>[a-z]\d)"
+    ),
+    "esd": NameScheme(
+        "0011/Angry/0011_000351.wav",
+        r"(?P<emotion>[^/]+)/(?:(?P<split>train|evaluation|test)/)?(?P<speaker>00\d{2})_\d{6}",
+    ),
+    "iemocap": NameScheme(
+        "Ses01F_impro01_F000.wav",
+        r"(?P<session>Ses\d{2})[FM]_(?P<type>impro|script)\w+_(?P<letter>[FM])\d{3}",
+    ),
+    "meld": NameScheme(
+        "train_splits/dia0_utt0.mp4",
+        r"(?:(?P<outer>[^/]+)/)?(?P<inner>[^/]+)/(?P<stem>dia\d+_utt\d+)",
+    ),
+}
+
+
+def read_named(folder: MediaFolder, kind: str, *, song: bool = False) -> Corpus:
+    """Read a corpus whose file names tell everything.
+
+    Parameters
+    ----------
+    folder
+        Holds the clips, at any depth.
+    kind
+        Name of the corpus.
+    song
+        Whether to read what is sung.
+
+    Returns
+    -------
+    Corpus
+        With the corpus's own codes for emotions.
+
+    Raises
+    ------
+    DatasetError
+        If no file is named as the corpus names them.
+    """
+    facts, scheme = load_facts(kind), SCHEMES[kind]
+    matches = {path: match for path in folder.media if (match := scheme.match(path))}
+    if not matches:
+        raise no_such_names(folder, kind)
+    names = {path: scheme.clip_name(path, match) for path, match in matches.items()}
+    named = [(_copies_key(name, matches[path]), path) for path, name in names.items()]
+    chosen, skipped = pick_copies(folder, named, lambda path: _rank(path, matches[path]))
+    people = {**facts.get("speakers", {}), **_demographics(folder.root, kind)}
+    clips = []
+    for path in chosen.values():
+        groups, name = matches[path].groupdict(), names[path]
+        reason = facts.get("faults", {}).get(name) or _refusal(groups, song)
+        if reason:
+            skipped[name] = reason
+        else:
+            clips.append(_clip(path, name, groups, facts, people))
+    skipped |= unnamed(folder, matches, kind)
+    return Corpus(kind, facts["licence"], tuple(clips), skipped)
+
+
+def no_such_names(folder: MediaFolder, kind: str) -> DatasetError:
+    """Return the error that no file is named as a corpus names them."""
+    return DatasetError(
+        f"{folder.root}: found no audio file named like {load_facts(kind)['title']}'s "
+        f"{SCHEMES[kind].example}; expected the folder of that corpus"
+    )
+
+
+def unnamed(folder: MediaFolder, known: Mapping[Path, Any], kind: str) -> dict[str, str]:
+    """Return the reason for each file that is not named as a corpus names them."""
+    reason = f"not named like {SCHEMES[kind].example}"
+    return {folder.name(path): reason for path in folder.media if path not in known}
+
+
+def _copies_key(name: str, match: re.Match[str]) -> str:
+    # The sound of a video is that of the recording without it; a video without sound is no copy.
+    modality = match.groupdict().get("modality", VIDEO_ONLY)
+    return name if modality == VIDEO_ONLY else name.removeprefix(f"{modality}-")
+
+
+def _rank(path: Path, match: re.Match[str]) -> tuple[int, int]:
+    return -int(match.groupdict().get("modality") or 0), suffix_rank(path)
+
+
+def _refusal(groups: Mapping[str, str], song: bool) -> str | None:
+    if groups.get("modality") == VIDEO_ONLY:
+        return "video without sound"
+    return "song; --song reads it" if groups.get("channel") == SONG and not song else None
+
+
+def _clip(
+    path: Path,
+    name: str,
+    groups: Mapping[str, str | None],
+    facts: Mapping[str, Any],
+    people: Mapping[str, Mapping[str, Any]],
+) -> Clip:
+    spelling = str(groups["speaker"])
+    speaker = facts.get("aliases", {}).get(spelling, spelling)
+    known = {key: facts[key] for key in ("language",) if key in facts}
+    traits = person_traits({**known, **people.get(speaker, {})})
+    for key in TRAITS:
+        if code := groups.get(key):
+            traits[key] = facts.get(key, {}).get(code, code)
+    return Clip(
+        path,
+        str(groups["emotion"]),
+        speaker,
+        name=name,
+        corpus=facts["name"],
+        split=_split(speaker, groups.get("split"), facts),
+        traits=traits,
+    )
+
+
+def _split(speaker: str, code: str | None, facts: Mapping[str, Any]) -> str | None:
+    if code is not None:
+        return str(facts["split"][code])
+    partition = facts.get("partition", {})
+    return next(
+        (split for split in ("train", "dev", "test") if speaker in partition.get(split, ())), None
+    )
+
+
+def _demographics(root: Path, kind: str) -> dict[str, dict[str, Any]]:
+    """Return sex and age of CREMA-D's speakers, if their table lies at hand."""
+    path = next(
+        (p for p in (root / DEMOGRAPHICS, root.absolute().parent / DEMOGRAPHICS) if p.is_file()),
+        None,
+    )
+    if kind != "cremad" or path is None:
+        return {}
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        rows = csv.DictReader(stream)
+        try:
+            return {
+                row["ActorID"]: {"age": float(row["Age"]), "sex": row["Sex"].lower()}
+                for row in rows
+            }
+        except (KeyError, ValueError, AttributeError) as error:
+            raise DatasetError(
+                f"{path}, line {rows.line_num}: found no age and sex of a speaker; expected the "
+                "columns ActorID, Age, Sex of CREMA-D's own table, or no such file"
+            ) from error

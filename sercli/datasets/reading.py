@@ -1,0 +1,145 @@
+"""Reading a corpus: which one it is, its clips, their labels."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from sercli.datasets.annotated import read_iemocap, read_meld
+from sercli.datasets.audformat import HEADER, read_audformat
+from sercli.datasets.base import Corpus
+from sercli.datasets.facts import load_facts
+from sercli.datasets.labelling import translate
+from sercli.datasets.media import MediaFolder, scan_folder
+from sercli.datasets.names import SCHEMES, read_named
+from sercli.datasets.tables import read_folders, read_manifest
+from sercli.errors import ConfigError, DatasetError
+
+MANIFEST_SUFFIXES = (".csv", ".tsv", ".tab", ".txt")
+# A corpus with fewer files than this, per file of the one that has most, is there by accident.
+STRAY_SHARE = 0.1
+# A corpus is recognised by this share of a folder's files, or more.
+LEAST_SHARE = 0.5
+
+_ANNOTATED: Mapping[str, Callable[[MediaFolder], Corpus]] = {
+    "iemocap": read_iemocap,
+    "meld": read_meld,
+}
+# Names of the readers.
+CORPORA = (*SCHEMES, "folders", "manifest", "audformat")
+
+
+def read_corpus(
+    path: Path,
+    kind: str = "auto",
+    *,
+    mapping: Mapping[str, str] = {},
+    columns: Mapping[str, str] = {},
+    song: bool = False,
+) -> Corpus:
+    """Read a corpus.
+
+    Parameters
+    ----------
+    path
+        Folder of the corpus's release or of its recordings, or a manifest: a CSV or TSV file.
+    kind
+        Name of a reader, one of `CORPORA`; ``"auto"`` tells from the names of the files.
+    mapping
+        What labels are to be called, by the corpus's own words or the canonical labels.
+    columns
+        A manifest's or an audformat database's names of columns, by ours; other readers have no
+        columns.
+    song
+        Whether to read what is sung in RAVDESS.
+
+    Returns
+    -------
+    Corpus
+        Clips in the order of their names, with canonical labels where there are any.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such reader.
+    DatasetError
+        If the path is not such a corpus or tells of none or of two, no clip is left, or no clip
+        has a label that the mapping names.
+    """
+    if kind not in ("auto", *CORPORA):
+        raise ConfigError(f"corpus is {kind!r}; expected auto or one of {', '.join(CORPORA)}")
+    if kind == "manifest" or (kind == "auto" and path.is_file()):
+        corpus, kind = _read_file(path, columns), "manifest"
+    else:
+        folder = scan_folder(path)
+        kind = recognise(folder) if kind == "auto" else kind
+        corpus = _read_folder(folder, kind, columns, song)
+        corpus = replace(corpus, skipped={**folder.problems, **corpus.skipped})
+    corpus = translate(corpus, kind, mapping)
+    if not corpus.clips:
+        raise DatasetError(f"{path}: has no clip to use: {corpus.describe()}")
+    return replace(corpus, clips=tuple(sorted(corpus.clips, key=lambda clip: clip.name)))
+
+
+def recognise(folder: MediaFolder) -> str:
+    """Return the name of the reader for a folder.
+
+    Raises
+    ------
+    DatasetError
+        If the files' names tell of no corpus, or of two.
+    """
+    total = len(folder.media)
+    counts = {
+        kind: sum(scheme.match(path) is not None for path in folder.media)
+        for kind, scheme in SCHEMES.items()
+    }
+    most = max(counts.values())
+    evidence = {
+        kind: f"{count} of {total} files are named like {SCHEMES[kind].example}"
+        for kind, count in counts.items()
+        if count > STRAY_SHARE * most
+    }
+    if most < LEAST_SHARE * total and len(evidence) == 1:
+        tried, evidence = "; ".join(evidence.values()), {}
+    else:
+        tried = f"none of {total} files is named as one of {', '.join(SCHEMES)} names them"
+    if not evidence and (classes := _find_classes(folder)):
+        evidence["folders"] = f"sub-folders {', '.join(classes)}"
+    if (folder.root / HEADER).is_file():
+        evidence["audformat"] = HEADER
+    if len(evidence) == 1:
+        return next(iter(evidence))
+    if evidence:
+        told = " and of ".join(f"{kind} ({why})" for kind, why in evidence.items())
+        raise DatasetError(f"{folder.root}: tells of {told}; say which by --corpus NAME")
+    raise DatasetError(
+        f"{folder.root}: is none of the known corpora: {tried}, it has no {HEADER} and no "
+        "sub-folders named after emotions; name its reader by --corpus NAME, or give a manifest"
+    )
+
+
+def _find_classes(folder: MediaFolder) -> list[str]:
+    """Return the sub-folders named after emotions, if most files lie in two or more of them."""
+    words = load_facts("labels")["common"]
+    names = Counter(folder.name(path).rpartition("/")[0].split("/")[0] for path in folder.media)
+    classes = {name: count for name, count in names.items() if name.casefold() in words}
+    most = sum(classes.values()) >= LEAST_SHARE * len(folder.media)
+    return sorted(classes) if most and len(classes) > 1 else []
+
+
+def _read_file(path: Path, columns: Mapping[str, str]) -> Corpus:
+    if not path.is_file() or path.suffix.lower() not in MANIFEST_SUFFIXES:
+        raise DatasetError(
+            f"{path}: is no manifest; expected a file of a suffix {', '.join(MANIFEST_SUFFIXES)}, "
+            "or the folder of a corpus"
+        )
+    return read_manifest(path, columns)
+
+
+def _read_folder(folder: MediaFolder, kind: str, columns: Mapping[str, str], song: bool) -> Corpus:
+    if kind == "folders":
+        return read_folders(folder)
+    if kind == "audformat":
+        return read_audformat(folder, columns)
+    return _ANNOTATED[kind](folder) if kind in _ANNOTATED else read_named(folder, kind, song=song)

@@ -1,0 +1,201 @@
+"""Corpora of one's own: a table that names the files, or a folder for each class."""
+
+import csv
+import io
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePath
+
+from sercli.datasets.base import Clip, Corpus
+from sercli.datasets.labelling import canonical_label
+from sercli.datasets.media import MISSING, MediaFolder, pick_copies
+from sercli.errors import DatasetError
+
+LICENCE = "not stated"
+# Names of a manifest's columns that mean something; any further column is a trait.
+NEEDED = ("file", "emotion")
+COLUMNS = (*NEEDED, "speaker", "start", "end", "split")
+DELIMITERS = ",\t;"
+
+SPLITS: Mapping[str, str] = {
+    **{split: split for split in ("train", "dev", "test")},
+    **dict.fromkeys(("validation", "val", "devel"), "dev"),
+}
+
+
+def read_folders(folder: MediaFolder) -> Corpus:
+    """Read a folder with a sub-folder for each class.
+
+    Parameters
+    ----------
+    folder
+        Its sub-folders' names are the labels; files lie in them at any depth.
+
+    Returns
+    -------
+    Corpus
+        Of that folder's name, its speakers unknown.
+    """
+    name = folder.root.resolve().name
+    paths = {folder.name(path): path for path in folder.media}
+    inside = [
+        (str(PurePath(key).with_suffix("")), path) for key, path in paths.items() if "/" in key
+    ]
+    chosen, skipped = pick_copies(folder, inside)
+    skipped |= dict.fromkeys(
+        (key for key in paths if "/" not in key), "in no sub-folder of a class"
+    )
+    clips = tuple(
+        Clip(path, PurePath(key).parts[0], name=folder.name(path), corpus=name)
+        for key, path in chosen.items()
+    )
+    return Corpus(name, LICENCE, clips, skipped)
+
+
+def read_manifest(path: Path, columns: Mapping[str, str]) -> Corpus:
+    """Read a table that names files and their emotions.
+
+    Parameters
+    ----------
+    path
+        CSV or TSV with a header: ``file,emotion`` and, if known, ``speaker``, ``start`` and
+        ``end`` in seconds, ``split``; any further column is a trait. Files are relative to the
+        table's folder.
+    columns
+        The table's names of columns, by ours.
+
+    Returns
+    -------
+    Corpus
+        Of the table's name without suffix.
+
+    Raises
+    ------
+    DatasetError
+        If the table cannot be read, or a row is not what its header promises.
+    """
+    groups: dict[str, list[tuple[int, Clip]]] = {}
+    skipped: dict[str, str] = {}
+    for line, cells in _read_rows(path, columns):
+        where = f"{path}, line {line}"
+        if not cells["file"]:
+            raise DatasetError(f"{where}: names no file; expected one, relative to the manifest")
+        clip = _manifest_clip(path, where, cells)
+        if not clip.emotion:
+            skipped[clip.name] = "no emotion given"
+        elif not clip.path.is_file():
+            skipped[clip.name] = MISSING
+        else:
+            groups.setdefault(clip.name, []).append((line, clip))
+    clips = []
+    for name, rows in groups.items():
+        labels = sorted({canonical_label(clip.emotion) or "" for _, clip in rows})
+        if len(labels) > 1:
+            skipped[name] = f"labelled both {' and '.join(labels)}"
+        else:
+            clips.append(rows[0][1])
+            skipped |= {f"{name} (line {line})": "a duplicate row" for line, _ in rows[1:]}
+    return Corpus(path.stem, LICENCE, tuple(clips), skipped)
+
+
+def parse_split(word: str, where: str) -> str | None:
+    """Return the split that a word names; None for no word.
+
+    Raises
+    ------
+    DatasetError
+        If it names none; the message begins with `where`.
+    """
+    if word and word.casefold() not in SPLITS:
+        raise DatasetError(f"{where}: split is {word!r}; expected train, dev or test, or nothing")
+    return SPLITS.get(word.casefold())
+
+
+def stretch_name(file: str, start: float, end: float | None) -> str:
+    """Return the name of a clip: its file's, and for a stretch ``#START-END`` in seconds."""
+    if start == 0.0 and end is None:
+        return file
+    return f"{file}#{start:.10g}-{'' if end is None else f'{end:.10g}'}"
+
+
+def _read_rows(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield number and cells of each row, by our names of columns."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(
+            f"{path}: cannot be read as a manifest ({error}); expected CSV or TSV in UTF-8"
+        ) from error
+    rows = csv.reader(io.StringIO(text), delimiter=_find_delimiter(path, text.split("\n")[0]))
+    header = _rename(path, [cell.strip() for cell in next(rows, [])], columns)
+    for cells in rows:
+        if not cells:
+            continue
+        if len(cells) != len(header):
+            raise DatasetError(
+                f"{path}, line {rows.line_num}: has {len(cells)} cells; expected {len(header)}, "
+                "as in the header"
+            )
+        yield rows.line_num, dict(zip(header, (cell.strip() for cell in cells), strict=True))
+
+
+def _find_delimiter(path: Path, header: str) -> str:
+    if path.suffix.lower() in (".tsv", ".tab"):
+        return "\t"
+    return max(DELIMITERS, key=lambda each: len(next(csv.reader([header], delimiter=each), [])))
+
+
+def _rename(path: Path, header: list[str], columns: Mapping[str, str]) -> list[str]:
+    """Return a header in our names."""
+    ours = {theirs: name for name, theirs in columns.items()}
+    # A column that has our name, but is not the one the user means, is not to be taken for it.
+    renamed = [ours.get(name, f"their {name}" if name in columns else name) for name in header]
+    absent = [
+        columns.get(name, name)
+        for name in {**dict.fromkeys(NEEDED), **columns}
+        if name not in renamed
+    ]
+    if absent:
+        raise DatasetError(
+            f"{path}: has the columns {', '.join(filter(None, header)) or 'of an empty file'}; "
+            f"expected {', '.join(absent)}; say which is which by --columns file=THEIRS,..."
+        )
+    double = sorted({name for name in renamed if renamed.count(name) > 1})
+    if double:
+        raise DatasetError(f"{path}: has two columns {double[0]!r}; expected each once")
+    return renamed
+
+
+def _manifest_clip(path: Path, where: str, cells: Mapping[str, str]) -> Clip:
+    start = _parse_time(where, "start", cells.get("start", ""))
+    end = _parse_time(where, "end", cells.get("end", ""))
+    if end is not None and end <= (start or 0.0):
+        raise DatasetError(
+            f"{where}: ends at {end:g} s and starts at {start or 0.0:g} s; expected an end after "
+            "the start"
+        )
+    file = PurePath(os.path.normpath(cells["file"]))
+    return Clip(
+        path.parent / file,
+        cells["emotion"],
+        cells.get("speaker") or None,
+        name=stretch_name(file.as_posix(), start or 0.0, end),
+        corpus=path.stem,
+        start=start or 0.0,
+        end=end,
+        split=parse_split(cells.get("split", ""), where),
+        traits={key: text for key, text in cells.items() if key not in COLUMNS and text},
+    )
+
+
+def _parse_time(where: str, name: str, text: str) -> float | None:
+    if not text:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0.0 <= seconds < math.inf:  # also false for NaN
+        raise DatasetError(f"{where}: {name} is {text!r}; expected seconds, from 0")
+    return seconds

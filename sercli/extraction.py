@@ -1,0 +1,200 @@
+"""Decoding labelled clips and extracting their features, on several cores."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sercli.audio import SAMPLE_RATE, AudioFile, resample_stream
+from sercli.datasets.base import Clip
+from sercli.errors import AudioError, DatasetError
+
+# One worker takes this many clips at a time.
+CLIPS_PER_TASK = 16
+# Of a hash of audio: for a million clips, two would share one with a probability of 1 in 10**7.
+HASH_BYTES = 8
+
+FloatArray = NDArray[np.float32]
+Extract = Callable[[Clip, FloatArray], FloatArray]
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class ClipFeatures:
+    """Features of the clips that could be decoded.
+
+    Parameters
+    ----------
+    clips
+        Those that could be decoded, in order.
+    features
+        What was extracted from each clip, stacked: shape (n_clips, ...).
+    hashes
+        Of the decoded audio of each clip; see `hash_audio`.
+    failed
+        Error of each clip that could not be decoded, by path.
+    """
+
+    clips: tuple[Clip, ...]
+    features: FloatArray
+    hashes: tuple[str, ...]
+    failed: dict[str, str]
+
+
+def extract_clip_features(
+    clips: Sequence[Clip], extract: Extract, *, jobs: int = -1, progress: Progress | None = None
+) -> ClipFeatures:
+    """Decode clips and extract their features, on several cores.
+
+    Parameters
+    ----------
+    clips
+        What to decode.
+    extract
+        From a clip and its waveform at 16 kHz to an array of features; called in other processes.
+    jobs
+        Number of processes; -1 for one per core.
+    progress
+        Called with the number of clips that are newly done.
+
+    Raises
+    ------
+    DatasetError
+        If not one clip can be decoded.
+    """
+    from joblib import Parallel, delayed
+
+    tasks = [clips[i : i + CLIPS_PER_TASK] for i in range(0, len(clips), CLIPS_PER_TASK)]
+    done: list[tuple[Clip, str, FloatArray]] = []
+    failed: dict[str, str] = {}
+    parallel = Parallel(n_jobs=jobs, return_as="generator")
+    results = parallel(delayed(_extract_task)(task, extract) for task in tasks)
+    for task, result in zip(tasks, results, strict=True):
+        for clip, outcome in zip(task, result, strict=True):
+            if isinstance(outcome, str):
+                failed[str(clip.path)] = outcome
+            else:
+                done.append((clip, *outcome))
+        if progress is not None:
+            progress(len(task))
+    if not done:
+        raise DatasetError(f"none of {len(clips)} clips could be decoded: {failed}")
+    heard, hashes, rows = zip(*done, strict=True)
+    return ClipFeatures(heard, np.stack(rows), hashes, failed)
+
+
+def load_clip(clip: Clip) -> FloatArray:
+    """Return the waveform of a clip at 16 kHz, the mean of its channels.
+
+    Parameters
+    ----------
+    clip
+        A file, or a stretch of one.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_samples,)
+
+    Raises
+    ------
+    AudioError
+        If it cannot be decoded to its end, or holds no samples.
+    """
+    return _cut(clip, _load_recording(str(clip.path))).waveform
+
+
+def hash_audio(waveform: FloatArray) -> str:
+    """Return a hash of decoded audio, which does not depend on the file's name or lossless format.
+
+    Parameters
+    ----------
+    waveform
+        At the file's own rate, in ``[-1, 1]``; rounded to 16 bits, shape (n_samples,).
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits; empty for digital silence, of which any is like any other.
+    """
+    if not waveform.any():
+        return ""
+    integers = np.clip(np.rint(waveform * np.float32(32_768)), -32_768, 32_767).astype("<i2")
+    return hashlib.blake2b(integers.tobytes(), digest_size=HASH_BYTES).hexdigest()
+
+
+class Waveforms(Sequence[FloatArray]):
+    """Waveforms of clips, decoded when they are asked for; a second of silence where that fails.
+
+    A clip that is broken fails by itself, not those that borrow it as background.
+
+    Parameters
+    ----------
+    clips
+        What is decoded.
+    """
+
+    def __init__(self, clips: Sequence[Clip]) -> None:
+        self._clips = clips
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return one waveform."""
+        try:
+            return load_clip(self._clips[index])
+        except AudioError:
+            return np.zeros(SAMPLE_RATE, np.float32)
+
+
+class _Recording(NamedTuple):
+    waveform: FloatArray  # at 16 kHz
+    original: FloatArray  # at the file's own rate
+    sample_rate: int
+
+
+# A long recording has many clips, which come one after the other.
+@lru_cache(maxsize=1)
+def _load_recording(path: str) -> _Recording:
+    with AudioFile(path) as audio:
+        blocks = [block.mean(axis=1, keepdims=True) for block in audio.blocks()]
+        resampled = list(resample_stream(iter(blocks), audio.sample_rate, 1))
+        return _Recording(_join(resampled), _join(blocks), audio.sample_rate)
+
+
+def _join(blocks: list[FloatArray]) -> FloatArray:
+    return np.concatenate(blocks)[:, 0] if blocks else np.empty(0, np.float32)
+
+
+def _cut(clip: Clip, recording: _Recording) -> _Recording:
+    def cut(waveform: FloatArray, sample_rate: int) -> FloatArray:
+        end = None if clip.end is None else round(clip.end * sample_rate)
+        return waveform[round(clip.start * sample_rate) : end]
+
+    waveform = cut(recording.waveform, SAMPLE_RATE)
+    if not len(waveform):
+        duration = len(recording.waveform) / SAMPLE_RATE
+        raise AudioError(
+            f"{clip.path}: holds no samples"
+            if not duration
+            else f"{clip.path}: ends at {duration:.3f} s; expected a clip from {clip.start:g} s on"
+        )
+    original = cut(recording.original, recording.sample_rate)
+    return _Recording(waveform, original, recording.sample_rate)
+
+
+def _extract_task(
+    clips: Sequence[Clip], extract: Extract
+) -> list[tuple[str, NDArray[np.float32]] | str]:
+    outcomes: list[tuple[str, NDArray[np.float32]] | str] = []
+    for clip in clips:
+        try:
+            recording = _cut(clip, _load_recording(str(clip.path)))
+            outcomes.append((hash_audio(recording.original), extract(clip, recording.waveform)))
+        except AudioError as error:
+            outcomes.append(str(error))
+    return outcomes

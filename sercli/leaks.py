@@ -1,0 +1,82 @@
+"""The leak guard: it tells whether a model knows what it is measured on.
+
+A model's folder holds a manifest of what it was trained on: a hash of each clip's decoded audio
+and of its speaker's name. Hashes tell whether something was among them, and nothing else.
+"""
+
+import csv
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sercli.datasets.base import Clip
+from sercli.errors import ModelError
+
+MANIFEST_FILE = "manifest.csv"
+HASH_BYTES = 8
+
+
+@dataclass(frozen=True)
+class TrainingManifest:
+    """Hashes of what a model was trained on.
+
+    Parameters
+    ----------
+    rows
+        Of each clip: the hash of its audio (see `sercli.extraction.hash_audio`) and of its
+        speaker, empty if unknown.
+    """
+
+    rows: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def from_clips(cls, clips: Sequence[Clip], hashes: Sequence[str]) -> "TrainingManifest":
+        """Build the manifest of clips and the hashes of their audio."""
+        rows = ((audio, hash_speaker(clip)) for clip, audio in zip(clips, hashes, strict=True))
+        return cls(tuple(sorted(rows)))
+
+    def write(self, folder: Path) -> None:
+        """Write ``manifest.csv`` into a model's folder."""
+        with (folder / MANIFEST_FILE).open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerows([("audio", "speaker"), *self.rows])
+
+    @classmethod
+    def read(cls, folder: Path) -> "TrainingManifest | None":
+        """Read the manifest of a model's folder; None if it has none.
+
+        Raises
+        ------
+        ModelError
+            If the file is no such manifest.
+        """
+        path = folder / MANIFEST_FILE
+        if not path.is_file():
+            return None
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *rows = list(csv.reader(file)) or [[]]
+        if header != ["audio", "speaker"] or any(len(row) != 2 for row in rows):
+            raise ModelError(f"{path}: expected a CSV file with the columns audio and speaker")
+        return cls(tuple((audio, speaker) for audio, speaker in rows))
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the rows, by which ``model.json`` knows its manifest."""
+        return hashlib.sha256("\n".join(map(",".join, self.rows)).encode()).hexdigest()
+
+    def find_speakers(self, clips: Sequence[Clip]) -> list[str]:
+        """Return the speakers of clips who were trained on, by name."""
+        known = {speaker for _, speaker in self.rows}
+        return sorted({clip.voice for clip in clips if clip.voice and hash_speaker(clip) in known})
+
+    def count_clips(self, hashes: Sequence[str]) -> int:
+        """Return how many of the hashes of audio were trained on."""
+        known = {audio for audio, _ in self.rows} - {""}
+        return sum(audio in known for audio in hashes)
+
+
+def hash_speaker(clip: Clip) -> str:
+    """Return a hash of a clip's speaker; empty if unknown."""
+    if clip.voice is None:
+        return ""
+    return hashlib.blake2b(clip.voice.encode(), digest_size=HASH_BYTES).hexdigest()

@@ -1,0 +1,121 @@
+"""The human ceiling: what listeners hear in the same clips.
+
+Votes are counts of listeners per label, shape (n_segments, n_labels). Cross-entropy is in nats,
+the Jensen-Shannon divergence in bits, so that it lies in ``[0, 1]``.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Votes = NDArray[np.floating[Any]]
+
+
+def compare_with_listeners(
+    votes: Votes, y_true: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]]
+) -> dict[str, Any]:
+    """Return the figures of listeners beside those of a model.
+
+    Parameters
+    ----------
+    votes
+        Of the clips, in the order of the labels; every clip has at least one.
+    y_true
+        Indices of the intended labels, shape (n_segments,).
+    probabilities
+        The model's, shape (n_segments, n_labels).
+
+    Returns
+    -------
+    dict
+        ``n_segments`` and ``n_votes``;
+
+        - ``listener``: accuracy of a single vote, and its mean divergence from the votes of the
+          other listeners of the clip (clips with two votes or more);
+        - ``majority``: accuracy of the label with most votes; of labels that tie, each counts as
+          its share of the tie;
+        - ``model``: accuracy, mean cross-entropy and divergence against the votes;
+        - ``constant``: the same of the mean distribution of these votes, which no constant beats
+          in cross-entropy;
+        - ``floor``: the cross-entropy of the votes' own distribution, which nothing beats.
+    """
+    shares = votes / votes.sum(axis=1, keepdims=True)
+    rows = np.arange(len(votes))
+    most = votes == votes.max(axis=1, keepdims=True)
+    constant = np.broadcast_to(shares.mean(axis=0), shares.shape)
+    return {
+        "n_segments": len(votes),
+        "n_votes": int(votes.sum()),
+        "listener": {
+            "accuracy": float(votes[rows, y_true].sum() / votes.sum()),
+            "jensen_shannon": _divergence_of_a_listener(votes),
+        },
+        "majority": {"accuracy": float((most[rows, y_true] / most.sum(axis=1)).mean())},
+        "model": _closeness(shares, y_true, probabilities),
+        "constant": _closeness(shares, y_true, constant),
+        "floor": {"cross_entropy": float(cross_entropy(shares, shares).mean())},
+    }
+
+
+def cross_entropy(
+    shares: NDArray[np.floating[Any]], probabilities: NDArray[np.floating[Any]]
+) -> NDArray[np.float64]:
+    """Return the cross-entropy of each row of votes under a model, in nats.
+
+    Parameters
+    ----------
+    shares
+        Distributions of votes, shape (n_segments, n_labels).
+    probabilities
+        The model's, same shape.
+    """
+    floor = np.finfo(np.float64).tiny
+    logs = np.log(np.maximum(probabilities.astype(np.float64), floor))
+    result: NDArray[np.float64] = -(shares * logs).sum(axis=1)
+    return result
+
+
+def jensen_shannon(
+    shares: NDArray[np.floating[Any]], probabilities: NDArray[np.floating[Any]]
+) -> NDArray[np.float64]:
+    """Return the Jensen-Shannon divergence of each pair of rows, in bits (Lin 1991).
+
+    Parameters
+    ----------
+    shares, probabilities
+        Distributions, shape (n_segments, n_labels).
+    """
+    from scipy.spatial.distance import jensenshannon
+
+    # scipy gives the distance, the root of the divergence; rounding may leave NaN for 0.
+    distances = jensenshannon(shares, probabilities, base=2, axis=1)
+    result: NDArray[np.float64] = np.square(np.nan_to_num(distances))
+    return result
+
+
+def _closeness(
+    shares: Votes, y_true: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]]
+) -> dict[str, float]:
+    return {
+        "accuracy": float((probabilities.argmax(axis=1) == y_true).mean()),
+        "cross_entropy": float(cross_entropy(shares, probabilities).mean()),
+        "jensen_shannon": float(jensen_shannon(shares, probabilities).mean()),
+    }
+
+
+def _divergence_of_a_listener(votes: Votes) -> float | None:
+    """Mean over all listeners who are not alone with a clip."""
+    total, weight = 0.0, 0.0
+    for label in range(votes.shape[1]):
+        rows = (votes[:, label] >= 1) & (votes.sum(axis=1) >= 2)
+        if not rows.any():
+            continue
+        others = votes[rows].astype(np.float64)
+        others[:, label] -= 1
+        one = np.zeros_like(others)
+        one[:, label] = 1
+        divergence = jensen_shannon(others / others.sum(axis=1, keepdims=True), one)
+        total += float(divergence @ votes[rows, label])
+        weight += float(votes[rows, label].sum())
+    return total / weight if weight else None

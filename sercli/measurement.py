@@ -1,0 +1,169 @@
+"""All figures of a model's predictions for labelled clips, as ``metrics.json`` holds them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sercli import metrics
+from sercli.config import EvalConfig
+from sercli.errors import DatasetError
+from sercli.listeners import compare_with_listeners
+from sercli.predictions import Predictions
+from sercli.resampling import LEVEL, N_RESAMPLES, find_intervals
+from sercli.schema import printable_path
+
+N_WORST_SPEAKERS = 5
+
+# Votes of listeners: of each clip, by name, how many chose each label.
+Votes = Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """What is known of a model and a corpus before anything is measured.
+
+    Parameters
+    ----------
+    predictions
+        Of the clips as they are.
+    stressed
+        Probabilities under each other condition, by name.
+    hashes
+        Of the audio of each clip.
+    failed
+        Error of each clip that could not be decoded, by path.
+    """
+
+    predictions: Predictions
+    stressed: Mapping[str, NDArray[np.float64]]
+    hashes: tuple[str, ...]
+    failed: Mapping[str, str]
+
+
+def measure(judgement: Judgement, config: EvalConfig, votes: Votes | None = None) -> dict[str, Any]:
+    """Return all figures of predictions, those that need no knowledge of the model.
+
+    Parameters
+    ----------
+    judgement
+        What was predicted.
+    config
+        What to measure besides.
+    votes
+        Of listeners, by name of the clip.
+    """
+    predictions = judgement.predictions
+    y_true, probabilities = predictions.y_true, predictions.probabilities
+    sample, kind = predictions.resampled()
+    target = config.target_precision
+    breakdown = break_down(predictions)
+    speakers = breakdown.get("speaker", {})
+    return {
+        "labels": list(predictions.labels),
+        "speakers": sorted(speakers),
+        "failed": {printable_path(path): error for path, error in judgement.failed.items()},
+        **metrics.evaluate_probabilities(y_true, probabilities, predictions.labels),
+        "intervals": {
+            "level": LEVEL,
+            "resampled": kind,
+            "n_resamples": N_RESAMPLES,
+            "seed": config.seed,
+            "figures": find_intervals(sample, seed=config.seed),
+        },
+        "reliability": metrics.reliability_bins(y_true, probabilities),
+        "coverage": metrics.coverage_curve(y_true, probabilities),
+        "target_precision": target
+        and metrics.threshold_for_precision(y_true, probabilities, target),
+        "breakdown": breakdown,
+        "worst_speakers": sorted(speakers, key=lambda one: float(speakers[one]["accuracy"]))[
+            :N_WORST_SPEAKERS
+        ],
+        "listeners": None if votes is None else _compare_with_votes(predictions, votes),
+        "stress": _tabulate_stress(judgement, config) if judgement.stressed else None,
+        "baselines": _find_baselines(predictions, config.seed) if config.baselines else None,
+    }
+
+
+def break_down(predictions: Predictions) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return size, accuracy, UAR and macro-F1 of every speaker and of each group by trait.
+
+    Parameters
+    ----------
+    predictions
+        Of clips that know their traits.
+
+    Returns
+    -------
+    dict
+        By the name of a trait, by its value. A trait that only one value is known of, or that
+        nearly every clip has a value of its own of, is no breakdown.
+    """
+    values: dict[str, dict[str, list[int]]] = {}
+    for row, clip in enumerate(predictions.clips):
+        speaker = {} if clip.speaker is None else {"speaker": clip.speaker}
+        for trait, value in (speaker | dict(clip.traits)).items():
+            values.setdefault(trait, {}).setdefault(value, []).append(row)
+    n_clips = len(predictions.clips)
+    return {
+        trait: {
+            value: metrics.summarise_labels(predictions.y_true[rows], predictions.y_pred[rows])
+            for value, rows in sorted(groups.items())
+        }
+        for trait, groups in values.items()
+        if trait == "speaker" or 1 < len(groups) <= n_clips / 2
+    }
+
+
+def _compare_with_votes(predictions: Predictions, votes: Votes) -> dict[str, Any]:
+    counts = np.array(
+        [
+            [votes.get(clip.name, {}).get(label, 0) for label in predictions.labels]
+            for clip in predictions.clips
+        ],
+        np.float64,
+    )
+    rows = counts.sum(axis=1) > 0
+    if not rows.any():
+        raise DatasetError(
+            f"none of {len(rows)} clips has votes; expected clips named like "
+            f"{predictions.clips[0].name}, found {sorted(votes)[:1]}"
+        )
+    return compare_with_listeners(
+        counts[rows], predictions.y_true[rows], predictions.probabilities[rows]
+    )
+
+
+def _tabulate_stress(judgement: Judgement, config: EvalConfig) -> dict[str, Any]:
+    predictions = judgement.predictions
+    uar = metrics.unweighted_average_recall(predictions.y_true, predictions.y_pred)
+    conditions = {}
+    for condition, probabilities in judgement.stressed.items():
+        y_pred = probabilities.argmax(axis=1)
+        figures = metrics.summarise_labels(predictions.y_true, y_pred)
+        conditions[condition] = {
+            "uar": figures["uar"],
+            "accuracy": figures["accuracy"],
+            "ece": metrics.expected_calibration_error(predictions.y_true, probabilities),
+            "drop": uar - figures["uar"],
+            "unchanged": float((y_pred == predictions.y_pred).mean()),
+        }
+    return {"seed": config.seed, "conditions": conditions}
+
+
+def _find_baselines(predictions: Predictions, seed: int) -> dict[str, Any]:
+    """Figures of the best constant, and of probabilities drawn uniformly from the simplex."""
+    n_clips, n_labels = predictions.probabilities.shape
+    shares = np.bincount(predictions.y_true, minlength=n_labels) / n_clips
+    drawn = np.random.default_rng(seed).dirichlet(np.ones(n_labels), n_clips)
+    names = ("accuracy", "uar", "macro_f1", "ece", "nll", "brier")
+    results: dict[str, Any] = {}
+    table = {"majority": np.tile(shares, (n_clips, 1)), "random": drawn}
+    for name, probabilities in table.items():
+        figures = metrics.evaluate_probabilities(
+            predictions.y_true, probabilities, predictions.labels
+        )
+        results[name] = {figure: figures[figure] for figure in names}
+    return results

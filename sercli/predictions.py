@@ -1,0 +1,157 @@
+"""What a model said of labelled clips, and the table ``predictions.csv`` that keeps it.
+
+A row per clip: ``corpus``, ``clip``, ``file``, ``start``, ``end`` (seconds; empty for the end of
+the file), ``speaker`` (empty if unknown), ``expected`` (the corpus's label), ``emotion`` (the
+model's), ``confidence`` and ``prob_<label>`` for each label that was scored.
+"""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sercli.datasets.base import Clip, class_indices
+from sercli.errors import DatasetError
+from sercli.resampling import Resampled, number_units
+from sercli.schema import PROBABILITY_PREFIX
+
+PREDICTIONS_FILE = "predictions.csv"
+COLUMNS = (
+    "corpus",
+    "clip",
+    "file",
+    "start",
+    "end",
+    "speaker",
+    "expected",
+    "emotion",
+    "confidence",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Probabilities of clips whose labels are known.
+
+    Parameters
+    ----------
+    model
+        Its name.
+    labels
+        Those that were scored, in the order of the probabilities.
+    clips
+        What was judged; of each, the label is one of those.
+    probabilities
+        Shape (n_clips, n_labels), rows summing to 1.
+    """
+
+    model: str
+    labels: tuple[str, ...]
+    clips: tuple[Clip, ...]
+    probabilities: NDArray[np.float64]
+
+    @cached_property
+    def y_true(self) -> NDArray[np.int64]:
+        """Indices of the true labels, shape (n_clips,)."""
+        return np.array(class_indices(self.clips, self.labels))
+
+    @cached_property
+    def y_pred(self) -> NDArray[np.int64]:
+        """Indices of the most probable labels, shape (n_clips,)."""
+        indices: NDArray[np.int64] = self.probabilities.argmax(axis=1)
+        return indices
+
+    def resampled(self) -> tuple[Resampled, str]:
+        """Return what intervals are computed from, and what is drawn for them."""
+        units, kind = number_units([clip.voice for clip in self.clips])
+        return Resampled(self.y_true, self.probabilities, units), kind
+
+    def take(self, keys: Sequence[tuple[str, str]]) -> "Predictions":
+        """Return the predictions of some clips, in the order of their keys."""
+        index = {key: i for i, key in enumerate(self.keys())}
+        rows = [index[key] for key in keys]
+        clips = tuple(self.clips[i] for i in rows)
+        return Predictions(self.model, self.labels, clips, self.probabilities[rows])
+
+    def keys(self) -> list[tuple[str, str]]:
+        """Return corpus and name of each clip."""
+        return [(clip.corpus, clip.name) for clip in self.clips]
+
+    def write(self, path: Path) -> None:
+        """Write the table.
+
+        Parameters
+        ----------
+        path
+            Replaced if it exists.
+        """
+        with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            writer = csv.writer(file)
+            probabilities = (PROBABILITY_PREFIX + label for label in self.labels)
+            writer.writerow((*COLUMNS, *probabilities))
+            for clip, label, row in zip(self.clips, self.y_pred, self.probabilities, strict=True):
+                writer.writerow(
+                    (
+                        clip.corpus,
+                        clip.name,
+                        clip.path,
+                        f"{clip.start:.3f}",
+                        "" if clip.end is None else f"{clip.end:.3f}",
+                        clip.speaker or "",
+                        clip.emotion,
+                        self.labels[label],
+                        *(f"{value:.6f}" for value in (row[label], *row)),
+                    )
+                )
+
+    @classmethod
+    def read(cls, path: Path, model: str) -> "Predictions":
+        """Read a table that `write` made.
+
+        Parameters
+        ----------
+        path
+            The table.
+        model
+            Name of the model whose predictions it holds.
+
+        Raises
+        ------
+        DatasetError
+            If it cannot be read or is no such table.
+        """
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                rows = list(csv.DictReader(file))
+            labels = tuple(
+                column.removeprefix(PROBABILITY_PREFIX)
+                for column in rows[0]
+                if column.startswith(PROBABILITY_PREFIX)
+            )
+            clips = tuple(_read_clip(row) for row in rows)
+            values = [[float(row[PROBABILITY_PREFIX + name]) for name in labels] for row in rows]
+        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+            raise DatasetError(
+                f"{path}: cannot be read as a table of predictions ({error!r}); "
+                "expected one that `ser eval -o DIR` wrote"
+            ) from error
+        probabilities = np.array(values)
+        # Six digits do not sum to exactly 1.
+        return cls(model, labels, clips, probabilities / probabilities.sum(axis=1, keepdims=True))
+
+
+def _read_clip(row: dict[str, Any]) -> Clip:
+    return Clip(
+        path=Path(row["file"]),
+        emotion=row["expected"],
+        speaker=row["speaker"] or None,
+        name=row["clip"],
+        corpus=row["corpus"],
+        start=float(row["start"]),
+        end=float(row["end"]) if row["end"] else None,
+    )

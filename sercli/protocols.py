@@ -1,0 +1,201 @@
+"""Who is trained on and who is measured: splits of a corpus.
+
+A protocol gives every clip its split. Only ``speaker`` keeps the voices of the measured clips out
+of training; ``random`` is there to compare with work that did not.
+"""
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from sercli.datasets.base import Clip, Corpus
+from sercli.errors import DatasetError
+
+# Shares of the speakers that are held out of a corpus without splits of its own.
+DEV_SHARE = 0.15
+TEST_SHARE = 0.15
+# Of the clips, for a random split.
+RANDOM_TEST_SHARE = 0.2
+
+SPLITS = ("train", "dev", "test")
+
+APART = "speakers apart"
+SHARED = "speakers shared"
+UNKNOWN = "speakers unknown"
+
+
+def split_by_speaker(corpus: Corpus, seed: int = 0) -> Corpus:
+    """Return a corpus of which every clip has a split, no speaker being in two.
+
+    Clips keep the split that their corpus gives them. Of a corpus that gives none, 70 % of the
+    speakers are drawn for ``train``, 15 % each for ``dev`` and ``test``, one at least.
+
+    Parameters
+    ----------
+    corpus
+        One or several corpora.
+    seed
+        Of the draw.
+
+    Raises
+    ------
+    DatasetError
+        If a corpus without splits has unknown speakers or fewer than three.
+    """
+    bare = sorted({clip.corpus for clip in corpus.clips if clip.split is None})
+    split_of: dict[str, str] = {}
+    for name in bare:
+        clips = [clip for clip in corpus.clips if clip.corpus == name and clip.split is None]
+        voices = sorted({clip.voice for clip in clips if clip.voice is not None})
+        if any(clip.speaker is None for clip in clips) or len(voices) < len(SPLITS):
+            raise DatasetError(
+                f"{name}: has no splits of its own and "
+                + ("unknown speakers" if not voices else f"the speakers {', '.join(voices)}")
+                + "; expected three known speakers or more; name the speakers in a manifest, or "
+                "choose --split random or --split FILE.csv"
+            )
+        drawn = np.random.default_rng(seed).permutation(voices).tolist()
+        n_dev = max(1, round(DEV_SHARE * len(drawn)))
+        n_test = max(1, round(TEST_SHARE * len(drawn)))
+        split_of |= dict.fromkeys(drawn, "train")
+        split_of |= dict.fromkeys(drawn[:n_test], "test")
+        split_of |= dict.fromkeys(drawn[n_test : n_test + n_dev], "dev")
+    return replace(
+        corpus,
+        clips=tuple(
+            clip if clip.split else replace(clip, split=split_of[clip.voice or ""])
+            for clip in corpus.clips
+        ),
+    )
+
+
+def split_at_random(corpus: Corpus, seed: int = 0) -> Corpus:
+    """Return a corpus with 80 % of the clips of each emotion in ``train``, the rest in ``test``.
+
+    Speakers are in both: figures from this split do not hold for new speakers.
+
+    Parameters
+    ----------
+    corpus
+        One or several corpora.
+    seed
+        Of the draw.
+
+    Raises
+    ------
+    DatasetError
+        If an emotion has fewer than two clips.
+    """
+    from sklearn.model_selection import train_test_split
+
+    emotions = [clip.emotion for clip in corpus.clips]
+    rare = sorted(emotion for emotion, n in Counter(emotions).items() if n < 2)
+    if rare:
+        raise DatasetError(f"{corpus.name}: has a single clip of {', '.join(rare)}; expected two")
+    _, test = train_test_split(
+        range(len(emotions)), test_size=RANDOM_TEST_SHARE, stratify=emotions, random_state=seed
+    )
+    chosen = set(test)
+    return replace(
+        corpus,
+        clips=tuple(
+            replace(clip, split="test" if index in chosen else "train")
+            for index, clip in enumerate(corpus.clips)
+        ),
+    )
+
+
+def split_by_file(corpus: Corpus, path: Path) -> Corpus:
+    """Return a corpus with the splits that a CSV file gives.
+
+    Parameters
+    ----------
+    corpus
+        One or several corpora.
+    path
+        Has the columns ``split`` (``train``, ``dev`` or ``test``) and either ``speaker`` or
+        ``file``: a clip's name or path, with or without folders and suffix. Clips that it does
+        not list are left out.
+
+    Raises
+    ------
+    DatasetError
+        If the file cannot be read, has other columns or splits, or lists none of the clips.
+    """
+    split_of, key = _read_splits(path)
+    clips: list[Clip] = []
+    left_out = dict(corpus.skipped)
+    for clip in corpus.clips:
+        names = _names(clip) if key == "file" else (clip.speaker or "", clip.voice or "")
+        found = next((split_of[name] for name in names if name in split_of), None)
+        if found is None:
+            left_out[clip.name] = f"not in {path.name}"
+        else:
+            clips.append(replace(clip, split=found))
+    if not clips:
+        raise DatasetError(f"{path}: lists no {key} of {corpus.name}; expected its {key} names")
+    return replace(corpus, clips=tuple(clips), skipped=left_out)
+
+
+def fold_by_speaker(clips: Sequence[Clip], n_folds: int) -> list[list[int]]:
+    """Return the indices of the clips of each fold; every speaker is in one fold.
+
+    Parameters
+    ----------
+    clips
+        Of known speakers.
+    n_folds
+        At least 2.
+
+    Raises
+    ------
+    DatasetError
+        If speakers are unknown or fewer than folds.
+    """
+    from sklearn.model_selection import GroupKFold
+
+    voices = [clip.voice for clip in clips]
+    n_voices = len(set(voices))
+    if None in voices or n_voices < n_folds:
+        found = "unknown speakers" if None in voices else f"{n_voices} speakers"
+        raise DatasetError(
+            f"found {found}; expected at least {n_folds} known ones for {n_folds} folds"
+        )
+    folds = GroupKFold(n_folds).split(voices, groups=voices)
+    return [outside.tolist() for _, outside in folds]
+
+
+def judge_protocol(train: Sequence[Clip], test: Sequence[Clip]) -> str:
+    """Return `APART`, `SHARED` or `UNKNOWN`: whether the speakers of two sets are the same."""
+    known = {clip.voice for clip in train}
+    measured = {clip.voice for clip in test}
+    if None in known | measured:
+        return UNKNOWN
+    return SHARED if known & measured else APART
+
+
+def _names(clip: Clip) -> tuple[str, ...]:
+    return clip.name, str(clip.path), clip.path.name, clip.path.stem
+
+
+def _read_splits(path: Path) -> tuple[dict[str, str], str]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path}: cannot be read as CSV: {error}") from error
+    columns = set(rows[0]) if rows else set()
+    key = next((name for name in ("file", "speaker") if name in columns), None)
+    if key is None or "split" not in columns:
+        raise DatasetError(
+            f"{path}: has the columns {sorted(map(str, columns))}; expected split and file or "
+            "speaker"
+        )
+    wrong = sorted({str(row["split"]) for row in rows} - set(SPLITS))
+    if wrong:
+        raise DatasetError(f"{path}: has the splits {wrong}; expected {', '.join(SPLITS)}")
+    return {row[key]: row["split"] for row in rows}, key

@@ -1,0 +1,164 @@
+"""What all plots share: look, size, titles, and bytes that do not change from run to run.
+
+Blues and one vermilion (Okabe and Ito 2008), which colour-blind readers and grey prints keep
+apart. No text is smaller than 8 points at a width of 6.4 inches.
+"""
+
+import math
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import wraps
+from io import BytesIO
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from sercli.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Figures = Mapping[str, Any]
+
+FORMATS: Final = ("png", "svg")
+WIDTH: Final = 6.4  # inches
+TITLE_HEIGHT: Final = 0.48  # inches
+DPI: Final = 200
+LONGEST_NAME: Final = 18  # characters
+UNKNOWN: Final = "n/a"  # a number that there is not
+
+BLUE: Final = "#0072B2"
+PALE: Final = "#A6CBE3"
+VERMILION: Final = "#D55E00"
+GREY: Final = "#595959"
+
+STYLE: Final[Mapping[str, Any]] = MappingProxyType(
+    {
+        "font.family": "sans-serif",
+        "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib
+        "font.size": 9,
+        "axes.labelsize": 9,
+        "xtick.labelsize": 8,
+        "ytick.labelsize": 8,
+        "legend.fontsize": 8,
+        "legend.frameon": False,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.axisbelow": True,
+        "grid.color": "#DDDDDD",
+        "grid.linewidth": 0.6,
+        "text.parse_math": False,  # a name may hold dollar signs
+        "svg.fonttype": "path",  # looks the same wherever it is opened
+    }
+)
+
+
+@contextmanager
+def style(**more: Any) -> Iterator[None]:
+    """Set the look of plots whatever the user's matplotlibrc says, and take it back.
+
+    Parameters
+    ----------
+    **more
+        Settings of matplotlib, with ``_`` for ``.``.
+    """
+    import matplotlib
+
+    own: Any = {**STYLE, **{key.replace("_", "."): value for key, value in more.items()}}
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(own)
+        yield
+
+
+def styled(draw: "Callable[[Figures], Figure]") -> "Callable[[Figures], Figure]":
+    """Make a function draw in the look of these plots."""
+
+    @wraps(draw)
+    def drawn(figures: Figures) -> "Figure":
+        with style():
+            return draw(figures)
+
+    return drawn
+
+
+def new_figure(
+    title: str, subtitle: str, *, height: float, width: float = WIDTH, n_columns: int = 1
+) -> "tuple[Figure, Axes]":
+    """Return a figure with axes side by side, and the first of these.
+
+    Parameters
+    ----------
+    title, subtitle
+        What is shown, and how to read it.
+    height, width
+        In inches.
+    n_columns
+        Number of axes.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    # The layout knows nothing of the two lines of text: leave the top to them.
+    layout = ConstrainedLayoutEngine(rect=(0, 0, 1, 1 - TITLE_HEIGHT / height))
+    figure = Figure(figsize=(width, height), layout=layout)
+    figure.subplots(1, n_columns)
+    left = 0.06 / width
+    figure.text(left, 1 - 0.06 / height, title, va="top", fontsize=10, fontweight="bold")
+    figure.text(left, 1 - 0.26 / height, subtitle, va="top", fontsize=8.5, color=GREY)
+    return figure, figure.axes[0]
+
+
+def render_plot(figure: "Figure", name: str, format_: str) -> bytes:
+    """Return a plot as the bytes of a file, without date or version.
+
+    Parameters
+    ----------
+    figure
+        What was drawn.
+    name
+        Every id in an SVG starts with it, so that one page can hold several.
+    format_
+        One of `FORMATS`.
+
+    Raises
+    ------
+    ConfigError
+        If the format is unknown.
+    """
+    if format_ not in FORMATS:
+        raise ConfigError(f"{format_}: no format of plots; expected one of {', '.join(FORMATS)}")
+    left_out = ("Software",) if format_ == "png" else ("Creator", "Date", "Format", "Type")
+    stream = BytesIO()
+    with style(svg_hashsalt=name), warnings.catch_warnings():
+        # A name in a script that the font lacks is told in the tables.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(stream, format=format_, dpi=DPI, metadata=dict.fromkeys(left_out))
+    if format_ == "png":
+        return stream.getvalue()
+    # The salt reaches only some of the ids.
+    return re.sub(rb'( id="|href="#|url\(#)', rb"\1" + name.encode() + b"-", stream.getvalue())
+
+
+def subject(figures: Figures) -> str:
+    """Return which model on which corpus, for a title."""
+    corpus = f"{figures['corpus']} {figures['split']}"
+    return f"{shorten(figures['model'])} on {shorten(corpus)}"
+
+
+def shorten(name: str) -> str:
+    """Return a name in one line that leaves room for the plot."""
+    words = " ".join(name.split())
+    return words if len(words) <= LONGEST_NAME else words[: LONGEST_NAME - 1] + "…"
+
+
+def is_number(value: float | None) -> bool:
+    """Whether there is a figure, and a finite one."""
+    return value is not None and math.isfinite(value)
+
+
+def format_figure(value: float | None) -> str:
+    """Return a figure with three decimals, or `UNKNOWN`."""
+    return UNKNOWN if value is None or not math.isfinite(value) else f"{value:.3f}"

@@ -1,0 +1,339 @@
+"""What a report says: sections of plain sentences and tables, for any format.
+
+Sections about figures that there are not are left out.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from sercli.reporting.canvas import Figures, format_figure, is_number
+from sercli.reporting.parts import NAMES, Section, Table, format_figures
+from sercli.text import format_count
+
+HIGHER_IS_BETTER: Final = ("accuracy", "uar", "macro_f1")
+PROTOCOLS: Final = {
+    "speakers apart": "Speakers apart: the model was trained on none of these speakers.",
+    "speakers shared": "Speakers shared: the model was trained on some of these speakers. "
+    "Its figures are too good.",
+    "speakers unknown": "Speakers unknown: nothing tells whether the model was trained on these "
+    "speakers. If it was, its figures are too good.",
+}
+GLOSSARY: Final = (
+    ("accuracy", "Share of the segments whose label is right. Also called WA."),
+    ("UAR", "Unweighted average recall: the mean recall of the labels, each counted alike."),
+    ("macro F1", "Mean of the labels' F1, the harmonic mean of precision and recall."),
+    ("ECE", "Expected calibration error: mean distance of confidence and accuracy over bins."),
+    ("NLL", "Negative log-likelihood of the true label, in nats. 0 is best."),
+    ("Brier", "Squared distance of the probabilities from the truth, from 0 (best) to 2."),
+)
+
+MOST_FAILED: Final = 20  # files named; all are in metrics.json
+MOST_THRESHOLDS: Final = 12
+SMALLEST_GAP: Final = 0.0005  # of confidence and accuracy; less is 0 in three decimals
+LONG_TABLE: Final = 6  # rows from which a breakdown is sorted by accuracy
+
+
+def report_title(figures: Figures) -> str:
+    """Return the heading of a report."""
+    return f"{figures['model']} on {figures['corpus']}, {figures['split']} split"
+
+
+def report_sections(figures: Figures) -> list[Section]:
+    """Return the sections of a report, but for those that would be empty.
+
+    Parameters
+    ----------
+    figures
+        Of one model on one corpus, as ``metrics.json`` holds them.
+    """
+    sections = (
+        _main(figures),
+        _method(figures),
+        _classes(figures),
+        _confusion(figures),
+        _calibration(figures),
+        _coverage(figures),
+        _speakers(figures),
+        _breakdowns(figures),
+        _listeners(figures),
+        _stress(figures),
+        _baselines(figures),
+        Section("Words", tables=(Table(("word", "meaning"), GLOSSARY, n_texts=2),)),
+        _origin(figures),
+    )
+    return [section for section in sections if section.sentences or section.tables]
+
+
+def _main(figures: Figures) -> Section:
+    intervals = figures["intervals"]
+    rows = []
+    for key, name in NAMES.items():
+        low, high = intervals["figures"].get(key) or (None, None)
+        better = "higher" if key in HIGHER_IS_BETTER else "lower"
+        rows.append((name, better, *format_figures((figures[key], low, high))))
+    level = f"{intervals['level']:.0%}"
+    head = ("figure", "better if", "value", f"{level} from", f"{level} to")
+    sentences = [PROTOCOLS.get(figures["protocol"], f"{figures['protocol']}.")]
+    n_labels = len(figures["labels"])
+    chance = f"Guessing among {n_labels} labels gives a UAR of {format_figure(1 / n_labels)}."
+    return Section("Main figures", (*sentences, chance), (Table(head, tuple(rows), n_texts=2),))
+
+
+def _method(figures: Figures) -> Section:
+    speakers = figures["speakers"]
+    of_speakers = f" of {format_count(len(speakers), 'speaker')}" if speakers else ""
+    left_out = figures["labels_left_out"]
+    sentences = [
+        f"{format_count(figures['n_segments'], 'segment')}{of_speakers}.",
+        f"Labels scored: {', '.join(figures['labels'])}.",
+    ]
+    if left_out["model"]:
+        sentences.append(
+            "Labels of the model that the corpus does not have, and that are not scored: "
+            f"{', '.join(left_out['model'])}."
+        )
+    if left_out["corpus"]:
+        counts = ", ".join(
+            f"{label} ({format_count(n, 'clip')})" for label, n in left_out["corpus"].items()
+        )
+        sentences.append(
+            "Labels of the corpus that the model does not have; their clips do not count: "
+            f"{counts}."
+        )
+    sentences.append(_describe_intervals(figures["intervals"]))
+    reasons = tuple((reason, str(n)) for reason, n in figures["left_out"].items())
+    failed = figures["failed"]
+    shown = tuple(failed.items())[:MOST_FAILED]
+    more = f", the first {len(shown)}; all are in metrics.json" if len(shown) < len(failed) else ""
+    caption = f"{format_count(len(failed), 'file')} could not be read{more}"
+    return Section(
+        "How it was measured",
+        tuple(sentences),
+        _filled(
+            Table(("left out because", "clips"), reasons, "Clips left out"),
+            Table(("file", "error"), shown, caption, n_texts=2),
+        ),
+    )
+
+
+def _describe_intervals(intervals: Mapping[str, Any]) -> str:
+    sentence = (
+        f"The {intervals['level']:.0%} intervals come from {intervals['n_resamples']} bootstrap "
+        f"resamples of {intervals['resampled']} (seed {intervals['seed']})."
+    )
+    if intervals["resampled"] == "speakers":
+        return f"{sentence} They tell what other speakers of the same kind would give."
+    return f"{sentence} Segments of one speaker are alike, so these may be too narrow."
+
+
+def _classes(figures: Figures) -> Section:
+    rows = tuple(
+        (
+            label,
+            *format_figures(one[key] for key in ("precision", "recall", "f1")),
+            str(one["support"]),
+        )
+        for label, one in figures["classes"].items()
+    )
+    head = ("label", "precision", "recall", "F1", "segments")
+    return Section("Labels", tables=(Table(head, rows),))
+
+
+def _confusion(figures: Figures) -> Section:
+    labels = figures["labels"]
+    rows = tuple(
+        (label, *map(str, counts))
+        for label, counts in zip(labels, figures["confusion"], strict=True)
+    )
+    return Section(
+        "Confusion",
+        ("Rows are true labels, columns are predicted ones.",),
+        (Table(("true", *labels), rows, "Number of segments"),),
+        plot="confusion",
+    )
+
+
+def _calibration(figures: Figures) -> Section:
+    bins = figures["reliability"]
+    if not bins:
+        return Section("Calibration")
+    confidence = float(np.average([b["confidence"] for b in bins], weights=[b["n"] for b in bins]))
+    gap = confidence - figures["accuracy"]
+    if abs(gap) < SMALLEST_GAP:
+        verdict = "as sure as it is right"
+    else:
+        verdict = f"{'too sure' if gap > 0 else 'not sure enough'}, by {format_figure(abs(gap))}"
+    rows = tuple((*format_figures((b["confidence"], b["accuracy"])), str(b["n"])) for b in bins)
+    return Section(
+        "Calibration",
+        (
+            f"The mean confidence is {format_figure(confidence)} and the accuracy "
+            f"{format_figure(figures['accuracy'])}: on average the model is {verdict}. Over "
+            f"bins of equal size the distance is {format_figure(figures['ece'])} (ECE).",
+        ),
+        (Table(("mean confidence", "accuracy", "segments"), rows, "Bins", n_texts=0),),
+        plot="reliability",
+    )
+
+
+def _coverage(figures: Figures) -> Section:
+    points = figures["coverage"]
+    if not points:
+        return Section("Confidence as a filter")
+    # Evenly over the curve, its ends included.
+    chosen = np.unique(np.linspace(0, len(points) - 1, MOST_THRESHOLDS).round().astype(int))
+    keys = ("threshold", "coverage", "accuracy")
+    rows = tuple(tuple(format_figures(points[i][key] for key in keys)) for i in chosen)
+    sentences = ["Coverage is the share of segments whose confidence is not below the threshold."]
+    if found := figures["target_precision"]:
+        sentences.append(_describe_target(found))
+    return Section(
+        "Confidence as a filter",
+        tuple(sentences),
+        (Table(keys, rows, "Accuracy of the segments that are kept", n_texts=0),),
+        plot="coverage",
+    )
+
+
+def _describe_target(found: Mapping[str, Any]) -> str:
+    target = format_figure(found["target"])
+    if found["threshold"] is None:
+        return f"No threshold that keeps enough segments reaches a precision of {target}."
+    threshold, coverage, precision = format_figures(
+        found[key] for key in ("threshold", "coverage", "precision")
+    )
+    return (
+        f"For a precision of {target}, keep labels from a confidence of {threshold}: these are "
+        f"{coverage} of all, and {precision} of them are right. The threshold was chosen on these "
+        "same segments, so expect a little less on others."
+    )
+
+
+def _speakers(figures: Figures) -> Section:
+    speakers = figures["breakdown"].get("speaker")
+    if not speakers:
+        return Section("Speakers")
+    worst = ", ".join(
+        f"{name} ({format_figure(speakers[name]['accuracy'])})"
+        for name in figures["worst_speakers"]
+        if name in speakers
+    )
+    sentences = (f"Lowest accuracy: {worst}.",) if worst else ()
+    table = _breakdown_table("speaker", speakers, by_accuracy=True)
+    return Section("Speakers", sentences, (table,), plot="speakers")
+
+
+def _breakdowns(figures: Figures) -> Section:
+    tables = [
+        _breakdown_table(key, groups, by_accuracy=len(groups) >= LONG_TABLE)
+        for key, groups in figures["breakdown"].items()
+        if key != "speaker" and groups
+    ]
+    return Section("Kinds of segments", tables=tuple(tables))
+
+
+def _breakdown_table(
+    key: str, groups: Mapping[str, Mapping[str, Any]], *, by_accuracy: bool
+) -> Table:
+    items = list(groups.items())
+    if by_accuracy:
+        # Those without an accuracy come last.
+        items.sort(key=lambda g: g[1]["accuracy"] if is_number(g[1]["accuracy"]) else np.inf)
+    names = ("accuracy", "uar", "macro_f1")
+    rows = tuple(
+        (name, str(group["n_segments"]), *format_figures(group[one] for one in names))
+        for name, group in items
+    )
+    order = ", lowest accuracy first" if by_accuracy else ""
+    head = (key, "segments", *(NAMES[name] for name in names))
+    return Table(head, rows, f"By {key}{order}")
+
+
+def _listeners(figures: Figures) -> Section:
+    found = figures["listeners"]
+    if not found:
+        return Section("Human listeners")
+    who = {
+        "model": "model",
+        "listener": "one listener",
+        "majority": "majority of listeners",
+        "constant": "constant answer",
+        "floor": "votes themselves",
+    }
+    keys = ("accuracy", "cross_entropy", "jensen_shannon")
+    rows = tuple(
+        (name, *format_figures(found[one].get(key) for key in keys)) for one, name in who.items()
+    )
+    return Section(
+        "Human listeners",
+        (
+            f"{format_count(found['n_votes'], 'vote')} of listeners on "
+            f"{format_count(found['n_segments'], 'segment')}.",
+            "Accuracy is agreement with the label of the corpus: of the model, of a single vote, "
+            "and of the label with most votes. A model above one listener is better at guessing "
+            "the label than a person is.",
+            "Cross-entropy tells how badly the model's probabilities foretell a vote, in nats; "
+            "lower is better. Nothing can go below that of the votes themselves, as listeners "
+            "disagree. A model above the constant answer, the mean of all votes, has learnt "
+            "nothing about what people hear.",
+            "Divergence (Jensen-Shannon, 0 to 1, lower is better) is the distance from the votes: "
+            "of the model's probabilities, and of one listener from the others.",
+        ),
+        (Table(("who", "accuracy", "cross-entropy", "divergence"), rows),),
+    )
+
+
+def _stress(figures: Figures) -> Section:
+    stress = figures["stress"]
+    if not stress or not stress["conditions"]:
+        return Section("Stress")
+    keys = ("uar", "drop", "accuracy", "ece", "unchanged")
+    rows = tuple(
+        (name, *format_figures(one[key] for key in keys))
+        for name, one in stress["conditions"].items()
+    )
+    return Section(
+        "Stress",
+        (
+            "The same segments under worse conditions. Drop is the UAR that is lost; unchanged is "
+            f"the share of segments that keep their label. Random noise has seed {stress['seed']}.",
+        ),
+        (Table(("condition", "UAR", "drop", "accuracy", "ECE", "unchanged"), rows),),
+        plot="stress",
+    )
+
+
+def _baselines(figures: Figures) -> Section:
+    baselines = figures["baselines"]
+    if not baselines:
+        return Section("Baselines")
+    everyone = {figures["model"]: figures, **baselines}
+    rows = tuple(
+        (name, *format_figures(one.get(key) for key in NAMES)) for name, one in everyone.items()
+    )
+    return Section(
+        "Baselines",
+        (
+            "Models that do not listen to the segments. A low ECE alone is worth little: one that "
+            "always tells the same shares has it too.",
+        ),
+        (Table(("model", *NAMES.values()), rows),),
+    )
+
+
+def _origin(figures: Figures) -> Section:
+    rows = (
+        ("ser", figures["ser_version"]),
+        ("model", figures["model"]),
+        ("SHA-256", figures["sha256"]),
+        ("corpus", figures["corpus"]),
+        ("split", figures["split"]),
+    )
+    table = Table(("what", "which"), tuple((a, str(b)) for a, b in rows), n_texts=2)
+    return Section("To get these figures again", tables=(table,))
+
+
+def _filled(*tables: Table) -> tuple[Table, ...]:
+    return tuple(table for table in tables if table.rows)

@@ -1,0 +1,151 @@
+"""Reports of `ser eval`: Markdown that links its plots, and a page of HTML that holds them."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from sercli.errors import OutputError
+from sercli.reporting.canvas import FORMATS, Figures, render_plot
+from sercli.reporting.content import report_sections, report_title
+from sercli.reporting.parts import Table
+from sercli.reporting.plots import draw_plots, plot_names
+from sercli.writers import check_target
+
+MARKDOWN_FILE: Final = "report.md"
+HTML_FILE: Final = "report.html"
+
+PLOT_TITLES: Final = {
+    "confusion": "Confusion matrix",
+    "reliability": "Reliability diagram",
+    "coverage": "Accuracy against coverage",
+    "speakers": "Accuracy of each speaker",
+    "stress": "UAR under stress",
+}
+# What Markdown would take for markup inside a line or a cell.
+MARKUP: Final = re.compile(r"[\\`*_\[\]|~#$!]")
+
+
+def write_report(figures: Figures, folder: Path, *, overwrite: bool = False) -> list[Path]:
+    """Write the plots, ``report.md`` and ``report.html``.
+
+    Parameters
+    ----------
+    figures
+        Of one model on one corpus, as ``metrics.json`` holds them.
+    folder
+        Where to; it exists.
+    overwrite
+        Whether existing files may be replaced.
+
+    Returns
+    -------
+    list of Path
+        The files: plots first, as PNG and SVG.
+
+    Raises
+    ------
+    OutputError
+        If one of the files exists or cannot be written; in the first case none is touched.
+    """
+    names = [f"{name}.{format_}" for name in plot_names(figures) for format_ in FORMATS]
+    for name in (*names, MARKDOWN_FILE, HTML_FILE):
+        check_target(folder / name, overwrite=overwrite)
+    files = {
+        f"{name}.{format_}": render_plot(figure, name, format_)
+        for name, figure in draw_plots(figures).items()
+        for format_ in FORMATS
+    }
+    inline = {name: files[f"{name}.svg"].decode() for name in plot_names(figures)}
+    files[MARKDOWN_FILE] = render_markdown(figures).encode()
+    files[HTML_FILE] = render_html(figures, inline).encode()
+    for name, data in files.items():
+        try:
+            (folder / name).write_bytes(data)
+        except OSError as error:
+            raise OutputError(f"{folder / name}: cannot be written: {error.strerror}") from error
+    return [folder / name for name in files]
+
+
+def render_markdown(figures: Figures) -> str:
+    """Return the report as Markdown (GitHub's, for the tables); plots are links to PNG files.
+
+    Parameters
+    ----------
+    figures
+        As for `write_report`.
+    """
+    blocks = [f"# {escape_markdown(report_title(figures))}"]
+    blocks += [f"> **Warning:** {escape_markdown(one)}" for one in figures["warnings"]]
+    plots = plot_names(figures)
+    for section in report_sections(figures):
+        blocks.append(f"## {escape_markdown(section.title)}")
+        blocks += [escape_markdown(sentence) for sentence in section.sentences]
+        if section.plot in plots:
+            blocks.append(f"![{PLOT_TITLES[section.plot]}]({section.plot}.png)")
+        for table in section.tables:
+            if table.caption:
+                blocks.append(f"**{escape_markdown(table.caption)}**")
+            blocks.append(_markdown_table(table))
+    return "\n\n".join(blocks) + "\n"
+
+
+def render_html(figures: Figures, plots: Mapping[str, str]) -> str:
+    """Return the report as one page that needs no other file.
+
+    Parameters
+    ----------
+    figures
+        As for `write_report`.
+    plots
+        SVG documents by the name of the plot; no two may share an id. They are put in as they are.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("sercli.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    # Inside a page an SVG has neither XML declaration nor document type.
+    inline = {name: Markup(svg[svg.index("<svg") :]) for name, svg in plots.items()}  # noqa: S704
+    return environment.get_template("report.html.j2").render(
+        title=report_title(figures),
+        warnings=figures["warnings"],
+        sections=report_sections(figures),
+        plots=inline,
+        plot_titles=PLOT_TITLES,
+    )
+
+
+def escape_markdown(text: str) -> str:
+    """Return a text in one line that Markdown shows as it is.
+
+    Parameters
+    ----------
+    text
+        Any.
+    """
+    line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return MARKUP.sub(r"\\\g<0>", line)
+
+
+def _markdown_table(table: Table) -> str:
+    """Columns are padded, so that the source reads well too."""
+    rows = [[escape_markdown(cell) for cell in row] for row in (table.head, *table.rows)]
+    widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
+    rule = ["-" * width for width in widths]
+    for i in range(table.n_texts, len(rule)):
+        rule[i] = rule[i][1:] + ":"
+    lines = []
+    for row in (rows[0], rule, *rows[1:]):
+        cells = [
+            cell.ljust(width) if i < table.n_texts else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)

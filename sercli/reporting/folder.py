@@ -1,0 +1,54 @@
+"""All files of an evaluation: figures, predictions, plots and reports."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from sercli.predictions import PREDICTIONS_FILE
+from sercli.reporting.documents import HTML_FILE, MARKDOWN_FILE, write_report
+from sercli.store import METRICS_FILE
+from sercli.writers import check_target, write_json
+
+if TYPE_CHECKING:
+    from sercli.evaluation import Evaluation
+
+REPORT_FILES: Final = (METRICS_FILE, PREDICTIONS_FILE, MARKDOWN_FILE, HTML_FILE)
+
+
+def prepare_report(folder: Path, *, overwrite: bool) -> None:
+    """Make the folder of a report.
+
+    Parameters
+    ----------
+    folder
+        Where the report is to be.
+    overwrite
+        Whether a report that is there may be replaced.
+
+    Raises
+    ------
+    OutputError
+        If it may not, or the folder cannot be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in REPORT_FILES:
+        check_target(folder / name, overwrite=overwrite)
+
+
+def write_evaluation(evaluation: "Evaluation", folder: Path) -> None:
+    """Write ``metrics.json``, ``predictions.csv``, the plots and the reports.
+
+    Parameters
+    ----------
+    evaluation
+        What was measured.
+    folder
+        Of `prepare_report`; files of the same names are replaced.
+
+    Raises
+    ------
+    OutputError
+        If a file cannot be written.
+    """
+    write_json(folder / METRICS_FILE, evaluation.figures, overwrite=True)
+    evaluation.predictions.write(folder / PREDICTIONS_FILE)
+    write_report(evaluation.figures, folder, overwrite=True)
