@@ -81,17 +81,18 @@ def _align(predictions: Sequence[Predictions]) -> list[Predictions]:
             f"{', '.join(one.model for one in predictions)}: have {len(common)} clips and the "
             f"labels {list(labels)} in common; expected predictions for the same clips"
         )
+    parts = [one.take(keys) for one in predictions]
+    clips = parts[0].clips
     aligned = []
-    for one in predictions:
-        part = one.take(keys)
-        probabilities = renormalise(part.probabilities, part.labels, labels)
-        aligned.append(Predictions(one.model, labels, part.clips, probabilities))
-    for one in aligned[1:]:
-        if [clip.emotion for clip in one.clips] != [clip.emotion for clip in aligned[0].clips]:
+    for part in parts:
+        if [clip.emotion for clip in part.clips] != [clip.emotion for clip in clips]:
             raise DatasetError(
-                f"{aligned[0].model} and {one.model}: have different true labels for the same "
+                f"{first.model} and {part.model}: have different true labels for the same "
                 "clips; expected predictions for one corpus, read with one --map"
             )
+        probabilities = renormalise(part.probabilities, part.labels, labels)
+        # With the first's clips, so that the same speakers are drawn for all.
+        aligned.append(Predictions(part.model, labels, clips, probabilities))
     return aligned
 
 

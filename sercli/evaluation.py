@@ -1,5 +1,9 @@
-"""Measuring models on a corpus: each clip is one segment, judged as `ser annotate` judges it."""
+"""Measuring models on a corpus: each clip is one segment, judged as `ser annotate` judges it.
 
+Clips of more than 30 s are judged in equal pieces, and their probabilities are the mean of theirs.
+"""
+
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sercli.audio import SAMPLE_RATE
 from sercli.classifiers.base import Classifier
-from sercli.config import EvalConfig, Split
+from sercli.config import LONGEST_SEGMENT_S, EvalConfig, Split
 from sercli.datasets.base import Clip, Corpus
 from sercli.errors import DatasetError, ModelError
 from sercli.extraction import ClipFeatures, Progress, Waveforms, extract_clip_features
@@ -208,9 +213,13 @@ def _judge(
         hear = partial(_hear, classifiers[0], condition, config.seed, tuple(clips))
         return extract_clip_features(clips, hear, jobs=config.jobs, progress=progress)
 
-    def judge(classifier: Classifier, features: FloatArray) -> NDArray[np.float64]:
-        probabilities = classifier.spec.calibration.probabilities(classifier.score(features))
-        return renormalise(probabilities, classifier.spec.labels, labels)
+    def judge(classifier: Classifier, features: Sequence[FloatArray]) -> NDArray[np.float64]:
+        scores = classifier.score(np.concatenate(features))
+        pieces = classifier.spec.calibration.probabilities(scores)
+        # Pieces of a clip are of one length, and count alike.
+        first = np.cumsum([0, *map(len, features)])[:-1]
+        means = np.add.reduceat(pieces, first) / [[len(rows)] for rows in features]
+        return renormalise(means, classifier.spec.labels, labels)
 
     clean = extract(CLEAN)
     stressed: list[dict[str, NDArray[np.float64]]] = [{} for _ in classifiers]
@@ -241,8 +250,8 @@ def _hear(
     if condition != CLEAN:
         rng = condition_rng(seed, condition, clip.name)
         waveform = apply_condition(waveform, condition, rng, Waveforms(pool))
-    features: FloatArray = classifier.extract_features([waveform])[0]
-    return features
+    n_pieces = math.ceil(len(waveform) / (LONGEST_SEGMENT_S * SAMPLE_RATE))
+    return classifier.extract_features(np.array_split(waveform, n_pieces))
 
 
 def describe_model(classifier: Classifier) -> dict[str, Any]:
@@ -294,8 +303,8 @@ def _refuse(
 
 
 def _describe_overlap(speakers: Sequence[str], n_clips: int) -> str:
-    clips = format_count(n_clips, "clip")
-    return f"{format_count(len(speakers), 'speaker')} and {clips}" if speakers else clips
+    counts = ((len(speakers), "speaker"), (n_clips, "clip"))
+    return " and ".join(format_count(n, noun) for n, noun in counts if n)
 
 
 def _check_overlap(manifest: TrainingManifest | None, judgement: Judgement) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sercli.audio import SAMPLE_RATE, AudioFile, resample_stream
+from sercli.config import SHORTEST_SEGMENT_S
 from sercli.datasets.base import Clip
 from sercli.errors import AudioError, DatasetError
 
@@ -32,7 +33,7 @@ class ClipFeatures:
     clips
         Those that could be decoded, in order.
     features
-        What was extracted from each clip, stacked: shape (n_clips, ...).
+        What was extracted from each clip: one row or more, shape (n_rows, n_features).
     hashes
         Of the decoded audio of each clip; see `hash_audio`.
     failed
@@ -40,7 +41,7 @@ class ClipFeatures:
     """
 
     clips: tuple[Clip, ...]
-    features: FloatArray
+    features: tuple[FloatArray, ...]
     hashes: tuple[str, ...]
     failed: dict[str, str]
 
@@ -55,7 +56,7 @@ def extract_clip_features(
     clips
         What to decode.
     extract
-        From a clip and its waveform at 16 kHz to an array of features; called in other processes.
+        From a clip and its waveform at 16 kHz to rows of features; called in other processes.
     jobs
         Number of processes; -1 for one per core.
     progress
@@ -84,7 +85,7 @@ def extract_clip_features(
     if not done:
         raise DatasetError(f"none of {len(clips)} clips could be decoded: {failed}")
     heard, hashes, rows = zip(*done, strict=True)
-    return ClipFeatures(heard, np.stack(rows), hashes, failed)
+    return ClipFeatures(heard, rows, hashes, failed)
 
 
 def load_clip(clip: Clip) -> FloatArray:
@@ -102,7 +103,7 @@ def load_clip(clip: Clip) -> FloatArray:
     Raises
     ------
     AudioError
-        If it cannot be decoded to its end, or holds no samples.
+        If it cannot be decoded to its end, or is too short to be judged.
     """
     return _cut(clip, _load_recording(str(clip.path))).waveform
 
@@ -120,9 +121,9 @@ def hash_audio(waveform: FloatArray) -> str:
     str
         16 hexadecimal digits; empty for digital silence, of which any is like any other.
     """
-    if not waveform.any():
-        return ""
     integers = np.clip(np.rint(waveform * np.float32(32_768)), -32_768, 32_767).astype("<i2")
+    if not integers.any():
+        return ""
     return hashlib.blake2b(integers.tobytes(), digest_size=HASH_BYTES).hexdigest()
 
 
@@ -182,6 +183,11 @@ def _cut(clip: Clip, recording: _Recording) -> _Recording:
             f"{clip.path}: holds no samples"
             if not duration
             else f"{clip.path}: ends at {duration:.3f} s; expected a clip from {clip.start:g} s on"
+        )
+    if len(waveform) < SHORTEST_SEGMENT_S * SAMPLE_RATE:
+        raise AudioError(
+            f"{clip.path}: the clip lasts {len(waveform) / SAMPLE_RATE:.3f} s; "
+            f"expected {SHORTEST_SEGMENT_S:g} s or more"
         )
     original = cut(recording.original, recording.sample_rate)
     return _Recording(waveform, original, recording.sample_rate)

@@ -54,8 +54,13 @@ class TrainingManifest:
         path = folder / MANIFEST_FILE
         if not path.is_file():
             return None
-        with path.open(encoding="utf-8", newline="") as file:
-            header, *rows = list(csv.reader(file)) or [[]]
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                header, *rows = list(csv.reader(file)) or [[]]
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise ModelError(
+                f"{path}: cannot be read as CSV: {error}; copy the model's folder anew"
+            ) from error
         if header != ["audio", "speaker"] or any(len(row) != 2 for row in rows):
             raise ModelError(f"{path}: expected a CSV file with the columns audio and speaker")
         return cls(tuple((audio, speaker) for audio, speaker in rows))
@@ -79,4 +84,6 @@ def hash_speaker(clip: Clip) -> str:
     """Return a hash of a clip's speaker; empty if unknown."""
     if clip.voice is None:
         return ""
-    return hashlib.blake2b(clip.voice.encode(), digest_size=HASH_BYTES).hexdigest()
+    # A speaker who is named by a folder may have bytes that are no text.
+    name = clip.voice.encode("utf-8", "surrogateescape")
+    return hashlib.blake2b(name, digest_size=HASH_BYTES).hexdigest()

@@ -88,8 +88,10 @@ def jensen_shannon(
     """
     from scipy.spatial.distance import jensenshannon
 
-    # scipy gives the distance, the root of the divergence; rounding may leave NaN for 0.
-    distances = jensenshannon(shares, probabilities, base=2, axis=1)
+    # scipy gives the distance, the root of the divergence; rounding may make it the root of a
+    # number just below 0, which is NaN with a warning.
+    with np.errstate(invalid="ignore"):
+        distances = jensenshannon(shares, probabilities, base=2, axis=1)
     result: NDArray[np.float64] = np.square(np.nan_to_num(distances))
     return result
 

@@ -244,7 +244,7 @@ def threshold_for_precision(
         `MIN_KEPT` segments reaches it.
     """
     thresholds, kept, accuracy = _accuracy_above(y_true, probabilities)
-    reached = np.flatnonzero((accuracy >= target) & (kept >= min(MIN_KEPT, len(y_true))))
+    reached = np.flatnonzero((accuracy >= target) & (kept >= MIN_KEPT))
     if not len(reached):
         return {"target": target, "threshold": None, "coverage": None, "precision": None}
     first = reached[0]

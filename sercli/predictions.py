@@ -21,6 +21,8 @@ from sercli.resampling import Resampled, number_units
 from sercli.schema import PROBABILITY_PREFIX
 
 PREDICTIONS_FILE = "predictions.csv"
+# What becomes of bytes that are no text, which Python holds as lone surrogates.
+ESCAPE = "backslashreplace"
 COLUMNS = (
     "corpus",
     "clip",
@@ -79,18 +81,18 @@ class Predictions:
         return Predictions(self.model, self.labels, clips, self.probabilities[rows])
 
     def keys(self) -> list[tuple[str, str]]:
-        """Return corpus and name of each clip."""
-        return [(clip.corpus, clip.name) for clip in self.clips]
+        """Return corpus and name of each clip, as `write` writes them."""
+        return [(_escape(clip.corpus), _escape(clip.name)) for clip in self.clips]
 
     def write(self, path: Path) -> None:
-        """Write the table.
+        """Write the table; what is no text in a name is escaped, so that any program can read it.
 
         Parameters
         ----------
         path
             Replaced if it exists.
         """
-        with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        with path.open("w", encoding="utf-8", errors=ESCAPE, newline="") as file:
             writer = csv.writer(file)
             probabilities = (PROBABILITY_PREFIX + label for label in self.labels)
             writer.writerow((*COLUMNS, *probabilities))
@@ -135,7 +137,7 @@ class Predictions:
             )
             clips = tuple(_read_clip(row) for row in rows)
             values = [[float(row[PROBABILITY_PREFIX + name]) for name in labels] for row in rows]
-        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        except (OSError, ValueError, KeyError, IndexError, TypeError, csv.Error) as error:
             raise DatasetError(
                 f"{path}: cannot be read as a table of predictions ({error!r}); "
                 "expected one that `ser eval -o DIR` wrote"
@@ -143,6 +145,10 @@ class Predictions:
         probabilities = np.array(values)
         # Six digits do not sum to exactly 1.
         return cls(model, labels, clips, probabilities / probabilities.sum(axis=1, keepdims=True))
+
+
+def _escape(text: str) -> str:
+    return text.encode("utf-8", ESCAPE).decode("utf-8")
 
 
 def _read_clip(row: dict[str, Any]) -> Clip:

@@ -31,8 +31,9 @@ UNKNOWN = "speakers unknown"
 def split_by_speaker(corpus: Corpus, seed: int = 0) -> Corpus:
     """Return a corpus of which every clip has a split, no speaker being in two.
 
-    Clips keep the split that their corpus gives them. Of a corpus that gives none, 70 % of the
-    speakers are drawn for ``train``, 15 % each for ``dev`` and ``test``, one at least.
+    Clips keep the split that their corpus gives them, and their speakers' other clips follow. Of
+    speakers without a split, 70 % are drawn for ``train``, 15 % each for ``dev`` and ``test``, one
+    at least.
 
     Parameters
     ----------
@@ -44,17 +45,18 @@ def split_by_speaker(corpus: Corpus, seed: int = 0) -> Corpus:
     Raises
     ------
     DatasetError
-        If a corpus without splits has unknown speakers or fewer than three.
+        If clips without a split have unknown speakers, or those of a corpus fewer than three.
     """
-    bare = sorted({clip.corpus for clip in corpus.clips if clip.split is None})
-    split_of: dict[str, str] = {}
-    for name in bare:
-        clips = [clip for clip in corpus.clips if clip.corpus == name and clip.split is None]
+    split_of = {clip.voice: clip.split for clip in corpus.clips if clip.voice and clip.split}
+    bare = [clip for clip in corpus.clips if not clip.split and clip.voice not in split_of]
+    for name in sorted({clip.corpus for clip in bare}):
+        clips = [clip for clip in bare if clip.corpus == name]
         voices = sorted({clip.voice for clip in clips if clip.voice is not None})
-        if any(clip.speaker is None for clip in clips) or len(voices) < len(SPLITS):
+        unknown = any(clip.voice is None for clip in clips)
+        if unknown or len(voices) < len(SPLITS):
             raise DatasetError(
                 f"{name}: has no splits of its own and "
-                + ("unknown speakers" if not voices else f"the speakers {', '.join(voices)}")
+                + ("unknown speakers" if unknown else f"the speakers {', '.join(voices)}")
                 + "; expected three known speakers or more; name the speakers in a manifest, or "
                 "choose --split random or --split FILE.csv"
             )
@@ -88,7 +90,7 @@ def split_at_random(corpus: Corpus, seed: int = 0) -> Corpus:
     Raises
     ------
     DatasetError
-        If an emotion has fewer than two clips.
+        If an emotion has fewer than two clips, or there are too few to test one of each.
     """
     from sklearn.model_selection import train_test_split
 
@@ -96,6 +98,12 @@ def split_at_random(corpus: Corpus, seed: int = 0) -> Corpus:
     rare = sorted(emotion for emotion, n in Counter(emotions).items() if n < 2)
     if rare:
         raise DatasetError(f"{corpus.name}: has a single clip of {', '.join(rare)}; expected two")
+    n_emotions = len(set(emotions))
+    if RANDOM_TEST_SHARE * len(emotions) <= n_emotions - 1:  # the share is rounded up
+        raise DatasetError(
+            f"{corpus.name}: has {len(emotions)} clips of {n_emotions} emotions; expected five "
+            "of each or more for a random split"
+        )
     _, test = train_test_split(
         range(len(emotions)), test_size=RANDOM_TEST_SHARE, stratify=emotions, random_state=seed
     )
@@ -124,7 +132,8 @@ def split_by_file(corpus: Corpus, path: Path) -> Corpus:
     Raises
     ------
     DatasetError
-        If the file cannot be read, has other columns or splits, or lists none of the clips.
+        If the file cannot be read, has other columns or splits, gives one name two splits, or
+        lists none of the clips.
     """
     split_of, key = _read_splits(path)
     clips: list[Clip] = []
@@ -186,7 +195,7 @@ def _read_splits(path: Path) -> tuple[dict[str, str], str]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{path}: cannot be read as CSV: {error}") from error
     columns = set(rows[0]) if rows else set()
     key = next((name for name in ("file", "speaker") if name in columns), None)
@@ -198,4 +207,12 @@ def _read_splits(path: Path) -> tuple[dict[str, str], str]:
     wrong = sorted({str(row["split"]) for row in rows} - set(SPLITS))
     if wrong:
         raise DatasetError(f"{path}: has the splits {wrong}; expected {', '.join(SPLITS)}")
-    return {row[key]: row["split"] for row in rows}, key
+    split_of: dict[str, str] = {}
+    for row in rows:
+        name, split = row[key], row["split"]
+        # A clip of an unknown speaker must not match an empty cell.
+        if name and split_of.setdefault(name, split) != split:
+            raise DatasetError(
+                f"{path}: lists {key} {name} as {split_of[name]} and as {split}; expected one split"
+            )
+    return split_of, key

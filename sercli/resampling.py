@@ -58,10 +58,12 @@ class Resampled:
             "nll": np.bincount(units, segment_nll(y_true, probabilities), self.n_units),
             "brier": np.bincount(units, segment_brier(y_true, probabilities), self.n_units),
         }
-        order = np.argsort(probabilities.max(axis=1), kind="stable")
+        confidence = probabilities.max(axis=1).astype(np.float64)
+        order = np.argsort(confidence, kind="stable")
         self._sorted_units = units[order]
-        # What the bins of the calibration error add up: confidence minus right or wrong.
-        self._sorted_gaps = (probabilities.max(axis=1) - (y_pred == y_true))[order]
+        self._sorted_correct = (y_pred == y_true)[order]
+        # Each confidence that occurs, and where its segments begin.
+        self._confidence, self._first = np.unique(confidence[order], return_index=True)
 
     def figure(self, name: str, counts: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return a figure for each row of counts.
@@ -99,7 +101,10 @@ class Resampled:
 
     def _calibration_error(self, counts: NDArray[np.float64]) -> float:
         repeats = counts[self._sorted_units].astype(np.int64)
-        gaps = np.repeat(self._sorted_gaps, repeats)
+        drawn = np.add.reduceat(repeats, self._first)
+        right = np.add.reduceat(repeats * self._sorted_correct, self._first)
+        # Segments of one confidence share their accuracy, as in `metrics.reliability_bins`.
+        gaps = np.repeat(self._confidence - right / np.maximum(drawn, 1), drawn)
         bins = np.array_split(gaps, N_BINS)
         return float(sum(abs(one.sum()) for one in bins) / len(gaps))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import jsonschema
 import numpy as np
 import pytest
 import soundfile as sf
@@ -19,6 +20,7 @@ from click.testing import CliRunner, Result
 from conftest import EXAMPLES
 from numpy.typing import NDArray
 
+import sercli
 from sercli.cli import main
 from sercli.labels import EMOTIONS
 
@@ -313,7 +315,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, speech: NDArray[np.float32]
     codes = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")
     for actor in (1001, 1002, 1003, 1004, 1005, 1049, 1053, 1054, 1055, 1058, 1048):
         for index, code in enumerate(codes):
-            start = 17_000 + 11 * (actor % 50)
+            start = 17_000 + 11 * (actor - 1000)
             piece = speech[start : start + 24_000]
             step = np.arange(0, len(piece) - 1, 0.75 + 0.1 * index)
             sped = np.interp(step, np.arange(len(piece)), piece)
@@ -322,48 +324,175 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, speech: NDArray[np.float32]
     return folder
 
 
-def test_train_then_eval(corpus: Path, tmp_path: Path) -> None:
-    model = tmp_path / "mine"
-    result = ser("train", corpus, "-o", model, "--jobs", "1")
-    assert result.exit_code == 0, result.stderr
-    assert "on held-out speakers, by cross-validation" in result.stderr
-    assert sorted(os.listdir(model)) == ["README.md", "model.json", "weights.safetensors"]
-    card = (model / "README.md").read_text(encoding="utf-8")
-    assert "30 clips of the 5 speakers of `train`" in card
-    assert "`ser train CREMA-D --model svm --fit-on train --seed 0 -o mine`" in card
-    assert ser("train", corpus, "-o", model).exit_code == 2
+REPORT = ["metrics.json", "predictions.csv", "report.html", "report.md"]
+MODEL = ["README.md", "manifest.csv", "model.json", "weights.safetensors"]
 
-    result = ser("eval", corpus, "-m", model, "-o", model, "--json", "--jobs", "1")
+
+@pytest.fixture(scope="module")
+def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that knows the speakers of `train`, and was not measured."""
+    model = tmp_path_factory.mktemp("models") / "mine"
+    result = ser("train", "--data", corpus, "-o", model, "--jobs", "1", "--no-test")
+    assert result.exit_code == 0, result.stderr
+    assert "by cross-validation on what was learned from" in result.stderr
+    return model
+
+
+def test_train_writes_a_model_that_can_be_made_again(
+    trained: Path, corpus: Path, tmp_path: Path
+) -> None:
+    assert sorted(os.listdir(trained)) == MODEL
+    card = (trained / "README.md").read_text(encoding="utf-8")
+    assert "30 clips of 5 speakers; splits: `train`" in card
+    command = "ser train --data cremad:PATH --model svm --split speaker --fit-on train --seed 0"
+    assert f"`{command} -o mine`" in card
+    assert ser("train", "--data", corpus, "-o", trained).exit_code == 2
+    again = tmp_path / "again"
+    options = ("-o", again, "--jobs", "1", "--no-test", "-q")
+    result = ser("train", "--data", f"cremad:{corpus}", *options)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+    for name in ("model.json", "weights.safetensors", "manifest.csv"):
+        assert (again / name).read_bytes() == (trained / name).read_bytes()
+
+
+def test_eval_writes_a_report(trained: Path, corpus: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    result = ser("eval", corpus, "-m", trained, "-o", report, "--json", "--jobs", "1", "--baseline")
     assert result.exit_code == 1  # a clip of the test speaker is empty
     assert "1048_IEO_ANG_LO.wav: is empty" in result.stderr
+    assert "There are no intervals: all clips are of one speaker." in result.stderr
     figures = json.loads(result.stdout)
-    assert figures == read_record(model / "metrics.json")
+    assert figures == read_record(report / "metrics.json")
+    schema = json.loads((Path(sercli.__file__).parent / "data/metrics.schema.json").read_text())
+    jsonschema.validate(figures, schema)
     assert [figures[key] for key in ("corpus", "split", "speakers")] == ["cremad", "test", ["1048"]]
+    assert figures["protocol"] == "speakers apart"
     assert figures["n_segments"] == 6
     assert figures["uar"] > 0.6
-    result = ser("eval", corpus, "-m", model, "--split", "dev", "--jobs", "1", "-q")
-    assert "mine on cremad dev: 30 clips of 5 speakers" in result.stdout
+    assert set(REPORT) | {"confusion.png", "confusion.svg"} < set(os.listdir(report))
+    rows = read_rows((report / "predictions.csv").read_text(encoding="utf-8"))
+    assert [row["clip"][5:] for row in rows] == [
+        f"IEO_{code}_XX" for code in ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")
+    ]
+    right = sum(row["expected"] == row["emotion"] for row in rows)
+    assert right / 6 == pytest.approx(figures["accuracy"])
+    assert ser("eval", corpus, "-m", trained, "-o", report).exit_code == 2
+
+
+def test_eval_prints_tables_and_tells_of_leaks(trained: Path, corpus: Path) -> None:
+    result = ser("eval", corpus, "-m", trained, "--split", "dev", "--jobs", "1", "-q")
+    assert "mine on cremad dev: 30 clips of 5 speakers; speakers apart" in result.stdout
     assert "macro-F1" in result.stdout
-    assert result.stderr == ""
-    result = ser("eval", corpus, "-m", model, "--split", "train", "--jobs", "1")
-    assert "warning: the model was trained on 5 speakers of these" in result.stderr
+    assert "warning: mine: Intervals from 5 speakers are too narrow." in result.stderr
+    result = ser("eval", corpus, "-m", trained, "--split", "train", "--jobs", "1")
+    assert "5 speakers; speakers shared" in result.stdout
+    assert "The model was trained on 5 speakers and 30 clips of these" in result.stderr
+    result = ser("eval", corpus, "-m", trained, "--split", "train", "--strict")
+    assert result.exit_code == 2
+    assert "model mine: was trained on 5 speakers of those to measure on" in result.stderr
 
-    again = tmp_path / "again"
-    assert ser("train", corpus, "-o", again, "--jobs", "1").exit_code == 0
-    for name in ("model.json", "weights.safetensors"):
-        assert (again / name).read_bytes() == (model / name).read_bytes()
+
+def test_eval_under_stress_and_against_listeners(
+    trained: Path, corpus: Path, tmp_path: Path
+) -> None:
+    votes = tmp_path / "votes.csv"
+    lines = ["clip,anger,fear", *(f"{a}_IEO_ANG_XX,3,1" for a in (1049, 1053)), "other,9,9"]
+    votes.write_text("\n".join(lines), encoding="utf-8")
+    options = ("--stress", "noise20,gain-20", "--votes", votes, "--json", "-q", "--jobs", "1")
+    result = ser("eval", corpus, "-m", trained, "--split", "dev", *options)
+    assert result.exit_code == 0, result.stderr
+    figures = json.loads(result.stdout)
+    quiet = figures["stress"]["conditions"]["gain-20"]
+    assert (quiet["drop"], quiet["unchanged"]) == (0, 1)  # loudness is not heard
+    assert set(figures["stress"]["conditions"]) == {"noise20", "gain-20"}
+    assert figures["listeners"]["n_segments"] == 2
+    assert figures["listeners"]["n_votes"] == 8
+    assert figures["listeners"]["listener"]["accuracy"] == 0.75
+    result = ser("eval", corpus, "-m", trained, "--stress", "rain")
+    assert result.exit_code == 2
+    assert "rain" in result.stderr
 
 
-def test_train_on_more_speakers(corpus: Path, tmp_path: Path) -> None:
+def test_eval_compares_models_and_reports(trained: Path, corpus: Path, tmp_path: Path) -> None:
+    report, both = tmp_path / "report", tmp_path / "both"
+    options = ("--split", "dev", "--jobs", "1", "-q")
+    assert ser("eval", corpus, "-m", trained, "-o", report, *options).exit_code == 0
+    more = ("--json", "-o", both)
+    result = ser("eval", corpus, "--compare", "svm", trained, report, *options, *more)
+    assert result.exit_code == 0, result.stderr
+    comparison = json.loads(result.stdout)
+    assert comparison == read_record(both / "comparison.json")
+    assert [model["name"] for model in comparison["models"]] == ["svm", "mine", "mine (report)"]
+    uars = [model["uar"] for model in comparison["models"]]
+    first, _, last = comparison["differences"]
+    assert first["figures"]["uar"]["difference"] == pytest.approx(uars[1] - uars[0])
+    # The report keeps six digits of the same model's probabilities.
+    assert last["figures"]["uar"] == {"difference": 0, "interval": [0, 0]}
+    assert last["figures"]["nll"]["difference"] == pytest.approx(0, abs=1e-5)
+    result = ser("eval", "--compare", report, report)
+    assert "mine (report) (2) - mine (report) (1)" in result.stdout
+    result = ser("eval", corpus, "--compare", trained)
+    assert (result.exit_code, "nothing to compare" in result.stderr) == (2, True)
+    assert ser("eval", corpus, trained).exit_code == 2
+
+
+def test_train_on_more_speakers_and_test(corpus: Path, tmp_path: Path) -> None:
     model = tmp_path / "both"
-    assert ser("train", corpus, "-o", model, "--fit-on", "train+dev", "-q").exit_code == 0
+    result = ser("train", "--data", corpus, "-o", model, "--fit-on", "train+dev", "-q")
+    assert result.exit_code == 0, result.stderr
+    assert (result.stdout, result.stderr) == ("", "")
     training = read_record(model / "model.json")["training"]
     assert (training["splits"], training["clips"]) == (["train", "dev"], 60)
-    assert "1048" not in training["speakers"]
+    figures = read_record(model / "metrics.json")
+    assert (figures["speakers"], figures["n_segments"]) == (["1048"], 6)
+    card = (model / "README.md").read_text(encoding="utf-8")
+    assert "On 6 clips of the split test of cremad (1 speakers; speakers apart)" in card
+    assert f"| {figures['uar']:.3f} | {figures['accuracy']:.3f} |" in card
+
+
+def test_random_split_is_marked(corpus: Path, tmp_path: Path) -> None:
+    model = tmp_path / "random"
+    options = ("--split", "random", "--seed", "3", "--jobs", "1")
+    result = ser("train", "--data", corpus, "-o", model, *options)
+    assert result.exit_code == 1, result.stderr  # the empty clip was drawn
+    figures = read_record(model / "metrics.json")
+    assert figures["protocol"] == "speakers shared"
+    assert figures["overlap"]["clips"] == 0
+    assert "its figures are too good" in figures["warnings"][0]
+    assert read_record(model / "model.json")["training"]["protocol"] == "speakers shared"
+    assert "Speakers shared: the model" in (model / "report.md").read_text(encoding="utf-8")
+
+
+def test_folds_judge_every_clip_by_a_model_that_does_not_know_the_speaker(
+    corpus: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "folds"
+    result = ser("train", "--data", corpus, "-o", model, "--folds", "2", "--jobs", "1", "-q")
+    assert result.exit_code == 1, result.stderr
+    figures = read_record(model / "metrics.json")
+    assert (figures["split"], figures["protocol"]) == ("2 folds", "speakers apart")
+    assert (figures["n_segments"], len(figures["speakers"])) == (66, 11)
+    assert read_record(model / "model.json")["training"]["clips"] == 66
+    result = ser("train", "--data", corpus, "-o", model, "--folds", "2", "--split", "random")
+    assert result.exit_code == 2
+
+
+def test_train_on_two_corpora(corpus: Path, tmp_path: Path) -> None:
+    table = tmp_path / "more.csv"
+    rows = [f"{path},{path.stem.split('_')[2]},{path.stem[:4]}" for path in corpus.glob("*XX.wav")]
+    table.write_text("\n".join(("file,emotion,speaker", *rows)), encoding="utf-8")
+    names = "ANG=anger,DIS=disgust,FEA=fear,HAP=happiness,NEU=neutral,SAD=sadness"
+    options = ("--map", names, "-o", tmp_path / "both", "--jobs", "1", "-q", "--no-test")
+    result = ser("train", "--data", corpus, "--data", f"manifest:{table}", *options)
+    assert result.exit_code == 0, result.stderr
+    training = read_record(tmp_path / "both/model.json")["training"]
+    assert training["corpus"] == "cremad+more"
+    # Five of the one, and 11 less two for each of dev and test of the other.
+    assert training["speakers"] == 5 + 7
 
 
 def test_eval_errors(tmp_path: Path) -> None:
-    assert "is not a folder" in ser("eval", tmp_path / "gone").stderr
+    assert ser("eval", tmp_path / "gone").exit_code == 2
     result = ser("eval", tmp_path)
     assert result.exit_code == 2
-    assert "found no audio file named like CREMA-D's" in result.stderr
+    assert str(tmp_path) in result.stderr

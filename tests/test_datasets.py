@@ -1,19 +1,19 @@
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from trees import make_tree
 
-from sercli.datasets import class_indices, read_corpus
-from sercli.errors import DatasetError
+from sercli.datasets import CORPORA, Clip, Corpus, class_indices, parse_mapping, read_corpus
+from sercli.datasets.facts import age_group, load_facts
+from sercli.datasets.labelling import canonical_label
+from sercli.datasets.votes import read_votes, write_votes
+from sercli.errors import ConfigError, DatasetError, OutputError
 from sercli.labels import EMOTIONS
 
-
-def make_tree(root: Path, *names: str) -> Path:
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return root
+# The head of CREMA-D's own table, without the columns that follow.
+CREMAD_VOTES = '"","A","D","F","H","N","S","fileName","numResponses","agreement","emoVote"\n'
 
 
 def test_cremad_names(tmp_path: Path) -> None:
@@ -24,9 +24,11 @@ def test_cremad_names(tmp_path: Path) -> None:
         "AudioWAV/1049_IEO_HAP_MD.wav",
         "AudioWAV/1048_IEO_NEU_HI.mp3",
         "AudioWAV/1040_ITH_SAD_X.wav",
+        "AudioWAV/1040_ITH_ZZZ_X.wav",
         "AudioWAV/notes.wav",
+        "AudioWAV/.hidden/1001_DFA_DIS_XX.wav",
+        "AudioWAV/._1001_DFA_ANG_XX.wav",
         "VideoFlash/1001_DFA_ANG_XX.flv",
-        "VideoDemographics.csv",
         "processedResults/1001_DFA_DIS_XX.txt",
     )
     corpus = read_corpus(tmp_path)
@@ -37,14 +39,41 @@ def test_cremad_names(tmp_path: Path) -> None:
         ("1048_IEO_NEU_HI.mp3", "1048", "neutral"),
         ("1049_IEO_HAP_MD.wav", "1049", "happiness"),
     ]
+    assert [clip.name for clip in corpus.clips] == [clip.path.stem for clip in corpus.clips]
+    assert [clip.voice for clip in corpus.select("dev")] == ["cremad/1049"]
     assert [clip.speaker for clip in corpus.select("train")] == ["1001", "1001", "1040"]
-    assert [clip.speaker for clip in corpus.select("dev")] == ["1049"]
     assert [clip.speaker for clip in corpus.select("test")] == ["1048"]
     assert len(corpus.select("all")) == 5
     assert corpus.describe() == (
-        "cremad: 5 clips of 4 speakers; 1 file left out "
-        "(VideoFlash/1001_DFA_ANG_XX.flv: another copy of a clip)"
+        "cremad: 5 clips of 4 speakers; 3 files left out (1040_ITH_ZZZ_X: unknown emotion ZZZ; "
+        "AudioWAV/notes.wav: not named like 1001_DFA_ANG_XX.wav; "
+        "VideoFlash/1001_DFA_ANG_XX.flv: another copy of a clip)"
     )
+    assert [clip.traits["intensity"] for clip in corpus.clips] == [
+        "unspecified",
+        "low",
+        "unspecified",
+        "high",
+        "medium",
+    ]
+    assert corpus.clips[0].traits == {
+        "language": "English",
+        "sentence": "Don't forget a jacket",
+        "intensity": "unspecified",
+    }
+
+
+@pytest.mark.parametrize("place", ["AudioWAV", "."])
+def test_cremad_speakers_are_described_by_their_table(tmp_path: Path, place: str) -> None:
+    make_tree(tmp_path, "AudioWAV/1001_DFA_ANG_XX.wav", "AudioWAV/1002_DFA_ANG_XX.wav")
+    table = tmp_path / "VideoDemographics.csv"
+    table.write_text('"ActorID","Age","Sex","Race"\n1001,51,"Male","Caucasian"\n')
+    first, second = read_corpus(tmp_path / place).clips
+    assert (first.traits["sex"], first.traits["age_group"]) == ("male", "45 to 59")
+    assert "sex" not in second.traits
+    table.write_text("actor;age\n1001;51\n")
+    with pytest.raises(DatasetError, match=r"VideoDemographics.csv, line 2: .*ActorID, Age, Sex"):
+        read_corpus(tmp_path)
 
 
 def test_many_files_left_out_are_counted(tmp_path: Path) -> None:
@@ -67,31 +96,208 @@ def test_known_faults_are_left_out_and_told(tmp_path: Path) -> None:
 
 
 def test_partition_is_disjoint_and_whole(tmp_path: Path) -> None:
-    corpus = read_corpus(make_tree(tmp_path, "1001_DFA_ANG_XX.wav"))
-    sizes = {split: len(speakers) for split, speakers in corpus.partition.items()}
-    assert sizes == {"train": 56, "dev": 18, "test": 17}
-    assert frozenset().union(*corpus.partition.values()) == {str(i) for i in range(1001, 1092)}
+    actors = [str(actor) for actor in range(1001, 1092)]
+    corpus = read_corpus(make_tree(tmp_path, *(f"{actor}_DFA_ANG_XX.wav" for actor in actors)))
+    splits = Counter(clip.split for clip in corpus.clips)
+    assert splits == {"train": 56, "dev": 18, "test": 17}
+    partition = load_facts("cremad")["partition"]
+    assert sorted(partition["train"] + partition["dev"] + partition["test"]) == actors
 
 
 def test_errors_say_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="is not a folder"):
+    with pytest.raises(DatasetError, match="missing: is not a folder"):
         read_corpus(tmp_path / "missing")
-    with pytest.raises(DatasetError, match=r"found no audio file named like CREMA-D's"):
-        read_corpus(make_tree(tmp_path, "a.wav"))
-    corpus = read_corpus(make_tree(tmp_path, "1001_DFA_ANG_XX.wav"))
-    with pytest.raises(DatasetError, match="no clips of the speakers of split 'test'"):
+    with pytest.raises(DatasetError, match="found no audio or video files"):
+        read_corpus(tmp_path)
+    make_tree(tmp_path, "a.wav")
+    with pytest.raises(DatasetError, match=r"found no audio file named like CREMA-D's 1001_DFA"):
+        read_corpus(tmp_path, "cremad")
+    with pytest.raises(ConfigError, match=r"corpus is 'crema'; expected auto or one of cremad, ra"):
+        read_corpus(tmp_path, "crema")
+    with pytest.raises(DatasetError, match=r"a\.wav: is no manifest"):
+        read_corpus(tmp_path / "a.wav")
+    faulty = make_tree(tmp_path / "faulty", "1076_MTI_SAD_XX.wav")
+    with pytest.raises(DatasetError, match=r"no clip to use: .*digital silence"):
+        read_corpus(faulty)
+    corpus = read_corpus(make_tree(tmp_path / "good", "1001_DFA_ANG_XX.wav"))
+    with pytest.raises(DatasetError, match="no clips of the split 'test'"):
         corpus.select("test")
     with pytest.raises(DatasetError, match=r"labels \['anger'\] of the corpus are none"):
         class_indices(corpus.clips, ("joy", "grief"))
     assert class_indices(corpus.clips, EMOTIONS) == [0]
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("cremad", "AudioMP3/1001_DFA_ANG_XX.mp3"),
+        ("ravdess", "Actor_12/03-01-05-01-02-01-12.wav"),
+        ("tess", "OAF_angry/OAF_back_angry.wav"),
+        ("savee", "AudioData/DC/a01.wav"),
+        ("emodb", "wav/03a01Fa.wav"),
+        ("emovo", "f1/dis-f1-b1.wav"),
+        ("esd", "0011/Angry/train/0011_000351.wav"),
+    ],
+)
+def test_corpora_are_recognised_by_their_names(tmp_path: Path, kind: str, name: str) -> None:
+    make_tree(tmp_path, "jingle.wav", name)
+    assert {clip.corpus for clip in read_corpus(tmp_path).clips} == {kind}
+    assert {clip.corpus for clip in read_corpus((tmp_path / name).parent).clips} == {kind}
+    assert kind in CORPORA
+
+
+def test_strays_do_not_confuse_but_two_corpora_are_told(tmp_path: Path) -> None:
+    make_tree(tmp_path, *(f"{actor}_DFA_ANG_XX.wav" for actor in range(1001, 1021)))
+    make_tree(tmp_path, "03a01Fa.wav", "03a01Na.wav")
+    assert read_corpus(tmp_path).name == "cremad"
+    make_tree(tmp_path, "03a01Wa.wav")
+    with pytest.raises(
+        DatasetError,
+        match=r"tells of cremad \(20 of 23 .*\) and of emodb \(3 of 23 .*\); .*--corpus NAME",
+    ):
+        read_corpus(tmp_path)
+    assert len(read_corpus(tmp_path, "emodb").clips) == 3
+
+
+def test_a_few_fitting_names_do_not_make_a_corpus(tmp_path: Path) -> None:
+    make_tree(tmp_path, "1001_DFA_ANG_XX.wav", "a.wav", "b.wav")
+    with pytest.raises(DatasetError, match=r"1 of 3 files are named like 1001_DFA_ANG_XX\.wav"):
+        read_corpus(tmp_path)
+
+
+def test_mapping_by_own_and_by_canonical_words(tmp_path: Path) -> None:
+    make_tree(tmp_path, "03a01Fa.wav", "03a01La.wav", "03a01Wa.wav", "03a01Xa.wav")
+    corpus = read_corpus(tmp_path, mapping={"l": "neutral", "Happiness": "joy", "X": "odd"})
+    assert [clip.emotion for clip in corpus.clips] == ["joy", "neutral", "anger", "odd"]
+    with pytest.raises(
+        DatasetError, match=r"labelled calm, which --map names; found anger, boredom, happiness$"
+    ):
+        read_corpus(tmp_path, mapping={"calm": "neutral", "W": "anger"})
+    # A corpus's own word comes first; the canonical label is then left without a clip.
+    with pytest.raises(DatasetError, match="labelled boredom"):
+        read_corpus(tmp_path, mapping={"L": "neutral", "boredom": "anger"})
+
+
+def test_mapping_as_text() -> None:
+    assert parse_mapping("happy=happiness, calm = neutral") == {
+        "happy": "happiness",
+        "calm": "neutral",
+    }
+    for text in ("", "happy", "happy=", "=x", "a=b=c", "a=b,,c=d"):
+        with pytest.raises(ConfigError, match="expected THEIRS=OURS"):
+            parse_mapping(text)
+    with pytest.raises(ConfigError, match="a is to become two labels"):
+        parse_mapping("a=b,a=c")
+
+
+def test_words_and_labels() -> None:
+    assert [canonical_label(word) for word in ("Angry", "JOY", "fearful", "Pensive")] == [
+        "anger",
+        "happiness",
+        "fear",
+        "Pensive",
+    ]
+    assert canonical_label("ang", "cremad") == "anger"
+    assert canonical_label("angry", "cremad") is None
+    for kind, table in load_facts("labels").items():
+        known = set(EMOTIONS) & set(table.values())
+        assert len(known) >= 4, kind
+        assert len({word.casefold() for word in table}) == len(table), kind
+
+
+def test_age_groups() -> None:
+    assert [age_group(age) for age in (29.9, 30, 44, 45, 59, 60, 80)] == [
+        "under 30",
+        *["30 to 44"] * 2,
+        *["45 to 59"] * 2,
+        *["60 and over"] * 2,
+    ]
+
+
+def test_clips_of_other_labels_are_left_out() -> None:
+    clips = tuple(Clip(Path(word), word, name=word) for word in ("anger", "calm"))
+    kept = Corpus("mine", "none", clips).keep(EMOTIONS)
+    assert [clip.name for clip in kept.clips] == ["anger"]
+    assert kept.skipped == {"calm": "label calm is not asked for"}
+
+
+def test_votes_of_ones_own_and_back(tmp_path: Path) -> None:
+    table = tmp_path / "votes.csv"
+    table.write_text("clip,happy,anger,calm\nb,1,2,0\na,0,0,3\n")
+    votes = read_votes(table)
+    assert votes == {
+        "b": {"happiness": 1, "anger": 2, "calm": 0},
+        "a": {"happiness": 0, "anger": 0, "calm": 3},
+    }
+    written = tmp_path / "written.csv"
+    write_votes(votes, written)
+    assert written.read_text() == "clip,anger,happiness,calm\nb,2,1,0\na,0,0,3\n"
+    assert read_votes(written) == votes
+    with pytest.raises(OutputError):
+        write_votes(votes, written)
+
+
+def test_votes_on_the_voice_in_cremads_own_table(tmp_path: Path) -> None:
+    table = tmp_path / "tabulatedVotes.csv"
+    table.write_text(
+        CREMAD_VOTES
+        + '"100001",6,2,0,0,1,0,"1001_DFA_ANG_XX",9,0.67,"A"\n'
+        + '"107442",0,6,1,0,0,2,"1091_WSI_DIS_XX",9,0.67,"D"\n'
+        + '"200001",0,0,0,0,9,0,"1001_DFA_ANG_XX",9,1,"N"\n'
+        + '"300001",9,0,0,0,0,0,"1001_DFA_ANG_XX",9,1,"A"\n'
+    )
+    votes = read_votes(table)
+    assert list(votes) == ["1001_DFA_ANG_XX", "1091_WSI_DIS_XX"]
+    assert votes["1091_WSI_DIS_XX"] == dict(zip(EMOTIONS, (0, 6, 1, 0, 0, 2), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "begins with 'nothing'; expected the header clip,LABEL"),
+        ("file,anger\na,1\n", "begins with 'file,anger'"),
+        ("clip,happy,joy\na,1,2\n", "two columns for happiness"),
+        ("clip,anger\na,-1\n", "line 2: anger is '-1'; expected a count"),
+        ("clip,anger\na,1.5\n", r"line 2: anger is '1\.5'"),
+        ("clip,anger\na,1\na,1\n", "line 3: names the clip a again"),
+        ("clip,anger\na\n", "line 2: has 1 cells; expected 2"),
+        ("clip,anger\n", "has no row of votes"),
+        (f'{CREMAD_VOTES}"200001",0,0,0,0,9,0,"a",9,1,"N"\n', "has no row of votes"),
+    ],
+)
+def test_other_tables_are_no_votes(tmp_path: Path, text: str, message: str) -> None:
+    table = tmp_path / "votes.csv"
+    table.write_text(text)
+    with pytest.raises(DatasetError, match=message):
+        read_votes(table)
+
+
 @pytest.mark.corpus
 @pytest.mark.skipif("SER_CREMAD" not in os.environ, reason="SER_CREMAD names no copy of CREMA-D")
-def test_the_real_corpus() -> None:
-    corpus = read_corpus(Path(os.environ["SER_CREMAD"]))
+def test_the_real_cremad() -> None:
+    folder = Path(os.environ["SER_CREMAD"])
+    corpus = read_corpus(folder)
     speakers = {clip.speaker for clip in corpus.clips}
     assert {clip.emotion for clip in corpus.clips} == set(EMOTIONS)
     assert len(corpus.clips) + len(corpus.skipped) >= 80 * len(speakers)
     assert sum(len(corpus.select(split)) for split in ("train", "dev", "test")) == len(corpus.clips)
     assert "1076_MTI_SAD_XX" in corpus.skipped
+    if (folder / "VideoDemographics.csv").is_file():
+        assert all({"sex", "age_group", "sentence"} <= set(clip.traits) for clip in corpus.clips)
+    if (folder / "voice_votes.csv").is_file():
+        votes = read_votes(folder / "voice_votes.csv")
+        assert {clip.name for clip in corpus.clips} <= set(votes)
+        assert set(votes["1001_DFA_ANG_XX"]) == set(EMOTIONS)
+
+
+@pytest.mark.corpus
+@pytest.mark.skipif("SER_EMODB" not in os.environ, reason="SER_EMODB names no copy of EmoDB")
+def test_the_real_emodb() -> None:
+    corpus = read_corpus(Path(os.environ["SER_EMODB"]))
+    assert corpus.name == "emodb"
+    assert not corpus.skipped
+    assert {clip.emotion for clip in corpus.clips} == {*EMOTIONS, "boredom"}
+    known = load_facts("emodb")["speakers"]
+    for clip in corpus.clips:
+        assert clip.traits["sex"] == known[clip.speaker]["sex"]
+        assert " " in clip.traits["sentence"]

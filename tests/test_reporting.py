@@ -259,7 +259,7 @@ def check_tables(tables: Tables) -> None:
         ["svm", "0.625", "0.611", "0.602", "0.087", "1.234", "0.543"],
         ["majority", "0.500", "0.333", "0.222", "0.010", "0.690", "0.499"],
     ]
-    assert find_table(tables, "left out because", "clips") == [["digital silence", "2"]]
+    assert find_table(tables, "left out because", "files") == [["digital silence", "2"]]
     assert find_table(tables, "file", "error") == [["a.wav", "a.wav: holds no samples"]]
     assert ["SHA-256", "7dd1d91f"] in find_table(tables, "what", "which")
 
@@ -274,7 +274,7 @@ def test_markdown_holds_the_figures() -> None:
         "40 segments of 3 speakers.",
         "Speakers apart: the model was trained on none of these speakers.",
         "Guessing among 3 labels gives a UAR of 0.333.",
-        "and that are not scored: disgust.",
+        "its probabilities are shared out among the others: disgust.",
         "their clips do not count: boredom (23 clips), calm (1 clip).",
         "The 95% intervals come from 2000 bootstrap resamples of speakers (seed 7).",
         "The mean confidence is 0.600 and the accuracy 0.625: on average the model is not sure "

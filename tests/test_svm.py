@@ -1,5 +1,6 @@
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from sercli.audio import load_audio
 from sercli.calibration import Calibration
 from sercli.classifiers.base import ModelSpec
 from sercli.classifiers.svm import SvmClassifier, pair_votes, project, rbf_kernel
-from sercli.config import SvmConfig
+from sercli.config import EvalConfig, SvmConfig
 from sercli.datasets import Clip, read_corpus
 from sercli.errors import DatasetError, ModelError
-from sercli.evaluation import ClipFeatures, evaluate
+from sercli.evaluation import evaluate
+from sercli.extraction import ClipFeatures
 from sercli.features import FEATURE_SET, extract_features, feature_names
 from sercli.labels import EMOTIONS
 from sercli.store import load_model
@@ -39,7 +41,7 @@ def rows() -> training.Rows:
     centres = rng.normal(size=(6, len(feature_names())))
     features = 5 + 3 * (rng.normal(size=(360, centres.shape[1])) + 0.15 * centres[classes])
     speakers = np.repeat([str(i) for i in range(9)], 40)
-    return training.Rows(features.astype(np.float32), classes, speakers)
+    return training.Rows(features.astype(np.float32), classes, speakers, EMOTIONS)
 
 
 def spec(**changes: Any) -> ModelSpec:
@@ -87,7 +89,7 @@ def test_search_keeps_speakers_apart(rows: training.Rows) -> None:
     settings = [(trial.regularisation, trial.gamma_scale) for trial in trials]
     assert settings == [(1.0, 0.8), (10.0, 0.8)]
     for trial in trials:
-        folds = [set(rows.speakers[fold]) for fold in trial.folds]
+        folds = [set(rows.groups[fold]) for fold in trial.folds]
         assert len(folds) == 3
         assert sum(map(len, folds)) == len(set.union(*folds)) == 9
         expected = [
@@ -101,15 +103,15 @@ def test_search_keeps_speakers_apart(rows: training.Rows) -> None:
 
 def test_what_tells_the_speaker_is_worth_nothing_on_others(rows: training.Rows) -> None:
     # A mark for each speaker and class: in those who were heard, it tells the class perfectly.
-    mark = rows.speakers.astype(int) * 6 + rows.classes
+    mark = rows.groups.astype(int) * 6 + rows.classes
     features = np.random.default_rng(1).normal(size=rows.features.shape).astype(np.float32)
     features[:, :54] = 20 * np.eye(54)[mark]
-    marked = training.Rows(features, rows.classes, rows.speakers)
+    marked = training.Rows(features, rows.classes, rows.groups, EMOTIONS)
     assert max(trial.uar for trial in training.search_settings(marked, CONFIG)) < 0.3
 
 
 def test_folds_need_all_emotions(rows: training.Rows) -> None:
-    few = training.Rows(rows.features, rows.speakers.astype(int) % 6, rows.speakers)
+    few = training.Rows(rows.features, rows.groups.astype(int) % 6, rows.groups, EMOTIONS)
     with pytest.raises(DatasetError, match=r"without the speakers of a fold, no clips of .* left"):
         training.search_settings(few, CONFIG)
 
@@ -125,14 +127,24 @@ def test_directions_have_length_one_and_do_not_depend_on_distance(rows: training
 
 
 def test_versions_of_clips_stay_with_their_class_and_speaker() -> None:
-    clips = tuple(Clip(Path(f"{i}"), EMOTIONS[i % 6], f"s{i}") for i in range(100))
+    clips = tuple(Clip(Path(f"{i}"), EMOTIONS[i % 6], f"s{i}", corpus="c") for i in range(100))
     # A feature that says which clip and which version it is.
     features = (np.arange(100)[:, None] * 10 + np.arange(3))[:, :, None].astype(np.float32)
-    rows = training.as_rows(ClipFeatures(clips, features, {}))
+    found = ClipFeatures(clips, tuple(features), ("",) * 100, {})
+    rows = training.as_rows(found, EMOTIONS)
     clip, version = np.divmod(rows.features[:, 0].astype(int), 10)
     np.testing.assert_array_equal(version, np.repeat([0, 1, 2], 100))
     np.testing.assert_array_equal(rows.classes, clip % 6)
-    np.testing.assert_array_equal(rows.speakers, [f"s{i}" for i in clip])
+    np.testing.assert_array_equal(rows.groups, [f"c/s{i}" for i in clip])
+    by_clip = training.as_rows(found, EMOTIONS, "clip")
+    np.testing.assert_array_equal(by_clip.groups, clip.astype(str))
+
+
+def test_unknown_speakers_cannot_be_kept_apart() -> None:
+    clips = tuple(Clip(Path(f"{i}"), EMOTIONS[i % 6]) for i in range(12))
+    found = ClipFeatures(clips, tuple(np.zeros((12, 1, 2), np.float32)), ("",) * 12, {})
+    with pytest.raises(DatasetError, match="speakers are unknown; expected a speaker for every"):
+        training.as_rows(found, EMOTIONS)
 
 
 def test_versions_of_a_clip(tmp_path: Path, speech: NDArray[np.float32]) -> None:
@@ -232,8 +244,9 @@ def test_shipped_model_says_how_it_came_about(shipped: SvmClassifier) -> None:
     assert shipped.spec.labels == EMOTIONS
     metrics = json.loads((Path(__file__).parent.parent / "models/svm/metrics.json").read_text())
     assert metrics["split"] == "test"
-    assert metrics["speakers_trained_on"] == []
-    assert not set(metrics["speakers"]) & set(facts["speakers"])
+    assert metrics["protocol"] == "speakers apart"
+    assert metrics["overlap"] == {"speakers": [], "clips": 0}
+    assert facts["splits"] == ["train", "dev"]
     assert metrics["uar"] > 0.5
     assert facts["held_out"]["whole"]["uar"] > 0.6
 
@@ -242,7 +255,27 @@ def test_shipped_model_says_how_it_came_about(shipped: SvmClassifier) -> None:
 @pytest.mark.skipif("SER_CREMAD" not in os.environ, reason="SER_CREMAD names no copy of CREMA-D")
 def test_measured_figures_can_be_reproduced(shipped: SvmClassifier) -> None:
     stored = json.loads((Path(__file__).parent.parent / "models/svm/metrics.json").read_text())
-    figures = evaluate(shipped, read_corpus(Path(os.environ["SER_CREMAD"])), "test")
+    corpus = read_corpus(Path(os.environ["SER_CREMAD"]))
+    figures = evaluate(shipped, corpus, "test", EvalConfig(strict=True)).figures
+    assert figures["overlap"] == {"speakers": [], "clips": 0}
     assert figures["speakers"] == stored["speakers"]
     for name in ("uar", "accuracy", "macro_f1", "ece", "nll"):
         assert figures[name] == pytest.approx(stored[name], abs=0.003)
+    assert figures["intervals"]["figures"]["uar"] == pytest.approx(
+        stored["intervals"]["figures"]["uar"], abs=0.005
+    )
+
+
+@pytest.mark.corpus
+@pytest.mark.skipif("SER_CREMAD" not in os.environ, reason="SER_CREMAD names no copy of CREMA-D")
+def test_leak_guard_knows_the_speakers_and_clips_of_the_shipped_model(
+    shipped: SvmClassifier,
+) -> None:
+    corpus = read_corpus(Path(os.environ["SER_CREMAD"]))
+    some = replace(corpus, clips=corpus.select("dev")[:40])
+    figures = evaluate(shipped, some, "dev").figures
+    assert figures["protocol"] == "speakers shared"
+    assert figures["overlap"]["clips"] == 40
+    assert figures["overlap"]["speakers"] == sorted({f"cremad/{c.speaker}" for c in some.clips})
+    with pytest.raises(DatasetError, match="model svm: was trained on 1 speaker"):
+        evaluate(shipped, some, "dev", EvalConfig(strict=True))

@@ -1,6 +1,6 @@
 """Options that say how a corpus is read, which `ser eval` and `ser train` share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,23 +36,20 @@ def corpus_options(function: Command) -> Command:
     return function
 
 
-def read(path: Path, kind: str, options: dict[str, Any]) -> Corpus:
-    """Read a corpus as the options say.
+def read(sources: Sequence[tuple[Path, str]], options: dict[str, Any]) -> Corpus:
+    """Read corpora as the options say.
 
     Parameters
     ----------
-    path
-        Folder or table.
-    kind
-        Name of the reader, or ``"auto"``.
+    sources
+        Path and reader of each; ``"auto"`` tells from the names of the files.
     options
         Of `corpus_options`.
     """
-    from sercli.datasets import parse_mapping, read_corpus
+    from sercli.datasets import parse_mapping, read_corpora
 
-    return read_corpus(
-        path,
-        kind,
+    return read_corpora(
+        sources,
         mapping=parse_mapping(options["mapping"]) if options["mapping"] else {},
         columns=parse_mapping(options["columns"]) if options["columns"] else {},
         song=options["song"],

@@ -128,7 +128,9 @@ def evaluate(paths: tuple[Path, ...], **options: Any) -> None:
     if options["folder"]:
         prepare_report(options["folder"], overwrite=options["overwrite"])
     classifier = load_model(options["model"] or DEFAULT_MODEL)
-    result = _measure(read(paths[0], options["kind"], options), [classifier], config, options)[0]
+    result = _measure(read([(paths[0], options["kind"])], options), [classifier], config, options)[
+        0
+    ]
     if options["folder"]:
         write_evaluation(result, options["folder"])
     if options["as_json"]:
@@ -162,7 +164,7 @@ def _compare(paths: tuple[Path, ...], config: EvalConfig, options: dict[str, Any
     classifiers = [load_model(model) for model in models]
     results: list[Evaluation] = []
     if corpus is not None and classifiers:
-        results = _measure(read(corpus, options["kind"], options), classifiers, config, options)
+        results = _measure(read([(corpus, options["kind"])], options), classifiers, config, options)
     found: list[Predictions] = [result.predictions for result in results]
     for path in others:
         if is_report(path):

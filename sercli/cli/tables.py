@@ -18,6 +18,8 @@ HEADINGS = {
     "nll": "NLL",
     "brier": "Brier",
 }
+# What a table of models has room for.
+COMPARED = ("uar", "accuracy", "macro_f1", "ece", "nll")
 # Tables of groups with more rows than this are for the report.
 MAX_ROWS = 6
 
@@ -72,7 +74,7 @@ def comparison_tables(comparison: Figures) -> list[tuple[Sequence[str], list[lis
     comparison
         Of `sercli.comparison.compare_predictions`.
     """
-    names = list(HEADINGS)
+    names = COMPARED
     heading = [HEADINGS[name] for name in names]
     models = [
         [model["name"], *(_with_interval(model[n], model["intervals"][n]) for n in names)]
@@ -175,11 +177,13 @@ def _group_tables(figures: Figures) -> list[tuple[Sequence[str], list[list[str]]
 
 def _console() -> Console:
     # A file or a pipe has no width that tables should be squeezed into.
-    return Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
+    return Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False)
 
 
 def _print(console: Console, heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    table = Table(*heading, box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for title in heading:
+        table.add_column(title, no_wrap=True)
     for row in rows:
         table.add_row(*row)
     console.print(table)

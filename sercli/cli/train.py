@@ -106,10 +106,9 @@ def train(sources: tuple[str, ...], **options: Any) -> None:
 
 def _read(sources: tuple[str, ...], options: dict[str, Any]) -> "Corpus":
     from sercli import protocols
-    from sercli.datasets.base import merge
     from sercli.training.run import choose_training_labels
 
-    corpus = merge([read(path, kind, options) for kind, path in map(_parse_source, sources)])
+    corpus = read([_parse_source(source) for source in sources], options)
     corpus = corpus.keep(choose_training_labels(corpus))
     protocol, seed = options["protocol"], options["seed"]
     if options["folds"]:
@@ -123,11 +122,11 @@ def _read(sources: tuple[str, ...], options: dict[str, Any]) -> "Corpus":
     return protocols.split_by_file(corpus, Path(protocol))
 
 
-def _parse_source(source: str) -> tuple[str, Path]:
+def _parse_source(source: str) -> tuple[Path, str]:
     kind, colon, path = source.partition(":")
     if colon and kind in (AUTO, *CORPORA):
-        return kind, Path(path)
-    return AUTO, Path(source)
+        return Path(path), kind
+    return Path(source), AUTO
 
 
 def _train(corpus: "Corpus", sources: tuple[str, ...], options: dict[str, Any]) -> "Training":
@@ -156,7 +155,7 @@ def _train(corpus: "Corpus", sources: tuple[str, ...], options: dict[str, Any]) 
 def _spell_command(corpus: "Corpus", sources: tuple[str, ...], options: dict[str, Any]) -> str:
     """Return the command that makes this model, without the user's own paths."""
     parts = ["ser", "train"]
-    for name, (kind, _) in zip(corpus.name.split("+"), map(_parse_source, sources), strict=False):
+    for name, (_, kind) in zip(corpus.name.split("+"), map(_parse_source, sources), strict=False):
         reader = name if kind == AUTO and name in CORPORA else kind
         parts += ["--data", "PATH" if reader == AUTO else f"{reader}:PATH"]
     parts += ["--model", options["family"]]

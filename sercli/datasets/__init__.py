@@ -2,6 +2,14 @@
 
 from sercli.datasets.base import Clip, Corpus, class_indices
 from sercli.datasets.labelling import parse_mapping
-from sercli.datasets.reading import CORPORA, read_corpus
+from sercli.datasets.reading import CORPORA, read_corpora, read_corpus
 
-__all__ = ["CORPORA", "Clip", "Corpus", "class_indices", "parse_mapping", "read_corpus"]
+__all__ = [
+    "CORPORA",
+    "Clip",
+    "Corpus",
+    "class_indices",
+    "parse_mapping",
+    "read_corpora",
+    "read_corpus",
+]

@@ -56,8 +56,8 @@ def read_iemocap(folder: MediaFolder) -> Corpus:
             groups = matches[path].groupdict()
             # A dialogue bears the name of one of its two speakers; the letter tells who speaks.
             speaker = f"{groups['session']}{groups['letter']}"
-            traits = person_traits(facts["speakers"].get(speaker, {}))
-            traits |= {"language": facts["language"], "type": facts["type"][groups["type"]]}
+            traits = person_traits({**facts, **facts["speakers"].get(speaker, {})})
+            traits["type"] = facts["type"][groups["type"]]
             clips.append(
                 Clip(path, codes[name], speaker, name=name, corpus="iemocap", traits=traits)
             )
@@ -136,7 +136,6 @@ def read_meld(folder: MediaFolder) -> Corpus:
 
 
 def _meld_clip(path: Path, name: str, row: Mapping[str, str], facts: Mapping[str, Any]) -> Clip:
-    traits = person_traits(facts["speakers"].get(row["Speaker"], {}))
     return Clip(
         path,
         row["Emotion"],
@@ -144,7 +143,7 @@ def _meld_clip(path: Path, name: str, row: Mapping[str, str], facts: Mapping[str
         name=name,
         corpus="meld",
         split=name.split("/")[0],
-        traits={**traits, "language": facts["language"]},
+        traits=person_traits({**facts, **facts["speakers"].get(row["Speaker"], {})}),
     )
 
 

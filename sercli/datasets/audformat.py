@@ -1,8 +1,9 @@
 """Databases in audformat, the format of audEERING's published corpora."""
 
 import math
+import warnings
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import PurePosixPath
@@ -55,36 +56,57 @@ def read_audformat(folder: MediaFolder, columns: Mapping[str, str]) -> Corpus:
         If the package `audformat` is missing, the folder is no such database, or no column or
         more than one of a table can be meant.
     """
+    # Which parts of pandas the package uses is no concern of ours or of the user's.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return _read_database(folder, _load(folder), columns)
+
+
+def _load(folder: MediaFolder) -> Any:
     audformat = _import_audformat()
     if not (folder.root / HEADER).is_file():
         raise DatasetError(f"{folder.root}: has no {HEADER}; expected a database in audformat")
     try:
-        database = audformat.Database.load(str(folder.root), load_data=True)
+        return audformat.Database.load(str(folder.root), load_data=True)
     except Exception as error:  # the package reads YAML, CSV, Parquet: each has errors of its own
         raise DatasetError(f"{folder.root}: audformat cannot load it: {error}") from error
-    found, skipped = _find_labels(folder, database, columns)
-    speakers = {key: str(value) for key, value, _ in _cells(database, "speaker", columns)}
-    people = _read_people(database, columns.get("speaker", "speaker"))
+
+
+def _read_database(folder: MediaFolder, database: Any, columns: Mapping[str, str]) -> Corpus:
+    found = _find_labels(folder, database, columns)
+    speakers = {key: str(value) for key, value, _ in _cells(database, "speaker", columns) if value}
+    people = _read_people(database, columns)
     language = _name_languages(database)
     clips = []
+    skipped = {}
     for key, entry in found.items():
+        file, start, end = key
         name = stretch_name(*key)
         labels = sorted({canonical_label(word) or "" for word in entry.words})
-        clip = _clip(
-            folder, database.name, key, speakers.get(key) or speakers.get((key[0], 0.0, None))
-        )
-        if len(labels) > 1:
+        if not labels:
+            skipped[name] = "no emotion given"
+        elif len(labels) > 1:
             skipped[name] = f"labelled both {' and '.join(labels)}"
         elif len(entry.splits) > 1:
             skipped[name] = f"in the splits {' and '.join(sorted(entry.splits))}"
-        elif not clip.path.is_file():
+        elif not (folder.root / file).is_file():
             skipped[name] = MISSING
         else:
-            traits = {**language, **people.get(clip.speaker or "", {})}
-            split = next(iter(entry.splits), None)
-            clips.append(replace(clip, emotion=min(entry.words), split=split, traits=traits))
+            speaker = speakers.get(key) or speakers.get((file, 0.0, None))
+            clips.append(
+                Clip(
+                    folder.root / file,
+                    min(entry.words),
+                    speaker,
+                    name=name,
+                    corpus=database.name,
+                    start=start,
+                    end=end,
+                    split=next(iter(entry.splits), None),
+                    traits={**language, **people.get(speaker or "", {})},
+                )
+            )
     used = {PurePosixPath(file).as_posix() for file, _, _ in found}
-    used |= {name.split("#")[0] for name in skipped}
     names = {folder.name(path) for path in folder.media}
     skipped |= dict.fromkeys(sorted(names - used), NOT_ANNOTATED)
     return Corpus(database.name, database.license or LICENCE, tuple(clips), skipped)
@@ -100,53 +122,33 @@ def _import_audformat() -> ModuleType:
         ) from error
 
 
-def _clip(folder: MediaFolder, corpus: str, key: Stretch, speaker: str | None) -> Clip:
-    file, start, end = key
-    return Clip(
-        folder.root / file,
-        "",
-        speaker,
-        name=stretch_name(*key),
-        corpus=corpus,
-        start=start,
-        end=end,
-    )
-
-
 def _find_labels(
     folder: MediaFolder, database: Any, columns: Mapping[str, str]
-) -> tuple[dict[Stretch, _Found], dict[str, str]]:
-    """Return words and splits of each stretch, and why others have none."""
-    found: dict[Stretch, _Found] = {}
-    skipped: dict[str, str] = {}
-    tables: set[str] = set()
-    named = dict.fromkeys(_tables_of(database, "split", columns))
+) -> dict[Stretch, _Found]:
+    """Return words and splits of each stretch."""
     splits = {
         key: parse_split(str(value), f"{folder.root}: {stretch_name(*key)}")
-        for key, value, _ in (_cells(database, "split", columns) if named else ())
+        for key, value, _ in _cells(database, "split", columns)
+        if value
     }
+    found: dict[Stretch, _Found] = {}
     for key, value, table in _cells(database, "emotion", columns):
-        tables.add(table)
-        if value is None:
-            skipped[stretch_name(*key)] = "no emotion given"
-            continue
         entry = found.setdefault(key, _Found())
+        if value is None:
+            continue
         entry.words.add(str(value))
         split = splits.get(key) or splits.get((key[0], 0.0, None)) or _split_of(database, table)
         entry.splits |= {split} if split else set()
-    if not tables:
+    if not found:
         wanted = columns.get("emotion", "emotion")
-        have = [
-            f"{name}/{column}"
-            for name, table in database.tables.items()
-            for column in table.columns
-        ]
+        tables = database.tables.items()
+        have = [f"{name}/{column}" for name, table in tables for column in table.columns]
         raise DatasetError(
-            f"{folder.root}: no table has a column {wanted!r}; found {', '.join(have) or 'none'}; "
+            f"{folder.root}: no table has a column {wanted!r} with rows; found "
+            f"{', '.join(have) or 'none'}; "
             "say which it is by --columns emotion=COLUMN or emotion=TABLE/COLUMN"
         )
-    labelled = {stretch_name(*key) for key in found}
-    return found, {name: reason for name, reason in skipped.items() if name not in labelled}
+    return found
 
 
 def _tables_of(database: Any, role: str, columns: Mapping[str, str]) -> dict[str, str]:
@@ -194,21 +196,20 @@ def _split_of(database: Any, table_id: str) -> str | None:
     return next((SPLITS[word] for word in words if word in SPLITS), None)
 
 
-def _read_people(database: Any, scheme_id: str) -> dict[str, dict[str, str]]:
-    """Return the traits of the speakers whom the scheme describes."""
-    scheme = database.schemes.get(scheme_id)
-    labels = getattr(scheme, "labels", None)
-    if scheme is not None and scheme.uses_table:
-        labels = database.misc_tables[labels].df.to_dict("index")
-    if not isinstance(labels, dict):
-        return {}
+def _read_people(database: Any, columns: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Return the traits of the speakers whom their column's scheme describes."""
     people = {}
-    for speaker, facts in labels.items():
-        known = facts.items() if isinstance(facts, dict) else ()
-        # A value that is missing differs from itself.
-        people[str(speaker)] = person_traits(
-            {PERSON[key]: value for key, value in known if key in PERSON and value == value}
-        )
+    for table_id, column in _tables_of(database, "speaker", columns).items():
+        scheme = database.schemes.get(database.tables[table_id].columns[column].scheme_id)
+        labels = getattr(scheme, "labels", None)
+        if scheme is not None and scheme.uses_table:
+            labels = database.misc_tables[labels].df.to_dict("index")
+        for speaker, facts in labels.items() if isinstance(labels, dict) else ():
+            known = facts.items() if isinstance(facts, dict) else ()
+            # A value that is missing differs from itself.
+            people[str(speaker)] = person_traits(
+                {PERSON[key]: value for key, value in known if key in PERSON and value == value}
+            )
     return people
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from sercli.datasets.base import Clip, Corpus
 from sercli.datasets.facts import load_facts
-from sercli.errors import ConfigError, DatasetError
+from sercli.errors import ConfigError
 
 
 def parse_mapping(text: str) -> dict[str, str]:
@@ -62,7 +62,9 @@ def canonical_label(word: str, kind: str = "common") -> str | None:
     return table.get(word.casefold(), word if shared else None)
 
 
-def translate(corpus: Corpus, kind: str, mapping: Mapping[str, str]) -> Corpus:
+def translate(
+    corpus: Corpus, kind: str, mapping: Mapping[str, str]
+) -> tuple[Corpus, frozenset[str]]:
     """Return a corpus whose clips bear canonical labels, or those the user maps them to.
 
     Parameters
@@ -75,10 +77,12 @@ def translate(corpus: Corpus, kind: str, mapping: Mapping[str, str]) -> Corpus:
         The user's; keys are the corpus's own words or canonical labels, in any case, and the
         corpus's own come first.
 
-    Raises
-    ------
-    DatasetError
-        If no clip has a label that the mapping names.
+    Returns
+    -------
+    corpus : Corpus
+        Clips of unknown words are left out.
+    unused : frozenset of str
+        Keys of the mapping that no clip is labelled with.
     """
     wanted = {theirs.casefold(): ours for theirs, ours in mapping.items()}
     words = sorted({clip.emotion for clip in corpus.clips})
@@ -93,12 +97,7 @@ def translate(corpus: Corpus, kind: str, mapping: Mapping[str, str]) -> Corpus:
             label_of[word] = wanted[key]
         elif label is not None:
             label_of[word] = label
-    unused = sorted(theirs for theirs in mapping if theirs.casefold() not in used)
-    if unused:
-        raise DatasetError(
-            f"{corpus.name}: no clip is labelled {' or '.join(unused)}, which --map names; "
-            f"found {', '.join(_describe(word, label) for word, label in canonical.items())}"
-        )
+    unused = frozenset(theirs for theirs in mapping if theirs.casefold() not in used)
     clips: list[Clip] = []
     skipped = dict(corpus.skipped)
     for clip in corpus.clips:
@@ -106,8 +105,4 @@ def translate(corpus: Corpus, kind: str, mapping: Mapping[str, str]) -> Corpus:
             clips.append(replace(clip, emotion=label_of[clip.emotion]))
         else:
             skipped[clip.name] = f"unknown emotion {clip.emotion}"
-    return replace(corpus, clips=tuple(clips), skipped=skipped)
-
-
-def _describe(word: str, label: str | None) -> str:
-    return word if label in (word, None) else f"{word} ({label})"
+    return replace(corpus, clips=tuple(clips), skipped=skipped), unused

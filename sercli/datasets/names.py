@@ -169,8 +169,8 @@ def _clip(
 ) -> Clip:
     spelling = str(groups["speaker"])
     speaker = facts.get("aliases", {}).get(spelling, spelling)
-    known = {key: facts[key] for key in ("language",) if key in facts}
-    traits = person_traits({**known, **people.get(speaker, {})})
+    # What holds for all speakers stands beside them.
+    traits = person_traits({**facts, **people.get(speaker, {})})
     for key in TRAITS:
         if code := groups.get(key):
             traits[key] = facts.get(key, {}).get(code, code)

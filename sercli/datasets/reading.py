@@ -1,13 +1,13 @@
 """Reading a corpus: which one it is, its clips, their labels."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from sercli.datasets.annotated import read_iemocap, read_meld
 from sercli.datasets.audformat import HEADER, read_audformat
-from sercli.datasets.base import Corpus
+from sercli.datasets.base import Corpus, merge
 from sercli.datasets.facts import load_facts
 from sercli.datasets.labelling import translate
 from sercli.datasets.media import MediaFolder, scan_folder
@@ -48,8 +48,7 @@ def read_corpus(
     mapping
         What labels are to be called, by the corpus's own words or the canonical labels.
     columns
-        A manifest's or an audformat database's names of columns, by ours; other readers have no
-        columns.
+        A manifest's or an audformat database's names of columns, by ours.
     song
         Whether to read what is sung in RAVDESS.
 
@@ -61,24 +60,64 @@ def read_corpus(
     Raises
     ------
     ConfigError
-        If there is no such reader.
+        If there is no such reader, or it has no use for `columns` or `song`.
     DatasetError
         If the path is not such a corpus or tells of none or of two, no clip is left, or no clip
         has a label that the mapping names.
     """
+    return read_corpora([(path, kind)], mapping=mapping, columns=columns, song=song)
+
+
+def read_corpora(
+    sources: Sequence[tuple[Path, str]],
+    *,
+    mapping: Mapping[str, str] = {},
+    columns: Mapping[str, str] = {},
+    song: bool = False,
+) -> Corpus:
+    """Read several corpora as one; an option has to be of use to one of them at least.
+
+    Parameters
+    ----------
+    sources
+        Path and kind of each.
+    mapping, columns, song
+        As for `read_corpus`, which this raises the errors of, too.
+    """
+    corpora, kinds = [], []
+    unused = set(mapping)
+    for path, kind in sources:
+        corpus, found = _read(path, kind, columns, song)
+        corpus, ignored = translate(corpus, found, mapping)
+        unused &= ignored
+        if not corpus.clips:
+            raise DatasetError(f"{path}: has no clip to use: {corpus.describe()}")
+        clips = tuple(sorted(corpus.clips, key=lambda clip: clip.name))
+        corpora.append(replace(corpus, clips=clips))
+        kinds.append(found)
+    merged = merge(corpora)
+    if unused:
+        labels = sorted({clip.emotion for clip in merged.clips})
+        raise DatasetError(
+            f"{merged.name}: no clip is labelled {' or '.join(sorted(unused))}, which --map "
+            f"names; found {', '.join(labels)}"
+        )
+    if columns and not {*kinds} & {"manifest", "audformat"}:
+        raise ConfigError(f"{merged.name}: has no columns to be named; leave --columns out")
+    if song and "ravdess" not in kinds:
+        raise ConfigError(f"{merged.name}: has no songs; leave --song out")
+    return merged
+
+
+def _read(path: Path, kind: str, columns: Mapping[str, str], song: bool) -> tuple[Corpus, str]:
     if kind not in ("auto", *CORPORA):
         raise ConfigError(f"corpus is {kind!r}; expected auto or one of {', '.join(CORPORA)}")
     if kind == "manifest" or (kind == "auto" and path.is_file()):
-        corpus, kind = _read_file(path, columns), "manifest"
-    else:
-        folder = scan_folder(path)
-        kind = recognise(folder) if kind == "auto" else kind
-        corpus = _read_folder(folder, kind, columns, song)
-        corpus = replace(corpus, skipped={**folder.problems, **corpus.skipped})
-    corpus = translate(corpus, kind, mapping)
-    if not corpus.clips:
-        raise DatasetError(f"{path}: has no clip to use: {corpus.describe()}")
-    return replace(corpus, clips=tuple(sorted(corpus.clips, key=lambda clip: clip.name)))
+        return _read_file(path, columns), "manifest"
+    folder = scan_folder(path)
+    kind = recognise(folder) if kind == "auto" else kind
+    corpus = _read_folder(folder, kind, columns, song)
+    return replace(corpus, skipped={**folder.problems, **corpus.skipped}), kind
 
 
 def recognise(folder: MediaFolder) -> str:
@@ -100,10 +139,10 @@ def recognise(folder: MediaFolder) -> str:
         for kind, count in counts.items()
         if count > STRAY_SHARE * most
     }
-    if most < LEAST_SHARE * total and len(evidence) == 1:
-        tried, evidence = "; ".join(evidence.values()), {}
-    else:
-        tried = f"none of {total} files is named as one of {', '.join(SCHEMES)} names them"
+    none = f"none of {total} files is named as one of {', '.join(SCHEMES)} names them"
+    tried = "; ".join(evidence.values()) or none
+    if len(evidence) == 1 and most < LEAST_SHARE * total:
+        evidence = {}
     if not evidence and (classes := _find_classes(folder)):
         evidence["folders"] = f"sub-folders {', '.join(classes)}"
     if (folder.root / HEADER).is_file():

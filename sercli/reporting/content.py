@@ -15,8 +15,8 @@ from sercli.text import format_count
 HIGHER_IS_BETTER: Final = ("accuracy", "uar", "macro_f1")
 PROTOCOLS: Final = {
     "speakers apart": "Speakers apart: the model was trained on none of these speakers.",
-    "speakers shared": "Speakers shared: the model was trained on some of these speakers. "
-    "Its figures are too good.",
+    "speakers shared": "Speakers shared: the model was trained on some of these speakers "
+    "or clips. Its figures are too good.",
     "speakers unknown": "Speakers unknown: nothing tells whether the model was trained on these "
     "speakers. If it was, its figures are too good.",
 }
@@ -91,8 +91,8 @@ def _method(figures: Figures) -> Section:
     ]
     if left_out["model"]:
         sentences.append(
-            "Labels of the model that the corpus does not have, and that are not scored: "
-            f"{', '.join(left_out['model'])}."
+            "Labels of the model that no segment has; its probabilities are shared out among the "
+            f"others: {', '.join(left_out['model'])}."
         )
     if left_out["corpus"]:
         counts = ", ".join(
@@ -112,7 +112,7 @@ def _method(figures: Figures) -> Section:
         "How it was measured",
         tuple(sentences),
         _filled(
-            Table(("left out because", "clips"), reasons, "Clips left out"),
+            Table(("left out because", "files"), reasons, "Files of the corpus that were left out"),
             Table(("file", "error"), shown, caption, n_texts=2),
         ),
     )

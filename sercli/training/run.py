@@ -146,7 +146,7 @@ def cross_validate(
         say(f"fold {number + 1} of {n_folds}")
         others = _concatenate([other for other in parts if other is not part])
         model = fit_svm(others, labels, config)
-        as_they_are = model.score(part.features[:, 0])
+        as_they_are = model.score(np.stack([rows[0] for rows in part.features]))
         probabilities.append(model.spec.calibration.probabilities(as_they_are))
     found = _concatenate(parts)
     say("fitting on all clips")
@@ -209,7 +209,7 @@ def _concatenate(parts: Sequence[ClipFeatures]) -> ClipFeatures:
     clips: list[Clip] = [clip for part in parts for clip in part.clips]
     return ClipFeatures(
         tuple(clips),
-        np.concatenate([part.features for part in parts]),
+        tuple(rows for part in parts for rows in part.features),
         tuple(digest for part in parts for digest in part.hashes),
         {path: error for part in parts for path, error in part.failed.items()},
     )

@@ -135,7 +135,7 @@ class Trial:
 def extract_versions(
     clips: Sequence[Clip], config: SvmConfig, progress: Progress | None = None
 ) -> ClipFeatures:
-    """Extract the features of all versions of clips, shape (n_clips, n_versions, n_features).
+    """Extract the features of all versions of clips, a row for each version.
 
     Parameters
     ----------
@@ -226,7 +226,8 @@ def as_rows(
     DatasetError
         If clips are to be grouped by speakers that are not known.
     """
-    n_versions = found.features.shape[1]
+    features = np.stack(found.features)
+    n_versions = features.shape[1]
     classes = np.array(class_indices(found.clips, labels))
     if group_by == "clip":
         groups = np.arange(len(found.clips)).astype(str)
@@ -237,7 +238,7 @@ def as_rows(
             "speakers are unknown; expected a speaker for every clip, or a random split"
         )
     return Rows(
-        np.concatenate(found.features.swapaxes(0, 1)),
+        np.concatenate(features.swapaxes(0, 1)),
         np.tile(classes, n_versions),
         np.tile(groups, n_versions),
         tuple(labels),

@@ -1,0 +1,132 @@
+import sys
+from pathlib import Path
+from typing import Any
+
+import audformat
+import pytest
+from trees import make_tree, summary
+
+from sercli.datasets import read_corpus
+from sercli.errors import DatasetError
+
+
+def make_database(root: Path) -> audformat.Database:
+    make_tree(root, "a.wav", "b.wav", "c.wav", "spare.wav")
+    database = audformat.Database("mydb", languages=["deu"], license="CC0-1.0")
+    database.schemes["emotion"] = audformat.Scheme("str")
+    database.schemes["speaker"] = audformat.Scheme(
+        labels={"s1": {"gender": "female", "age": 31}, "s2": {"gender": "male"}}
+    )
+    database.splits["dev"] = audformat.Split("dev")
+    files = audformat.filewise_index(["a.wav", "b.wav", "c.wav"])
+    table = database["files"] = audformat.Table(files)
+    table["speaker"] = audformat.Column(scheme_id="speaker")
+    table["speaker"].set(["s1", "s2", "s2"])
+    for name, split, rows in (
+        ("emotion", None, {"a.wav": "happy", "b.wav": "angry", "c.wav": None, "gone.wav": "sad"}),
+        ("emotion.train", None, {"a.wav": "happiness"}),
+        ("emotion.held", "dev", {"b.wav": "anger"}),
+    ):
+        table = database[name] = audformat.Table(
+            audformat.filewise_index(list(rows)), split_id=split
+        )
+        table["gold"] = audformat.Column(scheme_id="emotion")
+        table["gold"].set(list(rows.values()))
+    database.save(str(root))
+    return database
+
+
+def test_audformat(tmp_path: Path) -> None:
+    make_database(tmp_path)
+    corpus = read_corpus(tmp_path)
+    assert (corpus.name, corpus.licence) == ("mydb", "CC0-1.0")
+    assert summary(corpus) == [("a.wav", "s1", "happiness"), ("b.wav", "s2", "anger")]
+    assert [clip.split for clip in corpus.clips] == ["train", "dev"]
+    assert corpus.clips[0].traits == {
+        "sex": "female",
+        "age_group": "30 to 44",
+        "language": "German",
+    }
+    assert corpus.skipped == {
+        "c.wav": "no emotion given",
+        "gone.wav": "annotated, but the file is missing",
+        "spare.wav": "not annotated",
+    }
+
+
+def add_segments(database: audformat.Database, values: dict[str, Any]) -> None:
+    index = audformat.segmented_index(["a.wav", "a.wav"], ["0.5s", "2s"], ["1.25s", "NaT"])
+    table = database["segments"] = audformat.Table(index)
+    for name, cells in values.items():
+        table[name] = audformat.Column(scheme_id="emotion")
+        table[name].set(cells)
+    database.save(database.root)
+
+
+def test_stretches_and_columns_of_audformat(tmp_path: Path) -> None:
+    database = make_database(tmp_path)
+    add_segments(database, {"felt": ["sad", "fear"], "shown": ["neutral", "disgust"]})
+    with pytest.raises(DatasetError, match=r"table segments has the columns felt, shown for emot"):
+        read_corpus(tmp_path)
+    corpus = read_corpus(tmp_path, columns={"emotion": "felt"})
+    assert summary(corpus) == [("a.wav#0.5-1.25", "s1", "sadness"), ("a.wav#2-", "s1", "fear")]
+    assert [(clip.start, clip.end) for clip in corpus.clips] == [(0.5, 1.25), (2.0, None)]
+    (clip,) = read_corpus(tmp_path, columns={"emotion": "*.held/gold"}).clips
+    assert (clip.name, clip.split) == ("b.wav", "dev")
+    with pytest.raises(
+        DatasetError, match=r"no table has a column 'mood' with rows; found emotion/gold, "
+    ):
+        read_corpus(tmp_path, columns={"emotion": "mood"})
+
+
+def test_speakers_and_splits_row_by_row_in_audformat(tmp_path: Path) -> None:
+    database = make_database(tmp_path)
+    database["files"]["speaker"].set(["s1", None, None])
+    database["files"]["split"] = audformat.Column()
+    database["files"]["split"].set(["val", None, None])
+    database.save(str(tmp_path))
+    # The table emotion.train says otherwise of a.wav, but a column comes before tables.
+    clips = read_corpus(tmp_path).clips
+    assert [(clip.speaker, clip.split) for clip in clips] == [("s1", "dev"), (None, "dev")]
+
+
+def test_labels_that_contradict_in_audformat(tmp_path: Path) -> None:
+    database = make_database(tmp_path)
+    database["emotion.train"]["gold"].set(["sad"])
+    database.save(str(tmp_path))
+    assert read_corpus(tmp_path).skipped["a.wav"] == "labelled both happiness and sadness"
+
+
+def test_speakers_in_a_table_of_audformat(tmp_path: Path) -> None:
+    database = make_database(tmp_path)
+    people = database["people"] = audformat.MiscTable(
+        audformat.filewise_index(["s1", "s2"]).rename("speaker")
+    )
+    database.schemes["sex"] = audformat.Scheme(labels=["male", "female"])
+    people["sex"] = audformat.Column(scheme_id="sex")
+    people["sex"].set(["female", None])
+    database.schemes["speaker"] = audformat.Scheme("str", labels="people")
+    database.save(str(tmp_path))
+    traits = [clip.traits for clip in read_corpus(tmp_path).clips]
+    assert traits == [{"sex": "female", "language": "German"}, {"language": "German"}]
+
+
+def test_a_known_corpus_in_audformat_is_told(tmp_path: Path) -> None:
+    make_tree(tmp_path, "wav/03a01Fa.wav", "db.yaml")
+    with pytest.raises(DatasetError, match=r"tells of emodb \(.*\) and of audformat \(db\.yaml\)"):
+        read_corpus(tmp_path)
+    assert read_corpus(tmp_path, "emodb").clips[0].emotion == "happiness"
+
+
+def test_audformat_that_is_missing_or_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_tree(tmp_path, "a.wav")
+    with pytest.raises(DatasetError, match=r"has no db\.yaml"):
+        read_corpus(tmp_path, "audformat")
+    (tmp_path / "db.yaml").write_text("name: [")
+    with pytest.raises(DatasetError, match="audformat cannot load it"):
+        read_corpus(tmp_path)
+    monkeypatch.setitem(sys.modules, "audformat", None)
+    with pytest.raises(DatasetError, match=r"pip install 'sercli\[audformat\]'"):
+        read_corpus(tmp_path)

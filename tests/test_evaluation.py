@@ -1,0 +1,172 @@
+"""Measuring with a classifier whose answers are known: long clips are long, the others short."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import FakeClassifier, MakeWav
+
+from sercli.config import EvalConfig
+from sercli.datasets import Clip, Corpus
+from sercli.errors import DatasetError
+from sercli.evaluation import evaluate, renormalise
+from sercli.measurement import break_down
+from sercli.predictions import Predictions
+
+MakeCorpus = Callable[..., Corpus]
+CONFIG = EvalConfig(jobs=1)
+
+
+@pytest.fixture
+def make_corpus(make_wav: MakeWav) -> MakeCorpus:
+    def make(*clips: tuple[str, float, str | None], **traits: str) -> Corpus:
+        """Clips of (label, seconds, speaker)."""
+        made = tuple(
+            Clip(make_wav(f"{i}.wav", duration), label, speaker, f"c{i}", "toy", traits=traits)
+            for i, (label, duration, speaker) in enumerate(clips)
+        )
+        return Corpus("toy", "", made)
+
+    return make
+
+
+def test_figures_of_known_answers(fake_classifier: FakeClassifier, make_corpus: MakeCorpus) -> None:
+    # The probability of `short` is 1 / (1 + duration).
+    corpus = make_corpus(
+        ("short", 0.25, "a"), ("short", 4.0, "a"), ("long", 4.0, "b"), ("long", 3.0, "b")
+    )
+    result = evaluate(fake_classifier, corpus, "all", CONFIG)
+    figures = result.figures
+    np.testing.assert_allclose(result.predictions.probabilities[:, 0], [0.8, 0.2, 0.2, 0.25])
+    assert figures["confusion"] == [[1, 1], [0, 2]]
+    assert (figures["accuracy"], figures["uar"]) == (0.75, 0.75)
+    assert figures["nll"] == pytest.approx(-np.mean(np.log([0.8, 0.2, 0.8, 0.75])))
+    assert figures["breakdown"]["speaker"]["a"]["accuracy"] == 0.5
+    assert figures["breakdown"]["speaker"]["b"]["accuracy"] == 1
+    assert figures["worst_speakers"] == ["a", "b"]
+    assert figures["protocol"] == "speakers unknown"
+    assert figures["overlap"] is None
+    assert "does not say what it was trained on" in figures["warnings"][0]
+    assert figures["stress"] is figures["listeners"] is figures["baselines"] is None
+
+
+def test_only_shared_labels_are_scored(
+    fake_classifier: FakeClassifier, make_corpus: MakeCorpus
+) -> None:
+    corpus = make_corpus(("short", 0.25, "a"), ("dull", 1.0, "a"), ("long", 4.0, "b"))
+    figures = evaluate(fake_classifier, corpus, "all", CONFIG).figures
+    assert figures["n_segments"] == 2
+    assert figures["labels_left_out"] == {"model": [], "corpus": {"dull": 1}}
+    with pytest.raises(
+        DatasetError, match=r"labels \['dull'\]; expected some of .*'short', 'long'"
+    ):
+        evaluate(fake_classifier, make_corpus(("dull", 1.0, "a")), "all", CONFIG)
+
+
+def test_a_single_label_is_scored_among_all(
+    fake_classifier: FakeClassifier, make_corpus: MakeCorpus
+) -> None:
+    corpus = make_corpus(("long", 0.25, None), ("long", 4.0, None))
+    figures = evaluate(fake_classifier, corpus, "all", CONFIG).figures
+    assert figures["labels"] == ["short", "long"]
+    assert figures["accuracy"] == 0.5
+    assert "All clips have one label: UAR is its recall." in figures["warnings"]
+    assert figures["intervals"]["resampled"] == "segments"
+    assert any("Speakers are unknown" in warning for warning in figures["warnings"])
+
+
+def test_renormalised_probabilities() -> None:
+    probabilities = np.array([[0.5, 0.3, 0.2], [1.0, 0.0, 0.0]])
+    found = renormalise(probabilities, ("a", "b", "c"), ("c", "b"))
+    np.testing.assert_allclose(found, [[0.4, 0.6], [0.5, 0.5]])
+
+
+def test_clips_that_fail_are_told_and_not_scored(
+    fake_classifier: FakeClassifier, make_corpus: MakeCorpus
+) -> None:
+    corpus = make_corpus(("short", 0.25, "a"), ("long", 4.0, "b"), ("long", 2.0, "b"))
+    corpus.clips[1].path.write_bytes(b"RIFF and no more")
+    figures = evaluate(fake_classifier, corpus, "all", CONFIG).figures
+    assert figures["n_segments"] == 2
+    assert list(figures["failed"]) == [str(corpus.clips[1].path)]
+    assert "1 clip could not be decoded and stayed out." in figures["warnings"]
+
+
+def test_long_clips_are_judged_in_pieces_and_short_ones_refused(
+    fake_classifier: FakeClassifier, make_corpus: MakeCorpus
+) -> None:
+    corpus = make_corpus(("short", 0.25, "a"), ("long", 70.0, "b"), ("long", 0.05, "b"))
+    result = evaluate(fake_classifier, corpus, "all", CONFIG)
+    assert [len(waveform) for waveform in fake_classifier.heard[1:]] == [373_334, 373_333, 373_333]
+    np.testing.assert_allclose(result.predictions.probabilities[1, 0], 1 / (1 + 70 / 3), rtol=1e-4)
+    assert "lasts 0.050 s; expected 0.1 s or more" in result.figures["failed"].popitem()[1]
+
+
+def test_stress_hears_other_waveforms_and_counts_changed_labels(
+    fake_classifier: FakeClassifier, make_corpus: MakeCorpus
+) -> None:
+    corpus = make_corpus(("short", 0.25, "a"), ("long", 4.0, "b"))
+    config = EvalConfig(stress=("clean", "gain-20"), jobs=1)
+    calls: list[int] = []
+    figures = evaluate(fake_classifier, corpus, "all", config, progress=calls.append).figures
+    assert sum(calls) == 4  # twice, for the clips as they are are heard once
+    heard = fake_classifier.heard
+    np.testing.assert_allclose(heard[2], 0.1 * heard[0], atol=1e-7)
+    # This classifier hears the duration alone.
+    for row in figures["stress"]["conditions"].values():
+        assert row == {
+            "uar": 1,
+            "accuracy": 1,
+            "ece": pytest.approx(0.2),
+            "drop": 0,
+            "unchanged": 1,
+        }
+
+
+def test_baselines_are_those_of_the_shares(
+    fake_classifier: FakeClassifier, make_corpus: MakeCorpus
+) -> None:
+    corpus = make_corpus(*(("short", 0.25, "a"),) * 3, ("long", 4.0, "b"))
+    config = EvalConfig(baselines=True, jobs=1)
+    majority = evaluate(fake_classifier, corpus, "all", config).figures["baselines"]["majority"]
+    assert (majority["accuracy"], majority["uar"]) == (0.75, 0.5)
+    assert majority["ece"] == pytest.approx(0)
+    assert majority["nll"] == pytest.approx(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25)))
+    assert majority["brier"] == pytest.approx(2 * 0.75 * 0.25)
+
+
+def test_votes_of_other_clips_are_an_error(
+    fake_classifier: FakeClassifier, make_corpus: MakeCorpus
+) -> None:
+    corpus = make_corpus(("short", 0.25, "a"), ("long", 4.0, "b"))
+    votes = {"c1": {"short": 1, "long": 3, "dull": 9}}
+    figures = evaluate(fake_classifier, corpus, "all", CONFIG, votes=votes).figures["listeners"]
+    assert (figures["n_segments"], figures["n_votes"]) == (1, 4)
+    assert figures["listener"]["accuracy"] == 0.75
+    with pytest.raises(DatasetError, match=r"none of 2 clips has votes; expected .* named like c0"):
+        evaluate(fake_classifier, corpus, "all", CONFIG, votes={"other": {"short": 1}})
+
+
+def test_breakdown_leaves_out_traits_that_group_nothing() -> None:
+    def clip(index: int, sex: str) -> Clip:
+        traits = {"sex": sex, "take": str(index), "language": "German"}
+        return Clip(Path(f"{index}"), "ab"[index % 2], f"s{index % 2}", traits=traits)
+
+    clips = (clip(0, "female"), clip(1, "male"), clip(2, "male"), clip(3, "male"))
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.8, 0.2], [0.1, 0.9]])
+    found = break_down(Predictions("m", ("a", "b"), clips, probabilities))
+    assert set(found) == {"speaker", "sex"}
+    assert found["sex"]["male"] == {
+        "n_segments": 3,
+        "accuracy": pytest.approx(2 / 3),
+        "uar": pytest.approx(0.75),
+        "macro_f1": pytest.approx(2 / 3),
+    }
+
+
+def test_splits_of_a_corpus_without_splits(
+    fake_classifier: FakeClassifier, make_corpus: MakeCorpus
+) -> None:
+    with pytest.raises(DatasetError, match="toy: no clips of the split 'test': it has no splits"):
+        evaluate(fake_classifier, make_corpus(("short", 0.25, "a")))

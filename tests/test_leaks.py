@@ -1,0 +1,109 @@
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sercli.datasets import Clip
+from sercli.errors import ModelError
+from sercli.leaks import MANIFEST_FILE, TrainingManifest, hash_speaker
+
+HASHES = ("00000000000000b1", "00000000000000a0", "")
+
+
+def make_clip(speaker: str | None, name: str = "hello") -> Clip:
+    return Clip(Path(f"/secret/{name}.wav"), "anger", speaker, name=name, corpus="plays")
+
+
+@pytest.fixture
+def manifest() -> TrainingManifest:
+    clips = (make_clip("ann", "first"), make_clip("bob", "second"), make_clip(None, "third"))
+    return TrainingManifest.from_clips(clips, HASHES)
+
+
+def test_manifest_survives_its_file(tmp_path: Path, manifest: TrainingManifest) -> None:
+    manifest.write(tmp_path)
+    found = TrainingManifest.read(tmp_path)
+    assert found == manifest
+    assert found is not None
+    assert found.digest() == manifest.digest()
+    TrainingManifest(()).write(tmp_path)
+    assert TrainingManifest.read(tmp_path) == TrainingManifest(())
+
+
+def test_manifest_holds_hashes_alone(tmp_path: Path, manifest: TrainingManifest) -> None:
+    manifest.write(tmp_path)
+    ann = hashlib.blake2b(b"plays/ann", digest_size=8).hexdigest()
+    bob = hashlib.blake2b(b"plays/bob", digest_size=8).hexdigest()
+    # Sorted by the hash of the audio, so that their order does not tell either.
+    rows = f"audio,speaker\n,\n00000000000000a0,{bob}\n00000000000000b1,{ann}\n"
+    assert (tmp_path / MANIFEST_FILE).read_text() == rows
+
+
+def test_manifest_needs_a_hash_of_each_clip() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        TrainingManifest.from_clips([make_clip("ann")], HASHES)
+
+
+def test_speakers_are_found_by_name_and_corpus(manifest: TrainingManifest) -> None:
+    ann, bob, cid = make_clip("ann"), make_clip("bob"), make_clip("cid")
+    assert manifest.find_speakers([cid, bob, ann, bob]) == ["plays/ann", "plays/bob"]
+    assert manifest.find_speakers([cid, replace(ann, corpus="films")]) == []
+
+
+def test_unknown_speakers_are_never_found(manifest: TrainingManifest) -> None:
+    assert hash_speaker(make_clip(None)) == ""
+    assert manifest.find_speakers([make_clip(None)]) == []
+
+
+def test_audio_is_found_by_its_hash(manifest: TrainingManifest) -> None:
+    known, other = HASHES[0], "00000000000000c2"
+    assert manifest.count_clips([known, other, known, HASHES[1]]) == 3
+    assert manifest.count_clips([other]) == 0
+
+
+def test_silence_is_never_found(manifest: TrainingManifest) -> None:
+    assert "" in {audio for audio, _ in manifest.rows}
+    assert manifest.count_clips(["", ""]) == 0
+
+
+def test_speaker_whose_name_is_no_text() -> None:
+    # Of a folder whose name is the byte FF.
+    clip = make_clip("\udcff")
+    assert hash_speaker(clip) == hashlib.blake2b(b"plays/\xff", digest_size=8).hexdigest()
+    assert TrainingManifest.from_clips([clip], ["a"]).find_speakers([clip]) == ["plays/\udcff"]
+
+
+def test_digest_tells_any_change() -> None:
+    rows = (("a", "x"), ("b", "y"))
+    digest = TrainingManifest(rows).digest()
+    assert digest == hashlib.sha256(b"a,x\nb,y").hexdigest()
+    changed = (
+        (("a", "x"), ("b", "z")),
+        (("c", "x"), ("b", "y")),
+        (("a", "y"), ("b", "x")),
+        (("a", "x"),),
+        (*rows, ("", "")),
+    )
+    digests = {TrainingManifest(one).digest() for one in changed}
+    assert len(digests | {digest}) == 6
+
+
+def test_model_without_manifest(tmp_path: Path) -> None:
+    assert TrainingManifest.read(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "expected a CSV file with the columns audio and speaker"),
+        (b"speaker,audio\nx,a\n", "expected a CSV file with the columns audio and speaker"),
+        (b"audio,speaker\na,x\nb\n", "expected a CSV file with the columns audio and speaker"),
+        (b"audio,speaker\na,x,1\n", "expected a CSV file with the columns audio and speaker"),
+        (b"\xff\xfe\x00", "cannot be read as CSV: .*utf-8.*; copy the model's folder anew"),
+    ],
+)
+def test_file_that_is_no_manifest(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / MANIFEST_FILE).write_bytes(content)
+    with pytest.raises(ModelError, match=f"manifest.csv: {message}"):
+        TrainingManifest.read(tmp_path)

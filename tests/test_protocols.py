@@ -1,0 +1,278 @@
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sercli.datasets import Clip, Corpus
+from sercli.errors import DatasetError
+from sercli.protocols import (
+    APART,
+    SHARED,
+    UNKNOWN,
+    fold_by_speaker,
+    judge_protocol,
+    split_at_random,
+    split_by_file,
+    split_by_speaker,
+)
+
+
+def make_clip(
+    speaker: str | None, number: int = 0, emotion: str = "anger", split: str | None = None
+) -> Clip:
+    name = f"{speaker}_{number}"
+    path = Path("data") / f"{name}.wav"
+    return Clip(path, emotion, speaker, name=name, corpus="plays", split=split)
+
+
+def make_corpus(clips: Sequence[Clip], **skipped: str) -> Corpus:
+    return Corpus("plays", "none", tuple(clips), skipped)
+
+
+def make_speakers(n_speakers: int, n_clips: int = 3) -> Corpus:
+    return make_corpus(
+        [make_clip(f"s{speaker}", i) for speaker in range(n_speakers) for i in range(n_clips)]
+    )
+
+
+def voices_of(corpus: Corpus) -> dict[str, set[str | None]]:
+    found: dict[str, set[str | None]] = {}
+    for clip in corpus.clips:
+        assert clip.split is not None
+        found.setdefault(clip.split, set()).add(clip.voice)
+    return found
+
+
+def splits_of(corpus: Corpus) -> list[str | None]:
+    return [clip.split for clip in corpus.clips]
+
+
+def test_given_splits_are_kept() -> None:
+    # Two speakers and a shared one: what would be refused if it had to be drawn.
+    corpus = make_corpus(
+        [
+            make_clip("a", split="test"),
+            make_clip("a", 1, split="train"),
+            make_clip("b", split="dev"),
+        ]
+    )
+    assert split_by_speaker(corpus) == corpus
+
+
+@pytest.mark.parametrize(
+    ("n_speakers", "shares"), [(3, (1, 1, 1)), (4, (2, 1, 1)), (20, (14, 3, 3)), (40, (28, 6, 6))]
+)
+def test_speakers_are_drawn_apart(n_speakers: int, shares: tuple[int, int, int]) -> None:
+    corpus = make_speakers(n_speakers)
+    drawn = split_by_speaker(corpus)
+    voices = voices_of(drawn)
+    assert tuple(len(voices[split]) for split in ("train", "dev", "test")) == shares
+    # Disjoint sets of those sizes hold each speaker once.
+    assert len(set.union(*voices.values())) == n_speakers
+    assert [replace(clip, split=None) for clip in drawn.clips] == list(corpus.clips)
+
+
+def test_draw_of_speakers_depends_on_the_seed_alone() -> None:
+    corpus = make_speakers(20)
+    first = voices_of(split_by_speaker(corpus, 1))
+    assert voices_of(split_by_speaker(corpus, 1)) == first
+    assert voices_of(split_by_speaker(corpus, 2)) != first
+    backwards = replace(corpus, clips=corpus.clips[::-1])
+    assert voices_of(split_by_speaker(backwards, 1)) == first
+
+
+def test_corpora_are_drawn_from_one_by_one() -> None:
+    split = make_corpus([make_clip("s0", split="test")])
+    bare = tuple(replace(clip, corpus="films") for clip in make_speakers(3).clips)
+    drawn = split_by_speaker(replace(split, name="plays+films", clips=split.clips + bare))
+    assert drawn.clips[0].split == "test"
+    # Speakers of one name in two corpora are two people.
+    films = Counter(clip.split for clip in drawn.clips if clip.corpus == "films")
+    assert films == {"train": 3, "dev": 3, "test": 3}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_clips_without_split_follow_their_speaker(seed: int) -> None:
+    given = [make_clip("known", 0, split="dev"), make_clip("known", 1)]
+    drawn = split_by_speaker(make_corpus([*given, *make_speakers(3).clips]), seed)
+    assert splits_of(drawn)[:2] == ["dev", "dev"]
+    assert sorted(len(voices) for voices in voices_of(drawn).values()) == [1, 1, 2]
+    # That alone needs no draw, so that three speakers are not asked for.
+    assert splits_of(split_by_speaker(make_corpus(given), seed)) == ["dev", "dev"]
+
+
+def test_too_few_speakers_to_draw_from() -> None:
+    with pytest.raises(
+        DatasetError,
+        match=r"^plays: has no splits of its own and the speakers plays/s0, plays/s1; expected "
+        r"three known speakers or more; name the speakers in a manifest, or choose --split random",
+    ):
+        split_by_speaker(make_speakers(2))
+
+
+@pytest.mark.parametrize("n_known", [0, 5])
+def test_unknown_speakers_cannot_be_kept_apart(n_known: int) -> None:
+    corpus = make_corpus([*make_speakers(n_known).clips, make_clip(None)])
+    with pytest.raises(DatasetError, match=r"^plays: has no splits of its own and unknown speak"):
+        split_by_speaker(corpus)
+
+
+def make_emotions(**counts: int) -> Corpus:
+    return make_corpus(
+        [make_clip("ab"[i % 2], i, emotion) for emotion, n in counts.items() for i in range(n)]
+    )
+
+
+def test_random_split_is_exact_for_each_emotion() -> None:
+    corpus = make_emotions(anger=50, fear=20, neutral=5)
+    drawn = split_at_random(corpus)
+    assert Counter((clip.emotion, clip.split) for clip in drawn.clips) == {
+        ("anger", "train"): 40,
+        ("anger", "test"): 10,
+        ("fear", "train"): 16,
+        ("fear", "test"): 4,
+        ("neutral", "train"): 4,
+        ("neutral", "test"): 1,
+    }
+    assert voices_of(drawn) == {"train": {"plays/a", "plays/b"}, "test": {"plays/a", "plays/b"}}
+    assert [replace(clip, split=None) for clip in drawn.clips] == list(corpus.clips)
+
+
+def test_random_split_depends_on_the_seed_and_not_on_given_splits() -> None:
+    corpus = make_emotions(anger=50, fear=20)
+    first = splits_of(split_at_random(corpus, 1))
+    assert splits_of(split_at_random(corpus, 1)) == first
+    assert splits_of(split_at_random(corpus, 2)) != first
+    given = replace(corpus, clips=tuple(replace(clip, split="dev") for clip in corpus.clips))
+    assert splits_of(split_at_random(given, 1)) == first
+
+
+def test_random_split_needs_clips_of_each_emotion() -> None:
+    with pytest.raises(DatasetError, match="plays: has a single clip of fear, joy; expected two"):
+        split_at_random(make_emotions(anger=50, joy=1, fear=1))
+    with pytest.raises(DatasetError, match="plays: has 5 clips of 2 emotions; expected five of"):
+        split_at_random(make_emotions(anger=3, fear=2))
+    drawn = split_at_random(make_emotions(anger=3, fear=3))
+    assert {clip.emotion for clip in drawn.clips if clip.split == "test"} == {"anger", "fear"}
+
+
+@pytest.mark.parametrize("name", ["s0_1", "s0_1.wav", str(Path("data") / "s0_1.wav")])
+def test_split_by_names_of_files(tmp_path: Path, name: str) -> None:
+    table = tmp_path / "splits.csv"
+    # As spreadsheets write it: with a byte order mark, another column and Windows line ends.
+    table.write_bytes(f"split,note,file\r\ntest,x,{name}\r\ntrain,,s1_0\r\n".encode("utf-8-sig"))
+    corpus = replace(make_speakers(2, 2), skipped={"odd": "broken"})
+    split = split_by_file(corpus, table)
+    assert [(clip.name, clip.split) for clip in split.clips] == [
+        ("s0_1", "test"),
+        ("s1_0", "train"),
+    ]
+    assert split.skipped == {
+        "odd": "broken",
+        "s0_0": "not in splits.csv",
+        "s1_1": "not in splits.csv",
+    }
+
+
+def test_name_of_a_clip_goes_before_that_of_its_file(tmp_path: Path) -> None:
+    # Stretches of one recording; the table gives one of them another split than the rest.
+    clips = [replace(make_clip("a", i), path=Path("talk.wav")) for i in range(3)]
+    table = tmp_path / "splits.csv"
+    table.write_text("file,split\ntalk,train\na_1,dev\n")
+    assert splits_of(split_by_file(make_corpus(clips), table)) == ["train", "dev", "train"]
+
+
+def test_split_by_speakers_of_a_file(tmp_path: Path) -> None:
+    table = tmp_path / "splits.csv"
+    # The first by name, the second by name across corpora; an empty cell is no speaker.
+    table.write_text("speaker,split\ns0,dev\nplays/s1,test\n,train\ns0,dev\n")
+    corpus = make_corpus([*make_speakers(3, 1).clips, make_clip(None)])
+    split = split_by_file(corpus, table)
+    assert [(clip.speaker, clip.split) for clip in split.clips] == [("s0", "dev"), ("s1", "test")]
+    assert split.skipped == {"s2_0": "not in splits.csv", "None_0": "not in splits.csv"}
+
+
+def test_splits_of_a_file_go_before_given_ones(tmp_path: Path) -> None:
+    table = tmp_path / "splits.csv"
+    table.write_text("speaker,split\na,test\n")
+    assert splits_of(split_by_file(make_corpus([make_clip("a", split="train")]), table)) == ["test"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "name,split\na,test\n",
+            r"has the columns \['name', 'split'\]; expected split and file or",
+        ),
+        ("speaker,part\na,test\n", r"has the columns \['part', 'speaker'\]; expected split and"),
+        ("", r"has the columns \[\]; expected split and file or speaker"),
+        ("speaker,split\ns0,Test\n", r"has the splits \['Test'\]; expected train, dev, test"),
+        ("speaker,split\ns0\n", r"has the splits \['None'\]; expected train, dev, test"),
+        ("speaker,split\nzoe,test\n", "lists no speaker of plays; expected its speaker names"),
+        ("file,split\nzoe,test\n", "lists no file of plays; expected its file names"),
+        (
+            "speaker,split\ns0,test\ns1,dev\ns0,train\n",
+            "lists speaker s0 as test and as train; expected one split",
+        ),
+        ("speaker,split\n\xe9,test\n", "cannot be read as CSV: .*utf-8"),
+        ('speaker,split\ns0,"test\n' + "x" * 200_000, "cannot be read as CSV: field larger than"),
+    ],
+)
+def test_wrong_split_files(tmp_path: Path, text: str, message: str) -> None:
+    table = tmp_path / "splits.csv"
+    table.write_text(text, encoding="latin-1")
+    with pytest.raises(DatasetError, match=f"splits.csv: {message}"):
+        split_by_file(make_speakers(2), table)
+
+
+def test_missing_split_file(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"none\.csv: cannot be read as CSV: .*No such file"):
+        split_by_file(make_speakers(2), tmp_path / "none.csv")
+
+
+def test_folds_hold_every_clip_once_and_no_speaker_twice() -> None:
+    sizes = {"a": 4, "b": 1, "c": 3, "d": 2, "e": 2}
+    clips = [make_clip(speaker, i) for i in range(4) for speaker, n in sizes.items() if i < n]
+    folds = fold_by_speaker(clips, 3)
+    assert sorted(index for fold in folds for index in fold) == list(range(12))
+    voices = [{clips[index].speaker for index in fold} for fold in folds]
+    assert sorted(speaker for fold in voices for speaker in fold if speaker) == list("abcde")
+    # Filled from the largest speaker on: a | c and b | d and e.
+    assert [len(fold) for fold in folds] == [4, 4, 4]
+
+
+def test_folds_tell_speakers_of_two_corpora_apart() -> None:
+    clips = [make_clip("a"), replace(make_clip("a"), corpus="films")]
+    assert sorted(fold_by_speaker(clips, 2)) == [[0], [1]]
+
+
+def test_too_few_speakers_for_folds() -> None:
+    clips = make_speakers(3).clips
+    with pytest.raises(DatasetError, match="found 3 speakers; expected at least 4 known ones for"):
+        fold_by_speaker(clips, 4)
+    with pytest.raises(DatasetError, match="found unknown speakers; expected at least 2 known"):
+        fold_by_speaker([*clips, make_clip(None)], 2)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "outcome"),
+    [
+        ("ab", "cd", APART),
+        ("ab", "bc", SHARED),
+        (("a", None), "b", UNKNOWN),
+        ("a", ("b", None), UNKNOWN),
+        ("ab", ("b", None), UNKNOWN),
+    ],
+)
+def test_protocol_tells_what_is_known_of_the_speakers(
+    train: Sequence[str | None], test: Sequence[str | None], outcome: str
+) -> None:
+    assert judge_protocol([*map(make_clip, train)], [*map(make_clip, test)]) == outcome
+
+
+def test_speakers_of_one_name_in_two_corpora_are_apart() -> None:
+    clip = make_clip("a")
+    assert judge_protocol([clip], [replace(clip, corpus="films")]) == APART

@@ -1,0 +1,117 @@
+from pathlib import Path
+
+import pytest
+from trees import make_tree, summary
+
+from sercli.datasets import read_corpus
+from sercli.errors import DatasetError
+
+
+def test_folders_of_classes(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    make_tree(root, "Angry/deep/a.wav", "Angry/deep/a.mp3", "happy/b.flac", "shrug/c.wav", "d.wav")
+    make_tree(root, ".cache/happy/e.wav")
+    corpus = read_corpus(root)
+    assert corpus.name == "mine"
+    assert summary(corpus) == [
+        ("Angry/deep/a.wav", None, "anger"),
+        ("happy/b.flac", None, "happiness"),
+        ("shrug/c.wav", None, "shrug"),
+    ]
+    assert corpus.skipped == {
+        "Angry/deep/a.mp3": "another copy of a clip",
+        "d.wav": "in no sub-folder of a class",
+    }
+    mapped = read_corpus(root, "folders", mapping={"ANGRY": "upset", "happiness": "fine"})
+    assert [clip.emotion for clip in mapped.clips] == ["upset", "fine", "shrug"]
+
+
+def test_folders_named_otherwise_are_to_be_asked_for(tmp_path: Path) -> None:
+    make_tree(tmp_path, "Inbox/a.wav", "Sent/b.wav", "happy/c.wav")
+    with pytest.raises(DatasetError, match="is none of the known corpora"):
+        read_corpus(tmp_path)
+    assert len(read_corpus(tmp_path, "folders").clips) == 3
+
+
+def write_manifest(root: Path, text: str, name: str = "calls.csv") -> Path:
+    make_tree(root, "a.wav", "sub/b.wav")
+    (root / name).write_text(text, encoding="utf-8")
+    return root / name
+
+
+def test_manifest(tmp_path: Path) -> None:
+    path = write_manifest(
+        tmp_path,
+        "\ufefffile,emotion,speaker,start,end,split,room\n"
+        'sub/b.wav,Sad,Ann,,,val,"hall, small"\n'
+        "a.wav,happy,Bob,0.5,1.25,train,\n"
+        "a.wav,angry,,2,,TEST,cell\n\n"
+        "gone.wav,happy,Bob,,,,\n"
+        "./a.wav,,Bob,9,10,,\n",
+    )
+    corpus = read_corpus(path)
+    assert corpus.name == "calls"
+    assert summary(corpus) == [
+        ("a.wav#0.5-1.25", "Bob", "happiness"),
+        ("a.wav#2-", None, "anger"),
+        ("sub/b.wav", "Ann", "sadness"),
+    ]
+    assert [(clip.start, clip.end) for clip in corpus.clips] == [
+        (0.5, 1.25),
+        (2.0, None),
+        (0, None),
+    ]
+    assert [clip.split for clip in corpus.clips] == ["train", "test", "dev"]
+    assert [clip.traits for clip in corpus.clips] == [{}, {"room": "cell"}, {"room": "hall, small"}]
+    assert corpus.clips[2].path == tmp_path / "sub/b.wav"
+    assert corpus.skipped == {
+        "gone.wav": "annotated, but the file is missing",
+        "a.wav#9-10": "no emotion given",
+    }
+
+
+def test_rows_that_repeat_or_contradict(tmp_path: Path) -> None:
+    path = write_manifest(
+        tmp_path,
+        "file;emotion\na.wav;happy\n./a.wav;happiness\nsub/b.wav;sad\nsub/../sub/b.wav;angry\n",
+    )
+    corpus = read_corpus(path)
+    assert summary(corpus) == [("a.wav", None, "happiness")]
+    assert corpus.skipped == {
+        "a.wav (line 3)": "a duplicate row",
+        "sub/b.wav": "labelled both anger and sadness",
+    }
+
+
+@pytest.mark.parametrize("name", ["calls.tsv", "calls.txt"])
+def test_columns_of_other_names(tmp_path: Path, name: str) -> None:
+    text = "path\tlabel\temotion\tgender\na.wav\tfearful\told\tfemale\n"
+    path = write_manifest(tmp_path, text, name)
+    columns = {"file": "path", "emotion": "label", "sex": "gender"}
+    (clip,) = read_corpus(path, columns=columns).clips
+    assert clip.emotion == "fear"
+    assert clip.traits == {"their emotion": "old", "sex": "female"}
+    with pytest.raises(DatasetError, match=r"columns path, label, .*expected file; .*--columns"):
+        read_corpus(path)
+    with pytest.raises(DatasetError, match="expected speaker_id"):
+        read_corpus(path, columns={**columns, "speaker": "speaker_id"})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has the columns of an empty file; expected file, emotion"),
+        ("file,emotion,start\na.wav,sad,soon\n", "line 2: start is 'soon'; expected seconds"),
+        ("file,emotion,start\na.wav,sad,nan\n", "line 2: start is 'nan'"),
+        ("file,emotion,end\na.wav,sad,1\na.wav,sad,-1\n", "line 3: end is '-1'"),
+        ("file,emotion,start,end\na.wav,sad,2,2\n", "line 2: ends at 2 s and starts at 2 s"),
+        ("file,emotion,split\na.wav,sad,holdout\n", "line 2: split is 'holdout'; expected train"),
+        ("file,emotion\na.wav,sad,x\n", "line 2: has 3 cells; expected 2"),
+        ("file,emotion\n,sad\n", "line 2: names no file"),
+        ("file,emotion,x,x\na.wav,sad,1,2\n", "two columns 'x'"),
+        ("file,emotion\ngone.wav,sad\n", "no clip to use: .*the file is missing"),
+    ],
+)
+def test_manifests_that_are_wrong(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        read_corpus(write_manifest(tmp_path, text))
