@@ -429,11 +429,15 @@ def test_eval_compares_models_and_reports(trained: Path, corpus: Path, tmp_path:
     # The report keeps six digits of the same model's probabilities.
     assert last["figures"]["uar"] == {"difference": 0, "interval": [0, 0]}
     assert last["figures"]["nll"]["difference"] == pytest.approx(0, abs=1e-5)
+    assert set(REPORT) < set(os.listdir(both / "svm"))
+    assert read_record(both / "mine" / "metrics.json")["uar"] == uars[1]
     result = ser("eval", "--compare", report, report)
     assert "mine (report) (2) - mine (report) (1)" in result.stdout
     result = ser("eval", corpus, "--compare", trained)
     assert (result.exit_code, "nothing to compare" in result.stderr) == (2, True)
     assert ser("eval", corpus, trained).exit_code == 2
+    result = ser("eval", corpus, "--compare", "svm", trained, "--baseline")
+    assert (result.exit_code, "expected -o DIR with --compare" in result.stderr) == (2, True)
 
 
 def test_train_on_more_speakers_and_test(corpus: Path, tmp_path: Path) -> None:

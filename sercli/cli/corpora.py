@@ -19,13 +19,11 @@ def corpus_options(function: Command) -> Command:
         click.option(
             "--map",
             "mapping",
-            default="",
             metavar="THEIRS=OURS,...",
             help="Take labels of the corpus for others, such as happy=happiness,calm=neutral.",
         ),
         click.option(
             "--columns",
-            default="",
             metavar="OURS=THEIRS,...",
             help="Names of a table's columns, such as file=path,emotion=label.",
         ),

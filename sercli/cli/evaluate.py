@@ -55,7 +55,6 @@ COMPARISON_FILE = "comparison.json"
     metavar="CONDITION,...",
     is_flag=False,
     flag_value="default",
-    default="",
     help="Also hear the clips under these conditions: clean, phone, gsm, amr, noise<dB>, pink<dB>, "
     "babble<dB>, reverb, mp3, opus, clip, gain<dB>; as the last option without a value, under a "
     "selection of them.",
@@ -80,7 +79,8 @@ COMPARISON_FILE = "comparison.json"
     "folder",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Also write metrics.json, predictions.csv, plots, report.md and report.html; it is made.",
+    help="Also write metrics.json, predictions.csv, plots, report.md and report.html; it is made. "
+    "With --compare: comparison.json, and these in a sub-folder for each model.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace those files if they exist.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
@@ -145,6 +145,7 @@ def evaluate(paths: tuple[Path, ...], **options: Any) -> None:
 def _compare(paths: tuple[Path, ...], config: EvalConfig, options: dict[str, Any]) -> None:
     from sercli.comparison import compare_predictions
     from sercli.predictions import PREDICTIONS_FILE, Predictions
+    from sercli.reporting.folder import prepare_report, write_evaluation
 
     def is_report(path: Path) -> bool:
         return (path / PREDICTIONS_FILE).is_file()
@@ -158,9 +159,16 @@ def _compare(paths: tuple[Path, ...], config: EvalConfig, options: dict[str, Any
             f"{', '.join(models)}: models are measured on a corpus; expected "
             "`ser eval CORPUS --compare ...`, or reports alone"
         )
+    if folder is None and (config.stress or config.baselines or config.target_precision):
+        raise ConfigError(
+            "--stress, --baseline and --target-precision go into the report of each model; "
+            "expected -o DIR with --compare"
+        )
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         check_target(folder / COMPARISON_FILE, overwrite=options["overwrite"])
+        for model in models:
+            prepare_report(folder / Path(model).name, overwrite=options["overwrite"])
     classifiers = [load_model(model) for model in models]
     results: list[Evaluation] = []
     if corpus is not None and classifiers:
@@ -172,6 +180,8 @@ def _compare(paths: tuple[Path, ...], config: EvalConfig, options: dict[str, Any
     comparison = compare_predictions(found, seed=config.seed)
     if folder is not None:
         write_json(folder / COMPARISON_FILE, comparison, overwrite=True)
+        for model, result in zip(models, results, strict=True):
+            write_evaluation(result, folder / Path(model).name)
     if options["as_json"]:
         click.echo(json.dumps(comparison, indent=1))
     else:

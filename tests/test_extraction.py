@@ -1,0 +1,213 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+from numpy.typing import NDArray
+
+from conftest import MakeWav
+from sercli.datasets import Clip
+from sercli.errors import AudioError, DatasetError
+from sercli.extraction import Waveforms, extract_clip_features, hash_audio, load_clip
+
+FloatArray = NDArray[np.float32]
+Integers = NDArray[np.int16]
+
+
+def make_clip(path: Path, start: float = 0.0, end: float | None = None) -> Clip:
+    return Clip(path, "anger", "ann", name=path.stem, start=start, end=end)
+
+
+def measure(clip: Clip, waveform: FloatArray) -> FloatArray:
+    return np.array([len(waveform), waveform.max()], np.float32)
+
+
+def hash_file(path: Path) -> str:
+    (found,) = extract_clip_features([make_clip(path)], measure, jobs=1).hashes
+    return found
+
+
+def as_float(samples: Integers) -> FloatArray:
+    return samples.astype(np.float32) / 32_768
+
+
+@pytest.fixture
+def noise(rng: np.random.Generator) -> Integers:
+    samples = rng.integers(-20_000, 20_000, 4_410, dtype=np.int16)
+    samples[:2] = -32_768, 32_767
+    return samples
+
+
+@pytest.fixture
+def reference(tmp_path: Path, noise: Integers) -> str:
+    """Hash of the samples in a WAV file of 16 bits."""
+    sf.write(tmp_path / "reference.wav", noise, 44_100)
+    return hash_file(tmp_path / "reference.wav")
+
+
+def write_ramp(path: Path, n_samples: int, sample_rate: int) -> Integers:
+    """Write samples of which each tells its place."""
+    ramp = np.arange(n_samples, dtype=np.int16)
+    sf.write(path, ramp, sample_rate)
+    return ramp
+
+
+@pytest.mark.parametrize(
+    ("name", "subtype"),
+    [
+        ("a.wav", "PCM_16"),
+        ("a.wav", "PCM_24"),
+        ("a.wav", "PCM_32"),
+        ("a.flac", "PCM_16"),
+        ("a.flac", "PCM_24"),
+        ("a.aiff", "PCM_16"),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_hash_does_not_depend_on_the_lossless_format(
+    tmp_path: Path, noise: Integers, reference: str, name: str, subtype: str, channels: int
+) -> None:
+    samples = np.repeat(noise[:, None], channels, axis=1)
+    sf.write(tmp_path / name, samples, 44_100, subtype=subtype)
+    assert hash_file(tmp_path / name) == reference
+
+
+def test_hash_of_floating_point_samples(tmp_path: Path, noise: Integers, reference: str) -> None:
+    sf.write(tmp_path / "a.wav", as_float(noise), 44_100, subtype="FLOAT")
+    assert hash_file(tmp_path / "a.wav") == reference
+    # What lies beyond full scale is cut, as it is in a file of 16 bits.
+    louder = as_float(noise)
+    louder[:2] = -1.5, 1.5
+    assert hash_audio(louder) == reference
+
+
+def test_hash_tells_other_audio(tmp_path: Path, noise: Integers, reference: str) -> None:
+    assert len(reference) == 16
+    int(reference, 16)
+    changed = noise.copy()
+    changed[2_000] += 1
+    stereo = np.stack((noise, changed[::-1]), axis=1)
+    for number, samples in enumerate((changed, noise[:-1], noise[::-1], noise // 2, stereo)):
+        sf.write(tmp_path / f"{number}.wav", samples, 44_100)
+        assert hash_file(tmp_path / f"{number}.wav") != reference
+
+
+def test_silence_has_no_hash(tmp_path: Path) -> None:
+    sf.write(tmp_path / "silence.wav", np.zeros((800, 2), np.int16), 16_000)
+    assert hash_file(tmp_path / "silence.wav") == ""
+    assert hash_audio(np.empty(0, np.float32)) == ""
+    # Noise of 24 bits that is less than half a step of 16 bits.
+    assert hash_audio(np.full(800, 0.4 / 32_768, np.float32)) == ""
+    assert hash_audio(np.full(800, 0.6 / 32_768, np.float32)) != ""
+
+
+def test_stretch_of_a_file_at_16_khz(tmp_path: Path) -> None:
+    ramp = as_float(write_ramp(tmp_path / "ramp.wav", 16_000, 16_000))
+    for start, end, first, last in (
+        (0.25, 0.5, 4_000, 8_000),
+        (0.0, 0.001, 0, 16),
+        (0.75, None, 12_000, 16_000),
+        (0.75, 9.0, 12_000, 16_000),
+        # Rounded to the nearest sample.
+        (0.10004, 0.20001, 1_601, 3_200),
+    ):
+        waveform = load_clip(make_clip(tmp_path / "ramp.wav", start, end))
+        assert waveform.dtype == np.float32
+        np.testing.assert_array_equal(waveform, ramp[first:last])
+
+
+def test_stretch_of_a_file_at_another_rate(tmp_path: Path) -> None:
+    ramp = as_float(write_ramp(tmp_path / "ramp.wav", 22_050, 44_100))
+    clip = make_clip(tmp_path / "ramp.wav", 0.1, 0.3)
+    waveform = load_clip(clip)
+    # Sample by sample at 16 kHz; a shift by one would be four times the tolerance.
+    expected = np.arange(1_600, 4_800) * (44_100 / 16_000) / 32_768
+    np.testing.assert_allclose(waveform, expected, rtol=0, atol=2e-5)
+    # The hash is that of the file's own samples.
+    (found,) = extract_clip_features([clip], measure, jobs=1).hashes
+    assert found == hash_audio(ramp[4_410:13_230])
+
+
+def test_channels_are_averaged(tmp_path: Path) -> None:
+    samples = np.array([[0.5, 0.25], [-0.5, 0.0]] * 100)
+    sf.write(tmp_path / "a.wav", samples, 16_000, subtype="FLOAT")
+    assert load_clip(make_clip(tmp_path / "a.wav")).tolist() == [0.375, -0.25] * 100
+
+
+@pytest.mark.parametrize("start", [1.0, 2.5])
+def test_clip_beyond_the_end(make_wav: MakeWav, start: float) -> None:
+    clip = make_clip(make_wav(), start, 3.0)
+    with pytest.raises(
+        AudioError, match=rf"tone\.wav: ends at 1\.000 s; expected a clip from {start:g} s on"
+    ):
+        load_clip(clip)
+
+
+def test_features_come_in_the_order_of_the_clips(tmp_path: Path) -> None:
+    write_ramp(tmp_path / "ramp.wav", 16_000, 16_000)
+    # More than one worker takes at a time, and of different lengths.
+    clips = [make_clip(tmp_path / "ramp.wav", 0.0, (40 - i) / 100) for i in range(40)]
+    done: list[int] = []
+    found = extract_clip_features(clips, measure, jobs=1, progress=done.append)
+    assert found.clips == tuple(clips)
+    lengths = [(40 - i) * 160 for i in range(40)]
+    assert found.features.tolist() == [[n, (n - 1) / 32_768] for n in lengths]
+    assert found.failed == {}
+    assert len(set(found.hashes)) == 40
+    assert done == [16, 16, 8]
+
+
+def test_extraction_is_told_the_clip(make_wav: MakeWav) -> None:
+    def name_length(clip: Clip, waveform: FloatArray) -> FloatArray:
+        return np.full((2, 3), len(clip.name), np.float32)
+
+    clips = [make_clip(make_wav(name)) for name in ("a.wav", "long.wav")]
+    features = extract_clip_features(clips, name_length, jobs=1).features
+    assert features.shape == (2, 2, 3)
+    assert features[:, 1, 2].tolist() == [1, 4]
+
+
+def test_broken_files_are_told_and_others_stay(tmp_path: Path, make_wav: MakeWav) -> None:
+    good, other = make_wav("good.wav"), make_wav("other.wav", duration=0.5)
+    broken, cut = tmp_path / "broken.wav", make_wav("cut.wav", duration=2.0)
+    broken.write_text("no sound")
+    cut.write_bytes(cut.read_bytes()[:32_044])
+    missing = tmp_path / "missing.wav"
+    late = make_wav("late.wav")
+    clips = [
+        make_clip(good),
+        make_clip(broken),
+        make_clip(missing),
+        make_clip(other),
+        make_clip(late, 7.0),
+    ]
+    found = extract_clip_features(clips, measure, jobs=1)
+    assert found.clips == (clips[0], clips[3])
+    assert found.features[:, 0].tolist() == [16_000, 8_000]
+    assert len(found.hashes) == 2
+    assert found.failed.keys() == {str(broken), str(missing), str(late)}
+    assert "libsndfile does not know the format" in found.failed[str(broken)]
+    assert found.failed[str(missing)] == f"{missing}: does not exist"
+    assert "ends at 1.000 s; expected a clip from 7 s on" in found.failed[str(late)]
+
+
+def test_nothing_can_be_decoded(tmp_path: Path) -> None:
+    clips = [make_clip(tmp_path / "a.wav"), make_clip(tmp_path / "b.wav")]
+    with pytest.raises(DatasetError, match=r"^none of 2 clips could be decoded: .*does not exist"):
+        extract_clip_features(clips, measure, jobs=1)
+
+
+def test_waveforms_are_decoded_when_asked_for(tmp_path: Path, make_wav: MakeWav) -> None:
+    broken = tmp_path / "broken.wav"
+    broken.write_text("no sound")
+    clips = [make_clip(make_wav(), 0.25, 0.5), make_clip(broken), make_clip(make_wav(), 5.0)]
+    waveforms = Waveforms(clips)
+    assert len(waveforms) == 3
+    heard, *silent = waveforms
+    np.testing.assert_array_equal(heard, load_clip(clips[0]))
+    assert len(heard) == 4_000
+    for waveform in silent:
+        assert waveform.dtype == np.float32
+        np.testing.assert_array_equal(waveform, np.zeros(16_000))
+    with pytest.raises(IndexError):
+        waveforms[3]

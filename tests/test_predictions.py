@@ -1,0 +1,175 @@
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sercli.datasets import Clip
+from sercli.errors import DatasetError
+from sercli.predictions import COLUMNS, Predictions
+
+LABELS = ("anger", "fear", "neutral")
+
+
+def make_clip(name: str, emotion: str = "anger", speaker: str | None = "ann") -> Clip:
+    return Clip(Path(f"{name}.wav"), emotion, speaker, name=name, corpus="plays")
+
+
+def make_predictions(*clips: Clip) -> Predictions:
+    values = np.random.default_rng(0).dirichlet(np.ones(3), len(clips))
+    return Predictions("svm", LABELS, clips, values)
+
+
+@pytest.fixture
+def predictions() -> Predictions:
+    clips = (
+        make_clip("x", "fear"),
+        make_clip("y", "anger", "bob"),
+        make_clip("z", "neutral", None),
+    )
+    probabilities = np.array([[0.1, 0.7, 0.2], [0.25, 0.25, 0.5], [0.4, 0.4, 0.2]])
+    return Predictions("svm", LABELS, clips, probabilities)
+
+
+def read_back(folder: Path, predictions: Predictions) -> Predictions:
+    table = folder / "predictions.csv"
+    predictions.write(table)
+    return Predictions.read(table, predictions.model)
+
+
+def test_labels_as_numbers(predictions: Predictions) -> None:
+    assert predictions.y_true.tolist() == [1, 0, 2]
+    # Of equal probabilities, the first counts.
+    assert predictions.y_pred.tolist() == [1, 2, 0]
+
+
+def test_table_of_predictions(tmp_path: Path, predictions: Predictions) -> None:
+    first, second, third = predictions.clips
+    clips = (first, replace(second, start=1.5, end=2.25), third)
+    replace(predictions, clips=clips).write(tmp_path / "predictions.csv")
+    with (tmp_path / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == [*COLUMNS, "prob_anger", "prob_fear", "prob_neutral"]
+    assert rows == [
+        "plays x x.wav 0.000  ann fear fear 0.700000 0.100000 0.700000 0.200000".split(" "),
+        "plays y y.wav 1.500 2.250 bob anger neutral 0.500000 0.250000 0.250000 0.500000".split(),
+        "plays z z.wav 0.000   neutral anger 0.400000 0.400000 0.400000 0.200000".split(" "),
+    ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "plain",
+        "Ärger 怒り",
+        "a,b",
+        'say "no"',
+        "two\nlines",
+        "two\r\nlines",
+        " spaces ",
+        "-1",
+        "=A1",
+    ],
+)
+def test_table_survives_any_name(tmp_path: Path, name: str) -> None:
+    clips = (
+        replace(make_clip(name, "fear", name), corpus=name),
+        replace(make_clip(f"{name}/2"), path=Path("folder", name, "x.wav"), start=0.125, end=3.5),
+        make_clip("other", speaker=None),
+    )
+    predictions = make_predictions(*clips)
+    found = read_back(tmp_path, predictions)
+    assert found.clips == clips
+    assert (found.model, found.labels) == ("svm", LABELS)
+    assert found.keys() == predictions.keys()
+
+
+def test_probabilities_survive_to_six_digits(tmp_path: Path) -> None:
+    predictions = make_predictions(*(make_clip(str(i)) for i in range(200)))
+    found = read_back(tmp_path, predictions)
+    np.testing.assert_allclose(found.probabilities, predictions.probabilities, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(found.probabilities.sum(axis=1), 1, rtol=0, atol=1e-15)
+    np.testing.assert_array_equal(found.y_pred, predictions.y_pred)
+    # Written once more, nothing changes.
+    again = (tmp_path / "predictions.csv").read_bytes()
+    found.write(tmp_path / "again.csv")
+    assert (tmp_path / "again.csv").read_bytes() == again
+
+
+def test_names_that_are_no_text_are_escaped(tmp_path: Path) -> None:
+    # The byte FF, as Python holds it in a name.
+    odd, plain = make_clip("odd\udcff", speaker="\udcff"), make_clip("plain")
+    predictions = make_predictions(odd, plain)
+    found = read_back(tmp_path, predictions)
+    assert found.clips[0] == make_clip("odd\\udcff", speaker="\\udcff")
+    assert found.clips[1] == plain
+    # Predictions from a table are those of the same clips as before.
+    assert found.keys() == predictions.keys() == [("plays", "odd\\udcff"), ("plays", "plain")]
+    assert found.take(predictions.keys()[:1]).clips == found.clips[:1]
+    assert predictions.take(found.keys()[:1]).clips == (odd,)
+
+
+def test_unknown_speakers_stay_unknown(tmp_path: Path, predictions: Predictions) -> None:
+    found = read_back(tmp_path, predictions)
+    assert [clip.speaker for clip in found.clips] == ["ann", "bob", None]
+    assert found.clips[2].voice is None
+
+
+def test_what_is_resampled(predictions: Predictions) -> None:
+    sample, kind = predictions.resampled()
+    assert (kind, sample.n_units) == ("segments", 3)
+    clips = tuple(make_clip(str(i), speaker="aab"[i]) for i in range(3))
+    sample, kind = make_predictions(*clips).resampled()
+    assert (kind, sample.n_units) == ("speakers", 2)
+
+
+def test_take_gives_clips_in_the_order_asked_for(predictions: Predictions) -> None:
+    part = predictions.take([("plays", "z"), ("plays", "x")])
+    assert [clip.name for clip in part.clips] == ["z", "x"]
+    assert part.probabilities.tolist() == [[0.4, 0.4, 0.2], [0.1, 0.7, 0.2]]
+    assert part.y_true.tolist() == [2, 1]
+    assert (part.model, part.labels) == ("svm", LABELS)
+    with pytest.raises(KeyError):
+        predictions.take([("films", "x")])
+
+
+def test_label_that_was_not_scored(predictions: Predictions) -> None:
+    odd = replace(predictions, clips=(make_clip("x", "joy"), *predictions.clips[1:]))
+    with pytest.raises(DatasetError, match=r"labels \['joy'\] of the corpus are none of the model"):
+        _ = odd.y_true
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        # What `ser annotate` writes.
+        (
+            b"file,channel,start,end,emotion,confidence,prob_anger\nx.wav,0,0,1,anger,1,1\n",
+            "KeyErr",
+        ),
+        (b"", "IndexError"),
+        (",".join((*COLUMNS, "prob_anger")).encode() + b"\n", "IndexError"),
+        (",".join((*COLUMNS, "prob_anger")).encode() + b"\nplays,x\n", "TypeError"),
+        (
+            ",".join((*COLUMNS, "prob_anger")).encode() + b"\nplays,x,x.wav,soon,,,anger,anger,1,1",
+            "ValueError.*soon",
+        ),
+        (b"\xff\xfe", "UnicodeDecodeError"),
+        (b'a,b\n"' + b"x" * 200_000, "field larger than field limit"),
+    ],
+)
+def test_another_kind_of_table(tmp_path: Path, content: bytes, found: str) -> None:
+    table = tmp_path / "table.csv"
+    table.write_bytes(content)
+    with pytest.raises(
+        DatasetError,
+        match=rf"table\.csv: cannot be read as a table of predictions \(.*{found}.*\); expected "
+        "one that `ser eval -o DIR` wrote",
+    ):
+        Predictions.read(table, "svm")
+
+
+def test_missing_table(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"none\.csv: cannot be read as a table of predictions"):
+        Predictions.read(tmp_path / "none.csv", "svm")
