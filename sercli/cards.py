@@ -6,12 +6,13 @@ from typing import Any
 
 from sercli.classifiers.base import ModelSpec
 from sercli.store import CARD_FILE
+from sercli.text import format_count
 
 _CARD = """\
 # {name}
 
-An RBF support vector machine on spectral statistics of speech below {limit:.0f} Hz. It gives
-{labels} a calibrated probability each, for segments of 0.1 to 30 s.
+An RBF support vector machine on spectral statistics of speech below {limit:.0f} Hz, for segments of
+0.1 to 30 s. It gives a calibrated probability to each of {labels}.
 
 ## Training
 
@@ -19,7 +20,7 @@ An RBF support vector machine on spectral statistics of speech below {limit:.0f}
 |---|---|
 | corpus | {corpus} ({licence}) |
 | fitted on | {n_clips:,} clips of {n_speakers} speakers; splits: {splits} |
-| measured against | {protocol} |
+| protocol | {protocol} |
 | versions of each clip | as it is, and {n_varied} with another voice, room, microphone or noise |
 | settings | C {c:g}, gamma {gamma:.4g}: best of {trials} by {folds}-fold cross-validation |
 | calibration | temperature, on the scores of the held-out folds |
@@ -52,8 +53,8 @@ not hear it; one run:
 """
 
 _MEASURED = """
-On {n_segments:,} clips of the split {split} of {corpus} ({speakers}; {protocol}), with {level:.0%}
-intervals by resampling {resampled}; one run, more in `metrics.json` and `report.md`:
+On {n_segments:,} clips of the split {split} of {corpus} ({speakers}; {protocol}),
+with {level:.0%} intervals by resampling {resampled}; one run, more in `metrics.json` and `report.md`:
 
 | UAR | accuracy | macro-F1 | ECE | NLL | Brier |
 |---|---|---|---|---|---|
@@ -119,7 +120,11 @@ def _render_measured(figures: Mapping[str, Any]) -> str:
         n_segments=figures["n_segments"],
         split=figures["split"],
         corpus=figures["corpus"],
-        speakers=f"{len(figures['speakers']) or 'unknown'} speakers",
+        speakers=(
+            format_count(len(figures["speakers"]), "speaker")
+            if figures["speakers"]
+            else "unknown speakers"
+        ),
         protocol=figures["protocol"],
         level=intervals["level"],
         resampled=intervals["resampled"],

@@ -450,7 +450,7 @@ def test_train_on_more_speakers_and_test(corpus: Path, tmp_path: Path) -> None:
     figures = read_record(model / "metrics.json")
     assert (figures["speakers"], figures["n_segments"]) == (["1048"], 6)
     card = (model / "README.md").read_text(encoding="utf-8")
-    assert "On 6 clips of the split test of cremad (1 speakers; speakers apart)" in card
+    assert "On 6 clips of the split test of cremad (1 speaker; speakers apart)" in card
     assert f"| {figures['uar']:.3f} | {figures['accuracy']:.3f} |" in card
 
 

@@ -176,7 +176,7 @@ def test_true_labels_must_agree(first: Predictions, second: Predictions) -> None
     relabelled = (replace(CLIPS[0], emotion="fear"), *CLIPS[1:])
     with pytest.raises(
         DatasetError,
-        match="^first and second: have different true labels for the same clips; expected pred",
+        match=r"^first and second: have different true labels for the same clips; expected pred",
     ):
         compare_predictions([first, replace(second, clips=relabelled)])
 

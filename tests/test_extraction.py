@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
+from conftest import MakeWav
 from numpy.typing import NDArray
 
-from conftest import MakeWav
 from sercli.datasets import Clip
 from sercli.errors import AudioError, DatasetError
 from sercli.extraction import Waveforms, extract_clip_features, hash_audio, load_clip
@@ -19,7 +19,7 @@ def make_clip(path: Path, start: float = 0.0, end: float | None = None) -> Clip:
 
 
 def measure(clip: Clip, waveform: FloatArray) -> FloatArray:
-    return np.array([len(waveform), waveform.max()], np.float32)
+    return np.array([[len(waveform), waveform.max()]], np.float32)
 
 
 def hash_file(path: Path) -> str:
@@ -93,7 +93,7 @@ def test_hash_tells_other_audio(tmp_path: Path, noise: Integers, reference: str)
 
 
 def test_silence_has_no_hash(tmp_path: Path) -> None:
-    sf.write(tmp_path / "silence.wav", np.zeros((800, 2), np.int16), 16_000)
+    sf.write(tmp_path / "silence.wav", np.zeros((1_600, 2), np.int16), 16_000)
     assert hash_file(tmp_path / "silence.wav") == ""
     assert hash_audio(np.empty(0, np.float32)) == ""
     # Noise of 24 bits that is less than half a step of 16 bits.
@@ -105,11 +105,11 @@ def test_stretch_of_a_file_at_16_khz(tmp_path: Path) -> None:
     ramp = as_float(write_ramp(tmp_path / "ramp.wav", 16_000, 16_000))
     for start, end, first, last in (
         (0.25, 0.5, 4_000, 8_000),
-        (0.0, 0.001, 0, 16),
+        (0.0, 0.1, 0, 1_600),
         (0.75, None, 12_000, 16_000),
         (0.75, 9.0, 12_000, 16_000),
         # Rounded to the nearest sample.
-        (0.10004, 0.20001, 1_601, 3_200),
+        (0.10004, 0.25001, 1_601, 4_000),
     ):
         waveform = load_clip(make_clip(tmp_path / "ramp.wav", start, end))
         assert waveform.dtype == np.float32
@@ -129,9 +129,19 @@ def test_stretch_of_a_file_at_another_rate(tmp_path: Path) -> None:
 
 
 def test_channels_are_averaged(tmp_path: Path) -> None:
-    samples = np.array([[0.5, 0.25], [-0.5, 0.0]] * 100)
+    samples = np.array([[0.5, 0.25], [-0.5, 0.0]] * 800)
     sf.write(tmp_path / "a.wav", samples, 16_000, subtype="FLOAT")
-    assert load_clip(make_clip(tmp_path / "a.wav")).tolist() == [0.375, -0.25] * 100
+    assert load_clip(make_clip(tmp_path / "a.wav")).tolist() == [0.375, -0.25] * 800
+
+
+def test_clip_that_is_too_short(make_wav: MakeWav) -> None:
+    path = make_wav()
+    assert len(load_clip(make_clip(path, 0.9))) == 1_600
+    for start, end in ((0.95, None), (0.95, 3.0), (0.4, 0.45)):
+        with pytest.raises(
+            AudioError, match=r"tone\.wav: the clip lasts 0\.050 s; expected 0\.1 s or more"
+        ):
+            load_clip(make_clip(path, start, end))
 
 
 @pytest.mark.parametrize("start", [1.0, 2.5])
@@ -146,46 +156,41 @@ def test_clip_beyond_the_end(make_wav: MakeWav, start: float) -> None:
 def test_features_come_in_the_order_of_the_clips(tmp_path: Path) -> None:
     write_ramp(tmp_path / "ramp.wav", 16_000, 16_000)
     # More than one worker takes at a time, and of different lengths.
-    clips = [make_clip(tmp_path / "ramp.wav", 0.0, (40 - i) / 100) for i in range(40)]
+    clips = [make_clip(tmp_path / "ramp.wav", 0.0, (50 - i) / 100) for i in range(40)]
     done: list[int] = []
     found = extract_clip_features(clips, measure, jobs=1, progress=done.append)
     assert found.clips == tuple(clips)
-    lengths = [(40 - i) * 160 for i in range(40)]
-    assert found.features.tolist() == [[n, (n - 1) / 32_768] for n in lengths]
+    lengths = [(50 - i) * 160 for i in range(40)]
+    rows = [one.tolist() for one in found.features]
+    assert rows == [[[n, (n - 1) / 32_768]] for n in lengths]
     assert found.failed == {}
     assert len(set(found.hashes)) == 40
     assert done == [16, 16, 8]
 
 
-def test_extraction_is_told_the_clip(make_wav: MakeWav) -> None:
-    def name_length(clip: Clip, waveform: FloatArray) -> FloatArray:
-        return np.full((2, 3), len(clip.name), np.float32)
+def test_clips_have_rows_of_their_own_number(make_wav: MakeWav) -> None:
+    def count(clip: Clip, waveform: FloatArray) -> FloatArray:
+        return np.full((len(clip.name), 2), len(waveform), np.float32)
 
-    clips = [make_clip(make_wav(name)) for name in ("a.wav", "long.wav")]
-    features = extract_clip_features(clips, name_length, jobs=1).features
-    assert features.shape == (2, 2, 3)
-    assert features[:, 1, 2].tolist() == [1, 4]
+    clips = [make_clip(make_wav("a.wav")), make_clip(make_wav("two.wav"), 0.5)]
+    first, second = extract_clip_features(clips, count, jobs=1).features
+    assert first.tolist() == [[16_000, 16_000]]
+    assert second.tolist() == [[8_000, 8_000]] * 3
 
 
 def test_broken_files_are_told_and_others_stay(tmp_path: Path, make_wav: MakeWav) -> None:
     good, other = make_wav("good.wav"), make_wav("other.wav", duration=0.5)
-    broken, cut = tmp_path / "broken.wav", make_wav("cut.wav", duration=2.0)
+    broken, cut = tmp_path / "broken.wav", make_wav("cut.flac", duration=2.0)
     broken.write_text("no sound")
-    cut.write_bytes(cut.read_bytes()[:32_044])
-    missing = tmp_path / "missing.wav"
-    late = make_wav("late.wav")
-    clips = [
-        make_clip(good),
-        make_clip(broken),
-        make_clip(missing),
-        make_clip(other),
-        make_clip(late, 7.0),
-    ]
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    missing, late = tmp_path / "missing.wav", make_wav("late.wav")
+    clips = [*map(make_clip, (good, broken, missing, other, cut)), make_clip(late, 7.0)]
     found = extract_clip_features(clips, measure, jobs=1)
     assert found.clips == (clips[0], clips[3])
-    assert found.features[:, 0].tolist() == [16_000, 8_000]
+    assert [one[0, 0] for one in found.features] == [16_000, 8_000]
     assert len(found.hashes) == 2
-    assert found.failed.keys() == {str(broken), str(missing), str(late)}
+    assert found.failed.keys() == {str(broken), str(missing), str(cut), str(late)}
+    assert "of the 2.000 s that the header promises" in found.failed[str(cut)]
     assert "libsndfile does not know the format" in found.failed[str(broken)]
     assert found.failed[str(missing)] == f"{missing}: does not exist"
     assert "ends at 1.000 s; expected a clip from 7 s on" in found.failed[str(late)]

@@ -88,13 +88,9 @@ def test_table_survives_any_name(tmp_path: Path, name: str) -> None:
 def test_probabilities_survive_to_six_digits(tmp_path: Path) -> None:
     predictions = make_predictions(*(make_clip(str(i)) for i in range(200)))
     found = read_back(tmp_path, predictions)
-    np.testing.assert_allclose(found.probabilities, predictions.probabilities, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(found.probabilities, predictions.probabilities, rtol=0, atol=1e-6)
     np.testing.assert_allclose(found.probabilities.sum(axis=1), 1, rtol=0, atol=1e-15)
     np.testing.assert_array_equal(found.y_pred, predictions.y_pred)
-    # Written once more, nothing changes.
-    again = (tmp_path / "predictions.csv").read_bytes()
-    found.write(tmp_path / "again.csv")
-    assert (tmp_path / "again.csv").read_bytes() == again
 
 
 def test_names_that_are_no_text_are_escaped(tmp_path: Path) -> None:

@@ -127,7 +127,9 @@ def _class_table(figures: Figures) -> tuple[Sequence[str], list[list[str]]]:
 def _print_details(console: Console, figures: Figures) -> None:
     if target := figures["target_precision"]:
         if target["threshold"] is None:
-            console.print(f"No confidence reaches a precision of {target['target']:.3f}.")
+            console.print(
+                f"No threshold that keeps enough clips reaches a precision of {target['target']:.3f}."
+            )
         else:
             console.print(
                 f"From a confidence of {target['threshold']:.3f} on, {target['precision']:.1%} of "
