@@ -10,7 +10,8 @@ from sercli.version import __version__
 
 if TYPE_CHECKING:
     from sercli.annotation import Annotator, annotate
-    from sercli.config import SegmentConfig
+    from sercli.config import EvalConfig, SegmentConfig
+    from sercli.datasets import Corpus, read_corpus
     from sercli.discovery import find_inputs
     from sercli.errors import (
         AudioError,
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
         OutputError,
         SerError,
     )
-    from sercli.evaluation import evaluate
+    from sercli.evaluation import Evaluation, evaluate
     from sercli.schema import FileResult, Segment
     from sercli.store import list_models, load_model
 
@@ -28,7 +29,10 @@ _HOMES = {
     "Annotator": "annotation",
     "AudioError": "errors",
     "ConfigError": "errors",
+    "Corpus": "datasets",
     "DatasetError": "errors",
+    "EvalConfig": "config",
+    "Evaluation": "evaluation",
     "FileResult": "schema",
     "ModelError": "errors",
     "OutputError": "errors",
@@ -40,13 +44,17 @@ _HOMES = {
     "find_inputs": "discovery",
     "list_models": "store",
     "load_model": "store",
+    "read_corpus": "datasets",
 }
 
 __all__ = [
     "Annotator",
     "AudioError",
     "ConfigError",
+    "Corpus",
     "DatasetError",
+    "EvalConfig",
+    "Evaluation",
     "FileResult",
     "ModelError",
     "OutputError",
@@ -59,6 +67,7 @@ __all__ = [
     "find_inputs",
     "list_models",
     "load_model",
+    "read_corpus",
 ]
 
 

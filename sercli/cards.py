@@ -54,7 +54,8 @@ not hear it; one run:
 
 _MEASURED = """
 On {n_segments:,} clips of the split {split} of {corpus} ({speakers}; {protocol}),
-with {level:.0%} intervals by resampling {resampled}; one run, more in `metrics.json` and `report.md`:
+with {level:.0%} intervals by resampling {resampled}; one run, more in `metrics.json` and
+`report.md`:
 
 | UAR | accuracy | macro-F1 | ECE | NLL | Brier |
 |---|---|---|---|---|---|

@@ -37,7 +37,7 @@ class ClipFeatures:
     hashes
         Of the decoded audio of each clip; see `hash_audio`.
     failed
-        Error of each clip that could not be decoded, by path.
+        Error of each clip that could not be decoded, by its place.
     """
 
     clips: tuple[Clip, ...]
@@ -77,13 +77,14 @@ def extract_clip_features(
     for task, result in zip(tasks, results, strict=True):
         for clip, outcome in zip(task, result, strict=True):
             if isinstance(outcome, str):
-                failed[str(clip.path)] = outcome
+                failed[clip.place] = outcome
             else:
                 done.append((clip, *outcome))
         if progress is not None:
             progress(len(task))
     if not done:
-        raise DatasetError(f"none of {len(clips)} clips could be decoded: {failed}")
+        first = next(iter(failed.values()))
+        raise DatasetError(f"none of {len(clips)} clips could be decoded; the first: {first}")
     heard, hashes, rows = zip(*done, strict=True)
     return ClipFeatures(heard, rows, hashes, failed)
 

@@ -147,6 +147,23 @@ def test_unknown_speakers_cannot_be_kept_apart() -> None:
         training.as_rows(found, EMOTIONS)
 
 
+def test_few_speakers_are_a_fold_each(rows: training.Rows) -> None:
+    def found(n_speakers: int) -> ClipFeatures:
+        clips = tuple(
+            Clip(Path(f"{i}"), EMOTIONS[label], f"s{i % n_speakers}")
+            for i, label in enumerate(rows.classes[:72])
+        )
+        features = tuple(np.repeat(rows.features[:72, None], len(training.VERSIONS), axis=1))
+        return ClipFeatures(clips, features, ("",) * 72, {})
+
+    with pytest.raises(DatasetError, match="clips of a single speaker; expected 2 or more"):
+        training.fit_svm(found(1), EMOTIONS, CONFIG)
+    with pytest.raises(DatasetError, match="without the speakers of a fold"):
+        training.fit_svm(found(2), EMOTIONS, CONFIG)  # of which each has only three emotions
+    facts = training.fit_svm(found(5), EMOTIONS, SvmConfig(folds=9, jobs=1)).spec.training
+    assert (facts["folds"], len(facts["chosen"]["folds"])) == (5, 5)
+
+
 def test_versions_of_a_clip(tmp_path: Path, speech: NDArray[np.float32]) -> None:
     clips = []
     for index, (emotion, speaker) in enumerate([("anger", "a"), ("anger", "a"), ("fear", "b")]):

@@ -84,7 +84,12 @@ COMPARISON_FILE = "comparison.json"
 )
 @click.option("--overwrite", is_flag=True, help="Replace those files if they exist.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-@click.option("--seed", type=int, default=EvalConfig.seed, help="Of everything that is random.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=EvalConfig.seed,
+    help="Of everything that is random.",
+)
 @click.option("--jobs", type=int, default=EvalConfig.jobs, metavar="N", help="Processes; -1: all.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors and the figures.")
 @reports_errors

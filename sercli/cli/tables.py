@@ -128,7 +128,7 @@ def _print_details(console: Console, figures: Figures) -> None:
     if target := figures["target_precision"]:
         if target["threshold"] is None:
             console.print(
-                f"No threshold that keeps enough clips reaches a precision of {target['target']:.3f}."
+                f"No threshold keeps enough clips at a precision of {target['target']:.3f}."
             )
         else:
             console.print(

@@ -70,7 +70,12 @@ MIN_FOLDS = 2
     default=True,
     help="Measure on the test clips; not while you still choose settings.",
 )
-@click.option("--seed", type=int, default=SvmConfig.seed, help="Of everything that is random.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=SvmConfig.seed,
+    help="Of everything that is random.",
+)
 @click.option("--jobs", type=int, default=SvmConfig.jobs, metavar="N", help="Processes; -1: all.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 @reports_errors

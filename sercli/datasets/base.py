@@ -55,6 +55,15 @@ class Clip:
         return None if self.speaker is None else f"{self.corpus}/{self.speaker}"
 
 
+    @property
+    def place(self) -> str:
+        """The path, and the stretch of the file if it is one."""
+        if not self.start and self.end is None:
+            return str(self.path)
+        end = "" if self.end is None else f"{self.end:g}"
+        return f"{self.path}#{self.start:g}-{end}"
+
+
 @dataclass(frozen=True)
 class Corpus:
     """The clips of one or several corpora, and what was left out.

@@ -8,7 +8,7 @@ Every clip is learned from as it is and as other recordings might have it: see `
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import combinations, product
 from typing import Any, Literal, NamedTuple
@@ -41,6 +41,9 @@ VERSIONS = ("whole", "varied", "varied", "varied")
 
 # Telephones end below 4 kHz: what a model learns from must be there in all recordings.
 BAND_LIMIT = MAX_BAND_LIMIT
+
+# Fewer cannot be told apart by leaving one out.
+MIN_GROUPS = 2
 
 Say = Callable[[str], None]
 
@@ -171,7 +174,7 @@ def fit_svm(
     labels
         Of the clips, in the order of the model's probabilities.
     config
-        What to search, and how.
+        What to search, and how; with fewer speakers than folds, each speaker is a fold.
     say
         Told what is done next and what was found.
 
@@ -183,9 +186,17 @@ def fit_svm(
     Raises
     ------
     DatasetError
-        If speakers are unknown, or an emotion occurs with the speakers of one fold only.
+        If speakers are unknown, there is only one, or an emotion occurs with the speakers of one
+        fold only.
     """
     rows = as_rows(found, labels, config.group_by)
+    n_groups = len(np.unique(rows.groups))
+    if n_groups < MIN_GROUPS:
+        raise DatasetError(
+            f"found clips of a single {config.group_by}; expected {MIN_GROUPS} or more to "
+            "cross-validate by"
+        )
+    config = replace(config, folds=min(config.folds, n_groups))
     say(f"searching settings on {len(rows.classes)} versions of the clips")
     trials = search_settings(rows, config, say)
     best = max(trials, key=lambda trial: trial.uar)
