@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         OutputError,
         SerError,
     )
-    from sercli.evaluation import Evaluation, evaluate
+    from sercli.evaluation.run import Evaluation, evaluate
     from sercli.schema import FileResult, Segment
     from sercli.store import list_models, load_model
 
@@ -32,7 +32,7 @@ _HOMES = {
     "Corpus": "datasets",
     "DatasetError": "errors",
     "EvalConfig": "config",
-    "Evaluation": "evaluation",
+    "Evaluation": "evaluation.run",
     "FileResult": "schema",
     "ModelError": "errors",
     "OutputError": "errors",
@@ -40,7 +40,7 @@ _HOMES = {
     "SegmentConfig": "config",
     "SerError": "errors",
     "annotate": "annotation",
-    "evaluate": "evaluation",
+    "evaluate": "evaluation.run",
     "find_inputs": "discovery",
     "list_models": "store",
     "load_model": "store",

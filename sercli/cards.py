@@ -79,7 +79,7 @@ def write_card(spec: ModelSpec, folder: Path, figures: Mapping[str, Any] | None 
     folder
         The model folder; its name is the model's.
     figures
-        Of clips that it was not trained on, if it was measured; see `sercli.evaluation`.
+        Of clips that it was not trained on, if it was measured; see `sercli.evaluation.run`.
     """
     text = _render(spec, folder.resolve().name, figures)
     (folder / CARD_FILE).write_text(text, encoding="utf-8")

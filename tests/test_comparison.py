@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sercli.comparison import compare_predictions
 from sercli.datasets import Clip
 from sercli.errors import DatasetError
-from sercli.predictions import Predictions
+from sercli.evaluation.comparison import compare_predictions
+from sercli.evaluation.predictions import Predictions
 
 LABELS = ("anger", "fear")
 

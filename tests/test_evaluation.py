@@ -10,9 +10,9 @@ from conftest import FakeClassifier, MakeWav
 from sercli.config import EvalConfig
 from sercli.datasets import Clip, Corpus
 from sercli.errors import DatasetError
-from sercli.evaluation import evaluate, renormalise
-from sercli.measurement import break_down
-from sercli.predictions import Predictions
+from sercli.evaluation.measurement import break_down
+from sercli.evaluation.predictions import Predictions
+from sercli.evaluation.run import evaluate, renormalise
 
 MakeCorpus = Callable[..., Corpus]
 CONFIG = EvalConfig(jobs=1)

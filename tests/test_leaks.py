@@ -6,7 +6,7 @@ import pytest
 
 from sercli.datasets import Clip
 from sercli.errors import ModelError
-from sercli.leaks import MANIFEST_FILE, TrainingManifest, hash_speaker
+from sercli.evaluation.leaks import MANIFEST_FILE, TrainingManifest, hash_speaker
 
 HASHES = ("00000000000000b1", "00000000000000a0", "")
 

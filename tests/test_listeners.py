@@ -6,7 +6,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import entropy
 
-from sercli.listeners import compare_with_listeners, cross_entropy, jensen_shannon
+from sercli.evaluation.listeners import compare_with_listeners, cross_entropy, jensen_shannon
 
 # Four listeners, two who disagree, two who mistake the label, and one who is alone.
 VOTES = np.array([[3, 1, 0], [1, 1, 0], [0, 0, 2], [1, 0, 0]])

@@ -6,7 +6,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, log_loss, precision_recall_fscore_support
 
-from sercli.metrics import (
+from sercli.evaluation.metrics import (
     MAX_CURVE_POINTS,
     MIN_KEPT,
     coverage_curve,

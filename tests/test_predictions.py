@@ -7,7 +7,7 @@ import pytest
 
 from sercli.datasets import Clip
 from sercli.errors import DatasetError
-from sercli.predictions import COLUMNS, Predictions
+from sercli.evaluation.predictions import COLUMNS, Predictions
 
 LABELS = ("anger", "fear", "neutral")
 

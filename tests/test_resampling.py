@@ -5,8 +5,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import binomtest, bootstrap
 
-from sercli.metrics import evaluate_probabilities, segment_brier, segment_nll
-from sercli.resampling import (
+from sercli.evaluation.metrics import evaluate_probabilities, segment_brier, segment_nll
+from sercli.evaluation.resampling import (
     FIGURES,
     MAX_ACCELERATED,
     Interval,

@@ -19,7 +19,7 @@ from sercli.classifiers.svm import SvmClassifier, pair_votes, project, rbf_kerne
 from sercli.config import EvalConfig, SvmConfig
 from sercli.datasets import Clip, read_corpus
 from sercli.errors import DatasetError, ModelError
-from sercli.evaluation import evaluate
+from sercli.evaluation.run import evaluate
 from sercli.extraction import ClipFeatures
 from sercli.features import FEATURE_SET, extract_features, feature_names
 from sercli.labels import EMOTIONS

@@ -19,7 +19,7 @@ from sercli.writers import check_target, write_json
 if TYPE_CHECKING:
     from sercli.classifiers.base import Classifier
     from sercli.datasets import Corpus
-    from sercli.evaluation import Evaluation
+    from sercli.evaluation.run import Evaluation
 
 SPLITS = ("test", "dev", "train", "all")
 COMPARISON_FILE = "comparison.json"
@@ -148,8 +148,8 @@ def evaluate(paths: tuple[Path, ...], **options: Any) -> None:
 
 
 def _compare(paths: tuple[Path, ...], config: EvalConfig, options: dict[str, Any]) -> None:
-    from sercli.comparison import compare_predictions
-    from sercli.predictions import PREDICTIONS_FILE, Predictions
+    from sercli.evaluation.comparison import compare_predictions
+    from sercli.evaluation.predictions import PREDICTIONS_FILE, Predictions
     from sercli.reporting.folder import prepare_report, write_evaluation
 
     def is_report(path: Path) -> bool:
@@ -209,7 +209,7 @@ def _measure(
     corpus: "Corpus", classifiers: "list[Classifier]", config: EvalConfig, options: dict[str, Any]
 ) -> "list[Evaluation]":
     from sercli.datasets.votes import read_votes
-    from sercli.evaluation import CLEAN, evaluate_all
+    from sercli.evaluation.run import CLEAN, evaluate_all
 
     votes = read_votes(options["votes"]) if options["votes"] else None
     if not options["quiet"]:

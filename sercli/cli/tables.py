@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sercli.resampling import FEW_UNITS
+from sercli.evaluation.resampling import FEW_UNITS
 from sercli.text import format_count
 
 HEADINGS = {
@@ -32,7 +32,7 @@ def print_figures(figures: Figures) -> None:
     Parameters
     ----------
     figures
-        Of `sercli.evaluation.evaluate`.
+        Of `sercli.evaluation.run.evaluate`.
     """
     console = _console()
     speakers = figures["speakers"]
@@ -54,7 +54,7 @@ def print_comparison(comparison: Figures) -> None:
     Parameters
     ----------
     comparison
-        Of `sercli.comparison.compare_predictions`.
+        Of `sercli.evaluation.comparison.compare_predictions`.
     """
     console = _console()
     console.print(
@@ -72,7 +72,7 @@ def comparison_tables(comparison: Figures) -> list[tuple[Sequence[str], list[lis
     Parameters
     ----------
     comparison
-        Of `sercli.comparison.compare_predictions`.
+        Of `sercli.evaluation.comparison.compare_predictions`.
     """
     names = COMPARED
     heading = [HEADINGS[name] for name in names]

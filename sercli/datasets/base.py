@@ -54,7 +54,6 @@ class Clip:
         """The speaker's name across corpora, such as ``"cremad/1001"``, or None."""
         return None if self.speaker is None else f"{self.corpus}/{self.speaker}"
 
-
     @property
     def place(self) -> str:
         """The path, and the stretch of the file if it is one."""

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from sercli.predictions import PREDICTIONS_FILE
+from sercli.evaluation.predictions import PREDICTIONS_FILE
 from sercli.reporting.documents import HTML_FILE, MARKDOWN_FILE, write_report
 from sercli.store import METRICS_FILE
 from sercli.writers import check_target, write_json
 
 if TYPE_CHECKING:
-    from sercli.evaluation import Evaluation
+    from sercli.evaluation.run import Evaluation
 
 REPORT_FILES: Final = (METRICS_FILE, PREDICTIONS_FILE, MARKDOWN_FILE, HTML_FILE)
 

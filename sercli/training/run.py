@@ -11,12 +11,12 @@ from sercli.cards import write_card
 from sercli.classifiers.svm import SvmClassifier
 from sercli.config import EvalConfig, Split, SvmConfig
 from sercli.datasets.base import Clip, Corpus
-from sercli.evaluation import Evaluation, describe_model, evaluate
+from sercli.evaluation.leaks import TrainingManifest
+from sercli.evaluation.measurement import Judgement, measure
+from sercli.evaluation.predictions import Predictions
+from sercli.evaluation.run import Evaluation, describe_model, evaluate
 from sercli.extraction import ClipFeatures, Progress
 from sercli.labels import EMOTIONS
-from sercli.leaks import TrainingManifest
-from sercli.measurement import Judgement, measure
-from sercli.predictions import Predictions
 from sercli.protocols import APART, fold_by_speaker, judge_protocol
 from sercli.store import load_model, save_model
 from sercli.training.svm import extract_versions, fit_svm

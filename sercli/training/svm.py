@@ -27,9 +27,9 @@ from sercli.classifiers.svm import SvmClassifier, pair_votes, project, rbf_kerne
 from sercli.config import SvmConfig
 from sercli.datasets.base import Clip, class_indices
 from sercli.errors import DatasetError
+from sercli.evaluation.metrics import evaluate_probabilities, unweighted_average_recall
 from sercli.extraction import ClipFeatures, Progress, extract_clip_features
 from sercli.features import FEATURE_SET, MAX_BAND_LIMIT
-from sercli.metrics import evaluate_probabilities, unweighted_average_recall
 from sercli.training.versions import Versions
 from sercli.version import __version__
 

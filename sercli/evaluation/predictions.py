@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sercli.datasets.base import Clip, class_indices
 from sercli.errors import DatasetError
-from sercli.resampling import Resampled, number_units
+from sercli.evaluation.resampling import Resampled, number_units
 from sercli.schema import PROBABILITY_PREFIX
 
 PREDICTIONS_FILE = "predictions.csv"

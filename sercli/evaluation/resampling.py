@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sercli.metrics import N_BINS, segment_brier, segment_nll
+from sercli.evaluation.metrics import N_BINS, segment_brier, segment_nll
 
 FIGURES: Final = ("uar", "accuracy", "macro_f1", "ece", "nll", "brier")
 LEVEL: Final = 0.95

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sercli import metrics
 from sercli.config import EvalConfig
 from sercli.errors import DatasetError
-from sercli.listeners import compare_with_listeners
-from sercli.predictions import Predictions
-from sercli.resampling import LEVEL, N_RESAMPLES, find_intervals
+from sercli.evaluation import metrics
+from sercli.evaluation.listeners import compare_with_listeners
+from sercli.evaluation.predictions import Predictions
+from sercli.evaluation.resampling import LEVEL, N_RESAMPLES, find_intervals
 from sercli.schema import printable_path
 
 N_WORST_SPEAKERS = 5

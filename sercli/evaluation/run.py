@@ -18,12 +18,12 @@ from sercli.classifiers.base import Classifier
 from sercli.config import LONGEST_SEGMENT_S, EvalConfig, Split
 from sercli.datasets.base import Clip, Corpus
 from sercli.errors import DatasetError, ModelError
+from sercli.evaluation.leaks import MANIFEST_FILE, TrainingManifest
+from sercli.evaluation.measurement import Judgement, Votes, measure
+from sercli.evaluation.predictions import Predictions
+from sercli.evaluation.resampling import FEW_UNITS
 from sercli.extraction import ClipFeatures, Progress, Waveforms, extract_clip_features
-from sercli.leaks import MANIFEST_FILE, TrainingManifest
-from sercli.measurement import Judgement, Votes, measure
-from sercli.predictions import Predictions
 from sercli.protocols import APART, SHARED, UNKNOWN
-from sercli.resampling import FEW_UNITS
 from sercli.stress import apply_condition, condition_rng
 from sercli.text import format_count
 from sercli.version import __version__

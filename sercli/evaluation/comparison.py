@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from sercli.errors import DatasetError
-from sercli.evaluation import renormalise
-from sercli.metrics import evaluate_probabilities
-from sercli.predictions import Predictions
-from sercli.resampling import FIGURES, LEVEL, N_RESAMPLES, compare, find_intervals
+from sercli.evaluation.metrics import evaluate_probabilities
+from sercli.evaluation.predictions import Predictions
+from sercli.evaluation.resampling import FIGURES, LEVEL, N_RESAMPLES, compare, find_intervals
+from sercli.evaluation.run import renormalise
 
 
 def compare_predictions(predictions: Sequence[Predictions], *, seed: int = 0) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Measuring models on corpora: figures, their intervals, and who was measured."""
