@@ -1,6 +1,7 @@
 """Measuring with a classifier whose answers are known: long clips are long, the others short."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ from conftest import FakeClassifier, MakeWav
 
 from sercli.config import EvalConfig
 from sercli.datasets import Clip, Corpus
-from sercli.errors import DatasetError
+from sercli.errors import DatasetError, ModelError
+from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.measurement import break_down
 from sercli.evaluation.predictions import Predictions
 from sercli.evaluation.run import evaluate, renormalise
@@ -49,6 +51,42 @@ def test_figures_of_known_answers(fake_classifier: FakeClassifier, make_corpus: 
     assert figures["overlap"] is None
     assert "does not say what it was trained on" in figures["warnings"][0]
     assert figures["stress"] is figures["listeners"] is figures["baselines"] is None
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "protocol"),
+    [
+        (("c", "toy"), "speakers apart"),
+        (("c", "other"), "speakers apart"),
+        (("a", "toy"), "speakers shared"),
+        (("a", "other"), "speakers apart"),
+        ((None, "toy"), "speakers unknown"),
+    ],
+)
+def test_protocol_tells_what_the_model_knows(
+    trained_on: tuple[str | None, str],
+    protocol: str,
+    fake_classifier: FakeClassifier,
+    make_corpus: MakeCorpus,
+    tmp_path: Path,
+) -> None:
+    speaker, corpus = trained_on
+    clip = Clip(tmp_path / "x.wav", "long", speaker, "x", corpus)
+    manifest = TrainingManifest.from_clips([clip], ["0" * 16])
+    manifest.write(tmp_path)
+    training = {"manifest_sha256": manifest.digest()}
+    fake_classifier.spec = replace(fake_classifier.spec, training=training)
+    fake_classifier.folder = tmp_path
+    (tmp_path / "model.json").write_text("{}")
+    measured = make_corpus(("short", 0.25, "a"), ("long", 4.0, "b"))
+    figures = evaluate(fake_classifier, measured, "all", CONFIG).figures
+    assert figures["protocol"] == protocol
+    known = ["toy/a"] if protocol == "speakers shared" else []
+    assert figures["overlap"] == {"speakers": known, "clips": 0}
+
+    fake_classifier.spec = replace(fake_classifier.spec, training={"manifest_sha256": "other"})
+    with pytest.raises(ModelError, match=r"manifest\.csv is not the one that the model was saved"):
+        evaluate(fake_classifier, measured, "all", CONFIG)
 
 
 def test_only_shared_labels_are_scored(

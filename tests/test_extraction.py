@@ -199,7 +199,9 @@ def test_broken_files_are_told_and_others_stay(tmp_path: Path, make_wav: MakeWav
 
 def test_nothing_can_be_decoded(tmp_path: Path) -> None:
     clips = [make_clip(tmp_path / "a.wav"), make_clip(tmp_path / "b.wav")]
-    with pytest.raises(DatasetError, match=r"^none of 2 clips could be decoded; the first: .*does not exist$"):
+    with pytest.raises(
+        DatasetError, match=r"^none of 2 clips could be decoded; the first: .*does not exist$"
+    ):
         extract_clip_features(clips, measure, jobs=1)
 
 

@@ -69,6 +69,11 @@ class TrainingManifest:
         """Return the SHA-256 of the rows, by which ``model.json`` knows its manifest."""
         return hashlib.sha256("\n".join(map(",".join, self.rows)).encode()).hexdigest()
 
+    @property
+    def knows_speakers(self) -> bool:
+        """Whether the speaker of every clip was known."""
+        return all(speaker for _, speaker in self.rows)
+
     def find_speakers(self, clips: Sequence[Clip]) -> list[str]:
         """Return the speakers of clips who were trained on, by name."""
         known = {speaker for _, speaker in self.rows}

@@ -307,26 +307,17 @@ def _describe_overlap(speakers: Sequence[str], n_clips: int) -> str:
     return " and ".join(format_count(n, noun) for n, noun in counts if n)
 
 
-def _check_overlap(manifest: TrainingManifest | None, judgement: Judgement) -> dict[str, Any]:
-    """Return ``protocol``, ``overlap`` and ``warnings``: what a reader must know of the figures."""
+def find_limits(judgement: Judgement) -> list[str]:
+    """Return what limits the figures of predictions, whatever the model; a sentence each.
+
+    Parameters
+    ----------
+    judgement
+        What was predicted.
+    """
     clips = judgement.predictions.clips
     voices = {clip.voice for clip in clips}
     warnings = []
-    overlap: dict[str, Any] | None = None
-    if manifest is None:
-        protocol = UNKNOWN
-        warnings.append(
-            "The model does not say what it was trained on: it may know these clips or speakers."
-        )
-    else:
-        speakers, n_clips = manifest.find_speakers(clips), manifest.count_clips(judgement.hashes)
-        overlap = {"speakers": speakers, "clips": n_clips}
-        protocol = SHARED if speakers or n_clips else UNKNOWN if None in voices else APART
-        if protocol == SHARED:
-            warnings.append(
-                f"The model was trained on {_describe_overlap(speakers, n_clips)} of these: "
-                "its figures are too good."
-            )
     if None in voices:
         warnings.append("Speakers are unknown: intervals are from resampled clips, and too narrow.")
     elif len(voices) < FEW_UNITS:
@@ -341,4 +332,33 @@ def _check_overlap(manifest: TrainingManifest | None, judgement: Judgement) -> d
         warnings.append(
             f"{format_count(len(judgement.failed), 'clip')} could not be decoded and stayed out."
         )
+    return warnings
+
+
+def _check_overlap(manifest: TrainingManifest | None, judgement: Judgement) -> dict[str, Any]:
+    """Return ``protocol``, ``overlap`` and ``warnings``: what a reader must know of the figures."""
+    clips = judgement.predictions.clips
+    voices = {clip.voice for clip in clips}
+    warnings = []
+    overlap: dict[str, Any] | None = None
+    if manifest is None:
+        protocol = UNKNOWN
+        warnings.append(
+            "The model does not say what it was trained on: it may know these clips or speakers."
+        )
+    else:
+        speakers, n_clips = manifest.find_speakers(clips), manifest.count_clips(judgement.hashes)
+        overlap = {"speakers": speakers, "clips": n_clips}
+        known = manifest.knows_speakers and None not in voices
+        protocol = SHARED if speakers or n_clips else APART if known else UNKNOWN
+        if protocol == SHARED:
+            warnings.append(
+                f"The model was trained on {_describe_overlap(speakers, n_clips)} of these: "
+                "its figures are too good."
+            )
+        elif not manifest.knows_speakers:
+            warnings.append(
+                "The model was trained on clips of unknown speakers: it may know these speakers."
+            )
+    warnings += find_limits(judgement)
     return {"protocol": protocol, "overlap": overlap, "warnings": warnings}

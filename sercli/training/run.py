@@ -14,7 +14,7 @@ from sercli.datasets.base import Clip, Corpus
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.measurement import Judgement, measure
 from sercli.evaluation.predictions import Predictions
-from sercli.evaluation.run import Evaluation, describe_model, evaluate
+from sercli.evaluation.run import Evaluation, describe_model, evaluate, find_limits
 from sercli.extraction import ClipFeatures, Progress
 from sercli.labels import EMOTIONS
 from sercli.protocols import APART, fold_by_speaker, judge_protocol
@@ -163,7 +163,8 @@ def cross_validate(
         "protocol": APART,
         "overlap": {"speakers": [], "clips": 0},
         "warnings": [
-            "The figures are those of models trained on the other folds, not of this one."
+            "The figures are those of models trained on the other folds, not of this one.",
+            *find_limits(judgement),
         ],
         "labels_left_out": {"model": [], "corpus": {}},
         "left_out": corpus.count_skipped(),
