@@ -321,7 +321,7 @@ def draw_stress(figures: Figures) -> "Figure":
     for row, (name, one) in enumerate(conditions.items()):
         text = format_figure(one["uar"])
         if name != "clean" and is_number(one["drop"]):
-            text += f"  ({-one['drop']:+.3f})".replace("-", "−")  # noqa: RUF001
+            text += f"  ({0.0 - one['drop']:+.3f})".replace("-", "−")  # noqa: RUF001
         axes.text(1.02, row, text, va="center", fontsize=8)
     if "clean" in names:
         axes.axvline(values[names.index("clean")], color="black", ls="--", lw=1)
