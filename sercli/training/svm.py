@@ -7,6 +7,7 @@ not. Then one model is fitted on all clips.
 Every clip is learned from as it is and as other recordings might have it: see `sercli.augment`.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -17,6 +18,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GroupKFold
 from sklearn.svm import SVC
 
@@ -42,6 +44,10 @@ VERSIONS = ("whole", "varied", "varied", "varied")
 # Telephones end below 4 kHz: what a model learns from must be there in all recordings.
 BAND_LIMIT = MAX_BAND_LIMIT
 
+# libsvm may go round for ever among rows that are equal but for rounding, such as copies of a clip.
+# Other fits take a few iterations per row.
+ITERATIONS_PER_ROW = 100
+MIN_ITERATIONS = 1_000_000
 # Fewer cannot be told apart by leaving one out.
 MIN_GROUPS = 2
 
@@ -197,11 +203,14 @@ def fit_svm(
             "cross-validate by"
         )
     config = replace(config, folds=min(config.folds, n_groups))
-    say(f"searching settings on {len(rows.classes)} versions of the clips")
-    trials = search_settings(rows, config, say)
-    best = max(trials, key=lambda trial: trial.uar)
-    say(f"fitting with C={best.regularisation:g} and gamma scale {best.gamma_scale:g}")
-    tensors, gamma = _fit(rows, best, config.components)
+    with warnings.catch_warnings():
+        # What is left after so many iterations are equal rows, of which any choice is as good.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        say(f"searching settings on {len(rows.classes)} versions of the clips")
+        trials = search_settings(rows, config, say)
+        best = max(trials, key=lambda trial: trial.uar)
+        say(f"fitting with C={best.regularisation:g} and gamma scale {best.gamma_scale:g}")
+        tensors, gamma = _fit(rows, best, config.components)
     training = {
         "clips": len(found.clips),
         "speakers": len({clip.voice for clip in found.clips} - {None}),
@@ -365,7 +374,13 @@ def _project(features: FloatArray, projection: Projection) -> FloatArray:
 
 
 def _fit_machine(kernel: NDArray[np.float64], classes: ClassArray, c: float) -> SVC:
-    machine = SVC(C=c, kernel="precomputed", class_weight="balanced", cache_size=500)
+    machine = SVC(
+        C=c,
+        kernel="precomputed",
+        class_weight="balanced",
+        cache_size=500,
+        max_iter=max(MIN_ITERATIONS, ITERATIONS_PER_ROW * len(classes)),
+    )
     return machine.fit(kernel, classes)
 
 
