@@ -25,6 +25,7 @@ from sercli.features import FEATURE_SET, extract_features, feature_names
 from sercli.labels import EMOTIONS
 from sercli.store import load_model
 from sercli.training import svm as training
+from sercli.training.machine import fit_projection
 from sercli.training.versions import Versions
 
 CONFIG = SvmConfig(regularisations=(1.0, 10.0), gamma_scales=(0.8,), components=8, folds=3, jobs=1)
@@ -60,7 +61,7 @@ def test_decisions_are_those_of_scikit_learn(rows: training.Rows) -> None:
     tensors, gamma = training._fit(rows, TRIAL, 8)
     settings = {"feature_set": FEATURE_SET, "gamma": gamma}
     classifier = SvmClassifier.from_tensors(spec(settings=settings), tensors)
-    _, components = training._fit_projection(rows.features, 8)
+    _, components = fit_projection(rows.features, 8)
     machine = SVC(C=3.0, gamma=gamma, class_weight="balanced", decision_function_shape="ovo")
     machine.fit(components, rows.classes)
     decisions = classifier.decide(rows.features)
@@ -117,7 +118,7 @@ def test_folds_need_all_emotions(rows: training.Rows) -> None:
 
 
 def test_directions_have_length_one_and_do_not_depend_on_distance(rows: training.Rows) -> None:
-    projection, components = training._fit_projection(rows.features, 8)
+    projection, components = fit_projection(rows.features, 8)
     np.testing.assert_allclose(np.linalg.norm(components, axis=1), 1, atol=1e-3)
     near = projection.mean + 0.1 * projection.scale * np.sign(rows.features[:5] - projection.mean)
     far = projection.mean + 2.0 * projection.scale * np.sign(rows.features[:5] - projection.mean)

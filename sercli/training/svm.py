@@ -11,27 +11,32 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from itertools import combinations, product
-from typing import Any, Literal, NamedTuple
+from itertools import product
+from typing import Any, Literal
 
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GroupKFold
-from sklearn.svm import SVC
 
 from sercli.audio import SAMPLE_RATE
 from sercli.calibration import Calibration, fit_temperature
 from sercli.classifiers.base import ModelSpec
-from sercli.classifiers.svm import SvmClassifier, pair_votes, project, rbf_kernel, standardise
+from sercli.classifiers.svm import SvmClassifier, pair_votes, rbf_kernel
 from sercli.config import SvmConfig
 from sercli.datasets.base import Clip, class_indices
 from sercli.errors import DatasetError
 from sercli.evaluation.metrics import evaluate_probabilities, unweighted_average_recall
 from sercli.extraction import ClipFeatures, Progress, extract_clip_features
 from sercli.features import FEATURE_SET, MAX_BAND_LIMIT
+from sercli.training.machine import (
+    apply_projection,
+    find_gamma,
+    fit_machine,
+    fit_projection,
+    spread_coefficients,
+)
 from sercli.training.versions import Versions
 from sercli.version import __version__
 
@@ -44,10 +49,6 @@ VERSIONS = ("whole", "varied", "varied", "varied")
 # Telephones end below 4 kHz: what a model learns from must be there in all recordings.
 BAND_LIMIT = MAX_BAND_LIMIT
 
-# libsvm may go round for ever among rows that are equal but for rounding, such as copies of a clip.
-# Other fits take a few iterations per row.
-ITERATIONS_PER_ROW = 100
-MIN_ITERATIONS = 1_000_000
 # Fewer cannot be told apart by leaving one out.
 MIN_GROUPS = 2
 
@@ -80,22 +81,6 @@ class Rows:
         return Rows(
             self.features[indices], self.classes[indices], self.groups[indices], self.labels
         )
-
-
-class Projection(NamedTuple):
-    """From features to principal components; the names are those of the model's tensors.
-
-    Parameters
-    ----------
-    mean, scale
-        Of the training features, shape (n_features,).
-    axes
-        Shape (n_features, n_components).
-    """
-
-    mean: FloatArray
-    scale: FloatArray
-    axes: NDArray[np.float16]
 
 
 @dataclass(frozen=True, eq=False)
@@ -295,10 +280,10 @@ def search_settings(rows: Rows, config: SvmConfig, say: Say = lambda _: None) ->
                 f"without the speakers of a fold, no clips of {names} are left to learn from; "
                 "expected every emotion of several speakers"
             )
-        projection, components = _fit_projection(fitted.features, config.components)
-        held_out = _project(rows.features[outside], projection)
+        projection, components = fit_projection(fitted.features, config.components)
+        held_out = apply_projection(rows.features[outside], projection)
         for scale in config.gamma_scales:
-            gamma = _gamma(components, scale)
+            gamma = find_gamma(components, scale)
             kernel = rbf_kernel(components, components, gamma).astype(np.float64)
             others = rbf_kernel(held_out, components, gamma)
             # Fitting leaves the interpreter alone, and all fits share one kernel.
@@ -339,74 +324,24 @@ def cross_fitted_figures(scores: FloatArray, rows: Rows, n_folds: int) -> dict[s
 
 def _fit(rows: Rows, settings: Trial, n_components: int) -> tuple[dict[str, NDArray[Any]], float]:
     """Return the tensors of a model, and its gamma."""
-    projection, components = _fit_projection(rows.features, n_components)
-    gamma = _gamma(components, settings.gamma_scale)
+    projection, components = fit_projection(rows.features, n_components)
+    gamma = find_gamma(components, settings.gamma_scale)
     kernel = rbf_kernel(components, components, gamma).astype(np.float64)
-    machine = _fit_machine(kernel, rows.classes, settings.regularisation)
+    machine = fit_machine(kernel, rows.classes, settings.regularisation)
     tensors = dict(projection._asdict())
     tensors["support_vectors"] = components[machine.support_].astype(np.float16)
-    tensors["coefficients"] = _dense_coefficients(machine).astype(np.float16)
+    tensors["coefficients"] = spread_coefficients(machine).astype(np.float16)
     tensors["intercepts"] = machine.intercept_.astype(np.float32)
     return tensors, gamma
-
-
-def _gamma(components: FloatArray, scale: float) -> float:
-    return float(scale / components.var(axis=0, dtype=np.float64).sum())
-
-
-def _fit_projection(features: FloatArray, n_components: int) -> tuple[Projection, FloatArray]:
-    """Return standardisation and principal axes, and the rows that they were fitted on."""
-    mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
-    scale = features.std(axis=0, dtype=np.float64).astype(np.float32)
-    scale[scale == 0] = 1
-    standard = standardise(features, mean, scale)
-    # Exact both ways; the covariance is the smaller matrix only where there are many rows.
-    solver = "covariance_eigh" if len(standard) > standard.shape[1] else "full"
-    pca = PCA(min(n_components, *standard.shape), svd_solver=solver).fit(standard)
-    projection = Projection(mean, scale, pca.components_.T.astype(np.float16))
-    # Rounded as they will be stored: before fitting it costs nothing, after it moves the margins.
-    return projection, _project(features, projection).astype(np.float16).astype(np.float32)
-
-
-def _project(features: FloatArray, projection: Projection) -> FloatArray:
-    axes = projection.axes.astype(np.float32)
-    return project(features, projection.mean, projection.scale, axes)
-
-
-def _fit_machine(kernel: NDArray[np.float64], classes: ClassArray, c: float) -> SVC:
-    machine = SVC(
-        C=c,
-        kernel="precomputed",
-        class_weight="balanced",
-        cache_size=500,
-        max_iter=max(MIN_ITERATIONS, ITERATIONS_PER_ROW * len(classes)),
-    )
-    return machine.fit(kernel, classes)
 
 
 def _fit_and_score(
     kernel: NDArray[np.float64], classes: ClassArray, others: FloatArray, c: float
 ) -> FloatArray:
-    machine = _fit_machine(kernel, classes, c)
-    decisions = others[:, machine.support_] @ _dense_coefficients(machine) + machine.intercept_
+    machine = fit_machine(kernel, classes, c)
+    decisions = others[:, machine.support_] @ spread_coefficients(machine) + machine.intercept_
     scores: FloatArray = np.tanh(decisions) @ pair_votes(len(machine.classes_))
     return scores
-
-
-def _dense_coefficients(machine: SVC) -> FloatArray:
-    """Spread libsvm's packed dual coefficients over one column per pair of classes.
-
-    Row ``j - 1`` of class ``i``'s vectors belongs to the pair (i, j) with i < j, row ``i`` of
-    class ``j``'s vectors to the same pair (Chang and Lin 2011, section 4.1).
-    """
-    ends = np.cumsum(machine.n_support_)
-    blocks = [slice(end - n, end) for end, n in zip(ends, machine.n_support_, strict=True)]
-    pairs = list(combinations(range(len(blocks)), 2))
-    dense = np.zeros((len(machine.support_), len(pairs)), np.float32)
-    for column, (i, j) in enumerate(pairs):
-        dense[blocks[i], column] = machine.dual_coef_[j - 1, blocks[i]]
-        dense[blocks[j], column] = machine.dual_coef_[i, blocks[j]]
-    return dense
 
 
 def _spec(
