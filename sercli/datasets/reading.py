@@ -25,6 +25,8 @@ _ANNOTATED: Mapping[str, Callable[[MediaFolder], Corpus]] = {
     "iemocap": read_iemocap,
     "meld": read_meld,
 }
+# How a user names a reader.
+BY_NAME = "--corpus NAME (to train: --data NAME:PATH)"
 # Names of the readers.
 CORPORA = (*SCHEMES, "folders", "manifest", "audformat")
 
@@ -151,10 +153,10 @@ def recognise(folder: MediaFolder) -> str:
         return next(iter(evidence))
     if evidence:
         told = " and of ".join(f"{kind} ({why})" for kind, why in evidence.items())
-        raise DatasetError(f"{folder.root}: tells of {told}; say which by --corpus NAME")
+        raise DatasetError(f"{folder.root}: tells of {told}; say which by {BY_NAME}")
     raise DatasetError(
         f"{folder.root}: is none of the known corpora: {tried}, it has no {HEADER} and no "
-        "sub-folders named after emotions; name its reader by --corpus NAME, or give a manifest"
+        f"sub-folders named after emotions; name its reader by {BY_NAME}, or give a manifest"
     )
 
 
