@@ -436,6 +436,12 @@ def test_eval_compares_models_and_reports(trained: Path, corpus: Path, tmp_path:
     result = ser("eval", corpus, "--compare", trained)
     assert (result.exit_code, "nothing to compare" in result.stderr) == (2, True)
     assert ser("eval", corpus, trained).exit_code == 2
+    result = ser("eval", "--compare", report, report, "--strict")
+    assert (result.exit_code, "strict: would do nothing" in result.stderr) == (2, True)
+    result = ser("eval", corpus, "--compare", report, report)
+    assert (result.exit_code, "expected reports alone" in result.stderr) == (2, True)
+    result = ser("eval", corpus, "--compare", "svm", trained, "--votes", "votes.csv")
+    assert (result.exit_code, "expected -o DIR with --compare" in result.stderr) == (2, True)
     result = ser("eval", corpus, "--compare", "svm", trained, "--baseline")
     assert (result.exit_code, "expected -o DIR with --compare" in result.stderr) == (2, True)
 
@@ -477,8 +483,10 @@ def test_folds_judge_every_clip_by_a_model_that_does_not_know_the_speaker(
     assert (figures["split"], figures["protocol"]) == ("2 folds", "speakers apart")
     assert (figures["n_segments"], len(figures["speakers"])) == (66, 11)
     assert read_record(model / "model.json")["training"]["clips"] == 66
-    result = ser("train", "--data", corpus, "-o", model, "--folds", "2", "--split", "random")
-    assert result.exit_code == 2
+    for option in (("--split", "random"), ("--no-test",), ("--fit-on", "train+dev")):
+        again = ("-o", tmp_path / "again", "--folds", "2", *option)
+        result = ser("train", "--data", corpus, *again)
+        assert (result.exit_code, "would do nothing" in result.stderr) == (2, True), option
 
 
 def test_train_on_two_corpora(corpus: Path, tmp_path: Path) -> None:

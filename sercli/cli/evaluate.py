@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 SPLITS = ("test", "dev", "train", "all")
 COMPARISON_FILE = "comparison.json"
+# Options that a comparison shows in the report of each model only.
+REPORTED = ("stress", "votes", "baseline", "target_precision")
+# Options that tell how models are measured, and on what.
+MEASURING = (*REPORTED, "split", "mapping", "columns", "song", "strict")
 
 
 @click.command("eval", context_settings={"show_default": True})
@@ -164,10 +168,17 @@ def _compare(paths: tuple[Path, ...], config: EvalConfig, options: dict[str, Any
             f"{', '.join(models)}: models are measured on a corpus; expected "
             "`ser eval CORPUS --compare ...`, or reports alone"
         )
-    if folder is None and (config.stress or config.baselines or config.target_precision):
+    if corpus is not None and not models:
+        raise ConfigError(f"{corpus}: no model is to be measured on it; expected reports alone")
+    if not models and (unused := [name for name in MEASURING if options[name]]):
         raise ConfigError(
-            "--stress, --baseline and --target-precision go into the report of each model; "
-            "expected -o DIR with --compare"
+            f"{', '.join(unused)}: would do nothing, since reports are not measured anew; "
+            "expected a corpus and models, or reports alone"
+        )
+    if folder is None and any(options[name] for name in REPORTED):
+        raise ConfigError(
+            "--stress, --votes, --baseline and --target-precision go into the report of each "
+            "model; expected -o DIR with --compare"
         )
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -119,6 +119,11 @@ def _read(sources: tuple[str, ...], options: dict[str, Any]) -> "Corpus":
     if options["folds"]:
         if protocol != "speaker":
             raise ConfigError(f"--folds keep speakers apart; --split {protocol} would do nothing")
+        if options["fit_on"] != "train" or not options["test"]:
+            raise ConfigError(
+                "--folds learn from all clips and measure all; --fit-on and --no-test would do "
+                "nothing"
+            )
         return corpus
     if protocol == "speaker":
         return protocols.split_by_speaker(corpus, seed)
