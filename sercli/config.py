@@ -139,6 +139,94 @@ class SvmConfig:
     jobs: int = -1
 
 
+@dataclass(frozen=True)
+class NeuralConfig:
+    """How a neural network is trained.
+
+    Parameters
+    ----------
+    epochs
+        Passes over the clips.
+    batch_size
+        Clips per step.
+    learning_rate
+        Its highest value; it warms up linearly and falls along a cosine to zero.
+    warmup
+        Share of all steps in which it warms up, in ``[0, 1)``.
+    weight_decay
+        Of AdamW, for weights of two or more dimensions.
+    max_norm
+        To which the gradient's norm is clipped.
+    averaging
+        Decay per step of the exponential moving average of the weights, which is the model.
+    label_smoothing
+        Share of a target that is spread over all labels, in ``[0, 1)``.
+    vote_weight
+        Share of a target that is the listeners' votes, for clips that have any, in ``[0, 1]``.
+    mixup
+        Share of the batches in which pairs of clips are mixed, in ``[0, 1]``.
+    clean_share
+        Share of the clips that are heard as they are, the others being varied, in ``[0, 1]``.
+    max_crop
+        Longest stretch of a clip that is heard at once in training, in seconds.
+    patience
+        Epochs without a better development UAR after which training ends; 0: never before the
+        last epoch.
+    folds
+        Of the calibration, where no speakers are left out to calibrate on.
+    group_by
+        What a fold keeps together: all clips of a ``"speaker"``, or just the ``"clip"``, as befits
+        a split that shares speakers.
+    seed
+        Of everything that is random.
+    device
+        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"mps"``.
+    jobs
+        Number of processes that decode; -1 for one per core.
+
+    Raises
+    ------
+    ConfigError
+        If a value is out of range.
+    """
+
+    epochs: int = 40
+    batch_size: int = 48
+    learning_rate: float = 2e-3
+    warmup: float = 0.1
+    weight_decay: float = 0.05
+    max_norm: float = 5.0
+    averaging: float = 0.995
+    label_smoothing: float = 0.1
+    vote_weight: float = 0.3
+    mixup: float = 0.0
+    clean_share: float = 0.25
+    max_crop: float = 2.0
+    patience: int = 0
+    folds: int = 3
+    group_by: Literal["speaker", "clip"] = "speaker"
+    seed: int = 0
+    device: str = "auto"
+    jobs: int = -1
+
+    def __post_init__(self) -> None:
+        """Check every value against its range."""
+        _check_range("epochs", self.epochs, 1, 10_000)
+        _check_range("batch size", self.batch_size, 2, 4096)
+        _check_range("learning rate", self.learning_rate, 1e-8, 10)
+        _check_range("warmup", self.warmup, 0, 0.99)
+        _check_range("weight decay", self.weight_decay, 0, 10)
+        _check_range("gradient norm", self.max_norm, 1e-6, 1e6)
+        _check_range("averaging", self.averaging, 0, 0.99999)
+        _check_range("label smoothing", self.label_smoothing, 0, 0.99)
+        _check_range("vote weight", self.vote_weight, 0, 1)
+        _check_range("mixup", self.mixup, 0, 1)
+        _check_range("clean share", self.clean_share, 0, 1)
+        _check_range("crop", self.max_crop, 2 * SHORTEST_SEGMENT_S, LONGEST_SEGMENT_S)
+        _check_range("patience", self.patience, 0, 10_000)
+        _check_range("folds", self.folds, 2, 100)
+
+
 def _check_range(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:  # also false for NaN
         raise ConfigError(f"{name} is {value:g}; expected {low:g} to {high:g}")

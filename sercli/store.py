@@ -28,7 +28,10 @@ MODELS_VARIABLE = "SER_MODELS"
 DEFAULT_MODEL = "svm"
 
 # Family to "module:class": a family's packages load with its first model, and never before.
-_FAMILIES: Mapping[str, str] = {"svm": "sercli.classifiers.svm:SvmClassifier"}
+_FAMILIES: Mapping[str, str] = {
+    "svm": "sercli.classifiers.svm:SvmClassifier",
+    "cnn": "sercli.classifiers.cnn:CnnClassifier",
+}
 
 _KEYS = frozenset(
     (

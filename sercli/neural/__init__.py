@@ -1,0 +1,1 @@
+"""Neural networks on speech: front ends, layers, and where they run."""

@@ -1,0 +1,206 @@
+"""Seven convolutional layers over log-mel frames."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sercli.errors import ConfigError
+from sercli.neural.front_end import LogMel, LogMelSettings
+from sercli.neural.masking import MaskingSettings, mask_at_random
+from sercli.neural.pooling import AttentiveStatistics
+
+N_LAYERS = 7
+KERNEL = 3
+# Each layer from this on weighs its channels by the whole segment.
+FIRST_SQUEEZED = 2
+
+
+@dataclass(frozen=True)
+class CnnSettings:
+    """The shape of a network.
+
+    Parameters
+    ----------
+    log_mel
+        How frames are computed.
+    channels
+        Of the seven layers.
+    strides
+        Of the seven layers, over frequency and time.
+    dropout
+        Share of the pooled row that is dropped in training.
+    masking
+        What is hidden of the frames in training.
+
+    Raises
+    ------
+    ConfigError
+        If there are not seven layers, or a number is out of range.
+    """
+
+    log_mel: LogMelSettings = field(default_factory=LogMelSettings)
+    channels: tuple[int, ...] = (24, 48, 96, 96, 144, 144, 192)
+    strides: tuple[tuple[int, int], ...] = ((2, 2), (2, 1), (2, 2), (1, 1), (2, 1), (1, 1), (2, 1))
+    dropout: float = 0.3
+    masking: MaskingSettings = field(default_factory=MaskingSettings)
+
+    def __post_init__(self) -> None:
+        """Check what a damaged description could break."""
+        strides = [number for pair in self.strides for number in pair]
+        if (
+            (len(self.channels), len(self.strides), len(strides)) != (N_LAYERS, N_LAYERS, 14)
+            or min(self.channels) < 1
+            or not set(strides) <= {1, 2}
+        ):
+            raise ConfigError(
+                f"channels are {self.channels}, strides {self.strides}; expected numbers above 0 "
+                f"and pairs of 1 or 2 for {N_LAYERS} layers"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout is {self.dropout}; expected 0 or more, and less than 1")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold; `from_dict` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Rebuild from `to_dict`.
+
+        Raises
+        ------
+        ConfigError
+            If keys are missing or unknown, or a value is out of range.
+        """
+        try:
+            return cls(
+                log_mel=LogMelSettings(**data["log_mel"]),
+                channels=tuple(data["channels"]),
+                strides=tuple((over_frequency, time) for over_frequency, time in data["strides"]),
+                dropout=data["dropout"],
+                masking=MaskingSettings(**data["masking"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"the network's settings are {dict(data)!r}: {error}") from error
+
+
+class Cnn(nn.Module):
+    """Levelled log-mel frames, seven convolutions, attentive statistics, one linear layer.
+
+    A segment gets the same scores alone, padded in a batch, and in any order: after its end, every
+    layer is zero, which is what a convolution sees beyond the end of a segment that is alone.
+
+    Parameters
+    ----------
+    settings
+        Its shape.
+    n_labels
+        Number of scores.
+    """
+
+    def __init__(self, settings: CnnSettings, n_labels: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self.front_end = LogMel(settings.log_mel)
+        layers: list[ConvolutionalLayer] = []
+        n_inputs, n_bands = 1, settings.log_mel.n_mels
+        for index, (n_channels, stride) in enumerate(
+            zip(settings.channels, settings.strides, strict=True)
+        ):
+            layers.append(
+                ConvolutionalLayer(n_inputs, n_channels, stride, squeeze=index >= FIRST_SQUEEZED)
+            )
+            n_inputs, n_bands = n_channels, -(-n_bands // stride[0])
+        self.layers = nn.ModuleList(layers)
+        self.pooling = AttentiveStatistics(n_inputs * n_bands)
+        self.n_features = 2 * n_inputs * n_bands
+        self.head = nn.Sequential(
+            nn.BatchNorm1d(self.n_features),
+            nn.Dropout(settings.dropout),
+            nn.Linear(self.n_features, n_labels),
+        )
+
+    def embed(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
+        """Return pooled rows, shape (n_segments, n_features).
+
+        Parameters
+        ----------
+        waveforms
+            At the sample rate, zero after the end of each segment, shape (n_segments, n_samples).
+        lengths
+            Samples of each segment, shape (n_segments,).
+        """
+        frames, mask = self.front_end(waveforms, lengths)
+        if self.training:
+            frames = mask_at_random(frames, mask, self.settings.masking)
+        frames = frames[:, None].contiguous(memory_format=torch.channels_last)
+        for layer in self.layers:
+            frames, mask = layer(frames, mask)
+        pooled: Tensor = self.pooling(frames.flatten(1, 2), mask)
+        return pooled
+
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
+        """Return scores, shape (n_segments, n_labels); parameters as for `embed`."""
+        scores: Tensor = self.head(self.embed(waveforms, lengths))
+        return scores
+
+
+class ConvolutionalLayer(nn.Module):
+    """A convolution over frequency and time, normalised and rectified.
+
+    Where its input has its output's shape, it adds to it (He et al. 2016).
+
+    Parameters
+    ----------
+    n_inputs, n_channels
+        Channels of its input and output.
+    stride
+        Over frequency and time.
+    squeeze
+        Weigh the channels by what they are on the whole (Hu et al. 2018).
+    """
+
+    def __init__(
+        self, n_inputs: int, n_channels: int, stride: tuple[int, int], *, squeeze: bool
+    ) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(
+            n_inputs, n_channels, KERNEL, stride=stride, padding=KERNEL // 2, bias=False
+        )
+        self.norm = nn.BatchNorm2d(n_channels)
+        n_hidden = max(8, n_channels // 8)
+        self.squeeze = (
+            nn.Sequential(
+                nn.Linear(n_channels, n_hidden),
+                nn.ReLU(),
+                nn.Linear(n_hidden, n_channels),
+                nn.Sigmoid(),
+            )
+            if squeeze
+            else None
+        )
+        self.adds = n_inputs == n_channels and stride == (1, 1)
+
+    def forward(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the layer's frames and their mask.
+
+        Parameters
+        ----------
+        frames
+            Zero after the end of each segment, shape (n_segments, n_inputs, n_bands, n_frames).
+        mask
+            1 for frames of the segment, 0 after its end, shape (n_segments, n_frames).
+        """
+        mask = mask[:, :: self.convolution.stride[1]]
+        inside = mask[:, None, None]
+        out = self.norm(self.convolution(frames))
+        if self.squeeze is not None:
+            count = inside.sum(dim=(2, 3)) * out.shape[2]
+            out = out * self.squeeze((out * inside).sum(dim=(2, 3)) / count)[:, :, None, None]
+        if self.adds:
+            out = out + frames
+        return functional.relu(out) * inside, mask

@@ -1,0 +1,123 @@
+"""From waveforms to levelled log-mel frames, in batches, on the network's device."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torchaudio.transforms import MelSpectrogram
+
+from sercli.errors import ConfigError
+
+# Quieter than any recording: digital silence must not divide by zero.
+SILENCE = 1e-6
+
+
+@dataclass(frozen=True)
+class LogMelSettings:
+    """How log-mel frames are computed.
+
+    Parameters
+    ----------
+    sample_rate
+        Of the waveforms, in Hz.
+    win_length, hop_length
+        Length of a Hann window and step between windows, in samples.
+    n_mels
+        Number of mel bands.
+    f_min, f_max
+        Where the lowest band starts and the highest ends, in Hz.
+    floor
+        Level in dB below a segment's loudest band and frame at which everything softer is cut.
+
+    Raises
+    ------
+    ConfigError
+        If a value is out of range.
+    """
+
+    sample_rate: int = 16_000
+    win_length: int = 512
+    hop_length: int = 256
+    n_mels: int = 64
+    f_min: float = 50.0
+    f_max: float = 4000.0
+    floor: float = 80.0
+
+    def __post_init__(self) -> None:
+        """Check what a damaged description could break."""
+        if not 0 <= self.f_min < self.f_max <= self.sample_rate / 2:
+            raise ConfigError(
+                f"mel bands from {self.f_min} to {self.f_max} Hz; expected limits from 0 to "
+                f"{self.sample_rate / 2:g} Hz"
+            )
+        if not 1 <= self.hop_length <= self.win_length or self.n_mels < 1 or self.floor <= 0:
+            raise ConfigError(
+                f"hop_length is {self.hop_length}, win_length {self.win_length}, n_mels "
+                f"{self.n_mels}, floor {self.floor}; expected 1 <= hop_length <= win_length, and "
+                "the others above 0"
+            )
+
+
+class LogMel(nn.Module):
+    """Log-mel frames that do not depend on the gain of a recording.
+
+    Frames are centred on multiples of the hop length, with silence before the segment's start and
+    after its end, whether it is alone or padded in a batch. Each segment's mean over all bands and
+    frames is 0; a level of 10 dB is about 0.6.
+
+    Parameters
+    ----------
+    settings
+        How frames are computed.
+    """
+
+    # Standard deviation in dB of the levels of speech around their mean.
+    SPREAD_DB = 16.0
+
+    def __init__(self, settings: LogMelSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.spectrogram = MelSpectrogram(
+            settings.sample_rate,
+            n_fft=1 << (settings.win_length - 1).bit_length(),
+            win_length=settings.win_length,
+            hop_length=settings.hop_length,
+            f_min=settings.f_min,
+            f_max=settings.f_max,
+            n_mels=settings.n_mels,
+            pad_mode="constant",
+        )
+
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return frames and which of them are of the segment.
+
+        Parameters
+        ----------
+        waveforms
+            Zero after the end of each segment, shape (n_segments, n_samples).
+        lengths
+            Samples of each segment, shape (n_segments,).
+
+        Returns
+        -------
+        frames : Tensor, shape (n_segments, n_mels, n_frames)
+            Zero after the end of each segment.
+        mask : Tensor, shape (n_segments, n_frames)
+            1 for frames of the segment, 0 after its end.
+        """
+        # Autocast must not touch levels: their logarithms need every bit that float32 has.
+        with torch.autocast(waveforms.device.type, enabled=False):
+            waveforms = waveforms.float()
+            power = waveforms.square().sum(dim=1, keepdim=True) / lengths[:, None]
+            levels = self.spectrogram(waveforms / (power.sqrt() + SILENCE))
+            counts = 1 + lengths // self.settings.hop_length
+            places = torch.arange(levels.shape[2], device=lengths.device)
+            mask = (places < counts[:, None]).to(levels.dtype)
+            inside = mask[:, None]
+            levels = 10 * torch.log10(levels + 1e-10) * inside - 1e3 * (1 - inside)
+            floor = levels.amax(dim=(1, 2), keepdim=True) - self.settings.floor
+            levels = torch.maximum(levels, floor) * inside
+            mean = levels.sum(dim=(1, 2), keepdim=True) / (
+                inside.sum(dim=2, keepdim=True) * levels.shape[1]
+            )
+            return (levels - mean) / self.SPREAD_DB * inside, mask

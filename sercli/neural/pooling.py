@@ -1,0 +1,59 @@
+"""From frames to one row per segment, whatever its length."""
+
+import torch
+from torch import Tensor, nn
+
+# Under a root, so that a channel that never changes has a gradient.
+TINY = 1e-5
+
+
+class AttentiveStatistics(nn.Module):
+    """Weighted mean and standard deviation over time (Okabe et al. 2018).
+
+    Each channel has weights of its own, which see the segment as a whole, too (Desplanques et al.
+    2020).
+
+    Parameters
+    ----------
+    n_channels
+        Of the frames.
+    n_hidden
+        Width of the network that weighs them.
+    """
+
+    def __init__(self, n_channels: int, n_hidden: int = 128) -> None:
+        super().__init__()
+        self.hidden = nn.Conv1d(3 * n_channels, n_hidden, 1)
+        self.scores = nn.Conv1d(n_hidden, n_channels, 1)
+
+    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """Return means, then deviations, shape (n_segments, 2 * n_channels).
+
+        Parameters
+        ----------
+        frames
+            Shape (n_segments, n_channels, n_frames).
+        mask
+            1 for frames of the segment, 0 after its end, shape (n_segments, n_frames).
+        """
+        inside = mask[:, None]
+        even = inside / inside.sum(dim=2, keepdim=True)
+        whole = [part[:, :, None].expand_as(frames) for part in weighted_statistics(frames, even)]
+        scores = self.scores(self.hidden(torch.cat([frames, *whole], dim=1)).tanh()).float()
+        weights = scores.masked_fill(inside == 0, float("-inf")).softmax(dim=2)
+        return torch.cat(weighted_statistics(frames, weights), dim=1)
+
+
+def weighted_statistics(frames: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation over time, each of shape (n_segments, n_channels).
+
+    Parameters
+    ----------
+    frames
+        Shape (n_segments, n_channels, n_frames).
+    weights
+        Of the frames, with a sum of 1 over time; the same shape, or one channel for all.
+    """
+    mean = (frames * weights).sum(dim=2)
+    variance = ((frames - mean[:, :, None]).square() * weights).sum(dim=2)
+    return mean, (variance + TINY).sqrt()

@@ -1,0 +1,54 @@
+"""Where networks run."""
+
+import pytest
+import torch
+
+from sercli.errors import ConfigError
+from sercli.neural.devices import choose_device, choose_precision, computing
+
+
+def there_are(monkeypatch: pytest.MonkeyPatch, n_cuda: int, *, mps: bool) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: n_cuda > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: n_cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+
+@pytest.mark.parametrize(
+    ("n_cuda", "mps", "expected"), [(2, False, "cuda:0"), (0, True, "mps"), (0, False, "cpu")]
+)
+def test_auto_takes_the_fastest(
+    monkeypatch: pytest.MonkeyPatch, n_cuda: int, mps: bool, expected: str
+) -> None:
+    there_are(monkeypatch, n_cuda, mps=mps)
+    assert choose_device() == torch.device(expected)
+    assert choose_device("cpu") == torch.device("cpu")
+
+
+def test_devices_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    there_are(monkeypatch, 2, mps=False)
+    assert choose_device("cuda") == torch.device("cuda:0")
+    assert choose_device("cuda:1") == torch.device("cuda:1")
+    for missing in ("cuda:2", "mps", "gpu", "meta", ""):
+        with pytest.raises(ConfigError, match=r"one of those here: cuda:0, cuda:1, cpu"):
+            choose_device(missing)
+
+
+def test_precision_is_what_the_hardware_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    for can, expected in (
+        ({"avx2": True, "avx512_f": True, "avx512_bf16": False}, torch.float32),
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True}, torch.bfloat16),
+        ({}, torch.float32),
+    ):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda can=can: can)
+        assert choose_precision(cpu) == expected
+    assert choose_precision(torch.device("mps")) == torch.float32
+
+
+def test_products_are_of_the_chosen_type() -> None:
+    cpu, matrix = torch.device("cpu"), torch.ones(2, 2)
+    with computing(cpu, torch.bfloat16):
+        assert (matrix @ matrix).dtype == torch.bfloat16
+    with computing(cpu, torch.float32):
+        assert (matrix @ matrix).dtype == torch.float32
