@@ -26,3 +26,7 @@ class ModelError(SerError):
 
 class OutputError(SerError):
     """A result cannot be written where it was asked for."""
+
+
+class TrainingError(SerError):
+    """Training cannot go on."""

@@ -290,6 +290,35 @@ def write_json(path: Path, data: Mapping[str, Any], *, overwrite: bool = False) 
     file.close()
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that at any moment it is the old one or the new one, whatever happens.
+
+    Parameters
+    ----------
+    path
+        The file; it is replaced.
+    content
+        All of it.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    temporary = ""
+    try:
+        descriptor, temporary = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
+        with open(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
 def _csv_lines(rows: Iterable[Iterable[str]]) -> str:
     text = StringIO()
     csv.writer(text, lineterminator="\r\n").writerows(rows)

@@ -1,0 +1,122 @@
+"""What happened in each epoch of a training, as a table and as curves."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sercli.reporting.canvas import BLUE, VERMILION, new_figure, render_plot, style
+from sercli.writers import write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+HISTORY_FILE = "history.csv"
+CURVES_FILE = "curves.png"
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch.
+
+    Parameters
+    ----------
+    epoch
+        From 1.
+    learning_rate
+        At its end.
+    loss
+        Mean over its batches.
+    dev_loss, dev_uar
+        Of the averaged weights on the development clips; None without any.
+    seconds
+        How long it took.
+    """
+
+    epoch: int
+    learning_rate: float
+    loss: float
+    dev_loss: float | None
+    dev_uar: float | None
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold, exactly."""
+        return asdict(self)
+
+
+def write_history(records: Sequence[EpochRecord], folder: Path) -> None:
+    """Write ``history.csv``, a row for each epoch; what there is not is empty.
+
+    Parameters
+    ----------
+    records
+        In the order of the epochs.
+    folder
+        Where to.
+    """
+    names = [item.name for item in fields(EpochRecord)]
+    text = StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(record.to_dict() for record in records)
+    write_bytes(folder / HISTORY_FILE, text.getvalue().encode())
+
+
+def write_curves(records: Sequence[EpochRecord], best_epoch: int, folder: Path) -> None:
+    """Write ``curves.png``; see `draw_history`."""
+    content = render_plot(draw_history(records, best_epoch), "curves", "png")
+    write_bytes(folder / CURVES_FILE, content)
+
+
+def draw_history(records: Sequence[EpochRecord], best_epoch: int) -> "Figure":
+    """Draw the losses, and the development UAR if there is any.
+
+    Parameters
+    ----------
+    records
+        In the order of the epochs.
+    best_epoch
+        Which is marked.
+    """
+    measured = [
+        (record.epoch, record.dev_loss, record.dev_uar)
+        for record in records
+        if record.dev_loss is not None and record.dev_uar is not None
+    ]
+    from matplotlib.ticker import MaxNLocator
+
+    with style():
+        subtitle = (
+            f"Weights are those after epoch {best_epoch}; training clips are varied, so that they "
+            "are harder"
+            if measured
+            else f"{len(records)} epochs, no development clips"
+        )
+        figure, left = new_figure("Training", subtitle, height=3.0, n_columns=1 + bool(measured))
+        every = [record.epoch for record in records]
+        left.plot(every, [record.loss for record in records], color=BLUE, label="training")
+        left.set(xlabel="epoch", ylabel="loss (nats)")
+        if measured:
+            epochs, losses, uars = zip(*measured, strict=True)
+            left.plot(epochs, losses, color=VERMILION, label="development")
+            left.legend()
+            right = figure.axes[1]
+            right.plot(epochs, uars, color=VERMILION)
+            best = uars[epochs.index(best_epoch)]
+            right.plot([best_epoch], [best], "o", color=VERMILION)
+            right.annotate(
+                f"{best:.3f}",
+                (best_epoch, best),
+                (0, -12),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
+            )
+            right.set(xlabel="epoch", ylabel="development UAR")
+        for axes in figure.axes:
+            axes.grid(axis="y")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
