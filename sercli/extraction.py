@@ -46,6 +46,13 @@ class ClipFeatures:
     failed: dict[str, str]
 
 
+class DecodedClip(NamedTuple):
+    """A clip's waveform at 16 kHz, shape (n_samples,), and the hash of its decoded audio."""
+
+    waveform: FloatArray
+    audio_hash: str
+
+
 def extract_clip_features(
     clips: Sequence[Clip], extract: Extract, *, jobs: int = -1, progress: Progress | None = None
 ) -> ClipFeatures:
@@ -107,6 +114,23 @@ def load_clip(clip: Clip) -> FloatArray:
         If it cannot be decoded to its end, or is too short to be judged.
     """
     return _cut(clip, _load_recording(str(clip.path))).waveform
+
+
+def decode_clip(clip: Clip) -> DecodedClip:
+    """Return the waveform of a clip, as `load_clip` does, and the hash of its audio.
+
+    Parameters
+    ----------
+    clip
+        A file, or a stretch of one.
+
+    Raises
+    ------
+    AudioError
+        As for `load_clip`.
+    """
+    recording = _cut(clip, _load_recording(str(clip.path)))
+    return DecodedClip(recording.waveform, hash_audio(recording.original))
 
 
 def hash_audio(waveform: FloatArray) -> str:
@@ -200,8 +224,8 @@ def _extract_task(
     outcomes: list[tuple[str, NDArray[np.float32]] | str] = []
     for clip in clips:
         try:
-            recording = _cut(clip, _load_recording(str(clip.path)))
-            outcomes.append((hash_audio(recording.original), extract(clip, recording.waveform)))
+            waveform, audio_hash = decode_clip(clip)
+            outcomes.append((audio_hash, extract(clip, waveform)))
         except AudioError as error:
             outcomes.append(str(error))
     return outcomes

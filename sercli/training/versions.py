@@ -41,7 +41,7 @@ class Versions:
     def __call__(self, clip: Clip, waveform: FloatArray) -> FloatArray:
         """Return the features of a clip's versions."""
         rng = np.random.default_rng([self.seed, crc32(clip.name.encode())])
-        utterance = _find_utterance(waveform)
+        utterance = find_utterance(waveform)
         versions = [
             waveform if name == "whole" else self._vary(clip, utterance, rng) for name in self.names
         ]
@@ -57,12 +57,13 @@ class Versions:
         def find_partner() -> Utterance:
             if not others:
                 return utterance
-            return _find_utterance(Waveforms(others)[rng.integers(len(others))])
+            return find_utterance(Waveforms(others)[rng.integers(len(others))])
 
         return vary(utterance, find_partner, Waveforms(self.pool), rng)
 
 
-def _find_utterance(waveform: FloatArray) -> Utterance:
+def find_utterance(waveform: FloatArray) -> Utterance:
+    """Return a waveform at 16 kHz and where in it somebody speaks; anywhere if nobody does."""
     spans = find_speech(waveform, _detector())
     start, end = (spans[0].start, spans[-1].end) if spans else (0, len(waveform))
     return Utterance(waveform, start, end)

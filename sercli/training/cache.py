@@ -1,0 +1,220 @@
+"""Audio that is decoded once and kept memory-mapped, for trainings that hear it again and again.
+
+The cache is a folder with a file for each clip: its waveform, a hash of the decoded audio, and
+where somebody speaks. A file's name comes from the content of the recording, so that a renamed or
+copied recording is found again, and a changed one is not.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from sercli.audio import SAMPLE_RATE
+from sercli.augment import Utterance
+from sercli.datasets.base import Clip
+from sercli.errors import AudioError, DatasetError, OutputError
+from sercli.extraction import CLIPS_PER_TASK, Progress, decode_clip
+from sercli.training.versions import find_utterance
+from sercli.writers import write_bytes
+
+# Version of the files: others are not found, and decoded anew.
+FORMAT = 1
+# Of 16 bits: half the size of float32, with an error 96 dB below the peak of the clip.
+PEAK = 32_767
+TAG_FILE = "CACHEDIR.TAG"
+# By which backups know what they need not keep: https://bford.info/cachedir/
+TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Decoded audio of `ser train`.\n"
+
+FloatArray = NDArray[np.float32]
+
+
+class _Entry(NamedTuple):
+    """What a file of the cache says of itself."""
+
+    path: Path
+    offset: int  # of the first sample, in bytes
+    n_samples: int
+    scale: float
+    audio_hash: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, eq=False)
+class CachedClips:
+    """Clips whose audio is at hand.
+
+    Parameters
+    ----------
+    clips
+        Those that could be decoded, in order.
+    entries
+        Where the audio of each is.
+    failed
+        Error of each clip that could not be decoded, by its place.
+    """
+
+    clips: tuple[Clip, ...]
+    entries: tuple[_Entry, ...]
+    failed: dict[str, str]
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    @cached_property
+    def hashes(self) -> tuple[str, ...]:
+        """Of the decoded audio of each clip; see `sercli.extraction.hash_audio`."""
+        return tuple(entry.audio_hash for entry in self.entries)
+
+    @property
+    def duration(self) -> float:
+        """Of all clips, in seconds."""
+        return sum(entry.n_samples for entry in self.entries) / SAMPLE_RATE
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of their audio in the cache."""
+        return sum(entry.path.stat().st_size for entry in set(self.entries))
+
+    def utterance(self, index: int) -> Utterance:
+        """Return a clip's waveform at 16 kHz, and where in it somebody speaks."""
+        entry = self.entries[index]
+        samples = np.memmap(entry.path, "<i2", "r", entry.offset, (entry.n_samples,))
+        waveform = samples.astype(np.float32) * np.float32(entry.scale)
+        return Utterance(waveform, entry.start, entry.end)
+
+    def take(self, indices: Sequence[int]) -> Self:
+        """Return some of the clips."""
+        return type(self)(
+            tuple(self.clips[index] for index in indices),
+            tuple(self.entries[index] for index in indices),
+            self.failed,
+        )
+
+
+def cache_clips(
+    clips: Sequence[Clip], folder: Path, *, jobs: int = -1, progress: Progress | None = None
+) -> CachedClips:
+    """Decode what the cache does not hold yet, on several cores.
+
+    Parameters
+    ----------
+    clips
+        What is needed.
+    folder
+        Of the cache; it is made. Several trainings can share it.
+    jobs
+        Number of processes; -1 for one per core.
+    progress
+        Called with the number of clips that are newly done.
+
+    Raises
+    ------
+    DatasetError
+        If not one clip can be decoded.
+    OutputError
+        If the cache cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: the cache cannot be made: {error.strerror}; name another folder"
+        ) from error
+    if not (folder / TAG_FILE).exists():
+        write_bytes(folder / TAG_FILE, TAG.encode())
+    tasks = [clips[i : i + CLIPS_PER_TASK] for i in range(0, len(clips), CLIPS_PER_TASK)]
+    done: list[tuple[Clip, _Entry]] = []
+    failed: dict[str, str] = {}
+    parallel = Parallel(n_jobs=jobs, return_as="generator")
+    results = parallel(delayed(_cache_task)(task, folder) for task in tasks)
+    for task, result in zip(tasks, results, strict=True):
+        for clip, outcome in zip(task, result, strict=True):
+            if isinstance(outcome, str):
+                failed[clip.place] = outcome
+            else:
+                done.append((clip, outcome))
+        if progress is not None:
+            progress(len(task))
+    if not done:
+        first = next(iter(failed.values()), "there are none")
+        raise DatasetError(f"none of {len(clips)} clips could be decoded; the first: {first}")
+    heard, entries = zip(*done, strict=True)
+    return CachedClips(heard, entries, failed)
+
+
+def _cache_task(clips: Sequence[Clip], folder: Path) -> list[_Entry | str]:
+    outcomes: list[_Entry | str] = []
+    for clip in clips:
+        try:
+            path = _path(clip, folder)
+            outcomes.append(_read(path) or _write(clip, path))
+        except AudioError as error:
+            outcomes.append(str(error))
+    return outcomes
+
+
+def _path(clip: Clip, folder: Path) -> Path:
+    """Return where the audio of a clip is, or would be."""
+    part = json.dumps([FORMAT, _hash_file(str(clip.path)), clip.start, clip.end])
+    key = hashlib.blake2b(part.encode(), digest_size=16).hexdigest()
+    # Not all in one folder: some file systems and tools are slow with thousands in one.
+    return folder / key[:2] / f"{key}.safetensors"
+
+
+# A long recording has many clips, which come one after the other.
+@lru_cache(maxsize=1)
+def _hash_file(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, hashlib.blake2b).hexdigest()
+    except OSError as error:
+        raise AudioError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _read(path: Path) -> _Entry | None:
+    """Return what is in the cache; None if there is nothing, or it is damaged."""
+    try:
+        with safe_open(path, "numpy") as file:
+            facts = file.metadata()
+            n_samples = file.get_slice("samples").get_shape()[0]
+        return _Entry(
+            path,
+            path.stat().st_size - 2 * n_samples,  # the only tensor: it ends where the file does
+            n_samples,
+            float(facts["scale"]),
+            facts["audio_hash"],
+            int(facts["start"]),
+            int(facts["end"]),
+        )
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _write(clip: Clip, path: Path) -> _Entry:
+    """Decode a clip into the cache."""
+    waveform, audio_hash = decode_clip(clip)
+    utterance = find_utterance(waveform)
+    scale = float(np.abs(waveform).max()) / PEAK or 1.0  # digital silence has no peak
+    facts = {
+        "scale": repr(scale),
+        "audio_hash": audio_hash,
+        "start": str(utterance.start),
+        "end": str(utterance.end),
+    }
+    samples = np.rint(waveform / scale).astype("<i2")
+    path.parent.mkdir(exist_ok=True)
+    write_bytes(path, save({"samples": samples}, facts))
+    entry = _read(path)
+    assert entry is not None
+    return entry

@@ -1,0 +1,40 @@
+"""What a network is to say of each clip: its label, and how sure listeners were of it."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sercli.config import NeuralConfig
+from sercli.datasets.base import Clip, class_indices
+
+Votes = Mapping[str, Mapping[str, int]]
+
+
+def make_targets(
+    clips: Sequence[Clip], labels: Sequence[str], config: NeuralConfig, votes: Votes | None = None
+) -> NDArray[np.float32]:
+    """Return the probabilities to be learned, shape (n_clips, n_labels), rows summing to 1.
+
+    Parameters
+    ----------
+    clips
+        Their labels must be among `labels`.
+    labels
+        In the order of the columns.
+    config
+        How much is spread over all labels, and how much the votes count.
+    votes
+        Counts by label, by name of the clip. Clips without a vote for one of the labels have just
+        their label.
+    """
+    smoothing, weight = config.label_smoothing, config.vote_weight
+    certain = np.eye(len(labels))[class_indices(clips, labels)]
+    targets = (1 - smoothing) * certain + smoothing / len(labels)
+    for row, clip in zip(targets, clips, strict=True):
+        counts = (votes or {}).get(clip.name, {})
+        heard = np.array([counts.get(label, 0) for label in labels], np.float64)
+        if heard.any():
+            row *= 1 - weight
+            row += weight * heard / heard.sum()
+    return targets.astype(np.float32)

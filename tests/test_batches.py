@@ -1,0 +1,197 @@
+"""The cache of decoded audio, and what training hears of it."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+from sercli.audio import SAMPLE_RATE
+from sercli.config import NeuralConfig
+from sercli.datasets.base import Clip
+from sercli.errors import DatasetError, OutputError
+from sercli.extraction import decode_clip, load_clip
+from sercli.training import batches as drawing
+from sercli.training import cache as caching
+from sercli.training.batches import TrainingBatches
+from sercli.training.cache import CachedClips, cache_clips
+from sercli.training.loop import TrainingBatch
+from sercli.training.targets import make_targets
+
+EMOTIONS = ("anger", "fear", "sadness")
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> list[Clip]:
+    """Five clips of anger, two of fear, one of sadness; one is digital silence."""
+    made = []
+    for index, emotion in enumerate(["anger"] * 5 + ["fear"] * 2 + ["sadness"]):
+        time = np.arange(12_000 + 1_000 * index) / SAMPLE_RATE
+        tone = 0.3 * np.sin(2 * np.pi * (200 + 50 * index) * time) * (index != 3)
+        path = tmp_path / "corpus" / f"{index}.wav"
+        path.parent.mkdir(exist_ok=True)
+        sf.write(path, tone.astype(np.float32), SAMPLE_RATE, subtype="FLOAT")
+        made.append(Clip(path, emotion, speaker=str(index % 2), name=path.stem))
+    return made
+
+
+@pytest.fixture
+def cached(clips: list[Clip], tmp_path: Path) -> CachedClips:
+    return cache_clips(clips, tmp_path / "cache", jobs=1)
+
+
+def batches(cached: CachedClips, *, threads: int = 0, **changes: object) -> TrainingBatches:
+    values = {"batch_size": 3, "seed": 5, "max_crop": 0.5} | changes
+    config = NeuralConfig(**values)  # type: ignore[arg-type]
+    classes = np.array([EMOTIONS.index(clip.emotion) for clip in cached.clips])
+    targets = np.zeros((len(cached), 2), np.float32)
+    targets[:, 0] = np.arange(len(cached))  # tells which clip it is
+    return TrainingBatches(cached, targets, classes, config, threads=threads)
+
+
+def equal(first: list[TrainingBatch], second: list[TrainingBatch]) -> bool:
+    pairs = zip(first, second, strict=True)
+    return all(a.equal(b) for one, other in pairs for a, b in zip(one, other, strict=True))
+
+
+def test_cache_gives_what_decoding_gives(clips: list[Clip], cached: CachedClips) -> None:
+    assert cached.clips == tuple(clips)
+    assert cached.duration == pytest.approx(sum(12_000 + 1_000 * i for i in range(8)) / SAMPLE_RATE)
+    for index, clip in enumerate(clips):
+        waveform = cached.utterance(index).waveform
+        expected = decode_clip(clip)
+        np.testing.assert_allclose(waveform, expected.waveform, atol=0.3 / 32_767)
+        assert cached.hashes[index] == expected.audio_hash
+    assert cached.take([4, 2]).clips == (clips[4], clips[2])
+    assert cached.take([4, 2]).hashes == (cached.hashes[4], cached.hashes[2])
+    assert 2 * cached.duration * SAMPLE_RATE < cached.n_bytes < 2.5 * cached.duration * SAMPLE_RATE
+
+
+def test_cache_knows_where_somebody_speaks(tmp_path: Path) -> None:
+    path = Path(__file__).parent.parent / "examples" / "call.wav"
+    clip = Clip(path, "anger", name="call", start=0.0, end=4.0)
+    cached = cache_clips([clip], tmp_path / "cache", jobs=1)
+    found = caching.find_utterance(load_clip(clip))
+    assert cached.utterance(0)[1:] == (found.start, found.end)
+    assert 0 <= found.start < found.end <= len(found.waveform) == 4 * SAMPLE_RATE
+
+
+def test_cache_decodes_nothing_twice(
+    clips: list[Clip], cached: CachedClips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[str] = []
+
+    def decode(clip: Clip) -> object:
+        decoded.append(clip.name)
+        return decode_clip(clip)
+
+    monkeypatch.setattr(caching, "decode_clip", decode)
+    folder = tmp_path / "cache"
+    renamed = replace(clips[0], path=tmp_path / "renamed.wav")
+    os.rename(clips[0].path, renamed.path)
+    again = cache_clips([renamed, *clips[1:]], folder, jobs=1)
+    assert decoded == []
+    assert again.entries == cached.entries
+    # Another stretch, a changed recording and a damaged file are other audio.
+    sf.write(clips[1].path, np.full(9_000, 0.1, np.float32), SAMPLE_RATE)
+    damaged = cached.entries[2].path
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    third = replace(clips[4], end=0.5)
+    found = cache_clips([renamed, clips[1], clips[2], third], folder, jobs=1)
+    assert decoded == ["1", "2", "4"]
+    assert [entry.n_samples for entry in found.entries] == [12_000, 9_000, 14_000, 8_000]
+    assert (folder / "CACHEDIR.TAG").read_text().startswith("Signature: 8a477f597d28d172789f0688")
+
+
+def test_cache_tells_what_fails(clips: list[Clip], tmp_path: Path) -> None:
+    clips[1].path.write_text("no audio")
+    os.unlink(clips[2].path)
+    cached = cache_clips(clips, tmp_path / "cache", jobs=1)
+    assert len(cached) == 6
+    assert set(cached.failed) == {clips[1].place, clips[2].place}
+    with pytest.raises(
+        DatasetError, match=r"none of 2 clips could be decoded; the first: .*1\.wav"
+    ):
+        cache_clips(clips[1:3], tmp_path / "cache", jobs=1)
+    with pytest.raises(OutputError, match=r"the cache cannot be made.*name another folder"):
+        cache_clips(clips, clips[0].path / "inside", jobs=1)
+
+
+def test_classes_are_heard_equally_often(cached: CachedClips) -> None:
+    drawn = batches(cached)._draw_order(0)
+    # Three of each of three classes; a clip comes again only when all others were heard.
+    assert sorted(index for index, _ in drawn if index >= 5) in (
+        [5, 5, 6, 7, 7, 7],
+        [5, 6, 6, 7, 7, 7],
+    )
+    assert sum(index < 5 for index, _ in drawn) == len({i for i, _ in drawn if i < 5}) == 3
+    assert sorted(turn for index, turn in drawn if index == 7) == [0, 1, 2]
+    heard = {i for epoch in range(10) for i, _ in batches(cached)._draw_order(epoch)}
+    assert heard == set(range(8))  # nothing is left out for ever
+    assert batches(cached)._draw_order(1) != drawn
+
+
+def test_batches_are_the_same_on_any_number_of_threads(cached: CachedClips) -> None:
+    expected = list(batches(cached)(2))
+    assert len(expected) == len(batches(cached)) == 2
+    assert equal(list(batches(cached, threads=2)(2)), expected)
+    assert not equal(list(batches(cached)(3)), expected)
+    assert not equal(list(batches(cached, seed=6)(2)), expected)
+    for waveforms, lengths, _ in expected:
+        assert waveforms.isfinite().all()
+        assert 0 < int(lengths.max()) == waveforms.shape[1] <= 8_000
+
+
+def test_a_clip_does_not_sound_the_same_twice_in_an_epoch(cached: CachedClips) -> None:
+    (batch,) = batches(cached, batch_size=8, clean_share=0.0)(0)
+    ways = batch.waveforms[batch.targets[:, 0] == 7]
+    assert len(ways) >= 2
+    assert not ways[0].equal(ways[1])
+
+
+def test_clean_clips_are_whole_or_only_speech(cached: CachedClips) -> None:
+    for waveforms, lengths, targets in batches(cached, clean_share=1.0, max_crop=5.0)(0):
+        for waveform, length, target in zip(waveforms, lengths, targets, strict=True):
+            whole, start, end = cached.utterance(int(target[0]))
+            given = waveform[: int(length)].numpy()
+            assert np.array_equal(given, whole) or np.array_equal(given, whole[start:end])
+
+
+def test_codecs_are_heard(cached: CachedClips, monkeypatch: pytest.MonkeyPatch) -> None:
+    through: list[str] = []
+
+    def encode(waveform: drawing.FloatArray, codec: str) -> drawing.FloatArray:
+        assert np.abs(waveform).max() == pytest.approx(0.5)
+        through.append(codec)
+        return waveform
+
+    monkeypatch.setattr(drawing, "encode_decode", encode)
+    monkeypatch.setattr(drawing, "codec_available", lambda name: name != "amr")
+    made = batches(cached, clean_share=0.0)
+    for epoch in range(40):
+        list(made(epoch))
+    assert set(through) == {"mulaw", "gsm", "mp3", "opus"}
+    n_drawn = 40 * 6  # of which an eighth or so is silence, which has no codec
+    assert 0.1 < len(through) / n_drawn < 0.27
+    assert through.count("gsm") > through.count("opus")
+
+
+def test_an_error_on_a_thread_reaches_the_caller(
+    cached: CachedClips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = batches(cached, threads=2)
+    monkeypatch.setattr(made, "_draw", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        list(made(0))
+
+
+def test_targets() -> None:
+    clips = [Clip(Path(name), label, name=name) for name, label in (("a", "fear"), ("b", "anger"))]
+    config = NeuralConfig(label_smoothing=0.3, vote_weight=0.5)
+    smoothed = [[0.1, 0.8, 0.1], [0.8, 0.1, 0.1]]
+    np.testing.assert_allclose(make_targets(clips, EMOTIONS, config), smoothed, rtol=1e-6)
+    votes = {"a": {"fear": 1, "sadness": 3, "joy": 9}, "b": {"anger": 0, "joy": 2}}
+    found = make_targets(clips, EMOTIONS, config, votes)
+    np.testing.assert_allclose(found, [[0.05, 0.525, 0.425], smoothed[1]], rtol=1e-6)
