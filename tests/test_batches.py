@@ -19,6 +19,7 @@ from sercli.training.batches import TrainingBatches
 from sercli.training.cache import CachedClips, cache_clips
 from sercli.training.loop import TrainingBatch
 from sercli.training.targets import make_targets
+from sercli.training.versions import find_utterance
 
 EMOTIONS = ("anger", "fear", "sadness")
 
@@ -73,7 +74,7 @@ def test_cache_knows_where_somebody_speaks(tmp_path: Path) -> None:
     path = Path(__file__).parent.parent / "examples" / "call.wav"
     clip = Clip(path, "anger", name="call", start=0.0, end=4.0)
     cached = cache_clips([clip], tmp_path / "cache", jobs=1)
-    found = caching.find_utterance(load_clip(clip))
+    found = find_utterance(load_clip(clip))
     assert cached.utterance(0)[1:] == (found.start, found.end)
     assert 0 <= found.start < found.end <= len(found.waveform) == 4 * SAMPLE_RATE
 
