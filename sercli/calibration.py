@@ -1,11 +1,11 @@
 """From a model's raw scores to probabilities that mean what they say.
 
-Every calibration is an affine map of the scores followed by a softmax; temperature scaling (Guo et
-al. 2017) is the one that multiplies by a single number. It is fitted on scores of speakers that the
-model which gave them was not trained on.
+Every calibration is an affine map of the scores followed by a softmax (Guo et al. 2017):
+temperature scaling multiplies all scores by one number, vector scaling has a factor and a bias for
+each label. It is fitted on scores of speakers that the model which gave them was not trained on.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -13,6 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sercli.errors import ModelError
+
+# What `Calibration.method` says.
+TEMPERATURE = "temperature"
+VECTOR_SCALING = "vector scaling"
+# In nats, of a vector scaling that has a bias of 1 or a factor twice as large as the temperature's.
+PENALTY = 1.0
+
+ScoreArray = NDArray[np.floating[Any]]
+ClassArray = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +42,7 @@ class Calibration:
     weights: NDArray[np.float64]
     bias: NDArray[np.float64]
 
-    def probabilities(self, scores: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    def probabilities(self, scores: ScoreArray) -> NDArray[np.float64]:
         """Return probabilities, shape (n_segments, n_labels), rows summing to 1.
 
         Parameters
@@ -41,10 +50,17 @@ class Calibration:
         scores
             Shape (n_segments, n_scores).
         """
-        logits = np.asarray(scores, np.float64) @ self.weights + self.bias
-        logits -= logits.max(axis=1, keepdims=True)
-        odds = np.exp(logits)
-        result: NDArray[np.float64] = odds / odds.sum(axis=1, keepdims=True)
+        return _softmax(self.logits(scores))
+
+    def logits(self, scores: ScoreArray) -> NDArray[np.float64]:
+        """Return what the softmax is taken of, shape (n_segments, n_labels).
+
+        Parameters
+        ----------
+        scores
+            Shape (n_segments, n_scores).
+        """
+        result: NDArray[np.float64] = np.asarray(scores, np.float64) @ self.weights + self.bias
         return result
 
     def to_dict(self) -> dict[str, Any]:
@@ -81,9 +97,10 @@ class Calibration:
         return cls(str(data["method"]), weights, bias)
 
 
-def fit_temperature(
-    scores: NDArray[np.floating[Any]], classes: NDArray[np.integer[Any]]
-) -> Calibration:
+Fit = Callable[[ScoreArray, ClassArray], Calibration]
+
+
+def fit_temperature(scores: ScoreArray, classes: ClassArray) -> Calibration:
     """Fit one factor for all scores, by the log-likelihood.
 
     Parameters
@@ -95,14 +112,103 @@ def fit_temperature(
     """
     from scipy.optimize import minimize_scalar
 
+    scores = np.asarray(scores, np.float64)
     n_labels = scores.shape[1]
-    rows = np.arange(len(classes))
-
-    def calibration(log_factor: float) -> Calibration:
-        return Calibration("temperature", np.exp(log_factor) * np.eye(n_labels), np.zeros(n_labels))
+    # The factor is looked for around one over the size of the scores, whatever their unit is.
+    size = np.abs(scores - scores.mean(axis=1, keepdims=True)).mean() or 1.0
 
     def loss(log_factor: float) -> float:
-        likelihoods = calibration(log_factor).probabilities(scores)[rows, classes]
-        return float(-np.log(np.maximum(likelihoods, 1e-300)).mean())
+        return _negative_log_likelihood(np.exp(log_factor) / size * scores, classes)
 
-    return calibration(minimize_scalar(loss, bounds=(-5, 5), method="bounded").x)
+    factor = np.exp(minimize_scalar(loss, bounds=(-5, 5), method="bounded").x) / size
+    return Calibration(TEMPERATURE, factor * np.eye(n_labels), np.zeros(n_labels))
+
+
+def fit_vector_scaling(scores: ScoreArray, classes: ClassArray) -> Calibration:
+    """Fit a factor and a bias for each label, by the log-likelihood.
+
+    Where there are few segments, it stays near temperature scaling: the sum of the squared biases
+    and of the squared relative differences from the one factor, times `PENALTY`, is added to the
+    negative log-likelihood of all segments.
+
+    Parameters
+    ----------
+    scores
+        One score per label, shape (n_segments, n_labels).
+    classes
+        Index of the true label of each segment, shape (n_segments,).
+    """
+    from scipy.optimize import minimize
+
+    start = fit_temperature(scores, classes)
+    logits = np.asarray(scores, np.float64) @ start.weights
+    n_segments, n_labels = logits.shape
+    truth = np.eye(n_labels)[classes]
+
+    def loss_and_slope(
+        parameters: NDArray[np.float64],
+    ) -> tuple[float, NDArray[np.float64]]:
+        changes, bias = np.split(parameters, 2)
+        scaled = logits * (1 + changes) + bias
+        errors = _softmax(scaled) - truth
+        slope = np.concatenate(((errors * logits).mean(axis=0), errors.mean(axis=0)))
+        penalty = PENALTY / n_segments
+        loss = _negative_log_likelihood(scaled, classes) + penalty * float(parameters @ parameters)
+        return loss, slope + 2 * penalty * parameters
+
+    found = minimize(loss_and_slope, np.zeros(2 * n_labels), jac=True, method="L-BFGS-B")
+    changes, bias = np.split(found.x, 2)
+    return Calibration(VECTOR_SCALING, start.weights * (1 + changes), bias)
+
+
+def choose_calibration(
+    scores: ScoreArray, classes: ClassArray, groups: NDArray[Any], n_folds: int = 5
+) -> Calibration:
+    """Fit temperature or vector scaling, whichever is better on groups that it was not fitted on.
+
+    Parameters
+    ----------
+    scores
+        One score per label, shape (n_segments, n_labels).
+    classes
+        Index of the true label of each segment, shape (n_segments,).
+    groups
+        What a fold keeps together, such as the speaker of each segment, shape (n_segments,). With
+        a single group nothing can be compared, and it is temperature scaling.
+    n_folds
+        At least 2; with fewer groups, each group is a fold.
+
+    Returns
+    -------
+    Calibration
+        Fitted on all segments.
+    """
+    from sklearn.model_selection import GroupKFold
+
+    n_groups = len(np.unique(groups))
+    if n_groups < 2:
+        return fit_temperature(scores, classes)
+    folds = list(GroupKFold(min(n_folds, n_groups)).split(scores, groups=groups))
+
+    def judge(fit: Fit) -> float:
+        held_out = np.empty(scores.shape)
+        for inside, outside in folds:
+            held_out[outside] = fit(scores[inside], classes[inside]).logits(scores[outside])
+        return _negative_log_likelihood(held_out, classes)
+
+    # Of equals, the first: it has fewer parameters.
+    best = min((fit_temperature, fit_vector_scaling), key=judge)
+    return best(scores, classes)
+
+
+def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    result: NDArray[np.float64] = odds / odds.sum(axis=1, keepdims=True)
+    return result
+
+
+def _negative_log_likelihood(logits: NDArray[np.float64], classes: ClassArray) -> float:
+    """Return the mean over segments in nats; from logits, so that it is finite if they are."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    true = shifted[np.arange(len(classes)), classes]
+    return float((np.log(np.exp(shifted).sum(axis=1)) - true).mean())

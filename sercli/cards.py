@@ -1,17 +1,21 @@
 """The card of a model: what a person should know before using it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sercli.classifiers.base import ModelSpec
 from sercli.store import CARD_FILE
 from sercli.text import format_count
 
+# What `ModelSpec.training` says a network was calibrated on where speakers were left out for it.
+DEVELOPMENT_SPEAKERS = "the development speakers"
+
 _CARD = """\
 # {name}
 
-An RBF support vector machine on spectral statistics of speech below {limit:.0f} Hz, for segments of
+{introduction}, for segments of
 0.1 to 30 s. It gives a calibrated probability to each of {labels}.
 
 ## Training
@@ -21,19 +25,17 @@ An RBF support vector machine on spectral statistics of speech below {limit:.0f}
 | corpus | {corpus} ({licence}) |
 | fitted on | {n_clips:,} clips of {n_speakers} speakers; splits: {splits} |
 | protocol | {protocol} |
-| versions of each clip | as it is, and {n_varied} with another voice, room, microphone or noise |
-| settings | C {c:g}, gamma {gamma:.4g}: best of {trials} by {folds}-fold cross-validation |
-| calibration | temperature, on the scores of the held-out folds |
+{settings}
+| calibration | {calibration}, on {calibrated_on} |
 | seed | {seed} |
 | command | `{command}` |
 
-Folds keep each {group} together. `manifest.csv` holds a hash of each clip and speaker that the
+{folds}`manifest.csv` holds a hash of each clip and speaker that the
 model was trained on, by which `ser eval` tells when it is measured on any of them.
 
 ## Figures
 
-By cross-validation on what it was fitted on, each {group} judged and calibrated by models that did
-not hear it; one run:
+{judged}; one run:
 
 | clips | UAR | accuracy | macro-F1 | ECE |
 |---|---|---|---|---|
@@ -66,7 +68,83 @@ with {level:.0%} intervals by resampling {resampled}; one run, more in `metrics.
 |---|---|---|---|---|
 {classes}
 """
+_VARIED = "another voice, room, microphone or noise"
 _FIGURES = ("uar", "accuracy", "macro_f1", "ece", "nll", "brier")
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a card says of one family alone.
+
+    Parameters
+    ----------
+    introduction
+        What kind of model it is.
+    settings
+        Rows of the table, by their names.
+    calibrated_on
+        Whose scores its calibration was fitted on.
+    judged
+        Whose figures ``training["held_out"]`` holds.
+    folds
+        What a fold keeps together, if there are folds: a sentence and a space.
+    """
+
+    introduction: str
+    settings: Mapping[str, str]
+    calibrated_on: str
+    judged: str
+    folds: str = ""
+
+
+def _describe_svm(spec: ModelSpec) -> _Parts:
+    training = spec.training
+    n_varied = training["versions"].count("varied")
+    group = training["group_by"]
+    return _Parts(
+        introduction="An RBF support vector machine on spectral statistics of speech below "
+        f"{spec.band_limit:.0f} Hz",
+        settings={
+            "versions of each clip": f"as it is, and {n_varied} with {_VARIED}",
+            "settings": f"C {training['chosen']['C']:g}, gamma {spec.settings['gamma']:.4g}: best "
+            f"of {len(training['search'])} by {training['folds']}-fold cross-validation",
+        },
+        calibrated_on="the scores of the held-out folds",
+        judged=f"By cross-validation on what it was fitted on, each {group} judged and calibrated "
+        "by models that did\nnot hear it",
+        folds=f"Folds keep each {group} together. ",
+    )
+
+
+def _describe_cnn(spec: ModelSpec) -> _Parts:
+    training, config = spec.training, spec.training["config"]
+    calibrated_on, epoch = training["calibration_on"], training["best_epoch"]
+    chosen = calibrated_on == DEVELOPMENT_SPEAKERS  # else there was nobody to choose the epoch by
+    return _Parts(
+        introduction="A convolutional neural network of seven layers on log-mel spectrograms of "
+        f"speech below\n{spec.band_limit:.0f} Hz, with {training['parameters']:,} parameters",
+        settings={
+            "epochs": f"{epoch}, the best of up to {config['epochs']}" if chosen else f"{epoch}",
+            "batch size": f"{config['batch_size']} clips",
+            "learning rate": f"{config['learning_rate']:g} at its highest",
+            "votes": f"{config['vote_weight']:.0%} of the target of each clip that has any"
+            if training["votes"]
+            else "of listeners were not learned from",
+            "versions heard": f"{config['clean_share']:.0%} of the clips as they are, the others "
+            f"with {_VARIED}; up to {config['max_crop']:g} s at once",
+        },
+        calibrated_on=f"the scores of {calibrated_on}",
+        judged="On the development speakers, by whom the epoch was chosen, so that these figures "
+        "are a little too\ngood"
+        if chosen
+        else f"On {calibrated_on}, judged by networks that did not hear them",
+    )
+
+
+_FAMILIES: Final[Mapping[str, Callable[[ModelSpec], _Parts]]] = {
+    "svm": _describe_svm,
+    "cnn": _describe_cnn,
+}
 
 
 def write_card(spec: ModelSpec, folder: Path, figures: Mapping[str, Any] | None = None) -> None:
@@ -92,9 +170,10 @@ def _render(spec: ModelSpec, name: str, figures: Mapping[str, Any] | None) -> st
         f"| {row['macro_f1']:.3f} | {row['ece']:.3f} |"
         for version, row in training["held_out"].items()
     )
+    parts = _FAMILIES[spec.family](spec)
     return _CARD.format(
         name=name,
-        limit=spec.band_limit,
+        introduction=parts.introduction,
         labels=", ".join(spec.labels),
         corpus=training["corpus"],
         licence=training["licence"] or "licence unknown",
@@ -102,14 +181,13 @@ def _render(spec: ModelSpec, name: str, figures: Mapping[str, Any] | None) -> st
         n_speakers=training["speakers"] or "unknown",
         splits=" and ".join(f"`{split}`" for split in training["splits"]),
         protocol=training["protocol"],
-        n_varied=training["versions"].count("varied"),
-        c=training["chosen"]["C"],
-        gamma=spec.settings["gamma"],
-        trials=len(training["search"]),
-        folds=training["folds"],
-        group=training["group_by"],
+        settings="\n".join(f"| {row} | {text} |" for row, text in parts.settings.items()),
+        calibration=spec.calibration.method,
+        calibrated_on=parts.calibrated_on,
         seed=training["seed"],
         command=training.get("command", "").replace("NAME", name) or "none: trained from Python",
+        folds=parts.folds,
+        judged=parts.judged,
         held_out=held_out,
         measured=_render_measured(figures) if figures else "",
     )

@@ -1,7 +1,7 @@
 """Decoding labelled clips and extracting their features, on several cores."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -16,12 +16,18 @@ from sercli.errors import AudioError, DatasetError
 
 # One worker takes this many clips at a time.
 CLIPS_PER_TASK = 16
+# Where a model runs in this process, workers may be ahead of it by this many tasks each.
+TASKS_AHEAD = 4
 # Of a hash of audio: for a million clips, two would share one with a probability of 1 in 10**7.
 HASH_BYTES = 8
 
 FloatArray = NDArray[np.float32]
 Extract = Callable[[Clip, FloatArray], FloatArray]
+Cut = Callable[[Clip, FloatArray], list[FloatArray]]
+Embed = Callable[[Sequence[FloatArray]], FloatArray]
 Progress = Callable[[int], None]
+# Of a clip: the hash of its audio and what was extracted, or the error.
+_Outcome = tuple[str, Any] | str
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,12 @@ class DecodedClip(NamedTuple):
 
 
 def extract_clip_features(
-    clips: Sequence[Clip], extract: Extract, *, jobs: int = -1, progress: Progress | None = None
+    clips: Sequence[Clip],
+    extract: Extract | Cut,
+    *,
+    embed: Embed | None = None,
+    jobs: int = -1,
+    progress: Progress | None = None,
 ) -> ClipFeatures:
     """Decode clips and extract their features, on several cores.
 
@@ -63,7 +74,11 @@ def extract_clip_features(
     clips
         What to decode.
     extract
-        From a clip and its waveform at 16 kHz to rows of features; called in other processes.
+        From a clip and its waveform at 16 kHz to rows of features or, with `embed`, to one or more
+        pieces of audio; called in other processes.
+    embed
+        From pieces of audio to one row of features each; called in this process, with the pieces
+        of several clips at a time, for a model that must not be in several processes.
     jobs
         Number of processes; -1 for one per core.
     progress
@@ -74,26 +89,28 @@ def extract_clip_features(
     DatasetError
         If not one clip can be decoded.
     """
-    from joblib import Parallel, delayed
-
     tasks = [clips[i : i + CLIPS_PER_TASK] for i in range(0, len(clips), CLIPS_PER_TASK)]
     done: list[tuple[Clip, str, FloatArray]] = []
     failed: dict[str, str] = {}
-    parallel = Parallel(n_jobs=jobs, return_as="generator")
-    results = parallel(delayed(_extract_task)(task, extract) for task in tasks)
-    for task, result in zip(tasks, results, strict=True):
-        for clip, outcome in zip(task, result, strict=True):
+    results = _run_tasks(tasks, extract, jobs, limited=embed is not None)
+    for task, outcomes in zip(tasks, results, strict=True):
+        heard = []
+        for clip, outcome in zip(task, outcomes, strict=True):
             if isinstance(outcome, str):
                 failed[clip.place] = outcome
             else:
-                done.append((clip, *outcome))
+                heard.append((clip, *outcome))
+        if embed is not None and heard:
+            rows = _embed_pieces([pieces for *_, pieces in heard], embed)
+            heard = [(*one[:2], some) for one, some in zip(heard, rows, strict=True)]
+        done += heard
         if progress is not None:
             progress(len(task))
     if not done:
         first = next(iter(failed.values()))
         raise DatasetError(f"none of {len(clips)} clips could be decoded; the first: {first}")
-    heard, hashes, rows = zip(*done, strict=True)
-    return ClipFeatures(heard, rows, hashes, failed)
+    found, hashes, features = zip(*done, strict=True)
+    return ClipFeatures(found, features, hashes, failed)
 
 
 def load_clip(clip: Clip) -> FloatArray:
@@ -218,10 +235,27 @@ def _cut(clip: Clip, recording: _Recording) -> _Recording:
     return _Recording(waveform, original, recording.sample_rate)
 
 
-def _extract_task(
-    clips: Sequence[Clip], extract: Extract
-) -> list[tuple[str, NDArray[np.float32]] | str]:
-    outcomes: list[tuple[str, NDArray[np.float32]] | str] = []
+def _run_tasks(
+    tasks: Sequence[Sequence[Clip]], extract: Extract | Cut, jobs: int, *, limited: bool
+) -> Iterator[list[_Outcome]]:
+    """Yield the outcomes of each task, in order.
+
+    If they are limited, workers wait where they are too far ahead of who takes the outcomes. For
+    rows of features that does not matter; waveforms of a whole corpus do not fit into memory. Not
+    even its `pre_dispatch` limits what joblib holds: a task that is done makes room for the next,
+    whether its outcome was taken or not. So it is given some tasks at a time.
+    """
+    from joblib import Parallel, delayed, effective_n_jobs
+
+    n_ahead = TASKS_AHEAD * effective_n_jobs(jobs) if limited else len(tasks)
+    with Parallel(n_jobs=jobs, return_as="generator") as parallel:
+        for first in range(0, len(tasks), max(n_ahead, 1)):
+            some = tasks[first : first + n_ahead]
+            yield from parallel(delayed(_extract_task)(task, extract) for task in some)
+
+
+def _extract_task(clips: Sequence[Clip], extract: Extract | Cut) -> list[_Outcome]:
+    outcomes: list[_Outcome] = []
     for clip in clips:
         try:
             waveform, audio_hash = decode_clip(clip)
@@ -229,3 +263,9 @@ def _extract_task(
         except AudioError as error:
             outcomes.append(str(error))
     return outcomes
+
+
+def _embed_pieces(clips: Sequence[list[FloatArray]], embed: Embed) -> list[FloatArray]:
+    """Return the rows of each clip; the pieces of all clips are embedded together."""
+    rows = embed([piece for pieces in clips for piece in pieces])
+    return np.split(rows, np.cumsum([len(pieces) for pieces in clips])[:-1])

@@ -1,6 +1,7 @@
 """Audio made on the spot, and a classifier whose answers a test can compute by hand."""
 
-from collections.abc import Callable, Sequence
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,43 @@ class FakeClassifier(Classifier):
         return np.hstack((np.zeros_like(features), np.log(features)))
 
 
+class LocalClassifier(FakeClassifier):
+    """Answers alike, but must stay in this process."""
+
+    in_workers = False
+
+    def __reduce__(self) -> Any:
+        raise AssertionError("is sent to another process")
+
+
+class EagerParallel:
+    """Stands for `joblib.Parallel`, and is as far ahead of who takes its results as that may be.
+
+    What it calls is pickled, as for a worker.
+    """
+
+    def __init__(self, n_jobs: int, return_as: str) -> None:
+        assert return_as == "generator"
+
+    def __enter__(self) -> "EagerParallel":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __call__(self, calls: Iterable[Any]) -> Iterator[Any]:
+        done = []
+        for call in calls:
+            function, positional, named = pickle.loads(pickle.dumps(call))
+            done.append(function(*positional, **named))
+        return iter(done)
+
+
+@pytest.fixture
+def eager_parallel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("joblib.Parallel", EagerParallel)
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
@@ -52,6 +90,11 @@ def rng() -> np.random.Generator:
 @pytest.fixture
 def fake_classifier() -> FakeClassifier:
     return FakeClassifier()
+
+
+@pytest.fixture
+def local_classifier() -> LocalClassifier:
+    return LocalClassifier()
 
 
 @pytest.fixture

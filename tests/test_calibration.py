@@ -6,7 +6,13 @@ import pytest
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from sercli.calibration import Calibration, fit_temperature
+from sercli.calibration import (
+    PENALTY,
+    Calibration,
+    choose_calibration,
+    fit_temperature,
+    fit_vector_scaling,
+)
 from sercli.errors import ModelError
 
 
@@ -34,6 +40,109 @@ def test_temperature_is_recovered(rng: np.random.Generator) -> None:
     calibration = fit_temperature(logits * 3, classes)  # overconfident threefold
     np.testing.assert_allclose(calibration.weights, np.eye(4) / 3, atol=0.02)
     np.testing.assert_array_equal(calibration.bias, np.zeros(4))
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e9])
+def test_temperature_does_not_depend_on_the_unit(unit: float, rng: np.random.Generator) -> None:
+    logits = rng.normal(scale=2, size=(2_000, 4))
+    classes = draw(rng, logits)
+    expected = fit_temperature(logits, classes).probabilities(logits)
+    found = fit_temperature(unit * logits, classes).probabilities(unit * logits)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_vector_scaling_is_recovered(rng: np.random.Generator) -> None:
+    logits = rng.normal(scale=2, size=(40_000, 3))
+    factors, bias = np.array([0.5, 1.0, 2.0]), np.array([1.0, 0.0, -1.0])
+    classes = draw(rng, logits)
+    calibration = fit_vector_scaling((logits - bias) / factors, classes)
+    assert calibration.method == "vector scaling"
+    np.testing.assert_allclose(calibration.weights, np.diag(factors), atol=0.06)
+    # A bias that all labels share changes nothing.
+    np.testing.assert_allclose(calibration.bias - calibration.bias.mean(), bias, atol=0.06)
+
+
+def test_vector_scaling_has_the_least_penalised_loss(rng: np.random.Generator) -> None:
+    scores = rng.normal(scale=2, size=(60, 3))
+    classes = draw(rng, scores * [0.5, 1, 2])
+    factor = fit_temperature(scores, classes).weights[0, 0]
+    found = fit_vector_scaling(scores, classes)
+
+    def loss(factors: NDArray[np.float64], bias: NDArray[np.float64]) -> float:
+        likelihoods = softmax(scores * factors + bias, axis=1)[np.arange(60), classes]
+        penalty = np.square(factors / factor - 1).sum() + np.square(bias).sum()
+        return float(PENALTY * penalty - np.log(likelihoods).sum())
+
+    factors, bias = np.diag(found.weights), found.bias
+    least = loss(factors, bias)
+    assert least < loss(np.full(3, factor), np.zeros(3))
+    for step in 0.03 * np.eye(3):
+        for sign in (1, -1):
+            assert loss(factors + sign * step, bias) > least
+            assert loss(factors, bias + sign * step) > least
+
+
+def test_few_segments_stay_near_the_temperature() -> None:
+    # One segment of each of two labels: without the penalty, the third's bias would have no end.
+    scores = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.9, 1.0, 0.5]])
+    classes = np.array([0, 1, 0])
+    assert np.abs(fit_vector_scaling(scores, classes).bias).max() < 1
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        np.full((6, 2), 3.0),  # that tell nothing
+        np.full((6, 2), 0.0),
+        np.eye(2)[[0, 1] * 3] * 1e30,  # always right
+        np.eye(2)[[1, 0] * 3] * 1e30,  # never right
+        np.eye(2, dtype=np.float32)[[0, 1] * 3] * np.float32(3e38),
+        np.eye(2)[[0, 1, 1, 0, 0, 1]] * 1e-30,
+        np.eye(2)[[0, 1, 1, 0, 0, 1]] + 1e9,
+    ],
+)
+def test_extreme_scores_are_fitted(scores: NDArray[np.floating[Any]]) -> None:
+    classes = np.array([0, 1] * 3)
+    for fit in (fit_temperature, fit_vector_scaling):
+        calibration = fit(scores, classes)
+        assert np.isfinite(calibration.weights).all()
+        assert np.isfinite(calibration.bias).all()
+        probabilities = calibration.probabilities(scores)
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+        # Never so sure as to be worse than not knowing.
+        assert -np.log(probabilities[np.arange(6), classes]).mean() < np.log(2) + 0.01
+
+
+def test_choice_is_vector_scaling_where_labels_differ(rng: np.random.Generator) -> None:
+    logits = rng.normal(scale=2, size=(3_000, 3))
+    scores, classes = logits - [1.5, 0, 0], draw(rng, logits)
+    found = choose_calibration(scores, classes, np.repeat(np.arange(10), 300))
+    expected = fit_vector_scaling(scores, classes)  # on all
+    assert found.method == "vector scaling"
+    np.testing.assert_array_equal(found.weights, expected.weights)
+    np.testing.assert_array_equal(found.bias, expected.bias)
+
+
+def test_choice_is_temperature_where_a_label_s_bias_is_the_speaker_s(
+    rng: np.random.Generator,
+) -> None:
+    # Within each speaker's segments a bias helps, but on other speakers it is wrong.
+    logits = rng.normal(scale=2, size=(400, 3))
+    speakers = np.repeat(["a", "b", "c", "d"], 100)
+    own = np.array([[2, 0, -2], [-2, 2, 0], [0, -2, 2], [2, -2, 0]]).repeat(100, axis=0)
+    classes = draw(rng, logits + own)
+    assert choose_calibration(logits, classes, np.arange(400) % 4).method == "vector scaling"
+    found = choose_calibration(logits, classes, speakers)
+    assert found.method == "temperature"
+    np.testing.assert_array_equal(found.weights, fit_temperature(logits, classes).weights)
+
+
+def test_choice_needs_two_groups(rng: np.random.Generator) -> None:
+    logits = rng.normal(scale=2, size=(1_000, 3))
+    scores, classes = logits - [3, 0, 0], draw(rng, logits)
+    assert choose_calibration(scores, classes, np.zeros(1_000)).method == "temperature"
+    # Fewer groups than folds.
+    assert choose_calibration(scores, classes, np.arange(1_000) % 2).method == "vector scaling"
 
 
 def test_json_round_trip_is_exact(rng: np.random.Generator) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import FakeClassifier, MakeWav
+from conftest import FakeClassifier, LocalClassifier, MakeWav
 
 from sercli.config import EvalConfig
 from sercli.datasets import Clip, Corpus
@@ -139,6 +139,27 @@ def test_long_clips_are_judged_in_pieces_and_short_ones_refused(
     assert [len(waveform) for waveform in fake_classifier.heard[1:]] == [373_334, 373_333, 373_333]
     np.testing.assert_allclose(result.predictions.probabilities[1, 0], 1 / (1 + 70 / 3), rtol=1e-4)
     assert "lasts 0.050 s; expected 0.1 s or more" in result.figures["failed"].popitem()[1]
+
+
+@pytest.mark.usefixtures("eager_parallel")
+def test_a_model_that_stays_in_this_process_judges_alike(
+    fake_classifier: FakeClassifier, local_classifier: LocalClassifier, make_corpus: MakeCorpus
+) -> None:
+    corpus = make_corpus(
+        ("short", 0.25, "a"), ("long", 70.0, "b"), ("long", 0.05, "b"), ("long", 4.0, "b")
+    )
+    config = EvalConfig(stress=("gain-20", "noise20"), jobs=2)
+    here = evaluate(local_classifier, corpus, "all", config)
+    there = evaluate(fake_classifier, corpus, "all", config)
+    assert fake_classifier.batches == []  # a copy of it was asked
+    assert local_classifier.batches == [5, 5, 5]  # all pieces at once, for each condition
+    lengths = [len(waveform) for waveform in local_classifier.heard]
+    assert lengths == [4_000, 373_334, 373_333, 373_333, 64_000] * 3
+    clean, quiet, noisy = local_classifier.heard[2::5]
+    np.testing.assert_allclose(quiet, 0.1 * clean, atol=1e-7)
+    assert not np.allclose(noisy, clean, atol=1e-3)
+    np.testing.assert_array_equal(here.predictions.probabilities, there.predictions.probabilities)
+    assert here.figures == there.figures
 
 
 def test_stress_hears_other_waveforms_and_counts_changed_labels(

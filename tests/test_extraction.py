@@ -1,4 +1,5 @@
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,13 @@ from numpy.typing import NDArray
 
 from sercli.datasets import Clip
 from sercli.errors import AudioError, DatasetError
-from sercli.extraction import Waveforms, extract_clip_features, hash_audio, load_clip
+from sercli.extraction import (
+    CLIPS_PER_TASK,
+    Waveforms,
+    extract_clip_features,
+    hash_audio,
+    load_clip,
+)
 
 FloatArray = NDArray[np.float32]
 Integers = NDArray[np.int16]
@@ -177,6 +184,73 @@ def test_clips_have_rows_of_their_own_number(make_wav: MakeWav) -> None:
     first, second = extract_clip_features(clips, count, jobs=1).features
     assert first.tolist() == [[16_000, 16_000]]
     assert second.tolist() == [[8_000, 8_000]] * 3
+
+
+def cut_in_two(clip: Clip, waveform: FloatArray) -> list[FloatArray]:
+    """Cut clips named ``a...`` in two."""
+    return np.array_split(waveform, 2 if clip.name.startswith("a") else 1)
+
+
+def measure_length(pieces: Sequence[FloatArray]) -> FloatArray:
+    return np.array([[len(piece)] for piece in pieces], np.float32)
+
+
+def test_pieces_of_a_task_are_embedded_together(tmp_path: Path, make_wav: MakeWav) -> None:
+    (tmp_path / "broken.wav").write_text("no sound")
+    clips = [
+        make_clip(make_wav("a.wav")),
+        make_clip(tmp_path / "broken.wav"),
+        make_clip(make_wav("b.wav"), 0.5),
+        make_clip(make_wav("a2.wav", 0.5)),
+    ]
+    batches: list[list[int]] = []
+
+    def embed(pieces: Sequence[FloatArray]) -> FloatArray:
+        batches.append([len(piece) for piece in pieces])
+        return measure_length(pieces)
+
+    found = extract_clip_features(clips, cut_in_two, embed=embed, jobs=1)
+    assert batches == [[8_000, 8_000, 8_000, 4_000, 4_000]]
+    assert [rows.tolist() for rows in found.features] == [
+        [[8_000], [8_000]],
+        [[8_000]],
+        [[4_000], [4_000]],
+    ]
+    assert found.clips == (clips[0], *clips[2:])
+    assert list(found.failed) == [str(tmp_path / "broken.wav")]
+    assert found.hashes == extract_clip_features(clips, measure, jobs=1).hashes
+
+
+def test_nothing_is_embedded_where_nothing_is_decoded(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="none of 1 clips could be decoded"):
+        extract_clip_features([make_clip(tmp_path / "a.wav")], cut_in_two, embed=max, jobs=1)
+
+
+_decoded: list[str] = []
+
+
+def count_and_cut(clip: Clip, waveform: FloatArray) -> list[FloatArray]:
+    _decoded.append(clip.name)
+    return [waveform]
+
+
+@pytest.mark.usefixtures("eager_parallel")
+def test_few_waveforms_wait_to_be_embedded(make_wav: MakeWav) -> None:
+    _decoded.clear()
+    clips = [make_clip(make_wav(duration=0.1))] * (10 * CLIPS_PER_TASK + 3)
+    waiting: list[int] = []
+    done: list[int] = []
+
+    def embed(pieces: Sequence[FloatArray]) -> FloatArray:
+        waiting.append(len(_decoded) - sum(done))
+        return measure_length(pieces)
+
+    found = extract_clip_features(clips, count_and_cut, embed=embed, jobs=2, progress=done.append)
+    assert len(found.clips) == len(clips) == len(_decoded)
+    assert done == [CLIPS_PER_TASK] * 10 + [3]
+    # All processes have tasks to do at once, but not all tasks.
+    tasks = [8, 7, 6, 5, 4, 3, 2, 1]
+    assert waiting == [CLIPS_PER_TASK * n for n in tasks] + [35, 19, 3]
 
 
 def test_broken_files_are_told_and_others_stay(tmp_path: Path, make_wav: MakeWav) -> None:

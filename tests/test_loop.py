@@ -330,7 +330,7 @@ def test_curves_mark_the_best_epoch() -> None:
     left, right = draw_history(records, 3).axes
     losses: Any = left.lines[0].get_xydata()
     marked: Any = right.lines[1].get_xydata()
-    np.testing.assert_allclose(losses, [[1, 2], [2, 1.9], [3, 1.8], [4, 1.7]])
+    np.testing.assert_allclose(losses, [[1.0, 2.0], [2.0, 1.9], [3.0, 1.8], [4.0, 1.7]])
     assert marked.ravel().tolist() == pytest.approx([3, 0.5])
     bare = [replace(record, dev_loss=None, dev_uar=None) for record in records]
     assert len(draw_history(bare, 4).axes) == 1

@@ -62,11 +62,15 @@ class Classifier(ABC):
     ----------
     family
         Name of the family, as `ModelSpec.family` spells it.
+    in_workers
+        Whether, for many clips, its features are computed beside the decoding, in worker
+        processes; else in this process, on the model's device.
     folder
         The model folder that it was loaded from, or None.
     """
 
     family: ClassVar[str]
+    in_workers: ClassVar[bool] = True
 
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec

@@ -34,6 +34,7 @@ class CnnClassifier(Classifier):
     """
 
     family = "cnn"
+    in_workers = False
 
     def __init__(self, spec: ModelSpec, network: Cnn, device: str = "auto") -> None:
         super().__init__(spec)

@@ -22,7 +22,7 @@ from sercli.evaluation.leaks import MANIFEST_FILE, TrainingManifest
 from sercli.evaluation.measurement import Judgement, Votes, measure
 from sercli.evaluation.predictions import Predictions
 from sercli.evaluation.resampling import FEW_UNITS
-from sercli.extraction import ClipFeatures, Progress, Waveforms, extract_clip_features
+from sercli.extraction import ClipFeatures, Cut, Progress, Waveforms, extract_clip_features
 from sercli.protocols import APART, SHARED, UNKNOWN
 from sercli.stress import apply_condition, condition_rng
 from sercli.text import format_count
@@ -208,10 +208,16 @@ def _judge(
     progress: Progress | None,
 ) -> list[Judgement]:
     """Judge clips under every condition with models that share their features."""
+    model = classifiers[0]
 
     def extract(condition: str) -> ClipFeatures:
-        hear = partial(_hear, classifiers[0], condition, config.seed, tuple(clips))
-        return extract_clip_features(clips, hear, jobs=config.jobs, progress=progress)
+        cut = partial(_cut, condition, config.seed, tuple(clips))
+        if model.in_workers:
+            hear = partial(_hear, model, cut)
+            return extract_clip_features(clips, hear, jobs=config.jobs, progress=progress)
+        return extract_clip_features(
+            clips, cut, embed=model.extract_features, jobs=config.jobs, progress=progress
+        )
 
     def judge(classifier: Classifier, features: Sequence[FloatArray]) -> NDArray[np.float64]:
         scores = classifier.score(np.concatenate(features))
@@ -239,19 +245,19 @@ def _judge(
     ]
 
 
-def _hear(
-    classifier: Classifier,
-    condition: str,
-    seed: int,
-    pool: tuple[Clip, ...],
-    clip: Clip,
-    waveform: FloatArray,
-) -> FloatArray:
+def _hear(classifier: Classifier, cut: Cut, clip: Clip, waveform: FloatArray) -> FloatArray:
+    return classifier.extract_features(cut(clip, waveform))
+
+
+def _cut(
+    condition: str, seed: int, pool: tuple[Clip, ...], clip: Clip, waveform: FloatArray
+) -> list[FloatArray]:
+    """Return a clip as it is heard under a condition, in equal pieces of 30 s at most."""
     if condition != CLEAN:
         rng = condition_rng(seed, condition, clip.name)
         waveform = apply_condition(waveform, condition, rng, Waveforms(pool))
     n_pieces = math.ceil(len(waveform) / (LONGEST_SEGMENT_S * SAMPLE_RATE))
-    return classifier.extract_features(np.array_split(waveform, n_pieces))
+    return np.array_split(waveform, n_pieces)
 
 
 def describe_model(classifier: Classifier) -> dict[str, Any]:

@@ -1,0 +1,236 @@
+"""Cards, word by word: they are what a person reads of a model."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sercli.calibration import Calibration
+from sercli.cards import DEVELOPMENT_SPEAKERS, write_card
+from sercli.classifiers.base import ModelSpec
+from sercli.config import NeuralConfig
+
+
+def figures_of(uar: float) -> dict[str, float]:
+    return {"uar": uar, "accuracy": uar + 0.01, "macro_f1": uar - 0.01, "ece": 0.04}
+
+
+TRAINING: dict[str, Any] = {
+    "corpus": "toy",
+    "licence": "CC0",
+    "splits": ["train", "dev"],
+    "protocol": "speakers apart",
+    "clips": 5389,
+    "speakers": 66,
+    "seed": 3,
+    "command": "ser train --data toy -o NAME",
+    "held_out": {"whole": figures_of(0.637), "varied": figures_of(0.579)},
+}
+SVM = ModelSpec(
+    "svm",
+    ("anger", "fear"),
+    16_000,
+    4_000.0,
+    Calibration("temperature", np.eye(2), np.zeros(2)),
+    {"gamma": 0.80261},
+    {
+        **TRAINING,
+        "versions": ["whole", "varied", "varied"],
+        "folds": 5,
+        "group_by": "speaker",
+        "search": [{}] * 9,
+        "chosen": {"C": 3.0},
+    },
+)
+CNN = replace(
+    SVM,
+    family="cnn",
+    calibration=Calibration("vector scaling", np.eye(2), np.zeros(2)),
+    settings={},
+    training={
+        **TRAINING,
+        "splits": ["train"],
+        "config": asdict(NeuralConfig(epochs=60, batch_size=32, learning_rate=1e-3)),
+        "best_epoch": 31,
+        "parameters": 812_345,
+        "votes": True,
+        "calibration_on": DEVELOPMENT_SPEAKERS,
+    },
+)
+FIGURES: dict[str, Any] = {
+    "n_segments": 1064,
+    "split": "test",
+    "corpus": "toy",
+    "speakers": ["a", "b"],
+    "protocol": "speakers apart",
+    "uar": 0.565,
+    "accuracy": 0.566,
+    "macro_f1": 0.564,
+    "ece": 0.063,
+    "nll": 1.165,
+    "brier": 0.578,
+    "intervals": {
+        "level": 0.95,
+        "resampled": "speakers",
+        "figures": {
+            "uar": [0.524, 0.609],
+            "accuracy": [0.523, 0.611],
+            "macro_f1": None,
+            "ece": [0.039, 0.074],
+            "nll": [1.041, 1.292],
+            "brier": [0.521, 0.627],
+        },
+    },
+    "classes": {
+        "anger": {"precision": 0.736, "recall": 0.703, "f1": 0.719, "support": 182},
+        "fear": {"precision": 0.459, "recall": 0.643, "f1": 0.535, "support": 182},
+    },
+}
+
+SVM_CARD = """\
+# toy-svm
+
+An RBF support vector machine on spectral statistics of speech below 4000 Hz, for segments of
+0.1 to 30 s. It gives a calibrated probability to each of anger, fear.
+
+## Training
+
+| | |
+|---|---|
+| corpus | toy (CC0) |
+| fitted on | 5,389 clips of 66 speakers; splits: `train` and `dev` |
+| protocol | speakers apart |
+| versions of each clip | as it is, and 2 with another voice, room, microphone or noise |
+| settings | C 3, gamma 0.8026: best of 9 by 5-fold cross-validation |
+| calibration | temperature, on the scores of the held-out folds |
+| seed | 3 |
+| command | `ser train --data toy -o toy-svm` |
+
+Folds keep each speaker together. `manifest.csv` holds a hash of each clip and speaker that the
+model was trained on, by which `ser eval` tells when it is measured on any of them.
+
+## Figures
+
+By cross-validation on what it was fitted on, each speaker judged and calibrated by models that did
+not hear it; one run:
+
+| clips | UAR | accuracy | macro-F1 | ECE |
+|---|---|---|---|---|
+| whole | 0.637 | 0.647 | 0.627 | 0.040 |
+| varied | 0.579 | 0.589 | 0.569 | 0.040 |
+
+On 1,064 clips of the split test of toy (2 speakers; speakers apart),
+with 95% intervals by resampling speakers; one run, more in `metrics.json` and
+`report.md`:
+
+| UAR | accuracy | macro-F1 | ECE | NLL | Brier |
+|---|---|---|---|---|---|
+| 0.565 | 0.566 | 0.564 | 0.063 | 1.165 | 0.578 |
+| 0.524 to 0.609 | 0.523 to 0.611 | - | 0.039 to 0.074 | 1.041 to 1.292 | 0.521 to 0.627 |
+
+| emotion | precision | recall | F1 | clips |
+|---|---|---|---|---|
+| anger | 0.736 | 0.703 | 0.719 | 182 |
+| fear | 0.459 | 0.643 | 0.535 | 182 |
+
+## Limits
+
+- The emotions of such corpora are mostly acted, and those of CREMA-D by North American actors, in
+  English. How well they carry over to spontaneous speech, other languages, other ages and other
+  cultures is not known.
+- All speakers of CREMA-D say the same 12 sentences, so that those of its test speakers, too, were
+  heard in training. Expect less on other texts.
+- Rooms, noises and telephones were simulated: real ones are harder.
+- A model knows the studios that it was trained on. On other material it often sees too much
+  emotion. Judge by a sample of your own recordings.
+- A label says how speech sounds, not what a person feels. Do not decide about people by it.
+"""
+
+
+def card(spec: ModelSpec, folder: Path, figures: dict[str, Any] | None = None) -> str:
+    write_card(spec, folder, figures)
+    return (folder / "README.md").read_bytes().decode()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "toy-svm"
+    path.mkdir()
+    return path
+
+
+def test_card_of_an_svm(folder: Path) -> None:
+    assert card(SVM, folder, FIGURES) == SVM_CARD
+
+
+def test_what_is_not_known_is_said(folder: Path) -> None:
+    unknown = {"licence": None, "speakers": 0, "command": "", "group_by": "clip"}
+    text = card(replace(SVM, training={**SVM.training, **unknown}), folder)
+    assert "| corpus | toy (licence unknown) |\n" in text
+    assert "clips of unknown speakers" in text
+    assert "| command | `none: trained from Python` |" in text
+    assert "Folds keep each clip together. " in text
+    assert "split test" not in text  # for it was not measured
+
+
+def test_card_of_a_cnn(folder: Path) -> None:
+    text = card(CNN, folder, FIGURES)
+    assert text.startswith(
+        """\
+# toy-svm
+
+A convolutional neural network of seven layers on log-mel spectrograms of speech below
+4000 Hz, with 812,345 parameters, for segments of
+0.1 to 30 s. It gives a calibrated probability to each of anger, fear.
+
+## Training
+
+| | |
+|---|---|
+| corpus | toy (CC0) |
+| fitted on | 5,389 clips of 66 speakers; splits: `train` |
+| protocol | speakers apart |
+| epochs | 31, the best of up to 60 |
+| batch size | 32 clips |
+| learning rate | 0.001 at its highest |
+| votes | 30% of the target of each clip that has any |
+| versions heard | 25% of the clips as they are, the others with another voice, room, \
+microphone or noise; up to 2 s at once |
+| calibration | vector scaling, on the scores of the development speakers |
+| seed | 3 |
+| command | `ser train --data toy -o toy-svm` |
+
+`manifest.csv` holds a hash"""
+    )
+    assert (
+        """
+On the development speakers, by whom the epoch was chosen, so that these figures are a little too
+good; one run:
+
+| clips | UAR | accuracy | macro-F1 | ECE |
+|---|---|---|---|---|
+| whole | 0.637 | 0.647 | 0.627 | 0.040 |
+| varied | 0.579 | 0.589 | 0.569 | 0.040 |
+"""
+        in text
+    )
+    for word in ("vector machine", "gamma", "Folds", "held-out"):
+        assert word not in text
+    # Common to all families: what was measured, and the limits.
+    common = "\nOn 1,064 clips of the split test"
+    assert text[text.index(common) :] == SVM_CARD[SVM_CARD.index(common) :]
+
+
+def test_card_of_a_cnn_without_development_speakers(folder: Path) -> None:
+    changes = {"calibration_on": "3 folds of the training speakers", "votes": False}
+    text = card(replace(CNN, training={**CNN.training, **changes}), folder)
+    assert "| epochs | 31 |\n" in text
+    assert "| votes | of listeners were not learned from |\n" in text
+    assert "| vector scaling, on the scores of 3 folds of the training speakers |" in text
+    assert (
+        "\nOn 3 folds of the training speakers, judged by networks that did not hear them; one run:"
+        in text
+    )
+    assert "development" not in text
