@@ -82,7 +82,8 @@ def test_noise_is_not_voiced(rng: np.random.Generator) -> None:
 def test_gain_changes_nothing(speech: NDArray[np.float32], gain: float) -> None:
     segment = speech[RATE : 4 * RATE]
     expected = extract_features(segment)
-    np.testing.assert_allclose(extract_features(gain * segment), expected, atol=2e-3)
+    # What is left is rounding, which differs between processors; loudness would be decibels.
+    np.testing.assert_allclose(extract_features(gain * segment), expected, atol=1e-2)
 
 
 def test_silence_around_speech_changes_little(speech: NDArray[np.float32]) -> None:
