@@ -38,6 +38,7 @@ def annotate(
     *,
     segments: SegmentConfig | None = None,
     channels: str = MIX,
+    device: str | None = None,
     recursive: bool = True,
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
@@ -55,6 +56,8 @@ def annotate(
     channels
         ``"mix"``: the mean of all channels; ``"split"``: each by itself; or indices from 0,
         such as ``"0,1"``.
+    device
+        Where a model that is loaded here runs, see `sercli.load_model`; ``"auto"`` by default.
     recursive, include, exclude
         Which files of directories are taken; see `sercli.find_inputs`.
 
@@ -68,11 +71,16 @@ def annotate(
     ModelError
         If the model cannot be loaded.
     ConfigError
-        If `channels` is not understood.
+        If `channels` is not understood, or the model does not run on the device.
     """
     if isinstance(paths, str | os.PathLike):
         paths = [paths]
-    classifier = model if isinstance(model, Classifier) else load_model(model)
+    if isinstance(model, Classifier):
+        if device is not None:
+            raise ConfigError(f"device is {device!r}; a model that is loaded has one already")
+        classifier = model
+    else:
+        classifier = load_model(model, device or "auto")
     annotator = Annotator(classifier, segments or SegmentConfig(), channels)
     for found in find_inputs(paths, recursive=recursive, include=include, exclude=exclude):
         yield annotator.annotate_found(found)

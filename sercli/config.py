@@ -163,6 +163,11 @@ class NeuralConfig:
         Share of a target that is spread over all labels, in ``[0, 1)``.
     vote_weight
         Share of a target that is the listeners' votes, for clips that have any, in ``[0, 1]``.
+    guide_weight
+        Of the guides: what is learned of a clip besides its label, see `sercli.training.guides`;
+        0: nothing.
+    guide_components
+        Number of guides, at most.
     mixup
         Share of the batches in which pairs of clips are mixed, in ``[0, 1]``.
     clean_share
@@ -199,6 +204,8 @@ class NeuralConfig:
     averaging: float = 0.995
     label_smoothing: float = 0.1
     vote_weight: float = 0.3
+    guide_weight: float = 1.0
+    guide_components: int = 128
     mixup: float = 0.0
     clean_share: float = 0.25
     max_crop: float = 2.0
@@ -220,6 +227,8 @@ class NeuralConfig:
         _check_range("averaging", self.averaging, 0, 0.99999)
         _check_range("label smoothing", self.label_smoothing, 0, 0.99)
         _check_range("vote weight", self.vote_weight, 0, 1)
+        _check_range("guide weight", self.guide_weight, 0, 1000)
+        _check_range("guide components", self.guide_components, 1, 10_000)
         _check_range("mixup", self.mixup, 0, 1)
         _check_range("clean share", self.clean_share, 0, 1)
         _check_range("crop", self.max_crop, 2 * SHORTEST_SEGMENT_S, LONGEST_SEGMENT_S)

@@ -137,13 +137,16 @@ def list_models() -> Iterator[ModelEntry]:
                     yield _describe(folder, origin)
 
 
-def load_model(model: str | os.PathLike[str] = DEFAULT_MODEL) -> "Classifier":
+def load_model(model: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "auto") -> "Classifier":
     """Load a model and verify its weights.
 
     Parameters
     ----------
     model
         A shipped or user's model by name, or the path of a model folder.
+    device
+        Where a network runs: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"mps"``. Other
+        models run on the CPU.
 
     Returns
     -------
@@ -153,6 +156,8 @@ def load_model(model: str | os.PathLike[str] = DEFAULT_MODEL) -> "Classifier":
     ------
     ModelError
         If the model is missing, incomplete, altered or of an unknown kind.
+    ConfigError
+        If there is no such device, or the model does not run on it.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load
@@ -166,7 +171,7 @@ def load_model(model: str | os.PathLike[str] = DEFAULT_MODEL) -> "Classifier":
         )
     try:
         tensors = load(_read_verified(folder, WEIGHTS_FILE, data["weights"][WEIGHTS_FILE]))
-        classifier = _family(data["family"]).from_tensors(_parse_spec(data), tensors)
+        classifier = _family(data["family"]).from_tensors(_parse_spec(data), tensors, device)
     except SafetensorError as error:
         raise ModelError(f"{folder / WEIGHTS_FILE}: is not in safetensors format") from error
     except ModelError as error:

@@ -30,7 +30,9 @@ class FakeClassifier(Classifier):
         self.heard: list[NDArray[np.float32]] = []
 
     @classmethod
-    def from_tensors(cls, spec: ModelSpec, tensors: Tensors) -> "FakeClassifier":
+    def from_tensors(
+        cls, spec: ModelSpec, tensors: Tensors, device: str = "auto"
+    ) -> "FakeClassifier":
         raise AssertionError("is never stored")
 
     def tensors(self) -> dict[str, NDArray[Any]]:

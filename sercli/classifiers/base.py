@@ -88,13 +88,22 @@ class Classifier(ABC):
 
     @classmethod
     @abstractmethod
-    def from_tensors(cls, spec: ModelSpec, tensors: Tensors) -> "Classifier":
+    def from_tensors(cls, spec: ModelSpec, tensors: Tensors, device: str = "auto") -> "Classifier":
         """Build the model from its stored weights.
+
+        Parameters
+        ----------
+        spec, tensors
+            What its folder holds.
+        device
+            Where it is to run; see `sercli.store.load_model`.
 
         Raises
         ------
         ModelError
             If tensors are missing or unexpected, or their shapes do not fit.
+        ConfigError
+            If it does not run on the device.
         """
 
     @abstractmethod

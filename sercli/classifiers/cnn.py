@@ -49,6 +49,8 @@ class CnnClassifier(Classifier):
         ------
         ModelError
             If the settings are not understood, or the tensors do not fit.
+        ConfigError
+            If there is no such device.
         """
         try:
             network = Cnn(CnnSettings.from_dict(spec.settings), len(spec.labels))

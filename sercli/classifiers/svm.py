@@ -12,13 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sercli.classifiers.base import Classifier, ModelSpec, Tensors
-from sercli.errors import ModelError
+from sercli.errors import ConfigError, ModelError
 from sercli.features import FEATURE_SET, MAX_BAND_LIMIT, extract_features, feature_names
 
 FloatArray = NDArray[np.float32]
 
 # Standardised features beyond this are outliers that would only make a segment unlike anything.
 MAX_DEVIATION = 3.0
+# Names of the only device that it runs on.
+DEVICES = ("auto", "cpu")
 
 
 class SvmClassifier(Classifier):
@@ -77,14 +79,21 @@ class SvmClassifier(Classifier):
         return self.spec.settings["feature_set"], self.spec.band_limit
 
     @classmethod
-    def from_tensors(cls, spec: ModelSpec, tensors: Tensors) -> Self:
+    def from_tensors(cls, spec: ModelSpec, tensors: Tensors, device: str = "auto") -> Self:
         """Build the model from its stored weights.
 
         Raises
         ------
         ModelError
             If the features are another version's, or the tensors do not fit.
+        ConfigError
+            If the device is not the CPU.
         """
+        if device not in DEVICES:
+            raise ConfigError(
+                f"device is {device!r}; a model of the family svm runs on the CPU: expected "
+                f"{' or '.join(DEVICES)}"
+            )
         found = spec.settings.get("feature_set")
         if found != FEATURE_SET:
             raise ModelError(

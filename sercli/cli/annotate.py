@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 import click
-from click.core import ParameterSource
 
 from sercli.cli.console import Progress, reports_errors, say, show_progress
+from sercli.cli.options import Decorator, device_option, is_given
 from sercli.config import OnError, SegmentConfig, SegmentMode
 from sercli.discovery import Found, find_inputs, read_path_list
 from sercli.report import ExitCode, RunInfo, RunReport
@@ -34,8 +34,6 @@ DEFAULTS = SegmentConfig()
 
 # The mode of segments that an option belongs to: with another, it would do nothing.
 MODE_OF = {"max_segment": "speech", "max_gap": "speech", "window": "window", "hop": "window"}
-
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def _options(*options: Decorator) -> Decorator:
@@ -135,6 +133,7 @@ output_options = _options(
     metavar="NAME|DIR",
     help="A model by name (see: ser models), or a model folder.",
 )
+@device_option()
 @input_options
 @segment_options
 @output_options
@@ -165,7 +164,9 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
 
     from sercli.annotation import Annotator  # loads numpy and the decoders, which --help must not
 
-    annotator = Annotator(load_model(options["model"]), config, options["channels"])
+    annotator = Annotator(
+        load_model(options["model"], options["device"]), config, options["channels"]
+    )
     report = RunReport(_run_info(annotator, options, format_))
     code = ExitCode.INTERRUPTED
     try:
@@ -227,10 +228,8 @@ class _View:
 def _refuse_idle_options(options: dict[str, Any]) -> None:
     if options["nul"] and options["files_from"] is None:
         raise click.UsageError("-0 goes with --files-from.")
-    context = click.get_current_context()
     for name, mode in MODE_OF.items():
-        given = context.get_parameter_source(name) == ParameterSource.COMMANDLINE
-        if given and options["mode"] != mode:
+        if is_given(name) and options["mode"] != mode:
             raise click.UsageError(f"--{name.replace('_', '-')} goes with --segment {mode}.")
 
 

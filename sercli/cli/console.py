@@ -5,13 +5,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from time import monotonic
-from typing import IO, Any, ParamSpec, TypeVar
+from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
 from sercli.errors import SerError
 from sercli.report import ExitCode
 from sercli.schema import printable_path
+from sercli.text import format_duration
+
+if TYPE_CHECKING:
+    from sercli.training.loop import TrainingProgress
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -73,7 +77,12 @@ class Progress:
         self._bar: Any = None
         if not quiet and sys.stderr.isatty():
             self._bar = _create_bar()
-            self._task = self._bar.add_task(title, total=total, note="")
+            self._task = self._bar.add_task(title, total=total, note="", timed=True)
+
+    @property
+    def has_bar(self) -> bool:
+        """Whether there is a terminal to show a bar on."""
+        return self._bar is not None
 
     def advance(self, n: int = 1, note: str = "") -> None:
         """Count what is done, and show a note beside it."""
@@ -83,6 +92,13 @@ class Progress:
         elif not self._quiet and monotonic() - self._last >= PROGRESS_INTERVAL_S:
             self._last = monotonic()
             say(f"{self._done}/{self._total} {self._title} {note}".rstrip())
+
+    def show(self, title: str, done: int, total: int, note: str) -> None:
+        """Show that so much of something else is done; without a terminal, nothing."""
+        if self._bar is not None:
+            self._bar.update(
+                self._task, description=title, completed=done, total=total, note=note, timed=False
+            )
 
     def say(self, message: str) -> None:
         """Print a line above the bar."""
@@ -96,22 +112,73 @@ class Progress:
 def show_progress(title: str, total: int, *, quiet: bool = False) -> Iterator[Progress]:
     """Show a `Progress` while the block runs."""
     progress = Progress(title, total, quiet=quiet)
-    if progress._bar is None:
+    if not progress.has_bar:
         yield progress
     else:
         with progress._bar:
             yield progress
 
 
+class TrainingView:
+    """How far the networks of a training are: a bar on a terminal, a line per epoch elsewhere.
+
+    Parameters
+    ----------
+    progress
+        Where to show it.
+    n_networks
+        How many there will be, by which the time that is left is guessed.
+    """
+
+    def __init__(self, progress: Progress, n_networks: int) -> None:
+        self._progress = progress
+        self._n_networks = n_networks
+        self._name = ""
+        self._n_begun = 0
+        self._started = self._share = self._skipped = 0.0
+
+    def begin(self, name: str) -> None:
+        """Be told that a network begins, or goes on."""
+        self._name = f"{name}: " if self._n_networks > 1 else ""
+        self._n_begun += 1
+        self._started = self._started or monotonic()
+        self._is_first = True
+
+    def report(self, at: "TrainingProgress") -> None:
+        """Be told of every step and the end of every epoch."""
+        of_network = (at.epoch - 1 + at.step / at.n_steps) / at.n_epochs
+        share = (self._n_begun - 1 + of_network) / self._n_networks
+        if self._is_first:  # what a checkpoint holds took no time now
+            self._skipped += share - self._share
+            self._is_first = False
+        self._share = share
+        title = f"{self._name}epoch {at.epoch}/{at.n_epochs}"
+        note = f"loss {at.loss:.3f}"
+        if at.dev_uar is not None and at.best_uar is not None:
+            note += f", development UAR {at.dev_uar:.3f} (best {at.best_uar:.3f})"
+        if self._skipped < share < 1:
+            left = (monotonic() - self._started) / (share - self._skipped) * (1 - share)
+            note += f", {format_duration(left)} left"
+        if at.ends_epoch and not self._progress.has_bar:
+            self._progress.say(f"{title}, {note}")
+        self._progress.show(title, at.step, at.n_steps, note)
+
+
 def _create_bar() -> Any:
     from rich import progress
     from rich.console import Console
+
+    class TimeLeft(progress.TimeRemainingColumn):
+        """Of a task that says so: one of several parts tells nothing of the whole."""
+
+        def render(self, task: Any) -> Any:
+            return super().render(task) if task.fields["timed"] else ""
 
     return progress.Progress(
         progress.TextColumn("{task.description}"),
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
-        progress.TimeRemainingColumn(),
+        TimeLeft(),
         progress.TextColumn("{task.fields[note]}", markup=False),
         console=Console(stderr=True),
         transient=True,

@@ -9,6 +9,7 @@ import click
 
 from sercli.cli.console import reports_errors, say, show_progress
 from sercli.cli.corpora import AUTO, corpus_options, read
+from sercli.cli.options import device_option
 from sercli.config import EvalConfig, Split
 from sercli.datasets import CORPORA
 from sercli.errors import ConfigError
@@ -26,7 +27,7 @@ COMPARISON_FILE = "comparison.json"
 # Options that a comparison shows in the report of each model only.
 REPORTED = ("stress", "votes", "baseline", "target_precision")
 # Options that tell how models are measured, and on what.
-MEASURING = (*REPORTED, "split", "mapping", "columns", "song", "strict")
+MEASURING = (*REPORTED, "split", "mapping", "columns", "song", "strict", "device")
 
 
 @click.command("eval", context_settings={"show_default": True})
@@ -95,6 +96,7 @@ MEASURING = (*REPORTED, "split", "mapping", "columns", "song", "strict")
     help="Of everything that is random.",
 )
 @click.option("--jobs", type=int, default=EvalConfig.jobs, metavar="N", help="Processes; -1: all.")
+@device_option(default=None)
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors and the figures.")
 @reports_errors
 def evaluate(paths: tuple[Path, ...], **options: Any) -> None:
@@ -136,7 +138,7 @@ def evaluate(paths: tuple[Path, ...], **options: Any) -> None:
         )
     if options["folder"]:
         prepare_report(options["folder"], overwrite=options["overwrite"])
-    classifier = load_model(options["model"] or DEFAULT_MODEL)
+    classifier = load_model(options["model"] or DEFAULT_MODEL, options["device"] or "auto")
     result = _measure(read([(paths[0], options["kind"])], options), [classifier], config, options)[
         0
     ]
@@ -185,7 +187,7 @@ def _compare(paths: tuple[Path, ...], config: EvalConfig, options: dict[str, Any
         check_target(folder / COMPARISON_FILE, overwrite=options["overwrite"])
         for model in models:
             prepare_report(folder / Path(model).name, overwrite=options["overwrite"])
-    classifiers = [load_model(model) for model in models]
+    classifiers = [load_model(model, options["device"] or "auto") for model in models]
     results: list[Evaluation] = []
     if corpus is not None and classifiers:
         results = _measure(read([(corpus, options["kind"])], options), classifiers, config, options)

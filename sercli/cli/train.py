@@ -2,17 +2,17 @@
 
 import shlex
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sercli.cli.console import reports_errors, say, show_progress
+from sercli.cli.console import Progress, TrainingView, reports_errors, say, show_progress
 from sercli.cli.corpora import AUTO, corpus_options, read
-from sercli.config import SvmConfig
+from sercli.cli.options import device_option, is_given
+from sercli.config import NeuralConfig, SvmConfig
 from sercli.datasets import CORPORA
-from sercli.errors import ConfigError
+from sercli.errors import ConfigError, OutputError
 from sercli.report import ExitCode
 from sercli.store import MODEL_FILE
 from sercli.writers import check_target
@@ -20,8 +20,74 @@ from sercli.writers import check_target
 if TYPE_CHECKING:
     from sercli.datasets import Corpus
     from sercli.training.run import Training
+    from sercli.training.trainer import AnyTrainer
 
 MIN_FOLDS = 2
+SVM, CNN = "svm", "cnn"
+# Options of one family: with another, they would do nothing.
+NEURAL = (
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "patience",
+    "votes",
+    "cache",
+    "resume",
+    "device",
+)
+# Those of them that decide what the model is.
+DECIDING = ("epochs", "batch_size", "learning_rate", "patience", "device")
+
+
+def neural_options(function: Any) -> Any:
+    """Add the options of neural networks."""
+    options = (
+        click.option(
+            "--epochs",
+            type=int,
+            default=NeuralConfig.epochs,
+            help="Passes over the clips; with development clips, the best of them counts (cnn).",
+        ),
+        click.option(
+            "--batch-size", type=int, default=NeuralConfig.batch_size, help="Clips per step (cnn)."
+        ),
+        click.option(
+            "--learning-rate",
+            type=float,
+            default=NeuralConfig.learning_rate,
+            help="At its highest (cnn).",
+        ),
+        click.option(
+            "--patience",
+            type=int,
+            default=NeuralConfig.patience,
+            metavar="EPOCHS",
+            help="End after so many without a better development UAR; 0: never (cnn).",
+        ),
+        click.option(
+            "--votes",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="Learn from listeners, too: a CSV file with the columns clip and one per label "
+            "(cnn).",
+        ),
+        click.option(
+            "--cache",
+            type=click.Path(path_type=Path),
+            metavar="DIR",
+            help="Where decoded audio is kept for the next training (cnn).  "
+            "[default: ser/audio in your cache folder]",
+        ),
+        click.option(
+            "--resume",
+            is_flag=True,
+            help="Go on with a training that was interrupted; give all else as then (cnn).",
+        ),
+        device_option(),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
 
 
 @click.command(context_settings={"show_default": True})
@@ -33,7 +99,7 @@ MIN_FOLDS = 2
     metavar="[KIND:]PATH",
     help="A corpus, as `ser eval --help` lists them; several times for several.",
 )
-@click.option("-m", "--model", "family", type=click.Choice(["svm"]), default="svm", help="Family.")
+@click.option("-m", "--model", "family", type=click.Choice([SVM, CNN]), default=SVM, help="Family.")
 @click.option(
     "-o",
     "--output",
@@ -77,29 +143,42 @@ MIN_FOLDS = 2
     help="Of everything that is random.",
 )
 @click.option("--jobs", type=int, default=SvmConfig.jobs, metavar="N", help="Processes; -1: all.")
+@neural_options
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 @reports_errors
 def train(sources: tuple[str, ...], **options: Any) -> None:
     """Train and calibrate a model, measure it, and write its folder.
 
-    Settings are searched and the calibration is fitted by cross-validation within the clips that
-    are learned from. The folder gets the model, its card, metrics.json, predictions.csv, plots and
-    reports of the test clips.
+    An SVM's settings are searched and its calibration is fitted by cross-validation within the
+    clips that are learned from. A CNN's epoch is chosen and its calibration fitted on the clips of
+    `dev`, or, where they are learned from, the calibration by cross-validation. The folder gets
+    the model, its card, metrics.json, predictions.csv, plots and reports of the test clips.
 
     \b
     Examples:
       ser train --data CREMA-D/AudioWAV --fit-on train+dev -o my-svm
       ser train --data cremad:AudioWAV --data emodb:emodb --folds 5 -o both
+      ser train --data CREMA-D/AudioWAV --model cnn --votes tabulatedVotes.csv -o my-cnn
     """
     from sercli.reporting.folder import prepare_report, write_evaluation
 
     folder, quiet = options["folder"], options["quiet"]
-    prepare_report(folder, overwrite=options["overwrite"])
-    check_target(folder / MODEL_FILE, overwrite=options["overwrite"])
+    _refuse_idle_options(options)
+    overwrite = options["overwrite"] or options["resume"]
+    prepare_report(folder, overwrite=overwrite)
+    check_target(folder / MODEL_FILE, overwrite=overwrite)
+    if options["family"] == CNN:
+        _check_checkpoints(options)
     corpus = _read(sources, options)
     if not quiet:
         say(corpus.describe())
-    result = _train(corpus, sources, options)
+    try:
+        result = _train(corpus, sources, options)
+    except KeyboardInterrupt:
+        if options["family"] == CNN and _has_checkpoints(folder):
+            say("interrupted; the same command with --resume goes on")
+            sys.exit(ExitCode.INTERRUPTED)
+        raise
     if result.evaluation is not None:
         write_evaluation(result.evaluation, folder)
     if not quiet:
@@ -107,6 +186,55 @@ def train(sources: tuple[str, ...], **options: Any) -> None:
     for error in result.failed.values():
         say(f"failed: {error}")
     sys.exit(ExitCode.SOME_FAILED if result.failed else ExitCode.DONE)
+
+
+def _refuse_idle_options(options: dict[str, Any]) -> None:
+    for name in NEURAL:
+        if is_given(name) and options["family"] != CNN:
+            raise click.UsageError(f"{_spell(name)} goes with --model {CNN}.")
+    if options["folds"]:
+        if options["protocol"] != "speaker":
+            raise ConfigError(
+                f"--folds keep speakers apart; --split {options['protocol']} would do nothing"
+            )
+        if options["fit_on"] != "train" or not options["test"]:
+            raise ConfigError(
+                "--folds learn from all clips and measure all; --fit-on and --no-test would do "
+                "nothing"
+            )
+    elif is_given("patience") and not _has_dev(options):
+        raise ConfigError(
+            "--patience would do nothing: no development clips are left out to measure on"
+        )
+
+
+def _spell(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _has_dev(options: dict[str, Any]) -> bool:
+    """Tell whether development clips may be left out of what is learned from."""
+    return bool(options["fit_on"] == "train" and options["protocol"] != "random")
+
+
+def _check_checkpoints(options: dict[str, Any]) -> None:
+    folder, found = options["folder"], _has_checkpoints(options["folder"])
+    if options["resume"] and not found:
+        raise ConfigError(
+            f"{folder}: has no checkpoint to resume from; start without --resume, or name another "
+            "folder"
+        )
+    if found and not (options["resume"] or options["overwrite"]):
+        raise OutputError(
+            f"{folder}: holds a training that was interrupted; go on with --resume, or give "
+            "another name or --overwrite"
+        )
+
+
+def _has_checkpoints(folder: Path) -> bool:
+    from sercli.training.cnn import has_checkpoints
+
+    return has_checkpoints(folder)
 
 
 def _read(sources: tuple[str, ...], options: dict[str, Any]) -> "Corpus":
@@ -117,13 +245,6 @@ def _read(sources: tuple[str, ...], options: dict[str, Any]) -> "Corpus":
     corpus = corpus.keep(choose_training_labels(corpus))
     protocol, seed = options["protocol"], options["seed"]
     if options["folds"]:
-        if protocol != "speaker":
-            raise ConfigError(f"--folds keep speakers apart; --split {protocol} would do nothing")
-        if options["fit_on"] != "train" or not options["test"]:
-            raise ConfigError(
-                "--folds learn from all clips and measure all; --fit-on and --no-test would do "
-                "nothing"
-            )
         return corpus
     if protocol == "speaker":
         return protocols.split_by_speaker(corpus, seed)
@@ -142,24 +263,60 @@ def _parse_source(source: str) -> tuple[Path, str]:
 def _train(corpus: "Corpus", sources: tuple[str, ...], options: dict[str, Any]) -> "Training":
     from sercli.training.run import cross_validate, train
 
-    random = options["protocol"] == "random" and not options["folds"]
-    config = replace(
-        SvmConfig(seed=options["seed"], jobs=options["jobs"]),
-        group_by="clip" if random else "speaker",
-    )
+    folder, n_folds, quiet = options["folder"], options["folds"], options["quiet"]
     fit_on = options["fit_on"].split("+")
-    clips = corpus.clips if options["folds"] else [c for c in corpus.clips if c.split in fit_on]
-    with show_progress("clips", len(clips), quiet=options["quiet"]) as progress:
-        common: dict[str, Any] = {
-            "details": {"command": _spell_command(corpus, sources, options)},
-            "say": (lambda _: None) if options["quiet"] else progress.say,
-            "progress": progress.advance,
-        }
-        if options["folds"]:
-            return cross_validate(corpus, options["folder"], config, options["folds"], **common)
-        return train(
-            corpus, options["folder"], config, fit_on=fit_on, test=options["test"], **common
-        )
+    heard = [*fit_on, "dev"] if options["family"] == CNN else fit_on
+    clips = corpus.clips if n_folds else [clip for clip in corpus.clips if clip.split in heard]
+    with show_progress("clips", len(clips), quiet=quiet) as progress:
+        trainer = _create_trainer(corpus, options, progress)
+        details = {"command": _spell_command(corpus, sources, options)}
+        if n_folds:
+            return cross_validate(corpus, folder, trainer, n_folds, details=details)
+        return train(corpus, folder, trainer, fit_on=fit_on, test=options["test"], details=details)
+
+
+def _create_trainer(corpus: "Corpus", options: dict[str, Any], progress: Progress) -> "AnyTrainer":
+    random = options["protocol"] == "random" and not options["folds"]
+    common: dict[str, Any] = {
+        "group_by": "clip" if random else "speaker",
+        "seed": options["seed"],
+        "jobs": options["jobs"],
+    }
+    told: dict[str, Any] = {"progress": progress.advance}
+    if not options["quiet"]:
+        told["say"] = progress.say
+    if options["family"] == SVM:
+        from sercli.training.svm import SvmTrainer
+
+        return SvmTrainer(SvmConfig(**common), **told)
+
+    from sercli.datasets.votes import read_votes
+    from sercli.training.cnn import CnnTrainer
+
+    config = NeuralConfig(**common, **{name: options[name] for name in DECIDING})
+    if not options["quiet"]:
+        told["watcher"] = TrainingView(progress, _count_networks(corpus, config, options))
+    return CnnTrainer(
+        config,
+        options["cache"] or _find_cache(),
+        votes=read_votes(options["votes"]) if options["votes"] else None,
+        resume=options["resume"],
+        **told,
+    )
+
+
+def _find_cache() -> Path:
+    from platformdirs import user_cache_path
+
+    return user_cache_path("ser", appauthor=False) / "audio"
+
+
+def _count_networks(corpus: "Corpus", config: NeuralConfig, options: dict[str, Any]) -> int:
+    """Return how many networks are trained, if there are speakers enough for all folds."""
+    if options["folds"]:
+        return int(options["folds"]) + config.folds + 1
+    has_dev = _has_dev(options) and any(clip.split == "dev" for clip in corpus.clips)
+    return 1 if has_dev else config.folds + 1
 
 
 def _spell_command(corpus: "Corpus", sources: tuple[str, ...], options: dict[str, Any]) -> str:
@@ -178,12 +335,23 @@ def _spell_command(corpus: "Corpus", sources: tuple[str, ...], options: dict[str
         parts += ["--folds", str(options["folds"])]
     else:
         parts += ["--split", Path(options["protocol"]).name, "--fit-on", options["fit_on"]]
+    if options["votes"]:
+        parts += ["--votes", "FILE"]
+    if options["family"] == CNN:
+        for name in DECIDING:
+            if options[name] != getattr(NeuralConfig, name):
+                parts += [_spell(name), str(options[name])]
     return shlex.join([*parts, "--seed", str(options["seed"]), "-o", "NAME"])
 
 
 def _tell(result: "Training", folder: Path) -> None:
-    held_out = result.classifier.spec.training["held_out"]["whole"]
-    say(f"UAR {held_out['uar']:.3f} by cross-validation on what was learned from")
+    training = result.classifier.spec.training
+    judged = (
+        f"on {training['calibration_on']}"
+        if result.classifier.family == CNN
+        else "by cross-validation on what was learned from"
+    )
+    say(f"UAR {training['held_out']['whole']['uar']:.3f} {judged}")
     if result.evaluation is not None:
         from sercli.cli.tables import print_figures
 

@@ -76,10 +76,15 @@ class CachedClips:
         """Of the decoded audio of each clip; see `sercli.extraction.hash_audio`."""
         return tuple(entry.audio_hash for entry in self.entries)
 
+    @cached_property
+    def lengths(self) -> tuple[int, ...]:
+        """Samples of each clip."""
+        return tuple(entry.n_samples for entry in self.entries)
+
     @property
     def duration(self) -> float:
         """Of all clips, in seconds."""
-        return sum(entry.n_samples for entry in self.entries) / SAMPLE_RATE
+        return sum(self.lengths) / SAMPLE_RATE
 
     @property
     def n_bytes(self) -> int:
@@ -92,6 +97,15 @@ class CachedClips:
         samples = np.memmap(entry.path, "<i2", "r", entry.offset, (entry.n_samples,))
         waveform = samples.astype(np.float32) * np.float32(entry.scale)
         return Utterance(waveform, entry.start, entry.end)
+
+    @classmethod
+    def join(cls, parts: "Sequence[CachedClips]") -> Self:
+        """Return the clips of several parts as one."""
+        return cls(
+            tuple(clip for part in parts for clip in part.clips),
+            tuple(entry for part in parts for entry in part.entries),
+            {place: error for part in parts for place, error in part.failed.items()},
+        )
 
     def take(self, indices: Sequence[int]) -> Self:
         """Return some of the clips."""

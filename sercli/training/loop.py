@@ -9,7 +9,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
@@ -45,7 +45,8 @@ class TrainingBatch(NamedTuple):
     lengths
         Samples of each clip, int64, shape (n_clips,).
     targets
-        What is to be said of each, float32, shape (n_clips, n_labels), rows summing to 1.
+        What is to be said of each, float32, shape (n_clips, n_labels + n_guides): probabilities of
+        the labels, and after them its guides, if there are any; see `sercli.training.guides`.
     """
 
     waveforms: Tensor
@@ -75,6 +76,8 @@ class TrainingProgress:
     dev_uar, best_uar
         After the last epoch, and after the best; None before the first or without development
         clips.
+    ends_epoch
+        Whether the epoch has just ended, so that `dev_uar` is its own.
     """
 
     epoch: int
@@ -84,6 +87,7 @@ class TrainingProgress:
     loss: float
     dev_uar: float | None
     best_uar: float | None
+    ends_epoch: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +112,8 @@ class Fitted:
 Batches = Callable[[int], Iterable[TrainingBatch]]
 Validate = Callable[[nn.Module], Validation]
 Groups = Sequence[tuple[Sequence[nn.Parameter], float]]
+Loss = Callable[[Tensor, Tensor], Tensor]
+Report = Callable[[TrainingProgress], None]
 
 
 def fit_network(
@@ -117,18 +123,19 @@ def fit_network(
     config: NeuralConfig,
     folder: Path,
     *,
+    loss: Loss | None = None,
     validate: Validate | None = None,
     groups: Groups | None = None,
     fingerprint: Mapping[str, Any] | None = None,
     resume: bool = False,
-    report: Callable[[TrainingProgress], None] = lambda _: None,
+    report: Report = lambda _: None,
 ) -> Fitted:
     """Train a network.
 
     Parameters
     ----------
     network
-        From waveforms and lengths to logits, shape (n_clips, n_labels).
+        From waveforms and lengths to outputs, shape (n_clips, n_outputs).
     batches
         From the number of an epoch, from 0, to its batches: the same whenever it is called.
     n_batches
@@ -137,6 +144,8 @@ def fit_network(
         How to train.
     folder
         Gets the checkpoint, ``history.csv`` and ``curves.png`` after every epoch; it is made.
+    loss
+        Of outputs and targets; their `cross_entropy` by default.
     validate
         Measures the averaged network, in evaluation mode, after every epoch; None: no development
         clips, all epochs are run, and the last one counts.
@@ -145,7 +154,7 @@ def fit_network(
     fingerprint
         What must be the same for a checkpoint to be of use.
     resume
-        Go on from the checkpoint in `folder`.
+        Go on from the checkpoint in `folder`; after its last epoch, there is nothing left to do.
     report
         Told after every step and every epoch.
 
@@ -165,13 +174,13 @@ def fit_network(
     while not run.is_over:
         with _seeded(config.seed, run.epoch):
             started = monotonic()
-            loss = _run_epoch(run, batches, device, report)
+            mean = _run_epoch(run, batches, loss or cross_entropy, device, report)
         found = validate(run.average.eval()) if validate else None
-        run.close_epoch(loss, found, monotonic() - started)
+        run.close_epoch(mean, found, monotonic() - started)
         save_checkpoint(run.checkpoint(), path, fingerprint)
         write_history(run.records, folder)
         write_curves(run.records, run.best_epoch, folder)
-        report(run.progress(n_batches, loss, run.epoch))
+        report(replace(run.progress(n_batches, mean, run.epoch), ends_epoch=True))
     run.average.load_state_dict(run.best)
     return Fitted(run.average.eval(), tuple(run.records), run.best_epoch)
 
@@ -339,8 +348,9 @@ class _Run:
 def _run_epoch(
     run: _Run,
     batches: Batches,
+    find_loss: Loss,
     device: torch.device,
-    report: Callable[[TrainingProgress], None],
+    report: Report,
 ) -> float:
     """Make all steps of an epoch, and return the mean loss."""
     config, network = run.config, run.network.train()
@@ -356,8 +366,8 @@ def _run_epoch(
         run.set_rate()
         try:
             with computing(device, precision):
-                logits = network(batch.waveforms, batch.lengths)
-            loss = cross_entropy(logits, batch.targets)
+                outputs = network(batch.waveforms, batch.lengths)
+            loss = find_loss(outputs, batch.targets)
             run.optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
         except torch.OutOfMemoryError as error:

@@ -1,6 +1,6 @@
 """From a corpus to a model folder: fit, save, measure, and write the card."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,20 +8,17 @@ from typing import Any
 import numpy as np
 
 from sercli.cards import write_card
-from sercli.classifiers.svm import SvmClassifier
-from sercli.config import EvalConfig, Split, SvmConfig
-from sercli.datasets.base import Clip, Corpus
+from sercli.classifiers.base import Classifier
+from sercli.config import EvalConfig, Split
+from sercli.datasets.base import Corpus
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.measurement import Judgement, measure
 from sercli.evaluation.predictions import Predictions
 from sercli.evaluation.run import Evaluation, describe_model, evaluate, find_limits
-from sercli.extraction import ClipFeatures, Progress
 from sercli.labels import EMOTIONS
 from sercli.protocols import APART, fold_by_speaker, judge_protocol
 from sercli.store import load_model, save_model
-from sercli.training.svm import extract_versions, fit_svm
-
-Say = Callable[[str], None]
+from sercli.training.trainer import AnyTrainer, Prepared
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +35,7 @@ class Training:
         Error of each clip that could not be decoded, by path.
     """
 
-    classifier: SvmClassifier
+    classifier: Classifier
     evaluation: Evaluation | None
     failed: dict[str, str]
 
@@ -53,13 +50,11 @@ def choose_training_labels(corpus: Corpus) -> tuple[str, ...]:
 def train(
     corpus: Corpus,
     folder: Path,
-    config: SvmConfig,
+    trainer: AnyTrainer,
     *,
     fit_on: Sequence[Split] = ("train",),
     test: bool = True,
     details: dict[str, Any] | None = None,
-    say: Say = lambda _: None,
-    progress: Progress | None = None,
 ) -> Training:
     """Train a model on some splits of a corpus, and measure it on the clips of ``test``.
 
@@ -70,46 +65,46 @@ def train(
         that are to be learned, and no others.
     folder
         The model folder; it is made.
-    config
-        How to train.
+    trainer
+        Of the family.
     fit_on
-        Splits that are learned from.
+        Splits that are learned from. If ``dev`` is not among them, its clips choose and calibrate,
+        where the family uses them.
     test
         Measure the model, if there are clips of ``test`` that are not learned from.
     details
         Added to ``training`` in ``model.json``.
-    say
-        Told what is done next and what was found.
-    progress
-        Called with the number of clips whose features are newly extracted.
 
     Raises
     ------
     DatasetError
         If a split is empty, or the clips do not suffice.
     """
+    trainer.begin(folder)
     clips = tuple(clip for split in fit_on for clip in corpus.select(split))
     held_out = tuple(clip for clip in corpus.clips if clip.split == "test")
-    found = extract_versions(clips, config, progress)
-    classifier = fit_svm(found, choose_training_labels(corpus), config, say=say)
+    dev = () if "dev" in fit_on else tuple(clip for clip in corpus.clips if clip.split == "dev")
+    parts = [clips, dev] if dev and trainer.uses_dev else [clips]
+    found, *others = trainer.prepare(parts)
+    classifier = trainer.fit(found, choose_training_labels(corpus), folder, *others)
     record = {"splits": list(fit_on), "protocol": judge_protocol(clips, held_out)}
-    saved = _save(classifier, found, corpus, folder, record | (details or {}))
+    saved = _save(classifier, found, corpus, folder, trainer.device, record | (details or {}))
     evaluation = None
     if test and held_out and "test" not in fit_on:
-        say(f"measuring on {len(held_out)} clips that were not learned from")
-        evaluation = evaluate(saved, corpus, "test", EvalConfig(seed=config.seed, jobs=config.jobs))
-    return _finish(saved, evaluation, found.failed, folder)
+        trainer.say(f"measuring on {len(held_out)} clips that were not learned from")
+        config = EvalConfig(seed=trainer.config.seed, jobs=trainer.config.jobs)
+        evaluation = evaluate(saved, corpus, "test", config)
+    failed = {place: error for part in (found, *others) for place, error in part.failed.items()}
+    return _finish(saved, evaluation, failed, folder, trainer)
 
 
 def cross_validate(
     corpus: Corpus,
     folder: Path,
-    config: SvmConfig,
+    trainer: AnyTrainer,
     n_folds: int,
     *,
     details: dict[str, Any] | None = None,
-    say: Say = lambda _: None,
-    progress: Progress | None = None,
 ) -> Training:
     """Train a model on all clips, and measure models that did not hear the speakers of a fold.
 
@@ -122,11 +117,11 @@ def cross_validate(
         Its clips must have the labels that are to be learned, and no others.
     folder
         The model folder; it is made.
-    config
-        How to train.
+    trainer
+        Of the family.
     n_folds
         Number of folds, at least 2; every speaker is in one.
-    details, say, progress
+    details
         As for `train`.
 
     Raises
@@ -134,26 +129,24 @@ def cross_validate(
     DatasetError
         If speakers are unknown or fewer than folds, or the clips do not suffice.
     """
+    trainer.begin(folder)
     labels = choose_training_labels(corpus)
-    # Clips are heard in the background of others: features are extracted fold by fold, so that no
-    # voice of one fold is heard in another.
-    parts = [
-        extract_versions([corpus.clips[i] for i in fold], config, progress)
-        for fold in fold_by_speaker(corpus.clips, n_folds)
-    ]
+    # Clips are heard in the background of others: they are prepared fold by fold, so that no voice
+    # of one fold is heard in another.
+    folds = fold_by_speaker(corpus.clips, n_folds)
+    parts = trainer.prepare([[corpus.clips[i] for i in fold] for fold in folds])
     probabilities = []
-    for number, part in enumerate(parts):
-        say(f"fold {number + 1} of {n_folds}")
-        others = _concatenate([other for other in parts if other is not part])
-        model = fit_svm(others, labels, config)
-        as_they_are = model.score(np.stack([rows[0] for rows in part.features]))
-        probabilities.append(model.spec.calibration.probabilities(as_they_are))
-    found = _concatenate(parts)
-    say("fitting on all clips")
-    classifier = fit_svm(found, labels, config, say=say)
+    for number, part in enumerate(parts, 1):
+        trainer.say(f"fold {number} of {n_folds}")
+        others = trainer.join([other for other in parts if other is not part])
+        model = trainer.fit_fold(others, labels, folder, number)
+        probabilities.append(trainer.judge(model, part))
+    found = trainer.join(parts)
+    trainer.say("fitting on all clips")
+    classifier = trainer.fit(found, labels, folder)
     split = f"{n_folds} folds"
     record = {"splits": ["all"], "protocol": f"{APART}, {split}"}
-    saved = _save(classifier, found, corpus, folder, record | (details or {}))
+    saved = _save(classifier, found, corpus, folder, trainer.device, record | (details or {}))
     predictions = Predictions(saved.name, labels, found.clips, np.concatenate(probabilities))
     judgement = Judgement(predictions, {}, found.hashes, found.failed)
     figures = {
@@ -168,18 +161,19 @@ def cross_validate(
         ],
         "labels_left_out": {"model": [], "corpus": {}},
         "left_out": corpus.count_skipped(),
-        **measure(judgement, EvalConfig(seed=config.seed)),
+        **measure(judgement, EvalConfig(seed=trainer.config.seed)),
     }
-    return _finish(saved, Evaluation(predictions, figures), found.failed, folder)
+    return _finish(saved, Evaluation(predictions, figures), found.failed, folder, trainer)
 
 
 def _save(
-    classifier: SvmClassifier,
-    found: ClipFeatures,
+    classifier: Classifier,
+    found: Prepared,
     corpus: Corpus,
     folder: Path,
+    device: str,
     details: dict[str, Any],
-) -> SvmClassifier:
+) -> Classifier:
     manifest = TrainingManifest.from_clips(found.clips, found.hashes)
     training = {
         "corpus": corpus.name,
@@ -191,26 +185,16 @@ def _save(
     classifier.spec = replace(classifier.spec, training=training)
     save_model(classifier, folder)
     manifest.write(folder)
-    saved = load_model(folder)
-    assert isinstance(saved, SvmClassifier)
-    return saved
+    return load_model(folder, device)
 
 
 def _finish(
-    classifier: SvmClassifier,
+    classifier: Classifier,
     evaluation: Evaluation | None,
     failed: dict[str, str],
     folder: Path,
+    trainer: AnyTrainer,
 ) -> Training:
     write_card(classifier.spec, folder, evaluation.figures if evaluation else None)
+    trainer.finish(folder)
     return Training(classifier, evaluation, failed)
-
-
-def _concatenate(parts: Sequence[ClipFeatures]) -> ClipFeatures:
-    clips: list[Clip] = [clip for part in parts for clip in part.clips]
-    return ClipFeatures(
-        tuple(clips),
-        tuple(rows for part in parts for rows in part.features),
-        tuple(digest for part in parts for digest in part.hashes),
-        {path: error for part in parts for path, error in part.failed.items()},
-    )

@@ -8,11 +8,12 @@ Every clip is learned from as it is and as other recordings might have it: see `
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import product
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -22,14 +23,20 @@ from sklearn.model_selection import GroupKFold
 
 from sercli.audio import SAMPLE_RATE
 from sercli.calibration import Calibration, fit_temperature
-from sercli.classifiers.base import ModelSpec
+from sercli.classifiers.base import Classifier, ModelSpec
 from sercli.classifiers.svm import SvmClassifier, pair_votes, rbf_kernel
 from sercli.config import SvmConfig
 from sercli.datasets.base import Clip, class_indices
-from sercli.errors import DatasetError
-from sercli.evaluation.metrics import evaluate_probabilities, unweighted_average_recall
+from sercli.evaluation.metrics import unweighted_average_recall
 from sercli.extraction import ClipFeatures, Progress, extract_clip_features
 from sercli.features import FEATURE_SET, MAX_BAND_LIMIT
+from sercli.training.folds import (
+    GroupBy,
+    check_labels,
+    count_folds,
+    cross_fitted_figures,
+    group_clips,
+)
 from sercli.training.machine import (
     apply_projection,
     find_gamma,
@@ -37,6 +44,7 @@ from sercli.training.machine import (
     fit_projection,
     spread_coefficients,
 )
+from sercli.training.trainer import Say, Trainer
 from sercli.training.versions import Versions
 from sercli.version import __version__
 
@@ -48,11 +56,6 @@ VERSIONS = ("whole", "varied", "varied", "varied")
 
 # Telephones end below 4 kHz: what a model learns from must be there in all recordings.
 BAND_LIMIT = MAX_BAND_LIMIT
-
-# Fewer cannot be told apart by leaving one out.
-MIN_GROUPS = 2
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -181,13 +184,7 @@ def fit_svm(
         fold only.
     """
     rows = as_rows(found, labels, config.group_by)
-    n_groups = len(np.unique(rows.groups))
-    if n_groups < MIN_GROUPS:
-        raise DatasetError(
-            f"found clips of a single {config.group_by}; expected {MIN_GROUPS} or more to "
-            "cross-validate by"
-        )
-    config = replace(config, folds=min(config.folds, n_groups))
+    config = replace(config, folds=count_folds(rows.groups, config.folds, config.group_by))
     with warnings.catch_warnings():
         # What is left after so many iterations are equal rows, of which any choice is as good.
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -205,16 +202,22 @@ def fit_svm(
         "group_by": config.group_by,
         "search": [trial.to_dict() for trial in trials],
         "chosen": best.to_dict(),
-        "held_out": cross_fitted_figures(best.scores, rows, config.folds),
+        "held_out": cross_fitted_figures(
+            best.scores,
+            rows.classes,
+            rows.groups,
+            rows.labels,
+            config.folds,
+            lambda scores, classes, _: fit_temperature(scores, classes),
+            len(found.clips),
+        ),
     }
     calibration = fit_temperature(best.scores, rows.classes)
     spec = _spec(tuple(labels), gamma, calibration, training)
     return SvmClassifier.from_tensors(spec, tensors)
 
 
-def as_rows(
-    found: ClipFeatures, labels: Sequence[str], group_by: Literal["speaker", "clip"] = "speaker"
-) -> Rows:
+def as_rows(found: ClipFeatures, labels: Sequence[str], group_by: GroupBy = "speaker") -> Rows:
     """Return all versions of all clips, version by version.
 
     Parameters
@@ -234,14 +237,7 @@ def as_rows(
     features = np.stack(found.features)
     n_versions = features.shape[1]
     classes = np.array(class_indices(found.clips, labels))
-    if group_by == "clip":
-        groups = np.arange(len(found.clips)).astype(str)
-    elif all(clip.voice for clip in found.clips):
-        groups = np.array([clip.voice for clip in found.clips])
-    else:
-        raise DatasetError(
-            "speakers are unknown; expected a speaker for every clip, or a random split"
-        )
+    groups = group_clips(found.clips, group_by)
     return Rows(
         np.concatenate(features.swapaxes(0, 1)),
         np.tile(classes, n_versions),
@@ -274,12 +270,7 @@ def search_settings(rows: Rows, config: SvmConfig, say: Say = lambda _: None) ->
     folds = list(GroupKFold(config.folds).split(rows.features, groups=rows.groups))
     for number, (inside, outside) in enumerate(folds, 1):
         fitted = rows.take(inside)
-        if missing := set(range(len(rows.labels))) - set(fitted.classes.tolist()):
-            names = ", ".join(rows.labels[index] for index in sorted(missing))
-            raise DatasetError(
-                f"without the speakers of a fold, no clips of {names} are left to learn from; "
-                "expected every emotion of several speakers"
-            )
+        check_labels(fitted.classes, rows.labels)
         projection, components = fit_projection(fitted.features, config.components)
         held_out = apply_projection(rows.features[outside], projection)
         for scale in config.gamma_scales:
@@ -296,30 +287,6 @@ def search_settings(rows: Rows, config: SvmConfig, say: Say = lambda _: None) ->
         say(f"fold {number} of {config.folds} done")
     parts = [outside for _, outside in folds]
     return [Trial(c, scale, rows.classes, scores[c, scale], parts) for c, scale in grid]
-
-
-def cross_fitted_figures(scores: FloatArray, rows: Rows, n_folds: int) -> dict[str, Any]:
-    """Return figures of clips as they are and varied, of speakers that no part of it has heard.
-
-    Parameters
-    ----------
-    scores
-        Held out: of models that did not hear the speaker, shape (n_rows, n_labels).
-    rows
-        The clips, version by version.
-    n_folds
-        Of the cross-validation.
-    """
-    probabilities = np.empty(scores.shape)
-    for inside, outside in GroupKFold(n_folds).split(scores, groups=rows.groups):
-        calibration = fit_temperature(scores[inside], rows.classes[inside])
-        probabilities[outside] = calibration.probabilities(scores[outside])
-    n_clips = len(scores) // len(VERSIONS)
-    parts = {"whole": slice(n_clips), "varied": slice(n_clips, None)}
-    return {
-        name: evaluate_probabilities(rows.classes[part], probabilities[part], rows.labels)
-        for name, part in parts.items()
-    }
 
 
 def _fit(rows: Rows, settings: Trial, n_components: int) -> tuple[dict[str, NDArray[Any]], float]:
@@ -358,3 +325,58 @@ def _spec(
         training=training,
         versions={"sercli": __version__, **{name: version(name) for name in packages}},
     )
+
+
+@dataclass(frozen=True, eq=False)
+class SvmTrainer(Trainer[ClipFeatures]):
+    """Trains SVMs.
+
+    Parameters
+    ----------
+    config
+        How to train.
+    say
+        Told what is done next and what was found.
+    progress
+        Called with the number of clips whose features are newly extracted.
+    """
+
+    uses_dev = False
+
+    config: SvmConfig
+    say: Say = lambda _: None
+    progress: Progress | None = None
+
+    def prepare(self, parts: Sequence[Sequence[Clip]]) -> list[ClipFeatures]:
+        """Extract the features of all versions of clips; see `extract_versions`."""
+        return [extract_versions(clips, self.config, self.progress) for clips in parts]
+
+    def join(self, parts: Sequence[ClipFeatures]) -> ClipFeatures:
+        """Return the clips of several parts as one."""
+        return ClipFeatures(
+            tuple(clip for part in parts for clip in part.clips),
+            tuple(rows for part in parts for rows in part.features),
+            tuple(digest for part in parts for digest in part.hashes),
+            {place: error for part in parts for place, error in part.failed.items()},
+        )
+
+    def fit(
+        self,
+        found: ClipFeatures,
+        labels: Sequence[str],
+        folder: Path,
+        dev: ClipFeatures | None = None,
+    ) -> SvmClassifier:
+        """Train and calibrate a model; see `fit_svm`."""
+        return fit_svm(found, labels, self.config, say=self.say)
+
+    def fit_fold(
+        self, found: ClipFeatures, labels: Sequence[str], folder: Path, number: int
+    ) -> SvmClassifier:
+        """Train and calibrate a model; its settings, too, come from the other folds alone."""
+        return fit_svm(found, labels, self.config)
+
+    def judge(self, model: Classifier, found: ClipFeatures) -> NDArray[np.float64]:
+        """Return a model's probabilities for clips as they are, shape (n_clips, n_labels)."""
+        scores = model.score(np.stack([rows[0] for rows in found.features]))
+        return model.spec.calibration.probabilities(scores)

@@ -1,0 +1,40 @@
+"""Options that several commands share."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+DEVICES = "auto|cpu|cuda|cuda:N|mps"
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def device_option(default: str | None = "auto") -> Decorator:
+    """Return the option that says where networks run.
+
+    Parameters
+    ----------
+    default
+        None where it matters whether the option is given; it means auto.
+    """
+    text = "Where networks run; auto: on a GPU if there is one."
+    return click.option(
+        "--device",
+        default=default,
+        metavar=DEVICES,
+        help=text if default else f"{text}  [default: auto]",
+    )
+
+
+def is_given(name: str) -> bool:
+    """Tell whether an option of the present command is on the command line.
+
+    Parameters
+    ----------
+    name
+        Of its parameter.
+    """
+    source = click.get_current_context().get_parameter_source(name)
+    return source == ParameterSource.COMMANDLINE

@@ -1,0 +1,128 @@
+"""Folds of clips that are learned from, and figures of those held out."""
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import GroupKFold
+
+from sercli.calibration import Calibration
+from sercli.datasets.base import Clip
+from sercli.errors import DatasetError
+from sercli.evaluation.metrics import evaluate_probabilities
+
+# Fewer cannot be told apart by leaving one out.
+MIN_GROUPS = 2
+
+GroupBy = Literal["speaker", "clip"]
+FloatArray = NDArray[np.float32]
+ClassArray = NDArray[np.integer[Any]]
+Groups = NDArray[np.str_]
+# From scores, classes and groups.
+Calibrate = Callable[[FloatArray, ClassArray, Groups], Calibration]
+
+
+def group_clips(clips: Sequence[Clip], group_by: GroupBy) -> Groups:
+    """Return a name for each clip, which those share that a fold keeps together.
+
+    Parameters
+    ----------
+    clips
+        What is divided.
+    group_by
+        What stays together.
+
+    Raises
+    ------
+    DatasetError
+        If clips are to be grouped by speakers that are not known.
+    """
+    if group_by == "clip":
+        return np.arange(len(clips)).astype(str)
+    if all(clip.voice for clip in clips):
+        return np.array([clip.voice for clip in clips])
+    raise DatasetError("speakers are unknown; expected a speaker for every clip, or a random split")
+
+
+def count_folds(groups: Groups, n_folds: int, group_by: GroupBy) -> int:
+    """Return the number of folds: with fewer groups, each group is a fold.
+
+    Raises
+    ------
+    DatasetError
+        If there is a single group.
+    """
+    n_groups = len(np.unique(groups))
+    if n_groups < MIN_GROUPS:
+        raise DatasetError(
+            f"found clips of a single {group_by}; expected {MIN_GROUPS} or more to "
+            "cross-validate by"
+        )
+    return min(n_folds, n_groups)
+
+
+def check_labels(classes: ClassArray, labels: Sequence[str]) -> None:
+    """Refuse folds without which a label has no clips to learn from.
+
+    Parameters
+    ----------
+    classes
+        Indices of the labels that are left to learn from.
+    labels
+        All of them.
+
+    Raises
+    ------
+    DatasetError
+        With the labels that are missing.
+    """
+    present: Collection[int] = set(classes.tolist())
+    if missing := [label for index, label in enumerate(labels) if index not in present]:
+        raise DatasetError(
+            f"without the speakers of a fold, no clips of {', '.join(missing)} are left to learn "
+            "from; expected every emotion of several speakers"
+        )
+
+
+def cross_fitted_figures(
+    scores: FloatArray,
+    classes: ClassArray,
+    groups: Groups,
+    labels: Sequence[str],
+    n_folds: int,
+    calibrate: Calibrate,
+    n_clips: int,
+) -> dict[str, Any]:
+    """Return figures of clips as they are and varied, of groups that no part of it has heard.
+
+    Parameters
+    ----------
+    scores
+        Held out: of models that did not hear the group; of all clips as they are, then of all
+        clips varied, once or several times, shape (n_rows, n_labels).
+    classes, groups
+        Of the rows, shape (n_rows,).
+    labels
+        In the order of the columns.
+    n_folds
+        Of which all but one are calibrated on, and one is judged.
+    calibrate
+        Fits the calibration.
+    n_clips
+        Number of clips, of which each has a row or more.
+
+    Returns
+    -------
+    dict
+        Figures of ``"whole"`` and ``"varied"`` clips.
+    """
+    probabilities = np.empty(scores.shape)
+    for inside, outside in GroupKFold(n_folds).split(scores, groups=groups):
+        calibration = calibrate(scores[inside], classes[inside], groups[inside])
+        probabilities[outside] = calibration.probabilities(scores[outside])
+    parts = {"whole": slice(n_clips), "varied": slice(n_clips, None)}
+    return {
+        name: evaluate_probabilities(classes[part], probabilities[part], labels)
+        for name, part in parts.items()
+    }

@@ -1,0 +1,121 @@
+"""What `sercli.training.run` asks of a family: to prepare, to learn from and to judge clips."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sercli.classifiers.base import Classifier
+from sercli.config import NeuralConfig, SvmConfig
+from sercli.datasets.base import Clip
+
+Say = Callable[[str], None]
+
+
+class Prepared(Protocol):
+    """Clips that are ready to be learned from; those that failed are named apart."""
+
+    @property
+    def clips(self) -> tuple[Clip, ...]:
+        """Those that could be decoded."""
+
+    @property
+    def hashes(self) -> tuple[str, ...]:
+        """Of the decoded audio of each clip."""
+
+    @property
+    def failed(self) -> Mapping[str, str]:
+        """Error of each clip that could not be decoded, by its place."""
+
+
+P = TypeVar("P", bound=Prepared)
+
+
+class Trainer(ABC, Generic[P]):
+    """How the models of one family are trained.
+
+    Attributes
+    ----------
+    uses_dev
+        Whether development clips, which are not learned from, are of use to it.
+    config
+        How to train.
+    say
+        Told what is done next and what was found.
+    """
+
+    uses_dev: ClassVar[bool]
+    config: SvmConfig | NeuralConfig
+    say: Say
+
+    @property
+    def device(self) -> str:
+        """Where a model that it trained is to be measured."""
+        return "auto"
+
+    def begin(self, folder: Path) -> None:
+        """Make a model folder ready, before anything is learned."""
+
+    @abstractmethod
+    def prepare(self, parts: Sequence[Sequence[Clip]]) -> list[P]:
+        """Make clips ready, part by part: nothing of one part is heard in another.
+
+        Raises
+        ------
+        DatasetError
+            If not one clip of a part can be decoded.
+        """
+
+    @abstractmethod
+    def join(self, parts: Sequence[P]) -> P:
+        """Return the clips of several parts as one."""
+
+    @abstractmethod
+    def fit(
+        self, found: P, labels: Sequence[str], folder: Path, dev: P | None = None
+    ) -> Classifier:
+        """Train and calibrate a model.
+
+        Parameters
+        ----------
+        found
+            What is learned from.
+        labels
+            Of the clips, in the order of the model's probabilities.
+        folder
+            The model folder.
+        dev
+            Development clips, if there are any and it uses them.
+
+        Raises
+        ------
+        DatasetError
+            If the clips do not suffice.
+        """
+
+    @abstractmethod
+    def fit_fold(self, found: P, labels: Sequence[str], folder: Path, number: int) -> Classifier:
+        """Train and calibrate a model that judges one fold of a cross-validation.
+
+        Parameters
+        ----------
+        found
+            The other folds.
+        labels, folder
+            As for `fit`.
+        number
+            Of the fold, from 1.
+        """
+
+    @abstractmethod
+    def judge(self, model: Classifier, found: P) -> NDArray[np.float64]:
+        """Return a model's probabilities for clips as they are, shape (n_clips, n_labels)."""
+
+    def finish(self, folder: Path) -> None:
+        """Put a model folder in order, after all is learned and measured."""
+
+
+AnyTrainer = Trainer[Any]
