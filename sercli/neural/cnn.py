@@ -196,11 +196,13 @@ class ConvolutionalLayer(nn.Module):
             1 for frames of the segment, 0 after its end, shape (n_segments, n_frames).
         """
         mask = mask[:, :: self.convolution.stride[1]]
-        inside = mask[:, None, None]
         out = self.norm(self.convolution(frames))
+        # Of the same number type, or all that is multiplied with it would become float32.
+        inside = mask[:, None, None].to(out.dtype)
         if self.squeeze is not None:
-            count = inside.sum(dim=(2, 3)) * out.shape[2]
-            out = out * self.squeeze((out * inside).sum(dim=(2, 3)) / count)[:, :, None, None]
+            count = mask.sum(dim=1)[:, None] * out.shape[2]
+            means = (out * inside).sum(dim=(2, 3), dtype=torch.float32) / count
+            out = out * self.squeeze(means)[:, :, None, None].to(out.dtype)
         if self.adds:
             out = out + frames
         return functional.relu(out) * inside, mask

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torchaudio.transforms import MelSpectrogram
+from torchaudio.transforms import MelScale, Spectrogram
 
 from sercli.errors import ConfigError
 
@@ -77,15 +77,20 @@ class LogMel(nn.Module):
     def __init__(self, settings: LogMelSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.spectrogram = MelSpectrogram(
-            settings.sample_rate,
-            n_fft=1 << (settings.win_length - 1).bit_length(),
+        n_fft = 1 << (settings.win_length - 1).bit_length()
+        self.spectrogram = Spectrogram(
+            n_fft,
             win_length=settings.win_length,
             hop_length=settings.hop_length,
-            f_min=settings.f_min,
-            f_max=settings.f_max,
-            n_mels=settings.n_mels,
+            power=None,
             pad_mode="constant",
+        )
+        self.mel_scale = MelScale(
+            settings.n_mels,
+            settings.sample_rate,
+            settings.f_min,
+            settings.f_max,
+            n_stft=n_fft // 2 + 1,
         )
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,7 +114,9 @@ class LogMel(nn.Module):
         with torch.autocast(waveforms.device.type, enabled=False):
             waveforms = waveforms.float()
             power = waveforms.square().sum(dim=1, keepdim=True) / lengths[:, None]
-            levels = self.spectrogram(waveforms / (power.sqrt() + SILENCE))
+            spectrum = self.spectrogram(waveforms / (power.sqrt() + SILENCE))
+            # Half of the front end's time would go into the root of what is squared again.
+            levels = self.mel_scale(torch.view_as_real(spectrum).square().sum(dim=3))
             counts = 1 + lengths // self.settings.hop_length
             places = torch.arange(levels.shape[2], device=lengths.device)
             mask = (places < counts[:, None]).to(levels.dtype)
