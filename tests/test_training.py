@@ -1,0 +1,440 @@
+"""Training networks, from a corpus to a model folder: what is learned, judged and kept."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+from click.testing import CliRunner, Result
+
+from sercli.cards import DEVELOPMENT_SPEAKERS
+from sercli.classifiers.cnn import CnnClassifier
+from sercli.cli import main
+from sercli.cli.console import Progress, TrainingView
+from sercli.config import NeuralConfig
+from sercli.datasets import Corpus, read_corpus
+from sercli.errors import ConfigError, DatasetError
+from sercli.evaluation.metrics import unweighted_average_recall
+from sercli.neural.cnn import CnnSettings
+from sercli.neural.front_end import LogMelSettings
+from sercli.protocols import split_by_speaker
+from sercli.store import load_model
+from sercli.training import course as courses
+from sercli.training import loop
+from sercli.training.cache import CachedClips, cache_clips
+from sercli.training.cnn import CnnTrainer, has_checkpoints
+from sercli.training.course import Course
+from sercli.training.loop import TrainingProgress
+from sercli.training.run import Training, cross_validate, train
+
+SMALL = CnnSettings(LogMelSettings(n_mels=16), channels=(4, 4, 6, 6, 8, 8, 8))
+CONFIG = NeuralConfig(
+    epochs=3, batch_size=9, learning_rate=0.02, averaging=0.5, folds=2, device="cpu", jobs=1
+)
+# Three who are learned from, two of `dev`, one of `test`.
+ACTORS = (1001, 1002, 1003, 1049, 1053, 1048)
+KEPT = ["README.md", "curves.png", "history.csv", "manifest.csv", "model.json"]
+KEPT += ["weights.safetensors"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus of CREMA-D's shape, of hisses that tell emotions and hums that tell speakers."""
+    path = tmp_path_factory.mktemp("corpus")
+    rng = np.random.default_rng(0)
+    time = np.arange(8_000) / 16_000
+    for actor in ACTORS:
+        for index, code in enumerate(("ANG", "HAP", "SAD")):
+            for level in ("LO", "MD", "HI")[: 1 if actor == 1048 else 3]:
+                hiss = rng.standard_normal(8_000 - 400 * index)
+                smooth = np.convolve(hiss, np.ones(1 + 4 * index) / (1 + 4 * index), "same")
+                hum = np.sin(2 * np.pi * (100 + 20 * (actor % 7)) * time[: len(smooth)])
+                sound = 0.1 * smooth / smooth.std() + 0.1 * hum
+                sf.write(path / f"{actor}_IEO_{code}_{level}.wav", sound, 16_000)
+    return path
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def corpus(folder: Path) -> Corpus:
+    return split_by_speaker(read_corpus(folder))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def light() -> Iterator[None]:
+    """Curves take longer to draw than these networks to train; threads change the last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "write_curves", lambda *given: (given[2] / "curves.png").touch())
+        yield
+    torch.set_num_threads(before)
+
+
+def trainer(cache: Path, config: NeuralConfig = CONFIG, **changes: Any) -> CnnTrainer:
+    return CnnTrainer(config, cache, SMALL, **changes)
+
+
+@pytest.fixture(scope="module")
+def chosen(
+    corpus: Corpus, cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Training, Path]:
+    """A model whose epoch was chosen on development clips."""
+    path = tmp_path_factory.mktemp("models") / "chosen"
+    return train(corpus, path, trainer(cache), test=False), path
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return data
+
+
+def read_training(path: Path) -> dict[str, Any]:
+    """Return what a model says of its training, but for the time that it took."""
+    training: dict[str, Any] = read_json(path / "model.json")["training"]
+    assert training.pop("seconds") > 0
+    return training
+
+
+def test_epoch_and_calibration_come_from_development_clips(
+    chosen: tuple[Training, Path], corpus: Corpus, cache: Path
+) -> None:
+    result, path = chosen
+    assert sorted(os.listdir(path)) == KEPT
+    facts = read_training(path)
+    assert (facts["clips"], facts["speakers"], facts["splits"]) == (27, 3, ["train"])
+    assert (facts["calibration_on"], facts["votes"]) == (DEVELOPMENT_SPEAKERS, False)
+    assert facts["config"]["learning_rate"] == 0.02
+    model = result.classifier
+    assert isinstance(model, CnnClassifier)
+    assert facts["parameters"] == sum(one.numel() for one in model.network.parameters())
+    rows = [row.split(",") for row in (path / "history.csv").read_text().splitlines()[1:]]
+    uars = [float(row[4]) for row in rows]
+    assert len(uars) == 3
+    assert uars[facts["best_epoch"] - 1] == max(uars)
+    # What the folder holds reaches, on the development clips, what was noted of its epoch.
+    dev = cache_clips(corpus.select("dev"), cache, jobs=1)
+    waveforms = [dev.utterance(index).waveform for index in range(len(dev))]
+    scores = model.score(model.extract_features(waveforms))
+    course = Course(model.spec.labels, CONFIG, SMALL)
+    classes = course.find_classes(dev)
+    assert unweighted_average_recall(classes, scores.argmax(axis=1)) == max(uars)
+    # Clips are scored by length, and stay in their order.
+    whole, varied = course.hear(model.network, dev)
+    np.testing.assert_allclose(whole, scores, atol=1e-4)
+    assert np.abs(varied - whole).max() > 0.01
+    np.testing.assert_array_equal(course.hear(model.network, dev)[1], varied)
+    for part in ("whole", "varied"):
+        assert facts["held_out"][part]["n_segments"] == 18
+    assert model.spec.band_limit == 4_000
+    assert CnnSettings.from_dict(model.spec.settings) == SMALL
+    assert {"torch", "torchaudio", "sercli", "silero-vad"} < set(model.spec.versions)
+
+
+def test_same_seed_same_bytes(
+    chosen: tuple[Training, Path], corpus: Corpus, cache: Path, tmp_path: Path
+) -> None:
+    train(corpus, tmp_path / "again", trainer(cache), test=False)
+    train(corpus, tmp_path / "other", trainer(cache, replace(CONFIG, seed=1)), test=False)
+    name = "weights.safetensors"
+    expected = (chosen[1] / name).read_bytes()
+    assert (tmp_path / "again" / name).read_bytes() == expected
+    assert (tmp_path / "other" / name).read_bytes() != expected
+    assert read_training(tmp_path / "again") == read_training(chosen[1])
+
+
+def test_without_weight_there_are_no_guides(
+    corpus: Corpus, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(courses, "extract_clean_features", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train(corpus, tmp_path / "with", trainer(cache), test=False)
+    config = replace(CONFIG, guide_weight=0.0, epochs=1)
+    train(corpus, tmp_path / "without", trainer(cache, config), test=False)
+    assert sorted(os.listdir(tmp_path / "without")) == KEPT
+
+
+@dataclass
+class Spy:
+    """Notes of whom each network learned, and whom it judged."""
+
+    taught: list[tuple[str, set[str | None], set[str | None]]] = field(default_factory=list)
+    judged: list[set[str | None]] = field(default_factory=list)
+
+
+def voices(cached: CachedClips | None) -> set[str | None]:
+    return {clip.speaker for clip in cached.clips} if cached else set()
+
+
+@pytest.fixture
+def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
+    noted = Spy()
+    teach, hear, judge = Course.teach, Course.hear, CnnTrainer.judge
+
+    def see_teach(
+        self: Course, name: str, cached: Any, features: Any, place: Path, dev: Any = None
+    ) -> Any:
+        noted.taught.append((name, voices(cached), voices(dev)))
+        assert features is None or len(features) == len(cached)
+        return teach(self, name, cached, features, place, dev)
+
+    def see_hear(self: Course, network: Any, cached: CachedClips) -> Any:
+        noted.judged.append(voices(cached))
+        return hear(self, network, cached)
+
+    def see_judge(self: CnnTrainer, model: Any, found: CachedClips) -> Any:
+        noted.judged.append(voices(found))
+        return judge(self, model, found)
+
+    monkeypatch.setattr(Course, "teach", see_teach)
+    monkeypatch.setattr(Course, "hear", see_hear)
+    monkeypatch.setattr(CnnTrainer, "judge", see_judge)
+    return noted
+
+
+def test_without_development_clips_folds_calibrate(
+    corpus: Corpus, cache: Path, tmp_path: Path, spy: Spy
+) -> None:
+    config = replace(CONFIG, epochs=1, patience=1)
+    train(corpus, tmp_path / "all", trainer(cache, config), fit_on=("train", "dev"), test=False)
+    every = {"1001", "1002", "1003", "1049", "1053"}
+    assert [name for name, *_ in spy.taught] == ["fold 1 of 2", "fold 2 of 2", "all clips"]
+    assert [known for _, known, _ in spy.taught] == [*(every - part for part in spy.judged), every]
+    assert set.union(*spy.judged) == every
+    assert not set.intersection(*spy.judged)
+    facts = read_training(tmp_path / "all")
+    assert facts["calibration_on"] == "2 folds of speakers"
+    assert (facts["clips"], facts["best_epoch"]) == (45, 1)
+    assert facts["held_out"]["varied"]["n_segments"] == 45
+    card = (tmp_path / "all" / "README.md").read_text(encoding="utf-8")
+    assert "On 2 folds of speakers, judged by networks that did not hear them" in card
+
+
+def test_cross_validation_judges_speakers_that_nothing_was_chosen_by(
+    corpus: Corpus, cache: Path, tmp_path: Path, spy: Spy
+) -> None:
+    config = replace(CONFIG, epochs=1)
+    result = cross_validate(corpus, tmp_path / "folds", trainer(cache, config), 2)
+    every = set(map(str, ACTORS))
+    for number in (0, 1):
+        _, known, dev = spy.taught[number]
+        calibrated_on, judged = spy.judged[2 * number : 2 * number + 2]
+        assert dev == calibrated_on
+        assert len(dev) == 1
+        assert known | dev | judged == every
+        assert len(known) + len(dev) + len(judged) == len(every)
+    assert [known for _, known, _ in spy.taught][4] == every
+    assert result.evaluation is not None
+    assert result.evaluation.figures["n_segments"] == 48
+    assert sorted(os.listdir(tmp_path / "folds")) == KEPT
+
+
+def test_what_does_not_suffice_is_told(corpus: Corpus, cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"has none of 45 clips; expected names such as 1001_"):
+        train(corpus, tmp_path / "votes", trainer(cache, votes={"other": {"anger": 3}}))
+    alone = [clip for clip in corpus.select("train") if clip.speaker == "1001"]
+    with pytest.raises(DatasetError, match=r"clips of a single speaker; expected 2 or more"):
+        train(replace(corpus, clips=tuple(alone)), tmp_path / "alone", trainer(cache))
+    few = [clip for clip in corpus.select("train") if clip.speaker == "1001" or clip.emotion < "h"]
+    with pytest.raises(DatasetError, match=r"no clips of happiness, sadness are left to learn"):
+        train(replace(corpus, clips=tuple(few)), tmp_path / "few", trainer(cache))
+    with pytest.raises(ConfigError, match="device is 'tpu'"):
+        trainer(cache, replace(CONFIG, device="tpu"))
+
+
+# The command line.
+
+
+def ser(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks of the command line are small, too."""
+    fit = CnnTrainer._fit
+
+    def fit_small(self: CnnTrainer, *given: Any) -> CnnClassifier:
+        return fit(replace(self, settings=SMALL), *given)
+
+    monkeypatch.setattr(CnnTrainer, "_fit", fit_small)
+
+
+def test_device_of_an_svm_is_the_cpu(folder: Path) -> None:
+    for command in (("annotate",), ("eval",)):
+        result = ser(*command, folder, "--device", "cuda")
+        assert result.exit_code == 2
+        assert "device is 'cuda'; a model of the family svm runs on the CPU" in result.stderr
+    assert load_model("svm", "cpu").family == "svm"
+
+
+def test_options_that_would_do_nothing(folder: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    for option in (
+        ("--epochs", "3"),
+        ("--batch-size", "8"),
+        ("--learning-rate", "0.1"),
+        ("--patience", "3"),
+        ("--votes", "x.csv"),
+        ("--cache", "x"),
+        ("--resume",),
+        ("--device", "cpu"),
+    ):
+        result = ser("train", "--data", folder, "-o", model, *option)
+        assert result.exit_code == 2
+        assert f"{option[0]} goes with --model cnn" in result.stderr
+    cnn = ("train", "--data", folder, "-o", model, "--model", "cnn")
+    for options, message in (
+        (("--fit-on", "train+dev", "--patience", "2"), "--patience would do nothing"),
+        (("--split", "random", "--patience", "2"), "--patience would do nothing"),
+        (("--resume",), "has no checkpoint to resume from; start without --resume"),
+        (("--device", "tpu"), "device is 'tpu'; expected auto"),
+        (("--epochs", "0"), "epochs is 0; expected 1 to 10000"),
+    ):
+        result = ser(*cnn, *options)
+        assert (result.exit_code, message in result.stderr) == (2, True), result.stderr
+    result = ser("eval", "--compare", model, model, "--device", "cpu")
+    assert result.exit_code == 2
+
+
+CNN = ("--model", "cnn", "--jobs", "1", "--batch-size", "9", "--learning-rate", "0.02")
+
+
+@pytest.mark.usefixtures("small")
+def test_a_cnn_from_training_to_labels(folder: Path, cache: Path, tmp_path: Path) -> None:
+    votes = tmp_path / "votes.csv"
+    names = [path.stem for path in sorted(folder.glob("*.wav"))]
+    votes.write_text("\n".join(("clip,anger,fear", *(f"{name},1,3" for name in names[:30]))))
+    model = tmp_path / "mine"
+    options = ("--epochs", "2", "--device", "cpu", "--votes", votes, "--cache", cache)
+    result = ser("train", "--data", folder, "-o", model, *CNN, *options)
+    assert result.exit_code == 0, result.stderr
+    n_bytes = sum(path.stat().st_size for path in cache.rglob("*.safetensors"))
+    assert f"21 s of audio in {cache}, {n_bytes / 1e6:.0f} MB" in result.stderr
+    assert "votes on 27 of 45 clips" in result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("epoch ")]
+    assert [line[:16] for line in lines] == ["epoch 1/2, loss ", "epoch 2/2, loss "]
+    assert all("development UAR 0." in line for line in lines)
+    training = read_training(model)
+    uar = training["held_out"]["whole"]["uar"]
+    assert f"UAR {uar:.3f} on the development speakers" in result.stderr
+    assert training["votes"] is True
+    card = (model / "README.md").read_text(encoding="utf-8")
+    command = "ser train --data cremad:PATH --model cnn --split speaker --fit-on train --votes FILE"
+    more = "--epochs 2 --batch-size 9 --learning-rate 0.02 --device cpu --seed 0 -o mine"
+    assert f"`{command} {more}`" in card
+    assert str(tmp_path) not in card + (model / "model.json").read_text()
+    assert not has_checkpoints(model)
+    figures = read_json(model / "metrics.json")
+    assert (figures["n_segments"], figures["protocol"]) == (3, "speakers apart")
+
+    result = ser("eval", folder, "-m", model, "--json", "--jobs", "1", "--device", "cpu", "-q")
+    assert json.loads(result.stdout)["uar"] == figures["uar"]
+    target = tmp_path / "labels.jsonl"
+    shape = ("--segment", "file", "--device", "cpu")
+    result = ser("annotate", folder, "-m", model, *shape, "-o", target)
+    assert result.exit_code == 0, result.stderr
+    rows = [json.loads(line) for line in target.read_text().splitlines()]
+    assert all(row["emotion"] in ("anger", "happiness", "sadness") for row in rows)
+    assert read_json(tmp_path / "labels.run.json")["options"]["device"] == "cpu"
+    result = ser("annotate", folder, "-m", model, "--device", "cuda:7")
+    assert (result.exit_code, "device is 'cuda:7'; expected auto" in result.stderr) == (2, True)
+
+
+@pytest.mark.usefixtures("small")
+def test_an_interrupted_training_goes_on_to_the_same_bits(
+    folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_epoch = loop._run_epoch
+    places: list[int] = []
+    stop_at = 3
+
+    def count(run: Any, *given: Any) -> float:
+        places.append(run.epoch)
+        if len(places) > stop_at:
+            raise KeyboardInterrupt
+        return run_epoch(run, *given)
+
+    monkeypatch.setattr(loop, "_run_epoch", count)
+
+    def run(name: str, *more: str) -> Result:
+        options = ("--epochs", "2", "--fit-on", "train+dev", "--no-test", "--cache", cache)
+        return ser("train", "--data", folder, "-o", tmp_path / name, *CNN, *options, *more)
+
+    result = run("model")
+    assert result.exit_code == 130
+    assert "interrupted; the same command with --resume goes on" in result.stderr
+    assert has_checkpoints(tmp_path / "model")
+    # An epoch into the second fold, which must not be lost by starting anew or with other settings.
+    again = run("model")
+    assert again.exit_code == 2
+    assert "holds a training that was interrupted; go on with --resume" in again.stderr
+    other = run("model", "--resume", "--seed", "1")
+    assert other.exit_code == 2
+    assert "is of a training with other settings or data: config is" in other.stderr
+
+    places.clear()
+    stop_at = 99
+    result = run("model", "--resume")
+    assert result.exit_code == 0, result.stderr
+    assert places == [1, 0, 1, 0, 1]  # of the second fold, of the third, of all clips
+    assert "UAR" in result.stderr
+    assert "on 3 folds of speakers" in result.stderr
+    assert sorted(os.listdir(tmp_path / "model")) == KEPT
+    assert run("whole").exit_code == 0
+    weights = [tmp_path / name / "weights.safetensors" for name in ("model", "whole")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    found, expected = (read_json(tmp_path / name / "model.json") for name in ("model", "whole"))
+    assert found["calibration"] == expected["calibration"]
+    assert read_training(tmp_path / "model") == read_training(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("small")
+def test_starting_again_leaves_nothing_of_before(
+    folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "model"
+    place = model / "training" / "fold2"
+    place.mkdir(parents=True)
+    (place / "checkpoint.safetensors").write_bytes(b"of another training")
+    (place / ".checkpoint.safetensors.x1.tmp").write_bytes(b"half of one")
+    (model / "training" / "notes.txt").write_text("mine")
+    options = ("--epochs", "1", "--no-test", "--cache", cache, "--overwrite", "-q")
+    result = ser("train", "--data", folder, "-o", model, *CNN, *options)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert sorted(os.listdir(model)) == sorted([*KEPT, "training"])
+    assert os.listdir(model / "training") == ["notes.txt"]
+
+
+def test_what_is_told_of_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("sercli.cli.console.monotonic", lambda: now)
+    said: list[str] = []
+    progress = Progress("clips", 3)
+    monkeypatch.setattr(progress, "say", said.append)
+    view = TrainingView(progress, 2)
+
+    def report(epoch: int, step: int, uar: float | None, *, ends: bool = False) -> None:
+        view.report(TrainingProgress(epoch, 4, step, 5, 1.25, uar, uar, ends))
+
+    view.begin("fold 1 of 1")  # which is finished: nothing more is heard of it
+    view.begin("all clips")
+    report(3, 1, 0.4)  # goes on where it was interrupted
+    now = 130.0
+    report(3, 5, 0.4)
+    report(3, 5, 0.5, ends=True)
+    assert said == [
+        "all clips: epoch 3/4, loss 1.250, development UAR 0.500 (best 0.500), 37.5 s left"
+    ]
+    report(4, 5, None, ends=True)
+    assert said[1:] == ["all clips: epoch 4/4, loss 1.250"]
