@@ -130,6 +130,10 @@ def _describe_cnn(spec: ModelSpec) -> _Parts:
             "votes": f"{config['vote_weight']:.0%} of the target of each clip that has any"
             if training["votes"]
             else "of listeners were not learned from",
+            "learned besides": f"up to {config['guide_components']} principal components of "
+            "spectral statistics of each clip as it is"
+            if config["guide_weight"]
+            else "nothing",
             "versions heard": f"{config['clean_share']:.0%} of the clips as they are, the others "
             f"with {_VARIED}; up to {config['max_crop']:g} s at once",
         },

@@ -12,12 +12,14 @@ import pytest
 import soundfile as sf
 import torch
 from click.testing import CliRunner, Result
+from conftest import EXAMPLES
 
+import sercli
 from sercli.cards import DEVELOPMENT_SPEAKERS
 from sercli.classifiers.cnn import CnnClassifier
 from sercli.cli import main
 from sercli.cli.console import Progress, TrainingView
-from sercli.config import NeuralConfig
+from sercli.config import NeuralConfig, SegmentConfig
 from sercli.datasets import Corpus, read_corpus
 from sercli.errors import ConfigError, DatasetError
 from sercli.evaluation.metrics import unweighted_average_recall
@@ -342,11 +344,17 @@ def test_a_cnn_from_training_to_labels(folder: Path, cache: Path, tmp_path: Path
     assert json.loads(result.stdout)["uar"] == figures["uar"]
     target = tmp_path / "labels.jsonl"
     shape = ("--segment", "file", "--device", "cpu")
-    result = ser("annotate", folder, "-m", model, *shape, "-o", target)
+    speech = EXAMPLES / "statement.flac"
+    result = ser("annotate", speech, "-m", model, *shape, "-o", target)
     assert result.exit_code == 0, result.stderr
-    rows = [json.loads(line) for line in target.read_text().splitlines()]
-    assert all(row["emotion"] in ("anger", "happiness", "sadness") for row in rows)
+    row = json.loads(target.read_text())
+    probabilities = {name: row[f"prob_{name}"] for name in ("anger", "happiness", "sadness")}
+    assert row["emotion"] == max(probabilities, key=lambda name: probabilities[name])
     assert read_json(tmp_path / "labels.run.json")["options"]["device"] == "cpu"
+    (found,) = sercli.annotate(speech, model, segments=SegmentConfig("file"), device="cpu")
+    assert found.segments[0].confidence == pytest.approx(row["confidence"], abs=1e-6)
+    with pytest.raises(ConfigError, match="a model that is loaded has one already"):
+        next(sercli.annotate(folder, load_model(model, "cpu"), device="cpu"))
     result = ser("annotate", folder, "-m", model, "--device", "cuda:7")
     assert (result.exit_code, "device is 'cuda:7'; expected auto" in result.stderr) == (2, True)
 
@@ -381,7 +389,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(
     assert "holds a training that was interrupted; go on with --resume" in again.stderr
     other = run("model", "--resume", "--seed", "1")
     assert other.exit_code == 2
-    assert "is of a training with other settings or data: config is" in other.stderr
+    assert "is of a training with other settings or data: seed is 1, expected 0;" in other.stderr
 
     places.clear()
     stop_at = 99

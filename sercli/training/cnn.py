@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
 from sercli.audio import SAMPLE_RATE
-from sercli.calibration import choose_calibration
+from sercli.calibration import Calibration, choose_calibration
 from sercli.cards import DEVELOPMENT_SPEAKERS
 from sercli.classifiers.base import Classifier, ModelSpec
 from sercli.classifiers.cnn import CnnClassifier
@@ -30,7 +31,7 @@ from sercli.neural.devices import choose_device
 from sercli.protocols import fold_by_speaker
 from sercli.training.cache import CachedClips, cache_clips
 from sercli.training.checkpoints import CHECKPOINT_FILE
-from sercli.training.course import Course, Nobody, Watcher, score_clips
+from sercli.training.course import Course, FloatArray, Nobody, Watcher, score_clips
 from sercli.training.folds import (
     MIN_GROUPS,
     Groups,
@@ -230,35 +231,27 @@ def fit_cnn(
         If a checkpoint is of another training.
     """
     config = course.config
+    if config.guide_weight:
+        say(f"extracting what {len(cached):,} clips tell besides their labels")
     features = course.extract_features(cached)
     seconds = 0.0
     if dev:
         say(f"learning from {len(cached):,} clips; {len(dev):,} others are measured on")
+        judged, judges, groups = dev, DEVELOPMENT_SPEAKERS, _group_dev(dev, config)
+        n_folds = min(DEV_FOLDS, len(np.unique(groups)))
         fitted = course.teach("network", cached, features, folder, dev)
-        scores, judged, groups = course.hear(fitted.network, dev), dev, _group_dev(dev, config)
-        n_folds, judges = min(DEV_FOLDS, len(np.unique(groups))), DEVELOPMENT_SPEAKERS
+        scores = course.hear(fitted.network, dev)
     else:
-        judged, groups = cached, group_clips(cached.clips, config.group_by)
+        groups = group_clips(cached.clips, config.group_by)
         n_folds = count_folds(groups, config.folds, config.group_by)
-        judges = f"{n_folds} folds of {config.group_by}s"
-        scores = np.empty((2, len(cached), len(course.labels)), np.float32)
-        for number, (inside, outside) in enumerate(
-            GroupKFold(n_folds).split(groups, groups=groups), 1
-        ):
-            fold = course.teach(
-                f"fold {number} of {n_folds}",
-                cached.take(inside),
-                None if features is None else features[inside],
-                folder / f"fold{number}",
-            )
-            scores[:, outside] = course.hear(fold.network, cached.take(outside))
-            seconds += _sum_seconds(fold)
+        judged, judges = cached, f"{n_folds} folds of {config.group_by}s"
+        scores, seconds = _teach_folds(cached, features, course, folder, groups, n_folds)
         say(f"learning from all {len(cached):,} clips")
         fitted = course.teach("all clips", cached, features, folder)
-    rows, row_groups = scores.reshape(-1, len(course.labels)), np.tile(groups, 2)
-    classes = np.tile(course.find_classes(judged), 2)
     network = fitted.network
     assert isinstance(network, Cnn)
+    rows, row_groups = scores.reshape(-1, len(course.labels)), np.tile(groups, 2)
+    classes = np.tile(course.find_classes(judged), 2)
     training = {
         "clips": len(cached),
         "speakers": len({clip.voice for clip in cached.clips} - {None}),
@@ -273,18 +266,49 @@ def fit_cnn(
         ),
         "seconds": round(seconds + _sum_seconds(fitted), 1),
     }
+    spec = _specify(course, choose_calibration(rows, classes, row_groups), training)
+    return CnnClassifier(spec, network, config.device)
+
+
+def _teach_folds(
+    cached: CachedClips,
+    features: FloatArray | None,
+    course: Course,
+    folder: Path,
+    groups: Groups,
+    n_folds: int,
+) -> tuple[FloatArray, float]:
+    """Return scores of all clips, each of a network that did not learn from its fold.
+
+    Their shape is (2, n_clips, n_labels), see `Course.hear`; with the seconds of the trainings.
+    """
+    scores = np.empty((2, len(cached), len(course.labels)), np.float32)
+    seconds = 0.0
+    folds = GroupKFold(n_folds).split(groups, groups=groups)
+    for number, (inside, outside) in enumerate(folds, 1):
+        fitted = course.teach(
+            f"fold {number} of {n_folds}",
+            cached.take(inside),
+            None if features is None else features[inside],
+            folder / f"fold{number}",
+        )
+        scores[:, outside] = course.hear(fitted.network, cached.take(outside))
+        seconds += _sum_seconds(fitted)
+    return scores, seconds
+
+
+def _specify(course: Course, calibration: Calibration, training: dict[str, Any]) -> ModelSpec:
     packages = ("torch", "torchaudio", "numpy", "soxr", "soundfile", "silero-vad")
-    spec = ModelSpec(
+    return ModelSpec(
         family=CnnClassifier.family,
         labels=course.labels,
         sample_rate=SAMPLE_RATE,
         band_limit=course.settings.log_mel.f_max,
-        calibration=choose_calibration(rows, classes, row_groups),
+        calibration=calibration,
         settings=course.settings.to_dict(),
         training=training,
         versions={"sercli": __version__, **{name: version(name) for name in packages}},
     )
-    return CnnClassifier(spec, network, config.device)
 
 
 def _group_dev(dev: CachedClips, config: NeuralConfig) -> Groups:

@@ -32,6 +32,9 @@ from sercli.training.guides import (
 from sercli.training.loop import Fitted, TrainingProgress, Validation, fit_network
 from sercli.training.targets import Votes, make_targets
 
+# Settings that may be others when a training goes on: where and on how many cores it runs.
+FREE = ("device", "jobs")
+
 FloatArray = NDArray[np.float32]
 Hear = Callable[[int], FloatArray]
 
@@ -135,7 +138,8 @@ class Course:
             loss=guided_loss(n_labels, config.guide_weight) if features is not None else None,
             validate=self._validate_on(dev) if dev else None,
             fingerprint={
-                "config": {k: v for k, v in asdict(config).items() if k not in ("device", "jobs")},
+                # One by one, so that it can be told which is another.
+                **{key: value for key, value in asdict(config).items() if key not in FREE},
                 "settings": self.settings.to_dict(),
                 "labels": self.labels,
                 "clips": _digest("".join(cached.hashes).encode()),
