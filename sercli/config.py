@@ -195,13 +195,13 @@ class NeuralConfig:
         If a value is out of range.
     """
 
-    epochs: int = 40
-    batch_size: int = 48
-    learning_rate: float = 2e-3
+    epochs: int = 32
+    batch_size: int = 16
+    learning_rate: float = 5e-4
     warmup: float = 0.1
     weight_decay: float = 0.05
     max_norm: float = 5.0
-    averaging: float = 0.995
+    averaging: float = 0.998
     label_smoothing: float = 0.1
     vote_weight: float = 0.3
     guide_weight: float = 1.0

@@ -186,7 +186,14 @@ def test_damaged_descriptions_are_told(waveforms: list[FloatArray]) -> None:
         CnnClassifier.from_tensors(replace(good.spec, band_limit=5000.0), tensors)
     with pytest.raises(ModelError, match=r"the network's settings are .*: 'log_mel'"):
         CnnClassifier.from_tensors(replace(good.spec, settings={}), tensors)
-    for change in ({"channels": (1,)}, {"strides": ((3, 1),) * 7}, {"dropout": 1.0}):
+    for change in (
+        {"channels": (1,)},
+        {"strides": ((3, 1),) * 7},
+        {"strides": ((2, 1),) * 7},
+        {"n_planar": 8},
+        {"kernel_time": 4},
+        {"dropout": 1.0},
+    ):
         with pytest.raises(ConfigError):
             replace(SMALL, **change)
     for wrong in ({"f_max": 9e3}, {"hop_length": 0}, {"floor": 0}):

@@ -14,9 +14,8 @@ from sercli.neural.masking import MaskingSettings, mask_at_random
 from sercli.neural.pooling import AttentiveStatistics
 
 N_LAYERS = 7
+# Of the layers over frequency and time, in both directions.
 KERNEL = 3
-# Each layer from this on weighs its channels by the whole segment.
-FIRST_SQUEEZED = 2
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,11 @@ class CnnSettings:
         Of the seven layers.
     strides
         Of the seven layers, over frequency and time.
+    n_planar
+        Number of layers over frequency and time. Those after them see the channels of all bands at
+        once, and are convolutions over time alone.
+    kernel_time
+        Frames that a layer over time alone sees; odd.
     dropout
         Share of the pooled row that is dropped in training.
     masking
@@ -43,8 +47,10 @@ class CnnSettings:
     """
 
     log_mel: LogMelSettings = field(default_factory=LogMelSettings)
-    channels: tuple[int, ...] = (24, 48, 96, 96, 144, 144, 192)
-    strides: tuple[tuple[int, int], ...] = ((2, 2), (2, 1), (2, 2), (1, 1), (2, 1), (1, 1), (2, 1))
+    channels: tuple[int, ...] = (24, 48, 64, 256, 256, 256, 256)
+    strides: tuple[tuple[int, int], ...] = ((2, 2), (2, 1), (2, 2), (1, 1), (1, 1), (1, 1), (1, 1))
+    n_planar: int = 3
+    kernel_time: int = 5
     dropout: float = 0.3
     masking: MaskingSettings = field(default_factory=MaskingSettings)
 
@@ -60,6 +66,14 @@ class CnnSettings:
                 f"channels are {self.channels}, strides {self.strides}; expected numbers above 0 "
                 f"and pairs of 1 or 2 for {N_LAYERS} layers"
             )
+        over_time = [pair[0] for pair in self.strides[self.n_planar :]]
+        if not 0 <= self.n_planar <= N_LAYERS or set(over_time) - {1}:
+            raise ConfigError(
+                f"n_planar is {self.n_planar}, strides {self.strides}; expected 0 to {N_LAYERS}, "
+                "and a stride of 1 over frequency in the layers that follow"
+            )
+        if self.kernel_time < 1 or not self.kernel_time % 2:
+            raise ConfigError(f"kernel_time is {self.kernel_time}; expected an odd number above 0")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout is {self.dropout}; expected 0 or more, and less than 1")
 
@@ -81,6 +95,8 @@ class CnnSettings:
                 log_mel=LogMelSettings(**data["log_mel"]),
                 channels=tuple(data["channels"]),
                 strides=tuple((over_frequency, time) for over_frequency, time in data["strides"]),
+                n_planar=data["n_planar"],
+                kernel_time=data["kernel_time"],
                 dropout=data["dropout"],
                 masking=MaskingSettings(**data["masking"]),
             )
@@ -106,16 +122,25 @@ class Cnn(nn.Module):
         super().__init__()
         self.settings = settings
         self.front_end = LogMel(settings.log_mel)
-        layers: list[ConvolutionalLayer] = []
+        planar: list[ConvolutionalLayer] = []
+        over_time: list[ConvolutionalLayer] = []
         n_inputs, n_bands = 1, settings.log_mel.n_mels
         for index, (n_channels, stride) in enumerate(
             zip(settings.channels, settings.strides, strict=True)
         ):
-            layers.append(
-                ConvolutionalLayer(n_inputs, n_channels, stride, squeeze=index >= FIRST_SQUEEZED)
-            )
-            n_inputs, n_bands = n_channels, -(-n_bands // stride[0])
-        self.layers = nn.ModuleList(layers)
+            if index < settings.n_planar:
+                planar.append(ConvolutionalLayer(n_inputs, n_channels, (KERNEL, KERNEL), stride))
+            else:
+                kernel = (1, settings.kernel_time)
+                inputs = n_inputs * n_bands
+                over_time.append(
+                    ConvolutionalLayer(inputs, n_channels, kernel, stride, squeeze=True)
+                )
+            # The channels of all bands are one row of channels from the first layer over time on.
+            n_bands = 1 if over_time else -(-n_bands // stride[0])
+            n_inputs = n_channels
+        self.planar = nn.ModuleList(planar)
+        self.over_time = nn.ModuleList(over_time)
         self.pooling = AttentiveStatistics(n_inputs * n_bands)
         self.n_features = 2 * n_inputs * n_bands
         self.head = nn.Sequential(
@@ -138,9 +163,15 @@ class Cnn(nn.Module):
         if self.training:
             frames = mask_at_random(frames, mask, self.settings.masking)
         frames = frames[:, None].contiguous(memory_format=torch.channels_last)
-        for layer in self.layers:
+        for layer in self.planar:
             frames, mask = layer(frames, mask)
-        pooled: Tensor = self.pooling(frames.flatten(1, 2), mask)
+        frames = frames.flatten(1, 2)
+        if self.over_time:
+            frames = frames[:, :, None].contiguous(memory_format=torch.channels_last)
+            for layer in self.over_time:
+                frames, mask = layer(frames, mask)
+            frames = frames.squeeze(2)
+        pooled: Tensor = self.pooling(frames, mask)
         return pooled
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
@@ -158,18 +189,25 @@ class ConvolutionalLayer(nn.Module):
     ----------
     n_inputs, n_channels
         Channels of its input and output.
-    stride
-        Over frequency and time.
+    kernel, stride
+        Over frequency and time; a kernel's lengths are odd.
     squeeze
         Weigh the channels by what they are on the whole (Hu et al. 2018).
     """
 
     def __init__(
-        self, n_inputs: int, n_channels: int, stride: tuple[int, int], *, squeeze: bool
+        self,
+        n_inputs: int,
+        n_channels: int,
+        kernel: tuple[int, int],
+        stride: tuple[int, int],
+        *,
+        squeeze: bool = False,
     ) -> None:
         super().__init__()
+        padding = (kernel[0] // 2, kernel[1] // 2)
         self.convolution = nn.Conv2d(
-            n_inputs, n_channels, KERNEL, stride=stride, padding=KERNEL // 2, bias=False
+            n_inputs, n_channels, kernel, stride=stride, padding=padding, bias=False
         )
         self.norm = nn.BatchNorm2d(n_channels)
         n_hidden = max(8, n_channels // 8)

@@ -23,7 +23,7 @@ from sercli.training.loop import TrainingBatch
 
 FloatArray = NDArray[np.float32]
 
-CODEC_PROBABILITY: Final = 0.2
+CODEC_PROBABILITY: Final = 0.1
 # Codec by weight: what telephones do costs more than what files do.
 CODECS: Final = {"mulaw": 1, "gsm": 2, "amr": 2, "mp3": 1, "opus": 1}
 LINES: Final = frozenset(("mulaw", "gsm", "amr"))
