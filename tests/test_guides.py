@@ -106,7 +106,7 @@ def test_guides_are_told_in_training_only(rng: np.random.Generator) -> None:
     torch.testing.assert_close(outputs[:, :3], run(network))
     outputs[:, 3:].square().sum().backward()  # type: ignore[no-untyped-call]
     learned = {name for name, one in network.named_parameters() if one.grad.any()}  # type: ignore[union-attr]
-    assert "layers.0.convolution.weight" in learned
+    assert "planar.0.convolution.weight" in learned
     assert not {"head.2.weight", "head.2.bias"} & learned
     torch.testing.assert_close(run(guided.eval()), run(network.eval()))
 
