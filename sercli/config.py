@@ -195,7 +195,7 @@ class NeuralConfig:
         If a value is out of range.
     """
 
-    epochs: int = 32
+    epochs: int = 40
     batch_size: int = 16
     learning_rate: float = 5e-4
     warmup: float = 0.1

@@ -1,13 +1,9 @@
-import json
-import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile as sf
-from conftest import EXAMPLES
 from numpy.typing import NDArray
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.svm import SVC
@@ -16,14 +12,12 @@ from sercli.audio import load_audio
 from sercli.calibration import Calibration
 from sercli.classifiers.base import ModelSpec
 from sercli.classifiers.svm import SvmClassifier, pair_votes, project, rbf_kernel
-from sercli.config import EvalConfig, SvmConfig
-from sercli.datasets import Clip, read_corpus
+from sercli.config import SvmConfig
+from sercli.datasets import Clip
 from sercli.errors import DatasetError, ModelError
-from sercli.evaluation.run import evaluate
 from sercli.extraction import ClipFeatures
 from sercli.features import FEATURE_SET, extract_features, feature_names
 from sercli.labels import EMOTIONS
-from sercli.store import load_model
 from sercli.training import svm as training
 from sercli.training.machine import fit_projection
 from sercli.training.versions import Versions
@@ -211,89 +205,3 @@ def test_specifications_that_do_not_fit(
 
 
 # The shipped model.
-
-
-@pytest.fixture(scope="module")
-def shipped() -> SvmClassifier:
-    classifier = load_model("svm")
-    assert isinstance(classifier, SvmClassifier)
-    return classifier
-
-
-@pytest.fixture(scope="module")
-def segments() -> list[NDArray[np.float32]]:
-    waveform = load_audio(EXAMPLES / "statement.flac")
-    return [waveform[a:b] for a, b in ((16_480, 44_000), (49_000, 88_500), (108_600, 153_000))]
-
-
-def test_probabilities_do_not_depend_on_batch_or_order(
-    shipped: SvmClassifier, segments: list[NDArray[np.float32]]
-) -> None:
-    together = shipped.predict_proba(segments)
-    np.testing.assert_allclose(together.sum(axis=1), 1)
-    np.testing.assert_allclose(shipped.predict_proba(segments[::-1])[::-1], together, atol=1e-4)
-    alone = np.concatenate([shipped.predict_proba([segment]) for segment in segments])
-    np.testing.assert_allclose(alone, together, atol=1e-4)
-    assert shipped.predict_proba([]).shape == (0, 6)
-
-
-def test_nothing_above_the_band_limit_is_heard(
-    shipped: SvmClassifier, segments: list[NDArray[np.float32]], rng: np.random.Generator
-) -> None:
-    assert shipped.spec.band_limit == 4_000
-    for segment in segments:
-        # Noise louder than the speech, cut from a longer stretch as speech is from a recording.
-        noise = rng.standard_normal(2 * len(segment))
-        spectrum = np.fft.rfft(noise)
-        spectrum[np.fft.rfftfreq(len(noise), 1 / 16_000) < 4_000] = 0
-        high = np.fft.irfft(spectrum)[1_000 : 1_000 + len(segment)]
-        high *= 2 * segment.std() / high.std()
-        clean, noisy = shipped.predict_proba([segment, segment + high.astype(np.float32)])
-        np.testing.assert_allclose(noisy, clean, atol=0.02)
-
-
-def test_level_is_not_heard(shipped: SvmClassifier, segments: list[NDArray[np.float32]]) -> None:
-    quiet = shipped.predict_proba([0.01 * segment for segment in segments])
-    np.testing.assert_allclose(quiet, shipped.predict_proba(segments), atol=1e-3)
-
-
-def test_shipped_model_says_how_it_came_about(shipped: SvmClassifier) -> None:
-    facts = shipped.spec.training
-    assert shipped.spec.labels == EMOTIONS
-    metrics = json.loads((Path(__file__).parent.parent / "models/svm/metrics.json").read_text())
-    assert metrics["split"] == "test"
-    assert metrics["protocol"] == "speakers apart"
-    assert metrics["overlap"] == {"speakers": [], "clips": 0}
-    assert facts["splits"] == ["train", "dev"]
-    assert metrics["uar"] > 0.5
-    assert facts["held_out"]["whole"]["uar"] > 0.6
-
-
-@pytest.mark.corpus
-@pytest.mark.skipif("SER_CREMAD" not in os.environ, reason="SER_CREMAD names no copy of CREMA-D")
-def test_measured_figures_can_be_reproduced(shipped: SvmClassifier) -> None:
-    stored = json.loads((Path(__file__).parent.parent / "models/svm/metrics.json").read_text())
-    corpus = read_corpus(Path(os.environ["SER_CREMAD"]))
-    figures = evaluate(shipped, corpus, "test", EvalConfig(strict=True)).figures
-    assert figures["overlap"] == {"speakers": [], "clips": 0}
-    assert figures["speakers"] == stored["speakers"]
-    for name in ("uar", "accuracy", "macro_f1", "ece", "nll"):
-        assert figures[name] == pytest.approx(stored[name], abs=0.003)
-    assert figures["intervals"]["figures"]["uar"] == pytest.approx(
-        stored["intervals"]["figures"]["uar"], abs=0.005
-    )
-
-
-@pytest.mark.corpus
-@pytest.mark.skipif("SER_CREMAD" not in os.environ, reason="SER_CREMAD names no copy of CREMA-D")
-def test_leak_guard_knows_the_speakers_and_clips_of_the_shipped_model(
-    shipped: SvmClassifier,
-) -> None:
-    corpus = read_corpus(Path(os.environ["SER_CREMAD"]))
-    some = replace(corpus, clips=corpus.select("dev")[:40])
-    figures = evaluate(shipped, some, "dev").figures
-    assert figures["protocol"] == "speakers shared"
-    assert figures["overlap"]["clips"] == 40
-    assert figures["overlap"]["speakers"] == sorted({f"cremad/{c.speaker}" for c in some.clips})
-    with pytest.raises(DatasetError, match="model svm: was trained on 1 speaker"):
-        evaluate(shipped, some, "dev", EvalConfig(strict=True))
