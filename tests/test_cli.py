@@ -299,13 +299,14 @@ def test_a_full_disk_is_told_in_one_line() -> None:
 def test_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SER_MODELS", str(tmp_path))
     result = ser("models")
-    header, row = (line.split("\t") for line in result.stdout.splitlines())
+    header, *rows = (line.split("\t") for line in result.stdout.splitlines())
     assert header == ["name", "origin", "family", "UAR", "measured on", "MB", "labels"]
-    assert row[:3] == ["svm", "shipped", "svm"]
-    assert row[4] == "cremad test"
-    assert row[6] == ",".join(EMOTIONS)
+    assert [row[:3] for row in rows] == [[name, "shipped", name] for name in ("cnn", "svm")]
     data = json.loads(ser("models", "--json").stdout)
-    assert float(row[3]) == pytest.approx(data[0]["uar"], abs=5e-4)
+    for row, entry in zip(rows, data, strict=True):
+        assert row[4] == "cremad test"
+        assert row[6] == ",".join(EMOTIONS)
+        assert float(row[3]) == pytest.approx(entry["uar"], abs=5e-4)
 
 
 @pytest.fixture(scope="module")
