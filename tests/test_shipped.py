@@ -23,6 +23,9 @@ from sercli.store import load_model, shipped_folder
 # Model to the least UAR that is to be measured on the test speakers, and on those held out of the
 # clips that it learned from.
 LEAST_UAR = {"svm": (0.56, 0.63), "cnn": (0.58, 0.65)}
+# By how much a probability may change with noise above the band limit: the window of a frame of the
+# CNN smears a little of what is just above the limit to below it.
+MAX_CHANGE = {"svm": 0.02, "cnn": 0.04}
 NEEDS_CORPUS = "SER_CREMAD names no copy of CREMA-D"
 
 
@@ -66,8 +69,7 @@ def test_nothing_above_the_band_limit_is_heard(
         high = np.fft.irfft(spectrum)[1_000 : 1_000 + len(segment)]
         high *= 2 * segment.std() / high.std()
         clean, noisy = shipped.predict_proba([segment, segment + high.astype(np.float32)])
-        # The window of a frame smears a little of what is just above the limit to below it.
-        np.testing.assert_allclose(noisy, clean, atol=0.04)
+        np.testing.assert_allclose(noisy, clean, atol=MAX_CHANGE[shipped.name])
 
 
 def test_level_is_not_heard(shipped: Classifier, segments: list[NDArray[np.float32]]) -> None:

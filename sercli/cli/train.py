@@ -158,7 +158,7 @@ def train(sources: tuple[str, ...], **options: Any) -> None:
     Examples:
       ser train --data CREMA-D/AudioWAV --fit-on train+dev -o my-svm
       ser train --data cremad:AudioWAV --data emodb:emodb --folds 5 -o both
-      ser train --data CREMA-D/AudioWAV --model cnn --votes tabulatedVotes.csv -o my-cnn
+      ser train --data CREMA-D/AudioWAV --model cnn -o my-cnn
     """
     from sercli.reporting.folder import prepare_report, write_evaluation
 
