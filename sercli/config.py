@@ -153,8 +153,10 @@ class NeuralConfig:
         Its highest value; it warms up linearly and falls along a cosine to zero.
     warmup
         Share of all steps in which it warms up, in ``[0, 1)``.
+    optimiser
+        ``"muon"`` for convolutions and AdamW for all else, or ``"adamw"`` for everything.
     weight_decay
-        Of AdamW, for weights of two or more dimensions.
+        For weights of two or more dimensions.
     max_norm
         To which the gradient's norm is clipped.
     averaging
@@ -199,6 +201,7 @@ class NeuralConfig:
     batch_size: int = 16
     learning_rate: float = 5e-4
     warmup: float = 0.1
+    optimiser: Literal["muon", "adamw"] = "muon"
     weight_decay: float = 0.05
     max_norm: float = 5.0
     averaging: float = 0.998
@@ -222,6 +225,8 @@ class NeuralConfig:
         _check_range("batch size", self.batch_size, 2, 4096)
         _check_range("learning rate", self.learning_rate, 1e-8, 10)
         _check_range("warmup", self.warmup, 0, 0.99)
+        if self.optimiser not in ("muon", "adamw"):
+            raise ConfigError(f"optimiser is {self.optimiser!r}; expected muon or adamw")
         _check_range("weight decay", self.weight_decay, 0, 10)
         _check_range("gradient norm", self.max_norm, 1e-6, 1e6)
         _check_range("averaging", self.averaging, 0, 0.99999)

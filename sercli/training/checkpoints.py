@@ -16,7 +16,7 @@ from sercli.writers import write_bytes
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 # Version of the layout of the file.
-FORMAT = 1
+FORMAT = 2
 
 Tensors = Mapping[str, Tensor]
 
@@ -34,7 +34,7 @@ class Checkpoint:
     best
         The average after the best epoch.
     optimiser
-        State of the optimiser, by parameter: ``"0.exp_avg"``.
+        Of `sercli.training.optimiser.Optimiser.state`.
     step
         Number of steps done.
     best_epoch
@@ -111,6 +111,8 @@ def load_checkpoint(path: Path, fingerprint: Mapping[str, Any] | None = None) ->
     try:
         with safe_open(path, "pt") as file:
             facts = json.loads((file.metadata() or {})["facts"])
+            if facts["format"] != FORMAT:
+                raise ValueError(f"format is {facts['format']!r}, expected {FORMAT}")
             # Not a mapping, whatever it looks like: it must be asked for its keys.
             for key in file.keys():  # noqa: SIM118
                 part, _, name = key.partition(".")

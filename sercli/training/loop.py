@@ -1,13 +1,13 @@
 """The one loop that trains networks, whatever their architecture.
 
-AdamW (Loshchilov and Hutter 2019) with warm-up and a cosine schedule; an exponential moving average
-of the weights is what is measured after each epoch, and what is kept of the best. Each epoch draws
-from a seed of its own, so that a training that goes on from a checkpoint ends at the same weights.
+The learning rate warms up and falls along a cosine; an exponential moving average of the weights is
+what is measured after each epoch, and what is kept of the best. Each epoch draws from a seed of its
+own, so that a training that goes on from a checkpoint ends at the same weights.
 """
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from sercli.training.checkpoints import (
     save_checkpoint,
 )
 from sercli.training.history import EpochRecord, write_curves, write_history
+from sercli.training.optimiser import Groups, Optimiser
 
 # Weights of a mixture are drawn from Beta(MIXING, MIXING): mostly one clip, and some of another.
 MIXING = 0.4
@@ -111,7 +112,6 @@ class Fitted:
 
 Batches = Callable[[int], Iterable[TrainingBatch]]
 Validate = Callable[[nn.Module], Validation]
-Groups = Sequence[tuple[Sequence[nn.Parameter], float]]
 Loss = Callable[[Tensor, Tensor], Tensor]
 Report = Callable[[TrainingProgress], None]
 
@@ -271,8 +271,7 @@ class _Run:
         self.best_epoch = 0
         self.records: list[EpochRecord] = []
         every = [(list(network.parameters()), 1.0)] if groups is None else groups
-        self.optimiser = torch.optim.AdamW(_split_decayed(every, config), lr=config.learning_rate)
-        self._factors = [group["factor"] for group in self.optimiser.param_groups]
+        self.optimiser = Optimiser(every, config)
 
     @property
     def epoch(self) -> int:
@@ -287,16 +286,14 @@ class _Run:
         stuck = bool(patience and self.records and self.records[-1].dev_uar is not None)
         return self.epoch >= self.config.epochs or (stuck and waited >= patience)
 
-    def set_rate(self) -> float:
+    def find_rate(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0."""
         n_steps = self.config.epochs * self.n_batches
-        rate = self.config.learning_rate * schedule(self.step, n_steps, self.config.warmup)
-        for group, factor in zip(self.optimiser.param_groups, self._factors, strict=True):
-            group["lr"] = rate * factor
-        return rate
+        return self.config.learning_rate * schedule(step, n_steps, self.config.warmup)
 
     def close_epoch(self, loss: float, found: Validation | None, seconds: float) -> None:
         """Note an epoch, and keep its weights if they are the best."""
-        rate = float(self.optimiser.param_groups[0]["lr"]) / self._factors[0]
+        rate = self.find_rate(self.step - 1)
         dev_loss, dev_uar = found or (None, None)
         self.records.append(EpochRecord(self.epoch + 1, rate, loss, dev_loss, dev_uar, seconds))
         if found is None or self._is_better(found):
@@ -317,15 +314,11 @@ class _Run:
         return TrainingProgress(epoch, self.config.epochs, step, self.n_batches, loss, last, best)
 
     def checkpoint(self) -> Checkpoint:
-        state = self.optimiser.state_dict()["state"]
-        optimiser = {
-            f"{index}.{key}": value for index, row in state.items() for key, value in row.items()
-        }
         return Checkpoint(
             self.network.state_dict(),
             self.average.state_dict(),
             self.best,
-            optimiser,
+            self.optimiser.state(),
             self.step,
             self.best_epoch,
             tuple(self.records),
@@ -336,11 +329,7 @@ class _Run:
         self.average.load_state_dict(checkpoint.average)
         device = next(self.network.parameters()).device
         self.best = {name: tensor.to(device) for name, tensor in checkpoint.best.items()}
-        rows: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in checkpoint.optimiser.items():
-            index, _, key = name.partition(".")
-            rows.setdefault(int(index), {})[key] = tensor
-        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": rows})
+        self.optimiser.restore(checkpoint.optimiser)
         self.step, self.best_epoch = checkpoint.step, checkpoint.best_epoch
         self.records = list(checkpoint.records)
 
@@ -363,12 +352,12 @@ def _run_epoch(
             share = rng.beta(MIXING, MIXING)
             order = torch.from_numpy(rng.permutation(len(batch.lengths))).to(device)
             batch = mix(batch, order, float(max(share, 1 - share)))
-        run.set_rate()
+        run.optimiser.set_rate(run.find_rate(run.step))
         try:
             with computing(device, precision):
                 outputs = network(batch.waveforms, batch.lengths)
             loss = find_loss(outputs, batch.targets)
-            run.optimiser.zero_grad(set_to_none=True)
+            network.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
         except torch.OutOfMemoryError as error:
             raise TrainingError(
@@ -392,18 +381,6 @@ def _run_epoch(
         total += value
         report(run.progress(number, total / number, run.epoch + 1))
     return total / run.n_batches
-
-
-def _split_decayed(groups: Groups, config: NeuralConfig) -> list[dict[str, Any]]:
-    """Return the optimiser's groups; only what is multiplied with is drawn to zero."""
-    result: list[dict[str, Any]] = []
-    for parameters, factor in groups:
-        for decayed in (True, False):
-            chosen = [p for p in parameters if p.requires_grad and (p.ndim > 1) == decayed]
-            if chosen:
-                decay = config.weight_decay if decayed else 0.0
-                result.append({"params": chosen, "weight_decay": decay, "factor": factor})
-    return result
 
 
 def _copy_state(network: nn.Module) -> dict[str, Tensor]:
