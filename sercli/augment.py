@@ -91,9 +91,7 @@ def vary(
     ndarray of float32, shape (n_samples,)
         At 16 kHz; as long as the part of the utterance that was drawn.
     """
-    waveform = draw_part(utterance, find_partner, rng)
-    if rng.random() < VOICE_PROBABILITY:
-        waveform = change_voice(waveform, 2 ** rng.uniform(-VOICE_OCTAVES, VOICE_OCTAVES))
+    waveform = draw_voice(draw_part(utterance, find_partner, rng), rng)
     if rng.random() < ROOM_PROBABILITY:
         waveform = reverberate(
             waveform, rng.uniform(*REVERBERATION_S), rng.uniform(*DIRECT_DB), rng
@@ -109,6 +107,13 @@ def vary(
         waveform = mix(waveform, noise, rng.uniform(*SNR_DB))
     if rng.random() < TELEPHONE_PROBABILITY:
         waveform = telephone_band(waveform)
+    return waveform
+
+
+def draw_voice(waveform: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Return a sound as it is or, more often, in another voice."""
+    if rng.random() < VOICE_PROBABILITY:
+        return change_voice(waveform, 2 ** rng.uniform(-VOICE_OCTAVES, VOICE_OCTAVES))
     return waveform
 
 

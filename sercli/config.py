@@ -173,7 +173,8 @@ class NeuralConfig:
     mixup
         Share of the batches in which pairs of clips are mixed, in ``[0, 1]``.
     clean_share
-        Share of the clips that are heard as they are, the others being varied, in ``[0, 1]``.
+        Share of the clips that are heard as they were recorded, at most in another voice, the
+        others being varied in all that a recording is, in ``[0, 1]``.
     max_crop
         Longest stretch of a clip that is heard at once in training, in seconds.
     patience
@@ -197,9 +198,9 @@ class NeuralConfig:
         If a value is out of range.
     """
 
-    epochs: int = 40
-    batch_size: int = 16
-    learning_rate: float = 5e-4
+    epochs: int = 24
+    batch_size: int = 32
+    learning_rate: float = 1e-3
     warmup: float = 0.1
     optimiser: Literal["muon", "adamw"] = "muon"
     weight_decay: float = 0.05
@@ -210,7 +211,7 @@ class NeuralConfig:
     guide_weight: float = 1.0
     guide_components: int = 128
     mixup: float = 0.0
-    clean_share: float = 0.25
+    clean_share: float = 0.4
     max_crop: float = 2.0
     patience: int = 0
     folds: int = 3

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sercli.augment import Utterance, crop, vary
+from sercli.augment import Utterance, crop, draw_voice, vary
 from sercli.codecs import codec_available, encode_decode
 from sercli.config import NeuralConfig
 from sercli.filters import telephone_band
@@ -97,8 +97,8 @@ class TrainingBatches:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def hear(self, index: int, rng: np.random.Generator, *, clean: bool = False) -> FloatArray:
-        """Return a clip as it is or as another recording might have it, shape (n_samples,).
+    def hear(self, index: int, rng: np.random.Generator) -> FloatArray:
+        """Return a clip as another recording might have it, shape (n_samples,).
 
         Parameters
         ----------
@@ -106,12 +106,8 @@ class TrainingBatches:
             Of the clip.
         rng
             Source of all draws.
-        clean
-            Do not vary it.
         """
         utterance = self._cached.utterance(index)
-        if clean:
-            return utterance.waveform
         clip = self._cached.clips[index]
         # Whose voice is unknown has no partner but itself.
         alike = self._alike[clip.voice, clip.emotion] if clip.voice else [index]
@@ -147,7 +143,7 @@ class TrainingBatches:
         rng = np.random.default_rng([self._config.seed, epoch, index, turn])
         if rng.random() < self._config.clean_share:
             waveform, start, end = self._cached.utterance(index)
-            waveform = waveform if rng.random() < 0.5 else waveform[start:end]
+            waveform = draw_voice(waveform if rng.random() < 0.5 else waveform[start:end], rng)
         else:
             waveform = self.hear(index, rng)
         return crop(waveform, self._config.max_crop, rng)
