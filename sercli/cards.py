@@ -125,6 +125,9 @@ def _describe_cnn(spec: ModelSpec) -> _Parts:
         f"speech below\n{spec.band_limit:.0f} Hz, with {training['parameters']:,} parameters",
         settings={
             "epochs": f"{epoch}, the best of up to {config['epochs']}" if chosen else f"{epoch}",
+            "optimiser": "Muon for convolutions, AdamW for all else"
+            if config["optimiser"] == "muon"
+            else "AdamW",
             "batch size": f"{config['batch_size']} clips",
             "learning rate": f"{config['learning_rate']:g} at its highest",
             "votes": f"{config['vote_weight']:.0%} of the target of each clip that has any"
@@ -134,8 +137,8 @@ def _describe_cnn(spec: ModelSpec) -> _Parts:
             "spectral statistics of each clip as it is"
             if config["guide_weight"]
             else "nothing",
-            "versions heard": f"{config['clean_share']:.0%} of the clips as they are, the others "
-            f"with {_VARIED}; up to {config['max_crop']:g} s at once",
+            "versions heard": f"{config['clean_share']:.0%} of the clips as they are or in another "
+            f"voice, the others with {_VARIED}; up to {config['max_crop']:g} s at once",
         },
         calibrated_on=f"the scores of {calibrated_on}",
         judged="On the development speakers, by whom the epoch was chosen, so that these figures "
