@@ -1,0 +1,130 @@
+"""Log-mel frames as pre-trained encoders know them, in batches, whatever the gain."""
+
+import torch
+from torch import Tensor, nn
+from torchaudio.compliance.kaldi import fbank
+from torchaudio.transforms import MelScale, Spectrogram
+
+from sercli.neural.front_end import SILENCE
+
+SAMPLE_RATE = 16_000
+# Root mean square to which a segment is brought: that of speech which is not loud.
+LEVEL = 0.05
+
+
+class WhisperMel(nn.Module):
+    """Frames of Whisper (Radford et al. 2023): 25 ms every 10 ms, down to 80 dB below the loudest.
+
+    Parameters
+    ----------
+    n_mels
+        Number of bands, up to 8 kHz.
+    """
+
+    WIN_LENGTH = 400
+    HOP_LENGTH = 160
+
+    def __init__(self, n_mels: int) -> None:
+        super().__init__()
+        self.spectrogram = Spectrogram(
+            self.WIN_LENGTH, hop_length=self.HOP_LENGTH, power=2.0, pad_mode="constant"
+        )
+        self.mel_scale = MelScale(
+            n_mels,
+            SAMPLE_RATE,
+            0.0,
+            SAMPLE_RATE / 2,
+            n_stft=self.WIN_LENGTH // 2 + 1,
+            norm="slaney",
+            mel_scale="slaney",
+        )
+
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return frames and which of them are of the segment.
+
+        Parameters
+        ----------
+        waveforms
+            Zero after the end of each segment, shape (n_segments, n_samples).
+        lengths
+            Samples of each segment, shape (n_segments,).
+
+        Returns
+        -------
+        frames : Tensor, shape (n_segments, n_mels, n_frames)
+            Zero after the end of each segment; their number is even, or odd for the longest alone.
+        mask : Tensor of bool, shape (n_segments, n_frames)
+            True for frames of the segment.
+        """
+        # Autocast must not touch levels: their logarithms need every bit that float32 has.
+        with torch.autocast(waveforms.device.type, enabled=False):
+            levels = self.mel_scale(self.spectrogram(level(waveforms.float(), lengths)))
+            counts = torch.clamp(lengths // self.HOP_LENGTH, min=1)
+            levels = levels[:, :, : int(counts.max())]
+            mask = torch.arange(levels.shape[2], device=lengths.device) < counts[:, None]
+            inside = mask[:, None]
+            levels = levels.clamp(min=1e-10).log10().masked_fill(~inside, -torch.inf)
+            floor = levels.amax(dim=(1, 2), keepdim=True) - 8.0
+            return ((torch.maximum(levels, floor) + 4.0) / 4.0) * inside, mask
+
+
+class KaldiMel(nn.Module):
+    """Frames of the audio spectrogram transformer (Gong et al. 2021): Kaldi's, standardised.
+
+    Parameters
+    ----------
+    n_mels
+        Number of bands, up to 8 kHz.
+    mean, deviation
+        By which they are standardised.
+    """
+
+    def __init__(self, n_mels: int, mean: float, deviation: float) -> None:
+        super().__init__()
+        self.n_mels, self.mean, self.deviation = n_mels, mean, deviation
+
+    def forward(self, waveforms: Tensor, lengths: Tensor, least: int) -> tuple[Tensor, Tensor]:
+        """Return frames and how many each segment has.
+
+        Parameters
+        ----------
+        waveforms, lengths
+            As for `WhisperMel.forward`.
+        least
+            Frames that a segment has at least, if need be of silence.
+
+        Returns
+        -------
+        frames : Tensor, shape (n_segments, n_frames, n_mels)
+        counts : Tensor, shape (n_segments,)
+        """
+        with torch.autocast(waveforms.device.type, enabled=False):
+            levelled = level(waveforms.float(), lengths)
+            parts = [
+                fbank(
+                    waveform[None, : int(length)],
+                    sample_frequency=SAMPLE_RATE,
+                    htk_compat=True,
+                    window_type="hanning",
+                    num_mel_bins=self.n_mels,
+                )
+                for waveform, length in zip(levelled, lengths, strict=True)
+            ]
+        counts = [max(len(part), least) for part in parts]
+        frames = waveforms.new_zeros((len(parts), max(counts), self.n_mels))
+        for row, part in zip(frames, parts, strict=True):
+            row[: len(part)] = part
+        standardised = (frames - self.mean) / (2 * self.deviation)
+        return standardised, torch.tensor(counts, device=lengths.device)
+
+
+def level(waveforms: Tensor, lengths: Tensor) -> Tensor:
+    """Return waveforms of the same root mean square over their own samples.
+
+    Parameters
+    ----------
+    waveforms, lengths
+        As for `WhisperMel.forward`.
+    """
+    power = waveforms.square().sum(dim=1, keepdim=True) / lengths[:, None]
+    return waveforms * (LEVEL / (power.sqrt() + SILENCE))

@@ -1,0 +1,151 @@
+"""Pre-trained encoders on the frames that are there: the same alone and in any batch."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import WhisperFeatureExtractor
+
+from sercli.errors import ModelError
+from sercli.neural.batching import pad
+from sercli.neural.encoders import ARCHITECTURES, WhisperStates, create_encoder
+from sercli.neural.mel import LEVEL, KaldiMel, WhisperMel
+
+CONV = {
+    "conv_dim": (8, 8, 8),
+    "conv_kernel": (10, 8, 4),
+    "conv_stride": (5, 8, 4),
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 2,
+}
+SIZES = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+}
+TINY: dict[str, dict[str, Any]] = {
+    "whisper": {
+        "d_model": 16,
+        "encoder_layers": 2,
+        "encoder_attention_heads": 2,
+        "encoder_ffn_dim": 24,
+        "num_mel_bins": 20,
+    },
+    "audio-spectrogram-transformer": {**SIZES, "num_mel_bins": 36, "max_length": 128},
+    **{kind: {**SIZES, **CONV} for kind in ("wav2vec2", "hubert", "wavlm", "unispeech-sat")},
+    "data2vec-audio": {**SIZES, **CONV, "num_conv_pos_embeddings": 2, "conv_pos_kernel_size": 5},
+}
+LENGTHS = (16_000, 9_431, 1_600, 24_007)
+
+
+def waveforms() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.normal(0, 0.1, length).astype(np.float32) for length in LENGTHS]
+
+
+def encoder(kind: str, **settings: Any) -> Any:
+    torch.manual_seed(0)
+    return create_encoder({"model_type": kind, **TINY[kind], **settings}).eval()
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [(kind, {}) for kind in ARCHITECTURES]
+    + [(kind, {"feat_extract_norm": "layer"}) for kind in ("wav2vec2", "hubert", "wavlm")]
+    + [("wav2vec2", {"do_stable_layer_norm": True})],
+)
+@torch.inference_mode()
+def test_states_are_the_same_alone_and_in_any_batch(kind: str, settings: dict[str, Any]) -> None:
+    net = encoder(kind, **settings)
+    states, mask = net(*pad(waveforms()))
+    assert states.shape[0] == net.n_states == 3
+    assert states.shape[3] == net.n_channels == 16
+    for index, waveform in enumerate(waveforms()):
+        alone, inside = net(*pad([waveform]))
+        assert inside.all()
+        n_frames = alone.shape[2]
+        assert int(mask[index].sum()) == n_frames
+        found = states[:, index, :n_frames]
+        torch.testing.assert_close(found, alone[:, 0], atol=1e-4, rtol=1e-4)
+        assert n_frames == 1 or alone.std(dim=2).min() > 1e-4  # frames differ
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+@torch.inference_mode()
+def test_gain_does_not_matter(kind: str) -> None:
+    net = encoder(kind)
+    states, mask = net(*pad(waveforms()))
+    louder, _ = net(*pad([8 * waveform for waveform in waveforms()]))
+    torch.testing.assert_close(louder[:, mask], states[:, mask], atol=1e-3, rtol=1e-3)
+
+
+@torch.inference_mode()
+def test_whisper_is_that_of_transformers_on_30_seconds() -> None:
+    net = encoder("whisper")
+    assert isinstance(net, WhisperStates)
+    rng = np.random.default_rng(1)
+    batch = pad([rng.normal(0, 0.1, 480_000).astype(np.float32)])
+    states, _ = net(*batch)
+    frames, _ = net.front_end(*batch)
+    expected = net.model(frames, output_hidden_states=True)
+    torch.testing.assert_close(states[-1], expected.last_hidden_state, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(states[:-1], torch.stack(expected.hidden_states[:-1]))
+
+
+@pytest.mark.parametrize("kind", ["wav2vec2", "wavlm", "data2vec-audio"])
+@torch.inference_mode()
+def test_waveform_encoders_are_those_of_transformers(kind: str) -> None:
+    net = encoder(kind)
+    waveform = waveforms()[0]
+    states, _ = net(*pad([waveform]))
+    given = torch.from_numpy((waveform - waveform.mean()) / waveform.std())[None]
+    plain = create_plain(kind, net)
+    torch.testing.assert_close(states[-1], plain(given).last_hidden_state, atol=1e-4, rtol=1e-4)
+
+
+def create_plain(kind: str, net: Any) -> Any:
+    """Return the encoder as `transformers` has it, with the same weights."""
+    from transformers import AutoConfig, AutoModel
+
+    config = AutoConfig.for_model(kind, **TINY[kind])
+    plain = AutoModel.from_config(config).eval()  # type: ignore[no-untyped-call]
+    plain.load_state_dict(net.model.state_dict())
+    return plain
+
+
+def test_whisper_frames_are_those_of_transformers() -> None:
+    rng = np.random.default_rng(2)
+    waveform = rng.normal(0, 0.1, 16_000).astype(np.float32)
+    waveform *= LEVEL / np.sqrt(np.square(waveform).mean())
+    extractor = WhisperFeatureExtractor(feature_size=80)  # type: ignore[no-untyped-call]
+    expected = extractor(waveform, sampling_rate=16_000, return_tensors="np").input_features[0]
+    frames, mask = WhisperMel(80)(*pad([waveform]))
+    assert frames.shape == (1, 80, 100)
+    assert mask.all()
+    # But for the first frames, where theirs are mirrored, and the last, where ours end.
+    np.testing.assert_allclose(frames[0, :, 2:98].numpy(), expected[:, 2:98], atol=2e-3)
+
+
+def test_kaldi_frames_have_at_least_one_patch() -> None:
+    frames, counts = KaldiMel(36, mean=-4.0, deviation=2.0)(*pad(waveforms()), 16)
+    assert counts.tolist() == [98, 57, 16, 148]
+    assert frames.shape == (4, 148, 36)
+    # After its end a segment has the level of digital silence as it was standardised in training.
+    torch.testing.assert_close(frames[2, 8:], torch.full((140, 36), 1.0))
+
+
+def test_unknown_architectures_and_settings_are_refused() -> None:
+    with pytest.raises(ModelError, match="architecture is 'bert'; expected one of whisper"):
+        create_encoder({"model_type": "bert"})
+    with pytest.raises(ModelError, match="settings are not understood"):
+        create_encoder({"model_type": "wav2vec2", **SIZES, "hidden_act": "none-such"})
+
+
+@torch.inference_mode()
+def test_whisper_has_no_more_than_its_positions() -> None:
+    from sercli.errors import ConfigError
+
+    with pytest.raises(ConfigError, match=r"1550 frames; expected at most 1500"):
+        encoder("whisper")(*pad([np.ones(496_000, np.float32)]))
