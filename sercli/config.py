@@ -175,6 +175,8 @@ class NeuralConfig:
     clean_share
         Share of the clips that are heard as they were recorded, at most in another voice, the
         others being varied in all that a recording is, in ``[0, 1]``.
+    versions
+        How often each clip is heard in another recording by an encoder that does not learn.
     max_crop
         Longest stretch of a clip that is heard at once in training, in seconds.
     patience
@@ -212,6 +214,7 @@ class NeuralConfig:
     guide_components: int = 128
     mixup: float = 0.0
     clean_share: float = 0.4
+    versions: int = 6
     max_crop: float = 2.0
     patience: int = 0
     folds: int = 3
@@ -237,6 +240,7 @@ class NeuralConfig:
         _check_range("guide components", self.guide_components, 1, 10_000)
         _check_range("mixup", self.mixup, 0, 1)
         _check_range("clean share", self.clean_share, 0, 1)
+        _check_range("versions", self.versions, 0, 100)
         _check_range("crop", self.max_crop, 2 * SHORTEST_SEGMENT_S, LONGEST_SEGMENT_S)
         _check_range("patience", self.patience, 0, 10_000)
         _check_range("folds", self.folds, 2, 100)
@@ -245,3 +249,10 @@ class NeuralConfig:
 def _check_range(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:  # also false for NaN
         raise ConfigError(f"{name} is {value:g}; expected {low:g} to {high:g}")
+
+
+# Per family of networks: what differs from the defaults of the class.
+NEURAL_CONFIGS = {
+    "cnn": NeuralConfig(),
+    "transformer": NeuralConfig(epochs=20, batch_size=64, weight_decay=0.01, guide_weight=0.0),
+}

@@ -31,6 +31,7 @@ DEFAULT_MODEL = "svm"
 _FAMILIES: Mapping[str, str] = {
     "svm": "sercli.classifiers.svm:SvmClassifier",
     "cnn": "sercli.classifiers.cnn:CnnClassifier",
+    "transformer": "sercli.classifiers.transformer:TransformerClassifier",
 }
 
 _KEYS = frozenset(

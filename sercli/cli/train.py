@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import click
 from sercli.cli.console import Progress, TrainingView, reports_errors, say, show_progress
 from sercli.cli.corpora import AUTO, corpus_options, read
 from sercli.cli.options import device_option, is_given
-from sercli.config import NeuralConfig, SvmConfig
+from sercli.config import NEURAL_CONFIGS, NeuralConfig, SvmConfig
 from sercli.datasets import CORPORA
 from sercli.errors import ConfigError, OutputError
 from sercli.report import ExitCode
@@ -19,12 +20,14 @@ from sercli.writers import check_target
 
 if TYPE_CHECKING:
     from sercli.datasets import Corpus
+    from sercli.training.course import Course, Watcher
     from sercli.training.run import Training
     from sercli.training.trainer import AnyTrainer
 
 MIN_FOLDS = 2
-SVM, CNN = "svm", "cnn"
-# Options of one family: with another, they would do nothing.
+DEFAULT_BASE = "openai/whisper-base"
+SVM, CNN, TRANSFORMER = "svm", "cnn", "transformer"
+# Options of networks, and of transformers alone: with another family, they would do nothing.
 NEURAL = (
     "epochs",
     "batch_size",
@@ -35,53 +38,70 @@ NEURAL = (
     "resume",
     "device",
 )
-# Those of them that decide what the model is.
+PRE_TRAINED = ("base", "revision")
+# Those of all networks that decide what the model is.
 DECIDING = ("epochs", "batch_size", "learning_rate", "patience", "device")
+
+
+def _tell_defaults(name: str) -> str:
+    """Return what is taken where an option is not given, of each family of networks."""
+    values = {family: getattr(config, name) for family, config in NEURAL_CONFIGS.items()}
+    if len(set(values.values())) == 1:
+        return f"  [default: {values[CNN]:g}]"
+    return f"  [default: {', '.join(f'{value:g} ({key})' for key, value in values.items())}]"
 
 
 def neural_options(function: Any) -> Any:
     """Add the options of neural networks."""
     options = (
         click.option(
+            "--base",
+            metavar="NAME|DIR",
+            default=DEFAULT_BASE,
+            help="Pre-trained speech encoder: a name on the hub, or a folder (transformer).",
+        ),
+        click.option("--revision", help="Of the encoder on the hub (transformer)."),
+        click.option(
             "--epochs",
             type=int,
-            default=NeuralConfig.epochs,
-            help="Passes over the clips; with development clips, the best of them counts (cnn).",
+            help="Passes over the clips; with development clips, the best of them counts "
+            f"(networks).{_tell_defaults('epochs')}",
         ),
         click.option(
-            "--batch-size", type=int, default=NeuralConfig.batch_size, help="Clips per step (cnn)."
+            "--batch-size",
+            type=int,
+            help=f"Clips per step (networks).{_tell_defaults('batch_size')}",
         ),
         click.option(
             "--learning-rate",
             type=float,
-            default=NeuralConfig.learning_rate,
-            help="At its highest (cnn).",
+            help=f"At its highest (networks).{_tell_defaults('learning_rate')}",
         ),
         click.option(
             "--patience",
             type=int,
             default=NeuralConfig.patience,
             metavar="EPOCHS",
-            help="End after so many without a better development UAR; 0: never (cnn).",
+            help="End after so many without a better development UAR; 0: never (networks).",
         ),
         click.option(
             "--votes",
             type=click.Path(path_type=Path),
             metavar="FILE",
             help="Learn from listeners, too: a CSV file with the columns clip and one per label "
-            "(cnn).",
+            "(networks).",
         ),
         click.option(
             "--cache",
             type=click.Path(path_type=Path),
             metavar="DIR",
-            help="Where decoded audio is kept for the next training (cnn).  "
+            help="Where decoded audio is kept for the next training (networks).  "
             "[default: ser/audio in your cache folder]",
         ),
         click.option(
             "--resume",
             is_flag=True,
-            help="Go on with a training that was interrupted; give all else as then (cnn).",
+            help="Go on with a training that was interrupted; give all else as then (networks).",
         ),
         device_option(),
     )
@@ -99,7 +119,14 @@ def neural_options(function: Any) -> Any:
     metavar="[KIND:]PATH",
     help="A corpus, as `ser eval --help` lists them; several times for several.",
 )
-@click.option("-m", "--model", "family", type=click.Choice([SVM, CNN]), default=SVM, help="Family.")
+@click.option(
+    "-m",
+    "--model",
+    "family",
+    type=click.Choice([SVM, CNN, TRANSFORMER]),
+    default=SVM,
+    help="Family.",
+)
 @click.option(
     "-o",
     "--output",
@@ -150,15 +177,17 @@ def train(sources: tuple[str, ...], **options: Any) -> None:
     """Train and calibrate a model, measure it, and write its folder.
 
     An SVM's settings are searched and its calibration is fitted by cross-validation within the
-    clips that are learned from. A CNN's epoch is chosen and its calibration fitted on the clips of
-    `dev`, or, where they are learned from, the calibration by cross-validation. The folder gets
-    the model, its card, metrics.json, predictions.csv, plots and reports of the test clips.
+    clips that are learned from. A network's epoch is chosen and its calibration fitted on the
+    clips of `dev`, or, where they are learned from, the calibration by cross-validation. The
+    folder gets the model, its card, metrics.json, predictions.csv, plots and reports of the test
+    clips.
 
     \b
     Examples:
       ser train --data CREMA-D/AudioWAV --fit-on train+dev -o my-svm
       ser train --data cremad:AudioWAV --data emodb:emodb --folds 5 -o both
       ser train --data CREMA-D/AudioWAV --model cnn -o my-cnn
+      ser train --data CREMA-D/AudioWAV --model transformer --base microsoft/wavlm-base -o mine
     """
     from sercli.reporting.folder import prepare_report, write_evaluation
 
@@ -167,7 +196,7 @@ def train(sources: tuple[str, ...], **options: Any) -> None:
     overwrite = options["overwrite"] or options["resume"]
     prepare_report(folder, overwrite=overwrite)
     check_target(folder / MODEL_FILE, overwrite=overwrite)
-    if options["family"] == CNN:
+    if options["family"] in NEURAL_CONFIGS:
         _check_checkpoints(options)
     corpus = _read(sources, options)
     if not quiet:
@@ -175,7 +204,7 @@ def train(sources: tuple[str, ...], **options: Any) -> None:
     try:
         result = _train(corpus, sources, options)
     except KeyboardInterrupt:
-        if options["family"] == CNN and _has_checkpoints(folder):
+        if options["family"] in NEURAL_CONFIGS and _has_checkpoints(folder):
             say("interrupted; the same command with --resume goes on")
             sys.exit(ExitCode.INTERRUPTED)
         raise
@@ -189,9 +218,10 @@ def train(sources: tuple[str, ...], **options: Any) -> None:
 
 
 def _refuse_idle_options(options: dict[str, Any]) -> None:
-    for name in NEURAL:
-        if is_given(name) and options["family"] != CNN:
-            raise click.UsageError(f"{_spell(name)} goes with --model {CNN}.")
+    for names, families in ((NEURAL, (*NEURAL_CONFIGS,)), (PRE_TRAINED, (TRANSFORMER,))):
+        for name in names:
+            if is_given(name) and options["family"] not in families:
+                raise click.UsageError(f"{_spell(name)} goes with --model {' or '.join(families)}.")
     if options["folds"]:
         if options["protocol"] != "speaker":
             raise ConfigError(
@@ -232,7 +262,7 @@ def _check_checkpoints(options: dict[str, Any]) -> None:
 
 
 def _has_checkpoints(folder: Path) -> bool:
-    from sercli.training.cnn import has_checkpoints
+    from sercli.training.neural import has_checkpoints
 
     return has_checkpoints(folder)
 
@@ -265,7 +295,7 @@ def _train(corpus: "Corpus", sources: tuple[str, ...], options: dict[str, Any]) 
 
     folder, n_folds, quiet = options["folder"], options["folds"], options["quiet"]
     fit_on = options["fit_on"].split("+")
-    heard = [*fit_on, "dev"] if options["family"] == CNN else fit_on
+    heard = [*fit_on, "dev"] if options["family"] in NEURAL_CONFIGS else fit_on
     clips = corpus.clips if n_folds else [clip for clip in corpus.clips if clip.split in heard]
     with show_progress("clips", len(clips), quiet=quiet) as progress:
         trainer = _create_trainer(corpus, options, progress)
@@ -290,19 +320,37 @@ def _create_trainer(corpus: "Corpus", options: dict[str, Any], progress: Progres
 
         return SvmTrainer(SvmConfig(**common), **told)
 
-    from sercli.datasets.votes import read_votes
-    from sercli.training.cnn import CnnTrainer
+    from sercli.training.neural import NeuralTrainer
 
-    config = NeuralConfig(**common, **{name: options[name] for name in DECIDING})
+    given = {name: options[name] for name in DECIDING if options[name] is not None}
+    config = replace(NEURAL_CONFIGS[options["family"]], **common, **given)
+    watcher = None
     if not options["quiet"]:
-        told["watcher"] = TrainingView(progress, _count_networks(corpus, config, options))
-    return CnnTrainer(
-        config,
-        options["cache"] or _find_cache(),
-        votes=read_votes(options["votes"]) if options["votes"] else None,
-        resume=options["resume"],
-        **told,
-    )
+        watcher = TrainingView(progress, _count_networks(corpus, config, options))
+    cache = options["cache"] or _find_cache()
+    return NeuralTrainer(_create_course(config, cache, options, watcher), cache, **told)
+
+
+def _create_course(
+    config: NeuralConfig, cache: Path, options: dict[str, Any], watcher: "Watcher | None"
+) -> "Course":
+    from sercli.datasets.votes import read_votes
+
+    common: dict[str, Any] = {
+        "votes": read_votes(options["votes"]) if options["votes"] else None,
+        "resume": options["resume"],
+        **({"watcher": watcher} if watcher else {}),
+    }
+    if options["family"] == CNN:
+        from sercli.training.cnn import CnnCourse
+
+        return CnnCourse(config, **common)
+
+    from sercli.neural.bases import load_base
+    from sercli.training.transformer import TransformerCourse
+
+    base = load_base(options["base"], options["revision"])
+    return TransformerCourse(config, base=base, rows=cache / "rows", **common)
 
 
 def _find_cache() -> Path:
@@ -337,18 +385,27 @@ def _spell_command(corpus: "Corpus", sources: tuple[str, ...], options: dict[str
         parts += ["--split", Path(options["protocol"]).name, "--fit-on", options["fit_on"]]
     if options["votes"]:
         parts += ["--votes", "FILE"]
-    if options["family"] == CNN:
+    if options["family"] in NEURAL_CONFIGS:
+        if options["family"] == TRANSFORMER:
+            parts += ["--base", _find_base(options["base"])]
+            parts += ["--revision", options["revision"]] if options["revision"] else []
         for name in DECIDING:
-            if options[name] != getattr(NeuralConfig, name):
+            default = getattr(NEURAL_CONFIGS[options["family"]], name)
+            if options[name] not in (None, default):
                 parts += [_spell(name), str(options[name])]
     return shlex.join([*parts, "--seed", str(options["seed"]), "-o", "NAME"])
+
+
+def _find_base(base: str) -> str:
+    """Return the name of an encoder, or of its folder."""
+    return Path(base).resolve().name if Path(base).is_dir() else base
 
 
 def _tell(result: "Training", folder: Path) -> None:
     training = result.classifier.spec.training
     judged = (
         f"on {training['calibration_on']}"
-        if result.classifier.family == CNN
+        if result.classifier.family in NEURAL_CONFIGS
         else "by cross-validation on what was learned from"
     )
     say(f"UAR {training['held_out']['whole']['uar']:.3f} {judged}")

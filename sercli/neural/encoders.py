@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from sercli.errors import ConfigError, ModelError
-from sercli.neural.mel import KaldiMel, WhisperMel
+from sercli.neural.mel import NYQUIST, KaldiMel, WhisperMel
 from sercli.neural.pooling import TINY
 
 WHISPER, AST = "whisper", "audio-spectrogram-transformer"
@@ -81,12 +81,14 @@ class WhisperStates(SpeechEncoder):
     ----------
     config
         Of `transformers`.
+    band_limit
+        Frequency in Hz above which nothing is heard.
     """
 
-    def __init__(self, config: WhisperConfig) -> None:
+    def __init__(self, config: WhisperConfig, band_limit: float) -> None:
         model = WhisperEncoder(config)
         super().__init__(model, config.encoder_layers + 1, config.d_model)
-        self.front_end = WhisperMel(config.num_mel_bins)
+        self.front_end = WhisperMel(config.num_mel_bins, band_limit)
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -260,7 +262,7 @@ class MaskedNorm(nn.Module):
         return (levelled * self.weight[:, None] + self.bias[:, None]) * inside
 
 
-def create_encoder(config: Mapping[str, Any]) -> SpeechEncoder:
+def create_encoder(config: Mapping[str, Any], band_limit: float = NYQUIST) -> SpeechEncoder:
     """Return an encoder with random weights.
 
     Parameters
@@ -268,6 +270,8 @@ def create_encoder(config: Mapping[str, Any]) -> SpeechEncoder:
     config
         The settings of `transformers`: ``model_type`` is one of `ARCHITECTURES`; and ``mean`` and
         ``deviation`` of the frames of an audio spectrogram transformer.
+    band_limit
+        Frequency in Hz above which nothing is heard; the highest there is for all but Whisper.
 
     Raises
     ------
@@ -280,12 +284,16 @@ def create_encoder(config: Mapping[str, Any]) -> SpeechEncoder:
         raise ModelError(
             f"the encoder's architecture is {kind!r}; expected one of {', '.join(ARCHITECTURES)}"
         )
+    if kind != WHISPER and band_limit != NYQUIST:
+        raise ModelError(
+            f"band_limit is {band_limit:g} Hz; expected {NYQUIST:g} Hz, since {kind} hears all"
+        )
     mean, deviation = settings.pop("mean", 0.0), settings.pop("deviation", 0.5)
     try:
         parsed = AutoConfig.for_model(kind, **settings)
         parsed._attn_implementation = "sdpa" if kind != "wavlm" else "eager"
-        if kind == WHISPER:
-            return WhisperStates(parsed)
+        if isinstance(parsed, WhisperConfig):
+            return WhisperStates(parsed, band_limit)
         if kind == AST:
             return SpectrogramStates(parsed, mean, deviation)
         return WaveformStates(parsed)

@@ -8,6 +8,7 @@ from torchaudio.transforms import MelScale, Spectrogram
 from sercli.neural.front_end import SILENCE
 
 SAMPLE_RATE = 16_000
+NYQUIST = SAMPLE_RATE / 2
 # Root mean square to which a segment is brought: that of speech which is not loud.
 LEVEL = 0.05
 
@@ -19,13 +20,17 @@ class WhisperMel(nn.Module):
     ----------
     n_mels
         Number of bands, up to 8 kHz.
+    band_limit
+        Frequency in Hz above which nothing is heard: those bands are as soft as can be.
     """
 
     WIN_LENGTH = 400
     HOP_LENGTH = 160
 
-    def __init__(self, n_mels: int) -> None:
+    def __init__(self, n_mels: int, band_limit: float = NYQUIST) -> None:
         super().__init__()
+        # Of the bins of the spectrum, which go up to and including the highest frequency.
+        self.n_heard = 1 + int(band_limit * self.WIN_LENGTH / SAMPLE_RATE)
         self.spectrogram = Spectrogram(
             self.WIN_LENGTH, hop_length=self.HOP_LENGTH, power=2.0, pad_mode="constant"
         )
@@ -33,7 +38,7 @@ class WhisperMel(nn.Module):
             n_mels,
             SAMPLE_RATE,
             0.0,
-            SAMPLE_RATE / 2,
+            NYQUIST,
             n_stft=self.WIN_LENGTH // 2 + 1,
             norm="slaney",
             mel_scale="slaney",
@@ -58,7 +63,9 @@ class WhisperMel(nn.Module):
         """
         # Autocast must not touch levels: their logarithms need every bit that float32 has.
         with torch.autocast(waveforms.device.type, enabled=False):
-            levels = self.mel_scale(self.spectrogram(level(waveforms.float(), lengths)))
+            spectrum = self.spectrogram(level(waveforms.float(), lengths))
+            spectrum[:, self.n_heard :] = 0
+            levels = self.mel_scale(spectrum)
             counts = torch.clamp(lengths // self.HOP_LENGTH, min=1)
             levels = levels[:, :, : int(counts.max())]
             mask = torch.arange(levels.shape[2], device=lengths.device) < counts[:, None]

@@ -79,7 +79,7 @@ class TrainingBatches:
 
     def __call__(self, epoch: int) -> Iterator[TrainingBatch]:
         """Give the batches of an epoch, which is counted from 0."""
-        draws = self._draw_order(epoch)
+        draws = draw_order(self._classes, self._config.seed, epoch)
         parts = [draws[i * self._size : (i + 1) * self._size] for i in range(len(self))]
         if not self._threads:
             for part in parts:
@@ -120,18 +120,18 @@ class TrainingBatches:
             waveform = _through(waveform, str(rng.choice(self._codecs, p=self._weights)))
         return waveform
 
-    def _draw_order(self, epoch: int) -> list[tuple[int, int]]:
-        """Return clips, and how often each was drawn before; all classes equally often."""
-        rng = np.random.default_rng([self._config.seed, epoch])
-        present = np.unique(self._classes)
-        n_each = -(-len(self._cached) // len(present))
-        drawn: list[tuple[int, int]] = []
-        for label in present:
-            members = np.flatnonzero(self._classes == label)
-            rounds = -(-n_each // len(members))
-            order = [(int(i), turn) for turn in range(rounds) for i in rng.permutation(members)]
-            drawn += order[:n_each]
-        return [drawn[place] for place in rng.permutation(len(drawn))]
+    def draw(self, index: int, rng: np.random.Generator) -> FloatArray:
+        """Return a clip as it is learned from: as it was recorded, or varied; shape (n_samples,).
+
+        Parameters
+        ----------
+        index, rng
+            As for `hear`.
+        """
+        if rng.random() >= self._config.clean_share:
+            return self.hear(index, rng)
+        waveform, start, end = self._cached.utterance(index)
+        return draw_voice(waveform if rng.random() < 0.5 else waveform[start:end], rng)
 
     def _make(self, draws: Sequence[tuple[int, int]], epoch: int) -> TrainingBatch:
         waveforms = [self._draw(index, epoch, turn) for index, turn in draws]
@@ -141,12 +141,29 @@ class TrainingBatches:
 
     def _draw(self, index: int, epoch: int, turn: int) -> FloatArray:
         rng = np.random.default_rng([self._config.seed, epoch, index, turn])
-        if rng.random() < self._config.clean_share:
-            waveform, start, end = self._cached.utterance(index)
-            waveform = draw_voice(waveform if rng.random() < 0.5 else waveform[start:end], rng)
-        else:
-            waveform = self.hear(index, rng)
-        return crop(waveform, self._config.max_crop, rng)
+        return crop(self.draw(index, rng), self._config.max_crop, rng)
+
+
+def draw_order(classes: NDArray[np.integer[Any]], seed: int, epoch: int) -> list[tuple[int, int]]:
+    """Return clips, and how often each was drawn before; all classes equally often.
+
+    Parameters
+    ----------
+    classes
+        Indices of the clips' labels, shape (n_clips,).
+    seed, epoch
+        Of the draw.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    present = np.unique(classes)
+    n_each = -(-len(classes) // len(present))
+    drawn: list[tuple[int, int]] = []
+    for label in present:
+        members = np.flatnonzero(classes == label)
+        rounds = -(-n_each // len(members))
+        order = [(int(i), turn) for turn in range(rounds) for i in rng.permutation(members)]
+        drawn += order[:n_each]
+    return [drawn[place] for place in rng.permutation(len(drawn))]
 
 
 class _Talkers(Sequence[FloatArray]):

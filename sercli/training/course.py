@@ -1,10 +1,11 @@
 """What the networks of one training have in common, and how each of them learns."""
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, ClassVar, Protocol, Self
 from zlib import crc32
 
 import numpy as np
@@ -13,29 +14,30 @@ from numpy.typing import NDArray
 from torch import nn
 
 from sercli.audio import SAMPLE_RATE
-from sercli.classifiers.cnn import BATCH_S
+from sercli.classifiers.neural import BATCH_S, NeuralClassifier
 from sercli.config import NeuralConfig
 from sercli.datasets.base import class_indices
 from sercli.evaluation.metrics import segment_nll, unweighted_average_recall
 from sercli.neural.batching import group_by_length, pad
-from sercli.neural.cnn import Cnn, CnnSettings
-from sercli.training.batches import TrainingBatches
 from sercli.training.cache import CachedClips
 from sercli.training.checkpoints import CHECKPOINT_FILE
 from sercli.training.folds import check_labels
-from sercli.training.guides import (
-    GuidedNetwork,
-    extract_clean_features,
-    guided_loss,
-    make_guides,
+from sercli.training.loop import (
+    Batches,
+    Fitted,
+    Loss,
+    TrainingProgress,
+    Validation,
+    fit_network,
 )
-from sercli.training.loop import Fitted, TrainingProgress, Validation, fit_network
 from sercli.training.targets import Votes, make_targets
+from sercli.training.trainer import Say
 
 # Settings that may be others when a training goes on: where and on how many cores it runs.
 FREE = ("device", "jobs")
 
 FloatArray = NDArray[np.float32]
+Rows = NDArray[np.floating[Any]]
 Hear = Callable[[int], FloatArray]
 
 
@@ -59,51 +61,99 @@ class Nobody:
         """Do nothing."""
 
 
+class Settings(Protocol):
+    """The shape of a network."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+
+
 @dataclass(frozen=True, eq=False)
-class Course:
+class Material:
+    """Clips, and what was computed of each for a family.
+
+    Parameters
+    ----------
+    cached
+        The clips.
+    rows
+        One or more for each clip, of shape (n_clips, ...), or None.
+    """
+
+    cached: CachedClips
+    rows: Rows | None = None
+
+    def __len__(self) -> int:
+        """Return the number of clips."""
+        return len(self.cached)
+
+    def take(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> Self:
+        """Return those clips alone."""
+        rows = None if self.rows is None else self.rows[np.asarray(indices)]
+        return type(self)(self.cached.take(np.asarray(indices).tolist()), rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Course(ABC):
     """What all networks of a training have in common.
 
     Parameters
     ----------
-    labels
-        In the order of the scores.
     config
         How to train.
-    settings
-        The shape of the networks.
+    labels
+        In the order of the scores.
     votes
         Of listeners, by name of the clip, or None.
     resume
         Go on from checkpoints where there are any.
     watcher
         Told how far it is.
+
+    Attributes
+    ----------
+    classifier
+        What is made of a network.
+    packages
+        That decide what a network is.
     """
 
-    labels: tuple[str, ...]
+    classifier: ClassVar[type[NeuralClassifier]]
+    packages: ClassVar[tuple[str, ...]]
+
     config: NeuralConfig
-    settings: CnnSettings = field(default_factory=CnnSettings)
+    labels: tuple[str, ...] = ()
     votes: Votes | None = None
     resume: bool = False
     watcher: Watcher = field(default_factory=Nobody)
 
-    def find_classes(self, cached: CachedClips) -> NDArray[np.intp]:
-        """Return the indices of the clips' labels, shape (n_clips,)."""
-        return np.array(class_indices(cached.clips, self.labels))
+    @property
+    @abstractmethod
+    def network_settings(self) -> Settings:
+        """The shape of the networks."""
 
-    def extract_features(self, cached: CachedClips) -> FloatArray | None:
-        """Return what guides are made of, shape (n_clips, n_features); None without guides."""
-        if not self.config.guide_weight:
-            return None
-        limit = self.settings.log_mel.f_max
-        return extract_clean_features(cached, limit, self.config.jobs)
+    @property
+    @abstractmethod
+    def band_limit(self) -> float:
+        """Frequency in Hz above which nothing is heard."""
 
+    @abstractmethod
+    def prepare(self, cached: CachedClips, say: Say, *, judged: bool = False) -> Material:
+        """Compute what the networks need of each clip.
+
+        Parameters
+        ----------
+        cached
+            The clips.
+        say
+            Told what is done.
+        judged
+            They are only judged, and not learned from.
+        """
+
+    @abstractmethod
     def teach(
-        self,
-        name: str,
-        cached: CachedClips,
-        features: FloatArray | None,
-        folder: Path,
-        dev: CachedClips | None = None,
+        self, name: str, material: Material, folder: Path, dev: Material | None = None
     ) -> Fitted:
         """Train a network.
 
@@ -111,80 +161,112 @@ class Course:
         ----------
         name
             By which the watcher knows it.
-        cached
+        material
             What is learned from.
-        features
-            Of `extract_features`.
         folder
             Of its checkpoint.
         dev
             By which the epoch is chosen, if there are any.
         """
-        config, n_labels = self.config, len(self.labels)
-        classes = self.find_classes(cached)
-        check_labels(classes, self.labels)
-        targets = make_targets(cached.clips, self.labels, config, self.votes)
-        guides = np.empty((len(cached), 0), np.float32)
-        if features is not None:
-            guides = make_guides(features, config.guide_components)
-        batches = TrainingBatches(cached, np.hstack((targets, guides)), classes, config)
-        self.watcher.begin(name)
-        fitted = fit_network(
-            self._create_network(guides.shape[1]),
-            batches,
-            len(batches),
-            config,
-            folder,
-            loss=guided_loss(n_labels, config.guide_weight) if features is not None else None,
-            validate=self._validate_on(dev) if dev else None,
-            fingerprint={
-                # One by one, so that it can be told which is another.
-                **{key: value for key, value in asdict(config).items() if key not in FREE},
-                "settings": self.settings.to_dict(),
-                "labels": self.labels,
-                "clips": _digest("".join(cached.hashes).encode()),
-                "development clips": _digest("".join(dev.hashes).encode()) if dev else None,
-                "targets": _digest(targets.tobytes()),  # with the votes
-                "guides": guides.shape[1],
-            },
-            resume=self.resume and (folder / CHECKPOINT_FILE).exists(),
-            report=self.watcher.report,
-        )
-        kept = fitted.network
-        return replace(fitted, network=kept.network if isinstance(kept, GuidedNetwork) else kept)
 
-    def hear(self, network: nn.Module, cached: CachedClips) -> FloatArray:
+    @abstractmethod
+    def hear(self, network: nn.Module, material: Material) -> FloatArray:
         """Return scores of clips as they are and varied, shape (2, n_clips, n_labels).
 
         Parameters
         ----------
         network
             That did not learn from them.
-        cached
+        material
             The clips; others of them talk in the background when they are varied.
         """
-        classes = self.find_classes(cached)
-        drawing = TrainingBatches(
-            cached, np.eye(len(self.labels), dtype=np.float32)[classes], classes, self.config
-        )
 
-        def vary(index: int) -> FloatArray:
-            name = crc32(cached.clips[index].name.encode(errors="surrogateescape"))
-            return drawing.hear(index, np.random.default_rng([self.config.seed, name]))
+    def assemble(self, network: nn.Module) -> nn.Module:
+        """Return all of a network, of which a part was trained."""
+        return network
 
-        return np.stack((score_clips(network, cached), score_clips(network, cached, vary)))
+    def describe(self) -> dict[str, Any]:
+        """Return what else a model is to say of its training."""
+        return {}
 
-    def _create_network(self, n_guides: int) -> nn.Module:
+    def find_classes(self, cached: CachedClips) -> NDArray[np.intp]:
+        """Return the indices of the clips' labels, shape (n_clips,)."""
+        return np.array(class_indices(cached.clips, self.labels))
+
+    def find_targets(self, cached: CachedClips) -> FloatArray:
+        """Return what is to be said of each clip, shape (n_clips, n_labels)."""
+        check_labels(self.find_classes(cached), self.labels)
+        return make_targets(cached.clips, self.labels, self.config, self.votes)
+
+    def create(self, make: Callable[[], nn.Module]) -> nn.Module:
+        """Return what `make` makes, its random weights by the seed."""
         with torch.random.fork_rng():
             torch.manual_seed(self.config.seed)
-            network = Cnn(self.settings, len(self.labels))
-            return GuidedNetwork(network, n_guides) if n_guides else network
+            return make()
 
-    def _validate_on(self, dev: CachedClips) -> Callable[[nn.Module], Validation]:
-        classes = self.find_classes(dev)
+    def draw_varied(self, cached: CachedClips, index: int) -> np.random.Generator:
+        """Return the source of all draws by which a clip is varied to be judged."""
+        name = crc32(cached.clips[index].name.encode(errors="surrogateescape"))
+        return np.random.default_rng([self.config.seed, name])
+
+    def fit(
+        self,
+        name: str,
+        network: nn.Module,
+        batches: Batches,
+        n_batches: int,
+        material: Material,
+        folder: Path,
+        dev: Material | None,
+        *,
+        loss: Loss | None = None,
+        score: Callable[[nn.Module, Material], FloatArray],
+        facts: Mapping[str, Any],
+    ) -> Fitted:
+        """Train a network by the loop, or go on from its checkpoint.
+
+        Parameters
+        ----------
+        name, material, folder, dev
+            As for `teach`.
+        network, batches, n_batches, loss
+            As for `sercli.training.loop.fit_network`.
+        score
+            Gives the scores of the development clips.
+        facts
+            What else must be the same for a checkpoint to be of use.
+        """
+        config, cached = self.config, material.cached
+        self.watcher.begin(name)
+        return fit_network(
+            network,
+            batches,
+            n_batches,
+            config,
+            folder,
+            loss=loss,
+            validate=self._validate_on(dev, score) if dev else None,
+            fingerprint={
+                # One by one, so that it can be told which is another.
+                **{key: value for key, value in asdict(config).items() if key not in FREE},
+                "settings": self.network_settings.to_dict(),
+                "labels": self.labels,
+                "clips": digest("".join(cached.hashes).encode()),
+                "development clips": digest("".join(dev.cached.hashes).encode()) if dev else None,
+                "targets": digest(self.find_targets(cached).tobytes()),  # with the votes
+                **facts,
+            },
+            resume=self.resume and (folder / CHECKPOINT_FILE).exists(),
+            report=self.watcher.report,
+        )
+
+    def _validate_on(
+        self, dev: Material, score: Callable[[nn.Module, Material], FloatArray]
+    ) -> Callable[[nn.Module], Validation]:
+        classes = self.find_classes(dev.cached)
 
         def validate(network: nn.Module) -> Validation:
-            scores = torch.from_numpy(score_clips(network, dev))
+            scores = torch.from_numpy(score(network, dev))
             probabilities = scores.double().softmax(dim=1).numpy()
             uar = unweighted_average_recall(classes, probabilities.argmax(axis=1))
             return Validation(float(segment_nll(classes, probabilities).mean()), uar)
@@ -215,5 +297,6 @@ def score_clips(network: nn.Module, cached: CachedClips, hear: Hear | None = Non
     return scores
 
 
-def _digest(content: bytes) -> str:
+def digest(content: bytes) -> str:
+    """Return a short hash, by which contents are told apart."""
     return hashlib.blake2b(content, digest_size=8).hexdigest()

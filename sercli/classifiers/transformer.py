@@ -1,0 +1,29 @@
+"""A pre-trained speech encoder with a head that tells emotions."""
+
+from sercli.classifiers.base import ModelSpec
+from sercli.classifiers.neural import NeuralClassifier
+from sercli.errors import ModelError
+from sercli.neural.transformer import Transformer, TransformerSettings
+
+
+class TransformerClassifier(NeuralClassifier):
+    """An encoder and a head, see `sercli.neural.transformer.Transformer`."""
+
+    family = "transformer"
+
+    @classmethod
+    def create_network(cls, spec: ModelSpec) -> Transformer:
+        """Return a network of random weights.
+
+        Raises
+        ------
+        ModelError, ConfigError
+            If the settings are not understood.
+        """
+        network = Transformer(TransformerSettings.from_dict(spec.settings), len(spec.labels))
+        if spec.band_limit != network.settings.band_limit:
+            raise ModelError(
+                f"band_limit is {spec.band_limit} Hz; its settings say "
+                f"{network.settings.band_limit} Hz"
+            )
+        return network

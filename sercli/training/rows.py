@@ -1,0 +1,144 @@
+"""Rows of statistics of a frozen encoder: of each clip as it is, and as other recordings."""
+
+from collections.abc import Callable, Iterator, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sercli.audio import SAMPLE_RATE
+from sercli.classifiers.neural import BATCH_S, Embedder
+from sercli.config import NeuralConfig
+from sercli.neural.batching import group_by_length, pad
+from sercli.neural.devices import choose_precision, computing
+from sercli.training.batches import draw_order
+from sercli.training.loop import TrainingBatch
+from sercli.writers import write_bytes
+
+FloatArray = NDArray[np.float32]
+HalfArray = NDArray[np.float16]
+# From the index of a clip to its waveform.
+Hear = Callable[[int], FloatArray]
+
+# Clips whose waveforms are in memory at once.
+CLIPS_AT_ONCE = 256
+
+
+def embed_versions(
+    network: Embedder,
+    n_clips: int,
+    versions: Sequence[Hear],
+    path: Path,
+    report: Callable[[int], None] = lambda _: None,
+) -> HalfArray:
+    """Return rows of every version of every clip, shape (n_clips, n_versions, n_features).
+
+    Parameters
+    ----------
+    network
+        Whose rows they are.
+    n_clips
+        Number of clips.
+    versions
+        How each clip is heard.
+    path
+        Where the rows are kept; if they are there, they are not computed again.
+    report
+        Called with the number of clips that are done.
+    """
+    if path.is_file():
+        found: HalfArray = np.load(path, mmap_mode="r", allow_pickle=False)
+        return found
+    rows = np.empty((n_clips, len(versions), network.n_features), np.float16)
+    device = next(network.head.parameters()).device
+    with torch.inference_mode(), computing(device, choose_precision(device)):
+        for start in range(0, n_clips, CLIPS_AT_ONCE):
+            clips = range(start, min(start + CLIPS_AT_ONCE, n_clips))
+            for number, hear in enumerate(versions):
+                waveforms = [hear(index) for index in clips]
+                lengths = [len(waveform) for waveform in waveforms]
+                for group in group_by_length(lengths, int(BATCH_S * SAMPLE_RATE)):
+                    batch = pad([waveforms[place] for place in group])
+                    embedded = network.embed(*(part.to(device) for part in batch))
+                    rows[[start + place for place in group], number] = embedded.numpy(force=True)
+            report(len(clips))
+    content = BytesIO()
+    np.save(content, rows, allow_pickle=False)
+    write_bytes(path, content.getvalue())
+    return rows
+
+
+class RowBatches:
+    """Batches of rows, for `sercli.training.loop.fit_network`: each time another version.
+
+    Parameters
+    ----------
+    rows
+        Shape (n_clips, n_versions, n_features).
+    targets
+        Shape (n_clips, n_labels).
+    classes
+        Indices of the labels, shape (n_clips,).
+    config
+        Seed and size of a batch.
+    """
+
+    def __init__(
+        self,
+        rows: NDArray[np.floating[Any]],
+        targets: FloatArray,
+        classes: NDArray[np.integer[Any]],
+        config: NeuralConfig,
+    ) -> None:
+        self._rows, self._targets, self._classes = rows, targets, classes
+        self._seed = config.seed
+        self._size = min(config.batch_size, len(rows))
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
+        return len(self._rows) // self._size
+
+    def __call__(self, epoch: int) -> Iterator[TrainingBatch]:
+        """Give the batches of an epoch, which is counted from 0."""
+        rng = np.random.default_rng([self._seed, epoch, 1])
+        order = [index for index, _ in draw_order(self._classes, self._seed, epoch)]
+        for number in range(len(self)):
+            chosen = np.array(order[number * self._size : (number + 1) * self._size])
+            versions = rng.integers(self._rows.shape[1], size=len(chosen))
+            rows = self._rows[chosen, versions].astype(np.float32)
+            yield TrainingBatch(
+                torch.from_numpy(rows),
+                torch.ones(len(chosen), dtype=torch.int64),
+                torch.from_numpy(self._targets[chosen]),
+            )
+
+
+class RowNetwork(nn.Module):
+    """A head by itself, which takes the rows of a batch in the place of waveforms.
+
+    Parameters
+    ----------
+    head
+        From rows to scores.
+    """
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, rows: Tensor, lengths: Tensor) -> Tensor:
+        """Return scores, shape (n_clips, n_labels).
+
+        Parameters
+        ----------
+        rows
+            Shape (n_clips, n_features).
+        lengths
+            Not needed.
+        """
+        scores: Tensor = self.head(rows)
+        return scores

@@ -1,0 +1,154 @@
+"""How transformers learn: a head on the statistics of a pre-trained encoder.
+
+The encoder stays as it is. It hears every clip as it is and in several other recordings, once; the
+head then learns from the rows in minutes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from sercli.classifiers.transformer import TransformerClassifier
+from sercli.neural.bases import Base
+from sercli.neural.devices import choose_device
+from sercli.neural.encoders import WHISPER
+from sercli.neural.mel import NYQUIST
+from sercli.neural.transformer import Transformer, TransformerSettings, create_head
+from sercli.training.batches import TrainingBatches
+from sercli.training.cache import CachedClips
+from sercli.training.course import Course, FloatArray, Material, digest
+from sercli.training.loop import Fitted
+from sercli.training.rows import RowBatches, RowNetwork, embed_versions
+from sercli.training.trainer import Say
+
+# In Hz: what a telephone lets through, with some room; Whisper's bands above are left out.
+WHISPER_LIMIT = 4000.0
+# Of a clip's versions: as it is; the last is for judging, and not learned from.
+AS_IS, JUDGED = 0, -1
+
+
+@dataclass(frozen=True, eq=False)
+class TransformerCourse(Course):
+    """Trains heads on an encoder.
+
+    Parameters
+    ----------
+    base
+        The encoder.
+    rows
+        Folder in which its rows are kept for the next training.
+    limit
+        Frequency in Hz above which nothing is heard; by default `WHISPER_LIMIT` for Whisper, and
+        for others all there is.
+    progress
+        Called with the number of clips that the encoder has heard.
+    """
+
+    classifier = TransformerClassifier
+    packages = ("torch", "torchaudio", "transformers", "numpy", "soxr", "soundfile", "silero-vad")
+
+    base: Base = field(kw_only=True)
+    rows: Path = field(kw_only=True)
+    limit: float | None = field(default=None, kw_only=True)
+    progress: Callable[[int], None] = field(default=lambda _: None, kw_only=True)
+
+    @property
+    def band_limit(self) -> float:
+        """Frequency in Hz above which nothing is heard."""
+        if self.limit is not None:
+            return self.limit
+        return WHISPER_LIMIT if self.base.settings["model_type"] == WHISPER else NYQUIST
+
+    @property
+    def network_settings(self) -> TransformerSettings:
+        """The shape of the networks."""
+        return TransformerSettings(self.base.settings, self.band_limit)
+
+    @cached_property
+    def _network(self) -> Transformer:
+        """The encoder, and a head that is not of use before it has learned."""
+        network = cast(Transformer, self.create(self._create_network))
+        return network.eval().requires_grad_(False).to(choose_device(self.config.device))
+
+    def prepare(self, cached: CachedClips, say: Say, *, judged: bool = False) -> Material:
+        """Let the encoder hear all versions of the clips."""
+        n_versions = 0 if judged else self.config.versions
+        classes = self.find_classes(cached)
+        drawing = TrainingBatches(
+            cached, np.eye(len(self.labels), dtype=np.float32)[classes], classes, self.config
+        )
+
+        def hear_version(number: int) -> Callable[[int], FloatArray]:
+            seed = [self.config.seed, number]
+            return lambda index: drawing.draw(index, np.random.default_rng([*seed, index]))
+
+        versions = [
+            lambda index: cached.utterance(index).waveform,
+            *map(hear_version, range(1, n_versions + 1)),
+            lambda index: drawing.hear(index, self.draw_varied(cached, index)),
+        ]
+        say(f"{self.base.name} hears {len(versions)} versions of {len(cached):,} clips")
+        facts = (self.base.digest, self.band_limit, self.config.seed, self.config.clean_share)
+        key = digest(repr((facts, n_versions, self.labels, cached.hashes)).encode())
+        path = self.rows / f"{key}.npy"
+        return Material(
+            cached, embed_versions(self._network, len(cached), versions, path, self.progress)
+        )
+
+    def teach(
+        self, name: str, material: Material, folder: Path, dev: Material | None = None
+    ) -> Fitted:
+        """Train a head; see `Course.teach`."""
+        assert material.rows is not None
+        targets = self.find_targets(material.cached)
+        classes = self.find_classes(material.cached)
+        batches = RowBatches(material.rows[:, :JUDGED], targets, classes, self.config)
+        n_features = self._network.n_features
+        head = self.create(lambda: create_head(self.network_settings, n_features, len(self.labels)))
+        fitted = self.fit(
+            name,
+            RowNetwork(head),
+            batches,
+            len(batches),
+            material,
+            folder,
+            dev,
+            score=lambda network, judged: _score(network, judged, AS_IS),
+            facts={"base": self.base.digest},
+        )
+        return fitted
+
+    def hear(self, network: nn.Module, material: Material) -> FloatArray:
+        """Return scores of clips as they are and varied; see `Course.hear`."""
+        return np.stack([_score(network, material, version) for version in (AS_IS, JUDGED)])
+
+    def assemble(self, network: nn.Module) -> nn.Module:
+        """Return the encoder with the head that was trained."""
+        assert isinstance(network, RowNetwork)
+        self._network.head.load_state_dict(network.head.state_dict())
+        return self._network
+
+    def describe(self) -> dict[str, Any]:
+        """Return what else a model is to say of its training."""
+        return {"base": self.base.name}
+
+    def _create_network(self) -> Transformer:
+        network = Transformer(self.network_settings, len(self.labels))
+        network.encoder.model.load_state_dict(self.base.weights)
+        return network
+
+
+def _score(network: nn.Module, material: Material, version: int) -> FloatArray:
+    """Return the scores of one version of the clips, shape (n_clips, n_labels)."""
+    assert material.rows is not None
+    device = next(network.parameters()).device
+    rows = torch.from_numpy(material.rows[:, version].astype(np.float32)).to(device)
+    with torch.inference_mode():
+        scores: FloatArray = network(rows, None).numpy(force=True)
+    return scores
