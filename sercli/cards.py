@@ -118,27 +118,58 @@ def _describe_svm(spec: ModelSpec) -> _Parts:
 
 def _describe_cnn(spec: ModelSpec) -> _Parts:
     training, config = spec.training, spec.training["config"]
+    return _describe_network(
+        training,
+        "A convolutional neural network of seven layers on log-mel spectrograms of speech below\n"
+        f"{spec.band_limit:.0f} Hz, with {training['parameters']:,} parameters",
+        {
+            "learned besides": f"up to {config['guide_components']} principal components of "
+            "spectral statistics of each clip as it is"
+            if config["guide_weight"]
+            else "nothing",
+            "versions heard": f"{_tell_versions(config)}; up to {config['max_crop']:g} s at once",
+        },
+        "Muon for convolutions, AdamW for all else" if config["optimiser"] == "muon" else "AdamW",
+    )
+
+
+def _describe_transformer(spec: ModelSpec) -> _Parts:
+    training, config = spec.training, spec.training["config"]
+    return _describe_network(
+        training,
+        f"The encoder of {training['base']}, as it was trained by others, and a small head on the "
+        f"statistics\nof all its layers, for speech below {spec.band_limit:.0f} Hz, with "
+        f"{training['parameters']:,} parameters",
+        {
+            "learned": "the head; the encoder is as it was",
+            "versions heard": f"each clip as it is and {config['versions']} others: "
+            f"{_tell_versions(config)}",
+        },
+        "AdamW",
+    )
+
+
+def _tell_versions(config: Mapping[str, Any]) -> str:
+    return f"{config['clean_share']:.0%} as they are or in another voice, the others with {_VARIED}"
+
+
+def _describe_network(
+    training: Mapping[str, Any], introduction: str, learned: Mapping[str, str], optimiser: str
+) -> _Parts:
+    config = training["config"]
     calibrated_on, epoch = training["calibration_on"], training["best_epoch"]
     chosen = calibrated_on == DEVELOPMENT_SPEAKERS  # else there was nobody to choose the epoch by
     return _Parts(
-        introduction="A convolutional neural network of seven layers on log-mel spectrograms of "
-        f"speech below\n{spec.band_limit:.0f} Hz, with {training['parameters']:,} parameters",
+        introduction=introduction,
         settings={
             "epochs": f"{epoch}, the best of up to {config['epochs']}" if chosen else f"{epoch}",
-            "optimiser": "Muon for convolutions, AdamW for all else"
-            if config["optimiser"] == "muon"
-            else "AdamW",
+            "optimiser": optimiser,
             "batch size": f"{config['batch_size']} clips",
             "learning rate": f"{config['learning_rate']:g} at its highest",
             "votes": f"{config['vote_weight']:.0%} of the target of each clip that has any"
             if training["votes"]
             else "of listeners were not learned from",
-            "learned besides": f"up to {config['guide_components']} principal components of "
-            "spectral statistics of each clip as it is"
-            if config["guide_weight"]
-            else "nothing",
-            "versions heard": f"{config['clean_share']:.0%} of the clips as they are or in another "
-            f"voice, the others with {_VARIED}; up to {config['max_crop']:g} s at once",
+            **learned,
         },
         calibrated_on=f"the scores of {calibrated_on}",
         judged="On the development speakers, by whom the epoch was chosen, so that these figures "
@@ -151,6 +182,7 @@ def _describe_cnn(spec: ModelSpec) -> _Parts:
 _FAMILIES: Final[Mapping[str, Callable[[ModelSpec], _Parts]]] = {
     "svm": _describe_svm,
     "cnn": _describe_cnn,
+    "transformer": _describe_transformer,
 }
 
 

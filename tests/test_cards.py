@@ -198,7 +198,7 @@ A convolutional neural network of seven layers on log-mel spectrograms of speech
 | learning rate | 0.001 at its highest |
 | votes | 30% of the target of each clip that has any |
 | learned besides | up to 128 principal components of spectral statistics of each clip as it is |
-| versions heard | 25% of the clips as they are or in another voice, the others with another \
+| versions heard | 25% as they are or in another voice, the others with another \
 voice, room, microphone or noise; up to 2 s at once |
 | calibration | vector scaling, on the scores of the development speakers |
 | seed | 3 |

@@ -13,6 +13,7 @@ import soundfile as sf
 import torch
 from click.testing import CliRunner, Result
 from conftest import EXAMPLES
+from test_bases import save_checkpoint
 
 import sercli
 from sercli.cards import DEVELOPMENT_SPEAKERS
@@ -24,6 +25,8 @@ from sercli.config import NeuralConfig, SegmentConfig
 from sercli.datasets import Corpus, read_corpus
 from sercli.errors import ConfigError, DatasetError
 from sercli.evaluation.metrics import unweighted_average_recall
+from sercli.extraction import load_clip
+from sercli.neural.bases import load_base
 from sercli.neural.cnn import CnnSettings
 from sercli.neural.front_end import LogMelSettings
 from sercli.protocols import split_by_speaker
@@ -297,7 +300,12 @@ def test_options_that_would_do_nothing(folder: Path, tmp_path: Path) -> None:
     ):
         result = ser("train", "--data", folder, "-o", model, *option)
         assert result.exit_code == 2
-        assert f"{option[0]} goes with --model cnn" in result.stderr
+        assert f"{option[0]} goes with --model cnn or transformer" in result.stderr
+    for family in ("svm", "cnn"):
+        for option in (("--base", "x"), ("--revision", "x")):
+            result = ser("train", "--data", folder, "-o", model, "--model", family, *option)
+            assert result.exit_code == 2
+            assert f"{option[0]} goes with --model transformer" in result.stderr
     cnn = ("train", "--data", folder, "-o", model, "--model", "cnn")
     for options, message in (
         (("--fit-on", "train+dev", "--patience", "2"), "--patience would do nothing"),
@@ -360,6 +368,49 @@ def test_a_cnn_from_training_to_labels(folder: Path, cache: Path, tmp_path: Path
         next(sercli.annotate(folder, load_model(model, "cpu"), device="cpu"))
     result = ser("annotate", folder, "-m", model, "--device", "cuda:7")
     assert (result.exit_code, "device is 'cuda:7'; expected auto" in result.stderr) == (2, True)
+
+
+def test_a_transformer_from_training_to_labels(folder: Path, cache: Path, tmp_path: Path) -> None:
+    save_checkpoint("whisper", tmp_path / "tiny")
+    model = tmp_path / "mine"
+    shared = ("--model", "transformer", "--base", tmp_path / "tiny", "--jobs", "1", "--epochs", "3")
+    options = (*shared, "--batch-size", "9", "--cache", cache, "--device", "cpu")
+    result = ser("train", "--data", folder, "-o", model, *options)
+    assert result.exit_code == 0, result.stderr
+    assert "tiny hears 8 versions of 27 clips" in result.stderr
+    assert "tiny hears 2 versions of 18 clips" in result.stderr
+    training = read_training(model)
+    assert (training["base"], training["best_epoch"] > 0) == ("tiny", True)
+    card = (model / "README.md").read_text(encoding="utf-8")
+    assert "The encoder of tiny, as it was trained by others, and a small head" in card
+    assert "ser train --data cremad:PATH --model transformer --split speaker --fit-on train" in card
+    assert "--base tiny --epochs 3 --batch-size 9 --device cpu --seed 0 -o mine`" in card
+    description = read_json(model / "model.json")
+    assert description["band_limit"] == description["settings"]["band_limit"] == 4000
+    loaded = load_model(model, "cpu")
+    base = load_base(str(tmp_path / "tiny"))
+    for name, tensor in base.weights.items():
+        found = loaded.network.encoder.model.state_dict()[name]  # type: ignore[attr-defined]
+        torch.testing.assert_close(found, tensor, atol=1e-3, rtol=1e-3)
+    # The rows that the head learned from are those that the model has of the same clips.
+    clips = split_by_speaker(read_corpus(folder)).select("dev")
+    waveforms = [load_clip(clip) for clip in clips]
+    (path,) = (path for path in (cache / "rows").glob("*.npy") if np.load(path).shape[0] == 18)
+    rows = np.load(path)[:, 0].astype(np.float32)
+    np.testing.assert_allclose(loaded.extract_features(waveforms), rows, atol=0.05)
+    result = ser("eval", folder, "-m", model, "--json", "--jobs", "1", "--device", "cpu", "-q")
+    assert json.loads(result.stdout)["uar"] == read_json(model / "metrics.json")["uar"]
+
+    # The same once more, from rows that are there; and by folds.
+    before = sorted((cache / "rows").iterdir())
+    assert ser("train", "--data", folder, "-o", tmp_path / "again", *options).exit_code == 0
+    assert sorted((cache / "rows").iterdir()) == before
+    name = "weights.safetensors"
+    assert (tmp_path / "again" / name).read_bytes() == (model / name).read_bytes()
+    more = ("--fit-on", "train+dev", "--no-test")
+    result = ser("train", "--data", folder, "-o", tmp_path / "folds", *options, *more)
+    assert result.exit_code == 0, result.stderr
+    assert read_training(tmp_path / "folds")["calibration_on"] == "3 folds of speakers"
 
 
 @pytest.mark.usefixtures("small")

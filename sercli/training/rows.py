@@ -66,6 +66,7 @@ def embed_versions(
                     embedded = network.embed(*(part.to(device) for part in batch))
                     rows[[start + place for place in group], number] = embedded.numpy(force=True)
             report(len(clips))
+    path.parent.mkdir(exist_ok=True)
     content = BytesIO()
     np.save(content, rows, allow_pickle=False)
     write_bytes(path, content.getvalue())

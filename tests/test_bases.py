@@ -1,0 +1,92 @@
+"""Pre-trained encoders from folders: settings and weights, and nothing that runs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from test_encoders import TINY
+from transformers import AutoConfig, AutoModelForAudioClassification
+
+from sercli.errors import ModelError
+from sercli.neural.bases import load_base
+from sercli.neural.batching import pad
+from sercli.neural.encoders import ARCHITECTURES, create_encoder
+
+WEIGHTS = "model.safetensors"
+
+
+def save_checkpoint(kind: str, folder: Path, **settings: Any) -> Any:
+    """Write a tiny checkpoint of random weights, as `transformers` does."""
+    torch.manual_seed(1)
+    config = AutoConfig.for_model(kind, **{**TINY[kind], **settings})
+    model = AutoModelForAudioClassification.from_config(config)  # type: ignore[no-untyped-call]
+    model.save_pretrained(folder)
+    facts = {"mean": -4.0, "std": 3.0}
+    (folder / "preprocessor_config.json").write_text(json.dumps(facts), encoding="utf-8")
+    return model
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_encoder_is_that_of_its_checkpoint(kind: str, tmp_path: Path) -> None:
+    model = save_checkpoint(kind, tmp_path / "tiny")
+    base = load_base(str(tmp_path / "tiny"))
+    assert base.name == "tiny"
+    assert json.loads(json.dumps(base.settings)) == base.settings
+    encoder = create_encoder(base.settings)
+    encoder.model.load_state_dict(base.weights)
+    expected = model.encoder if kind == "whisper" else model.base_model
+    for name, tensor in expected.state_dict().items():
+        assert encoder.model.state_dict()[name].equal(tensor)
+    waveform = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+    with torch.inference_mode():
+        states, _ = encoder.eval()(*pad([waveform]))
+    assert states.isfinite().all()
+    if kind == "audio-spectrogram-transformer":
+        assert (base.settings["mean"], base.settings["deviation"]) == (-4.0, 3.0)
+
+
+def test_digest_tells_weights_apart(tmp_path: Path) -> None:
+    save_checkpoint("wav2vec2", tmp_path / "one")
+    save_checkpoint("wav2vec2", tmp_path / "same")
+    weights = load_file(tmp_path / "one" / WEIGHTS)
+    first = load_base(str(tmp_path / "one"))
+    assert load_base(str(tmp_path / "same")).digest == first.digest
+    name = next(name for name in weights if "encoder.layers.1" in name)
+    weights[name][..., 0] += 1e-3
+    save_file(weights, tmp_path / "same" / WEIGHTS, {"format": "pt"})
+    assert load_base(str(tmp_path / "same")).digest != first.digest
+
+
+def test_weights_that_are_missing_are_told(tmp_path: Path) -> None:
+    save_checkpoint("hubert", tmp_path)
+    weights = load_file(tmp_path / WEIGHTS)
+    name = next(name for name in weights if "encoder.layers.1.attention.q_proj.weight" in name)
+    save_file({k: v for k, v in weights.items() if k != name}, tmp_path / WEIGHTS, {"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks weights of its encoder: .*q_proj.*\(1 in all\)"):
+        load_base(str(tmp_path))
+
+
+def test_heads_are_not_needed(tmp_path: Path) -> None:
+    save_checkpoint("wavlm", tmp_path)
+    weights = load_file(tmp_path / WEIGHTS)
+    kept = {k: v for k, v in weights.items() if not k.startswith(("classifier", "projector"))}
+    assert len(kept) < len(weights)
+    save_file(kept, tmp_path / WEIGHTS, {"format": "pt"})
+    assert load_base(str(tmp_path)).settings["model_type"] == "wavlm"
+
+
+def test_pickles_and_other_architectures_are_refused(tmp_path: Path) -> None:
+    save_checkpoint("hubert", tmp_path)
+    torch.save(load_file(tmp_path / WEIGHTS), tmp_path / "pytorch_model.bin")
+    (tmp_path / WEIGHTS).unlink()
+    with pytest.raises(ModelError, match="cannot be loaded as a pre-trained encoder with its w"):
+        load_base(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
+    with pytest.raises(ModelError, match="architecture is 'bert'; expected one of whisper"):
+        load_base(str(tmp_path))
+    with pytest.raises(ModelError, match="none-such: cannot be loaded"):
+        load_base(str(tmp_path / "none-such"))
