@@ -91,7 +91,9 @@ def vary(
     ndarray of float32, shape (n_samples,)
         At 16 kHz; as long as the part of the utterance that was drawn.
     """
-    waveform = draw_voice(draw_part(utterance, find_partner, rng), rng)
+    waveform = draw_part(utterance, find_partner, rng)
+    if rng.random() < VOICE_PROBABILITY:
+        waveform = draw_voice(waveform, rng)
     if rng.random() < ROOM_PROBABILITY:
         waveform = reverberate(
             waveform, rng.uniform(*REVERBERATION_S), rng.uniform(*DIRECT_DB), rng
@@ -111,10 +113,8 @@ def vary(
 
 
 def draw_voice(waveform: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """Return a sound as it is or, more often, in another voice."""
-    if rng.random() < VOICE_PROBABILITY:
-        return change_voice(waveform, 2 ** rng.uniform(-VOICE_OCTAVES, VOICE_OCTAVES))
-    return waveform
+    """Return a sound in another voice, as long as that makes it."""
+    return change_voice(waveform, 2 ** rng.uniform(-VOICE_OCTAVES, VOICE_OCTAVES))
 
 
 def draw_part(

@@ -142,7 +142,7 @@ def _describe_transformer(spec: ModelSpec) -> _Parts:
         f"{training['parameters']:,} parameters",
         {
             "learned": "the head; the encoder is as it was",
-            "versions heard": f"each clip as it is and {config['versions']} others: "
+            "versions heard": f"each clip as it is, and {config['versions']} drawn: "
             f"{_tell_versions(config)}",
         },
         "AdamW",
@@ -150,7 +150,10 @@ def _describe_transformer(spec: ModelSpec) -> _Parts:
 
 
 def _tell_versions(config: Mapping[str, Any]) -> str:
-    return f"{config['clean_share']:.0%} as they are or in another voice, the others with {_VARIED}"
+    clean = f"{config['clean_share']:.0%} of the clips as they are"
+    if config["voice_share"]:
+        clean += f" ({config['voice_share']:.0%} of these in another voice)"
+    return f"{clean}, the others with {_VARIED}"
 
 
 def _describe_network(

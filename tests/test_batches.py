@@ -152,18 +152,20 @@ def test_a_clip_does_not_sound_the_same_twice_in_an_epoch(cached: CachedClips) -
     assert not ways[0].equal(ways[1])
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
 def test_clean_clips_are_whole_or_only_speech(
-    cached: CachedClips, monkeypatch: pytest.MonkeyPatch
+    cached: CachedClips, monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
     def change(waveform: drawing.FloatArray, _: np.random.Generator) -> drawing.FloatArray:
         return -waveform
 
     monkeypatch.setattr(drawing, "draw_voice", change)
-    for waveforms, lengths, targets in batches(cached, clean_share=1.0, max_crop=5.0)(0):
+    made = batches(cached, clean_share=1.0, voice_share=share, max_crop=5.0)
+    for waveforms, lengths, targets in made(0):
         for waveform, length, target in zip(waveforms, lengths, targets, strict=True):
             whole, start, end = cached.utterance(int(target[0]))
-            given = -waveform[: int(length)].numpy()
-            assert np.array_equal(given, whole) or np.array_equal(given, whole[start:end])
+            heard = waveform[: int(length)].numpy() * (1 - 2 * share)
+            assert np.array_equal(heard, whole) or np.array_equal(heard, whole[start:end])
 
 
 def test_codecs_are_heard(cached: CachedClips, monkeypatch: pytest.MonkeyPatch) -> None:

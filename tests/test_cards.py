@@ -52,7 +52,7 @@ CNN = replace(
     training={
         **TRAINING,
         "splits": ["train"],
-        "config": asdict(NeuralConfig(epochs=60, batch_size=16, clean_share=0.25)),
+        "config": asdict(NeuralConfig(epochs=60, optimiser="muon", voice_share=0.5)),
         "best_epoch": 31,
         "parameters": 812_345,
         "votes": True,
@@ -195,11 +195,11 @@ A convolutional neural network of seven layers on log-mel spectrograms of speech
 | epochs | 31, the best of up to 60 |
 | optimiser | Muon for convolutions, AdamW for all else |
 | batch size | 16 clips |
-| learning rate | 0.001 at its highest |
+| learning rate | 0.0005 at its highest |
 | votes | 30% of the target of each clip that has any |
 | learned besides | up to 128 principal components of spectral statistics of each clip as it is |
-| versions heard | 25% as they are or in another voice, the others with another \
-voice, room, microphone or noise; up to 2 s at once |
+| versions heard | 25% of the clips as they are (50% of these in another voice), the others \
+with another voice, room, microphone or noise; up to 2 s at once |
 | calibration | vector scaling, on the scores of the development speakers |
 | seed | 3 |
 | command | `ser train --data toy -o toy-svm` |

@@ -47,7 +47,7 @@ class CnnSettings:
     """
 
     log_mel: LogMelSettings = field(default_factory=LogMelSettings)
-    channels: tuple[int, ...] = (24, 48, 64, 384, 384, 384, 384)
+    channels: tuple[int, ...] = (24, 48, 64, 256, 256, 256, 256)
     strides: tuple[tuple[int, int], ...] = ((2, 2), (2, 1), (2, 2), (1, 1), (1, 1), (1, 1), (1, 1))
     n_planar: int = 3
     kernel_time: int = 5

@@ -131,7 +131,10 @@ class TrainingBatches:
         if rng.random() >= self._config.clean_share:
             return self.hear(index, rng)
         waveform, start, end = self._cached.utterance(index)
-        return draw_voice(waveform if rng.random() < 0.5 else waveform[start:end], rng)
+        waveform = waveform if rng.random() < 0.5 else waveform[start:end]
+        if self._config.voice_share and rng.random() < self._config.voice_share:
+            return draw_voice(waveform, rng)
+        return waveform
 
     def _make(self, draws: Sequence[tuple[int, int]], epoch: int) -> TrainingBatch:
         waveforms = [self._draw(index, epoch, turn) for index, turn in draws]
