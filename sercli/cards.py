@@ -137,11 +137,14 @@ def _describe_transformer(spec: ModelSpec) -> _Parts:
     training, config = spec.training, spec.training["config"]
     return _describe_network(
         training,
-        f"The encoder of {training['base']}, as it was trained by others, and a small head on the "
+        f"The pre-trained encoder of {training['base']} and a small head on the "
         f"statistics\nof all its layers, for speech below {spec.band_limit:.0f} Hz, with "
         f"{training['parameters']:,} parameters",
         {
-            "learned": "the head; the encoder is as it was",
+            "learned": f"the head, then with it the upper {config['layers']} layers in "
+            f"{config['tuning_epochs']} epochs at {config['tuning_rate']:g}"
+            if config["layers"]
+            else "the head; the encoder is as it was",
             "versions heard": f"each clip as it is, and {config['versions']} drawn: "
             f"{_tell_versions(config)}",
         },

@@ -180,6 +180,12 @@ class NeuralConfig:
         Share of the clips heard as they were recorded of which the voice is changed, in ``[0, 1]``.
     versions
         How often each clip is heard in another recording by an encoder that does not learn.
+    layers
+        Upper layers of a pre-trained encoder that learn, too, after the head has learned; 0: none.
+    tuning_epochs, tuning_rate
+        Passes over the clips and highest learning rate in which they learn.
+    layer_decay
+        By which the learning rate falls from each layer to the one below, in ``(0, 1]``.
     max_crop
         Longest stretch of a clip that is heard at once in training, in seconds.
     patience
@@ -219,6 +225,10 @@ class NeuralConfig:
     clean_share: float = 0.25
     voice_share: float = 0.0
     versions: int = 6
+    layers: int = 0
+    tuning_epochs: int = 4
+    tuning_rate: float = 2e-5
+    layer_decay: float = 0.8
     max_crop: float = 2.0
     patience: int = 0
     folds: int = 3
@@ -246,6 +256,10 @@ class NeuralConfig:
         _check_range("clean share", self.clean_share, 0, 1)
         _check_range("voice share", self.voice_share, 0, 1)
         _check_range("versions", self.versions, 0, 100)
+        _check_range("layers", self.layers, 0, 1000)
+        _check_range("epochs of tuning", self.tuning_epochs, 1, 10_000)
+        _check_range("learning rate of tuning", self.tuning_rate, 1e-9, 10)
+        _check_range("layer decay", self.layer_decay, 0.01, 1)
         _check_range("crop", self.max_crop, 2 * SHORTEST_SEGMENT_S, LONGEST_SEGMENT_S)
         _check_range("patience", self.patience, 0, 10_000)
         _check_range("folds", self.folds, 2, 100)
@@ -267,5 +281,6 @@ NEURAL_CONFIGS = {
         guide_weight=0.0,
         clean_share=0.4,
         voice_share=0.7,
+        max_crop=4.0,
     ),
 }

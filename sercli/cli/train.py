@@ -38,7 +38,7 @@ NEURAL = (
     "resume",
     "device",
 )
-PRE_TRAINED = ("base", "revision")
+PRE_TRAINED = ("base", "revision", "layers")
 # Those of all networks that decide what the model is.
 DECIDING = ("epochs", "batch_size", "learning_rate", "patience", "device")
 
@@ -61,6 +61,13 @@ def neural_options(function: Any) -> Any:
             help="Pre-trained speech encoder: a name on the hub, or a folder (transformer).",
         ),
         click.option("--revision", help="Of the encoder on the hub (transformer)."),
+        click.option(
+            "--layers",
+            type=int,
+            default=NeuralConfig.layers,
+            metavar="N",
+            help="Upper layers of the encoder that learn, too, after the head (transformer).",
+        ),
         click.option(
             "--epochs",
             type=int,
@@ -322,7 +329,7 @@ def _create_trainer(corpus: "Corpus", options: dict[str, Any], progress: Progres
 
     from sercli.training.neural import NeuralTrainer
 
-    given = {name: options[name] for name in DECIDING if options[name] is not None}
+    given = {name: options[name] for name in (*DECIDING, "layers") if options[name] is not None}
     config = replace(NEURAL_CONFIGS[options["family"]], **common, **given)
     watcher = None
     if not options["quiet"]:
@@ -389,6 +396,7 @@ def _spell_command(corpus: "Corpus", sources: tuple[str, ...], options: dict[str
         if options["family"] == TRANSFORMER:
             parts += ["--base", _find_base(options["base"])]
             parts += ["--revision", options["revision"]] if options["revision"] else []
+            parts += ["--layers", str(options["layers"])] if options["layers"] else []
         for name in DECIDING:
             default = getattr(NEURAL_CONFIGS[options["family"]], name)
             if options[name] not in (None, default):

@@ -30,6 +30,7 @@ from sercli.training.loop import (
     Validation,
     fit_network,
 )
+from sercli.training.optimiser import Groups
 from sercli.training.targets import Votes, make_targets
 from sercli.training.trainer import Say
 
@@ -220,6 +221,8 @@ class Course(ABC):
         dev: Material | None,
         *,
         loss: Loss | None = None,
+        groups: Groups | None = None,
+        config: NeuralConfig | None = None,
         score: Callable[[nn.Module, Material], FloatArray],
         facts: Mapping[str, Any],
     ) -> Fitted:
@@ -229,14 +232,16 @@ class Course(ABC):
         ----------
         name, material, folder, dev
             As for `teach`.
-        network, batches, n_batches, loss
+        network, batches, n_batches, loss, groups
             As for `sercli.training.loop.fit_network`.
+        config
+            Where this network is trained otherwise.
         score
             Gives the scores of the development clips.
         facts
             What else must be the same for a checkpoint to be of use.
         """
-        config, cached = self.config, material.cached
+        config, cached = config or self.config, material.cached
         self.watcher.begin(name)
         return fit_network(
             network,
@@ -245,6 +250,7 @@ class Course(ABC):
             config,
             folder,
             loss=loss,
+            groups=groups,
             validate=self._validate_on(dev, score) if dev else None,
             fingerprint={
                 # One by one, so that it can be told which is another.

@@ -1,11 +1,14 @@
-"""How transformers learn: a head on the statistics of a pre-trained encoder.
+"""How transformers learn: a head on the statistics of a pre-trained encoder, then upper layers.
 
-The encoder stays as it is. It hears every clip as it is and in several other recordings, once; the
-head then learns from the rows in minutes.
+The encoder hears every clip as it is and in several other recordings, once; the head then learns
+from the rows in minutes. After that, if they are to, upper layers of the encoder learn together
+with the head, gently, from what is drawn anew in every epoch: a head that knows nothing yet would
+destroy what they know.
 """
 
+import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +18,7 @@ import torch
 from torch import nn
 
 from sercli.classifiers.transformer import TransformerClassifier
+from sercli.errors import ConfigError
 from sercli.neural.bases import Base
 from sercli.neural.devices import choose_device
 from sercli.neural.encoders import WHISPER
@@ -22,13 +26,18 @@ from sercli.neural.mel import NYQUIST
 from sercli.neural.transformer import Transformer, TransformerSettings, create_head
 from sercli.training.batches import TrainingBatches
 from sercli.training.cache import CachedClips
-from sercli.training.course import Course, FloatArray, Material, digest
+from sercli.training.course import Course, FloatArray, Material, digest, score_clips
 from sercli.training.loop import Fitted
+from sercli.training.optimiser import Groups
 from sercli.training.rows import RowBatches, RowNetwork, embed_versions
 from sercli.training.trainer import Say
 
 # In Hz: what a telephone lets through, with some room; Whisper's bands above are left out.
 WHISPER_LIMIT = 4000.0
+# Where the encoder's own training stands, in the folder of the head's.
+TUNING_FOLDER = "encoder"
+# Clips per step in which the encoder learns: more do not fit into everybody's memory.
+TUNING_BATCH = 32
 # Of a clip's versions: as it is; the last is for judging, and not learned from.
 AS_IS, JUDGED = 0, -1
 
@@ -79,10 +88,7 @@ class TransformerCourse(Course):
     def prepare(self, cached: CachedClips, say: Say, *, judged: bool = False) -> Material:
         """Let the encoder hear all versions of the clips."""
         n_versions = 0 if judged else self.config.versions
-        classes = self.find_classes(cached)
-        drawing = TrainingBatches(
-            cached, np.eye(len(self.labels), dtype=np.float32)[classes], classes, self.config
-        )
+        drawing = self._draw_from(cached)
 
         def hear_version(number: int) -> Callable[[int], FloatArray]:
             seed = [self.config.seed, number]
@@ -122,14 +128,44 @@ class TransformerCourse(Course):
             score=lambda network, judged: _score(network, judged, AS_IS),
             facts={"base": self.base.digest},
         )
-        return fitted
+        if not self.config.layers:
+            return fitted
+        tuning = replace(
+            self.config,
+            epochs=self.config.tuning_epochs,
+            learning_rate=self.config.tuning_rate,
+            batch_size=min(self.config.batch_size, TUNING_BATCH),
+        )
+        heard = TrainingBatches(material.cached, targets, classes, tuning)
+        network = copy.deepcopy(self.assemble(fitted.network))
+        assert isinstance(network, Transformer)
+        return self.fit(
+            f"{name}, {self.config.layers} layers of the encoder",
+            network,
+            heard,
+            len(heard),
+            material,
+            folder / TUNING_FOLDER,
+            dev,
+            groups=group_parameters(network, self.config.layers, self.config.layer_decay),
+            config=tuning,
+            score=lambda network, judged: score_clips(network, judged.cached),
+            facts={"base": self.base.digest},
+        )
 
     def hear(self, network: nn.Module, material: Material) -> FloatArray:
         """Return scores of clips as they are and varied; see `Course.hear`."""
+        if isinstance(network, Transformer):
+            cached = material.cached
+            drawing = self._draw_from(cached)
+            vary = lambda index: drawing.hear(index, self.draw_varied(cached, index))  # noqa: E731
+            return np.stack((score_clips(network, cached), score_clips(network, cached, vary)))
         return np.stack([_score(network, material, version) for version in (AS_IS, JUDGED)])
 
     def assemble(self, network: nn.Module) -> nn.Module:
         """Return the encoder with the head that was trained."""
+        if isinstance(network, Transformer):
+            return network
         assert isinstance(network, RowNetwork)
         self._network.head.load_state_dict(network.head.state_dict())
         return self._network
@@ -138,10 +174,44 @@ class TransformerCourse(Course):
         """Return what else a model is to say of its training."""
         return {"base": self.base.name}
 
+    def _draw_from(self, cached: CachedClips) -> TrainingBatches:
+        targets = np.empty((len(cached), len(self.labels)), np.float32)
+        return TrainingBatches(cached, targets, self.find_classes(cached), self.config)
+
     def _create_network(self) -> Transformer:
         network = Transformer(self.network_settings, len(self.labels))
         network.encoder.model.load_state_dict(self.base.weights)
         return network
+
+
+def group_parameters(network: Transformer, n_layers: int, decay: float) -> Groups:
+    """Return what learns, with the factor of its learning rate; all else is frozen.
+
+    Parameters
+    ----------
+    network
+        Of which the head and the upper layers learn.
+    n_layers
+        Number of these layers.
+    decay
+        By which the factor falls from each layer to the one below.
+
+    Raises
+    ------
+    ConfigError
+        If there are fewer layers.
+    """
+    layers = network.encoder.layers
+    if n_layers > len(layers):
+        raise ConfigError(f"layers is {n_layers}; expected at most {len(layers)}, as there are")
+    network.requires_grad_(False)
+    groups: list[tuple[list[nn.Parameter], float]] = [(list(network.head.parameters()), 1.0)]
+    for depth, layer in enumerate(reversed(layers[len(layers) - n_layers :])):
+        groups.append((list(layer.parameters()), decay**depth))
+    for parameters, _ in groups:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+    return groups
 
 
 def _score(network: nn.Module, material: Material, version: int) -> FloatArray:
