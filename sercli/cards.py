@@ -175,6 +175,11 @@ def _describe_network(
             "votes": f"{config['vote_weight']:.0%} of the target of each clip that has any"
             if training["votes"]
             else "of listeners were not learned from",
+            **(
+                {"teacher": f"{training['teacher']}, {config['teacher_weight']:.0%} of each target"}
+                if training.get("teacher")
+                else {}
+            ),
             **learned,
         },
         calibrated_on=f"the scores of {calibrated_on}",

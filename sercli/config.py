@@ -166,6 +166,9 @@ class NeuralConfig:
         Share of a target that is spread over all labels, in ``[0, 1)``.
     vote_weight
         Share of a target that is the listeners' votes, for clips that have any, in ``[0, 1]``.
+    teacher_weight
+        Share of a target that is a teacher's probabilities, where there is a teacher, in
+        ``[0, 1]``.
     guide_weight
         Of the guides: what is learned of a clip besides its label, see `sercli.training.guides`;
         0: nothing.
@@ -219,6 +222,7 @@ class NeuralConfig:
     averaging: float = 0.998
     label_smoothing: float = 0.1
     vote_weight: float = 0.3
+    teacher_weight: float = 0.4
     guide_weight: float = 1.0
     guide_components: int = 128
     mixup: float = 0.0
@@ -250,6 +254,7 @@ class NeuralConfig:
         _check_range("averaging", self.averaging, 0, 0.99999)
         _check_range("label smoothing", self.label_smoothing, 0, 0.99)
         _check_range("vote weight", self.vote_weight, 0, 1)
+        _check_range("teacher weight", self.teacher_weight, 0, 1)
         _check_range("guide weight", self.guide_weight, 0, 1000)
         _check_range("guide components", self.guide_components, 1, 10_000)
         _check_range("mixup", self.mixup, 0, 1)

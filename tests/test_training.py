@@ -18,10 +18,9 @@ from test_bases import save_checkpoint
 import sercli
 from sercli.cards import DEVELOPMENT_SPEAKERS
 from sercli.classifiers.cnn import CnnClassifier
-from sercli.classifiers.neural import NeuralClassifier
 from sercli.cli import main
 from sercli.cli.console import Progress, TrainingView
-from sercli.config import NeuralConfig, SegmentConfig
+from sercli.config import NeuralConfig, SegmentConfig, Split
 from sercli.datasets import Corpus, read_corpus
 from sercli.errors import ConfigError, DatasetError
 from sercli.evaluation.metrics import unweighted_average_recall
@@ -37,8 +36,9 @@ from sercli.training.cache import CachedClips, cache_clips
 from sercli.training.cnn import CnnCourse
 from sercli.training.course import Material
 from sercli.training.loop import TrainingProgress
-from sercli.training.neural import NeuralTrainer, has_checkpoints
+from sercli.training.neural import FittedModel, NeuralTrainer, has_checkpoints
 from sercli.training.run import Training, cross_validate, train
+from sercli.training.teachers import read_held_out
 
 SMALL = CnnSettings(LogMelSettings(n_mels=16), channels=(4, 4, 6, 6, 8, 8, 8))
 CONFIG = NeuralConfig(
@@ -48,6 +48,7 @@ CONFIG = NeuralConfig(
 ACTORS = (1001, 1002, 1003, 1049, 1053, 1048)
 KEPT = ["README.md", "curves.png", "history.csv", "manifest.csv", "model.json"]
 KEPT += ["weights.safetensors"]
+KEPT_OF_FOLDS = sorted([*KEPT, "held_out.csv"])
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +214,8 @@ def test_without_development_clips_folds_calibrate(
     corpus: Corpus, cache: Path, tmp_path: Path, spy: Spy
 ) -> None:
     config = replace(CONFIG, epochs=1, patience=1)
-    train(corpus, tmp_path / "all", trainer(cache, config), fit_on=("train", "dev"), test=False)
+    fit_on: tuple[Split, ...] = ("train", "dev")
+    result = train(corpus, tmp_path / "all", trainer(cache, config), fit_on=fit_on, test=False)
     every = {"1001", "1002", "1003", "1049", "1053"}
     assert [name for name, *_ in spy.taught] == ["fold 1 of 2", "fold 2 of 2", "all clips"]
     assert [known for _, known, _ in spy.taught] == [*(every - part for part in spy.judged), every]
@@ -223,6 +225,14 @@ def test_without_development_clips_folds_calibrate(
     assert facts["calibration_on"] == "2 folds of speakers"
     assert (facts["clips"], facts["best_epoch"]) == (45, 1)
     assert facts["held_out"]["varied"]["n_segments"] == 45
+    # What each network said of its fold is kept, for those who learn from it.
+    judged = read_held_out(tmp_path / "all", result.classifier.spec.labels)
+    cached = cache_clips([*corpus.select("train"), *corpus.select("dev")], cache, jobs=1)
+    assert judged.keys() == set(cached.hashes)
+    classes = CnnCourse(config, result.classifier.spec.labels).find_classes(cached)
+    said = np.array([judged[audio].argmax() for audio in cached.hashes])
+    uar = unweighted_average_recall(classes, said)
+    assert uar == pytest.approx(facts["held_out"]["whole"]["uar"], abs=0.1)  # calibrated on all
     card = (tmp_path / "all" / "README.md").read_text(encoding="utf-8")
     assert "On 2 folds of speakers, judged by networks that did not hear them" in card
 
@@ -243,7 +253,7 @@ def test_cross_validation_judges_speakers_that_nothing_was_chosen_by(
     assert [known for _, known, _ in spy.taught][4] == every
     assert result.evaluation is not None
     assert result.evaluation.figures["n_segments"] == 48
-    assert sorted(os.listdir(tmp_path / "folds")) == KEPT
+    assert sorted(os.listdir(tmp_path / "folds")) == KEPT_OF_FOLDS
 
 
 def test_what_does_not_suffice_is_told(corpus: Corpus, cache: Path, tmp_path: Path) -> None:
@@ -271,9 +281,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks of the command line are small, too."""
     fit = NeuralTrainer._fit
 
-    def fit_small(self: NeuralTrainer, *given: Any) -> NeuralClassifier:
-        assert isinstance(self.course, CnnCourse)
-        return fit(replace(self, course=replace(self.course, settings=SMALL)), *given)
+    def fit_small(self: NeuralTrainer, *given: Any) -> FittedModel:
+        small = isinstance(self.course, CnnCourse) and replace(self.course, settings=SMALL)
+        return fit(replace(self, course=small or self.course), *given)
 
     monkeypatch.setattr(NeuralTrainer, "_fit", fit_small)
 
@@ -294,6 +304,7 @@ def test_options_that_would_do_nothing(folder: Path, tmp_path: Path) -> None:
         ("--learning-rate", "0.1"),
         ("--patience", "3"),
         ("--votes", "x.csv"),
+        ("--teacher", "svm"),
         ("--cache", "x"),
         ("--resume",),
         ("--device", "cpu"),
@@ -370,6 +381,7 @@ def test_a_cnn_from_training_to_labels(folder: Path, cache: Path, tmp_path: Path
     assert (result.exit_code, "device is 'cuda:7'; expected auto" in result.stderr) == (2, True)
 
 
+@pytest.mark.usefixtures("small")
 def test_a_transformer_from_training_to_labels(folder: Path, cache: Path, tmp_path: Path) -> None:
     save_checkpoint("whisper", tmp_path / "tiny")
     model = tmp_path / "mine"
@@ -411,6 +423,22 @@ def test_a_transformer_from_training_to_labels(folder: Path, cache: Path, tmp_pa
     result = ser("train", "--data", folder, "-o", tmp_path / "folds", *options, *more)
     assert result.exit_code == 0, result.stderr
     assert read_training(tmp_path / "folds")["calibration_on"] == "3 folds of speakers"
+
+    result = ser("train", "--data", folder, "-o", tmp_path / "folds", *options, "--overwrite")
+    assert "held_out.csv" not in os.listdir(tmp_path / "folds")
+    result = ser(
+        "train", "--data", folder, "-o", tmp_path / "folds", *options, *more, "--overwrite"
+    )
+    assert result.exit_code == 0, result.stderr
+
+    # It teaches a CNN, but not one that is judged by whom it knows.
+    learning = ("--model", "cnn", "--teacher", tmp_path / "folds", "--cache", cache, "--jobs", "1")
+    pupil = ("train", "--data", folder, "-o", tmp_path / "pupil", *learning, "--epochs", "1")
+    result = ser(*pupil)
+    assert (result.exit_code, "the teacher folds was trained on 2 of" in result.stderr) == (2, True)
+    assert ser(*pupil, *more).exit_code == 0
+    assert "| teacher | folds, 40% of each target |" in (tmp_path / "pupil/README.md").read_text()
+    assert "--teacher folds" in (tmp_path / "pupil/README.md").read_text()
 
     # Only the upper layer learns, and the head; what is below stays.
     tuned = tmp_path / "tuned"
@@ -468,7 +496,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(
     assert places == [1, 0, 1, 0, 1]  # of the second fold, of the third, of all clips
     assert "UAR" in result.stderr
     assert "on 3 folds of speakers" in result.stderr
-    assert sorted(os.listdir(tmp_path / "model")) == KEPT
+    assert sorted(os.listdir(tmp_path / "model")) == KEPT_OF_FOLDS
     assert run("whole").exit_code == 0
     weights = [tmp_path / name / "weights.safetensors" for name in ("model", "whole")]
     assert weights[0].read_bytes() == weights[1].read_bytes()

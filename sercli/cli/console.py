@@ -136,6 +136,14 @@ class TrainingView:
         self._name = ""
         self._n_begun = 0
         self._started = self._share = self._skipped = 0.0
+        self._said = monotonic()
+
+    def hear(self, n_done: int, n_clips: int) -> None:
+        """Be told how many of the clips an encoder has heard."""
+        self._progress.show("clips heard", n_done, n_clips, "")
+        if not self._progress.has_bar and monotonic() - self._said >= PROGRESS_INTERVAL_S:
+            self._said = monotonic()
+            self._progress.say(f"{n_done}/{n_clips} clips heard")
 
     def begin(self, name: str) -> None:
         """Be told that a network begins, or goes on."""

@@ -34,6 +34,7 @@ NEURAL = (
     "learning_rate",
     "patience",
     "votes",
+    "teacher",
     "cache",
     "resume",
     "device",
@@ -97,6 +98,11 @@ def neural_options(function: Any) -> Any:
             metavar="FILE",
             help="Learn from listeners, too: a CSV file with the columns clip and one per label "
             "(networks).",
+        ),
+        click.option(
+            "--teacher",
+            metavar="NAME|DIR",
+            help="Learn from a model's probabilities, too (networks).",
         ),
         click.option(
             "--cache",
@@ -342,9 +348,11 @@ def _create_course(
     config: NeuralConfig, cache: Path, options: dict[str, Any], watcher: "Watcher | None"
 ) -> "Course":
     from sercli.datasets.votes import read_votes
+    from sercli.training.teachers import Teacher
 
     common: dict[str, Any] = {
         "votes": read_votes(options["votes"]) if options["votes"] else None,
+        "teacher": Teacher.load(options["teacher"]) if options["teacher"] else None,
         "resume": options["resume"],
         **({"watcher": watcher} if watcher else {}),
     }
@@ -392,6 +400,8 @@ def _spell_command(corpus: "Corpus", sources: tuple[str, ...], options: dict[str
         parts += ["--split", Path(options["protocol"]).name, "--fit-on", options["fit_on"]]
     if options["votes"]:
         parts += ["--votes", "FILE"]
+    if options["teacher"]:
+        parts += ["--teacher", _find_base(options["teacher"])]
     if options["family"] in NEURAL_CONFIGS:
         if options["family"] == TRANSFORMER:
             parts += ["--base", _find_base(options["base"])]

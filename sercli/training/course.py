@@ -32,6 +32,7 @@ from sercli.training.loop import (
 )
 from sercli.training.optimiser import Groups
 from sercli.training.targets import Votes, make_targets
+from sercli.training.teachers import Teacher
 from sercli.training.trainer import Say
 
 # Settings that may be others when a training goes on: where and on how many cores it runs.
@@ -45,6 +46,9 @@ Hear = Callable[[int], FloatArray]
 class Watcher(Protocol):
     """Who is told how far a training is."""
 
+    def hear(self, n_done: int, n_clips: int) -> None:
+        """Be told how many of the clips an encoder has heard."""
+
     def begin(self, name: str) -> None:
         """Be told that a network begins, or goes on; there may be several."""
 
@@ -54,6 +58,9 @@ class Watcher(Protocol):
 
 class Nobody:
     """Watches nothing."""
+
+    def hear(self, n_done: int, n_clips: int) -> None:
+        """Do nothing."""
 
     def begin(self, name: str) -> None:
         """Do nothing."""
@@ -106,6 +113,8 @@ class Course(ABC):
         In the order of the scores.
     votes
         Of listeners, by name of the clip, or None.
+    teacher
+        Whose probabilities are learned, too, or None.
     resume
         Go on from checkpoints where there are any.
     watcher
@@ -125,6 +134,7 @@ class Course(ABC):
     config: NeuralConfig
     labels: tuple[str, ...] = ()
     votes: Votes | None = None
+    teacher: Teacher | None = None
     resume: bool = False
     watcher: Watcher = field(default_factory=Nobody)
 
@@ -197,7 +207,8 @@ class Course(ABC):
     def find_targets(self, cached: CachedClips) -> FloatArray:
         """Return what is to be said of each clip, shape (n_clips, n_labels)."""
         check_labels(self.find_classes(cached), self.labels)
-        return make_targets(cached.clips, self.labels, self.config, self.votes)
+        taught = self.teacher.judge(cached, self.labels) if self.teacher else None
+        return make_targets(cached.clips, self.labels, self.config, self.votes, taught)
 
     def create(self, make: Callable[[], nn.Module]) -> nn.Module:
         """Return what `make` makes, its random weights by the seed."""
@@ -259,7 +270,7 @@ class Course(ABC):
                 "labels": self.labels,
                 "clips": digest("".join(cached.hashes).encode()),
                 "development clips": digest("".join(dev.cached.hashes).encode()) if dev else None,
-                "targets": digest(self.find_targets(cached).tobytes()),  # with the votes
+                "targets": digest(self.find_targets(cached).tobytes()),  # with votes and teacher
                 **facts,
             },
             resume=self.resume and (folder / CHECKPOINT_FILE).exists(),

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,7 @@ from sercli.training.folds import (
 )
 from sercli.training.history import CURVES_FILE, HISTORY_FILE
 from sercli.training.loop import Fitted
+from sercli.training.teachers import write_held_out
 from sercli.training.trainer import Say, Trainer
 from sercli.version import __version__
 
@@ -96,6 +98,11 @@ class NeuralTrainer(Trainer[CachedClips]):
         if not self.course.resume:
             clear_training(folder)
 
+    def check_judged(self, clips: Sequence[Clip]) -> None:
+        """Refuse a teacher that knows their speakers."""
+        if self.course.teacher is not None:
+            self.course.teacher.refuse_judged(clips)
+
     def prepare(self, parts: Sequence[Sequence[Clip]]) -> list[CachedClips]:
         """Decode the clips into the cache, and say how large they are in it."""
         found = [
@@ -114,6 +121,12 @@ class NeuralTrainer(Trainer[CachedClips]):
                     f"{names[0]}"
                 )
             self.say(f"votes on {n_voted:,} of {len(names):,} clips")
+        teacher = self.course.teacher
+        if teacher is not None and (n_learned := sum(map(teacher.count_learned, found[:1]))):
+            self.say(
+                f"warning: the teacher {teacher.name} learned from {n_learned:,} of these clips, "
+                "and has nothing on them from when they were held out"
+            )
         return found
 
     def join(self, parts: Sequence[CachedClips]) -> CachedClips:
@@ -128,7 +141,10 @@ class NeuralTrainer(Trainer[CachedClips]):
         dev: CachedClips | None = None,
     ) -> NeuralClassifier:
         """Train and calibrate a model; see `fit_model`."""
-        return self._fit(found, labels, folder / TRAINING_FOLDER, dev)
+        fitted = self._fit(found, labels, folder / TRAINING_FOLDER, dev)
+        if fitted.held_out is not None:
+            write_held_out(folder, found.hashes, labels, fitted.held_out)
+        return fitted.classifier
 
     def fit_fold(
         self, found: CachedClips, labels: Sequence[str], folder: Path, number: int
@@ -141,7 +157,7 @@ class NeuralTrainer(Trainer[CachedClips]):
         dev, *others = fold_by_speaker(found.clips, max(MIN_GROUPS, min(DEV_FOLDS, n_voices)))
         learned = sorted(index for fold in others for index in fold)
         place = folder / TRAINING_FOLDER / f"judge{number}"
-        return self._fit(found.take(learned), labels, place, found.take(dev))
+        return self._fit(found.take(learned), labels, place, found.take(dev)).classifier
 
     def judge(self, model: Classifier, found: CachedClips) -> NDArray[np.float64]:
         """Return a model's probabilities for clips as they are, shape (n_clips, n_labels)."""
@@ -160,9 +176,25 @@ class NeuralTrainer(Trainer[CachedClips]):
         labels: Sequence[str],
         place: Path,
         dev: CachedClips | None,
-    ) -> NeuralClassifier:
+    ) -> "FittedModel":
         course = replace(self.course, labels=tuple(labels))
         return fit_model(found, course, place, dev=dev, say=self.say)
+
+
+class FittedModel(NamedTuple):
+    """A model, and what its networks say of clips that they did not learn from.
+
+    Parameters
+    ----------
+    classifier
+        Its ``spec.training`` tells its settings and what it reached on clips held out.
+    held_out
+        Calibrated probabilities of all clips that it learned from, each by a network that did not,
+        shape (n_clips, n_labels); None if there were no such networks.
+    """
+
+    classifier: NeuralClassifier
+    held_out: NDArray[np.float64] | None
 
 
 def has_checkpoints(folder: Path) -> bool:
@@ -190,7 +222,7 @@ def fit_model(
     *,
     dev: CachedClips | None = None,
     say: Say = lambda _: None,
-) -> NeuralClassifier:
+) -> "FittedModel":
     """Train and calibrate a network.
 
     Parameters
@@ -205,11 +237,6 @@ def fit_model(
         Development clips; without any, networks are trained on folds, too, see above.
     say
         Told what is done next.
-
-    Returns
-    -------
-    NeuralClassifier
-        Its ``spec.training`` tells its settings and what it reached on clips held out.
 
     Raises
     ------
@@ -246,6 +273,7 @@ def fit_model(
         "config": asdict(config),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "votes": course.votes is not None,
+        "teacher": course.teacher.name if course.teacher else None,
         "best_epoch": fitted.best_epoch,
         "calibration_on": judges,
         "held_out": cross_fitted_figures(
@@ -254,17 +282,19 @@ def fit_model(
         "seconds": round(seconds + _sum_seconds(fitted), 1),
         **course.describe(),
     }
+    calibration = choose_calibration(rows, classes, row_groups)
     spec = ModelSpec(
         family=course.classifier.family,
         labels=course.labels,
         sample_rate=SAMPLE_RATE,
         band_limit=course.band_limit,
-        calibration=choose_calibration(rows, classes, row_groups),
+        calibration=calibration,
         settings=course.network_settings.to_dict(),
         training=training,
         versions={"sercli": __version__, **{name: version(name) for name in course.packages}},
     )
-    return course.classifier(spec, network, config.device)
+    held_out = None if dev else calibration.probabilities(scores[0])
+    return FittedModel(course.classifier(spec, network, config.device), held_out)
 
 
 def _teach_folds(

@@ -33,7 +33,7 @@ def embed_versions(
     n_clips: int,
     versions: Sequence[Hear],
     path: Path,
-    report: Callable[[int], None] = lambda _: None,
+    report: Callable[[int, int], None] = lambda *_: None,
 ) -> HalfArray:
     """Return rows of every version of every clip, shape (n_clips, n_versions, n_features).
 
@@ -48,7 +48,7 @@ def embed_versions(
     path
         Where the rows are kept; if they are there, they are not computed again.
     report
-        Called with the number of clips that are done.
+        Called with the number of clips that are done, and of all.
     """
     if path.is_file():
         found: HalfArray = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -65,7 +65,7 @@ def embed_versions(
                     batch = pad([waveforms[place] for place in group])
                     embedded = network.embed(*(part.to(device) for part in batch))
                     rows[[start + place for place in group], number] = embedded.numpy(force=True)
-            report(len(clips))
+            report(clips.stop, n_clips)
     path.parent.mkdir(exist_ok=True)
     content = BytesIO()
     np.save(content, rows, allow_pickle=False)

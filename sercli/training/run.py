@@ -18,6 +18,7 @@ from sercli.evaluation.run import Evaluation, describe_model, evaluate, find_lim
 from sercli.labels import EMOTIONS
 from sercli.protocols import APART, fold_by_speaker, judge_protocol
 from sercli.store import load_model, save_model
+from sercli.training.teachers import HELD_OUT_FILE
 from sercli.training.trainer import AnyTrainer, Prepared
 
 
@@ -80,10 +81,11 @@ def train(
     DatasetError
         If a split is empty, or the clips do not suffice.
     """
-    trainer.begin(folder)
+    _begin(folder, trainer)
     clips = tuple(clip for split in fit_on for clip in corpus.select(split))
     held_out = tuple(clip for clip in corpus.clips if clip.split == "test")
     dev = () if "dev" in fit_on else tuple(clip for clip in corpus.clips if clip.split == "dev")
+    trainer.check_judged((*dev, *held_out))
     parts = [clips, dev] if dev and trainer.uses_dev else [clips]
     found, *others = trainer.prepare(parts)
     classifier = trainer.fit(found, choose_training_labels(corpus), folder, *others)
@@ -129,7 +131,8 @@ def cross_validate(
     DatasetError
         If speakers are unknown or fewer than folds, or the clips do not suffice.
     """
-    trainer.begin(folder)
+    _begin(folder, trainer)
+    trainer.check_judged(corpus.clips)
     labels = choose_training_labels(corpus)
     # Clips are heard in the background of others: they are prepared fold by fold, so that no voice
     # of one fold is heard in another.
@@ -164,6 +167,12 @@ def cross_validate(
         **measure(judgement, EvalConfig(seed=trainer.config.seed)),
     }
     return _finish(saved, Evaluation(predictions, figures), found.failed, folder, trainer)
+
+
+def _begin(folder: Path, trainer: AnyTrainer) -> None:
+    trainer.begin(folder)
+    # Of an earlier model in this folder, it would teach what the new one never said.
+    (folder / HELD_OUT_FILE).unlink(missing_ok=True)
 
 
 def _save(

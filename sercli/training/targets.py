@@ -12,7 +12,11 @@ Votes = Mapping[str, Mapping[str, int]]
 
 
 def make_targets(
-    clips: Sequence[Clip], labels: Sequence[str], config: NeuralConfig, votes: Votes | None = None
+    clips: Sequence[Clip],
+    labels: Sequence[str],
+    config: NeuralConfig,
+    votes: Votes | None = None,
+    taught: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float32]:
     """Return the probabilities to be learned, shape (n_clips, n_labels), rows summing to 1.
 
@@ -23,10 +27,12 @@ def make_targets(
     labels
         In the order of the columns.
     config
-        How much is spread over all labels, and how much the votes count.
+        How much is spread over all labels, and how much the votes and a teacher count.
     votes
         Counts by label, by name of the clip. Clips without a vote for one of the labels have just
         their label.
+    taught
+        Probabilities that a teacher gives the clips, shape (n_clips, n_labels), or None.
     """
     smoothing, weight = config.label_smoothing, config.vote_weight
     certain = np.eye(len(labels))[class_indices(clips, labels)]
@@ -37,4 +43,6 @@ def make_targets(
         if heard.any():
             row *= 1 - weight
             row += weight * heard / heard.sum()
+    if taught is not None:
+        targets = (1 - config.teacher_weight) * targets + config.teacher_weight * taught
     return targets.astype(np.float32)

@@ -59,6 +59,15 @@ class Trainer(ABC, Generic[P]):
     def begin(self, folder: Path) -> None:
         """Make a model folder ready, before anything is learned."""
 
+    def check_judged(self, clips: Sequence[Clip]) -> None:
+        """Refuse to train what would know something of clips that are held out to judge it.
+
+        Raises
+        ------
+        ConfigError
+            With what it would know.
+        """
+
     @abstractmethod
     def prepare(self, parts: Sequence[Sequence[Clip]]) -> list[P]:
         """Make clips ready, part by part: nothing of one part is heard in another.

@@ -55,8 +55,6 @@ class TransformerCourse(Course):
     limit
         Frequency in Hz above which nothing is heard; by default `WHISPER_LIMIT` for Whisper, and
         for others all there is.
-    progress
-        Called with the number of clips that the encoder has heard.
     """
 
     classifier = TransformerClassifier
@@ -65,7 +63,6 @@ class TransformerCourse(Course):
     base: Base = field(kw_only=True)
     rows: Path = field(kw_only=True)
     limit: float | None = field(default=None, kw_only=True)
-    progress: Callable[[int], None] = field(default=lambda _: None, kw_only=True)
 
     @property
     def band_limit(self) -> float:
@@ -104,7 +101,7 @@ class TransformerCourse(Course):
         key = digest(repr((facts, n_versions, self.labels, cached.hashes)).encode())
         path = self.rows / f"{key}.npy"
         return Material(
-            cached, embed_versions(self._network, len(cached), versions, path, self.progress)
+            cached, embed_versions(self._network, len(cached), versions, path, self.watcher.hear)
         )
 
     def teach(

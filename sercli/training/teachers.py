@@ -1,0 +1,200 @@
+"""Teachers: models whose probabilities a network learns besides labels (Hinton et al. 2015).
+
+A teacher says of clips that it learned from what its networks said while those clips were held out
+of them: what it says of them now is little more than their labels. A model folder keeps that as
+``held_out.csv``, by the hash of the audio.
+"""
+
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sercli.classifiers.base import Classifier
+from sercli.datasets.base import Clip
+from sercli.errors import ConfigError, ModelError
+from sercli.evaluation.leaks import TrainingManifest
+from sercli.schema import PROBABILITY_PREFIX
+from sercli.store import load_model
+from sercli.training.cache import CachedClips
+
+HELD_OUT_FILE = "held_out.csv"
+AUDIO = "audio"
+# Clips whose waveforms are in memory at once.
+CLIPS_AT_ONCE = 256
+
+Probabilities = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Teacher:
+    """A model that teaches.
+
+    Parameters
+    ----------
+    classifier
+        The model.
+    held_out
+        By the hash of a clip's audio, what was said of it while it was held out.
+    manifest
+        Of what the model was trained on.
+    """
+
+    classifier: Classifier
+    held_out: Mapping[str, Probabilities]
+    manifest: TrainingManifest
+    _known: dict[str, Probabilities] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, model: str | os.PathLike[str], device: str = "auto") -> Self:
+        """Load a model as a teacher.
+
+        Parameters
+        ----------
+        model, device
+            As for `sercli.store.load_model`.
+
+        Raises
+        ------
+        ModelError
+            If the model cannot be loaded, or does not tell what it was trained on.
+        """
+        classifier = load_model(model, device)
+        assert classifier.folder is not None
+        manifest = TrainingManifest.read(classifier.folder)
+        if manifest is None:
+            raise ModelError(
+                f"{classifier.folder}: has no manifest of what it was trained on; expected one, "
+                "so that it teaches nothing of clips that are held out"
+            )
+        return cls(classifier, read_held_out(classifier.folder, classifier.spec.labels), manifest)
+
+    @property
+    def name(self) -> str:
+        """That of the model."""
+        return self.classifier.name
+
+    def refuse_judged(self, clips: Sequence[Clip]) -> None:
+        """Refuse to teach what is measured on clips whose speakers it knows.
+
+        Parameters
+        ----------
+        clips
+            That are held out of what learns from it.
+
+        Raises
+        ------
+        ConfigError
+            With the first of these speakers.
+        """
+        known = self.manifest.find_speakers(clips)
+        if known:
+            raise ConfigError(
+                f"the teacher {self.name} was trained on {len(known)} of the speakers that are to "
+                f"be judged, such as {known[0]}; expected none. Give a teacher that knows none of "
+                "them, or learn from them, too (--fit-on train+dev)"
+            )
+
+    def count_learned(self, cached: CachedClips) -> int:
+        """Return of how many clips it says what it learned, for want of anything held out."""
+        rest = [audio for audio in cached.hashes if audio not in self.held_out]
+        return self.manifest.count_clips(rest)
+
+    def judge(self, cached: CachedClips, labels: Sequence[str]) -> Probabilities:
+        """Return what it says of clips, shape (n_clips, n_labels), rows summing to 1.
+
+        Parameters
+        ----------
+        cached
+            The clips.
+        labels
+            In the order of the columns.
+
+        Raises
+        ------
+        ConfigError
+            If it has other labels.
+        """
+        own = self.classifier.spec.labels
+        if set(own) != set(labels):
+            raise ConfigError(
+                f"the teacher {self.name} tells {', '.join(own)}; expected {', '.join(labels)}"
+            )
+        unknown = [
+            index
+            for index, audio in enumerate(cached.hashes)
+            if audio not in self.held_out and audio not in self._known
+        ]
+        for start in range(0, len(unknown), CLIPS_AT_ONCE):
+            part = unknown[start : start + CLIPS_AT_ONCE]
+            waveforms = [cached.utterance(index).waveform for index in part]
+            for index, row in zip(part, self.classifier.predict_proba(waveforms), strict=True):
+                self._known[cached.hashes[index]] = row
+        rows = [
+            self.held_out[audio] if audio in self.held_out else self._known[audio]
+            for audio in cached.hashes
+        ]
+        return np.array(rows)[:, [own.index(label) for label in labels]]
+
+
+def write_held_out(
+    folder: Path, hashes: Sequence[str], labels: Sequence[str], probabilities: Probabilities
+) -> None:
+    """Write ``held_out.csv`` into a model's folder.
+
+    Parameters
+    ----------
+    folder
+        The model folder; it is made.
+    hashes
+        Of the audio of each clip.
+    labels
+        In the order of the columns.
+    probabilities
+        Of networks that did not learn from the clip, shape (n_clips, n_labels).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / HELD_OUT_FILE).open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([AUDIO, *(f"{PROBABILITY_PREFIX}{label}" for label in labels)])
+        for audio, row in sorted(zip(hashes, probabilities.tolist(), strict=True)):
+            writer.writerow([audio, *(f"{value:.4f}" for value in row)])
+
+
+def read_held_out(folder: Path, labels: Sequence[str]) -> dict[str, Probabilities]:
+    """Read ``held_out.csv`` of a model's folder; there is nothing if it has none.
+
+    Parameters
+    ----------
+    folder, labels
+        As for `write_held_out`.
+
+    Raises
+    ------
+    ModelError
+        If the file is not of these labels.
+    """
+    path = folder / HELD_OUT_FILE
+    if not path.is_file():
+        return {}
+    expected = [AUDIO, *(f"{PROBABILITY_PREFIX}{label}" for label in labels)]
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *rows = csv.reader(file)
+        if header != expected:
+            raise ValueError(f"columns are {', '.join(header)}")
+        found = {audio: np.array(values, dtype=np.float64) for audio, *values in rows}
+        if any(row.shape != (len(labels),) or not row.sum() > 0 for row in found.values()):
+            raise ValueError("a row is not as long as the first, or all zero")
+    except (OSError, ValueError, csv.Error) as error:
+        raise ModelError(
+            f"{path}: {error}; expected a CSV file with the columns {', '.join(expected)}. Copy "
+            "the model's folder anew"
+        ) from error
+    # Rounded as they are, they do not sum to 1.
+    return {audio: row / row.sum() for audio, row in found.items()}
