@@ -23,7 +23,7 @@ def network() -> nn.Sequential:
 
 
 def config(**changes: object) -> NeuralConfig:
-    settings = {"learning_rate": RATE, "weight_decay": 0.0, **changes}
+    settings = {"optimiser": "muon", "learning_rate": RATE, "weight_decay": 0.0, **changes}
     return NeuralConfig(**settings)  # type: ignore[arg-type]
 
 
