@@ -2,7 +2,6 @@
 
 import shlex
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,117 +9,31 @@ import click
 
 from sercli.cli.console import Progress, TrainingView, reports_errors, say, show_progress
 from sercli.cli.corpora import AUTO, corpus_options, read
-from sercli.cli.options import device_option, is_given
+from sercli.cli.networks import (
+    check_checkpoints,
+    configure,
+    create_course,
+    find_cache,
+    has_checkpoints,
+    neural_options,
+    refuse_other_families,
+    spell_network,
+)
+from sercli.cli.options import is_given
 from sercli.config import NEURAL_CONFIGS, NeuralConfig, SvmConfig
 from sercli.datasets import CORPORA
-from sercli.errors import ConfigError, OutputError
+from sercli.errors import ConfigError
 from sercli.report import ExitCode
 from sercli.store import MODEL_FILE
 from sercli.writers import check_target
 
 if TYPE_CHECKING:
     from sercli.datasets import Corpus
-    from sercli.training.course import Course, Watcher
     from sercli.training.run import Training
     from sercli.training.trainer import AnyTrainer
 
 MIN_FOLDS = 2
-DEFAULT_BASE = "openai/whisper-base"
-SVM, CNN, TRANSFORMER = "svm", "cnn", "transformer"
-# Options of networks, and of transformers alone: with another family, they would do nothing.
-NEURAL = (
-    "epochs",
-    "batch_size",
-    "learning_rate",
-    "patience",
-    "votes",
-    "teacher",
-    "cache",
-    "resume",
-    "device",
-)
-PRE_TRAINED = ("base", "revision", "layers")
-# Those of all networks that decide what the model is.
-DECIDING = ("epochs", "batch_size", "learning_rate", "patience", "device")
-
-
-def _tell_defaults(name: str) -> str:
-    """Return what is taken where an option is not given, of each family of networks."""
-    values = {family: getattr(config, name) for family, config in NEURAL_CONFIGS.items()}
-    if len(set(values.values())) == 1:
-        return f"  [default: {values[CNN]:g}]"
-    return f"  [default: {', '.join(f'{value:g} ({key})' for key, value in values.items())}]"
-
-
-def neural_options(function: Any) -> Any:
-    """Add the options of neural networks."""
-    options = (
-        click.option(
-            "--base",
-            metavar="NAME|DIR",
-            default=DEFAULT_BASE,
-            help="Pre-trained speech encoder: a name on the hub, or a folder (transformer).",
-        ),
-        click.option("--revision", help="Of the encoder on the hub (transformer)."),
-        click.option(
-            "--layers",
-            type=int,
-            default=NeuralConfig.layers,
-            metavar="N",
-            help="Upper layers of the encoder that learn, too, after the head (transformer).",
-        ),
-        click.option(
-            "--epochs",
-            type=int,
-            help="Passes over the clips; with development clips, the best of them counts "
-            f"(networks).{_tell_defaults('epochs')}",
-        ),
-        click.option(
-            "--batch-size",
-            type=int,
-            help=f"Clips per step (networks).{_tell_defaults('batch_size')}",
-        ),
-        click.option(
-            "--learning-rate",
-            type=float,
-            help=f"At its highest (networks).{_tell_defaults('learning_rate')}",
-        ),
-        click.option(
-            "--patience",
-            type=int,
-            default=NeuralConfig.patience,
-            metavar="EPOCHS",
-            help="End after so many without a better development UAR; 0: never (networks).",
-        ),
-        click.option(
-            "--votes",
-            type=click.Path(path_type=Path),
-            metavar="FILE",
-            help="Learn from listeners, too: a CSV file with the columns clip and one per label "
-            "(networks).",
-        ),
-        click.option(
-            "--teacher",
-            metavar="NAME|DIR",
-            help="Learn from a model's probabilities, too (networks).",
-        ),
-        click.option(
-            "--cache",
-            type=click.Path(path_type=Path),
-            metavar="DIR",
-            help="Where decoded audio is kept for the next training (networks).  "
-            "[default: ser/audio in your cache folder]",
-        ),
-        click.option(
-            "--resume",
-            is_flag=True,
-            help="Go on with a training that was interrupted; give all else as then (networks).",
-        ),
-        device_option(),
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
+SVM = "svm"
 
 
 @click.command(context_settings={"show_default": True})
@@ -136,7 +49,7 @@ def neural_options(function: Any) -> Any:
     "-m",
     "--model",
     "family",
-    type=click.Choice([SVM, CNN, TRANSFORMER]),
+    type=click.Choice([SVM, *NEURAL_CONFIGS]),
     default=SVM,
     help="Family.",
 )
@@ -210,14 +123,14 @@ def train(sources: tuple[str, ...], **options: Any) -> None:
     prepare_report(folder, overwrite=overwrite)
     check_target(folder / MODEL_FILE, overwrite=overwrite)
     if options["family"] in NEURAL_CONFIGS:
-        _check_checkpoints(options)
+        check_checkpoints(options)
     corpus = _read(sources, options)
     if not quiet:
         say(corpus.describe())
     try:
         result = _train(corpus, sources, options)
     except KeyboardInterrupt:
-        if options["family"] in NEURAL_CONFIGS and _has_checkpoints(folder):
+        if options["family"] in NEURAL_CONFIGS and has_checkpoints(folder):
             say("interrupted; the same command with --resume goes on")
             sys.exit(ExitCode.INTERRUPTED)
         raise
@@ -231,10 +144,7 @@ def train(sources: tuple[str, ...], **options: Any) -> None:
 
 
 def _refuse_idle_options(options: dict[str, Any]) -> None:
-    for names, families in ((NEURAL, (*NEURAL_CONFIGS,)), (PRE_TRAINED, (TRANSFORMER,))):
-        for name in names:
-            if is_given(name) and options["family"] not in families:
-                raise click.UsageError(f"{_spell(name)} goes with --model {' or '.join(families)}.")
+    refuse_other_families(options["family"])
     if options["folds"]:
         if options["protocol"] != "speaker":
             raise ConfigError(
@@ -251,33 +161,9 @@ def _refuse_idle_options(options: dict[str, Any]) -> None:
         )
 
 
-def _spell(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
 def _has_dev(options: dict[str, Any]) -> bool:
     """Tell whether development clips may be left out of what is learned from."""
     return bool(options["fit_on"] == "train" and options["protocol"] != "random")
-
-
-def _check_checkpoints(options: dict[str, Any]) -> None:
-    folder, found = options["folder"], _has_checkpoints(options["folder"])
-    if options["resume"] and not found:
-        raise ConfigError(
-            f"{folder}: has no checkpoint to resume from; start without --resume, or name another "
-            "folder"
-        )
-    if found and not (options["resume"] or options["overwrite"]):
-        raise OutputError(
-            f"{folder}: holds a training that was interrupted; go on with --resume, or give "
-            "another name or --overwrite"
-        )
-
-
-def _has_checkpoints(folder: Path) -> bool:
-    from sercli.training.neural import has_checkpoints
-
-    return has_checkpoints(folder)
 
 
 def _read(sources: tuple[str, ...], options: dict[str, Any]) -> "Corpus":
@@ -335,51 +221,21 @@ def _create_trainer(corpus: "Corpus", options: dict[str, Any], progress: Progres
 
     from sercli.training.neural import NeuralTrainer
 
-    given = {name: options[name] for name in (*DECIDING, "layers") if options[name] is not None}
-    config = replace(NEURAL_CONFIGS[options["family"]], **common, **given)
+    config = configure(options, common)
     watcher = None
     if not options["quiet"]:
         watcher = TrainingView(progress, _count_networks(corpus, config, options))
-    cache = options["cache"] or _find_cache()
-    return NeuralTrainer(_create_course(config, cache, options, watcher), cache, **told)
-
-
-def _create_course(
-    config: NeuralConfig, cache: Path, options: dict[str, Any], watcher: "Watcher | None"
-) -> "Course":
-    from sercli.datasets.votes import read_votes
-    from sercli.training.teachers import Teacher
-
-    common: dict[str, Any] = {
-        "votes": read_votes(options["votes"]) if options["votes"] else None,
-        "teacher": Teacher.load(options["teacher"]) if options["teacher"] else None,
-        "resume": options["resume"],
-        **({"watcher": watcher} if watcher else {}),
-    }
-    if options["family"] == CNN:
-        from sercli.training.cnn import CnnCourse
-
-        return CnnCourse(config, **common)
-
-    from sercli.neural.bases import load_base
-    from sercli.training.transformer import TransformerCourse
-
-    base = load_base(options["base"], options["revision"])
-    return TransformerCourse(config, base=base, rows=cache / "rows", **common)
-
-
-def _find_cache() -> Path:
-    from platformdirs import user_cache_path
-
-    return user_cache_path("ser", appauthor=False) / "audio"
+    cache = options["cache"] or find_cache()
+    return NeuralTrainer(create_course(config, cache, options, watcher), cache, **told)
 
 
 def _count_networks(corpus: "Corpus", config: NeuralConfig, options: dict[str, Any]) -> int:
     """Return how many networks are trained, if there are speakers enough for all folds."""
+    n_stages = 2 if config.layers else 1  # the head, and then the encoder
     if options["folds"]:
-        return int(options["folds"]) + config.folds + 1
+        return n_stages * (int(options["folds"]) + config.folds + 1)
     has_dev = _has_dev(options) and any(clip.split == "dev" for clip in corpus.clips)
-    return 1 if has_dev else config.folds + 1
+    return n_stages * (1 if has_dev else config.folds + 1)
 
 
 def _spell_command(corpus: "Corpus", sources: tuple[str, ...], options: dict[str, Any]) -> str:
@@ -398,25 +254,9 @@ def _spell_command(corpus: "Corpus", sources: tuple[str, ...], options: dict[str
         parts += ["--folds", str(options["folds"])]
     else:
         parts += ["--split", Path(options["protocol"]).name, "--fit-on", options["fit_on"]]
-    if options["votes"]:
-        parts += ["--votes", "FILE"]
-    if options["teacher"]:
-        parts += ["--teacher", _find_base(options["teacher"])]
     if options["family"] in NEURAL_CONFIGS:
-        if options["family"] == TRANSFORMER:
-            parts += ["--base", _find_base(options["base"])]
-            parts += ["--revision", options["revision"]] if options["revision"] else []
-            parts += ["--layers", str(options["layers"])] if options["layers"] else []
-        for name in DECIDING:
-            default = getattr(NEURAL_CONFIGS[options["family"]], name)
-            if options[name] not in (None, default):
-                parts += [_spell(name), str(options[name])]
+        parts += spell_network(options)
     return shlex.join([*parts, "--seed", str(options["seed"]), "-o", "NAME"])
-
-
-def _find_base(base: str) -> str:
-    """Return the name of an encoder, or of its folder."""
-    return Path(base).resolve().name if Path(base).is_dir() else base
 
 
 def _tell(result: "Training", folder: Path) -> None:

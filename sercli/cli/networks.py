@@ -1,0 +1,235 @@
+"""What `ser train` has for networks: their options, and what these mean."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sercli.cli.options import device_option, is_given
+from sercli.config import NEURAL_CONFIGS, NeuralConfig
+from sercli.errors import ConfigError, OutputError
+
+if TYPE_CHECKING:
+    from sercli.training.course import Course, Watcher
+
+DEFAULT_BASE = "openai/whisper-base"
+CNN, TRANSFORMER = "cnn", "transformer"
+# Options of networks, and of transformers alone: with another family, they would do nothing.
+NEURAL = (
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "patience",
+    "votes",
+    "teacher",
+    "cache",
+    "resume",
+    "device",
+)
+PRE_TRAINED = ("base", "revision", "layers")
+# Those of all networks that decide what the model is.
+DECIDING = ("epochs", "batch_size", "learning_rate", "patience", "device")
+
+
+def _tell_defaults(name: str) -> str:
+    """Return what is taken where an option is not given, of each family of networks."""
+    values = {family: getattr(config, name) for family, config in NEURAL_CONFIGS.items()}
+    if len(set(values.values())) == 1:
+        return f"  [default: {values[CNN]:g}]"
+    return f"  [default: {', '.join(f'{value:g} ({key})' for key, value in values.items())}]"
+
+
+def neural_options(function: Any) -> Any:
+    """Add the options of neural networks."""
+    options = (
+        click.option(
+            "--base",
+            metavar="NAME|DIR",
+            default=DEFAULT_BASE,
+            help="Pre-trained speech encoder: a name on the hub, or a folder (transformer).",
+        ),
+        click.option("--revision", help="Of the encoder on the hub (transformer)."),
+        click.option(
+            "--layers",
+            type=int,
+            default=NeuralConfig.layers,
+            metavar="N",
+            help="Upper layers of the encoder that learn, too, after the head (transformer).",
+        ),
+        click.option(
+            "--epochs",
+            type=int,
+            help="Passes over the clips; with development clips, the best of them counts "
+            f"(networks).{_tell_defaults('epochs')}",
+        ),
+        click.option(
+            "--batch-size",
+            type=int,
+            help=f"Clips per step (networks).{_tell_defaults('batch_size')}",
+        ),
+        click.option(
+            "--learning-rate",
+            type=float,
+            help=f"At its highest (networks).{_tell_defaults('learning_rate')}",
+        ),
+        click.option(
+            "--patience",
+            type=int,
+            default=NeuralConfig.patience,
+            metavar="EPOCHS",
+            help="End after so many without a better development UAR; 0: never (networks).",
+        ),
+        click.option(
+            "--votes",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="Learn from listeners, too: a CSV file with the columns clip and one per label "
+            "(networks).",
+        ),
+        click.option(
+            "--teacher",
+            metavar="NAME|DIR",
+            help="Learn from a model's probabilities, too (networks).",
+        ),
+        click.option(
+            "--cache",
+            type=click.Path(path_type=Path),
+            metavar="DIR",
+            help="Where decoded audio is kept for the next training (networks).  "
+            "[default: ser/audio in your cache folder]",
+        ),
+        click.option(
+            "--resume",
+            is_flag=True,
+            help="Go on with a training that was interrupted; give all else as then (networks).",
+        ),
+        device_option(),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def refuse_other_families(family: str) -> None:
+    """Refuse options that are given and would do nothing with a model of this family.
+
+    Parameters
+    ----------
+    family
+        That is trained.
+
+    Raises
+    ------
+    UsageError
+        With the families that they go with.
+    """
+    for names, families in ((NEURAL, (*NEURAL_CONFIGS,)), (PRE_TRAINED, (TRANSFORMER,))):
+        for name in names:
+            if is_given(name) and family not in families:
+                raise click.UsageError(f"{_spell(name)} goes with --model {' or '.join(families)}.")
+
+
+def check_checkpoints(options: dict[str, Any]) -> None:
+    """Refuse to resume what was never begun, and to begin anew what was interrupted."""
+    folder, found = options["folder"], has_checkpoints(options["folder"])
+    if options["resume"] and not found:
+        raise ConfigError(
+            f"{folder}: has no checkpoint to resume from; start without --resume, or name another "
+            "folder"
+        )
+    if found and not (options["resume"] or options["overwrite"]):
+        raise OutputError(
+            f"{folder}: holds a training that was interrupted; go on with --resume, or give "
+            "another name or --overwrite"
+        )
+
+
+def has_checkpoints(folder: Path) -> bool:
+    """Tell whether a training into a model folder was interrupted, and can go on."""
+    from sercli.training import neural
+
+    return neural.has_checkpoints(folder)
+
+
+def configure(options: dict[str, Any], common: dict[str, Any]) -> NeuralConfig:
+    """Return how a network is trained: the defaults of its family, and what was given.
+
+    Parameters
+    ----------
+    options
+        Of the command line.
+    common
+        What all families have.
+    """
+    given = {name: options[name] for name in (*DECIDING, "layers") if options[name] is not None}
+    return replace(NEURAL_CONFIGS[options["family"]], **common, **given)
+
+
+def create_course(
+    config: NeuralConfig, cache: Path, options: dict[str, Any], watcher: "Watcher | None"
+) -> "Course":
+    """Return what the networks of a training have in common.
+
+    Parameters
+    ----------
+    config
+        How to train.
+    cache
+        Of decoded audio.
+    options
+        Of the command line.
+    watcher
+        Told how far it is, if anybody is.
+    """
+    from sercli.datasets.votes import read_votes
+    from sercli.training.teachers import Teacher
+
+    common: dict[str, Any] = {
+        "votes": read_votes(options["votes"]) if options["votes"] else None,
+        "teacher": Teacher.load(options["teacher"]) if options["teacher"] else None,
+        "resume": options["resume"],
+        **({"watcher": watcher} if watcher else {}),
+    }
+    if options["family"] == CNN:
+        from sercli.training.cnn import CnnCourse
+
+        return CnnCourse(config, **common)
+
+    from sercli.neural.bases import load_base
+    from sercli.training.transformer import TransformerCourse
+
+    base = load_base(options["base"], options["revision"])
+    return TransformerCourse(config, base=base, rows=cache / "rows", **common)
+
+
+def find_cache() -> Path:
+    """Return the folder of decoded audio if none is named."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("ser", appauthor=False) / "audio"
+
+
+def spell_network(options: dict[str, Any]) -> list[str]:
+    """Return the options that make this network, without the user's own paths."""
+    parts = ["--votes", "FILE"] if options["votes"] else []
+    if options["teacher"]:
+        parts += ["--teacher", _find_name(options["teacher"])]
+    if options["family"] == TRANSFORMER:
+        parts += ["--base", _find_name(options["base"])]
+        parts += ["--revision", options["revision"]] if options["revision"] else []
+        parts += ["--layers", str(options["layers"])] if options["layers"] else []
+    for name in DECIDING:
+        default = getattr(NEURAL_CONFIGS[options["family"]], name)
+        if options[name] not in (None, default):
+            parts += [_spell(name), str(options[name])]
+    return parts
+
+
+def _spell(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _find_name(given: str) -> str:
+    """Return a name as it is, and of a path the last part."""
+    return Path(given).resolve().name if Path(given).is_dir() else given
