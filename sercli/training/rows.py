@@ -1,23 +1,24 @@
 """Rows of statistics of a frozen encoder: of each clip as it is, and as other recordings."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sercli.audio import SAMPLE_RATE
 from sercli.classifiers.neural import BATCH_S, Embedder
 from sercli.config import NeuralConfig
+from sercli.errors import OutputError
 from sercli.neural.batching import group_by_length, pad
 from sercli.neural.devices import choose_precision, computing
 from sercli.training.batches import draw_order
 from sercli.training.loop import TrainingBatch
-from sercli.writers import write_bytes
 
 FloatArray = NDArray[np.float32]
 HalfArray = NDArray[np.float16]
@@ -49,11 +50,37 @@ def embed_versions(
         Where the rows are kept; if they are there, they are not computed again.
     report
         Called with the number of clips that are done, and of all.
+
+    Raises
+    ------
+    OutputError
+        If the rows cannot be written.
     """
-    if path.is_file():
-        found: HalfArray = np.load(path, mmap_mode="r", allow_pickle=False)
-        return found
-    rows = np.empty((n_clips, len(versions), network.n_features), np.float16)
+    if not path.is_file():
+        # Under another name until all are there: an interrupted run must not leave half of them.
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        shape = (n_clips, len(versions), network.n_features)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            rows = open_memmap(temporary, "w+", np.float16, shape)
+            _embed(network, versions, rows, report)
+            rows.flush()
+            os.replace(temporary, path)
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+    found: HalfArray = np.load(path, mmap_mode="r", allow_pickle=False)
+    return found
+
+
+def _embed(
+    network: Embedder,
+    versions: Sequence[Hear],
+    rows: HalfArray,
+    report: Callable[[int, int], None],
+) -> None:
+    n_clips = len(rows)
     device = next(network.head.parameters()).device
     with torch.inference_mode(), computing(device, choose_precision(device)):
         for start in range(0, n_clips, CLIPS_AT_ONCE):
@@ -66,11 +93,6 @@ def embed_versions(
                     embedded = network.embed(*(part.to(device) for part in batch))
                     rows[[start + place for place in group], number] = embedded.numpy(force=True)
             report(clips.stop, n_clips)
-    path.parent.mkdir(exist_ok=True)
-    content = BytesIO()
-    np.save(content, rows, allow_pickle=False)
-    write_bytes(path, content.getvalue())
-    return rows
 
 
 class RowBatches:

@@ -100,9 +100,9 @@ class TransformerCourse(Course):
         facts = (self.base.digest, self.band_limit, self.config.seed, self.config.clean_share)
         key = digest(repr((facts, n_versions, self.labels, cached.hashes)).encode())
         path = self.rows / f"{key}.npy"
-        return Material(
-            cached, embed_versions(self._network, len(cached), versions, path, self.watcher.hear)
-        )
+        rows = embed_versions(self._network, len(cached), versions, path, self.watcher.hear)
+        say(f"{rows.nbytes / 1e6:,.0f} MB of what it makes of them in {self.rows}")
+        return Material(cached, rows)
 
     def teach(
         self, name: str, material: Material, folder: Path, dev: Material | None = None
