@@ -1,0 +1,83 @@
+"""Rows of a frozen encoder, and what a head hears of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sercli.config import NeuralConfig
+from sercli.errors import OutputError
+from sercli.training import rows as module
+from sercli.training.rows import RowBatches, embed_versions
+
+
+class Sums(nn.Module):
+    """Embeds a segment as the sum of its samples, and their number."""
+
+    n_features = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(2, 3)
+
+    def embed(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
+        return torch.stack((waveforms.sum(dim=1), lengths.float()), dim=1)
+
+
+def hear(index: int) -> np.ndarray:
+    return np.full(100 + 7 * (index % 3), index, np.float32)
+
+
+def hear_louder(index: int) -> np.ndarray:
+    return 2 * hear(index)
+
+
+def test_every_version_of_every_clip_has_its_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CLIPS_AT_ONCE", 4)
+    monkeypatch.setattr(module, "BATCH_S", 250 / 16_000)
+    told: list[tuple[int, int]] = []
+    path = tmp_path / "new" / "rows.npy"
+    found = embed_versions(Sums(), 10, [hear, hear_louder], path, lambda *at: told.append(at))
+    expected = [[[hear(i).sum(), 100 + 7 * (i % 3)] for i in range(10)]]
+    np.testing.assert_allclose(found[:, 0], expected[0], rtol=1e-3)
+    np.testing.assert_allclose(found[:, 1, 0], 2 * found[:, 0, 0], rtol=1e-3)
+    assert told == [(4, 10), (8, 10), (10, 10)]
+    # They are not computed again.
+    again = embed_versions(Sums(), 10, [lambda _: 1 / 0], path)  # type: ignore[list-item, return-value]
+    np.testing.assert_array_equal(again, found)
+
+
+def test_an_interrupted_run_leaves_no_rows(tmp_path: Path) -> None:
+    def stop(index: int) -> np.ndarray:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embed_versions(Sums(), 3, [stop], tmp_path / "rows.npy")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"rows\.npy: cannot be written"):
+        embed_versions(Sums(), 3, [hear], tmp_path / "file" / "rows.npy")
+
+
+def test_a_head_hears_all_classes_and_versions() -> None:
+    rows = np.arange(9 * 3, dtype=np.float16).reshape(9, 3, 1)
+    classes = np.array([0] * 6 + [1] * 3)
+    targets = np.eye(2, dtype=np.float32)[classes]
+    batches = RowBatches(rows, targets, classes, NeuralConfig(batch_size=4, seed=3))
+    assert len(batches) == 2
+    heard, said = [], []
+    for epoch in range(40):
+        for values, lengths, given in batches(epoch):
+            assert (values.shape, len(lengths)) == ((4, 1), 4)
+            numbers = values[:, 0].numpy().astype(int)
+            np.testing.assert_array_equal(given.argmax(dim=1), classes[numbers // 3])
+            heard += numbers.tolist()
+            said += given.argmax(dim=1).tolist()
+    assert set(heard) == set(range(27))
+    assert np.mean(said) == pytest.approx(0.5, abs=0.05)
+    first, again = (next(iter(batches(5))) for _ in range(2))
+    assert all(a.equal(b) for a, b in zip(first, again, strict=True))
