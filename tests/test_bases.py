@@ -2,14 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from checkpoints import save_checkpoint
 from safetensors.torch import load_file, save_file
-from test_encoders import TINY
-from transformers import AutoConfig, AutoModelForAudioClassification
 
 from sercli.errors import ModelError
 from sercli.neural.bases import load_base
@@ -17,17 +15,6 @@ from sercli.neural.batching import pad
 from sercli.neural.encoders import ARCHITECTURES, create_encoder
 
 WEIGHTS = "model.safetensors"
-
-
-def save_checkpoint(kind: str, folder: Path, **settings: Any) -> Any:
-    """Write a tiny checkpoint of random weights, as `transformers` does."""
-    torch.manual_seed(1)
-    config = AutoConfig.for_model(kind, **{**TINY[kind], **settings})
-    model = AutoModelForAudioClassification.from_config(config)  # type: ignore[no-untyped-call]
-    model.save_pretrained(folder)
-    facts = {"mean": -4.0, "std": 3.0}
-    (folder / "preprocessor_config.json").write_text(json.dumps(facts), encoding="utf-8")
-    return model
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)

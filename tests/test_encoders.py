@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from checkpoints import TINY
 from transformers import WhisperFeatureExtractor
 
 from sercli.errors import ModelError
@@ -12,31 +13,6 @@ from sercli.neural.batching import pad
 from sercli.neural.encoders import ARCHITECTURES, WhisperStates, create_encoder
 from sercli.neural.mel import LEVEL, KaldiMel, WhisperMel
 
-CONV = {
-    "conv_dim": (8, 8, 8),
-    "conv_kernel": (10, 8, 4),
-    "conv_stride": (5, 8, 4),
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 2,
-}
-SIZES = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 24,
-}
-TINY: dict[str, dict[str, Any]] = {
-    "whisper": {
-        "d_model": 16,
-        "encoder_layers": 2,
-        "encoder_attention_heads": 2,
-        "encoder_ffn_dim": 24,
-        "num_mel_bins": 20,
-    },
-    "audio-spectrogram-transformer": {**SIZES, "num_mel_bins": 36, "max_length": 128},
-    **{kind: {**SIZES, **CONV} for kind in ("wav2vec2", "hubert", "wavlm", "unispeech-sat")},
-    "data2vec-audio": {**SIZES, **CONV, "num_conv_pos_embeddings": 2, "conv_pos_kernel_size": 5},
-}
 LENGTHS = (16_000, 9_431, 1_600, 24_007)
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
+from checkpoints import save_checkpoint
 from click.testing import CliRunner, Result
 from conftest import EXAMPLES
-from test_bases import save_checkpoint
 
 import sercli
 from sercli.cards import DEVELOPMENT_SPEAKERS
