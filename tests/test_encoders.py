@@ -116,7 +116,7 @@ def test_unknown_architectures_and_settings_are_refused() -> None:
     with pytest.raises(ModelError, match="architecture is 'bert'; expected one of whisper"):
         create_encoder({"model_type": "bert"})
     with pytest.raises(ModelError, match="settings are not understood"):
-        create_encoder({"model_type": "wav2vec2", **SIZES, "hidden_act": "none-such"})
+        create_encoder({"model_type": "wav2vec2", **TINY["wav2vec2"], "hidden_act": "none-such"})
 
 
 @torch.inference_mode()
