@@ -113,7 +113,7 @@ def train(sources: tuple[str, ...], **options: Any) -> None:
       ser train --data CREMA-D/AudioWAV --fit-on train+dev -o my-svm
       ser train --data cremad:AudioWAV --data emodb:emodb --folds 5 -o both
       ser train --data CREMA-D/AudioWAV --model cnn -o my-cnn
-      ser train --data CREMA-D/AudioWAV --model transformer --base microsoft/wavlm-base -o mine
+      ser train --data CREMA-D/AudioWAV --model transformer --base openai/whisper-small -o mine
     """
     from sercli.reporting.folder import prepare_report, write_evaluation
 
