@@ -142,7 +142,7 @@ def _describe_transformer(spec: ModelSpec) -> _Parts:
         f"{training['parameters']:,} parameters",
         {
             "learned": f"the head, then with it the upper {config['layers']} layers in "
-            f"{config['tuning_epochs']} epochs at {config['tuning_rate']:g}"
+            f"up to {config['tuning_epochs']} epochs at {config['tuning_rate']:g}"
             if config["layers"]
             else "the head; the encoder is as it was",
             "versions heard": f"each clip as it is, and {config['versions']} drawn: "

@@ -3,6 +3,7 @@
 The command line reads its defaults from here, and every result records the settings it came from.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -181,14 +182,6 @@ class NeuralConfig:
         a recording is, in ``[0, 1]``.
     voice_share
         Share of the clips heard as they were recorded of which the voice is changed, in ``[0, 1]``.
-    versions
-        How often each clip is heard in another recording by an encoder that does not learn.
-    layers
-        Upper layers of a pre-trained encoder that learn, too, after the head has learned; 0: none.
-    tuning_epochs, tuning_rate
-        Passes over the clips and highest learning rate in which they learn.
-    layer_decay
-        By which the learning rate falls from each layer to the one below, in ``(0, 1]``.
     max_crop
         Longest stretch of a clip that is heard at once in training, in seconds.
     patience
@@ -228,11 +221,6 @@ class NeuralConfig:
     mixup: float = 0.0
     clean_share: float = 0.25
     voice_share: float = 0.0
-    versions: int = 6
-    layers: int = 0
-    tuning_epochs: int = 4
-    tuning_rate: float = 2e-5
-    layer_decay: float = 0.8
     max_crop: float = 2.0
     patience: int = 0
     folds: int = 3
@@ -260,14 +248,54 @@ class NeuralConfig:
         _check_range("mixup", self.mixup, 0, 1)
         _check_range("clean share", self.clean_share, 0, 1)
         _check_range("voice share", self.voice_share, 0, 1)
+        _check_range("crop", self.max_crop, 2 * SHORTEST_SEGMENT_S, LONGEST_SEGMENT_S)
+        _check_range("patience", self.patience, 0, 10_000)
+        _check_range("folds", self.folds, 2, 100)
+
+
+@dataclass(frozen=True)
+class TransformerConfig(NeuralConfig):
+    """How a head on a pre-trained encoder is trained, and upper layers of the encoder.
+
+    Parameters
+    ----------
+    versions
+        How often each clip is heard in another recording by an encoder that does not learn.
+    layers
+        Upper layers of the encoder that learn, too, after the head has learned; 0: none.
+    tuning_epochs, tuning_rate
+        Passes over the clips and highest learning rate in which they learn.
+    layer_decay
+        By which the learning rate falls from each layer to the one below, in ``(0, 1]``.
+
+    Raises
+    ------
+    ConfigError
+        If a value is out of range.
+    """
+
+    epochs: int = 20
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    guide_weight: float = 0.0
+    clean_share: float = 0.4
+    voice_share: float = 0.7
+    max_crop: float = 4.0
+    versions: int = 6
+    layers: int = 0
+    tuning_epochs: int = 4
+    tuning_rate: float = 2e-5
+    layer_decay: float = 0.8
+
+    def __post_init__(self) -> None:
+        """Check every value against its range."""
+        super().__post_init__()
         _check_range("versions", self.versions, 0, 100)
         _check_range("layers", self.layers, 0, 1000)
         _check_range("epochs of tuning", self.tuning_epochs, 1, 10_000)
         _check_range("learning rate of tuning", self.tuning_rate, 1e-9, 10)
         _check_range("layer decay", self.layer_decay, 0.01, 1)
-        _check_range("crop", self.max_crop, 2 * SHORTEST_SEGMENT_S, LONGEST_SEGMENT_S)
-        _check_range("patience", self.patience, 0, 10_000)
-        _check_range("folds", self.folds, 2, 100)
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:
@@ -275,17 +303,8 @@ def _check_range(name: str, value: float, low: float, high: float) -> None:
         raise ConfigError(f"{name} is {value:g}; expected {low:g} to {high:g}")
 
 
-# Per family of networks: what differs from the defaults of the class.
-NEURAL_CONFIGS = {
+# Of each family of networks.
+NEURAL_CONFIGS: Mapping[str, NeuralConfig] = {
     "cnn": NeuralConfig(),
-    "transformer": NeuralConfig(
-        epochs=20,
-        batch_size=64,
-        learning_rate=1e-3,
-        weight_decay=0.01,
-        guide_weight=0.0,
-        clean_share=0.4,
-        voice_share=0.7,
-        max_crop=4.0,
-    ),
+    "transformer": TransformerConfig(),
 }

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,5 +76,20 @@ def test_pickles_and_other_architectures_are_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
     with pytest.raises(ModelError, match="architecture is 'bert'; expected one of whisper"):
         load_base(str(tmp_path))
-    with pytest.raises(ModelError, match="none-such: cannot be loaded"):
-        load_base(str(tmp_path / "none-such"))
+    for name in (str(tmp_path / "none-such"), "./none-such", "a/b/c"):
+        with pytest.raises(ModelError, match="there is no such folder; expected one with config"):
+            load_base(name)
+
+
+def test_names_are_looked_up_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, dict[str, Any]]] = []
+
+    def ask(name: str, **told: Any) -> None:
+        asked.append((name, told))
+        raise OSError("no network\nand so on")
+
+    monkeypatch.setattr("sercli.neural.bases.AutoConfig.from_pretrained", ask)
+    with pytest.raises(ModelError, match=r"whisper-base: cannot be loaded .*: no network$"):
+        load_base("openai/whisper-base", "abc123")
+    told = {"trust_remote_code": False, "revision": "abc123"}
+    assert asked == [("openai/whisper-base", told)]

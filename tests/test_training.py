@@ -110,7 +110,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_training(path: Path) -> dict[str, Any]:
     """Return what a model says of its training, but for the time that it took."""
     training: dict[str, Any] = read_json(path / "model.json")["training"]
-    assert training.pop("seconds") >= 0
+    assert training.pop("seconds") > 0
     return training
 
 
@@ -140,7 +140,7 @@ def test_epoch_and_calibration_come_from_development_clips(
     # Clips are scored by length, and stay in their order.
     whole, varied = course.hear(model.network, Material(dev))
     np.testing.assert_allclose(whole, scores, atol=1e-4)
-    assert np.abs(varied - whole).max() > 1e-3
+    assert np.abs(varied - whole).max() > 0.01
     np.testing.assert_array_equal(course.hear(model.network, Material(dev))[1], varied)
     for part in ("whole", "varied"):
         assert facts["held_out"][part]["n_segments"] == 18
@@ -452,9 +452,11 @@ def test_a_transformer_from_training_to_labels(folder: Path, cache: Path, tmp_pa
     }
     assert moved == {True}
     assert not has_checkpoints(tuned)
-    assert "with it the upper 1 layers in 4 epochs" in (tuned / "README.md").read_text()
+    assert "with it the upper 1 layers in up to 4 epochs" in (tuned / "README.md").read_text()
+    assert "the best of up to 3 |" in (tuned / "README.md").read_text()
     result = ser("train", "--data", folder, "-o", tuned, *options, "--layers", "3", "--overwrite")
     assert "layers is 3; expected at most 2, as there are" in result.stderr
+    assert "versions" not in result.stderr  # nothing was heard before that
 
 
 @pytest.mark.usefixtures("small")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sercli.cli.options import device_option, is_given
-from sercli.config import NEURAL_CONFIGS, NeuralConfig
+from sercli.config import NEURAL_CONFIGS, NeuralConfig, TransformerConfig
 from sercli.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def neural_options(function: Any) -> Any:
         click.option(
             "--layers",
             type=int,
-            default=NeuralConfig.layers,
+            default=TransformerConfig.layers,
             metavar="N",
             help="Upper layers of the encoder that learn, too, after the head (transformer).",
         ),
@@ -162,7 +162,8 @@ def configure(options: dict[str, Any], common: dict[str, Any]) -> NeuralConfig:
     common
         What all families have.
     """
-    given = {name: options[name] for name in (*DECIDING, "layers") if options[name] is not None}
+    names = (*DECIDING, "layers") if options["family"] == TRANSFORMER else DECIDING
+    given = {name: options[name] for name in names if options[name] is not None}
     return replace(NEURAL_CONFIGS[options["family"]], **common, **given)
 
 
@@ -191,7 +192,7 @@ def create_course(
         "resume": options["resume"],
         **({"watcher": watcher} if watcher else {}),
     }
-    if options["family"] == CNN:
+    if not isinstance(config, TransformerConfig):
         from sercli.training.cnn import CnnCourse
 
         return CnnCourse(config, **common)

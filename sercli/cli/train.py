@@ -20,7 +20,7 @@ from sercli.cli.networks import (
     spell_network,
 )
 from sercli.cli.options import is_given
-from sercli.config import NEURAL_CONFIGS, NeuralConfig, SvmConfig
+from sercli.config import NEURAL_CONFIGS, NeuralConfig, SvmConfig, TransformerConfig
 from sercli.datasets import CORPORA
 from sercli.errors import ConfigError
 from sercli.report import ExitCode
@@ -231,7 +231,8 @@ def _create_trainer(corpus: "Corpus", options: dict[str, Any], progress: Progres
 
 def _count_networks(corpus: "Corpus", config: NeuralConfig, options: dict[str, Any]) -> int:
     """Return how many networks are trained, if there are speakers enough for all folds."""
-    n_stages = 2 if config.layers else 1  # the head, and then the encoder
+    # The head, and then the encoder.
+    n_stages = 2 if isinstance(config, TransformerConfig) and config.layers else 1
     if options["folds"]:
         return n_stages * (int(options["folds"]) + config.folds + 1)
     has_dev = _has_dev(options) and any(clip.split == "dev" for clip in corpus.clips)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ APART = frozenset(
 )
 # What a checkpoint may lack: the heads on top of the encoder, which are not used.
 HEADS = ("classifier.", "projector.", "layer_weights")
+# A name, or that of an organisation and one in it.
+_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +82,11 @@ def load_base(base: str, revision: str | None = None) -> Base:
         missing.
     """
     local = Path(base).is_dir()
+    if not local and not _HUB_NAME.fullmatch(base):
+        raise ModelError(
+            f"{base}: there is no such folder; expected one with config.json and "
+            "model.safetensors, or a name on the hub, such as openai/whisper-base"
+        )
     told: dict[str, Any] = {"trust_remote_code": False}
     told |= {"local_files_only": True} if local else {"revision": revision}
     try:

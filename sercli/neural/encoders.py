@@ -6,6 +6,7 @@ any batch.
 """
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,7 +25,7 @@ WAVEFORM = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech-sat")
 ARCHITECTURES = (WHISPER, AST, *WAVEFORM)
 
 
-class SpeechEncoder(nn.Module):
+class SpeechEncoder(nn.Module, ABC):
     """From waveforms to hidden states; see `create_encoder` for the architectures.
 
     Parameters
@@ -49,6 +50,7 @@ class SpeechEncoder(nn.Module):
         self.n_states = n_states
         self.n_channels = n_channels
 
+    @abstractmethod
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return hidden states and which of their frames are of the segment.
 
@@ -66,12 +68,11 @@ class SpeechEncoder(nn.Module):
         mask : Tensor of bool, shape (n_segments, n_frames)
             True for frames of the segment.
         """
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def layers(self) -> nn.ModuleList:
         """Those of the transformer, from the input up."""
-        raise NotImplementedError
 
 
 class WhisperStates(SpeechEncoder):

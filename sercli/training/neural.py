@@ -279,7 +279,7 @@ def fit_model(
         "held_out": cross_fitted_figures(
             rows, classes, row_groups, course.labels, n_folds, choose_calibration, len(judged)
         ),
-        "seconds": round(seconds + _sum_seconds(fitted), 1),
+        "seconds": round(seconds + _sum_seconds(fitted), 3),
         **course.describe(),
     }
     calibration = choose_calibration(rows, classes, row_groups)

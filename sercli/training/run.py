@@ -81,11 +81,11 @@ def train(
     DatasetError
         If a split is empty, or the clips do not suffice.
     """
-    _begin(folder, trainer)
     clips = tuple(clip for split in fit_on for clip in corpus.select(split))
     held_out = tuple(clip for clip in corpus.clips if clip.split == "test")
     dev = () if "dev" in fit_on else tuple(clip for clip in corpus.clips if clip.split == "dev")
     trainer.check_judged((*dev, *held_out))
+    _begin(folder, trainer)
     parts = [clips, dev] if dev and trainer.uses_dev else [clips]
     found, *others = trainer.prepare(parts)
     classifier = trainer.fit(found, choose_training_labels(corpus), folder, *others)
@@ -131,8 +131,8 @@ def cross_validate(
     DatasetError
         If speakers are unknown or fewer than folds, or the clips do not suffice.
     """
-    _begin(folder, trainer)
     trainer.check_judged(corpus.clips)
+    _begin(folder, trainer)
     labels = choose_training_labels(corpus)
     # Clips are heard in the background of others: they are prepared fold by fold, so that no voice
     # of one fold is heard in another.

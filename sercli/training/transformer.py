@@ -18,9 +18,10 @@ import torch
 from torch import nn
 
 from sercli.classifiers.transformer import TransformerClassifier
+from sercli.config import TransformerConfig
 from sercli.errors import ConfigError
 from sercli.neural.bases import Base
-from sercli.neural.devices import choose_device
+from sercli.neural.devices import choose_device, choose_precision
 from sercli.neural.encoders import WHISPER
 from sercli.neural.mel import NYQUIST
 from sercli.neural.transformer import Transformer, TransformerSettings, create_head
@@ -38,6 +39,8 @@ WHISPER_LIMIT = 4000.0
 TUNING_FOLDER = "encoder"
 # Clips per step in which the encoder learns: more do not fit into everybody's memory.
 TUNING_BATCH = 32
+# Of the rows; another one where clips are varied otherwise, so that old rows are not taken for new.
+ROWS_FORMAT = 1
 # Of a clip's versions: as it is; the last is for judging, and not learned from.
 AS_IS, JUDGED = 0, -1
 
@@ -60,6 +63,7 @@ class TransformerCourse(Course):
     classifier = TransformerClassifier
     packages = ("torch", "torchaudio", "transformers", "numpy", "soxr", "soundfile", "silero-vad")
 
+    config: TransformerConfig
     base: Base = field(kw_only=True)
     rows: Path = field(kw_only=True)
     limit: float | None = field(default=None, kw_only=True)
@@ -83,7 +87,18 @@ class TransformerCourse(Course):
         return network.eval().requires_grad_(False).to(choose_device(self.config.device))
 
     def prepare(self, cached: CachedClips, say: Say, *, judged: bool = False) -> Material:
-        """Let the encoder hear all versions of the clips."""
+        """Let the encoder hear all versions of the clips.
+
+        Raises
+        ------
+        ConfigError
+            If more layers are to learn than there are.
+        """
+        n_layers = len(self._network.encoder.layers)
+        if self.config.layers > n_layers:
+            raise ConfigError(
+                f"layers is {self.config.layers}; expected at most {n_layers}, as there are"
+            )
         n_versions = 0 if judged else self.config.versions
         drawing = self._draw_from(cached)
 
@@ -97,9 +112,7 @@ class TransformerCourse(Course):
             lambda index: drawing.hear(index, self.draw_varied(cached, index)),
         ]
         say(f"{self.base.name} hears {len(versions)} versions of {len(cached):,} clips")
-        facts = (self.base.digest, self.band_limit, self.config.seed, self.config.clean_share)
-        key = digest(repr((facts, n_versions, self.labels, cached.hashes)).encode())
-        path = self.rows / f"{key}.npy"
+        path = self.rows / f"{self._find_key(cached, n_versions)}.npy"
         rows = embed_versions(self._network, len(cached), versions, path, self.watcher.hear)
         say(f"{rows.nbytes / 1e6:,.0f} MB of what it makes of them in {self.rows}")
         return Material(cached, rows)
@@ -136,7 +149,7 @@ class TransformerCourse(Course):
         heard = TrainingBatches(material.cached, targets, classes, tuning)
         network = copy.deepcopy(self.assemble(fitted.network))
         assert isinstance(network, Transformer)
-        return self.fit(
+        tuned = self.fit(
             f"{name}, {self.config.layers} layers of the encoder",
             network,
             heard,
@@ -149,13 +162,18 @@ class TransformerCourse(Course):
             score=lambda network, judged: score_clips(network, judged.cached),
             facts={"base": self.base.digest},
         )
+        # The epoch that a model tells is the head's, the time that of both.
+        return replace(fitted, network=tuned.network, records=fitted.records + tuned.records)
 
     def hear(self, network: nn.Module, material: Material) -> FloatArray:
         """Return scores of clips as they are and varied; see `Course.hear`."""
         if isinstance(network, Transformer):
             cached = material.cached
             drawing = self._draw_from(cached)
-            vary = lambda index: drawing.hear(index, self.draw_varied(cached, index))  # noqa: E731
+
+            def vary(index: int) -> FloatArray:
+                return drawing.hear(index, self.draw_varied(cached, index))
+
             return np.stack((score_clips(network, cached), score_clips(network, cached, vary)))
         return np.stack([_score(network, material, version) for version in (AS_IS, JUDGED)])
 
@@ -170,6 +188,22 @@ class TransformerCourse(Course):
     def describe(self) -> dict[str, Any]:
         """Return what else a model is to say of its training."""
         return {"base": self.base.name}
+
+    def _find_key(self, cached: CachedClips, n_versions: int) -> str:
+        """Return a hash of all that decides the rows of clips."""
+        config = self.config
+        device = choose_device(config.device)
+        facts = (
+            ROWS_FORMAT,
+            self.base.digest,
+            self.band_limit,
+            str(choose_precision(device)),
+            (config.seed, config.clean_share, config.voice_share, n_versions),
+            # By name the version to judge by is drawn, by voice and emotion who talks on.
+            [(clip.name, clip.voice, clip.emotion) for clip in cached.clips],
+            cached.hashes,
+        )
+        return digest(repr(facts).encode(errors="surrogateescape"))
 
     def _draw_from(self, cached: CachedClips) -> TrainingBatches:
         targets = np.empty((len(cached), len(self.labels)), np.float32)
@@ -192,15 +226,8 @@ def group_parameters(network: Transformer, n_layers: int, decay: float) -> Group
         Number of these layers.
     decay
         By which the factor falls from each layer to the one below.
-
-    Raises
-    ------
-    ConfigError
-        If there are fewer layers.
     """
     layers = network.encoder.layers
-    if n_layers > len(layers):
-        raise ConfigError(f"layers is {n_layers}; expected at most {len(layers)}, as there are")
     network.requires_grad_(False)
     groups: list[tuple[list[nn.Parameter], float]] = [(list(network.head.parameters()), 1.0)]
     for depth, layer in enumerate(reversed(layers[len(layers) - n_layers :])):
