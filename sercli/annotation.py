@@ -15,7 +15,7 @@ from threadpoolctl import ThreadpoolController
 
 from sercli.audio import SAMPLE_RATE, AudioFile, resample_stream
 from sercli.classifiers.base import Classifier
-from sercli.config import SegmentConfig
+from sercli.config import SegmentConfig, Target
 from sercli.discovery import Found, find_inputs
 from sercli.errors import AudioError, ConfigError
 from sercli.schema import MIX, FileResult, Segment
@@ -39,6 +39,7 @@ def annotate(
     segments: SegmentConfig | None = None,
     channels: str = MIX,
     device: str | None = None,
+    target: Target = "intended",
     recursive: bool = True,
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
@@ -58,6 +59,9 @@ def annotate(
         such as ``"0,1"``.
     device
         Where a model that is loaded here runs, see `sercli.load_model`; ``"auto"`` by default.
+    target
+        ``"intended"``: what speakers want to express; ``"perceived"``: what listeners hear, each
+        probability being the expected share of listeners who hear it.
     recursive, include, exclude
         Which files of directories are taken; see `sercli.find_inputs`.
 
@@ -71,7 +75,8 @@ def annotate(
     ModelError
         If the model cannot be loaded.
     ConfigError
-        If `channels` is not understood, or the model does not run on the device.
+        If `channels` is not understood, or the model does not run on the device or does not tell
+        `target`.
     """
     if isinstance(paths, str | os.PathLike):
         paths = [paths]
@@ -81,7 +86,7 @@ def annotate(
         classifier = model
     else:
         classifier = load_model(model, device or "auto")
-    annotator = Annotator(classifier, segments or SegmentConfig(), channels)
+    annotator = Annotator(classifier, segments or SegmentConfig(), channels, target)
     for found in find_inputs(paths, recursive=recursive, include=include, exclude=exclude):
         yield annotator.annotate_found(found)
 
@@ -95,18 +100,26 @@ class Annotator:
         The model.
     config
         How recordings are cut.
-    channels
+    channels, target
         As in `annotate`.
 
     Raises
     ------
     ConfigError
-        If `channels` is not understood.
+        If `channels` is not understood, or the model does not tell `target`.
     """
 
-    def __init__(self, classifier: Classifier, config: SegmentConfig, channels: str = MIX) -> None:
+    def __init__(
+        self,
+        classifier: Classifier,
+        config: SegmentConfig,
+        channels: str = MIX,
+        target: Target = "intended",
+    ) -> None:
+        classifier.spec.find_calibration(target)
         self.classifier = classifier
         self.config = config
+        self.target = target
         self.channels = parse_channels(channels)
         self._detector = SpeechDetector()
         self._blas = ThreadpoolController().select(user_api="blas")
@@ -164,7 +177,7 @@ class Annotator:
         except AudioError as error:
             return [], f"{audio.path}: {error}"
         tracks = [_Track(name, self._detector, self.config) for name in names]
-        batch = _Batch(self.classifier)
+        batch = _Batch(self.classifier, self.target)
         reason = None
 
         def blocks() -> Iterator[NDArray[np.float32]]:
@@ -282,8 +295,8 @@ class _Track:
 class _Batch:
     """Segments that wait to be judged together, and those that were."""
 
-    def __init__(self, classifier: Classifier) -> None:
-        self._classifier = classifier
+    def __init__(self, classifier: Classifier, target: Target) -> None:
+        self._classifier, self._target = classifier, target
         self._waiting: list[tuple[str, Span, NDArray[np.float32]]] = []
         self._duration = 0.0
         self._judged: list[_Judged] = []
@@ -302,7 +315,7 @@ class _Batch:
 
     def _run(self) -> None:
         waveforms = [waveform for _, _, waveform in self._waiting]
-        rows = self._classifier.predict_proba(waveforms)
+        rows = self._classifier.predict_proba(waveforms, self._target)
         for (channel, span, _), row in zip(self._waiting, rows, strict=True):
             self._judged.append(_Judged(channel, span, row))
         self._waiting = []

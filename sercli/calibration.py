@@ -6,7 +6,7 @@ each label. It is fitted on scores of speakers that the model which gave them wa
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -22,6 +22,7 @@ PENALTY = 1.0
 
 ScoreArray = NDArray[np.floating[Any]]
 ClassArray = NDArray[np.integer[Any]]
+ShareArray = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +64,20 @@ class Calibration:
         result: NDArray[np.float64] = np.asarray(scores, np.float64) @ self.weights + self.bias
         return result
 
+    def widen(self, first: int, n_scores: int) -> Self:
+        """Return the same for scores among which others are, too, that do not matter.
+
+        Parameters
+        ----------
+        first
+            Place of the first score that matters.
+        n_scores
+            Number of all.
+        """
+        weights = np.zeros((n_scores, len(self.bias)))
+        weights[first : first + len(self.weights)] = self.weights
+        return replace(self, weights=weights)
+
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold; `from_dict` reads it back exactly."""
         return {
@@ -97,10 +112,10 @@ class Calibration:
         return cls(str(data["method"]), weights, bias)
 
 
-Fit = Callable[[ScoreArray, ClassArray], Calibration]
+Fit = Callable[[ScoreArray, ClassArray | ShareArray], Calibration]
 
 
-def fit_temperature(scores: ScoreArray, classes: ClassArray) -> Calibration:
+def fit_temperature(scores: ScoreArray, classes: ClassArray | ShareArray) -> Calibration:
     """Fit one factor for all scores, by the log-likelihood.
 
     Parameters
@@ -108,23 +123,25 @@ def fit_temperature(scores: ScoreArray, classes: ClassArray) -> Calibration:
     scores
         One score per label, shape (n_segments, n_labels).
     classes
-        Index of the true label of each segment, shape (n_segments,).
+        Index of the true label of each segment, shape (n_segments,); or shares of the labels, shape
+        (n_segments, n_labels), rows summing to 1.
     """
     from scipy.optimize import minimize_scalar
 
     scores = np.asarray(scores, np.float64)
     n_labels = scores.shape[1]
+    truth = _find_shares(classes, n_labels)
     # The factor is looked for around one over the size of the scores, whatever their unit is.
     size = np.abs(scores - scores.mean(axis=1, keepdims=True)).mean() or 1.0
 
     def loss(log_factor: float) -> float:
-        return _negative_log_likelihood(np.exp(log_factor) / size * scores, classes)
+        return _negative_log_likelihood(np.exp(log_factor) / size * scores, truth)
 
     factor = np.exp(minimize_scalar(loss, bounds=(-5, 5), method="bounded").x) / size
     return Calibration(TEMPERATURE, factor * np.eye(n_labels), np.zeros(n_labels))
 
 
-def fit_vector_scaling(scores: ScoreArray, classes: ClassArray) -> Calibration:
+def fit_vector_scaling(scores: ScoreArray, classes: ClassArray | ShareArray) -> Calibration:
     """Fit a factor and a bias for each label, by the log-likelihood.
 
     Where there are few segments, it stays near temperature scaling: the sum of the squared biases
@@ -136,14 +153,14 @@ def fit_vector_scaling(scores: ScoreArray, classes: ClassArray) -> Calibration:
     scores
         One score per label, shape (n_segments, n_labels).
     classes
-        Index of the true label of each segment, shape (n_segments,).
+        As for `fit_temperature`.
     """
     from scipy.optimize import minimize
 
     start = fit_temperature(scores, classes)
     logits = np.asarray(scores, np.float64) @ start.weights
     n_segments, n_labels = logits.shape
-    truth = np.eye(n_labels)[classes]
+    truth = _find_shares(classes, n_labels)
 
     def loss_and_slope(
         parameters: NDArray[np.float64],
@@ -153,7 +170,7 @@ def fit_vector_scaling(scores: ScoreArray, classes: ClassArray) -> Calibration:
         errors = _softmax(scaled) - truth
         slope = np.concatenate(((errors * logits).mean(axis=0), errors.mean(axis=0)))
         penalty = PENALTY / n_segments
-        loss = _negative_log_likelihood(scaled, classes) + penalty * float(parameters @ parameters)
+        loss = _negative_log_likelihood(scaled, truth) + penalty * float(parameters @ parameters)
         return loss, slope + 2 * penalty * parameters
 
     found = minimize(loss_and_slope, np.zeros(2 * n_labels), jac=True, method="L-BFGS-B")
@@ -162,7 +179,10 @@ def fit_vector_scaling(scores: ScoreArray, classes: ClassArray) -> Calibration:
 
 
 def choose_calibration(
-    scores: ScoreArray, classes: ClassArray, groups: NDArray[Any], n_folds: int = 5
+    scores: ScoreArray,
+    classes: ClassArray | ShareArray,
+    groups: NDArray[Any],
+    n_folds: int = 5,
 ) -> Calibration:
     """Fit temperature or vector scaling, whichever is better on groups that it was not fitted on.
 
@@ -171,7 +191,7 @@ def choose_calibration(
     scores
         One score per label, shape (n_segments, n_labels).
     classes
-        Index of the true label of each segment, shape (n_segments,).
+        As for `fit_temperature`.
     groups
         What a fold keeps together, such as the speaker of each segment, shape (n_segments,). With
         a single group nothing can be compared, and it is temperature scaling.
@@ -189,12 +209,13 @@ def choose_calibration(
     if n_groups < 2:
         return fit_temperature(scores, classes)
     folds = list(GroupKFold(min(n_folds, n_groups)).split(scores, groups=groups))
+    truth = _find_shares(classes, scores.shape[1])
 
     def judge(fit: Fit) -> float:
         held_out = np.empty(scores.shape)
         for inside, outside in folds:
             held_out[outside] = fit(scores[inside], classes[inside]).logits(scores[outside])
-        return _negative_log_likelihood(held_out, classes)
+        return _negative_log_likelihood(held_out, truth)
 
     # Of equals, the first: it has fewer parameters.
     best = min((fit_temperature, fit_vector_scaling), key=judge)
@@ -207,8 +228,16 @@ def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return result
 
 
-def _negative_log_likelihood(logits: NDArray[np.float64], classes: ClassArray) -> float:
+def _find_shares(classes: ClassArray | ShareArray, n_labels: int) -> NDArray[np.float64]:
+    """Return what is true of each segment as shares of the labels, shape (n_segments, n_labels)."""
+    if classes.ndim == 1:
+        certain: NDArray[np.float64] = np.eye(n_labels)[classes]
+        return certain
+    return np.asarray(classes, np.float64)
+
+
+def _negative_log_likelihood(logits: NDArray[np.float64], shares: NDArray[np.float64]) -> float:
     """Return the mean over segments in nats; from logits, so that it is finite if they are."""
     shifted = logits - logits.max(axis=1, keepdims=True)
-    true = shifted[np.arange(len(classes)), classes]
+    true = (shares * shifted).sum(axis=1)
     return float((np.log(np.exp(shifted).sum(axis=1)) - true).mean())

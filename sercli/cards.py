@@ -172,9 +172,7 @@ def _describe_network(
             "optimiser": optimiser,
             "batch size": f"{config['batch_size']} clips",
             "learning rate": f"{config['learning_rate']:g} at its highest",
-            "votes": f"{config['vote_weight']:.0%} of the target of each clip that has any"
-            if training["votes"]
-            else "of listeners were not learned from",
+            "votes": _tell_votes(training["votes"], config),
             **(
                 {"teacher": f"{training['teacher']}, {config['teacher_weight']:.0%} of each target"}
                 if training.get("teacher")
@@ -188,6 +186,15 @@ def _describe_network(
         if chosen
         else f"On {calibrated_on}, judged by networks that did not hear them",
     )
+
+
+def _tell_votes(voted: bool, config: Mapping[str, Any]) -> str:
+    uses = []
+    if voted and config["vote_weight"]:
+        uses.append(f"{config['vote_weight']:.0%} of the target of each clip that has any")
+    if voted and config.get("perceived_weight"):
+        uses.append("what `--target perceived` tells")
+    return "; ".join(uses) or "of listeners were not learned from"
 
 
 _FAMILIES: Final[Mapping[str, Callable[[ModelSpec], _Parts]]] = {

@@ -13,6 +13,8 @@ from sercli.errors import ConfigError
 Split = Literal["train", "dev", "test", "all"]
 SegmentMode = Literal["speech", "window", "file"]
 OnError = Literal["continue", "stop"]
+# What a speaker wants to express, or what listeners hear in it.
+Target = Literal["intended", "perceived"]
 
 # Pauses below this are closures within words; the detector needs as much to end a speech region.
 MIN_GAP_S = 0.1
@@ -89,6 +91,8 @@ class EvalConfig:
         Of the stress conditions, the resampling and the random baseline.
     jobs
         Number of processes; -1 for one per core.
+    target
+        Which of the model's outputs is measured.
 
     Raises
     ------
@@ -102,6 +106,7 @@ class EvalConfig:
     strict: bool = False
     seed: int = 0
     jobs: int = -1
+    target: Target = "intended"
 
     def __post_init__(self) -> None:
         """Check every value against its range."""
@@ -167,6 +172,9 @@ class NeuralConfig:
         Share of a target that is spread over all labels, in ``[0, 1)``.
     vote_weight
         Share of a target that is the listeners' votes, for clips that have any, in ``[0, 1]``.
+    perceived_weight
+        Of the loss of what listeners hear, beside that of what is intended, where there are votes;
+        0: the model does not tell it.
     teacher_weight
         Share of a target that is a teacher's probabilities, where there is a teacher, in
         ``[0, 1]``.
@@ -215,6 +223,7 @@ class NeuralConfig:
     averaging: float = 0.998
     label_smoothing: float = 0.1
     vote_weight: float = 0.3
+    perceived_weight: float = 0.0
     teacher_weight: float = 0.4
     guide_weight: float = 1.0
     guide_components: int = 128
@@ -242,6 +251,7 @@ class NeuralConfig:
         _check_range("averaging", self.averaging, 0, 0.99999)
         _check_range("label smoothing", self.label_smoothing, 0, 0.99)
         _check_range("vote weight", self.vote_weight, 0, 1)
+        _check_range("weight of what is perceived", self.perceived_weight, 0, 1000)
         _check_range("teacher weight", self.teacher_weight, 0, 1)
         _check_range("guide weight", self.guide_weight, 0, 1000)
         _check_range("guide components", self.guide_components, 1, 10_000)
@@ -278,6 +288,8 @@ class TransformerConfig(NeuralConfig):
     batch_size: int = 64
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
+    vote_weight: float = 0.0
+    perceived_weight: float = 0.5
     guide_weight: float = 0.0
     clean_share: float = 0.4
     voice_share: float = 0.7

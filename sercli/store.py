@@ -1,7 +1,8 @@
 """Model folders: where they are, what they hold, and that nothing in them was altered.
 
 A model folder holds ``model.json``, the weights as safetensors, ``README.md`` (the card) and
-``metrics.json`` (what ``ser eval`` measured). Nothing in it can run code.
+``metrics.json`` (what ``ser eval`` measured). Nothing in it can run code. A pre-trained encoder has
+a file of its own, which stays the same when another head is trained on it.
 """
 
 import hashlib
@@ -48,6 +49,8 @@ _KEYS = frozenset(
         "weights",
     )
 )
+# What a model that tells what is perceived has besides.
+_PERCEIVED = "perceived"
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class ModelEntry:
         The folder.
     family, labels
         As in ``model.json``.
+    targets
+        What it tells: ``"intended"``, and some ``"perceived"``, too.
     uar
         Measured unweighted average recall, or None.
     measured_on
@@ -79,6 +84,7 @@ class ModelEntry:
     path: Path
     family: str | None = None
     labels: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
     uar: float | None = None
     measured_on: str | None = None
     size: int = 0
@@ -165,16 +171,21 @@ def load_model(model: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "aut
 
     folder = find_model(model)
     data = _read_description(folder)
-    if set(data["weights"]) != {WEIGHTS_FILE}:
+    family = _family(data["family"])
+    files = {WEIGHTS_FILE, *family.weight_files}
+    if set(data["weights"]) != files:
         raise ModelError(
             f"{folder}: {MODEL_FILE} lists the weights {sorted(data['weights'])}; "
-            f"expected {WEIGHTS_FILE}"
+            f"expected {', '.join(sorted(files))}"
         )
+    tensors: dict[str, Any] = {}
     try:
-        tensors = load(_read_verified(folder, WEIGHTS_FILE, data["weights"][WEIGHTS_FILE]))
-        classifier = _family(data["family"]).from_tensors(_parse_spec(data), tensors, device)
-    except SafetensorError as error:
-        raise ModelError(f"{folder / WEIGHTS_FILE}: is not in safetensors format") from error
+        for name, digest in data["weights"].items():
+            try:
+                tensors |= load(_read_verified(folder, name, digest))
+            except SafetensorError as error:
+                raise ModelError(f"{name} is not in safetensors format") from error
+        classifier = family.from_tensors(_parse_spec(data), tensors, device)
     except ModelError as error:
         raise ModelError(f"{folder}: {error}") from error
     classifier.folder = folder.resolve()
@@ -200,13 +211,23 @@ def save_model(classifier: "Classifier", folder: str | os.PathLike[str]) -> Path
 
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    content = save(dict(classifier.tensors()))
-    (target / WEIGHTS_FILE).write_bytes(content)
     spec = classifier.spec
     data: dict[str, Any] = {"format": FORMAT}
     data |= {item.name: getattr(spec, item.name) for item in fields(spec)}
     data["calibration"] = spec.calibration.to_dict()
-    data["weights"] = {WEIGHTS_FILE: hashlib.sha256(content).hexdigest()}
+    perceived = data.pop(_PERCEIVED)
+    if perceived is not None:
+        data[_PERCEIVED] = perceived.to_dict()
+    rest = classifier.tensors()
+    parts: dict[str, dict[str, Any]] = {}
+    for file, prefix in classifier.weight_files.items():
+        parts[file] = {name: rest.pop(name) for name in list(rest) if name.startswith(prefix)}
+    parts[WEIGHTS_FILE] = rest
+    data["weights"] = {}
+    for file, tensors in parts.items():
+        content = save(tensors)
+        (target / file).write_bytes(content)
+        data["weights"][file] = hashlib.sha256(content).hexdigest()
     text = json.dumps(data, indent=2, ensure_ascii=False)
     (target / MODEL_FILE).write_text(text + "\n", encoding="utf-8")
     return target
@@ -242,7 +263,10 @@ def _describe(folder: Path, origin: str) -> ModelEntry:
         return ModelEntry(folder.name, origin, folder, size=size, error=str(error))
     uar, measured_on = _read_uar(folder)
     labels = tuple(data["labels"])
-    return ModelEntry(folder.name, origin, folder, data["family"], labels, uar, measured_on, size)
+    targets = ("intended", *((_PERCEIVED,) if data[_PERCEIVED] else ()))
+    return ModelEntry(
+        folder.name, origin, folder, data["family"], labels, targets, uar, measured_on, size
+    )
 
 
 def _read_uar(folder: Path) -> tuple[float | None, str | None]:
@@ -262,8 +286,9 @@ def _read_description(folder: Path) -> dict[str, Any]:
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         found = data.get("format") if isinstance(data, dict) else data
         raise ModelError(f"{path}: format is {found!r}; this version reads format {FORMAT}")
-    if set(data) != _KEYS:
-        missing, unknown = sorted(_KEYS - set(data)), sorted(set(data) - _KEYS)
+    data.setdefault(_PERCEIVED, None)
+    if set(data) != _KEYS | {_PERCEIVED}:
+        missing, unknown = sorted(_KEYS - set(data)), sorted(set(data) - _KEYS - {_PERCEIVED})
         raise ModelError(f"{path}: missing keys {missing}, unknown keys {unknown}")
     if data["family"] not in _FAMILIES:
         raise ModelError(
@@ -297,11 +322,14 @@ def _parse_spec(data: Mapping[str, Any]) -> "ModelSpec":
         raise ModelError(f"labels are {labels!r}; expected a list of two or more different names")
     if data["sample_rate"] != SAMPLE_RATE:
         raise ModelError(f"sample_rate is {data['sample_rate']!r} Hz; expected {SAMPLE_RATE} Hz")
-    calibration = Calibration.from_dict(data["calibration"])
-    if len(calibration.bias) != len(labels):
-        raise ModelError(f"calibration gives {len(calibration.bias)} of {len(labels)} labels")
-    values = {item.name: data[item.name] for item in fields(ModelSpec)}
-    return ModelSpec(**(values | {"labels": tuple(labels), "calibration": calibration}))
+    values = {item.name: data[item.name] for item in fields(ModelSpec)} | {"labels": tuple(labels)}
+    for name in ("calibration", _PERCEIVED):
+        if data[name] is None and name == _PERCEIVED:
+            continue
+        values[name] = Calibration.from_dict(data[name])
+        if len(values[name].bias) != len(labels):
+            raise ModelError(f"{name} gives {len(values[name].bias)} of {len(labels)} labels")
+    return ModelSpec(**values)
 
 
 def _family(name: str) -> type["Classifier"]:

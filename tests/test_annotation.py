@@ -1,5 +1,6 @@
 import tracemalloc
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 import sercli
 from sercli.annotation import Annotator, parse_channels
+from sercli.calibration import Calibration
 from sercli.config import SegmentConfig
 from sercli.discovery import Found
 from sercli.errors import ConfigError
@@ -179,6 +181,19 @@ def test_progress_tells_the_seconds_heard(fake_classifier: FakeClassifier) -> No
     annotator.annotate_found(Found(str(EXAMPLES / "call.wav")), heard.append)
     assert sum(heard) == pytest.approx(60)
     assert len(heard) > 5
+
+
+def test_perceived(fake_classifier: FakeClassifier) -> None:
+    path = EXAMPLES / "statement.flac"
+    with pytest.raises(ConfigError, match="fake model tells only what is intended"):
+        Annotator(fake_classifier, SegmentConfig(), target="perceived")
+    swapped = Calibration("none", np.eye(2)[::-1], np.zeros(2))
+    fake_classifier.spec = replace(fake_classifier.spec, perceived=swapped)
+    intended = run(fake_classifier, path).segments
+    (found,) = sercli.annotate(path, fake_classifier, target="perceived")
+    for segment, other in zip(found.segments, intended, strict=True):
+        assert segment.probabilities == pytest.approx(other.probabilities[::-1])
+        assert segment.emotion != other.emotion
 
 
 def test_annotate_yields_every_file(fake_classifier: FakeClassifier, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from sercli.training import cache as caching
 from sercli.training.batches import TrainingBatches
 from sercli.training.cache import CachedClips, cache_clips
 from sercli.training.loop import TrainingBatch
-from sercli.training.targets import make_targets
+from sercli.training.targets import find_vote_shares, make_targets
 from sercli.training.versions import find_utterance
 
 EMOTIONS = ("anger", "fear", "sadness")
@@ -202,5 +202,9 @@ def test_targets() -> None:
     smoothed = [[0.1, 0.8, 0.1], [0.8, 0.1, 0.1]]
     np.testing.assert_allclose(make_targets(clips, EMOTIONS, config), smoothed, rtol=1e-6)
     votes = {"a": {"fear": 1, "sadness": 3, "joy": 9}, "b": {"anger": 0, "joy": 2}}
+    shares = find_vote_shares(clips, EMOTIONS, votes)
+    for clip, row in zip(clips, shares, strict=True):
+        counts = np.array([votes.get(clip.name, {}).get(label, 0) for label in EMOTIONS])
+        np.testing.assert_allclose(row * max(counts.sum(), 1), counts, rtol=1e-6)
     found = make_targets(clips, EMOTIONS, config, votes)
     np.testing.assert_allclose(found, [[0.05, 0.525, 0.425], smoothed[1]], rtol=1e-6)

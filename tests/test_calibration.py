@@ -165,3 +165,28 @@ def test_json_round_trip_is_exact(rng: np.random.Generator) -> None:
 def test_malformed(data: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         Calibration.from_dict(data)
+
+
+def test_shares_count_like_as_many_segments(rng: np.random.Generator) -> None:
+    scores, counts = rng.normal(size=(60, 3)), rng.integers(0, 4, size=(60, 3))
+    counts[:, 0] = 4 - counts[:, 1:].clip(0, 2).sum(axis=1)
+    counts[:, 1:] = counts[:, 1:].clip(0, 2)  # four votes on each
+    repeated = np.repeat(scores, 4, axis=0)
+    classes = np.concatenate([np.repeat(np.arange(3), row) for row in counts])
+    shares, groups = counts / 4, np.arange(60) % 4
+    expected = fit_temperature(repeated, classes).probabilities(scores)
+    found = fit_temperature(scores, shares).probabilities(scores)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    vector = fit_vector_scaling(scores, shares)
+    assert abs(vector.probabilities(scores).mean(axis=0) - shares.mean(axis=0)).max() < 0.02
+    chosen = choose_calibration(scores, shares, groups)
+    assert chosen.method == "vector scaling"  # the shares lean to the first label, scores do not
+
+
+def test_widened_calibrations_hear_their_own_scores_only(rng: np.random.Generator) -> None:
+    calibration = fit_temperature(rng.normal(size=(50, 3)), rng.integers(3, size=50))
+    scores = rng.normal(size=(5, 8))
+    wide = calibration.widen(4, 8)
+    assert wide.weights.shape == (8, 3)
+    expected = calibration.probabilities(scores[:, 4:7])
+    np.testing.assert_allclose(wide.probabilities(scores), expected)

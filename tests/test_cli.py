@@ -310,12 +310,12 @@ def test_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SER_MODELS", str(tmp_path))
     result = ser("models")
     header, *rows = (line.split("\t") for line in result.stdout.splitlines())
-    assert header == ["name", "origin", "family", "UAR", "measured on", "MB", "labels"]
+    assert header == ["name", "origin", "family", "UAR", "measured on", "MB", "target", "labels"]
     assert [row[:3] for row in rows] == [[name, "shipped", name] for name in ("cnn", "svm")]
     data = json.loads(ser("models", "--json").stdout)
     for row, entry in zip(rows, data, strict=True):
         assert row[4] == "cremad test"
-        assert row[6] == ",".join(EMOTIONS)
+        assert (row[6], row[7]) == ("intended", ",".join(EMOTIONS))
         assert float(row[3]) == pytest.approx(entry["uar"], abs=5e-4)
 
 

@@ -23,6 +23,7 @@ from sercli.training.guides import (
     guided_loss,
     make_guides,
 )
+from sercli.training.loop import cross_entropy
 
 SMALL = CnnSettings(LogMelSettings(n_mels=16), channels=(4, 4, 6, 6, 8, 8, 8), dropout=0.0)
 
@@ -86,7 +87,9 @@ def test_guided_loss() -> None:
     targets = torch.tensor([[0.0, 1.0, 0.0, 1.0], [0.5, 0.5, 0.0, 0.0]])
     certain = -(math.log(0.8) + math.log(0.5)) / 2
     missed = (1 + 4 + 0 + 4) / 4
-    assert guided_loss(2, 0.5)(outputs, targets).item() == pytest.approx(certain + 0.5 * missed)
+    assert guided_loss(cross_entropy, 2, 0.5)(outputs, targets).item() == pytest.approx(
+        certain + 0.5 * missed
+    )
 
 
 def test_guides_are_told_in_training_only(rng: np.random.Generator) -> None:

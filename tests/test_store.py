@@ -1,11 +1,13 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from sercli.errors import ModelError
+from sercli.errors import ConfigError, ModelError
 from sercli.store import find_model, list_models, load_model, model_hash, save_model, shipped_folder
 
 
@@ -67,6 +69,7 @@ def test_listing(copy: Path, models: Path) -> None:
     (copy / "metrics.json").unlink()
     entries = {entry.name: entry for entry in list_models()}
     assert set(entries) == {"cnn", "svm", "mine", "other"}
+    assert entries["svm"].targets == ("intended",)
     svm, mine, other = entries["svm"], entries["mine"], entries["other"]
     assert (svm.origin, svm.family, svm.measured_on) == ("shipped", "svm", "cremad test")
     assert svm.uar == json.loads((svm.path / "metrics.json").read_text())["uar"]
@@ -84,6 +87,25 @@ def test_round_trip(copy: Path, tmp_path: Path) -> None:
     ).read_bytes()
     assert (saved / "model.json").read_text() == (copy / "model.json").read_text()
     assert model_hash(saved) == model_hash(copy)
+
+
+def test_what_is_perceived_has_a_calibration_of_its_own(copy: Path, tmp_path: Path) -> None:
+    classifier = load_model(copy)
+    spec = classifier.spec
+    assert spec.perceived is None
+    with pytest.raises(ConfigError, match="svm model tells only what is intended; expected"):
+        classifier.predict_proba([], "perceived")
+    bias = np.array([9.0, 0, 0, 0, 0, 0])
+    classifier.spec = replace(spec, perceived=replace(spec.calibration, bias=bias))
+    saved = load_model(save_model(classifier, tmp_path / "both"))
+    waveform = np.random.default_rng(0).normal(size=16_000).astype(np.float32)
+    intended = saved.predict_proba([waveform])
+    assert saved.predict_proba([waveform], "perceived")[0, 0] > 0.9 > intended[0, 0]
+    np.testing.assert_array_equal(intended, load_model(copy).predict_proba([waveform]))
+    short = {"method": "none", "weights": [[1.0]], "bias": [0.0]}
+    edit(copy, perceived=short)
+    with pytest.raises(ModelError, match="perceived gives 1 of 6 labels"):
+        load_model(copy)
 
 
 def test_altered_weights_are_refused(copy: Path) -> None:

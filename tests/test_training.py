@@ -22,7 +22,7 @@ from sercli.cli import main
 from sercli.cli.console import Progress, TrainingView
 from sercli.config import NeuralConfig, SegmentConfig, Split
 from sercli.datasets import Corpus, read_corpus
-from sercli.errors import ConfigError, DatasetError
+from sercli.errors import ConfigError, DatasetError, ModelError
 from sercli.evaluation.metrics import unweighted_average_recall
 from sercli.extraction import load_clip
 from sercli.neural.bases import load_base
@@ -457,6 +457,64 @@ def test_a_transformer_from_training_to_labels(folder: Path, cache: Path, tmp_pa
     result = ser("train", "--data", folder, "-o", tuned, *options, "--layers", "3", "--overwrite")
     assert "layers is 3; expected at most 2, as there are" in result.stderr
     assert "versions" not in result.stderr  # nothing was heard before that
+
+
+def test_loss_of_what_is_perceived(cache: Path) -> None:
+    config = replace(CONFIG, perceived_weight=0.5)
+    course = CnnCourse(config, ("anger", "sadness"), {"a": {"anger": 1, "sadness": 3}})
+    assert (course.tells_perceived, course.n_scores) == (True, 4)
+    assert CnnCourse(config, ("anger", "sadness")).n_scores == 2
+    outputs = torch.log(torch.tensor([[0.2, 0.8, 0.6, 0.4], [0.5, 0.5, 0.9, 0.1]]))
+    # The second clip has no votes.
+    targets = torch.tensor([[1.0, 0.0, 0.25, 0.75], [0.5, 0.5, 0.0, 0.0]])
+    intended = -(np.log(0.2) + np.log(0.5)) / 2
+    perceived = -(0.25 * np.log(0.6) + 0.75 * np.log(0.4)) / 2
+    found = course.find_loss(outputs, targets).item()
+    assert found == pytest.approx(intended + 0.5 * perceived)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_transformer_tells_what_is_perceived(folder: Path, cache: Path, tmp_path: Path) -> None:
+    save_checkpoint("whisper", tmp_path / "tiny")
+    votes, model = tmp_path / "votes.csv", tmp_path / "mine"
+    names = [path.stem for path in sorted(folder.glob("*.wav"))]
+    votes.write_text("\n".join(("clip,anger,happiness", *(f"{name},1,3" for name in names[:-4]))))
+    options = ("--base", tmp_path / "tiny", "--jobs", "1", "--epochs", "3", "--cache", cache)
+    shared = ("--data", folder, "--model", "transformer", *options, "--device", "cpu")
+    result = ser("train", "-o", model, *shared, "--votes", votes, "--no-test")
+    assert result.exit_code == 0, result.stderr
+    assert sorted(os.listdir(model)) == sorted([*KEPT, "encoder.safetensors"])
+    loaded = load_model(model, "cpu")
+    assert loaded.spec.n_scores == 6
+    clips = read_corpus(folder).clips
+    waveforms = [load_clip(clip) for clip in clips]
+    perceived = loaded.predict_proba(waveforms, "perceived")
+    # Every clip is heard alike, whatever is meant by it.
+    np.testing.assert_allclose(perceived.mean(axis=0), [0.25, 0.75, 0.0], atol=0.06)
+    assert abs(loaded.predict_proba(waveforms).mean(axis=0) - 1 / 3).max() < 0.1
+    card = (model / "README.md").read_text(encoding="utf-8")
+    assert "--target perceived" in card
+
+    chosen = ("-m", model, "--device", "cpu", "-q", "--target", "perceived")
+    result = ser("eval", folder, *chosen, "--votes", votes, "--jobs", "1", "--json")
+    figures = json.loads(result.stdout)
+    assert figures["target"] == "perceived"
+    assert any("what listeners hear" in warning for warning in figures["warnings"])
+    assert figures["listeners"]["model"]["cross_entropy"] < 0.7
+    result = ser("annotate", EXAMPLES / "statement.flac", *chosen, "--format", "jsonl")
+    assert {json.loads(line)["emotion"] for line in result.stdout.splitlines()} == {"happiness"}
+
+    # Without votes there is no such output, and the encoder's file is the same.
+    other = tmp_path / "other"
+    assert ser("train", "-o", other, *shared, "--no-test").exit_code == 0
+    name = "encoder.safetensors"
+    assert (other / name).read_bytes() == (model / name).read_bytes()
+    result = ser("annotate", EXAMPLES / "statement.flac", "-m", other, "--target", "perceived")
+    assert result.exit_code == 2
+    assert "transformer model tells only what is intended" in result.stderr
+    (other / name).write_bytes((other / name).read_bytes()[:-1] + b"x")
+    with pytest.raises(ModelError, match=r"encoder\.safetensors is altered or damaged"):
+        load_model(other)
 
 
 @pytest.mark.usefixtures("small")

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sercli.calibration import Calibration
+from sercli.config import Target
+from sercli.errors import ConfigError
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -29,13 +31,15 @@ class ModelSpec:
     band_limit
         Frequency in Hz to which audio is limited before features, in training and in use alike.
     calibration
-        From scores to probabilities.
+        From scores to probabilities of what is intended.
     settings
         What the family needs besides its weights.
     training
         How the model came about: data, speakers, split, seed, figures.
     versions
         Packages that it was trained with.
+    perceived
+        From scores to the shares of listeners who hear each label; None: it does not tell them.
     """
 
     family: str
@@ -46,6 +50,34 @@ class ModelSpec:
     settings: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    perceived: Calibration | None = None
+
+    @property
+    def n_scores(self) -> int:
+        """Number of scores that the model gives a segment."""
+        return len(self.calibration.weights)
+
+    def find_calibration(self, target: Target = "intended") -> Calibration:
+        """Return the calibration of an output.
+
+        Parameters
+        ----------
+        target
+            What the probabilities are to tell.
+
+        Raises
+        ------
+        ConfigError
+            If the model has no such output.
+        """
+        if target == "intended":
+            return self.calibration
+        if self.perceived is None:
+            raise ConfigError(
+                f"the {self.family} model tells only what is intended; expected a model that "
+                "learned from listeners' votes what is perceived (see: ser models)"
+            )
+        return self.perceived
 
 
 class Classifier(ABC):
@@ -65,12 +97,16 @@ class Classifier(ABC):
     in_workers
         Whether, for many clips, its features are computed beside the decoding, in worker
         processes; else in this process, on the model's device.
+    weight_files
+        Files for weights that are not in the one for all others: name of the file, to that with
+        which the names of its tensors begin.
     folder
         The model folder that it was loaded from, or None.
     """
 
     family: ClassVar[str]
     in_workers: ClassVar[bool] = True
+    weight_files: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
@@ -130,14 +166,24 @@ class Classifier(ABC):
             Shape (n_segments, n_features).
         """
 
-    def predict_proba(self, waveforms: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
+    def predict_proba(
+        self, waveforms: Sequence[NDArray[np.float32]], target: Target = "intended"
+    ) -> NDArray[np.float64]:
         """Return calibrated probabilities, shape (n_segments, n_labels), rows summing to 1.
 
         Parameters
         ----------
         waveforms
             Segments at the model's sample rate, each of shape (n_samples,).
+        target
+            Whether they tell what is intended, or what is perceived.
+
+        Raises
+        ------
+        ConfigError
+            If the model does not tell that.
         """
+        calibration = self.spec.find_calibration(target)
         if not waveforms:
             return np.empty((0, len(self.spec.labels)))
-        return self.spec.calibration.probabilities(self.score(self.extract_features(waveforms)))
+        return calibration.probabilities(self.score(self.extract_features(waveforms)))

@@ -20,7 +20,7 @@ class CnnClassifier(NeuralClassifier):
         ModelError, ConfigError
             If the settings are not understood.
         """
-        network = Cnn(CnnSettings.from_dict(spec.settings), len(spec.labels))
+        network = Cnn(CnnSettings.from_dict(spec.settings), spec.n_scores)
         limit = network.settings.log_mel.f_max
         if spec.band_limit != limit:
             raise ModelError(f"band_limit is {spec.band_limit} Hz; its mel bands end at {limit} Hz")

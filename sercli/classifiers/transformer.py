@@ -1,5 +1,8 @@
 """A pre-trained speech encoder with a head that tells emotions."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from sercli.classifiers.base import ModelSpec
 from sercli.classifiers.neural import NeuralClassifier
 from sercli.errors import ModelError
@@ -10,6 +13,7 @@ class TransformerClassifier(NeuralClassifier):
     """An encoder and a head, see `sercli.neural.transformer.Transformer`."""
 
     family = "transformer"
+    weight_files: ClassVar[Mapping[str, str]] = {"encoder.safetensors": "encoder."}
 
     @classmethod
     def create_network(cls, spec: ModelSpec) -> Transformer:
@@ -20,7 +24,7 @@ class TransformerClassifier(NeuralClassifier):
         ModelError, ConfigError
             If the settings are not understood.
         """
-        network = Transformer(TransformerSettings.from_dict(spec.settings), len(spec.labels))
+        network = Transformer(TransformerSettings.from_dict(spec.settings), spec.n_scores)
         if spec.band_limit != network.settings.band_limit:
             raise ModelError(
                 f"band_limit is {spec.band_limit} Hz; its settings say "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args
 import click
 
 from sercli.cli.console import Progress, reports_errors, say, show_progress
-from sercli.cli.options import Decorator, device_option, is_given
+from sercli.cli.options import Decorator, device_option, is_given, target_option
 from sercli.config import OnError, SegmentConfig, SegmentMode
 from sercli.discovery import Found, find_inputs, read_path_list
 from sercli.report import ExitCode, RunInfo, RunReport
@@ -106,7 +106,7 @@ output_options = _options(
     click.option(
         "-o",
         "--output",
-        "target",
+        "output",
         default=STDOUT,
         metavar="FILE",
         help="labels.csv, .json or .jsonl; - for standard output.",
@@ -134,6 +134,7 @@ output_options = _options(
     help="A model by name (see: ser models), or a model folder.",
 )
 @device_option()
+@target_option()
 @input_options
 @segment_options
 @output_options
@@ -155,23 +156,22 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
         raise click.UsageError("Name files or directories, or a list of them by --files-from.")
     _refuse_idle_options(options)
     config = _segment_config(options)
-    target, overwrite = options["target"], options["overwrite"]
-    format_ = choose_format(target, options["format_"])
-    if target != STDOUT:
-        check_target(Path(target), overwrite=overwrite)
-        check_target(record_path(target), overwrite=overwrite)
+    output, overwrite = options["output"], options["overwrite"]
+    format_ = choose_format(output, options["format_"])
+    if output != STDOUT:
+        check_target(Path(output), overwrite=overwrite)
+        check_target(record_path(output), overwrite=overwrite)
     inputs = _find(paths, options)
 
     from sercli.annotation import Annotator  # loads numpy and the decoders, which --help must not
 
-    annotator = Annotator(
-        load_model(options["model"], options["device"]), config, options["channels"]
-    )
+    classifier = load_model(options["model"], options["device"])
+    annotator = Annotator(classifier, config, options["channels"], options["target"])
     report = RunReport(_run_info(annotator, options, format_))
     code = ExitCode.INTERRUPTED
     try:
         with (
-            open_writer(target, format_, report.info, overwrite=overwrite) as writer,
+            open_writer(output, format_, report.info, overwrite=overwrite) as writer,
             show_progress("files", len(inputs), quiet=options["quiet"]) as progress,
         ):
             view = _View(report, progress, verbose=options["verbose"])
@@ -189,8 +189,8 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
     except BrokenPipeError:
         _end_quietly()
     finally:
-        if target != STDOUT:
-            write_json(record_path(target), report.record(), overwrite=True)
+        if output != STDOUT:
+            write_json(record_path(output), report.record(), overwrite=True)
     if not options["quiet"]:
         say(report.summary())
     sys.exit(code)

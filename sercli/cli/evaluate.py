@@ -9,7 +9,7 @@ import click
 
 from sercli.cli.console import reports_errors, say, show_progress
 from sercli.cli.corpora import AUTO, corpus_options, read
-from sercli.cli.options import device_option
+from sercli.cli.options import device_option, is_given, target_option
 from sercli.config import EvalConfig, Split
 from sercli.datasets import CORPORA
 from sercli.errors import ConfigError
@@ -27,7 +27,7 @@ COMPARISON_FILE = "comparison.json"
 # Options that a comparison shows in the report of each model only.
 REPORTED = ("stress", "votes", "baseline", "target_precision")
 # Options that tell how models are measured, and on what.
-MEASURING = (*REPORTED, "split", "mapping", "columns", "song", "strict", "device")
+MEASURING = (*REPORTED, "split", "mapping", "columns", "song", "strict", "device", "target")
 
 
 @click.command("eval", context_settings={"show_default": True})
@@ -76,6 +76,7 @@ MEASURING = (*REPORTED, "split", "mapping", "columns", "song", "strict", "device
     metavar="P",
     help="Find the confidence from which this share of the labels is right.",
 )
+@target_option()
 @click.option("--baseline", is_flag=True, help="Add the most frequent label and random labels.")
 @click.option("--strict", is_flag=True, help="Refuse clips or speakers that the model knows.")
 @click.option(
@@ -127,6 +128,7 @@ def evaluate(paths: tuple[Path, ...], **options: Any) -> None:
         strict=options["strict"],
         seed=options["seed"],
         jobs=options["jobs"],
+        target=options["target"],
     )
     if options["compare"]:
         _compare(paths, config, options)
@@ -172,7 +174,7 @@ def _compare(paths: tuple[Path, ...], config: EvalConfig, options: dict[str, Any
         )
     if corpus is not None and not models:
         raise ConfigError(f"{corpus}: no model is to be measured on it; expected reports alone")
-    if not models and (unused := [name for name in MEASURING if options[name]]):
+    if not models and (unused := [name for name in MEASURING if is_given(name)]):
         raise ConfigError(
             f"{', '.join(unused)}: would do nothing, since reports are not measured anew; "
             "expected a corpus and models, or reports alone"

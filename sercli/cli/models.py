@@ -8,7 +8,7 @@ import click
 from sercli.cli.console import reports_errors
 from sercli.store import ModelEntry, entry_as_dict, list_models, user_folder
 
-_COLUMNS = ("name", "origin", "family", "UAR", "measured on", "MB", "labels")
+_COLUMNS = ("name", "origin", "family", "UAR", "measured on", "MB", "target", "labels")
 
 
 @click.command()
@@ -45,6 +45,7 @@ def _row(entry: ModelEntry) -> tuple[str, ...]:
         "-" if entry.uar is None else f"{entry.uar:.3f}",
         entry.measured_on or "-",
         f"{entry.size / 1e6:.1f}",
+        ",".join(entry.targets) or "?",
         entry.error or ",".join(entry.labels),
     )
 

@@ -1,10 +1,12 @@
 """Options that several commands share."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import click
 from click.core import ParameterSource
+
+from sercli.config import Target
 
 DEVICES = "auto|cpu|cuda|cuda:N|mps"
 
@@ -25,6 +27,17 @@ def device_option(default: str | None = "auto") -> Decorator:
         default=default,
         metavar=DEVICES,
         help=text if default else f"{text}  [default: auto]",
+    )
+
+
+def target_option() -> Decorator:
+    """Return the option that says which of a model's outputs counts."""
+    return click.option(
+        "--target",
+        type=click.Choice(get_args(Target)),
+        default="intended",
+        help="What speakers want to express, or what listeners hear in it (of models that learned "
+        "from listeners, see: ser models).",
     )
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sercli.audio import SAMPLE_RATE
 from sercli.classifiers.base import Classifier
-from sercli.config import LONGEST_SEGMENT_S, EvalConfig, Split
+from sercli.config import LONGEST_SEGMENT_S, EvalConfig, Split, Target
 from sercli.datasets.base import Clip, Corpus
 from sercli.errors import DatasetError, ModelError
 from sercli.evaluation.leaks import MANIFEST_FILE, TrainingManifest
@@ -114,6 +114,8 @@ def evaluate_all(
         In the order of the models.
     """
     config = config or EvalConfig()
+    for classifier in classifiers:
+        classifier.spec.find_calibration(config.target)
     clips, labels, left_out = choose_labels(classifiers, corpus.select(split))
     if config.strict:
         for classifier in classifiers:
@@ -132,9 +134,10 @@ def evaluate_all(
         unused = [label for label in classifier.spec.labels if label not in labels]
         figures = {
             **describe_model(classifier),
+            "target": config.target,
             "corpus": corpus.name,
             "split": split,
-            **_check_overlap(manifest, judgement),
+            **_check_overlap(manifest, judgement, config.target),
             "labels_left_out": {"model": unused, "corpus": left_out},
             "left_out": corpus.count_skipped(),
             **measure(judgement, config, votes),
@@ -221,7 +224,7 @@ def _judge(
 
     def judge(classifier: Classifier, features: Sequence[FloatArray]) -> NDArray[np.float64]:
         scores = classifier.score(np.concatenate(features))
-        pieces = classifier.spec.calibration.probabilities(scores)
+        pieces = classifier.spec.find_calibration(config.target).probabilities(scores)
         # Pieces of a clip are of one length, and count alike.
         first = np.cumsum([0, *map(len, features)])[:-1]
         means = np.add.reduceat(pieces, first) / [[len(rows)] for rows in features]
@@ -341,7 +344,9 @@ def find_limits(judgement: Judgement) -> list[str]:
     return warnings
 
 
-def _check_overlap(manifest: TrainingManifest | None, judgement: Judgement) -> dict[str, Any]:
+def _check_overlap(
+    manifest: TrainingManifest | None, judgement: Judgement, target: Target
+) -> dict[str, Any]:
     """Return ``protocol``, ``overlap`` and ``warnings``: what a reader must know of the figures."""
     clips = judgement.predictions.clips
     voices = {clip.voice for clip in clips}
@@ -366,5 +371,10 @@ def _check_overlap(manifest: TrainingManifest | None, judgement: Judgement) -> d
             warnings.append(
                 "The model was trained on clips of unknown speakers: it may know these speakers."
             )
+    if target == "perceived":
+        warnings.append(
+            "These probabilities tell what listeners hear; the expected labels are what was "
+            "intended. Compare them with listeners by their votes."
+        )
     warnings += find_limits(judgement)
     return {"protocol": protocol, "overlap": overlap, "warnings": warnings}

@@ -17,7 +17,7 @@ from sercli.training.guides import (
     guided_loss,
     make_guides,
 )
-from sercli.training.loop import Fitted
+from sercli.training.loop import Fitted, Loss
 from sercli.training.trainer import Say
 
 
@@ -57,12 +57,15 @@ class CnnCourse(Course):
         self, name: str, material: Material, folder: Path, dev: Material | None = None
     ) -> Fitted:
         """Train a network; see `Course.teach`."""
-        config, cached, n_labels = self.config, material.cached, len(self.labels)
+        config, cached = self.config, material.cached
         guides = np.empty((len(cached), 0), np.float32)
         if material.rows is not None:
             guides = make_guides(material.rows, config.guide_components)
         targets = np.hstack((self.find_targets(cached), guides))
         batches = TrainingBatches(cached, targets, self.find_classes(cached), config)
+        loss: Loss = self.find_loss
+        if guides.size:
+            loss = guided_loss(self.find_loss, self.n_scores, config.guide_weight)
         fitted = self.fit(
             name,
             self.create(lambda: self._create_network(guides.shape[1])),
@@ -71,7 +74,7 @@ class CnnCourse(Course):
             material,
             folder,
             dev,
-            loss=guided_loss(n_labels, config.guide_weight) if guides.size else None,
+            loss=loss,
             score=lambda network, judged: score_clips(network, judged.cached),
             facts={"guides": guides.shape[1]},
         )
@@ -91,5 +94,5 @@ class CnnCourse(Course):
         return np.stack((score_clips(network, cached), score_clips(network, cached, vary)))
 
     def _create_network(self, n_guides: int) -> nn.Module:
-        network = Cnn(self.settings, len(self.labels))
+        network = Cnn(self.settings, self.n_scores)
         return GuidedNetwork(network, n_guides) if n_guides else network

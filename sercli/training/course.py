@@ -11,7 +11,7 @@ from zlib import crc32
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from sercli.audio import SAMPLE_RATE
 from sercli.classifiers.neural import BATCH_S, NeuralClassifier
@@ -28,10 +28,11 @@ from sercli.training.loop import (
     Loss,
     TrainingProgress,
     Validation,
+    cross_entropy,
     fit_network,
 )
 from sercli.training.optimiser import Groups
-from sercli.training.targets import Votes, make_targets
+from sercli.training.targets import Votes, find_vote_shares, make_targets
 from sercli.training.teachers import Teacher
 from sercli.training.trainer import Say
 
@@ -182,7 +183,7 @@ class Course(ABC):
 
     @abstractmethod
     def hear(self, network: nn.Module, material: Material) -> FloatArray:
-        """Return scores of clips as they are and varied, shape (2, n_clips, n_labels).
+        """Return scores of clips as they are and varied, shape (2, n_clips, n_scores).
 
         Parameters
         ----------
@@ -204,11 +205,44 @@ class Course(ABC):
         """Return the indices of the clips' labels, shape (n_clips,)."""
         return np.array(class_indices(cached.clips, self.labels))
 
+    @property
+    def tells_perceived(self) -> bool:
+        """Whether the networks also tell what listeners hear."""
+        return self.votes is not None and self.config.perceived_weight > 0
+
+    @property
+    def n_scores(self) -> int:
+        """Number of scores that the networks give a clip: of the labels, and as they are heard."""
+        return len(self.labels) * (2 if self.tells_perceived else 1)
+
     def find_targets(self, cached: CachedClips) -> FloatArray:
-        """Return what is to be said of each clip, shape (n_clips, n_labels)."""
+        """Return what is to be said of each clip, shape (n_clips, n_scores)."""
         check_labels(self.find_classes(cached), self.labels)
         taught = self.teacher.judge(cached, self.labels) if self.teacher else None
-        return make_targets(cached.clips, self.labels, self.config, self.votes, taught)
+        targets = make_targets(cached.clips, self.labels, self.config, self.votes, taught)
+        return np.hstack((targets, self.find_perceived(cached)))
+
+    def find_perceived(self, cached: CachedClips) -> FloatArray:
+        """Return the listeners' shares, shape (n_clips, n_labels); (n_clips, 0) if not learned."""
+        if self.votes is None or not self.tells_perceived:
+            return np.empty((len(cached), 0), np.float32)
+        return find_vote_shares(cached.clips, self.labels, self.votes)
+
+    def find_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of what is intended, and of what is perceived where there are votes.
+
+        Parameters
+        ----------
+        outputs, targets
+            Shape (n_clips, n_scores).
+        """
+        n_labels = len(self.labels)
+        loss = cross_entropy(outputs[:, :n_labels], targets[:, :n_labels])
+        if self.tells_perceived:
+            # A clip without votes has a row of zeros, which costs nothing.
+            heard = cross_entropy(outputs[:, n_labels:], targets[:, n_labels:])
+            loss = loss + self.config.perceived_weight * heard
+        return loss
 
     def create(self, make: Callable[[], nn.Module]) -> nn.Module:
         """Return what `make` makes, its random weights by the seed."""
@@ -231,7 +265,7 @@ class Course(ABC):
         folder: Path,
         dev: Material | None,
         *,
-        loss: Loss | None = None,
+        loss: Loss,
         groups: Groups | None = None,
         config: NeuralConfig | None = None,
         score: Callable[[nn.Module, Material], FloatArray],
@@ -283,7 +317,7 @@ class Course(ABC):
         classes = self.find_classes(dev.cached)
 
         def validate(network: nn.Module) -> Validation:
-            scores = torch.from_numpy(score(network, dev))
+            scores = torch.from_numpy(score(network, dev)[:, : len(self.labels)])
             probabilities = scores.double().softmax(dim=1).numpy()
             uar = unweighted_average_recall(classes, probabilities.argmax(axis=1))
             return Validation(float(segment_nll(classes, probabilities).mean()), uar)
@@ -292,7 +326,7 @@ class Course(ABC):
 
 
 def score_clips(network: nn.Module, cached: CachedClips, hear: Hear | None = None) -> FloatArray:
-    """Return scores of clips, shape (n_clips, n_labels); few waveforms are in memory at once.
+    """Return scores of clips, shape (n_clips, n_scores); few waveforms are in memory at once.
 
     Parameters
     ----------

@@ -5,7 +5,6 @@ tell them, too, whatever recording of the clip it hears, learns sooner what of a
 part of it that tells them is left behind.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from sercli.extraction import CLIPS_PER_TASK
 from sercli.features import MAX_BAND_LIMIT, extract_features
 from sercli.neural.cnn import Cnn
 from sercli.training.cache import CachedClips
-from sercli.training.loop import cross_entropy
+from sercli.training.loop import Loss
 
 # Standardised features and guides beyond these are outliers, which a squared error would follow.
 MAX_DEVIATION = 5.0
@@ -104,7 +103,7 @@ class GuidedNetwork(nn.Module):
         self.guide = nn.Linear(network.n_features, n_guides)
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
-        """Return logits, in training with the guides after them: (n_clips, n_labels + n_guides).
+        """Return logits, in training with the guides after them: (n_clips, n_scores + n_guides).
 
         Parameters
         ----------
@@ -119,21 +118,23 @@ class GuidedNetwork(nn.Module):
         return torch.cat((head[1:](levelled), self.guide(levelled)), dim=1)
 
 
-def guided_loss(n_labels: int, weight: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return the loss of a guided network: cross-entropy of its labels, squared error of the rest.
+def guided_loss(find_loss: Loss, n_scores: int, weight: float) -> Loss:
+    """Return the loss of a guided network: that of its scores, and squared error of the rest.
 
     Parameters
     ----------
-    n_labels
+    find_loss
+        Of the scores.
+    n_scores
         Columns of the outputs and targets before those of the guides.
     weight
         Of the guides' mean squared error.
     """
 
     def loss(outputs: Tensor, targets: Tensor) -> Tensor:
-        missed = outputs[:, n_labels:].float() - targets[:, n_labels:]
-        certain = cross_entropy(outputs[:, :n_labels], targets[:, :n_labels])
-        return certain + weight * missed.square().mean()
+        missed = outputs[:, n_scores:].float() - targets[:, n_scores:]
+        told = find_loss(outputs[:, :n_scores], targets[:, :n_scores])
+        return told + weight * missed.square().mean()
 
     return loss
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
 from sercli.audio import SAMPLE_RATE
-from sercli.calibration import choose_calibration
+from sercli.calibration import Calibration, choose_calibration
 from sercli.cards import DEVELOPMENT_SPEAKERS
 from sercli.classifiers.base import Classifier, ModelSpec
 from sercli.classifiers.neural import NeuralClassifier
@@ -264,7 +264,8 @@ def fit_model(
         say(f"learning from all {len(cached):,} clips")
         fitted = course.teach("all clips", material, folder)
     network = course.assemble(fitted.network)
-    rows, row_groups = scores.reshape(-1, len(course.labels)), np.tile(groups, 2)
+    n_labels = len(course.labels)
+    rows, row_groups = scores[..., :n_labels].reshape(-1, n_labels), np.tile(groups, 2)
     classes = np.tile(course.find_classes(judged), 2)
     training = {
         "clips": len(cached),
@@ -282,7 +283,7 @@ def fit_model(
         "seconds": round(seconds + _sum_seconds(fitted), 3),
         **course.describe(),
     }
-    calibration = choose_calibration(rows, classes, row_groups)
+    calibration = choose_calibration(rows, classes, row_groups).widen(0, course.n_scores)
     spec = ModelSpec(
         family=course.classifier.family,
         labels=course.labels,
@@ -292,6 +293,7 @@ def fit_model(
         settings=course.network_settings.to_dict(),
         training=training,
         versions={"sercli": __version__, **{name: version(name) for name in course.packages}},
+        perceived=_calibrate_perceived(course, judged, scores, groups),
     )
     held_out = None if dev else calibration.probabilities(scores[0])
     return FittedModel(course.classifier(spec, network, config.device), held_out)
@@ -302,9 +304,9 @@ def _teach_folds(
 ) -> tuple[FloatArray, float]:
     """Return scores of all clips, each of a network that did not learn from its fold.
 
-    Their shape is (2, n_clips, n_labels), see `Course.hear`; with the seconds of the trainings.
+    Their shape is (2, n_clips, n_scores), see `Course.hear`; with the seconds of the trainings.
     """
-    scores = np.empty((2, len(material), len(course.labels)), np.float32)
+    scores = np.empty((2, len(material), course.n_scores), np.float32)
     seconds = 0.0
     folds = GroupKFold(n_folds).split(groups, groups=groups)
     for number, (inside, outside) in enumerate(folds, 1):
@@ -314,6 +316,28 @@ def _teach_folds(
         scores[:, outside] = course.hear(fitted.network, material.take(outside))
         seconds += _sum_seconds(fitted)
     return scores, seconds
+
+
+def _calibrate_perceived(
+    course: Course, judged: CachedClips, scores: FloatArray, groups: Groups
+) -> Calibration | None:
+    """Fit what is perceived on the votes on clips that were held out."""
+    if not course.tells_perceived:
+        return None
+    n_labels = len(course.labels)
+    shares = course.find_perceived(judged)
+    voted = shares.any(axis=1)
+    if not voted.any():
+        raise DatasetError(
+            f"the table of votes has none of the {len(judged):,} clips to calibrate on; expected "
+            f"names such as {judged.clips[0].name}"
+        )
+    calibration = choose_calibration(
+        scores[:, voted, n_labels:].reshape(-1, n_labels),
+        np.tile(shares[voted], (2, 1)),
+        np.tile(groups[voted], 2),
+    )
+    return calibration.widen(n_labels, course.n_scores)
 
 
 def _group_dev(dev: CachedClips, config: NeuralConfig) -> Groups:

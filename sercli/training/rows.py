@@ -105,7 +105,7 @@ class RowBatches:
     rows
         Shape (n_clips, n_versions, n_features).
     targets
-        Shape (n_clips, n_labels).
+        Shape (n_clips, n_scores).
     classes
         Indices of the labels, shape (n_clips,).
     config
@@ -156,7 +156,7 @@ class RowNetwork(nn.Module):
         self.head = head
 
     def forward(self, rows: Tensor, lengths: Tensor) -> Tensor:
-        """Return scores, shape (n_clips, n_labels).
+        """Return scores, shape (n_clips, n_scores).
 
         Parameters
         ----------

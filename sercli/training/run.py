@@ -154,6 +154,7 @@ def cross_validate(
     judgement = Judgement(predictions, {}, found.hashes, found.failed)
     figures = {
         **describe_model(saved),
+        "target": "intended",
         "corpus": corpus.name,
         "split": split,
         "protocol": APART,

@@ -37,12 +37,30 @@ def make_targets(
     smoothing, weight = config.label_smoothing, config.vote_weight
     certain = np.eye(len(labels))[class_indices(clips, labels)]
     targets = (1 - smoothing) * certain + smoothing / len(labels)
-    for row, clip in zip(targets, clips, strict=True):
-        counts = (votes or {}).get(clip.name, {})
-        heard = np.array([counts.get(label, 0) for label in labels], np.float64)
-        if heard.any():
-            row *= 1 - weight
-            row += weight * heard / heard.sum()
+    heard = find_vote_shares(clips, labels, votes or {})
+    weights = weight * heard.any(axis=1, keepdims=True)
+    targets = (1 - weights) * targets + weights * heard
     if taught is not None:
         targets = (1 - config.teacher_weight) * targets + config.teacher_weight * taught
     return targets.astype(np.float32)
+
+
+def find_vote_shares(
+    clips: Sequence[Clip], labels: Sequence[str], votes: Votes
+) -> NDArray[np.float32]:
+    """Return the shares of listeners who hear each label, shape (n_clips, n_labels).
+
+    Parameters
+    ----------
+    clips
+        Those without a vote for one of the labels have a row of zeros; all others sum to 1.
+    labels
+        In the order of the columns.
+    votes
+        Counts by label, by name of the clip.
+    """
+    counts = np.array(
+        [[votes.get(clip.name, {}).get(label, 0) for label in labels] for clip in clips], np.float32
+    )
+    shares: NDArray[np.float32] = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return shares

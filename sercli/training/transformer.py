@@ -126,7 +126,7 @@ class TransformerCourse(Course):
         classes = self.find_classes(material.cached)
         batches = RowBatches(material.rows[:, :JUDGED], targets, classes, self.config)
         n_features = self._network.n_features
-        head = self.create(lambda: create_head(self.network_settings, n_features, len(self.labels)))
+        head = self.create(lambda: create_head(self.network_settings, n_features, self.n_scores))
         fitted = self.fit(
             name,
             RowNetwork(head),
@@ -135,6 +135,7 @@ class TransformerCourse(Course):
             material,
             folder,
             dev,
+            loss=self.find_loss,
             score=lambda network, judged: _score(network, judged, AS_IS),
             facts={"base": self.base.digest},
         )
@@ -157,6 +158,7 @@ class TransformerCourse(Course):
             material,
             folder / TUNING_FOLDER,
             dev,
+            loss=self.find_loss,
             groups=group_parameters(network, self.config.layers, self.config.layer_decay),
             config=tuning,
             score=lambda network, judged: score_clips(network, judged.cached),
@@ -210,7 +212,7 @@ class TransformerCourse(Course):
         return TrainingBatches(cached, targets, self.find_classes(cached), self.config)
 
     def _create_network(self) -> Transformer:
-        network = Transformer(self.network_settings, len(self.labels))
+        network = Transformer(self.network_settings, self.n_scores)
         network.encoder.model.load_state_dict(self.base.weights)
         return network
 
@@ -239,7 +241,7 @@ def group_parameters(network: Transformer, n_layers: int, decay: float) -> Group
 
 
 def _score(network: nn.Module, material: Material, version: int) -> FloatArray:
-    """Return the scores of one version of the clips, shape (n_clips, n_labels)."""
+    """Return the scores of one version of the clips, shape (n_clips, n_scores)."""
     assert material.rows is not None
     device = next(network.parameters()).device
     rows = torch.from_numpy(material.rows[:, version].astype(np.float32)).to(device)
