@@ -141,8 +141,9 @@ def _describe_transformer(spec: ModelSpec) -> _Parts:
         f"statistics\nof all its layers, for speech below {spec.band_limit:.0f} Hz, with "
         f"{training['parameters']:,} parameters",
         {
-            "learned": f"the head, then with it the upper {config['layers']} layers in "
-            f"up to {config['tuning_epochs']} epochs at {config['tuning_rate']:g}"
+            "learned": f"the head, then with it the upper {config['layers']} layers "
+            f"{_tell_adapters(config)}in up to {config['tuning_epochs']} epochs at "
+            f"{config['tuning_rate']:g}"
             if config["layers"]
             else "the head; the encoder is as it was",
             "versions heard": f"each clip as it is, and {config['versions']} drawn: "
@@ -150,6 +151,10 @@ def _describe_transformer(spec: ModelSpec) -> _Parts:
         },
         "AdamW",
     )
+
+
+def _tell_adapters(config: Mapping[str, Any]) -> str:
+    return f"by adapters of rank {config['lora']} " if config.get("lora") else ""
 
 
 def _tell_versions(config: Mapping[str, Any]) -> str:

@@ -277,6 +277,8 @@ class TransformerConfig(NeuralConfig):
         Passes over the clips and highest learning rate in which they learn.
     layer_decay
         By which the learning rate falls from each layer to the one below, in ``(0, 1]``.
+    lora
+        Rank of the low-rank adapters by which they learn; 0: all their weights learn.
 
     Raises
     ------
@@ -299,6 +301,7 @@ class TransformerConfig(NeuralConfig):
     tuning_epochs: int = 4
     tuning_rate: float = 2e-5
     layer_decay: float = 0.8
+    lora: int = 0
 
     def __post_init__(self) -> None:
         """Check every value against its range."""
@@ -308,6 +311,7 @@ class TransformerConfig(NeuralConfig):
         _check_range("epochs of tuning", self.tuning_epochs, 1, 10_000)
         _check_range("learning rate of tuning", self.tuning_rate, 1e-9, 10)
         _check_range("layer decay", self.layer_decay, 0.01, 1)
+        _check_range("rank of adapters", self.lora, 0, 1024)
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:

@@ -313,10 +313,13 @@ def test_options_that_would_do_nothing(folder: Path, tmp_path: Path) -> None:
         assert result.exit_code == 2
         assert f"{option[0]} goes with --model cnn or transformer" in result.stderr
     for family in ("svm", "cnn"):
-        for option in (("--base", "x"), ("--revision", "x"), ("--layers", "1")):
+        for option in (("--base", "x"), ("--revision", "x"), ("--layers", "1"), ("--lora", "2")):
             result = ser("train", "--data", folder, "-o", model, "--model", family, *option)
             assert result.exit_code == 2
             assert f"{option[0]} goes with --model transformer" in result.stderr
+    transformer = ("train", "--data", folder, "-o", model, "--model", "transformer")
+    result = ser(*transformer, "--lora", "4")
+    assert (result.exit_code, "--lora goes with --layers N" in result.stderr) == (2, True)
     cnn = ("train", "--data", folder, "-o", model, "--model", "cnn")
     for options, message in (
         (("--fit-on", "train+dev", "--patience", "2"), "--patience would do nothing"),
@@ -439,6 +442,23 @@ def test_a_transformer_from_training_to_labels(folder: Path, cache: Path, tmp_pa
     assert ser(*pupil, *more).exit_code == 0
     assert "| teacher | folds, 40% of each target |" in (tmp_path / "pupil/README.md").read_text()
     assert "--teacher folds" in (tmp_path / "pupil/README.md").read_text()
+
+    # By adapters, of which nothing is left but in the weights of the linear maps.
+    adapted = tmp_path / "adapted"
+    lora = ("--layers", "1", "--lora", "2", "--tuning-epochs", "2", "--tuning-rate", "0.01")
+    result = ser("train", "--data", folder, "-o", adapted, *options, *lora, "--no-test")
+    assert result.exit_code == 0, result.stderr
+    found = load_model(adapted, "cpu").network.state_dict()  # type: ignore[attr-defined]
+    adapted_parts = {
+        ".".join(name.split(".")[2:])
+        for name, tensor in loaded.network.state_dict().items()  # type: ignore[attr-defined]
+        if name.startswith("encoder.model") and not tensor.equal(found[name])
+    }
+    parts = [f"self_attn.{part}_proj" for part in ("q", "k", "v", "out")] + ["fc1", "fc2"]
+    assert adapted_parts == {f"layers.1.{part}.weight" for part in parts}
+    card = (adapted / "README.md").read_text()
+    assert "upper 1 layers by adapters of rank 2 in up to 2 epochs at 0.01" in card
+    assert "--layers 1 --tuning-epochs 2 --tuning-rate 0.01 --lora 2 --epochs 3" in card
 
     # Only the upper layer learns, and the head; what is below stays.
     tuned = tmp_path / "tuned"

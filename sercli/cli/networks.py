@@ -28,6 +28,8 @@ NEURAL = (
     "device",
 )
 PRE_TRAINED = ("base", "revision", "layers")
+# Of the upper layers of an encoder that learn: without any, they would do nothing.
+TUNING = ("tuning_epochs", "tuning_rate", "layer_decay", "lora")
 # Those of all networks that decide what the model is.
 DECIDING = ("epochs", "batch_size", "learning_rate", "patience", "device")
 
@@ -56,6 +58,33 @@ def neural_options(function: Any) -> Any:
             default=TransformerConfig.layers,
             metavar="N",
             help="Upper layers of the encoder that learn, too, after the head (transformer).",
+        ),
+        click.option(
+            "--tuning-epochs",
+            type=int,
+            default=TransformerConfig.tuning_epochs,
+            help="Passes over the clips in which they learn (with --layers).",
+        ),
+        click.option(
+            "--tuning-rate",
+            type=float,
+            default=TransformerConfig.tuning_rate,
+            help="Learning rate of the uppermost, at its highest (with --layers).",
+        ),
+        click.option(
+            "--layer-decay",
+            type=float,
+            default=TransformerConfig.layer_decay,
+            metavar="FACTOR",
+            help="Of the learning rate, from each layer to the one below (with --layers).",
+        ),
+        click.option(
+            "--lora",
+            type=int,
+            default=TransformerConfig.lora,
+            metavar="RANK",
+            help="They learn by low-rank adapters, which become part of the weights at the end; "
+            "needs the extra sercli[lora]; 0: all their weights learn (with --layers).",
         ),
         click.option(
             "--epochs",
@@ -124,10 +153,29 @@ def refuse_other_families(family: str) -> None:
     UsageError
         With the families that they go with.
     """
-    for names, families in ((NEURAL, (*NEURAL_CONFIGS,)), (PRE_TRAINED, (TRANSFORMER,))):
+    transformers = (*PRE_TRAINED, *TUNING)
+    for names, families in ((NEURAL, (*NEURAL_CONFIGS,)), (transformers, (TRANSFORMER,))):
         for name in names:
             if is_given(name) and family not in families:
                 raise click.UsageError(f"{_spell(name)} goes with --model {' or '.join(families)}.")
+
+
+def refuse_idle_tuning(layers: int) -> None:
+    """Refuse options of layers that learn, if none does.
+
+    Parameters
+    ----------
+    layers
+        Number of those that learn.
+
+    Raises
+    ------
+    UsageError
+        With the option that is missing.
+    """
+    for name in TUNING:
+        if is_given(name) and not layers:
+            raise click.UsageError(f"{_spell(name)} goes with --layers N.")
 
 
 def check_checkpoints(options: dict[str, Any]) -> None:
@@ -162,7 +210,8 @@ def configure(options: dict[str, Any], common: dict[str, Any]) -> NeuralConfig:
     common
         What all families have.
     """
-    names = (*DECIDING, "layers") if options["family"] == TRANSFORMER else DECIDING
+    transformers = options["family"] == TRANSFORMER
+    names = (*DECIDING, "layers", *TUNING) if transformers else DECIDING
     given = {name: options[name] for name in names if options[name] is not None}
     return replace(NEURAL_CONFIGS[options["family"]], **common, **given)
 
@@ -216,11 +265,13 @@ def spell_network(options: dict[str, Any]) -> list[str]:
     parts = ["--votes", "FILE"] if options["votes"] else []
     if options["teacher"]:
         parts += ["--teacher", _find_name(options["teacher"])]
+    names: tuple[str, ...] = DECIDING
     if options["family"] == TRANSFORMER:
         parts += ["--base", _find_name(options["base"])]
         parts += ["--revision", options["revision"]] if options["revision"] else []
         parts += ["--layers", str(options["layers"])] if options["layers"] else []
-    for name in DECIDING:
+        names = (*TUNING, *DECIDING)
+    for name in names:
         default = getattr(NEURAL_CONFIGS[options["family"]], name)
         if options[name] not in (None, default):
             parts += [_spell(name), str(options[name])]

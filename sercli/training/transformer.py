@@ -25,6 +25,7 @@ from sercli.neural.devices import choose_device, choose_precision
 from sercli.neural.encoders import WHISPER
 from sercli.neural.mel import NYQUIST
 from sercli.neural.transformer import Transformer, TransformerSettings, create_head
+from sercli.training.adapters import RATE_FACTOR, add_adapters, merge_adapters
 from sercli.training.batches import TrainingBatches
 from sercli.training.cache import CachedClips
 from sercli.training.course import Course, FloatArray, Material, digest, score_clips
@@ -159,11 +160,13 @@ class TransformerCourse(Course):
             folder / TUNING_FOLDER,
             dev,
             loss=self.find_loss,
-            groups=group_parameters(network, self.config.layers, self.config.layer_decay),
+            groups=group_parameters(network, self.config),
             config=tuning,
             score=lambda network, judged: score_clips(network, judged.cached),
             facts={"base": self.base.digest},
         )
+        if self.config.lora:
+            merge_adapters(tuned.network)
         # The epoch that a model tells is the head's, the time that of both.
         return replace(fitted, network=tuned.network, records=fitted.records + tuned.records)
 
@@ -217,27 +220,27 @@ class TransformerCourse(Course):
         return network
 
 
-def group_parameters(network: Transformer, n_layers: int, decay: float) -> Groups:
+def group_parameters(network: Transformer, config: TransformerConfig) -> Groups:
     """Return what learns, with the factor of its learning rate; all else is frozen.
 
     Parameters
     ----------
     network
-        Of which the head and the upper layers learn.
-    n_layers
-        Number of these layers.
-    decay
-        By which the factor falls from each layer to the one below.
+        Of which the head and the upper layers learn, or the adapters that these are given.
+    config
+        How many layers, by what, and how the factor falls from each of them to the one below.
     """
-    layers = network.encoder.layers
+    learning = network.encoder.layers[len(network.encoder.layers) - config.layers :]
     network.requires_grad_(False)
-    groups: list[tuple[list[nn.Parameter], float]] = [(list(network.head.parameters()), 1.0)]
-    for depth, layer in enumerate(reversed(layers[len(layers) - n_layers :])):
-        groups.append((list(layer.parameters()), decay**depth))
-    for parameters, _ in groups:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-    return groups
+    if config.lora:
+        add_adapters(network.encoder.model, list(learning), config.lora)
+    else:
+        learning.requires_grad_(True)
+    network.head.requires_grad_(True)
+    factor = RATE_FACTOR if config.lora else 1.0
+    parts: list[tuple[nn.Module, float]] = [(network.head, 1.0)]
+    parts += [(one, factor * config.layer_decay**i) for i, one in enumerate(reversed(learning))]
+    return [([p for p in part.parameters() if p.requires_grad], rate) for part, rate in parts]
 
 
 def _score(network: nn.Module, material: Material, version: int) -> FloatArray:

@@ -1,0 +1,64 @@
+"""Low-rank adapters of encoders."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import TINY, save_checkpoint
+
+from sercli.config import TransformerConfig
+from sercli.errors import ConfigError
+from sercli.neural.bases import load_base
+from sercli.neural.transformer import Transformer, TransformerSettings
+from sercli.training.adapters import RATE_FACTOR, add_adapters, merge_adapters
+from sercli.training.transformer import group_parameters
+
+
+def load(kind: str, folder: Path) -> Transformer:
+    save_checkpoint(kind, folder)
+    base = load_base(str(folder))
+    network = Transformer(TransformerSettings(base.settings), 3)
+    network.encoder.model.load_state_dict(base.weights)
+    return network.eval()
+
+
+@pytest.mark.parametrize("kind", TINY)
+def test_merged_adapters_say_the_same(kind: str, tmp_path: Path) -> None:
+    network = load(kind, tmp_path)
+    names = list(network.state_dict())
+    waveforms = torch.randn(2, 8_000, generator=torch.Generator().manual_seed(0))
+    lengths = torch.tensor([8_000, 6_000])
+    before = network(waveforms, lengths)
+    groups = group_parameters(network, TransformerConfig(layers=1, lora=3))
+    # They begin as nothing.
+    torch.testing.assert_close(network(waveforms, lengths), before)
+    rates = [rate for _, rate in groups]
+    assert rates == [1.0, RATE_FACTOR]
+    assert all(one.shape.numel() and 3 in one.shape for one in groups[1][0])
+    learning = {id(one) for part, _ in groups for one in part}
+    assert learning == {id(one) for one in network.parameters() if one.requires_grad}
+    network(waveforms, lengths).square().sum().backward()
+    reached = [one for one in groups[1][0] if one.grad is not None]  # not all of WavLM's
+    assert len(reached) >= 4
+    with torch.no_grad():
+        for one in reached:
+            torch.nn.init.normal_(one, generator=torch.Generator().manual_seed(1))
+    changed = network(waveforms, lengths)
+    assert (changed - before).abs().max() > 1e-3
+    merge_adapters(network)
+    torch.testing.assert_close(network(waveforms, lengths), changed, atol=1e-4, rtol=1e-4)
+    assert list(network.state_dict()) == names
+
+
+def test_only_the_upper_layers_have_adapters(tmp_path: Path) -> None:
+    network = load("hubert", tmp_path)
+    group_parameters(network, TransformerConfig(layers=1, lora=2))
+    names = {name for name, one in network.named_parameters() if one.requires_grad}
+    assert {name.split(".")[4] for name in names if name.startswith("encoder.")} == {"1"}
+
+
+def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(ConfigError, match=r"pip install 'sercli\[lora\]'"):
+        add_adapters(torch.nn.Linear(2, 2), [], 2)
