@@ -1,53 +1,29 @@
 """Model folders: where they are, what they hold, and that nothing in them was altered.
 
 A model folder holds ``model.json``, the weights as safetensors, ``README.md`` (the card) and
-``metrics.json`` (what ``ser eval`` measured). Nothing in it can run code.
+``metrics.json`` (what ``ser eval`` measured). Nothing in it can run code. A fusion has no weights;
+its ``model.json`` holds the names and hashes of the models that it consists of.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sercli.description import FORMAT, MODEL_FILE, load_family, parse_spec, read_description
 from sercli.errors import ModelError
 
 if TYPE_CHECKING:
-    from sercli.classifiers.base import Classifier, ModelSpec
+    from sercli.classifiers.base import Classifier
 
-# Version of the layout of model.json; a reader refuses those it does not know.
-FORMAT = 1
-MODEL_FILE = "model.json"
 CARD_FILE = "README.md"
 METRICS_FILE = "metrics.json"
 WEIGHTS_FILE = "weights.safetensors"
 MODELS_VARIABLE = "SER_MODELS"
 DEFAULT_MODEL = "svm"
-
-# Family to "module:class": a family's packages load with its first model, and never before.
-_FAMILIES: Mapping[str, str] = {
-    "svm": "sercli.classifiers.svm:SvmClassifier",
-    "cnn": "sercli.classifiers.cnn:CnnClassifier",
-    "transformer": "sercli.classifiers.transformer:TransformerClassifier",
-}
-
-_KEYS = frozenset(
-    (
-        "format",
-        "family",
-        "labels",
-        "sample_rate",
-        "band_limit",
-        "calibration",
-        "settings",
-        "training",
-        "versions",
-        "weights",
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -160,29 +136,60 @@ def load_model(model: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "aut
     ConfigError
         If there is no such device, or the model does not run on it.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
     folder = find_model(model)
-    data = _read_description(folder)
-    if set(data["weights"]) != {WEIGHTS_FILE}:
-        raise ModelError(
-            f"{folder}: {MODEL_FILE} lists the weights {sorted(data['weights'])}; "
-            f"expected {WEIGHTS_FILE}"
-        )
+    data = read_description(folder)
     try:
-        tensors = load(_read_verified(folder, WEIGHTS_FILE, data["weights"][WEIGHTS_FILE]))
-        classifier = _family(data["family"]).from_tensors(_parse_spec(data), tensors, device)
-    except SafetensorError as error:
-        raise ModelError(f"{folder / WEIGHTS_FILE}: is not in safetensors format") from error
+        classifier = _build(folder, data, device)
     except ModelError as error:
         raise ModelError(f"{folder}: {error}") from error
     classifier.folder = folder.resolve()
     return classifier
 
 
+def load_models(
+    models: Sequence[str | os.PathLike[str]], device: str = "auto"
+) -> "list[Classifier]":
+    """Load models that are used together: the networks among them run on the device.
+
+    Parameters
+    ----------
+    models, device
+        As for `load_model`.
+
+    Raises
+    ------
+    ModelError, ConfigError
+        As for `load_model`; also if the device is not the CPU, and none of them is a network.
+    """
+    folders = [find_model(model) for model in models]
+    placed = [not load_family(read_description(folder)["family"]).in_workers for folder in folders]
+    return [
+        load_model(folder, device if runs_there or not any(placed) else "auto")
+        for folder, runs_there in zip(folders, placed, strict=True)
+    ]
+
+
+def find_member(folder: Path, name: str) -> Path:
+    """Return the folder of a model that a fusion consists of: beside the fusion, else by its name.
+
+    Parameters
+    ----------
+    folder
+        Of the fusion; it may not be there yet.
+    name
+        Of the member.
+
+    Raises
+    ------
+    ModelError
+        As for `find_model`.
+    """
+    beside = folder.resolve().parent / name
+    return beside if (beside / MODEL_FILE).is_file() else find_model(name)
+
+
 def save_model(classifier: "Classifier", folder: str | os.PathLike[str]) -> Path:
-    """Write a model's weights and description; the folder is made.
+    """Write a model's description, and its weights if it has any; the folder is made.
 
     Parameters
     ----------
@@ -198,15 +205,23 @@ def save_model(classifier: "Classifier", folder: str | os.PathLike[str]) -> Path
     """
     from safetensors.numpy import save
 
+    from sercli.classifiers.base import TensorClassifier
+
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    content = save(dict(classifier.tensors()))
-    (target / WEIGHTS_FILE).write_bytes(content)
+    weights: dict[str, str] = {}
+    if isinstance(classifier, TensorClassifier):
+        content = save(dict(classifier.tensors()))
+        (target / WEIGHTS_FILE).write_bytes(content)
+        weights[WEIGHTS_FILE] = hashlib.sha256(content).hexdigest()
+    else:
+        # Of an earlier model in this folder, whose description is replaced.
+        (target / WEIGHTS_FILE).unlink(missing_ok=True)
     spec = classifier.spec
     data: dict[str, Any] = {"format": FORMAT}
     data |= {item.name: getattr(spec, item.name) for item in fields(spec)}
     data["calibration"] = spec.calibration.to_dict()
-    data["weights"] = {WEIGHTS_FILE: hashlib.sha256(content).hexdigest()}
+    data["weights"] = weights
     text = json.dumps(data, indent=2, ensure_ascii=False)
     (target / MODEL_FILE).write_text(text + "\n", encoding="utf-8")
     return target
@@ -237,7 +252,7 @@ def entry_as_dict(entry: ModelEntry) -> dict[str, Any]:
 def _describe(folder: Path, origin: str) -> ModelEntry:
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     try:
-        data = _read_description(folder)
+        data = read_description(folder)
     except ModelError as error:
         return ModelEntry(folder.name, origin, folder, size=size, error=str(error))
     uar, measured_on = _read_uar(folder)
@@ -253,23 +268,44 @@ def _read_uar(folder: Path) -> tuple[float | None, str | None]:
         return None, None  # not measured, or not by `ser eval`
 
 
-def _read_description(folder: Path) -> dict[str, Any]:
-    path = folder / MODEL_FILE
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
-        found = data.get("format") if isinstance(data, dict) else data
-        raise ModelError(f"{path}: format is {found!r}; this version reads format {FORMAT}")
-    if set(data) != _KEYS:
-        missing, unknown = sorted(_KEYS - set(data)), sorted(set(data) - _KEYS)
-        raise ModelError(f"{path}: missing keys {missing}, unknown keys {unknown}")
-    if data["family"] not in _FAMILIES:
+def _build(folder: Path, data: Mapping[str, Any], device: str) -> "Classifier":
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    from sercli.classifiers.base import TensorClassifier
+    from sercli.classifiers.fusion import FusionClassifier
+
+    spec, family = parse_spec(data), load_family(data["family"])
+    expected: set[str] = {WEIGHTS_FILE} if issubclass(family, TensorClassifier) else set()
+    if set(data["weights"]) != expected:
         raise ModelError(
-            f"{path}: family is {data['family']!r}; this version knows {', '.join(_FAMILIES)}"
+            f"{MODEL_FILE} lists the weights {sorted(data['weights'])}; expected "
+            f"{', '.join(expected) or 'none'} of a model of the family {spec.family}"
         )
-    return data
+    if not issubclass(family, TensorClassifier):
+        return FusionClassifier(spec, _load_members(folder, spec.settings, device))
+    content = _read_verified(folder, WEIGHTS_FILE, data["weights"][WEIGHTS_FILE])
+    try:
+        return family.from_tensors(spec, load(content), device)
+    except SafetensorError as error:
+        raise ModelError(f"{WEIGHTS_FILE} is not in safetensors format; copy it anew") from error
+
+
+def _load_members(folder: Path, settings: Mapping[str, Any], device: str) -> "list[Classifier]":
+    from sercli.classifiers.fusion import read_members
+
+    places = []
+    for member in read_members(settings):
+        place = find_member(folder, member.name)
+        found = model_hash(place)
+        if found != member.sha256:
+            raise ModelError(
+                f"its member {member.name}, {place}, is not the model that it was fitted with: "
+                f"SHA-256 of its {MODEL_FILE} is {found[:12]}..., expected "
+                f"{member.sha256[:12]}...; put that model back, or train the fusion anew"
+            )
+        places.append(place)
+    return load_models(places, device)
 
 
 def _read_verified(folder: Path, name: str, expected: str) -> bytes:
@@ -285,26 +321,3 @@ def _read_verified(folder: Path, name: str, expected: str) -> bytes:
             f"{MODEL_FILE} says {str(expected)[:12]}...; copy it anew"
         )
     return content
-
-
-def _parse_spec(data: Mapping[str, Any]) -> "ModelSpec":
-    from sercli.audio import SAMPLE_RATE
-    from sercli.calibration import Calibration
-    from sercli.classifiers.base import ModelSpec
-
-    labels = data["labels"]
-    if not isinstance(labels, list) or len(set(labels)) != len(labels) or len(labels) < 2:
-        raise ModelError(f"labels are {labels!r}; expected a list of two or more different names")
-    if data["sample_rate"] != SAMPLE_RATE:
-        raise ModelError(f"sample_rate is {data['sample_rate']!r} Hz; expected {SAMPLE_RATE} Hz")
-    calibration = Calibration.from_dict(data["calibration"])
-    if len(calibration.bias) != len(labels):
-        raise ModelError(f"calibration gives {len(calibration.bias)} of {len(labels)} labels")
-    values = {item.name: data[item.name] for item in fields(ModelSpec)}
-    return ModelSpec(**(values | {"labels": tuple(labels), "calibration": calibration}))
-
-
-def _family(name: str) -> type["Classifier"]:
-    module, _, attribute = _FAMILIES[name].partition(":")
-    result: type[Classifier] = getattr(import_module(module), attribute)
-    return result

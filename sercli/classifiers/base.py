@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,30 +86,6 @@ class Classifier(ABC):
         """What decides the features: models of which it is equal can share them."""
         return id(self)
 
-    @classmethod
-    @abstractmethod
-    def from_tensors(cls, spec: ModelSpec, tensors: Tensors, device: str = "auto") -> "Classifier":
-        """Build the model from its stored weights.
-
-        Parameters
-        ----------
-        spec, tensors
-            What its folder holds.
-        device
-            Where it is to run; see `sercli.store.load_model`.
-
-        Raises
-        ------
-        ModelError
-            If tensors are missing or unexpected, or their shapes do not fit.
-        ConfigError
-            If it does not run on the device.
-        """
-
-    @abstractmethod
-    def tensors(self) -> dict[str, NDArray[Any]]:
-        """Return the weights as they are stored."""
-
     @abstractmethod
     def extract_features(self, waveforms: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """Return one row of features per segment, shape (n_segments, n_features).
@@ -141,3 +117,31 @@ class Classifier(ABC):
         if not waveforms:
             return np.empty((0, len(self.spec.labels)))
         return self.spec.calibration.probabilities(self.score(self.extract_features(waveforms)))
+
+
+class TensorClassifier(Classifier):
+    """A model with weights of its own, which are stored as tensors."""
+
+    @classmethod
+    @abstractmethod
+    def from_tensors(cls, spec: ModelSpec, tensors: Tensors, device: str = "auto") -> Self:
+        """Build the model from its stored weights.
+
+        Parameters
+        ----------
+        spec, tensors
+            What its folder holds.
+        device
+            Where it is to run; see `sercli.store.load_model`.
+
+        Raises
+        ------
+        ModelError
+            If tensors are missing or unexpected, or their shapes do not fit.
+        ConfigError
+            If it does not run on the device.
+        """
+
+    @abstractmethod
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Return the weights as they are stored."""
