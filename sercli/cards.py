@@ -157,6 +157,30 @@ def _tell_adapters(config: Mapping[str, Any]) -> str:
     return f"by adapters of rank {config['lora']} " if config.get("lora") else ""
 
 
+def _describe_fusion(spec: ModelSpec) -> _Parts:
+    training, members = spec.training, spec.settings["members"]
+    names = [member["name"] for member in members]
+    group = training["group_by"]
+    return _Parts(
+        introduction="The weighted mean of the calibrated probabilities of "
+        f"{', '.join(names[:-1])} and {names[-1]}",
+        settings={
+            f"member {member['name']}": f"weight {member['weight']:.3f}; alone, on the same clips: "
+            + ", ".join(
+                f"{name.upper()} {value:.3f}"
+                for name, value in training["members"][member["name"]].items()
+            )
+            for member in members
+        },
+        calibrated_on="the mean of what its members say of clips that they did not learn from",
+        judged=f"By cross-validation on what it was fitted on, each {group} judged by weights and "
+        "a calibration that\nothers gave, and by members that did not learn from the clip",
+        folds=f"Folds keep each {group} together. Members are looked for beside this folder, then "
+        "by their names,\nand must be those that it was fitted with. What they were trained on "
+        "counts, too:\n",
+    )
+
+
 def _tell_versions(config: Mapping[str, Any]) -> str:
     clean = f"{config['clean_share']:.0%} of the clips as they are"
     if config["voice_share"]:
@@ -206,6 +230,7 @@ _FAMILIES: Final[Mapping[str, Callable[[ModelSpec], _Parts]]] = {
     "svm": _describe_svm,
     "cnn": _describe_cnn,
     "transformer": _describe_transformer,
+    "fusion": _describe_fusion,
 }
 
 

@@ -146,6 +146,33 @@ class SvmConfig:
 
 
 @dataclass(frozen=True)
+class FusionConfig:
+    """How a fusion of models is fitted.
+
+    Parameters
+    ----------
+    folds
+        Of the cross-validation that tells what it is worth.
+    group_by
+        What a fold keeps together: all clips of a ``"speaker"``, or just the ``"clip"``, as befits
+        a split that shares speakers.
+    seed
+        Of the resampling by which it is measured; nothing else is random.
+    device
+        Of the networks among its members: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or
+        ``"mps"``.
+    jobs
+        Number of processes that decode; -1 for one per core.
+    """
+
+    folds: int = 5
+    group_by: Literal["speaker", "clip"] = "speaker"
+    seed: int = 0
+    device: str = "auto"
+    jobs: int = -1
+
+
+@dataclass(frozen=True)
 class NeuralConfig:
     """How a neural network is trained.
 

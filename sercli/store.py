@@ -2,55 +2,37 @@
 
 A model folder holds ``model.json``, the weights as safetensors, ``README.md`` (the card) and
 ``metrics.json`` (what ``ser eval`` measured). Nothing in it can run code. A pre-trained encoder has
-a file of its own, which stays the same when another head is trained on it.
+a file of its own, which stays the same when another head is trained on it. A fusion has no weights;
+its ``model.json`` holds the names and hashes of the models that it consists of.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sercli.description import (
+    ENCODER_FILE,
+    FORMAT,
+    MODEL_FILE,
+    PERCEIVED,
+    WEIGHTS_FILE,
+    load_family,
+    parse_spec,
+    read_description,
+)
 from sercli.errors import ModelError
 
 if TYPE_CHECKING:
-    from sercli.classifiers.base import Classifier, ModelSpec
+    from sercli.classifiers.base import Classifier, TensorClassifier
 
-# Version of the layout of model.json; a reader refuses those it does not know.
-FORMAT = 1
-MODEL_FILE = "model.json"
 CARD_FILE = "README.md"
 METRICS_FILE = "metrics.json"
-WEIGHTS_FILE = "weights.safetensors"
 MODELS_VARIABLE = "SER_MODELS"
 DEFAULT_MODEL = "svm"
-
-# Family to "module:class": a family's packages load with its first model, and never before.
-_FAMILIES: Mapping[str, str] = {
-    "svm": "sercli.classifiers.svm:SvmClassifier",
-    "cnn": "sercli.classifiers.cnn:CnnClassifier",
-    "transformer": "sercli.classifiers.transformer:TransformerClassifier",
-}
-
-_KEYS = frozenset(
-    (
-        "format",
-        "family",
-        "labels",
-        "sample_rate",
-        "band_limit",
-        "calibration",
-        "settings",
-        "training",
-        "versions",
-        "weights",
-    )
-)
-# What a model that tells what is perceived has besides.
-_PERCEIVED = "perceived"
 
 
 @dataclass(frozen=True)
@@ -166,34 +148,60 @@ def load_model(model: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "aut
     ConfigError
         If there is no such device, or the model does not run on it.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
     folder = find_model(model)
-    data = _read_description(folder)
-    family = _family(data["family"])
-    files = {WEIGHTS_FILE, *family.weight_files}
-    if set(data["weights"]) != files:
-        raise ModelError(
-            f"{folder}: {MODEL_FILE} lists the weights {sorted(data['weights'])}; "
-            f"expected {', '.join(sorted(files))}"
-        )
-    tensors: dict[str, Any] = {}
+    data = read_description(folder)
     try:
-        for name, digest in data["weights"].items():
-            try:
-                tensors |= load(_read_verified(folder, name, digest))
-            except SafetensorError as error:
-                raise ModelError(f"{name} is not in safetensors format") from error
-        classifier = family.from_tensors(_parse_spec(data), tensors, device)
+        classifier = _build(folder, data, device)
     except ModelError as error:
         raise ModelError(f"{folder}: {error}") from error
     classifier.folder = folder.resolve()
     return classifier
 
 
+def load_models(
+    models: Sequence[str | os.PathLike[str]], device: str = "auto"
+) -> "list[Classifier]":
+    """Load models that are used together: the networks among them run on the device.
+
+    Parameters
+    ----------
+    models, device
+        As for `load_model`.
+
+    Raises
+    ------
+    ModelError, ConfigError
+        As for `load_model`; also if the device is not the CPU, and none of them is a network.
+    """
+    folders = [find_model(model) for model in models]
+    placed = [not load_family(read_description(folder)["family"]).in_workers for folder in folders]
+    return [
+        load_model(folder, device if runs_there or not any(placed) else "auto")
+        for folder, runs_there in zip(folders, placed, strict=True)
+    ]
+
+
+def find_member(folder: Path, name: str) -> Path:
+    """Return the folder of a model that a fusion consists of: beside the fusion, else by its name.
+
+    Parameters
+    ----------
+    folder
+        Of the fusion; it may not be there yet.
+    name
+        Of the member.
+
+    Raises
+    ------
+    ModelError
+        As for `find_model`.
+    """
+    beside = folder.resolve().parent / name
+    return beside if (beside / MODEL_FILE).is_file() else find_model(name)
+
+
 def save_model(classifier: "Classifier", folder: str | os.PathLike[str]) -> Path:
-    """Write a model's weights and description; the folder is made.
+    """Write a model's description, and its weights if it has any; the folder is made.
 
     Parameters
     ----------
@@ -209,25 +217,27 @@ def save_model(classifier: "Classifier", folder: str | os.PathLike[str]) -> Path
     """
     from safetensors.numpy import save
 
+    from sercli.classifiers.base import TensorClassifier
+
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
+    weights: dict[str, str] = {}
+    if isinstance(classifier, TensorClassifier):
+        for file, tensors in _sort_tensors(classifier).items():
+            content = save(tensors)
+            (target / file).write_bytes(content)
+            weights[file] = hashlib.sha256(content).hexdigest()
+    for file in {WEIGHTS_FILE, ENCODER_FILE} - weights.keys():
+        # Of an earlier model in this folder, whose description is replaced.
+        (target / file).unlink(missing_ok=True)
     spec = classifier.spec
     data: dict[str, Any] = {"format": FORMAT}
     data |= {item.name: getattr(spec, item.name) for item in fields(spec)}
     data["calibration"] = spec.calibration.to_dict()
-    perceived = data.pop(_PERCEIVED)
+    perceived = data.pop(PERCEIVED)
     if perceived is not None:
-        data[_PERCEIVED] = perceived.to_dict()
-    rest = classifier.tensors()
-    parts: dict[str, dict[str, Any]] = {}
-    for file, prefix in classifier.weight_files.items():
-        parts[file] = {name: rest.pop(name) for name in list(rest) if name.startswith(prefix)}
-    parts[WEIGHTS_FILE] = rest
-    data["weights"] = {}
-    for file, tensors in parts.items():
-        content = save(tensors)
-        (target / file).write_bytes(content)
-        data["weights"][file] = hashlib.sha256(content).hexdigest()
+        data[PERCEIVED] = perceived.to_dict()
+    data["weights"] = weights
     text = json.dumps(data, indent=2, ensure_ascii=False)
     (target / MODEL_FILE).write_text(text + "\n", encoding="utf-8")
     return target
@@ -258,12 +268,12 @@ def entry_as_dict(entry: ModelEntry) -> dict[str, Any]:
 def _describe(folder: Path, origin: str) -> ModelEntry:
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     try:
-        data = _read_description(folder)
+        data = read_description(folder)
     except ModelError as error:
         return ModelEntry(folder.name, origin, folder, size=size, error=str(error))
     uar, measured_on = _read_uar(folder)
     labels = tuple(data["labels"])
-    targets = ("intended", *((_PERCEIVED,) if data[_PERCEIVED] else ()))
+    targets = ("intended", *((PERCEIVED,) if data[PERCEIVED] else ()))
     return ModelEntry(
         folder.name, origin, folder, data["family"], labels, targets, uar, measured_on, size
     )
@@ -277,24 +287,58 @@ def _read_uar(folder: Path) -> tuple[float | None, str | None]:
         return None, None  # not measured, or not by `ser eval`
 
 
-def _read_description(folder: Path) -> dict[str, Any]:
-    path = folder / MODEL_FILE
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
-        found = data.get("format") if isinstance(data, dict) else data
-        raise ModelError(f"{path}: format is {found!r}; this version reads format {FORMAT}")
-    data.setdefault(_PERCEIVED, None)
-    if set(data) != _KEYS | {_PERCEIVED}:
-        missing, unknown = sorted(_KEYS - set(data)), sorted(set(data) - _KEYS - {_PERCEIVED})
-        raise ModelError(f"{path}: missing keys {missing}, unknown keys {unknown}")
-    if data["family"] not in _FAMILIES:
+def _build(folder: Path, data: Mapping[str, Any], device: str) -> "Classifier":
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    from sercli.classifiers.base import TensorClassifier
+    from sercli.classifiers.fusion import FusionClassifier
+
+    spec, family = parse_spec(data), load_family(data["family"])
+    expected: set[str] = set()
+    if issubclass(family, TensorClassifier):
+        expected = {WEIGHTS_FILE, *family.weight_files}
+    if set(data["weights"]) != expected:
         raise ModelError(
-            f"{path}: family is {data['family']!r}; this version knows {', '.join(_FAMILIES)}"
+            f"{MODEL_FILE} lists the weights {sorted(data['weights'])}; expected "
+            f"{', '.join(sorted(expected)) or 'none'} of a model of the family {spec.family}"
         )
-    return data
+    if not issubclass(family, TensorClassifier):
+        return FusionClassifier(spec, _load_members(folder, spec.settings, device))
+    tensors: dict[str, Any] = {}
+    for file, digest in data["weights"].items():
+        try:
+            tensors |= load(_read_verified(folder, file, digest))
+        except SafetensorError as error:
+            raise ModelError(f"{file} is not in safetensors format; copy it anew") from error
+    return family.from_tensors(spec, tensors, device)
+
+
+def _sort_tensors(classifier: "TensorClassifier") -> dict[str, dict[str, Any]]:
+    """Return the weights of each file."""
+    rest = dict(classifier.tensors())
+    files = {
+        file: {name: rest.pop(name) for name in list(rest) if name.startswith(prefix)}
+        for file, prefix in classifier.weight_files.items()
+    }
+    return files | {WEIGHTS_FILE: rest}
+
+
+def _load_members(folder: Path, settings: Mapping[str, Any], device: str) -> "list[Classifier]":
+    from sercli.classifiers.fusion import read_members
+
+    places = []
+    for member in read_members(settings):
+        place = find_member(folder, member.name)
+        found = model_hash(place)
+        if found != member.sha256:
+            raise ModelError(
+                f"its member {member.name}, {place}, is not the model that it was fitted with: "
+                f"SHA-256 of its {MODEL_FILE} is {found[:12]}..., expected "
+                f"{member.sha256[:12]}...; put that model back, or train the fusion anew"
+            )
+        places.append(place)
+    return load_models(places, device)
 
 
 def _read_verified(folder: Path, name: str, expected: str) -> bytes:
@@ -310,29 +354,3 @@ def _read_verified(folder: Path, name: str, expected: str) -> bytes:
             f"{MODEL_FILE} says {str(expected)[:12]}...; copy it anew"
         )
     return content
-
-
-def _parse_spec(data: Mapping[str, Any]) -> "ModelSpec":
-    from sercli.audio import SAMPLE_RATE
-    from sercli.calibration import Calibration
-    from sercli.classifiers.base import ModelSpec
-
-    labels = data["labels"]
-    if not isinstance(labels, list) or len(set(labels)) != len(labels) or len(labels) < 2:
-        raise ModelError(f"labels are {labels!r}; expected a list of two or more different names")
-    if data["sample_rate"] != SAMPLE_RATE:
-        raise ModelError(f"sample_rate is {data['sample_rate']!r} Hz; expected {SAMPLE_RATE} Hz")
-    values = {item.name: data[item.name] for item in fields(ModelSpec)} | {"labels": tuple(labels)}
-    for name in ("calibration", _PERCEIVED):
-        if data[name] is None and name == _PERCEIVED:
-            continue
-        values[name] = Calibration.from_dict(data[name])
-        if len(values[name].bias) != len(labels):
-            raise ModelError(f"{name} gives {len(values[name].bias)} of {len(labels)} labels")
-    return ModelSpec(**values)
-
-
-def _family(name: str) -> type["Classifier"]:
-    module, _, attribute = _FAMILIES[name].partition(":")
-    result: type[Classifier] = getattr(import_module(module), attribute)
-    return result

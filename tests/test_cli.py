@@ -336,7 +336,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, speech: NDArray[np.float32]
 
 
 REPORT = ["metrics.json", "predictions.csv", "report.html", "report.md"]
-MODEL = ["README.md", "manifest.csv", "model.json", "weights.safetensors"]
+MODEL = ["README.md", "held_out.csv", "manifest.csv", "model.json", "weights.safetensors"]
 
 
 @pytest.fixture(scope="module")

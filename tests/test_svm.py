@@ -155,8 +155,32 @@ def test_few_speakers_are_a_fold_each(rows: training.Rows) -> None:
         training.fit_svm(found(1), EMOTIONS, CONFIG)
     with pytest.raises(DatasetError, match="without the speakers of a fold"):
         training.fit_svm(found(2), EMOTIONS, CONFIG)  # of which each has only three emotions
-    facts = training.fit_svm(found(5), EMOTIONS, SvmConfig(folds=9, jobs=1)).spec.training
+    facts = training.fit_svm(
+        found(5), EMOTIONS, SvmConfig(folds=9, jobs=1)
+    ).classifier.spec.training
     assert (facts["folds"], len(facts["chosen"]["folds"])) == (5, 5)
+
+
+def test_what_was_held_out_is_that_of_clips_as_they_are(rows: training.Rows) -> None:
+    clips = tuple(
+        Clip(Path(f"{i}"), EMOTIONS[label], speaker)
+        for i, (label, speaker) in enumerate(zip(rows.classes, rows.groups, strict=True))
+    )
+    # As they are, they tell the emotion; varied, nothing.
+    noise = np.random.default_rng(1).normal(5, 3, (len(clips), 3, rows.features.shape[1]))
+    features = np.concatenate((rows.features[:, None], noise.astype(np.float32)), axis=1)
+    found = ClipFeatures(clips, tuple(features), ("",) * len(clips), {})
+    classifier, held_out = training.fit_svm(found, EMOTIONS, CONFIG)
+    assert held_out.shape == (360, 6)
+    np.testing.assert_allclose(held_out.sum(axis=1), 1)
+    facts = classifier.spec.training
+    # Each fold has a temperature of its own there, by which no label changes.
+    uar = balanced_accuracy_score(rows.classes, held_out.argmax(axis=1))
+    assert uar == pytest.approx(facts["held_out"]["whole"]["uar"])
+    assert uar > facts["held_out"]["varied"]["uar"] + 0.2
+    # They are not those of the model itself, which learned from the clips.
+    own = classifier.spec.calibration.probabilities(classifier.score(rows.features))
+    assert balanced_accuracy_score(rows.classes, own.argmax(axis=1)) > uar
 
 
 def test_versions_of_a_clip(tmp_path: Path, speech: NDArray[np.float32]) -> None:

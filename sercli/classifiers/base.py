@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,16 +97,12 @@ class Classifier(ABC):
     in_workers
         Whether, for many clips, its features are computed beside the decoding, in worker
         processes; else in this process, on the model's device.
-    weight_files
-        Files for weights that are not in the one for all others: name of the file, to that with
-        which the names of its tensors begin.
     folder
         The model folder that it was loaded from, or None.
     """
 
     family: ClassVar[str]
     in_workers: ClassVar[bool] = True
-    weight_files: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
@@ -121,30 +117,6 @@ class Classifier(ABC):
     def front_end(self) -> Hashable:
         """What decides the features: models of which it is equal can share them."""
         return id(self)
-
-    @classmethod
-    @abstractmethod
-    def from_tensors(cls, spec: ModelSpec, tensors: Tensors, device: str = "auto") -> "Classifier":
-        """Build the model from its stored weights.
-
-        Parameters
-        ----------
-        spec, tensors
-            What its folder holds.
-        device
-            Where it is to run; see `sercli.store.load_model`.
-
-        Raises
-        ------
-        ModelError
-            If tensors are missing or unexpected, or their shapes do not fit.
-        ConfigError
-            If it does not run on the device.
-        """
-
-    @abstractmethod
-    def tensors(self) -> dict[str, NDArray[Any]]:
-        """Return the weights as they are stored."""
 
     @abstractmethod
     def extract_features(self, waveforms: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -187,3 +159,40 @@ class Classifier(ABC):
         if not waveforms:
             return np.empty((0, len(self.spec.labels)))
         return calibration.probabilities(self.score(self.extract_features(waveforms)))
+
+
+class TensorClassifier(Classifier):
+    """A model with weights of its own, which are stored as tensors.
+
+    Attributes
+    ----------
+    weight_files
+        Files for weights that are not in the one for all others: name of the file, to that with
+        which the names of its tensors begin.
+    """
+
+    weight_files: ClassVar[Mapping[str, str]] = {}
+
+    @classmethod
+    @abstractmethod
+    def from_tensors(cls, spec: ModelSpec, tensors: Tensors, device: str = "auto") -> Self:
+        """Build the model from its stored weights.
+
+        Parameters
+        ----------
+        spec, tensors
+            What its folder holds.
+        device
+            Where it is to run; see `sercli.store.load_model`.
+
+        Raises
+        ------
+        ModelError
+            If tensors are missing or unexpected, or their shapes do not fit.
+        ConfigError
+            If it does not run on the device.
+        """
+
+    @abstractmethod
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Return the weights as they are stored."""

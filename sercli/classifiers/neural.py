@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from sercli.audio import SAMPLE_RATE
-from sercli.classifiers.base import Classifier, ModelSpec, Tensors
+from sercli.classifiers.base import ModelSpec, TensorClassifier, Tensors
 from sercli.errors import ConfigError, ModelError
 from sercli.neural.batching import group_by_length, pad
 from sercli.neural.devices import choose_device
@@ -35,7 +35,7 @@ class Embedder(Protocol):
         """Return rows, shape (n_segments, n_features)."""
 
 
-class NeuralClassifier(Classifier):
+class NeuralClassifier(TensorClassifier):
     """A neural network.
 
     Parameters

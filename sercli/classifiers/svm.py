@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from sercli.classifiers.base import Classifier, ModelSpec, Tensors
+from sercli.classifiers.base import ModelSpec, TensorClassifier, Tensors
 from sercli.errors import ConfigError, ModelError
 from sercli.features import FEATURE_SET, MAX_BAND_LIMIT, extract_features, feature_names
 
@@ -23,7 +23,7 @@ MAX_DEVIATION = 3.0
 DEVICES = ("auto", "cpu")
 
 
-class SvmClassifier(Classifier):
+class SvmClassifier(TensorClassifier):
     """One-against-one SVM on the direction of the principal components of standardised features.
 
     Parameters

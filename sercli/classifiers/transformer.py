@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from sercli.classifiers.base import ModelSpec
 from sercli.classifiers.neural import NeuralClassifier
+from sercli.description import ENCODER_FILE
 from sercli.errors import ModelError
 from sercli.neural.transformer import Transformer, TransformerSettings
 
@@ -13,7 +14,7 @@ class TransformerClassifier(NeuralClassifier):
     """An encoder and a head, see `sercli.neural.transformer.Transformer`."""
 
     family = "transformer"
-    weight_files: ClassVar[Mapping[str, str]] = {"encoder.safetensors": "encoder."}
+    weight_files: ClassVar[Mapping[str, str]] = {ENCODER_FILE: "encoder."}
 
     @classmethod
     def create_network(cls, spec: ModelSpec) -> Transformer:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sercli.cli.fusions import FUSION
 from sercli.cli.options import device_option, is_given
 from sercli.config import NEURAL_CONFIGS, NeuralConfig, TransformerConfig
 from sercli.errors import ConfigError, OutputError
@@ -15,21 +16,17 @@ if TYPE_CHECKING:
 
 DEFAULT_BASE = "openai/whisper-base"
 CNN, TRANSFORMER = "cnn", "transformer"
-# Options of networks, and of transformers alone: with another family, they would do nothing.
-NEURAL = (
-    "epochs",
-    "batch_size",
-    "learning_rate",
-    "patience",
-    "votes",
-    "teacher",
-    "cache",
-    "resume",
-    "device",
-)
-PRE_TRAINED = ("base", "revision", "layers")
 # Of the upper layers of an encoder that learn: without any, they would do nothing.
 TUNING = ("tuning_epochs", "tuning_rate", "layer_decay", "lora")
+# Families that have some options: with another, these would do nothing.
+FAMILIES_OF = {
+    ("epochs", "batch_size", "learning_rate", "patience", "votes", "teacher", "resume"): (
+        *NEURAL_CONFIGS,
+    ),
+    ("cache", "device"): (*NEURAL_CONFIGS, FUSION),
+    ("base", "revision", "layers", *TUNING): (TRANSFORMER,),
+    ("members",): (FUSION,),
+}
 # Those of all networks that decide what the model is.
 DECIDING = ("epochs", "batch_size", "learning_rate", "patience", "device")
 
@@ -125,7 +122,7 @@ def neural_options(function: Any) -> Any:
             "--cache",
             type=click.Path(path_type=Path),
             metavar="DIR",
-            help="Where decoded audio is kept for the next training (networks).  "
+            help="Where decoded audio is kept for the next training (networks, fusion).  "
             "[default: ser/audio in your cache folder]",
         ),
         click.option(
@@ -153,8 +150,7 @@ def refuse_other_families(family: str) -> None:
     UsageError
         With the families that they go with.
     """
-    transformers = (*PRE_TRAINED, *TUNING)
-    for names, families in ((NEURAL, (*NEURAL_CONFIGS,)), (transformers, (TRANSFORMER,))):
+    for names, families in FAMILIES_OF.items():
         for name in names:
             if is_given(name) and family not in families:
                 raise click.UsageError(f"{_spell(name)} goes with --model {' or '.join(families)}.")
@@ -264,10 +260,10 @@ def spell_network(options: dict[str, Any]) -> list[str]:
     """Return the options that make this network, without the user's own paths."""
     parts = ["--votes", "FILE"] if options["votes"] else []
     if options["teacher"]:
-        parts += ["--teacher", _find_name(options["teacher"])]
+        parts += ["--teacher", find_name(options["teacher"])]
     names: tuple[str, ...] = DECIDING
     if options["family"] == TRANSFORMER:
-        parts += ["--base", _find_name(options["base"])]
+        parts += ["--base", find_name(options["base"])]
         parts += ["--revision", options["revision"]] if options["revision"] else []
         parts += ["--layers", str(options["layers"])] if options["layers"] else []
         names = (*TUNING, *DECIDING)
@@ -282,6 +278,12 @@ def _spell(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _find_name(given: str) -> str:
-    """Return a name as it is, and of a path the last part."""
+def find_name(given: str) -> str:
+    """Return a name as it is, and of a path the last part.
+
+    Parameters
+    ----------
+    given
+        On the command line.
+    """
     return Path(given).resolve().name if Path(given).is_dir() else given

@@ -9,11 +9,14 @@ import click
 
 from sercli.cli.console import Progress, TrainingView, reports_errors, say, show_progress
 from sercli.cli.corpora import AUTO, corpus_options, read
+from sercli.cli.fusions import FUSION, check_members, members_option, split_members
+from sercli.cli.fusions import create_trainer as create_fusion_trainer
 from sercli.cli.networks import (
     check_checkpoints,
     configure,
     create_course,
     find_cache,
+    find_name,
     has_checkpoints,
     neural_options,
     refuse_idle_tuning,
@@ -23,9 +26,9 @@ from sercli.cli.networks import (
 from sercli.cli.options import is_given
 from sercli.config import NEURAL_CONFIGS, NeuralConfig, SvmConfig, TransformerConfig
 from sercli.datasets import CORPORA
+from sercli.description import MODEL_FILE
 from sercli.errors import ConfigError
 from sercli.report import ExitCode
-from sercli.store import MODEL_FILE
 from sercli.writers import check_target
 
 if TYPE_CHECKING:
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 
 MIN_FOLDS = 2
 SVM = "svm"
+# Splits that are learned from by default; members of a fusion mostly learned from the first.
+FIT_ON, FIT_FUSION_ON = "train", "dev"
 
 
 @click.command(context_settings={"show_default": True})
@@ -50,7 +55,7 @@ SVM = "svm"
     "-m",
     "--model",
     "family",
-    type=click.Choice([SVM, *NEURAL_CONFIGS]),
+    type=click.Choice([SVM, *NEURAL_CONFIGS, FUSION]),
     default=SVM,
     help="Family.",
 )
@@ -64,6 +69,7 @@ SVM = "svm"
     help="The model folder; it is made.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the model if there is one.")
+@members_option
 @corpus_options
 @click.option(
     "--split",
@@ -81,9 +87,9 @@ SVM = "svm"
 )
 @click.option(
     "--fit-on",
-    type=click.Choice(["train", "train+dev"]),
-    default="train",
-    help="Splits to learn from; with `train`, `dev` is there to choose by.",
+    type=click.Choice(["train", "dev", "train+dev"]),
+    help="Splits to learn from; with `train`, `dev` is there to choose by.  "
+    f"[default: {FIT_ON}, {FIT_FUSION_ON} ({FUSION})]",
 )
 @click.option(
     "--test/--no-test",
@@ -106,8 +112,9 @@ def train(sources: tuple[str, ...], **options: Any) -> None:
     An SVM's settings are searched and its calibration is fitted by cross-validation within the
     clips that are learned from. A network's epoch is chosen and its calibration fitted on the
     clips of `dev`, or, where they are learned from, the calibration by cross-validation. The
-    folder gets the model, its card, metrics.json, predictions.csv, plots and reports of the test
-    clips.
+    weights of a fusion are fitted on what its members say of clips that they did not learn from,
+    or that were held out of them. The folder gets the model, its card, metrics.json,
+    predictions.csv, plots and reports of the test clips.
 
     \b
     Examples:
@@ -115,10 +122,13 @@ def train(sources: tuple[str, ...], **options: Any) -> None:
       ser train --data cremad:AudioWAV --data emodb:emodb --folds 5 -o both
       ser train --data CREMA-D/AudioWAV --model cnn -o my-cnn
       ser train --data CREMA-D/AudioWAV --model transformer --base openai/whisper-small -o mine
+      ser train --data CREMA-D/AudioWAV --model fusion --members my-svm,my-cnn -o both
     """
     from sercli.reporting.folder import prepare_report, write_evaluation
 
     folder, quiet = options["folder"], options["quiet"]
+    if options["fit_on"] is None:
+        options["fit_on"] = FIT_FUSION_ON if options["family"] == FUSION else FIT_ON
     _refuse_idle_options(options)
     overwrite = options["overwrite"] or options["resume"]
     prepare_report(folder, overwrite=overwrite)
@@ -147,12 +157,14 @@ def train(sources: tuple[str, ...], **options: Any) -> None:
 def _refuse_idle_options(options: dict[str, Any]) -> None:
     refuse_other_families(options["family"])
     refuse_idle_tuning(options["layers"])
+    if options["family"] == FUSION:
+        check_members(options)
     if options["folds"]:
         if options["protocol"] != "speaker":
             raise ConfigError(
                 f"--folds keep speakers apart; --split {options['protocol']} would do nothing"
             )
-        if options["fit_on"] != "train" or not options["test"]:
+        if is_given("fit_on") or not options["test"]:
             raise ConfigError(
                 "--folds learn from all clips and measure all; --fit-on and --no-test would do "
                 "nothing"
@@ -165,7 +177,7 @@ def _refuse_idle_options(options: dict[str, Any]) -> None:
 
 def _has_dev(options: dict[str, Any]) -> bool:
     """Tell whether development clips may be left out of what is learned from."""
-    return bool(options["fit_on"] == "train" and options["protocol"] != "random")
+    return bool(options["fit_on"] == FIT_ON and options["protocol"] != "random")
 
 
 def _read(sources: tuple[str, ...], options: dict[str, Any]) -> "Corpus":
@@ -221,13 +233,16 @@ def _create_trainer(corpus: "Corpus", options: dict[str, Any], progress: Progres
 
         return SvmTrainer(SvmConfig(**common), **told)
 
+    cache = options["cache"] or find_cache()
+    if options["family"] == FUSION:
+        return create_fusion_trainer(options, common, cache, told)
+
     from sercli.training.neural import NeuralTrainer
 
     config = configure(options, common)
     watcher = None
     if not options["quiet"]:
         watcher = TrainingView(progress, _count_networks(corpus, config, options))
-    cache = options["cache"] or find_cache()
     return NeuralTrainer(create_course(config, cache, options, watcher), cache, **told)
 
 
@@ -248,6 +263,8 @@ def _spell_command(corpus: "Corpus", sources: tuple[str, ...], options: dict[str
         reader = name if kind == AUTO and name in CORPORA else kind
         parts += ["--data", "PATH" if reader == AUTO else f"{reader}:PATH"]
     parts += ["--model", options["family"]]
+    if members := split_members(options["members"]):
+        parts += ["--members", ",".join(map(find_name, members))]
     for option, key in (("--map", "mapping"), ("--columns", "columns")):
         if options[key]:
             parts += [option, options[key]]

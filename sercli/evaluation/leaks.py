@@ -6,12 +6,13 @@ and of its speaker's name. Hashes tell whether something was among them, and not
 
 import csv
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sercli.datasets.base import Clip
 from sercli.errors import ModelError
+from sercli.text import format_count
 
 MANIFEST_FILE = "manifest.csv"
 HASH_BYTES = 8
@@ -35,6 +36,11 @@ class TrainingManifest:
         """Build the manifest of clips and the hashes of their audio."""
         rows = ((audio, hash_speaker(clip)) for clip, audio in zip(clips, hashes, strict=True))
         return cls(tuple(sorted(rows)))
+
+    def join(self, others: Iterable["TrainingManifest"]) -> "TrainingManifest":
+        """Return the manifest of all that any of several knows, each clip once."""
+        rows = {*self.rows}.union(*(other.rows for other in others))
+        return TrainingManifest(tuple(sorted(rows)))
 
     def write(self, folder: Path) -> None:
         """Write ``manifest.csv`` into a model's folder."""
@@ -92,3 +98,9 @@ def hash_speaker(clip: Clip) -> str:
     # A speaker who is named by a folder may have bytes that are no text.
     name = clip.voice.encode("utf-8", "surrogateescape")
     return hashlib.blake2b(name, digest_size=HASH_BYTES).hexdigest()
+
+
+def describe_overlap(speakers: Sequence[str], n_clips: int) -> str:
+    """Return in words how many speakers and clips were trained on, such as ``"2 speakers"``."""
+    counts = ((len(speakers), "speaker"), (n_clips, "clip"))
+    return " and ".join(format_count(n, noun) for n, noun in counts if n)

@@ -18,7 +18,7 @@ from sercli.classifiers.base import Classifier
 from sercli.config import LONGEST_SEGMENT_S, EvalConfig, Split, Target
 from sercli.datasets.base import Clip, Corpus
 from sercli.errors import DatasetError, ModelError
-from sercli.evaluation.leaks import MANIFEST_FILE, TrainingManifest
+from sercli.evaluation.leaks import MANIFEST_FILE, TrainingManifest, describe_overlap
 from sercli.evaluation.measurement import Judgement, Votes, measure
 from sercli.evaluation.predictions import Predictions
 from sercli.evaluation.resampling import FEW_UNITS
@@ -306,14 +306,9 @@ def _refuse(
     speakers, n_clips = manifest.find_speakers(clips), manifest.count_clips(hashes)
     if speakers or n_clips:
         raise DatasetError(
-            f"model {classifier.name}: was trained on {_describe_overlap(speakers, n_clips)} of "
+            f"model {classifier.name}: was trained on {describe_overlap(speakers, n_clips)} of "
             "those to measure on; choose clips that it does not know"
         )
-
-
-def _describe_overlap(speakers: Sequence[str], n_clips: int) -> str:
-    counts = ((len(speakers), "speaker"), (n_clips, "clip"))
-    return " and ".join(format_count(n, noun) for n, noun in counts if n)
 
 
 def find_limits(judgement: Judgement) -> list[str]:
@@ -364,7 +359,7 @@ def _check_overlap(
         protocol = SHARED if speakers or n_clips else APART if known else UNKNOWN
         if protocol == SHARED:
             warnings.append(
-                f"The model was trained on {_describe_overlap(speakers, n_clips)} of these: "
+                f"The model was trained on {describe_overlap(speakers, n_clips)} of these: "
                 "its figures are too good."
             )
         elif not manifest.knows_speakers:

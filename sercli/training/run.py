@@ -11,7 +11,6 @@ from sercli.cards import write_card
 from sercli.classifiers.base import Classifier
 from sercli.config import EvalConfig, Split
 from sercli.datasets.base import Corpus
-from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.measurement import Judgement, measure
 from sercli.evaluation.predictions import Predictions
 from sercli.evaluation.run import Evaluation, describe_model, evaluate, find_limits
@@ -83,14 +82,14 @@ def train(
     """
     clips = tuple(clip for split in fit_on for clip in corpus.select(split))
     held_out = tuple(clip for clip in corpus.clips if clip.split == "test")
-    dev = () if "dev" in fit_on else tuple(clip for clip in corpus.clips if clip.split == "dev")
+    uses_dev = trainer.uses_dev and "dev" not in fit_on
+    dev = tuple(clip for clip in corpus.clips if clip.split == "dev") if uses_dev else ()
     trainer.check_judged((*dev, *held_out))
     _begin(folder, trainer)
-    parts = [clips, dev] if dev and trainer.uses_dev else [clips]
-    found, *others = trainer.prepare(parts)
+    found, *others = trainer.prepare([clips, dev] if dev else [clips])
     classifier = trainer.fit(found, choose_training_labels(corpus), folder, *others)
     record = {"splits": list(fit_on), "protocol": judge_protocol(clips, held_out)}
-    saved = _save(classifier, found, corpus, folder, trainer.device, record | (details or {}))
+    saved = _save(classifier, found, corpus, folder, trainer, record | (details or {}))
     evaluation = None
     if test and held_out and "test" not in fit_on:
         trainer.say(f"measuring on {len(held_out)} clips that were not learned from")
@@ -149,7 +148,7 @@ def cross_validate(
     classifier = trainer.fit(found, labels, folder)
     split = f"{n_folds} folds"
     record = {"splits": ["all"], "protocol": f"{APART}, {split}"}
-    saved = _save(classifier, found, corpus, folder, trainer.device, record | (details or {}))
+    saved = _save(classifier, found, corpus, folder, trainer, record | (details or {}))
     predictions = Predictions(saved.name, labels, found.clips, np.concatenate(probabilities))
     judgement = Judgement(predictions, {}, found.hashes, found.failed)
     figures = {
@@ -181,10 +180,10 @@ def _save(
     found: Prepared,
     corpus: Corpus,
     folder: Path,
-    device: str,
+    trainer: AnyTrainer,
     details: dict[str, Any],
 ) -> Classifier:
-    manifest = TrainingManifest.from_clips(found.clips, found.hashes)
+    manifest = trainer.make_manifest(found)
     training = {
         "corpus": corpus.name,
         "licence": corpus.licence,
@@ -195,7 +194,7 @@ def _save(
     classifier.spec = replace(classifier.spec, training=training)
     save_model(classifier, folder)
     manifest.write(folder)
-    return load_model(folder, device)
+    return load_model(folder, trainer.device)
 
 
 def _finish(

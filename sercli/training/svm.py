@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -44,6 +44,7 @@ from sercli.training.machine import (
     fit_projection,
     spread_coefficients,
 )
+from sercli.training.teachers import write_held_out
 from sercli.training.trainer import Say, Trainer
 from sercli.training.versions import Versions
 from sercli.version import __version__
@@ -129,6 +130,22 @@ class Trial:
         }
 
 
+class FittedSvm(NamedTuple):
+    """A model, and what others like it say of clips that they did not learn from.
+
+    Parameters
+    ----------
+    classifier
+        Its ``spec.training`` tells its settings and what it reached on clips held out.
+    held_out
+        Calibrated probabilities of all clips that it learned from, as they are, each by the model
+        of a fold that did not, shape (n_clips, n_labels).
+    """
+
+    classifier: SvmClassifier
+    held_out: NDArray[np.float64]
+
+
 def extract_versions(
     clips: Sequence[Clip], config: SvmConfig, progress: Progress | None = None
 ) -> ClipFeatures:
@@ -158,7 +175,7 @@ def fit_svm(
     config: SvmConfig,
     *,
     say: Say = lambda _: None,
-) -> SvmClassifier:
+) -> FittedSvm:
     """Search settings, fit and calibrate an SVM.
 
     Parameters
@@ -171,11 +188,6 @@ def fit_svm(
         What to search, and how; with fewer speakers than folds, each speaker is a fold.
     say
         Told what is done next and what was found.
-
-    Returns
-    -------
-    SvmClassifier
-        Its ``spec.training`` tells its settings and what it reached on clips held out.
 
     Raises
     ------
@@ -214,7 +226,9 @@ def fit_svm(
     }
     calibration = fit_temperature(best.scores, rows.classes)
     spec = _spec(tuple(labels), gamma, calibration, training)
-    return SvmClassifier.from_tensors(spec, tensors)
+    as_they_are = best.scores[: len(found.clips)]  # the first version of each
+    held_out = calibration.probabilities(as_they_are)
+    return FittedSvm(SvmClassifier.from_tensors(spec, tensors), held_out)
 
 
 def as_rows(found: ClipFeatures, labels: Sequence[str], group_by: GroupBy = "speaker") -> Rows:
@@ -368,13 +382,15 @@ class SvmTrainer(Trainer[ClipFeatures]):
         dev: ClipFeatures | None = None,
     ) -> SvmClassifier:
         """Train and calibrate a model; see `fit_svm`."""
-        return fit_svm(found, labels, self.config, say=self.say)
+        fitted = fit_svm(found, labels, self.config, say=self.say)
+        write_held_out(folder, found.hashes, labels, fitted.held_out)
+        return fitted.classifier
 
     def fit_fold(
         self, found: ClipFeatures, labels: Sequence[str], folder: Path, number: int
     ) -> SvmClassifier:
         """Train and calibrate a model; its settings, too, come from the other folds alone."""
-        return fit_svm(found, labels, self.config)
+        return fit_svm(found, labels, self.config).classifier
 
     def judge(self, model: Classifier, found: ClipFeatures) -> NDArray[np.float64]:
         """Return a model's probabilities for clips as they are, shape (n_clips, n_labels)."""

@@ -1,7 +1,7 @@
 """Teachers: models whose probabilities a network learns besides labels (Hinton et al. 2015).
 
-A teacher says of clips that it learned from what its networks said while those clips were held out
-of them: what it says of them now is little more than their labels. A model folder keeps that as
+A teacher says of clips that it learned from what models like it said while those clips were held
+out of them: what it says of them now is little more than their labels. A model folder keeps that as
 ``held_out.csv``, by the hash of the audio.
 """
 
@@ -64,13 +64,28 @@ class Teacher:
         ModelError
             If the model cannot be loaded, or does not tell what it was trained on.
         """
-        classifier = load_model(model, device)
+        return cls.of(load_model(model, device))
+
+    @classmethod
+    def of(cls, classifier: Classifier) -> Self:
+        """Make a teacher of a model.
+
+        Parameters
+        ----------
+        classifier
+            That was loaded from a folder.
+
+        Raises
+        ------
+        ModelError
+            If the model does not tell what it was trained on.
+        """
         assert classifier.folder is not None
         manifest = TrainingManifest.read(classifier.folder)
         if manifest is None:
             raise ModelError(
                 f"{classifier.folder}: has no manifest of what it was trained on; expected one, "
-                "so that it teaches nothing of clips that are held out"
+                "by which the clips that it knows are told from others"
             )
         return cls(classifier, read_held_out(classifier.folder, classifier.spec.labels), manifest)
 
@@ -78,6 +93,17 @@ class Teacher:
     def name(self) -> str:
         """That of the model."""
         return self.classifier.name
+
+    @property
+    def folder(self) -> Path:
+        """That of the model."""
+        assert self.classifier.folder is not None
+        return self.classifier.folder
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Those of the model."""
+        return self.classifier.spec.labels
 
     def refuse_judged(self, clips: Sequence[Clip]) -> None:
         """Refuse to teach what is measured on clips whose speakers it knows.
@@ -120,7 +146,7 @@ class Teacher:
         ConfigError
             If it has other labels.
         """
-        own = self.classifier.spec.labels
+        own = self.labels
         if set(own) != set(labels):
             raise ConfigError(
                 f"the teacher {self.name} tells {', '.join(own)}; expected {', '.join(labels)}"
@@ -156,7 +182,7 @@ def write_held_out(
     labels
         In the order of the columns.
     probabilities
-        Of networks that did not learn from the clip, shape (n_clips, n_labels).
+        Of models that did not learn from the clip, shape (n_clips, n_labels).
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / HELD_OUT_FILE).open("w", encoding="utf-8", newline="") as file:

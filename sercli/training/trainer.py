@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sercli.classifiers.base import Classifier
-from sercli.config import NeuralConfig, SvmConfig
+from sercli.config import FusionConfig, NeuralConfig, SvmConfig
 from sercli.datasets.base import Clip
+from sercli.evaluation.leaks import TrainingManifest
 
 Say = Callable[[str], None]
 
@@ -48,7 +49,7 @@ class Trainer(ABC, Generic[P]):
     """
 
     uses_dev: ClassVar[bool]
-    config: SvmConfig | NeuralConfig
+    config: SvmConfig | NeuralConfig | FusionConfig
     say: Say
 
     @property
@@ -122,6 +123,10 @@ class Trainer(ABC, Generic[P]):
     @abstractmethod
     def judge(self, model: Classifier, found: P) -> NDArray[np.float64]:
         """Return a model's probabilities for clips as they are, shape (n_clips, n_labels)."""
+
+    def make_manifest(self, found: P) -> TrainingManifest:
+        """Return the manifest of a model that learned from clips."""
+        return TrainingManifest.from_clips(found.clips, found.hashes)
 
     def finish(self, folder: Path) -> None:
         """Put a model folder in order, after all is learned and measured."""

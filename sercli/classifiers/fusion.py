@@ -1,0 +1,159 @@
+"""A fusion of models: the weighted mean of the calibrated probabilities of its members.
+
+That is a linear opinion pool (Stone 1961). Of members that are calibrated it is not sure enough
+(Ranjan and Gneiting 2010), so that the mean is calibrated once more.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sercli.classifiers.base import Classifier, ModelSpec
+from sercli.errors import ModelError
+
+FloatArray = NDArray[np.float32]
+
+MIN_MEMBERS = 2
+# A member's probabilities below this are taken for it: what is kept of clips held out of a member
+# has four digits, so that nothing smaller could be told from zero when its weight was fitted.
+LEAST = 5e-5
+
+
+@dataclass(frozen=True)
+class Member:
+    """A model that a fusion consists of, as the fusion's ``settings`` hold it.
+
+    Parameters
+    ----------
+    name
+        Of its folder.
+    sha256
+        Of its ``model.json``, which in turn holds that of its weights.
+    weight
+        Its share of the mean, in ``[0, 1]``.
+    """
+
+    name: str
+    sha256: str
+    weight: float
+
+
+def read_members(settings: Mapping[str, Any]) -> tuple[Member, ...]:
+    """Return the members that the settings of a fusion list.
+
+    Parameters
+    ----------
+    settings
+        As `ModelSpec` holds them.
+
+    Raises
+    ------
+    ModelError
+        If they are not two members or more of different names, with weights that sum to 1.
+    """
+    try:
+        members = tuple(Member(**one) for one in settings["members"])
+        names = {member.name for member in members}
+        if len(names) < max(len(members), MIN_MEMBERS):
+            raise ValueError(f"found {len(members)} members of {len(names)} names")
+        for member in members:
+            # The name of a folder, and no path that leads anywhere else.
+            is_name = Path(member.name).name == member.name and member.name not in ("", "..")
+            if not is_name or not isinstance(member.sha256, str):
+                raise ValueError(f"found the member {member.name!r}")
+            if not 0 <= member.weight <= 1:
+                raise ValueError(f"the weight of {member.name} is {member.weight!r}")
+        total = sum(member.weight for member in members)
+        if not math.isclose(total, 1, abs_tol=1e-6):
+            raise ValueError(f"their weights sum to {total:g}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"its settings do not list its members: {error}; expected two or more of different "
+            "names, each with name, sha256 and weight, the weights summing to 1"
+        ) from error
+    return members
+
+
+def mix(
+    probabilities: NDArray[np.floating[Any]], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the logarithm of the weighted mean of probabilities, shape (n_segments, n_labels).
+
+    Parameters
+    ----------
+    probabilities
+        Of each member, shape (n_members, n_segments, n_labels).
+    weights
+        Shape (n_members,), summing to 1.
+    """
+    members = np.maximum(probabilities.astype(np.float64), LEAST)
+    result: NDArray[np.float64] = np.log(np.tensordot(weights, members, 1))
+    return result
+
+
+class FusionClassifier(Classifier):
+    """Models that judge together.
+
+    Each member limits the band of what it hears by itself; that of the fusion is the widest.
+
+    Parameters
+    ----------
+    spec
+        ``settings`` holds the members; see `read_members`.
+    members
+        The models, in the same order.
+
+    Raises
+    ------
+    ModelError
+        If a member tells other labels than the fusion.
+
+    Attributes
+    ----------
+    weights
+        Of the members, shape (n_members,).
+    """
+
+    family = "fusion"
+    # Any of them may be a network.
+    in_workers = False
+
+    def __init__(self, spec: ModelSpec, members: Sequence[Classifier]) -> None:
+        super().__init__(spec)
+        self.weights = np.array([member.weight for member in read_members(spec.settings)])
+        self._members = tuple(members)
+        for member in members:
+            if set(member.spec.labels) != set(spec.labels):
+                raise ModelError(
+                    f"its member {member.name} tells {', '.join(member.spec.labels)}; expected "
+                    f"{', '.join(spec.labels)}; train the fusion anew"
+                )
+
+    def extract_features(self, waveforms: Sequence[FloatArray]) -> FloatArray:
+        """Return the probabilities that the members give.
+
+        Parameters
+        ----------
+        waveforms
+            Segments at the model's sample rate, each of shape (n_samples,).
+
+        Returns
+        -------
+        ndarray of float32, shape (n_segments, n_members * n_labels)
+            Member by member, in the order of the fusion's labels.
+        """
+        parts = []
+        for member in self._members:
+            order = [member.spec.labels.index(label) for label in self.spec.labels]
+            parts.append(member.predict_proba(waveforms)[:, order])
+        return np.hstack(parts).astype(np.float32)
+
+    def score(self, features: FloatArray) -> FloatArray:
+        """Return the logarithm of the weighted mean, shape (n_segments, n_labels)."""
+        by_member = features.reshape(len(features), len(self._members), -1).swapaxes(0, 1)
+        return mix(by_member, self.weights).astype(np.float32)

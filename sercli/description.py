@@ -1,0 +1,121 @@
+"""What ``model.json`` says of a model, and the families that there are."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sercli.errors import ModelError
+
+if TYPE_CHECKING:
+    from sercli.classifiers.base import Classifier, ModelSpec
+
+# Version of the layout of model.json; a reader refuses those it does not know.
+FORMAT = 1
+MODEL_FILE = "model.json"
+# A pre-trained encoder is apart from what is trained on it.
+WEIGHTS_FILE, ENCODER_FILE = "weights.safetensors", "encoder.safetensors"
+
+# Family to "module:class": a family's packages load with its first model, and never before.
+_FAMILIES: Mapping[str, str] = {
+    "svm": "sercli.classifiers.svm:SvmClassifier",
+    "cnn": "sercli.classifiers.cnn:CnnClassifier",
+    "transformer": "sercli.classifiers.transformer:TransformerClassifier",
+    "fusion": "sercli.classifiers.fusion:FusionClassifier",
+}
+
+_KEYS = frozenset(
+    (
+        "format",
+        "family",
+        "labels",
+        "sample_rate",
+        "band_limit",
+        "calibration",
+        "settings",
+        "training",
+        "versions",
+        "weights",
+    )
+)
+# What a model that tells what is perceived has besides.
+PERCEIVED = "perceived"
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Read the description of a model folder.
+
+    Parameters
+    ----------
+    folder
+        The model folder.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be read, or has another layout or family than this version knows.
+    """
+    path = folder / MODEL_FILE
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read as JSON: {error}") from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        found = data.get("format") if isinstance(data, dict) else data
+        raise ModelError(f"{path}: format is {found!r}; this version reads format {FORMAT}")
+    data.setdefault(PERCEIVED, None)
+    if set(data) != _KEYS | {PERCEIVED}:
+        missing, unknown = sorted(_KEYS - set(data)), sorted(set(data) - _KEYS - {PERCEIVED})
+        raise ModelError(f"{path}: missing keys {missing}, unknown keys {unknown}")
+    if data["family"] not in _FAMILIES:
+        raise ModelError(
+            f"{path}: family is {data['family']!r}; this version knows {', '.join(_FAMILIES)}"
+        )
+    return data
+
+
+def parse_spec(data: Mapping[str, Any]) -> "ModelSpec":
+    """Return what a description says, without the hashes of the weights.
+
+    Parameters
+    ----------
+    data
+        Of `read_description`.
+
+    Raises
+    ------
+    ModelError
+        If a value is not understood, or does not fit another.
+    """
+    from sercli.audio import SAMPLE_RATE
+    from sercli.calibration import Calibration
+    from sercli.classifiers.base import ModelSpec
+
+    labels = data["labels"]
+    if not isinstance(labels, list) or len(set(labels)) != len(labels) or len(labels) < 2:
+        raise ModelError(f"labels are {labels!r}; expected a list of two or more different names")
+    if data["sample_rate"] != SAMPLE_RATE:
+        raise ModelError(f"sample_rate is {data['sample_rate']!r} Hz; expected {SAMPLE_RATE} Hz")
+    values = {item.name: data[item.name] for item in fields(ModelSpec)} | {"labels": tuple(labels)}
+    for name in ("calibration", PERCEIVED):
+        if data[name] is None and name == PERCEIVED:
+            continue
+        values[name] = Calibration.from_dict(data[name])
+        if len(values[name].bias) != len(labels):
+            raise ModelError(f"{name} gives {len(values[name].bias)} of {len(labels)} labels")
+    return ModelSpec(**values)
+
+
+def load_family(name: str) -> type["Classifier"]:
+    """Return the class of a family, importing what it needs.
+
+    Parameters
+    ----------
+    name
+        As `read_description` lets it pass.
+    """
+    module, _, attribute = _FAMILIES[name].partition(":")
+    result: type[Classifier] = getattr(import_module(module), attribute)
+    return result

@@ -1,0 +1,278 @@
+"""Fitting a fusion of models on what they say of clips that they did not learn from.
+
+These are clips that are new to a member, or that were held out of models like it: see
+`sercli.training.teachers`.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sercli.audio import SAMPLE_RATE
+from sercli.classifiers.base import Classifier, ModelSpec
+from sercli.classifiers.fusion import LEAST, MIN_MEMBERS, FusionClassifier, Member
+from sercli.config import FusionConfig
+from sercli.datasets.base import Clip, class_indices
+from sercli.errors import ConfigError, DatasetError
+from sercli.evaluation.leaks import TrainingManifest, describe_overlap
+from sercli.evaluation.metrics import evaluate_probabilities
+from sercli.extraction import Progress
+from sercli.store import find_member, load_models, model_hash
+from sercli.training.cache import CachedClips, cache_clips
+from sercli.training.folds import count_folds, group_clips
+from sercli.training.mixture import Mixture, Probabilities, cross_fit, fit_mixture
+from sercli.training.teachers import HELD_OUT_FILE, Teacher, write_held_out
+from sercli.training.trainer import Say, Trainer
+from sercli.version import __version__
+
+# Of the figures of a member, what is told.
+TOLD = ("uar", "nll")
+
+
+@dataclass(frozen=True, eq=False)
+class FusionTrainer(Trainer[CachedClips]):
+    """Fits fusions of the same members.
+
+    Parameters
+    ----------
+    config
+        How to fit.
+    members
+        The models; each says of clips what a teacher would.
+    cache
+        Folder of the decoded audio; it is made.
+    say
+        Told what is done next and what was found.
+    progress
+        Called with the number of clips whose audio is newly in the cache.
+
+    Raises
+    ------
+    ConfigError
+        If there are fewer than two members, or they differ in their labels or have one name.
+    """
+
+    uses_dev = False
+
+    config: FusionConfig
+    members: Sequence[Teacher]
+    cache: Path
+    say: Say = lambda _: None
+    progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        """Check that the members fit together."""
+        names = [member.name for member in self.members]
+        if len(set(names)) < max(len(names), MIN_MEMBERS):
+            raise ConfigError(
+                f"members are {', '.join(names) or 'none'}; expected two or more of different names"
+            )
+        first = self.members[0]
+        for member in self.members:
+            if set(member.labels) != set(first.labels):
+                raise ConfigError(
+                    f"the member {member.name} tells {', '.join(member.labels)}, {first.name} "
+                    f"tells {', '.join(first.labels)}; expected members of the same labels"
+                )
+
+    @property
+    def device(self) -> str:
+        """That of the networks among the members."""
+        return self.config.device
+
+    def begin(self, folder: Path) -> None:
+        """Refuse a folder from which the members would not be found again.
+
+        Raises
+        ------
+        ConfigError
+            With the member that is elsewhere.
+        ModelError
+            If there is no model of a member's name.
+        """
+        for member in self.members:
+            if folder.resolve().name == member.name:
+                raise ConfigError(
+                    f"{folder}: has the name of the member {member.name}, which could not be found "
+                    "by it any more; give the fusion another name"
+                )
+            found = find_member(folder, member.name)
+            if model_hash(found) != model_hash(member.folder):
+                raise ConfigError(
+                    f"{folder}: by the name of its member {member.name}, {found} would be found, "
+                    f"and not {member.folder}; put the fusion beside its members, such as "
+                    f"{member.folder.parent / folder.name}"
+                )
+
+    def check_judged(self, clips: Sequence[Clip]) -> None:
+        """Refuse members that know the speakers of clips that are to judge the fusion."""
+        for member in self.members:
+            known = member.manifest.find_speakers(clips)
+            if known:
+                raise ConfigError(
+                    f"the member {member.name} was trained on {len(known)} of the speakers that "
+                    f"are to be judged, such as {known[0]}; expected none. Give a member that "
+                    "knows none of them"
+                )
+
+    def prepare(self, parts: Sequence[Sequence[Clip]]) -> list[CachedClips]:
+        """Decode the clips into the cache.
+
+        Raises
+        ------
+        DatasetError
+            If not one clip of a part can be decoded, they have other labels than the members, or a
+            member learned from any and has nothing on it from when it was held out.
+        """
+        expected = self.members[0].labels
+        labels = sorted({clip.emotion for part in parts for clip in part})
+        if set(labels) != set(expected):
+            raise DatasetError(
+                f"the clips to fit on have the labels {', '.join(labels)}; expected those of the "
+                f"members, {', '.join(expected)}"
+            )
+        for member in self.members:
+            if not member.held_out:  # which is clear before anything is decoded
+                for clips in parts:
+                    _refuse_learned(member, clips)
+        found = [
+            cache_clips(clips, self.cache, jobs=self.config.jobs, progress=self.progress)
+            for clips in parts
+        ]
+        for member in self.members:
+            for cached in found:
+                rest = [i for i, audio in enumerate(cached.hashes) if audio not in member.held_out]
+                new = cached.take(rest)
+                _refuse_learned(member, new.clips, new.hashes)
+        return found
+
+    def join(self, parts: Sequence[CachedClips]) -> CachedClips:
+        """Return the clips of several parts as one."""
+        return CachedClips.join(parts)
+
+    def fit(
+        self,
+        found: CachedClips,
+        labels: Sequence[str],
+        folder: Path,
+        dev: CachedClips | None = None,
+    ) -> FusionClassifier:
+        """Fit and calibrate a fusion, and tell what it is worth beside its members."""
+        probabilities = self._judge(found, labels)
+        classes = np.array(class_indices(found.clips, labels))
+        groups = group_clips(found.clips, self.config.group_by)
+        n_folds = count_folds(groups, self.config.folds, self.config.group_by)
+        mixture = fit_mixture(probabilities, classes, groups)
+        fused = cross_fit(probabilities, classes, groups, n_folds)
+        held_out = evaluate_probabilities(classes, fused, labels)
+        figures = {}
+        for member, weight, rows in zip(self.members, mixture.weights, probabilities, strict=True):
+            alone = evaluate_probabilities(classes, rows, labels)
+            figures[member.name] = {name: alone[name] for name in TOLD}
+            self.say(f"{member.name}: weight {weight:.3f}, {_tell(alone)} alone")
+        self.say(f"fusion: {_tell(held_out)}, fitted on other {self.config.group_by}s")
+        training = {
+            "clips": len(found),
+            "speakers": len({clip.voice for clip in found.clips} - {None}),
+            "seed": self.config.seed,
+            "folds": n_folds,
+            "group_by": self.config.group_by,
+            "members": figures,
+            "held_out": {"whole": held_out},
+        }
+        write_held_out(folder, found.hashes, labels, mixture.judge(probabilities))
+        return self._build(mixture, labels, training)
+
+    def fit_fold(
+        self, found: CachedClips, labels: Sequence[str], folder: Path, number: int
+    ) -> FusionClassifier:
+        """Fit and calibrate a fusion that judges one fold."""
+        classes = np.array(class_indices(found.clips, labels))
+        groups = group_clips(found.clips, self.config.group_by)
+        mixture = fit_mixture(self._judge(found, labels), classes, groups)
+        return self._build(mixture, labels, {})
+
+    def judge(self, model: Classifier, found: CachedClips) -> Probabilities:
+        """Return a fusion's probabilities for clips as they are, shape (n_clips, n_labels)."""
+        assert isinstance(model, FusionClassifier)
+        mixture = Mixture(model.weights, model.spec.calibration)
+        return mixture.judge(self._judge(found, model.spec.labels))
+
+    def make_manifest(self, found: CachedClips) -> TrainingManifest:
+        """Return the manifest of what the fusion was fitted on and its members learned from."""
+        own = super().make_manifest(found)
+        return own.join(member.manifest for member in self.members)
+
+    def _judge(self, found: CachedClips, labels: Sequence[str]) -> Probabilities:
+        """Return what each member says of clips, shape (n_members, n_clips, n_labels)."""
+        judged = []
+        for member in self.members:
+            n_kept = sum(audio in member.held_out for audio in found.hashes)
+            self.say(
+                f"{member.name} judges {len(found):,} clips, {n_kept:,} of them while held out"
+            )
+            judged.append(member.judge(found, labels))
+        # What was held out is rounded, and may be zero.
+        return np.maximum(np.stack(judged), LEAST)
+
+    def _build(
+        self, mixture: Mixture, labels: Sequence[str], training: dict[str, Any]
+    ) -> FusionClassifier:
+        models = [member.classifier for member in self.members]
+        members = [
+            Member(member.name, model_hash(member.folder), weight)
+            for member, weight in zip(self.members, mixture.weights.tolist(), strict=True)
+        ]
+        spec = ModelSpec(
+            family=FusionClassifier.family,
+            labels=tuple(labels),
+            sample_rate=SAMPLE_RATE,
+            band_limit=max(model.spec.band_limit for model in models),
+            calibration=mixture.calibration,
+            settings={"members": [asdict(member) for member in members]},
+            training=training,
+            versions={"sercli": __version__, "numpy": version("numpy")},
+        )
+        return FusionClassifier(spec, models)
+
+
+def load_members(
+    models: Sequence[str | os.PathLike[str]], device: str = "auto"
+) -> tuple[Teacher, ...]:
+    """Load the members of a fusion that is to be fitted.
+
+    Parameters
+    ----------
+    models, device
+        As for `sercli.store.load_models`.
+
+    Raises
+    ------
+    ModelError
+        If one cannot be loaded, or does not tell what it was trained on.
+    ConfigError
+        If the device is not the CPU, and none of them is a network.
+    """
+    return tuple(map(Teacher.of, load_models(models, device)))
+
+
+def _refuse_learned(member: Teacher, clips: Sequence[Clip], hashes: Sequence[str] = ()) -> None:
+    """Refuse clips that a member has nothing on from when they were held out, and knows."""
+    speakers = member.manifest.find_speakers(clips)
+    n_clips = member.manifest.count_clips(hashes)
+    if speakers or n_clips:
+        raise DatasetError(
+            f"the member {member.name} was trained on {describe_overlap(speakers, n_clips)} of "
+            f"those to fit on, and {member.folder / HELD_OUT_FILE} does not tell what it said when "
+            "they were held out; train it anew with --fit-on train+dev, which writes that file, or "
+            "fit on speakers that it does not know"
+        )
+
+
+def _tell(figures: dict[str, Any]) -> str:
+    return f"UAR {figures['uar']:.3f}, NLL {figures['nll']:.3f}"

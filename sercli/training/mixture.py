@@ -1,0 +1,102 @@
+"""How much each member of a fusion counts, and how their mean is calibrated."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import GroupKFold
+
+from sercli.calibration import Calibration, choose_calibration
+from sercli.classifiers.fusion import mix
+from sercli.training.folds import ClassArray, Groups
+
+# Weights are found when no others could be better by more than this, in nats per clip.
+TOLERANCE = 1e-6
+MAX_STEPS = 10_000
+
+Probabilities = NDArray[np.float64]
+
+
+class Mixture(NamedTuple):
+    """From the probabilities of members to those of the fusion.
+
+    Parameters
+    ----------
+    weights
+        Of the members, shape (n_members,), summing to 1.
+    calibration
+        Of the logarithm of their mean.
+    """
+
+    weights: NDArray[np.float64]
+    calibration: Calibration
+
+    def judge(self, probabilities: Probabilities) -> Probabilities:
+        """Return the fusion's probabilities, shape (n_clips, n_labels).
+
+        Parameters
+        ----------
+        probabilities
+            Of each member, shape (n_members, n_clips, n_labels).
+        """
+        return self.calibration.probabilities(mix(probabilities, self.weights))
+
+
+def fit_weights(likelihoods: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the weights of which the mean is the most likely, shape (n_members,), summing to 1.
+
+    They are found by expectation maximisation. The log-likelihood is concave, so that no weights
+    are better than those found by more than the largest gain less 1.
+
+    Parameters
+    ----------
+    likelihoods
+        Probability that each member gives the true label of each clip, above 0, shape
+        (n_members, n_clips).
+    """
+    weights = np.full(len(likelihoods), 1 / len(likelihoods))
+    for _ in range(MAX_STEPS):
+        gains = (likelihoods / (weights @ likelihoods)).mean(axis=1)
+        if gains.max() - 1 < TOLERANCE:
+            break
+        weights = weights * gains
+    return weights
+
+
+def fit_mixture(probabilities: Probabilities, classes: ClassArray, groups: Groups) -> Mixture:
+    """Fit the weights of members, then the calibration of their mean.
+
+    Parameters
+    ----------
+    probabilities
+        Of each member, none below `LEAST`, shape (n_members, n_clips, n_labels).
+    classes
+        Index of the true label of each clip, shape (n_clips,).
+    groups
+        As for `sercli.calibration.choose_calibration`.
+    """
+    weights = fit_weights(probabilities[:, np.arange(len(classes)), classes])
+    return Mixture(weights, choose_calibration(mix(probabilities, weights), classes, groups))
+
+
+def cross_fit(
+    probabilities: Probabilities, classes: ClassArray, groups: Groups, n_folds: int
+) -> Probabilities:
+    """Return what a fusion says of each clip that was not fitted on the clip's group.
+
+    Parameters
+    ----------
+    probabilities, classes, groups
+        As for `fit_mixture`.
+    n_folds
+        Of which all but one are fitted on, and one is judged.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_clips, n_labels)
+    """
+    judged = np.empty(probabilities.shape[1:])
+    for inside, outside in GroupKFold(n_folds).split(classes, groups=groups):
+        mixture = fit_mixture(probabilities[:, inside], classes[inside], groups[inside])
+        judged[outside] = mixture.judge(probabilities[:, outside])
+    return judged

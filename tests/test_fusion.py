@@ -1,0 +1,668 @@
+"""Fusions: the weights, the mean, its members, and what they may not know."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+from click.testing import CliRunner, Result
+from conftest import EXAMPLES, FakeClassifier
+
+import sercli
+from sercli.audio import load_audio
+from sercli.calibration import Calibration
+from sercli.classifiers import neural
+from sercli.classifiers.base import ModelSpec
+from sercli.classifiers.fusion import LEAST, FusionClassifier, mix, read_members
+from sercli.cli import main
+from sercli.config import FusionConfig, NeuralConfig
+from sercli.datasets import Clip, read_corpus
+from sercli.errors import ConfigError, DatasetError, ModelError
+from sercli.evaluation.leaks import TrainingManifest
+from sercli.evaluation.metrics import unweighted_average_recall
+from sercli.labels import EMOTIONS
+from sercli.neural.cnn import CnnSettings
+from sercli.neural.front_end import LogMelSettings
+from sercli.protocols import split_by_speaker
+from sercli.store import load_model, model_hash, save_model, shipped_folder
+from sercli.training import mixture
+from sercli.training.cache import CachedClips, cache_clips
+from sercli.training.cnn import CnnCourse
+from sercli.training.fusion import FusionTrainer
+from sercli.training.mixture import cross_fit, fit_mixture, fit_weights
+from sercli.training.neural import NeuralTrainer
+from sercli.training.run import train
+from sercli.training.teachers import Teacher, read_held_out, write_held_out
+
+LABELS = ("short", "long")
+
+# Weights and the mean.
+
+
+def likelihood(weights: Any, likelihoods: Any) -> float:
+    return float(np.log(np.asarray(weights) @ likelihoods).mean())
+
+
+def test_members_that_know_different_clips_share_by_their_number() -> None:
+    # The first alone can tell 30 clips, the second the other 10.
+    likelihoods = np.full((2, 40), 1e-9)
+    likelihoods[0, :30] = likelihoods[1, 30:] = 0.9
+    np.testing.assert_allclose(fit_weights(likelihoods), [0.75, 0.25], atol=1e-3)
+
+
+def test_no_other_weights_are_better(rng: np.random.Generator) -> None:
+    likelihoods = rng.beta(2, 2, (3, 200))
+    found = fit_weights(likelihoods)
+    assert found.sum() == pytest.approx(1)
+    assert found.min() > 0.1  # none of them is useless
+    steps = np.linspace(0, 1, 41)
+    others = [(a, b, 1 - a - b) for a in steps for b in steps if a + b <= 1]
+    best = max(likelihood(weights, likelihoods) for weights in others)
+    assert best - 1e-3 < best <= likelihood(found, likelihoods) + 2e-6
+
+
+def test_a_useless_member_has_no_weight(rng: np.random.Generator) -> None:
+    classes = rng.integers(0, 4, 400)
+    truth = np.eye(4)[classes]
+
+    def speak(sure: float, said: Any) -> Any:
+        logits = sure * said + rng.normal(0, 1, (400, 4))
+        return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+
+    # The third is as sure as the others, but of anything.
+    guesses = np.eye(4)[rng.integers(0, 4, 400)]
+    members = np.stack([speak(2.5, truth), speak(2.5, truth), speak(2.5, guesses)])
+    found = fit_mixture(members, classes, (np.arange(400) // 20).astype(str))
+    assert found.weights[2] < 0.02
+    assert min(found.weights[:2]) > 0.3
+    uars = [unweighted_average_recall(classes, one.argmax(axis=1)) for one in members]
+    fused = unweighted_average_recall(classes, found.judge(members).argmax(axis=1))
+    assert fused > max(uars) + 0.02
+
+
+def test_clips_are_judged_by_what_others_gave(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # By the speakers "a", "b" the first member is right, by the others the second.
+    groups = np.repeat(["a", "b", "c", "d"], 30)
+    classes = rng.integers(0, 2, 120)
+    right = np.where(np.eye(2)[classes] > 0, 0.9, 0.1)
+    first = np.isin(groups, ["a", "b"])[:, None]
+    members = np.stack([np.where(first, right, right[:, ::-1]), np.where(first, 0.5, right)])
+    fitted: list[set[str]] = []
+    fit = mixture.fit_mixture
+
+    def see(probabilities: Any, classes: Any, groups: Any) -> Any:
+        fitted.append(set(groups))
+        return fit(probabilities, classes, groups)
+
+    monkeypatch.setattr(mixture, "fit_mixture", see)
+    judged = cross_fit(members, classes, groups, 4)
+    assert sorted("".join(sorted(known)) for known in fitted) == ["abc", "abd", "acd", "bcd"]
+    np.testing.assert_allclose(judged.sum(axis=1), 1)
+    without = fit(members[:, groups != "a"], classes[groups != "a"], groups[groups != "a"])
+    np.testing.assert_allclose(judged[groups == "a"], without.judge(members[:, groups == "a"]))
+
+
+def test_the_mean_is_weighted_and_never_of_zero() -> None:
+    members = np.array([[[0.6, 0.4], [1.0, 0.0]], [[0.2, 0.8], [1.0, 0.0]]])
+    found = np.exp(mix(members, np.array([0.75, 0.25])))
+    np.testing.assert_allclose(found, [[0.5, 0.5], [1.0, LEAST]])
+
+
+# The model.
+
+
+def spec(**changes: Any) -> ModelSpec:
+    members = [
+        {"name": "one", "sha256": "0", "weight": 0.75},
+        {"name": "two", "sha256": "1", "weight": 0.25},
+    ]
+    calibration = Calibration("none", np.eye(2), np.zeros(2))
+    values = {"calibration": calibration, "settings": {"members": members}}
+    return ModelSpec(**({"family": "fusion", "labels": LABELS, **COMMON, **values} | changes))
+
+
+COMMON: dict[str, Any] = {"sample_rate": 16_000, "band_limit": 4_000.0}
+
+
+def make_fake(labels: tuple[str, ...] = LABELS, sure: float = 1.0) -> FakeClassifier:
+    """Return one that gives the first label with the probability 1 / (1 + duration ** sure)."""
+    fake = FakeClassifier()
+    calibration = Calibration("none", sure * np.eye(2), np.zeros(2))
+    fake.spec = replace(fake.spec, labels=labels, calibration=calibration)
+    return fake
+
+
+def test_labels_of_members_may_be_in_another_order() -> None:
+    waveforms = [np.zeros(n, np.float32) for n in (48_000, 8_000)]
+    # Of 3 s and 0.5 s: the first gives "short" 1/4 and 2/3, the second "long" 1/10 and 4/5.
+    fusion = FusionClassifier(spec(), [make_fake(), make_fake(LABELS[::-1], sure=2.0)])
+    expected = np.array([0.75 * 1 / 4 + 0.25 * 9 / 10, 0.75 * 2 / 3 + 0.25 * 1 / 5])
+    found = fusion.predict_proba(waveforms)
+    np.testing.assert_allclose(found, np.stack([expected, 1 - expected], axis=1), rtol=1e-5)
+    assert fusion.extract_features(waveforms).shape == (2, 4)
+    assert fusion.predict_proba([]).shape == (0, 2)
+    with pytest.raises(ModelError, match="its member fake tells short, loud; expected short, long"):
+        FusionClassifier(spec(), [make_fake(), make_fake(("short", "loud"))])
+
+
+def test_the_mean_is_calibrated() -> None:
+    calibration = Calibration("temperature", 2 * np.eye(2), np.zeros(2))
+    fusion = FusionClassifier(spec(calibration=calibration), [make_fake(), make_fake()])
+    # The odds of 3 s, 3 to 1, are squared.
+    found = fusion.predict_proba([np.zeros(48_000, np.float32)])
+    np.testing.assert_allclose(found, [[0.1, 0.9]], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ([], "found 0 members of 0 names; expected two or more of different names"),
+        ([{"name": "a", "sha256": "0", "weight": 1.0}], "found 1 members of 1 names"),
+        ([{"name": "a", "sha256": "0", "weight": 0.5}] * 2, "found 2 members of 1 names"),
+        ([{"name": "a", "weight": 0.5}] * 2, "sha256"),
+        ([{"name": "a", "sha256": "0", "weight": "x"}] * 2, "found 2 members of 1 names"),
+        (None, "'NoneType'"),
+    ],
+)
+def test_members_that_are_refused(members: Any, message: str) -> None:
+    with pytest.raises(ModelError, match=f"its settings do not list its members: .*{message}"):
+        read_members({"members": members})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "../one"}, "found the member '../one'"),
+        ({"name": ".."}, r"found the member '\.\.'"),
+        ({"name": ""}, "found the member ''"),
+        ({"sha256": 1}, "found the member 'one'"),
+        ({"weight": -0.5}, "the weight of one is -0.5"),
+        ({"weight": float("nan")}, "the weight of one is nan"),
+        ({"weight": "0.5"}, "not supported"),
+        ({"weight": 0.5}, "their weights sum to 0.75"),
+        ({"extra": 1}, "extra"),
+    ],
+)
+def test_a_member_that_is_refused(changes: dict[str, Any], message: str) -> None:
+    good = spec().settings["members"]
+    assert [member.weight for member in read_members({"members": good})] == [0.75, 0.25]
+    with pytest.raises(ModelError, match=message):
+        read_members({"members": [good[0] | changes, good[1]]})
+
+
+# Its folder.
+
+
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's models: a copy of the shipped SVM that is less sure."""
+    folder = tmp_path / "models"
+    shutil.copytree(shipped_folder() / "svm", folder / "mine")
+    edit(folder / "mine", flatten=0.5)
+    monkeypatch.setenv("SER_MODELS", str(folder))
+    return folder
+
+
+def edit(folder: Path, *, flatten: float = 1.0, **changes: Any) -> None:
+    path = folder / "model.json"
+    data = json.loads(path.read_text(encoding="utf-8"))
+    weights = data["calibration"]["weights"]
+    data["calibration"]["weights"] = (flatten * np.array(weights)).tolist()
+    path.write_text(json.dumps({**data, **changes}), encoding="utf-8")
+
+
+def save_fusion(folder: Path, members: Mapping[str, Path], first: float = 0.75) -> Path:
+    settings = {
+        "members": [
+            {"name": name, "sha256": model_hash(place), "weight": weight}
+            for (name, place), weight in zip(members.items(), (first, 1 - first), strict=True)
+        ]
+    }
+    calibration = Calibration("none", np.eye(6), np.zeros(6))
+    whole = spec(labels=EMOTIONS[::-1], calibration=calibration, settings=settings)
+    return save_model(
+        FusionClassifier(whole, [load_model(one) for one in members.values()]), folder
+    )
+
+
+@pytest.fixture
+def both(models: Path) -> Path:
+    return save_fusion(models / "both", {"mine": models / "mine", "svm": shipped_folder() / "svm"})
+
+
+def test_a_stored_fusion_is_the_mean_of_its_members(both: Path) -> None:
+    waveform = load_audio(EXAMPLES / "statement.flac")
+    waveforms = [waveform[16_480:44_000], waveform[49_000:88_500]]
+    fusion = load_model("both")
+    assert sorted(os.listdir(both)) == ["model.json"]
+    assert (fusion.family, fusion.name) == ("fusion", "both")
+    mine, svm = (load_model(name).predict_proba(waveforms) for name in ("mine", "svm"))
+    assert np.abs(mine - svm).max() > 0.1
+    expected = (0.75 * mine + 0.25 * svm)[:, ::-1]
+    np.testing.assert_allclose(fusion.predict_proba(waveforms), expected, atol=LEAST)
+    again = save_model(fusion, both.parent / "again")
+    assert (again / "model.json").read_bytes() == (both / "model.json").read_bytes()
+
+
+def test_a_member_that_was_replaced_is_refused(both: Path, models: Path) -> None:
+    edit(models / "mine", flatten=2.0)
+    with pytest.raises(ModelError, match=r"both: its member mine, .*mine, is not the model that"):
+        load_model("both")
+    shutil.rmtree(models / "mine")
+    with pytest.raises(ModelError, match=r"both: model 'mine': found no model\.json in"):
+        load_model("both")
+
+
+def test_a_member_with_altered_weights_is_refused(both: Path, models: Path) -> None:
+    (models / "mine" / "weights.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"both: .*mine: weights\.safetensors is altered"):
+        load_model("both")
+
+
+def test_members_are_looked_for_beside_it_first(
+    both: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = Path(shutil.copytree(models, tmp_path / "elsewhere")) / "both"
+    edit(models / "mine", flatten=2.0)  # of which the name would be found, too
+    assert load_model(elsewhere).name == "both"
+    monkeypatch.chdir(elsewhere)
+    assert load_model("./").name == "both"
+    shutil.copytree(elsewhere.parent / "mine", elsewhere.parent / "svm")
+    with pytest.raises(ModelError, match=r"its member svm, .*elsewhere/svm, is not the model"):
+        load_model(elsewhere)
+
+
+def test_a_fusion_has_no_weights_of_its_own(both: Path) -> None:
+    edit(both, weights={"weights.safetensors": "0"})
+    with pytest.raises(ModelError, match=r"lists the weights .*; expected none of a model of the"):
+        load_model("both")
+
+
+def test_nothing_of_an_earlier_model_stays(both: Path, models: Path) -> None:
+    save_model(load_model("both"), models / "mine")
+    assert "weights.safetensors" not in os.listdir(models / "mine")
+
+
+def test_the_device_is_that_of_networks(
+    both: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match="a model of the family svm runs on the CPU"):
+        load_model("both", "cuda")
+    members = {name: shipped_folder() / name for name in ("svm", "cnn")}
+    save_fusion(models / "mixed", members)
+    with pytest.raises(ConfigError, match=r"device is 'cuda:7'; expected auto, or one of those"):
+        load_model("mixed", "cuda:7")
+    asked: list[str] = []
+
+    def choose(name: str) -> torch.device:
+        asked.append(name)
+        return torch.device("cpu")
+
+    monkeypatch.setattr(neural, "choose_device", choose)
+    assert load_model("mixed", "cuda").family == "fusion"
+    assert asked == ["cuda"]
+
+
+# What it is fitted on.
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> tuple[Clip, ...]:
+    """Clips of four speakers, of which the length tells the label, mostly."""
+    rng = np.random.default_rng(0)
+    found = []
+    for index in range(16):
+        path = tmp_path / f"{index}.wav"
+        label = LABELS[index % 2]
+        duration = (0.5, 2.0)[index % 2] * rng.uniform(0.3, 3)
+        sf.write(path, rng.normal(0, 0.1, round(16_000 * duration)), 16_000)
+        speaker = f"s{index // 4}"
+        found.append(Clip(path, label, speaker, path.stem, "toy", split="dev"))
+    return tuple(found)
+
+
+MakeMember = Callable[..., Teacher]
+
+
+@pytest.fixture
+def make_member(tmp_path: Path) -> MakeMember:
+    def make(
+        name: str,
+        learned: CachedClips | None = None,
+        held_out: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> Teacher:
+        folder = tmp_path / "models" / name
+        folder.mkdir(parents=True)
+        (folder / "model.json").write_text(json.dumps(name))
+        classifier = make_fake(**options)
+        classifier.folder = folder
+        hashes = learned.hashes if learned else ()
+        known = learned.clips if learned else ()
+        return Teacher(classifier, held_out or {}, TrainingManifest.from_clips(known, hashes))
+
+    return make
+
+
+@pytest.fixture
+def cached(clips: tuple[Clip, ...], tmp_path: Path) -> CachedClips:
+    return cache_clips(clips, tmp_path / "cache", jobs=1)
+
+
+def make_trainer(tmp_path: Path, *members: Teacher, **options: Any) -> FusionTrainer:
+    config = FusionConfig(folds=3, jobs=1)
+    return FusionTrainer(config, members, tmp_path / "cache", **options)
+
+
+def test_clips_held_out_of_a_member_are_not_judged_again(
+    cached: CachedClips, clips: tuple[Clip, ...], tmp_path: Path, make_member: MakeMember
+) -> None:
+    # What it said when they were held out is right where the other is not.
+    right = {
+        audio: np.array([0.8, 0.2] if clip.emotion == "short" else [0.2, 0.8])[::-1]
+        for audio, clip in zip(cached.hashes, cached.clips, strict=True)
+    }
+    taught = make_member("taught", cached, right, labels=LABELS[::-1])
+    new = make_member("new")
+    said: list[str] = []
+    trainer = make_trainer(tmp_path, new, taught, say=said.append)
+    (found,) = trainer.prepare([clips])
+    target = tmp_path / "models" / "both"
+    trainer.begin(target)
+    fusion = trainer.fit(found, LABELS, target)
+    judged = trainer._judge(found, LABELS)
+    own = new.classifier.predict_proba([found.utterance(i).waveform for i in range(16)])
+    np.testing.assert_allclose(judged[0], own)
+    np.testing.assert_allclose(judged[1].max(axis=1), 0.8)
+    classes = [LABELS.index(clip.emotion) for clip in found.clips]
+    np.testing.assert_array_equal(judged[1].argmax(axis=1), classes)
+    assert "new judges 16 clips, 0 of them while held out" in said
+    assert "taught judges 16 clips, 16 of them while held out" in said
+    facts = fusion.spec.training
+    assert facts["members"]["taught"] == {"uar": 1.0, "nll": pytest.approx(-np.log(0.8))}
+    assert any(line.startswith("taught: weight 1.000, UAR 1.000, NLL 0.223 alone") for line in said)
+    assert (facts["clips"], facts["speakers"], facts["folds"]) == (16, 4, 3)
+    assert facts["held_out"]["whole"]["uar"] == 1.0
+    np.testing.assert_allclose(fusion.weights, [0, 1], atol=1e-3)
+    settings = fusion.spec.settings["members"]
+    assert [member["sha256"] for member in settings] == [
+        model_hash(tmp_path / "models" / name) for name in ("new", "taught")
+    ]
+    # What it would have said is kept, for those who learn from it.
+    kept = read_held_out(target, LABELS)
+    np.testing.assert_allclose(
+        [kept[audio] for audio in found.hashes], trainer.judge(fusion, found), atol=1e-4
+    )
+
+
+def test_clips_that_a_member_learned_from_are_refused(
+    cached: CachedClips, clips: tuple[Clip, ...], tmp_path: Path, make_member: MakeMember
+) -> None:
+    kept = {audio: np.array([0.5, 0.5]) for audio in cached.hashes[:15]}
+    knows_one = make_member("one", cached, kept)
+    new = make_member("new")
+    with pytest.raises(
+        DatasetError,
+        match=r"the member one was trained on 1 speaker and 1 clip of those to fit on, and "
+        r".*one/held_out\.csv does not tell .*; train it anew with --fit-on train\+dev",
+    ):
+        make_trainer(tmp_path, new, knows_one).prepare([clips])
+    # Of other clips it knows the speaker.
+    knows_voice = make_member("voice", cached.take(range(3)))
+    decoded: list[int] = []
+    with pytest.raises(DatasetError, match=r"member voice was trained on 1 speaker of those"):
+        make_trainer(tmp_path, new, knows_voice, progress=decoded.append).prepare([clips[3:]])
+    assert not decoded
+    knows_others = make_member("others", cached.take(range(4)))
+    assert len(make_trainer(tmp_path, new, knows_others).prepare([clips[4:]])) == 1
+
+
+def test_members_know_none_of_those_who_are_judged(
+    cached: CachedClips, clips: tuple[Clip, ...], tmp_path: Path, make_member: MakeMember
+) -> None:
+    trainer = make_trainer(tmp_path, make_member("new"), make_member("old", cached.take(range(5))))
+    trainer.check_judged(clips[8:])
+    with pytest.raises(ConfigError, match=r"member old was trained on 2 of the .* such as toy/s0;"):
+        trainer.check_judged(clips)
+
+
+def test_the_manifest_is_of_all_that_any_knows(
+    cached: CachedClips, tmp_path: Path, make_member: MakeMember
+) -> None:
+    fitted = cached.take(range(8, 12))
+    members = [make_member(name, cached.take(range(n))) for name, n in (("a", 3), ("b", 5))]
+    found = make_trainer(tmp_path, *members).make_manifest(fitted)
+    expected = cached.take([*range(5), *range(8, 12)])
+    assert found == TrainingManifest.from_clips(expected.clips, expected.hashes)
+
+
+def test_members_that_do_not_fit_together(
+    clips: tuple[Clip, ...], tmp_path: Path, make_member: MakeMember
+) -> None:
+    one, two = make_member("one"), make_member("two")
+    for members in ((one,), (one, two, one)):
+        with pytest.raises(ConfigError, match=r"members are one.*; expected two or more of differ"):
+            make_trainer(tmp_path, *members)
+    other = make_member("other", labels=("short", "loud"))
+    with pytest.raises(ConfigError, match="the member other tells short, loud, one tells short, l"):
+        make_trainer(tmp_path, one, other)
+    with pytest.raises(DatasetError, match="the clips to fit on have the labels long; expected"):
+        make_trainer(tmp_path, one, two).prepare([clips[1::2]])
+
+
+def test_a_fusion_must_find_its_members(
+    tmp_path: Path, make_member: MakeMember, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SER_MODELS", str(tmp_path / "none"))
+    trainer = make_trainer(tmp_path, make_member("one"), make_member("two"))
+    trainer.begin(tmp_path / "models" / "both")
+    with pytest.raises(ConfigError, match="models/two: has the name of the member two, "):
+        trainer.begin(tmp_path / "models" / "two")
+    with pytest.raises(ModelError, match="model 'one': found no"):
+        trainer.begin(tmp_path / "both")
+    (tmp_path / "two").mkdir()
+    shutil.copytree(tmp_path / "models" / "one", tmp_path / "one")
+    (tmp_path / "two" / "model.json").write_text("another")
+    with pytest.raises(
+        ConfigError, match=r"member two, .*two would be found, and not .*models/two"
+    ):
+        trainer.begin(tmp_path / "both")
+
+
+# The command line.
+
+
+def ser(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def trained(hisses: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an SVM and a CNN that know the speakers of `train` and `dev`."""
+    folder = tmp_path_factory.mktemp("trained")
+    options = ("--fit-on", "train+dev", "--no-test", "--jobs", "1", "-q")
+    result = ser("train", "--data", hisses, "-o", folder / "hisser", *options)
+    assert result.exit_code == 0, result.stderr
+    settings = CnnSettings(LogMelSettings(n_mels=16), channels=(4, 4, 6, 6, 8, 8, 8))
+    config = NeuralConfig(
+        epochs=2, batch_size=9, learning_rate=0.02, averaging=0.5, folds=2, device="cpu", jobs=1
+    )
+    corpus = split_by_speaker(read_corpus(hisses))
+    trainer = NeuralTrainer(CnnCourse(config, settings=settings), cache)
+    train(corpus, folder / "netter", trainer, fit_on=("train", "dev"), test=False)
+    return folder
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return data
+
+
+def test_an_svm_keeps_what_was_said_of_clips_held_out(hisses: Path, trained: Path) -> None:
+    model = load_model(trained / "hisser")
+    kept = read_held_out(trained / "hisser", model.spec.labels)
+    manifest = TrainingManifest.read(trained / "hisser")
+    assert manifest is not None
+    assert kept.keys() == {audio for audio, _ in manifest.rows}
+    assert len(kept) == 45
+
+
+def pretend_held_out(models: Path, hisses: Path, cache: Path) -> None:
+    """Let the CNN have been right of the clips LO and MD, two of three, and the SVM of HI."""
+    cached = cache_clips(split_by_speaker(read_corpus(hisses)).clips, cache, jobs=1)
+    heard = [index for index, clip in enumerate(cached.clips) if clip.split != "test"]
+    for name, levels in (("netter", ("LO", "MD")), ("hisser", ("HI",))):
+        labels = load_model(models / name, "cpu").spec.labels
+        rows = np.full((len(heard), 3), 0.01)
+        for row, index in zip(rows, heard, strict=True):
+            clip = cached.clips[index]
+            said = labels.index(clip.emotion) + (not clip.name.endswith(levels))
+            row[said % 3] = 0.98
+        write_held_out(models / name, cached.take(heard).hashes, labels, rows)
+
+
+def test_a_fusion_from_training_to_labels(
+    hisses: Path, cache: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = Path(shutil.copytree(trained, tmp_path / "models"))
+    pretend_held_out(models, hisses, cache)
+    monkeypatch.setenv("SER_MODELS", str(models))
+    model = models / "both"
+    shared = ("--model", "fusion", "--cache", cache, "--jobs", "1", "--device", "cpu")
+    options = (*shared, "--members", f"netter, {models / 'hisser'}/", "--fit-on", "train+dev")
+    result = ser("train", "--data", hisses, "-o", model, *options)
+    assert result.exit_code == 0, result.stderr
+    description = read_json(model / "model.json")
+    training, members = description["training"], description["settings"]["members"]
+    assert [member["name"] for member in members] == ["netter", "hisser"]
+    for member in members:
+        alone = training["members"][member["name"]]
+        line = f"{member['name']}: weight {member['weight']:.3f}, UAR {alone['uar']:.3f}, NLL "
+        assert line in result.stderr
+    # Where 2 / (0.01 + 0.97 w) is 1 / (0.98 - 0.97 w).
+    assert members[0]["weight"] == pytest.approx(1.95 / 2.91, abs=1e-3)
+    assert training["members"]["hisser"]["uar"] == pytest.approx(1 / 3)
+    figures = training["held_out"]["whole"]
+    assert f"fusion: UAR {figures['uar']:.3f}, NLL {figures['nll']:.3f}" in result.stderr
+    assert (training["splits"], training["clips"], training["speakers"]) == (
+        ["train", "dev"],
+        45,
+        5,
+    )
+    assert sum(member["weight"] for member in members) == pytest.approx(1)
+    assert description["weights"] == {}
+    metrics = read_json(model / "metrics.json")
+    assert (metrics["n_segments"], metrics["protocol"]) == (3, "speakers apart")
+    card = (model / "README.md").read_text(encoding="utf-8")
+    command = "ser train --data cremad:PATH --model fusion --members netter,hisser --split speaker"
+    assert f"`{command} --fit-on train+dev --seed 0 -o both`" in card
+    assert "| member hisser | weight 0.330; alone, on the same clips: UAR 0.333, NLL 3." in card
+    assert str(tmp_path) not in card + (model / "model.json").read_text()
+    manifest = TrainingManifest.read(model)
+    assert manifest == TrainingManifest.read(models / "hisser")  # all learned from the same
+
+    # Whoever measures it and who annotates hears the mean of both.
+    result = ser("eval", hisses, "-m", "both", "--json", "--jobs", "1", "--device", "cpu", "-q")
+    assert json.loads(result.stdout)["uar"] == metrics["uar"]
+    result = ser("eval", hisses, "-m", "both", "--split", "dev", "--strict", "-q", "--jobs", "1")
+    assert (result.exit_code, "was trained on 2 speakers" in result.stderr) == (2, True)
+    shape = ("--segment", "file", "--device", "cpu", "--format", "jsonl")
+    sound = EXAMPLES / "statement.flac"
+    rows = {}
+    for name in ("both", "netter", "hisser"):
+        row = json.loads(ser("annotate", sound, "-m", name, *shape).stdout)
+        rows[name] = np.array([row[f"prob_{label}"] for label in description["labels"]])
+    weights = [member["weight"] for member in members]
+    mean = mix(np.stack([[rows["netter"]], [rows["hisser"]]]), np.array(weights))
+    expected = Calibration.from_dict(description["calibration"]).probabilities(mean)[0]
+    np.testing.assert_allclose(rows["both"], expected, atol=1e-5)
+    (found,) = sercli.annotate(sound, "both", segments=sercli.SegmentConfig("file"), device="cpu")
+    np.testing.assert_allclose(found.segments[0].probabilities, rows["both"], atol=1e-5)
+    listed = {row["name"]: row for row in json.loads(ser("models", "--json").stdout)}
+    assert (listed["both"]["family"], listed["both"]["error"]) == ("fusion", None)
+    assert listed["both"]["uar"] == metrics["uar"]
+
+    # It can teach: what is held out of all of its members, too.
+    teacher = Teacher.load("both", "cpu")
+    assert teacher.held_out.keys() == {audio for audio, _ in teacher.manifest.rows}
+
+    # By default it is fitted on `dev`; it does not take what its members know for a test.
+    result = ser("train", "--data", hisses, "-o", models / "dev", *options[:-2])
+    assert result.exit_code == 0, result.stderr
+    facts = read_json(models / "dev" / "model.json")["training"]
+    assert (facts["splits"], facts["clips"]) == (["dev"], 18)
+    assert TrainingManifest.read(models / "dev") == manifest
+    splits = tmp_path / "splits.csv"
+    splits.write_text("speaker,split\n1001,test\n1002,dev\n1003,dev\n1049,train\n")
+    again = (*options[:-2], "--split", splits, "-o", tmp_path / "models" / "again")
+    result = ser("train", "--data", hisses, *again)
+    assert result.exit_code == 2
+    assert "the member netter was trained on 1 of the speakers that are to be judged" in (
+        result.stderr
+    )
+    (models / "hisser" / "held_out.csv").unlink()
+    result = ser("train", "--data", hisses, "-o", models / "again", *options)
+    assert (
+        result.exit_code,
+        "the member hisser was trained on 5 speakers of" in result.stderr,
+    ) == (
+        2,
+        True,
+    )
+    edit(models / "netter", flatten=0.5)
+    result = ser("annotate", sound, "-m", "both")
+    assert (result.exit_code, "its member netter, " in result.stderr) == (2, True)
+
+
+def test_options_of_a_fusion(hisses: Path, trained: Path, tmp_path: Path) -> None:
+    start = ("train", "--data", hisses, "-o", tmp_path / "new")
+    for options, message in (
+        (("--model", "fusion"), "--model fusion puts models together, and none are named"),
+        (("--model", "fusion", "--members", "svm"), "members are svm; expected two or more"),
+        (("--model", "fusion", "--members", "svm,nope"), "model 'nope': found no model.json"),
+        (("--model", "svm", "--members", "svm,cnn"), "--members goes with --model fusion"),
+        (("--model", "fusion", "--members", "svm,cnn", "--epochs", "3"), "--epochs goes with"),
+        (("--model", "fusion", "--members", "svm,cnn"), "the labels anger, happiness, sadness"),
+    ):
+        result = ser(*start, *options)
+        assert (result.exit_code, message in result.stderr) == (2, True), result.stderr
+        assert not (tmp_path / "new" / "model.json").exists()
+
+
+def test_a_fusion_of_models_that_are_new_to_a_corpus(
+    hisses: Path, cache: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then it can be cross-validated as any other model."""
+    models = Path(shutil.copytree(trained, tmp_path / "models"))
+    monkeypatch.setenv("SER_MODELS", str(models))
+    table = tmp_path / "others.csv"
+    codes = {"ANG": "anger", "HAP": "happiness", "SAD": "sadness"}
+    rows = ["file,emotion,speaker"]
+    for path in sorted(hisses.glob("1048*.wav")):  # whom neither of them knows
+        waveform, rate = sf.read(path)
+        for speaker in ("x", "y", "z"):
+            copy = tmp_path / f"{speaker}_{path.name}"
+            sf.write(copy, waveform * {"x": 0.5, "y": 0.7, "z": 0.9}[speaker], rate)
+            rows.append(f"{copy},{codes[path.stem.split('_')[2]]},{speaker}")
+    table.write_text("\n".join(rows))
+    options = ("--members", "netter,hisser", "--folds", "3", "--cache", cache, "--jobs", "1")
+    result = ser("train", "--data", table, "--model", "fusion", "-o", models / "both", *options)
+    assert result.exit_code == 0, result.stderr
+    figures = read_json(models / "both" / "metrics.json")
+    assert (figures["n_segments"], figures["split"]) == (9, "3 folds")
+    result = ser("train", "--data", hisses, "--model", "fusion", "-o", models / "no", *options)
+    assert (result.exit_code, "netter was trained on 5 of the" in result.stderr) == (2, True)
