@@ -163,10 +163,27 @@ def hash_audio(waveform: FloatArray) -> str:
     str
         16 hexadecimal digits; empty for digital silence, of which any is like any other.
     """
-    integers = np.clip(np.rint(waveform * np.float32(32_768)), -32_768, 32_767).astype("<i2")
-    if not integers.any():
-        return ""
-    return hashlib.blake2b(integers.tobytes(), digest_size=HASH_BYTES).hexdigest()
+    audio = AudioHash()
+    audio.push(waveform)
+    return audio.finish()
+
+
+class AudioHash:
+    """The hash of audio that comes in pieces; see `hash_audio`."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.blake2b(digest_size=HASH_BYTES)
+        self._is_silent = True
+
+    def push(self, waveform: FloatArray) -> None:
+        """Take the next samples."""
+        integers = np.clip(np.rint(waveform * np.float32(32_768)), -32_768, 32_767).astype("<i2")
+        self._is_silent = self._is_silent and not integers.any()
+        self._hash.update(integers.tobytes())
+
+    def finish(self) -> str:
+        """Return the hash; empty for digital silence."""
+        return "" if self._is_silent else self._hash.hexdigest()
 
 
 class Waveforms(Sequence[FloatArray]):
