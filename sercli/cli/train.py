@@ -16,7 +16,7 @@ from sercli.cli.networks import (
     find_cache,
     has_checkpoints,
     neural_options,
-    refuse_idle_tuning,
+    refuse_idle,
     refuse_other_families,
     spell_network,
 )
@@ -146,7 +146,7 @@ def train(sources: tuple[str, ...], **options: Any) -> None:
 
 def _refuse_idle_options(options: dict[str, Any]) -> None:
     refuse_other_families(options["family"])
-    refuse_idle_tuning(options["layers"])
+    refuse_idle(options)
     if options["folds"]:
         if options["protocol"] != "speaker":
             raise ConfigError(

@@ -1,12 +1,13 @@
 """The leak guard: it tells whether a model knows what it is measured on.
 
 A model's folder holds a manifest of what it was trained on: a hash of each clip's decoded audio
-and of its speaker's name. Hashes tell whether something was among them, and nothing else.
+and of its speaker's name, and of speech that nobody labelled a hash of the audio alone. Hashes tell
+whether something was among them, and nothing else.
 """
 
 import csv
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from sercli.errors import ModelError
 
 MANIFEST_FILE = "manifest.csv"
 HASH_BYTES = 8
+# Of speech that nobody labelled: in the place of its speaker, its label and its corpus.
+UNLABELLED = "unlabelled"
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class TrainingManifest:
     ----------
     rows
         Of each clip: the hash of its audio (see `sercli.extraction.hash_audio`) and of its
-        speaker, empty if unknown.
+        speaker, empty if unknown; `UNLABELLED` if the clip had no label either.
     """
 
     rows: tuple[tuple[str, str], ...]
@@ -35,6 +38,16 @@ class TrainingManifest:
         """Build the manifest of clips and the hashes of their audio."""
         rows = ((audio, hash_speaker(clip)) for clip, audio in zip(clips, hashes, strict=True))
         return cls(tuple(sorted(rows)))
+
+    @classmethod
+    def from_unlabelled(cls, hashes: Iterable[str]) -> "TrainingManifest":
+        """Build the manifest of audio that was learned from without labels, each once."""
+        return cls(tuple((audio, UNLABELLED) for audio in sorted(set(hashes))))
+
+    def join(self, others: Iterable["TrainingManifest"]) -> "TrainingManifest":
+        """Return the manifest of all that any of several knows, each clip once."""
+        rows = {*self.rows}.union(*(other.rows for other in others))
+        return TrainingManifest(tuple(sorted(rows)))
 
     def write(self, folder: Path) -> None:
         """Write ``manifest.csv`` into a model's folder."""
@@ -69,10 +82,17 @@ class TrainingManifest:
         """Return the SHA-256 of the rows, by which ``model.json`` knows its manifest."""
         return hashlib.sha256("\n".join(map(",".join, self.rows)).encode()).hexdigest()
 
-    @property
-    def knows_speakers(self) -> bool:
-        """Whether the speaker of every clip was known."""
-        return all(speaker for _, speaker in self.rows)
+    def explain_unknown(self) -> str | None:
+        """Return in a sentence whose speakers were not known; None if all were."""
+        speakers = {speaker for _, speaker in self.rows}
+        if "" in speakers:
+            return "The model was trained on clips of unknown speakers: it may know these speakers."
+        if UNLABELLED in speakers:
+            return (
+                "The model also learned from speech that nobody labelled, of unknown speakers: "
+                "these speakers may be among them."
+            )
+        return None
 
     def find_speakers(self, clips: Sequence[Clip]) -> list[str]:
         """Return the speakers of clips who were trained on, by name."""

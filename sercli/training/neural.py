@@ -7,7 +7,7 @@ give the scores on which the calibration is fitted, and then one network learns 
 Either way the calibration knows every clip as it is and as another recording might have it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -25,12 +25,13 @@ from sercli.classifiers.neural import NeuralClassifier
 from sercli.config import NeuralConfig
 from sercli.datasets.base import Clip
 from sercli.errors import DatasetError
+from sercli.evaluation.leaks import TrainingManifest
 from sercli.extraction import Progress
 from sercli.neural.devices import choose_device
 from sercli.protocols import fold_by_speaker
 from sercli.training.cache import CachedClips, cache_clips
 from sercli.training.checkpoints import CHECKPOINT_FILE
-from sercli.training.course import Course, FloatArray, Material, score_clips
+from sercli.training.course import Course, FloatArray, score_clips
 from sercli.training.folds import (
     MIN_GROUPS,
     Groups,
@@ -40,6 +41,7 @@ from sercli.training.folds import (
 )
 from sercli.training.history import CURVES_FILE, HISTORY_FILE
 from sercli.training.loop import Fitted
+from sercli.training.material import Material
 from sercli.training.teachers import write_held_out
 from sercli.training.trainer import Say, Trainer
 from sercli.version import __version__
@@ -93,15 +95,28 @@ class NeuralTrainer(Trainer[CachedClips]):
         """That of the training."""
         return self.config.device
 
+    @property
+    def failed(self) -> Mapping[str, str]:
+        """Error of each recording and segment without labels that could not be decoded."""
+        unlabelled = self.course.unlabelled
+        return {} if unlabelled is None else unlabelled.failed
+
     def begin(self, folder: Path) -> None:
         """Remove what is left of an earlier training, or it would be taken for a part of this."""
         if not self.course.resume:
             clear_training(folder)
 
     def check_judged(self, clips: Sequence[Clip]) -> None:
-        """Refuse a teacher that knows their speakers."""
-        if self.course.teacher is not None:
-            self.course.teacher.refuse_judged(clips)
+        """Refuse a teacher that knows their speakers, and to learn from them without labels."""
+        course = self.course
+        if course.teacher is not None:
+            course.teacher.refuse_judged(clips)
+        if course.unlabelled is not None:
+            self.say("looking for speech in what nobody labelled")
+            self.say(course.unlabelled.describe())
+            if clips:
+                judged = cache_clips(clips, self.cache, jobs=self.config.jobs)
+                course.unlabelled.refuse_judged(judged)
 
     def prepare(self, parts: Sequence[Sequence[Clip]]) -> list[CachedClips]:
         """Decode the clips into the cache, and say how large they are in it."""
@@ -111,6 +126,9 @@ class NeuralTrainer(Trainer[CachedClips]):
         ]
         duration, n_bytes = sum(one.duration for one in found), sum(one.n_bytes for one in found)
         self.say(f"{duration:,.0f} s of audio in {self.cache}, {n_bytes / 1e6:,.0f} MB")
+        if len(found) == 1 and self.course.unlabelled is not None:
+            # Without development clips, folds of those that are learned from are judged.
+            self.course.unlabelled.refuse_judged(found[0])
         votes = self.course.votes
         if votes is not None:
             names = [clip.name for one in found for clip in one.clips]
@@ -163,6 +181,12 @@ class NeuralTrainer(Trainer[CachedClips]):
         """Return a model's probabilities for clips as they are, shape (n_clips, n_labels)."""
         assert isinstance(model, NeuralClassifier)
         return model.spec.calibration.probabilities(score_clips(model.network, found))
+
+    def make_manifest(self, found: CachedClips) -> TrainingManifest:
+        """Return the manifest of a model that learned from clips, and from what had no labels."""
+        manifest = super().make_manifest(found)
+        unlabelled = self.course.unlabelled
+        return manifest if unlabelled is None else manifest.join([unlabelled.manifest])
 
     def finish(self, folder: Path) -> None:
         """Keep the history of the network, and remove the checkpoints."""
@@ -247,10 +271,10 @@ def fit_model(
         If a checkpoint is of another training.
     """
     config = course.config
-    material = course.prepare(cached, say)
+    material = course.gather(cached, say)
     seconds = 0.0
     if dev:
-        others = course.prepare(dev, say, judged=True)
+        others = course.prepare(dev, say, learned=False)
         say(f"learning from {len(cached):,} clips; {len(dev):,} others are measured on")
         judged, judges, groups = dev, DEVELOPMENT_SPEAKERS, _group_dev(dev, config)
         n_folds = min(DEV_FOLDS, len(np.unique(groups)))
@@ -275,6 +299,7 @@ def fit_model(
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "votes": course.votes is not None,
         "teacher": course.teacher.name if course.teacher else None,
+        "unlabelled": _describe_unlabelled(material),
         "best_epoch": fitted.best_epoch,
         "calibration_on": judges,
         "held_out": cross_fitted_figures(
@@ -344,6 +369,14 @@ def _group_dev(dev: CachedClips, config: NeuralConfig) -> Groups:
     """Return what of the development clips stays together: of a single speaker, each clip."""
     groups = group_clips(dev.clips, config.group_by)
     return groups if len(np.unique(groups)) >= MIN_GROUPS else group_clips(dev.clips, "clip")
+
+
+def _describe_unlabelled(material: Material) -> dict[str, float] | None:
+    """Return how much is learned from that nobody labelled."""
+    if material.unlabelled is None:
+        return None
+    cached = material.unlabelled.cached
+    return {"clips": len(cached), "seconds": round(cached.duration, 3)}
 
 
 def _sum_seconds(fitted: Fitted) -> float:

@@ -11,12 +11,11 @@ from sercli.cards import write_card
 from sercli.classifiers.base import Classifier
 from sercli.config import EvalConfig, Split
 from sercli.datasets.base import Corpus
-from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.measurement import Judgement, measure
 from sercli.evaluation.predictions import Predictions
 from sercli.evaluation.run import Evaluation, describe_model, evaluate, find_limits
 from sercli.labels import EMOTIONS
-from sercli.protocols import APART, fold_by_speaker, judge_protocol
+from sercli.protocols import APART, UNKNOWN, fold_by_speaker, judge_protocol
 from sercli.store import load_model, save_model
 from sercli.training.teachers import HELD_OUT_FILE
 from sercli.training.trainer import AnyTrainer, Prepared
@@ -33,7 +32,8 @@ class Training:
     evaluation
         On clips that it was not trained on; None if it was not asked for or there are none.
     failed
-        Error of each clip that could not be decoded, by path.
+        Error of each clip that could not be decoded, and of each recording that was to be learned
+        from besides, by path.
     """
 
     classifier: Classifier
@@ -90,7 +90,7 @@ def train(
     found, *others = trainer.prepare(parts)
     classifier = trainer.fit(found, choose_training_labels(corpus), folder, *others)
     record = {"splits": list(fit_on), "protocol": judge_protocol(clips, held_out)}
-    saved = _save(classifier, found, corpus, folder, trainer.device, record | (details or {}))
+    saved = _save(classifier, found, corpus, folder, trainer, record | (details or {}))
     evaluation = None
     if test and held_out and "test" not in fit_on:
         trainer.say(f"measuring on {len(held_out)} clips that were not learned from")
@@ -149,7 +149,8 @@ def cross_validate(
     classifier = trainer.fit(found, labels, folder)
     split = f"{n_folds} folds"
     record = {"splits": ["all"], "protocol": f"{APART}, {split}"}
-    saved = _save(classifier, found, corpus, folder, trainer.device, record | (details or {}))
+    saved = _save(classifier, found, corpus, folder, trainer, record | (details or {}))
+    unknown = trainer.make_manifest(found).explain_unknown()
     predictions = Predictions(saved.name, labels, found.clips, np.concatenate(probabilities))
     judgement = Judgement(predictions, {}, found.hashes, found.failed)
     figures = {
@@ -157,10 +158,11 @@ def cross_validate(
         "target": "intended",
         "corpus": corpus.name,
         "split": split,
-        "protocol": APART,
+        "protocol": UNKNOWN if unknown else APART,
         "overlap": {"speakers": [], "clips": 0},
         "warnings": [
             "The figures are those of models trained on the other folds, not of this one.",
+            *([unknown] if unknown else []),
             *find_limits(judgement),
         ],
         "labels_left_out": {"model": [], "corpus": {}},
@@ -181,10 +183,10 @@ def _save(
     found: Prepared,
     corpus: Corpus,
     folder: Path,
-    device: str,
+    trainer: AnyTrainer,
     details: dict[str, Any],
 ) -> Classifier:
-    manifest = TrainingManifest.from_clips(found.clips, found.hashes)
+    manifest = trainer.make_manifest(found)
     training = {
         "corpus": corpus.name,
         "licence": corpus.licence,
@@ -195,7 +197,7 @@ def _save(
     classifier.spec = replace(classifier.spec, training=training)
     save_model(classifier, folder)
     manifest.write(folder)
-    return load_model(folder, device)
+    return load_model(folder, trainer.device)
 
 
 def _finish(
@@ -207,4 +209,4 @@ def _finish(
 ) -> Training:
     write_card(classifier.spec, folder, evaluation.figures if evaluation else None)
     trainer.finish(folder)
-    return Training(classifier, evaluation, failed)
+    return Training(classifier, evaluation, {**failed, **trainer.failed})

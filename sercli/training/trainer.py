@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sercli.classifiers.base import Classifier
 from sercli.config import NeuralConfig, SvmConfig
 from sercli.datasets.base import Clip
+from sercli.evaluation.leaks import TrainingManifest
 
 Say = Callable[[str], None]
 
@@ -55,6 +56,11 @@ class Trainer(ABC, Generic[P]):
     def device(self) -> str:
         """Where a model that it trained is to be measured."""
         return "auto"
+
+    @property
+    def failed(self) -> Mapping[str, str]:
+        """Error of what was to be learned from besides the clips, and failed, by its place."""
+        return {}
 
     def begin(self, folder: Path) -> None:
         """Make a model folder ready, before anything is learned."""
@@ -122,6 +128,10 @@ class Trainer(ABC, Generic[P]):
     @abstractmethod
     def judge(self, model: Classifier, found: P) -> NDArray[np.float64]:
         """Return a model's probabilities for clips as they are, shape (n_clips, n_labels)."""
+
+    def make_manifest(self, found: P) -> TrainingManifest:
+        """Return the manifest of a model that learned from clips."""
+        return TrainingManifest.from_clips(found.clips, found.hashes)
 
     def finish(self, folder: Path) -> None:
         """Put a model folder in order, after all is learned and measured."""
