@@ -262,8 +262,8 @@ def test_cross_validation_judges_speakers_that_nothing_was_chosen_by(
 
 
 @pytest.fixture(scope="module")
-def spoken(cache: Path) -> Unlabelled:
-    return Unlabelled((EXAMPLES,), cache, jobs=1)
+def spoken(tmp_path_factory: pytest.TempPathFactory) -> Unlabelled:
+    return Unlabelled((EXAMPLES,), tmp_path_factory.mktemp("spoken"), jobs=1)
 
 
 def test_nothing_unlabelled_is_held_out_or_judged(
@@ -337,7 +337,7 @@ def test_clips_that_are_judged_are_not_learned_from_unlabelled(
         cache,
         replace(CONFIG, epochs=1),
         teacher=Teacher(chosen[0].classifier, {}, TrainingManifest(())),
-        unlabelled=Unlabelled((Path("copy.wav"),), cache, jobs=1),
+        unlabelled=Unlabelled((Path("copy.wav"),), tmp_path, jobs=1),
     )
     message = rf"{name}\.wav: is to be judged, and is among"
     with pytest.raises(ConfigError, match=message) if is_judged else nullcontext():
@@ -550,6 +550,23 @@ def test_a_transformer_from_training_to_labels(folder: Path, cache: Path, tmp_pa
     assert "upper 1 layers by adapters of rank 2 in up to 2 epochs at 0.01" in card
     assert "--layers 1 --tuning-epochs 2 --tuning-rate 0.01 --lora 2 --epochs 3" in card
 
+    # What an encoder has learned is gone on with, but not to judge whom it knows.
+    further = tmp_path / "further"
+    train_on = ("train", "--data", folder, "-o", further, *options, "--base", adapted)
+    result = ser(*train_on, "--fit-on", "train+dev")
+    assert result.exit_code == 2
+    assert "the base was trained on 3 of the speakers that are to be judged, such as cre" in (
+        result.stderr
+    )
+    result = ser(*train_on)
+    assert result.exit_code == 0, result.stderr
+    assert "adapted hears 8 versions of 27 clips" in result.stderr
+    name = "encoder.safetensors"
+    assert (further / name).read_bytes() == (adapted / name).read_bytes()
+    assert (further / name).read_bytes() != (model / name).read_bytes()
+    assert read_training(further)["base"] == "adapted"
+    assert "--base adapted --epochs 3" in (further / "README.md").read_text()
+
     # Only the upper layer learns, and the head; what is below stays.
     tuned = tmp_path / "tuned"
     result = ser("train", "--data", folder, "-o", tuned, *options, "--layers", "1", "--no-test")
@@ -571,7 +588,7 @@ def test_a_transformer_from_training_to_labels(folder: Path, cache: Path, tmp_pa
 
 @pytest.mark.usefixtures("small")
 def test_learning_from_what_nobody_labelled(
-    chosen: tuple[Training, Path], folder: Path, cache: Path, spoken: Unlabelled, tmp_path: Path
+    chosen: tuple[Training, Path], folder: Path, spoken: Unlabelled, tmp_path: Path
 ) -> None:
     save_checkpoint("whisper", tmp_path / "tiny")
     votes, model, broken = tmp_path / "votes.csv", tmp_path / "mine", tmp_path / "broken.wav"
@@ -590,7 +607,8 @@ def test_learning_from_what_nobody_labelled(
     )
     tuning = ("--layers", "1", "--tuning-epochs", "1")
     teaching = ("--teacher", chosen[1], "--unlabelled", EXAMPLES, "--unlabelled", broken)
-    options = (*base, *tuning, *teaching, "--jobs", "1", "--cache", cache, "--device", "cpu")
+    shared = ("--jobs", "1", "--cache", tmp_path / "cache", "--device", "cpu")
+    options = (*base, *tuning, *teaching, *shared)
     result = ser("train", "--data", folder, "-o", model, *options)
     assert result.exit_code == 1, result.stderr
     n_segments = len(spoken.cached)

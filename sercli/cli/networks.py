@@ -51,7 +51,8 @@ def neural_options(function: Any) -> Any:
             "--base",
             metavar="NAME|DIR",
             default=DEFAULT_BASE,
-            help="Pre-trained speech encoder: a name on the hub, or a folder (transformer).",
+            help="Pre-trained speech encoder: a name on the hub, or a folder, which may be that of "
+            "a transformer that `ser train` made (transformer).",
         ),
         click.option("--revision", help="Of the encoder on the hub (transformer)."),
         click.option(
@@ -265,11 +266,12 @@ def create_course(
 
         return CnnCourse(config, **common)
 
-    from sercli.neural.bases import load_base
+    from sercli.training.origins import find_origin
     from sercli.training.transformer import TransformerCourse
 
-    base = load_base(options["base"], options["revision"])
-    return TransformerCourse(config, base=base, rows=cache / "rows", **common)
+    origin = find_origin(options["base"], options["revision"])
+    common |= {"base": origin.base, "limit": origin.limit, "before": origin.manifest}
+    return TransformerCourse(config, rows=cache / "rows", **common)
 
 
 def find_cache() -> Path:

@@ -31,7 +31,7 @@ class TrainingManifest:
         speaker, empty if unknown; `UNLABELLED` if the clip had no label either.
     """
 
-    rows: tuple[tuple[str, str], ...]
+    rows: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def from_clips(cls, clips: Sequence[Clip], hashes: Sequence[str]) -> "TrainingManifest":

@@ -18,6 +18,7 @@ from sercli.classifiers.neural import BATCH_S, NeuralClassifier
 from sercli.config import NeuralConfig
 from sercli.datasets.base import class_indices
 from sercli.errors import ConfigError
+from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.metrics import segment_nll, unweighted_average_recall
 from sercli.neural.batching import group_by_length, pad
 from sercli.training.batches import NO_LABEL
@@ -70,6 +71,8 @@ class Course(ABC):
         Whose probabilities are learned, too, or None.
     unlabelled
         Speech on which they are all that is learned, or None.
+    before
+        Of what the networks learned from before this training.
     resume
         Go on from checkpoints where there are any.
     watcher
@@ -96,6 +99,7 @@ class Course(ABC):
     votes: Votes | None = None
     teacher: Teacher | None = None
     unlabelled: Unlabelled | None = None
+    before: TrainingManifest = field(default_factory=TrainingManifest)
     resume: bool = False
     watcher: Watcher = field(default_factory=Nobody)
 

@@ -24,7 +24,7 @@ from sercli.classifiers.base import Classifier, ModelSpec
 from sercli.classifiers.neural import NeuralClassifier
 from sercli.config import NeuralConfig
 from sercli.datasets.base import Clip
-from sercli.errors import DatasetError
+from sercli.errors import ConfigError, DatasetError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.extraction import Progress
 from sercli.neural.devices import choose_device
@@ -107,10 +107,11 @@ class NeuralTrainer(Trainer[CachedClips]):
             clear_training(folder)
 
     def check_judged(self, clips: Sequence[Clip]) -> None:
-        """Refuse a teacher that knows their speakers, and to learn from them without labels."""
+        """Refuse a teacher or base that knows their speakers, and to learn from them unlabelled."""
         course = self.course
         if course.teacher is not None:
             course.teacher.refuse_judged(clips)
+        self._refuse_known(clips)
         if course.unlabelled is not None:
             self.say("looking for speech in what nobody labelled")
             self.say(course.unlabelled.describe())
@@ -126,9 +127,11 @@ class NeuralTrainer(Trainer[CachedClips]):
         ]
         duration, n_bytes = sum(one.duration for one in found), sum(one.n_bytes for one in found)
         self.say(f"{duration:,.0f} s of audio in {self.cache}, {n_bytes / 1e6:,.0f} MB")
-        if len(found) == 1 and self.course.unlabelled is not None:
+        if len(found) == 1:
             # Without development clips, folds of those that are learned from are judged.
-            self.course.unlabelled.refuse_judged(found[0])
+            self._refuse_known(found[0].clips)
+            if self.course.unlabelled is not None:
+                self.course.unlabelled.refuse_judged(found[0])
         votes = self.course.votes
         if votes is not None:
             names = [clip.name for one in found for clip in one.clips]
@@ -183,16 +186,27 @@ class NeuralTrainer(Trainer[CachedClips]):
         return model.spec.calibration.probabilities(score_clips(model.network, found))
 
     def make_manifest(self, found: CachedClips) -> TrainingManifest:
-        """Return the manifest of a model that learned from clips, and from what had no labels."""
-        manifest = super().make_manifest(found)
-        unlabelled = self.course.unlabelled
-        return manifest if unlabelled is None else manifest.join([unlabelled.manifest])
+        """Return the manifest of a model that learned from clips, and from what else it did."""
+        course = self.course
+        others = [course.before]
+        if course.unlabelled is not None:
+            others.append(course.unlabelled.manifest)
+        return super().make_manifest(found).join(others)
 
     def finish(self, folder: Path) -> None:
         """Keep the history of the network, and remove the checkpoints."""
         for name in (HISTORY_FILE, CURVES_FILE):
             (folder / TRAINING_FOLDER / name).replace(folder / name)
         clear_training(folder)
+
+    def _refuse_known(self, clips: Sequence[Clip]) -> None:
+        known = self.course.before.find_speakers(clips)
+        if known:
+            raise ConfigError(
+                f"the base was trained on {len(known)} of the speakers that are to be judged, such "
+                f"as {known[0]}; expected none. Give a base that knows none of them; without "
+                "development speakers, all are judged, by folds"
+            )
 
     def _fit(
         self,

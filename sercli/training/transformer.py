@@ -59,7 +59,8 @@ class TransformerCourse(Course):
         Folder in which its rows are kept for the next training.
     limit
         Frequency in Hz above which nothing is heard; by default `WHISPER_LIMIT` for Whisper, and
-        for others all there is.
+        for others all there is. An encoder of our own has that of its model; see
+        `sercli.training.origins`.
     """
 
     classifier = TransformerClassifier
