@@ -36,9 +36,10 @@ from sercli.training import cnn as courses
 from sercli.training import loop
 from sercli.training.cache import CachedClips, cache_clips
 from sercli.training.cnn import CnnCourse
+from sercli.training.fitting import FittedModel
 from sercli.training.loop import TrainingProgress
 from sercli.training.material import Material
-from sercli.training.neural import FittedModel, NeuralTrainer, has_checkpoints
+from sercli.training.neural import NeuralTrainer, has_checkpoints
 from sercli.training.run import Training, cross_validate, train
 from sercli.training.teachers import Teacher, read_held_out
 from sercli.training.unlabelled import FoundSpeech, Unlabelled
