@@ -203,12 +203,7 @@ class Annotator:
     def _segment(self, judged: "_Judged", audio: AudioFile) -> Segment:
         labels = self.classifier.spec.labels
         winner = int(np.argmax(judged.probabilities))
-        # Through samples of the file itself: what is said of its times holds at its own rate.
-        start, end = (
-            min(round(sample * audio.sample_rate / SAMPLE_RATE), audio.n_samples)
-            / audio.sample_rate
-            for sample in judged.span[:2]
-        )
+        start, end = (audio.seconds_at(sample) for sample in judged.span[:2])
         probabilities = tuple(judged.probabilities.tolist())
         return Segment(
             judged.channel, start, end, labels[winner], probabilities[winner], probabilities

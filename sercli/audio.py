@@ -127,6 +127,14 @@ class AudioFile:
         """Seconds given so far."""
         return self.n_samples / self.sample_rate
 
+    def seconds_at(self, sample: int) -> float:
+        """Return the time in seconds of a sample at `SAMPLE_RATE`; at the latest, the end so far.
+
+        It is that of the nearest sample of the file itself: it holds at the file's own rate.
+        """
+        own = min(round(sample * self.sample_rate / SAMPLE_RATE), self.n_samples)
+        return own / self.sample_rate
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """What was repaired so far, a sentence each."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sercli.classifiers.base import ModelSpec
 from sercli.store import CARD_FILE
-from sercli.text import format_count
+from sercli.text import format_count, format_duration
 
 # What `ModelSpec.training` says a network was calibrated on where speakers were left out for it.
 DEVELOPMENT_SPEAKERS = "the development speakers"
@@ -207,6 +207,7 @@ def _describe_network(
                 if training.get("teacher")
                 else {}
             ),
+            **_tell_unlabelled(training),
             **learned,
         },
         calibrated_on=f"the scores of {calibrated_on}",
@@ -215,6 +216,18 @@ def _describe_network(
         if chosen
         else f"On {calibrated_on}, judged by networks that did not hear them",
     )
+
+
+def _tell_unlabelled(training: Mapping[str, Any]) -> dict[str, str]:
+    """Return a row on speech that nobody labelled, if there is any."""
+    unlabelled = training.get("unlabelled")
+    if not unlabelled:
+        return {}
+    return {
+        "unlabelled": f"{unlabelled['clips']:,} segments of unknown speakers, "
+        f"{format_duration(unlabelled['seconds'])}, of which the teacher's probabilities are "
+        "learned; heard as often as the clips of each label"
+    }
 
 
 def _tell_votes(voted: bool, config: Mapping[str, Any]) -> str:

@@ -163,10 +163,27 @@ def hash_audio(waveform: FloatArray) -> str:
     str
         16 hexadecimal digits; empty for digital silence, of which any is like any other.
     """
-    integers = np.clip(np.rint(waveform * np.float32(32_768)), -32_768, 32_767).astype("<i2")
-    if not integers.any():
-        return ""
-    return hashlib.blake2b(integers.tobytes(), digest_size=HASH_BYTES).hexdigest()
+    audio = AudioHash()
+    audio.push(waveform)
+    return audio.finish()
+
+
+class AudioHash:
+    """The hash of audio that comes in pieces; see `hash_audio`."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.blake2b(digest_size=HASH_BYTES)
+        self._is_silent = True
+
+    def push(self, waveform: FloatArray) -> None:
+        """Take the next samples."""
+        integers = np.clip(np.rint(waveform * np.float32(32_768)), -32_768, 32_767).astype("<i2")
+        self._is_silent = self._is_silent and not integers.any()
+        self._hash.update(integers.tobytes())
+
+    def finish(self) -> str:
+        """Return the hash; empty for digital silence."""
+        return "" if self._is_silent else self._hash.hexdigest()
 
 
 class Waveforms(Sequence[FloatArray]):
@@ -219,20 +236,39 @@ def _cut(clip: Clip, recording: _Recording) -> _Recording:
         return waveform[round(clip.start * sample_rate) : end]
 
     waveform = cut(recording.waveform, SAMPLE_RATE)
-    if not len(waveform):
-        duration = len(recording.waveform) / SAMPLE_RATE
+    check_stretch(clip, len(waveform), len(recording.waveform) / SAMPLE_RATE)
+    original = cut(recording.original, recording.sample_rate)
+    return _Recording(waveform, original, recording.sample_rate)
+
+
+def check_stretch(clip: Clip, n_samples: int, duration: float) -> None:
+    """Refuse a clip of which its recording has too little.
+
+    Parameters
+    ----------
+    clip
+        Where it is to be.
+    n_samples
+        That were found there, at 16 kHz.
+    duration
+        Of the recording, in seconds.
+
+    Raises
+    ------
+    AudioError
+        If it is shorter than what can be judged.
+    """
+    if not n_samples:
         raise AudioError(
             f"{clip.path}: holds no samples"
             if not duration
             else f"{clip.path}: ends at {duration:.3f} s; expected a clip from {clip.start:g} s on"
         )
-    if len(waveform) < SHORTEST_SEGMENT_S * SAMPLE_RATE:
+    if n_samples < SHORTEST_SEGMENT_S * SAMPLE_RATE:
         raise AudioError(
-            f"{clip.path}: the clip lasts {len(waveform) / SAMPLE_RATE:.3f} s; "
+            f"{clip.path}: the clip lasts {n_samples / SAMPLE_RATE:.3f} s; "
             f"expected {SHORTEST_SEGMENT_S:g} s or more"
         )
-    original = cut(recording.original, recording.sample_rate)
-    return _Recording(waveform, original, recording.sample_rate)
 
 
 def _run_tasks(

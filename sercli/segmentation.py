@@ -11,6 +11,7 @@ frame at the threshold and ends where the probability falls 0.15 below it for `m
 
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -78,14 +79,16 @@ def create_segmenter(config: SegmentConfig) -> Segmenter:
 
 
 def find_speech(
-    waveform: NDArray[np.float32], detector: SpeechDetector, config: SegmentConfig | None = None
+    pieces: Iterable[NDArray[np.float32]],
+    detector: SpeechDetector,
+    config: SegmentConfig | None = None,
 ) -> list[Span]:
-    """Return the spans of a waveform that is at hand as a whole.
+    """Return the spans of a recording.
 
     Parameters
     ----------
-    waveform
-        At 16 kHz, shape (n_samples,).
+    pieces
+        Of its waveform at 16 kHz, one after the other, each of shape (n_samples,).
     detector
         Of speech.
     config
@@ -93,12 +96,13 @@ def find_speech(
     """
     stream = detector.stream()
     segmenter = create_segmenter(config or SegmentConfig())
-    spans = [
-        span
-        for frames in (stream.push(waveform), stream.finish())
-        for span in segmenter.push(frames)
-    ]
-    return spans + segmenter.finish(len(waveform))
+    spans: list[Span] = []
+    n_samples = 0
+    for piece in pieces:
+        n_samples += len(piece)
+        spans += segmenter.push(stream.push(piece))
+    spans += segmenter.push(stream.finish())
+    return spans + segmenter.finish(n_samples)
 
 
 class SpeechSegmenter(Segmenter):

@@ -6,6 +6,7 @@ model. It runs in ONNX Runtime: the package itself is not imported, since that w
 """
 
 import importlib.util
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,6 +62,12 @@ class SpeechDetector:
     def stream(self) -> "SpeechStream":
         """Start on a new recording or channel."""
         return SpeechStream(self._session)
+
+
+@cache
+def shared_detector() -> SpeechDetector:
+    """Return the detector of this process: it cannot be handed from one to another."""
+    return SpeechDetector()
 
 
 class SpeechStream:

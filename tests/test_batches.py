@@ -1,6 +1,7 @@
 """The cache of decoded audio, and what training hears of it."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from sercli.training import cache as caching
 from sercli.training.batches import TrainingBatches
 from sercli.training.cache import CachedClips, cache_clips
 from sercli.training.loop import TrainingBatch
+from sercli.training.stretches import decode_stretches
 from sercli.training.targets import find_vote_shares, make_targets
 from sercli.training.versions import find_utterance
 
@@ -88,7 +90,12 @@ def test_cache_decodes_nothing_twice(
         decoded.append(clip.name)
         return decode_clip(clip)
 
+    def decode_some(stretches: Sequence[Clip]) -> object:
+        decoded.extend(clip.name for clip in stretches)
+        return decode_stretches(stretches)
+
     monkeypatch.setattr(caching, "decode_clip", decode)
+    monkeypatch.setattr(caching, "decode_stretches", decode_some)
     folder = tmp_path / "cache"
     renamed = replace(clips[0], path=tmp_path / "renamed.wav")
     os.rename(clips[0].path, renamed.path)
@@ -101,6 +108,8 @@ def test_cache_decodes_nothing_twice(
     damaged.write_bytes(damaged.read_bytes()[:-100])
     third = replace(clips[4], end=0.5)
     found = cache_clips([renamed, clips[1], clips[2], third], folder, jobs=1)
+    assert decoded == ["1", "2", "4"]
+    cache_clips([third], folder, jobs=1)
     assert decoded == ["1", "2", "4"]
     assert [entry.n_samples for entry in found.entries] == [12_000, 9_000, 14_000, 8_000]
     assert (folder / "CACHEDIR.TAG").read_text().startswith("Signature: 8a477f597d28d172789f0688")

@@ -84,6 +84,17 @@ def test_protocol_tells_what_the_model_knows(
     known = ["toy/a"] if protocol == "speakers shared" else []
     assert figures["overlap"] == {"speakers": known, "clips": 0}
 
+    # Speakers of what nobody labelled are unknown, and that is what is told.
+    manifest = manifest.join([TrainingManifest.from_unlabelled(["1" * 16])])
+    manifest.write(tmp_path)
+    training = {"manifest_sha256": manifest.digest()}
+    fake_classifier.spec = replace(fake_classifier.spec, training=training)
+    figures = evaluate(fake_classifier, measured, "all", CONFIG).figures
+    shared = protocol == "speakers shared"
+    assert figures["protocol"] == (protocol if shared else "speakers unknown")
+    told = any("speech that nobody labelled" in warning for warning in figures["warnings"])
+    assert told == (protocol == "speakers apart")
+
     fake_classifier.spec = replace(fake_classifier.spec, training={"manifest_sha256": "other"})
     with pytest.raises(ModelError, match=r"manifest\.csv is not the one that the model was saved"):
         evaluate(fake_classifier, measured, "all", CONFIG)

@@ -12,6 +12,7 @@ from sercli.datasets import Clip
 from sercli.errors import AudioError, DatasetError
 from sercli.extraction import (
     CLIPS_PER_TASK,
+    AudioHash,
     Waveforms,
     extract_clip_features,
     hash_audio,
@@ -107,6 +108,16 @@ def test_silence_has_no_hash(tmp_path: Path) -> None:
     # Noise of 24 bits that is less than half a step of 16 bits.
     assert hash_audio(np.full(800, 0.4 / 32_768, np.float32)) == ""
     assert hash_audio(np.full(800, 0.6 / 32_768, np.float32)) != ""
+
+
+def test_hash_of_pieces(noise: Integers, reference: str) -> None:
+    audio = AudioHash()
+    for start, end in ((0, 0), (0, 700), (700, len(noise))):
+        audio.push(as_float(noise)[start:end])
+    assert audio.finish() == reference
+    # Silence at the end is a part of what sounds before it.
+    audio.push(np.zeros(800, np.float32))
+    assert audio.finish() not in ("", reference)
 
 
 def test_stretch_of_a_file_at_16_khz(tmp_path: Path) -> None:

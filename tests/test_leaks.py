@@ -74,6 +74,25 @@ def test_speaker_whose_name_is_no_text() -> None:
     assert TrainingManifest.from_clips([clip], ["a"]).find_speakers([clip]) == ["plays/\udcff"]
 
 
+def test_unlabelled_audio_is_found_and_its_speakers_are_nobodys(
+    tmp_path: Path, manifest: TrainingManifest
+) -> None:
+    unlabelled = TrainingManifest.from_unlabelled(["c3", "d4", "c3"])
+    assert unlabelled.rows == (("c3", "unlabelled"), ("d4", "unlabelled"))
+    known = TrainingManifest.from_clips([make_clip("ann"), make_clip("ann", "again")], ["a1", "a1"])
+    both = known.join([unlabelled])
+    assert len(both.rows) == 3
+    both.write(tmp_path)
+    assert TrainingManifest.read(tmp_path) == both
+    assert both.count_clips(["a1", "c3", "d4", "e5"]) == 3
+    assert both.find_speakers([make_clip("ann"), make_clip("unlabelled")]) == ["plays/ann"]
+    # It is told apart whether speakers of labelled clips are unknown, or only those of others.
+    assert known.explain_unknown() is None
+    assert "speech that nobody labelled" in str(both.explain_unknown())
+    for unknown in (manifest, manifest.join([unlabelled])):
+        assert "clips of unknown speakers" in str(unknown.explain_unknown())
+
+
 def test_digest_tells_any_change() -> None:
     rows = (("a", "x"), ("b", "y"))
     digest = TrainingManifest(rows).digest()

@@ -67,7 +67,8 @@ def test_a_head_hears_all_classes_and_versions() -> None:
     rows = np.arange(9 * 3, dtype=np.float16).reshape(9, 3, 1)
     classes = np.array([0] * 6 + [1] * 3)
     targets = np.eye(2, dtype=np.float32)[classes]
-    batches = RowBatches(rows, targets, classes, NeuralConfig(batch_size=4, seed=3))
+    config = NeuralConfig(batch_size=4, seed=3)
+    batches = RowBatches([rows], targets, classes, config)
     assert len(batches) == 2
     heard, said = [], []
     for epoch in range(40):
@@ -79,5 +80,10 @@ def test_a_head_hears_all_classes_and_versions() -> None:
             said += given.argmax(dim=1).tolist()
     assert set(heard) == set(range(27))
     assert np.mean(said) == pytest.approx(0.5, abs=0.05)
+    # The same from arrays that are not joined.
+    apart = RowBatches([rows[:2], rows[2:7], rows[7:]], targets, classes, config)
+    for epoch in range(3):
+        for whole, parts in zip(batches(epoch), apart(epoch), strict=True):
+            assert all(a.equal(b) for a, b in zip(whole, parts, strict=True))
     first, again = (next(iter(batches(5))) for _ in range(2))
     assert all(a.equal(b) for a, b in zip(first, again, strict=True))

@@ -192,7 +192,7 @@ def test_regions_are_those_of_the_reference_implementation(
         waveform, silero_vad.load_silero_vad(), min_silence_duration_ms=200
     )
     config = SegmentConfig(max_segment=30, min_segment=0.1, max_gap=0.2)
-    spans = find_speech(waveform, SpeechDetector(), config)
+    spans = find_speech([waveform], SpeechDetector(), config)
     assert len(reference) > 5
     expected = np.array([[region["start"], region["end"]] for region in reference])
     np.testing.assert_allclose([span[:2] for span in spans], expected, atol=FRAME_LENGTH)

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,11 @@ from sercli.classifiers.cnn import CnnClassifier
 from sercli.cli import main
 from sercli.cli.console import Progress, TrainingView
 from sercli.config import NeuralConfig, SegmentConfig, Split
-from sercli.datasets import Corpus, read_corpus
+from sercli.datasets import Clip, Corpus, read_corpus
 from sercli.errors import ConfigError, DatasetError, ModelError
+from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.metrics import unweighted_average_recall
-from sercli.extraction import load_clip
+from sercli.extraction import decode_clip, load_clip
 from sercli.neural.bases import load_base
 from sercli.neural.cnn import CnnSettings
 from sercli.neural.front_end import LogMelSettings
@@ -33,11 +35,13 @@ from sercli.training import cnn as courses
 from sercli.training import loop
 from sercli.training.cache import CachedClips, cache_clips
 from sercli.training.cnn import CnnCourse
-from sercli.training.course import Material
+from sercli.training.fitting import FittedModel
 from sercli.training.loop import TrainingProgress
-from sercli.training.neural import FittedModel, NeuralTrainer, has_checkpoints
+from sercli.training.material import Material
+from sercli.training.neural import NeuralTrainer, has_checkpoints
 from sercli.training.run import Training, cross_validate, train
-from sercli.training.teachers import read_held_out
+from sercli.training.teachers import Teacher, read_held_out
+from sercli.training.unlabelled import FoundSpeech, Unlabelled
 
 SMALL = CnnSettings(LogMelSettings(n_mels=16), channels=(4, 4, 6, 6, 8, 8, 8))
 CONFIG = NeuralConfig(
@@ -163,6 +167,7 @@ class Spy:
 
     taught: list[tuple[str, set[str | None], set[str | None]]] = field(default_factory=list)
     judged: list[set[str | None]] = field(default_factory=list)
+    unlabelled: list[int] = field(default_factory=list)
 
 
 def voices(cached: CachedClips | None) -> set[str | None]:
@@ -179,6 +184,7 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
     ) -> Any:
         noted.taught.append((name, voices(material.cached), voices(dev and dev.cached)))
         assert material.rows is None or len(material.rows) == len(material)
+        noted.unlabelled.append(len(material.heard) - len(material))
         return teach(self, name, material, place, dev)
 
     def see_hear(self: CnnCourse, network: Any, material: Material) -> Any:
@@ -241,6 +247,89 @@ def test_cross_validation_judges_speakers_that_nothing_was_chosen_by(
     assert sorted(os.listdir(tmp_path / "folds")) == KEPT_OF_FOLDS
 
 
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory: pytest.TempPathFactory) -> Unlabelled:
+    return Unlabelled((EXAMPLES,), tmp_path_factory.mktemp("spoken"), jobs=1)
+
+
+def test_nothing_unlabelled_is_held_out_or_judged(
+    chosen: tuple[Training, Path],
+    corpus: Corpus,
+    cache: Path,
+    spoken: Unlabelled,
+    tmp_path: Path,
+    spy: Spy,
+) -> None:
+    teacher = Teacher.load(chosen[1], "cpu")
+    learner = trainer(cache, replace(CONFIG, epochs=1), teacher=teacher, unlabelled=spoken)
+    n_segments = len(spoken.cached)
+    fit_on: tuple[Split, ...] = ("train", "dev")
+    result = train(corpus, tmp_path / "all", learner, fit_on=fit_on, test=False)
+    every = {"1001", "1002", "1003", "1049", "1053"}
+    # All of it, in every fold; what calibrates, and is kept as held out, are labelled clips.
+    assert spy.unlabelled == [n_segments] * 3
+    assert set.union(*spy.judged) == every
+    facts = read_training(tmp_path / "all")
+    assert facts["clips"] == facts["held_out"]["whole"]["n_segments"] == 45
+    assert facts["unlabelled"] == {
+        "clips": n_segments,
+        "seconds": pytest.approx(spoken.cached.duration, abs=1e-3),
+    }
+    assert len(read_held_out(tmp_path / "all", result.classifier.spec.labels)) == 45
+    known = TrainingManifest.read(tmp_path / "all")
+    assert known is not None
+    assert known.count_clips(spoken.cached.hashes) == n_segments
+    assert known.count_clips([*spoken.found.recordings.values()]) == 3
+
+    # By cross-validation, too: and whether they know the speakers of a fold is not known.
+    teacher = Teacher(chosen[0].classifier, {}, TrainingManifest(()))
+    learner = trainer(cache, replace(CONFIG, epochs=1), teacher=teacher, unlabelled=spoken)
+    spy.unlabelled.clear()
+    crossed = cross_validate(corpus, tmp_path / "folds", learner, 2).evaluation
+    assert crossed is not None
+    assert spy.unlabelled == [n_segments] * 5
+    assert (crossed.figures["n_segments"], crossed.figures["failed"]) == (48, {})
+    assert crossed.figures["protocol"] == "speakers unknown"
+    assert any("speech that nobody labelled" in one for one in crossed.figures["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("name", "fit_on", "is_judged"),
+    [
+        ("1048_IEO_ANG_LO", ("train",), True),
+        ("1049_IEO_ANG_LO", ("train",), True),
+        ("1049_IEO_ANG_LO", ("train", "dev"), True),  # by the network of another fold
+        ("1001_IEO_ANG_LO", ("train", "dev"), True),
+        ("1001_IEO_ANG_LO", ("train",), False),
+    ],
+)
+def test_clips_that_are_judged_are_not_learned_from_unlabelled(
+    chosen: tuple[Training, Path],
+    corpus: Corpus,
+    folder: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    fit_on: tuple[Split, ...],
+    is_judged: bool,
+) -> None:
+    audio = decode_clip(Clip(folder / f"{name}.wav", "anger")).audio_hash
+    # As if somebody spoke in a copy of the clip, which is a hiss.
+    segment = Clip(EXAMPLES / "memo.m4a", "unlabelled", end=1.0)
+    found = FoundSpeech((segment,), {"copy.wav": audio}, {}, 1)
+    monkeypatch.setattr("sercli.training.unlabelled.find_unlabelled", lambda *_, **__: found)
+    learner = trainer(
+        cache,
+        replace(CONFIG, epochs=1),
+        teacher=Teacher(chosen[0].classifier, {}, TrainingManifest(())),
+        unlabelled=Unlabelled((Path("copy.wav"),), tmp_path, jobs=1),
+    )
+    message = rf"{name}\.wav: is to be judged, and is among"
+    with pytest.raises(ConfigError, match=message) if is_judged else nullcontext():
+        train(corpus, tmp_path / "model", learner, fit_on=fit_on, test=False)
+
+
 def test_what_does_not_suffice_is_told(corpus: Corpus, cache: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"has none of 45 clips; expected names such as 1001_"):
         train(corpus, tmp_path / "votes", trainer(cache, votes={"other": {"anger": 3}}))
@@ -290,6 +379,7 @@ def test_options_that_would_do_nothing(folder: Path, tmp_path: Path) -> None:
         ("--patience", "3"),
         ("--votes", "x.csv"),
         ("--teacher", "svm"),
+        ("--unlabelled", "x"),
         ("--cache", "x"),
         ("--resume",),
         ("--device", "cpu"),
@@ -309,6 +399,7 @@ def test_options_that_would_do_nothing(folder: Path, tmp_path: Path) -> None:
     for options, message in (
         (("--fit-on", "train+dev", "--patience", "2"), "--patience would do nothing"),
         (("--split", "random", "--patience", "2"), "--patience would do nothing"),
+        (("--unlabelled", "x"), "--unlabelled goes with --teacher MODEL"),
         (("--resume",), "has no checkpoint to resume from; start without --resume"),
         (("--device", "tpu"), "device is 'tpu'; expected auto"),
         (("--epochs", "0"), "epochs is 0; expected 1 to 10000"),
@@ -445,6 +536,23 @@ def test_a_transformer_from_training_to_labels(folder: Path, cache: Path, tmp_pa
     assert "upper 1 layers by adapters of rank 2 in up to 2 epochs at 0.01" in card
     assert "--layers 1 --tuning-epochs 2 --tuning-rate 0.01 --lora 2 --epochs 3" in card
 
+    # What an encoder has learned is gone on with, but not to judge whom it knows.
+    further = tmp_path / "further"
+    train_on = ("train", "--data", folder, "-o", further, *options, "--base", adapted)
+    result = ser(*train_on, "--fit-on", "train+dev")
+    assert result.exit_code == 2
+    assert "the base was trained on 3 of the speakers that are to be judged, such as cre" in (
+        result.stderr
+    )
+    result = ser(*train_on)
+    assert result.exit_code == 0, result.stderr
+    assert "adapted hears 8 versions of 27 clips" in result.stderr
+    name = "encoder.safetensors"
+    assert (further / name).read_bytes() == (adapted / name).read_bytes()
+    assert (further / name).read_bytes() != (model / name).read_bytes()
+    assert read_training(further)["base"] == "adapted"
+    assert "--base adapted --epochs 3" in (further / "README.md").read_text()
+
     # Only the upper layer learns, and the head; what is below stays.
     tuned = tmp_path / "tuned"
     result = ser("train", "--data", folder, "-o", tuned, *options, "--layers", "1", "--no-test")
@@ -462,6 +570,67 @@ def test_a_transformer_from_training_to_labels(folder: Path, cache: Path, tmp_pa
     result = ser("train", "--data", folder, "-o", tuned, *options, "--layers", "3", "--overwrite")
     assert "layers is 3; expected at most 2, as there are" in result.stderr
     assert "versions" not in result.stderr  # nothing was heard before that
+
+
+@pytest.mark.usefixtures("small")
+def test_learning_from_what_nobody_labelled(
+    chosen: tuple[Training, Path], folder: Path, spoken: Unlabelled, tmp_path: Path
+) -> None:
+    save_checkpoint("whisper", tmp_path / "tiny")
+    votes, model, broken = tmp_path / "votes.csv", tmp_path / "mine", tmp_path / "broken.wav"
+    names = [path.stem for path in sorted(folder.glob("*.wav"))]
+    votes.write_text("\n".join(("clip,anger,happiness", *(f"{name},1,3" for name in names))))
+    broken.write_text("no audio")
+    base = (
+        "--model",
+        "transformer",
+        "--base",
+        tmp_path / "tiny",
+        "--epochs",
+        "2",
+        "--votes",
+        votes,
+    )
+    tuning = ("--layers", "1", "--tuning-epochs", "1")
+    teaching = ("--teacher", chosen[1], "--unlabelled", EXAMPLES, "--unlabelled", broken)
+    shared = ("--jobs", "1", "--cache", tmp_path / "cache", "--device", "cpu")
+    options = (*base, *tuning, *teaching, *shared)
+    result = ser("train", "--data", folder, "-o", model, *options)
+    assert result.exit_code == 1, result.stderr
+    n_segments = len(spoken.cached)
+    for line in (
+        f"{spoken.describe().replace('of 4', 'of 5')}; 1 failed",
+        f"chosen says what it hears in {n_segments} unlabelled segments",
+        "tiny hears 8 versions of 27 clips",
+        f"tiny hears 7 versions of {n_segments} clips",
+        "warning: The model also learned from speech that nobody labelled, of unknown speakers: "
+        "these speakers may be among them.",
+        f"failed: {broken}: libsndfile does not know the format; FFmpeg cannot open it "
+        "(Invalid data found when processing input); expected an audio or video file",
+    ):
+        assert line in result.stderr.splitlines(), result.stderr
+    assert read_training(model)["unlabelled"]["clips"] == n_segments
+    card = (model / "README.md").read_text(encoding="utf-8")
+    row = (
+        f"{n_segments} segments of unknown speakers, {spoken.cached.duration:.1f} s, of which the "
+    )
+    assert f"| unlabelled | {row}teacher's probabilities are learned; heard as often as" in card
+    command = "--votes FILE --teacher chosen --unlabelled PATH --unlabelled PATH --base tiny"
+    assert command in card
+    assert str(EXAMPLES) not in card + (model / "model.json").read_text()
+    assert str(EXAMPLES) not in (model / "manifest.csv").read_text()
+    figures = read_json(model / "metrics.json")
+    assert (figures["protocol"], figures["failed"]) == ("speakers unknown", {})
+
+    # A model is measured on what it learned from: a recording, or a segment, that has a label now.
+    first = spoken.found.clips[0]
+    table = tmp_path / "calls.csv"
+    rows = (f"{first.path},anger,{first.start},{first.end}", f"{EXAMPLES / 'memo.m4a'},sadness,,")
+    table.write_text("\n".join(("file,emotion,start,end", *rows)))
+    result = ser("eval", table, "-m", model, "--json", "--jobs", "1", "--device", "cpu", "-q")
+    figures = json.loads(result.stdout)
+    assert figures["overlap"] == {"speakers": [], "clips": 2}
+    assert figures["protocol"] == "speakers shared"
 
 
 def test_loss_of_what_is_perceived(cache: Path) -> None:
@@ -609,3 +778,8 @@ def test_what_is_told_of_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     report(4, 5, None, ends=True)
     assert said[1:] == ["all clips: epoch 4/4, loss 1.250"]
+    view.search(2, 9)
+    view.search(3, 9)  # too soon after that
+    now = 161.0
+    view.hear(4, 8)
+    assert said[2:] == ["2/9 recordings searched", "4/8 clips heard"]

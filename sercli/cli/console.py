@@ -138,12 +138,19 @@ class TrainingView:
         self._started = self._share = self._skipped = 0.0
         self._said = monotonic()
 
+    def search(self, n_done: int, n_recordings: int) -> None:
+        """Be told how many of the recordings that nobody labelled were searched for speech."""
+        self._show("recordings searched", n_done, n_recordings)
+
     def hear(self, n_done: int, n_clips: int) -> None:
         """Be told how many of the clips an encoder has heard."""
-        self._progress.show("clips heard", n_done, n_clips, "")
+        self._show("clips heard", n_done, n_clips)
+
+    def _show(self, title: str, n_done: int, n_all: int) -> None:
+        self._progress.show(title, n_done, n_all, "")
         if not self._progress.has_bar and monotonic() - self._said >= PROGRESS_INTERVAL_S:
             self._said = monotonic()
-            self._progress.say(f"{n_done}/{n_clips} clips heard")
+            self._progress.say(f"{n_done}/{n_all} {title}")
 
     def begin(self, name: str) -> None:
         """Be told that a network begins, or goes on."""

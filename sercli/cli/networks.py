@@ -12,7 +12,8 @@ from sercli.config import NEURAL_CONFIGS, NeuralConfig, TransformerConfig
 from sercli.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
-    from sercli.training.course import Course, Watcher
+    from sercli.training.course import Course
+    from sercli.training.watcher import Watcher
 
 DEFAULT_BASE = "openai/whisper-base"
 CNN, TRANSFORMER = "cnn", "transformer"
@@ -20,9 +21,8 @@ CNN, TRANSFORMER = "cnn", "transformer"
 TUNING = ("tuning_epochs", "tuning_rate", "layer_decay", "lora")
 # Families that have some options: with another, these would do nothing.
 FAMILIES_OF = {
-    ("epochs", "batch_size", "learning_rate", "patience", "votes", "teacher", "resume"): (
-        *NEURAL_CONFIGS,
-    ),
+    ("epochs", "batch_size", "learning_rate", "patience", "votes"): (*NEURAL_CONFIGS,),
+    ("teacher", "unlabelled", "resume"): (*NEURAL_CONFIGS,),
     ("cache", "device"): (*NEURAL_CONFIGS, FUSION),
     ("base", "revision", "layers", *TUNING): (TRANSFORMER,),
     ("members",): (FUSION,),
@@ -46,7 +46,8 @@ def neural_options(function: Any) -> Any:
             "--base",
             metavar="NAME|DIR",
             default=DEFAULT_BASE,
-            help="Pre-trained speech encoder: a name on the hub, or a folder (transformer).",
+            help="Pre-trained speech encoder: a name on the hub, or a folder, which may be that of "
+            "a transformer that `ser train` made (transformer).",
         ),
         click.option("--revision", help="Of the encoder on the hub (transformer)."),
         click.option(
@@ -119,6 +120,14 @@ def neural_options(function: Any) -> Any:
             help="Learn from a model's probabilities, too (networks).",
         ),
         click.option(
+            "--unlabelled",
+            type=click.Path(path_type=Path),
+            multiple=True,
+            metavar="PATH",
+            help="Learn the teacher's probabilities of speech that nobody labelled, too: files "
+            "and directories, several times for several (with --teacher).",
+        ),
+        click.option(
             "--cache",
             type=click.Path(path_type=Path),
             metavar="DIR",
@@ -156,13 +165,13 @@ def refuse_other_families(family: str) -> None:
                 raise click.UsageError(f"{_spell(name)} goes with --model {' or '.join(families)}.")
 
 
-def refuse_idle_tuning(layers: int) -> None:
-    """Refuse options of layers that learn, if none does.
+def refuse_idle(options: dict[str, Any]) -> None:
+    """Refuse options of layers that learn, if none does, and of a teacher, if there is none.
 
     Parameters
     ----------
-    layers
-        Number of those that learn.
+    options
+        Of the command line.
 
     Raises
     ------
@@ -170,8 +179,10 @@ def refuse_idle_tuning(layers: int) -> None:
         With the option that is missing.
     """
     for name in TUNING:
-        if is_given(name) and not layers:
+        if is_given(name) and not options["layers"]:
             raise click.UsageError(f"{_spell(name)} goes with --layers N.")
+    if options["unlabelled"] and not options["teacher"]:
+        raise click.UsageError("--unlabelled goes with --teacher MODEL.")
 
 
 def check_checkpoints(options: dict[str, Any]) -> None:
@@ -230,23 +241,31 @@ def create_course(
     """
     from sercli.datasets.votes import read_votes
     from sercli.training.teachers import Teacher
+    from sercli.training.unlabelled import Unlabelled
+    from sercli.training.watcher import Nobody
 
+    watcher = watcher or Nobody()
+    unlabelled = None
+    if options["unlabelled"]:
+        unlabelled = Unlabelled(options["unlabelled"], cache, config.jobs, watcher.search)
     common: dict[str, Any] = {
         "votes": read_votes(options["votes"]) if options["votes"] else None,
         "teacher": Teacher.load(options["teacher"]) if options["teacher"] else None,
+        "unlabelled": unlabelled,
         "resume": options["resume"],
-        **({"watcher": watcher} if watcher else {}),
+        "watcher": watcher,
     }
     if not isinstance(config, TransformerConfig):
         from sercli.training.cnn import CnnCourse
 
         return CnnCourse(config, **common)
 
-    from sercli.neural.bases import load_base
+    from sercli.training.origins import find_origin
     from sercli.training.transformer import TransformerCourse
 
-    base = load_base(options["base"], options["revision"])
-    return TransformerCourse(config, base=base, rows=cache / "rows", **common)
+    origin = find_origin(options["base"], options["revision"])
+    common |= {"base": origin.base, "limit": origin.limit, "before": origin.manifest}
+    return TransformerCourse(config, rows=cache / "rows", **common)
 
 
 def find_cache() -> Path:
@@ -261,6 +280,7 @@ def spell_network(options: dict[str, Any]) -> list[str]:
     parts = ["--votes", "FILE"] if options["votes"] else []
     if options["teacher"]:
         parts += ["--teacher", find_name(options["teacher"])]
+    parts += ["--unlabelled", "PATH"] * len(options["unlabelled"])
     names: tuple[str, ...] = DECIDING
     if options["family"] == TRANSFORMER:
         parts += ["--base", find_name(options["base"])]

@@ -19,7 +19,7 @@ from sercli.cli.networks import (
     find_name,
     has_checkpoints,
     neural_options,
-    refuse_idle_tuning,
+    refuse_idle,
     refuse_other_families,
     spell_network,
 )
@@ -156,7 +156,7 @@ def train(sources: tuple[str, ...], **options: Any) -> None:
 
 def _refuse_idle_options(options: dict[str, Any]) -> None:
     refuse_other_families(options["family"])
-    refuse_idle_tuning(options["layers"])
+    refuse_idle(options)
     if options["family"] == FUSION:
         check_members(options)
     if options["folds"]:

@@ -1,7 +1,8 @@
 """The leak guard: it tells whether a model knows what it is measured on.
 
 A model's folder holds a manifest of what it was trained on: a hash of each clip's decoded audio
-and of its speaker's name. Hashes tell whether something was among them, and nothing else.
+and of its speaker's name, and of speech that nobody labelled a hash of the audio alone. Hashes tell
+whether something was among them, and nothing else.
 """
 
 import csv
@@ -16,6 +17,8 @@ from sercli.text import format_count
 
 MANIFEST_FILE = "manifest.csv"
 HASH_BYTES = 8
+# Of speech that nobody labelled: in the place of its speaker, its label and its corpus.
+UNLABELLED = "unlabelled"
 
 
 @dataclass(frozen=True)
@@ -26,16 +29,21 @@ class TrainingManifest:
     ----------
     rows
         Of each clip: the hash of its audio (see `sercli.extraction.hash_audio`) and of its
-        speaker, empty if unknown.
+        speaker, empty if unknown; `UNLABELLED` if the clip had no label either.
     """
 
-    rows: tuple[tuple[str, str], ...]
+    rows: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def from_clips(cls, clips: Sequence[Clip], hashes: Sequence[str]) -> "TrainingManifest":
         """Build the manifest of clips and the hashes of their audio."""
         rows = ((audio, hash_speaker(clip)) for clip, audio in zip(clips, hashes, strict=True))
         return cls(tuple(sorted(rows)))
+
+    @classmethod
+    def from_unlabelled(cls, hashes: Iterable[str]) -> "TrainingManifest":
+        """Build the manifest of audio that was learned from without labels, each once."""
+        return cls(tuple((audio, UNLABELLED) for audio in sorted(set(hashes))))
 
     def join(self, others: Iterable["TrainingManifest"]) -> "TrainingManifest":
         """Return the manifest of all that any of several knows, each clip once."""
@@ -75,10 +83,17 @@ class TrainingManifest:
         """Return the SHA-256 of the rows, by which ``model.json`` knows its manifest."""
         return hashlib.sha256("\n".join(map(",".join, self.rows)).encode()).hexdigest()
 
-    @property
-    def knows_speakers(self) -> bool:
-        """Whether the speaker of every clip was known."""
-        return all(speaker for _, speaker in self.rows)
+    def explain_unknown(self) -> str | None:
+        """Return in a sentence whose speakers were not known; None if all were."""
+        speakers = {speaker for _, speaker in self.rows}
+        if "" in speakers:
+            return "The model was trained on clips of unknown speakers: it may know these speakers."
+        if UNLABELLED in speakers:
+            return (
+                "The model also learned from speech that nobody labelled, of unknown speakers: "
+                "these speakers may be among them."
+            )
+        return None
 
     def find_speakers(self, clips: Sequence[Clip]) -> list[str]:
         """Return the speakers of clips who were trained on, by name."""

@@ -355,17 +355,16 @@ def _check_overlap(
     else:
         speakers, n_clips = manifest.find_speakers(clips), manifest.count_clips(judgement.hashes)
         overlap = {"speakers": speakers, "clips": n_clips}
-        known = manifest.knows_speakers and None not in voices
+        unknown = manifest.explain_unknown()
+        known = unknown is None and None not in voices
         protocol = SHARED if speakers or n_clips else APART if known else UNKNOWN
         if protocol == SHARED:
             warnings.append(
                 f"The model was trained on {describe_overlap(speakers, n_clips)} of these: "
                 "its figures are too good."
             )
-        elif not manifest.knows_speakers:
-            warnings.append(
-                "The model was trained on clips of unknown speakers: it may know these speakers."
-            )
+        elif unknown is not None:
+            warnings.append(unknown)
     if target == "perceived":
         warnings.append(
             "These probabilities tell what listeners hear; the expected labels are what was "

@@ -1,4 +1,4 @@
-"""What a network hears in training: clips of all classes alike, each time in another recording.
+"""What a network hears in training: clips of all labels alike, each time in another recording.
 
 Every draw comes from the seed, the epoch, and how often a clip was drawn before: the same clips
 sound the same in any order and on any number of threads.
@@ -33,6 +33,9 @@ CODEC_PEAK: Final = 0.5
 # Batches that are made while one is learned from.
 LOOKAHEAD: Final = 4
 
+# In the place of a label's index: nobody labelled the clip.
+NO_LABEL: Final = -1
+
 
 class TrainingBatches:
     """Batches of an epoch, for `sercli.training.loop.fit_network`.
@@ -44,7 +47,7 @@ class TrainingBatches:
     targets
         Shape (n_clips, n_labels).
     classes
-        Indices of the labels, shape (n_clips,).
+        Indices of the labels, or `NO_LABEL`, shape (n_clips,).
     config
         Seed, size of a batch, and how much is varied.
     threads
@@ -65,7 +68,8 @@ class TrainingBatches:
         self._classes = np.asarray(classes)
         self._config = config
         self._threads = threads
-        self._size = min(config.batch_size, len(cached))
+        self._n_draws = count_draws(self._classes)
+        self._size = min(config.batch_size, self._n_draws)
         self._alike: dict[tuple[str | None, str], list[int]] = defaultdict(list)
         for index, clip in enumerate(cached.clips):
             self._alike[clip.voice, clip.emotion].append(index)
@@ -75,7 +79,7 @@ class TrainingBatches:
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch."""
-        return len(self._cached) // self._size
+        return self._n_draws // self._size
 
     def __call__(self, epoch: int) -> Iterator[TrainingBatch]:
         """Give the batches of an epoch, which is counted from 0."""
@@ -148,25 +152,45 @@ class TrainingBatches:
 
 
 def draw_order(classes: NDArray[np.integer[Any]], seed: int, epoch: int) -> list[tuple[int, int]]:
-    """Return clips, and how often each was drawn before; all classes equally often.
+    """Return clips, and how often each was drawn before; all labels equally often.
+
+    Clips without a label are drawn as if theirs were one more: they are the teacher's examples
+    beside those of each label, however many there are.
 
     Parameters
     ----------
     classes
-        Indices of the clips' labels, shape (n_clips,).
+        Indices of the clips' labels, or `NO_LABEL`, shape (n_clips,).
     seed, epoch
         Of the draw.
     """
     rng = np.random.default_rng([seed, epoch])
-    present = np.unique(classes)
-    n_each = -(-len(classes) // len(present))
+    n_each = _count_each(classes)
     drawn: list[tuple[int, int]] = []
-    for label in present:
+    for label in np.unique(classes):
         members = np.flatnonzero(classes == label)
         rounds = -(-n_each // len(members))
         order = [(int(i), turn) for turn in range(rounds) for i in rng.permutation(members)]
         drawn += order[:n_each]
     return [drawn[place] for place in rng.permutation(len(drawn))]
+
+
+def count_draws(classes: NDArray[np.integer[Any]]) -> int:
+    """Return how many clips an epoch has at least: the labelled, and as many more as of a label.
+
+    Parameters
+    ----------
+    classes
+        As for `draw_order`.
+    """
+    n_labelled = int((classes != NO_LABEL).sum())
+    return n_labelled if n_labelled == len(classes) else n_labelled + _count_each(classes)
+
+
+def _count_each(classes: NDArray[np.integer[Any]]) -> int:
+    """Return how often each label is drawn: together, as often as there are labelled clips."""
+    labelled = classes[classes != NO_LABEL]
+    return -(-len(labelled) // len(np.unique(labelled)))
 
 
 class _Talkers(Sequence[FloatArray]):

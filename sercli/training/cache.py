@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -23,7 +24,8 @@ from sercli.audio import SAMPLE_RATE
 from sercli.augment import Utterance
 from sercli.datasets.base import Clip
 from sercli.errors import AudioError, DatasetError, OutputError
-from sercli.extraction import CLIPS_PER_TASK, Progress, decode_clip
+from sercli.extraction import CLIPS_PER_TASK, DecodedClip, Progress, decode_clip
+from sercli.training.stretches import decode_stretches
 from sercli.training.versions import find_utterance
 from sercli.writers import write_bytes
 
@@ -147,7 +149,7 @@ def cache_clips(
         ) from error
     if not (folder / TAG_FILE).exists():
         write_bytes(folder / TAG_FILE, TAG.encode())
-    tasks = [clips[i : i + CLIPS_PER_TASK] for i in range(0, len(clips), CLIPS_PER_TASK)]
+    tasks = _divide(clips)
     done: list[tuple[Clip, _Entry]] = []
     failed: dict[str, str] = {}
     parallel = Parallel(n_jobs=jobs, return_as="generator")
@@ -167,15 +169,47 @@ def cache_clips(
     return CachedClips(heard, entries, failed)
 
 
+def _divide(clips: Sequence[Clip]) -> list[list[Clip]]:
+    """Return what a worker takes at a time: some files, or all stretches of a recording."""
+    tasks: list[list[Clip]] = []
+    for path, group in groupby(clips, lambda clip: None if clip.end is None else clip.path):
+        some = list(group)
+        size = CLIPS_PER_TASK if path is None else len(some)
+        tasks += [some[start : start + size] for start in range(0, len(some), size)]
+    return tasks
+
+
 def _cache_task(clips: Sequence[Clip], folder: Path) -> list[_Entry | str]:
-    outcomes: list[_Entry | str] = []
-    for clip in clips:
-        try:
-            path = _path(clip, folder)
-            outcomes.append(_read(path) or _write(clip, path))
-        except AudioError as error:
-            outcomes.append(str(error))
-    return outcomes
+    if clips[0].end is None:
+        return [_cache_file(clip, folder) for clip in clips]
+    return _cache_stretches(clips, folder)
+
+
+def _cache_file(clip: Clip, folder: Path) -> _Entry | str:
+    try:
+        path = _path(clip, folder)
+        return _read(path) or _write(decode_clip(clip), path)
+    except AudioError as error:
+        return str(error)
+
+
+def _cache_stretches(clips: Sequence[Clip], folder: Path) -> list[_Entry | str]:
+    """Cache stretches of one recording, which may be too long to be held in memory."""
+    outcomes: dict[int, _Entry | str] = {}
+    reason = ""
+    try:
+        paths = [_path(clip, folder) for clip in clips]
+        found = [_read(path) for path in paths]
+        outcomes |= {index: entry for index, entry in enumerate(found) if entry is not None}
+        missing = [index for index in range(len(clips)) if index not in outcomes]
+        for place, outcome in decode_stretches([clips[index] for index in missing]):
+            index = missing[place]
+            outcomes[index] = (
+                str(outcome) if isinstance(outcome, AudioError) else _write(outcome, paths[index])
+            )
+    except AudioError as error:
+        reason = str(error)  # of the recording, from where it breaks off
+    return [outcomes.get(index, reason) for index in range(len(clips))]
 
 
 def _path(clip: Clip, folder: Path) -> Path:
@@ -215,9 +249,9 @@ def _read(path: Path) -> _Entry | None:
         return None
 
 
-def _write(clip: Clip, path: Path) -> _Entry:
-    """Decode a clip into the cache."""
-    waveform, audio_hash = decode_clip(clip)
+def _write(decoded: DecodedClip, path: Path) -> _Entry:
+    """Write a clip into the cache."""
+    waveform, audio_hash = decoded
     utterance = find_utterance(waveform)
     scale = float(np.abs(waveform).max()) / PEAK or 1.0  # digital silence has no peak
     facts = {

@@ -10,7 +10,7 @@ from sercli.classifiers.cnn import CnnClassifier
 from sercli.neural.cnn import Cnn, CnnSettings
 from sercli.training.batches import TrainingBatches
 from sercli.training.cache import CachedClips
-from sercli.training.course import Course, FloatArray, Material, score_clips
+from sercli.training.course import Course, FloatArray, score_clips
 from sercli.training.guides import (
     GuidedNetwork,
     extract_clean_features,
@@ -18,6 +18,7 @@ from sercli.training.guides import (
     make_guides,
 )
 from sercli.training.loop import Fitted, Loss
+from sercli.training.material import Material
 from sercli.training.trainer import Say
 
 
@@ -46,9 +47,11 @@ class CnnCourse(Course):
         """Frequency in Hz above which nothing is heard."""
         return self.settings.log_mel.f_max
 
-    def prepare(self, cached: CachedClips, say: Say, *, judged: bool = False) -> Material:
+    def prepare(
+        self, cached: CachedClips, say: Say, *, learned: bool = True, judged: bool = True
+    ) -> Material:
         """Extract the features of which guides are made."""
-        if judged or not self.config.guide_weight:
+        if not (learned and self.config.guide_weight):
             return Material(cached)
         say(f"extracting what {len(cached):,} clips tell besides their labels")
         return Material(cached, extract_clean_features(cached, self.band_limit, self.config.jobs))
@@ -57,12 +60,13 @@ class CnnCourse(Course):
         self, name: str, material: Material, folder: Path, dev: Material | None = None
     ) -> Fitted:
         """Train a network; see `Course.teach`."""
-        config, cached = self.config, material.cached
-        guides = np.empty((len(cached), 0), np.float32)
-        if material.rows is not None:
-            guides = make_guides(material.rows, config.guide_components)
-        targets = np.hstack((self.find_targets(cached), guides))
-        batches = TrainingBatches(cached, targets, self.find_classes(cached), config)
+        config, heard = self.config, material.heard
+        guides = np.empty((len(heard), 0), np.float32)
+        features = [part.rows for part in material.parts if part.rows is not None]
+        if features:
+            guides = make_guides(np.concatenate(features), config.guide_components)
+        targets = np.hstack((self.find_targets(material), guides))
+        batches = TrainingBatches(heard, targets, self.find_draws(material), config)
         loss: Loss = self.find_loss
         if guides.size:
             loss = guided_loss(self.find_loss, self.n_scores, config.guide_weight)

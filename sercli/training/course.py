@@ -2,10 +2,10 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol
 from zlib import crc32
 
 import numpy as np
@@ -17,8 +17,11 @@ from sercli.audio import SAMPLE_RATE
 from sercli.classifiers.neural import BATCH_S, NeuralClassifier
 from sercli.config import NeuralConfig
 from sercli.datasets.base import class_indices
+from sercli.errors import ConfigError
+from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.metrics import segment_nll, unweighted_average_recall
 from sercli.neural.batching import group_by_length, pad
+from sercli.training.batches import NO_LABEL
 from sercli.training.cache import CachedClips
 from sercli.training.checkpoints import CHECKPOINT_FILE
 from sercli.training.folds import check_labels
@@ -26,48 +29,23 @@ from sercli.training.loop import (
     Batches,
     Fitted,
     Loss,
-    TrainingProgress,
     Validation,
     cross_entropy,
     fit_network,
 )
+from sercli.training.material import Material
 from sercli.training.optimiser import Groups
 from sercli.training.targets import Votes, find_vote_shares, make_targets
 from sercli.training.teachers import Teacher
 from sercli.training.trainer import Say
+from sercli.training.unlabelled import Unlabelled
+from sercli.training.watcher import Nobody, Watcher
 
 # Settings that may be others when a training goes on: where and on how many cores it runs.
 FREE = ("device", "jobs")
 
 FloatArray = NDArray[np.float32]
-Rows = NDArray[np.floating[Any]]
 Hear = Callable[[int], FloatArray]
-
-
-class Watcher(Protocol):
-    """Who is told how far a training is."""
-
-    def hear(self, n_done: int, n_clips: int) -> None:
-        """Be told how many of the clips an encoder has heard."""
-
-    def begin(self, name: str) -> None:
-        """Be told that a network begins, or goes on; there may be several."""
-
-    def report(self, progress: TrainingProgress) -> None:
-        """Be told of every step and the end of every epoch."""
-
-
-class Nobody:
-    """Watches nothing."""
-
-    def hear(self, n_done: int, n_clips: int) -> None:
-        """Do nothing."""
-
-    def begin(self, name: str) -> None:
-        """Do nothing."""
-
-    def report(self, progress: TrainingProgress) -> None:
-        """Do nothing."""
 
 
 class Settings(Protocol):
@@ -75,31 +53,6 @@ class Settings(Protocol):
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
-
-
-@dataclass(frozen=True, eq=False)
-class Material:
-    """Clips, and what was computed of each for a family.
-
-    Parameters
-    ----------
-    cached
-        The clips.
-    rows
-        One or more for each clip, of shape (n_clips, ...), or None.
-    """
-
-    cached: CachedClips
-    rows: Rows | None = None
-
-    def __len__(self) -> int:
-        """Return the number of clips."""
-        return len(self.cached)
-
-    def take(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> Self:
-        """Return those clips alone."""
-        rows = None if self.rows is None else self.rows[np.asarray(indices)]
-        return type(self)(self.cached.take(np.asarray(indices).tolist()), rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,10 +69,19 @@ class Course(ABC):
         Of listeners, by name of the clip, or None.
     teacher
         Whose probabilities are learned, too, or None.
+    unlabelled
+        Speech on which they are all that is learned, or None.
+    before
+        Of what the networks learned from before this training.
     resume
         Go on from checkpoints where there are any.
     watcher
         Told how far it is.
+
+    Raises
+    ------
+    ConfigError
+        If there is unlabelled speech, and no teacher.
 
     Attributes
     ----------
@@ -136,8 +98,18 @@ class Course(ABC):
     labels: tuple[str, ...] = ()
     votes: Votes | None = None
     teacher: Teacher | None = None
+    unlabelled: Unlabelled | None = None
+    before: TrainingManifest = field(default_factory=TrainingManifest)
     resume: bool = False
     watcher: Watcher = field(default_factory=Nobody)
+
+    def __post_init__(self) -> None:
+        """Refuse speech of which nobody says anything."""
+        if self.unlabelled is not None and self.teacher is None:
+            raise ConfigError(
+                "speech that nobody labelled is learned from by what a teacher says of it; "
+                "expected a teacher"
+            )
 
     @property
     @abstractmethod
@@ -150,7 +122,9 @@ class Course(ABC):
         """Frequency in Hz above which nothing is heard."""
 
     @abstractmethod
-    def prepare(self, cached: CachedClips, say: Say, *, judged: bool = False) -> Material:
+    def prepare(
+        self, cached: CachedClips, say: Say, *, learned: bool = True, judged: bool = True
+    ) -> Material:
         """Compute what the networks need of each clip.
 
         Parameters
@@ -159,9 +133,27 @@ class Course(ABC):
             The clips.
         say
             Told what is done.
+        learned
+            They are learned from.
         judged
-            They are only judged, and not learned from.
+            They are judged, by networks that do not learn from them.
         """
+
+    def gather(self, cached: CachedClips, say: Say) -> Material:
+        """Prepare clips that are learned from, and with them the speech that nobody labelled.
+
+        Parameters
+        ----------
+        cached, say
+            As for `prepare`.
+        """
+        material = self.prepare(cached, say)
+        if self.unlabelled is None or self.teacher is None:
+            return material
+        speech = self.unlabelled.cached
+        say(f"{self.teacher.name} says what it hears in {len(speech):,} unlabelled segments")
+        self.teacher.judge(speech, self.labels)
+        return replace(material, unlabelled=self.prepare(speech, say, judged=False))
 
     @abstractmethod
     def teach(
@@ -174,7 +166,7 @@ class Course(ABC):
         name
             By which the watcher knows it.
         material
-            What is learned from.
+            What is learned from, of `gather`.
         folder
             Of its checkpoint.
         dev
@@ -205,6 +197,11 @@ class Course(ABC):
         """Return the indices of the clips' labels, shape (n_clips,)."""
         return np.array(class_indices(cached.clips, self.labels))
 
+    def find_draws(self, material: Material) -> NDArray[np.intp]:
+        """Return as what each clip that is learned from is drawn: its label's index, or none."""
+        n_unlabelled = len(material.heard) - len(material)
+        return np.append(self.find_classes(material.cached), np.full(n_unlabelled, NO_LABEL))
+
     @property
     def tells_perceived(self) -> bool:
         """Whether the networks also tell what listeners hear."""
@@ -215,12 +212,21 @@ class Course(ABC):
         """Number of scores that the networks give a clip: of the labels, and as they are heard."""
         return len(self.labels) * (2 if self.tells_perceived else 1)
 
-    def find_targets(self, cached: CachedClips) -> FloatArray:
-        """Return what is to be said of each clip, shape (n_clips, n_scores)."""
+    def find_targets(self, material: Material) -> FloatArray:
+        """Return what is to be said of each clip that is learned from, shape (n_clips, n_scores).
+
+        Of what nobody labelled, it is what the teacher says; what listeners hear is not known.
+        """
+        cached = material.cached
         check_labels(self.find_classes(cached), self.labels)
         taught = self.teacher.judge(cached, self.labels) if self.teacher else None
         targets = make_targets(cached.clips, self.labels, self.config, self.votes, taught)
-        return np.hstack((targets, self.find_perceived(cached)))
+        parts = [np.hstack((targets, self.find_perceived(cached)))]
+        if material.unlabelled is not None and self.teacher is not None:
+            said = self.teacher.judge(material.unlabelled.cached, self.labels)
+            unknown = np.zeros((len(said), self.n_scores - len(self.labels)))
+            parts.append(np.hstack((said, unknown)).astype(np.float32))
+        return np.vstack(parts)
 
     def find_perceived(self, cached: CachedClips) -> FloatArray:
         """Return the listeners' shares, shape (n_clips, n_labels); (n_clips, 0) if not learned."""
@@ -239,7 +245,7 @@ class Course(ABC):
         n_labels = len(self.labels)
         loss = cross_entropy(outputs[:, :n_labels], targets[:, :n_labels])
         if self.tells_perceived:
-            # A clip without votes has a row of zeros, which costs nothing.
+            # A clip without votes, or without a label, has a row of zeros, which costs nothing.
             heard = cross_entropy(outputs[:, n_labels:], targets[:, n_labels:])
             loss = loss + self.config.perceived_weight * heard
         return loss
@@ -286,7 +292,7 @@ class Course(ABC):
         facts
             What else must be the same for a checkpoint to be of use.
         """
-        config, cached = config or self.config, material.cached
+        config, cached, unlabelled = config or self.config, material.cached, material.unlabelled
         self.watcher.begin(name)
         return fit_network(
             network,
@@ -302,9 +308,10 @@ class Course(ABC):
                 **{key: value for key, value in asdict(config).items() if key not in FREE},
                 "settings": self.network_settings.to_dict(),
                 "labels": self.labels,
-                "clips": digest("".join(cached.hashes).encode()),
-                "development clips": digest("".join(dev.cached.hashes).encode()) if dev else None,
-                "targets": digest(self.find_targets(cached).tobytes()),  # with votes and teacher
+                "clips": _digest_audio(cached),
+                "unlabelled": _digest_audio(unlabelled.cached) if unlabelled else None,
+                "development clips": _digest_audio(dev.cached) if dev else None,
+                "targets": digest(self.find_targets(material).tobytes()),  # with votes and teacher
                 **facts,
             },
             resume=self.resume and (folder / CHECKPOINT_FILE).exists(),
@@ -346,6 +353,10 @@ def score_clips(network: nn.Module, cached: CachedClips, hear: Hear | None = Non
             order += group
     scores: FloatArray = np.concatenate(parts)[np.argsort(order)]
     return scores
+
+
+def _digest_audio(cached: CachedClips) -> str:
+    return digest("".join(cached.hashes).encode())
 
 
 def digest(content: bytes) -> str:

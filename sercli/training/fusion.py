@@ -167,7 +167,7 @@ class FusionTrainer(Trainer[CachedClips]):
         classes = np.array(class_indices(found.clips, labels))
         groups = group_clips(found.clips, self.config.group_by)
         n_folds = count_folds(groups, self.config.folds, self.config.group_by)
-        mixture = fit_mixture(probabilities, classes, groups)
+        mixture = fit_mixture(probabilities, classes)
         fused = cross_fit(probabilities, classes, groups, n_folds)
         held_out = evaluate_probabilities(classes, fused, labels)
         figures = {}
@@ -193,8 +193,7 @@ class FusionTrainer(Trainer[CachedClips]):
     ) -> FusionClassifier:
         """Fit and calibrate a fusion that judges one fold."""
         classes = np.array(class_indices(found.clips, labels))
-        groups = group_clips(found.clips, self.config.group_by)
-        mixture = fit_mixture(self._judge(found, labels), classes, groups)
+        mixture = fit_mixture(self._judge(found, labels), classes)
         return self._build(mixture, labels, {})
 
     def judge(self, model: Classifier, found: CachedClips) -> Probabilities:

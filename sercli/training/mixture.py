@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
-from sercli.calibration import Calibration, choose_calibration
+from sercli.calibration import Calibration, fit_temperature
 from sercli.classifiers.fusion import mix
 from sercli.training.folds import ClassArray, Groups
 
@@ -63,7 +63,7 @@ def fit_weights(likelihoods: NDArray[np.float64]) -> NDArray[np.float64]:
     return weights
 
 
-def fit_mixture(probabilities: Probabilities, classes: ClassArray, groups: Groups) -> Mixture:
+def fit_mixture(probabilities: Probabilities, classes: ClassArray) -> Mixture:
     """Fit the weights of members, then the calibration of their mean.
 
     Parameters
@@ -72,11 +72,10 @@ def fit_mixture(probabilities: Probabilities, classes: ClassArray, groups: Group
         Of each member, none below `LEAST`, shape (n_members, n_clips, n_labels).
     classes
         Index of the true label of each clip, shape (n_clips,).
-    groups
-        As for `sercli.calibration.choose_calibration`.
     """
     weights = fit_weights(probabilities[:, np.arange(len(classes)), classes])
-    return Mixture(weights, choose_calibration(mix(probabilities, weights), classes, groups))
+    # One factor alone: a bias would be that of the networks which judged these clips.
+    return Mixture(weights, fit_temperature(mix(probabilities, weights), classes))
 
 
 def cross_fit(
@@ -86,8 +85,10 @@ def cross_fit(
 
     Parameters
     ----------
-    probabilities, classes, groups
+    probabilities, classes
         As for `fit_mixture`.
+    groups
+        What stays together, shape (n_clips,).
     n_folds
         Of which all but one are fitted on, and one is judged.
 
@@ -97,6 +98,6 @@ def cross_fit(
     """
     judged = np.empty(probabilities.shape[1:])
     for inside, outside in GroupKFold(n_folds).split(classes, groups=groups):
-        mixture = fit_mixture(probabilities[:, inside], classes[inside], groups[inside])
+        mixture = fit_mixture(probabilities[:, inside], classes[inside])
         judged[outside] = mixture.judge(probabilities[:, outside])
     return judged

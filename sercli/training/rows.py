@@ -18,7 +18,7 @@ from sercli.config import NeuralConfig
 from sercli.errors import OutputError
 from sercli.neural.batching import group_by_length, pad
 from sercli.neural.devices import choose_precision, computing
-from sercli.training.batches import draw_order
+from sercli.training.batches import count_draws, draw_order
 from sercli.training.loop import TrainingBatch
 
 FloatArray = NDArray[np.float32]
@@ -103,29 +103,32 @@ class RowBatches:
     Parameters
     ----------
     rows
-        Shape (n_clips, n_versions, n_features).
+        One or more arrays of shape (n_clips, n_versions, n_features), which are not joined: they
+        may be larger than memory.
     targets
-        Shape (n_clips, n_scores).
+        Of the clips of all arrays, shape (n_clips, n_scores).
     classes
-        Indices of the labels, shape (n_clips,).
+        Indices of the labels, or `sercli.training.batches.NO_LABEL`, shape (n_clips,).
     config
         Seed and size of a batch.
     """
 
     def __init__(
         self,
-        rows: NDArray[np.floating[Any]],
+        rows: Sequence[NDArray[np.floating[Any]]],
         targets: FloatArray,
         classes: NDArray[np.integer[Any]],
         config: NeuralConfig,
     ) -> None:
         self._rows, self._targets, self._classes = rows, targets, classes
+        self._firsts = np.cumsum([0, *map(len, rows)])[:-1]
         self._seed = config.seed
-        self._size = min(config.batch_size, len(rows))
+        self._n_draws = count_draws(classes)
+        self._size = min(config.batch_size, self._n_draws)
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch."""
-        return len(self._rows) // self._size
+        return self._n_draws // self._size
 
     def __call__(self, epoch: int) -> Iterator[TrainingBatch]:
         """Give the batches of an epoch, which is counted from 0."""
@@ -133,13 +136,19 @@ class RowBatches:
         order = [index for index, _ in draw_order(self._classes, self._seed, epoch)]
         for number in range(len(self)):
             chosen = np.array(order[number * self._size : (number + 1) * self._size])
-            versions = rng.integers(self._rows.shape[1], size=len(chosen))
-            rows = self._rows[chosen, versions].astype(np.float32)
+            versions = rng.integers(self._rows[0].shape[1], size=len(chosen))
             yield TrainingBatch(
-                torch.from_numpy(rows),
+                torch.from_numpy(self._take(chosen, versions)),
                 torch.ones(len(chosen), dtype=torch.int64),
                 torch.from_numpy(self._targets[chosen]),
             )
+
+    def _take(self, chosen: NDArray[np.intp], versions: NDArray[np.integer[Any]]) -> FloatArray:
+        taken = np.empty((len(chosen), self._rows[0].shape[2]), np.float32)
+        for first, rows in zip(self._firsts, self._rows, strict=True):
+            here = (chosen >= first) & (chosen < first + len(rows))
+            taken[here] = rows[chosen[here] - first, versions[here]]
+        return taken
 
 
 class RowNetwork(nn.Module):

@@ -15,7 +15,7 @@ from sercli.evaluation.measurement import Judgement, measure
 from sercli.evaluation.predictions import Predictions
 from sercli.evaluation.run import Evaluation, describe_model, evaluate, find_limits
 from sercli.labels import EMOTIONS
-from sercli.protocols import APART, fold_by_speaker, judge_protocol
+from sercli.protocols import APART, UNKNOWN, fold_by_speaker, judge_protocol
 from sercli.store import load_model, save_model
 from sercli.training.teachers import HELD_OUT_FILE
 from sercli.training.trainer import AnyTrainer, Prepared
@@ -32,7 +32,8 @@ class Training:
     evaluation
         On clips that it was not trained on; None if it was not asked for or there are none.
     failed
-        Error of each clip that could not be decoded, by path.
+        Error of each clip that could not be decoded, and of each recording that was to be learned
+        from besides, by path.
     """
 
     classifier: Classifier
@@ -149,6 +150,7 @@ def cross_validate(
     split = f"{n_folds} folds"
     record = {"splits": ["all"], "protocol": f"{APART}, {split}"}
     saved = _save(classifier, found, corpus, folder, trainer, record | (details or {}))
+    unknown = trainer.make_manifest(found).explain_unknown()
     predictions = Predictions(saved.name, labels, found.clips, np.concatenate(probabilities))
     judgement = Judgement(predictions, {}, found.hashes, found.failed)
     figures = {
@@ -156,10 +158,11 @@ def cross_validate(
         "target": "intended",
         "corpus": corpus.name,
         "split": split,
-        "protocol": APART,
+        "protocol": UNKNOWN if unknown else APART,
         "overlap": {"speakers": [], "clips": 0},
         "warnings": [
             "The figures are those of models trained on the other folds, not of this one.",
+            *([unknown] if unknown else []),
             *find_limits(judgement),
         ],
         "labels_left_out": {"model": [], "corpus": {}},
@@ -206,4 +209,4 @@ def _finish(
 ) -> Training:
     write_card(classifier.spec, folder, evaluation.figures if evaluation else None)
     trainer.finish(folder)
-    return Training(classifier, evaluation, failed)
+    return Training(classifier, evaluation, {**failed, **trainer.failed})

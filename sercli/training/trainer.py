@@ -57,6 +57,11 @@ class Trainer(ABC, Generic[P]):
         """Where a model that it trained is to be measured."""
         return "auto"
 
+    @property
+    def failed(self) -> Mapping[str, str]:
+        """Error of what was to be learned from besides the clips, and failed, by its place."""
+        return {}
+
     def begin(self, folder: Path) -> None:
         """Make a model folder ready, before anything is learned."""
 

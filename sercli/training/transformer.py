@@ -28,8 +28,9 @@ from sercli.neural.transformer import Transformer, TransformerSettings, create_h
 from sercli.training.adapters import RATE_FACTOR, add_adapters, merge_adapters
 from sercli.training.batches import TrainingBatches
 from sercli.training.cache import CachedClips
-from sercli.training.course import Course, FloatArray, Material, digest, score_clips
+from sercli.training.course import Course, FloatArray, digest, score_clips
 from sercli.training.loop import Fitted
+from sercli.training.material import Material
 from sercli.training.optimiser import Groups
 from sercli.training.rows import RowBatches, RowNetwork, embed_versions
 from sercli.training.trainer import Say
@@ -42,7 +43,7 @@ TUNING_FOLDER = "encoder"
 TUNING_BATCH = 32
 # Of the rows; another one where clips are varied otherwise, so that old rows are not taken for new.
 ROWS_FORMAT = 1
-# Of a clip's versions: as it is; the last is for judging, and not learned from.
+# Of a clip's versions: as it is; the last of clips that are judged is for that alone.
 AS_IS, JUDGED = 0, -1
 
 
@@ -58,7 +59,8 @@ class TransformerCourse(Course):
         Folder in which its rows are kept for the next training.
     limit
         Frequency in Hz above which nothing is heard; by default `WHISPER_LIMIT` for Whisper, and
-        for others all there is.
+        for others all there is. An encoder of our own has that of its model; see
+        `sercli.training.origins`.
     """
 
     classifier = TransformerClassifier
@@ -87,7 +89,9 @@ class TransformerCourse(Course):
         network = cast(Transformer, self.create(self._create_network))
         return network.eval().requires_grad_(False).to(choose_device(self.config.device))
 
-    def prepare(self, cached: CachedClips, say: Say, *, judged: bool = False) -> Material:
+    def prepare(
+        self, cached: CachedClips, say: Say, *, learned: bool = True, judged: bool = True
+    ) -> Material:
         """Let the encoder hear all versions of the clips.
 
         Raises
@@ -100,7 +104,7 @@ class TransformerCourse(Course):
             raise ConfigError(
                 f"layers is {self.config.layers}; expected at most {n_layers}, as there are"
             )
-        n_versions = 0 if judged else self.config.versions
+        n_versions = self.config.versions if learned else 0
         drawing = self._draw_from(cached)
 
         def hear_version(number: int) -> Callable[[int], FloatArray]:
@@ -110,10 +114,11 @@ class TransformerCourse(Course):
         versions = [
             lambda index: cached.utterance(index).waveform,
             *map(hear_version, range(1, n_versions + 1)),
-            lambda index: drawing.hear(index, self.draw_varied(cached, index)),
         ]
+        if judged:
+            versions.append(lambda index: drawing.hear(index, self.draw_varied(cached, index)))
         say(f"{self.base.name} hears {len(versions)} versions of {len(cached):,} clips")
-        path = self.rows / f"{self._find_key(cached, n_versions)}.npy"
+        path = self.rows / f"{self._find_key(cached, n_versions, judged=judged)}.npy"
         rows = embed_versions(self._network, len(cached), versions, path, self.watcher.hear)
         say(f"{rows.nbytes / 1e6:,.0f} MB of what it makes of them in {self.rows}")
         return Material(cached, rows)
@@ -123,9 +128,11 @@ class TransformerCourse(Course):
     ) -> Fitted:
         """Train a head; see `Course.teach`."""
         assert material.rows is not None
-        targets = self.find_targets(material.cached)
-        classes = self.find_classes(material.cached)
-        batches = RowBatches(material.rows[:, :JUDGED], targets, classes, self.config)
+        rows = [material.rows[:, :JUDGED]]
+        if material.unlabelled is not None and material.unlabelled.rows is not None:
+            rows.append(material.unlabelled.rows)
+        targets, draws = self.find_targets(material), self.find_draws(material)
+        batches = RowBatches(rows, targets, draws, self.config)
         n_features = self._network.n_features
         head = self.create(lambda: create_head(self.network_settings, n_features, self.n_scores))
         fitted = self.fit(
@@ -148,7 +155,7 @@ class TransformerCourse(Course):
             learning_rate=self.config.tuning_rate,
             batch_size=min(self.config.batch_size, TUNING_BATCH),
         )
-        heard = TrainingBatches(material.cached, targets, classes, tuning)
+        heard = TrainingBatches(material.heard, targets, draws, tuning)
         network = copy.deepcopy(self.assemble(fitted.network))
         assert isinstance(network, Transformer)
         tuned = self.fit(
@@ -194,7 +201,7 @@ class TransformerCourse(Course):
         """Return what else a model is to say of its training."""
         return {"base": self.base.name}
 
-    def _find_key(self, cached: CachedClips, n_versions: int) -> str:
+    def _find_key(self, cached: CachedClips, n_versions: int, *, judged: bool) -> str:
         """Return a hash of all that decides the rows of clips."""
         config = self.config
         device = choose_device(config.device)
@@ -205,14 +212,15 @@ class TransformerCourse(Course):
             str(choose_precision(device)),
             (config.seed, config.clean_share, config.voice_share, n_versions),
             # By name the version to judge by is drawn, by voice and emotion who talks on.
-            [(clip.name, clip.voice, clip.emotion) for clip in cached.clips],
+            [(clip.name if judged else None, clip.voice, clip.emotion) for clip in cached.clips],
             cached.hashes,
         )
         return digest(repr(facts).encode(errors="surrogateescape"))
 
     def _draw_from(self, cached: CachedClips) -> TrainingBatches:
-        targets = np.empty((len(cached), len(self.labels)), np.float32)
-        return TrainingBatches(cached, targets, self.find_classes(cached), self.config)
+        """Return what draws a version of a clip; batches, which have targets, are not asked for."""
+        targets = np.empty((len(cached), 0), np.float32)
+        return TrainingBatches(cached, targets, np.zeros(len(cached), np.intp), self.config)
 
     def _create_network(self) -> Transformer:
         network = Transformer(self.network_settings, self.n_scores)

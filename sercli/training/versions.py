@@ -1,7 +1,6 @@
 """The versions of a clip that are learned from: as it is, and as other recordings might have it."""
 
 from dataclasses import dataclass
-from functools import cache
 from zlib import crc32
 
 import numpy as np
@@ -12,7 +11,7 @@ from sercli.datasets.base import Clip
 from sercli.extraction import Waveforms
 from sercli.features import extract_features
 from sercli.segmentation import find_speech
-from sercli.vad import SpeechDetector
+from sercli.vad import shared_detector
 
 FloatArray = NDArray[np.float32]
 
@@ -64,11 +63,6 @@ class Versions:
 
 def find_utterance(waveform: FloatArray) -> Utterance:
     """Return a waveform at 16 kHz and where in it somebody speaks; anywhere if nobody does."""
-    spans = find_speech(waveform, _detector())
+    spans = find_speech([waveform], shared_detector())
     start, end = (spans[0].start, spans[-1].end) if spans else (0, len(waveform))
     return Utterance(waveform, start, end)
-
-
-@cache
-def _detector() -> SpeechDetector:
-    return SpeechDetector()  # one per process: it cannot be handed from one to another

@@ -1,0 +1,207 @@
+"""Fitting a network of any family on a corpus, and its calibration.
+
+With development clips, which are not learned from, the epoch is chosen and the calibration fitted
+on them. Without, the number of epochs is fixed; networks that each learn from all folds but one
+give the scores on which the calibration is fitted, and then one network learns from all clips.
+
+Either way the calibration knows every clip as it is and as another recording might have it.
+"""
+
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import GroupKFold
+
+from sercli.audio import SAMPLE_RATE
+from sercli.calibration import Calibration, choose_calibration
+from sercli.cards import DEVELOPMENT_SPEAKERS
+from sercli.classifiers.base import ModelSpec
+from sercli.classifiers.neural import NeuralClassifier
+from sercli.config import NeuralConfig
+from sercli.errors import DatasetError
+from sercli.training.cache import CachedClips
+from sercli.training.course import Course, FloatArray
+from sercli.training.folds import (
+    MIN_GROUPS,
+    Groups,
+    count_folds,
+    cross_fitted_figures,
+    group_clips,
+)
+from sercli.training.loop import Fitted
+from sercli.training.material import Material
+from sercli.training.trainer import Say
+from sercli.version import __version__
+
+# Folds by which the figures of development clips are calibrated on others of them; and of which
+# one has the development speakers where all others judge a fold of a cross-validation.
+DEV_FOLDS = 5
+
+
+class FittedModel(NamedTuple):
+    """A model, and what its networks say of clips that they did not learn from.
+
+    Parameters
+    ----------
+    classifier
+        Its ``spec.training`` tells its settings and what it reached on clips held out.
+    held_out
+        Calibrated probabilities of all clips that it learned from, each by a network that did not,
+        shape (n_clips, n_labels); None if there were no such networks.
+    """
+
+    classifier: NeuralClassifier
+    held_out: NDArray[np.float64] | None
+
+
+def fit_model(
+    cached: CachedClips,
+    course: Course,
+    folder: Path,
+    *,
+    dev: CachedClips | None = None,
+    say: Say = lambda _: None,
+) -> FittedModel:
+    """Train and calibrate a network.
+
+    Parameters
+    ----------
+    cached
+        What is learned from.
+    course
+        How.
+    folder
+        Of the checkpoints; those of folds are in folders of their own inside.
+    dev
+        Development clips; without any, networks are trained on folds, too, see above.
+    say
+        Told what is done next.
+
+    Raises
+    ------
+    DatasetError
+        If speakers are unknown, there is only one, or an emotion occurs with the speakers of one
+        fold only.
+    ConfigError
+        If a checkpoint is of another training.
+    """
+    config = course.config
+    material = course.gather(cached, say)
+    seconds = 0.0
+    if dev:
+        others = course.prepare(dev, say, learned=False)
+        say(f"learning from {len(cached):,} clips; {len(dev):,} others are measured on")
+        judged, judges, groups = dev, DEVELOPMENT_SPEAKERS, _group_dev(dev, config)
+        n_folds = min(DEV_FOLDS, len(np.unique(groups)))
+        fitted = course.teach("network", material, folder, others)
+        scores = course.hear(fitted.network, others)
+    else:
+        groups = group_clips(cached.clips, config.group_by)
+        n_folds = count_folds(groups, config.folds, config.group_by)
+        judged, judges = cached, f"{n_folds} folds of {config.group_by}s"
+        # What one network judged stays together: how it leans, no other network leans, nor will the
+        # one that learns from all clips.
+        scores, groups, seconds = _teach_folds(material, course, folder, groups, n_folds)
+        say(f"learning from all {len(cached):,} clips")
+        fitted = course.teach("all clips", material, folder)
+    network = course.assemble(fitted.network)
+    n_labels = len(course.labels)
+    rows, row_groups = scores[..., :n_labels].reshape(-1, n_labels), np.tile(groups, 2)
+    classes = np.tile(course.find_classes(judged), 2)
+    training = {
+        "clips": len(cached),
+        "speakers": len({clip.voice for clip in cached.clips} - {None}),
+        "seed": config.seed,
+        "config": asdict(config),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "votes": course.votes is not None,
+        "teacher": course.teacher.name if course.teacher else None,
+        "unlabelled": _describe_unlabelled(material),
+        "best_epoch": fitted.best_epoch,
+        "calibration_on": judges,
+        "held_out": cross_fitted_figures(
+            rows, classes, row_groups, course.labels, n_folds, choose_calibration, len(judged)
+        ),
+        "seconds": round(seconds + _sum_seconds(fitted), 3),
+        **course.describe(),
+    }
+    calibration = choose_calibration(rows, classes, row_groups).widen(0, course.n_scores)
+    spec = ModelSpec(
+        family=course.classifier.family,
+        labels=course.labels,
+        sample_rate=SAMPLE_RATE,
+        band_limit=course.band_limit,
+        calibration=calibration,
+        settings=course.network_settings.to_dict(),
+        training=training,
+        versions={"sercli": __version__, **{name: version(name) for name in course.packages}},
+        perceived=_calibrate_perceived(course, judged, scores, groups),
+    )
+    held_out = None if dev else calibration.probabilities(scores[0])
+    return FittedModel(course.classifier(spec, network, config.device), held_out)
+
+
+def _teach_folds(
+    material: Material, course: Course, folder: Path, groups: Groups, n_folds: int
+) -> tuple[FloatArray, Groups, float]:
+    """Return scores of all clips, each of a network that did not learn from its fold.
+
+    Their shape is (2, n_clips, n_scores), see `Course.hear`; with the number of the network that
+    judged each clip, shape (n_clips,), and the seconds of the trainings.
+    """
+    scores = np.empty((2, len(material), course.n_scores), np.float32)
+    judges = np.empty(len(material), "U8")
+    seconds = 0.0
+    folds = GroupKFold(n_folds).split(groups, groups=groups)
+    for number, (inside, outside) in enumerate(folds, 1):
+        fitted = course.teach(
+            f"fold {number} of {n_folds}", material.take(inside), folder / f"fold{number}"
+        )
+        scores[:, outside] = course.hear(fitted.network, material.take(outside))
+        judges[outside] = str(number)
+        seconds += _sum_seconds(fitted)
+    return scores, judges, seconds
+
+
+def _calibrate_perceived(
+    course: Course, judged: CachedClips, scores: FloatArray, groups: Groups
+) -> Calibration | None:
+    """Fit what is perceived on the votes on clips that were held out."""
+    if not course.tells_perceived:
+        return None
+    n_labels = len(course.labels)
+    shares = course.find_perceived(judged)
+    voted = shares.any(axis=1)
+    if not voted.any():
+        raise DatasetError(
+            f"the table of votes has none of the {len(judged):,} clips to calibrate on; expected "
+            f"names such as {judged.clips[0].name}"
+        )
+    calibration = choose_calibration(
+        scores[:, voted, n_labels:].reshape(-1, n_labels),
+        np.tile(shares[voted], (2, 1)),
+        np.tile(groups[voted], 2),
+    )
+    return calibration.widen(n_labels, course.n_scores)
+
+
+def _group_dev(dev: CachedClips, config: NeuralConfig) -> Groups:
+    """Return what of the development clips stays together: of a single speaker, each clip."""
+    groups = group_clips(dev.clips, config.group_by)
+    return groups if len(np.unique(groups)) >= MIN_GROUPS else group_clips(dev.clips, "clip")
+
+
+def _describe_unlabelled(material: Material) -> dict[str, float] | None:
+    """Return how much is learned from that nobody labelled."""
+    if material.unlabelled is None:
+        return None
+    cached = material.unlabelled.cached
+    return {"clips": len(cached), "seconds": round(cached.duration, 3)}
+
+
+def _sum_seconds(fitted: Fitted) -> float:
+    return sum(record.seconds for record in fitted.records)

@@ -1,0 +1,52 @@
+"""Clips that networks learn from or judge, and what was computed of each for their family."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sercli.training.cache import CachedClips
+
+Rows = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """Clips, and what was computed of each for a family.
+
+    Parameters
+    ----------
+    cached
+        The clips.
+    rows
+        One or more for each clip, of shape (n_clips, ...), or None.
+    unlabelled
+        Speech that nobody labelled, which is learned from, too, or None. It is no clip of these:
+        nothing is held out of it, and nothing is judged on it.
+    """
+
+    cached: CachedClips
+    rows: Rows | None = None
+    unlabelled: "Material | None" = None
+
+    def __len__(self) -> int:
+        """Return the number of clips."""
+        return len(self.cached)
+
+    @property
+    def parts(self) -> tuple["Material", ...]:
+        """What is learned from: the clips, then the speech that nobody labelled."""
+        return (self,) if self.unlabelled is None else (self, self.unlabelled)
+
+    @property
+    def heard(self) -> CachedClips:
+        """The clips of all parts."""
+        return CachedClips.join([part.cached for part in self.parts])
+
+    def take(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> Self:
+        """Return those clips alone, and all the speech that nobody labelled."""
+        chosen = np.asarray(indices)
+        rows = None if self.rows is None else self.rows[chosen]
+        return replace(self, cached=self.cached.take(chosen.tolist()), rows=rows)

@@ -1,0 +1,68 @@
+"""Where the encoder of a training comes from: a pre-trained checkpoint, or a model of our own."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sercli.classifiers.transformer import TransformerClassifier
+from sercli.description import MODEL_FILE
+from sercli.errors import ModelError
+from sercli.evaluation.leaks import TrainingManifest
+from sercli.neural.bases import Base, load_base
+from sercli.store import load_model
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """An encoder, and what is known of its past.
+
+    Parameters
+    ----------
+    base
+        The encoder.
+    limit
+        Frequency in Hz above which it heard nothing in a model of our own; None for others.
+    manifest
+        Of what that model was trained on; empty for others, whose clips have no hashes.
+    """
+
+    base: Base
+    limit: float | None = None
+    manifest: TrainingManifest = field(default_factory=TrainingManifest)
+
+
+def find_origin(base: str, revision: str | None = None) -> Origin:
+    """Load an encoder to begin a training with.
+
+    Parameters
+    ----------
+    base
+        The folder of a transformer that `ser train` made; or what `sercli.neural.bases.load_base`
+        takes.
+    revision
+        As for `load_base`.
+
+    Raises
+    ------
+    ModelError
+        As `load_base` and `sercli.store.load_model` do; if the model is no transformer, or does
+        not tell what it was trained on.
+    """
+    folder = Path(base)
+    if not (folder / MODEL_FILE).is_file():
+        return Origin(load_base(base, revision))
+    model = load_model(folder.resolve(), "cpu")
+    if not isinstance(model, TransformerClassifier):
+        raise ModelError(
+            f"{folder}: is a model of the family {model.family}; expected a transformer, whose "
+            "encoder can be gone on with"
+        )
+    manifest = TrainingManifest.read(folder)
+    if manifest is None:
+        raise ModelError(
+            f"{folder}: has no manifest of what it was trained on; expected one, so that nobody is "
+            "judged whom its encoder knows"
+        )
+    network = model.network
+    weights = {name: one.float() for name, one in network.encoder.model.state_dict().items()}
+    found = Base(folder.resolve().name, network.settings.encoder, weights)
+    return Origin(found, model.spec.band_limit, manifest)

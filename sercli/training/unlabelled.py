@@ -1,0 +1,204 @@
+"""Speech that nobody labelled: segments of recordings, of which a teacher says what it hears.
+
+They are the segments that `ser annotate` would label, but for those too short to tell much.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+
+from sercli.audio import AudioFile, resample_stream
+from sercli.datasets.base import Clip
+from sercli.discovery import find_inputs
+from sercli.errors import AudioError, ConfigError, DatasetError
+from sercli.evaluation.leaks import UNLABELLED, TrainingManifest
+from sercli.extraction import AudioHash
+from sercli.segmentation import find_speech
+from sercli.text import format_count, format_duration
+from sercli.training.cache import CachedClips, cache_clips
+from sercli.vad import shared_detector
+
+# Shorter segments are a word or two.
+MIN_SEGMENT_S = 1.0
+
+# Called with the number of recordings that were searched, and of all.
+Report = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class FoundSpeech:
+    """What a search gave.
+
+    Parameters
+    ----------
+    clips
+        Segments of at least `MIN_SEGMENT_S`, in the order of the recordings and of time.
+    recordings
+        The hash of the audio of each recording that has segments, by its path; see
+        `sercli.extraction.hash_audio`.
+    failed
+        Error of each recording that cannot be decoded to its end, and of each folder that cannot
+        be listed, by its path.
+    n_searched
+        Number of recordings, those included in which nobody speaks, and those that failed.
+    """
+
+    clips: tuple[Clip, ...]
+    recordings: Mapping[str, str]
+    failed: Mapping[str, str]
+    n_searched: int
+
+
+def find_unlabelled(
+    paths: Iterable[str | os.PathLike[str]], *, jobs: int = -1, report: Report = lambda *_: None
+) -> FoundSpeech:
+    """Find the speech in recordings, on several cores; of none of them much is in memory at once.
+
+    Parameters
+    ----------
+    paths
+        Files and directories; see `sercli.discovery.find_inputs`.
+    jobs
+        Number of processes; -1 for one per core.
+    report
+        Told how far it is.
+    """
+    every = list(find_inputs(paths))
+    failed = {found.path: f"{found.path}: {found.error}" for found in every if found.error}
+    files = [found.path for found in every if not found.error]
+    clips: list[Clip] = []
+    recordings: dict[str, str] = {}
+    parallel = Parallel(n_jobs=jobs, return_as="generator")
+    results = parallel(delayed(_search)(path) for path in files)
+    for number, (path, outcome) in enumerate(zip(files, results, strict=True), 1):
+        if isinstance(outcome, str):
+            failed[path] = outcome
+        else:
+            times, audio_hash = outcome
+            long = [_make_clip(path, *one) for one in times if one[1] - one[0] >= MIN_SEGMENT_S]
+            if long:
+                clips += long
+                recordings[path] = audio_hash
+        report(number, len(files))
+    return FoundSpeech(tuple(clips), recordings, failed, len(every))
+
+
+@dataclass(frozen=True, eq=False)
+class Unlabelled:
+    """Speech that nobody labelled, which is found and decoded when it is first asked for.
+
+    Parameters
+    ----------
+    paths
+        Files and directories.
+    cache
+        Folder of the decoded audio; it is made.
+    jobs, report
+        As for `find_unlabelled`.
+    """
+
+    paths: tuple[Path, ...]
+    cache: Path
+    jobs: int = -1
+    report: Report = lambda *_: None
+
+    @cached_property
+    def found(self) -> FoundSpeech:
+        """What was found.
+
+        Raises
+        ------
+        DatasetError
+            If that is nothing.
+        """
+        found = find_unlabelled(self.paths, jobs=self.jobs, report=self.report)
+        if not found.clips:
+            reason = next(iter(found.failed.values()), "nobody speaks in any of them")
+            raise DatasetError(
+                f"{', '.join(map(str, self.paths))}: no speech of {MIN_SEGMENT_S:g} s or more in "
+                f"{format_count(found.n_searched, 'recording')} to learn from unlabelled: {reason}"
+            )
+        return found
+
+    @cached_property
+    def cached(self) -> CachedClips:
+        """The segments, with their audio."""
+        return cache_clips(self.found.clips, self.cache, jobs=self.jobs)
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Error of what could not be decoded or listed, by its place."""
+        return {**self.found.failed, **self.cached.failed}
+
+    @property
+    def manifest(self) -> TrainingManifest:
+        """The hashes of the segments, and of the recordings that they are of.
+
+        Of a recording that is a clip of some corpus, the segments are other audio than the clip.
+        """
+        return TrainingManifest.from_unlabelled(
+            (*self.cached.hashes, *self.found.recordings.values())
+        )
+
+    def describe(self) -> str:
+        """Return in a line how much was found."""
+        found = self.found
+        duration = sum((clip.end or 0.0) - clip.start for clip in found.clips)
+        text = (
+            f"unlabelled: {len(found.clips):,} segments, {format_duration(duration)} of speech, in "
+            f"{len(found.recordings):,} of {format_count(found.n_searched, 'recording')}"
+        )
+        return f"{text}; {len(found.failed):,} failed" if found.failed else text
+
+    def refuse_judged(self, judged: CachedClips) -> None:
+        """Refuse to learn from what is to be judged.
+
+        Parameters
+        ----------
+        judged
+            Clips that are held out.
+
+        Raises
+        ------
+        ConfigError
+            With the first of them that is here, too: the same audio, or a part of a recording.
+        """
+        known = {audio for audio, _ in self.manifest.rows} - {""}
+        files = {os.path.realpath(path) for path in self.found.recordings}
+        for clip, audio in zip(judged.clips, judged.hashes, strict=True):
+            if audio in known or os.path.realpath(clip.path) in files:
+                raise ConfigError(
+                    f"{clip.place}: is to be judged, and is among what is to be learned from "
+                    "unlabelled, too; expected other recordings: take it out of these"
+                )
+
+
+def _make_clip(path: str, start: float, end: float) -> Clip:
+    name = f"{path}#{start:.3f}"
+    return Clip(Path(path), UNLABELLED, name=name, corpus=UNLABELLED, start=start, end=end)
+
+
+def _search(path: str) -> tuple[list[tuple[float, float]], str] | str:
+    """Return when somebody speaks in a recording and the hash of its audio, or the error."""
+    audio_hash = AudioHash()
+    try:
+        with AudioFile(path) as audio:
+
+            def mix() -> Iterator[NDArray[np.float32]]:
+                for block in audio.blocks():
+                    mean = block.mean(axis=1, keepdims=True)
+                    audio_hash.push(mean[:, 0])
+                    yield mean
+
+            blocks = resample_stream(mix(), audio.sample_rate, 1)
+            spans = find_speech((block[:, 0] for block in blocks), shared_detector())
+            times = [(audio.seconds_at(span.start), audio.seconds_at(span.end)) for span in spans]
+    except AudioError as error:
+        return str(error)
+    return times, audio_hash.finish()

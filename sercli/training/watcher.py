@@ -1,0 +1,37 @@
+"""Who is told how far a training is."""
+
+from typing import Protocol
+
+from sercli.training.loop import TrainingProgress
+
+
+class Watcher(Protocol):
+    """Who is told how far a training is."""
+
+    def hear(self, n_done: int, n_clips: int) -> None:
+        """Be told how many of the clips an encoder has heard."""
+
+    def search(self, n_done: int, n_recordings: int) -> None:
+        """Be told how many of the recordings that nobody labelled were searched for speech."""
+
+    def begin(self, name: str) -> None:
+        """Be told that a network begins, or goes on; there may be several."""
+
+    def report(self, progress: TrainingProgress) -> None:
+        """Be told of every step and the end of every epoch."""
+
+
+class Nobody:
+    """Watches nothing."""
+
+    def hear(self, n_done: int, n_clips: int) -> None:
+        """Do nothing."""
+
+    def search(self, n_done: int, n_recordings: int) -> None:
+        """Do nothing."""
+
+    def begin(self, name: str) -> None:
+        """Do nothing."""
+
+    def report(self, progress: TrainingProgress) -> None:
+        """Do nothing."""

@@ -1,0 +1,254 @@
+"""Speech that nobody labelled: where it is found, what is learned of it, and what is not."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile as sf
+from conftest import EXAMPLES, FakeClassifier
+from numpy.typing import NDArray
+
+import sercli
+from sercli.config import NeuralConfig
+from sercli.datasets.base import Clip
+from sercli.errors import ConfigError, DatasetError
+from sercli.evaluation.leaks import TrainingManifest
+from sercli.extraction import decode_clip
+from sercli.labels import EMOTIONS
+from sercli.store import load_model
+from sercli.training import course as courses
+from sercli.training.batches import NO_LABEL, TrainingBatches, count_draws, draw_order
+from sercli.training.cache import CachedClips, cache_clips
+from sercli.training.cnn import CnnCourse
+from sercli.training.material import Material
+from sercli.training.targets import make_targets
+from sercli.training.teachers import Teacher
+from sercli.training.unlabelled import Unlabelled, find_unlabelled
+
+CONFIG = NeuralConfig(batch_size=8, seed=3, max_crop=0.5, device="cpu", jobs=1)
+# Of examples/: those in which somebody speaks for a second or more.
+SPOKEN = ("call.wav", "memo.m4a", "statement.flac")
+
+
+def search(*paths: Path, cache: Path) -> Unlabelled:
+    return Unlabelled(paths, cache, jobs=1)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def examples(cache: Path) -> Unlabelled:
+    return search(EXAMPLES, cache=cache)
+
+
+@pytest.fixture
+def labelled(tmp_path: Path, cache: Path, rng: np.random.Generator) -> CachedClips:
+    """Two clips of each emotion, but one of anger."""
+    clips = []
+    for index, emotion in enumerate((*EMOTIONS, *EMOTIONS[1:])):
+        path = tmp_path / f"{index}.wav"
+        sf.write(path, rng.normal(0, 0.1, 9_000), 16_000)
+        clips.append(Clip(path, emotion, speaker=f"s{index}", name=path.stem))
+    return cache_clips(clips, cache, jobs=1)
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Teacher:
+    """The shipped SVM, as if it had been trained on nobody."""
+    return Teacher(load_model("svm"), {}, TrainingManifest(()))
+
+
+def test_segments_are_those_that_would_be_annotated(
+    examples: Unlabelled, fake_classifier: FakeClassifier
+) -> None:
+    results = {Path(one.path).name: one for one in sercli.annotate(EXAMPLES, fake_classifier)}
+    expected = [
+        (str(EXAMPLES / name), segment.start, segment.end)
+        for name in SPOKEN
+        for segment in results[name].segments
+        if segment.end - segment.start >= 1
+    ]
+    found = examples.found
+    assert [(str(clip.path), clip.start, clip.end) for clip in found.clips] == expected
+    shorter = sum(len(one.segments) for one in results.values()) - len(expected)
+    assert shorter > 0
+    assert {(clip.emotion, clip.speaker, clip.voice) for clip in found.clips} == {
+        ("unlabelled", None, None)
+    }
+    assert len({clip.name for clip in found.clips}) == len(expected)
+    assert (found.failed, found.n_searched) == ({}, 4)
+    duration = sum(end - start for _, start, end in expected)
+    assert examples.describe() == (
+        f"unlabelled: {len(expected)} segments, {duration:.1f} s of speech, in 3 of 4 recordings"
+    )
+
+
+def test_audio_is_what_would_be_judged(
+    examples: Unlabelled, fake_classifier: FakeClassifier
+) -> None:
+    list(sercli.annotate(EXAMPLES, fake_classifier))
+    # Batches of segments are judged in the order of time, as they are found.
+    heard = [waveform for waveform in fake_classifier.heard if len(waveform) >= 16_000]
+    assert len(examples.cached) == len(heard)
+    for index, waveform in enumerate(heard):
+        np.testing.assert_allclose(examples.cached.utterance(index).waveform, waveform, atol=1e-5)
+
+
+def test_recordings_have_the_hashes_of_clips(examples: Unlabelled) -> None:
+    recordings = examples.found.recordings
+    assert list(recordings) == [str(EXAMPLES / name) for name in SPOKEN]
+    for path, audio in recordings.items():
+        assert audio == decode_clip(Clip(Path(path), "fear")).audio_hash
+    manifest = examples.manifest
+    assert {speaker for _, speaker in manifest.rows} == {"unlabelled"}
+    assert manifest.count_clips([*examples.cached.hashes, *recordings.values()]) == len(
+        examples.cached
+    ) + len(recordings)
+    assert manifest.find_speakers([Clip(EXAMPLES, "fear", "unlabelled")]) == []
+
+
+def test_what_fails_is_told(tmp_path: Path, cache: Path) -> None:
+    broken, missing = tmp_path / "broken.wav", tmp_path / "missing.wav"
+    broken.write_text("no audio")
+    told: list[tuple[int, int]] = []
+    paths = (EXAMPLES / "statement.flac", broken, missing)
+    found = find_unlabelled(paths, jobs=1, report=lambda *at: told.append(at))
+    assert {clip.path.name for clip in found.clips} == {"statement.flac"}
+    assert list(found.failed) == [str(broken), str(missing)]
+    assert "does not exist" in found.failed[str(missing)]
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert search(*paths, cache=cache).describe().endswith("in 1 of 3 recordings; 2 failed")
+    with pytest.raises(
+        DatasetError, match=r"no speech of 1 s or more in 1 recording to .*: .*broken\.wav: libsnd"
+    ):
+        _ = search(broken, cache=cache).cached
+    with pytest.raises(DatasetError, match=r"in 1 recording to learn .*: nobody speaks in any"):
+        _ = search(EXAMPLES / "silence.wav", cache=cache).cached
+
+
+def test_what_is_judged_is_refused(
+    examples: Unlabelled, cache: Path, tmp_path: Path, speech: NDArray[np.float32]
+) -> None:
+    # A lossless copy of a recording, and one of a segment.
+    sf.write(tmp_path / "copy.wav", speech, 16_000)
+    (first, *_) = (clip for clip in examples.found.clips if clip.path.name == "statement.flac")
+    assert first.end is not None
+    segment = speech[round(first.start * 16_000) : round(first.end * 16_000)]
+    sf.write(tmp_path / "segment.wav", segment, 16_000)
+    sf.write(tmp_path / "silence.wav", np.zeros(16_000), 16_000)
+    sf.write(tmp_path / "other.wav", speech[5:], 16_000)
+    stretch = Clip(EXAMPLES / "call.wav", "fear", start=0.5, end=2.0)
+    fine = [Clip(tmp_path / name, "fear") for name in ("silence.wav", "other.wav")]
+    examples.refuse_judged(cache_clips(fine, cache, jobs=1))
+    for name in ("copy.wav", "segment.wav"):
+        clip = Clip(tmp_path / name, "fear")
+        with pytest.raises(ConfigError, match=rf"{name}: is to be judged, and is among"):
+            examples.refuse_judged(cache_clips([*fine, clip], cache, jobs=1))
+    with pytest.raises(ConfigError, match=r"call\.wav#0\.5-2: is to be judged, and is among"):
+        examples.refuse_judged(cache_clips([*fine, stretch], cache, jobs=1))
+
+
+def test_a_teacher_is_needed(examples: Unlabelled) -> None:
+    with pytest.raises(ConfigError, match=r"by what a teacher says of it; expected a teacher"):
+        CnnCourse(CONFIG, EMOTIONS, unlabelled=examples)
+
+
+def test_unlabelled_clips_are_drawn_as_often_as_those_of_a_label() -> None:
+    classes = np.array([0] * 5 + [1] * 2 + [2] + [NO_LABEL] * 40)
+    assert (count_draws(classes), count_draws(classes[:8])) == (11, 8)
+    heard: set[int] = set()
+    for epoch in range(60):
+        drawn = [index for index, _ in draw_order(classes, 5, epoch)]
+        assert Counter(classes[drawn].tolist()) == {0: 3, 1: 3, 2: 3, NO_LABEL: 3}
+        heard.update(drawn)
+    assert heard == set(range(len(classes)))
+    # Few of them come again, as those of a rare label do.
+    drawn = [index for index, _ in draw_order(classes[:9], 5, 0)]
+    assert drawn.count(8) == 3
+
+
+def test_what_a_teacher_says_is_all_that_is_learned(
+    labelled: CachedClips, examples: Unlabelled, teacher: Teacher
+) -> None:
+    config = replace(CONFIG, perceived_weight=0.5, guide_weight=0.0)
+    votes = {clip.name: {"fear": 1, "anger": 3} for clip in labelled.clips}
+    course = CnnCourse(config, EMOTIONS, votes, teacher, examples)
+    said: list[str] = []
+    material = course.gather(labelled, said.append)
+    n_labelled, n_unlabelled = len(labelled), len(examples.cached)
+    assert said == [f"svm says what it hears in {n_unlabelled} unlabelled segments"]
+    assert material.heard.clips == (*labelled.clips, *examples.cached.clips)
+    targets = course.find_targets(material)
+    taught = teacher.judge(labelled, EMOTIONS)
+    own = make_targets(labelled.clips, EMOTIONS, config, votes, taught)
+    np.testing.assert_allclose(targets[:n_labelled, :6], own, atol=1e-6)
+    np.testing.assert_allclose(targets[:n_labelled, [6, 8]], [[0.75, 0.25]] * n_labelled)
+    waveforms = [examples.cached.utterance(index).waveform for index in range(n_unlabelled)]
+    expected = teacher.classifier.predict_proba(waveforms)
+    np.testing.assert_allclose(targets[n_labelled:, :6], expected, atol=1e-6)
+    assert targets.dtype == np.float32
+    assert not targets[n_labelled:, 6:].any()
+
+    draws = course.find_draws(material)
+    assert draws.tolist() == [*course.find_classes(labelled), *[NO_LABEL] * n_unlabelled]
+    # A seventh of what is heard is not labelled, however much there is of it.
+    batches = TrainingBatches(material.heard, targets, draws, config, threads=0)
+    assert len(batches) == 13 // 8
+    n_heard = [0, 0]
+    for epoch in range(8):
+        for _, _, heard in batches(epoch):
+            n_heard[0] += int((heard[:, 6:].sum(dim=1) == 0).sum())
+            n_heard[1] += len(heard)
+    assert 0 < n_heard[0] / n_heard[1] < 2 / 7
+
+
+def test_what_is_held_out_are_labelled_clips(
+    labelled: CachedClips, examples: Unlabelled, teacher: Teacher
+) -> None:
+    course = CnnCourse(CONFIG, EMOTIONS, teacher=teacher, unlabelled=examples)
+    material = course.gather(labelled, lambda _: None)
+    assert material.rows is not None
+    assert material.unlabelled is not None
+    assert material.unlabelled.rows is not None
+    assert len(material.unlabelled.rows) == len(examples.cached)
+    part = material.take([4, 1])
+    assert (len(material), len(part)) == (11, 2)
+    assert part.cached.clips == (labelled.clips[4], labelled.clips[1])
+    assert part.rows is not None
+    np.testing.assert_array_equal(part.rows, material.rows[[4, 1]])
+    assert part.unlabelled is material.unlabelled
+    assert Material(labelled).take([4]).unlabelled is None
+
+
+def test_a_checkpoint_knows_what_was_not_labelled(
+    labelled: CachedClips,
+    examples: Unlabelled,
+    teacher: Teacher,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[dict[str, Any]] = []
+
+    def note(*_: Any, fingerprint: dict[str, Any], **__: Any) -> None:
+        seen.append(fingerprint)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(courses, "fit_network", note)
+    other = search(EXAMPLES / "call.wav", cache=cache)
+    for unlabelled in (examples, examples, other, None):
+        config = replace(CONFIG, guide_weight=0.0)
+        course = CnnCourse(config, EMOTIONS, teacher=teacher, unlabelled=unlabelled)
+        with pytest.raises(KeyboardInterrupt):
+            course.teach("network", course.gather(labelled, lambda _: None), tmp_path)
+    assert seen[0] == seen[1]
+    changed = {key for key in seen[0] if seen[0][key] != seen[2][key]}
+    assert changed == {"unlabelled", "targets"}
+    assert seen[3]["unlabelled"] is None
+    assert len({one["clips"] for one in seen}) == 1
