@@ -240,23 +240,23 @@ class NeuralConfig:
         If a value is out of range.
     """
 
-    epochs: int = 40
-    batch_size: int = 16
-    learning_rate: float = 5e-4
+    epochs: int = 32
+    batch_size: int = 32
+    learning_rate: float = 1e-3
     warmup: float = 0.1
-    optimiser: Literal["adamw", "muon"] = "adamw"
+    optimiser: Literal["adamw", "muon"] = "muon"
     weight_decay: float = 0.05
     max_norm: float = 5.0
     averaging: float = 0.998
     label_smoothing: float = 0.1
-    vote_weight: float = 0.3
-    perceived_weight: float = 0.0
-    teacher_weight: float = 0.4
+    vote_weight: float = 0.0
+    perceived_weight: float = 0.5
+    teacher_weight: float = 0.8
     guide_weight: float = 1.0
     guide_components: int = 128
     mixup: float = 0.0
     clean_share: float = 0.25
-    voice_share: float = 0.0
+    voice_share: float = 0.6
     max_crop: float = 2.0
     patience: int = 0
     folds: int = 3
@@ -315,10 +315,8 @@ class TransformerConfig(NeuralConfig):
 
     epochs: int = 20
     batch_size: int = 64
-    learning_rate: float = 1e-3
+    optimiser: Literal["adamw", "muon"] = "adamw"
     weight_decay: float = 0.01
-    vote_weight: float = 0.0
-    perceived_weight: float = 0.5
     guide_weight: float = 0.0
     clean_share: float = 0.4
     voice_share: float = 0.7
