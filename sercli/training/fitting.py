@@ -90,6 +90,7 @@ def fit_model(
         If a checkpoint is of another training.
     """
     config = course.config
+    _check_votes(course, dev or cached)
     material = course.gather(cached, say)
     seconds = 0.0
     if dev:
@@ -167,6 +168,15 @@ def _teach_folds(
     return scores, judges, seconds
 
 
+def _check_votes(course: Course, judged: CachedClips) -> None:
+    """Find out now, not after the training, that what is perceived could not be calibrated."""
+    if course.tells_perceived and not course.find_perceived(judged).any():
+        raise DatasetError(
+            f"the table of votes has none of the {len(judged):,} clips to calibrate on; expected "
+            f"names such as {judged.clips[0].name}"
+        )
+
+
 def _calibrate_perceived(
     course: Course, judged: CachedClips, scores: FloatArray, groups: Groups
 ) -> Calibration | None:
@@ -176,11 +186,6 @@ def _calibrate_perceived(
     n_labels = len(course.labels)
     shares = course.find_perceived(judged)
     voted = shares.any(axis=1)
-    if not voted.any():
-        raise DatasetError(
-            f"the table of votes has none of the {len(judged):,} clips to calibrate on; expected "
-            f"names such as {judged.clips[0].name}"
-        )
     calibration = choose_calibration(
         scores[:, voted, n_labels:].reshape(-1, n_labels),
         np.tile(shares[voted], (2, 1)),
