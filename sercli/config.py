@@ -13,6 +13,8 @@ from sercli.errors import ConfigError
 Split = Literal["train", "dev", "test", "all"]
 SegmentMode = Literal["speech", "window", "file"]
 OnError = Literal["continue", "stop"]
+# What the labels of a checkpoint by others are called.
+LabelScheme = Literal["ours", "model"]
 
 # Pauses below this are closures within words; the detector needs as much to end a speech region.
 MIN_GAP_S = 0.1

@@ -134,7 +134,7 @@ def evaluate_all(
             **describe_model(classifier),
             "corpus": corpus.name,
             "split": split,
-            **_check_overlap(manifest, judgement),
+            **_check_overlap(manifest, judgement, classifier.limits),
             "labels_left_out": {"model": unused, "corpus": left_out},
             "left_out": corpus.count_skipped(),
             **measure(judgement, config, votes),
@@ -268,13 +268,11 @@ def describe_model(classifier: Classifier) -> dict[str, Any]:
     classifier
         The model.
     """
-    from sercli.store import model_hash
-
     return {
         "schema": SCHEMA,
         "ser_version": __version__,
         "model": classifier.name,
-        "sha256": model_hash(classifier.folder) if classifier.folder else None,
+        "sha256": classifier.sha256,
     }
 
 
@@ -341,7 +339,9 @@ def find_limits(judgement: Judgement) -> list[str]:
     return warnings
 
 
-def _check_overlap(manifest: TrainingManifest | None, judgement: Judgement) -> dict[str, Any]:
+def _check_overlap(
+    manifest: TrainingManifest | None, judgement: Judgement, limits: Sequence[str]
+) -> dict[str, Any]:
     """Return ``protocol``, ``overlap`` and ``warnings``: what a reader must know of the figures."""
     clips = judgement.predictions.clips
     voices = {clip.voice for clip in clips}
@@ -366,5 +366,5 @@ def _check_overlap(manifest: TrainingManifest | None, judgement: Judgement) -> d
             warnings.append(
                 "The model was trained on clips of unknown speakers: it may know these speakers."
             )
-    warnings += find_limits(judgement)
+    warnings += [*limits, *find_limits(judgement)]
     return {"protocol": protocol, "overlap": overlap, "warnings": warnings}

@@ -65,14 +65,14 @@ class Teacher:
             If the model cannot be loaded, or does not tell what it was trained on.
         """
         classifier = load_model(model, device)
-        assert classifier.folder is not None
-        manifest = TrainingManifest.read(classifier.folder)
-        if manifest is None:
+        folder = classifier.folder
+        manifest = TrainingManifest.read(folder) if folder else None
+        if folder is None or manifest is None:
             raise ModelError(
-                f"{classifier.folder}: has no manifest of what it was trained on; expected one, "
-                "so that it teaches nothing of clips that are held out"
+                f"{folder or classifier.name}: has no manifest of what it was trained on; expected "
+                "one, so that it teaches nothing of clips that are held out"
             )
-        return cls(classifier, read_held_out(classifier.folder, classifier.spec.labels), manifest)
+        return cls(classifier, read_held_out(folder, classifier.spec.labels), manifest)
 
     @property
     def name(self) -> str:
