@@ -89,8 +89,9 @@ def fetch_checkpoint(name: str, revision: str | None = None) -> Path:
             f"{where}: has no {CONFIG_FILE}; expected a checkpoint in the layout of transformers"
         ) from error
     except Exception as error:  # the libraries of the network below have errors of their own
-        lines = str(error).strip().splitlines()
-        reason = "HF_HUB_OFFLINE is set" if is_offline_mode() else lines[0] if lines else error
+        cause = error.__cause__ or error
+        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+        reason = "HF_HUB_OFFLINE is set" if is_offline_mode() else reason.rstrip(".")
         at = f" at revision {revision}" if revision else ""
         raise ModelError(
             f"{where}: is not in the cache{at}, and cannot be downloaded: {reason}. Download it "

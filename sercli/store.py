@@ -130,7 +130,7 @@ def find_model(model: str | os.PathLike[str]) -> Path:
     known = ", ".join(sorted({entry.name for entry in list_models()})) or "none"
     raise ModelError(
         f"model {name!r}: found no {MODEL_FILE} in {', '.join(map(str, tried))}; "
-        f"models at hand: {known}; one on the hub is {HUB}NAME"
+        f"models at hand: {known}; one on the hub is {HUB}ORG/NAME"
     )
 
 

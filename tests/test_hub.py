@@ -384,6 +384,12 @@ def error(kind: type[errors.HfHubHTTPError]) -> Exception:
     return kind("404", response=SimpleNamespace(headers={}, request=None))  # type: ignore[arg-type]
 
 
+def unreachable() -> Exception:
+    found = errors.LocalEntryNotFoundError("An error happened. Please check your connection.")
+    found.__cause__ = ConnectionError("Connection refused")
+    return found
+
+
 @pytest.mark.parametrize(
     ("raised", "message"),
     [
@@ -391,11 +397,9 @@ def error(kind: type[errors.HfHubHTTPError]) -> Exception:
         (error(errors.RepositoryNotFoundError), "org/x: the hub has no such model, or it is priv"),
         (error(errors.RevisionNotFoundError), "org/x: has no revision v1; expected a commit"),
         (error(errors.RemoteEntryNotFoundError), "org/x: has no config.json; expected a check"),
-        (
-            OSError("no route\nto host"),
-            "org/x: is not in the cache at .*: no route. Download it",
-        ),
-        (TimeoutError(), "org/x: is not in the cache at revision v1, and cannot be downloaded"),
+        (unreachable(), "and cannot be downloaded: Connection refused. Download it once with a n"),
+        (OSError("no route.\nto host"), "x: is not in the cache at .*: no route. Download it"),
+        (TimeoutError(), "not in the cache at revision v1, and cannot be downloaded: TimeoutErr"),
     ],
 )
 def test_what_the_hub_refuses(
