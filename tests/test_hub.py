@@ -139,6 +139,15 @@ def test_names_of_weights_as_torch_had_them_are_known(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load_model(tmp_path, "cpu").predict_proba(waveforms()), before)
 
 
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+@pytest.mark.usefixtures("offline")
+def test_settings_choose_no_code_of_the_hub(key: str, tmp_path: Path) -> None:
+    save_classifier("hubert", tmp_path)
+    expected = load_model(tmp_path, "cpu").predict_proba(waveforms())
+    edit(tmp_path / "config.json", **{key: "someone/kernel"})
+    np.testing.assert_array_equal(load_model(tmp_path, "cpu").predict_proba(waveforms()), expected)
+
+
 def test_dither_is_off(tmp_path: Path) -> None:
     save_classifier(WHISPER, tmp_path, extractor={"dither": 0.1})
     model = load_model(tmp_path, "cpu")
@@ -255,6 +264,7 @@ def test_a_head_of_other_names_or_sizes_is_refused(tmp_path: Path) -> None:
         ({"id2label": {"1": "anger", "2": "sad"}}, r"indices \[1, 2\]; expected 0 to 1"),
         ({"hidden_act": "none-such"}, "cannot be loaded as an audio classifier .*none-such"),
         ({"hidden_size": "large"}, "cannot be loaded as an audio classifier .*hidden_size"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "its weights are quantised; expected"),
         ({"add_adapter": True}, "cannot be loaded as an audio classifier .*adapters"),
     ],
 )

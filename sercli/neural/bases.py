@@ -24,7 +24,7 @@ from transformers import (
 
 from sercli.errors import ModelError
 from sercli.hub import HUB_NAME, PREPROCESSOR_FILES
-from sercli.neural.encoders import ARCHITECTURES, AST, WHISPER
+from sercli.neural.encoders import ARCHITECTURES, AST, WHISPER, choose_attention
 
 # What transformers is told where nothing may come from the network.
 LOCAL: Mapping[str, Any] = {"trust_remote_code": False, "local_files_only": True}
@@ -177,7 +177,7 @@ def read_config(source: str, told: Mapping[str, Any]) -> PreTrainedConfig:
     Raises
     ------
     ModelError
-        If it is of an unknown architecture.
+        If it is of an unknown architecture, or its weights are quantised.
     """
     config: PreTrainedConfig = AutoConfig.from_pretrained(source, **told)
     if config.model_type not in ARCHITECTURES:
@@ -185,6 +185,9 @@ def read_config(source: str, told: Mapping[str, Any]) -> PreTrainedConfig:
             f"{source}: its architecture is {config.model_type!r}; expected one of "
             f"{', '.join(ARCHITECTURES)}"
         )
+    if getattr(config, "quantization_config", None) is not None:
+        raise ModelError(f"{source}: its weights are quantised; expected floating-point numbers")
+    config._attn_implementation = choose_attention(config.model_type)
     return config
 
 

@@ -298,7 +298,7 @@ def create_encoder(config: Mapping[str, Any], band_limit: float = NYQUIST) -> Sp
     mean, deviation = settings.pop("mean", 0.0), settings.pop("deviation", 0.5)
     try:
         parsed = AutoConfig.for_model(kind, **settings)
-        parsed._attn_implementation = "sdpa" if kind != "wavlm" else "eager"
+        parsed._attn_implementation = choose_attention(kind)
         if isinstance(parsed, WhisperConfig):
             return WhisperStates(parsed, band_limit)
         if kind == AST:
@@ -306,6 +306,19 @@ def create_encoder(config: Mapping[str, Any], band_limit: float = NYQUIST) -> Sp
         return WaveformStates(_build(parsed))
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise ModelError(f"the encoder's settings are not understood: {error}") from error
+
+
+def choose_attention(kind: str) -> str:
+    """Return how `transformers` is to compute the attention of an architecture.
+
+    Settings of others could name a kernel on the hub instead, which would be code.
+
+    Parameters
+    ----------
+    kind
+        One of `ARCHITECTURES`.
+    """
+    return "eager" if kind == "wavlm" else "sdpa"
 
 
 def _build(config: PreTrainedConfig) -> Any:
