@@ -51,7 +51,7 @@ def annotate(
     paths
         A file or directory, or several.
     model
-        A model by name, its folder, or a loaded one.
+        A model by name, its folder, or a loaded one; see `sercli.load_model`.
     segments
         How recordings are cut; speech segments of at most 6 s by default.
     channels

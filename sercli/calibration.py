@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sercli.errors import ModelError
 
 # What `Calibration.method` says.
+UNCALIBRATED = "none"
 TEMPERATURE = "temperature"
 VECTOR_SCALING = "vector scaling"
 # In nats, of a vector scaling that has a bias of 1 or a factor twice as large as the temperature's.

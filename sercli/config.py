@@ -15,6 +15,8 @@ SegmentMode = Literal["speech", "window", "file"]
 OnError = Literal["continue", "stop"]
 # What a speaker wants to express, or what listeners hear in it.
 Target = Literal["intended", "perceived"]
+# What the labels of a checkpoint by others are called.
+LabelScheme = Literal["ours", "model"]
 
 # Pauses below this are closures within words; the detector needs as much to end a speech region.
 MIN_GAP_S = 0.1

@@ -35,7 +35,7 @@ class RunInfo:
     version
         Of this package.
     model
-        Name, folder, family, labels and hash of the model.
+        Name, family, labels, calibration, hash and revision of the model.
     options
         Every setting that bears on the results.
     started

@@ -3,7 +3,8 @@
 A model folder holds ``model.json``, the weights as safetensors, ``README.md`` (the card) and
 ``metrics.json`` (what ``ser eval`` measured). Nothing in it can run code. A pre-trained encoder has
 a file of its own, which stays the same when another head is trained on it. A fusion has no weights;
-its ``model.json`` holds the names and hashes of the models that it consists of.
+its ``model.json`` holds the names and hashes of the models that it consists of. Classifiers of
+Hugging Face, from the hub or from folders of their own layout, are loaded beside them as they are.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sercli.config import LabelScheme
 from sercli.description import (
     ENCODER_FILE,
     FORMAT,
@@ -24,7 +26,8 @@ from sercli.description import (
     parse_spec,
     read_description,
 )
-from sercli.errors import ModelError
+from sercli.errors import ConfigError, ModelError
+from sercli.hub import HUB, is_checkpoint
 
 if TYPE_CHECKING:
     from sercli.classifiers.base import Classifier, TensorClassifier
@@ -89,7 +92,7 @@ def user_folder() -> Path:
 
 
 def find_model(model: str | os.PathLike[str]) -> Path:
-    """Return the folder of a model.
+    """Return the folder of a model, which may be one in the layout of Hugging Face.
 
     Parameters
     ----------
@@ -110,10 +113,12 @@ def find_model(model: str | os.PathLike[str]) -> Path:
     for folder in tried:
         if (folder / MODEL_FILE).is_file():
             return folder
+    if name and is_checkpoint(Path(name)):
+        return Path(name)
     known = ", ".join(sorted({entry.name for entry in list_models()})) or "none"
     raise ModelError(
         f"model {name!r}: found no {MODEL_FILE} in {', '.join(map(str, tried))}; "
-        f"models at hand: {known}"
+        f"models at hand: {known}; one on the hub is {HUB}ORG/NAME"
     )
 
 
@@ -126,16 +131,29 @@ def list_models() -> Iterator[ModelEntry]:
                     yield _describe(folder, origin)
 
 
-def load_model(model: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "auto") -> "Classifier":
+def load_model(
+    model: str | os.PathLike[str] = DEFAULT_MODEL,
+    device: str = "auto",
+    *,
+    revision: str | None = None,
+    labels: LabelScheme | None = None,
+) -> "Classifier":
     """Load a model and verify its weights.
 
     Parameters
     ----------
     model
-        A shipped or user's model by name, or the path of a model folder.
+        A shipped or user's model by name, or the path of a model folder; or an audio classifier of
+        Hugging Face: ``"hub:ORG/NAME"``, or a folder with its ``config.json`` and
+        ``model.safetensors``, see `sercli.classifiers.hub.load_checkpoint`.
     device
         Where a network runs: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"mps"``. Other
         models run on the CPU.
+    revision
+        Of a model on the hub: a commit, tag or branch.
+    labels
+        Of a classifier of Hugging Face: ``"ours"``, the default, translates its labels by the table
+        of labels; ``"model"`` keeps them.
 
     Returns
     -------
@@ -146,15 +164,37 @@ def load_model(model: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "aut
     ModelError
         If the model is missing, incomplete, altered or of an unknown kind.
     ConfigError
-        If there is no such device, or the model does not run on it.
+        If there is no such device, the model does not run on it, or `revision` or `labels` does not
+        go with it.
     """
-    folder = find_model(model)
+    name = os.fspath(model)
+    if not name.startswith(HUB):
+        if revision is not None:
+            raise ConfigError(
+                f"revision is {revision!r}, which goes with a model on the hub, {HUB}NAME; "
+                f"expected none for {name}"
+            )
+        folder = find_model(name)
+        if (folder / MODEL_FILE).is_file():
+            if labels is not None:
+                raise ConfigError(
+                    f"labels is {labels!r}, which goes with a classifier of Hugging Face; expected "
+                    f"none for {name}"
+                )
+            return _load_folder(folder, device)
+    from sercli.classifiers.hub import load_checkpoint
+
+    return load_checkpoint(name, device, revision, labels or "ours")
+
+
+def _load_folder(folder: Path, device: str) -> "Classifier":
     data = read_description(folder)
     try:
         classifier = _build(folder, data, device)
     except ModelError as error:
         raise ModelError(f"{folder}: {error}") from error
     classifier.folder = folder.resolve()
+    classifier.sha256 = model_hash(folder)
     return classifier
 
 

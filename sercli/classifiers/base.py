@@ -99,6 +99,11 @@ class Classifier(ABC):
         processes; else in this process, on the model's device.
     folder
         The model folder that it was loaded from, or None.
+    sha256
+        Of what is stored of it, or None: of ``model.json``, which in turn holds those of the
+        weights, or of the weights of a checkpoint of Hugging Face.
+    revision
+        The commit of a checkpoint of the hub, else None.
     """
 
     family: ClassVar[str]
@@ -107,11 +112,18 @@ class Classifier(ABC):
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
         self.folder: Path | None = None
+        self.sha256: str | None = None
+        self.revision: str | None = None
 
     @property
     def name(self) -> str:
         """Name of its folder, or of its family if it comes from none."""
         return self.folder.name if self.folder else self.family
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What a reader of its labels must know; a sentence each."""
+        return ()
 
     @property
     def front_end(self) -> Hashable:

@@ -9,12 +9,18 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args
 import click
 
 from sercli.cli.console import Progress, reports_errors, say, show_progress
-from sercli.cli.options import Decorator, device_option, is_given, target_option
-from sercli.config import OnError, SegmentConfig, SegmentMode
+from sercli.cli.options import (
+    Decorator,
+    device_option,
+    is_given,
+    model_options,
+    target_option,
+)
+from sercli.config import LabelScheme, OnError, SegmentConfig, SegmentMode
 from sercli.discovery import Found, find_inputs, read_path_list
 from sercli.report import ExitCode, RunInfo, RunReport
 from sercli.schema import MIX, FileResult
-from sercli.store import DEFAULT_MODEL, find_model, load_model, model_hash
+from sercli.store import DEFAULT_MODEL, load_model
 from sercli.text import format_count, format_duration
 from sercli.version import __version__
 from sercli.writers import (
@@ -29,6 +35,7 @@ from sercli.writers import (
 
 if TYPE_CHECKING:
     from sercli.annotation import Annotator
+    from sercli.classifiers.base import Classifier
 
 DEFAULTS = SegmentConfig()
 
@@ -126,12 +133,16 @@ output_options = _options(
 
 @click.command(context_settings={"show_default": True})
 @click.argument("paths", nargs=-1, type=click.Path())
+@model_options(
+    "A model by name (see: ser models), a model folder, or an audio classifier of Hugging Face: "
+    "hub:NAME, or its folder.",
+    DEFAULT_MODEL,
+)
 @click.option(
-    "-m",
-    "--model",
-    default=DEFAULT_MODEL,
-    metavar="NAME|DIR",
-    help="A model by name (see: ser models), or a model folder.",
+    "--labels",
+    type=click.Choice(get_args(LabelScheme)),
+    help="Of a classifier of Hugging Face: ours for those that mean the same, or the model's own.  "
+    "[default: ours]",
 )
 @device_option()
 @target_option()
@@ -151,6 +162,7 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
       ser annotate ./calls -o labels.csv
       ser annotate call.wav --channels split --format jsonl | jq .emotion
       find . -name '*.m4a' -print0 | ser annotate --files-from - -0 -o labels.json
+      ser annotate ./calls --model hub:superb/hubert-base-superb-er -o labels.csv
     """
     if not paths and options["files_from"] is None:
         raise click.UsageError("Name files or directories, or a list of them by --files-from.")
@@ -165,8 +177,15 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
 
     from sercli.annotation import Annotator  # loads numpy and the decoders, which --help must not
 
-    classifier = load_model(options["model"], options["device"])
+    classifier = load_model(
+        options["model"],
+        options["device"],
+        revision=options["revision"],
+        labels=options["labels"],
+    )
     annotator = Annotator(classifier, config, options["channels"], options["target"])
+    if not options["quiet"]:
+        _tell_limits(classifier)
     report = RunReport(_run_info(annotator, options, format_))
     code = ExitCode.INTERRUPTED
     try:
@@ -255,14 +274,24 @@ def _find(paths: tuple[str, ...], options: dict[str, Any]) -> list[Found]:
     return inputs
 
 
+def _tell_limits(classifier: "Classifier") -> None:
+    limits = classifier.limits
+    if not classifier.spec.training:
+        limits = ("What it was trained on is not known.", *limits)
+    if limits:
+        say(f"warning: {classifier.name}: {' '.join(limits)}")
+
+
 def _run_info(annotator: "Annotator", options: dict[str, Any], format_: str) -> RunInfo:
-    spec = annotator.classifier.spec
-    folder = find_model(options["model"])
+    classifier = annotator.classifier
+    spec = classifier.spec
     model = {
-        "name": folder.name,
+        "name": classifier.name,
         "family": spec.family,
         "labels": list(spec.labels),
-        "sha256": model_hash(folder),
+        "calibration": spec.calibration.method,
+        "sha256": classifier.sha256,
+        "revision": classifier.revision,
     }
     recorded = {
         name: value

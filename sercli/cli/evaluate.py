@@ -9,10 +9,11 @@ import click
 
 from sercli.cli.console import reports_errors, say, show_progress
 from sercli.cli.corpora import AUTO, corpus_options, read
-from sercli.cli.options import device_option, is_given, target_option
+from sercli.cli.options import device_option, is_given, model_options, target_option
 from sercli.config import EvalConfig, Split
 from sercli.datasets import CORPORA
 from sercli.errors import ConfigError
+from sercli.hub import HUB
 from sercli.report import ExitCode
 from sercli.store import DEFAULT_MODEL, METRICS_FILE, load_model
 from sercli.writers import check_target, write_json
@@ -27,7 +28,17 @@ COMPARISON_FILE = "comparison.json"
 # Options that a comparison shows in the report of each model only.
 REPORTED = ("stress", "votes", "baseline", "target_precision")
 # Options that tell how models are measured, and on what.
-MEASURING = (*REPORTED, "split", "mapping", "columns", "song", "strict", "device", "target")
+MEASURING = (
+    *REPORTED,
+    "split",
+    "mapping",
+    "columns",
+    "song",
+    "strict",
+    "device",
+    "revision",
+    "target",
+)
 
 
 @click.command("eval", context_settings={"show_default": True})
@@ -38,9 +49,7 @@ MEASURING = (*REPORTED, "split", "mapping", "columns", "song", "strict", "device
     type=click.Path(path_type=Path),
     metavar="CORPUS [--compare MODEL|REPORT ...]",
 )
-@click.option(
-    "-m", "--model", metavar="NAME|DIR", help=f"What to measure.  [default: {DEFAULT_MODEL}]"
-)
+@model_options(f"What to measure.  [default: {DEFAULT_MODEL}]")
 @click.option(
     "--compare",
     is_flag=True,
@@ -118,6 +127,8 @@ def evaluate(paths: tuple[Path, ...], **options: Any) -> None:
     from sercli.reporting.folder import prepare_report, write_evaluation
     from sercli.stress import DEFAULT_CONDITIONS, parse_conditions
 
+    if options["revision"] and not options["model"]:
+        raise click.UsageError(f"--revision goes with --model {HUB}NAME.")
     stress = options["stress"]
     if stress == "default":
         stress = ",".join(DEFAULT_CONDITIONS)
@@ -140,7 +151,7 @@ def evaluate(paths: tuple[Path, ...], **options: Any) -> None:
         )
     if options["folder"]:
         prepare_report(options["folder"], overwrite=options["overwrite"])
-    classifier = load_model(options["model"] or DEFAULT_MODEL, options["device"] or "auto")
+    classifier = _load(options["model"] or DEFAULT_MODEL, options)
     result = _measure(read([(paths[0], options["kind"])], options), [classifier], config, options)[
         0
     ]
@@ -188,8 +199,8 @@ def _compare(paths: tuple[Path, ...], config: EvalConfig, options: dict[str, Any
         folder.mkdir(parents=True, exist_ok=True)
         check_target(folder / COMPARISON_FILE, overwrite=options["overwrite"])
         for model in models:
-            prepare_report(folder / Path(model).name, overwrite=options["overwrite"])
-    classifiers = [load_model(model, options["device"] or "auto") for model in models]
+            prepare_report(folder / _folder_name(model), overwrite=options["overwrite"])
+    classifiers = [_load(model, options) for model in models]
     results: list[Evaluation] = []
     if corpus is not None and classifiers:
         results = _measure(read([(corpus, options["kind"])], options), classifiers, config, options)
@@ -201,7 +212,7 @@ def _compare(paths: tuple[Path, ...], config: EvalConfig, options: dict[str, Any
     if folder is not None:
         write_json(folder / COMPARISON_FILE, comparison, overwrite=True)
         for model, result in zip(models, results, strict=True):
-            write_evaluation(result, folder / Path(model).name)
+            write_evaluation(result, folder / _folder_name(model))
     if options["as_json"]:
         click.echo(json.dumps(comparison, indent=1))
     else:
@@ -209,6 +220,17 @@ def _compare(paths: tuple[Path, ...], config: EvalConfig, options: dict[str, Any
 
         print_comparison(comparison)
     _finish(*results)
+
+
+def _load(model: str, options: dict[str, Any]) -> "Classifier":
+    # A revision is that of the model which --model names.
+    revision = options["revision"] if model == options["model"] else None
+    return load_model(model, options["device"] or "auto", revision=revision)
+
+
+def _folder_name(model: str) -> str:
+    """Name of the sub-folder for the report of a model."""
+    return Path(model.removeprefix(HUB)).name
 
 
 def _report_name(folder: Path) -> str:

@@ -41,6 +41,23 @@ def target_option() -> Decorator:
     )
 
 
+def model_options(text: str, default: str | None = None) -> Decorator:
+    """Return the options that name a model, and its revision if it is on the hub.
+
+    Parameters
+    ----------
+    text
+        What the model is for.
+    default
+        None where it matters whether the option is given.
+    """
+    model = click.option("-m", "--model", default=default, metavar="NAME|DIR|hub:NAME", help=text)
+    revision = click.option(
+        "--revision", help="Of a model on the hub: a commit, tag or branch (with hub:NAME)."
+    )
+    return lambda function: model(revision(function))
+
+
 def is_given(name: str) -> bool:
     """Tell whether an option of the present command is on the command line.
 

@@ -12,6 +12,9 @@ from sercli.datasets.base import Clip, Corpus
 from sercli.datasets.facts import load_facts
 from sercli.errors import ConfigError
 
+# The table of English words.
+COMMON = "common"
+
 
 def parse_mapping(text: str) -> dict[str, str]:
     """Return what a user wants labels to be called.
@@ -39,7 +42,7 @@ def parse_mapping(text: str) -> dict[str, str]:
     return mapping
 
 
-def canonical_label(word: str, kind: str = "common") -> str | None:
+def canonical_label(word: str, kind: str = COMMON) -> str | None:
     """Return the canonical label of a corpus's own word.
 
     Parameters
@@ -54,12 +57,25 @@ def canonical_label(word: str, kind: str = "common") -> str | None:
     str or None
         None for an unknown code of a corpus with a table of its own.
     """
-    tables = load_facts("labels")
-    shared = kind not in tables or kind == "common"
-    table = {
-        theirs.casefold(): ours for theirs, ours in tables["common" if shared else kind].items()
-    }
-    return table.get(word.casefold(), word if shared else None)
+    if kind not in load_facts("labels") or kind == COMMON:
+        return common_label(word) or word
+    return _look_up(word, kind)
+
+
+def common_label(word: str) -> str | None:
+    """Return the canonical label of an English word, or of its first letters; None if unknown.
+
+    Parameters
+    ----------
+    word
+        In any case.
+    """
+    return _look_up(word, COMMON)
+
+
+def _look_up(word: str, table: str) -> str | None:
+    labels = {theirs.casefold(): ours for theirs, ours in load_facts("labels")[table].items()}
+    return labels.get(word.casefold())
 
 
 def translate(

@@ -137,7 +137,7 @@ def evaluate_all(
             "target": config.target,
             "corpus": corpus.name,
             "split": split,
-            **_check_overlap(manifest, judgement, config.target),
+            **_check_overlap(manifest, judgement, config.target, classifier.limits),
             "labels_left_out": {"model": unused, "corpus": left_out},
             "left_out": corpus.count_skipped(),
             **measure(judgement, config, votes),
@@ -271,13 +271,11 @@ def describe_model(classifier: Classifier) -> dict[str, Any]:
     classifier
         The model.
     """
-    from sercli.store import model_hash
-
     return {
         "schema": SCHEMA,
         "ser_version": __version__,
         "model": classifier.name,
-        "sha256": model_hash(classifier.folder) if classifier.folder else None,
+        "sha256": classifier.sha256,
     }
 
 
@@ -340,7 +338,10 @@ def find_limits(judgement: Judgement) -> list[str]:
 
 
 def _check_overlap(
-    manifest: TrainingManifest | None, judgement: Judgement, target: Target
+    manifest: TrainingManifest | None,
+    judgement: Judgement,
+    target: Target,
+    limits: Sequence[str],
 ) -> dict[str, Any]:
     """Return ``protocol``, ``overlap`` and ``warnings``: what a reader must know of the figures."""
     clips = judgement.predictions.clips
@@ -370,5 +371,5 @@ def _check_overlap(
             "These probabilities tell what listeners hear; the expected labels are what was "
             "intended. Compare them with listeners by their votes."
         )
-    warnings += find_limits(judgement)
+    warnings += [*limits, *find_limits(judgement)]
     return {"protocol": protocol, "overlap": overlap, "warnings": warnings}

@@ -1,23 +1,33 @@
-"""Pre-trained encoders from a folder or from the hub: settings and weights, and no code."""
+"""Pre-trained networks from a folder or from the hub: settings and weights, and no code."""
 
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForAudioClassification, logging
+from transformers import (
+    AutoConfig,
+    AutoModelForAudioClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+    logging,
+)
 
 from sercli.errors import ModelError
-from sercli.neural.encoders import ARCHITECTURES, AST, WHISPER
+from sercli.hub import HUB_NAME, PREPROCESSOR_FILES
+from sercli.neural.encoders import ARCHITECTURES, AST, WHISPER, choose_attention
 
-PREPROCESSOR = "preprocessor_config.json"
+# What transformers is told where nothing may come from the network.
+LOCAL: Mapping[str, Any] = {"trust_remote_code": False, "local_files_only": True}
 # Of a checkpoint's settings, what says nothing of its encoder.
 APART = frozenset(
     (
@@ -33,8 +43,18 @@ APART = frozenset(
 )
 # What a checkpoint may lack: the heads on top of the encoder, which are not used.
 HEADS = ("classifier.", "projector.", "layer_weights")
-# A name, or that of an organisation and one in it.
-_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+# What transformers raises on settings and weights that it does not understand.
+_FAILURES = (
+    AttributeError,
+    ImportError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    StrictDataclassError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,37 +102,23 @@ def load_base(base: str, revision: str | None = None) -> Base:
         missing.
     """
     local = Path(base).is_dir()
-    if not local and not _HUB_NAME.fullmatch(base):
+    if not local and not HUB_NAME.fullmatch(base):
         raise ModelError(
             f"{base}: there is no such folder; expected one with config.json and "
             "model.safetensors, or a name on the hub, such as openai/whisper-base"
         )
-    told: dict[str, Any] = {"trust_remote_code": False}
-    told |= {"local_files_only": True} if local else {"revision": revision}
-    try:
-        with _quiet():
-            config = AutoConfig.from_pretrained(base, **told)
-            kind = config.model_type
-            if kind not in ARCHITECTURES:
-                raise ModelError(
-                    f"{base}: its architecture is {kind!r}; expected one of "
-                    f"{', '.join(ARCHITECTURES)}"
-                )
-            model, found = AutoModelForAudioClassification.from_pretrained(
-                base, config=config, use_safetensors=True, output_loading_info=True, **told
-            )
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{base}: cannot be loaded as a pre-trained encoder with its weights as safetensors: "
-            f"{str(error).strip().splitlines()[0]}"
-        ) from error
-    missing = sorted(name for name in found["missing_keys"] if not name.startswith(HEADS))
+    told = LOCAL if local else {"trust_remote_code": False, "revision": revision}
+    with loading(base, "a pre-trained encoder with its weights as safetensors"):
+        config = read_config(base, told)
+        model, missing, _ = read_weights(base, config, told)
+    kind = config.model_type
+    missing = [name for name in missing if not name.startswith(HEADS)]
     if missing:
         raise ModelError(
             f"{base}: lacks weights of its encoder: {', '.join(missing[:3])} ({len(missing)} in "
             "all); expected a checkpoint of the whole encoder"
         )
-    encoder = model.encoder if kind == WHISPER else model.base_model
+    encoder: Any = model.encoder if kind == WHISPER else model.base_model
     settings = {key: value for key, value in config.to_diff_dict().items() if key not in APART}
     if kind == AST:
         settings |= _read_standardisation(base, local, revision)
@@ -126,9 +132,9 @@ def _read_standardisation(base: str, local: bool, revision: str | None) -> dict[
     from huggingface_hub import hf_hub_download
 
     path = (
-        Path(base) / PREPROCESSOR
+        Path(base) / PREPROCESSOR_FILES[0]
         if local
-        else Path(hf_hub_download(base, PREPROCESSOR, revision=revision))
+        else Path(hf_hub_download(base, PREPROCESSOR_FILES[0], revision=revision))
     )
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -140,14 +146,102 @@ def _read_standardisation(base: str, local: bool, revision: str | None) -> dict[
         ) from error
 
 
+class Weights(NamedTuple):
+    """A network of `transformers`, in float32.
+
+    Parameters
+    ----------
+    model
+        An encoder with a head that classifies.
+    missing
+        Names of its weights that the checkpoint lacks, or has in another size: these are random.
+    unexpected
+        Names of weights that only the checkpoint has.
+    """
+
+    model: PreTrainedModel
+    missing: list[str]
+    unexpected: list[str]
+
+
+def read_config(source: str, told: Mapping[str, Any]) -> PreTrainedConfig:
+    """Return the settings of a checkpoint.
+
+    Parameters
+    ----------
+    source
+        A folder, or a name on the hub.
+    told
+        To `transformers`: at least ``trust_remote_code``.
+
+    Raises
+    ------
+    ModelError
+        If it is of an unknown architecture, or its weights are quantised.
+    """
+    config: PreTrainedConfig = AutoConfig.from_pretrained(source, **told)
+    if config.model_type not in ARCHITECTURES:
+        raise ModelError(
+            f"{source}: its architecture is {config.model_type!r}; expected one of "
+            f"{', '.join(ARCHITECTURES)}"
+        )
+    if getattr(config, "quantization_config", None) is not None:
+        raise ModelError(f"{source}: its weights are quantised; expected floating-point numbers")
+    config._attn_implementation = choose_attention(config.model_type)
+    return config
+
+
+def read_weights(source: str, config: PreTrainedConfig, told: Mapping[str, Any]) -> Weights:
+    """Return the network of a checkpoint, from safetensors only.
+
+    Parameters
+    ----------
+    source, told
+        As for `read_config`.
+    config
+        Its settings.
+    """
+    model, found = AutoModelForAudioClassification.from_pretrained(
+        source,
+        config=config,
+        dtype=torch.float32,
+        use_safetensors=True,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+        **told,
+    )
+    missing = {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}
+    return Weights(model, sorted(missing), sorted(found["unexpected_keys"]))
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers from reporting on heads that are not there, and from drawing bars."""
+def loading(source: str, what: str) -> Iterator[None]:
+    """Load with `transformers`: quietly, and with its errors as ours.
+
+    It reports on heads that are not there, and draws bars.
+
+    Parameters
+    ----------
+    source
+        What is loaded: a folder, or a name on the hub.
+    what
+        What it should be.
+
+    Raises
+    ------
+    ModelError
+        If the block fails.
+    """
     before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
+    except _FAILURES as error:
+        reason = str(error).strip() or type(error).__name__
+        raise ModelError(
+            f"{source}: cannot be loaded as {what}: {reason.splitlines()[0]}"
+        ) from error
     finally:
         logging.set_verbosity(before)
         if bars:

@@ -125,22 +125,28 @@ class WaveformStates(SpeechEncoder):
 
     Parameters
     ----------
-    config
-        Of `transformers`.
+    model
+        Of `transformers`; it is changed.
+    standardise
+        Whether waveforms are to have the mean 0 and the deviation 1 before they are heard.
     """
 
-    def __init__(self, config: PreTrainedConfig) -> None:
+    def __init__(self, model: Any, standardise: bool = True) -> None:
+        config = model.config
         # Its own draws come from elsewhere than the seed of a training.
         config.apply_spec_augment = False
         config.layerdrop = 0.0
-        model = _build(config)
         super().__init__(model, config.num_hidden_layers + 1, config.hidden_size)
+        self.standardise = standardise
         self._mask: Tensor | None = None
         for layer in model.feature_extractor.conv_layers:
             if isinstance(getattr(layer, "layer_norm", None), nn.GroupNorm):
                 layer.layer_norm = MaskedNorm(layer.layer_norm)
         for layer in getattr(model.encoder.pos_conv_embed, "layers", ()):
             layer.register_forward_hook(self._silence)
+        batch_norm = getattr(model.encoder.pos_conv_embed, "batch_norm", None)
+        if batch_norm is not None:
+            batch_norm.register_forward_hook(self._silence)
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -152,7 +158,7 @@ class WaveformStates(SpeechEncoder):
         """Return hidden states and their mask; see `SpeechEncoder.forward`."""
         model = self.model
         inside = torch.arange(waveforms.shape[1], device=lengths.device) < lengths[:, None]
-        heard = _standardise(waveforms, lengths) * inside
+        heard = (_standardise(waveforms, lengths) if self.standardise else waveforms) * inside
         n_frames = lengths
         for layer, kernel, stride in zip(
             model.feature_extractor.conv_layers,
@@ -172,7 +178,7 @@ class WaveformStates(SpeechEncoder):
         return torch.stack(output.hidden_states), self._mask
 
     def _silence(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-        """Keep what one convolution puts after the end of a segment from the next."""
+        """Keep what one layer puts after the end of a segment from the next convolution."""
         assert self._mask is not None
         return output * self._mask[:, None].to(output.dtype)
 
@@ -292,14 +298,27 @@ def create_encoder(config: Mapping[str, Any], band_limit: float = NYQUIST) -> Sp
     mean, deviation = settings.pop("mean", 0.0), settings.pop("deviation", 0.5)
     try:
         parsed = AutoConfig.for_model(kind, **settings)
-        parsed._attn_implementation = "sdpa" if kind != "wavlm" else "eager"
+        parsed._attn_implementation = choose_attention(kind)
         if isinstance(parsed, WhisperConfig):
             return WhisperStates(parsed, band_limit)
         if kind == AST:
             return SpectrogramStates(parsed, mean, deviation)
-        return WaveformStates(parsed)
+        return WaveformStates(_build(parsed))
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise ModelError(f"the encoder's settings are not understood: {error}") from error
+
+
+def choose_attention(kind: str) -> str:
+    """Return how `transformers` is to compute the attention of an architecture.
+
+    Settings of others could name a kernel on the hub instead, which would be code.
+
+    Parameters
+    ----------
+    kind
+        One of `ARCHITECTURES`.
+    """
+    return "eager" if kind == "wavlm" else "sdpa"
 
 
 def _build(config: PreTrainedConfig) -> Any:

@@ -73,21 +73,21 @@ class Teacher:
         Parameters
         ----------
         classifier
-            That was loaded from a folder.
+            That was loaded.
 
         Raises
         ------
         ModelError
             If the model does not tell what it was trained on.
         """
-        assert classifier.folder is not None
-        manifest = TrainingManifest.read(classifier.folder)
-        if manifest is None:
+        folder = classifier.folder
+        manifest = TrainingManifest.read(folder) if folder else None
+        if folder is None or manifest is None:
             raise ModelError(
-                f"{classifier.folder}: has no manifest of what it was trained on; expected one, "
-                "by which the clips that it knows are told from others"
+                f"{folder or classifier.name}: has no manifest of what it was trained on; expected "
+                "one, by which the clips that it knows are told from others"
             )
-        return cls(classifier, read_held_out(classifier.folder, classifier.spec.labels), manifest)
+        return cls(classifier, read_held_out(folder, classifier.spec.labels), manifest)
 
     @property
     def name(self) -> str:

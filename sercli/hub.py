@@ -1,0 +1,100 @@
+"""Checkpoints in the layout of Hugging Face: how they are named, and how they come from the hub."""
+
+import re
+from contextlib import suppress
+from pathlib import Path
+
+from sercli.errors import ModelError
+
+# What a name on the hub starts with.
+HUB = "hub:"
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+# Where the way from a waveform to a network's input is described: in one of these.
+PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+# A name, or that of an organisation and one in it.
+HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Tell whether a folder has the layout of Hugging Face.
+
+    Parameters
+    ----------
+    folder
+        Any path.
+    """
+    return (folder / CONFIG_FILE).is_file()
+
+
+def fetch_checkpoint(name: str, revision: str | None = None) -> Path:
+    """Return the folder of a checkpoint of the hub, which is downloaded if it is not in the cache.
+
+    Only settings and safetensors are: nothing that can run code. With ``HF_HUB_OFFLINE``, or where
+    the hub cannot be reached, it is taken from the cache.
+
+    Parameters
+    ----------
+    name
+        On the hub, such as ``"superb/hubert-base-superb-er"``.
+    revision
+        A commit, tag or branch; the newest commit by default.
+
+    Returns
+    -------
+    Path
+        In the cache of the hub; its name is the commit.
+
+    Raises
+    ------
+    ModelError
+        If there is no such checkpoint, or it cannot be downloaded.
+    """
+    from huggingface_hub import hf_hub_download, is_offline_mode
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        RemoteEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    where = f"{HUB}{name}"
+    if not HUB_NAME.fullmatch(name):
+        raise ModelError(f"{where}: is no name on the hub; expected {HUB}NAME or {HUB}ORG/NAME")
+    try:
+        # All files are of the commit that the first one is of.
+        folder = Path(hf_hub_download(name, CONFIG_FILE, revision=revision)).parent
+        with suppress(RemoteEntryNotFoundError):  # what is missing is told where it is read
+            hf_hub_download(name, WEIGHTS_FILE, revision=folder.name)
+        for file in PREPROCESSOR_FILES:
+            with suppress(EntryNotFoundError):
+                hf_hub_download(name, file, revision=folder.name)
+    except GatedRepoError as error:
+        raise ModelError(
+            f"{where}: is gated; accept its conditions on https://huggingface.co/{name}, then log "
+            "in by `hf auth login`"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise ModelError(
+            f"{where}: the hub has no such model, or it is private; check the name, or log in by "
+            "`hf auth login`"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ModelError(
+            f"{where}: has no revision {revision}; expected a commit, tag or branch"
+        ) from error
+    except RemoteEntryNotFoundError as error:
+        raise ModelError(
+            f"{where}: has no {CONFIG_FILE}; expected a checkpoint in the layout of transformers"
+        ) from error
+    except Exception as error:  # the libraries of the network below have errors of their own
+        cause = error.__cause__ or error
+        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+        reason = "HF_HUB_OFFLINE is set" if is_offline_mode() else reason.rstrip(".")
+        at = f" at revision {revision}" if revision else ""
+        raise ModelError(
+            f"{where}: is not in the cache{at}, and cannot be downloaded: {reason}. Download it "
+            f"once with a network (`hf download {name}`), or name a folder that holds it"
+        ) from error
+    return folder
