@@ -19,7 +19,7 @@ MODEL_FILE = "model.json"
 WEIGHTS_FILE, ENCODER_FILE = "weights.safetensors", "encoder.safetensors"
 
 # Family to "module:class": a family's packages load with its first model, and never before.
-_FAMILIES: Mapping[str, str] = {
+FAMILIES: Mapping[str, str] = {
     "svm": "sercli.classifiers.svm:SvmClassifier",
     "cnn": "sercli.classifiers.cnn:CnnClassifier",
     "transformer": "sercli.classifiers.transformer:TransformerClassifier",
@@ -69,9 +69,9 @@ def read_description(folder: Path) -> dict[str, Any]:
     if set(data) != _KEYS | {PERCEIVED}:
         missing, unknown = sorted(_KEYS - set(data)), sorted(set(data) - _KEYS - {PERCEIVED})
         raise ModelError(f"{path}: missing keys {missing}, unknown keys {unknown}")
-    if data["family"] not in _FAMILIES:
+    if data["family"] not in FAMILIES:
         raise ModelError(
-            f"{path}: family is {data['family']!r}; this version knows {', '.join(_FAMILIES)}"
+            f"{path}: family is {data['family']!r}; this version knows {', '.join(FAMILIES)}"
         )
     return data
 
@@ -116,6 +116,6 @@ def load_family(name: str) -> type["Classifier"]:
     name
         As `read_description` lets it pass.
     """
-    module, _, attribute = _FAMILIES[name].partition(":")
+    module, _, attribute = FAMILIES[name].partition(":")
     result: type[Classifier] = getattr(import_module(module), attribute)
     return result

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sercli.config import LabelScheme
 from sercli.description import (
     ENCODER_FILE,
+    FAMILIES,
     FORMAT,
     MODEL_FILE,
     PERCEIVED,
@@ -259,6 +260,11 @@ def save_model(classifier: "Classifier", folder: str | os.PathLike[str]) -> Path
 
     from sercli.classifiers.base import TensorClassifier
 
+    if classifier.family not in FAMILIES:
+        raise ModelError(
+            f"{classifier.name}: a checkpoint of Hugging Face is not saved as a model folder; keep "
+            "its own folder"
+        )
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     weights: dict[str, str] = {}

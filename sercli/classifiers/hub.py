@@ -4,14 +4,14 @@ import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn, get_args
+from typing import get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from sercli.calibration import UNCALIBRATED, Calibration
-from sercli.classifiers.base import Classifier, ModelSpec, Tensors
+from sercli.classifiers.base import Classifier, ModelSpec
 from sercli.classifiers.neural import BATCH_S
 from sercli.config import LONGEST_SEGMENT_S, LabelScheme
 from sercli.datasets.labelling import common_label
@@ -74,18 +74,6 @@ class HubClassifier(Classifier):
         seconds = (self.network.n_samples or np.inf) / SAMPLE_RATE
         cut = f"Of a segment, it hears the first {seconds:.1f} s."
         return ("Its confidences are not calibrated.", *((cut,) * (seconds < LONGEST_SEGMENT_S)))
-
-    @classmethod
-    def from_tensors(cls, spec: ModelSpec, tensors: Tensors, device: str = "auto") -> NoReturn:
-        """Refuse: it is no model folder; see `load_checkpoint`."""
-        raise ModelError("a checkpoint of Hugging Face is loaded from a folder of its own layout")
-
-    def tensors(self) -> NoReturn:
-        """Refuse: it is no model folder."""
-        raise ModelError(
-            f"{self.name}: a checkpoint of Hugging Face is not saved as a model folder; keep its "
-            "own folder"
-        )
 
     def extract_features(self, waveforms: Sequence[FloatArray]) -> FloatArray:
         """Return logits of its own labels, shape (n_segments, n_labels)."""
