@@ -214,7 +214,8 @@ def _describe_network(
         judged="On the development speakers, by whom the epoch was chosen, so that these figures "
         "are a little too\ngood"
         if chosen
-        else f"On {calibrated_on}, judged by networks that did not hear them",
+        else f"On {calibrated_on}, judged by networks that did not hear them"
+        + (_TAUGHT if training.get("teacher") else ""),
     )
 
 
@@ -238,6 +239,11 @@ def _tell_votes(voted: bool, config: Mapping[str, Any]) -> str:
         uses.append("what `--target perceived` tells")
     return "; ".join(uses) or "of listeners were not learned from"
 
+
+_TAUGHT: Final = (
+    ". What their teacher says of others,\nit learned from these, too: the figures are a bit too "
+    "good"
+)
 
 _FAMILIES: Final[Mapping[str, Callable[[ModelSpec], _Parts]]] = {
     "svm": _describe_svm,

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 CARD_FILE = "README.md"
 METRICS_FILE = "metrics.json"
 MODELS_VARIABLE = "SER_MODELS"
-DEFAULT_MODEL = "svm"
+DEFAULT_MODEL = "transformer"
 
 
 @dataclass(frozen=True)

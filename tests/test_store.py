@@ -58,7 +58,7 @@ def test_a_users_model_comes_before_a_shipped_one(copy: Path) -> None:
 
 def test_a_missing_model_lists_what_there_is(copy: Path) -> None:
     with pytest.raises(
-        ModelError, match=r"model 'nope': found no model\.json in .*: cnn, mine, svm"
+        ModelError, match=r"model 'nope': found no model\.json in .*: cnn, mine, svm, transformer"
     ):
         load_model("nope")
 
@@ -68,7 +68,7 @@ def test_listing(copy: Path, models: Path) -> None:
     edit(Path(shutil.copytree(copy, models / "other")), family="hmm")
     (copy / "metrics.json").unlink()
     entries = {entry.name: entry for entry in list_models()}
-    assert set(entries) == {"cnn", "svm", "mine", "other"}
+    assert set(entries) == {"cnn", "svm", "transformer", "mine", "other"}
     assert entries["svm"].targets == ("intended",)
     svm, mine, other = entries["svm"], entries["mine"], entries["other"]
     assert (svm.origin, svm.family, svm.measured_on) == ("shipped", "svm", "cremad test")

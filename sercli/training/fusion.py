@@ -149,6 +149,12 @@ class FusionTrainer(Trainer[CachedClips]):
                 rest = [i for i, audio in enumerate(cached.hashes) if audio not in member.held_out]
                 new = cached.take(rest)
                 _refuse_learned(member, new.clips, new.hashes)
+        for member in self.members:
+            if teacher := member.classifier.spec.training.get("teacher"):
+                self.say(
+                    f"warning: {member.name} learned from {teacher}, which knew clips that were "
+                    f"held out of {member.name}: its weight and the figures may be too good"
+                )
         return found
 
     def join(self, parts: Sequence[CachedClips]) -> CachedClips:
