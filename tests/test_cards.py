@@ -219,7 +219,7 @@ A convolutional neural network of seven layers on log-mel spectrograms of speech
 | optimiser | Muon for convolutions, AdamW for all else |
 | batch size | 16 clips |
 | learning rate | 0.0005 at its highest |
-| votes | 30% of the target of each clip that has any |
+| votes | 30% of the target of each clip that has any; what `--target perceived` tells |
 | learned besides | up to 128 principal components of spectral statistics of each clip as it is |
 | versions heard | 25% of the clips as they are (50% of these in another voice), the others \
 with another voice, room, microphone or noise; up to 2 s at once |
