@@ -217,9 +217,9 @@ A convolutional neural network of seven layers on log-mel spectrograms of speech
 | protocol | speakers apart |
 | epochs | 31, the best of up to 60 |
 | optimiser | Muon for convolutions, AdamW for all else |
-| batch size | 16 clips |
-| learning rate | 0.0005 at its highest |
-| votes | 30% of the target of each clip that has any; what `--target perceived` tells |
+| batch size | 32 clips |
+| learning rate | 0.001 at its highest |
+| votes | what `--target perceived` tells |
 | learned besides | up to 128 principal components of spectral statistics of each clip as it is |
 | versions heard | 25% of the clips as they are (50% of these in another voice), the others \
 with another voice, room, microphone or noise; up to 2 s at once |
