@@ -371,8 +371,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_device_of_an_svm_is_the_cpu(folder: Path) -> None:
-    for command in (("annotate",), ("eval",)):
-        result = ser(*command, folder, "--device", "cuda")
+    for command in ("annotate", "eval"):
+        result = ser(command, folder, "--model", "svm", "--device", "cuda")
         assert result.exit_code == 2
         assert "device is 'cuda'; a model of the family svm runs on the CPU" in result.stderr
     assert load_model("svm", "cpu").family == "svm"
