@@ -29,8 +29,8 @@ LEAST_UAR = {
 }
 PERCEIVING = {"cnn", "transformer"}
 # By how much a probability may change with noise above the band limit: the window of a frame of the
-# CNN smears a little of what is just above the limit to below it. The transformer also takes the
-# level of a segment from all of it, so that noise above the limit makes what is below seem softer.
+# CNN smears a little of what is just above the limit to below it. The transformer is known to do
+# worse: it has frames up to the very limit, and takes the level of a segment from all frequencies.
 MAX_CHANGE = {"svm": 0.02, "cnn": 0.04, "transformer": 0.3}
 NEEDS_CORPUS = "SER_CREMAD names no copy of CREMA-D"
 
