@@ -232,12 +232,9 @@ def _tell_unlabelled(training: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _tell_votes(voted: bool, config: Mapping[str, Any]) -> str:
-    uses = []
-    if voted and config["vote_weight"]:
-        uses.append(f"{config['vote_weight']:.0%} of the target of each clip that has any")
-    if voted and config.get("perceived_weight"):
-        uses.append("what `--target perceived` tells")
-    return "; ".join(uses) or "of listeners were not learned from"
+    if voted and config["perceived_weight"]:
+        return "what `--target perceived` tells"
+    return "of listeners were not learned from"
 
 
 _TAUGHT: Final = (

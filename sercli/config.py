@@ -199,8 +199,6 @@ class NeuralConfig:
         Decay per step of the exponential moving average of the weights, which is the model.
     label_smoothing
         Share of a target that is spread over all labels, in ``[0, 1)``.
-    vote_weight
-        Share of a target that is the listeners' votes, for clips that have any, in ``[0, 1]``.
     perceived_weight
         Of the loss of what listeners hear, beside that of what is intended, where there are votes;
         0: the model does not tell it.
@@ -251,7 +249,6 @@ class NeuralConfig:
     max_norm: float = 5.0
     averaging: float = 0.998
     label_smoothing: float = 0.1
-    vote_weight: float = 0.0
     perceived_weight: float = 0.5
     teacher_weight: float = 0.8
     guide_weight: float = 1.0
@@ -279,7 +276,6 @@ class NeuralConfig:
         _check_range("gradient norm", self.max_norm, 1e-6, 1e6)
         _check_range("averaging", self.averaging, 0, 0.99999)
         _check_range("label smoothing", self.label_smoothing, 0, 0.99)
-        _check_range("vote weight", self.vote_weight, 0, 1)
         _check_range("weight of what is perceived", self.perceived_weight, 0, 1000)
         _check_range("teacher weight", self.teacher_weight, 0, 1)
         _check_range("guide weight", self.guide_weight, 0, 1000)

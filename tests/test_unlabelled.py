@@ -186,7 +186,7 @@ def test_what_a_teacher_says_is_all_that_is_learned(
     assert material.heard.clips == (*labelled.clips, *examples.cached.clips)
     targets = course.find_targets(material)
     taught = teacher.judge(labelled, EMOTIONS)
-    own = make_targets(labelled.clips, EMOTIONS, config, votes, taught)
+    own = make_targets(labelled.clips, EMOTIONS, config, taught)
     np.testing.assert_allclose(targets[:n_labelled, :6], own, atol=1e-6)
     np.testing.assert_allclose(targets[:n_labelled, [6, 8]], [[0.75, 0.25]] * n_labelled)
     waveforms = [examples.cached.utterance(index).waveform for index in range(n_unlabelled)]

@@ -220,7 +220,7 @@ class Course(ABC):
         cached = material.cached
         check_labels(self.find_classes(cached), self.labels)
         taught = self.teacher.judge(cached, self.labels) if self.teacher else None
-        targets = make_targets(cached.clips, self.labels, self.config, self.votes, taught)
+        targets = make_targets(cached.clips, self.labels, self.config, taught)
         parts = [np.hstack((targets, self.find_perceived(cached)))]
         if material.unlabelled is not None and self.teacher is not None:
             said = self.teacher.judge(material.unlabelled.cached, self.labels)

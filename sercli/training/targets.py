@@ -15,7 +15,6 @@ def make_targets(
     clips: Sequence[Clip],
     labels: Sequence[str],
     config: NeuralConfig,
-    votes: Votes | None = None,
     taught: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float32]:
     """Return the probabilities to be learned, shape (n_clips, n_labels), rows summing to 1.
@@ -27,19 +26,13 @@ def make_targets(
     labels
         In the order of the columns.
     config
-        How much is spread over all labels, and how much the votes and a teacher count.
-    votes
-        Counts by label, by name of the clip. Clips without a vote for one of the labels have just
-        their label.
+        How much is spread over all labels, and how much a teacher counts.
     taught
         Probabilities that a teacher gives the clips, shape (n_clips, n_labels), or None.
     """
-    smoothing, weight = config.label_smoothing, config.vote_weight
+    smoothing = config.label_smoothing
     certain = np.eye(len(labels))[class_indices(clips, labels)]
     targets = (1 - smoothing) * certain + smoothing / len(labels)
-    heard = find_vote_shares(clips, labels, votes or {})
-    weights = weight * heard.any(axis=1, keepdims=True)
-    targets = (1 - weights) * targets + weights * heard
     if taught is not None:
         targets = (1 - config.teacher_weight) * targets + config.teacher_weight * taught
     return targets.astype(np.float32)
