@@ -215,7 +215,7 @@ def _describe_network(
         "are a little too\ngood"
         if chosen
         else f"On {calibrated_on}, judged by networks that did not hear them"
-        + (_TAUGHT if training.get("teacher") else ""),
+        + _tell_teaching(training),
     )
 
 
@@ -231,16 +231,23 @@ def _tell_unlabelled(training: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def _tell_teaching(training: Mapping[str, Any]) -> str:
+    """Return what is to be known of figures by folds of what was taught."""
+    if not training.get("teacher"):
+        return ""
+    if training.get("substitutes"):
+        return ", and whose\nteachers were trained for them and did not either"
+    return (
+        ". What their teacher says of others,\nit learned from these, too: the figures are a bit "
+        "too good"
+    )
+
+
 def _tell_votes(voted: bool, config: Mapping[str, Any]) -> str:
     if voted and config["perceived_weight"]:
         return "what `--target perceived` tells"
     return "of listeners were not learned from"
 
-
-_TAUGHT: Final = (
-    ". What their teacher says of others,\nit learned from these, too: the figures are a bit too "
-    "good"
-)
 
 _FAMILIES: Final[Mapping[str, Callable[[ModelSpec], _Parts]]] = {
     "svm": _describe_svm,

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import TINY
+from numpy.typing import NDArray
 from transformers import WhisperFeatureExtractor
 
 from sercli.errors import ModelError
 from sercli.neural.batching import pad
 from sercli.neural.encoders import ARCHITECTURES, WhisperStates, create_encoder
-from sercli.neural.mel import LEVEL, KaldiMel, WhisperMel
+from sercli.neural.mel import LEVEL, KaldiMel, LowPass, WhisperMel
 
 LENGTHS = (16_000, 9_431, 1_600, 24_007)
 
@@ -102,6 +103,32 @@ def test_whisper_frames_are_those_of_transformers() -> None:
     assert mask.all()
     # But for the first frames, where theirs are mirrored, and the last, where ours end.
     np.testing.assert_allclose(frames[0, :, 2:98].numpy(), expected[:, 2:98], atol=2e-3)
+
+
+def tone(frequency: float, n_samples: int = 16_000) -> NDArray[np.float32]:
+    wave: NDArray[np.float64] = np.sin(2 * np.pi * frequency / 16_000 * np.arange(n_samples))
+    return wave.astype(np.float32)
+
+
+@torch.inference_mode()
+def test_low_pass_keeps_what_is_below_and_its_time() -> None:
+    low, high = tone(3_700), tone(4_050)
+    filtered = LowPass(4_000)(*pad([low + high, (low + high)[:9_000]])).numpy()
+    np.testing.assert_allclose(filtered[0, 400:-400], low[400:-400], atol=1e-3)
+    np.testing.assert_allclose(filtered[1, 400:8_600], low[400:8_600], atol=1e-3)
+    assert not filtered[1, 9_000:].any()
+
+
+@torch.inference_mode()
+def test_whisper_frames_know_nothing_above_the_limit() -> None:
+    front_end = WhisperMel(80, band_limit=4_000)
+    rng = np.random.default_rng(3)
+    speech = np.sum([rng.normal() * tone(f) for f in range(100, 3_900, 100)], axis=0)
+    # Four times as loud in sum, and of all frequencies from just above the limit.
+    noise = np.fft.irfft(np.fft.rfft(rng.normal(size=16_000)) * (np.arange(8_001) > 4_000))
+    noise *= 4 * speech.std() / noise.std()
+    frames, _ = front_end(*pad([speech, speech + noise.astype(np.float32)]))
+    np.testing.assert_allclose(frames[1, :, 3:-3], frames[0, :, 3:-3], atol=0.01)
 
 
 def test_kaldi_frames_have_at_least_one_patch() -> None:

@@ -36,7 +36,7 @@ from sercli.training import loop
 from sercli.training.cache import CachedClips, cache_clips
 from sercli.training.cnn import CnnCourse
 from sercli.training.fitting import FittedModel
-from sercli.training.loop import TrainingProgress
+from sercli.training.loop import Fitted, TrainingProgress
 from sercli.training.material import Material
 from sercli.training.neural import NeuralTrainer, has_checkpoints
 from sercli.training.run import Training, cross_validate, train
@@ -474,7 +474,9 @@ def test_a_cnn_from_training_to_labels(folder: Path, cache: Path, tmp_path: Path
 
 
 @pytest.mark.usefixtures("small")
-def test_a_transformer_from_training_to_labels(folder: Path, cache: Path, tmp_path: Path) -> None:
+def test_a_transformer_from_training_to_labels(
+    folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save_checkpoint("whisper", tmp_path / "tiny")
     model = tmp_path / "mine"
     shared = ("--model", "transformer", "--base", tmp_path / "tiny", "--jobs", "1", "--epochs", "3")
@@ -528,9 +530,33 @@ def test_a_transformer_from_training_to_labels(folder: Path, cache: Path, tmp_pa
     pupil = ("train", "--data", folder, "-o", tmp_path / "pupil", *learning, "--epochs", "1")
     result = ser(*pupil)
     assert (result.exit_code, "the teacher folds was trained on 2 of" in result.stderr) == (2, True)
-    assert ser(*pupil, *more).exit_code == 0
-    assert "| teacher | folds, 80% of each target |" in (tmp_path / "pupil/README.md").read_text()
-    assert "--teacher folds" in (tmp_path / "pupil/README.md").read_text()
+    taught: dict[str, tuple[Teacher | None, set[str]]] = {}
+    teach = CnnCourse.teach
+
+    def watch(self: CnnCourse, name: str, material: Material, *given: Any) -> Fitted:
+        taught[name] = (self.teacher, set(material.cached.hashes))
+        return teach(self, name, material, *given)
+
+    monkeypatch.setattr(CnnCourse, "teach", watch)
+    n_rows = len(os.listdir(cache / "rows"))
+    result = ser(*pupil, *more)
+    assert result.exit_code == 0, result.stderr
+    card = (tmp_path / "pupil/README.md").read_text()
+    assert "| teacher | folds, 80% of each target |" in card
+    assert "--teacher folds" in card
+    assert "teachers were trained for them and did not either" in card
+    # Who is judged by a fold is known neither to the pupil nor to its teacher; of all others, the
+    # teacher says what it did not learn.
+    assert len(os.listdir(cache / "rows")) == n_rows + 1  # of an encoder in half precision
+    first_teacher, everything = taught.pop("all clips")
+    assert len(taught) == 3
+    for teacher, learned in taught.values():
+        assert teacher is not None
+        assert first_teacher is not None
+        assert len(learned) < len(everything)
+        assert set(teacher.held_out) == learned
+        told = [teacher.held_out[audio] for audio in sorted(learned)]
+        assert not np.allclose(told, [first_teacher.held_out[audio] for audio in sorted(learned)])
 
     # By adapters, of which nothing is left but in the weights of the linear maps.
     adapted = tmp_path / "adapted"

@@ -178,7 +178,7 @@ def test_what_a_teacher_says_is_all_that_is_learned(
 ) -> None:
     config = replace(CONFIG, perceived_weight=0.5, guide_weight=0.0)
     votes = {clip.name: {"fear": 1, "anger": 3} for clip in labelled.clips}
-    course = CnnCourse(config, EMOTIONS, votes, teacher, examples)
+    course = CnnCourse(config, EMOTIONS, votes, teacher, unlabelled=examples)
     said: list[str] = []
     material = course.gather(labelled, said.append)
     n_labelled, n_unlabelled = len(labelled), len(examples.cached)

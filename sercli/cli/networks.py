@@ -242,19 +242,24 @@ def create_course(
     from sercli.datasets.votes import read_votes
     from sercli.training.teachers import Teacher
     from sercli.training.unlabelled import Unlabelled
-    from sercli.training.watcher import Nobody
+    from sercli.training.watcher import Listener, Nobody
 
     watcher = watcher or Nobody()
     unlabelled = None
     if options["unlabelled"]:
         unlabelled = Unlabelled(options["unlabelled"], cache, config.jobs, watcher.search)
-    common: dict[str, Any] = {
-        "votes": read_votes(options["votes"]) if options["votes"] else None,
-        "teacher": Teacher.load(options["teacher"]) if options["teacher"] else None,
-        "unlabelled": unlabelled,
-        "resume": options["resume"],
-        "watcher": watcher,
-    }
+    votes = read_votes(options["votes"]) if options["votes"] else None
+    loop: dict[str, Any] = {"resume": options["resume"], "watcher": watcher}
+    common: dict[str, Any] = {"votes": votes, "unlabelled": unlabelled, **loop}
+    rows = cache / "rows"
+    if options["teacher"]:
+        from sercli.training.substitutes import find_substitute
+
+        teacher = Teacher.load(options["teacher"])
+        common["teacher"] = teacher
+        common["substitute"] = find_substitute(
+            teacher, config, votes, rows=rows, **loop | {"watcher": Listener(watcher)}
+        )
     if not isinstance(config, TransformerConfig):
         from sercli.training.cnn import CnnCourse
 
@@ -265,7 +270,7 @@ def create_course(
 
     origin = find_origin(options["base"], options["revision"])
     common |= {"base": origin.base, "limit": origin.limit, "before": origin.manifest}
-    return TransformerCourse(config, rows=cache / "rows", **common)
+    return TransformerCourse(config, rows=rows, **common)
 
 
 def find_cache() -> Path:

@@ -1,6 +1,8 @@
 """Log-mel frames as pre-trained encoders know them, in batches, whatever the gain."""
 
 import torch
+from scipy.fft import next_fast_len
+from scipy.signal import firwin
 from torch import Tensor, nn
 from torchaudio.compliance.kaldi import fbank
 from torchaudio.transforms import MelScale, Spectrogram
@@ -11,6 +13,10 @@ SAMPLE_RATE = 16_000
 NYQUIST = SAMPLE_RATE / 2
 # Root mean square to which a segment is brought: that of speech which is not loud.
 LEVEL = 0.05
+# Of the filter at the band limit: 80 dB of attenuation, reached within 200 Hz.
+FILTER_TAPS = 401
+FILTER_BETA = 7.86
+FILTER_TRANSITION = 200.0
 
 
 class WhisperMel(nn.Module):
@@ -21,7 +27,8 @@ class WhisperMel(nn.Module):
     n_mels
         Number of bands, up to 8 kHz.
     band_limit
-        Frequency in Hz above which nothing is heard: those bands are as soft as can be.
+        Frequency in Hz above which nothing is heard: neither in these bands, which are as soft as
+        can be, nor as part of the level, nor by what a window smears to below it.
     """
 
     WIN_LENGTH = 400
@@ -31,6 +38,7 @@ class WhisperMel(nn.Module):
         super().__init__()
         # Of the bins of the spectrum, which go up to and including the highest frequency.
         self.n_heard = 1 + int(band_limit * self.WIN_LENGTH / SAMPLE_RATE)
+        self.low_pass = LowPass(band_limit) if band_limit < NYQUIST else None
         self.spectrogram = Spectrogram(
             self.WIN_LENGTH, hop_length=self.HOP_LENGTH, power=2.0, pad_mode="constant"
         )
@@ -63,7 +71,10 @@ class WhisperMel(nn.Module):
         """
         # Autocast must not touch levels: their logarithms need every bit that float32 has.
         with torch.autocast(waveforms.device.type, enabled=False):
-            spectrum = self.spectrogram(level(waveforms.float(), lengths))
+            waveforms = waveforms.float()
+            if self.low_pass is not None:
+                waveforms = self.low_pass(waveforms, lengths)
+            spectrum = self.spectrogram(level(waveforms, lengths))
             spectrum[:, self.n_heard :] = 0
             levels = self.mel_scale(spectrum)
             counts = torch.clamp(lengths // self.HOP_LENGTH, min=1)
@@ -73,6 +84,41 @@ class WhisperMel(nn.Module):
             levels = levels.clamp(min=1e-10).log10().masked_fill(~inside, -torch.inf)
             floor = levels.amax(dim=(1, 2), keepdim=True) - 8.0
             return ((torch.maximum(levels, floor) + 4.0) / 4.0) * inside, mask
+
+
+class LowPass(nn.Module):
+    """Takes what is above a frequency from waveforms, without moving what is below in time.
+
+    Parameters
+    ----------
+    limit
+        In Hz; what is `FILTER_TRANSITION` below is untouched.
+    """
+
+    taps: Tensor
+
+    def __init__(self, limit: float) -> None:
+        super().__init__()
+        middle = limit - FILTER_TRANSITION / 2
+        taps = firwin(FILTER_TAPS, middle, window=("kaiser", FILTER_BETA), fs=SAMPLE_RATE)
+        self.register_buffer("taps", torch.tensor(taps, dtype=torch.float32), persistent=False)
+
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
+        """Return the waveforms, filtered, of the same shape and zero after their ends.
+
+        Parameters
+        ----------
+        waveforms, lengths
+            As for `WhisperMel.forward`.
+        """
+        n_samples, start = waveforms.shape[1], FILTER_TAPS // 2
+        # A length that is a product of small primes: any other takes up to ten times as long.
+        size = next_fast_len(n_samples + FILTER_TAPS - 1, real=True)
+        spectrum = torch.fft.rfft(waveforms, size) * torch.fft.rfft(self.taps, size)
+        filtered = torch.fft.irfft(spectrum, size)[:, start : start + n_samples]
+        places = torch.arange(n_samples, device=lengths.device)
+        inside: Tensor = filtered * (places < lengths[:, None])
+        return inside
 
 
 class KaldiMel(nn.Module):

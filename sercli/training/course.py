@@ -69,6 +69,9 @@ class Course(ABC):
         Of listeners, by name of the clip, or None.
     teacher
         Whose probabilities are learned, too, or None.
+    substitute
+        How teachers like it are trained, for networks that are judged by a fold that it knows, or
+        None; see `sercli.training.substitutes`.
     unlabelled
         Speech on which they are all that is learned, or None.
     before
@@ -98,6 +101,7 @@ class Course(ABC):
     labels: tuple[str, ...] = ()
     votes: Votes | None = None
     teacher: Teacher | None = None
+    substitute: "Course | None" = None
     unlabelled: Unlabelled | None = None
     before: TrainingManifest = field(default_factory=TrainingManifest)
     resume: bool = False

@@ -7,7 +7,7 @@ give the scores on which the calibration is fitted, and then one network learns 
 Either way the calibration knows every clip as it is and as another recording might have it.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from sercli.classifiers.base import ModelSpec
 from sercli.classifiers.neural import NeuralClassifier
 from sercli.config import NeuralConfig
 from sercli.errors import DatasetError
+from sercli.evaluation.leaks import TrainingManifest
 from sercli.training.cache import CachedClips
 from sercli.training.course import Course, FloatArray
 from sercli.training.folds import (
@@ -34,12 +35,15 @@ from sercli.training.folds import (
 )
 from sercli.training.loop import Fitted
 from sercli.training.material import Material
+from sercli.training.teachers import Teacher
 from sercli.training.trainer import Say
 from sercli.version import __version__
 
 # Folds by which the figures of development clips are calibrated on others of them; and of which
 # one has the development speakers where all others judge a fold of a cross-validation.
 DEV_FOLDS = 5
+# Of the checkpoints of a fold's teacher, inside the folder of the fold's.
+TEACHER_FOLDER = "teacher"
 
 
 class FittedModel(NamedTuple):
@@ -89,24 +93,60 @@ def fit_model(
     ConfigError
         If a checkpoint is of another training.
     """
-    config = course.config
     _check_votes(course, dev or cached)
     material = course.gather(cached, say)
+    if dev:
+        return _fit(material, course, folder, say, dev=course.prepare(dev, say, learned=False))
+    substitute = None
+    if course.teacher and course.substitute:
+        like_it = replace(course.substitute, labels=course.labels)
+        substitute = Substitute(like_it, like_it.prepare(cached, say))
+    return _fit(material, course, folder, say, substitute=substitute)
+
+
+class Substitute(NamedTuple):
+    """How the teacher of a fold is trained, and what it learns from.
+
+    Parameters
+    ----------
+    course
+        Of the teachers.
+    material
+        Of all clips: those of the pupil's fold are left out.
+    """
+
+    course: Course
+    material: Material
+
+
+def _fit(
+    material: Material,
+    course: Course,
+    folder: Path,
+    say: Say,
+    *,
+    dev: Material | None = None,
+    substitute: Substitute | None = None,
+) -> FittedModel:
+    """Train and calibrate a network on what was prepared; see `fit_model`."""
+    config, cached = course.config, material.cached
     seconds = 0.0
     if dev:
-        others = course.prepare(dev, say, learned=False)
         say(f"learning from {len(cached):,} clips; {len(dev):,} others are measured on")
-        judged, judges, groups = dev, DEVELOPMENT_SPEAKERS, _group_dev(dev, config)
+        judged, judges = dev.cached, DEVELOPMENT_SPEAKERS
+        groups = _group_dev(judged, config)
         n_folds = min(DEV_FOLDS, len(np.unique(groups)))
-        fitted = course.teach("network", material, folder, others)
-        scores = course.hear(fitted.network, others)
+        fitted = course.teach("network", material, folder, dev)
+        scores = course.hear(fitted.network, dev)
     else:
         groups = group_clips(cached.clips, config.group_by)
         n_folds = count_folds(groups, config.folds, config.group_by)
         judged, judges = cached, f"{n_folds} folds of {config.group_by}s"
         # What one network judged stays together: how it leans, no other network leans, nor will the
         # one that learns from all clips.
-        scores, groups, seconds = _teach_folds(material, course, folder, groups, n_folds)
+        scores, groups, seconds = _teach_folds(
+            material, course, folder, groups, n_folds, substitute, say
+        )
         say(f"learning from all {len(cached):,} clips")
         fitted = course.teach("all clips", material, folder)
     network = course.assemble(fitted.network)
@@ -121,6 +161,7 @@ def fit_model(
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "votes": course.votes is not None,
         "teacher": course.teacher.name if course.teacher else None,
+        "substitutes": substitute is not None,
         "unlabelled": _describe_unlabelled(material),
         "best_epoch": fitted.best_epoch,
         "calibration_on": judges,
@@ -147,7 +188,13 @@ def fit_model(
 
 
 def _teach_folds(
-    material: Material, course: Course, folder: Path, groups: Groups, n_folds: int
+    material: Material,
+    course: Course,
+    folder: Path,
+    groups: Groups,
+    n_folds: int,
+    substitute: Substitute | None,
+    say: Say,
 ) -> tuple[FloatArray, Groups, float]:
     """Return scores of all clips, each of a network that did not learn from its fold.
 
@@ -159,13 +206,31 @@ def _teach_folds(
     seconds = 0.0
     folds = GroupKFold(n_folds).split(groups, groups=groups)
     for number, (inside, outside) in enumerate(folds, 1):
-        fitted = course.teach(
-            f"fold {number} of {n_folds}", material.take(inside), folder / f"fold{number}"
-        )
-        scores[:, outside] = course.hear(fitted.network, material.take(outside))
+        place, pupil = folder / f"fold{number}", course
+        if substitute is not None:
+            say(f"training a teacher that knows nobody of fold {number}")
+            teacher = _train_teacher(substitute, inside, course, place / TEACHER_FOLDER)
+            pupil = replace(course, teacher=teacher)
+        fitted = pupil.teach(f"fold {number} of {n_folds}", material.take(inside), place)
+        scores[:, outside] = pupil.hear(fitted.network, material.take(outside))
         judges[outside] = str(number)
         seconds += _sum_seconds(fitted)
     return scores, judges, seconds
+
+
+def _train_teacher(
+    substitute: Substitute, inside: NDArray[np.intp], course: Course, folder: Path
+) -> Teacher:
+    """Return a teacher that learned from some of the clips, and says of them what it did not."""
+    material = substitute.material.take(inside)
+    fitted = _fit(material, substitute.course, folder, lambda _: None)
+    assert fitted.held_out is not None
+    held_out = dict(zip(material.cached.hashes, fitted.held_out, strict=True))
+    teacher = Teacher(fitted.classifier, held_out, TrainingManifest())
+    if course.unlabelled is not None:
+        # Now: the encoder is shared with the next teacher, whose head it then has.
+        teacher.judge(course.unlabelled.cached, course.labels)
+    return teacher
 
 
 def _check_votes(course: Course, judged: CachedClips) -> None:

@@ -150,7 +150,8 @@ class FusionTrainer(Trainer[CachedClips]):
                 new = cached.take(rest)
                 _refuse_learned(member, new.clips, new.hashes)
         for member in self.members:
-            if teacher := member.classifier.spec.training.get("teacher"):
+            facts = member.classifier.spec.training
+            if (teacher := facts.get("teacher")) and not facts.get("substitutes"):
                 self.say(
                     f"warning: {member.name} learned from {teacher}, which knew clips that were "
                     f"held out of {member.name}: its weight and the figures may be too good"

@@ -124,6 +124,12 @@ class NeuralTrainer(Trainer[CachedClips]):
                 f"warning: the teacher {teacher.name} learned from {n_learned:,} of these clips, "
                 "and has nothing on them from when they were held out"
             )
+        if teacher is not None and len(found) == 1 and self.course.substitute is None:
+            self.say(
+                f"warning: networks judged by folds learn from {teacher.name}, which knows who is "
+                "in each: figures and calibration may be too good. A transformer that only a head "
+                "was trained for would be trained anew for each fold"
+            )
         return found
 
     def join(self, parts: Sequence[CachedClips]) -> CachedClips:

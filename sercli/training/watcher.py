@@ -35,3 +35,20 @@ class Nobody:
 
     def report(self, progress: TrainingProgress) -> None:
         """Do nothing."""
+
+
+class Listener(Nobody):
+    """Is told how many of the clips an encoder has heard, and tells another; of nothing else.
+
+    Parameters
+    ----------
+    other
+        Who is told.
+    """
+
+    def __init__(self, other: Watcher) -> None:
+        self._other = other
+
+    def hear(self, n_done: int, n_clips: int) -> None:
+        """Pass it on."""
+        self._other.hear(n_done, n_clips)

@@ -1,0 +1,58 @@
+"""Substitutes: teachers like a given one, that know fewer speakers.
+
+A teacher that learned from a corpus knows the speakers of every fold. Whoever is taught by it is
+told of them, too, by what it says of the others: what such a pupil then says of the fold is better
+than what it would say of strangers. A pupil that is to be judged by a fold is taught by a
+substitute instead, which learned from the same speakers as the pupil, and by its own held-out word.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from sercli.config import NeuralConfig, TransformerConfig
+from sercli.errors import ConfigError
+from sercli.training.origins import find_origin
+from sercli.training.targets import Votes
+from sercli.training.teachers import Teacher
+from sercli.training.transformer import TransformerCourse
+
+TRANSFORMER = "transformer"
+
+
+def find_substitute(
+    teacher: Teacher, pupil: NeuralConfig, votes: Votes | None, **common: Any
+) -> TransformerCourse | None:
+    """Return how teachers like a given one are trained; None if that takes too long or is unknown.
+
+    It is known of a transformer whose encoder learned nothing from the corpus: its heads are
+    trained in a minute.
+
+    Parameters
+    ----------
+    teacher
+        The model.
+    pupil
+        What is to be taught: by it, who is in a fold.
+    votes
+        Of listeners, from which the teacher may have learned, too.
+    **common
+        Other fields of `sercli.training.transformer.TransformerCourse`.
+    """
+    spec = teacher.classifier.spec
+    facts = spec.training
+    if spec.family != TRANSFORMER or facts.get("teacher") or facts.get("unlabelled"):
+        return None
+    try:
+        config = TransformerConfig(**facts["config"])
+    except (KeyError, TypeError, ConfigError):
+        return None  # of another version
+    if config.layers or (facts.get("votes") and votes is None):
+        return None
+    origin = find_origin(str(teacher.folder))
+    return TransformerCourse(
+        replace(config, group_by=pupil.group_by, device=pupil.device, jobs=pupil.jobs),
+        votes=votes if facts.get("votes") else None,
+        base=origin.base,
+        limit=origin.limit,
+        **common,
+    )
