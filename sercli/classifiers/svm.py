@@ -68,7 +68,9 @@ class SvmClassifier(TensorClassifier):
         self._axes = axes.astype(np.float32)
         self._vectors = support_vectors.astype(np.float32)
         self._squares = np.square(self._vectors).sum(axis=1)
-        self._coefficients = coefficients.astype(np.float32)
+        # Thousands of terms of either sign cancel: in float32, their sum would depend on the order
+        # in which a processor takes them, and with it on the batch.
+        self._coefficients = coefficients.astype(np.float64)
         self._intercepts = intercepts
         self._gamma = float(spec.settings["gamma"])
         self._votes = pair_votes(len(spec.labels))
@@ -144,8 +146,8 @@ class SvmClassifier(TensorClassifier):
         """Return the decision values of all pairs of classes, shape (n_segments, n_pairs)."""
         rows = project(features, self._mean, self._scale, self._axes)
         kernel = rbf_kernel(rows, self._vectors, self._gamma, self._squares)
-        decisions: FloatArray = kernel @ self._coefficients + self._intercepts
-        return decisions
+        decisions = kernel.astype(np.float64) @ self._coefficients + self._intercepts
+        return decisions.astype(np.float32)
 
 
 def standardise(features: FloatArray, mean: FloatArray, scale: FloatArray) -> FloatArray:
