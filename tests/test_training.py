@@ -40,6 +40,7 @@ from sercli.training.loop import Fitted, TrainingProgress
 from sercli.training.material import Material
 from sercli.training.neural import NeuralTrainer, has_checkpoints
 from sercli.training.run import Training, cross_validate, train
+from sercli.training.substitutes import find_substitute
 from sercli.training.teachers import Teacher, read_held_out
 from sercli.training.unlabelled import FoundSpeech, Unlabelled
 
@@ -670,6 +671,19 @@ def test_learning_from_what_nobody_labelled(
     figures = json.loads(result.stdout)
     assert figures["overlap"] == {"speakers": [], "clips": 2}
     assert figures["protocol"] == "speakers shared"
+
+
+def test_teachers_that_cannot_be_trained_anew_for_each_fold_are_told(
+    chosen: tuple[Training, Path], corpus: Corpus, cache: Path
+) -> None:
+    teacher = Teacher.load(chosen[1], "cpu")
+    assert find_substitute(teacher, CONFIG, None, rows=cache) is None
+    said: list[str] = []
+    learner = replace(trainer(cache, teacher=teacher), say=said.append)
+    learner.prepare([corpus.select("train"), corpus.select("dev")])
+    assert not any("judged by folds" in line for line in said)
+    learner.prepare([corpus.select("train")])
+    assert any("networks judged by folds learn from chosen, which knows" in one for one in said)
 
 
 def test_loss_of_what_is_perceived(cache: Path) -> None:

@@ -210,6 +210,7 @@ def _teach_folds(
         if substitute is not None:
             say(f"training a teacher that knows nobody of fold {number}")
             teacher = _train_teacher(substitute, inside, course, place / TEACHER_FOLDER)
+            seconds += teacher.classifier.spec.training["seconds"]
             pupil = replace(course, teacher=teacher)
         fitted = pupil.teach(f"fold {number} of {n_folds}", material.take(inside), place)
         scores[:, outside] = pupil.hear(fitted.network, material.take(outside))

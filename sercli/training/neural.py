@@ -127,8 +127,9 @@ class NeuralTrainer(Trainer[CachedClips]):
         if teacher is not None and len(found) == 1 and self.course.substitute is None:
             self.say(
                 f"warning: networks judged by folds learn from {teacher.name}, which knows who is "
-                "in each: figures and calibration may be too good. A transformer that only a head "
-                "was trained for would be trained anew for each fold"
+                "in each: figures and calibration may be too good. A transformer of which only the "
+                "head was trained, without a teacher, would be trained anew for each fold (with "
+                "--votes, if it learned from votes)"
             )
         return found
 

@@ -41,8 +41,9 @@ WHISPER_LIMIT = 4000.0
 TUNING_FOLDER = "encoder"
 # Clips per step in which the encoder learns: more do not fit into everybody's memory.
 TUNING_BATCH = 32
-# Of the rows; another one where clips are varied otherwise, so that old rows are not taken for new.
-ROWS_FORMAT = 1
+# Of the rows; another one where clips are varied or heard otherwise, so that old rows are not taken
+# for new.
+ROWS_FORMAT = 2
 # Of a clip's versions: as it is; the last of clips that are judged is for that alone.
 AS_IS, JUDGED = 0, -1
 
