@@ -89,7 +89,7 @@ class WhisperMel(nn.Module):
 class LowPass(nn.Module):
     """Takes what is above a frequency from waveforms, without moving what is below in time.
 
-    It does what `sercli.filters.limit_band` does for one waveform, but for a batch on the device; and
+    It does for a batch on the device what `sercli.filters.limit_band` does for one waveform; and
     each sample depends on a few around it only, so that padding changes nothing.
 
     Parameters
