@@ -559,7 +559,7 @@ def test_a_transformer_from_training_to_labels(
         told = [teacher.held_out[audio] for audio in sorted(learned)]
         assert not np.allclose(told, [first_teacher.held_out[audio] for audio in sorted(learned)])
 
-    # By adapters, of which nothing is left but in the weights of the linear maps.
+    # By low-rank matrices, of which nothing is left but in the weights of the linear maps.
     adapted = tmp_path / "adapted"
     lora = ("--layers", "1", "--lora", "2", "--tuning-epochs", "2", "--tuning-rate", "0.01")
     result = ser("train", "--data", folder, "-o", adapted, *options, *lora, "--no-test")
@@ -573,7 +573,7 @@ def test_a_transformer_from_training_to_labels(
     parts = [f"self_attn.{part}_proj" for part in ("q", "k", "v", "out")] + ["fc1", "fc2"]
     assert adapted_parts == {f"layers.1.{part}.weight" for part in parts}
     card = (adapted / "README.md").read_text()
-    assert "upper 1 layers by adapters of rank 2 in up to 2 epochs at 0.01" in card
+    assert "upper 1 layers by low-rank matrices of rank 2 in up to 2 epochs at 0.01" in card
     assert "--layers 1 --tuning-epochs 2 --tuning-rate 0.01 --lora 2 --epochs 3" in card
 
     # What an encoder has learned is gone on with, but not to judge whom it knows.

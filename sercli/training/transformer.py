@@ -25,11 +25,11 @@ from sercli.neural.devices import choose_device, choose_precision
 from sercli.neural.encoders import WHISPER
 from sercli.neural.mel import NYQUIST
 from sercli.neural.transformer import Transformer, TransformerSettings, create_head
-from sercli.training.adapters import RATE_FACTOR, add_adapters, merge_adapters
 from sercli.training.batches import TrainingBatches
 from sercli.training.cache import CachedClips
 from sercli.training.course import Course, FloatArray, digest, score_clips
 from sercli.training.loop import Fitted
+from sercli.training.lora import RATE_FACTOR, add_lora, merge_lora
 from sercli.training.material import Material
 from sercli.training.optimiser import Groups
 from sercli.training.rows import RowBatches, RowNetwork, embed_versions
@@ -174,7 +174,7 @@ class TransformerCourse(Course):
             facts={"base": self.base.digest},
         )
         if self.config.lora:
-            merge_adapters(tuned.network)
+            merge_lora(tuned.network)
         # The epoch that a model tells is the head's, the time that of both.
         return replace(fitted, network=tuned.network, records=fitted.records + tuned.records)
 
@@ -235,14 +235,14 @@ def group_parameters(network: Transformer, config: TransformerConfig) -> Groups:
     Parameters
     ----------
     network
-        Of which the head and the upper layers learn, or the adapters that these are given.
+        Of which the head and the upper layers learn, or the low-rank matrices that these are given.
     config
         How many layers, by what, and how the factor falls from each of them to the one below.
     """
     learning = network.encoder.layers[len(network.encoder.layers) - config.layers :]
     network.requires_grad_(False)
     if config.lora:
-        add_adapters(network.encoder.model, list(learning), config.lora)
+        add_lora(network.encoder.model, list(learning), config.lora)
     else:
         learning.requires_grad_(True)
     network.head.requires_grad_(True)

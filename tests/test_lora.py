@@ -1,4 +1,4 @@
-"""Low-rank adapters of encoders."""
+"""Low-rank matrices of encoders."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ from sercli.config import TransformerConfig
 from sercli.errors import ConfigError
 from sercli.neural.bases import load_base
 from sercli.neural.transformer import Transformer, TransformerSettings
-from sercli.training.adapters import RATE_FACTOR, add_adapters, merge_adapters
+from sercli.training.lora import RATE_FACTOR, add_lora, merge_lora
 from sercli.training.transformer import group_parameters
 
 
@@ -24,7 +24,7 @@ def load(kind: str, folder: Path) -> Transformer:
 
 
 @pytest.mark.parametrize("kind", TINY)
-def test_merged_adapters_say_the_same(kind: str, tmp_path: Path) -> None:
+def test_merged_matrices_say_the_same(kind: str, tmp_path: Path) -> None:
     network = load(kind, tmp_path)
     names = list(network.state_dict())
     waveforms = torch.randn(2, 8_000, generator=torch.Generator().manual_seed(0))
@@ -46,12 +46,12 @@ def test_merged_adapters_say_the_same(kind: str, tmp_path: Path) -> None:
             torch.nn.init.normal_(one, generator=torch.Generator().manual_seed(1))
     changed = network(waveforms, lengths)
     assert (changed - before).abs().max() > 1e-3
-    merge_adapters(network)
+    merge_lora(network)
     torch.testing.assert_close(network(waveforms, lengths), changed, atol=1e-4, rtol=1e-4)
     assert list(network.state_dict()) == names
 
 
-def test_only_the_upper_layers_have_adapters(tmp_path: Path) -> None:
+def test_only_the_upper_layers_have_matrices(tmp_path: Path) -> None:
     network = load("hubert", tmp_path)
     group_parameters(network, TransformerConfig(layers=1, lora=2))
     names = {name for name, one in network.named_parameters() if one.requires_grad}
@@ -61,4 +61,4 @@ def test_only_the_upper_layers_have_adapters(tmp_path: Path) -> None:
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ConfigError, match=r"pip install 'sercli\[lora\]'"):
-        add_adapters(torch.nn.Linear(2, 2), [], 2)
+        add_lora(torch.nn.Linear(2, 2), [], 2)
