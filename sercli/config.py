@@ -15,6 +15,8 @@ SegmentMode = Literal["speech", "window", "file"]
 OnError = Literal["continue", "stop"]
 # What a speaker wants to express, or what listeners hear in it.
 Target = Literal["intended", "perceived"]
+# Whose segments give the baseline that each of them is judged by.
+Adaptation = Literal["none", "recording", "channel", "speaker", "corpus", "auto"]
 # What the labels of a checkpoint by others are called.
 LabelScheme = Literal["ours", "model"]
 
@@ -95,6 +97,12 @@ class EvalConfig:
         Number of processes; -1 for one per core.
     target
         Which of the model's outputs is measured.
+    adapt
+        Whose clips give the baseline that each of them is judged by: those of its
+        ``"recording"``, its ``"speaker"``, the ``"corpus"``, or ``"none"``; ``"auto"``: the
+        speaker where all are known, else the recording.
+    mixes
+        Also measure what baselines are worth in groups of any size and mix of emotions.
 
     Raises
     ------
@@ -109,9 +117,13 @@ class EvalConfig:
     seed: int = 0
     jobs: int = -1
     target: Target = "intended"
+    adapt: Adaptation = "none"
+    mixes: bool = False
 
     def __post_init__(self) -> None:
         """Check every value against its range."""
+        if self.adapt == "channel":
+            raise ConfigError("adapt is 'channel'; expected another: a clip is of one channel")
         if self.target_precision is not None:
             _check_range("target precision", self.target_precision, 0.01, 1.0)
 
@@ -303,7 +315,7 @@ class TransformerConfig(NeuralConfig):
     layer_decay
         By which the learning rate falls from each layer to the one below, in ``(0, 1]``.
     lora
-        Rank of the low-rank adapters by which they learn; 0: all their weights learn.
+        Rank of the low-rank matrices by which they learn; 0: all their weights learn.
 
     Raises
     ------
@@ -334,7 +346,7 @@ class TransformerConfig(NeuralConfig):
         _check_range("epochs of tuning", self.tuning_epochs, 1, 10_000)
         _check_range("learning rate of tuning", self.tuning_rate, 1e-9, 10)
         _check_range("layer decay", self.layer_decay, 0.01, 1)
-        _check_range("rank of adapters", self.lora, 0, 1024)
+        _check_range("rank of matrices", self.lora, 0, 1024)
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:
@@ -347,3 +359,80 @@ NEURAL_CONFIGS: Mapping[str, NeuralConfig] = {
     "cnn": NeuralConfig(),
     "transformer": TransformerConfig(),
 }
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """How what judges segments by the baseline of their group is trained.
+
+    Parameters
+    ----------
+    n_hidden
+        Of the rows in which baselines are found.
+    n_trust, n_context
+        Width of the layers that find out what to make of a group.
+    epochs
+        As many clips are drawn as this many times all of them would be.
+    step_groups, step_clips
+        Groups in a step, and the clips that count as one.
+    single_shares
+        Of the groups: how many are of a single label; the first of these shares with which no mix
+        of speakers held out loses more than `max_loss` counts, else the last. With few of them, a
+        mood is soon taken for a habit; with many, a habit for a mood.
+    max_loss
+        Of UAR or accuracy, in ``[0, 1]``.
+    leaning_share, leaning
+        Of the groups: how many are as of another world, in which the model leans to some labels;
+        and how far, see `sercli.training.groups.lean`.
+    learning_rate, warmup, weight_decay
+        As of `NeuralConfig`.
+    calibration_groups
+        Drawn for each fold.
+    folds
+        By speakers, for the calibration and the figures.
+    seed
+        Of all draws.
+    device, jobs
+        As of `NeuralConfig`, where the model has yet to judge clips.
+
+    Raises
+    ------
+    ConfigError
+        If a value is out of range.
+    """
+
+    n_hidden: int = 64
+    n_trust: int = 32
+    n_context: int = 64
+    epochs: int = 150
+    step_groups: int = 8
+    step_clips: int = 128
+    single_shares: tuple[float, ...] = (0.15, 0.2, 0.3, 0.4)
+    max_loss: float = 0.01
+    leaning_share: float = 0.3
+    leaning: float = 4.0
+    learning_rate: float = 1e-3
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    calibration_groups: int = 2000
+    folds: int = 3
+    seed: int = 0
+    device: str = "auto"
+    jobs: int = -1
+
+    def __post_init__(self) -> None:
+        """Check every value against its range."""
+        for name in ("n_hidden", "n_trust", "n_context", "epochs", "step_groups", "step_clips"):
+            _check_range(name, getattr(self, name), 1, 100_000)
+        _check_range("calibration_groups", self.calibration_groups, 1, 1_000_000)
+        _check_range("folds", self.folds, 2, 100)
+        for share in self.single_shares:
+            _check_range("share of groups of a single label", share, 0, 1)
+        if not self.single_shares:
+            raise ConfigError("there are no shares of groups of a single label; expected some")
+        _check_range("largest loss", self.max_loss, 0, 1)
+        _check_range("share of leaning groups", self.leaning_share, 0, 1)
+        _check_range("leaning", self.leaning, 0, 100)
+        _check_range("learning rate", self.learning_rate, 1e-8, 10)
+        _check_range("warmup", self.warmup, 0, 0.99)
+        _check_range("weight decay", self.weight_decay, 0, 10)

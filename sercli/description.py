@@ -17,6 +17,7 @@ FORMAT = 1
 MODEL_FILE = "model.json"
 # A pre-trained encoder is apart from what is trained on it.
 WEIGHTS_FILE, ENCODER_FILE = "weights.safetensors", "encoder.safetensors"
+ADAPTER_FILE = "adapter.safetensors"
 
 # Family to "module:class": a family's packages load with its first model, and never before.
 FAMILIES: Mapping[str, str] = {
@@ -40,8 +41,10 @@ _KEYS = frozenset(
         "weights",
     )
 )
-# What a model that tells what is perceived has besides.
-PERCEIVED = "perceived"
+# What a model has besides that tells what is perceived, and one that knows what to make of a
+# baseline.
+PERCEIVED, ADAPTER = "perceived", "adapter"
+OPTIONAL = frozenset((PERCEIVED, ADAPTER))
 
 
 def read_description(folder: Path) -> dict[str, Any]:
@@ -65,9 +68,10 @@ def read_description(folder: Path) -> dict[str, Any]:
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         found = data.get("format") if isinstance(data, dict) else data
         raise ModelError(f"{path}: format is {found!r}; this version reads format {FORMAT}")
-    data.setdefault(PERCEIVED, None)
-    if set(data) != _KEYS | {PERCEIVED}:
-        missing, unknown = sorted(_KEYS - set(data)), sorted(set(data) - _KEYS - {PERCEIVED})
+    for name in OPTIONAL:
+        data.setdefault(name, None)
+    if set(data) != _KEYS | OPTIONAL:
+        missing, unknown = sorted(_KEYS - set(data)), sorted(set(data) - _KEYS - OPTIONAL)
         raise ModelError(f"{path}: missing keys {missing}, unknown keys {unknown}")
     if data["family"] not in FAMILIES:
         raise ModelError(

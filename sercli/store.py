@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from sercli.config import LabelScheme
 from sercli.description import (
+    ADAPTER,
+    ADAPTER_FILE,
     ENCODER_FILE,
     FAMILIES,
     FORMAT,
@@ -31,7 +33,8 @@ from sercli.errors import ConfigError, ModelError
 from sercli.hub import HUB, is_checkpoint
 
 if TYPE_CHECKING:
-    from sercli.classifiers.base import Classifier, TensorClassifier
+    from sercli.adaptation import Adapter
+    from sercli.classifiers.base import Classifier
 
 CARD_FILE = "README.md"
 METRICS_FILE = "metrics.json"
@@ -55,6 +58,8 @@ class ModelEntry:
         As in ``model.json``.
     targets
         What it tells: ``"intended"``, and some ``"perceived"``, too.
+    adapts
+        Whether it can judge segments by the baseline of their group.
     uar
         Measured unweighted average recall, or None.
     measured_on
@@ -71,6 +76,7 @@ class ModelEntry:
     family: str | None = None
     labels: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
+    adapts: bool = False
     uar: float | None = None
     measured_on: str | None = None
     size: int = 0
@@ -258,8 +264,6 @@ def save_model(classifier: "Classifier", folder: str | os.PathLike[str]) -> Path
     """
     from safetensors.numpy import save
 
-    from sercli.classifiers.base import TensorClassifier
-
     if classifier.family not in FAMILIES:
         raise ModelError(
             f"{classifier.name}: a checkpoint of Hugging Face is not saved as a model folder; keep "
@@ -268,12 +272,11 @@ def save_model(classifier: "Classifier", folder: str | os.PathLike[str]) -> Path
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     weights: dict[str, str] = {}
-    if isinstance(classifier, TensorClassifier):
-        for file, tensors in _sort_tensors(classifier).items():
-            content = save(tensors)
-            (target / file).write_bytes(content)
-            weights[file] = hashlib.sha256(content).hexdigest()
-    for file in {WEIGHTS_FILE, ENCODER_FILE} - weights.keys():
+    for file, tensors in _sort_tensors(classifier).items():
+        content = save(tensors)
+        (target / file).write_bytes(content)
+        weights[file] = hashlib.sha256(content).hexdigest()
+    for file in {WEIGHTS_FILE, ENCODER_FILE, ADAPTER_FILE} - weights.keys():
         # Of an earlier model in this folder, whose description is replaced.
         (target / file).unlink(missing_ok=True)
     spec = classifier.spec
@@ -283,6 +286,8 @@ def save_model(classifier: "Classifier", folder: str | os.PathLike[str]) -> Path
     perceived = data.pop(PERCEIVED)
     if perceived is not None:
         data[PERCEIVED] = perceived.to_dict()
+    if classifier.adapter is not None:
+        data[ADAPTER] = classifier.adapter.to_dict()
     data["weights"] = weights
     text = json.dumps(data, indent=2, ensure_ascii=False)
     (target / MODEL_FILE).write_text(text + "\n", encoding="utf-8")
@@ -321,7 +326,16 @@ def _describe(folder: Path, origin: str) -> ModelEntry:
     labels = tuple(data["labels"])
     targets = ("intended", *((PERCEIVED,) if data[PERCEIVED] else ()))
     return ModelEntry(
-        folder.name, origin, folder, data["family"], labels, targets, uar, measured_on, size
+        folder.name,
+        origin,
+        folder,
+        data["family"],
+        labels,
+        targets,
+        data[ADAPTER] is not None,
+        uar,
+        measured_on,
+        size,
     )
 
 
@@ -334,40 +348,69 @@ def _read_uar(folder: Path) -> tuple[float | None, str | None]:
 
 
 def _build(folder: Path, data: Mapping[str, Any], device: str) -> "Classifier":
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
     from sercli.classifiers.base import TensorClassifier
     from sercli.classifiers.fusion import FusionClassifier
 
     spec, family = parse_spec(data), load_family(data["family"])
-    expected: set[str] = set()
+    expected = {ADAPTER_FILE} if data[ADAPTER] is not None else set()
     if issubclass(family, TensorClassifier):
-        expected = {WEIGHTS_FILE, *family.weight_files}
+        expected |= {WEIGHTS_FILE, *family.weight_files}
     if set(data["weights"]) != expected:
         raise ModelError(
             f"{MODEL_FILE} lists the weights {sorted(data['weights'])}; expected "
             f"{', '.join(sorted(expected)) or 'none'} of a model of the family {spec.family}"
+            + (" with an adapter" if ADAPTER_FILE in expected else "")
         )
-    if not issubclass(family, TensorClassifier):
-        return FusionClassifier(spec, _load_members(folder, spec.settings, device))
     tensors: dict[str, Any] = {}
-    for file, digest in data["weights"].items():
-        try:
-            tensors |= load(_read_verified(folder, file, digest))
-        except SafetensorError as error:
-            raise ModelError(f"{file} is not in safetensors format; copy it anew") from error
-    return family.from_tensors(spec, tensors, device)
+    for file in data["weights"].keys() - {ADAPTER_FILE}:
+        tensors |= _load_tensors(folder, file, data)
+    model: Classifier
+    if issubclass(family, TensorClassifier):
+        model = family.from_tensors(spec, tensors, device)
+    else:
+        model = FusionClassifier(spec, _load_members(folder, spec.settings, device))
+    if data[ADAPTER] is not None:
+        model.adapter = _build_adapter(
+            model, data[ADAPTER], _load_tensors(folder, ADAPTER_FILE, data)
+        )
+    return model
 
 
-def _sort_tensors(classifier: "TensorClassifier") -> dict[str, dict[str, Any]]:
+def _load_tensors(folder: Path, file: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        return load(_read_verified(folder, file, data["weights"][file]))
+    except SafetensorError as error:
+        raise ModelError(f"{file} is not in safetensors format; copy it anew") from error
+
+
+def _build_adapter(
+    model: "Classifier", data: Mapping[str, Any], tensors: Mapping[str, Any]
+) -> "Adapter":
+    from sercli.adaptation import Adapter
+
+    adapter = Adapter.from_dict(data, tensors)
+    n_labels = len(model.spec.labels)
+    if len(adapter.calibration.bias) != n_labels:
+        raise ModelError(f"its adapter tells {len(adapter.calibration.bias)} of {n_labels} labels")
+    return adapter
+
+
+def _sort_tensors(classifier: "Classifier") -> dict[str, dict[str, Any]]:
     """Return the weights of each file."""
-    rest = dict(classifier.tensors())
-    files = {
-        file: {name: rest.pop(name) for name in list(rest) if name.startswith(prefix)}
-        for file, prefix in classifier.weight_files.items()
-    }
-    return files | {WEIGHTS_FILE: rest}
+    from sercli.classifiers.base import TensorClassifier
+
+    files: dict[str, dict[str, Any]] = {}
+    if isinstance(classifier, TensorClassifier):
+        rest = dict(classifier.tensors())
+        for file, prefix in classifier.weight_files.items():
+            files[file] = {name: rest.pop(name) for name in list(rest) if name.startswith(prefix)}
+        files[WEIGHTS_FILE] = rest
+    if classifier.adapter is not None:
+        files[ADAPTER_FILE] = classifier.adapter.tensors()
+    return files
 
 
 def _load_members(folder: Path, settings: Mapping[str, Any], device: str) -> "list[Classifier]":

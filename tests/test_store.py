@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_adaptation import create_adapter
 
 from sercli.errors import ConfigError, ModelError
 from sercli.store import find_model, list_models, load_model, model_hash, save_model, shipped_folder
@@ -159,3 +160,48 @@ def test_a_description_that_is_no_json(copy: Path) -> None:
     (copy / "model.json").write_text("{")
     with pytest.raises(ModelError, match=r"model\.json: cannot be read as JSON"):
         load_model("mine")
+
+
+def test_adapters_are_stored_beside_the_weights(
+    copy: Path, models: Path, rng: np.random.Generator
+) -> None:
+    model = load_model(copy)
+    model.adapter = adapter = create_adapter(rng)
+    saved = save_model(model, models / "adapts")
+    assert (saved / "weights.safetensors").read_bytes() == (
+        copy / "weights.safetensors"
+    ).read_bytes()
+    again = load_model(saved)
+    assert again.adapter is not None
+    probabilities = rng.dirichlet(np.ones(6), 10)
+    stored = type(adapter)(adapter.settings, adapter.calibration, adapter.tensors())
+    np.testing.assert_array_equal(again.adapter.adapt(probabilities), stored.adapt(probabilities))
+    assert {entry.name: entry.adapts for entry in list_models()}["adapts"] is True
+    # Without one, nothing is left of it.
+    model.adapter = None
+    save_model(model, saved)
+    assert not (saved / "adapter.safetensors").exists()
+    assert load_model(saved).adapter is None
+    assert {entry.name: entry.adapts for entry in list_models()}["adapts"] is False
+
+
+def test_adapters_that_are_damaged(copy: Path, rng: np.random.Generator) -> None:
+    model = load_model(copy)
+    model.adapter = create_adapter(rng)
+    save_model(model, copy)
+    data = json.loads((copy / "model.json").read_text(encoding="utf-8"))
+    edit(copy, adapter={"settings": {}, "calibration": {}})
+    with pytest.raises(ModelError, match="calibration"):
+        load_model(copy)
+    edit(copy, adapter=data["adapter"] | {"settings": {"least": "6"}})
+    with pytest.raises(ModelError, match="its adapter"):
+        load_model(copy)
+    edit(copy, adapter=data["adapter"])
+    edit(copy, weights={"weights.safetensors": data["weights"]["weights.safetensors"]})
+    with pytest.raises(ModelError, match=r"expected adapter\.safetensors, weights.* with an"):
+        load_model(copy)
+    edit(copy, weights=data["weights"])
+    model.adapter = create_adapter(rng, 5)
+    save_model(model, copy)
+    with pytest.raises(ModelError, match="its adapter tells 5 of 6 labels"):
+        load_model(copy)

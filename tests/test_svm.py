@@ -161,7 +161,7 @@ def test_few_speakers_are_a_fold_each(rows: training.Rows) -> None:
     assert (facts["folds"], len(facts["chosen"]["folds"])) == (5, 5)
 
 
-def test_what_was_held_out_is_that_of_clips_as_they_are(rows: training.Rows) -> None:
+def test_what_was_held_out_is_told_of_each_version(rows: training.Rows) -> None:
     clips = tuple(
         Clip(Path(f"{i}"), EMOTIONS[label], speaker)
         for i, (label, speaker) in enumerate(zip(rows.classes, rows.groups, strict=True))
@@ -171,11 +171,12 @@ def test_what_was_held_out_is_that_of_clips_as_they_are(rows: training.Rows) -> 
     features = np.concatenate((rows.features[:, None], noise.astype(np.float32)), axis=1)
     found = ClipFeatures(clips, tuple(features), ("",) * len(clips), {})
     classifier, held_out = training.fit_svm(found, EMOTIONS, CONFIG)
-    assert held_out.shape == (360, 6)
-    np.testing.assert_allclose(held_out.sum(axis=1), 1)
+    assert held_out.shape == (4, 360, 6)
+    np.testing.assert_allclose(held_out.sum(axis=2), 1)
     facts = classifier.spec.training
     # Each fold has a temperature of its own there, by which no label changes.
-    uar = balanced_accuracy_score(rows.classes, held_out.argmax(axis=1))
+    uar, *varied = (balanced_accuracy_score(rows.classes, p.argmax(axis=1)) for p in held_out)
+    assert max(varied) < 0.5 < uar
     assert uar == pytest.approx(facts["held_out"]["whole"]["uar"])
     assert uar > facts["held_out"]["varied"]["uar"] + 0.2
     # They are not those of the model itself, which learned from the clips.

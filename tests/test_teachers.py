@@ -69,13 +69,13 @@ def test_targets_are_shared_with_the_teacher() -> None:
 
 
 def test_what_was_held_out_is_kept(tmp_path: Path) -> None:
-    rows = np.array([[0.2, 0.8], [1 / 3, 2 / 3]])
+    rows = np.array([[1.23456e-7, 1 - 1.23456e-7], [1 / 3, 2 / 3]])
     write_held_out(tmp_path / "model", ["bb", "aa"], ("anger", "fear"), rows)
     with (tmp_path / "model" / "held_out.csv").open(encoding="utf-8") as file:
         assert list(csv.reader(file)) == [
             ["audio", "prob_anger", "prob_fear"],
             ["aa", "0.3333", "0.6667"],
-            ["bb", "0.2000", "0.8000"],
+            ["bb", "1.235e-07", "1"],
         ]
     found = read_held_out(tmp_path / "model", ("anger", "fear"))
     np.testing.assert_allclose(found["aa"], rows[1], atol=1e-4)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from sercli.adaptation import Adapter
 from sercli.calibration import Calibration
 from sercli.config import Target
 from sercli.errors import ConfigError
@@ -104,6 +105,8 @@ class Classifier(ABC):
         weights, or of the weights of a checkpoint of Hugging Face.
     revision
         The commit of a checkpoint of the hub, else None.
+    adapter
+        That judges segments by the baseline of their group, or None: it has none.
     """
 
     family: ClassVar[str]
@@ -114,6 +117,7 @@ class Classifier(ABC):
         self.folder: Path | None = None
         self.sha256: str | None = None
         self.revision: str | None = None
+        self.adapter: Adapter | None = None
 
     @property
     def name(self) -> str:
@@ -171,6 +175,31 @@ class Classifier(ABC):
         if not waveforms:
             return np.empty((0, len(self.spec.labels)))
         return calibration.probabilities(self.score(self.extract_features(waveforms)))
+
+    def find_adapter(self, target: Target = "intended") -> Adapter:
+        """Return what judges segments by the baseline of their group.
+
+        Parameters
+        ----------
+        target
+            What is to be told.
+
+        Raises
+        ------
+        ConfigError
+            If the model has nothing that does, or it tells something else.
+        """
+        if self.adapter is None:
+            raise ConfigError(
+                f"the model {self.name} judges each segment by itself; expected one that knows "
+                "what to make of a baseline (see: ser models), or no adaptation"
+            )
+        if target != "intended":
+            raise ConfigError(
+                f"by a baseline, what is intended is told, and not what is {target}; expected no "
+                "adaptation"
+            )
+        return self.adapter
 
 
 class TensorClassifier(Classifier):

@@ -72,6 +72,8 @@ class Course(ABC):
     substitute
         How teachers like it are trained, for networks that are judged by a fold that it knows, or
         None; see `sercli.training.substitutes`.
+    adapter
+        Whether what judges by baselines is trained, too.
     unlabelled
         Speech on which they are all that is learned, or None.
     before
@@ -102,6 +104,7 @@ class Course(ABC):
     votes: Votes | None = None
     teacher: Teacher | None = None
     substitute: "Course | None" = None
+    adapter: bool = False
     unlabelled: Unlabelled | None = None
     before: TrainingManifest = field(default_factory=TrainingManifest)
     resume: bool = False

@@ -24,6 +24,7 @@ from sercli.classifiers.neural import NeuralClassifier
 from sercli.config import NeuralConfig
 from sercli.errors import DatasetError
 from sercli.evaluation.leaks import TrainingManifest
+from sercli.training.adaptation import add_adapter
 from sercli.training.cache import CachedClips
 from sercli.training.course import Course, FloatArray
 from sercli.training.folds import (
@@ -33,6 +34,7 @@ from sercli.training.folds import (
     cross_fitted_figures,
     group_clips,
 )
+from sercli.training.groups import Examples
 from sercli.training.loop import Fitted
 from sercli.training.material import Material
 from sercli.training.teachers import Teacher
@@ -99,7 +101,7 @@ def fit_model(
         return _fit(material, course, folder, say, dev=course.prepare(dev, say, learned=False))
     substitute = None
     if course.teacher and course.substitute:
-        like_it = replace(course.substitute, labels=course.labels)
+        like_it = replace(course.substitute, labels=course.labels, adapter=False)
         substitute = Substitute(like_it, like_it.prepare(cached, say))
     return _fit(material, course, folder, say, substitute=substitute)
 
@@ -183,8 +185,14 @@ def _fit(
         versions={"sercli": __version__, **{name: version(name) for name in course.packages}},
         perceived=_calibrate_perceived(course, judged, scores, groups),
     )
-    held_out = None if dev else calibration.probabilities(scores[0])
-    return FittedModel(course.classifier(spec, network, config.device), held_out)
+    model = course.classifier(spec, network, config.device)
+    if dev:
+        return FittedModel(model, None)
+    held_out = [calibration.probabilities(version) for version in scores]
+    if course.adapter:
+        examples = Examples.gather(cached.clips, course.labels, *held_out)
+        add_adapter(model, examples, config.seed, say)
+    return FittedModel(model, held_out[0])
 
 
 def _teach_folds(

@@ -19,14 +19,14 @@ from sercli.classifiers.fusion import LEAST, MIN_MEMBERS, FusionClassifier, Memb
 from sercli.config import FusionConfig
 from sercli.datasets.base import Clip, class_indices
 from sercli.errors import ConfigError, DatasetError
-from sercli.evaluation.leaks import TrainingManifest, describe_overlap
+from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.metrics import evaluate_probabilities
 from sercli.extraction import Progress
 from sercli.store import find_member, load_models, model_hash
 from sercli.training.cache import CachedClips, cache_clips
 from sercli.training.folds import count_folds, group_clips
 from sercli.training.mixture import Mixture, Probabilities, cross_fit, fit_mixture
-from sercli.training.teachers import HELD_OUT_FILE, Teacher, write_held_out
+from sercli.training.teachers import Teacher, write_held_out
 from sercli.training.trainer import Say, Trainer
 from sercli.version import __version__
 
@@ -139,16 +139,14 @@ class FusionTrainer(Trainer[CachedClips]):
         for member in self.members:
             if not member.held_out:  # which is clear before anything is decoded
                 for clips in parts:
-                    _refuse_learned(member, clips)
+                    member.refuse_learned(clips)
         found = [
             cache_clips(clips, self.cache, jobs=self.config.jobs, progress=self.progress)
             for clips in parts
         ]
         for member in self.members:
             for cached in found:
-                rest = [i for i, audio in enumerate(cached.hashes) if audio not in member.held_out]
-                new = cached.take(rest)
-                _refuse_learned(member, new.clips, new.hashes)
+                member.check_held_out(cached)
         for member in self.members:
             facts = member.classifier.spec.training
             if (teacher := facts.get("teacher")) and not facts.get("substitutes"):
@@ -265,19 +263,6 @@ def load_members(
         If the device is not the CPU, and none of them is a network.
     """
     return tuple(map(Teacher.of, load_models(models, device)))
-
-
-def _refuse_learned(member: Teacher, clips: Sequence[Clip], hashes: Sequence[str] = ()) -> None:
-    """Refuse clips that a member has nothing on from when they were held out, and knows."""
-    speakers = member.manifest.find_speakers(clips)
-    n_clips = member.manifest.count_clips(hashes)
-    if speakers or n_clips:
-        raise DatasetError(
-            f"the member {member.name} was trained on {describe_overlap(speakers, n_clips)} of "
-            f"those to fit on, and {member.folder / HELD_OUT_FILE} does not tell what it said when "
-            "they were held out; train it anew with --fit-on train+dev, which writes that file, or "
-            "fit on speakers that it does not know"
-        )
 
 
 def _tell(figures: dict[str, Any]) -> str:

@@ -156,6 +156,7 @@ def cross_validate(
     figures = {
         **describe_model(saved),
         "target": "intended",
+        "adapt": "none",
         "corpus": corpus.name,
         "split": split,
         "protocol": UNKNOWN if unknown else APART,
@@ -187,13 +188,9 @@ def _save(
     details: dict[str, Any],
 ) -> Classifier:
     manifest = trainer.make_manifest(found)
-    training = {
-        "corpus": corpus.name,
-        "licence": corpus.licence,
-        **details,
-        **classifier.spec.training,
-        "manifest_sha256": manifest.digest(),
-    }
+    facts = {"corpus": corpus.name, "licence": corpus.licence, **details}
+    training = trainer.record(facts, classifier.spec.training)
+    training["manifest_sha256"] = manifest.digest()
     classifier.spec = replace(classifier.spec, training=training)
     save_model(classifier, folder)
     manifest.write(folder)

@@ -30,6 +30,7 @@ from sercli.datasets.base import Clip, class_indices
 from sercli.evaluation.metrics import unweighted_average_recall
 from sercli.extraction import ClipFeatures, Progress, extract_clip_features
 from sercli.features import FEATURE_SET, MAX_BAND_LIMIT
+from sercli.training.adaptation import add_adapter
 from sercli.training.folds import (
     GroupBy,
     check_labels,
@@ -37,6 +38,7 @@ from sercli.training.folds import (
     cross_fitted_figures,
     group_clips,
 )
+from sercli.training.groups import Examples
 from sercli.training.machine import (
     apply_projection,
     find_gamma,
@@ -138,8 +140,8 @@ class FittedSvm(NamedTuple):
     classifier
         Its ``spec.training`` tells its settings and what it reached on clips held out.
     held_out
-        Calibrated probabilities of all clips that it learned from, as they are, each by the model
-        of a fold that did not, shape (n_clips, n_labels).
+        Calibrated probabilities of all versions of clips that it learned from, each by the model of
+        a fold that did not, shape (n_versions, n_clips, n_labels).
     """
 
     classifier: SvmClassifier
@@ -226,8 +228,8 @@ def fit_svm(
     }
     calibration = fit_temperature(best.scores, rows.classes)
     spec = _spec(tuple(labels), gamma, calibration, training)
-    as_they_are = best.scores[: len(found.clips)]  # the first version of each
-    held_out = calibration.probabilities(as_they_are)
+    held_out = calibration.probabilities(best.scores)
+    held_out = held_out.reshape(-1, len(found.clips), len(labels))
     return FittedSvm(SvmClassifier.from_tensors(spec, tensors), held_out)
 
 
@@ -360,6 +362,7 @@ class SvmTrainer(Trainer[ClipFeatures]):
     config: SvmConfig
     say: Say = lambda _: None
     progress: Progress | None = None
+    adapter: bool = False
 
     def prepare(self, parts: Sequence[Sequence[Clip]]) -> list[ClipFeatures]:
         """Extract the features of all versions of clips; see `extract_versions`."""
@@ -383,7 +386,10 @@ class SvmTrainer(Trainer[ClipFeatures]):
     ) -> SvmClassifier:
         """Train and calibrate a model; see `fit_svm`."""
         fitted = fit_svm(found, labels, self.config, say=self.say)
-        write_held_out(folder, found.hashes, labels, fitted.held_out)
+        write_held_out(folder, found.hashes, labels, fitted.held_out[0])
+        if self.adapter:
+            examples = Examples.gather(found.clips, labels, *fitted.held_out)
+            add_adapter(fitted.classifier, examples, self.config.seed, self.say)
         return fitted.classifier
 
     def fit_fold(

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from sercli.classifiers.base import Classifier
 from sercli.datasets.base import Clip
-from sercli.errors import ConfigError, ModelError
-from sercli.evaluation.leaks import TrainingManifest
+from sercli.errors import ConfigError, DatasetError, ModelError
+from sercli.evaluation.leaks import TrainingManifest, describe_overlap
 from sercli.schema import PROBABILITY_PREFIX
 from sercli.store import load_model
 from sercli.training.cache import CachedClips
@@ -126,6 +126,47 @@ class Teacher:
                 "them, or learn from them, too (--fit-on train+dev)"
             )
 
+    def refuse_learned(self, clips: Sequence[Clip], hashes: Sequence[str] = ()) -> None:
+        """Refuse to fit, on what it says of clips, what it learned from these clips.
+
+        Parameters
+        ----------
+        clips
+            That it has nothing on from when they were held out.
+        hashes
+            Of their audio.
+
+        Raises
+        ------
+        DatasetError
+            If it knows any of them or of their speakers.
+        """
+        speakers, n_clips = self.manifest.find_speakers(clips), self.manifest.count_clips(hashes)
+        if speakers or n_clips:
+            raise DatasetError(
+                f"the member {self.name} was trained on {describe_overlap(speakers, n_clips)} of "
+                f"those to fit on, and {self.folder / HELD_OUT_FILE} does not tell what it said "
+                "when they were held out; train it anew with --fit-on train+dev, which writes that "
+                "file, or fit on speakers that it does not know"
+            )
+
+    def check_held_out(self, cached: CachedClips) -> None:
+        """Refuse clips that it knows and has nothing on from when they were held out.
+
+        Parameters
+        ----------
+        cached
+            The clips.
+
+        Raises
+        ------
+        DatasetError
+            See `refuse_learned`.
+        """
+        rest = [i for i, audio in enumerate(cached.hashes) if audio not in self.held_out]
+        new = cached.take(rest)
+        self.refuse_learned(new.clips, new.hashes)
+
     def count_learned(self, cached: CachedClips) -> int:
         """Return of how many clips it says what it learned, for want of anything held out."""
         rest = [audio for audio in cached.hashes if audio not in self.held_out]
@@ -189,7 +230,7 @@ def write_held_out(
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([AUDIO, *(f"{PROBABILITY_PREFIX}{label}" for label in labels)])
         for audio, row in sorted(zip(hashes, probabilities.tolist(), strict=True)):
-            writer.writerow([audio, *(f"{value:.4f}" for value in row)])
+            writer.writerow([audio, *(f"{value:.4g}" for value in row)])
 
 
 def read_held_out(folder: Path, labels: Sequence[str]) -> dict[str, Probabilities]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sercli.classifiers.base import Classifier
-from sercli.config import FusionConfig, NeuralConfig, SvmConfig
+from sercli.config import AdapterConfig, FusionConfig, NeuralConfig, SvmConfig
 from sercli.datasets.base import Clip
 from sercli.evaluation.leaks import TrainingManifest
 
@@ -49,7 +49,7 @@ class Trainer(ABC, Generic[P]):
     """
 
     uses_dev: ClassVar[bool]
-    config: SvmConfig | NeuralConfig | FusionConfig
+    config: SvmConfig | NeuralConfig | FusionConfig | AdapterConfig
     say: Say
 
     @property
@@ -132,6 +132,18 @@ class Trainer(ABC, Generic[P]):
     def make_manifest(self, found: P) -> TrainingManifest:
         """Return the manifest of a model that learned from clips."""
         return TrainingManifest.from_clips(found.clips, found.hashes)
+
+    def record(self, details: dict[str, Any], training: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what ``model.json`` tells of a training.
+
+        Parameters
+        ----------
+        details
+            What was learned from, and by what command.
+        training
+            Settings and figures, of `fit`.
+        """
+        return {**details, **training}
 
     def finish(self, folder: Path) -> None:
         """Put a model folder in order, after all is learned and measured."""

@@ -1,0 +1,122 @@
+"""What `sercli.adaptation.Adapter` computes, as it is trained: many groups at once."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sercli.adaptation import (
+    LAYERED,
+    N_EXPLANATIONS,
+    count_mix_inputs,
+    describe_mix,
+    explain,
+    find_likely_shares,
+)
+from sercli.config import AdapterConfig
+
+
+class Group(NamedTuple):
+    """Segments of a group, and what the model that judges each by itself says of them.
+
+    Parameters
+    ----------
+    inputs
+        Standardised, shape (n_segments, n_inputs).
+    mix
+        Of `sercli.adaptation.describe_mix`.
+    likely
+        Of `sercli.adaptation.find_likely_shares`.
+    explanations
+        Of `sercli.adaptation.explain`.
+    """
+
+    inputs: Tensor
+    mix: Tensor
+    likely: Tensor
+    explanations: Tensor
+
+
+def describe_group(inputs: NDArray[np.float32], probabilities: NDArray[np.floating[Any]]) -> Group:
+    """Return a group as it is learned from.
+
+    Parameters
+    ----------
+    inputs
+        Standardised, shape (n_segments, n_inputs).
+    probabilities
+        Of each segment by itself, shape (n_segments, n_labels).
+    """
+    likely = find_likely_shares(probabilities)
+    described = (describe_mix(probabilities), likely, explain(probabilities, likely))
+    parts = (torch.from_numpy(part.astype(np.float32)) for part in described)
+    return Group(torch.from_numpy(inputs), *parts)
+
+
+class AdapterNetwork(nn.Module):
+    """What `sercli.adaptation.Adapter` computes, as it is trained.
+
+    Parameters
+    ----------
+    centres
+        Of the standardised inputs of each label, shape (n_labels, n_inputs).
+    config
+        Its width.
+    shrinkage
+        See `sercli.adaptation.AdapterSettings`.
+    """
+
+    centres: Tensor
+
+    def __init__(self, centres: Tensor, config: AdapterConfig, shrinkage: float) -> None:
+        super().__init__()
+        n_labels, n_inputs = centres.shape
+        n_hidden, n_mix = config.n_hidden, count_mix_inputs(n_labels)
+        self.shrinkage = shrinkage
+        self.register_buffer("centres", centres)
+        self.first = nn.Linear(n_inputs, n_hidden)
+        self.last = nn.Linear(n_hidden, n_labels)
+        self.trust = _create_layers(n_mix + n_labels, config.n_trust, N_EXPLANATIONS)
+        self.context = _create_layers(n_mix + 2 * n_hidden, config.n_context, n_hidden)
+
+    def forward(self, groups: Sequence[Group]) -> Tensor:
+        """Return scores of the segments of groups, shape (n_segments, n_labels)."""
+        sizes = [len(group.inputs) for group in groups]
+        centred = []
+        for group, size in zip(groups, sizes, strict=True):
+            trusts = self.trust(torch.cat((group.mix, group.likely))).softmax(dim=0)
+            explained = trusts @ group.explanations @ self.centres
+            trust = size / (size + self.shrinkage)
+            centred.append(group.inputs - trust * (group.inputs.mean(dim=0) - explained))
+        hidden = self.first(torch.cat(centred))
+        parts = []
+        for group, rows in zip(groups, hidden.split(sizes), strict=True):
+            deviation = rows.std(dim=0, unbiased=False)
+            described = torch.cat((rows.mean(dim=0), deviation, group.mix))
+            parts.append(rows + self.context(described))
+        scores: Tensor = self.last(functional.relu(torch.cat(parts)))
+        return scores
+
+    def tensors(self) -> dict[str, NDArray[np.float32]]:
+        """Return those of `sercli.adaptation.Adapter`, without the scaling of the inputs."""
+        with torch.inference_mode():
+            found = {"centres": self.first(self.centres)}
+        layers = {"first": self.first, "last": self.last}
+        for name in LAYERED:
+            layered = getattr(self, name)
+            layers |= {f"{name}.0": layered[0], f"{name}.1": layered[-1]}
+        for name, layer in layers.items():
+            found |= {f"{name}.weight": layer.weight, f"{name}.bias": layer.bias}
+        return {name: tensor.numpy(force=True) for name, tensor in found.items()}
+
+
+def _create_layers(n_inputs: int, n_hidden: int, n_outputs: int) -> nn.Sequential:
+    """Return two layers that give nothing yet: at first, a group is only centred."""
+    last = nn.Linear(n_hidden, n_outputs)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(n_inputs, n_hidden), nn.ReLU(), last)

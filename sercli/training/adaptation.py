@@ -1,0 +1,240 @@
+"""Training what judges segments by the baseline of their group.
+
+It learns from groups that are drawn anew in every step, of any size and mix of emotions, each of
+the clips of one speaker: so it learns how far a baseline is to be trusted. What the model says of
+each clip by itself is what it said of it while the clip was held out, as it will be of strangers.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.model_selection import GroupKFold
+from torch.nn import functional
+
+from sercli.adaptation import MAX_DEVIATION, Adapter, AdapterSettings, find_inputs
+from sercli.calibration import UNCALIBRATED, Calibration, fit_temperature
+from sercli.classifiers.base import Classifier
+from sercli.config import AdapterConfig
+from sercli.evaluation.mixes import measure_mixes
+from sercli.neural.adapter import AdapterNetwork, describe_group
+from sercli.training.groups import Examples, IntArray, draw_groups, lean
+from sercli.training.trainer import Say
+
+# Fewer speakers do not tell what voices have in common.
+MIN_SPEAKERS = 6
+# Of few clips, more epochs are learned from.
+MIN_STEPS = 100
+# A large group counts more than a small one, but not as much more as it is larger: the power of its
+# size by which a segment counts.
+GROUP_WEIGHT = -0.25
+# Added to a deviation by which inputs are divided.
+LEAST_SCALE = 1e-5
+
+
+class FittedAdapter(NamedTuple):
+    """An adapter, and what is known of it.
+
+    Parameters
+    ----------
+    adapter
+        Calibrated.
+    figures
+        What it is worth to speakers that it did not learn from, see
+        `sercli.evaluation.mixes.measure_mixes`.
+    single_share
+        The one of `AdapterConfig.single_shares` that it learned with.
+    """
+
+    adapter: Adapter
+    figures: list[dict[str, Any]]
+    single_share: float
+
+
+def add_adapter(
+    model: Classifier, examples: Examples, seed: int, say: Say = lambda _: None
+) -> bool:
+    """Give a model what judges by baselines, if the clips suffice to learn that.
+
+    Parameters
+    ----------
+    model
+        Of which ``spec.training`` tells how, and what it is worth.
+    examples, say
+        As for `fit_adapter`.
+    seed
+        Of all draws.
+
+    Returns
+    -------
+    bool
+        Whether they did.
+    """
+    config = AdapterConfig(seed=seed)
+    fitted = fit_adapter(examples, model.spec.labels, config, say)
+    if fitted is None:
+        say(
+            f"cannot learn to judge by baselines: expected clips of {MIN_SPEAKERS} speakers or "
+            f"more, and of all labels; found {len(np.unique(examples.voices))} that are known"
+        )
+        return False
+    model.adapter = fitted.adapter
+    record = {
+        "config": asdict(config),
+        "single_share": fitted.single_share,
+        "least": fitted.adapter.settings.least,
+        "safe": fitted.adapter.settings.safe,
+        "mixes": fitted.figures,
+    }
+    model.spec = replace(model.spec, training={**model.spec.training, "adapter": record})
+    return True
+
+
+def fit_adapter(
+    examples: Examples,
+    labels: Sequence[str],
+    config: AdapterConfig,
+    say: Say = lambda _: None,
+) -> FittedAdapter | None:
+    """Train an adapter, and calibrate and measure it on speakers that it did not learn from.
+
+    Parameters
+    ----------
+    examples
+        Clips of all speakers.
+    labels
+        In the order of the probabilities.
+    config
+        How to train.
+    say
+        Told what is done next.
+
+    Returns
+    -------
+    FittedAdapter or None
+        None if there are too few speakers to learn from, or a label is missing.
+    """
+    n_speakers = len(np.unique(examples.voices))
+    counts = np.bincount(examples.classes, minlength=len(labels))
+    if n_speakers < MIN_SPEAKERS or not counts.all():
+        return None
+    folds = list(
+        GroupKFold(min(config.folds, n_speakers)).split(examples.classes, groups=examples.voices)
+    )
+    for share in config.single_shares:
+        say(f"learning to judge by baselines, with {share:.0%} of groups of one emotion")
+        judges = [
+            (outside, _train(examples.take(inside), config, labels, share))
+            for inside, outside in folds
+        ]
+        calibration = _calibrate(examples, judges, config, labels, share)
+        figures = _measure(examples, judges, calibration, labels, config.seed)
+        loss = max(-row["difference"] for row in figures)
+        say(f"they cost at most {abs(max(loss, 0.0)):.3f}, in groups of speakers held out")
+        if loss <= config.max_loss:
+            break
+    tensors = _train(examples, config, labels, share).tensors()
+    settings = AdapterSettings(safe=bool(loss <= config.max_loss))
+    return FittedAdapter(Adapter(settings, calibration, tensors), figures, share)
+
+
+def _train(
+    examples: Examples, config: AdapterConfig, labels: Sequence[str], single_share: float
+) -> Adapter:
+    """Train an adapter; it is not calibrated yet."""
+    inputs = find_inputs(examples.probabilities)
+    mean, scale = inputs.mean(axis=0), inputs.std(axis=0) + LEAST_SCALE
+
+    def standardise(probabilities: NDArray[np.float64]) -> NDArray[np.float32]:
+        deviations = (find_inputs(probabilities) - mean) / scale
+        return np.asarray(deviations.clip(-MAX_DEVIATION, MAX_DEVIATION), np.float32)
+
+    plain = standardise(examples.probabilities)
+    centres = np.stack(
+        [plain[examples.classes == label].mean(axis=0) for label in range(len(labels))]
+    )
+    rng = np.random.default_rng(config.seed)
+    draws = draw_groups(examples.classes, examples.sources, labels, single_share, rng)
+    n_steps = max(MIN_STEPS, config.epochs * len(inputs) // config.step_clips)
+    settings = AdapterSettings()
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        network = AdapterNetwork(torch.from_numpy(centres), config, settings.shrinkage)
+        optimiser = torch.optim.AdamW(
+            network.parameters(), config.learning_rate, weight_decay=config.weight_decay
+        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, config.learning_rate, total_steps=n_steps, pct_start=config.warmup
+        )
+        for _ in range(n_steps):
+            rows = list(itertools.islice(draws, config.step_groups))
+            groups = []
+            for chosen in rows:
+                probabilities = examples.probabilities[chosen]
+                if rng.random() < config.leaning_share:
+                    probabilities = lean(probabilities, config.leaning, rng)
+                groups.append(describe_group(standardise(probabilities), probabilities))
+            weight = torch.cat(
+                [torch.full((len(chosen),), len(chosen) ** GROUP_WEIGHT) for chosen in rows]
+            )
+            losses = functional.cross_entropy(
+                network(groups),
+                torch.from_numpy(examples.classes[np.concatenate(rows)]),
+                reduction="none",
+            )
+            optimiser.zero_grad()
+            ((losses * weight).sum() / weight.sum()).backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+    tensors = {"mean": mean, "scale": scale, **network.tensors()}
+    n_labels = len(labels)
+    unscaled = Calibration(UNCALIBRATED, np.eye(n_labels), np.zeros(n_labels))
+    # As they are stored: the calibration is of these, too.
+    return Adapter(settings, unscaled, Adapter(settings, unscaled, tensors).tensors())
+
+
+def _calibrate(
+    examples: Examples,
+    judges: Sequence[tuple[IntArray, Adapter]],
+    config: AdapterConfig,
+    labels: Sequence[str],
+    single_share: float,
+) -> Calibration:
+    """Fit the temperature on groups of speakers held out, of any size and mix."""
+    rng = np.random.default_rng([config.seed, 1])
+    scores, classes = [], []
+    for outside, judge in judges:
+        held_out = examples.take(outside)
+        draws = draw_groups(held_out.classes, held_out.sources, labels, single_share, rng)
+        for group in itertools.islice(draws, config.calibration_groups):
+            if len(group) >= judge.settings.least:
+                scores.append(judge.score(held_out.probabilities[group]))
+                classes.append(held_out.classes[group])
+    return fit_temperature(np.concatenate(scores), np.concatenate(classes))
+
+
+def _measure(
+    examples: Examples,
+    judges: Sequence[tuple[IntArray, Adapter]],
+    calibration: Calibration,
+    labels: Sequence[str],
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Measure adapters on groups of speakers held out, of clips as they are."""
+    by_clip = np.empty(len(examples.classes), object)
+    for outside, judge in judges:
+        by_clip[outside] = Adapter(judge.settings, calibration, judge.tensors())
+    as_they_are = np.flatnonzero(examples.versions == 0)
+    by_clip, examples = by_clip[as_they_are], examples.take(as_they_are)
+
+    def adapt(group: IntArray) -> NDArray[np.float64]:
+        adapted: NDArray[np.float64] = by_clip[group[0]].adapt(examples.probabilities[group])
+        return adapted
+
+    return measure_mixes(
+        adapt, examples.probabilities, examples.classes, examples.voices.tolist(), labels, seed
+    )

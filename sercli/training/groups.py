@@ -1,0 +1,135 @@
+"""Random groups of clips, of any size and mix of emotions, that adapters learn from."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sercli.adaptation import LEAST_PROBABILITY
+from sercli.datasets.base import Clip, class_indices
+from sercli.evaluation.mixes import CALM, draw_group
+
+# Of the groups that are not of a single label: those with any share of the calm label. All others
+# have equal shares.
+ANY_SHARE: Final = 0.42
+# Of the beta distribution of the share of the calm label: mostly little of it, or much.
+CALM_BETA: Final = 0.7
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.integer[Any]]
+
+
+class Examples(NamedTuple):
+    """Clips that groups are drawn from.
+
+    Parameters
+    ----------
+    probabilities
+        Of each clip, by a model that did not learn from it, shape (n_clips, n_labels).
+    classes
+        Indices of the labels, shape (n_clips,).
+    voices
+        Speaker of each clip, shape (n_clips,).
+    versions
+        0 for a clip as it is; others are as other recordings might have it, shape (n_clips,).
+    """
+
+    probabilities: FloatArray
+    classes: IntArray
+    voices: NDArray[np.str_]
+    versions: IntArray
+
+    @property
+    def sources(self) -> IntArray:
+        """Return a number for each speaker and version: a group is of one source."""
+        pairs = np.stack((np.unique(self.voices, return_inverse=True)[1], self.versions))
+        sources: IntArray = np.unique(pairs, axis=1, return_inverse=True)[1].ravel()
+        return sources
+
+    @classmethod
+    def gather(
+        cls, clips: Sequence[Clip], labels: Sequence[str], *probabilities: FloatArray
+    ) -> Self:
+        """Return the clips of which the speaker is known.
+
+        Parameters
+        ----------
+        clips
+            All clips.
+        labels
+            In the order of the probabilities.
+        *probabilities
+            Of all clips as they are, and of other versions of them.
+        """
+        n_versions = len(probabilities)
+        voices = np.tile([clip.voice or "" for clip in clips], n_versions)
+        classes = np.tile(class_indices(clips, labels), n_versions)
+        versions = np.repeat(np.arange(n_versions), len(clips))
+        found = cls(np.concatenate(probabilities), classes, voices, versions)
+        return found.take(np.flatnonzero(voices != ""))
+
+    def take(self, rows: IntArray) -> Self:
+        """Return some of the clips."""
+        return self._replace(
+            probabilities=self.probabilities[rows],
+            classes=self.classes[rows],
+            voices=self.voices[rows],
+            versions=self.versions[rows],
+        )
+
+
+def draw_groups(
+    classes: IntArray,
+    sources: IntArray,
+    labels: Sequence[str],
+    single_share: float,
+    rng: np.random.Generator,
+) -> Iterator[IntArray]:
+    """Give groups of one source without end, of any size and mix of emotions.
+
+    Parameters
+    ----------
+    classes, sources
+        Of the clips.
+    labels
+        Of the classes.
+    single_share
+        Of the groups: those of a single label.
+    rng
+        Source of all draws.
+    """
+    own = [np.flatnonzero(sources == source) for source in np.unique(sources)]
+    largest = max(map(len, own))
+    n_labels = len(labels)
+    calm = labels.index(CALM) if CALM in labels else None
+    while True:
+        clips = own[rng.integers(len(own))]
+        size = int(np.exp(rng.uniform(0, np.log(largest + 1))))
+        shares = np.full(n_labels, 1 / n_labels)
+        if rng.random() < single_share:
+            shares = np.eye(n_labels)[rng.integers(n_labels)]
+        elif calm is not None and rng.random() < ANY_SHARE:
+            share = rng.beta(CALM_BETA, CALM_BETA)
+            shares[:] = (1 - share) / (n_labels - 1)
+            shares[calm] = share
+        chosen = draw_group(classes[clips], shares, size, rng)
+        if len(chosen):
+            yield clips[chosen]
+
+
+def lean(probabilities: FloatArray, most: float, rng: np.random.Generator) -> FloatArray:
+    """Return what a model might say of a group in a world where it leans to some labels.
+
+    Parameters
+    ----------
+    probabilities
+        What it says in this one, shape (n_segments, n_labels).
+    most
+        Largest standard deviation of what is added to the logarithms, the same for all segments.
+    rng
+        Source of all draws.
+    """
+    leaning = rng.normal(0, rng.uniform(0, most), probabilities.shape[1])
+    odds = (probabilities + LEAST_PROBABILITY) * np.exp(leaning)
+    return np.asarray(odds / odds.sum(axis=1, keepdims=True), np.float64)

@@ -1,0 +1,433 @@
+"""Baselines: the mix of a group, what is made of it, how that is learned, and what it is worth."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from sercli import adaptation
+from sercli.adaptation import (
+    Adapter,
+    AdapterSettings,
+    describe_mix,
+    explain,
+    find_inputs,
+    find_likely_shares,
+    measure_moments,
+)
+from sercli.calibration import Calibration
+from sercli.config import AdapterConfig
+from sercli.datasets import Clip
+from sercli.errors import DatasetError, ModelError
+from sercli.evaluation.mixes import EVEN, SINGLE, draw_group, list_mixes, measure_mixes
+from sercli.labels import EMOTIONS
+from sercli.neural.adapter import AdapterNetwork, describe_group
+from sercli.training.adaptation import add_adapter, fit_adapter
+from sercli.training.groups import Examples, draw_groups, lean
+
+NEUTRAL = EMOTIONS.index("neutral")
+SMALL = AdapterConfig(
+    n_hidden=16,
+    n_trust=8,
+    n_context=8,
+    epochs=40,
+    learning_rate=1e-2,
+    calibration_groups=200,
+    single_shares=(0.1,),
+)
+
+FloatArray = NDArray[np.float64]
+
+
+def draw_probabilities(rng: np.random.Generator, n: int, n_labels: int = 6) -> FloatArray:
+    return rng.dirichlet(np.full(n_labels, 0.5), n)
+
+
+def create_adapter(
+    rng: np.random.Generator, n_labels: int = 6, settings: AdapterSettings | None = None
+) -> Adapter:
+    """Return one of random weights, none of them zero, and the network that has the same."""
+    n_hidden, n_inner, n_mix = 5, 4, 2 * n_labels + 1
+    shapes = {
+        "mean": (n_labels,),
+        "scale": (n_labels,),
+        "first.weight": (n_hidden, n_labels),
+        "first.bias": (n_hidden,),
+        "centres": (n_labels, n_hidden),
+        "last.weight": (n_labels, n_hidden),
+        "last.bias": (n_labels,),
+        "trust.0.weight": (n_inner, n_mix + n_labels),
+        "trust.0.bias": (n_inner,),
+        "trust.1.weight": (3, n_inner),
+        "trust.1.bias": (3,),
+        "context.0.weight": (n_inner, n_mix + 2 * n_hidden),
+        "context.0.bias": (n_inner,),
+        "context.1.weight": (n_hidden, n_inner),
+        "context.1.bias": (n_hidden,),
+    }
+    tensors = {name: rng.normal(0, 0.5, shape) for name, shape in shapes.items()}
+    tensors["scale"] = np.abs(tensors["scale"]) + 0.5
+    calibration = Calibration("temperature", 2 * np.eye(n_labels), np.zeros(n_labels))
+    return Adapter(settings or AdapterSettings(), calibration, tensors)
+
+
+# The mix of a group.
+
+
+def test_likely_shares_are_those_of_the_mix(rng: np.random.Generator) -> None:
+    # Of each segment, its label has half of the probability, whatever the others are.
+    classes = rng.permutation(np.repeat([0, 1, 2], [900, 90, 10]))
+    probabilities = np.where(classes[:, None] == np.arange(3), 0.5, 0.25)
+    alone = probabilities.mean(axis=0)
+    likely = find_likely_shares(probabilities)
+    assert likely.sum() == pytest.approx(1)
+    assert alone[0] == pytest.approx(0.475)
+    assert 0.8 < likely[0] < 0.95
+
+
+def test_a_few_segments_say_little_of_the_mix() -> None:
+    one = find_likely_shares(np.array([[0.8, 0.1, 0.1]]))
+    many = find_likely_shares(np.tile([0.8, 0.1, 0.1], (50, 1)))
+    assert 0.8 < one[0] < many[0]
+    assert many[0] > 0.97
+
+
+def test_explanations_are_alone_likely_and_even() -> None:
+    probabilities = np.array([[0.6, 0.4], [0.2, 0.8]])
+    found = explain(probabilities, np.array([0.3, 0.7]))
+    np.testing.assert_allclose(found, [[0.4, 0.6], [0.3, 0.7], [0.5, 0.5]])
+
+
+def test_an_even_mix_has_logarithms_of_zero() -> None:
+    described = describe_mix(np.full((20, 4), 0.25))
+    np.testing.assert_allclose(described, [0.25] * 4 + [0] * 4 + [np.log(20) / 4], atol=1e-12)
+    # More than are learned from are trusted no more.
+    assert describe_mix(np.full((5_000, 4), 0.25))[-1] == describe_mix(np.full((80, 4), 0.25))[-1]
+
+
+def test_moments_of_parts_are_those_of_the_whole(rng: np.random.Generator) -> None:
+    rows = rng.normal(1e6, 0.01, (100, 3))
+    mean, deviation = measure_moments([rows[:7], rows[7:80], rows[80:]])
+    np.testing.assert_allclose(mean, rows.mean(axis=0), rtol=1e-15)
+    np.testing.assert_allclose(deviation, rows.std(axis=0), rtol=1e-6)
+
+
+# What is made of it.
+
+
+def test_an_adapter_computes_what_was_trained(rng: np.random.Generator) -> None:
+    adapter = create_adapter(rng)
+    config = AdapterConfig(n_hidden=5, n_trust=4, n_context=4)
+    network = AdapterNetwork(torch.zeros(6, 6), config, adapter.settings.shrinkage)
+    with torch.no_grad():
+        # Zero at first, they would say nothing.
+        for parameter in network.parameters():
+            parameter.copy_(torch.from_numpy(rng.normal(0, 0.5, parameter.shape)))
+        network.centres.copy_(torch.from_numpy(rng.normal(0, 1, (6, 6))))
+    tensors = {"mean": np.full(6, 0.1), "scale": np.full(6, 2.0), **network.tensors()}
+    adapter = Adapter(adapter.settings, adapter.calibration, tensors)
+    groups = [draw_probabilities(rng, n) for n in (1, 9, 40)]
+    described = [
+        describe_group(((find_inputs(one) - 0.1) / 2).clip(-5, 5).astype(np.float32), one)
+        for one in groups
+    ]
+    with torch.inference_mode():
+        expected = network(described).numpy()
+    found = np.concatenate([adapter.score(one) for one in groups])
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_neither_order_nor_blocks_matter(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter, probabilities = create_adapter(rng), draw_probabilities(rng, 30)
+    expected = adapter.adapt(probabilities)
+    assert np.abs(expected - probabilities).max() > 0.05
+    np.testing.assert_allclose(expected.sum(axis=1), 1)
+    order = rng.permutation(30)
+    np.testing.assert_allclose(adapter.adapt(probabilities[order]), expected[order], atol=1e-12)
+    monkeypatch.setattr(adaptation, "BLOCK_SEGMENTS", 7)
+    np.testing.assert_allclose(adapter.adapt(probabilities), expected, atol=1e-12)
+
+
+def test_small_groups_stay_as_they_are(rng: np.random.Generator) -> None:
+    adapter = create_adapter(rng, settings=AdapterSettings(least=4))
+    for n, same in ((0, True), (3, True), (4, False)):
+        probabilities = draw_probabilities(rng, n)
+        assert np.array_equal(adapter.adapt(probabilities), probabilities) is same
+
+
+def test_its_calibration_comes_last(rng: np.random.Generator) -> None:
+    adapter, probabilities = create_adapter(rng), draw_probabilities(rng, 10)
+    scores = 2 * adapter.score(probabilities)
+    expected = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(adapter.adapt(probabilities), expected)
+
+
+def test_stored_and_read_back(rng: np.random.Generator) -> None:
+    adapter, probabilities = create_adapter(rng), draw_probabilities(rng, 10)
+    stored, data = adapter.tensors(), json.loads(json.dumps(adapter.to_dict()))
+    assert {stored[name].dtype for name in ("first.weight", "centres")} == {np.dtype(np.float16)}
+    again = Adapter.from_dict(data, stored)
+    np.testing.assert_allclose(again.adapt(probabilities), adapter.adapt(probabilities), atol=5e-3)
+    assert again.to_dict() == adapter.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"last.bias": np.zeros(3)}, "has the shapes .*last.bias"),
+        ({"more": np.zeros(3)}, "has the shapes .*more"),
+        ({"context.1.weight": np.zeros(3)}, "has the shapes"),
+        ({"first.weight": np.zeros(3)}, "no matrix first.weight"),
+    ],
+)
+def test_tensors_that_do_not_fit(
+    change: dict[str, Any], message: str, rng: np.random.Generator
+) -> None:
+    adapter = create_adapter(rng)
+    with pytest.raises(ModelError, match=message):
+        Adapter(adapter.settings, adapter.calibration, adapter.tensors() | change)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"settings": {"least": 0}},
+        {"settings": {"shrinkage": -1.0}},
+        {"settings": {"unknown": 1}},
+    ],
+)
+def test_descriptions_that_are_damaged(data: dict[str, Any], rng: np.random.Generator) -> None:
+    adapter = create_adapter(rng)
+    described = {**adapter.to_dict(), **data} if data else {}
+    with pytest.raises(ModelError, match="its adapter"):
+        Adapter.from_dict(described, adapter.tensors())
+
+
+# Groups.
+
+
+def test_drawn_groups_have_the_shares(rng: np.random.Generator) -> None:
+    classes = np.repeat(np.arange(6), [30, 10, 10, 10, 10, 10])
+    shares = np.array([0.5, 0.1, 0.1, 0.1, 0.1, 0.1])
+    group = draw_group(classes, shares, 20, rng)
+    assert len(set(group.tolist())) == 20
+    assert np.bincount(classes[group], minlength=6).tolist() == [10, 2, 2, 2, 2, 2]
+    # Ten of each of five labels are there, for shares of 2 %: 30 of the first are too few for more.
+    shares = np.array([0.9, 0.02, 0.02, 0.02, 0.02, 0.02])
+    assert len(draw_group(classes, shares, 80, rng)) == 33
+    assert not len(draw_group(classes[classes > 0], shares, 80, rng))
+
+
+def test_clips_that_are_no_whole_number_are_drawn_by_lot() -> None:
+    classes = np.repeat(np.arange(6), 10)
+    rng = np.random.default_rng(0)
+    counts = np.zeros(6)
+    for _ in range(600):
+        group = draw_group(classes, np.full(6, 1 / 6), 3, rng)
+        assert len(group) == 3
+        counts += np.bincount(classes[group], minlength=6)
+    np.testing.assert_allclose(counts, 300, atol=50)
+
+
+def test_groups_to_learn_from_are_of_one_speaker_and_any_mix(rng: np.random.Generator) -> None:
+    classes = np.tile(np.repeat(np.arange(6), 13), 4)
+    voices = np.repeat(np.array(["a", "b", "c", "d"]), 78)
+    sources = np.unique(voices, return_inverse=True)[1]
+    draws = draw_groups(classes, sources, EMOTIONS, 0.2, rng)
+    groups = [next(draws) for _ in range(400)]
+    assert all(len(set(voices[group])) == 1 for group in groups)
+    assert {voices[group[0]] for group in groups} == {"a", "b", "c", "d"}
+    sizes = np.array([len(group) for group in groups])
+    assert (sizes.min(), sizes.max() > 60) == (1, True)
+    large = [np.bincount(classes[group], minlength=6) for group in groups if len(group) >= 12]
+    calm = np.array([counts[NEUTRAL] / counts.sum() for counts in large])
+    assert min(np.mean(calm < 0.1), np.mean(calm > 0.5)) > 0.05
+    single = [np.count_nonzero(counts) == 1 for counts in large]
+    assert np.mean(single) == pytest.approx(0.2, abs=0.1)
+
+
+def test_a_model_that_leans_has_the_same_odds_of_two_segments(rng: np.random.Generator) -> None:
+    probabilities = draw_probabilities(rng, 50) * 0.5 + 0.5 / 6
+    leaning = lean(probabilities, 2.0, rng)
+    np.testing.assert_allclose(leaning.sum(axis=1), 1)
+    shift = np.log(
+        (leaning[:, 1:] / leaning[:, :1]) / (probabilities[:, 1:] / probabilities[:, :1])
+    )
+    assert np.abs(shift).max() > 0.01
+    assert np.ptp(shift, axis=0).max() < 1e-6
+    np.testing.assert_allclose(lean(probabilities, 0.0, rng), probabilities, atol=1e-7)
+
+
+# Learning.
+
+
+def draw_speakers(rng: np.random.Generator, n_speakers: int, n_clips: int = 60) -> Examples:
+    """Return what a model says of speakers of whom each leans his own way."""
+    classes = np.tile(np.arange(6), n_speakers * n_clips // 6)
+    voices = np.repeat([f"s{number}" for number in range(n_speakers)], n_clips)
+    logits = 2.0 * np.eye(6)[classes] + rng.normal(0, 1, (len(classes), 6))
+    logits += np.repeat(rng.normal(0, 2, (n_speakers, 6)), n_clips, axis=0)
+    odds = np.exp(logits)
+    probabilities = odds / odds.sum(axis=1, keepdims=True)
+    return Examples(probabilities, classes, np.array(voices), np.zeros(len(classes), int))
+
+
+def test_learned_baselines_help_speakers_who_are_new() -> None:
+    rng = np.random.default_rng(1)
+    fitted = fit_adapter(draw_speakers(rng, 24), EMOTIONS, SMALL)
+    assert fitted is not None
+    rows = {(row["mix"], row["size"]): row for row in fitted.figures}
+    assert rows[EVEN, 30]["difference"] > 0.25
+    assert rows[EVEN, 30]["interval"][0] > 0.2
+    assert rows[EVEN, 3]["difference"] == 0
+    assert rows["80% neutral", 30]["difference"] > 0.05
+    assert rows[EVEN, 30]["adapted"]["ece"] < 0.1 < rows[EVEN, 30]["alone"]["ece"]
+    # As many strangers, judged by the adapter that learned from all.
+    probabilities, classes, voices, _ = draw_speakers(rng, 24)
+    adapted = np.concatenate(
+        [fitted.adapter.adapt(probabilities[voices == voice]) for voice in dict.fromkeys(voices)]
+    )
+    alone = np.mean(probabilities.argmax(axis=1) == classes)
+    assert np.mean(adapted.argmax(axis=1) == classes) > alone + 0.15
+    confidence = adapted.max(axis=1)
+    assert np.mean(adapted.argmax(axis=1) == classes) == pytest.approx(confidence.mean(), abs=0.08)
+
+
+def test_moods_are_learned_until_no_mix_is_hurt(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[list[dict[str, Any]]] = []
+
+    def spy(*given: Any) -> list[dict[str, Any]]:
+        measured.append(measure_mixes(*given))
+        return measured[-1]
+
+    monkeypatch.setattr("sercli.training.adaptation.measure_mixes", spy)
+    examples = draw_speakers(np.random.default_rng(2), 9, 48)
+    config = replace(SMALL, epochs=10, single_shares=(0.0, 0.9), max_loss=1.0)
+    fitted = fit_adapter(examples, EMOTIONS, config)
+    assert fitted is not None
+    assert (len(measured), fitted.single_share, fitted.adapter.settings.safe) == (1, 0.0, True)
+    fitted = fit_adapter(examples, EMOTIONS, replace(config, max_loss=0.0))
+    assert fitted is not None
+    single = [
+        next(row["difference"] for row in rows if row["mix"] == SINGLE and row["size"] == 10)
+        for rows in measured[1:]
+    ]
+    assert single[0] < -0.05
+    assert (len(single), fitted.single_share) == (2, 0.9)
+    assert single[1] > single[0] + 0.05
+    worst = min(row["difference"] for row in fitted.figures)
+    assert fitted.adapter.settings.safe == (worst >= 0)
+
+
+def test_the_same_seed_learns_the_same(rng: np.random.Generator) -> None:
+    examples = draw_speakers(rng, 6, 12)
+    config = replace(SMALL, epochs=2)
+    first, again, other = (
+        fit_adapter(examples, EMOTIONS, replace(config, seed=seed)) for seed in (0, 0, 1)
+    )
+    assert first is not None
+    assert again is not None
+    assert other is not None
+    for name, tensor in first.adapter.tensors().items():
+        np.testing.assert_array_equal(again.adapter.tensors()[name], tensor)
+    assert first.figures == again.figures
+    assert (other.adapter.tensors()["last.weight"] != first.adapter.tensors()["last.weight"]).any()
+
+
+def test_too_little_to_learn_from(rng: np.random.Generator) -> None:
+    assert fit_adapter(draw_speakers(rng, 5, 12), EMOTIONS, SMALL) is None
+    examples = draw_speakers(rng, 6, 12)
+    some = examples.take(np.flatnonzero(examples.classes != 2))
+    assert fit_adapter(some, EMOTIONS, SMALL) is None
+
+
+def test_a_group_is_of_one_version(rng: np.random.Generator) -> None:
+    clips = [Clip(Path(f"{n}.wav"), EMOTIONS[n % 6], "ab"[n % 2]) for n in range(24)]
+    whole, varied = draw_probabilities(rng, 24), draw_probabilities(rng, 24)
+    examples = Examples.gather(clips, EMOTIONS, whole, varied)
+    assert examples.versions.tolist() == [0] * 24 + [1] * 24
+    np.testing.assert_array_equal(examples.probabilities, np.concatenate((whole, varied)))
+    pairs = {*zip(examples.voices.tolist(), examples.versions.tolist(), strict=True)}
+    assert len(pairs) == 4
+    for source in range(4):
+        own = examples.sources == source
+        assert len({*zip(examples.voices[own], examples.versions[own], strict=True)}) == 1
+
+
+def test_versions_are_learned_from_and_not_measured(rng: np.random.Generator) -> None:
+    examples = draw_speakers(rng, 6, 12)
+    doubled = examples.take(np.tile(np.arange(72), 2))._replace(versions=np.repeat([0, 1], 72))
+    fitted = fit_adapter(doubled, EMOTIONS, replace(SMALL, epochs=1))
+    assert fitted is not None
+    row = next(row for row in fitted.figures if (row["mix"], row["size"]) == (EVEN, 30))
+    assert (row["groups"], row["mean_size"]) == (6 * 20, 12.0)
+
+
+def test_clips_of_unknown_speakers_are_left_out(
+    rng: np.random.Generator, fake_classifier: Any
+) -> None:
+    clips = [
+        Clip(Path(f"{number}.wav"), ("short", "long")[number % 2], speaker)
+        for number, speaker in enumerate(["a", None, "b", "b"])
+    ]
+    probabilities = draw_probabilities(rng, 4, 2)
+    examples = Examples.gather(clips, ("short", "long"), probabilities)
+    np.testing.assert_array_equal(examples.probabilities, probabilities[[0, 2, 3]])
+    assert examples.classes.tolist() == [0, 0, 1]
+    assert examples.voices.tolist() == ["/a", "/b", "/b"]
+    said: list[str] = []
+    assert not add_adapter(fake_classifier, examples, 0, said.append)
+    assert "expected clips of 6 speakers or more, and of all labels; found 2" in said[0]
+    assert fake_classifier.adapter is None
+
+
+# What it is worth.
+
+
+def test_mixes_are_those_of_the_protocol() -> None:
+    mixes = list_mixes(EMOTIONS)
+    assert list(mixes) == ["100% neutral", "80% neutral", "50% neutral", EVEN, SINGLE]
+    assert mixes["80% neutral"][0][NEUTRAL] == 0.8
+    assert all(shares.sum() == pytest.approx(1) for turns in mixes.values() for shares in turns)
+    assert len(mixes[SINGLE]) == 5
+    assert all(shares[NEUTRAL] == 0 for shares in mixes[SINGLE])
+    assert list(list_mixes(("joy", "anger"))) == [EVEN, SINGLE]
+
+
+def test_figures_of_groups() -> None:
+    # Of each label 13 clips of two speakers, of which all but the last are recognised alone.
+    classes = np.tile(np.repeat(np.arange(6), 13), 2)
+    voices = ["a"] * 78 + ["b"] * 78
+    right = np.eye(6)[classes] * 0.9 + 0.1 / 6
+    alone = right.copy()
+    alone[classes == 5] = right[classes == 0][0]
+    rows = measure_mixes(lambda group: right[group], alone, classes, voices, EMOTIONS, 0)
+    found = {(row["mix"], row["size"]): row for row in rows}
+    # 13 neutral clips are all there are: a size of 30 or 80 would be the same group.
+    assert [key[1] for key in found if key[0] == "100% neutral"] == [3, 10, 30]
+    row = found[EVEN, 30]
+    assert (row["figure"], row["groups"], row["mean_size"]) == ("uar", 40, 30.0)
+    assert (row["alone"]["uar"], row["adapted"]["uar"]) == (pytest.approx(5 / 6), 1)
+    assert row["difference"] == pytest.approx(1 / 6)
+    assert row["interval"] == pytest.approx([1 / 6, 1 / 6])
+    assert row["adapted"]["ece"] == pytest.approx(0.1 - 0.1 / 6)
+    # One emotion in turn: each of the five in 8 of the 40 groups.
+    assert EMOTIONS[5] != "neutral"
+    assert found[SINGLE, 10]["alone"]["accuracy"] == pytest.approx(0.8)
+    assert found[SINGLE, 10]["difference"] == pytest.approx(0.2)
+    assert found["100% neutral", 10]["difference"] == 0
+
+
+def test_mixes_need_speakers() -> None:
+    with pytest.raises(DatasetError, match="speakers are unknown"):
+        measure_mixes(
+            lambda group: np.eye(6)[group], np.eye(6), np.arange(6), [None] * 6, EMOTIONS, 0
+        )
