@@ -22,7 +22,8 @@ if TYPE_CHECKING:
         SerError,
     )
     from sercli.evaluation.run import Evaluation, evaluate
-    from sercli.schema import FileResult, Segment
+    from sercli.schema import FileResult, Group, Segment
+    from sercli.speakers import Speakers
     from sercli.store import list_models, load_model
 
 _HOMES = {
@@ -34,11 +35,13 @@ _HOMES = {
     "EvalConfig": "config",
     "Evaluation": "evaluation.run",
     "FileResult": "schema",
+    "Group": "schema",
     "ModelError": "errors",
     "OutputError": "errors",
     "Segment": "schema",
     "SegmentConfig": "config",
     "SerError": "errors",
+    "Speakers": "speakers",
     "annotate": "annotation",
     "evaluate": "evaluation.run",
     "find_inputs": "discovery",
@@ -56,11 +59,13 @@ __all__ = [
     "EvalConfig",
     "Evaluation",
     "FileResult",
+    "Group",
     "ModelError",
     "OutputError",
     "Segment",
     "SegmentConfig",
     "SerError",
+    "Speakers",
     "__version__",
     "annotate",
     "evaluate",

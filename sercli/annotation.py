@@ -2,12 +2,19 @@
 
 A file is decoded block by block and resampled once; each channel that is judged runs through
 speech detection and a segmenter, which hands over segments as soon as they are final; segments are
-judged in batches. Memory holds a few blocks, the open segment of each channel and one batch.
+judged by the model in batches. Memory holds a few blocks, the open segment of each channel and one
+batch.
+
+Where segments are judged by the baseline of their group, what the model says of each by itself,
+less than a hundred bytes, waits until all of the group were heard.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +22,13 @@ from threadpoolctl import ThreadpoolController
 
 from sercli.audio import SAMPLE_RATE, AudioFile, resample_stream
 from sercli.classifiers.base import Classifier
-from sercli.config import SegmentConfig, Target
+from sercli.config import Adaptation, OnError, SegmentConfig, Target
 from sercli.discovery import Found, find_inputs
 from sercli.errors import AudioError, ConfigError
-from sercli.schema import MIX, FileResult, Segment
+from sercli.schema import MIX, FileResult, Group, Segment
 from sercli.segmentation import Span, create_segmenter
+from sercli.speakers import Speakers
+from sercli.spool import RowStore
 from sercli.store import DEFAULT_MODEL, load_model
 from sercli.vad import SpeechDetector, SpeechFrames
 
@@ -28,6 +37,11 @@ BATCH_S = 120.0
 
 # Setting of `channels` under which each channel is judged by itself.
 SPLIT = "split"
+
+# The only group of a run whose segments are all of one.
+CORPUS = "corpus"
+# Groups whose segments may be in several files.
+ACROSS_FILES = ("speaker", CORPUS)
 
 Progress = Callable[[float], None]
 
@@ -40,6 +54,8 @@ def annotate(
     channels: str = MIX,
     device: str | None = None,
     target: Target = "intended",
+    adapt: Adaptation = "auto",
+    speakers: str | Speakers | None = None,
     recursive: bool = True,
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
@@ -62,6 +78,17 @@ def annotate(
     target
         ``"intended"``: what speakers want to express; ``"perceived"``: what listeners hear, each
         probability being the expected share of listeners who hear it.
+    adapt
+        Whose segments give the baseline that each of them is judged by: those of the ``"channel"``
+        of a file, of the file (``"recording"``), of the ``"speaker"``, of all files
+        (``"corpus"``), or ``"none"``. ``"auto"``: the channel, if each is judged by itself, else
+        the recording; none, if the model has no use for it, or not a safe one, or tells what is
+        perceived. Groups of
+        few segments have no baseline. With ``"speaker"`` and ``"corpus"``, results come after all
+        files were heard.
+    speakers
+        Who speaks, for ``"speaker"``: see `sercli.speakers.Speakers.parse`. A file of which it
+        is not known is a group of its own.
     recursive, include, exclude
         Which files of directories are taken; see `sercli.find_inputs`.
 
@@ -75,8 +102,8 @@ def annotate(
     ModelError
         If the model cannot be loaded.
     ConfigError
-        If `channels` is not understood, or the model does not run on the device or does not tell
-        `target`.
+        If `channels` is not understood, or the model does not run on the device, does not tell
+        `target` or does not know what to make of a baseline.
     """
     if isinstance(paths, str | os.PathLike):
         paths = [paths]
@@ -86,9 +113,13 @@ def annotate(
         classifier = model
     else:
         classifier = load_model(model, device or "auto")
-    annotator = Annotator(classifier, segments or SegmentConfig(), channels, target)
-    for found in find_inputs(paths, recursive=recursive, include=include, exclude=exclude):
-        yield annotator.annotate_found(found)
+    if isinstance(speakers, str):
+        speakers = Speakers.parse(speakers)
+    config = segments or SegmentConfig()
+    annotator = Annotator(classifier, config, channels, target, adapt, speakers)
+    yield from annotator.annotate(
+        find_inputs(paths, recursive=recursive, include=include, exclude=exclude)
+    )
 
 
 class Annotator:
@@ -100,13 +131,23 @@ class Annotator:
         The model.
     config
         How recordings are cut.
-    channels, target
+    channels, target, adapt
         As in `annotate`.
+    speakers
+        Who speaks; needed for ``"speaker"``.
+
+    Attributes
+    ----------
+    adapt
+        Whose segments give the baseline: ``"auto"`` is resolved.
+    piece_type
+        Of a row of `Heard.pieces`.
 
     Raises
     ------
     ConfigError
-        If `channels` is not understood, or the model does not tell `target`.
+        If `channels` is not understood, the model does not tell `target` or does not know what to
+        make of a baseline, or it is not known who speaks.
     """
 
     def __init__(
@@ -115,69 +156,166 @@ class Annotator:
         config: SegmentConfig,
         channels: str = MIX,
         target: Target = "intended",
+        adapt: Adaptation = "none",
+        speakers: Speakers | None = None,
     ) -> None:
         classifier.spec.find_calibration(target)
         self.classifier = classifier
         self.config = config
         self.target = target
         self.channels = parse_channels(channels)
+        self.adapt = _choose_adaptation(adapt, classifier, target, self.channels)
+        if (self.adapt == "speaker") != (speakers is not None):
+            raise ConfigError(
+                f"adapt is {self.adapt!r} and speakers are {'' if speakers else 'not '}told; "
+                "expected both of adapt 'speaker' and a table or pattern of speakers, or neither"
+            )
+        self.speakers = speakers
+        n_labels = len(classifier.spec.labels)
+        self.piece_type = np.dtype(
+            {
+                "names": ("channel", "start", "end", "speech", "probabilities"),
+                "formats": ("i4", "f8", "f8", "f8", (np.float64, (n_labels,))),
+            }
+        )
         self._detector = SpeechDetector()
         self._blas = ThreadpoolController().select(user_api="blas")
 
-    def annotate_found(self, found: Found, progress: Progress | None = None) -> FileResult:
-        """Annotate what a search gave: a file, or a folder that could not be searched."""
-        if found.error is not None:
-            return FileResult(found.path, "failed", error=f"{found.path}: {found.error}")
-        return self.annotate_file(found.path, progress)
+    def annotate(
+        self,
+        inputs: Iterable[Found],
+        progress: Progress | None = None,
+        on_error: OnError = "continue",
+    ) -> Iterator[FileResult]:
+        """Annotate files, in their order.
+
+        Parameters
+        ----------
+        inputs
+            What a search gave: files, and folders that could not be searched.
+        progress
+            Called with the seconds of each block that was decoded.
+        on_error
+            Whether files after one that failed are annotated, too.
+
+        Yields
+        ------
+        FileResult
+            With status ``"failed"`` and the reason if a file cannot be decoded to its end;
+            what was decoded before is annotated all the same.
+        """
+        heard = self._hear_all(inputs, progress, on_error)
+        if self.adapt == "none":
+            yield from map(self.finish, heard)
+            return
+        with RowStore(self.piece_type) as store:
+            waiting = _Waiting(self, store)
+            for one in heard:
+                waiting.add(one)
+                if self.adapt not in ACROSS_FILES:
+                    yield from waiting.finish()
+            yield from waiting.finish()
 
     def annotate_file(
         self, path: str | os.PathLike[str], progress: Progress | None = None
     ) -> FileResult:
-        """Annotate one file.
+        """Annotate one audio or video file by itself; see `annotate`."""
+        (result,) = self.annotate([Found(os.fspath(path))], progress)
+        return result
 
-        Parameters
-        ----------
-        path
-            An audio or video file.
-        progress
-            Called with the seconds of each block that was decoded.
+    def _hear_all(
+        self, inputs: Iterable[Found], progress: Progress | None, on_error: OnError
+    ) -> "Iterator[Heard]":
+        for found in inputs:
+            heard = self.hear(found, progress)
+            yield heard
+            if heard.result.status == "failed" and on_error == "stop":
+                return
 
-        Returns
-        -------
-        FileResult
-            With status ``"failed"`` and the reason if the file cannot be decoded to its end;
-            what was decoded before is annotated all the same.
-        """
-        name = os.fspath(path)
+    def hear(self, found: Found, progress: Progress | None = None) -> "Heard":
+        """Return what the model makes of each piece of a file by itself."""
+        name = os.fspath(found.path)
+        nothing = np.empty(0, self.piece_type)
+        if found.error is not None:
+            return Heard(FileResult(name, "failed", error=f"{name}: {found.error}"), nothing)
         try:
-            audio = AudioFile(path)
+            audio = AudioFile(found.path)
         except AudioError as error:
-            return FileResult(name, "failed", error=str(error))
+            return Heard(FileResult(name, "failed", error=str(error)), nothing)
         # The matrices of a segment are small: threads would wait for each other, and where the
         # machine is busy with something else, for that, too.
         with audio, self._blas.limit(limits=1):
-            judged, reason = self._judge(audio, progress)
-            return FileResult(
+            tracks, pieces, reason = self._listen(audio, progress)
+            result = FileResult(
                 name,
-                "failed" if reason else "ok" if judged else "no speech",
-                tuple(self._segment(item, audio) for item in judged),
-                audio.duration,
-                audio.sample_rate,
-                audio.channels,
-                reason,
-                audio.warnings,
+                "failed" if reason else "ok" if len(pieces) else "no speech",
+                duration=audio.duration,
+                sample_rate=audio.sample_rate,
+                channels=audio.channels,
+                error=reason,
+                warnings=audio.warnings,
             )
+            ends = tuple(audio.seconds_at(track.n_samples) for track in tracks)
+            return Heard(result, pieces, tuple(track.name for track in tracks), ends)
 
-    def _judge(
+    def finish(
+        self, heard: "Heard", groups: Mapping[str, Group] = MappingProxyType({})
+    ) -> FileResult:
+        """Return a file with its segments, in order of time.
+
+        Parameters
+        ----------
+        heard
+            The file.
+        groups
+            Those of its pieces that are judged by a baseline, by name.
+        """
+        pieces = heard.pieces
+        if self.config.mode == "file" and len(pieces):
+            pieces = np.concatenate(
+                [
+                    _average(pieces[pieces["channel"] == channel], end)
+                    for channel, end in enumerate(heard.ends)
+                ]
+            )
+        order = np.lexsort((pieces["channel"], pieces["end"], pieces["start"]))
+        labels = self.classifier.spec.labels
+        segments = []
+        for piece in pieces[order]:
+            probabilities = tuple(piece["probabilities"].tolist())
+            winner = int(np.argmax(probabilities))
+            channel = heard.channels[piece["channel"]]
+            start, end = float(piece["start"]), float(piece["end"])
+            segments.append(
+                Segment(channel, start, end, labels[winner], probabilities[winner], probabilities)
+            )
+        names = sorted({self.name_group(heard, piece) for piece in heard.pieces} & groups.keys())
+        return replace(
+            heard.result,
+            segments=tuple(segments),
+            groups=tuple(groups[name] for name in names),
+        )
+
+    def name_group(self, heard: "Heard", piece: np.void) -> str:
+        """Return the name of the group of a piece."""
+        path, channel = heard.result.path, heard.channels[piece["channel"]]
+        if self.adapt == CORPUS:
+            return CORPUS
+        if self.speakers is not None:
+            found = self.speakers.find(path, channel, float(piece["start"]), float(piece["end"]))
+            return found or path
+        return f"{path}#{channel}" if self.adapt == "channel" else path
+
+    def _listen(
         self, audio: AudioFile, progress: Progress | None
-    ) -> tuple[list["_Judged"], str | None]:
-        """Return what was judged, in order of time, and why decoding ended early, if it did."""
+    ) -> "tuple[list[_Track], NDArray[Any], str | None]":
+        """Return the channels, their pieces, and why decoding ended early, if it did."""
+        batch = _Batch(self.classifier, self.target)
         try:
             names, mixer = _select_channels(self.channels, audio.channels)
         except AudioError as error:
-            return [], f"{audio.path}: {error}"
+            return [], np.empty(0, self.piece_type), f"{audio.path}: {error}"
         tracks = [_Track(name, self._detector, self.config) for name in names]
-        batch = _Batch(self.classifier, self.target)
         reason = None
 
         def blocks() -> Iterator[NDArray[np.float32]]:
@@ -188,26 +326,31 @@ class Annotator:
 
         try:
             for block in resample_stream(blocks(), audio.sample_rate, len(tracks)):
-                for track, waveform in zip(tracks, block.T, strict=True):
-                    batch.add(track.name, track.push(waveform))
+                for channel, waveform in enumerate(block.T):
+                    batch.add(channel, tracks[channel].push(waveform))
         except AudioError as error:
             reason = str(error)
-        for track in tracks:
-            batch.add(track.name, track.finish())
-        judged = batch.finish()
-        if self.config.mode == "file":
-            judged = [_average(judged, track) for track in tracks if _of(judged, track)]
-        order = {name: index for index, name in enumerate(names)}
-        return sorted(judged, key=lambda item: (*item.span[:2], order[item.channel])), reason
+        for channel, track in enumerate(tracks):
+            batch.add(channel, track.finish())
+        spans, probabilities = batch.finish()
+        pieces = np.empty(len(spans), self.piece_type)
+        for place, (channel, span) in enumerate(spans):
+            start, end = audio.seconds_at(span.start), audio.seconds_at(span.end)
+            pieces[place] = (channel, start, end, span.speech, probabilities[place])
+        return tracks, pieces, reason
 
-    def _segment(self, judged: "_Judged", audio: AudioFile) -> Segment:
-        labels = self.classifier.spec.labels
-        winner = int(np.argmax(judged.probabilities))
-        start, end = (audio.seconds_at(sample) for sample in judged.span[:2])
-        probabilities = tuple(judged.probabilities.tolist())
-        return Segment(
-            judged.channel, start, end, labels[winner], probabilities[winner], probabilities
-        )
+
+def _choose_adaptation(
+    adapt: Adaptation, classifier: Classifier, target: Target, channels: str | tuple[int, ...]
+) -> Adaptation:
+    if adapt == "auto":
+        adapter = classifier.adapter
+        if adapter is None or not adapter.settings.safe or target != "intended":
+            return "none"
+        return "recording" if channels == MIX else "channel"
+    if adapt != "none":
+        classifier.find_adapter(target)
+    return adapt
 
 
 def parse_channels(channels: str) -> str | tuple[int, ...]:
@@ -249,10 +392,62 @@ def _select_channels(
     return [str(index) for index in indices], np.eye(n_channels, dtype=np.float32)[:, indices]
 
 
-class _Judged(NamedTuple):
-    channel: str
-    span: Span
-    probabilities: NDArray[np.float64]
+class Heard(NamedTuple):
+    """What the model makes of each piece of a file by itself.
+
+    Parameters
+    ----------
+    result
+        The file, without its segments.
+    pieces
+        Their channel, start and end in seconds, seconds of speech, and probabilities.
+    channels, ends
+        Names of the channels that are judged, and where they end, in seconds.
+    """
+
+    result: FileResult
+    pieces: NDArray[Any]
+    channels: tuple[str, ...] = ()
+    ends: tuple[float, ...] = ()
+
+
+class _Waiting:
+    """Files that were heard, and wait until all of their groups were.
+
+    Parameters
+    ----------
+    annotator
+        That heard them.
+    store
+        Where their pieces wait.
+    """
+
+    def __init__(self, annotator: Annotator, store: RowStore) -> None:
+        self._annotator, self._store = annotator, store
+        self._files: list[tuple[Heard, range]] = []
+        self._members: dict[str, array[int]] = {}
+
+    def add(self, heard: Heard) -> None:
+        """Take a file."""
+        numbers = self._store.append(heard.pieces)
+        for piece, number in zip(heard.pieces, numbers, strict=True):
+            name = self._annotator.name_group(heard, piece)
+            self._members.setdefault(name, array("q")).append(number)
+        self._files.append((heard._replace(pieces=heard.pieces[:0].copy()), numbers))
+
+    def finish(self) -> Iterator[FileResult]:
+        """Judge all groups, and give the files."""
+        adapter, store = self._annotator.classifier.find_adapter(), self._store
+        groups: dict[str, Group] = {}
+        for name, members in self._members.items():
+            pieces = store.read(members)
+            pieces["probabilities"] = adapter.adapt(pieces["probabilities"])
+            store.write(members, pieces)
+            groups[name] = Group(name, len(members), len(members) >= adapter.settings.least)
+        for heard, numbers in self._files:
+            yield self._annotator.finish(heard._replace(pieces=store.read(numbers)), groups)
+        self._files, self._members = [], {}
+        store.clear()
 
 
 class _Track:
@@ -288,42 +483,40 @@ class _Track:
 
 
 class _Batch:
-    """Segments that wait to be judged together, and those that were."""
+    """Segments that wait to be judged together by the model, and what it made of the others."""
 
     def __init__(self, classifier: Classifier, target: Target) -> None:
         self._classifier, self._target = classifier, target
-        self._waiting: list[tuple[str, Span, NDArray[np.float32]]] = []
+        self._waiting: list[NDArray[np.float32]] = []
         self._duration = 0.0
-        self._judged: list[_Judged] = []
+        self._spans: list[tuple[int, Span]] = []
+        self._judged: list[NDArray[np.float64]] = []
 
-    def add(self, channel: str, pieces: list[tuple[Span, NDArray[np.float32]]]) -> None:
+    def add(self, channel: int, pieces: list[tuple[Span, NDArray[np.float32]]]) -> None:
         for span, waveform in pieces:
+            self._spans.append((channel, span))
             # A copy, or the segment would keep the whole buffer that it was cut from.
-            self._waiting.append((channel, span, waveform.copy()))
+            self._waiting.append(waveform.copy())
             self._duration += len(waveform) / SAMPLE_RATE
         if self._duration >= BATCH_S:
-            self._run()
+            self._judge()
 
-    def finish(self) -> list[_Judged]:
-        self._run()
-        return self._judged
+    def finish(self) -> tuple[list[tuple[int, Span]], NDArray[np.float64]]:
+        """Return the channels and spans of all segments, and their probabilities."""
+        self._judge()
+        return self._spans, np.concatenate(self._judged)
 
-    def _run(self) -> None:
-        waveforms = [waveform for _, _, waveform in self._waiting]
-        rows = self._classifier.predict_proba(waveforms, self._target)
-        for (channel, span, _), row in zip(self._waiting, rows, strict=True):
-            self._judged.append(_Judged(channel, span, row))
+    def _judge(self) -> None:
+        self._judged.append(self._classifier.predict_proba(self._waiting, self._target))
         self._waiting = []
         self._duration = 0.0
 
 
-def _of(judged: list[_Judged], track: _Track) -> list[_Judged]:
-    return [item for item in judged if item.channel == track.name]
-
-
-def _average(judged: list[_Judged], track: _Track) -> _Judged:
-    """Return one label for a whole channel: its pieces' mean, weighted by the speech in them."""
-    pieces = _of(judged, track)
-    speech = np.array([piece.span.speech for piece in pieces])
-    mean = speech @ np.stack([piece.probabilities for piece in pieces]) / speech.sum()
-    return _Judged(track.name, Span(0, track.n_samples, float(speech.sum())), mean)
+def _average(pieces: NDArray[Any], end: float) -> NDArray[Any]:
+    """Return one piece for a whole channel: the mean of its pieces, weighted by their speech."""
+    whole = pieces[:1].copy()
+    if len(whole):
+        speech = pieces["speech"]
+        whole["start"], whole["end"], whole["speech"] = 0.0, end, speech.sum()
+        whole["probabilities"] = speech @ pieces["probabilities"] / speech.sum()
+    return whole

@@ -150,4 +150,12 @@ def describe_file(result: FileResult) -> dict[str, Any]:
         "channels": result.channels,
         "error": result.error and printable_path(result.error),
         "warnings": list(result.warnings),
+        "groups": [
+            {
+                "name": printable_path(group.name),
+                "segments": group.n_segments,
+                "adapted": group.adapted,
+            }
+            for group in result.groups
+        ],
     }

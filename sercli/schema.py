@@ -45,6 +45,25 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Group:
+    """Segments that are judged by a baseline of their own.
+
+    Parameters
+    ----------
+    name
+        The recording, channel or speaker, or ``"corpus"``.
+    n_segments
+        Of all files.
+    adapted
+        Whether they were judged by it; else there were too few, and each was judged by itself.
+    """
+
+    name: str
+    n_segments: int
+    adapted: bool
+
+
+@dataclass(frozen=True)
 class FileResult:
     """What became of one file.
 
@@ -67,6 +86,8 @@ class FileResult:
         Why the file failed, else None.
     warnings
         What a user should know of a file that did not fail.
+    groups
+        Whose baselines its segments were judged by, if by any.
     """
 
     path: str
@@ -77,6 +98,7 @@ class FileResult:
     channels: int | None = None
     error: str | None = None
     warnings: tuple[str, ...] = ()
+    groups: tuple[Group, ...] = ()
 
 
 def columns(labels: Sequence[str]) -> tuple[str, ...]:

@@ -11,12 +11,13 @@ from conftest import EXAMPLES, FakeClassifier, MakeWav
 from numpy.typing import NDArray
 
 import sercli
+from sercli.adaptation import AdapterSettings
 from sercli.annotation import Annotator, parse_channels
 from sercli.calibration import Calibration
 from sercli.config import SegmentConfig
 from sercli.discovery import Found
 from sercli.errors import ConfigError
-from sercli.schema import FileResult
+from sercli.schema import FileResult, Group
 
 
 def run(model: FakeClassifier, path: Path, channels: str = "mix", **options: Any) -> FileResult:
@@ -178,7 +179,7 @@ def test_a_broken_file_keeps_the_labels_before_the_break(
 def test_progress_tells_the_seconds_heard(fake_classifier: FakeClassifier) -> None:
     heard: list[float] = []
     annotator = Annotator(fake_classifier, SegmentConfig())
-    annotator.annotate_found(Found(str(EXAMPLES / "call.wav")), heard.append)
+    list(annotator.annotate([Found(str(EXAMPLES / "call.wav"))], heard.append))
     assert sum(heard) == pytest.approx(60)
     assert len(heard) > 5
 
@@ -208,3 +209,176 @@ def test_annotate_yields_every_file(fake_classifier: FakeClassifier, tmp_path: P
     ]
     (one,) = sercli.annotate(EXAMPLES / "memo.m4a", fake_classifier)
     assert one == results[2]
+
+
+# Baselines.
+
+
+class Centred:
+    """Takes from each probability how far the group's mean is from one half."""
+
+    settings = AdapterSettings(least=2)
+
+    def __init__(self) -> None:
+        self.groups: list[NDArray[np.float64]] = []
+
+    def adapt(self, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+        self.groups.append(probabilities)
+        if len(probabilities) < self.settings.least:
+            return probabilities
+        return np.asarray(probabilities - probabilities.mean(axis=0) + 0.5)
+
+
+@pytest.fixture
+def centred(fake_classifier: FakeClassifier) -> FakeClassifier:
+    fake_classifier.adapter = Centred()  # type: ignore[assignment]
+    return fake_classifier
+
+
+def annotate(model: FakeClassifier, *paths: Path, **options: Any) -> list[FileResult]:
+    return list(sercli.annotate(paths, model, **options))
+
+
+def collect(results: Sequence[FileResult]) -> NDArray[np.float64]:
+    return np.array([one.probabilities for result in results for one in result.segments])
+
+
+def test_a_recording_is_a_group(centred: FakeClassifier) -> None:
+    paths = (EXAMPLES / "statement.flac", EXAMPLES / "call.wav")
+    plain = annotate(centred, *paths, adapt="none")
+    adapted = annotate(centred, *paths)
+    for before, after in zip(plain, adapted, strict=True):
+        rows = collect([before])
+        np.testing.assert_allclose(collect([after]), rows - rows.mean(axis=0) + 0.5)
+        assert [(one.start, one.end) for one in after.segments] == [
+            (one.start, one.end) for one in before.segments
+        ]
+        assert after.groups == (Group(after.path, len(rows), True),)
+        for one in after.segments:
+            assert one.confidence == max(one.probabilities)
+            assert one.emotion == ("short", "long")[int(np.argmax(one.probabilities))]
+        assert before.groups == ()
+
+
+def test_a_channel_is_a_group_where_each_is_judged(centred: FakeClassifier) -> None:
+    (plain,) = annotate(centred, EXAMPLES / "call.wav", channels="split", adapt="none")
+    (adapted,) = annotate(centred, EXAMPLES / "call.wav", channels="split")
+    for channel in ("0", "1"):
+        before, after = (
+            np.array([one.probabilities for one in result.segments if one.channel == channel])
+            for result in (plain, adapted)
+        )
+        assert len(before) > 2
+        np.testing.assert_allclose(after, before - before.mean(axis=0) + 0.5)
+    assert [group.name for group in adapted.groups] == [f"{adapted.path}#0", f"{adapted.path}#1"]
+    (whole,) = annotate(centred, EXAMPLES / "call.wav", channels="split", adapt="recording")
+    assert [group.n_segments for group in whole.groups] == [len(plain.segments)]
+
+
+@pytest.fixture
+def recordings(
+    speech: NDArray[np.float32], tmp_path: Path, rng: np.random.Generator
+) -> tuple[Path, ...]:
+    """Five recordings of three speakers, of different lengths; one of nobody."""
+    names = ("a_1.wav", "b_1.wav", "a_2.wav", "c_1.wav", "nobody.wav")
+    cuts = (10.8, 4.0, 7.0, 3.0, 5.0)
+    return tuple(
+        write(tmp_path / name, speech[: round(cut * 16_000)])
+        for name, cut in zip(names, cuts, strict=True)
+    )
+
+
+def test_speakers_are_groups_across_files(
+    centred: FakeClassifier, recordings: tuple[Path, ...]
+) -> None:
+    plain = annotate(centred, *recordings, adapt="none")
+    adapted = annotate(centred, *recordings, adapt="speaker", speakers="([abc])_[0-9]")
+    assert [result.path for result in adapted] == [str(path) for path in recordings]
+    both = collect([plain[0], plain[2]])
+    expected = both - both.mean(axis=0) + 0.5
+    np.testing.assert_allclose(collect([adapted[0], adapted[2]]), expected)
+    assert adapted[0].groups == adapted[2].groups == (Group("a", len(both), True),)
+    # Of the third there is one segment, and it is not known who the last is.
+    assert adapted[3].groups == (Group("c", 1, False),)
+    np.testing.assert_array_equal(collect([adapted[3]]), collect([plain[3]]))
+    assert adapted[4].groups[0].name == str(recordings[4])
+
+
+def test_order_does_not_matter(centred: FakeClassifier, recordings: tuple[Path, ...]) -> None:
+    forth = annotate(centred, *recordings, adapt="corpus")
+    back = annotate(centred, *reversed(recordings), adapt="corpus")
+    assert [result.path for result in back] == [result.path for result in reversed(forth)]
+    np.testing.assert_allclose(collect(back[::-1]), collect(forth), atol=1e-12)
+    assert {result.groups for result in forth} == {(Group("corpus", len(collect(forth)), True),)}
+
+
+def test_one_segment_may_be_of_another_speaker(
+    centred: FakeClassifier, recordings: tuple[Path, ...]
+) -> None:
+    turns = recordings[0].parent / "turns.csv"
+    turns.write_text("file,start,end,speaker\na_1.wav,0,3,x\na_1.wav,3,11,y\n")
+    (plain,) = annotate(centred, recordings[0], adapt="none")
+    (adapted,) = annotate(centred, recordings[0], adapt="speaker", speakers=str(turns))
+    assert [(group.name, group.n_segments) for group in adapted.groups] == [("x", 1), ("y", 2)]
+    rows = collect([plain])
+    expected = np.vstack((rows[:1], rows[1:] - rows[1:].mean(axis=0) + 0.5))
+    np.testing.assert_allclose(collect([adapted]), expected)
+
+
+def test_files_that_fail_stay_in_their_place(
+    centred: FakeClassifier, recordings: tuple[Path, ...], tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(b"RIFF")
+    paths = (recordings[0], broken, recordings[1])
+    results = annotate(centred, *paths, adapt="corpus")
+    assert [result.status for result in results] == ["ok", "failed", "ok"]
+    annotator = Annotator(centred, SegmentConfig(), adapt="corpus")
+    some = list(annotator.annotate([Found(str(path)) for path in paths], on_error="stop"))
+    assert [result.status for result in some] == ["ok", "failed"]
+
+
+def test_one_label_for_a_file_is_the_mean_of_what_was_adapted(centred: FakeClassifier) -> None:
+    config = SegmentConfig(mode="file")
+    (plain,) = annotate(centred, EXAMPLES / "call.wav", segments=config, adapt="none")
+    assert centred.batches == [2]
+    (whole,) = annotate(centred, EXAMPLES / "call.wav", segments=config)
+    assert whole.groups == (Group(whole.path, 2, True),)
+    (before,), (after,) = plain.segments, whole.segments
+    assert (after.start, after.end) == (before.start, before.end)
+    assert before.probabilities[0] < 0.1
+    # Both pieces have as much speech, or nearly, and are as far from one half.
+    assert after.probabilities == pytest.approx((0.5, 0.5), abs=0.01)
+
+
+def test_what_was_heard_waits_on_disk(
+    centred: FakeClassifier, recordings: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = collect(annotate(centred, *recordings, adapt="corpus"))
+    monkeypatch.setattr("sercli.spool.MEMORY_LIMIT", 100)
+    np.testing.assert_array_equal(collect(annotate(centred, *recordings, adapt="corpus")), expected)
+
+
+def test_a_model_without_an_adapter(fake_classifier: FakeClassifier) -> None:
+    assert Annotator(fake_classifier, SegmentConfig(), adapt="auto").adapt == "none"
+    with pytest.raises(ConfigError, match="fake judges each segment by itself"):
+        Annotator(fake_classifier, SegmentConfig(), adapt="recording")
+
+
+def test_an_adapter_that_may_hurt_is_used_by_request(centred: FakeClassifier) -> None:
+    assert Annotator(centred, SegmentConfig(), adapt="auto").adapt == "recording"
+    centred.adapter.settings = AdapterSettings(safe=False)  # type: ignore[union-attr]
+    assert Annotator(centred, SegmentConfig(), adapt="auto").adapt == "none"
+    assert Annotator(centred, SegmentConfig(), adapt="recording").adapt == "recording"
+
+
+def test_what_does_not_go_together(centred: FakeClassifier) -> None:
+    perceived = replace(centred.spec, perceived=centred.spec.calibration)
+    with pytest.raises(ConfigError, match="expected both of adapt 'speaker' and"):
+        Annotator(centred, SegmentConfig(), adapt="speaker")
+    with pytest.raises(ConfigError, match="adapt is 'recording' and speakers are told"):
+        annotate(centred, EXAMPLES / "call.wav", speakers="(a)")
+    centred.spec = perceived
+    assert Annotator(centred, SegmentConfig(), target="perceived", adapt="auto").adapt == "none"
+    with pytest.raises(ConfigError, match="not what is perceived"):
+        Annotator(centred, SegmentConfig(), target="perceived", adapt="corpus")

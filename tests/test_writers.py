@@ -55,6 +55,7 @@ def test_json(tmp_path: Path) -> None:
         "channels": 1,
         "error": None,
         "warnings": [],
+        "groups": [],
         "segments": [
             {
                 "channel": "0",

@@ -1,0 +1,82 @@
+"""Rows of many segments, in memory up to a limit and on disk beyond it."""
+
+from collections.abc import Iterator, Sequence
+from tempfile import SpooledTemporaryFile
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+# Bytes that are held in memory: half a million segments.
+MEMORY_LIMIT = 64_000_000
+
+
+class RowStore:
+    """Rows that wait, and are read and written by their numbers.
+
+    Parameters
+    ----------
+    dtype
+        Of a row.
+    limit
+        Bytes from which on all of it is in a temporary file; `MEMORY_LIMIT` by default.
+    """
+
+    def __init__(self, dtype: DTypeLike, limit: int | None = None) -> None:
+        self._dtype = np.dtype(dtype)
+        self._limit = MEMORY_LIMIT if limit is None else limit
+        self._n_rows = 0
+        self._file = self._open()
+
+    def __enter__(self) -> Self:
+        """Return the store, whose file is closed at the end."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Forget all rows for good."""
+        self._file.close()
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return self._n_rows
+
+    def append(self, rows: NDArray[Any]) -> range:
+        """Keep rows, and return their numbers."""
+        numbers = range(self._n_rows, self._n_rows + len(rows))
+        self._n_rows = numbers.stop
+        self.write(numbers, rows)
+        return numbers
+
+    def read(self, numbers: Sequence[int]) -> NDArray[Any]:
+        """Return rows by their numbers, which rise."""
+        rows = np.empty(len(numbers), self._dtype)
+        for run in self._seek(numbers):
+            count = run.stop - run.start
+            content = self._file.read(count * self._dtype.itemsize)
+            rows[run] = np.frombuffer(content, self._dtype, count)
+        return rows
+
+    def write(self, numbers: Sequence[int], rows: NDArray[Any]) -> None:
+        """Put rows where others were, by their numbers, which rise."""
+        for run in self._seek(numbers):
+            self._file.write(np.ascontiguousarray(rows[run], self._dtype).tobytes())
+
+    def clear(self) -> None:
+        """Forget all rows."""
+        self._file.close()
+        self._file = self._open()
+        self._n_rows = 0
+
+    def _open(self) -> "SpooledTemporaryFile[bytes]":
+        # It has no name, or none for long: what is in it is of no use to anybody else.
+        return SpooledTemporaryFile(max_size=self._limit)
+
+    def _seek(self, numbers: Sequence[int]) -> Iterator[slice]:
+        """Go to each run of rows that follow each other: their places in `numbers`."""
+        wanted = np.asarray(numbers, np.int64)
+        if not len(wanted):
+            return
+        firsts = [0, *(np.flatnonzero(np.diff(wanted) != 1) + 1).tolist()]
+        for start, stop in zip(firsts, [*firsts[1:], len(wanted)], strict=True):
+            self._file.seek(int(wanted[start]) * self._dtype.itemsize)
+            yield slice(start, stop)

@@ -1,0 +1,89 @@
+"""Who speaks: by the names of recordings, by tables, by diarisations."""
+
+from pathlib import Path
+
+import pytest
+
+from sercli.errors import ConfigError
+from sercli.speakers import Speakers
+
+
+def test_by_a_pattern() -> None:
+    speakers = Speakers.parse(r"(p\d+)_")
+    assert speakers.find("visits/p12_first.wav", "0", 0, 1) == "p12"
+    assert speakers.find("visits/first.wav", "0", 0, 1) is None
+    folders = Speakers.parse(r"/([^/]+)/[^/]+$")
+    assert folders.find("/data/anna/one.wav", "0", 0, 1) == "anna"
+
+
+def test_by_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tmp_path / "speakers.csv"
+    table.write_text("file,speaker,note\ncalls/a.wav,anna,\ncalls/b.wav,,nobody\n")
+    speakers = Speakers.parse(str(table))
+    assert speakers.find(str(tmp_path / "calls" / "a.wav"), "0", 0, 5) == "anna"
+    assert speakers.find(str(tmp_path / "calls" / "b.wav"), "0", 0, 5) is None
+    monkeypatch.chdir(tmp_path / "..")
+    assert speakers.find(f"{tmp_path.name}/calls/../calls/a.wav", "mix", 0, 5) == "anna"
+
+
+def test_by_channels(tmp_path: Path) -> None:
+    table = tmp_path / "speakers.csv"
+    table.write_text("speaker,file,channel\nagent 7,a.wav,0\ncaller,a.wav,1\n")
+    speakers = Speakers.parse(str(table))
+    assert speakers.find(str(tmp_path / "a.wav"), "0", 0, 5) == "agent 7"
+    assert speakers.find(str(tmp_path / "a.wav"), "1", 0, 5) == "caller"
+    assert speakers.find(str(tmp_path / "a.wav"), "mix", 0, 5) is None
+
+
+def test_by_who_speaks_most_of_a_segment(tmp_path: Path) -> None:
+    table = tmp_path / "turns.csv"
+    table.write_text("file,start,end,speaker\na.wav,0,4,anna\na.wav,4,5,ben\na.wav,5.5,9,ben\n")
+    speakers = Speakers.parse(str(table))
+    path = str(tmp_path / "a.wav")
+    assert speakers.find(path, "0", 0.5, 4.5) == "anna"
+    # Two turns of his count together.
+    assert speakers.find(path, "0", 2.8, 6.1) == "ben"
+    assert speakers.find(path, "0", 9, 12) is None
+
+
+def test_by_a_diarisation(tmp_path: Path) -> None:
+    turns = tmp_path / "all.rttm"
+    turns.write_text(
+        "SPEAKER call 1 0.00 4.00 <NA> <NA> spk00 <NA> <NA>\n\n"
+        "SPKR-INFO call 1 <NA> <NA> <NA> unknown spk00 <NA> <NA>\n"
+        "SPEAKER call 1 4.00 3.00 <NA> <NA> spk01 <NA> <NA>\n"
+    )
+    speakers = Speakers.parse(str(turns))
+    assert speakers.find("elsewhere/call.mp3", "mix", 1, 3) == "spk00"
+    assert speakers.find("elsewhere/call.mp3", "mix", 3.5, 6) == "spk01"
+    assert speakers.find("elsewhere/other.mp3", "mix", 1, 3) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("speakers.csv(", "no such file, and no regular expression"),
+        ("speakers.csv", "0 groups; expected one"),
+        ("(a)(b)", "2 groups; expected one"),
+    ],
+)
+def test_neither_file_nor_pattern(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Speakers.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "path,who\nx,y\n", "has the columns path, who; expected file and speaker"),
+        ("a.csv", "", "has the columns none"),
+        ("a.csv", "file,speaker,start\na.wav,anna,soon\n", "soon"),
+        ("a.rttm", "SPEAKER call 1 0.0\n", "a turn is 'SPEAKER call 1 0.0'; expected 8 fields"),
+        ("a.rttm", "SPEAKER call 1 0.0 x <NA> <NA> a\n", "cannot be read: .*'x'"),
+    ],
+)
+def test_files_that_tell_nothing(tmp_path: Path, name: str, content: str, message: str) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        Speakers.parse(str(path))

@@ -1,0 +1,52 @@
+"""Rows that wait in memory, or in a file beyond a limit."""
+
+import numpy as np
+import pytest
+
+from sercli.spool import RowStore
+
+ROW = np.dtype({"names": ("number", "shares"), "formats": ("i4", (np.float64, (3,)))})
+
+
+def make_rows(first: int, count: int) -> np.ndarray:
+    rows = np.empty(count, ROW)
+    rows["number"] = np.arange(first, first + count)
+    rows["shares"] = rows["number"][:, None] * [1, 10, 100]
+    return rows
+
+
+@pytest.mark.parametrize("limit", [10, 1_000_000])
+def test_rows_come_back_by_their_numbers(limit: int) -> None:
+    with RowStore(ROW, limit) as store:
+        assert [store.append(make_rows(first, 7)) for first in (0, 7)] == [range(7), range(7, 14)]
+        assert store.append(make_rows(0, 0)) == range(14, 14)
+        assert len(store) == 14
+        numbers = [1, 2, 3, 6, 7, 13]
+        rows = store.read(numbers)
+        assert rows["number"].tolist() == numbers
+        rows["shares"] /= 2
+        store.write(numbers, rows)
+        whole = store.read(range(14))
+        expected = make_rows(0, 14)
+        expected["shares"][numbers] /= 2
+        np.testing.assert_array_equal(whole, expected)
+        assert store.append(make_rows(14, 1)) == range(14, 15)
+        assert store.read([14])["number"] == 14
+        assert not len(store.read([]))
+
+
+def test_what_is_forgotten_is_gone() -> None:
+    with RowStore(ROW) as store:
+        store.append(make_rows(0, 3))
+        store.clear()
+        assert len(store) == 0
+        assert store.append(make_rows(5, 1)) == range(1)
+        assert store.read([0])["number"] == 5
+
+
+def test_beyond_the_limit_nothing_is_held_in_memory() -> None:
+    with RowStore(ROW, 100) as store:
+        store.append(make_rows(0, 3))
+        assert not store._file._rolled  # type: ignore[attr-defined]
+        store.append(make_rows(3, 3))
+        assert store._file._rolled  # type: ignore[attr-defined]
