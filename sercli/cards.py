@@ -40,7 +40,7 @@ model was trained on, by which `ser eval` tells when it is measured on any of th
 | clips | UAR | accuracy | macro-F1 | ECE |
 |---|---|---|---|---|
 {held_out}
-{measured}
+{measured}{adapter}
 ## Limits
 
 - The emotions of such corpora are mostly acted, and those of CREMA-D by North American actors, in
@@ -68,7 +68,19 @@ with {level:.0%} intervals by resampling {resampled}; one run, more in `metrics.
 |---|---|---|---|---|
 {classes}
 """
+_ADAPTER = """
+## By baselines
+
+`--adapt` judges each segment by what those of its group have in common, if there are {least} or
+more{asked}. That was learned from random groups of clips of one speaker{source}. By
+cross-validation, each speaker judged by what did not learn from any clip of theirs; one run:
+
+| mix | segments | figure | alone | by baseline (difference, 95% interval) | ECE |
+|---|---|---|---|---|---|
+{rows}
+"""
 _VARIED = "another voice, room, microphone or noise"
+_FIGURE_NAMES: Final = {"uar": "UAR", "accuracy": "accuracy"}
 _FIGURES = ("uar", "accuracy", "macro_f1", "ece", "nll", "brier")
 
 
@@ -142,7 +154,7 @@ def _describe_transformer(spec: ModelSpec) -> _Parts:
         f"{training['parameters']:,} parameters",
         {
             "learned": f"the head, then with it the upper {config['layers']} layers "
-            f"{_tell_adapters(config)}in up to {config['tuning_epochs']} epochs at "
+            f"{_tell_lora(config)}in up to {config['tuning_epochs']} epochs at "
             f"{config['tuning_rate']:g}"
             if config["layers"]
             else "the head; the encoder is as it was",
@@ -153,8 +165,8 @@ def _describe_transformer(spec: ModelSpec) -> _Parts:
     )
 
 
-def _tell_adapters(config: Mapping[str, Any]) -> str:
-    return f"by adapters of rank {config['lora']} " if config.get("lora") else ""
+def _tell_lora(config: Mapping[str, Any]) -> str:
+    return f"by low-rank matrices of rank {config['lora']} " if config.get("lora") else ""
 
 
 def _describe_fusion(spec: ModelSpec) -> _Parts:
@@ -300,6 +312,23 @@ def _render(spec: ModelSpec, name: str, figures: Mapping[str, Any] | None) -> st
         judged=parts.judged,
         held_out=held_out,
         measured=_render_measured(figures) if figures else "",
+        adapter=_render_adapter(training["adapter"], name) if "adapter" in training else "",
+    )
+
+
+def _render_adapter(record: Mapping[str, Any], name: str) -> str:
+    command = record.get("command", "").replace("NAME", name)
+    return _ADAPTER.format(
+        least=record["least"],
+        asked="" if record["safe"] else ";\nsome mixes lose by it, so that it must be asked for",
+        source=f", by\n`{command}`" if command else "",
+        rows="\n".join(
+            f"| {row['mix']} | {row['mean_size']:g} | {_FIGURE_NAMES[row['figure']]} "
+            f"| {row['alone'][row['figure']]:.3f} | {row['adapted'][row['figure']]:.3f} "
+            f"({row['interval'][0]:+.3f} to {row['interval'][1]:+.3f}) "
+            f"| {row['adapted']['ece']:.3f} |"
+            for row in record["mixes"]
+        ),
     )
 
 

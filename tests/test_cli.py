@@ -22,8 +22,11 @@ from conftest import EXAMPLES
 from numpy.typing import NDArray
 
 import sercli
+from sercli.audio import load_audio
 from sercli.cli import main
+from sercli.evaluation.mixes import EVEN, SINGLE
 from sercli.labels import EMOTIONS
+from sercli.store import load_model
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -270,14 +273,14 @@ def interruptible() -> Iterator[None]:
 def test_interrupt_keeps_what_was_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from sercli.annotation import Annotator
 
-    annotate_found = Annotator.annotate_found
+    hear = Annotator.hear
 
     def interrupted(self: Annotator, found: Any, progress: Any = None) -> Any:
         if found.path.endswith("statement.flac"):
             signal.raise_signal(signal.SIGINT)
-        return annotate_found(self, found, progress)
+        return hear(self, found, progress)
 
-    monkeypatch.setattr(Annotator, "annotate_found", interrupted)
+    monkeypatch.setattr(Annotator, "hear", interrupted)
     target = tmp_path / "labels.csv"
     result = ser("annotate", EXAMPLES, "-o", target)
     assert result.exit_code == 130
@@ -310,7 +313,8 @@ def test_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SER_MODELS", str(tmp_path))
     result = ser("models")
     header, *rows = (line.split("\t") for line in result.stdout.splitlines())
-    assert header == ["name", "origin", "family", "UAR", "measured on", "MB", "target", "labels"]
+    assert header[:6] == ["name", "origin", "family", "UAR", "measured on", "MB"]
+    assert header[6:] == ["target", "adapts", "labels"]
     names = ("cnn", "svm", "transformer")
     assert [row[:3] for row in rows] == [[name, "shipped", name] for name in names]
     data = json.loads(ser("models", "--json").stdout)
@@ -318,7 +322,7 @@ def test_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert row[4] == "cremad test"
         perceives = row[0] != "svm"
         assert row[6] == "intended" + perceives * ",perceived"
-        assert row[7] == ",".join(EMOTIONS)
+        assert row[7:] == ["yes", ",".join(EMOTIONS)]
         assert float(row[3]) == pytest.approx(entry["uar"], abs=5e-4)
 
 
@@ -404,6 +408,123 @@ def test_eval_prints_tables_and_tells_of_leaks(trained: Path, corpus: Path) -> N
     result = ser("eval", corpus, "-m", trained, "--split", "train", "--strict")
     assert result.exit_code == 2
     assert "model mine: was trained on 5 speakers of those to measure on" in result.stderr
+
+
+@pytest.fixture(scope="module")
+def adapted(trained: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model, that knows what to make of a baseline, too."""
+    model = tmp_path_factory.mktemp("models") / "adapted"
+    options = ("--members", trained, "--fit-on", "train+dev", "--no-test")
+    cache = ("--cache", model.parent / "cache")
+    result = ser("train", "--data", corpus, "-m", "adapter", *options, *cache, "-o", model)
+    assert result.exit_code == 0, result.stderr
+    assert "learning to judge by baselines, with 15% of groups of one emotion" in result.stderr
+    return model
+
+
+def test_train_an_adapter_of_a_model(adapted: Path, trained: Path, corpus: Path) -> None:
+    before, after = (read_record(folder / "model.json") for folder in (trained, adapted))
+    told = after["training"].pop("adapter")
+    kept = ("family", "labels", "calibration", "settings", "versions")
+    assert [after[key] for key in kept] == [before[key] for key in kept]
+    assert after["adapter"]["settings"] == {"least": 6, "shrinkage": 5.0, "safe": told["safe"]}
+    manifest = after["training"].pop("manifest_sha256"), before["training"].pop("manifest_sha256")
+    assert manifest[0] != manifest[1]
+    assert after["training"] == before["training"]
+    assert told["splits"] == ["train", "dev"]
+    assert told["command"].startswith("ser train --data cremad:PATH --model adapter --members mine")
+    assert {row["mix"] for row in told["mixes"]} == {
+        EVEN,
+        SINGLE,
+        *(f"{n}% neutral" for n in (50, 80, 100)),
+    }
+    card = (adapted / "README.md").read_text(encoding="utf-8")
+    assert "## By baselines" in card
+    files = sorted(os.listdir(trained))
+    assert sorted(os.listdir(adapted)) == sorted([*files, "adapter.safetensors"])
+    for name in ("held_out.csv", "weights.safetensors"):
+        assert (adapted / name).read_bytes() == (trained / name).read_bytes()
+    assert f"`{told['command'].replace('NAME', 'adapted')}`" in card
+    waveform = load_audio(next(corpus.glob("1001*")))
+    probabilities = [load_model(one).predict_proba([waveform]) for one in (trained, adapted)]
+    np.testing.assert_array_equal(probabilities[1], probabilities[0])
+
+
+def test_train_an_adapter_of_what_cannot_have_one(
+    trained: Path, corpus: Path, tmp_path: Path
+) -> None:
+    options = ("train", "--data", corpus, "-m", "adapter", "--cache", tmp_path / "cache")
+    for more, message in (
+        (("--members", f"{trained},svm", "-o", tmp_path / "a"), "2 are named; expected one"),
+        (("-o", tmp_path / "a"), "0 are named; expected one"),
+        (("--members", trained, "-o", trained, "--overwrite"), "is the model itself"),
+        (("--members", trained, "-o", tmp_path / "a"), "expected clips of 6 speakers or more"),
+        (("--members", trained, "-o", tmp_path / "a", "--no-adapter"), "does not go with"),
+        (
+            ("--members", "svm", "--fit-on", "train", "-o", tmp_path / "a"),
+            "when they were held out",
+        ),
+    ):
+        result = ser(*options, *more)
+        assert (result.exit_code, message in result.stderr) == (2, True), result.stderr
+
+
+def test_eval_by_baselines(adapted: Path, corpus: Path, tmp_path: Path) -> None:
+    options = ("--split", "all", "--json", "-q", "--jobs", "1", "-m", adapted)
+    figures = {
+        adapt: json.loads(ser("eval", corpus, *options, "--adapt", adapt).stdout)
+        for adapt in ("none", "recording", "speaker", "corpus", "auto")
+    }
+    assert {adapt: row["adapt"] for adapt, row in figures.items()} == {a: a for a in figures}
+    # A clip is too short to have a baseline, and who speaks is known.
+    assert figures["recording"]["uar"] == figures["none"]["uar"]
+    assert figures["auto"]["nll"] == figures["speaker"]["nll"]
+    assert len({figures[one]["nll"] for one in ("none", "speaker", "corpus")}) == 3
+    assert all(row["mixes"] is None for row in figures.values())
+    report = tmp_path / "report"
+    result = ser("eval", corpus, *options[:2], "-m", adapted, "--mix", "-o", report, "--jobs", "1")
+    assert "by baseline" in result.stdout
+    measured = read_record(report / "metrics.json")
+    schema = json.loads((Path(sercli.__file__).parent / "data/metrics.schema.json").read_text())
+    jsonschema.validate(measured, schema)
+    row = next(row for row in measured["mixes"] if row["mix"] == EVEN and row["size"] == 10)
+    assert (row["groups"], row["mean_size"]) == (11 * 20, 6.0)
+    assert row["alone"]["uar"] == pytest.approx(measured["uar"])
+    assert row["adapted"]["uar"] == pytest.approx(figures["speaker"]["uar"])
+    assert "## Groups" in (report / "report.md").read_text(encoding="utf-8")
+
+
+def test_annotate_by_baselines(adapted: Path, corpus: Path, tmp_path: Path) -> None:
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    for clip in sorted(corpus.glob("10*_NEU_*"))[:6]:
+        shutil.copy(clip, clips / clip.name)
+    options = ("-m", adapted, "--overwrite", "--segment", "file")
+    rows = {}
+    for adapt in (("none",), ("auto",), ("corpus",), ("speaker", "--speakers", "(10)")):
+        target = tmp_path / "labels.csv"
+        result = ser("annotate", clips, *options, "-o", target, "--adapt", *adapt)
+        assert result.exit_code == 0, result.stderr
+        rows[adapt[0]] = read_rows(target.read_bytes().decode())
+        record = read_record(tmp_path / "labels.run.json")
+        assert record["options"]["adapt"] == adapt[0].replace("auto", "recording")
+        groups = [entry["groups"] for entry in record["files"]]
+        if adapt[0] == "none":
+            assert groups == [[]] * 6
+        elif adapt[0] == "auto":
+            assert {(one[0]["segments"], one[0]["adapted"]) for one in groups} == {(1, False)}
+        else:
+            name = adapt[0].replace("speaker", "10")
+            assert groups == [[{"name": name, "segments": 6, "adapted": True}]] * 6
+    assert rows["auto"] == rows["none"] != rows["corpus"] == rows["speaker"]
+    for wrong, message in (
+        (("--adapt", "speaker"), "--adapt speaker and --speakers FILE|REGEX go together"),
+        (("--speakers", "(1)"), "--adapt speaker and --speakers FILE|REGEX go together"),
+        (("--adapt", "speaker", "--speakers", "x"), "0 groups; expected one"),
+        (("--adapt", "corpus", "--target", "perceived"), "tells only what is intended"),
+    ):
+        result = ser("annotate", clips, "-m", adapted, *wrong)
+        assert (result.exit_code, message in result.stderr) == (2, True), result.stderr
 
 
 def test_eval_under_stress_and_against_listeners(

@@ -11,6 +11,7 @@ import click
 from sercli.cli.console import Progress, reports_errors, say, show_progress
 from sercli.cli.options import (
     Decorator,
+    adapt_option,
     device_option,
     is_given,
     model_options,
@@ -146,6 +147,18 @@ output_options = _options(
 )
 @device_option()
 @target_option()
+@adapt_option(
+    "auto",
+    "auto: the channel, if each is judged by itself, else the recording, with models that can; "
+    "groups of few segments have none.",
+)
+@click.option(
+    "--speakers",
+    metavar="FILE|REGEX",
+    help="Who speaks: a CSV file with the columns file and speaker, and channel if it matters; or "
+    "a regular expression of which the first group in a path is the speaker (with --adapt "
+    "speaker).",
+)
 @input_options
 @segment_options
 @output_options
@@ -162,6 +175,7 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
       ser annotate ./calls -o labels.csv
       ser annotate call.wav --channels split --format jsonl | jq .emotion
       find . -name '*.m4a' -print0 | ser annotate --files-from - -0 -o labels.json
+      ser annotate ./visits --adapt speaker --speakers '(patient[0-9]+)' -o labels.csv
       ser annotate ./calls --model hub:superb/hubert-base-superb-er -o labels.csv
     """
     if not paths and options["files_from"] is None:
@@ -176,6 +190,7 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
     inputs = _find(paths, options)
 
     from sercli.annotation import Annotator  # loads numpy and the decoders, which --help must not
+    from sercli.speakers import Speakers
 
     classifier = load_model(
         options["model"],
@@ -183,7 +198,10 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
         revision=options["revision"],
         labels=options["labels"],
     )
-    annotator = Annotator(classifier, config, options["channels"], options["target"])
+    speakers = Speakers.parse(options["speakers"]) if options["speakers"] else None
+    annotator = Annotator(
+        classifier, config, options["channels"], options["target"], options["adapt"], speakers
+    )
     if not options["quiet"]:
         _tell_limits(classifier)
     report = RunReport(_run_info(annotator, options, format_))
@@ -194,13 +212,10 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
             show_progress("files", len(inputs), quiet=options["quiet"]) as progress,
         ):
             view = _View(report, progress, verbose=options["verbose"])
-            for found in inputs:
-                result = annotator.annotate_found(found, view.heard)
+            for result in annotator.annotate(inputs, view.heard, options["on_error"]):
                 writer.write(result)
                 report.add(result)
                 view.done(result)
-                if result.status == "failed" and options["on_error"] == "stop":
-                    break
         report.completed = report.n_files == len(inputs)
         code = report.exit_code
     except KeyboardInterrupt:
@@ -250,6 +265,8 @@ def _refuse_idle_options(options: dict[str, Any]) -> None:
     for name, mode in MODE_OF.items():
         if is_given(name) and options["mode"] != mode:
             raise click.UsageError(f"--{name.replace('_', '-')} goes with --segment {mode}.")
+    if (options["adapt"] == "speaker") != (options["speakers"] is not None):
+        raise click.UsageError("--adapt speaker and --speakers FILE|REGEX go together.")
 
 
 def _segment_config(options: dict[str, Any]) -> SegmentConfig:
@@ -298,7 +315,8 @@ def _run_info(annotator: "Annotator", options: dict[str, Any], format_: str) -> 
         for name, value in options.items()
         if name not in ("files_from", "format_", "quiet", "verbose", "nul")
     }
-    return RunInfo(__version__, model, recorded | {"format": format_})
+    resolved = {"format": format_, "adapt": annotator.adapt}
+    return RunInfo(__version__, model, recorded | resolved)
 
 
 def _end_quietly() -> NoReturn:

@@ -9,7 +9,13 @@ import click
 
 from sercli.cli.console import reports_errors, say, show_progress
 from sercli.cli.corpora import AUTO, corpus_options, read
-from sercli.cli.options import device_option, is_given, model_options, target_option
+from sercli.cli.options import (
+    adapt_option,
+    device_option,
+    is_given,
+    model_options,
+    target_option,
+)
 from sercli.config import EvalConfig, Split
 from sercli.datasets import CORPORA
 from sercli.errors import ConfigError
@@ -26,7 +32,7 @@ if TYPE_CHECKING:
 SPLITS = ("test", "dev", "train", "all")
 COMPARISON_FILE = "comparison.json"
 # Options that a comparison shows in the report of each model only.
-REPORTED = ("stress", "votes", "baseline", "target_precision")
+REPORTED = ("stress", "votes", "baseline", "target_precision", "mix")
 # Options that tell how models are measured, and on what.
 MEASURING = (
     *REPORTED,
@@ -38,6 +44,7 @@ MEASURING = (
     "device",
     "revision",
     "target",
+    "adapt",
 )
 
 
@@ -86,6 +93,17 @@ MEASURING = (
     help="Find the confidence from which this share of the labels is right.",
 )
 @target_option()
+@adapt_option(
+    "none",
+    "auto: the speaker where all are known, else the recording.",
+    leave_out=("channel",),
+)
+@click.option(
+    "--mix",
+    is_flag=True,
+    help="Also measure what baselines are worth: in groups of 3 to 80 clips of one speaker, from "
+    "all neutral to one other emotion only.",
+)
 @click.option("--baseline", is_flag=True, help="Add the most frequent label and random labels.")
 @click.option("--strict", is_flag=True, help="Refuse clips or speakers that the model knows.")
 @click.option(
@@ -140,6 +158,8 @@ def evaluate(paths: tuple[Path, ...], **options: Any) -> None:
         seed=options["seed"],
         jobs=options["jobs"],
         target=options["target"],
+        adapt=options["adapt"],
+        mixes=options["mix"],
     )
     if options["compare"]:
         _compare(paths, config, options)
@@ -192,8 +212,8 @@ def _compare(paths: tuple[Path, ...], config: EvalConfig, options: dict[str, Any
         )
     if folder is None and any(options[name] for name in REPORTED):
         raise ConfigError(
-            "--stress, --votes, --baseline and --target-precision go into the report of each "
-            "model; expected -o DIR with --compare"
+            "--stress, --votes, --baseline, --mix and --target-precision go into the report of "
+            "each model; expected -o DIR with --compare"
         )
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)

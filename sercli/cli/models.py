@@ -8,7 +8,7 @@ import click
 from sercli.cli.console import reports_errors
 from sercli.store import ModelEntry, entry_as_dict, list_models, user_folder
 
-_COLUMNS = ("name", "origin", "family", "UAR", "measured on", "MB", "target", "labels")
+_COLUMNS = ("name", "origin", "family", "UAR", "measured on", "MB", "target", "adapts", "labels")
 
 
 @click.command()
@@ -46,6 +46,7 @@ def _row(entry: ModelEntry) -> tuple[str, ...]:
         entry.measured_on or "-",
         f"{entry.size / 1e6:.1f}",
         ",".join(entry.targets) or "?",
+        "yes" if entry.adapts else "no",
         entry.error or ",".join(entry.labels),
     )
 

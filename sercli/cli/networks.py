@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sercli.cli.fusions import FUSION
+from sercli.cli.members import ADAPTER, FUSION
 from sercli.cli.options import device_option, is_given
 from sercli.config import NEURAL_CONFIGS, NeuralConfig, TransformerConfig
 from sercli.errors import ConfigError, OutputError
@@ -23,9 +23,9 @@ TUNING = ("tuning_epochs", "tuning_rate", "layer_decay", "lora")
 FAMILIES_OF = {
     ("epochs", "batch_size", "learning_rate", "patience", "votes"): (*NEURAL_CONFIGS,),
     ("teacher", "unlabelled", "resume"): (*NEURAL_CONFIGS,),
-    ("cache", "device"): (*NEURAL_CONFIGS, FUSION),
+    ("cache", "device"): (*NEURAL_CONFIGS, FUSION, ADAPTER),
     ("base", "revision", "layers", *TUNING): (TRANSFORMER,),
-    ("members",): (FUSION,),
+    ("members",): (FUSION, ADAPTER),
 }
 # Those of all networks that decide what the model is.
 DECIDING = ("epochs", "batch_size", "learning_rate", "patience", "device")
@@ -81,7 +81,7 @@ def neural_options(function: Any) -> Any:
             type=int,
             default=TransformerConfig.lora,
             metavar="RANK",
-            help="They learn by low-rank adapters, which become part of the weights at the end; "
+            help="They learn by low-rank matrices, which become part of the weights at the end; "
             "needs the extra sercli[lora]; 0: all their weights learn (with --layers).",
         ),
         click.option(
@@ -131,7 +131,7 @@ def neural_options(function: Any) -> Any:
             "--cache",
             type=click.Path(path_type=Path),
             metavar="DIR",
-            help="Where decoded audio is kept for the next training (networks, fusion).  "
+            help="Where decoded audio is kept for the next training (networks, fusion, adapter).  "
             "[default: ser/audio in your cache folder]",
         ),
         click.option(

@@ -1,12 +1,12 @@
 """Options that several commands share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
 import click
 from click.core import ParameterSource
 
-from sercli.config import Target
+from sercli.config import Adaptation, Target
 
 DEVICES = "auto|cpu|cuda|cuda:N|mps"
 
@@ -38,6 +38,26 @@ def target_option() -> Decorator:
         default="intended",
         help="What speakers want to express, or what listeners hear in it (of models that learned "
         "from listeners, see: ser models).",
+    )
+
+
+def adapt_option(default: Adaptation, text: str, *, leave_out: Sequence[str] = ()) -> Decorator:
+    """Return the option that says by whose baseline segments are judged.
+
+    Parameters
+    ----------
+    default
+        What holds if it is not given.
+    text
+        What is special to the command.
+    leave_out
+        Choices that the command does not have.
+    """
+    return click.option(
+        "--adapt",
+        type=click.Choice([one for one in get_args(Adaptation) if one not in leave_out]),
+        default=default,
+        help=f"Whose segments give the baseline that each of them is judged by. {text}",
     )
 
 

@@ -26,6 +26,18 @@ MAX_ROWS = 6
 Figures = Mapping[str, Any]
 
 
+MIX_HEADING = (
+    "mix",
+    "segments",
+    "figure",
+    "alone",
+    "by baseline",
+    "difference",
+    "ECE alone",
+    "by baseline",
+)
+
+
 def print_figures(figures: Figures) -> None:
     """Print the figures of one model.
 
@@ -174,7 +186,30 @@ def _group_tables(figures: Figures) -> list[tuple[Sequence[str], list[list[str]]
             for condition, row in stress["conditions"].items()
         ]
         tables.append((["condition", "UAR", "drop", "same label", "ECE"], rows))
+    if mixes := figures.get("mixes"):
+        tables.append((MIX_HEADING, describe_mixes(mixes)))
     return tables
+
+
+def describe_mixes(mixes: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Return the rows of a table of what baselines are worth.
+
+    Parameters
+    ----------
+    mixes
+        Of `sercli.evaluation.mixes.measure_mixes`.
+    """
+    return [
+        [
+            row["mix"],
+            f"{row['mean_size']:g}",
+            HEADINGS.get(row["figure"], row["figure"]),
+            *(f"{row[name][row['figure']]:.3f}" for name in ("alone", "adapted")),
+            _with_interval(row["difference"], row["interval"], sign="+"),
+            *(f"{row[name]['ece']:.3f}" for name in ("alone", "adapted")),
+        ]
+        for row in mixes
+    ]
 
 
 def _console() -> Console:

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +10,15 @@ import click
 
 from sercli.cli.console import Progress, TrainingView, reports_errors, say, show_progress
 from sercli.cli.corpora import AUTO, corpus_options, read
-from sercli.cli.fusions import FUSION, check_members, members_option, split_members
-from sercli.cli.fusions import create_trainer as create_fusion_trainer
+from sercli.cli.members import (
+    ADAPTER,
+    FAMILIES,
+    FUSION,
+    check_members,
+    members_option,
+    split_members,
+)
+from sercli.cli.members import create_trainer as create_members_trainer
 from sercli.cli.networks import (
     check_checkpoints,
     configure,
@@ -38,8 +46,8 @@ if TYPE_CHECKING:
 
 MIN_FOLDS = 2
 SVM = "svm"
-# Splits that are learned from by default; members of a fusion mostly learned from the first.
-FIT_ON, FIT_FUSION_ON = "train", "dev"
+# Splits that are learned from by default; models that there are mostly learned from the first.
+FIT_ON, FIT_MEMBERS_ON = "train", "dev"
 
 
 @click.command(context_settings={"show_default": True})
@@ -55,7 +63,7 @@ FIT_ON, FIT_FUSION_ON = "train", "dev"
     "-m",
     "--model",
     "family",
-    type=click.Choice([SVM, *NEURAL_CONFIGS, FUSION]),
+    type=click.Choice([SVM, *NEURAL_CONFIGS, *FAMILIES]),
     default=SVM,
     help="Family.",
 )
@@ -89,7 +97,7 @@ FIT_ON, FIT_FUSION_ON = "train", "dev"
     "--fit-on",
     type=click.Choice(["train", "dev", "train+dev"]),
     help="Splits to learn from; with `train`, `dev` is there to choose by.  "
-    f"[default: {FIT_ON}, {FIT_FUSION_ON} ({FUSION})]",
+    f"[default: {FIT_ON}, {FIT_MEMBERS_ON} ({FUSION}, {ADAPTER})]",
 )
 @click.option(
     "--test/--no-test",
@@ -103,6 +111,12 @@ FIT_ON, FIT_FUSION_ON = "train", "dev"
     help="Of everything that is random.",
 )
 @click.option("--jobs", type=int, default=SvmConfig.jobs, metavar="N", help="Processes; -1: all.")
+@click.option(
+    "--no-adapter",
+    is_flag=True,
+    help="Do not learn to judge by baselines (--adapt of annotate and eval), too; that is learned "
+    "where all speakers are judged by folds.",
+)
 @neural_options
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 @reports_errors
@@ -113,7 +127,8 @@ def train(sources: tuple[str, ...], **options: Any) -> None:
     clips that are learned from. A network's epoch is chosen and its calibration fitted on the
     clips of `dev`, or, where they are learned from, the calibration by cross-validation. The
     weights of a fusion are fitted on what its members say of clips that they did not learn from,
-    or that were held out of them. The folder gets the model, its card, metrics.json,
+    or that were held out of them; likewise an adapter, by which a model judges segments by the
+    baseline of their group. The folder gets the model, its card, metrics.json,
     predictions.csv, plots and reports of the test clips.
 
     \b
@@ -123,12 +138,13 @@ def train(sources: tuple[str, ...], **options: Any) -> None:
       ser train --data CREMA-D/AudioWAV --model cnn -o my-cnn
       ser train --data CREMA-D/AudioWAV --model transformer --base openai/whisper-small -o mine
       ser train --data CREMA-D/AudioWAV --model fusion --members my-svm,my-cnn -o both
+      ser train --data CREMA-D/AudioWAV --model adapter --members my-cnn -o my-cnn-too
     """
     from sercli.reporting.folder import prepare_report, write_evaluation
 
     folder, quiet = options["folder"], options["quiet"]
     if options["fit_on"] is None:
-        options["fit_on"] = FIT_FUSION_ON if options["family"] == FUSION else FIT_ON
+        options["fit_on"] = FIT_MEMBERS_ON if options["family"] in FAMILIES else FIT_ON
     _refuse_idle_options(options)
     overwrite = options["overwrite"] or options["resume"]
     prepare_report(folder, overwrite=overwrite)
@@ -157,8 +173,10 @@ def train(sources: tuple[str, ...], **options: Any) -> None:
 def _refuse_idle_options(options: dict[str, Any]) -> None:
     refuse_other_families(options["family"])
     refuse_idle(options)
-    if options["family"] == FUSION:
+    if options["family"] in FAMILIES:
         check_members(options)
+    if options["no_adapter"] and options["family"] in FAMILIES:
+        raise click.UsageError(f"--no-adapter does not go with --model {options['family']}.")
     if options["folds"]:
         if options["protocol"] != "speaker":
             raise ConfigError(
@@ -231,11 +249,13 @@ def _create_trainer(corpus: "Corpus", options: dict[str, Any], progress: Progres
     if options["family"] == SVM:
         from sercli.training.svm import SvmTrainer
 
-        return SvmTrainer(SvmConfig(**common), **told)
+        return SvmTrainer(
+            SvmConfig(**common), adapter=not options["no_adapter"] and not random, **told
+        )
 
     cache = options["cache"] or find_cache()
-    if options["family"] == FUSION:
-        return create_fusion_trainer(options, common, cache, told)
+    if options["family"] in FAMILIES:
+        return create_members_trainer(options, common, cache, told)
 
     from sercli.training.neural import NeuralTrainer
 
@@ -243,7 +263,10 @@ def _create_trainer(corpus: "Corpus", options: dict[str, Any], progress: Progres
     watcher = None
     if not options["quiet"]:
         watcher = TrainingView(progress, _count_networks(corpus, config, options))
-    return NeuralTrainer(create_course(config, cache, options, watcher), cache, **told)
+    course = create_course(config, cache, options, watcher)
+    # Of speakers that it knows, a model says of each clip alone what it will say of no stranger.
+    adapter = not options["no_adapter"] and not random
+    return NeuralTrainer(replace(course, adapter=adapter), cache, **told)
 
 
 def _count_networks(corpus: "Corpus", config: NeuralConfig, options: dict[str, Any]) -> int:

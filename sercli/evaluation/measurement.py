@@ -35,12 +35,15 @@ class Judgement:
         Of the audio of each clip.
     failed
         Error of each clip that could not be decoded, by path.
+    mixes
+        What baselines are worth, of `sercli.evaluation.mixes.measure_mixes`, or None.
     """
 
     predictions: Predictions
     stressed: Mapping[str, NDArray[np.float64]]
     hashes: tuple[str, ...]
     failed: Mapping[str, str]
+    mixes: list[dict[str, Any]] | None = None
 
 
 def measure(judgement: Judgement, config: EvalConfig, votes: Votes | None = None) -> dict[str, Any]:
@@ -82,6 +85,7 @@ def measure(judgement: Judgement, config: EvalConfig, votes: Votes | None = None
             :N_WORST_SPEAKERS
         ],
         "listeners": None if votes is None else _compare_with_votes(predictions, votes),
+        "mixes": judgement.mixes,
         "stress": _tabulate_stress(judgement, config) if judgement.stressed else None,
         "baselines": _find_baselines(predictions, config.seed) if config.baselines else None,
     }

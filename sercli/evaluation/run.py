@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from sercli.audio import SAMPLE_RATE
 from sercli.classifiers.base import Classifier
-from sercli.config import LONGEST_SEGMENT_S, EvalConfig, Split, Target
+from sercli.config import LONGEST_SEGMENT_S, Adaptation, EvalConfig, Split, Target
 from sercli.datasets.base import Clip, Corpus
 from sercli.errors import DatasetError, ModelError
 from sercli.evaluation.leaks import MANIFEST_FILE, TrainingManifest, describe_overlap
 from sercli.evaluation.measurement import Judgement, Votes, measure
+from sercli.evaluation.mixes import measure_mixes
 from sercli.evaluation.predictions import Predictions
 from sercli.evaluation.resampling import FEW_UNITS
 from sercli.extraction import ClipFeatures, Cut, Progress, Waveforms, extract_clip_features
@@ -116,6 +117,8 @@ def evaluate_all(
     config = config or EvalConfig()
     for classifier in classifiers:
         classifier.spec.find_calibration(config.target)
+        if config.adapt != "none" or config.mixes:
+            classifier.find_adapter(config.target)
     clips, labels, left_out = choose_labels(classifiers, corpus.select(split))
     if config.strict:
         for classifier in classifiers:
@@ -135,6 +138,7 @@ def evaluate_all(
         figures = {
             **describe_model(classifier),
             "target": config.target,
+            "adapt": config.adapt,
             "corpus": corpus.name,
             "split": split,
             **_check_overlap(manifest, judgement, config.target, classifier.limits),
@@ -225,6 +229,12 @@ def _judge(
     def judge(classifier: Classifier, features: Sequence[FloatArray]) -> NDArray[np.float64]:
         scores = classifier.score(np.concatenate(features))
         pieces = classifier.spec.find_calibration(config.target).probabilities(scores)
+        if config.adapt != "none":
+            adapter = classifier.find_adapter(config.target)
+            names = _name_groups(clean.clips, config.adapt)
+            groups = np.repeat(names, [len(rows) for rows in features])
+            for name in np.unique(groups):
+                pieces[groups == name] = adapter.adapt(pieces[groups == name])
         # Pieces of a clip are of one length, and count alike.
         first = np.cumsum([0, *map(len, features)])[:-1]
         means = np.add.reduceat(pieces, first) / [[len(rows)] for rows in features]
@@ -243,9 +253,39 @@ def _judge(
             found,
             clean.hashes,
             clean.failed,
+            _measure_mixes(one, clean, labels, config.seed) if config.mixes else None,
         )
         for one, found in zip(classifiers, stressed, strict=True)
     ]
+
+
+def _name_groups(clips: Sequence[Clip], adapt: Adaptation) -> NDArray[np.str_]:
+    """Return by whose baseline each clip is judged."""
+    if adapt == "auto":
+        adapt = "recording" if any(clip.voice is None for clip in clips) else "speaker"
+    if adapt == "corpus":
+        return np.full(len(clips), adapt)
+    # Of whom it is not known who speaks, a recording is a group of its own.
+    return np.array(
+        [(clip.voice if adapt == "speaker" else None) or str(clip.path) for clip in clips]
+    )
+
+
+def _measure_mixes(
+    classifier: Classifier, found: ClipFeatures, labels: tuple[str, ...], seed: int
+) -> list[dict[str, Any]]:
+    """Measure groups of clips, each clip by its first piece."""
+    adapter, own = classifier.find_adapter(), classifier.spec.labels
+    scores = classifier.score(np.stack([rows[0] for rows in found.features]))
+    alone = classifier.spec.calibration.probabilities(scores)
+    return measure_mixes(
+        lambda group: renormalise(adapter.adapt(alone[group]), own, labels),
+        renormalise(alone, own, labels),
+        np.array([labels.index(clip.emotion) for clip in found.clips]),
+        [clip.voice for clip in found.clips],
+        labels,
+        seed,
+    )
 
 
 def _hear(classifier: Classifier, cut: Cut, clip: Clip, waveform: FloatArray) -> FloatArray:

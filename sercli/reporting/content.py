@@ -59,6 +59,7 @@ def report_sections(figures: Figures) -> list[Section]:
         _breakdowns(figures),
         _listeners(figures),
         _stress(figures),
+        _mixes(figures),
         _baselines(figures),
         Section("Words", tables=(Table(("word", "meaning"), GLOSSARY, n_texts=2),)),
         _origin(figures),
@@ -302,6 +303,37 @@ def _stress(figures: Figures) -> Section:
         ),
         (Table(("condition", "UAR", "drop", "accuracy", "ECE", "unchanged"), rows),),
         plot="stress",
+    )
+
+
+def _mixes(figures: Figures) -> Section:
+    mixes = figures.get("mixes")
+    if not mixes:
+        return Section("Groups")
+    rows = tuple(
+        (
+            one["mix"],
+            one["figure"],
+            *format_figures(
+                (
+                    one["mean_size"],
+                    *(one[name][one["figure"]] for name in ("alone", "adapted")),
+                    one["difference"],
+                    *one["interval"],
+                    *(one[name]["ece"] for name in ("alone", "adapted")),
+                )
+            ),
+        )
+        for one in mixes
+    )
+    head = ("mix", "figure", "segments", "alone", "by baseline", "difference", "from", "to")
+    return Section(
+        "Groups",
+        (
+            "Groups of segments of one speaker, drawn at random: each segment judged by itself, "
+            "and by the baseline of its group. Intervals are from resampled speakers.",
+        ),
+        (Table((*head, "ECE alone", "ECE by baseline"), rows, n_texts=2),),
     )
 
 
