@@ -588,6 +588,8 @@ def test_train_on_more_speakers_and_test(corpus: Path, tmp_path: Path) -> None:
     assert (result.stdout, result.stderr) == ("", "")
     training = read_record(model / "model.json")["training"]
     assert (training["splits"], training["clips"]) == (["train", "dev"], 60)
+    assert load_model(model).adapter is not None
+    assert len(training["adapter"]["mixes"]) > 5
     figures = read_record(model / "metrics.json")
     assert (figures["speakers"], figures["n_segments"]) == (["1048"], 6)
     card = (model / "README.md").read_text(encoding="utf-8")
@@ -629,13 +631,15 @@ def test_train_on_two_corpora(corpus: Path, tmp_path: Path) -> None:
     rows = [f"{path},{path.stem.split('_')[2]},{path.stem[:4]}" for path in corpus.glob("*XX.wav")]
     table.write_text("\n".join(("file,emotion,speaker", *rows)), encoding="utf-8")
     names = "ANG=anger,DIS=disgust,FEA=fear,HAP=happiness,NEU=neutral,SAD=sadness"
-    options = ("--map", names, "-o", tmp_path / "both", "--jobs", "1", "-q", "--no-test")
-    result = ser("train", "--data", corpus, "--data", f"manifest:{table}", *options)
+    data = ("--data", corpus, "--data", f"manifest:{table}", "--map", names)
+    result = ser("train", *data, "-o", tmp_path / "both", "-q", "--no-test", "--no-adapter")
     assert result.exit_code == 0, result.stderr
     training = read_record(tmp_path / "both/model.json")["training"]
     assert training["corpus"] == "cremad+more"
     # Five of the one, and 11 less two for each of dev and test of the other.
     assert training["speakers"] == 5 + 7
+    assert "adapter" not in training
+    assert " --no-adapter " in training["command"]
 
 
 def test_eval_errors(tmp_path: Path) -> None:

@@ -130,7 +130,8 @@ def test_weights_that_are_a_pickle_are_refused(copy: Path) -> None:
 
     content = pickle.dumps({"mean": [0.0]})
     (copy / "weights.safetensors").write_bytes(content)
-    edit(copy, weights={"weights.safetensors": hashlib.sha256(content).hexdigest()})
+    weights = json.loads((copy / "model.json").read_text(encoding="utf-8"))["weights"]
+    edit(copy, weights=weights | {"weights.safetensors": hashlib.sha256(content).hexdigest()})
     with pytest.raises(ModelError, match="is not in safetensors format"):
         load_model("mine")
 

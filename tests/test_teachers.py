@@ -88,7 +88,7 @@ def test_what_was_held_out_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_teacher_tells_what_it_was_trained_on(tmp_path: Path) -> None:
-    for name in ("model.json", "weights.safetensors"):
+    for name in ("model.json", "weights.safetensors", "adapter.safetensors"):
         source = load_model("svm").folder
         assert source is not None
         (tmp_path / name).write_bytes((source / name).read_bytes())

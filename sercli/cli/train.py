@@ -297,6 +297,8 @@ def _spell_command(corpus: "Corpus", sources: tuple[str, ...], options: dict[str
         parts += ["--folds", str(options["folds"])]
     else:
         parts += ["--split", Path(options["protocol"]).name, "--fit-on", options["fit_on"]]
+    if options["no_adapter"]:
+        parts.append("--no-adapter")
     if options["family"] in NEURAL_CONFIGS:
         parts += spell_network(options)
     return shlex.join([*parts, "--seed", str(options["seed"]), "-o", "NAME"])
