@@ -10,30 +10,26 @@ less than a hundred bytes, waits until all of the group were heard.
 """
 
 import os
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
-from sercli.audio import SAMPLE_RATE, AudioFile, resample_stream
+from sercli.audio import AudioFile, resample_stream
 from sercli.classifiers.base import Classifier
 from sercli.config import Adaptation, OnError, SegmentConfig, Target
 from sercli.discovery import Found, find_inputs
 from sercli.errors import AudioError, ConfigError
-from sercli.schema import MIX, FileResult, Group, Segment
-from sercli.segmentation import Span, create_segmenter
+from sercli.grouping import Heard, WaitingFiles
+from sercli.schema import MIX, FileResult, Segment
 from sercli.speakers import Speakers
 from sercli.spool import RowStore
 from sercli.store import DEFAULT_MODEL, load_model
-from sercli.vad import SpeechDetector, SpeechFrames
-
-# Segments are judged together from this much audio on.
-BATCH_S = 120.0
+from sercli.tracks import Batch, Track
+from sercli.vad import SpeechDetector
 
 # Setting of `channels` under which each channel is judged by itself.
 SPLIT = "split"
@@ -206,15 +202,15 @@ class Annotator:
         """
         heard = self._hear_all(inputs, progress, on_error)
         if self.adapt == "none":
-            yield from map(self.finish, heard)
+            yield from map(self._finish, heard)
             return
         with RowStore(self.piece_type) as store:
-            waiting = _Waiting(self, store)
+            waiting = WaitingFiles(self.classifier.find_adapter(), store, self._name_group)
             for one in heard:
                 waiting.add(one)
                 if self.adapt not in ACROSS_FILES:
-                    yield from waiting.finish()
-            yield from waiting.finish()
+                    yield from map(self._finish, waiting.judge())
+            yield from map(self._finish, waiting.judge())
 
     def annotate_file(
         self, path: str | os.PathLike[str], progress: Progress | None = None
@@ -225,14 +221,14 @@ class Annotator:
 
     def _hear_all(
         self, inputs: Iterable[Found], progress: Progress | None, on_error: OnError
-    ) -> "Iterator[Heard]":
+    ) -> Iterator[Heard]:
         for found in inputs:
             heard = self.hear(found, progress)
             yield heard
             if heard.result.status == "failed" and on_error == "stop":
                 return
 
-    def hear(self, found: Found, progress: Progress | None = None) -> "Heard":
+    def hear(self, found: Found, progress: Progress | None = None) -> Heard:
         """Return what the model makes of each piece of a file by itself."""
         name = os.fspath(found.path)
         nothing = np.empty(0, self.piece_type)
@@ -258,18 +254,8 @@ class Annotator:
             ends = tuple(audio.seconds_at(track.n_samples) for track in tracks)
             return Heard(result, pieces, tuple(track.name for track in tracks), ends)
 
-    def finish(
-        self, heard: "Heard", groups: Mapping[str, Group] = MappingProxyType({})
-    ) -> FileResult:
-        """Return a file with its segments, in order of time.
-
-        Parameters
-        ----------
-        heard
-            The file.
-        groups
-            Those of its pieces that are judged by a baseline, by name.
-        """
+    def _finish(self, heard: Heard) -> FileResult:
+        """Return a file with its segments, in order of time."""
         pieces = heard.pieces
         if self.config.mode == "file" and len(pieces):
             pieces = np.concatenate(
@@ -289,15 +275,9 @@ class Annotator:
             segments.append(
                 Segment(channel, start, end, labels[winner], probabilities[winner], probabilities)
             )
-        names = sorted({self.name_group(heard, piece) for piece in heard.pieces} & groups.keys())
-        return replace(
-            heard.result,
-            segments=tuple(segments),
-            groups=tuple(groups[name] for name in names),
-        )
+        return replace(heard.result, segments=tuple(segments))
 
-    def name_group(self, heard: "Heard", piece: np.void) -> str:
-        """Return the name of the group of a piece."""
+    def _name_group(self, heard: Heard, piece: np.void) -> str:
         path, channel = heard.result.path, heard.channels[piece["channel"]]
         if self.adapt == CORPUS:
             return CORPUS
@@ -308,14 +288,14 @@ class Annotator:
 
     def _listen(
         self, audio: AudioFile, progress: Progress | None
-    ) -> "tuple[list[_Track], NDArray[Any], str | None]":
+    ) -> tuple[list[Track], NDArray[Any], str | None]:
         """Return the channels, their pieces, and why decoding ended early, if it did."""
-        batch = _Batch(self.classifier, self.target)
+        batch = Batch(self.classifier, self.target)
         try:
             names, mixer = _select_channels(self.channels, audio.channels)
         except AudioError as error:
             return [], np.empty(0, self.piece_type), f"{audio.path}: {error}"
-        tracks = [_Track(name, self._detector, self.config) for name in names]
+        tracks = [Track(name, self._detector, self.config) for name in names]
         reason = None
 
         def blocks() -> Iterator[NDArray[np.float32]]:
@@ -390,126 +370,6 @@ def _select_channels(
     if max(indices) >= n_channels:
         raise AudioError(f"has {n_channels} channels; asked for channel {max(indices)}")
     return [str(index) for index in indices], np.eye(n_channels, dtype=np.float32)[:, indices]
-
-
-class Heard(NamedTuple):
-    """What the model makes of each piece of a file by itself.
-
-    Parameters
-    ----------
-    result
-        The file, without its segments.
-    pieces
-        Their channel, start and end in seconds, seconds of speech, and probabilities.
-    channels, ends
-        Names of the channels that are judged, and where they end, in seconds.
-    """
-
-    result: FileResult
-    pieces: NDArray[Any]
-    channels: tuple[str, ...] = ()
-    ends: tuple[float, ...] = ()
-
-
-class _Waiting:
-    """Files that were heard, and wait until all of their groups were.
-
-    Parameters
-    ----------
-    annotator
-        That heard them.
-    store
-        Where their pieces wait.
-    """
-
-    def __init__(self, annotator: Annotator, store: RowStore) -> None:
-        self._annotator, self._store = annotator, store
-        self._files: list[tuple[Heard, range]] = []
-        self._members: dict[str, array[int]] = {}
-
-    def add(self, heard: Heard) -> None:
-        """Take a file."""
-        numbers = self._store.append(heard.pieces)
-        for piece, number in zip(heard.pieces, numbers, strict=True):
-            name = self._annotator.name_group(heard, piece)
-            self._members.setdefault(name, array("q")).append(number)
-        self._files.append((heard._replace(pieces=heard.pieces[:0].copy()), numbers))
-
-    def finish(self) -> Iterator[FileResult]:
-        """Judge all groups, and give the files."""
-        adapter, store = self._annotator.classifier.find_adapter(), self._store
-        groups: dict[str, Group] = {}
-        for name, members in self._members.items():
-            pieces = store.read(members)
-            pieces["probabilities"] = adapter.adapt(pieces["probabilities"])
-            store.write(members, pieces)
-            groups[name] = Group(name, len(members), len(members) >= adapter.settings.least)
-        for heard, numbers in self._files:
-            yield self._annotator.finish(heard._replace(pieces=store.read(numbers)), groups)
-        self._files, self._members = [], {}
-        store.clear()
-
-
-class _Track:
-    """One channel on its way: speech detection, segmenter, and the audio not yet given away."""
-
-    def __init__(self, name: str, detector: SpeechDetector, config: SegmentConfig) -> None:
-        self.name = name
-        self.n_samples = 0
-        self._stream = detector.stream()
-        self._segmenter = create_segmenter(config)
-        self._audio = np.empty(0, np.float32)
-        self._first = 0  # sample of the recording that _audio starts with
-
-    def push(self, waveform: NDArray[np.float32]) -> list[tuple[Span, NDArray[np.float32]]]:
-        self.n_samples += len(waveform)
-        self._audio = np.concatenate((self._audio, waveform))
-        return self._take(self._stream.push(waveform))
-
-    def finish(self) -> list[tuple[Span, NDArray[np.float32]]]:
-        final = self._take(self._stream.finish())
-        return final + self._cut(self._segmenter.finish(self.n_samples))
-
-    def _take(self, frames: SpeechFrames) -> list[tuple[Span, NDArray[np.float32]]]:
-        final = self._cut(self._segmenter.push(frames))
-        needed = min(self._segmenter.needed_from, self.n_samples)
-        self._audio = self._audio[max(needed - self._first, 0) :]
-        self._first = max(needed, self._first)
-        return final
-
-    def _cut(self, spans: list[Span]) -> list[tuple[Span, NDArray[np.float32]]]:
-        first = self._first
-        return [(span, self._audio[span.start - first : span.end - first]) for span in spans]
-
-
-class _Batch:
-    """Segments that wait to be judged together by the model, and what it made of the others."""
-
-    def __init__(self, classifier: Classifier, target: Target) -> None:
-        self._classifier, self._target = classifier, target
-        self._waiting: list[NDArray[np.float32]] = []
-        self._duration = 0.0
-        self._spans: list[tuple[int, Span]] = []
-        self._judged: list[NDArray[np.float64]] = []
-
-    def add(self, channel: int, pieces: list[tuple[Span, NDArray[np.float32]]]) -> None:
-        for span, waveform in pieces:
-            self._spans.append((channel, span))
-            # A copy, or the segment would keep the whole buffer that it was cut from.
-            self._waiting.append(waveform.copy())
-            self._duration += len(waveform) / SAMPLE_RATE
-        if self._duration >= BATCH_S:
-            self._judge()
-
-    def finish(self) -> tuple[list[tuple[int, Span]], NDArray[np.float64]]:
-        """Return the channels and spans of all segments, and their probabilities."""
-        self._judge()
-        return self._spans, np.concatenate(self._judged)
-
-    def _judge(self) -> None:
-        self._judged.append(self._classifier.predict_proba(self._waiting, self._target))
-        self._waiting = []
-        self._duration = 0.0
 
 
 def _average(pieces: NDArray[Any], end: float) -> NDArray[Any]:

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-# Bytes that are held in memory: half a million segments.
+# Bytes that are held in memory: some 800,000 segments of six labels.
 MEMORY_LIMIT = 64_000_000
 
 

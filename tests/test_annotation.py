@@ -137,7 +137,7 @@ def test_batches_are_bounded_and_their_size_changes_nothing(
     whole = run(fake_classifier, path)
     assert len(fake_classifier.batches) > 1
     assert max(fake_classifier.batches) < 60
-    monkeypatch.setattr("sercli.annotation.BATCH_S", 1.0)
+    monkeypatch.setattr("sercli.tracks.BATCH_S", 1.0)
     assert run(fake_classifier, path) == whole
 
 

@@ -408,6 +408,7 @@ def test_options_that_would_do_nothing(folder: Path, tmp_path: Path) -> None:
     for options, message in (
         (("--fit-on", "train+dev", "--patience", "2"), "--patience would do nothing"),
         (("--split", "random", "--patience", "2"), "--patience would do nothing"),
+        (("--split", "random", "--no-adapter"), "--no-adapter would do nothing"),
         (("--unlabelled", "x"), "--unlabelled goes with --teacher MODEL"),
         (("--resume",), "has no checkpoint to resume from; start without --resume"),
         (("--device", "tpu"), "device is 'tpu'; expected auto"),

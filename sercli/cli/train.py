@@ -177,6 +177,10 @@ def _refuse_idle_options(options: dict[str, Any]) -> None:
         check_members(options)
     if options["no_adapter"] and options["family"] in FAMILIES:
         raise click.UsageError(f"--no-adapter does not go with --model {options['family']}.")
+    if options["no_adapter"] and options["protocol"] == "random":
+        raise ConfigError(
+            "--no-adapter would do nothing: where speakers are shared, baselines are not learned"
+        )
     if options["folds"]:
         if options["protocol"] != "speaker":
             raise ConfigError(

@@ -16,17 +16,17 @@ from sercli.errors import ConfigError, DatasetError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.extraction import Progress
 from sercli.training.adaptation import add_adapter
-from sercli.training.cache import CachedClips, cache_clips
+from sercli.training.cache import CachedClips, CachedTrainer
 from sercli.training.groups import Examples
 from sercli.training.teachers import HELD_OUT_FILE, Teacher
-from sercli.training.trainer import Say, Trainer
+from sercli.training.trainer import Say
 
-# What was held out is rounded, in older models to four digits, and may be zero.
+# In the place of a zero: what was held out is rounded, in older models to four decimals.
 LEAST = 2.5e-5
 
 
 @dataclass(frozen=True, eq=False)
-class AdapterTrainer(Trainer[CachedClips]):
+class AdapterTrainer(CachedTrainer):
     """Trains adapters of a model, on clips that it did not learn from or that were held out of it.
 
     Parameters
@@ -74,17 +74,10 @@ class AdapterTrainer(Trainer[CachedClips]):
             If not one clip of a part can be decoded, or the model learned from any and has nothing
             on it from when it was held out.
         """
-        found = [
-            cache_clips(clips, self.cache, jobs=self.config.jobs, progress=self.progress)
-            for clips in parts
-        ]
+        found = self.decode(parts)
         for cached in found:
             self.model.check_held_out(cached)
         return found
-
-    def join(self, parts: Sequence[CachedClips]) -> CachedClips:
-        """Return the clips of several parts as one."""
-        return CachedClips.join(parts)
 
     def fit(
         self,
@@ -95,7 +88,8 @@ class AdapterTrainer(Trainer[CachedClips]):
     ) -> Classifier:
         """Train and calibrate an adapter of the model."""
         model = self.model.classifier
-        probabilities = np.maximum(self.model.judge(found, model.spec.labels), LEAST)
+        probabilities = self.model.judge(found, model.spec.labels)
+        probabilities = np.where(probabilities > 0, probabilities, LEAST)
         examples = Examples.gather(found.clips, model.spec.labels, probabilities)
         if not add_adapter(model, examples, self.config.seed, self.say):
             raise DatasetError(f"{self.model.name}: got no adapter from {len(found):,} clips")

@@ -26,6 +26,7 @@ from sercli.datasets.base import Clip
 from sercli.errors import AudioError, DatasetError, OutputError
 from sercli.extraction import CLIPS_PER_TASK, DecodedClip, Progress, decode_clip
 from sercli.training.stretches import decode_stretches
+from sercli.training.trainer import Trainer
 from sercli.training.versions import find_utterance
 from sercli.writers import write_bytes
 
@@ -266,3 +267,35 @@ def _write(decoded: DecodedClip, path: Path) -> _Entry:
     entry = _read(path)
     assert entry is not None
     return entry
+
+
+class CachedTrainer(Trainer[CachedClips]):
+    """A trainer that takes clips from the cache.
+
+    Attributes
+    ----------
+    cache
+        Folder of the decoded audio; it is made.
+    progress
+        Called with the number of clips whose audio is newly in the cache.
+    """
+
+    cache: Path
+    progress: Progress | None
+
+    def decode(self, parts: Sequence[Sequence[Clip]]) -> list[CachedClips]:
+        """Decode clips into the cache, part by part.
+
+        Raises
+        ------
+        DatasetError
+            If not one clip of a part can be decoded.
+        """
+        jobs = self.config.jobs
+        return [
+            cache_clips(clips, self.cache, jobs=jobs, progress=self.progress) for clips in parts
+        ]
+
+    def join(self, parts: Sequence[CachedClips]) -> CachedClips:
+        """Return the clips of several parts as one."""
+        return CachedClips.join(parts)

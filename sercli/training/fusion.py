@@ -23,11 +23,11 @@ from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.metrics import evaluate_probabilities
 from sercli.extraction import Progress
 from sercli.store import find_member, load_models, model_hash
-from sercli.training.cache import CachedClips, cache_clips
+from sercli.training.cache import CachedClips, CachedTrainer
 from sercli.training.folds import count_folds, group_clips
 from sercli.training.mixture import Mixture, Probabilities, cross_fit, fit_mixture
 from sercli.training.teachers import Teacher, write_held_out
-from sercli.training.trainer import Say, Trainer
+from sercli.training.trainer import Say
 from sercli.version import __version__
 
 # Of the figures of a member, what is told.
@@ -35,7 +35,7 @@ TOLD = ("uar", "nll")
 
 
 @dataclass(frozen=True, eq=False)
-class FusionTrainer(Trainer[CachedClips]):
+class FusionTrainer(CachedTrainer):
     """Fits fusions of the same members.
 
     Parameters
@@ -140,10 +140,7 @@ class FusionTrainer(Trainer[CachedClips]):
             if not member.held_out:  # which is clear before anything is decoded
                 for clips in parts:
                     member.refuse_learned(clips)
-        found = [
-            cache_clips(clips, self.cache, jobs=self.config.jobs, progress=self.progress)
-            for clips in parts
-        ]
+        found = self.decode(parts)
         for member in self.members:
             for cached in found:
                 member.check_held_out(cached)
@@ -155,10 +152,6 @@ class FusionTrainer(Trainer[CachedClips]):
                     f"held out of {member.name}: its weight and the figures may be too good"
                 )
         return found
-
-    def join(self, parts: Sequence[CachedClips]) -> CachedClips:
-        """Return the clips of several parts as one."""
-        return CachedClips.join(parts)
 
     def fit(
         self,

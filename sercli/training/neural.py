@@ -16,21 +16,21 @@ from sercli.evaluation.leaks import TrainingManifest
 from sercli.extraction import Progress
 from sercli.neural.devices import choose_device
 from sercli.protocols import fold_by_speaker
-from sercli.training.cache import CachedClips, cache_clips
+from sercli.training.cache import CachedClips, CachedTrainer, cache_clips
 from sercli.training.checkpoints import CHECKPOINT_FILE
 from sercli.training.course import Course, score_clips
 from sercli.training.fitting import DEV_FOLDS, FittedModel, fit_model
 from sercli.training.folds import MIN_GROUPS
 from sercli.training.history import CURVES_FILE, HISTORY_FILE
 from sercli.training.teachers import write_held_out
-from sercli.training.trainer import Say, Trainer
+from sercli.training.trainer import Say
 
 # Of a model folder: where its training stands, until the model is complete.
 TRAINING_FOLDER = "training"
 
 
 @dataclass(frozen=True, eq=False)
-class NeuralTrainer(Trainer[CachedClips]):
+class NeuralTrainer(CachedTrainer):
     """Trains networks of one family.
 
     Parameters
@@ -97,10 +97,7 @@ class NeuralTrainer(Trainer[CachedClips]):
 
     def prepare(self, parts: Sequence[Sequence[Clip]]) -> list[CachedClips]:
         """Decode the clips into the cache, and say how large they are in it."""
-        found = [
-            cache_clips(clips, self.cache, jobs=self.config.jobs, progress=self.progress)
-            for clips in parts
-        ]
+        found = self.decode(parts)
         duration, n_bytes = sum(one.duration for one in found), sum(one.n_bytes for one in found)
         self.say(f"{duration:,.0f} s of audio in {self.cache}, {n_bytes / 1e6:,.0f} MB")
         if len(found) == 1:
@@ -132,10 +129,6 @@ class NeuralTrainer(Trainer[CachedClips]):
                 "--votes, if it learned from votes)"
             )
         return found
-
-    def join(self, parts: Sequence[CachedClips]) -> CachedClips:
-        """Return the clips of several parts as one."""
-        return CachedClips.join(parts)
 
     def fit(
         self,
