@@ -1,38 +1,33 @@
-"""The annotator: from a recording to its labelled segments, in one streaming pass.
+"""The annotator: from recordings to their labelled segments, in one streaming pass.
 
-A file is decoded block by block and resampled once; each channel that is judged runs through
-speech detection and a segmenter, which hands over segments as soon as they are final; segments are
-judged by the model in batches. Memory holds a few blocks, the open segment of each channel and one
-batch.
-
-Where segments are judged by the baseline of their group, what the model says of each by itself,
-less than a hundred bytes, waits until all of the group were heard.
+Files are read and their segments judged by `sercli.pipeline`. Where segments are judged by the
+baseline of their group, what the model says of each by itself, less than a hundred bytes, waits
+until all of the group were heard.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 
-from sercli.audio import AudioFile, resample_stream
 from sercli.classifiers.base import Classifier
-from sercli.config import Adaptation, OnError, SegmentConfig, Target
+from sercli.config import Adaptation, Effort, OnError, SegmentConfig, Target
 from sercli.discovery import Found, find_inputs
-from sercli.errors import AudioError, ConfigError
+from sercli.errors import ConfigError
 from sercli.grouping import Heard, WaitingFiles
+from sercli.pipeline import Limits, judge_recordings
+from sercli.recording import Recording, parse_channels
 from sercli.schema import MIX, FileResult, Segment
 from sercli.speakers import Speakers
 from sercli.spool import RowStore
 from sercli.store import DEFAULT_MODEL, load_model
-from sercli.tracks import Batch, Track
+from sercli.timing import Stopwatch
 from sercli.vad import SpeechDetector
-
-# Setting of `channels` under which each channel is judged by itself.
-SPLIT = "split"
 
 # The only group of a run whose segments are all of one.
 CORPUS = "corpus"
@@ -40,6 +35,8 @@ CORPUS = "corpus"
 ACROSS_FILES = ("speaker", CORPUS)
 
 Progress = Callable[[float], None]
+FloatArray = NDArray[np.float32]
+ScoreArray = NDArray[np.float64]
 
 
 def annotate(
@@ -52,6 +49,7 @@ def annotate(
     target: Target = "intended",
     adapt: Adaptation = "auto",
     speakers: str | Speakers | None = None,
+    effort: Effort | None = None,
     recursive: bool = True,
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
@@ -85,6 +83,9 @@ def annotate(
     speakers
         Who speaks, for ``"speaker"``: see `sercli.speakers.Speakers.parse`. A file of which it
         is not known is a group of its own.
+    effort
+        How much is done at once; all cores by default. While it runs, what else this process
+        computes has no more threads than one worker.
     recursive, include, exclude
         Which files of directories are taken; see `sercli.find_inputs`.
 
@@ -112,7 +113,7 @@ def annotate(
     if isinstance(speakers, str):
         speakers = Speakers.parse(speakers)
     config = segments or SegmentConfig()
-    annotator = Annotator(classifier, config, channels, target, adapt, speakers)
+    annotator = Annotator(classifier, config, channels, target, adapt, speakers, effort)
     yield from annotator.annotate(
         find_inputs(paths, recursive=recursive, include=include, exclude=exclude)
     )
@@ -131,11 +132,15 @@ class Annotator:
         As in `annotate`.
     speakers
         Who speaks; needed for ``"speaker"``.
+    effort
+        How much is done at once; all cores by default.
 
     Attributes
     ----------
     adapt
         Whose segments give the baseline: ``"auto"`` is resolved.
+    stopwatch
+        How long each stage took so far.
     piece_type
         Of a row of `Heard.pieces`.
 
@@ -154,8 +159,9 @@ class Annotator:
         target: Target = "intended",
         adapt: Adaptation = "none",
         speakers: Speakers | None = None,
+        effort: Effort | None = None,
     ) -> None:
-        classifier.spec.find_calibration(target)
+        self._calibration = classifier.spec.find_calibration(target)
         self.classifier = classifier
         self.config = config
         self.target = target
@@ -174,8 +180,9 @@ class Annotator:
                 "formats": ("i4", "f8", "f8", "f8", (np.float64, (n_labels,))),
             }
         )
+        self.effort = effort or Effort()
+        self.stopwatch = Stopwatch()
         self._detector = SpeechDetector()
-        self._blas = ThreadpoolController().select(user_api="blas")
 
     def annotate(
         self,
@@ -190,7 +197,7 @@ class Annotator:
         inputs
             What a search gave: files, and folders that could not be searched.
         progress
-            Called with the seconds of each block that was decoded.
+            Called with the seconds that were decoded since it was called last.
         on_error
             Whether files after one that failed are annotated, too.
 
@@ -222,37 +229,35 @@ class Annotator:
     def _hear_all(
         self, inputs: Iterable[Found], progress: Progress | None, on_error: OnError
     ) -> Iterator[Heard]:
-        for found in inputs:
-            heard = self.hear(found, progress)
-            yield heard
-            if heard.result.status == "failed" and on_error == "stop":
-                return
+        """Give what the model makes of each piece of each file by itself."""
+        recordings = (
+            Recording(found, self.channels, self.config, self._detector, self.stopwatch)
+            for found in inputs
+        )
+        effort, spec = self.effort, self.classifier.spec
+        judges = [
+            partial(self._judge, replica) for replica in self.classifier.replicas(effort.n_workers)
+        ]
+        seconds = effort.batch_seconds or self.classifier.batch_seconds
+        limits = Limits(effort.n_workers, seconds)
+        judged = judge_recordings(recordings, judges, len(spec.labels), limits, progress)
+        with self.classifier.using_threads(effort.threads_each), closing(judged):
+            for recording, probabilities in judged:
+                yield self._gather(recording, probabilities)
+                if recording.result.status == "failed" and on_error == "stop":
+                    return
 
-    def hear(self, found: Found, progress: Progress | None = None) -> Heard:
-        """Return what the model makes of each piece of a file by itself."""
-        name = os.fspath(found.path)
-        nothing = np.empty(0, self.piece_type)
-        if found.error is not None:
-            return Heard(FileResult(name, "failed", error=f"{name}: {found.error}"), nothing)
-        try:
-            audio = AudioFile(found.path)
-        except AudioError as error:
-            return Heard(FileResult(name, "failed", error=str(error)), nothing)
-        # The matrices of a segment are small: threads would wait for each other, and where the
-        # machine is busy with something else, for that, too.
-        with audio, self._blas.limit(limits=1):
-            tracks, pieces, reason = self._listen(audio, progress)
-            result = FileResult(
-                name,
-                "failed" if reason else "ok" if len(pieces) else "no speech",
-                duration=audio.duration,
-                sample_rate=audio.sample_rate,
-                channels=audio.channels,
-                error=reason,
-                warnings=audio.warnings,
-            )
-            ends = tuple(audio.seconds_at(track.n_samples) for track in tracks)
-            return Heard(result, pieces, tuple(track.name for track in tracks), ends)
+    def _judge(self, classifier: Classifier, waveforms: Sequence[FloatArray]) -> ScoreArray:
+        with self.stopwatch.measure("features"):
+            features = classifier.extract_features(waveforms)
+        with self.stopwatch.measure("model"):
+            return self._calibration.probabilities(classifier.score(features))
+
+    def _gather(self, recording: Recording, probabilities: ScoreArray) -> Heard:
+        pieces = np.empty(len(probabilities), self.piece_type)
+        for place, piece in enumerate(recording.pieces):
+            pieces[place] = (*piece, probabilities[place])
+        return Heard(recording.result, pieces, recording.channels, recording.ends)
 
     def _finish(self, heard: Heard) -> FileResult:
         """Return a file with its segments, in order of time."""
@@ -286,39 +291,6 @@ class Annotator:
             return found or path
         return f"{path}#{channel}" if self.adapt == "channel" else path
 
-    def _listen(
-        self, audio: AudioFile, progress: Progress | None
-    ) -> tuple[list[Track], NDArray[Any], str | None]:
-        """Return the channels, their pieces, and why decoding ended early, if it did."""
-        batch = Batch(self.classifier, self.target)
-        try:
-            names, mixer = _select_channels(self.channels, audio.channels)
-        except AudioError as error:
-            return [], np.empty(0, self.piece_type), f"{audio.path}: {error}"
-        tracks = [Track(name, self._detector, self.config) for name in names]
-        reason = None
-
-        def blocks() -> Iterator[NDArray[np.float32]]:
-            for block in audio.blocks():
-                if progress is not None:
-                    progress(len(block) / audio.sample_rate)
-                yield block @ mixer
-
-        try:
-            for block in resample_stream(blocks(), audio.sample_rate, len(tracks)):
-                for channel, waveform in enumerate(block.T):
-                    batch.add(channel, tracks[channel].push(waveform))
-        except AudioError as error:
-            reason = str(error)
-        for channel, track in enumerate(tracks):
-            batch.add(channel, track.finish())
-        spans, probabilities = batch.finish()
-        pieces = np.empty(len(spans), self.piece_type)
-        for place, (channel, span) in enumerate(spans):
-            start, end = audio.seconds_at(span.start), audio.seconds_at(span.end)
-            pieces[place] = (channel, start, end, span.speech, probabilities[place])
-        return tracks, pieces, reason
-
 
 def _choose_adaptation(
     adapt: Adaptation, classifier: Classifier, target: Target, channels: str | tuple[int, ...]
@@ -331,45 +303,6 @@ def _choose_adaptation(
     if adapt != "none":
         classifier.find_adapter(target)
     return adapt
-
-
-def parse_channels(channels: str) -> str | tuple[int, ...]:
-    """Return ``"mix"``, ``"split"`` or the indices that a setting names.
-
-    Parameters
-    ----------
-    channels
-        As in `annotate`.
-
-    Raises
-    ------
-    ConfigError
-        If it is none of these.
-    """
-    if channels in (MIX, SPLIT):
-        return channels
-    try:
-        indices = tuple(int(index) for index in channels.split(","))
-    except ValueError:
-        indices = ()
-    if not indices or min(indices) < 0 or len(set(indices)) < len(indices):
-        raise ConfigError(
-            f"channels is {channels!r}; expected mix, split, or different indices from 0: 0,1"
-        )
-    return indices
-
-
-def _select_channels(
-    channels: str | tuple[int, ...], n_channels: int
-) -> tuple[list[str], NDArray[np.float32]]:
-    """Return the names of the tracks, and the matrix (n_channels, n_tracks) that makes them."""
-    if channels == MIX:
-        name = "0" if n_channels == 1 else MIX
-        return [name], np.full((n_channels, 1), 1 / n_channels, np.float32)
-    indices = range(n_channels) if channels == SPLIT else [int(index) for index in channels]
-    if max(indices) >= n_channels:
-        raise AudioError(f"has {n_channels} channels; asked for channel {max(indices)}")
-    return [str(index) for index in indices], np.eye(n_channels, dtype=np.float32)[:, indices]
 
 
 def _average(pieces: NDArray[Any], end: float) -> NDArray[Any]:

@@ -3,6 +3,7 @@
 The command line reads its defaults from here, and every result records the settings it came from.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -75,6 +76,65 @@ class SegmentConfig:
         if self.hop is not None:
             _check_range("hop", self.hop, 0.01, 86_400.0)
         _check_range("vad_threshold", self.vad_threshold, 0.01, 0.99)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much of the machine is used.
+
+    Parameters
+    ----------
+    threads
+        Cores that may compute at once; None: all that this process may use.
+    workers
+        Files and batches that are dealt with at once, by as many threads; None: as many as
+        `threads`. Fewer workers need less memory, and each of them computes with several threads.
+    batch_seconds
+        Audio that is judged at once by one worker, in seconds, padding included; None: what suits
+        the model and its device.
+
+    Raises
+    ------
+    ConfigError
+        If a value is out of range, or there are more workers than threads.
+    """
+
+    threads: int | None = None
+    workers: int | None = None
+    batch_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check every value against its range."""
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"threads is {self.threads}; expected 1 or more")
+        if not 1 <= self.n_workers <= self.n_threads:
+            raise ConfigError(
+                f"workers is {self.workers}; expected 1 to the number of threads, {self.n_threads}"
+            )
+        if self.batch_seconds is not None:
+            _check_range("batch_seconds", self.batch_seconds, 1.0, 3600.0)
+
+    @property
+    def n_threads(self) -> int:
+        """Cores that may compute at once."""
+        return self.threads or count_cores()
+
+    @property
+    def n_workers(self) -> int:
+        """Files and batches that are dealt with at once."""
+        return self.n_threads if self.workers is None else self.workers
+
+    @property
+    def threads_each(self) -> int:
+        """Threads with which a worker computes."""
+        return self.n_threads // self.n_workers
+
+
+def count_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -384,6 +444,9 @@ class AdapterConfig:
     leaning_share, leaning
         Of the groups: how many are as of another world, in which the model leans to some labels;
         and how far, see `sercli.training.groups.lean`.
+    leaning_single_share, leaning_calm_share
+        Of those: how many are of a single label, and how many of these of the calm one. What sounds
+        the same all the time to a model in another world is mostly calm speech.
     learning_rate, warmup, weight_decay
         As of `NeuralConfig`.
     calibration_groups
@@ -411,6 +474,8 @@ class AdapterConfig:
     max_loss: float = 0.01
     leaning_share: float = 0.3
     leaning: float = 4.0
+    leaning_single_share: float = 0.3
+    leaning_calm_share: float = 0.5
     learning_rate: float = 1e-3
     warmup: float = 0.1
     weight_decay: float = 0.01
@@ -432,6 +497,8 @@ class AdapterConfig:
             raise ConfigError("there are no shares of groups of a single label; expected some")
         _check_range("largest loss", self.max_loss, 0, 1)
         _check_range("share of leaning groups", self.leaning_share, 0, 1)
+        _check_range("share of those of a single label", self.leaning_single_share, 0, 1)
+        _check_range("share of calm ones among these", self.leaning_calm_share, 0, 1)
         _check_range("leaning", self.leaning, 0, 100)
         _check_range("learning rate", self.learning_rate, 1e-8, 10)
         _check_range("warmup", self.warmup, 0, 0.99)

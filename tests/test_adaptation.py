@@ -252,6 +252,10 @@ def test_groups_to_learn_from_are_of_one_speaker_and_any_mix(rng: np.random.Gene
     assert min(np.mean(calm < 0.1), np.mean(calm > 0.5)) > 0.05
     single = [np.count_nonzero(counts) == 1 for counts in large]
     assert np.mean(single) == pytest.approx(0.2, abs=0.1)
+    draws = draw_groups(classes, sources, EMOTIONS, 1.0, rng, 0.5)
+    labels = [set(classes[next(draws)]) for _ in range(400)]
+    assert all(len(own) == 1 for own in labels)
+    assert np.mean([own == {NEUTRAL} for own in labels]) == pytest.approx(0.5 + 0.5 / 6, abs=0.1)
 
 
 def test_a_model_that_leans_has_the_same_odds_of_two_segments(rng: np.random.Generator) -> None:

@@ -273,14 +273,14 @@ def interruptible() -> Iterator[None]:
 def test_interrupt_keeps_what_was_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from sercli.annotation import Annotator
 
-    hear = Annotator.hear
+    gather = Annotator._gather
 
-    def interrupted(self: Annotator, found: Any, progress: Any = None) -> Any:
-        if found.path.endswith("statement.flac"):
+    def interrupted(self: Annotator, recording: Any, probabilities: Any) -> Any:
+        if recording.result.path.endswith("statement.flac"):
             signal.raise_signal(signal.SIGINT)
-        return hear(self, found, progress)
+        return gather(self, recording, probabilities)
 
-    monkeypatch.setattr(Annotator, "hear", interrupted)
+    monkeypatch.setattr(Annotator, "_gather", interrupted)
     target = tmp_path / "labels.csv"
     result = ser("annotate", EXAMPLES, "-o", target)
     assert result.exit_code == 130

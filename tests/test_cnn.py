@@ -9,12 +9,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from sercli.batches import group_by_length
 from sercli.calibration import Calibration
 from sercli.classifiers.base import ModelSpec
 from sercli.classifiers.cnn import CnnClassifier
 from sercli.errors import ConfigError, ModelError
 from sercli.labels import EMOTIONS
-from sercli.neural.batching import group_by_length, pad
+from sercli.neural.batching import pad
 from sercli.neural.cnn import Cnn, CnnSettings
 from sercli.neural.front_end import LogMel, LogMelSettings
 from sercli.neural.masking import MaskingSettings, mask_at_random

@@ -293,11 +293,11 @@ def test_the_device_is_that_of_networks(
         load_model("mixed", "cuda:7")
     asked: list[str] = []
 
-    def choose(name: str) -> torch.device:
-        asked.append(name)
-        return torch.device("cpu")
+    def choose(names: str) -> tuple[torch.device, ...]:
+        asked.append(names)
+        return (torch.device("cpu"),)
 
-    monkeypatch.setattr(neural, "choose_device", choose)
+    monkeypatch.setattr(neural, "choose_devices", choose)
     assert load_model("mixed", "cuda").family == "fusion"
     assert asked == ["cuda"]
 

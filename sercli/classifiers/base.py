@@ -1,13 +1,15 @@
 """What all model families share: a specification, and the way from waveforms to probabilities."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from sercli.adaptation import Adapter
 from sercli.calibration import Calibration
@@ -15,6 +17,9 @@ from sercli.config import Target
 from sercli.errors import ConfigError
 
 Tensors = Mapping[str, NDArray[Any]]
+
+# Larger batches are not faster on a CPU, and need more memory.
+BATCH_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -133,6 +138,33 @@ class Classifier(ABC):
     def front_end(self) -> Hashable:
         """What decides the features: models of which it is equal can share them."""
         return id(self)
+
+    @property
+    def batch_seconds(self) -> float:
+        """Audio that is best judged at once by one worker, in seconds, padding included."""
+        return BATCH_S
+
+    def replicas(self, n_workers: int) -> list[Self]:
+        """Return models that judge alike and may do so at the same time, in several threads.
+
+        Parameters
+        ----------
+        n_workers
+            Threads.
+        """
+        return [self] * n_workers
+
+    @contextmanager
+    def using_threads(self, n_threads: int) -> Iterator[None]:
+        """Limit the threads of each worker that computes in the block.
+
+        Parameters
+        ----------
+        n_threads
+            For matrix products; where these are small, threads would only wait for each other.
+        """
+        with ThreadpoolController().select(user_api="blas").limit(limits=n_threads):
+            yield
 
     @abstractmethod
     def extract_features(self, waveforms: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

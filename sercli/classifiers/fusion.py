@@ -4,11 +4,13 @@ That is a linear opinion pool (Stone 1961). Of members that are calibrated it is
 (Ranjan and Gneiting 2010), so that the mean is calibrated once more.
 """
 
+import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,6 +135,28 @@ class FusionClassifier(Classifier):
                     f"its member {member.name} tells {', '.join(member.spec.labels)}; expected "
                     f"{', '.join(spec.labels)}; train the fusion anew"
                 )
+
+    @property
+    def batch_seconds(self) -> float:
+        """Audio that is best judged at once by one worker, in seconds, padding included."""
+        return max(member.batch_seconds for member in self._members)
+
+    def replicas(self, n_workers: int) -> list[Self]:
+        """Return models that may judge at the same time; see `Classifier`."""
+        found = []
+        for members in zip(*(one.replicas(n_workers) for one in self._members), strict=False):
+            replica = copy.copy(self)
+            replica._members = members
+            found.append(replica)
+        return found
+
+    @contextmanager
+    def using_threads(self, n_threads: int) -> Iterator[None]:
+        """Limit the threads of each worker; see `Classifier`."""
+        with ExitStack() as stack:
+            for member in self._members:
+                stack.enter_context(member.using_threads(n_threads))
+            yield
 
     def extract_features(self, waveforms: Sequence[FloatArray]) -> FloatArray:
         """Return the probabilities that the members give.

@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sercli.batches import group_by_length
 from sercli.calibration import UNCALIBRATED, Calibration
-from sercli.classifiers.base import Classifier, ModelSpec
-from sercli.classifiers.neural import BATCH_S
+from sercli.classifiers.base import ModelSpec
+from sercli.classifiers.neural import NetworkClassifier
 from sercli.config import LONGEST_SEGMENT_S, LabelScheme
 from sercli.datasets.labelling import common_label
 from sercli.errors import ConfigError, ModelError
 from sercli.hub import HUB, WEIGHTS_FILE, fetch_checkpoint
-from sercli.neural.batching import group_by_length
-from sercli.neural.devices import choose_device
+from sercli.neural.devices import choose_devices
 from sercli.neural.heads import PublishedNetwork, load_published
 from sercli.neural.mel import NYQUIST, SAMPLE_RATE
 
@@ -28,7 +28,7 @@ FloatArray = NDArray[np.float32]
 _UNNAMED = re.compile(r"LABEL_\d+")
 
 
-class HubClassifier(Classifier):
+class HubClassifier(NetworkClassifier):
     """A classifier of Hugging Face as it is.
 
     Its probabilities are its own: nothing calibrates them.
@@ -44,11 +44,10 @@ class HubClassifier(Classifier):
     name
         On the hub, or of its folder.
     device
-        Where it runs; see `sercli.neural.devices.choose_device`.
+        Where it runs; see `sercli.neural.devices.choose_devices`.
     """
 
     family = "hub"
-    in_workers = False
 
     def __init__(
         self,
@@ -58,8 +57,7 @@ class HubClassifier(Classifier):
         name: str,
         device: str = "auto",
     ) -> None:
-        super().__init__(spec)
-        self.network = network.eval().requires_grad_(False).to(choose_device(device))
+        super().__init__(spec, network, device)
         self._members = members
         self._name = name
 
@@ -80,7 +78,7 @@ class HubClassifier(Classifier):
         rows = np.empty((len(waveforms), len(self.spec.settings["labels"])), np.float32)
         lengths = [self.network.n_samples or len(waveform) for waveform in waveforms]
         with torch.inference_mode():
-            for group in group_by_length(lengths, int(BATCH_S * SAMPLE_RATE)):
+            for group in group_by_length(lengths, int(self.batch_seconds * SAMPLE_RATE)):
                 logits = self.network([waveforms[index] for index in group])
                 rows[group] = logits.numpy(force=True)
         return rows
@@ -104,7 +102,7 @@ def load_checkpoint(
     model
         ``hub:NAME`` or ``hub:ORG/NAME``, or a folder; with a folder, the network is never asked.
     device
-        Where it runs; see `sercli.neural.devices.choose_device`.
+        Where it runs; see `sercli.neural.devices.choose_devices`.
     revision
         On the hub: a commit, tag or branch.
     labels
@@ -121,7 +119,7 @@ def load_checkpoint(
     """
     if labels not in get_args(LabelScheme):
         raise ConfigError(f"labels is {labels!r}; expected {' or '.join(get_args(LabelScheme))}")
-    choose_device(device)  # before anything is downloaded
+    choose_devices(device)  # before anything is downloaded
     on_hub = isinstance(model, str) and model.startswith(HUB)
     name = str(model).removeprefix(HUB) if on_hub else Path(model).resolve().name
     folder = fetch_checkpoint(name, revision) if on_hub else Path(model)

@@ -1,7 +1,9 @@
 """What classifiers that are neural networks share."""
 
+import copy
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -9,15 +11,16 @@ import torch
 from numpy.typing import NDArray
 
 from sercli.audio import SAMPLE_RATE
-from sercli.classifiers.base import ModelSpec, TensorClassifier, Tensors
+from sercli.batches import group_by_length
+from sercli.classifiers.base import BATCH_S, Classifier, ModelSpec, TensorClassifier, Tensors
 from sercli.errors import ConfigError, ModelError
-from sercli.neural.batching import group_by_length, pad
-from sercli.neural.devices import choose_device
+from sercli.neural.batching import pad
+from sercli.neural.devices import choose_devices, limit_threads, replicate
 
 FloatArray = NDArray[np.float32]
 
-# Audio that runs through a network at once, padding included: more gains nothing on a CPU.
-BATCH_S = 60.0
+# Audio that runs through a network at once, padding included, on a GPU.
+GPU_BATCH_S = 240.0
 # Where windows and filters are in a network: they follow from the settings.
 FRONT_END = "front_end."
 
@@ -35,8 +38,50 @@ class Embedder(Protocol):
         """Return rows, shape (n_segments, n_features)."""
 
 
-class NeuralClassifier(TensorClassifier):
-    """A neural network.
+class NetworkClassifier(Classifier):
+    """A classifier that is a network of PyTorch.
+
+    Parameters
+    ----------
+    spec
+        What its folder says of it.
+    network
+        With its weights.
+    device
+        Where it runs; see `sercli.neural.devices.choose_devices`.
+    """
+
+    in_workers = False
+
+    def __init__(self, spec: ModelSpec, network: torch.nn.Module, device: str = "auto") -> None:
+        super().__init__(spec)
+        self._devices = choose_devices(device)
+        self._device = self._devices[0]
+        self.network: Any = network.eval().requires_grad_(False).to(self._device)
+
+    @property
+    def batch_seconds(self) -> float:
+        """Audio that is best judged at once by one worker, in seconds, padding included."""
+        return BATCH_S if self._device.type == "cpu" else GPU_BATCH_S
+
+    def replicas(self, n_workers: int) -> list[Self]:
+        """Return models that may judge at the same time, on all devices; see `Classifier`."""
+        found = []
+        for network, device in replicate(self.network, self._devices, n_workers):
+            replica = copy.copy(self)
+            replica.network, replica._device = network, device
+            found.append(replica)
+        return found
+
+    @contextmanager
+    def using_threads(self, n_threads: int) -> Iterator[None]:
+        """Limit the threads of each worker; see `Classifier`."""
+        with super().using_threads(n_threads), limit_threads(n_threads):
+            yield
+
+
+class NeuralClassifier(NetworkClassifier, TensorClassifier):
+    """A neural network of this package.
 
     Parameters
     ----------
@@ -45,15 +90,8 @@ class NeuralClassifier(TensorClassifier):
     network
         With its weights; an `Embedder`.
     device
-        Where it runs; see `sercli.neural.devices.choose_device`.
+        Where it runs; see `sercli.neural.devices.choose_devices`.
     """
-
-    in_workers = False
-
-    def __init__(self, spec: ModelSpec, network: torch.nn.Module, device: str = "auto") -> None:
-        super().__init__(spec)
-        self._device = choose_device(device)
-        self.network: Any = network.eval().requires_grad_(False).to(self._device)
 
     @classmethod
     @abstractmethod
@@ -110,7 +148,7 @@ class NeuralClassifier(TensorClassifier):
         rows = np.empty((len(waveforms), self.network.n_features), np.float32)
         lengths = [len(waveform) for waveform in waveforms]
         with torch.inference_mode():
-            for group in group_by_length(lengths, int(BATCH_S * SAMPLE_RATE)):
+            for group in group_by_length(lengths, int(self.batch_seconds * SAMPLE_RATE)):
                 batch = pad([waveforms[index] for index in group])
                 embedded = self.network.embed(*(part.to(self._device) for part in batch))
                 rows[group] = embedded.numpy(force=True)

@@ -1,6 +1,6 @@
 """Waveforms of different lengths as one tensor."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,26 +38,3 @@ def pad(waveforms: Sequence[FloatArray]) -> WaveformBatch:
     for row, waveform in zip(padded, waveforms, strict=True):
         row[: len(waveform)] = waveform
     return WaveformBatch(torch.from_numpy(padded), torch.tensor(lengths))
-
-
-def group_by_length(lengths: Sequence[int], n_samples: int) -> Iterator[list[int]]:
-    """Divide segments into batches of similar lengths, so that little of a batch is padding.
-
-    Parameters
-    ----------
-    lengths
-        Samples of each segment.
-    n_samples
-        Most samples of a batch, padding included; a longer segment is a batch by itself.
-
-    Yields
-    ------
-    list of int
-        Indices of the segments of a batch; longest first, so that memory is at its peak at once.
-    """
-    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-    start = 0
-    while start < len(order):
-        size = max(1, n_samples // max(1, lengths[order[start]]))
-        yield order[start : start + size]
-        start += size

@@ -1,12 +1,21 @@
-"""Where networks run, and in which number type."""
+"""Where networks run, in which number type, and with how many threads."""
 
-from contextlib import AbstractContextManager, nullcontext
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import chain
+from typing import TypeVar
 
 import torch
+from torch import nn
 
 from sercli.errors import ConfigError
 
 AUTO = "auto"
+# Of each GPU: while it computes for one worker, another prepares what comes next.
+WORKERS_PER_GPU = 2
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def choose_device(name: str = AUTO) -> torch.device:
@@ -36,6 +45,66 @@ def choose_device(name: str = AUTO) -> torch.device:
             f"device is {name!r}; expected auto, or one of those here: {', '.join(there)}"
         )
     return torch.device(wanted)
+
+
+def choose_devices(names: str = AUTO) -> tuple[torch.device, ...]:
+    """Return the devices of one or more names, separated by commas.
+
+    Parameters
+    ----------
+    names
+        Each as for `choose_device`.
+
+    Raises
+    ------
+    ConfigError
+        If one of them is not there, or is named twice, or there is a CPU among several.
+    """
+    devices = tuple(choose_device(name.strip()) for name in names.split(","))
+    if len(devices) > 1 and (len({*devices}) < len(devices) or torch.device("cpu") in devices):
+        raise ConfigError(f"device is {names!r}; expected one, or different GPUs: cuda:0,cuda:1")
+    return devices
+
+
+def replicate(
+    network: Network, devices: Sequence[torch.device], n_workers: int
+) -> Iterator[tuple[Network, torch.device]]:
+    """Give networks that may run at the same time in several threads, and where they are.
+
+    Their modules are apart, since some keep what they know of a batch from one layer to another;
+    the weights of those on one device are the same.
+
+    Parameters
+    ----------
+    network
+        On the first of the devices.
+    devices
+        Where they are to be.
+    n_workers
+        Threads.
+    """
+    for device in devices:
+        placed = network if device == devices[0] else copy.deepcopy(network).to(device)
+        for _ in range(n_workers if device.type == "cpu" else WORKERS_PER_GPU):
+            shared = {id(one): one for one in chain(placed.parameters(), placed.buffers())}
+            yield copy.deepcopy(placed, shared), device
+
+
+@contextmanager
+def limit_threads(n_threads: int) -> Iterator[None]:
+    """Limit the threads with which a CPU computes, in this thread and those that start later.
+
+    Parameters
+    ----------
+    n_threads
+        Of each of them.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def choose_precision(device: torch.device) -> torch.dtype:

@@ -158,7 +158,16 @@ def _train(
         [plain[examples.classes == label].mean(axis=0) for label in range(len(labels))]
     )
     rng = np.random.default_rng(config.seed)
-    draws = draw_groups(examples.classes, examples.sources, labels, single_share, rng)
+    sources = examples.sources
+    draws = draw_groups(examples.classes, sources, labels, single_share, rng)
+    leaning_draws = draw_groups(
+        examples.classes,
+        sources,
+        labels,
+        config.leaning_single_share,
+        rng,
+        config.leaning_calm_share,
+    )
     n_steps = max(MIN_STEPS, config.epochs * len(inputs) // config.step_clips)
     settings = AdapterSettings()
     with torch.random.fork_rng():
@@ -171,12 +180,13 @@ def _train(
             optimiser, config.learning_rate, total_steps=n_steps, pct_start=config.warmup
         )
         for _ in range(n_steps):
-            rows = list(itertools.islice(draws, config.step_groups))
-            groups = []
-            for chosen in rows:
+            rows, groups = [], []
+            for leans in rng.random(config.step_groups) < config.leaning_share:
+                chosen = next(leaning_draws if leans else draws)
                 probabilities = examples.probabilities[chosen]
-                if rng.random() < config.leaning_share:
+                if leans:
                     probabilities = lean(probabilities, config.leaning, rng)
+                rows.append(chosen)
                 groups.append(describe_group(standardise(probabilities), probabilities))
             weight = torch.cat(
                 [torch.full((len(chosen),), len(chosen) ** GROUP_WEIGHT) for chosen in rows]

@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sercli.audio import SAMPLE_RATE
-from sercli.classifiers.neural import BATCH_S, NeuralClassifier
+from sercli.batches import group_by_length
+from sercli.classifiers.base import BATCH_S
+from sercli.classifiers.neural import NeuralClassifier
 from sercli.config import NeuralConfig
 from sercli.datasets.base import class_indices
 from sercli.errors import ConfigError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.metrics import segment_nll, unweighted_average_recall
-from sercli.neural.batching import group_by_length, pad
+from sercli.neural.batching import pad
 from sercli.training.batches import NO_LABEL
 from sercli.training.cache import CachedClips
 from sercli.training.checkpoints import CHECKPOINT_FILE

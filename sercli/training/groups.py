@@ -85,6 +85,7 @@ def draw_groups(
     labels: Sequence[str],
     single_share: float,
     rng: np.random.Generator,
+    calm_share: float | None = None,
 ) -> Iterator[IntArray]:
     """Give groups of one source without end, of any size and mix of emotions.
 
@@ -98,6 +99,9 @@ def draw_groups(
         Of the groups: those of a single label.
     rng
         Source of all draws.
+    calm_share
+        Of the groups of a single label: those that are of the calm one in any case; None: no more
+        than of any other.
     """
     own = [np.flatnonzero(sources == source) for source in np.unique(sources)]
     largest = max(map(len, own))
@@ -108,7 +112,10 @@ def draw_groups(
         size = int(np.exp(rng.uniform(0, np.log(largest + 1))))
         shares = np.full(n_labels, 1 / n_labels)
         if rng.random() < single_share:
-            shares = np.eye(n_labels)[rng.integers(n_labels)]
+            label = rng.integers(n_labels)
+            if calm is not None and calm_share is not None and rng.random() < calm_share:
+                label = calm
+            shares = np.eye(n_labels)[label]
         elif calm is not None and rng.random() < ANY_SHARE:
             share = rng.beta(CALM_BETA, CALM_BETA)
             shares[:] = (1 - share) / (n_labels - 1)

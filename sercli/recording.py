@@ -1,0 +1,235 @@
+"""A file on its way: decoded, its speech found and cut, block by block.
+
+A file is decoded once and resampled once; each channel that is judged runs through speech detection
+and a segmenter, which hands over segments as soon as they are final. Memory holds a few blocks and
+the open segment of each channel.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sercli.audio import AudioFile, resample_stream
+from sercli.config import SegmentConfig
+from sercli.discovery import Found
+from sercli.errors import AudioError, ConfigError
+from sercli.schema import MIX, FileResult
+from sercli.segmentation import Span
+from sercli.timing import Stopwatch
+from sercli.tracks import Track
+from sercli.vad import SpeechDetector
+
+# Setting of `channels` under which each channel is judged by itself.
+SPLIT = "split"
+
+FloatArray = NDArray[np.float32]
+
+
+class Heard(NamedTuple):
+    """What one block of a recording brought.
+
+    Parameters
+    ----------
+    seconds
+        That were decoded.
+    waveforms
+        Of the segments that are final now, at 16 kHz, each of shape (n_samples,).
+    """
+
+    seconds: float
+    waveforms: list[FloatArray]
+
+
+class Piece(NamedTuple):
+    """Where a segment is.
+
+    Parameters
+    ----------
+    channel
+        Its place among those that are judged.
+    start, end, speech
+        In seconds; see `sercli.segmentation.Span`.
+    """
+
+    channel: int
+    start: float
+    end: float
+    speech: float
+
+
+class Recording:
+    """A file that is read once, from its start to its end.
+
+    Parameters
+    ----------
+    found
+        The file, or a folder that could not be searched.
+    channels
+        Of `parse_channels`.
+    config
+        How it is cut.
+    detector
+        Of its speech.
+    stopwatch
+        Told how long each stage takes.
+
+    Attributes
+    ----------
+    pieces
+        Where the segments are that were given so far, in their order.
+    channels
+        Names of the channels that are judged.
+    ends
+        Where these end, in seconds; known at the end.
+    result
+        What became of the file, without its segments; known at the end.
+    """
+
+    def __init__(
+        self,
+        found: Found,
+        channels: str | tuple[int, ...],
+        config: SegmentConfig,
+        detector: SpeechDetector,
+        stopwatch: Stopwatch,
+    ) -> None:
+        self.found = found
+        self.pieces: list[Piece] = []
+        self.channels: tuple[str, ...] = ()
+        self.ends: tuple[float, ...] = ()
+        self.result = FileResult(os.fspath(found.path), "failed")
+        self._wanted = channels
+        self._config = config
+        self._detector = detector
+        self._stopwatch = stopwatch
+
+    def listen(self) -> Iterator[Heard]:
+        """Decode the file to its end, or as far as that is possible.
+
+        Yields
+        ------
+        Heard
+            For each block.
+        """
+        name = self.result.path
+        if self.found.error is not None:
+            self.result = FileResult(name, "failed", error=f"{name}: {self.found.error}")
+            return
+        try:
+            with self._stopwatch.measure("decode"):
+                audio = AudioFile(self.found.path)
+        except AudioError as error:
+            self.result = FileResult(name, "failed", error=str(error))
+            return
+        with audio:
+            reason = None
+            try:
+                yield from self._cut(audio)
+            except AudioError as error:
+                reason = str(error)
+            self.result = FileResult(
+                name,
+                "failed" if reason else "ok" if self.pieces else "no speech",
+                duration=audio.duration,
+                sample_rate=audio.sample_rate,
+                channels=audio.channels,
+                error=reason,
+                warnings=audio.warnings,
+            )
+
+    def _cut(self, audio: AudioFile) -> Iterator[Heard]:
+        try:
+            names, mixer = select_channels(self._wanted, audio.channels)
+        except AudioError as error:
+            raise AudioError(f"{audio.path}: {error}") from error
+        self.channels = tuple(names)
+        tracks = [Track(name, self._detector, self._config) for name in names]
+        mixed = (block @ mixer for block in audio.blocks())
+        blocks = resample_stream(mixed, audio.sample_rate, len(tracks))
+        defect = None
+        n_heard = 0
+        while True:
+            try:
+                with self._stopwatch.measure("decode"):
+                    block = next(blocks, None)
+            except AudioError as error:
+                defect, block = error, None
+            with self._stopwatch.measure("speech"):
+                final = []
+                for channel, track in enumerate(tracks):
+                    cut = track.finish() if block is None else track.push(block[:, channel])
+                    final += [self._place(audio, channel, *one) for one in cut]
+            yield Heard((audio.n_samples - n_heard) / audio.sample_rate, final)
+            n_heard = audio.n_samples
+            if block is None:
+                break
+        self.ends = tuple(audio.seconds_at(track.n_samples) for track in tracks)
+        if defect is not None:
+            raise defect
+
+    def _place(
+        self, audio: AudioFile, channel: int, span: Span, waveform: FloatArray
+    ) -> FloatArray:
+        start, end = audio.seconds_at(span.start), audio.seconds_at(span.end)
+        self.pieces.append(Piece(channel, start, end, span.speech))
+        return waveform
+
+
+def parse_channels(channels: str) -> str | tuple[int, ...]:
+    """Return ``"mix"``, ``"split"`` or the indices that a setting names.
+
+    Parameters
+    ----------
+    channels
+        As in `sercli.annotate`.
+
+    Raises
+    ------
+    ConfigError
+        If it is none of these.
+    """
+    if channels in (MIX, SPLIT):
+        return channels
+    try:
+        indices = tuple(int(index) for index in channels.split(","))
+    except ValueError:
+        indices = ()
+    if not indices or min(indices) < 0 or len(set(indices)) < len(indices):
+        raise ConfigError(
+            f"channels is {channels!r}; expected mix, split, or different indices from 0: 0,1"
+        )
+    return indices
+
+
+def select_channels(
+    channels: str | tuple[int, ...], n_channels: int
+) -> tuple[list[str], FloatArray]:
+    """Return the names of the channels to judge, and the matrix that makes them.
+
+    Parameters
+    ----------
+    channels
+        Of `parse_channels`.
+    n_channels
+        Of the file.
+
+    Returns
+    -------
+    names : list of str
+    mixer : ndarray of float32, shape (n_channels, n_names)
+
+    Raises
+    ------
+    AudioError
+        If the file has not so many channels.
+    """
+    if channels == MIX:
+        name = "0" if n_channels == 1 else MIX
+        return [name], np.full((n_channels, 1), 1 / n_channels, np.float32)
+    indices = range(n_channels) if channels == SPLIT else [int(index) for index in channels]
+    if max(indices) >= n_channels:
+        raise AudioError(f"has {n_channels} channels; asked for channel {max(indices)}")
+    return [str(index) for index in indices], np.eye(n_channels, dtype=np.float32)[:, indices]
