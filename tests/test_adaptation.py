@@ -314,7 +314,7 @@ def test_moods_are_learned_until_no_mix_is_hurt(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("sercli.training.adaptation.measure_mixes", spy)
     examples = draw_speakers(np.random.default_rng(2), 9, 48)
-    config = replace(SMALL, epochs=10, single_shares=(0.0, 0.9), max_loss=1.0)
+    config = replace(SMALL, epochs=10, leaning_share=0.0, single_shares=(0.0, 0.9), max_loss=1.0)
     fitted = fit_adapter(examples, EMOTIONS, config)
     assert fitted is not None
     assert (len(measured), fitted.single_share, fitted.adapter.settings.safe) == (1, 0.0, True)

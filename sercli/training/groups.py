@@ -112,7 +112,7 @@ def draw_groups(
         size = int(np.exp(rng.uniform(0, np.log(largest + 1))))
         shares = np.full(n_labels, 1 / n_labels)
         if rng.random() < single_share:
-            label = rng.integers(n_labels)
+            label = int(rng.integers(n_labels))
             if calm is not None and calm_share is not None and rng.random() < calm_share:
                 label = calm
             shares = np.eye(n_labels)[label]
