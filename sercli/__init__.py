@@ -10,7 +10,7 @@ from sercli.version import __version__
 
 if TYPE_CHECKING:
     from sercli.annotation import Annotator, annotate
-    from sercli.config import EvalConfig, SegmentConfig
+    from sercli.config import Effort, EvalConfig, SegmentConfig
     from sercli.datasets import Corpus, read_corpus
     from sercli.discovery import find_inputs
     from sercli.errors import (
@@ -32,6 +32,7 @@ _HOMES = {
     "ConfigError": "errors",
     "Corpus": "datasets",
     "DatasetError": "errors",
+    "Effort": "config",
     "EvalConfig": "config",
     "Evaluation": "evaluation.run",
     "FileResult": "schema",
@@ -56,6 +57,7 @@ __all__ = [
     "ConfigError",
     "Corpus",
     "DatasetError",
+    "Effort",
     "EvalConfig",
     "Evaluation",
     "FileResult",

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sercli.classifiers.base import Classifier
-from sercli.config import Adaptation, Effort, OnError, SegmentConfig, Target
+from sercli.config import Adaptation, Effort, OnError, Precision, SegmentConfig, Target
 from sercli.discovery import Found, find_inputs
 from sercli.errors import ConfigError
 from sercli.grouping import Heard, WaitingFiles
@@ -46,6 +46,7 @@ def annotate(
     segments: SegmentConfig | None = None,
     channels: str = MIX,
     device: str | None = None,
+    precision: Precision = "auto",
     target: Target = "intended",
     adapt: Adaptation = "auto",
     speakers: str | Speakers | None = None,
@@ -69,6 +70,8 @@ def annotate(
         such as ``"0,1"``.
     device
         Where a model that is loaded here runs, see `sercli.load_model`; ``"auto"`` by default.
+    precision
+        Number type that a model which is loaded here multiplies, see `sercli.load_model`.
     target
         ``"intended"``: what speakers want to express; ``"perceived"``: what listeners hear, each
         probability being the expected share of listeners who hear it.
@@ -109,7 +112,7 @@ def annotate(
             raise ConfigError(f"device is {device!r}; a model that is loaded has one already")
         classifier = model
     else:
-        classifier = load_model(model, device or "auto")
+        classifier = load_model(model, device or "auto", precision=precision)
     if isinstance(speakers, str):
         speakers = Speakers.parse(speakers)
     config = segments or SegmentConfig()

@@ -1,6 +1,10 @@
 """Batches of segments of similar lengths."""
 
 from collections.abc import Iterator, Sequence
+from typing import Final
+
+# Once a batch is half full, a segment shorter than this share of its longest begins another.
+MIN_SHARE: Final = 0.9
 
 
 def group_by_length(lengths: Sequence[int], n_samples: int) -> Iterator[list[int]]:
@@ -18,9 +22,15 @@ def group_by_length(lengths: Sequence[int], n_samples: int) -> Iterator[list[int
     list of int
         Indices of the segments of a batch; longest first, so that memory is at its peak at once.
     """
-    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-    start = 0
-    while start < len(order):
-        size = max(1, n_samples // max(1, lengths[order[start]]))
-        yield order[start : start + size]
-        start += size
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        if batch:
+            longest = lengths[batch[0]]
+            is_full = (len(batch) + 1) * longest > n_samples
+            is_half_full = 2 * len(batch) * longest >= n_samples
+            if is_full or (is_half_full and lengths[index] < MIN_SHARE * longest):
+                yield batch
+                batch = []
+        batch.append(index)
+    if batch:
+        yield batch

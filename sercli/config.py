@@ -18,6 +18,8 @@ OnError = Literal["continue", "stop"]
 Target = Literal["intended", "perceived"]
 # Whose segments give the baseline that each of them is judged by.
 Adaptation = Literal["none", "recording", "channel", "speaker", "corpus", "auto"]
+# Number type that networks multiply.
+Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 # What the labels of a checkpoint by others are called.
 LabelScheme = Literal["ours", "model"]
 

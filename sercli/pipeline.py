@@ -23,14 +23,19 @@ from sercli.batches import group_by_length
 from sercli.recording import Heard, Recording
 
 # Segments are divided into batches from this much audio on: the more, the less of it is padding.
-WINDOW_S = 240.0
+# The first windows are smaller, so that no worker waits long for something to judge.
+WINDOW_S = 360.0
+FIRST_WINDOW_S = 60.0
 # Workers read on while less audio than this is ready to be judged.
 READY_S = 120.0
 # A worker that reads does so for this much audio at a time, or to the end of the file.
 STEP_S = 30.0
+# So many files at most have their last segments in one window: where hardly anybody speaks, it
+# would not be full for long.
+WINDOW_FILES = 1024
 # Of files that were read before one ahead of them: audio that may wait for it, and their number.
 WAITING_S = 600.0
-MAX_AHEAD = 4096
+MAX_AHEAD = 4 * WINDOW_FILES
 
 FloatArray = NDArray[np.float32]
 Progress = Callable[[float], None]
@@ -67,14 +72,38 @@ class Limits(NamedTuple):
     batch_seconds: float
 
 
+class _Window:
+    """Segments that are to be divided into batches of similar lengths."""
+
+    def __init__(self, batch_seconds: float) -> None:
+        self._n_samples = int(batch_seconds * SAMPLE_RATE)
+        self._size = FIRST_WINDOW_S
+        self.items: list[_Item] = []
+
+    def add(self, items: list["_Item"]) -> list[list["_Item"]]:
+        """Return the batches, if there is enough for them now."""
+        self.items += items
+        if _seconds(self.items) < self._size:
+            return []
+        self._size = min(2 * self._size, WINDOW_S)
+        return self.divide()
+
+    def divide(self) -> list[list["_Item"]]:
+        """Return all that is there, in batches."""
+        items, self.items = self.items, []
+        lengths = [len(item.waveform) for item in items]
+        groups = group_by_length(lengths, self._n_samples)
+        return [[items[index] for index in group] for group in groups]
+
+
 class _Job:
     """A recording under way."""
 
-    def __init__(self, number: int, recording: Recording) -> None:
+    def __init__(self, number: int, recording: Recording, batch_seconds: float) -> None:
         self.number = number
         self.recording = recording
         self.steps = recording.listen()
-        self.waiting: list[_Item] = []  # not in a window yet
+        self.window = _Window(batch_seconds)
         self.n_open = 0  # segments that are not judged yet
         self.is_read = False
         self.rows: list[tuple[list[int], NDArray[np.float64]]] = []
@@ -161,7 +190,8 @@ class _Crew:
         self._tails: dict[int, list[_Item]] = {}
         self._tails_s = 0.0
         self._n_joined = 0
-        self._window: list[_Item] = []
+        self._window = _Window(limits.batch_seconds)
+        self._n_in_window = 0
         self._heard = 0.0
         self._error: BaseException | None = None
         self._is_stopped = False
@@ -245,7 +275,7 @@ class _Crew:
             self._join_tails()
             self._changed.notify_all()
             return None
-        job = _Job(self._n_begun, recording)
+        job = _Job(self._n_begun, recording, self._limits.batch_seconds)
         self._jobs[job.number] = job
         self._n_begun += 1
         self._n_open += 1
@@ -263,17 +293,14 @@ class _Crew:
         with self._changed:
             self._heard += heard
             first = len(job.recording.pieces) - len(waveforms)
-            job.waiting += [_Item(job, first + n, one) for n, one in enumerate(waveforms)]
-            job.n_open += len(waveforms)
-            if _seconds(job.waiting) >= WINDOW_S:
-                self._divide(job.waiting)
-                job.waiting = []
+            items = [_Item(job, first + n, one) for n, one in enumerate(waveforms)]
+            job.n_open += len(items)
+            self._put(job.window.add(items))
             if is_read:
                 job.is_read = True
                 self._n_open -= 1
-                self._tails[job.number] = job.waiting
-                self._tails_s += _seconds(job.waiting)
-                job.waiting = []
+                self._tails[job.number] = job.window.items
+                self._tails_s += _seconds(job.window.items)
                 self._join_tails()
             else:
                 self._idle.append(job)
@@ -284,21 +311,18 @@ class _Crew:
         while (tail := self._tails.pop(self._n_joined, None)) is not None:
             self._n_joined += 1
             self._tails_s -= _seconds(tail)
-            self._window += tail
-            if _seconds(self._window) >= WINDOW_S:
-                self._divide(self._window)
-                self._window = []
-        if self._recordings is None and not self._n_open and self._window:
-            self._divide(self._window)
-            self._window = []
+            self._n_in_window += 1
+            self._put(self._window.add(tail))
+            if self._n_in_window >= WINDOW_FILES:
+                self._put(self._window.divide())
+            if not self._window.items:
+                self._n_in_window = 0
+        if self._recordings is None and not self._n_open:
+            self._put(self._window.divide())
 
-    def _divide(self, window: list[_Item]) -> None:
-        lengths = [len(item.waveform) for item in window]
-        n_samples = int(self._limits.batch_seconds * SAMPLE_RATE)
-        for group in group_by_length(lengths, n_samples):
-            batch = [window[index] for index in group]
-            self._ready.append(batch)
-            self._ready_s += _seconds(batch)
+    def _put(self, batches: list[list[_Item]]) -> None:
+        self._ready += batches
+        self._ready_s += sum(map(_seconds, batches))
 
     def _judge(self, batch: list[_Item], judge: Judge) -> None:
         rows = judge([item.waveform for item in batch])

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sercli.config import LabelScheme
+from sercli.config import LabelScheme, Precision
 from sercli.description import (
     ADAPTER,
     ADAPTER_FILE,
@@ -144,6 +144,7 @@ def load_model(
     *,
     revision: str | None = None,
     labels: LabelScheme | None = None,
+    precision: Precision = "auto",
 ) -> "Classifier":
     """Load a model and verify its weights.
 
@@ -154,13 +155,16 @@ def load_model(
         Hugging Face: ``"hub:ORG/NAME"``, or a folder with its ``config.json`` and
         ``model.safetensors``, see `sercli.classifiers.hub.load_checkpoint`.
     device
-        Where a network runs: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"mps"``. Other
-        models run on the CPU.
+        Where a network runs: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"mps"``, or
+        several GPUs, separated by commas. Other models run on the CPU.
     revision
         Of a model on the hub: a commit, tag or branch.
     labels
         Of a classifier of Hugging Face: ``"ours"``, the default, translates its labels by the table
         of labels; ``"model"`` keeps them.
+    precision
+        Number type that a network multiplies: ``"fp32"``, ``"bf16"``, ``"fp16"`` on a GPU,
+        ``"int8"`` on a CPU; ``"auto"``: what is fastest and hardly changes a label.
 
     Returns
     -------
@@ -171,8 +175,8 @@ def load_model(
     ModelError
         If the model is missing, incomplete, altered or of an unknown kind.
     ConfigError
-        If there is no such device, the model does not run on it, or `revision` or `labels` does not
-        go with it.
+        If there is no such device, the model does not run on it, or `revision`, `labels` or
+        `precision` does not go with it.
     """
     name = os.fspath(model)
     if not name.startswith(HUB):
@@ -188,10 +192,14 @@ def load_model(
                     f"labels is {labels!r}, which goes with a classifier of Hugging Face; expected "
                     f"none for {name}"
                 )
-            return _load_folder(folder, device)
+            classifier = _load_folder(folder, device)
+            classifier.use_precision(precision)
+            return classifier
     from sercli.classifiers.hub import load_checkpoint
 
-    return load_checkpoint(name, device, revision, labels or "ours")
+    checkpoint = load_checkpoint(name, device, revision, labels or "ours")
+    checkpoint.use_precision(precision)
+    return checkpoint
 
 
 def _load_folder(folder: Path, device: str) -> "Classifier":
@@ -208,7 +216,7 @@ def _load_folder(folder: Path, device: str) -> "Classifier":
 def load_models(
     models: Sequence[str | os.PathLike[str]], device: str = "auto"
 ) -> "list[Classifier]":
-    """Load models that are used together: the networks among them run on the device.
+    """Load models that are used together: the networks among them run on the device, in float32.
 
     Parameters
     ----------
@@ -223,7 +231,7 @@ def load_models(
     folders = [find_model(model) for model in models]
     placed = [not load_family(read_description(folder)["family"]).in_workers for folder in folders]
     return [
-        load_model(folder, device if runs_there or not any(placed) else "auto")
+        load_model(folder, device if runs_there or not any(placed) else "auto", precision="fp32")
         for folder, runs_there in zip(folders, placed, strict=True)
     ]
 

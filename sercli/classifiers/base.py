@@ -13,7 +13,7 @@ from threadpoolctl import ThreadpoolController
 
 from sercli.adaptation import Adapter
 from sercli.calibration import Calibration
-from sercli.config import Target
+from sercli.config import Precision, Target
 from sercli.errors import ConfigError
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -153,6 +153,29 @@ class Classifier(ABC):
             Threads.
         """
         return [self] * n_workers
+
+    @property
+    def precision(self) -> Precision:
+        """Number type that it multiplies."""
+        return "fp32"
+
+    def use_precision(self, precision: Precision) -> None:
+        """Multiply another number type from now on.
+
+        Parameters
+        ----------
+        precision
+            See `sercli.neural.devices.find_precision`.
+
+        Raises
+        ------
+        ConfigError
+            If it cannot.
+        """
+        if precision not in ("auto", "fp32"):
+            raise ConfigError(
+                f"precision is {precision!r}; a model of the family {self.family} multiplies fp32"
+            )
 
     @contextmanager
     def using_threads(self, n_threads: int) -> Iterator[None]:

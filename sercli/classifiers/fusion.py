@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sercli.classifiers.base import Classifier, ModelSpec
+from sercli.config import Precision
 from sercli.errors import ModelError
 
 FloatArray = NDArray[np.float32]
@@ -149,6 +150,17 @@ class FusionClassifier(Classifier):
             replica._members = members
             found.append(replica)
         return found
+
+    @property
+    def precision(self) -> Precision:
+        """That of its members that are networks."""
+        return next((one.precision for one in self._members if not one.in_workers), "fp32")
+
+    def use_precision(self, precision: Precision) -> None:
+        """Let the networks among its members multiply another number type; see `Classifier`."""
+        networks = [member for member in self._members if not member.in_workers]
+        for member in networks or self._members:
+            member.use_precision(precision)
 
     @contextmanager
     def using_threads(self, n_threads: int) -> Iterator[None]:

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sercli.batches import group_by_length
 from sercli.calibration import UNCALIBRATED, Calibration
 from sercli.classifiers.base import ModelSpec
 from sercli.classifiers.neural import NetworkClassifier
@@ -73,15 +72,14 @@ class HubClassifier(NetworkClassifier):
         cut = f"Of a segment, it hears the first {seconds:.1f} s."
         return ("Its confidences are not calibrated.", *((cut,) * (seconds < LONGEST_SEGMENT_S)))
 
-    def extract_features(self, waveforms: Sequence[FloatArray]) -> FloatArray:
+    def length(self, waveform: FloatArray) -> int:
+        """Return how many samples the network hears of a segment, padding included."""
+        return self.network.n_samples or len(waveform)
+
+    def compute_rows(self, waveforms: Sequence[FloatArray]) -> torch.Tensor:
         """Return logits of its own labels, shape (n_segments, n_labels)."""
-        rows = np.empty((len(waveforms), len(self.spec.settings["labels"])), np.float32)
-        lengths = [self.network.n_samples or len(waveform) for waveform in waveforms]
-        with torch.inference_mode():
-            for group in group_by_length(lengths, int(self.batch_seconds * SAMPLE_RATE)):
-                logits = self.network([waveforms[index] for index in group])
-                rows[group] = logits.numpy(force=True)
-        return rows
+        logits: torch.Tensor = self.network(waveforms)
+        return logits
 
     def score(self, features: FloatArray) -> FloatArray:
         """Return logits, shape (n_segments, n_labels): odds of labels that mean the same add up."""

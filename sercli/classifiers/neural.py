@@ -13,9 +13,18 @@ from numpy.typing import NDArray
 from sercli.audio import SAMPLE_RATE
 from sercli.batches import group_by_length
 from sercli.classifiers.base import BATCH_S, Classifier, ModelSpec, TensorClassifier, Tensors
+from sercli.config import Precision
 from sercli.errors import ConfigError, ModelError
-from sercli.neural.batching import pad
-from sercli.neural.devices import choose_devices, limit_threads, replicate
+from sercli.neural.batching import WaveformBatch, pad
+from sercli.neural.devices import (
+    TYPES,
+    choose_devices,
+    computing,
+    find_precision,
+    limit_threads,
+    replicate,
+)
+from sercli.neural.quantised import quantise
 
 FloatArray = NDArray[np.float32]
 
@@ -57,12 +66,20 @@ class NetworkClassifier(Classifier):
         super().__init__(spec)
         self._devices = choose_devices(device)
         self._device = self._devices[0]
-        self.network: Any = network.eval().requires_grad_(False).to(self._device)
+        self._exact: Any = network.eval().requires_grad_(False).to(self._device)
+        self.network: Any = self._exact
+        self._precision: Precision = "fp32"
+        self._batch_s = BATCH_S if self._device.type == "cpu" else GPU_BATCH_S
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return self._device
 
     @property
     def batch_seconds(self) -> float:
         """Audio that is best judged at once by one worker, in seconds, padding included."""
-        return BATCH_S if self._device.type == "cpu" else GPU_BATCH_S
+        return self._batch_s
 
     def replicas(self, n_workers: int) -> list[Self]:
         """Return models that may judge at the same time, on all devices; see `Classifier`."""
@@ -73,11 +90,61 @@ class NetworkClassifier(Classifier):
             found.append(replica)
         return found
 
+    @property
+    def precision(self) -> Precision:
+        """Number type that it multiplies."""
+        return self._precision
+
+    def use_precision(self, precision: Precision) -> None:
+        """Multiply another number type from now on; see `Classifier`."""
+        self._precision = find_precision(precision, self._device)
+        self.network = quantise(self._exact) if self._precision == "int8" else self._exact
+
     @contextmanager
     def using_threads(self, n_threads: int) -> Iterator[None]:
         """Limit the threads of each worker; see `Classifier`."""
         with super().using_threads(n_threads), limit_threads(n_threads):
             yield
+
+    def extract_features(self, waveforms: Sequence[FloatArray]) -> FloatArray:
+        """Return one row per segment, which its head judges, shape (n_segments, n_features).
+
+        Where the memory of a GPU does not suffice, batches are half as large from then on.
+        """
+        rows: FloatArray | None = None
+        type_ = TYPES.get(self._precision, torch.float32)
+        n_samples = int(self._batch_s * SAMPLE_RATE)
+        for group in group_by_length([self.length(one) for one in waveforms], n_samples):
+            some = [waveforms[index] for index in group]
+            try:
+                with torch.inference_mode(), computing(self._device, type_):
+                    computed = self.compute_rows(some).float().numpy(force=True)
+            except torch.OutOfMemoryError:
+                if len(some) == 1:
+                    raise
+                computed = None
+            if computed is None:  # what the failed batch held is free by now
+                self._batch_s = sum(map(self.length, some)) / SAMPLE_RATE / 2
+                computed = self.extract_features(some)
+            if rows is None:
+                rows = np.empty((len(waveforms), computed.shape[1]), np.float32)
+            rows[group] = computed
+        assert rows is not None
+        return rows
+
+    def length(self, waveform: FloatArray) -> int:
+        """Return how many samples the network hears of a segment."""
+        return len(waveform)
+
+    @abstractmethod
+    def compute_rows(self, waveforms: Sequence[FloatArray]) -> torch.Tensor:
+        """Return one row per segment.
+
+        Parameters
+        ----------
+        waveforms
+            A batch.
+        """
 
 
 class NeuralClassifier(NetworkClassifier, TensorClassifier):
@@ -140,18 +207,17 @@ class NeuralClassifier(NetworkClassifier, TensorClassifier):
         """Return the weights as they are stored: what is multiplied with in half precision."""
         return {
             name: tensor.numpy(force=True).astype(np.float16 if tensor.ndim > 1 else np.float32)
-            for name, tensor in _weights(self.network).items()
+            for name, tensor in _weights(self._exact).items()
         }
 
-    def extract_features(self, waveforms: Sequence[FloatArray]) -> FloatArray:
-        """Return one row per segment, which its head judges, shape (n_segments, n_features)."""
-        rows = np.empty((len(waveforms), self.network.n_features), np.float32)
-        lengths = [len(waveform) for waveform in waveforms]
-        with torch.inference_mode():
-            for group in group_by_length(lengths, int(self.batch_seconds * SAMPLE_RATE)):
-                batch = pad([waveforms[index] for index in group])
-                embedded = self.network.embed(*(part.to(self._device) for part in batch))
-                rows[group] = embedded.numpy(force=True)
+    def compute_rows(self, waveforms: Sequence[FloatArray]) -> torch.Tensor:
+        """Return one row per segment, which the head judges."""
+        batch = pad(waveforms)
+        if self._device.type == "cuda":  # or the copy would wait
+            batch = WaveformBatch(*(part.pin_memory() for part in batch))
+        rows: torch.Tensor = self.network.embed(
+            *(part.to(self._device, non_blocking=True) for part in batch)
+        )
         return rows
 
     def score(self, features: FloatArray) -> FloatArray:

@@ -3,6 +3,7 @@
 import click
 
 from sercli.cli.annotate import annotate
+from sercli.cli.bench import bench
 from sercli.cli.evaluate import evaluate
 from sercli.cli.models import models
 from sercli.cli.train import train
@@ -22,5 +23,5 @@ def main() -> None:
     """
 
 
-for command in (annotate, evaluate, models, train):
+for command in (annotate, bench, evaluate, models, train):
     main.add_command(command)

@@ -13,8 +13,11 @@ from sercli.cli.options import (
     Decorator,
     adapt_option,
     device_option,
+    effort_options,
+    find_effort,
     is_given,
     model_options,
+    precision_option,
     target_option,
 )
 from sercli.config import LabelScheme, OnError, SegmentConfig, SegmentMode
@@ -146,6 +149,8 @@ output_options = _options(
     "[default: ours]",
 )
 @device_option()
+@precision_option()
+@effort_options
 @target_option()
 @adapt_option(
     "auto",
@@ -181,7 +186,7 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
     if not paths and options["files_from"] is None:
         raise click.UsageError("Name files or directories, or a list of them by --files-from.")
     _refuse_idle_options(options)
-    config = _segment_config(options)
+    config, effort = _segment_config(options), find_effort(options)
     output, overwrite = options["output"], options["overwrite"]
     format_ = choose_format(output, options["format_"])
     if output != STDOUT:
@@ -197,10 +202,17 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
         options["device"],
         revision=options["revision"],
         labels=options["labels"],
+        precision=options["precision"],
     )
     speakers = Speakers.parse(options["speakers"]) if options["speakers"] else None
     annotator = Annotator(
-        classifier, config, options["channels"], options["target"], options["adapt"], speakers
+        classifier,
+        config,
+        options["channels"],
+        options["target"],
+        options["adapt"],
+        speakers,
+        effort,
     )
     if not options["quiet"]:
         _tell_limits(classifier)
@@ -315,7 +327,14 @@ def _run_info(annotator: "Annotator", options: dict[str, Any], format_: str) -> 
         for name, value in options.items()
         if name not in ("files_from", "format_", "quiet", "verbose", "nul")
     }
-    resolved = {"format": format_, "adapt": annotator.adapt}
+    resolved = {
+        "format": format_,
+        "adapt": annotator.adapt,
+        "precision": classifier.precision,
+        "threads": annotator.effort.n_threads,
+        "workers": annotator.effort.n_workers,
+        "batch_seconds": annotator.effort.batch_seconds or classifier.batch_seconds,
+    }
     return RunInfo(__version__, model, recorded | resolved)
 
 

@@ -14,6 +14,7 @@ from sercli.cli.options import (
     device_option,
     is_given,
     model_options,
+    precision_option,
     target_option,
 )
 from sercli.config import EvalConfig, Split
@@ -125,6 +126,7 @@ MEASURING = (
 )
 @click.option("--jobs", type=int, default=EvalConfig.jobs, metavar="N", help="Processes; -1: all.")
 @device_option(default=None)
+@precision_option()
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors and the figures.")
 @reports_errors
 def evaluate(paths: tuple[Path, ...], **options: Any) -> None:
@@ -245,7 +247,8 @@ def _compare(paths: tuple[Path, ...], config: EvalConfig, options: dict[str, Any
 def _load(model: str, options: dict[str, Any]) -> "Classifier":
     # A revision is that of the model which --model names.
     revision = options["revision"] if model == options["model"] else None
-    return load_model(model, options["device"] or "auto", revision=revision)
+    device, precision = options["device"] or "auto", options["precision"]
+    return load_model(model, device, revision=revision, precision=precision)
 
 
 def _folder_name(model: str) -> str:

@@ -6,9 +6,9 @@ from typing import Any, get_args
 import click
 from click.core import ParameterSource
 
-from sercli.config import Adaptation, Target
+from sercli.config import Adaptation, Effort, Precision, Target
 
-DEVICES = "auto|cpu|cuda|cuda:N|mps"
+DEVICES = "auto|cpu|cuda|cuda:N,...|mps"
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -28,6 +28,56 @@ def device_option(default: str | None = "auto") -> Decorator:
         metavar=DEVICES,
         help=text if default else f"{text}  [default: auto]",
     )
+
+
+def precision_option() -> Decorator:
+    """Return the option that says which number type networks multiply."""
+    return click.option(
+        "--precision",
+        type=click.Choice(get_args(Precision)),
+        default="auto",
+        help="Number type that networks multiply; auto: the fastest that the device has and that "
+        "hardly changes a label.",
+    )
+
+
+def effort_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how much of the machine is used."""
+    options = (
+        click.option("--threads", type=int, metavar="N", help="Cores in use.  [default: all]"),
+        click.option(
+            "--workers",
+            type=int,
+            metavar="N",
+            help="Files and batches that are dealt with at once; fewer need less memory.  "
+            "[default: as many as threads]",
+        ),
+        click.option(
+            "--batch-seconds",
+            type=float,
+            metavar="S",
+            help="Audio that a worker judges at once.  [default: 20, on a GPU 240]",
+        ),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def find_effort(options: dict[str, Any]) -> Effort:
+    """Return how much of the machine is used.
+
+    Parameters
+    ----------
+    options
+        Of the command line.
+
+    Raises
+    ------
+    ConfigError
+        If a value is out of range.
+    """
+    return Effort(options["threads"], options["workers"], options["batch_seconds"])
 
 
 def target_option() -> Decorator:

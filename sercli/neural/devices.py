@@ -4,16 +4,20 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import torch
 from torch import nn
 
+from sercli.config import Precision
 from sercli.errors import ConfigError
 
 AUTO = "auto"
 # Of each GPU: while it computes for one worker, another prepares what comes next.
 WORKERS_PER_GPU = 2
+
+# Number types that autocast multiplies.
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -126,6 +130,39 @@ def choose_precision(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
+def find_precision(name: Precision, device: torch.device) -> Precision:
+    """Return the number type that networks multiply on a device; ``"auto"`` is resolved.
+
+    Parameters
+    ----------
+    name
+        ``"auto"``: the fastest of those that hardly change a label: bfloat16 where the hardware
+        multiplies it, else float16 on a GPU, else float32. ``"int8"``: eight-bit integers in the
+        layers of a transformer, on a CPU.
+    device
+        Where the network runs.
+
+    Raises
+    ------
+    ConfigError
+        If the device does not multiply it.
+    """
+    if name == AUTO:
+        if choose_precision(device) == torch.bfloat16:
+            return "bf16"
+        return "fp16" if device.type == "cuda" else "fp32"
+    if name not in get_args(Precision):
+        expected = ", ".join(get_args(Precision))
+        raise ConfigError(f"precision is {name!r}; expected one of {expected}")
+    only = {"fp16": ("cuda", "mps"), "int8": ("cpu",)}.get(name)
+    if only and device.type not in only:
+        raise ConfigError(
+            f"precision is {name!r}, and the device {device.type}; expected {' or '.join(only)}, "
+            "or another precision"
+        )
+    return name
+
+
 def computing(device: torch.device, precision: torch.dtype) -> AbstractContextManager[object]:
     """Return a context in which matrix products are of that number type, and the rest is float32.
 
@@ -134,7 +171,7 @@ def computing(device: torch.device, precision: torch.dtype) -> AbstractContextMa
     device
         Where the network runs.
     precision
-        Of `choose_precision`.
+        Of matrix products.
     """
     if precision == torch.float32:
         return nullcontext()

@@ -50,7 +50,7 @@ def find_origin(base: str, revision: str | None = None) -> Origin:
     folder = Path(base)
     if not (folder / MODEL_FILE).is_file():
         return Origin(load_base(base, revision))
-    model = load_model(folder.resolve(), "cpu")
+    model = load_model(folder.resolve(), "cpu", precision="fp32")
     if not isinstance(model, TransformerClassifier):
         raise ModelError(
             f"{folder}: is a model of the family {model.family}; expected a transformer, whose "

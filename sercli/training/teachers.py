@@ -64,7 +64,7 @@ class Teacher:
         ModelError
             If the model cannot be loaded, or does not tell what it was trained on.
         """
-        return cls.of(load_model(model, device))
+        return cls.of(load_model(model, device, precision="fp32"))
 
     @classmethod
     def of(cls, classifier: Classifier) -> Self:

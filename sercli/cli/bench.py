@@ -1,0 +1,104 @@
+"""``ser bench``."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sercli.cli.console import reports_errors, say
+from sercli.cli.options import (
+    device_option,
+    effort_options,
+    find_effort,
+    is_given,
+    model_options,
+    precision_option,
+)
+from sercli.store import DEFAULT_MODEL, load_model
+from sercli.text import format_count, format_duration
+
+if TYPE_CHECKING:
+    from sercli.benchmark import Benchmark
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("paths", nargs=-1, type=click.Path())
+@model_options("A model by name (see: ser models), or a model folder.", DEFAULT_MODEL)
+@click.option(
+    "--hours",
+    type=float,
+    default=0.25,
+    metavar="H",
+    help="Of synthetic recordings, if no PATHS are given.",
+)
+@click.option("--runs", type=int, default=1, metavar="N", help="That count, after one to warm up.")
+@device_option()
+@precision_option()
+@effort_options
+@click.option("--json", "as_json", is_flag=True, help="All that was measured, as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors and the figures.")
+@reports_errors
+def bench(paths: tuple[str, ...], **options: Any) -> None:
+    """Measure how fast recordings are annotated here, and where the time goes.
+
+    PATHS are files and directories, mixed; without any, recordings are made of a voice that is
+    nobody's. Loading the model is not part of the figures.
+
+    \b
+    Examples:
+      ser bench
+      ser bench ./calls --model svm --runs 5 --json
+      ser bench --threads 4 --workers 2 --hours 2
+    """
+    from sercli.benchmark import measure  # loads numpy and the decoders, which --help must not
+
+    if paths and is_given("hours"):
+        raise click.UsageError("--hours goes without PATHS.")
+    effort = find_effort(options)
+    classifier = load_model(
+        options["model"],
+        options["device"],
+        revision=options["revision"],
+        precision=options["precision"],
+    )
+    found = measure(
+        classifier,
+        paths,
+        hours=options["hours"],
+        effort=effort,
+        runs=options["runs"],
+        say=(lambda _: None) if options["quiet"] else say,
+    )
+    if options["as_json"]:
+        click.echo(json.dumps(found.to_dict(), indent=1))
+    else:
+        click.echo("\n".join(_tell(found)))
+
+
+def _tell(found: "Benchmark") -> list[str]:
+    """Return the figures, line by line."""
+    lines = [
+        f"{found.model}, {found.precision}, {format_count(found.workers, 'worker')} on "
+        f"{format_count(found.threads, 'thread')}, {found.batch_seconds:g} s a batch",
+        f"{format_count(found.files, 'file')}, {format_duration(found.audio_seconds)} of audio, "
+        f"{format_count(found.segments, 'segment')}, {format_duration(found.speech_seconds)}",
+        f"{found.hours_per_minute:.2f} hours of audio per minute, {found.speed:.0f} times real "
+        f"time (median of {format_count(len(found.wall_seconds), 'run')})",
+        "",
+        f"{'stage':10}{'s of work':>12}{'share':>9}{'times real time, one worker':>30}",
+    ]
+    for name, stage in found.stages.items():
+        lines.append(f"{name:10}{stage.seconds:12.2f}{stage.share:9.1%}{stage.speed:30,.0f}")
+    lines.append("")
+    if found.peak is not None and found.multiply_adds is not None:
+        lines.append(
+            f"{found.multiply_adds / found.speech_seconds / 1e9:.2f} G multiply-adds per second of "
+            f"speech; this machine does {found.peak / 1e9:.0f} G per second of large matrices"
+        )
+        lines.append(
+            f"of that peak, the model reaches {found.model_share:.0%}, and the whole run "
+            f"{found.run_share:.0%}"
+        )
+    if found.peak_memory is not None:
+        lines.append(f"peak memory {found.peak_memory / 1e6:,.0f} MB")
+    return lines

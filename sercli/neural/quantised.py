@@ -1,0 +1,95 @@
+"""Matrix products of eight-bit integers instead of floating-point numbers, on a CPU.
+
+Each row of a layer's input and each row of its weights has a scale of its own, found when it is
+multiplied (Dettmers et al. 2022, without their treatment of outliers), so that what becomes of a
+segment does not depend on the others of its batch.
+"""
+
+import copy
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from sercli.errors import ConfigError
+
+# Largest magnitude of an integer.
+LARGEST = 127
+# Under a scale, so that a row of zeros has one.
+TINY = 1e-12
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class QuantisedLinear(nn.Module):
+    """A linear layer that multiplies eight-bit integers.
+
+    Parameters
+    ----------
+    layer
+        Whose weights it rounds.
+    """
+
+    scales: Tensor
+    integers: Tensor
+    bias: Tensor | None
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        weights = layer.weight.detach()
+        scales = weights.abs().amax(dim=1).clamp(min=TINY) / LARGEST
+        integers = (weights / scales[:, None]).round().to(torch.int8)
+        self.register_buffer("scales", scales)
+        self.register_buffer("integers", integers.t().contiguous())
+        self.register_buffer("bias", None if layer.bias is None else layer.bias.detach())
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return the products, shape (..., n_outputs).
+
+        Parameters
+        ----------
+        rows
+            Shape (..., n_inputs).
+        """
+        flat = rows.reshape(-1, rows.shape[-1])
+        scales = flat.abs().amax(dim=1, keepdim=True).clamp_(min=TINY).div_(LARGEST)
+        integers = (flat / scales).round_().to(torch.int8)
+        products = torch._int_mm(integers, self.integers).float()
+        products = products.mul_(scales).mul_(self.scales)
+        if self.bias is not None:
+            products += self.bias
+        return products.view(*rows.shape[:-1], -1)
+
+
+def quantise(network: Network) -> Network:
+    """Return a network whose transformer layers multiply eight-bit integers.
+
+    Parameters
+    ----------
+    network
+        Which stays as it is.
+
+    Raises
+    ------
+    ConfigError
+        If it has no such layers.
+    """
+    quantised = copy.deepcopy(network)
+    # WavLM's attention hands the weights of its layers to a function instead of calling them.
+    parents = [
+        module
+        for name, module in quantised.named_modules()
+        if ".layers." in f".{name}." and type(module).__name__ != "WavLMAttention"
+    ]
+    n_found = 0
+    for parent in parents:
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, nn.Linear):
+                setattr(parent, name, QuantisedLinear(layer))
+                n_found += 1
+    if not n_found:
+        raise ConfigError(
+            "precision is 'int8', and the network has no layers of a transformer; expected auto, "
+            "fp32, bf16 or fp16"
+        )
+    return quantised

@@ -1,0 +1,252 @@
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile as sf
+from conftest import EXAMPLES, FakeClassifier
+from numpy.typing import NDArray
+
+from sercli import pipeline
+from sercli.annotation import Annotator
+from sercli.config import Effort, SegmentConfig
+from sercli.discovery import Found
+from sercli.errors import ConfigError
+from sercli.pipeline import Limits, judge_recordings
+from sercli.recording import Heard, Piece
+from sercli.schema import FileResult
+
+FloatArray = NDArray[np.float32]
+
+
+class FakeRecording:
+    """Segments of given lengths in seconds, so many in a block."""
+
+    def __init__(
+        self, seconds: Sequence[float], block: int = 2, wait: Callable[[], Any] = lambda: None
+    ) -> None:
+        self.pieces: list[Piece] = []
+        self._seconds = seconds
+        self._block = block
+        self._wait = wait
+
+    def listen(self) -> Iterator[Heard]:
+        self._wait()
+        for start in range(0, len(self._seconds), self._block):
+            some = self._seconds[start : start + self._block]
+            self.pieces += [Piece(0, 0.0, one, one) for one in some]
+            yield Heard(sum(some), [np.full(round(16_000 * one), one, np.float32) for one in some])
+
+
+def judge(waveforms: Sequence[FloatArray]) -> NDArray[np.float64]:
+    return np.array([[len(waveform) / 16_000, 1.0] for waveform in waveforms])
+
+
+def run(
+    recordings: Sequence[FakeRecording], workers: int = 2, judge: Any = judge, **options: Any
+) -> list[list[float]]:
+    """Of each recording, what was said of its pieces."""
+    fakes: Any = iter(recordings)
+    limits = Limits(workers, options.pop("batch_seconds", 20.0))
+    judged = judge_recordings(fakes, [judge] * workers, 2, limits, **options)
+    return [one.probabilities[:, 0].tolist() for one in judged]
+
+
+def draw(rng: np.random.Generator, sizes: Sequence[int]) -> list[list[float]]:
+    return [(rng.integers(4, 96, size) / 16).tolist() for size in sizes]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_every_segment_gets_its_own_result_in_the_order_of_the_files(
+    workers: int, rng: np.random.Generator
+) -> None:
+    lengths = draw(rng, (3, 0, 400, 1, 1, 7, 0, 300, 2))
+    assert run([FakeRecording(one) for one in lengths], workers) == lengths
+
+
+def test_what_is_judged_together_is_no_matter_of_chance(rng: np.random.Generator) -> None:
+    lengths = draw(rng, (3, 1500, *([2] * 500), 150))
+    found = []
+    for workers in (1, 4):
+        batches: list[tuple[float, ...]] = []
+
+        def spy(
+            waveforms: Sequence[FloatArray], batches: list[tuple[float, ...]] = batches
+        ) -> NDArray[np.float64]:
+            rows = judge(waveforms)
+            batches.append(tuple(rows[:, 0]))
+            return rows
+
+        run([FakeRecording(one) for one in lengths], workers, spy)
+        found.append(sorted(batches))
+    assert found[0] == found[1]
+    assert len(found[0]) > 20
+    # Little of a batch is padding, though segments last from 0.25 to 6 s.
+    padded = sum(len(batch) * max(batch) for batch in found[0])
+    assert sum(map(sum, found[0])) > 0.95 * padded
+    assert max(len(batch) * max(batch) for batch in found[0]) <= 20
+
+
+def test_files_are_not_read_too_far_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "MAX_AHEAD", 5)
+    monkeypatch.setattr(pipeline, "WINDOW_FILES", 2)
+    begun: list[int] = []
+    full = Event()
+
+    def begin(number: int) -> Callable[[], None]:
+        def wait() -> None:
+            begun.append(number)
+            if len(begun) == 5:
+                full.set()
+            if number == 0:
+                assert full.wait(30)
+                assert sorted(begun) == [0, 1, 2, 3, 4]
+
+        return wait
+
+    recordings = [FakeRecording([1.0], wait=begin(number)) for number in range(20)]
+    assert run(recordings) == [[1.0]] * 20
+
+
+def test_who_speaks_once_does_not_wait_for_all_who_are_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pipeline, "MAX_AHEAD", 8)
+    monkeypatch.setattr(pipeline, "WINDOW_FILES", 4)
+    lengths = [[1.0], *([[]] * 30), [2.0, 3.0], *([[]] * 30)]
+    assert run([FakeRecording(one) for one in lengths]) == lengths
+
+
+def test_audio_that_waits_for_a_file_ahead_of_it_is_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pipeline, "WAITING_S", 60.0)
+    begun: list[int] = []
+    full = Event()
+
+    def begin(number: int) -> Callable[[], None]:
+        def wait() -> None:
+            begun.append(number)
+            if len(begun) == 4:
+                full.set()
+            if number == 0:
+                assert full.wait(30)
+
+        return wait
+
+    recordings = [FakeRecording([20.0], wait=begin(number)) for number in range(9)]
+    seen: list[int] = []
+    for _ in judge_recordings(
+        iter(recordings),  # type: ignore[arg-type]
+        [judge] * 2,
+        2,
+        Limits(2, 20.0),
+    ):
+        seen.append(len(begun))
+    assert len(seen) == 9
+    assert begun[:4] == [0, 1, 2, 3]
+
+
+def test_a_model_that_fails_ends_the_run() -> None:
+    def fail(waveforms: Sequence[FloatArray]) -> NDArray[np.float64]:
+        raise ConfigError("no such frame")
+
+    with pytest.raises(ConfigError, match="no such frame"):
+        run([FakeRecording([1.0] * 400)], judge=fail)
+    assert not workers()
+
+
+def test_who_stops_listening_stops_the_workers() -> None:
+    fakes: Any = (FakeRecording([1.0]) for _ in range(10_000))
+    judged = judge_recordings(fakes, [judge] * 3, 2, Limits(3, 20.0))
+    assert next(judged).probabilities.tolist() == [[1.0, 1.0]]
+    assert len(workers()) == 3
+    judged.close()
+    assert not workers()
+
+
+def workers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("worker")]
+
+
+def test_progress_is_told_to_who_takes_the_results() -> None:
+    heard: list[float] = []
+    threads: set[str] = set()
+
+    def progress(seconds: float) -> None:
+        heard.append(seconds)
+        threads.add(threading.current_thread().name)
+
+    run([FakeRecording([2.0] * 30) for _ in range(3)], progress=progress)
+    assert sum(heard) == 180
+    assert threads == {threading.current_thread().name}
+
+
+def test_fewer_models_than_workers() -> None:
+    """Of a GPU, there is one: others read in the meantime."""
+    busy: list[int] = []
+    most: list[int] = []
+
+    def alone(waveforms: Sequence[FloatArray]) -> NDArray[np.float64]:
+        busy.append(1)
+        most.append(len(busy))
+        rows = judge(waveforms)
+        busy.pop()
+        return rows
+
+    fakes: Any = [FakeRecording([1.0] * 300) for _ in range(4)]
+    judged = list(judge_recordings(fakes, [alone], 2, Limits(4, 20.0)))
+    assert [len(one.probabilities) for one in judged] == [300] * 4
+    assert max(most) == 1
+
+
+@pytest.fixture
+def recordings(tmp_path: Path, speech: FloatArray) -> list[Found]:
+    lengths = (3, 1, 40, 2, 1)
+    found = []
+    for number, copies in enumerate(lengths):
+        path = tmp_path / f"{number}.wav"
+        sf.write(path, np.tile(speech, copies)[number * 1000 :], 16_000)
+        found.append(Found(str(path)))
+    return [*found, Found(str(tmp_path / "nowhere.wav")), Found(str(EXAMPLES / "call.wav"))]
+
+
+def test_effort_changes_nothing_but_time(recordings: list[Found]) -> None:
+    def annotate(inputs: list[Found], effort: Effort) -> list[FileResult]:
+        return list(Annotator(FakeClassifier(), SegmentConfig(), effort=effort).annotate(inputs))
+
+    plain = annotate(recordings, Effort(threads=1))
+    assert [result.status for result in plain] == ["ok"] * 5 + ["failed", "ok"]
+    for effort in (Effort(), Effort(threads=5), Effort(4, 2, 3.0)):
+        assert annotate(recordings, effort) == plain
+    assert annotate(recordings[::-1], Effort())[::-1] == plain
+
+
+def test_on_error_stop_gives_nothing_after_a_failure(recordings: list[Found]) -> None:
+    annotator = Annotator(FakeClassifier(), SegmentConfig())
+    results = list(annotator.annotate(recordings, on_error="stop"))
+    assert [result.status for result in results] == ["ok"] * 5 + ["failed"]
+    assert not workers()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"threads": 0},
+        {"workers": 0},
+        {"threads": 2, "workers": 3},
+        {"batch_seconds": 0.5},
+        {"batch_seconds": 7200.0},
+    ],
+)
+def test_efforts_that_make_no_sense(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"(threads|workers|batch_seconds) is .*; expected"):
+        Effort(**options)
+
+
+def test_workers_share_the_threads() -> None:
+    assert (Effort(8, 2).n_workers, Effort(8, 2).threads_each) == (2, 4)
+    assert (Effort(3).n_workers, Effort(3).threads_each) == (3, 1)
