@@ -7,12 +7,15 @@ import pytest
 import torch
 from checkpoints import TINY
 from numpy.typing import NDArray
-from transformers import WhisperFeatureExtractor
+from scipy.signal import firwin
+from transformers import WhisperConfig, WhisperFeatureExtractor
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from sercli.errors import ModelError
 from sercli.neural.batching import pad
-from sercli.neural.encoders import ARCHITECTURES, WhisperStates, create_encoder
+from sercli.neural.encoders import WhisperStates, create_encoder
 from sercli.neural.mel import LEVEL, KaldiMel, LowPass, WhisperMel
+from sercli.neural.speech_encoder import ARCHITECTURES
 
 LENGTHS = (16_000, 9_431, 1_600, 24_007)
 
@@ -27,6 +30,12 @@ def encoder(kind: str, **settings: Any) -> Any:
     return create_encoder({"model_type": kind, **TINY[kind], **settings}).eval()
 
 
+def hear(net: Any, *heard: NDArray[np.float32]) -> tuple[torch.Tensor, torch.Tensor]:
+    """States of waveforms in a batch, in one tensor, and their mask."""
+    states, mask = net(*pad(heard))
+    return torch.stack(states), mask
+
+
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [(kind, {}) for kind in ARCHITECTURES]
@@ -36,11 +45,11 @@ def encoder(kind: str, **settings: Any) -> Any:
 @torch.inference_mode()
 def test_states_are_the_same_alone_and_in_any_batch(kind: str, settings: dict[str, Any]) -> None:
     net = encoder(kind, **settings)
-    states, mask = net(*pad(waveforms()))
+    states, mask = hear(net, *waveforms())
     assert states.shape[0] == net.n_states == 3
     assert states.shape[3] == net.n_channels == 16
     for index, waveform in enumerate(waveforms()):
-        alone, inside = net(*pad([waveform]))
+        alone, inside = hear(net, waveform)
         assert inside.all()
         n_frames = alone.shape[2]
         assert int(mask[index].sum()) == n_frames
@@ -53,8 +62,8 @@ def test_states_are_the_same_alone_and_in_any_batch(kind: str, settings: dict[st
 @torch.inference_mode()
 def test_gain_does_not_matter(kind: str) -> None:
     net = encoder(kind)
-    states, mask = net(*pad(waveforms()))
-    louder, _ = net(*pad([8 * waveform for waveform in waveforms()]))
+    states, mask = hear(net, *waveforms())
+    louder, _ = hear(net, *(8 * waveform for waveform in waveforms()))
     torch.testing.assert_close(louder[:, mask], states[:, mask], atol=1e-3, rtol=1e-3)
 
 
@@ -62,13 +71,41 @@ def test_gain_does_not_matter(kind: str) -> None:
 def test_whisper_is_that_of_transformers_on_30_seconds() -> None:
     net = encoder("whisper")
     assert isinstance(net, WhisperStates)
-    rng = np.random.default_rng(1)
-    batch = pad([rng.normal(0, 0.1, 480_000).astype(np.float32)])
-    states, _ = net(*batch)
-    frames, _ = net.front_end(*batch)
-    expected = net.model(frames, output_hidden_states=True)
+    plain: Any = WhisperEncoder(WhisperConfig(**TINY["whisper"]))
+    plain.eval()
+    plain.load_state_dict(net.model.state_dict())
+    waveform = np.random.default_rng(1).normal(0, 0.1, 480_000).astype(np.float32)
+    states, _ = hear(net, waveform)
+    frames, _ = net.front_end(*pad([waveform]))
+    expected = plain(frames, output_hidden_states=True)
     torch.testing.assert_close(states[-1], expected.last_hidden_state, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(states[:-1], torch.stack(expected.hidden_states[:-1]))
+    torch.testing.assert_close(
+        states[:-1], torch.stack(expected.hidden_states[:-1]), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_whisper_drops_what_its_settings_say_in_training_only() -> None:
+    batch = pad(waveforms())
+    for name in ("dropout", "attention_dropout", "activation_dropout"):
+        net = encoder("whisper", **{name: 0.5})
+        kept = net(*batch)[0][-1]
+        torch.testing.assert_close(net(*batch)[0][-1], kept)
+        assert not net.train()(*batch)[0][-1].allclose(kept, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"encoder_attention_heads": 3},
+        {"encoder_attention_heads": 0},
+        {"d_model": "16"},
+        {"encoder_layers": -1},
+        {"activation_function": "relu"},
+    ],
+)
+def test_settings_that_are_not_those_of_whisper(settings: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match=f"{next(iter(settings))}.*; expected"):
+        encoder("whisper", **settings)
 
 
 @pytest.mark.parametrize("kind", ["wav2vec2", "wavlm", "data2vec-audio"])
@@ -108,6 +145,11 @@ def test_whisper_frames_are_those_of_transformers() -> None:
 def tone(frequency: float, n_samples: int = 16_000) -> NDArray[np.float32]:
     wave: NDArray[np.float64] = np.sin(2 * np.pi * frequency / 16_000 * np.arange(n_samples))
     return wave.astype(np.float32)
+
+
+def test_low_pass_is_a_windowed_sinc() -> None:
+    expected = firwin(401, 3_900, window=("kaiser", 7.86), fs=16_000)
+    np.testing.assert_allclose(LowPass(4_000).taps.numpy(), expected, atol=1e-7)
 
 
 @torch.inference_mode()

@@ -24,7 +24,8 @@ from transformers import (
 
 from sercli.errors import ModelError
 from sercli.hub import HUB_NAME, PREPROCESSOR_FILES
-from sercli.neural.encoders import ARCHITECTURES, AST, WHISPER, choose_attention
+from sercli.neural.published_encoders import choose_attention
+from sercli.neural.speech_encoder import ARCHITECTURES, AST, WHISPER
 
 # What transformers is told where nothing may come from the network.
 LOCAL: Mapping[str, Any] = {"trust_remote_code": False, "local_files_only": True}

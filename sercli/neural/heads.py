@@ -24,8 +24,9 @@ from sercli.errors import ModelError
 from sercli.hub import PREPROCESSOR_FILES, WEIGHTS_FILE
 from sercli.neural.bases import LOCAL, loading, read_config, read_weights
 from sercli.neural.batching import pad
-from sercli.neural.encoders import AST, WHISPER, WaveformStates
 from sercli.neural.mel import SAMPLE_RATE
+from sercli.neural.published_encoders import WaveformStates
+from sercli.neural.speech_encoder import AST, WHISPER
 
 FloatArray = NDArray[np.float32]
 
@@ -97,7 +98,8 @@ class WaveformNetwork(PublishedNetwork):
         if self.layer_weights is None:
             frames = states[-1]
         else:
-            frames = torch.einsum("l,lstc->stc", self.layer_weights.softmax(dim=0), states)
+            shares = self.layer_weights.softmax(dim=0)
+            frames = torch.einsum("l,lstc->stc", shares, torch.stack(states))
         inside = mask[:, :, None]
         projected = self.projector(frames).masked_fill(~inside, 0.0)
         logits: Tensor = self.classifier(projected.sum(dim=1) / inside.sum(dim=1))

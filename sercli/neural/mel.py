@@ -2,7 +2,6 @@
 
 import torch
 from scipy.fft import next_fast_len
-from scipy.signal import firwin
 from torch import Tensor, nn
 from torchaudio.compliance.kaldi import fbank
 from torchaudio.transforms import MelScale, Spectrogram
@@ -102,9 +101,13 @@ class LowPass(nn.Module):
 
     def __init__(self, limit: float) -> None:
         super().__init__()
-        middle = limit - FILTER_TRANSITION / 2
-        taps = firwin(FILTER_TAPS, middle, window=("kaiser", FILTER_BETA), fs=SAMPLE_RATE)
-        self.register_buffer("taps", torch.tensor(taps, dtype=torch.float32), persistent=False)
+        cutoff = 2 * (limit - FILTER_TRANSITION / 2) / SAMPLE_RATE
+        places = torch.arange(FILTER_TAPS, dtype=torch.float64) - FILTER_TAPS // 2
+        window = torch.kaiser_window(
+            FILTER_TAPS, periodic=False, beta=FILTER_BETA, dtype=torch.float64
+        )
+        taps = torch.sinc(cutoff * places) * window
+        self.register_buffer("taps", (taps / taps.sum()).float(), persistent=False)
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """Return the waveforms, filtered, of the same shape and zero after their ends.

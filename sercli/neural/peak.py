@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, mm_flop, sdpa_flop_count
 
 from sercli.audio import SAMPLE_RATE
 from sercli.classifiers.neural import NetworkClassifier
@@ -17,6 +17,20 @@ MATRIX_SIZE = 2048
 SECONDS = 1.0
 # Segments are taken for as long as the next multiple of this many samples.
 STEP = SAMPLE_RATE // 5
+
+
+def _count_attention(
+    query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any
+) -> int:
+    count: Any = sdpa_flop_count
+    return int(count(query, key, value))
+
+
+# What PyTorch does not count by itself.
+_UNCOUNTED = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _count_attention,
+    torch.ops.aten._int_mm: mm_flop,
+}
 
 
 def count_multiply_adds(classifier: NetworkClassifier, durations: Sequence[float]) -> float:
@@ -37,7 +51,7 @@ def count_multiply_adds(classifier: NetworkClassifier, durations: Sequence[float
     )
     total = 0.0
     for length, count in zip(lengths, counts, strict=True):
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False, custom_mapping=_UNCOUNTED) as counter:
             classifier.score(classifier.extract_features([np.ones(length, np.float32)]))
         total += count * counter.get_total_flops() / 2
     return total

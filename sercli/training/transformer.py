@@ -22,8 +22,8 @@ from sercli.config import TransformerConfig
 from sercli.errors import ConfigError
 from sercli.neural.bases import Base
 from sercli.neural.devices import choose_device, choose_precision
-from sercli.neural.encoders import WHISPER
 from sercli.neural.mel import NYQUIST
+from sercli.neural.speech_encoder import WHISPER
 from sercli.neural.transformer import Transformer, TransformerSettings, create_head
 from sercli.training.batches import TrainingBatches
 from sercli.training.cache import CachedClips

@@ -1,0 +1,217 @@
+"""Encoders as `transformers` has them, with masks for what is padding."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PreTrainedConfig
+
+from sercli.errors import ModelError
+from sercli.neural.mel import KaldiMel
+from sercli.neural.pooling import TINY
+from sercli.neural.speech_encoder import AST, SpeechEncoder, broadcast
+
+
+class WaveformStates(SpeechEncoder):
+    """wav2vec 2.0 (Baevski et al. 2020) and its relatives, which hear waveforms.
+
+    Parameters
+    ----------
+    model
+        Of `transformers`; it is changed.
+    standardise
+        Whether waveforms are to have the mean 0 and the deviation 1 before they are heard.
+    """
+
+    def __init__(self, model: Any, standardise: bool = True) -> None:
+        config = model.config
+        # Its own draws come from elsewhere than the seed of a training.
+        config.apply_spec_augment = False
+        config.layerdrop = 0.0
+        super().__init__(model, config.num_hidden_layers + 1, config.hidden_size)
+        self.standardise = standardise
+        self._mask: Tensor | None = None
+        for layer in model.feature_extractor.conv_layers:
+            if isinstance(getattr(layer, "layer_norm", None), nn.GroupNorm):
+                layer.layer_norm = MaskedNorm(layer.layer_norm)
+        for layer in getattr(model.encoder.pos_conv_embed, "layers", ()):
+            layer.register_forward_hook(self._silence)
+        batch_norm = getattr(model.encoder.pos_conv_embed, "batch_norm", None)
+        if batch_norm is not None:
+            batch_norm.register_forward_hook(self._silence)
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """Those of the transformer, from the input up."""
+        layers: nn.ModuleList = self.model.encoder.layers
+        return layers
+
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return hidden states and their mask; see `SpeechEncoder.forward`."""
+        model = self.model
+        inside = torch.arange(waveforms.shape[1], device=lengths.device) < lengths[:, None]
+        heard = (_standardise(waveforms, lengths) if self.standardise else waveforms) * inside
+        n_frames = lengths
+        for layer, kernel, stride in zip(
+            model.feature_extractor.conv_layers,
+            model.config.conv_kernel,
+            model.config.conv_stride,
+            strict=True,
+        ):
+            n_frames = (n_frames - kernel) // stride + 1
+            if isinstance(getattr(layer, "layer_norm", None), MaskedNorm):
+                layer.layer_norm.n_frames = n_frames
+        found = model._get_feat_extract_output_lengths(waveforms.shape[1])
+        self._mask = torch.arange(int(found), device=lengths.device) < n_frames[:, None]
+        with warnings.catch_warnings():
+            # WavLM's attention in transformers mixes types of masks, which torch deprecates.
+            warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")
+            output = model(heard, attention_mask=inside.long(), output_hidden_states=True)
+        return [*output.hidden_states], self._mask
+
+    def _silence(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        """Keep what one layer puts after the end of a segment from the next convolution."""
+        assert self._mask is not None
+        return output * self._mask[:, None].to(output.dtype)
+
+
+class SpectrogramStates(SpeechEncoder):
+    """The audio spectrogram transformer (Gong et al. 2021), on as many frames as there are.
+
+    Its frames are the means over the patches of all bands; after the last position, positions
+    start anew.
+
+    Parameters
+    ----------
+    config
+        Of `transformers`.
+    mean, deviation
+        Of the frames that it was trained on.
+    """
+
+    def __init__(self, config: PreTrainedConfig, mean: float, deviation: float) -> None:
+        model = _build(config)
+        super().__init__(model, config.num_hidden_layers + 1, config.hidden_size)
+        self.front_end = KaldiMel(config.num_mel_bins, mean, deviation)
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """Those of the transformer, from the input up."""
+        layers: nn.ModuleList = self.model.layers
+        return layers
+
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return hidden states and their mask; see `SpeechEncoder.forward`."""
+        model, config = self.model, self.model.config
+        frames, counts = self.front_end(waveforms, lengths, config.patch_size)
+        embeddings = model.embeddings
+        patches = embeddings.patch_embeddings.projection(frames.transpose(1, 2)[:, None])
+        n_segments, _, n_bands, n_times = patches.shape
+        n_table = (config.max_length - config.patch_size) // config.time_stride + 1
+        places = torch.arange(n_times, device=patches.device)
+        mask = places < ((counts - config.patch_size) // config.time_stride + 1)[:, None]
+        table = embeddings.position_embeddings
+        positions = table[0, 2:].view(n_bands, n_table, -1)[:, places % n_table]
+        hidden = patches.permute(0, 2, 3, 1) + positions
+        first = torch.cat((embeddings.cls_token, embeddings.distillation_token), 1) + table[:, :2]
+        hidden = torch.cat((first.expand(n_segments, -1, -1), hidden.flatten(1, 2)), 1)
+        hidden = embeddings.dropout(hidden)
+        ahead = mask.new_ones((n_segments, 2))
+        heard = broadcast(torch.cat((ahead, mask.repeat(1, n_bands)), 1))
+        states = [hidden]
+        for layer in model.layers:
+            hidden = layer(hidden, heard)
+            states.append(hidden)
+        states[-1] = model.layernorm(hidden)
+        patches_of = [state[:, 2:].view(n_segments, n_bands, n_times, -1) for state in states]
+        return [patch.mean(dim=1) for patch in patches_of], mask
+
+
+class MaskedNorm(nn.Module):
+    """Each channel's mean and deviation over the frames of its segment, without padding.
+
+    Parameters
+    ----------
+    norm
+        Whose weights it has, and which it replaces.
+    """
+
+    def __init__(self, norm: nn.GroupNorm) -> None:
+        super().__init__()
+        self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
+        self.n_frames: Tensor | None = None
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Return normalised frames, zero after the end of each segment.
+
+        Parameters
+        ----------
+        frames
+            Shape (n_segments, n_channels, n_frames).
+        """
+        assert self.n_frames is not None
+        places = torch.arange(frames.shape[2], device=frames.device)
+        inside = (places < self.n_frames[:, None])[:, None]
+        count = self.n_frames[:, None, None]
+        frames = frames.float() * inside
+        mean = frames.sum(dim=2, keepdim=True) / count
+        centred = (frames - mean) * inside
+        variance = centred.square().sum(dim=2, keepdim=True) / count
+        levelled = centred * (variance + self.eps).rsqrt()
+        return (levelled * self.weight[:, None] + self.bias[:, None]) * inside
+
+
+def create_published(settings: Mapping[str, Any], kind: str) -> SpeechEncoder:
+    """Return an encoder with random weights.
+
+    Parameters
+    ----------
+    settings
+        As for `sercli.neural.encoders.create_encoder`, without ``model_type``.
+    kind
+        Which architecture it is, other than Whisper.
+
+    Raises
+    ------
+    ModelError
+        If the settings are not understood.
+    """
+    known = dict(settings)
+    mean, deviation = known.pop("mean", 0.0), known.pop("deviation", 0.5)
+    try:
+        parsed = AutoConfig.for_model(kind, **known)
+        parsed._attn_implementation = choose_attention(kind)
+        if kind == AST:
+            return SpectrogramStates(parsed, mean, deviation)
+        return WaveformStates(_build(parsed))
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise ModelError(f"the encoder's settings are not understood: {error}") from error
+
+
+def choose_attention(kind: str) -> str:
+    """Return how `transformers` is to compute the attention of an architecture.
+
+    Settings of others could name a kernel on the hub instead, which would be code.
+
+    Parameters
+    ----------
+    kind
+        One of `ARCHITECTURES`.
+    """
+    return "eager" if kind == "wavlm" else "sdpa"
+
+
+def _build(config: PreTrainedConfig) -> Any:
+    return AutoModel.from_config(config)  # type: ignore[no-untyped-call]
+
+
+def _standardise(waveforms: Tensor, lengths: Tensor) -> Tensor:
+    """Return waveforms of mean 0 and deviation 1 over their own samples."""
+    count = lengths[:, None]
+    inside = torch.arange(waveforms.shape[1], device=lengths.device) < count
+    mean = waveforms.sum(dim=1, keepdim=True) / count
+    centred = (waveforms - mean) * inside
+    variance = centred.square().sum(dim=1, keepdim=True) / count
+    return centred / (variance + TINY * TINY).sqrt()

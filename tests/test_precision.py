@@ -1,0 +1,208 @@
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import save_checkpoint
+from numpy.typing import NDArray
+from torch import nn
+
+from sercli import load_model
+from sercli.classifiers.neural import NetworkClassifier, NeuralClassifier
+from sercli.config import Precision
+from sercli.errors import ConfigError
+from sercli.neural import devices
+from sercli.neural.devices import choose_devices, find_precision, limit_threads, replicate
+from sercli.neural.peak import count_multiply_adds
+from sercli.neural.quantised import QuantisedLinear, quantise
+
+CPU = torch.device("cpu")
+FloatArray = NDArray[np.float32]
+
+
+def noises(*n_samples: int) -> list[FloatArray]:
+    rng = np.random.default_rng(0)
+    return [rng.normal(0, 0.1, n).astype(np.float32) for n in n_samples]
+
+
+def test_integers_multiply_almost_as_exactly() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(64, 48)
+    rows = torch.randn(5, 7, 64) * torch.logspace(-3, 3, 7)[:, None]
+    rows[0, 0] = 0
+    found, expected = QuantisedLinear(layer)(rows), layer(rows)
+    assert found.shape == (5, 7, 48)
+    error = (found - expected).norm(dim=2) / expected.norm(dim=2)
+    assert 1e-4 < error.max() < 0.02
+    torch.testing.assert_close(found[0, 0], layer.bias)
+    # Each row has a scale of its own: what else is in the batch does not matter.
+    torch.testing.assert_close(QuantisedLinear(layer)(rows[2:3, 4:5]), found[2:3, 4:5])
+
+
+@pytest.fixture(scope="module")
+def transformer() -> NeuralClassifier:
+    model = load_model("transformer", "cpu", precision="fp32")
+    assert isinstance(model, NeuralClassifier)
+    return model
+
+
+def test_a_model_of_integers(transformer: NeuralClassifier) -> None:
+    waveforms = noises(16_000, 40_000, 24_000)
+    exact = transformer.predict_proba(waveforms)
+    stored = transformer.tensors()
+    model = load_model("transformer", "cpu", precision="int8")
+    assert isinstance(model, NeuralClassifier)
+    assert (model.precision, transformer.precision) == ("int8", "fp32")
+    layers = [one for one in model.network.modules() if isinstance(one, QuantisedLinear)]
+    assert len(layers) == 6 * 6
+    found = model.predict_proba(waveforms)
+    np.testing.assert_allclose(found, exact, atol=0.1)
+    assert not np.allclose(found, exact, atol=1e-5)
+    alone = np.concatenate([model.predict_proba([waveform]) for waveform in waveforms])
+    # What is rounded up or down can hang on the last bit of a sum, which can hang on the batch.
+    np.testing.assert_allclose(alone, found, atol=0.02)
+    assert all(np.array_equal(one, stored[name]) for name, one in model.tensors().items())
+    model.use_precision("fp32")
+    np.testing.assert_allclose(model.predict_proba(waveforms), exact, atol=1e-6)
+
+
+def test_bf16_is_close(transformer: NeuralClassifier) -> None:
+    waveforms = noises(8_000)
+    exact = transformer.predict_proba(waveforms)
+    model = load_model("transformer", "cpu", precision="bf16")
+    found = model.predict_proba(waveforms)
+    np.testing.assert_allclose(found, exact, atol=0.05)
+    assert not np.allclose(found, exact, atol=1e-6)
+
+
+def test_what_has_no_layers_of_a_transformer() -> None:
+    with pytest.raises(ConfigError, match="and the network has no layers of a transformer"):
+        load_model("cnn", "cpu", precision="int8")
+    with pytest.raises(ConfigError, match="a model of the family svm multiplies fp32"):
+        load_model("svm", precision="bf16")
+    with pytest.raises(ConfigError, match="no layers of a transformer"):
+        quantise(nn.Sequential(nn.Linear(3, 3)))
+
+
+@pytest.mark.parametrize("kind", ["wav2vec2", "wavlm"])
+def test_checkpoints_of_others_in_integers(kind: str, tmp_path: Path) -> None:
+    save_checkpoint(kind, tmp_path)
+    exact = load_model(tmp_path, "cpu", labels="model", precision="fp32")
+    model = load_model(tmp_path, "cpu", labels="model", precision="int8")
+    waveforms = noises(16_000, 20_000)
+    expected = exact.predict_proba(waveforms)
+    np.testing.assert_allclose(model.predict_proba(waveforms), expected, atol=0.05)
+
+
+def test_precisions_and_their_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = torch.device("cuda")
+    for name, device in (("fp16", CPU), ("int8", cuda), ("int8", torch.device("mps"))):
+        with pytest.raises(ConfigError, match=f"precision is '{name}', and the device"):
+            find_precision(name, device)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="expected one of auto, fp32, bf16, fp16, int8"):
+        find_precision("fp8", CPU)  # type: ignore[arg-type]
+    found: list[Precision] = []
+    for fast in (torch.bfloat16, torch.float32):
+        monkeypatch.setattr(devices, "choose_precision", lambda _, fast=fast: fast)
+        found += [find_precision("auto", CPU), find_precision("auto", cuda)]
+    assert found == ["bf16", "bf16", "fp32", "fp16"]
+
+
+def test_several_devices() -> None:
+    assert choose_devices("cpu") == (CPU,)
+    for names in ("cpu,cpu", "cpu,cuda:7", "cuda:7"):
+        with pytest.raises(ConfigError, match="device is"):
+            choose_devices(names)
+
+
+def test_replicas_share_their_weights_and_nothing_else() -> None:
+    network = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    found = list(replicate(network, (CPU,), 3))
+    assert [device for _, device in found] == [CPU] * 3
+    modules = {id(module) for one, _ in found for module in one.modules()}
+    assert len(modules) == 9
+    for one, _ in found:
+        for mine, other in zip(one.parameters(), network.parameters(), strict=True):
+            assert mine.data_ptr() == other.data_ptr()
+
+
+def test_replicas_on_other_devices() -> None:
+    meta = torch.device("meta")
+    found = list(replicate(nn.Linear(3, 3), (CPU, meta), 4))
+    assert [device.type for _, device in found] == ["cpu"] * 4 + ["meta"] * 2
+    assert [one.weight.device.type for one, _ in found] == ["cpu"] * 4 + ["meta"] * 2
+
+
+@pytest.mark.parametrize("kind", ["wav2vec2", "hubert", "data2vec-audio"])
+def test_replicas_judge_at_the_same_time(kind: str, tmp_path: Path) -> None:
+    """Some keep the lengths of a batch between their layers."""
+    save_checkpoint(kind, tmp_path)
+    model = load_model(tmp_path, "cpu", labels="model", precision="fp32")
+    batches = [noises(*[8_000 + 320 * n] * (1 + n % 3), 16_000 + 100 * n) for n in range(40)]
+    expected = [model.predict_proba(batch) for batch in batches]
+    replicas = model.replicas(4)
+    with model.using_threads(1), ThreadPoolExecutor(4) as pool:
+        found = list(
+            pool.map(
+                lambda n: [replicas[n].predict_proba(batch) for batch in batches[n::4]], range(4)
+            )
+        )
+    for n, rows in enumerate(found):
+        for row, plain in zip(rows, expected[n::4], strict=True):
+            np.testing.assert_allclose(row, plain, atol=1e-5)
+
+
+def test_threads_are_what_they_were_afterwards() -> None:
+    before = torch.get_num_threads()
+    with limit_threads(1):
+        assert torch.get_num_threads() == 1
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result() == 1
+    assert torch.get_num_threads() == before
+
+
+class Forgetful(NetworkClassifier):
+    """Has memory for three seconds."""
+
+    family = "forgetful"
+
+    def __init__(self, model: NeuralClassifier) -> None:
+        super().__init__(model.spec, nn.Linear(1, 1), "cpu")
+        self.sizes: list[float] = []
+
+    def compute_rows(self, waveforms: Sequence[FloatArray]) -> torch.Tensor:
+        seconds = sum(map(len, waveforms)) / 16_000
+        self.sizes.append(seconds)
+        if seconds > 3:
+            raise torch.OutOfMemoryError("3 s and no more")
+        return torch.tensor([[float(len(waveform))] for waveform in waveforms])
+
+    def score(self, features: Any) -> Any:
+        return features
+
+
+def test_batches_are_halved_where_memory_does_not_suffice(transformer: NeuralClassifier) -> None:
+    model = Forgetful(transformer)
+    waveforms = noises(*[16_000] * 7, 8_000)
+    rows = model.extract_features(waveforms)
+    assert rows[:, 0].tolist() == [16_000] * 7 + [8_000]
+    assert max(model.sizes) == 7.5
+    model.sizes.clear()
+    model.extract_features(waveforms)
+    assert max(model.sizes) <= 3
+    with pytest.raises(torch.OutOfMemoryError):
+        model.extract_features(noises(64_000))
+
+
+def test_multiply_adds_are_those_of_the_layers(transformer: NeuralClassifier) -> None:
+    one, two = (count_multiply_adds(transformer, [seconds]) for seconds in (2.0, 4.0))
+    width, frames = 512, 100
+    layers = 6 * frames * (4 * width * width + 2 * width * 2048 + 2 * frames * width)
+    convolutions = 200 * 80 * 3 * width + 100 * 3 * width * width
+    assert one == pytest.approx(layers + convolutions, rel=0.05)
+    assert 2 * one < two < 2.2 * one
+    both = count_multiply_adds(transformer, [2.0, 4.0, 2.0])
+    assert both == pytest.approx(2 * one + two)
