@@ -218,7 +218,7 @@ def _add_shares(
     if classifier.in_workers or classifier.family == "fusion":
         return found
     from sercli.classifiers.neural import NetworkClassifier
-    from sercli.neural.peak import count_multiply_adds, measure_peak
+    from sercli.peak import count_multiply_adds, measure_peak
 
     assert isinstance(classifier, NetworkClassifier)
     needed = count_multiply_adds(classifier, durations)

@@ -16,8 +16,8 @@ from sercli.config import Precision
 from sercli.errors import ConfigError
 from sercli.neural import devices
 from sercli.neural.devices import choose_devices, find_precision, limit_threads, replicate
-from sercli.neural.peak import count_multiply_adds
 from sercli.neural.quantised import QuantisedLinear, quantise
+from sercli.peak import count_multiply_adds
 
 CPU = torch.device("cpu")
 FloatArray = NDArray[np.float32]

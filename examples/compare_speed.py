@@ -1,0 +1,225 @@
+"""How much faster `ser annotate` is than other ways to the same or similar labels.
+
+    pip install -e '.[compare]'
+    python examples/compare_speed.py RECORDINGS [--runs 5] [--only NAME]
+
+`ser` is timed from the first file to the last row. The others are given the segments that it found,
+decoded, and of the slow ones a sample, whose time is scaled up to all of them. Runs take turns, so
+that both sides meet the same machine. Ratios are of medians.
+"""
+
+import argparse
+import json
+import multiprocessing
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import sercli
+from sercli.config import SegmentConfig, count_cores
+from sercli.recording import Recording
+from sercli.timing import Stopwatch
+from sercli.vad import SpeechDetector
+
+SAMPLE_RATE = 16_000
+
+FloatArray = NDArray[np.float32]
+Judge = Callable[[list[FloatArray]], Any]
+
+
+class Comparison(NamedTuple):
+    """A model of ours, and another way to labels."""
+
+    name: str
+    model: str
+    create: Callable[[], Judge]
+    sample: int  # of how many segments the other way is timed; 0: of all
+
+
+def create_pipeline() -> Judge:
+    """Return the pipeline of `transformers` with the encoder of the shipped transformer."""
+    import torch
+    from transformers import (
+        WhisperConfig,
+        WhisperFeatureExtractor,
+        WhisperForAudioClassification,
+        pipeline,
+    )
+
+    model: Any = sercli.load_model("transformer", "cpu", precision="fp32")
+    settings = dict(model.spec.settings["encoder"])
+    settings.pop("model_type")
+    labels = dict(enumerate(model.spec.labels))
+    plain = WhisperForAudioClassification(WhisperConfig(**settings, id2label=labels))
+    plain.encoder.load_state_dict(model.network.encoder.model.state_dict())
+    extractor: Any = WhisperFeatureExtractor()  # type: ignore[no-untyped-call]
+    with tempfile.TemporaryDirectory() as folder:
+        plain.save_pretrained(folder)
+        extractor.save_pretrained(folder)
+        judges: dict[int, Any] = {
+            size: pipeline(
+                "audio-classification",
+                model=folder,
+                feature_extractor=folder,
+                batch_size=size,
+                dtype=torch.float32,
+                device="cpu",
+            )
+            for size in (1, 4, 8)
+        }
+    # float32 is its best number type where bfloat16 is not multiplied.
+    trial = [np.random.default_rng(0).normal(0, 0.1, 3 * SAMPLE_RATE).astype(np.float32)] * 8
+    times = {size: measure(partial(_consume, judge, trial)) for size, judge in judges.items()}
+    best = min(times, key=lambda size: times[size])
+    print(f"transformers.pipeline is fastest at batch size {best}", file=sys.stderr)
+    return lambda waveforms: list(judges[best](list(waveforms)))
+
+
+def _consume(judge: Any, waveforms: list[FloatArray]) -> None:
+    for _ in judge(list(waveforms)):
+        pass
+
+
+def create_clip_by_clip() -> Judge:
+    """Return the shipped transformer, which is called for each segment by itself."""
+    model = sercli.load_model("transformer", "cpu", precision="fp32")
+    return lambda waveforms: [model.predict_proba([waveform]) for waveform in waveforms]
+
+
+def create_librosa_cnn() -> Judge:
+    """Return the shipped CNN behind a mel front end of librosa, segment by segment."""
+    import librosa
+    import torch
+
+    model: Any = sercli.load_model("cnn", "cpu")
+    front_end = model.network.front_end
+    settings = front_end.settings
+
+    class LibrosaFrames(torch.nn.Module):
+        def forward(self, waveforms: torch.Tensor, _: torch.Tensor) -> tuple[Any, Any]:
+            mel = librosa.feature.melspectrogram(
+                y=waveforms[0].numpy(),
+                sr=SAMPLE_RATE,
+                n_fft=1 << (settings.win_length - 1).bit_length(),
+                win_length=settings.win_length,
+                hop_length=settings.hop_length,
+                n_mels=settings.n_mels,
+                fmin=settings.f_min,
+                fmax=settings.f_max,
+                htk=True,
+                norm=None,
+                pad_mode="constant",
+            )
+            levels = librosa.power_to_db(mel, top_db=settings.floor)
+            frames = torch.from_numpy((levels - levels.mean()) / front_end.SPREAD_DB)[None]
+            return frames, torch.ones(1, frames.shape[2])
+
+    model.network.front_end = LibrosaFrames()
+    return lambda waveforms: [model.predict_proba([waveform]) for waveform in waveforms]
+
+
+def _extract_functionals(waveforms: list[FloatArray]) -> list[Any]:
+    import opensmile
+
+    smile = opensmile.Smile(
+        feature_set=opensmile.FeatureSet.eGeMAPSv02,
+        feature_level=opensmile.FeatureLevel.Functionals,
+    )
+    return [smile.process_signal(waveform, SAMPLE_RATE).to_numpy() for waveform in waveforms]
+
+
+def create_opensmile() -> Judge:
+    """Return eGeMAPS functionals by opensmile-python, in as many processes as there are cores."""
+    n_processes = count_cores()
+    pool = multiprocessing.get_context("spawn").Pool(n_processes)
+    pool.map(_extract_functionals, [[np.zeros(SAMPLE_RATE, np.float32)]] * 2 * n_processes)
+
+    def judge(waveforms: list[FloatArray]) -> list[Any]:
+        shares = [waveforms[first :: 4 * n_processes] for first in range(4 * n_processes)]
+        return pool.map(_extract_functionals, shares, chunksize=1)
+
+    return judge
+
+
+COMPARISONS = (
+    Comparison("transformers.pipeline", "transformer", create_pipeline, 32),
+    Comparison("transformer clip by clip", "transformer", create_clip_by_clip, 0),
+    Comparison("librosa and CNN clip by clip", "cnn", create_librosa_cnn, 0),
+    Comparison("opensmile eGeMAPS", "svm", create_opensmile, 0),
+)
+
+
+def measure(work: Callable[[], Any]) -> float:
+    """Return the seconds that something takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def find_segments(paths: list[Path]) -> list[FloatArray]:
+    """Return the audio of all segments that `ser annotate` judges."""
+    detector, found = SpeechDetector(), []
+    for one in sercli.find_inputs(paths):
+        recording = Recording(one, "mix", SegmentConfig(), detector, Stopwatch())
+        for heard in recording.listen():
+            found += heard.waveforms
+    return found
+
+
+def compare(
+    one: Comparison, paths: list[Path], segments: list[FloatArray], runs: int
+) -> dict[str, Any]:
+    """Return how long both sides took, and the ratio of their medians."""
+    classifier = sercli.load_model(one.model, "cpu")
+    judge = one.create()
+    rng = np.random.default_rng(0)
+    chosen = rng.permutation(len(segments))[: one.sample or None]
+    sample = [segments[index] for index in chosen]
+    scale = sum(map(len, segments)) / sum(map(len, sample))
+    ours, theirs = [], []
+    for number in range(runs + 1):  # the first run warms up
+        seconds = measure(lambda: list(sercli.annotate(paths, classifier)))
+        others = measure(lambda: judge(sample)) * scale
+        if number:
+            ours.append(seconds)
+            theirs.append(others)
+    return {
+        "compared": one.name,
+        "model": one.model,
+        "precision": classifier.precision,
+        "seconds": ours,
+        "their_seconds": theirs,
+        "ratio": statistics.median(theirs) / statistics.median(ours),
+    }
+
+
+def main() -> None:
+    """Compare, and print a line for each way, or JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("paths", nargs="+", type=Path)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--only", choices=[one.name for one in COMPARISONS])
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    segments = find_segments(given.paths)
+    found = []
+    for one in COMPARISONS:
+        if given.only in (None, one.name):
+            found.append(compare(one, given.paths, segments, given.runs))
+            if not given.json:
+                last = found[-1]
+                print(f"{last['model']}: {last['ratio']:.1f} times as fast as {last['compared']}")
+    if given.json:
+        print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from conftest import EXAMPLES, FakeClassifier
+
+from sercli.audio import SAMPLE_RATE
+from sercli.benchmark import measure
+from sercli.cli import main
+from sercli.config import Effort, SegmentConfig
+from sercli.errors import ConfigError
+from sercli.segmentation import find_speech
+from sercli.synthetic import synthesise
+from sercli.vad import SpeechDetector
+
+
+def test_a_synthetic_voice_is_speech_with_pauses() -> None:
+    waveform = synthesise(60.0, np.random.default_rng(0))
+    assert waveform.shape == (60 * SAMPLE_RATE,)
+    assert 0.2 < np.abs(waveform).max() <= 0.4
+    spans = find_speech([waveform], SpeechDetector())
+    assert len(spans) > 8
+    assert 0.5 < sum(span.end - span.start for span in spans) / len(waveform) < 0.95
+    np.testing.assert_array_equal(synthesise(60.0, np.random.default_rng(0)), waveform)
+
+
+def test_figures_are_of_what_was_annotated(fake_classifier: FakeClassifier) -> None:
+    said: list[str] = []
+    config = SegmentConfig(mode="window", window=2.0)
+    found = measure(
+        fake_classifier,
+        [EXAMPLES / "statement.flac", EXAMPLES / "silence.wav"],
+        segments=config,
+        effort=Effort(2, 1, 5.0),
+        runs=3,
+        say=said.append,
+    )
+    assert (found.files, found.model, found.precision) == (2, "fake", "fp32")
+    assert (found.threads, found.workers, found.batch_seconds) == (2, 1, 5.0)
+    assert found.audio_seconds == pytest.approx(10.801 + 2.0, abs=0.001)
+    assert found.speech_seconds == pytest.approx(2.0 * found.segments, abs=2.0)
+    assert len(found.wall_seconds) == 3
+    median = sorted(found.wall_seconds)[1]
+    assert found.speed == pytest.approx(found.audio_seconds / median)
+    assert found.hours_per_minute == pytest.approx(found.speed / 60)
+    assert set(found.stages) == {"decode", "speech", "features", "model", "write"}
+    assert sum(stage.share for stage in found.stages.values()) == pytest.approx(1)
+    for stage in found.stages.values():
+        assert 0 < stage.seconds < median
+        assert stage.speed == pytest.approx(found.audio_seconds / stage.seconds)
+    assert found.multiply_adds is None
+    assert len([line for line in said if "run" in line]) == 3
+
+
+@pytest.mark.parametrize("options", [{"runs": 0}, {"hours": 0.0}])
+def test_nothing_to_measure(fake_classifier: FakeClassifier, options: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match="expected 1 run or more"):
+        measure(fake_classifier, **options)  # type: ignore[arg-type]
+
+
+def test_no_speech_to_measure(fake_classifier: FakeClassifier) -> None:
+    with pytest.raises(ConfigError, match="no speech in 1 recording"):
+        measure(fake_classifier, [EXAMPLES / "silence.wav"])
+
+
+def test_bench_on_synthetic_recordings() -> None:
+    command = ["bench", "-m", "cnn", "--device", "cpu", "--hours", "0.04", "--threads", "1"]
+    result = CliRunner().invoke(main, [*command, "--json", "-q"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert (found["model"], found["files"], found["workers"]) == ("cnn", 2, 1)
+    assert found["audio_seconds"] == pytest.approx(144)
+    assert 0 < found["run_share"] < found["model_share"] < 1
+    assert found["peak"] > found["multiply_adds"] / 144
+
+
+def test_bench_tells_figures_in_words(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["bench", "-m", "svm", str(EXAMPLES), "--threads", "1"])
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0] == "svm, fp32, 1 worker on 1 thread, 20 s a batch"
+    assert lines[1].startswith("4 files, 1.3 min of audio, 17 segments, ")
+    assert [line.split()[0] for line in lines[5:10]] == [
+        "decode",
+        "speech",
+        "features",
+        "model",
+        "write",
+    ]
+    assert "warming up" in result.stderr
+    wrong = CliRunner().invoke(main, ["bench", str(EXAMPLES), "--hours", "1"])
+    assert (wrong.exit_code, "--hours goes without PATHS" in wrong.stderr) == (2, True)
