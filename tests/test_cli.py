@@ -647,3 +647,35 @@ def test_eval_errors(tmp_path: Path) -> None:
     result = ser("eval", tmp_path)
     assert result.exit_code == 2
     assert str(tmp_path) in result.stderr
+
+
+def test_effort_and_precision_are_in_the_record(tmp_path: Path) -> None:
+    target = tmp_path / "labels.csv"
+    options = ("--threads", "2", "--workers", "1", "--batch-seconds", "7.5", "--precision", "bf16")
+    result = ser("annotate", EXAMPLES / "statement.flac", "-m", "cnn", "-o", target, *options)
+    assert result.exit_code == 0, result.output
+    found = read_record(tmp_path / "labels.run.json")["options"]
+    names = ("threads", "workers", "batch_seconds", "precision")
+    assert [found[name] for name in names] == [2, 1, 7.5, "bf16"]
+    result = ser("annotate", EXAMPLES / "statement.flac", "-m", "svm", "-o", target, "--overwrite")
+    assert result.exit_code == 0, result.output
+    found = read_record(tmp_path / "labels.run.json")["options"]
+    assert found["workers"] == found["threads"] >= 1
+    assert (found["batch_seconds"], found["precision"]) == (20.0, "fp32")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--threads", "0"), "threads is 0; expected 1 or more"),
+        (
+            ("--threads", "1", "--workers", "2"),
+            "workers is 2; expected 1 to the number of threads, 1",
+        ),
+        (("--batch-seconds", "0.1"), "batch_seconds is 0.1"),
+        (("--precision", "int8", "-m", "svm"), "family svm multiplies fp32"),
+    ],
+)
+def test_effort_that_makes_no_sense(options: tuple[str, ...], message: str) -> None:
+    result = ser("annotate", EXAMPLES, *options)
+    assert (result.exit_code, message in result.stderr) == (2, True)

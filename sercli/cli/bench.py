@@ -14,6 +14,7 @@ from sercli.cli.options import (
     model_options,
     precision_option,
 )
+from sercli.memory import share_arena
 from sercli.store import DEFAULT_MODEL, load_model
 from sercli.text import format_count, format_duration
 
@@ -55,6 +56,7 @@ def bench(paths: tuple[str, ...], **options: Any) -> None:
     if paths and is_given("hours"):
         raise click.UsageError("--hours goes without PATHS.")
     effort = find_effort(options)
+    share_arena()
     classifier = load_model(
         options["model"],
         options["device"],
