@@ -57,3 +57,23 @@ def weighted_statistics(frames: Tensor, weights: Tensor) -> tuple[Tensor, Tensor
     mean = (frames * weights).sum(dim=2)
     variance = ((frames - mean[:, :, None]).square() * weights).sum(dim=2)
     return mean, (variance + TINY).sqrt()
+
+
+def statistics(frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation over time, each of shape (n_segments, n_channels).
+
+    Parameters
+    ----------
+    frames
+        Shape (n_segments, n_frames, n_channels).
+    mask
+        True for frames of the segment, shape (n_segments, n_frames).
+    """
+    with torch.autocast(frames.device.type, enabled=False):
+        frames = frames.float()
+        inside = mask[:, None].float()
+        even = inside / inside.sum(dim=2, keepdim=True)
+        # As matrix products, they go through the frames no more often than they must.
+        mean = even @ frames
+        variance = even @ (frames - mean).square()
+        return mean.squeeze(1), (variance.squeeze(1) + TINY).sqrt()

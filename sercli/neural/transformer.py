@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sercli.errors import ConfigError
 from sercli.neural.encoders import create_encoder
 from sercli.neural.mel import NYQUIST
-from sercli.neural.pooling import weighted_statistics
+from sercli.neural.pooling import statistics
 
 # Standardised statistics beyond this are outliers, which a head should not follow.
 MAX_DEVIATION = 5.0
@@ -103,13 +103,7 @@ class Transformer(nn.Module):
             Samples of each segment, shape (n_segments,).
         """
         states, mask = self.encoder(waveforms, lengths)
-        inside = mask[:, None].float()
-        even = inside / inside.sum(dim=2, keepdim=True)
-        rows = [
-            torch.cat(weighted_statistics(state.float().transpose(1, 2) * inside, even), dim=1)
-            for state in states
-        ]
-        return torch.cat(rows, dim=1)
+        return torch.cat([part for state in states for part in statistics(state, mask)], dim=1)
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """Return scores, shape (n_segments, n_labels); parameters as for `embed`."""
