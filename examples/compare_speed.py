@@ -3,9 +3,10 @@
     pip install -e '.[compare]'
     python examples/compare_speed.py RECORDINGS [--runs 5] [--only NAME]
 
-`ser` is timed from the first file to the last row. The others are given the segments that it found,
-decoded, and of the slow ones a sample, whose time is scaled up to all of them. Runs take turns, so
-that both sides meet the same machine. Ratios are of medians.
+`ser` is timed from the first file to the last row, and, for the second ratio, while it judges
+segments only. The others are given the segments that it found, decoded, and of the slow ones a
+sample, whose time is scaled up to all of them. Runs take turns, so that both sides meet the same
+machine. Ratios are of medians.
 """
 
 import argparse
@@ -83,8 +84,8 @@ def create_pipeline() -> Judge:
     return lambda waveforms: list(judges[best](list(waveforms)))
 
 
-def _consume(judge: Any, waveforms: list[FloatArray]) -> None:
-    for _ in judge(list(waveforms)):
+def _consume(work: Callable[[list[Any]], Any], given: list[Any]) -> None:
+    for _ in work(list(given)):
         pass
 
 
@@ -184,20 +185,26 @@ def compare(
     chosen = rng.permutation(len(segments))[: one.sample or None]
     sample = [segments[index] for index in chosen]
     scale = sum(map(len, segments)) / sum(map(len, sample))
-    ours, theirs = [], []
+    inputs = list(sercli.find_inputs(paths))
+    ours, judging, theirs = [], [], []
     for number in range(runs + 1):  # the first run warms up
-        seconds = measure(lambda: list(sercli.annotate(paths, classifier)))
+        annotator = sercli.Annotator(classifier, SegmentConfig())
+        seconds = measure(partial(_consume, annotator.annotate, inputs))
         others = measure(lambda: judge(sample)) * scale
+        spent = annotator.stopwatch.seconds
         if number:
             ours.append(seconds)
+            judging.append((spent["features"] + spent["model"]) / annotator.effort.n_workers)
             theirs.append(others)
     return {
         "compared": one.name,
         "model": one.model,
         "precision": classifier.precision,
         "seconds": ours,
+        "judging_seconds": judging,
         "their_seconds": theirs,
         "ratio": statistics.median(theirs) / statistics.median(ours),
+        "judging_ratio": statistics.median(theirs) / statistics.median(judging),
     }
 
 
@@ -216,7 +223,10 @@ def main() -> None:
             found.append(compare(one, given.paths, segments, given.runs))
             if not given.json:
                 last = found[-1]
-                print(f"{last['model']}: {last['ratio']:.1f} times as fast as {last['compared']}")
+                print(
+                    f"{last['model']}: {last['ratio']:.1f} times as fast as {last['compared']}, "
+                    f"{last['judging_ratio']:.1f} times while it judges"
+                )
     if given.json:
         print(json.dumps(found, indent=1))
 

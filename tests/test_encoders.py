@@ -15,6 +15,7 @@ from sercli.errors import ModelError
 from sercli.neural.batching import pad
 from sercli.neural.encoders import WhisperStates, create_encoder
 from sercli.neural.mel import LEVEL, KaldiMel, LowPass, WhisperMel
+from sercli.neural.pooling import statistics
 from sercli.neural.speech_encoder import ARCHITECTURES
 
 LENGTHS = (16_000, 9_431, 1_600, 24_007)
@@ -56,6 +57,17 @@ def test_states_are_the_same_alone_and_in_any_batch(kind: str, settings: dict[st
         found = states[:, index, :n_frames]
         torch.testing.assert_close(found, alone[:, 0], atol=1e-4, rtol=1e-4)
         assert n_frames == 1 or alone.std(dim=2).min() > 1e-4  # frames differ
+
+
+def test_statistics_are_of_the_segment_alone() -> None:
+    frames = torch.from_numpy(np.random.default_rng(0).normal(3, 2, (2, 40, 5))).float()
+    mask = torch.arange(40) < torch.tensor([[40], [25]])
+    frames[1, 25:] = 1e6  # what comes after the end may be anything
+    mean, deviation = statistics(frames, mask)
+    for row, n_frames in enumerate((40, 25)):
+        inside = frames[row, :n_frames].numpy()
+        np.testing.assert_allclose(mean[row], inside.mean(axis=0), rtol=1e-5)
+        np.testing.assert_allclose(deviation[row], inside.std(axis=0), rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)

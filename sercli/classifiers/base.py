@@ -19,7 +19,7 @@ from sercli.errors import ConfigError
 Tensors = Mapping[str, NDArray[Any]]
 
 # Larger batches are not faster on a CPU, and need more memory.
-BATCH_S = 20.0
+BATCH_S = 12.0
 
 
 @dataclass(frozen=True)
