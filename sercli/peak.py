@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode, mm_flop, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from sercli.audio import SAMPLE_RATE
 from sercli.classifiers.neural import NetworkClassifier
@@ -26,10 +26,14 @@ def _count_attention(
     return int(count(query, key, value))
 
 
+def _count_product(left: Any, right: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    return 2 * int(left[0]) * int(left[1]) * int(right[1])
+
+
 # What PyTorch does not count by itself.
 _UNCOUNTED = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _count_attention,
-    torch.ops.aten._int_mm: mm_flop,
+    torch.ops.aten._int_mm: _count_product,
 }
 
 

@@ -206,3 +206,5 @@ def test_multiply_adds_are_those_of_the_layers(transformer: NeuralClassifier) ->
     assert 2 * one < two < 2.2 * one
     both = count_multiply_adds(transformer, [2.0, 4.0, 2.0])
     assert both == pytest.approx(2 * one + two)
+    integers: Any = load_model("transformer", "cpu", precision="int8")
+    assert count_multiply_adds(integers, [2.0]) == one
