@@ -36,9 +36,11 @@ STEP_S = 30.0
 WINDOW_FILES = 1024
 # Of files that were read before one ahead of them: audio that may wait for it, and their number.
 WAITING_S = 600.0
+MAX_AHEAD = 4 * WINDOW_FILES
 # After so many batches, what they left free is given back: more often takes time.
 RELEASE_BATCHES = 8
-MAX_AHEAD = 4 * WINDOW_FILES
+# On Windows, only a wait that ends by itself can be interrupted.
+WAKE_S = 1.0
 
 FloatArray = NDArray[np.float32]
 Progress = Callable[[float], None]
@@ -238,7 +240,7 @@ class _Crew:
                 elif not heard:
                     if self._recordings is None and not self._jobs:
                         return None
-                    self._changed.wait()
+                    self._changed.wait(WAKE_S)
                     continue
                 else:
                     job = None
