@@ -161,8 +161,9 @@ class ForgetfulClassifier(FakeClassifier):
 
 
 def test_memory_does_not_grow_with_the_length_of_a_file(
-    speech: NDArray[np.float32], tmp_path: Path
+    speech: NDArray[np.float32], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("sercli.pipeline.WINDOW_S", 60.0)  # or it would take long to be full
     annotator = Annotator(ForgetfulClassifier(), SegmentConfig())
     peaks = []
     for n_copies in (40, 160):  # 7 and 29 minutes

@@ -93,11 +93,17 @@ def test_audio_is_what_would_be_judged(
     examples: Unlabelled, fake_classifier: FakeClassifier
 ) -> None:
     list(sercli.annotate(EXAMPLES, fake_classifier))
-    # Batches of segments are judged in the order of time, as they are found.
     heard = [waveform for waveform in fake_classifier.heard if len(waveform) >= 16_000]
     assert len(examples.cached) == len(heard)
-    for index, waveform in enumerate(heard):
-        np.testing.assert_allclose(examples.cached.utterance(index).waveform, waveform, atol=1e-5)
+    for index in range(len(heard)):
+        found = examples.cached.utterance(index).waveform
+        alike = [
+            place
+            for place, waveform in enumerate(heard)
+            if len(waveform) == len(found) and np.allclose(waveform, found, atol=1e-5)
+        ]
+        del heard[alike[0]]
+    assert not heard
 
 
 def test_recordings_have_the_hashes_of_clips(examples: Unlabelled) -> None:
