@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from sercli.audio import SAMPLE_RATE
 from sercli.batches import group_by_length
-from sercli.memory import release
 from sercli.recording import Heard, Recording
 
 # Segments are divided into batches from this much audio on: the more, the less of it is padding.
@@ -37,8 +36,6 @@ WINDOW_FILES = 1024
 # Of files that were read before one ahead of them: audio that may wait for it, and their number.
 WAITING_S = 600.0
 MAX_AHEAD = 4 * WINDOW_FILES
-# After so many batches, what they left free is given back: more often takes time.
-RELEASE_BATCHES = 8
 # On Windows, only a wait that ends by itself can be interrupted.
 WAKE_S = 1.0
 
@@ -187,7 +184,6 @@ class _Crew:
         self._n_open = 0
         self._ready: deque[list[_Item]] = deque()
         self._ready_s = 0.0
-        self._n_judged = 0
         self._jobs: dict[int, _Job] = {}  # that were not given away yet
         self._n_begun = 0
         self._n_given = 0
@@ -338,15 +334,11 @@ class _Crew:
             own[0].append(item.place)
             own[1].append(index)
         with self._changed:
-            self._n_judged += 1
-            is_time = self._n_judged % RELEASE_BATCHES == 0
             self._free.append(judge)
             for job, (own_places, indices) in places.items():
                 job.rows.append((own_places, rows[indices]))
                 job.n_open -= len(own_places)
             self._changed.notify_all()
-        if is_time:
-            release()
 
 
 def _seconds(items: Sequence[_Item]) -> float:

@@ -1,17 +1,9 @@
 import ctypes
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from sercli import memory
-
-
-@pytest.fixture(autouse=True)
-def forgetful() -> Iterator[None]:
-    memory._find_library.cache_clear()
-    yield
-    memory._find_library.cache_clear()
+from sercli.memory import share_arena
 
 
 def test_glibc_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,14 +14,9 @@ def test_glibc_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         def mallopt(*given: int) -> None:
             asked.append(given)
 
-        @staticmethod
-        def malloc_trim(*given: int) -> None:
-            asked.append(given)
-
     monkeypatch.setattr(ctypes, "CDLL", lambda _: Glibc)
-    memory.share_arena()
-    memory.release()
-    assert asked == [(-8, 1), (0,)]
+    share_arena()
+    assert asked == [(-8, 1)]
 
 
 @pytest.mark.parametrize("error", [OSError, TypeError, AttributeError])
@@ -40,5 +27,4 @@ def test_other_libraries_are_left_alone(
         raise error
 
     monkeypatch.setattr(ctypes, "CDLL", fail)
-    memory.share_arena()
-    memory.release()
+    share_arena()
