@@ -46,7 +46,7 @@ def annotate(
     segments: SegmentConfig | None = None,
     channels: str = MIX,
     device: str | None = None,
-    precision: Precision = "auto",
+    precision: Precision | None = None,
     target: Target = "intended",
     adapt: Adaptation = "auto",
     speakers: str | Speakers | None = None,
@@ -71,7 +71,8 @@ def annotate(
     device
         Where a model that is loaded here runs, see `sercli.load_model`; ``"auto"`` by default.
     precision
-        Number type that a model which is loaded here multiplies, see `sercli.load_model`.
+        Number type that a model which is loaded here multiplies, see `sercli.load_model`;
+        ``"auto"`` by default.
     target
         ``"intended"``: what speakers want to express; ``"perceived"``: what listeners hear, each
         probability being the expected share of listeners who hear it.
@@ -108,11 +109,12 @@ def annotate(
     if isinstance(paths, str | os.PathLike):
         paths = [paths]
     if isinstance(model, Classifier):
-        if device is not None:
-            raise ConfigError(f"device is {device!r}; a model that is loaded has one already")
+        for name, value in (("device", device), ("precision", precision)):
+            if value is not None:
+                raise ConfigError(f"{name} is {value!r}; a model that is loaded has one already")
         classifier = model
     else:
-        classifier = load_model(model, device or "auto", precision=precision)
+        classifier = load_model(model, device or "auto", precision=precision or "auto")
     if isinstance(speakers, str):
         speakers = Speakers.parse(speakers)
     config = segments or SegmentConfig()
@@ -238,10 +240,9 @@ class Annotator:
             for found in inputs
         )
         effort, spec = self.effort, self.classifier.spec
-        judges = [
-            partial(self._judge, replica) for replica in self.classifier.replicas(effort.n_workers)
-        ]
         seconds = effort.batch_seconds or self.classifier.batch_seconds
+        replicas = self.classifier.replicas(effort.n_workers, seconds)
+        judges = [partial(self._judge, replica) for replica in replicas]
         limits = Limits(effort.n_workers, seconds)
         judged = judge_recordings(recordings, judges, len(spec.labels), limits, progress)
         with self.classifier.using_threads(effort.threads_each), closing(judged):

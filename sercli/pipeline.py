@@ -168,6 +168,7 @@ def judge_recordings(
         crew.stop()
         for thread in threads:
             thread.join()
+        crew.close()
 
 
 class _Crew:
@@ -210,10 +211,15 @@ class _Crew:
                 self._changed.notify_all()
 
     def stop(self) -> None:
-        """Let no worker begin anything more, and close what is open."""
+        """Let no worker begin anything more."""
         with self._changed:
             self._is_stopped = True
             self._changed.notify_all()
+
+    def close(self) -> None:
+        """Close the files that nobody reads any more."""
+        for job in self._jobs.values():
+            job.steps.close()
 
     def wait(self, progress: Progress | None) -> _Job | None:
         """Return the next recording once it is done, or None after the last.

@@ -6,7 +6,7 @@ the open segment of each channel.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -106,7 +106,7 @@ class Recording:
         self._detector = detector
         self._stopwatch = stopwatch
 
-    def listen(self) -> Iterator[Heard]:
+    def listen(self) -> Generator[Heard, None, None]:
         """Decode the file to its end, or as far as that is possible.
 
         Yields

@@ -679,3 +679,10 @@ def test_effort_and_precision_are_in_the_record(tmp_path: Path) -> None:
 def test_effort_that_makes_no_sense(options: tuple[str, ...], message: str) -> None:
     result = ser("annotate", EXAMPLES, *options)
     assert (result.exit_code, message in result.stderr) == (2, True)
+
+
+def test_only_annotating_runs_on_several_devices(tmp_path: Path) -> None:
+    result = ser("eval", tmp_path, "--device", "cuda:0,cuda:1")
+    assert (result.exit_code, "'cuda:0,cuda:1' are several" in result.stderr) == (2, True)
+    result = ser("annotate", EXAMPLES, "--device", "cpu,cpu")
+    assert (result.exit_code, "different GPUs: cuda:0,cuda:1" in result.stderr) == (2, True)

@@ -32,13 +32,19 @@ class FakeRecording:
         self._seconds = seconds
         self._block = block
         self._wait = wait
+        self.is_open = False
 
     def listen(self) -> Iterator[Heard]:
         self._wait()
-        for start in range(0, len(self._seconds), self._block):
-            some = self._seconds[start : start + self._block]
-            self.pieces += [Piece(0, 0.0, one, one) for one in some]
-            yield Heard(sum(some), [np.full(round(16_000 * one), one, np.float32) for one in some])
+        self.is_open = True
+        try:
+            for start in range(0, len(self._seconds), self._block):
+                some = self._seconds[start : start + self._block]
+                self.pieces += [Piece(0, 0.0, one, one) for one in some]
+                waves = [np.full(round(16_000 * one), one, np.float32) for one in some]
+                yield Heard(sum(some), waves)
+        finally:
+            self.is_open = False
 
 
 def judge(waveforms: Sequence[FloatArray]) -> NDArray[np.float64]:
@@ -166,6 +172,15 @@ def test_who_stops_listening_stops_the_workers() -> None:
     assert len(workers()) == 3
     judged.close()
     assert not workers()
+
+
+def test_files_that_nobody_reads_any_more_are_closed() -> None:
+    recordings = [FakeRecording([1.0]), *(FakeRecording([6.0] * 1000) for _ in range(3))]
+    fakes: Any = iter(recordings)
+    judged = judge_recordings(fakes, [judge] * 2, 2, Limits(2, 20.0))
+    assert len(next(judged).probabilities) == 1
+    judged.close()
+    assert not any(recording.is_open for recording in recordings)
 
 
 def workers() -> list[threading.Thread]:

@@ -143,7 +143,7 @@ def test_replicas_judge_at_the_same_time(kind: str, tmp_path: Path) -> None:
     model = load_model(tmp_path, "cpu", labels="model", precision="fp32")
     batches = [noises(*[8_000 + 320 * n] * (1 + n % 3), 16_000 + 100 * n) for n in range(40)]
     expected = [model.predict_proba(batch) for batch in batches]
-    replicas = model.replicas(4)
+    replicas = model.replicas(4, 12.0)
     with model.using_threads(1), ThreadPoolExecutor(4) as pool:
         found = list(
             pool.map(
@@ -153,6 +153,21 @@ def test_replicas_judge_at_the_same_time(kind: str, tmp_path: Path) -> None:
     for n, rows in enumerate(found):
         for row, plain in zip(rows, expected[n::4], strict=True):
             np.testing.assert_allclose(row, plain, atol=1e-5)
+
+
+def test_a_batch_is_as_large_as_it_is_asked_for(transformer: NeuralClassifier) -> None:
+    sizes: list[int] = []
+    for seconds in (3.0, 40.0):
+        (replica,) = transformer.replicas(1, seconds)
+        embed = replica.network.embed
+
+        def spy(waveforms: torch.Tensor, lengths: torch.Tensor, embed: Any = embed) -> Any:
+            sizes.append(len(lengths))
+            return embed(waveforms, lengths)
+
+        replica.network.embed = spy
+        replica.extract_features(noises(*[16_000] * 30))
+    assert sizes == [3] * 10 + [30]
 
 
 def test_threads_are_what_they_were_afterwards() -> None:

@@ -144,13 +144,15 @@ class Classifier(ABC):
         """Audio that is best judged at once by one worker, in seconds, padding included."""
         return BATCH_S
 
-    def replicas(self, n_workers: int) -> list[Self]:
+    def replicas(self, n_workers: int, batch_seconds: float) -> list[Self]:
         """Return models that judge alike and may do so at the same time, in several threads.
 
         Parameters
         ----------
         n_workers
             Threads.
+        batch_seconds
+            Audio that each of them judges at once.
         """
         return [self] * n_workers
 

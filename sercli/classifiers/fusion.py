@@ -142,10 +142,11 @@ class FusionClassifier(Classifier):
         """Audio that is best judged at once by one worker, in seconds, padding included."""
         return max(member.batch_seconds for member in self._members)
 
-    def replicas(self, n_workers: int) -> list[Self]:
+    def replicas(self, n_workers: int, batch_seconds: float) -> list[Self]:
         """Return models that may judge at the same time; see `Classifier`."""
         found = []
-        for members in zip(*(one.replicas(n_workers) for one in self._members), strict=False):
+        replicas = (member.replicas(n_workers, batch_seconds) for member in self._members)
+        for members in zip(*replicas, strict=False):  # of networks on a GPU, there are fewer
             replica = copy.copy(self)
             replica._members = members
             found.append(replica)

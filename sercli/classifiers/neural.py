@@ -81,12 +81,13 @@ class NetworkClassifier(Classifier):
         """Audio that is best judged at once by one worker, in seconds, padding included."""
         return self._batch_s
 
-    def replicas(self, n_workers: int) -> list[Self]:
+    def replicas(self, n_workers: int, batch_seconds: float) -> list[Self]:
         """Return models that may judge at the same time, on all devices; see `Classifier`."""
         found = []
         for network, device in replicate(self.network, self._devices, n_workers):
             replica = copy.copy(self)
             replica.network, replica._device = network, device
+            replica._batch_s = batch_seconds
             found.append(replica)
         return found
 

@@ -149,7 +149,7 @@ output_options = _options(
     help="Of a classifier of Hugging Face: ours for those that mean the same, or the model's own.  "
     "[default: ours]",
 )
-@device_option()
+@device_option(several=True)
 @precision_option()
 @effort_options
 @target_option()

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     help="Of synthetic recordings, if no PATHS are given.",
 )
 @click.option("--runs", type=int, default=1, metavar="N", help="That count, after one to warm up.")
-@device_option()
+@device_option(several=True)
 @precision_option()
 @effort_options
 @click.option("--json", "as_json", is_flag=True, help="All that was measured, as JSON.")

@@ -8,24 +8,35 @@ from click.core import ParameterSource
 
 from sercli.config import Adaptation, Effort, Precision, Target
 
-DEVICES = "auto|cpu|cuda|cuda:N,...|mps"
+DEVICES = "auto|cpu|cuda|cuda:N|mps"
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def device_option(default: str | None = "auto") -> Decorator:
+def device_option(default: str | None = "auto", *, several: bool = False) -> Decorator:
     """Return the option that says where networks run.
 
     Parameters
     ----------
     default
         None where it matters whether the option is given; it means auto.
+    several
+        Whether they may run on several GPUs at once.
     """
     text = "Where networks run; auto: on a GPU if there is one."
+    if several:
+        text += " Several GPUs are separated by commas."
+
+    def check(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+        if value is not None and "," in value and not several:
+            raise click.BadParameter(f"expected one of {DEVICES}; {value!r} are several")
+        return value
+
     return click.option(
         "--device",
         default=default,
         metavar=DEVICES,
+        callback=check,
         help=text if default else f"{text}  [default: auto]",
     )
 
