@@ -6,6 +6,7 @@ from torch import nn
 
 from sercli.config import NeuralConfig
 from sercli.errors import ConfigError
+from sercli.training.muon import Muon, orthogonalise
 from sercli.training.optimiser import Optimiser
 
 RATE = 0.01
@@ -133,3 +134,35 @@ def test_goes_on_from_its_state_as_if_never_interrupted() -> None:
 def test_unknown_optimiser_is_refused() -> None:
     with pytest.raises(ConfigError, match="expected muon or adamw"):
         NeuralConfig(optimiser="sgd")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [(24, 100), (100, 24), (32, 32)])
+def test_gradients_are_orthogonalised_as_by_the_iteration_itself(shape: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    left, _, right = torch.linalg.svd(torch.randn(shape, generator=generator), full_matrices=False)
+    # From large to what can hardly be told from zero.
+    matrix = left @ torch.diag(torch.logspace(1, -5, min(shape))) @ right
+    expected = matrix.double() / matrix.double().norm()
+    for _ in range(5):
+        gram = expected @ expected.T
+        expected = 3.4445 * expected + (-4.7750 * gram + 2.0315 * gram @ gram) @ expected
+    torch.testing.assert_close(orthogonalise(matrix).double(), expected, rtol=0, atol=1e-3)
+
+
+def test_steps_are_those_of_torch() -> None:
+    """Its products are of bfloat16, so that a step is the same to two digits."""
+    start = torch.randn(20, 40, generator=torch.Generator().manual_seed(0))
+    found = []
+    for make_muon in (
+        lambda p: Muon([p], lr=RATE, weight_decay=0.1),
+        lambda p: torch.optim.Muon([p], lr=RATE, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+    ):
+        parameter = nn.Parameter(start.clone())
+        muon = make_muon(parameter)
+        for seed in range(4):
+            generator = torch.Generator().manual_seed(seed)
+            parameter.grad = torch.randn(start.shape, generator=generator)
+            muon.step()
+        found.append(parameter.detach() - start)
+    assert (found[0] - found[1]).norm() < 0.01 * found[1].norm()
+    assert found[1].norm() > 0.2

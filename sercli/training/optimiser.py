@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sercli.config import NeuralConfig
+from sercli.training.muon import Muon
 
 Groups = Sequence[tuple[Sequence[nn.Parameter], float]]
 
@@ -44,10 +45,8 @@ class Optimiser:
                 adamw.append({"params": others, "weight_decay": decay, "factor": factor})
         self._parts: dict[str, torch.optim.Optimizer] = {}
         if self._views:
-            self._parts["muon"] = torch.optim.Muon(
-                [group for group in muon if group["params"]],
-                lr=config.learning_rate,
-                adjust_lr_fn="match_rms_adamw",
+            self._parts["muon"] = Muon(
+                [group for group in muon if group["params"]], lr=config.learning_rate
             )
         if any(group["params"] for group in adamw):
             self._parts["adamw"] = torch.optim.AdamW(
