@@ -21,13 +21,13 @@ from sercli.adaptation import (
     measure_moments,
 )
 from sercli.calibration import Calibration
-from sercli.config import AdapterConfig
 from sercli.datasets import Clip
 from sercli.errors import DatasetError, ModelError
 from sercli.evaluation.mixes import EVEN, SINGLE, draw_group, list_mixes, measure_mixes
 from sercli.labels import EMOTIONS
-from sercli.neural.adapter import AdapterNetwork, describe_group
 from sercli.training.adaptation import add_adapter, fit_adapter
+from sercli.training.adapter_network import AdapterNetwork, describe_group
+from sercli.training.config import AdapterConfig
 from sercli.training.groups import Examples, draw_groups, lean
 
 NEUTRAL = EMOTIONS.index("neutral")

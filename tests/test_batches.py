@@ -10,7 +10,6 @@ import pytest
 import soundfile as sf
 
 from sercli.audio import SAMPLE_RATE
-from sercli.config import NeuralConfig
 from sercli.datasets.base import Clip
 from sercli.errors import DatasetError, OutputError
 from sercli.extraction import decode_clip, load_clip
@@ -18,6 +17,7 @@ from sercli.training import batches as drawing
 from sercli.training import cache as caching
 from sercli.training.batches import TrainingBatches
 from sercli.training.cache import CachedClips, cache_clips
+from sercli.training.config import NeuralConfig
 from sercli.training.loop import TrainingBatch
 from sercli.training.stretches import decode_stretches
 from sercli.training.targets import find_vote_shares, make_targets

@@ -10,7 +10,7 @@ import pytest
 from sercli.calibration import Calibration
 from sercli.cards import DEVELOPMENT_SPEAKERS, write_card
 from sercli.classifiers.base import ModelSpec
-from sercli.config import NeuralConfig
+from sercli.training.config import NeuralConfig
 
 
 def figures_of(uar: float) -> dict[str, float]:

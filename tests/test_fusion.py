@@ -22,7 +22,6 @@ from sercli.classifiers import neural
 from sercli.classifiers.base import ModelSpec
 from sercli.classifiers.fusion import LEAST, FusionClassifier, mix, read_members
 from sercli.cli import main
-from sercli.config import FusionConfig, NeuralConfig
 from sercli.datasets import Clip, read_corpus
 from sercli.errors import ConfigError, DatasetError, ModelError
 from sercli.evaluation.leaks import TrainingManifest
@@ -34,6 +33,7 @@ from sercli.protocols import split_by_speaker
 from sercli.store import load_model, model_hash, save_model, shipped_folder
 from sercli.training.cache import CachedClips, cache_clips
 from sercli.training.cnn import CnnCourse
+from sercli.training.config import FusionConfig, NeuralConfig
 from sercli.training.fusion import FusionTrainer
 from sercli.training.mixture import cross_fit, fit_mixture, fit_weights
 from sercli.training.neural import NeuralTrainer

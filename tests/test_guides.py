@@ -10,13 +10,13 @@ from conftest import EXAMPLES
 from numpy.typing import NDArray
 from torch import nn
 
-from sercli.config import NeuralConfig
 from sercli.datasets.base import Clip
 from sercli.errors import ConfigError
 from sercli.features import extract_features
 from sercli.neural.cnn import Cnn, CnnSettings
 from sercli.neural.front_end import LogMelSettings
 from sercli.training.cache import cache_clips
+from sercli.training.config import NeuralConfig
 from sercli.training.guides import (
     GuidedNetwork,
     extract_clean_features,

@@ -14,10 +14,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sercli.config import NeuralConfig
 from sercli.errors import ConfigError, ModelError, OutputError, TrainingError
 from sercli.training import loop
 from sercli.training.checkpoints import CHECKPOINT_FILE, load_checkpoint
+from sercli.training.config import NeuralConfig
 from sercli.training.history import EpochRecord, draw_history
 from sercli.training.loop import (
     Fitted,

@@ -7,10 +7,10 @@ import pytest
 import torch
 from checkpoints import TINY, save_checkpoint
 
-from sercli.config import TransformerConfig
 from sercli.errors import ConfigError
 from sercli.neural.bases import load_base
 from sercli.neural.transformer import Transformer, TransformerSettings
+from sercli.training.config import TransformerConfig
 from sercli.training.lora import RATE_FACTOR, add_lora, merge_lora
 from sercli.training.transformer import group_parameters
 

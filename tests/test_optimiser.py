@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from sercli.config import NeuralConfig
 from sercli.errors import ConfigError
+from sercli.training.config import NeuralConfig
 from sercli.training.muon import Muon, orthogonalise
 from sercli.training.optimiser import Optimiser
 

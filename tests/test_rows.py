@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sercli.config import NeuralConfig
 from sercli.errors import OutputError
 from sercli.training import rows as module
+from sercli.training.config import NeuralConfig
 from sercli.training.rows import RowBatches, embed_versions
 
 

@@ -12,13 +12,13 @@ from sercli.audio import load_audio
 from sercli.calibration import Calibration
 from sercli.classifiers.base import ModelSpec
 from sercli.classifiers.svm import SvmClassifier, pair_votes, project, rbf_kernel
-from sercli.config import SvmConfig
 from sercli.datasets import Clip
 from sercli.errors import DatasetError, ModelError
 from sercli.extraction import ClipFeatures
 from sercli.features import FEATURE_SET, extract_features, feature_names
 from sercli.labels import EMOTIONS
 from sercli.training import svm as training
+from sercli.training.config import SvmConfig
 from sercli.training.machine import fit_projection
 from sercli.training.versions import Versions
 

@@ -20,7 +20,7 @@ from sercli.cards import DEVELOPMENT_SPEAKERS
 from sercli.classifiers.cnn import CnnClassifier
 from sercli.cli import main
 from sercli.cli.console import Progress, TrainingView
-from sercli.config import NeuralConfig, SegmentConfig, Split
+from sercli.config import SegmentConfig, Split
 from sercli.datasets import Clip, Corpus, read_corpus
 from sercli.errors import ConfigError, DatasetError, ModelError
 from sercli.evaluation.leaks import TrainingManifest
@@ -35,6 +35,7 @@ from sercli.training import cnn as courses
 from sercli.training import loop
 from sercli.training.cache import CachedClips, cache_clips
 from sercli.training.cnn import CnnCourse
+from sercli.training.config import NeuralConfig
 from sercli.training.fitting import FittedModel
 from sercli.training.loop import Fitted, TrainingProgress
 from sercli.training.material import Material

@@ -12,7 +12,6 @@ from conftest import EXAMPLES, FakeClassifier
 from numpy.typing import NDArray
 
 import sercli
-from sercli.config import NeuralConfig
 from sercli.datasets.base import Clip
 from sercli.errors import ConfigError, DatasetError
 from sercli.evaluation.leaks import TrainingManifest
@@ -23,6 +22,7 @@ from sercli.training import course as courses
 from sercli.training.batches import NO_LABEL, TrainingBatches, count_draws, draw_order
 from sercli.training.cache import CachedClips, cache_clips
 from sercli.training.cnn import CnnCourse
+from sercli.training.config import NeuralConfig
 from sercli.training.material import Material
 from sercli.training.targets import make_targets
 from sercli.training.teachers import Teacher

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sercli.config import AdapterConfig, FusionConfig
 from sercli.errors import ConfigError
+from sercli.training.config import AdapterConfig, FusionConfig
 
 if TYPE_CHECKING:
     from sercli.training.trainer import AnyTrainer

@@ -8,8 +8,8 @@ import click
 
 from sercli.cli.members import ADAPTER, FUSION
 from sercli.cli.options import device_option, is_given
-from sercli.config import NEURAL_CONFIGS, NeuralConfig, TransformerConfig
 from sercli.errors import ConfigError, OutputError
+from sercli.training.config import NEURAL_CONFIGS, NeuralConfig, TransformerConfig
 
 if TYPE_CHECKING:
     from sercli.training.course import Course

@@ -32,11 +32,11 @@ from sercli.cli.networks import (
     spell_network,
 )
 from sercli.cli.options import is_given
-from sercli.config import NEURAL_CONFIGS, NeuralConfig, SvmConfig, TransformerConfig
 from sercli.datasets import CORPORA
 from sercli.description import MODEL_FILE
 from sercli.errors import ConfigError
 from sercli.report import ExitCode
+from sercli.training.config import NEURAL_CONFIGS, NeuralConfig, SvmConfig, TransformerConfig
 from sercli.writers import check_target
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from torch.nn import functional
 from sercli.adaptation import MAX_DEVIATION, Adapter, AdapterSettings, find_inputs
 from sercli.calibration import UNCALIBRATED, Calibration, fit_temperature
 from sercli.classifiers.base import Classifier
-from sercli.config import AdapterConfig
 from sercli.evaluation.mixes import measure_mixes
-from sercli.neural.adapter import AdapterNetwork, describe_group
+from sercli.training.adapter_network import AdapterNetwork, describe_group
+from sercli.training.config import AdapterConfig
 from sercli.training.groups import Examples, IntArray, draw_groups, lean
 from sercli.training.trainer import Say
 

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sercli.classifiers.base import Classifier
-from sercli.config import AdapterConfig
 from sercli.datasets.base import Clip
 from sercli.errors import ConfigError, DatasetError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.extraction import Progress
 from sercli.training.adaptation import add_adapter
 from sercli.training.cache import CachedClips, CachedTrainer
+from sercli.training.config import AdapterConfig
 from sercli.training.groups import Examples
 from sercli.training.teachers import HELD_OUT_FILE, Teacher
 from sercli.training.trainer import Say

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from sercli.augment import Utterance, crop, draw_voice, vary
 from sercli.codecs import codec_available, encode_decode
-from sercli.config import NeuralConfig
 from sercli.filters import telephone_band
 from sercli.neural.batching import pad
 from sercli.training.cache import CachedClips
+from sercli.training.config import NeuralConfig
 from sercli.training.loop import TrainingBatch
 
 FloatArray = NDArray[np.float32]

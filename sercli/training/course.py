@@ -17,7 +17,6 @@ from sercli.audio import SAMPLE_RATE
 from sercli.batches import group_by_length
 from sercli.classifiers.base import BATCH_S
 from sercli.classifiers.neural import NeuralClassifier
-from sercli.config import NeuralConfig
 from sercli.datasets.base import class_indices
 from sercli.errors import ConfigError
 from sercli.evaluation.leaks import TrainingManifest
@@ -26,6 +25,7 @@ from sercli.neural.batching import pad
 from sercli.training.batches import NO_LABEL
 from sercli.training.cache import CachedClips
 from sercli.training.checkpoints import CHECKPOINT_FILE
+from sercli.training.config import NeuralConfig
 from sercli.training.folds import check_labels
 from sercli.training.loop import (
     Batches,

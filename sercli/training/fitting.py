@@ -21,11 +21,11 @@ from sercli.calibration import Calibration, choose_calibration
 from sercli.cards import DEVELOPMENT_SPEAKERS
 from sercli.classifiers.base import ModelSpec
 from sercli.classifiers.neural import NeuralClassifier
-from sercli.config import NeuralConfig
 from sercli.errors import DatasetError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.training.adaptation import add_adapter
 from sercli.training.cache import CachedClips
+from sercli.training.config import NeuralConfig
 from sercli.training.course import Course, FloatArray
 from sercli.training.folds import (
     MIN_GROUPS,

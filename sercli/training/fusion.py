@@ -16,7 +16,6 @@ import numpy as np
 from sercli.audio import SAMPLE_RATE
 from sercli.classifiers.base import Classifier, ModelSpec
 from sercli.classifiers.fusion import LEAST, MIN_MEMBERS, FusionClassifier, Member
-from sercli.config import FusionConfig
 from sercli.datasets.base import Clip, class_indices
 from sercli.errors import ConfigError, DatasetError
 from sercli.evaluation.leaks import TrainingManifest
@@ -24,6 +23,7 @@ from sercli.evaluation.metrics import evaluate_probabilities
 from sercli.extraction import Progress
 from sercli.store import find_member, load_models, model_hash
 from sercli.training.cache import CachedClips, CachedTrainer
+from sercli.training.config import FusionConfig
 from sercli.training.folds import count_folds, group_clips
 from sercli.training.mixture import Mixture, Probabilities, cross_fit, fit_mixture
 from sercli.training.teachers import Teacher, write_held_out

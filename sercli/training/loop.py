@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sercli.config import NeuralConfig
 from sercli.errors import TrainingError
 from sercli.neural.devices import choose_device, choose_precision, computing
 from sercli.training.checkpoints import (
@@ -27,6 +26,7 @@ from sercli.training.checkpoints import (
     load_checkpoint,
     save_checkpoint,
 )
+from sercli.training.config import NeuralConfig
 from sercli.training.history import EpochRecord, write_curves, write_history
 from sercli.training.optimiser import Groups, Optimiser
 

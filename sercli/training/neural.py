@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from sercli.classifiers.base import Classifier
 from sercli.classifiers.neural import NeuralClassifier
-from sercli.config import NeuralConfig
 from sercli.datasets.base import Clip
 from sercli.errors import ConfigError, DatasetError
 from sercli.evaluation.leaks import TrainingManifest
@@ -18,6 +17,7 @@ from sercli.neural.devices import choose_device
 from sercli.protocols import fold_by_speaker
 from sercli.training.cache import CachedClips, CachedTrainer, cache_clips
 from sercli.training.checkpoints import CHECKPOINT_FILE
+from sercli.training.config import NeuralConfig
 from sercli.training.course import Course, score_clips
 from sercli.training.fitting import DEV_FOLDS, FittedModel, fit_model
 from sercli.training.folds import MIN_GROUPS

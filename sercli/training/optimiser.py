@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from sercli.config import NeuralConfig
+from sercli.training.config import NeuralConfig
 from sercli.training.muon import Muon
 
 Groups = Sequence[tuple[Sequence[nn.Parameter], float]]

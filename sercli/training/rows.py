@@ -16,11 +16,11 @@ from sercli.audio import SAMPLE_RATE
 from sercli.batches import group_by_length
 from sercli.classifiers.base import BATCH_S
 from sercli.classifiers.neural import Embedder
-from sercli.config import NeuralConfig
 from sercli.errors import OutputError
 from sercli.neural.batching import pad
 from sercli.neural.devices import choose_precision, computing
 from sercli.training.batches import count_draws, draw_order
+from sercli.training.config import NeuralConfig
 from sercli.training.loop import TrainingBatch
 
 FloatArray = NDArray[np.float32]

@@ -9,8 +9,8 @@ substitute instead, which learned from the same speakers as the pupil, and by it
 from dataclasses import replace
 from typing import Any
 
-from sercli.config import NeuralConfig, TransformerConfig
 from sercli.errors import ConfigError
+from sercli.training.config import NeuralConfig, TransformerConfig
 from sercli.training.origins import find_origin
 from sercli.training.targets import Votes
 from sercli.training.teachers import Teacher

@@ -25,12 +25,12 @@ from sercli.audio import SAMPLE_RATE
 from sercli.calibration import Calibration, fit_temperature
 from sercli.classifiers.base import Classifier, ModelSpec
 from sercli.classifiers.svm import SvmClassifier, pair_votes, rbf_kernel
-from sercli.config import SvmConfig
 from sercli.datasets.base import Clip, class_indices
 from sercli.evaluation.metrics import unweighted_average_recall
 from sercli.extraction import ClipFeatures, Progress, extract_clip_features
 from sercli.features import FEATURE_SET, MAX_BAND_LIMIT
 from sercli.training.adaptation import add_adapter
+from sercli.training.config import SvmConfig
 from sercli.training.folds import (
     GroupBy,
     check_labels,

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sercli.config import NeuralConfig
 from sercli.datasets.base import Clip, class_indices
+from sercli.training.config import NeuralConfig
 
 Votes = Mapping[str, Mapping[str, int]]
 

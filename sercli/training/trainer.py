@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sercli.classifiers.base import Classifier
-from sercli.config import AdapterConfig, FusionConfig, NeuralConfig, SvmConfig
 from sercli.datasets.base import Clip
 from sercli.evaluation.leaks import TrainingManifest
+from sercli.training.config import AdapterConfig, FusionConfig, NeuralConfig, SvmConfig
 
 Say = Callable[[str], None]
 

@@ -18,7 +18,6 @@ import torch
 from torch import nn
 
 from sercli.classifiers.transformer import TransformerClassifier
-from sercli.config import TransformerConfig
 from sercli.errors import ConfigError
 from sercli.neural.bases import Base
 from sercli.neural.devices import choose_device, choose_precision
@@ -27,6 +26,7 @@ from sercli.neural.speech_encoder import WHISPER
 from sercli.neural.transformer import Transformer, TransformerSettings, create_head
 from sercli.training.batches import TrainingBatches
 from sercli.training.cache import CachedClips
+from sercli.training.config import TransformerConfig
 from sercli.training.course import Course, FloatArray, digest, score_clips
 from sercli.training.loop import Fitted
 from sercli.training.lora import RATE_FACTOR, add_lora, merge_lora

@@ -17,7 +17,7 @@ from sercli.adaptation import (
     explain,
     find_likely_shares,
 )
-from sercli.config import AdapterConfig
+from sercli.training.config import AdapterConfig
 
 
 class Group(NamedTuple):
