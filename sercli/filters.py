@@ -1,8 +1,9 @@
 """Filters without delay, made in the spectrum."""
 
-from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
+import scipy.fft
 from numpy.typing import NDArray
 
 from sercli.audio import SAMPLE_RATE
@@ -36,12 +37,7 @@ def limit_band(waveform: FloatArray, limit: float) -> FloatArray:
     -------
     ndarray of float32, shape (n_samples,)
     """
-
-    def gain(frequencies: NDArray[np.float64]) -> NDArray[np.float64]:
-        flank = (frequencies / limit - PASS_SHARE) / (1 - PASS_SHARE)
-        return 0.5 + 0.5 * np.cos(np.pi * np.clip(flank, 0, 1))
-
-    return _filter(waveform, gain)
+    return _filter(waveform, _limit_gains(_find_size(waveform), limit))
 
 
 def telephone_band(waveform: FloatArray) -> FloatArray:
@@ -56,24 +52,33 @@ def telephone_band(waveform: FloatArray) -> FloatArray:
     -------
     ndarray of float32, shape (n_samples,)
     """
-
-    def gain(frequencies: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.interp(frequencies, TELEPHONE_BAND, (0, 1, 1, 0))
-
-    return _filter(waveform, gain)
+    return _filter(waveform, _telephone_gains(_find_size(waveform)))
 
 
-def _filter(
-    waveform: FloatArray, gain: Callable[[NDArray[np.float64]], NDArray[np.float64]]
-) -> FloatArray:
-    waveform = _fade(waveform)
+def _find_size(waveform: FloatArray) -> int:
+    """Return the size of the transform: one of few, so that gains are of use again."""
     # Zeros at the end keep the filter from wrapping one edge round to the other.
     padded = len(waveform) + int(PADDING_S * SAMPLE_RATE)
-    size = 1 << (padded - 1).bit_length()
-    frequencies = np.fft.rfftfreq(size, 1 / SAMPLE_RATE).astype(np.float64)
-    gains = gain(frequencies).astype(np.float32)
-    filtered = np.fft.irfft(np.fft.rfft(waveform, size) * gains, size)[: len(waveform)]
-    return filtered.astype(np.float32, copy=False)
+    return 1 << (padded - 1).bit_length()
+
+
+@lru_cache(maxsize=16)
+def _limit_gains(size: int, limit: float) -> FloatArray:
+    flank = (np.fft.rfftfreq(size, 1 / SAMPLE_RATE) / limit - PASS_SHARE) / (1 - PASS_SHARE)
+    return np.asarray(0.5 + 0.5 * np.cos(np.pi * np.clip(flank, 0, 1)), np.float32)
+
+
+@lru_cache(maxsize=8)
+def _telephone_gains(size: int) -> FloatArray:
+    frequencies = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
+    return np.asarray(np.interp(frequencies, TELEPHONE_BAND, (0, 1, 1, 0)), np.float32)
+
+
+def _filter(waveform: FloatArray, gains: FloatArray) -> FloatArray:
+    size = 2 * (len(gains) - 1)
+    spectrum = scipy.fft.rfft(_fade(waveform), size)
+    filtered: FloatArray = scipy.fft.irfft(spectrum * gains, size)[: len(waveform)]
+    return filtered
 
 
 def _fade(waveform: FloatArray) -> FloatArray:

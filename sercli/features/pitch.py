@@ -7,11 +7,14 @@ operation.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 import numpy as np
+import scipy.fft
 from numpy.typing import NDArray
 
+from sercli.features import spectral
 from sercli.features.spectral import TINY, FloatArray
 
 BoolArray = NDArray[np.bool_]
@@ -72,11 +75,12 @@ def track_pitch(frames: FloatArray, sample_rate: int, active: BoolArray) -> Pitc
     -------
     PitchTrack
     """
-    window = np.hanning(frames.shape[1] + 2)[1:-1].astype(np.float32)
+    window = spectral.hann(frames.shape[1])
     centred = frames - frames.mean(axis=1, keepdims=True)
-    spectrum = np.fft.rfft(centred * window, FFT_SIZE)
+    spectrum = scipy.fft.rfft(centred * window, FFT_SIZE)
     power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32, copy=False)
-    lags, correlation = _normalised_autocorrelation(power, window, sample_rate)
+    correlator = _create_correlator(len(window), sample_rate)
+    lags, correlation = correlator.lags, _normalised_autocorrelation(power, correlator)
     inner = correlation[:, 1:-1]
     peak = (inner >= correlation[:, :-2]) & (inner >= correlation[:, 2:])
     octaves = np.log2(sample_rate / lags).astype(np.float32)
@@ -92,26 +96,40 @@ def track_pitch(frames: FloatArray, sample_rate: int, active: BoolArray) -> Pitc
     return PitchTrack(hertz, strength, active & (strength > VOICED_STRENGTH), power)
 
 
-def _normalised_autocorrelation(
-    power: FloatArray, window: FloatArray, sample_rate: int
-) -> tuple[NDArray[np.intp], FloatArray]:
-    """Autocorrelation at the lags of the pitch range and one more at each end (Boersma 1993)."""
+class _Correlator(NamedTuple):
+    """From power spectra to autocorrelations, of the few bins and to the few lags that matter."""
+
+    lags: NDArray[np.intp]  # of the pitch range and one more at each end
+    scale: FloatArray  # (bins,): from power to energy
+    inverse: FloatArray  # (bins, lags + 2): the inverse transform, one more lag at each end
+    own: FloatArray  # (lags + 2,): autocorrelation of the window
+
+
+@lru_cache(maxsize=1)
+def _create_correlator(window_length: int, sample_rate: int) -> _Correlator:
     frequency = np.fft.rfftfreq(FFT_SIZE, 1.0 / sample_rate)
     full, none = PERIODIC_BAND_HZ
     weight = np.clip((none - frequency) / (none - full), 0.0, 1.0)
     bins = np.arange(np.count_nonzero(frequency < none))
     lags = np.arange(int(sample_rate / MAX_PITCH_HZ), int(sample_rate / MIN_PITCH_HZ) + 2)
     around = np.arange(lags[0] - 1, lags[-1] + 2)
-    # The inverse transform, of the few bins and to the few lags that matter, is a small product.
-    scale = np.where(bins == 0, 1.0, 2.0) * weight[bins] / FFT_SIZE
-    scale32 = scale.astype(np.float32)
-    inverse = scale32[:, None] * np.cos(2.0 * np.pi / FFT_SIZE * np.outer(bins, around))
-    energy = power[:, bins] @ scale32
-    signal = power[:, bins] @ inverse.astype(np.float32)
+    scale = (np.where(bins == 0, 1.0, 2.0) * weight[bins] / FFT_SIZE).astype(np.float32)
+    inverse = scale[:, None] * np.cos(2.0 * np.pi / FFT_SIZE * np.outer(bins, around))
+    window = spectral.hann(window_length)
     own = np.fft.irfft(np.abs(np.fft.rfft(window, FFT_SIZE)) ** 2, FFT_SIZE)
+    shares = (own[around] / own[0]).astype(np.float32)
+    return _Correlator(lags, scale, inverse.astype(np.float32), shares)
+
+
+def _normalised_autocorrelation(power: FloatArray, correlator: _Correlator) -> FloatArray:
+    """Autocorrelation at the lags of the pitch range and one more at each end (Boersma 1993)."""
+    heard = power[:, : len(correlator.scale)]
+    energy = heard @ correlator.scale
     guarded = energy + RELATIVE_FLOOR * energy.max() + TINY
-    correlation = signal / guarded[:, None] / (own[around] / own[0])
-    return lags, correlation.astype(np.float32)
+    correlation: FloatArray = heard @ correlator.inverse
+    correlation /= guarded[:, None]
+    correlation /= correlator.own
+    return correlation
 
 
 def _refine(
