@@ -241,15 +241,17 @@ class Annotator:
         )
         effort, spec = self.effort, self.classifier.spec
         seconds = effort.batch_seconds or self.classifier.batch_seconds
-        replicas = self.classifier.replicas(effort.n_workers, seconds)
-        judges = [partial(self._judge, replica) for replica in replicas]
-        limits = Limits(effort.n_workers, seconds)
-        judged = judge_recordings(recordings, judges, len(spec.labels), limits, progress)
-        with self.classifier.using_threads(effort.threads_each), closing(judged):
-            for recording, probabilities in judged:
-                yield self._gather(recording, probabilities)
-                if recording.result.status == "failed" and on_error == "stop":
-                    return
+        n_workers = effort.n_workers
+        with self.classifier.replicas(n_workers, effort.threads_each, seconds) as replicas:
+            judges = [partial(self._judge, replica) for replica in replicas]
+            limits = Limits(n_workers, seconds)
+            with closing(
+                judge_recordings(recordings, judges, len(spec.labels), limits, progress)
+            ) as judged:
+                for recording, probabilities in judged:
+                    yield self._gather(recording, probabilities)
+                    if recording.result.status == "failed" and on_error == "stop":
+                        return
 
     def _judge(self, classifier: Classifier, waveforms: Sequence[FloatArray]) -> ScoreArray:
         with self.stopwatch.measure("features"):

@@ -143,8 +143,7 @@ def test_replicas_judge_at_the_same_time(kind: str, tmp_path: Path) -> None:
     model = load_model(tmp_path, "cpu", labels="model", precision="fp32")
     batches = [noises(*[8_000 + 320 * n] * (1 + n % 3), 16_000 + 100 * n) for n in range(40)]
     expected = [model.predict_proba(batch) for batch in batches]
-    replicas = model.replicas(4, 12.0)
-    with model.using_threads(1), ThreadPoolExecutor(4) as pool:
+    with model.replicas(4, 1, 12.0) as replicas, ThreadPoolExecutor(4) as pool:
         found = list(
             pool.map(
                 lambda n: [replicas[n].predict_proba(batch) for batch in batches[n::4]], range(4)
@@ -158,7 +157,8 @@ def test_replicas_judge_at_the_same_time(kind: str, tmp_path: Path) -> None:
 def test_a_batch_is_as_large_as_it_is_asked_for(transformer: NeuralClassifier) -> None:
     sizes: list[int] = []
     for seconds in (3.0, 40.0):
-        (replica,) = transformer.replicas(1, seconds)
+        with transformer.replicas(1, 1, seconds) as (replica,):
+            pass
         embed = replica.network.embed
 
         def spy(waveforms: torch.Tensor, lengths: torch.Tensor, embed: Any = embed) -> Any:

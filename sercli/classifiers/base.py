@@ -144,18 +144,6 @@ class Classifier(ABC):
         """Audio that is best judged at once by one worker, in seconds, padding included."""
         return BATCH_S
 
-    def replicas(self, n_workers: int, batch_seconds: float) -> list[Self]:
-        """Return models that judge alike and may do so at the same time, in several threads.
-
-        Parameters
-        ----------
-        n_workers
-            Threads.
-        batch_seconds
-            Audio that each of them judges at once.
-        """
-        return [self] * n_workers
-
     @property
     def precision(self) -> Precision:
         """Number type that it multiplies."""
@@ -190,6 +178,24 @@ class Classifier(ABC):
         """
         with ThreadpoolController().select(user_api="blas").limit(limits=n_threads):
             yield
+
+    @contextmanager
+    def replicas(
+        self, n_workers: int, n_threads: int, batch_seconds: float
+    ) -> Iterator[Sequence[Self]]:
+        """Give models that judge alike and may do so at the same time, in several threads.
+
+        Parameters
+        ----------
+        n_workers
+            Threads that judge.
+        n_threads
+            With which each of them computes; see `using_threads`.
+        batch_seconds
+            Audio that each of them judges at once.
+        """
+        with self.using_threads(n_threads):
+            yield [self] * n_workers
 
     @abstractmethod
     def extract_features(self, waveforms: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

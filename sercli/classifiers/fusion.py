@@ -142,16 +142,6 @@ class FusionClassifier(Classifier):
         """Audio that is best judged at once by one worker, in seconds, padding included."""
         return max(member.batch_seconds for member in self._members)
 
-    def replicas(self, n_workers: int, batch_seconds: float) -> list[Self]:
-        """Return models that may judge at the same time; see `Classifier`."""
-        found = []
-        replicas = (member.replicas(n_workers, batch_seconds) for member in self._members)
-        for members in zip(*replicas, strict=False):  # of networks on a GPU, there are fewer
-            replica = copy.copy(self)
-            replica._members = members
-            found.append(replica)
-        return found
-
     @property
     def precision(self) -> Precision:
         """That of its members that are networks."""
@@ -170,6 +160,23 @@ class FusionClassifier(Classifier):
             for member in self._members:
                 stack.enter_context(member.using_threads(n_threads))
             yield
+
+    @contextmanager
+    def replicas(
+        self, n_workers: int, n_threads: int, batch_seconds: float
+    ) -> Iterator[Sequence[Self]]:
+        """Give models that may judge at the same time; see `Classifier`."""
+        with ExitStack() as stack:
+            replicas = [
+                stack.enter_context(member.replicas(n_workers, n_threads, batch_seconds))
+                for member in self._members
+            ]
+            found = []
+            for members in zip(*replicas, strict=False):  # of networks on a GPU, there are fewer
+                replica = copy.copy(self)
+                replica._members = members
+                found.append(replica)
+            yield found
 
     def extract_features(self, waveforms: Sequence[FloatArray]) -> FloatArray:
         """Return the probabilities that the members give.

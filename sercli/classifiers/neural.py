@@ -81,16 +81,6 @@ class NetworkClassifier(Classifier):
         """Audio that is best judged at once by one worker, in seconds, padding included."""
         return self._batch_s
 
-    def replicas(self, n_workers: int, batch_seconds: float) -> list[Self]:
-        """Return models that may judge at the same time, on all devices; see `Classifier`."""
-        found = []
-        for network, device in replicate(self.network, self._devices, n_workers):
-            replica = copy.copy(self)
-            replica.network, replica._device = network, device
-            replica._batch_s = batch_seconds
-            found.append(replica)
-        return found
-
     @property
     def precision(self) -> Precision:
         """Number type that it multiplies."""
@@ -106,6 +96,20 @@ class NetworkClassifier(Classifier):
         """Limit the threads of each worker; see `Classifier`."""
         with super().using_threads(n_threads), limit_threads(n_threads):
             yield
+
+    @contextmanager
+    def replicas(
+        self, n_workers: int, n_threads: int, batch_seconds: float
+    ) -> Iterator[Sequence[Self]]:
+        """Give models that may judge at the same time, on all devices; see `Classifier`."""
+        found = []
+        for network, device in replicate(self.network, self._devices, n_workers):
+            replica = copy.copy(self)
+            replica.network, replica._device = network, device
+            replica._batch_s = batch_seconds
+            found.append(replica)
+        with self.using_threads(n_threads):
+            yield found
 
     def extract_features(self, waveforms: Sequence[FloatArray]) -> FloatArray:
         """Return one row per segment, which its head judges, shape (n_segments, n_features).

@@ -4,7 +4,10 @@ The machine is kept as plain arrays, and its decisions are a few matrix products
 and all pairs of classes, so that using a model needs no scikit-learn; training does.
 """
 
-from collections.abc import Hashable, Sequence
+import copy
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from itertools import combinations
 from typing import Any, Self
 
@@ -12,13 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sercli.classifiers.base import ModelSpec, TensorClassifier, Tensors
+from sercli.classifiers.processes import Extract, FeatureProcesses
 from sercli.errors import ConfigError, ModelError
-from sercli.features import FEATURE_SET, MAX_BAND_LIMIT, extract_features, feature_names
+from sercli.features import FEATURE_SET, MAX_BAND_LIMIT, extract_rows, feature_names
 
 FloatArray = NDArray[np.float32]
 
 # Standardised features beyond this are outliers that would only make a segment unlike anything.
 MAX_DEVIATION = 3.0
+# Audio that is judged at once.
+BATCH_S = 30.0
 # Names of the only device that it runs on.
 DEVICES = ("auto", "cpu")
 
@@ -74,6 +80,7 @@ class SvmClassifier(TensorClassifier):
         self._intercepts = intercepts
         self._gamma = float(spec.settings["gamma"])
         self._votes = pair_votes(len(spec.labels))
+        self._extract: Extract = partial(extract_rows, band_limit=spec.band_limit)
 
     @property
     def front_end(self) -> Hashable:
@@ -128,10 +135,28 @@ class SvmClassifier(TensorClassifier):
         """Return the weights as they are stored."""
         return dict(self._stored)
 
+    @property
+    def batch_seconds(self) -> float:
+        """More than others take at once: all support vectors are read for every batch."""
+        return BATCH_S
+
+    @contextmanager
+    def replicas(
+        self, n_workers: int, n_threads: int, batch_seconds: float
+    ) -> Iterator[Sequence[Self]]:
+        """Give models that may judge at the same time, in processes; see `Classifier`."""
+        with super().replicas(n_workers, n_threads, batch_seconds) as replicas:
+            if n_workers == 1:
+                yield replicas
+                return
+            with FeatureProcesses(self._extract, n_workers, n_threads) as processes:
+                replica = copy.copy(self)
+                replica._extract = processes
+                yield [replica] * n_workers
+
     def extract_features(self, waveforms: Sequence[FloatArray]) -> FloatArray:
         """Return spectral statistics, shape (n_segments, n_features)."""
-        limit = self.spec.band_limit
-        return np.stack([extract_features(waveform, limit) for waveform in waveforms])
+        return self._extract(waveforms)
 
     def score(self, features: FloatArray) -> FloatArray:
         """Return how strongly its pairs decide for each class, shape (n_segments, n_labels).

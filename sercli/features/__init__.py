@@ -6,6 +6,7 @@ between descriptors. Every level is relative to the signal's own, so gain has no
 silence at the edges is not counted.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -83,6 +84,17 @@ def extract_features(waveform: FloatArray, band_limit: float = MAX_BAND_LIMIT) -
         Always finite.
     """
     return np.concatenate([block.values.ravel() for block in _blocks(waveform, band_limit)])
+
+
+def extract_rows(waveforms: Sequence[FloatArray], band_limit: float) -> FloatArray:
+    """Describe several stretches of speech, shape (n_segments, len(feature_names())).
+
+    Parameters
+    ----------
+    waveforms, band_limit
+        Each as for `extract_features`.
+    """
+    return np.stack([extract_features(waveform, band_limit) for waveform in waveforms])
 
 
 @lru_cache(maxsize=1)

@@ -42,7 +42,8 @@ def power_spectrum(frames: FloatArray) -> FloatArray:
     window = hann(frames.shape[1])
     # That of scipy transforms several frames at once, in a quarter of the time of numpy's.
     spectrum = scipy.fft.rfft(frames * window)
-    return (spectrum.real**2 + spectrum.imag**2).astype(np.float32, copy=False)
+    power: FloatArray = (spectrum.real**2 + spectrum.imag**2).astype(np.float32, copy=False)
+    return power
 
 
 def limit_decay(power: FloatArray, rate: float) -> FloatArray:

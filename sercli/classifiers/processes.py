@@ -1,0 +1,96 @@
+"""Features in processes of their own, where Python would let one thread compute at a time."""
+
+import signal
+from collections.abc import Callable, Sequence
+from threading import Lock
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sercli.audio import SAMPLE_RATE
+
+FloatArray = NDArray[np.float32]
+Extract = Callable[[Sequence[FloatArray]], FloatArray]
+
+# For less audio than this, it is not worth to start them.
+START_S: Final = 60.0
+# What limits the threads of matrix products in a process that starts.
+THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class FeatureProcesses:
+    """Computes features, from some audio on in other processes; several threads may call it.
+
+    They start when they are first needed, and end with the block that this manages. Where one of
+    them is killed, as when memory runs out, the features are computed in this process from then on.
+
+    Parameters
+    ----------
+    extract
+        From segments to rows, shape (n_segments, n_features); it can be pickled.
+    n_processes
+        Number of them.
+    n_threads
+        With which each computes.
+    """
+
+    def __init__(self, extract: Extract, n_processes: int, n_threads: int) -> None:
+        self._extract = extract
+        self._n_processes = n_processes
+        self._n_threads = n_threads
+        self._lock = Lock()
+        self._seconds = 0.0
+        self._is_broken = False
+        self._executor: Any = None
+
+    def __enter__(self) -> Self:
+        """Start nothing yet."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the processes, whatever they are at."""
+        if self._executor is not None:
+            self._executor.shutdown(kill_workers=True)
+
+    def __call__(self, waveforms: Sequence[FloatArray]) -> FloatArray:
+        """Return rows, shape (n_segments, n_features).
+
+        Parameters
+        ----------
+        waveforms
+            Segments, each of shape (n_samples,).
+        """
+        executor = self._find_executor(sum(map(len, waveforms)) / SAMPLE_RATE)
+        if executor is None:
+            return self._extract(waveforms)
+        from loky.process_executor import BrokenProcessPool
+
+        try:
+            rows: FloatArray = executor.submit(self._extract, list(waveforms)).result()
+        except BrokenProcessPool:
+            self._is_broken = True
+            return self._extract(waveforms)
+        return rows
+
+    def _find_executor(self, seconds: float) -> Any:
+        """Return what computes in processes; None if it is not worth it, or no longer possible."""
+        with self._lock:
+            self._seconds += seconds
+            if self._is_broken or self._seconds < START_S:
+                return None
+            if self._executor is None:
+                # Unlike the standard library's, it does not run a script once more that calls this.
+                from loky import ProcessPoolExecutor
+
+                self._executor = ProcessPoolExecutor(
+                    self._n_processes,
+                    initializer=_ignore_interrupts,
+                    env=dict.fromkeys(THREAD_VARIABLES, str(self._n_threads)),
+                )
+            return self._executor
+
+
+def _ignore_interrupts() -> None:
+    """Leave them to the process that started this one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,72 @@
+"""Features in processes of their own."""
+
+import os
+import signal
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sercli.classifiers.processes import START_S, FeatureProcesses
+from sercli.features import extract_rows
+from sercli.store import load_model
+
+LONG = np.zeros(int(START_S * 16_000), np.float32)
+
+
+def describe(waveforms: Sequence[NDArray[np.float32]], sign: int = 1) -> NDArray[np.float32]:
+    """Return the process, its threads, and the length of each segment."""
+    threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
+    return np.array([[os.getpid() % 65_536, threads, sign * len(one)] for one in waveforms], "f4")
+
+
+def die_elsewhere(waveforms: Sequence[NDArray[np.float32]], home: int) -> NDArray[np.float32]:
+    if os.getpid() != home:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return np.array([[len(one)] for one in waveforms], np.float32)
+
+
+def test_begins_here_and_goes_on_in_processes() -> None:
+    here = os.getpid() % 65_536
+    with FeatureProcesses(partial(describe, sign=-1), 2, 3) as processes:
+        (first,) = processes([np.zeros(16_000, np.float32)])
+        assert (first[0], first[2]) == (here, -16_000)
+        rows = processes([LONG, LONG[:5]])
+        assert here not in rows[:, 0]
+        assert rows[:, 1:].tolist() == [[3, -len(LONG)], [3, -5]]
+        executor = processes._executor
+    assert executor._flags.shutdown
+
+
+def test_a_process_that_is_killed_costs_nothing_but_time() -> None:
+    extract = partial(die_elsewhere, home=os.getpid())
+    with FeatureProcesses(extract, 2, 1) as processes:
+        for _ in range(2):
+            assert processes([LONG, LONG[:7]]).tolist() == [[len(LONG)], [7]]
+
+
+def test_rows_are_the_same_wherever_they_are_computed(rng: np.random.Generator) -> None:
+    batches = [
+        [rng.standard_normal(9_000 + 700 * n).astype(np.float32) * 0.1 for n in range(k, k + 3)]
+        for k in range(6)
+    ]
+    extract = partial(extract_rows, band_limit=4000.0)
+    with FeatureProcesses(extract, 2, 1) as processes, ThreadPoolExecutor(3) as threads:
+        processes([LONG])
+        found = list(threads.map(processes, batches))
+    for rows, batch in zip(found, batches, strict=True):
+        np.testing.assert_array_equal(rows, extract(batch))
+
+
+@pytest.mark.parametrize("n_workers", [1, 3])
+def test_replicas_of_an_svm_judge_alike(n_workers: int, rng: np.random.Generator) -> None:
+    model = load_model(Path(__file__).parent.parent / "models" / "svm")
+    batch = [rng.standard_normal(16_000).astype(np.float32) for _ in range(3)]
+    with model.replicas(n_workers, 1, 12.0) as replicas:
+        assert len(replicas) == n_workers
+        for replica in replicas:
+            np.testing.assert_array_equal(replica.predict_proba(batch), model.predict_proba(batch))
