@@ -35,6 +35,7 @@ CORPUS = "corpus"
 ACROSS_FILES = ("speaker", CORPUS)
 
 Progress = Callable[[float], None]
+OnHeard = Callable[[], None]
 FloatArray = NDArray[np.float32]
 ScoreArray = NDArray[np.float64]
 
@@ -194,6 +195,7 @@ class Annotator:
         inputs: Iterable[Found],
         progress: Progress | None = None,
         on_error: OnError = "continue",
+        on_heard: OnHeard | None = None,
     ) -> Iterator[FileResult]:
         """Annotate files, in their order.
 
@@ -205,6 +207,8 @@ class Annotator:
             Called with the seconds that were decoded since it was called last.
         on_error
             Whether files after one that failed are annotated, too.
+        on_heard
+            Called for each file that was heard to its end; its result may have to wait for others.
 
         Yields
         ------
@@ -212,7 +216,7 @@ class Annotator:
             With status ``"failed"`` and the reason if a file cannot be decoded to its end;
             what was decoded before is annotated all the same.
         """
-        heard = self._hear_all(inputs, progress, on_error)
+        heard = self._hear_all(inputs, progress, on_error, on_heard or (lambda: None))
         if self.adapt == "none":
             yield from map(self._finish, heard)
             return
@@ -232,7 +236,11 @@ class Annotator:
         return result
 
     def _hear_all(
-        self, inputs: Iterable[Found], progress: Progress | None, on_error: OnError
+        self,
+        inputs: Iterable[Found],
+        progress: Progress | None,
+        on_error: OnError,
+        on_heard: OnHeard,
     ) -> Iterator[Heard]:
         """Give what the model makes of each piece of each file by itself."""
         recordings = (
@@ -249,6 +257,7 @@ class Annotator:
                 judge_recordings(recordings, judges, len(spec.labels), limits, progress)
             ) as judged:
                 for recording, probabilities in judged:
+                    on_heard()
                     yield self._gather(recording, probabilities)
                     if recording.result.status == "failed" and on_error == "stop":
                         return

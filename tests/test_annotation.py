@@ -14,7 +14,7 @@ import sercli
 from sercli.adaptation import AdapterSettings
 from sercli.annotation import Annotator
 from sercli.calibration import Calibration
-from sercli.config import Effort, SegmentConfig
+from sercli.config import Adaptation, Effort, SegmentConfig
 from sercli.discovery import Found
 from sercli.errors import ConfigError
 from sercli.recording import parse_channels
@@ -349,6 +349,22 @@ def test_files_that_fail_stay_in_their_place(
     annotator = Annotator(centred, SegmentConfig(), adapt="corpus")
     some = list(annotator.annotate([Found(str(path)) for path in paths], on_error="stop"))
     assert [result.status for result in some] == ["ok", "failed"]
+
+
+@pytest.mark.parametrize(
+    ("adapt", "expected"), [("recording", [1, 2, 3, 4, 5]), ("corpus", [5, 5, 5, 5, 5])]
+)
+def test_files_count_when_they_were_heard(
+    centred: FakeClassifier,
+    recordings: tuple[Path, ...],
+    adapt: Adaptation,
+    expected: list[int],
+) -> None:
+    heard: list[None] = []
+    annotator = Annotator(centred, SegmentConfig(), adapt=adapt)
+    inputs = [Found(str(path)) for path in recordings]
+    counts = [len(heard) for _ in annotator.annotate(inputs, on_heard=lambda: heard.append(None))]
+    assert counts == expected
 
 
 def test_one_label_for_a_file_is_the_mean_of_what_was_adapted(centred: FakeClassifier) -> None:

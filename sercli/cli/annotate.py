@@ -226,7 +226,9 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
             show_progress("files", len(inputs), quiet=options["quiet"]) as progress,
         ):
             view = _View(report, progress, verbose=options["verbose"])
-            for result in annotator.annotate(inputs, view.heard, options["on_error"]):
+            for result in annotator.annotate(
+                inputs, view.heard, options["on_error"], view.heard_file
+            ):
                 writer.write(result)
                 report.add(result)
                 view.done(result)
@@ -251,15 +253,16 @@ class _View:
         self._report = report
         self._progress = progress
         self._verbose = verbose
-        self._heard = 0.0  # of the file under way
+        self._seconds = 0.0
 
     def heard(self, seconds: float) -> None:
-        self._heard += seconds
+        self._seconds += seconds
         self._progress.advance(0, self._note())
 
-    def done(self, result: FileResult) -> None:
-        self._heard = 0.0
+    def heard_file(self) -> None:
         self._progress.advance(1, self._note())
+
+    def done(self, result: FileResult) -> None:
         if result.error is not None:
             self._progress.say(f"failed: {result.error}")
         elif self._verbose:
@@ -269,8 +272,8 @@ class _View:
             self._progress.say(f"{result.path}: {warning}")
 
     def _note(self) -> str:
-        heard = self._report.duration + self._heard
-        return f"{heard / 3600:.2f} h of audio, {self._report.speed(heard):.0f}x real time"
+        speed = self._report.speed(self._seconds)
+        return f"{self._seconds / 3600:.2f} h of audio, {speed:.0f}x real time"
 
 
 def _refuse_idle_options(options: dict[str, Any]) -> None:
