@@ -20,6 +20,7 @@ from sercli.config import Adaptation, Effort, OnError, Precision, SegmentConfig,
 from sercli.discovery import Found, find_inputs
 from sercli.errors import ConfigError
 from sercli.grouping import Heard, WaitingFiles
+from sercli.memory import IdleMemory
 from sercli.pipeline import Limits, judge_recordings
 from sercli.recording import Recording, parse_channels
 from sercli.schema import MIX, FileResult, Segment
@@ -249,12 +250,18 @@ class Annotator:
         )
         effort, spec = self.effort, self.classifier.spec
         seconds = effort.batch_seconds or self.classifier.batch_seconds
-        n_workers = effort.n_workers
+        n_workers, idle = effort.n_workers, IdleMemory()
+
+        def tell(seconds: float) -> None:
+            idle.check()
+            if progress is not None:
+                progress(seconds)
+
         with self.classifier.replicas(n_workers, effort.threads_each, seconds) as replicas:
             judges = [partial(self._judge, replica) for replica in replicas]
             limits = Limits(n_workers, seconds)
             with closing(
-                judge_recordings(recordings, judges, len(spec.labels), limits, progress)
+                judge_recordings(recordings, judges, len(spec.labels), limits, tell)
             ) as judged:
                 for recording, probabilities in judged:
                     on_heard()

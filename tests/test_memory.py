@@ -1,9 +1,13 @@
+"""What a process holds of memory, and gives back."""
+
 import ctypes
 from typing import Any
 
+import numpy as np
 import pytest
 
-from sercli.memory import share_arena
+from sercli import memory
+from sercli.memory import IdleMemory, measure_allocated, share_arena
 
 
 def test_glibc_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,3 +32,34 @@ def test_other_libraries_are_left_alone(
 
     monkeypatch.setattr(ctypes, "CDLL", fail)
     share_arena()
+    IdleMemory().check()
+
+
+@pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library is not glibc"
+)
+def test_gaps_are_given_back_once_they_are_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "MAX_IDLE_BYTES", 60_000_000)
+    idle = IdleMemory()
+    # Small enough to lie side by side, and all of them touched.
+    blocks = [np.ones(100_000, np.uint8) for _ in range(1500)]
+    idle.check()
+    kept = blocks[::50]
+    idle._least = measure_allocated() - 150_000_000  # as before the blocks
+    del blocks
+    before = measure_allocated()
+    idle.check()
+    assert before - measure_allocated() > 100_000_000
+    assert all(block.all() for block in kept)
+
+
+def test_less_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = iter([100, 300, 349, 90, 339, 341, 120, 369, 371, 80])
+    trims: list[int] = []
+    monkeypatch.setattr(memory, "MAX_IDLE_BYTES", 250)
+    monkeypatch.setattr(memory, "measure_allocated", lambda: next(held))
+    idle = IdleMemory()
+    idle._trim = trims.append
+    for expected in (0, 0, 0, 0, 1, 1, 2):
+        idle.check()
+        assert len(trims) == expected
