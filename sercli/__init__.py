@@ -10,6 +10,7 @@ from sercli.version import __version__
 
 if TYPE_CHECKING:
     from sercli.annotation import Annotator, annotate
+    from sercli.catalogue import list_models
     from sercli.config import Effort, EvalConfig, SegmentConfig
     from sercli.datasets import Corpus, read_corpus
     from sercli.discovery import find_inputs
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from sercli.evaluation.run import Evaluation, evaluate
     from sercli.schema import FileResult, Group, Segment
     from sercli.speakers import Speakers
-    from sercli.store import list_models, load_model
+    from sercli.store import load_model
 
 _HOMES = {
     "Annotator": "annotation",
@@ -46,7 +47,7 @@ _HOMES = {
     "annotate": "annotation",
     "evaluate": "evaluation.run",
     "find_inputs": "discovery",
-    "list_models": "store",
+    "list_models": "catalogue",
     "load_model": "store",
     "read_corpus": "datasets",
 }

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sercli.catalogue import DEFAULT_MODEL
 from sercli.classifiers.base import Classifier
 from sercli.config import Adaptation, Effort, OnError, Precision, SegmentConfig, Target
 from sercli.discovery import Found, find_inputs
@@ -26,7 +27,7 @@ from sercli.recording import Recording, parse_channels
 from sercli.schema import MIX, FileResult, Segment
 from sercli.speakers import Speakers
 from sercli.spool import RowStore
-from sercli.store import DEFAULT_MODEL, load_model
+from sercli.store import load_model
 from sercli.timing import Stopwatch
 from sercli.vad import SpeechDetector
 

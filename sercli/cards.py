@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from sercli.catalogue import CARD_FILE
 from sercli.classifiers.base import ModelSpec
-from sercli.store import CARD_FILE
 from sercli.text import format_count, format_duration
 
 # What `ModelSpec.training` says a network was calibrated on where speakers were left out for it.

@@ -3,7 +3,6 @@
 from functools import lru_cache
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 
 from sercli.audio import SAMPLE_RATE
@@ -76,9 +75,9 @@ def _telephone_gains(size: int) -> FloatArray:
 
 def _filter(waveform: FloatArray, gains: FloatArray) -> FloatArray:
     size = 2 * (len(gains) - 1)
-    spectrum = scipy.fft.rfft(_fade(waveform), size)
-    filtered: FloatArray = scipy.fft.irfft(spectrum * gains, size)[: len(waveform)]
-    return filtered
+    spectrum = np.fft.rfft(_fade(waveform), size)
+    filtered = np.fft.irfft(spectrum * gains, size)[: len(waveform)]
+    return filtered.astype(np.float32, copy=False)
 
 
 def _fade(waveform: FloatArray) -> FloatArray:

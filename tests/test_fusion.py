@@ -18,6 +18,7 @@ from conftest import EXAMPLES, FakeClassifier
 import sercli
 from sercli.audio import load_audio
 from sercli.calibration import Calibration
+from sercli.catalogue import shipped_folder
 from sercli.classifiers import neural
 from sercli.classifiers.base import ModelSpec
 from sercli.classifiers.fusion import LEAST, FusionClassifier, mix, read_members
@@ -30,7 +31,7 @@ from sercli.labels import EMOTIONS
 from sercli.neural.cnn import CnnSettings
 from sercli.neural.front_end import LogMelSettings
 from sercli.protocols import split_by_speaker
-from sercli.store import load_model, model_hash, save_model, shipped_folder
+from sercli.store import load_model, model_hash, save_model
 from sercli.training.cache import CachedClips, cache_clips
 from sercli.training.cnn import CnnCourse
 from sercli.training.config import FusionConfig, NeuralConfig

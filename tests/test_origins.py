@@ -10,6 +10,7 @@ import torch
 from checkpoints import save_checkpoint
 
 from sercli.calibration import Calibration
+from sercli.catalogue import shipped_folder
 from sercli.classifiers.base import ModelSpec
 from sercli.classifiers.transformer import TransformerClassifier
 from sercli.datasets import Clip
@@ -17,7 +18,7 @@ from sercli.errors import ConfigError, ModelError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.neural.bases import load_base
 from sercli.neural.transformer import Transformer, TransformerSettings
-from sercli.store import save_model, shipped_folder
+from sercli.store import save_model
 from sercli.training.config import TransformerConfig
 from sercli.training.neural import NeuralTrainer
 from sercli.training.origins import find_origin

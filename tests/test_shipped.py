@@ -12,13 +12,14 @@ from conftest import EXAMPLES
 from numpy.typing import NDArray
 
 from sercli.audio import load_audio
+from sercli.catalogue import shipped_folder
 from sercli.classifiers.base import Classifier
 from sercli.config import EvalConfig
 from sercli.datasets import read_corpus
 from sercli.errors import ConfigError, DatasetError
 from sercli.evaluation.run import evaluate
 from sercli.labels import EMOTIONS
-from sercli.store import load_model, shipped_folder
+from sercli.store import load_model
 
 # Model to the least UAR that is to be measured on the test speakers, and on those held out of the
 # clips that it learned from.

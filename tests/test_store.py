@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from test_adaptation import create_adapter
 
+from sercli.catalogue import find_model, list_models, shipped_folder
 from sercli.errors import ConfigError, ModelError
-from sercli.store import find_model, list_models, load_model, model_hash, save_model, shipped_folder
+from sercli.store import load_model, model_hash, save_model
 
 
 @pytest.fixture(autouse=True)

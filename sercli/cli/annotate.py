@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 import click
 
+from sercli.catalogue import DEFAULT_MODEL
 from sercli.cli.console import Progress, reports_errors, say, show_progress
 from sercli.cli.options import (
     Decorator,
@@ -25,7 +26,7 @@ from sercli.discovery import Found, find_inputs, read_path_list
 from sercli.memory import share_arena
 from sercli.report import ExitCode, RunInfo, RunReport
 from sercli.schema import MIX, FileResult
-from sercli.store import DEFAULT_MODEL, load_model
+from sercli.store import load_model
 from sercli.text import format_count, format_duration
 from sercli.version import __version__
 from sercli.writers import (

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sercli.catalogue import DEFAULT_MODEL
 from sercli.cli.console import reports_errors, say
 from sercli.cli.options import (
     device_option,
@@ -15,7 +16,7 @@ from sercli.cli.options import (
     precision_option,
 )
 from sercli.memory import share_arena
-from sercli.store import DEFAULT_MODEL, load_model
+from sercli.store import load_model
 from sercli.text import format_count, format_duration
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sercli.catalogue import DEFAULT_MODEL, METRICS_FILE
 from sercli.cli.console import reports_errors, say, show_progress
 from sercli.cli.corpora import AUTO, corpus_options, read
 from sercli.cli.options import (
@@ -22,7 +23,7 @@ from sercli.datasets import CORPORA
 from sercli.errors import ConfigError
 from sercli.hub import HUB
 from sercli.report import ExitCode
-from sercli.store import DEFAULT_MODEL, METRICS_FILE, load_model
+from sercli.store import load_model
 from sercli.writers import check_target, write_json
 
 if TYPE_CHECKING:

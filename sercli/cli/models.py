@@ -5,8 +5,8 @@ import sys
 
 import click
 
+from sercli.catalogue import ModelEntry, entry_as_dict, list_models, user_folder
 from sercli.cli.console import reports_errors
-from sercli.store import ModelEntry, entry_as_dict, list_models, user_folder
 
 _COLUMNS = ("name", "origin", "family", "UAR", "measured on", "MB", "target", "adapts", "labels")
 

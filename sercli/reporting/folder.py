@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from sercli.catalogue import METRICS_FILE
 from sercli.evaluation.predictions import PREDICTIONS_FILE
 from sercli.reporting.documents import HTML_FILE, MARKDOWN_FILE, write_report
-from sercli.store import METRICS_FILE
 from sercli.writers import check_target, write_json
 
 if TYPE_CHECKING:

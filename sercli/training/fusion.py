@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from sercli.audio import SAMPLE_RATE
+from sercli.catalogue import find_member
 from sercli.classifiers.base import Classifier, ModelSpec
 from sercli.classifiers.fusion import LEAST, MIN_MEMBERS, FusionClassifier, Member
 from sercli.datasets.base import Clip, class_indices
@@ -21,7 +22,7 @@ from sercli.errors import ConfigError, DatasetError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.metrics import evaluate_probabilities
 from sercli.extraction import Progress
-from sercli.store import find_member, load_models, model_hash
+from sercli.store import load_models, model_hash
 from sercli.training.cache import CachedClips, CachedTrainer
 from sercli.training.config import FusionConfig
 from sercli.training.folds import count_folds, group_clips

@@ -1,0 +1,174 @@
+"""Where model folders are, and what a list of them tells without loading any."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sercli.description import ADAPTER, MODEL_FILE, PERCEIVED, read_description
+from sercli.errors import ModelError
+from sercli.hub import HUB, is_checkpoint
+
+CARD_FILE = "README.md"
+METRICS_FILE = "metrics.json"
+MODELS_VARIABLE = "SER_MODELS"
+DEFAULT_MODEL = "transformer"
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model folder as a list of models shows it, without loading the model.
+
+    Parameters
+    ----------
+    name
+        Name of the folder.
+    origin
+        ``"shipped"`` or ``"user"``.
+    path
+        The folder.
+    family, labels
+        As in ``model.json``.
+    targets
+        What it tells: ``"intended"``, and some ``"perceived"``, too.
+    adapts
+        Whether it can judge segments by the baseline of their group.
+    uar
+        Measured unweighted average recall, or None.
+    measured_on
+        Corpus and split that `uar` was measured on, or None.
+    size
+        Bytes of all files of the folder.
+    error
+        Why the folder cannot be used, or None.
+    """
+
+    name: str
+    origin: str
+    path: Path
+    family: str | None = None
+    labels: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    adapts: bool = False
+    uar: float | None = None
+    measured_on: str | None = None
+    size: int = 0
+    error: str | None = None
+
+
+def shipped_folder() -> Path:
+    """Return the folder of the shipped models, of a wheel or of a checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "models"
+    return inside if inside.is_dir() else package.parent / "models"
+
+
+def user_folder() -> Path:
+    """Return the user's folder of models: ``$SER_MODELS``, else the platform's data folder."""
+    from platformdirs import user_data_path
+
+    variable = os.environ.get(MODELS_VARIABLE)
+    return Path(variable) if variable else user_data_path("ser", appauthor=False) / "models"
+
+
+def find_model(model: str | os.PathLike[str]) -> Path:
+    """Return the folder of a model, which may be one in the layout of Hugging Face.
+
+    Parameters
+    ----------
+    model
+        A name, looked up in the user's folder, then among the shipped; or the path of a folder.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model; the message lists the places tried and the models there are.
+    """
+    name = os.fspath(model)
+    # A bare name is first a name: a folder that happens to lie in the working directory must not
+    # take the place of a shipped model.
+    is_name = bool(name) and Path(name).name == name
+    tried = [user_folder() / name, shipped_folder() / name] if is_name else []
+    tried.append(Path(name))
+    for folder in tried:
+        if (folder / MODEL_FILE).is_file():
+            return folder
+    if name and is_checkpoint(Path(name)):
+        return Path(name)
+    known = ", ".join(sorted({entry.name for entry in list_models()})) or "none"
+    raise ModelError(
+        f"model {name!r}: found no {MODEL_FILE} in {', '.join(map(str, tried))}; "
+        f"models at hand: {known}; one on the hub is {HUB}ORG/NAME"
+    )
+
+
+def list_models() -> Iterator[ModelEntry]:
+    """Give the shipped models, then the user's, by name; unusable folders with their error."""
+    for origin, root in (("shipped", shipped_folder()), ("user", user_folder())):
+        if root.is_dir():
+            for folder in sorted(root.iterdir()):
+                if (folder / MODEL_FILE).is_file():
+                    yield _describe(folder, origin)
+
+
+def find_member(folder: Path, name: str) -> Path:
+    """Return the folder of a model that a fusion consists of: beside the fusion, else by its name.
+
+    Parameters
+    ----------
+    folder
+        Of the fusion; it may not be there yet.
+    name
+        Of the member.
+
+    Raises
+    ------
+    ModelError
+        As for `find_model`.
+    """
+    beside = folder.resolve().parent / name
+    return beside if (beside / MODEL_FILE).is_file() else find_model(name)
+
+
+def entry_as_dict(entry: ModelEntry) -> dict[str, Any]:
+    """Return an entry as JSON holds it.
+
+    Parameters
+    ----------
+    entry
+        A row of `list_models`.
+    """
+    return asdict(entry) | {"path": str(entry.path)}
+
+
+def _describe(folder: Path, origin: str) -> ModelEntry:
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    try:
+        data = read_description(folder)
+    except ModelError as error:
+        return ModelEntry(folder.name, origin, folder, size=size, error=str(error))
+    uar, measured_on = _read_uar(folder)
+    labels = tuple(data["labels"])
+    targets = ("intended", *((PERCEIVED,) if data[PERCEIVED] else ()))
+    return ModelEntry(
+        folder.name,
+        origin,
+        folder,
+        data["family"],
+        labels,
+        targets,
+        data[ADAPTER] is not None,
+        uar,
+        measured_on,
+        size,
+    )
+
+
+def _read_uar(folder: Path) -> tuple[float | None, str | None]:
+    try:
+        data = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+        return float(data["uar"]), f"{data['corpus']} {data['split']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return None, None  # not measured, or not by `ser eval`
