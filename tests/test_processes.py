@@ -49,6 +49,16 @@ def test_a_process_that_is_killed_costs_nothing_but_time() -> None:
             assert processes([LONG, LONG[:7]]).tolist() == [[len(LONG)], [7]]
 
 
+def test_there_need_be_no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(28, "no space left on device")
+
+    monkeypatch.setattr("loky.ProcessPoolExecutor", fail)
+    with FeatureProcesses(partial(describe, sign=-1), 2, 1) as processes:
+        for _ in range(2):
+            assert processes([LONG])[0, 0] == os.getpid() % 65_536
+
+
 def test_rows_are_the_same_wherever_they_are_computed(rng: np.random.Generator) -> None:
     batches = [
         [rng.standard_normal(9_000 + 700 * n).astype(np.float32) * 0.1 for n in range(k, k + 3)]

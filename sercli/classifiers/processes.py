@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor
 from threading import Lock
 from typing import Any, Final, Self
 
@@ -22,8 +23,8 @@ THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_T
 class FeatureProcesses:
     """Computes features, from some audio on in other processes; several threads may call it.
 
-    They start when they are first needed, and end with the block that this manages. Where one of
-    them is killed, as when memory runs out, the features are computed in this process from then on.
+    They start when they are first needed, and end with the block that this manages. Where there can
+    be none, or one of them is killed, the features are computed in this process from then on.
 
     Parameters
     ----------
@@ -62,19 +63,17 @@ class FeatureProcesses:
             Segments, each of shape (n_samples,).
         """
         executor = self._find_executor(sum(map(len, waveforms)) / SAMPLE_RATE)
-        if executor is None:
-            return self._extract(waveforms)
-        from loky.process_executor import BrokenProcessPool
-
-        try:
-            rows: FloatArray = executor.submit(self._extract, list(waveforms)).result()
-        except BrokenProcessPool:
-            self._is_broken = True
-            return self._extract(waveforms)
-        return rows
+        if executor is not None:
+            try:
+                rows: FloatArray = executor.submit(self._extract, list(waveforms)).result()
+            except (BrokenExecutor, OSError):
+                self._is_broken = True
+            else:
+                return rows
+        return self._extract(waveforms)
 
     def _find_executor(self, seconds: float) -> Any:
-        """Return what computes in processes; None if it is not worth it, or no longer possible."""
+        """Return what computes in processes; None if it is not worth it, or not possible."""
         with self._lock:
             self._seconds += seconds
             if self._is_broken or self._seconds < START_S:
@@ -83,11 +82,14 @@ class FeatureProcesses:
                 # Unlike the standard library's, it does not run a script once more that calls this.
                 from loky import ProcessPoolExecutor
 
-                self._executor = ProcessPoolExecutor(
-                    self._n_processes,
-                    initializer=_ignore_interrupts,
-                    env=dict.fromkeys(THREAD_VARIABLES, str(self._n_threads)),
-                )
+                try:
+                    self._executor = ProcessPoolExecutor(
+                        self._n_processes,
+                        initializer=_ignore_interrupts,
+                        env=dict.fromkeys(THREAD_VARIABLES, str(self._n_threads)),
+                    )
+                except (ImportError, NotImplementedError, OSError):  # no semaphores here
+                    self._is_broken = True
             return self._executor
 
 
