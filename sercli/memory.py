@@ -33,7 +33,7 @@ class IdleMemory:
 
     def __init__(self) -> None:
         self._trim = _find_function("malloc_trim")
-        self._least = measure_allocated()
+        self._least = self._last = measure_allocated()
 
     def check(self) -> None:
         """Give it back if this process has grown by as much as may lie idle."""
@@ -41,9 +41,11 @@ class IdleMemory:
             return
         held = measure_allocated()
         self._least = min(self._least, held)
-        if held > self._least + MAX_IDLE_BYTES:
+        # From the least on, since much may be in use when it is given back; but where that is in
+        # use for good, not again and again.
+        if held > max(self._least + MAX_IDLE_BYTES, self._last + MAX_IDLE_BYTES // 2):
             self._trim(0)
-            self._least = measure_allocated()
+            self._last = measure_allocated()
 
 
 def measure_allocated() -> int:
