@@ -191,6 +191,7 @@ class Annotator:
         self.effort = effort or Effort()
         self.stopwatch = Stopwatch()
         self._detector = SpeechDetector()
+        self._idle = IdleMemory()
 
     def annotate(
         self,
@@ -251,18 +252,12 @@ class Annotator:
         )
         effort, spec = self.effort, self.classifier.spec
         seconds = effort.batch_seconds or self.classifier.batch_seconds
-        n_workers, idle = effort.n_workers, IdleMemory()
-
-        def tell(seconds: float) -> None:
-            idle.check()
-            if progress is not None:
-                progress(seconds)
-
+        n_workers = effort.n_workers
         with self.classifier.replicas(n_workers, effort.threads_each, seconds) as replicas:
             judges = [partial(self._judge, replica) for replica in replicas]
             limits = Limits(n_workers, seconds)
             with closing(
-                judge_recordings(recordings, judges, len(spec.labels), limits, tell)
+                judge_recordings(recordings, judges, len(spec.labels), limits, progress)
             ) as judged:
                 for recording, probabilities in judged:
                     on_heard()
@@ -273,6 +268,8 @@ class Annotator:
     def _judge(self, classifier: Classifier, waveforms: Sequence[FloatArray]) -> ScoreArray:
         with self.stopwatch.measure("features"):
             features = classifier.extract_features(waveforms)
+            # Between reading and reading, seconds pass, in which it may have become much.
+            self._idle.check()
         with self.stopwatch.measure("model"):
             return self._calibration.probabilities(classifier.score(features))
 

@@ -6,9 +6,9 @@ from typing import Any, Final
 
 # Of <malloc.h>.
 M_ARENA_MAX: Final = -8
-# What may lie idle in this process. Giving it back takes a tenth of a second, after which it has to
-# be asked for anew: with so much of it, that happens about once in half an hour of audio.
-MAX_IDLE_BYTES: Final = 250_000_000
+# What may lie idle in this process. Giving it back takes some hundredths of a second, and so does
+# asking for it anew.
+MAX_IDLE_BYTES: Final = 300_000_000
 
 _STATUS: Final = Path("/proc/self/status")
 
@@ -27,8 +27,8 @@ def share_arena() -> None:
 class IdleMemory:
     """What lies idle between allocated blocks, which is given back once it may be much.
 
-    Blocks of ever other sizes leave gaps that hold no other block: over hours, hundreds of
-    megabytes.
+    Blocks of ever other sizes leave gaps that hold no other block: with two workers of a
+    transformer, some 100 MB in a second, and more over hours.
     """
 
     def __init__(self) -> None:
