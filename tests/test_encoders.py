@@ -12,11 +12,14 @@ from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from sercli.errors import ModelError
+from sercli.neural import whisper
 from sercli.neural.batching import pad
+from sercli.neural.devices import computing
 from sercli.neural.encoders import WhisperStates, create_encoder
 from sercli.neural.mel import LEVEL, KaldiMel, LowPass, WhisperMel
 from sercli.neural.pooling import statistics
-from sercli.neural.speech_encoder import ARCHITECTURES
+from sercli.neural.speech_encoder import ARCHITECTURES, broadcast
+from sercli.neural.whisper import WhisperAttention, WhisperSettings
 
 LENGTHS = (16_000, 9_431, 1_600, 24_007)
 
@@ -206,3 +209,26 @@ def test_whisper_has_no_more_than_its_positions() -> None:
 
     with pytest.raises(ConfigError, match=r"1550 frames; expected at most 1500"):
         encoder("whisper")(*pad([np.ones(496_000, np.float32)]))
+
+
+@pytest.mark.parametrize("most", [0, 512])  # by PyTorch's attention, and by products of matrices
+def test_attention_in_bf16_is_close_and_hears_no_padding(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(whisper, "MAX_PRODUCT", most)
+    torch.manual_seed(0)
+    attention = WhisperAttention(WhisperSettings(d_model=64, encoder_attention_heads=4)).eval()
+    frames = torch.randn(2, 30, 64)
+    mask = torch.arange(30) < torch.tensor([[30], [17]])
+    with torch.inference_mode():
+        expected = attention(frames, broadcast(mask))
+        alone = attention(frames[1:, :17], None)
+        with computing(torch.device("cpu"), torch.bfloat16):
+            found = attention(frames, broadcast(mask))
+            frames[1, 17:] = 1e4
+            padded = attention(frames, broadcast(mask))
+    torch.testing.assert_close(expected[1:, :17], alone)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found[0].float(), expected[0], atol=0.02, rtol=0.02)
+    torch.testing.assert_close(found[1:, :17].float(), alone, atol=0.02, rtol=0.02)
+    assert torch.equal(padded[1, :17], found[1, :17])

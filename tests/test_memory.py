@@ -1,13 +1,14 @@
 """What a process holds of memory, and gives back."""
 
 import ctypes
+import os
 from typing import Any
 
 import numpy as np
 import pytest
 
 from sercli import memory
-from sercli.memory import IdleMemory, measure_allocated, share_arena
+from sercli.memory import IdleMemory, keep_less, measure_allocated
 
 
 def test_glibc_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,8 +20,10 @@ def test_glibc_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
             asked.append(given)
 
     monkeypatch.setattr(ctypes, "CDLL", lambda _: Glibc)
-    share_arena()
+    monkeypatch.setattr(os, "environ", {"LRU_CACHE_CAPACITY": "7"})
+    keep_less()
     assert asked == [(-8, 1)]
+    assert os.environ == {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128", "LRU_CACHE_CAPACITY": "7"}
 
 
 @pytest.mark.parametrize("error", [OSError, TypeError, AttributeError])
@@ -31,7 +34,8 @@ def test_other_libraries_are_left_alone(
         raise error
 
     monkeypatch.setattr(ctypes, "CDLL", fail)
-    share_arena()
+    monkeypatch.setattr(os, "environ", {})
+    keep_less()
     IdleMemory().check()
 
 

@@ -15,7 +15,13 @@ from sercli.classifiers.neural import NetworkClassifier, NeuralClassifier
 from sercli.config import Precision
 from sercli.errors import ConfigError
 from sercli.neural import devices
-from sercli.neural.devices import choose_devices, find_precision, limit_threads, replicate
+from sercli.neural.devices import (
+    choose_devices,
+    computing,
+    find_precision,
+    limit_threads,
+    replicate,
+)
 from sercli.neural.quantised import QuantisedLinear, quantise
 from sercli.peak import count_multiply_adds
 
@@ -76,6 +82,43 @@ def test_bf16_is_close(transformer: NeuralClassifier) -> None:
     found = model.predict_proba(waveforms)
     np.testing.assert_allclose(found, exact, atol=0.05)
     assert not np.allclose(found, exact, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["transformer", "cnn"])
+def test_weights_are_converted_once_and_to_the_same(name: str) -> None:
+    waveforms = noises(9_000, 16_000)
+    exact = load_model(name, "cpu", precision="fp32")
+    model = load_model(name, "cpu", precision="bf16")
+    assert isinstance(exact, NeuralClassifier)
+    assert isinstance(model, NeuralClassifier)
+    with torch.inference_mode(), computing(CPU, torch.bfloat16):
+        expected = exact.compute_rows(waveforms).float().numpy()
+    np.testing.assert_array_equal(model.extract_features(waveforms), expected)
+    types = {key: one.dtype for key, one in model.network.state_dict().items()}
+    heads = [key for key in types if key.startswith("head.")]
+    assert heads
+    assert {types.pop(key) for key in heads} <= {torch.float32, torch.int64}
+    products = [module for key, module in model.network.named_modules() if is_product(key, module)]
+    assert len(products) > 5
+    assert {one.weight.dtype for one in products} == {torch.bfloat16}
+    stored = exact.tensors()
+    assert all(np.array_equal(one, stored[key]) for key, one in model.tensors().items())
+
+
+def is_product(name: str, module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d) and not name.startswith("head.")
+
+
+@pytest.mark.parametrize("kind", ["wav2vec2", "wavlm", "data2vec-audio"])
+def test_checkpoints_of_others_in_bf16(kind: str, tmp_path: Path) -> None:
+    save_checkpoint(kind, tmp_path)
+    exact = load_model(tmp_path, "cpu", labels="model", precision="fp32")
+    model = load_model(tmp_path, "cpu", labels="model", precision="bf16")
+    assert isinstance(exact, NetworkClassifier)
+    waveforms = noises(16_000, 20_000)
+    with torch.inference_mode(), computing(CPU, torch.bfloat16):
+        expected = exact.compute_rows(waveforms).float().numpy()
+    np.testing.assert_array_equal(model.extract_features(waveforms), expected)
 
 
 def test_what_has_no_layers_of_a_transformer() -> None:

@@ -23,6 +23,7 @@ from sercli.neural.devices import (
     find_precision,
     limit_threads,
     replicate,
+    store_as,
 )
 from sercli.neural.quantised import quantise
 
@@ -89,7 +90,12 @@ class NetworkClassifier(Classifier):
     def use_precision(self, precision: Precision) -> None:
         """Multiply another number type from now on; see `Classifier`."""
         self._precision = find_precision(precision, self._device)
-        self.network = quantise(self._exact) if self._precision == "int8" else self._exact
+        if self._precision == "int8":
+            self.network = quantise(self._exact)
+        elif self._precision == "fp32":
+            self.network = self._exact
+        else:
+            self.network = store_as(self._exact, TYPES[self._precision])
 
     @contextmanager
     def using_threads(self, n_threads: int) -> Iterator[None]:

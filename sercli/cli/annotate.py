@@ -23,7 +23,7 @@ from sercli.cli.options import (
 )
 from sercli.config import LabelScheme, OnError, SegmentConfig, SegmentMode
 from sercli.discovery import Found, find_inputs, read_path_list
-from sercli.memory import share_arena
+from sercli.memory import keep_less
 from sercli.report import ExitCode, RunInfo, RunReport
 from sercli.schema import MIX, FileResult
 from sercli.store import load_model
@@ -199,7 +199,7 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
     from sercli.annotation import Annotator  # loads numpy and the decoders, which --help must not
     from sercli.speakers import Speakers
 
-    share_arena()
+    keep_less()
     classifier = load_model(
         options["model"],
         options["device"],

@@ -15,7 +15,7 @@ from sercli.cli.options import (
     model_options,
     precision_option,
 )
-from sercli.memory import share_arena
+from sercli.memory import keep_less
 from sercli.store import load_model
 from sercli.text import format_count, format_duration
 
@@ -57,7 +57,7 @@ def bench(paths: tuple[str, ...], **options: Any) -> None:
     if paths and is_given("hours"):
         raise click.UsageError("--hours goes without PATHS.")
     effort = find_effort(options)
-    share_arena()
+    keep_less()
     classifier = load_model(
         options["model"],
         options["device"],

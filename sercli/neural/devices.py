@@ -163,6 +163,31 @@ def find_precision(name: Precision, device: torch.device) -> Precision:
     return name
 
 
+def store_as(network: Network, precision: torch.dtype) -> Network:
+    """Return a network that holds what it multiplies in the number type of the products.
+
+    It is for use in `computing`, which would convert the same weights anew for every batch, and
+    makes the same of everything. All other tensors are those of the given network.
+
+    Parameters
+    ----------
+    network
+        Which stays as it is; its ``head``, if it has one, is used elsewhere and is left out.
+    precision
+        Of matrix products.
+    """
+    shared = {id(one): one for one in chain(network.parameters(), network.buffers())}
+    stored = copy.deepcopy(network, shared)
+    left_out = set(getattr(stored, "head", nn.Identity()).modules())
+    for module in stored.modules():
+        if module in left_out or not isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
+            continue
+        for name, weights in module.named_parameters(recurse=False):
+            converted = weights.detach().to(precision)
+            setattr(module, name, nn.Parameter(converted, requires_grad=False))
+    return stored
+
+
 def computing(device: torch.device, precision: torch.dtype) -> AbstractContextManager[object]:
     """Return a context in which matrix products are of that number type, and the rest is float32.
 

@@ -51,7 +51,8 @@ class WhisperStates(SpeechEncoder):
             raise ConfigError(
                 f"a segment has {n_frames} frames; expected at most {n_positions}, of 20 ms each"
             )
-        hidden = hidden + model.embed_positions.weight[:n_frames]
+        # Frame after frame in memory: all layers would keep the order of the convolutions.
+        hidden = hidden.float().contiguous() + model.embed_positions.weight[:n_frames]
         heard = broadcast(mask)
         states: list[Tensor] = [hidden]
         for layer in model.layers:
