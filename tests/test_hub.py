@@ -25,6 +25,7 @@ from sercli.classifiers.hub import group_labels
 from sercli.cli import main
 from sercli.errors import ConfigError, ModelError
 from sercli.hub import fetch_checkpoint
+from sercli.neural.devices import computing
 from sercli.neural.speech_encoder import ARCHITECTURES, AST, WHISPER
 from sercli.store import load_model, save_model
 from sercli.training.teachers import Teacher
@@ -146,6 +147,16 @@ def test_settings_choose_no_code_of_the_hub(key: str, tmp_path: Path) -> None:
     expected = load_model(tmp_path, "cpu").predict_proba(waveforms())
     edit(tmp_path / "config.json", **{key: "someone/kernel"})
     np.testing.assert_array_equal(load_model(tmp_path, "cpu").predict_proba(waveforms()), expected)
+
+
+@pytest.mark.parametrize("kind", [WHISPER, AST])
+def test_feature_extractors_are_exact_where_bf16_is_multiplied(kind: str, tmp_path: Path) -> None:
+    save_classifier(kind, tmp_path)
+    model: Any = load_model(tmp_path, "cpu", precision="bf16")
+    assert model.predict_proba(waveforms()).shape[0] == len(waveforms())
+    expected = model.network._extract(waveforms()[0])
+    with computing(torch.device("cpu"), torch.bfloat16):
+        np.testing.assert_array_equal(model.network._extract(waveforms()[0]), expected)
 
 
 def test_dither_is_off(tmp_path: Path) -> None:

@@ -122,8 +122,9 @@ def test_epoch_and_calibration_come_from_development_clips(
     assert (facts["clips"], facts["speakers"], facts["splits"]) == (27, 3, ["train"])
     assert (facts["calibration_on"], facts["votes"]) == (DEVELOPMENT_SPEAKERS, False)
     assert facts["config"]["learning_rate"] == 0.02
-    model = result.classifier
+    model = load_model(path, "cpu", precision="fp32")
     assert isinstance(model, CnnClassifier)
+    assert isinstance(result.classifier, CnnClassifier)
     assert facts["parameters"] == sum(one.numel() for one in model.network.parameters())
     rows = [row.split(",") for row in (path / "history.csv").read_text().splitlines()[1:]]
     uars = [float(row[4]) for row in rows]
@@ -496,7 +497,7 @@ def test_a_transformer_from_training_to_labels(
     assert "--base tiny --epochs 3 --batch-size 9 --device cpu --seed 0 -o mine`" in card
     description = read_json(model / "model.json")
     assert description["band_limit"] == description["settings"]["band_limit"] == 4000
-    loaded = load_model(model, "cpu")
+    loaded = load_model(model, "cpu", precision="fp32")
     base = load_base(str(tmp_path / "tiny"))
     for name, tensor in base.weights.items():
         found = loaded.network.encoder.model.state_dict()[name]  # type: ignore[attr-defined]
@@ -566,7 +567,7 @@ def test_a_transformer_from_training_to_labels(
     lora = ("--layers", "1", "--lora", "2", "--tuning-epochs", "2", "--tuning-rate", "0.01")
     result = ser("train", "--data", folder, "-o", adapted, *options, *lora, "--no-test")
     assert result.exit_code == 0, result.stderr
-    found = load_model(adapted, "cpu").network.state_dict()  # type: ignore[attr-defined]
+    found = load_model(adapted, "cpu", precision="fp32").network.state_dict()  # type: ignore[attr-defined]
     adapted_parts = {
         ".".join(name.split(".")[2:])
         for name, tensor in loaded.network.state_dict().items()  # type: ignore[attr-defined]
@@ -599,7 +600,7 @@ def test_a_transformer_from_training_to_labels(
     tuned = tmp_path / "tuned"
     result = ser("train", "--data", folder, "-o", tuned, *options, "--layers", "1", "--no-test")
     assert result.exit_code == 0, result.stderr
-    found = load_model(tuned, "cpu").network.state_dict()  # type: ignore[attr-defined]
+    found = load_model(tuned, "cpu", precision="fp32").network.state_dict()  # type: ignore[attr-defined]
     moved = {
         name.split(".")[2:4] == ["layers", "1"]
         for name, tensor in loaded.network.state_dict().items()  # type: ignore[attr-defined]
@@ -703,7 +704,11 @@ def test_loss_of_what_is_perceived(cache: Path) -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_a_transformer_tells_what_is_perceived(folder: Path, cache: Path, tmp_path: Path) -> None:
+def test_a_transformer_tells_what_is_perceived(
+    folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The same with any hardware: what so small a network says of speech hangs on little.
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     save_checkpoint("whisper", tmp_path / "tiny")
     votes, model = tmp_path / "votes.csv", tmp_path / "mine"
     names = [path.stem for path in sorted(folder.glob("*.wav"))]

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from sercli.calibration import UNCALIBRATED, Calibration
 from sercli.classifiers.base import ModelSpec
 from sercli.classifiers.neural import NetworkClassifier
-from sercli.config import LONGEST_SEGMENT_S, LabelScheme
+from sercli.config import LONGEST_SEGMENT_S, LabelScheme, Precision
 from sercli.datasets.labelling import common_label
 from sercli.errors import ConfigError, ModelError
 from sercli.hub import HUB, WEIGHTS_FILE, fetch_checkpoint
-from sercli.neural.devices import choose_devices
+from sercli.neural.devices import AUTO, choose_devices
 from sercli.neural.heads import PublishedNetwork, load_published
 from sercli.neural.mel import NYQUIST, SAMPLE_RATE
 
@@ -71,6 +71,13 @@ class HubClassifier(NetworkClassifier):
         seconds = (self.network.n_samples or np.inf) / SAMPLE_RATE
         cut = f"Of a segment, it hears the first {seconds:.1f} s."
         return ("Its confidences are not calibrated.", *((cut,) * (seconds < LONGEST_SEGMENT_S)))
+
+    def use_precision(self, precision: Precision) -> None:
+        """Multiply another number type from now on; see `Classifier`.
+
+        With ``"auto"``, it is float32: whether another changes its labels, nobody has measured.
+        """
+        super().use_precision("fp32" if precision == AUTO else precision)
 
     def length(self, waveform: FloatArray) -> int:
         """Return how many samples the network hears of a segment, padding included."""

@@ -67,8 +67,10 @@ class PublishedNetwork(nn.Module, ABC):
 
     def _extract(self, waveform: FloatArray) -> FloatArray:
         name = self.extractor.model_input_names[0]
-        found = self.extractor(waveform, sampling_rate=SAMPLE_RATE, return_tensors="np")[name][0]
-        return np.asarray(found, np.float32)
+        # Some of them multiply by PyTorch, and fail on what autocast makes of that.
+        with torch.autocast(next(self.parameters()).device.type, enabled=False):
+            found = self.extractor(waveform, sampling_rate=SAMPLE_RATE, return_tensors="np")[name]
+        return np.asarray(found[0], np.float32)
 
 
 class WaveformNetwork(PublishedNetwork):
