@@ -315,12 +315,12 @@ def test_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     header, *rows = (line.split("\t") for line in result.stdout.splitlines())
     assert header[:6] == ["name", "origin", "family", "UAR", "measured on", "MB"]
     assert header[6:] == ["target", "adapts", "labels"]
-    names = ("cnn", "svm", "transformer")
-    assert [row[:3] for row in rows] == [[name, "shipped", name] for name in names]
+    families = {"best": "fusion", "cnn": "cnn", "svm": "svm", "transformer": "transformer"}
+    assert [row[:3] for row in rows] == [[name, "shipped", families[name]] for name in families]
     data = json.loads(ser("models", "--json").stdout)
     for row, entry in zip(rows, data, strict=True):
         assert row[4] == "cremad test"
-        perceives = row[0] != "svm"
+        perceives = row[0] in ("cnn", "transformer")
         assert row[6] == "intended" + perceives * ",perceived"
         assert row[7:] == ["yes", ",".join(EMOTIONS)]
         assert float(row[3]) == pytest.approx(entry["uar"], abs=5e-4)

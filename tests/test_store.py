@@ -60,7 +60,7 @@ def test_a_users_model_comes_before_a_shipped_one(copy: Path) -> None:
 
 def test_a_missing_model_lists_what_there_is(copy: Path) -> None:
     with pytest.raises(
-        ModelError, match=r"model 'nope': found no model\.json in .*: cnn, mine, svm, transformer"
+        ModelError, match=r"model 'nope': found no model\.json in .*: best, cnn, mine, svm, transformer"
     ):
         load_model("nope")
 
@@ -70,7 +70,7 @@ def test_listing(copy: Path, models: Path) -> None:
     edit(Path(shutil.copytree(copy, models / "other")), family="hmm")
     (copy / "metrics.json").unlink()
     entries = {entry.name: entry for entry in list_models()}
-    assert set(entries) == {"cnn", "svm", "transformer", "mine", "other"}
+    assert set(entries) == {"best", "cnn", "svm", "transformer", "mine", "other"}
     assert entries["svm"].targets == ("intended",)
     svm, mine, other = entries["svm"], entries["mine"], entries["other"]
     assert (svm.origin, svm.family, svm.measured_on) == ("shipped", "svm", "cremad test")
