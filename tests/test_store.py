@@ -60,7 +60,7 @@ def test_a_users_model_comes_before_a_shipped_one(copy: Path) -> None:
 
 def test_a_missing_model_lists_what_there_is(copy: Path) -> None:
     with pytest.raises(
-        ModelError, match=r"model 'nope': found no model\.json in .*: best, cnn, mine, svm, transformer"
+        ModelError, match=r"found no model\.json in .*: best, cnn, mine, svm, transformer"
     ):
         load_model("nope")
 
