@@ -82,6 +82,9 @@ def test_bf16_is_close(transformer: NeuralClassifier) -> None:
     found = model.predict_proba(waveforms)
     np.testing.assert_allclose(found, exact, atol=0.05)
     assert not np.allclose(found, exact, atol=1e-6)
+    several = noises(8_000, 16_000, 24_000)
+    alone = np.concatenate([model.predict_proba([one]) for one in several])
+    np.testing.assert_allclose(model.predict_proba(several), alone, atol=0.01)
 
 
 @pytest.mark.parametrize("name", ["transformer", "cnn"])

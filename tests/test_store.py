@@ -59,9 +59,8 @@ def test_a_users_model_comes_before_a_shipped_one(copy: Path) -> None:
 
 
 def test_a_missing_model_lists_what_there_is(copy: Path) -> None:
-    with pytest.raises(
-        ModelError, match=r"found no model\.json in .*: best, cnn, mine, svm, transformer"
-    ):
+    listed = "best, cnn, mine, svm, transformer"
+    with pytest.raises(ModelError, match=rf"model 'nope': found no model\.json in .*: {listed}"):
         load_model("nope")
 
 
