@@ -15,9 +15,11 @@ from sercli.annotation import Annotator
 from sercli.config import Effort, SegmentConfig
 from sercli.discovery import Found
 from sercli.errors import ConfigError
+from sercli.memory import measure_allocated
 from sercli.pipeline import Limits, judge_recordings
 from sercli.recording import Heard, Piece
 from sercli.schema import FileResult
+from sercli.synthetic import synthesise
 
 FloatArray = NDArray[np.float32]
 
@@ -238,6 +240,38 @@ def test_effort_changes_nothing_but_time(recordings: list[Found]) -> None:
     for effort in (Effort(), Effort(threads=5), Effort(4, 2, 3.0)):
         assert annotate(recordings, effort) == plain
     assert annotate(recordings[::-1], Effort())[::-1] == plain
+
+
+class Sampler(FakeClassifier):
+    """Keeps nothing of what it hears but how much that was, and the memory in use by then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+        self.held: list[int] = []
+
+    def extract_features(self, waveforms: Sequence[FloatArray]) -> FloatArray:
+        features = np.array([[len(waveform) / 16_000] for waveform in waveforms], np.float32)
+        self.seconds.append(float(features.sum()))
+        self.held.append(measure_allocated())
+        return features
+
+
+@pytest.mark.skipif(not measure_allocated(), reason="the system does not tell what is in use")
+def test_memory_does_not_grow_with_a_recording(tmp_path: Path, rng: np.random.Generator) -> None:
+    minute = synthesise(60.0, rng)
+    path = tmp_path / "long.wav"
+    with sf.SoundFile(path, "w", 16_000, 1) as file:
+        for _ in range(45):
+            file.write(minute)
+    sampler = Sampler()
+    (result,) = Annotator(sampler, SegmentConfig(), effort=Effort(2)).annotate([Found(str(path))])
+    assert result.duration == 2700.0
+    heard = np.cumsum(sampler.seconds)
+    assert heard[-1] > 1800
+    held, early = np.array(sampler.held), heard < 600
+    # What is read after that is 150 MB as the network hears it, and more of it as it is read.
+    assert held[~early].max() - held[early].max() < 50_000_000
 
 
 def test_on_error_stop_gives_nothing_after_a_failure(recordings: list[Found]) -> None:
