@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -386,6 +387,10 @@ def test_eval_writes_a_report(trained: Path, corpus: Path, tmp_path: Path) -> No
     assert [figures[key] for key in ("corpus", "split", "speakers")] == ["cremad", "test", ["1048"]]
     assert figures["protocol"] == "speakers apart"
     assert figures["n_segments"] == 6
+    settings = {"target": "intended", "adapt": "none", "precision": "fp32"}
+    assert {key: figures[key] for key in settings} == settings
+    text = (report / "report.md").read_text(encoding="utf-8")
+    assert all(re.search(rf"\| {key} +\| {settings[key]} +\|", text) for key in settings)
     assert figures["uar"] > 0.6
     assert set(REPORT) | {"confusion.png", "confusion.svg"} < set(os.listdir(report))
     rows = read_rows((report / "predictions.csv").read_text(encoding="utf-8"))
@@ -395,6 +400,12 @@ def test_eval_writes_a_report(trained: Path, corpus: Path, tmp_path: Path) -> No
     right = sum(row["expected"] == row["emotion"] for row in rows)
     assert right / 6 == pytest.approx(figures["accuracy"])
     assert ser("eval", corpus, "-m", trained, "-o", report).exit_code == 2
+
+
+def test_eval_tells_what_the_model_multiplied(corpus: Path) -> None:
+    for precision in ("fp32", "bf16"):
+        result = ser("eval", corpus, "-m", "cnn", "--precision", precision, "--json", "-q")
+        assert json.loads(result.stdout)["precision"] == precision
 
 
 def test_eval_prints_tables_and_tells_of_leaks(trained: Path, corpus: Path) -> None:

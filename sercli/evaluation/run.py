@@ -139,6 +139,7 @@ def evaluate_all(
             **describe_model(classifier),
             "target": config.target,
             "adapt": config.adapt,
+            "precision": classifier.precision,
             "corpus": corpus.name,
             "split": split,
             **_check_overlap(manifest, judgement, config.target, classifier.limits),

@@ -362,6 +362,8 @@ def _origin(figures: Figures) -> Section:
         ("SHA-256", figures["sha256"]),
         ("corpus", figures["corpus"]),
         ("split", figures["split"]),
+        # Which figures of an earlier version do not tell.
+        *((name, figures[name]) for name in ("target", "adapt", "precision") if name in figures),
     )
     table = Table(("what", "which"), tuple((a, str(b)) for a, b in rows), n_texts=2)
     return Section("To get these figures again", tables=(table,))

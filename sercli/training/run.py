@@ -157,6 +157,7 @@ def cross_validate(
         **describe_model(saved),
         "target": "intended",
         "adapt": "none",
+        "precision": "fp32",
         "corpus": corpus.name,
         "split": split,
         "protocol": UNKNOWN if unknown else APART,
