@@ -40,6 +40,7 @@ def test_precision_is_what_the_hardware_multiplies_faster(monkeypatch: pytest.Mo
         ({"avx512_bf16": True, "cpu_name": "AMD Zen4"}, torch.bfloat16),
         ({"avx512_bf16": True}, torch.bfloat16),
         ({"avx512_bf16": True, "cpu_name": "Intel Xeon"}, torch.float32),
+        ({"amx_bf16": True}, torch.bfloat16),
         ({"amx_bf16": True, "avx512_bf16": True, "cpu_name": "Intel Xeon"}, torch.bfloat16),
         ({}, torch.float32),
     ):

@@ -157,7 +157,7 @@ def cross_validate(
         **describe_model(saved),
         "target": "intended",
         "adapt": "none",
-        "precision": "fp32",
+        "precision": "fp32",  # whatever the saved model takes: `judge` converts nothing
         "corpus": corpus.name,
         "split": split,
         "protocol": UNKNOWN if unknown else APART,
