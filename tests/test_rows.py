@@ -51,13 +51,47 @@ def test_every_version_of_every_clip_has_its_row(
     np.testing.assert_array_equal(again, found)
 
 
-def test_an_interrupted_run_leaves_no_rows(tmp_path: Path) -> None:
+def test_an_interrupted_run_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CLIPS_AT_ONCE", 4)
+    path = tmp_path / "rows.npy"
+    heard: list[int] = []
+
     def stop(index: int) -> np.ndarray:
-        raise KeyboardInterrupt
+        if index == 9 and index not in heard:
+            heard.append(index)
+            raise KeyboardInterrupt
+        heard.append(index)
+        return hear(index)
 
     with pytest.raises(KeyboardInterrupt):
-        embed_versions(Sums(), 3, [stop], tmp_path / "rows.npy")
-    assert list(tmp_path.iterdir()) == []
+        embed_versions(Sums(), 10, [stop, hear_louder], path)
+    assert not path.exists()
+    assert heard == list(range(10))
+    found = embed_versions(Sums(), 10, [stop, hear_louder], path)
+    assert heard[10:] == [8, 9]
+    whole = embed_versions(Sums(), 10, [hear, hear_louder], tmp_path / "whole.npy")
+    np.testing.assert_array_equal(found, whole)
+    assert sorted(kept.name for kept in tmp_path.iterdir()) == ["rows.npy", "whole.npy"]
+
+
+def test_what_another_run_has_computed_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "rows.npy"
+    theirs = embed_versions(Sums(), 3, [hear], tmp_path / "theirs.npy")
+
+    def find_ready(index: int) -> np.ndarray:
+        if not path.exists():
+            (tmp_path / "theirs.npy").rename(path)
+            (tmp_path / "rows.npy.parts").rmdir()
+        return hear_louder(index)
+
+    found = embed_versions(Sums(), 3, [find_ready], path)
+    np.testing.assert_array_equal(found, theirs)
+    assert [kept.name for kept in tmp_path.iterdir()] == ["rows.npy"]
+
+
+def test_rows_that_cannot_be_written_are_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"rows\.npy: cannot be written"):
         embed_versions(Sums(), 3, [hear], tmp_path / "file" / "rows.npy")

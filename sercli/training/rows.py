@@ -3,7 +3,9 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from sercli.neural.devices import choose_precision, computing
 from sercli.training.batches import count_draws, draw_order
 from sercli.training.config import NeuralConfig
 from sercli.training.loop import TrainingBatch
+from sercli.writers import write_bytes
 
 FloatArray = NDArray[np.float32]
 HalfArray = NDArray[np.float16]
@@ -40,6 +43,9 @@ def embed_versions(
     report: Callable[[int, int], None] = lambda *_: None,
 ) -> HalfArray:
     """Return rows of every version of every clip, shape (n_clips, n_versions, n_features).
+
+    Those of `CLIPS_AT_ONCE` clips at a time are kept beside ``path`` until all are there, so that a
+    run that was interrupted goes on where it was.
 
     Parameters
     ----------
@@ -60,43 +66,58 @@ def embed_versions(
         If the rows cannot be written.
     """
     if not path.is_file():
-        # Under another name until all are there: an interrupted run must not leave half of them.
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        parts = path.with_name(f"{path.name}.parts")
         shape = (n_clips, len(versions), network.n_features)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            parts.mkdir(parents=True, exist_ok=True)
+            for start in range(0, n_clips, CLIPS_AT_ONCE):
+                clips = range(start, min(start + CLIPS_AT_ONCE, n_clips))
+                part = parts / f"{start}.npy"
+                if not part.is_file():
+                    _write(part, _embed(network, versions, clips))
+                report(clips.stop, n_clips)
+            # Under its name when it is whole, as a run may be interrupted here, too.
             rows = open_memmap(temporary, "w+", np.float16, shape)
-            _embed(network, versions, rows, report)
+            for start in range(0, n_clips, CLIPS_AT_ONCE):
+                rows[start : start + CLIPS_AT_ONCE] = _read(parts / f"{start}.npy")
             rows.flush()
             os.replace(temporary, path)
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+            rmtree(parts, ignore_errors=True)
+        except (OSError, OutputError) as error:
+            if not path.is_file():  # else another run was first, and has removed the parts
+                reason = error.strerror if isinstance(error, OSError) else error
+                raise OutputError(f"{path}: cannot be written: {reason}") from error
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
-    found: HalfArray = np.load(path, mmap_mode="r", allow_pickle=False)
-    return found
+    return _read(path)
 
 
-def _embed(
-    network: Embedder,
-    versions: Sequence[Hear],
-    rows: HalfArray,
-    report: Callable[[int, int], None],
-) -> None:
-    n_clips = len(rows)
+def _embed(network: Embedder, versions: Sequence[Hear], clips: range) -> HalfArray:
+    """Return rows of some clips, shape (n_clips, n_versions, n_features)."""
+    rows = np.empty((len(clips), len(versions), network.n_features), np.float16)
     device = next(network.head.parameters()).device
     with torch.inference_mode(), computing(device, choose_precision(device)):
-        for start in range(0, n_clips, CLIPS_AT_ONCE):
-            clips = range(start, min(start + CLIPS_AT_ONCE, n_clips))
-            for number, hear in enumerate(versions):
-                waveforms = [hear(index) for index in clips]
-                lengths = [len(waveform) for waveform in waveforms]
-                for group in group_by_length(lengths, int(BATCH_S * SAMPLE_RATE)):
-                    batch = pad([waveforms[place] for place in group])
-                    embedded = network.embed(*(part.to(device) for part in batch))
-                    rows[[start + place for place in group], number] = embedded.numpy(force=True)
-            report(clips.stop, n_clips)
+        for number, hear in enumerate(versions):
+            waveforms = [hear(index) for index in clips]
+            lengths = [len(waveform) for waveform in waveforms]
+            for group in group_by_length(lengths, int(BATCH_S * SAMPLE_RATE)):
+                batch = pad([waveforms[place] for place in group])
+                embedded = network.embed(*(part.to(device) for part in batch))
+                rows[group, number] = embedded.numpy(force=True)
+    return rows
+
+
+def _write(path: Path, rows: HalfArray) -> None:
+    content = BytesIO()
+    np.save(content, rows, allow_pickle=False)
+    write_bytes(path, content.getvalue())
+
+
+def _read(path: Path) -> HalfArray:
+    rows: HalfArray = np.load(path, mmap_mode="r", allow_pickle=False)
+    return rows
 
 
 class RowBatches:
