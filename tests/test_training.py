@@ -28,6 +28,7 @@ from sercli.evaluation.metrics import unweighted_average_recall
 from sercli.extraction import decode_clip, load_clip
 from sercli.neural.bases import load_base
 from sercli.neural.cnn import CnnSettings
+from sercli.neural.devices import limit_threads
 from sercli.neural.front_end import LogMelSettings
 from sercli.protocols import split_by_speaker
 from sercli.store import load_model
@@ -687,6 +688,25 @@ def test_teachers_that_cannot_be_trained_anew_for_each_fold_are_told(
     assert not any("judged by folds" in line for line in said)
     learner.prepare([corpus.select("train")])
     assert any("networks judged by folds learn from chosen, which knows" in one for one in said)
+
+
+@pytest.mark.usefixtures("small")
+def test_threads_matter_where_teachers_of_folds_are_made_anew(
+    corpus: Corpus, cache: Path, tmp_path: Path
+) -> None:
+    cached = cache_clips(corpus.select("train"), cache, jobs=1)
+    labels = tuple(sorted({clip.emotion for clip in cached.clips}))
+    alone = CnnCourse(replace(CONFIG, epochs=1, guide_weight=0.0), labels, resume=True)
+    taught = replace(alone, substitute=alone)
+
+    def teach(course: CnnCourse, name: str, n_threads: int) -> Fitted:
+        with limit_threads(n_threads):
+            return course.teach(name, course.gather(cached, lambda _: None), tmp_path / name)
+
+    teach(taught, "taught", 2)
+    with pytest.raises(ConfigError, match=r"other settings or data: threads is 1, expected 2;"):
+        teach(taught, "taught", 1)
+    assert [len(teach(alone, "alone", number).records) for number in (2, 1)] == [1, 1]
 
 
 def test_loss_of_what_is_perceived(cache: Path) -> None:

@@ -321,6 +321,8 @@ class Course(ABC):
                 "unlabelled": _digest_audio(unlabelled.cached) if unlabelled else None,
                 "development clips": _digest_audio(dev.cached) if dev else None,
                 "targets": digest(self.find_targets(material).tobytes()),  # with votes and teacher
+                # What a teacher of a fold says is computed anew, and rounded by their number.
+                "threads": torch.get_num_threads() if self.substitute else None,
                 **facts,
             },
             resume=self.resume and (folder / CHECKPOINT_FILE).exists(),
