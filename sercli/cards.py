@@ -67,6 +67,14 @@ with {level:.0%} intervals by resampling {resampled}; one run, more in `metrics.
 | emotion | precision | recall | F1 | clips |
 |---|---|---|---|---|
 {classes}
+{precisions}"""
+_PRECISIONS = """
+With other number types than {precision}, on the same clips; as rounded by the CPU or GPU that they
+were judged on:
+
+| number type | UAR | labels that stay | largest change of a probability |
+|---|---|---|---|
+{rows}
 """
 _ADAPTER = """
 ## By baselines
@@ -355,5 +363,17 @@ def _render_measured(figures: Mapping[str, Any]) -> str:
             f"| {label} | {row['precision']:.3f} | {row['recall']:.3f} | {row['f1']:.3f} "
             f"| {row['support']} |"
             for label, row in figures["classes"].items()
+        ),
+        precisions=_render_precisions(figures) if figures.get("precisions") else "",
+    )
+
+
+def _render_precisions(figures: Mapping[str, Any]) -> str:
+    return _PRECISIONS.format(
+        precision=figures["precision"],
+        rows="\n".join(
+            f"| {name} | {row['uar']:.3f} ({-row['drop']:+.3f}) | {row['unchanged']:.1%} "
+            f"| {row['change']:.3f} |"
+            for name, row in figures["precisions"].items()
         ),
     )

@@ -164,6 +164,8 @@ class EvalConfig:
         speaker where all are known, else the recording.
     mixes
         Also measure what baselines are worth in groups of any size and mix of emotions.
+    precisions
+        Number types that the model multiplies, too, to tell how far its labels depend on them.
 
     Raises
     ------
@@ -180,6 +182,7 @@ class EvalConfig:
     target: Target = "intended"
     adapt: Adaptation = "none"
     mixes: bool = False
+    precisions: tuple[Precision, ...] = ()
 
     def __post_init__(self) -> None:
         """Check every value against its range."""

@@ -241,11 +241,32 @@ good; one run:
 """
         in text
     )
-    for word in ("vector machine", "gamma", "Folds", "held-out"):
+    for word in ("vector machine", "gamma", "Folds", "held-out", "number type"):
         assert word not in text
     # Common to all families: what was measured, and the limits.
     common = "\nOn 1,064 clips of the split test"
     assert text[text.index(common) :] == SVM_CARD[SVM_CARD.index(common) :]
+
+
+def test_card_tells_what_other_number_types_change(folder: Path) -> None:
+    bf16 = {"uar": 0.555, "drop": 0.0113, "unchanged": 0.9916, "change": 0.0274}
+    int8 = {"uar": 0.567, "drop": -0.001, "unchanged": 1.0, "change": 0.1}
+    measured = FIGURES | {"precision": "fp32", "precisions": {"bf16": bf16, "int8": int8}}
+    text = card(CNN, folder, measured)
+    assert (
+        """
+With other number types than fp32, on the same clips; as rounded by the CPU or GPU that they
+were judged on:
+
+| number type | UAR | labels that stay | largest change of a probability |
+|---|---|---|---|
+| bf16 | 0.555 (-0.011) | 99.2% | 0.027 |
+| int8 | 0.567 (+0.001) | 100.0% | 0.100 |
+
+## Limits
+"""
+        in text
+    )
 
 
 def test_card_of_a_cnn_without_development_speakers(folder: Path) -> None:

@@ -376,7 +376,8 @@ def test_train_writes_a_model_that_can_be_made_again(
 
 def test_eval_writes_a_report(trained: Path, corpus: Path, tmp_path: Path) -> None:
     report = tmp_path / "report"
-    result = ser("eval", corpus, "-m", trained, "-o", report, "--json", "--jobs", "1", "--baseline")
+    options = ("--json", "--jobs", "1", "--baseline", "--precisions", "fp32")
+    result = ser("eval", corpus, "-m", trained, "-o", report, *options)
     assert result.exit_code == 1  # a clip of the test speaker is empty
     assert "1048_IEO_ANG_LO.wav: is empty" in result.stderr
     assert "There are no intervals: all clips are of one speaker." in result.stderr
@@ -384,6 +385,7 @@ def test_eval_writes_a_report(trained: Path, corpus: Path, tmp_path: Path) -> No
     assert figures == read_record(report / "metrics.json")
     schema = json.loads((Path(sercli.__file__).parent / "data/metrics.schema.json").read_text())
     jsonschema.validate(figures, schema)
+    assert figures["precisions"]["fp32"]["change"] == 0
     assert [figures[key] for key in ("corpus", "split", "speakers")] == ["cremad", "test", ["1048"]]
     assert figures["protocol"] == "speakers apart"
     assert figures["n_segments"] == 6
@@ -554,9 +556,13 @@ def test_eval_under_stress_and_against_listeners(
     assert figures["listeners"]["n_segments"] == 2
     assert figures["listeners"]["n_votes"] == 8
     assert figures["listeners"]["listener"]["accuracy"] == 0.75
-    result = ser("eval", corpus, "-m", trained, "--stress", "rain")
-    assert result.exit_code == 2
-    assert "rain" in result.stderr
+    for option, value, message in (
+        ("--stress", "rain", "rain"),
+        ("--precisions", "bf16,auto", "found 'auto'; expected some of fp32, bf16, fp16, int8"),
+        ("--precisions", "bf16", "a model of the family svm multiplies fp32"),
+    ):
+        result = ser("eval", corpus, "-m", trained, option, value)
+        assert (result.exit_code, message in result.stderr) == (2, True), result.stderr
 
 
 def test_eval_compares_models_and_reports(trained: Path, corpus: Path, tmp_path: Path) -> None:

@@ -1,16 +1,17 @@
 """Measuring with a classifier whose answers are known: long clips are long, the others short."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import FakeClassifier, LocalClassifier, MakeWav
+from numpy.typing import NDArray
 
-from sercli.config import EvalConfig
+from sercli.config import EvalConfig, Precision
 from sercli.datasets import Clip, Corpus
-from sercli.errors import DatasetError, ModelError
+from sercli.errors import ConfigError, DatasetError, ModelError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.measurement import break_down
 from sercli.evaluation.predictions import Predictions
@@ -192,6 +193,57 @@ def test_stress_hears_other_waveforms_and_counts_changed_labels(
             "drop": 0,
             "unchanged": 1,
         }
+
+
+class RoundingClassifier(LocalClassifier):
+    """Takes speech for longer by a fifth with bf16, and has no int8."""
+
+    number_type: Precision = "fp32"
+
+    @property
+    def precision(self) -> Precision:
+        return self.number_type
+
+    def use_precision(self, precision: Precision) -> None:
+        if precision == "int8":
+            raise ConfigError("precision is 'int8'")
+        self.number_type = precision
+
+    def extract_features(self, waveforms: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        return super().extract_features(waveforms) * (1.2 if self.precision == "bf16" else 1)
+
+
+def test_labels_that_stay_with_another_number_type(make_corpus: MakeCorpus) -> None:
+    corpus = make_corpus(("short", 0.9, "a"), ("long", 4.0, "b"))
+    classifier = RoundingClassifier()
+    calls: list[int] = []
+    config = EvalConfig(precisions=("bf16", "fp32"), stress=("gain-20",), jobs=1)
+    figures = evaluate(classifier, corpus, "all", config, progress=calls.append).figures
+    assert sum(calls) == 8
+    assert classifier.precision == figures["precision"] == "fp32"
+    # 1 / (1 + 0.9) is a label, 1 / (1 + 1.08) the other.
+    assert figures["precisions"] == {
+        "bf16": {
+            "uar": 0.5,
+            "accuracy": 0.5,
+            "ece": pytest.approx((1.08 / 2.08 + (1 - 4.8 / 5.8)) / 2, abs=1e-6),
+            "drop": 0.5,
+            "unchanged": 0.5,
+            "change": pytest.approx(1 / 1.9 - 1 / 2.08, abs=1e-6),
+        },
+        "fp32": {
+            "uar": 1,
+            "accuracy": 1,
+            "ece": pytest.approx(figures["ece"]),
+            "drop": 0,
+            "unchanged": 1,
+            "change": 0,
+        },
+    }
+    assert figures["stress"]["conditions"]["gain-20"]["uar"] == 1
+    with pytest.raises(ConfigError, match=r"precision is 'int8'"):
+        evaluate(classifier, corpus, "all", EvalConfig(precisions=("bf16", "int8"), jobs=1))
+    assert (classifier.precision, len(classifier.batches)) == ("fp32", 4)
 
 
 def test_baselines_are_those_of_the_shares(

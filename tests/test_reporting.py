@@ -118,6 +118,17 @@ FIGURES: dict[str, Any] = {
             "clip": {"uar": None, "accuracy": 0.5, "ece": 0.1, "drop": None, "unchanged": 0.6},
         },
     },
+    "precision": "fp32",
+    "precisions": {
+        "bf16": {
+            "uar": 0.613,
+            "accuracy": 0.626,
+            "ece": 0.085,
+            "drop": -0.002,
+            "unchanged": 0.999,
+            "change": 0.027,
+        },
+    },
     "baselines": {
         "majority": {
             "accuracy": 0.5,
@@ -255,6 +266,8 @@ def check_tables(tables: Tables) -> None:
         ["phone", "0.500", "0.110", "0.520", "0.130", "0.700"],
         ["clip", "n/a", "n/a", "0.500", "0.100", "0.600"],
     ]
+    head = ("number type", "UAR", "drop", "ECE", "unchanged", "change")
+    assert find_table(tables, *head) == [["bf16", "0.613", "-0.002", "0.085", "0.999", "0.027"]]
     assert find_table(tables, "model", "accuracy", "UAR", "macro F1", "ECE", "NLL", "Brier") == [
         ["svm", "0.625", "0.611", "0.602", "0.087", "1.234", "0.543"],
         ["majority", "0.500", "0.333", "0.222", "0.010", "0.690", "0.499"],
@@ -357,6 +370,7 @@ def test_empty_sections_are_left_out() -> None:
         worst_speakers=[],
         listeners=None,
         stress=None,
+        precisions=None,
         baselines=None,
     )
     data["intervals"]["resampled"] = "segments"

@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -18,7 +18,7 @@ from sercli.cli.options import (
     precision_option,
     target_option,
 )
-from sercli.config import EvalConfig, Split
+from sercli.config import EvalConfig, Precision, Split
 from sercli.datasets import CORPORA
 from sercli.errors import ConfigError
 from sercli.hub import HUB
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 SPLITS = ("test", "dev", "train", "all")
 COMPARISON_FILE = "comparison.json"
 # Options that a comparison shows in the report of each model only.
-REPORTED = ("stress", "votes", "baseline", "target_precision", "mix")
+REPORTED = ("stress", "votes", "baseline", "target_precision", "mix", "precisions")
 # Options that tell how models are measured, and on what.
 MEASURING = (
     *REPORTED,
@@ -128,6 +128,12 @@ MEASURING = (
 @click.option("--jobs", type=int, default=EvalConfig.jobs, metavar="N", help="Processes; -1: all.")
 @device_option(default=None)
 @precision_option()
+@click.option(
+    "--precisions",
+    metavar="TYPE,...",
+    callback=lambda _context, _option, text: _split_precisions(text),
+    help="Also judge the clips with these number types, and tell how many labels stay.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors and the figures.")
 @reports_errors
 def evaluate(paths: tuple[Path, ...], **options: Any) -> None:
@@ -163,6 +169,7 @@ def evaluate(paths: tuple[Path, ...], **options: Any) -> None:
         target=options["target"],
         adapt=options["adapt"],
         mixes=options["mix"],
+        precisions=options["precisions"],
     )
     if options["compare"]:
         _compare(paths, config, options)
@@ -187,6 +194,16 @@ def evaluate(paths: tuple[Path, ...], **options: Any) -> None:
 
         print_figures(result.figures)
     _finish(result)
+
+
+def _split_precisions(text: str | None) -> tuple[Precision, ...]:
+    """Return the number types that ``--precisions`` names, each once."""
+    known = {name: name for name in get_args(Precision) if name != "auto"}
+    names = [part.strip() for part in text.split(",")] if text else []
+    for name in names:
+        if name not in known:
+            raise click.BadParameter(f"found {name!r}; expected some of {', '.join(known)}")
+    return tuple(known[name] for name in dict.fromkeys(names))
 
 
 def _compare(paths: tuple[Path, ...], config: EvalConfig, options: dict[str, Any]) -> None:
@@ -215,8 +232,8 @@ def _compare(paths: tuple[Path, ...], config: EvalConfig, options: dict[str, Any
         )
     if folder is None and any(options[name] for name in REPORTED):
         raise ConfigError(
-            "--stress, --votes, --baseline, --mix and --target-precision go into the report of "
-            "each model; expected -o DIR with --compare"
+            "--stress, --votes, --baseline, --mix, --precisions and --target-precision go into the "
+            "report of each model; expected -o DIR with --compare"
         )
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -278,6 +295,7 @@ def _measure(
     has_test = any(clip.split == "test" for clip in corpus.clips)
     split: Split = options["split"] or ("test" if has_test else "all")
     n_passes = len({one.front_end for one in classifiers}) * (1 + len({*config.stress} - {CLEAN}))
+    n_passes += len(classifiers) * len(config.precisions)
     total = len(corpus.select(split)) * n_passes
     with show_progress("clips", total, quiet=options["quiet"]) as progress:
         return evaluate_all(

@@ -179,13 +179,19 @@ def _group_tables(figures: Figures) -> list[tuple[Sequence[str], list[list[str]]
                 for value, row in groups.items()
             ]
             tables.append(([trait.replace("_", " "), "UAR", "accuracy", "clips"], rows))
+    names = ("uar", "drop", "unchanged", "ece")
     if stress := figures["stress"]:
-        names = ("uar", "drop", "unchanged", "ece")
         rows = [
             [condition, *(f"{row[name]:.3f}" for name in names)]
             for condition, row in stress["conditions"].items()
         ]
         tables.append((["condition", "UAR", "drop", "same label", "ECE"], rows))
+    if precisions := figures.get("precisions"):
+        rows = [
+            [precision, *(f"{row[name]:.3f}" for name in (*names, "change"))]
+            for precision, row in precisions.items()
+        ]
+        tables.append((["number type", "UAR", "drop", "same label", "ECE", "change"], rows))
     if mixes := figures.get("mixes"):
         tables.append((MIX_HEADING, describe_mixes(mixes)))
     return tables

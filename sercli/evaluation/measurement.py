@@ -1,7 +1,7 @@
 """All figures of a model's predictions for labelled clips, as ``metrics.json`` holds them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,8 @@ class Judgement:
         Error of each clip that could not be decoded, by path.
     mixes
         What baselines are worth, of `sercli.evaluation.mixes.measure_mixes`, or None.
+    converted
+        Probabilities of the clips as they are with other number types, by their names.
     """
 
     predictions: Predictions
@@ -44,6 +46,7 @@ class Judgement:
     hashes: tuple[str, ...]
     failed: Mapping[str, str]
     mixes: list[dict[str, Any]] | None = None
+    converted: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 def measure(judgement: Judgement, config: EvalConfig, votes: Votes | None = None) -> dict[str, Any]:
@@ -87,6 +90,7 @@ def measure(judgement: Judgement, config: EvalConfig, votes: Votes | None = None
         "listeners": None if votes is None else _compare_with_votes(predictions, votes),
         "mixes": judgement.mixes,
         "stress": _tabulate_stress(judgement, config) if judgement.stressed else None,
+        "precisions": _tabulate_precisions(judgement) if judgement.converted else None,
         "baselines": _find_baselines(predictions, config.seed) if config.baselines else None,
     }
 
@@ -141,20 +145,36 @@ def _compare_with_votes(predictions: Predictions, votes: Votes) -> dict[str, Any
 
 
 def _tabulate_stress(judgement: Judgement, config: EvalConfig) -> dict[str, Any]:
-    predictions = judgement.predictions
-    uar = metrics.unweighted_average_recall(predictions.y_true, predictions.y_pred)
-    conditions = {}
-    for condition, probabilities in judgement.stressed.items():
-        y_pred = probabilities.argmax(axis=1)
-        figures = metrics.summarise_labels(predictions.y_true, y_pred)
-        conditions[condition] = {
-            "uar": figures["uar"],
-            "accuracy": figures["accuracy"],
-            "ece": metrics.expected_calibration_error(predictions.y_true, probabilities),
-            "drop": uar - figures["uar"],
-            "unchanged": float((y_pred == predictions.y_pred).mean()),
-        }
+    conditions = {
+        condition: _compare(judgement.predictions, probabilities)
+        for condition, probabilities in judgement.stressed.items()
+    }
     return {"seed": config.seed, "conditions": conditions}
+
+
+def _tabulate_precisions(judgement: Judgement) -> dict[str, Any]:
+    predictions = judgement.predictions
+    return {
+        precision: {
+            **_compare(predictions, probabilities),
+            "change": float(np.abs(probabilities - predictions.probabilities).max()),
+        }
+        for precision, probabilities in judgement.converted.items()
+    }
+
+
+def _compare(predictions: Predictions, probabilities: NDArray[np.float64]) -> dict[str, float]:
+    """Return figures of the same clips judged otherwise, and what they differ by."""
+    y_pred = probabilities.argmax(axis=1)
+    figures = metrics.summarise_labels(predictions.y_true, y_pred)
+    uar = metrics.unweighted_average_recall(predictions.y_true, predictions.y_pred)
+    return {
+        "uar": figures["uar"],
+        "accuracy": figures["accuracy"],
+        "ece": metrics.expected_calibration_error(predictions.y_true, probabilities),
+        "drop": uar - figures["uar"],
+        "unchanged": float((y_pred == predictions.y_pred).mean()),
+    }
 
 
 def _find_baselines(predictions: Predictions, seed: int) -> dict[str, Any]:

@@ -5,7 +5,8 @@ Clips of more than 30 s are judged in equal pieces, and their probabilities are 
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from sercli.audio import SAMPLE_RATE
 from sercli.classifiers.base import Classifier
-from sercli.config import LONGEST_SEGMENT_S, Adaptation, EvalConfig, Split, Target
+from sercli.config import LONGEST_SEGMENT_S, Adaptation, EvalConfig, Precision, Split, Target
 from sercli.datasets.base import Clip, Corpus
 from sercli.errors import DatasetError, ModelError
 from sercli.evaluation.leaks import MANIFEST_FILE, TrainingManifest, describe_overlap
@@ -80,7 +81,8 @@ def evaluate(
     votes
         Of listeners, by name of the clip; clips without votes stay out of that comparison.
     progress
-        Called with the number of clips that are newly done, once for each condition.
+        Called with the number of clips that are newly done, once for each condition and number
+        type.
 
     Returns
     -------
@@ -107,7 +109,8 @@ def evaluate_all(
     """Measure several models on the same clips and the labels that all of them have.
 
     Models with equal front ends share their features. The parameters are those of `evaluate`;
-    progress is called once for each clip, condition and front end.
+    progress is called once for each clip, condition and front end, and for each number type of
+    each model.
 
     Returns
     -------
@@ -119,6 +122,10 @@ def evaluate_all(
         classifier.spec.find_calibration(config.target)
         if config.adapt != "none" or config.mixes:
             classifier.find_adapter(config.target)
+        for precision in config.precisions:
+            # What cannot be had is told now, not after an hour.
+            with _multiplying(classifier, precision):
+                pass
     clips, labels, left_out = choose_labels(classifiers, corpus.select(split))
     if config.strict:
         for classifier in classifiers:
@@ -216,9 +223,8 @@ def _judge(
     progress: Progress | None,
 ) -> list[Judgement]:
     """Judge clips under every condition with models that share their features."""
-    model = classifiers[0]
 
-    def extract(condition: str) -> ClipFeatures:
+    def extract(condition: str, model: Classifier = classifiers[0]) -> ClipFeatures:
         cut = partial(_cut, condition, config.seed, tuple(clips))
         if model.in_workers:
             hear = partial(_hear, model, cut)
@@ -248,16 +254,33 @@ def _judge(
         features = clean.features if condition == CLEAN else extract(condition).features
         for classifier, found in zip(classifiers, stressed, strict=True):
             found[condition] = judge(classifier, features)
+    converted: list[dict[str, NDArray[np.float64]]] = [{} for _ in classifiers]
+    for classifier, found in zip(classifiers, converted, strict=True):
+        for precision in config.precisions:
+            with _multiplying(classifier, precision):
+                found[precision] = judge(classifier, extract(CLEAN, classifier).features)
     return [
         Judgement(
             Predictions(one.name, labels, clean.clips, judge(one, clean.features)),
-            found,
+            under_stress,
             clean.hashes,
             clean.failed,
             _measure_mixes(one, clean, labels, config.seed) if config.mixes else None,
+            in_other,
         )
-        for one, found in zip(classifiers, stressed, strict=True)
+        for one, under_stress, in_other in zip(classifiers, stressed, converted, strict=True)
     ]
+
+
+@contextmanager
+def _multiplying(classifier: Classifier, precision: Precision) -> Iterator[None]:
+    """Let a model multiply another number type within the block."""
+    before = classifier.precision
+    try:
+        classifier.use_precision(precision)
+        yield
+    finally:
+        classifier.use_precision(before)
 
 
 def _name_groups(clips: Sequence[Clip], adapt: Adaptation) -> NDArray[np.str_]:

@@ -59,6 +59,7 @@ def report_sections(figures: Figures) -> list[Section]:
         _breakdowns(figures),
         _listeners(figures),
         _stress(figures),
+        _precisions(figures),
         _mixes(figures),
         _baselines(figures),
         Section("Words", tables=(Table(("word", "meaning"), GLOSSARY, n_texts=2),)),
@@ -303,6 +304,25 @@ def _stress(figures: Figures) -> Section:
         ),
         (Table(("condition", "UAR", "drop", "accuracy", "ECE", "unchanged"), rows),),
         plot="stress",
+    )
+
+
+def _precisions(figures: Figures) -> Section:
+    precisions = figures.get("precisions")
+    if not precisions:
+        return Section("Number types")
+    keys = ("uar", "drop", "ece", "unchanged", "change")
+    rows = tuple(
+        (name, *format_figures(one[key] for key in keys)) for name, one in precisions.items()
+    )
+    return Section(
+        "Number types",
+        (
+            f"The same segments judged with other number types than {figures['precision']}. Drop "
+            "is the UAR that is lost, unchanged the share of segments that keep their label, "
+            "change the most that a probability differs by.",
+        ),
+        (Table(("number type", "UAR", "drop", "ECE", "unchanged", "change"), rows),),
     )
 
 
