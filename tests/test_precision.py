@@ -128,6 +128,10 @@ def test_checkpoints_of_others_in_bf16(kind: str, tmp_path: Path) -> None:
 def test_what_has_no_layers_of_a_transformer() -> None:
     with pytest.raises(ConfigError, match="and the network has no layers of a transformer"):
         load_model("cnn", "cpu", precision="int8")
+    model = load_model("cnn", "cpu", precision="fp32")
+    with pytest.raises(ConfigError, match="expected auto, fp32, bf16 or fp16"):
+        model.use_precision("int8")
+    assert model.precision == "fp32"
     with pytest.raises(ConfigError, match="a model of the family svm multiplies fp32"):
         load_model("svm", precision="bf16")
     with pytest.raises(ConfigError, match="no layers of a transformer"):

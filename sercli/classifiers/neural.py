@@ -89,13 +89,14 @@ class NetworkClassifier(Classifier):
 
     def use_precision(self, precision: Precision) -> None:
         """Multiply another number type from now on; see `Classifier`."""
-        self._precision = find_precision(precision, self._device)
-        if self._precision == "int8":
+        found = find_precision(precision, self._device)
+        if found == "int8":
             self.network = quantise(self._exact)
-        elif self._precision == "fp32":
+        elif found == "fp32":
             self.network = self._exact
         else:
-            self.network = store_as(self._exact, TYPES[self._precision])
+            self.network = store_as(self._exact, TYPES[found])
+        self._precision = found
 
     @contextmanager
     def using_threads(self, n_threads: int) -> Iterator[None]:
