@@ -372,8 +372,9 @@ def _render_precisions(figures: Mapping[str, Any]) -> str:
     return _PRECISIONS.format(
         precision=figures["precision"],
         rows="\n".join(
-            f"| {name} | {row['uar']:.3f} ({-row['drop']:+.3f}) | {row['unchanged']:.1%} "
-            f"| {row['change']:.3f} |"
+            # -0.0 + 0.0 is 0.0.
+            f"| {name} | {row['uar']:.3f} ({round(-row['drop'], 3) + 0.0:+.3f}) "
+            f"| {row['unchanged']:.1%} | {row['change']:.3f} |"
             for name, row in figures["precisions"].items()
         ),
     )
