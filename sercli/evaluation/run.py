@@ -93,6 +93,8 @@ def evaluate(
     DatasetError
         If the split is empty, has no label of the model, or `EvalConfig.strict` is set and the
         model was trained on some of it.
+    ConfigError
+        If the model cannot multiply one of `EvalConfig.precisions`.
     """
     return evaluate_all([classifier], corpus, split, config, votes=votes, progress=progress)[0]
 
