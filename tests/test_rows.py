@@ -69,11 +69,13 @@ def test_an_interrupted_run_goes_on_where_it_was(
         embed_versions(Sums(), 10, [stop, hear_louder], path)
     assert not path.exists()
     assert heard == list(range(10))
+    kept = sorted(part.name for part in (tmp_path / "rows.npy.parts").iterdir())
+    assert kept == ["0-4.npy", "4-8.npy"]
     found = embed_versions(Sums(), 10, [stop, hear_louder], path)
     assert heard[10:] == [8, 9]
     whole = embed_versions(Sums(), 10, [hear, hear_louder], tmp_path / "whole.npy")
     np.testing.assert_array_equal(found, whole)
-    assert sorted(kept.name for kept in tmp_path.iterdir()) == ["rows.npy", "whole.npy"]
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["rows.npy", "whole.npy"]
 
 
 def test_what_another_run_has_computed_is_taken(tmp_path: Path) -> None:

@@ -69,18 +69,20 @@ def embed_versions(
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         parts = path.with_name(f"{path.name}.parts")
         shape = (n_clips, len(versions), network.n_features)
+        starts = range(0, n_clips, CLIPS_AT_ONCE)
+        # With the end in their names: another version may take other numbers of clips.
+        blocks = [range(start, min(start + CLIPS_AT_ONCE, n_clips)) for start in starts]
+        files = [parts / f"{clips.start}-{clips.stop}.npy" for clips in blocks]
         try:
             parts.mkdir(parents=True, exist_ok=True)
-            for start in range(0, n_clips, CLIPS_AT_ONCE):
-                clips = range(start, min(start + CLIPS_AT_ONCE, n_clips))
-                part = parts / f"{start}.npy"
-                if not part.is_file():
-                    _write(part, _embed(network, versions, clips))
+            for clips, file in zip(blocks, files, strict=True):
+                if not file.is_file():
+                    _write(file, _embed(network, versions, clips))
                 report(clips.stop, n_clips)
             # Under its name when it is whole, as a run may be interrupted here, too.
             rows = open_memmap(temporary, "w+", np.float16, shape)
-            for start in range(0, n_clips, CLIPS_AT_ONCE):
-                rows[start : start + CLIPS_AT_ONCE] = _read(parts / f"{start}.npy")
+            for clips, file in zip(blocks, files, strict=True):
+                rows[clips.start : clips.stop] = _read(file)
             rows.flush()
             os.replace(temporary, path)
             rmtree(parts, ignore_errors=True)
