@@ -1,5 +1,6 @@
 """How many multiply-adds a network needs, and how many this machine can do."""
 
+import copy
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
@@ -26,21 +27,15 @@ def _count_attention(
     return int(count(query, key, value))
 
 
-def _count_product(left: Any, right: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
-    return 2 * int(left[0]) * int(left[1]) * int(right[1])
-
-
 # What PyTorch does not count by itself.
-_UNCOUNTED = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _count_attention,
-    torch.ops.aten._int_mm: _count_product,
-}
+_UNCOUNTED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _count_attention}
 
 
 def count_multiply_adds(classifier: NetworkClassifier, durations: Sequence[float]) -> float:
     """Return how many multiply-adds a network needs for segments, each by itself.
 
-    Those of matrix products and convolutions count, without padding.
+    Those of matrix products and convolutions count, without padding: as in float32, since shapes
+    are rounded up for other number types.
 
     Parameters
     ----------
@@ -53,10 +48,12 @@ def count_multiply_adds(classifier: NetworkClassifier, durations: Sequence[float
         [max(1, round(duration * SAMPLE_RATE / STEP)) * STEP for duration in durations],
         return_counts=True,
     )
+    exact = copy.copy(classifier)
+    exact.use_precision("fp32")
     total = 0.0
     for length, count in zip(lengths, counts, strict=True):
         with FlopCounterMode(display=False, custom_mapping=_UNCOUNTED) as counter:
-            classifier.score(classifier.extract_features([np.ones(length, np.float32)]))
+            exact.score(exact.extract_features([np.ones(length, np.float32)]))
         total += count * counter.get_total_flops() / 2
     return total
 

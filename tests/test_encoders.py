@@ -18,7 +18,7 @@ from sercli.neural.devices import computing
 from sercli.neural.encoders import WhisperStates, create_encoder
 from sercli.neural.mel import LEVEL, KaldiMel, LowPass, WhisperMel
 from sercli.neural.pooling import statistics
-from sercli.neural.speech_encoder import ARCHITECTURES, broadcast
+from sercli.neural.speech_encoder import ARCHITECTURES
 from sercli.neural.whisper import WhisperAttention, WhisperSettings
 
 LENGTHS = (16_000, 9_431, 1_600, 24_007)
@@ -34,10 +34,10 @@ def encoder(kind: str, **settings: Any) -> Any:
     return create_encoder({"model_type": kind, **TINY[kind], **settings}).eval()
 
 
-def hear(net: Any, *heard: NDArray[np.float32]) -> tuple[torch.Tensor, torch.Tensor]:
-    """States of waveforms in a batch, in one tensor, and their mask."""
-    states, mask = net(*pad(heard))
-    return torch.stack(states), mask
+def hear(net: Any, *heard: NDArray[np.float32]) -> list[torch.Tensor]:
+    """States of each waveform of a batch, shape (n_states, n_frames, n_channels)."""
+    states, spans = net(*pad(heard))
+    return [torch.stack([state[span] for state in states]) for span in spans]
 
 
 @pytest.mark.parametrize(
@@ -49,37 +49,51 @@ def hear(net: Any, *heard: NDArray[np.float32]) -> tuple[torch.Tensor, torch.Ten
 @torch.inference_mode()
 def test_states_are_the_same_alone_and_in_any_batch(kind: str, settings: dict[str, Any]) -> None:
     net = encoder(kind, **settings)
-    states, mask = hear(net, *waveforms())
-    assert states.shape[0] == net.n_states == 3
-    assert states.shape[3] == net.n_channels == 16
-    for index, waveform in enumerate(waveforms()):
-        alone, inside = hear(net, waveform)
-        assert inside.all()
-        n_frames = alone.shape[2]
-        assert int(mask[index].sum()) == n_frames
-        found = states[:, index, :n_frames]
-        torch.testing.assert_close(found, alone[:, 0], atol=1e-4, rtol=1e-4)
-        assert n_frames == 1 or alone.std(dim=2).min() > 1e-4  # frames differ
+    together = hear(net, *waveforms())
+    for waveform, found in zip(waveforms(), together, strict=True):
+        (alone,) = hear(net, waveform)
+        n_states, n_frames, n_channels = alone.shape
+        assert n_states == net.n_states == 3
+        assert n_channels == net.n_channels == 16
+        torch.testing.assert_close(found, alone, atol=1e-4, rtol=1e-4)
+        assert n_frames == 1 or alone.std(dim=1).min() > 1e-4  # frames differ
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_whisper_never_computes_padding(precision: torch.dtype) -> None:
+    net = encoder("whisper")
+    batch = [*waveforms(), np.full(300, 0.1, np.float32)]  # shorter than a window
+    counts = [100, 58, 10, 150, 1]  # frames of 10 ms; of 20 ms: half of them, rounded up
+    with computing(torch.device("cpu"), precision):
+        states, spans = net(*pad(batch))
+    lengths = [span.stop - span.start for span in spans]
+    assert lengths == [50, 29, 5, 75, 1]
+    assert [(count + 1) // 2 for count in counts] == lengths
+    starts = [span.start for span in spans]
+    assert starts == [0, 51, 81, 87, 163]  # one row apart
+    # Where a CPU prepares products for each shape, rounded up to one of few.
+    rounded = precision == torch.bfloat16
+    assert {len(state) for state in states} == {192 if rounded else 164}
+    assert all(bool(state.isfinite().all()) for state in states)
 
 
 def test_statistics_are_of_the_segment_alone() -> None:
-    frames = torch.from_numpy(np.random.default_rng(0).normal(3, 2, (2, 40, 5))).float()
-    mask = torch.arange(40) < torch.tensor([[40], [25]])
-    frames[1, 25:] = 1e6  # what comes after the end may be anything
-    mean, deviation = statistics(frames, mask)
-    for row, n_frames in enumerate((40, 25)):
-        inside = frames[row, :n_frames].numpy()
-        np.testing.assert_allclose(mean[row], inside.mean(axis=0), rtol=1e-5)
-        np.testing.assert_allclose(deviation[row], inside.std(axis=0), rtol=1e-4)
+    frames = torch.from_numpy(np.random.default_rng(0).normal(3, 2, (80, 5))).float()
+    frames[40], frames[65:] = 1e6, torch.nan  # what is between them may be anything
+    spans = [slice(0, 40), slice(41, 65)]
+    for row, span in zip(statistics(frames, spans), spans, strict=True):
+        inside = frames[span].numpy()
+        np.testing.assert_allclose(row[:5], inside.mean(axis=0), rtol=1e-5)
+        np.testing.assert_allclose(row[5:], inside.std(axis=0), rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 @torch.inference_mode()
 def test_gain_does_not_matter(kind: str) -> None:
     net = encoder(kind)
-    states, mask = hear(net, *waveforms())
-    louder, _ = hear(net, *(8 * waveform for waveform in waveforms()))
-    torch.testing.assert_close(louder[:, mask], states[:, mask], atol=1e-3, rtol=1e-3)
+    louder = hear(net, *(8 * waveform for waveform in waveforms()))
+    torch.testing.assert_close(louder, hear(net, *waveforms()), atol=1e-3, rtol=1e-3)
 
 
 @torch.inference_mode()
@@ -90,12 +104,12 @@ def test_whisper_is_that_of_transformers_on_30_seconds() -> None:
     plain.eval()
     plain.load_state_dict(net.model.state_dict())
     waveform = np.random.default_rng(1).normal(0, 0.1, 480_000).astype(np.float32)
-    states, _ = hear(net, waveform)
+    (states,) = hear(net, waveform)
     frames, _ = net.front_end(*pad([waveform]))
     expected = plain(frames, output_hidden_states=True)
-    torch.testing.assert_close(states[-1], expected.last_hidden_state, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(states[-1], expected.last_hidden_state[0], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(
-        states[:-1], torch.stack(expected.hidden_states[:-1]), atol=1e-5, rtol=1e-5
+        states[:-1], torch.cat(expected.hidden_states[:-1]), atol=1e-5, rtol=1e-5
     )
 
 
@@ -131,7 +145,7 @@ def test_waveform_encoders_are_those_of_transformers(kind: str) -> None:
     states, _ = net(*pad([waveform]))
     given = torch.from_numpy((waveform - waveform.mean()) / waveform.std())[None]
     plain = create_plain(kind, net)
-    torch.testing.assert_close(states[-1], plain(given).last_hidden_state, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(states[-1], plain(given).last_hidden_state[0], atol=1e-4, rtol=1e-4)
 
 
 def create_plain(kind: str, net: Any) -> Any:
@@ -211,24 +225,55 @@ def test_whisper_has_no_more_than_its_positions() -> None:
         encoder("whisper")(*pad([np.ones(496_000, np.float32)]))
 
 
-@pytest.mark.parametrize("most", [0, 512])  # by PyTorch's attention, and by products of matrices
-def test_attention_in_bf16_is_close_and_hears_no_padding(
-    most: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(whisper, "MAX_PRODUCT", most)
+def test_low_pass_is_that_of_a_waveform_alone() -> None:
+    rng = np.random.default_rng(4)
+    # Shorter than the filter, as long as what a block adds, and longer than blocks.
+    some = [rng.normal(size=n).astype(np.float32) for n in (150, 1_648, 1_649, 9_000)]
+    taps = firwin(401, 3_900, window=("kaiser", 7.86), fs=16_000)
+    together = LowPass(4_000)(*pad(some))
+    for waveform, found in zip(some, together, strict=True):
+        (alone,) = LowPass(4_000)(*pad([waveform]))
+        assert torch.equal(found[: len(waveform)], alone)
+        expected = np.convolve(waveform, taps)[200 : 200 + len(waveform)]
+        np.testing.assert_allclose(alone, expected, atol=1e-4)
+        assert not found[len(waveform) :].any()
+
+
+@pytest.fixture
+def attention() -> WhisperAttention:
     torch.manual_seed(0)
-    attention = WhisperAttention(WhisperSettings(d_model=64, encoder_attention_heads=4)).eval()
-    frames = torch.randn(2, 30, 64)
-    mask = torch.arange(30) < torch.tensor([[30], [17]])
-    with torch.inference_mode():
-        expected = attention(frames, broadcast(mask))
-        alone = attention(frames[1:, :17], None)
-        with computing(torch.device("cpu"), torch.bfloat16):
-            found = attention(frames, broadcast(mask))
-            frames[1, 17:] = 1e4
-            padded = attention(frames, broadcast(mask))
-    torch.testing.assert_close(expected[1:, :17], alone)
+    return WhisperAttention(WhisperSettings(d_model=64, encoder_attention_heads=4)).eval()
+
+
+# Of a segment and one row that is of none, another segment, and as many as are rounded up.
+SPANS = [slice(0, 30), slice(31, 48)]
+
+
+@pytest.mark.parametrize("queries", [16, 256])
+@torch.inference_mode()
+def test_attention_in_bf16_is_close_and_hears_its_segment_alone(
+    queries: int, attention: WhisperAttention, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(whisper, "QUERIES", queries)
+    rows = torch.randn(64, 64)
+    expected = attention(rows, SPANS)
+    with computing(torch.device("cpu"), torch.bfloat16):
+        found = attention(rows, SPANS)
+        rows[30], rows[48:] = 1e4, -1e4
+        others = attention(rows, SPANS)
     assert found.dtype == torch.bfloat16
-    torch.testing.assert_close(found[0].float(), expected[0], atol=0.02, rtol=0.02)
-    torch.testing.assert_close(found[1:, :17].float(), alone, atol=0.02, rtol=0.02)
-    assert torch.equal(padded[1, :17], found[1, :17])
+    for span in SPANS:
+        alone = attention(rows[span], [slice(0, span.stop - span.start)])
+        torch.testing.assert_close(expected[span], alone)
+        torch.testing.assert_close(found[span].float(), alone, atol=0.02, rtol=0.02)
+        assert torch.equal(others[span], found[span])
+
+
+@torch.inference_mode()
+def test_attention_side_by_side_is_that_one_by_one() -> None:
+    query, key, value = torch.randn(3, 4, 64, 16)
+    for spans in (SPANS, [slice(0, 20), slice(21, 41)]):
+        one_by_one = whisper._attend_one_by_one(query, key, value, spans, 0.0)
+        at_once = whisper._attend_at_once(query, key, value, spans, 0.0)
+        torch.testing.assert_close(at_once, one_by_one)
+        assert not one_by_one[spans[0].stop].any()

@@ -22,7 +22,8 @@ def test_glibc_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda _: Glibc)
     monkeypatch.setattr(os, "environ", {"LRU_CACHE_CAPACITY": "7"})
     keep_less()
-    assert asked == [(-8, 1)]
+    # M_ARENA_MAX, M_MMAP_THRESHOLD (32 MB at most, or it is refused), M_TRIM_THRESHOLD.
+    assert asked == [(-8, 1), (-3, 16_000_000), (-1, 32_000_000)]
     assert os.environ == {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128", "LRU_CACHE_CAPACITY": "7"}
 
 

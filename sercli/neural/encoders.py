@@ -1,19 +1,18 @@
 """Pre-trained speech encoders: from waveforms to the hidden states of all their layers.
 
 An encoder runs on the frames that are there. What it was trained with, padding to 30 s or
-statistics over padding, is replaced by masks, so that a segment has the same states alone and in
-any batch.
+statistics over padding, is left out or replaced by masks, so that a segment has the same states
+alone and in any batch.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional
 
-from sercli.errors import ConfigError, ModelError
+from sercli.errors import ModelError
 from sercli.neural.mel import NYQUIST, WhisperMel
-from sercli.neural.speech_encoder import ARCHITECTURES, WHISPER, SpeechEncoder, broadcast
+from sercli.neural.speech_encoder import ARCHITECTURES, WHISPER, SpeechEncoder
 from sercli.neural.whisper import WhisperEncoder, WhisperSettings
 
 
@@ -38,28 +37,11 @@ class WhisperStates(SpeechEncoder):
         layers: nn.ModuleList = self.model.layers
         return layers
 
-    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Return hidden states and their mask; see `SpeechEncoder.forward`."""
-        model = self.model
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[list[Tensor], list[slice]]:
+        """Return hidden states and the rows of each segment; see `SpeechEncoder.forward`."""
         frames, mask = self.front_end(waveforms, lengths)
-        inside = mask[:, None].to(frames.dtype)
-        hidden = functional.gelu(model.conv1(frames)) * inside
-        hidden = functional.gelu(model.conv2(hidden)).transpose(1, 2)
-        mask = mask[:, ::2]
-        n_frames, n_positions = hidden.shape[1], model.embed_positions.num_embeddings
-        if n_frames > n_positions:
-            raise ConfigError(
-                f"a segment has {n_frames} frames; expected at most {n_positions}, of 20 ms each"
-            )
-        # Frame after frame in memory: all layers would keep the order of the convolutions.
-        hidden = hidden.float().contiguous() + model.embed_positions.weight[:n_frames]
-        heard = broadcast(mask)
-        states: list[Tensor] = [hidden]
-        for layer in model.layers:
-            hidden = layer(hidden, heard)
-            states.append(hidden)
-        states[-1] = model.layer_norm(hidden)
-        return states, mask
+        found: tuple[list[Tensor], list[slice]] = self.model(frames, mask.sum(dim=1).tolist())
+        return found
 
 
 def create_encoder(config: Mapping[str, Any], band_limit: float = NYQUIST) -> SpeechEncoder:

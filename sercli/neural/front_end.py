@@ -115,8 +115,7 @@ class LogMel(nn.Module):
             waveforms = waveforms.float()
             power = waveforms.square().sum(dim=1, keepdim=True) / lengths[:, None]
             spectrum = self.spectrogram(waveforms / (power.sqrt() + SILENCE))
-            # Half of the front end's time would go into the root of what is squared again.
-            levels = self.mel_scale(torch.view_as_real(spectrum).square().sum(dim=3))
+            levels = self.mel_scale(measure_power(spectrum))
             counts = 1 + lengths // self.settings.hop_length
             places = torch.arange(levels.shape[2], device=lengths.device)
             mask = (places < counts[:, None]).to(levels.dtype)
@@ -128,3 +127,16 @@ class LogMel(nn.Module):
                 inside.sum(dim=2, keepdim=True) * levels.shape[1]
             )
             return (levels - mean) / self.SPREAD_DB * inside, mask
+
+
+def measure_power(spectrum: Tensor) -> Tensor:
+    """Return the squared magnitudes of complex numbers.
+
+    Half of a front end's time would go into a root that is squared again, or into sums of two.
+
+    Parameters
+    ----------
+    spectrum
+        Complex, of any shape.
+    """
+    return spectrum.real.square() + spectrum.imag.square()

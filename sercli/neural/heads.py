@@ -96,15 +96,15 @@ class WaveformNetwork(PublishedNetwork):
         """Return logits; see `PublishedNetwork.forward`."""
         batch = pad([self._extract(waveform) for waveform in waveforms])
         device = self.classifier.weight.device
-        states, mask = self.encoder(*(part.to(device) for part in batch))
+        states, spans = self.encoder(*(part.to(device) for part in batch))
         if self.layer_weights is None:
             frames = states[-1]
         else:
             shares = self.layer_weights.softmax(dim=0)
-            frames = torch.einsum("l,lstc->stc", shares, torch.stack(states))
-        inside = mask[:, :, None]
-        projected = self.projector(frames).masked_fill(~inside, 0.0)
-        logits: Tensor = self.classifier(projected.sum(dim=1) / inside.sum(dim=1))
+            frames = torch.einsum("l,lrc->rc", shares, torch.stack(states))
+        projected = self.projector(frames)
+        means = torch.stack([projected[span].mean(dim=0) for span in spans])
+        logits: Tensor = self.classifier(means)
         return logits
 
 

@@ -1,12 +1,12 @@
 """Log-mel frames as pre-trained encoders know them, in batches, whatever the gain."""
 
 import torch
-from scipy.fft import next_fast_len
 from torch import Tensor, nn
+from torch.nn import functional
 from torchaudio.compliance.kaldi import fbank
 from torchaudio.transforms import MelScale, Spectrogram
 
-from sercli.neural.front_end import SILENCE
+from sercli.neural.front_end import SILENCE, measure_power
 
 SAMPLE_RATE = 16_000
 NYQUIST = SAMPLE_RATE / 2
@@ -16,6 +16,8 @@ LEVEL = 0.05
 FILTER_TAPS = 401
 FILTER_BETA = 7.86
 FILTER_TRANSITION = 200.0
+# Samples that are filtered at once.
+FILTER_BLOCK = 2048
 
 
 class WhisperMel(nn.Module):
@@ -39,7 +41,7 @@ class WhisperMel(nn.Module):
         self.n_heard = 1 + int(band_limit * self.WIN_LENGTH / SAMPLE_RATE)
         self.low_pass = LowPass(band_limit) if band_limit < NYQUIST else None
         self.spectrogram = Spectrogram(
-            self.WIN_LENGTH, hop_length=self.HOP_LENGTH, power=2.0, pad_mode="constant"
+            self.WIN_LENGTH, hop_length=self.HOP_LENGTH, power=None, pad_mode="constant"
         )
         self.mel_scale = MelScale(
             n_mels,
@@ -74,8 +76,9 @@ class WhisperMel(nn.Module):
             if self.low_pass is not None:
                 waveforms = self.low_pass(waveforms, lengths)
             spectrum = self.spectrogram(level(waveforms, lengths))
-            spectrum[:, self.n_heard :] = 0
-            levels = self.mel_scale(spectrum)
+            power = measure_power(spectrum)
+            power[:, self.n_heard :] = 0
+            levels = self.mel_scale(power)
             counts = torch.clamp(lengths // self.HOP_LENGTH, min=1)
             levels = levels[:, :, : int(counts.max())]
             mask = torch.arange(levels.shape[2], device=lengths.device) < counts[:, None]
@@ -89,7 +92,9 @@ class LowPass(nn.Module):
     """Takes what is above a frequency from waveforms, without moving what is below in time.
 
     It does for a batch on the device what `sercli.filters.limit_band` does for one waveform; and
-    each sample depends on a few around it only, so that padding changes nothing.
+    each sample depends on a few around it only, so that padding changes nothing. Waveforms are
+    filtered in blocks of the same size (overlap-save), which is faster than all at once, and gives
+    the same to the last bit whatever they are padded to.
 
     Parameters
     ----------
@@ -117,11 +122,14 @@ class LowPass(nn.Module):
         waveforms, lengths
             As for `WhisperMel.forward`.
         """
-        n_samples, start = waveforms.shape[1], FILTER_TAPS // 2
-        # A length that is a product of small primes: any other takes up to ten times as long.
-        size = next_fast_len(n_samples + FILTER_TAPS - 1, real=True)
-        spectrum = torch.fft.rfft(waveforms, size) * torch.fft.rfft(self.taps, size)
-        filtered = torch.fft.irfft(spectrum, size)[:, start : start + n_samples]
+        n_samples, before = waveforms.shape[1], FILTER_TAPS // 2
+        # Of each block, what is heard before its first full sum is left out.
+        n_lost = FILTER_TAPS - 1
+        step = FILTER_BLOCK - n_lost
+        after = -n_samples % step + n_lost - before
+        blocks = functional.pad(waveforms, (before, after)).unfold(1, FILTER_BLOCK, step)
+        spectrum = torch.fft.rfft(blocks) * torch.fft.rfft(self.taps, FILTER_BLOCK)
+        filtered = torch.fft.irfft(spectrum, FILTER_BLOCK)[:, :, n_lost:].flatten(1)[:, :n_samples]
         places = torch.arange(n_samples, device=lengths.device)
         inside: Tensor = filtered * (places < lengths[:, None])
         return inside
@@ -180,10 +188,17 @@ class KaldiMel(nn.Module):
 def level(waveforms: Tensor, lengths: Tensor) -> Tensor:
     """Return waveforms of the same root mean square over their own samples.
 
+    The order of a sum depends on its length: each is summed by itself, not with its padding.
+
     Parameters
     ----------
     waveforms, lengths
         As for `WhisperMel.forward`.
     """
-    power = waveforms.square().sum(dim=1, keepdim=True) / lengths[:, None]
-    return waveforms * (LEVEL / (power.sqrt() + SILENCE))
+    power = torch.stack(
+        [
+            one[:length].square().mean()
+            for one, length in zip(waveforms, lengths.tolist(), strict=True)
+        ]
+    )
+    return waveforms * (LEVEL / (power.sqrt() + SILENCE))[:, None]

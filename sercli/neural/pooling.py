@@ -1,5 +1,7 @@
 """From frames to one row per segment, whatever its length."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -59,21 +61,26 @@ def weighted_statistics(frames: Tensor, weights: Tensor) -> tuple[Tensor, Tensor
     return mean, (variance + TINY).sqrt()
 
 
-def statistics(frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation over time, each of shape (n_segments, n_channels).
+def statistics(rows: Tensor, spans: Sequence[slice]) -> Tensor:
+    """Return the mean over time of each segment, then the deviation.
+
+    Segment by segment, so that it does not depend on what else is in a batch, to the last bit.
 
     Parameters
     ----------
-    frames
-        Shape (n_segments, n_frames, n_channels).
-    mask
-        True for frames of the segment, shape (n_segments, n_frames).
+    rows
+        Frames, shape (n_rows, n_channels).
+    spans
+        Those of each segment.
+
+    Returns
+    -------
+    Tensor, shape (n_segments, 2 * n_channels)
     """
-    with torch.autocast(frames.device.type, enabled=False):
-        frames = frames.float()
-        inside = mask[:, None].float()
-        even = inside / inside.sum(dim=2, keepdim=True)
-        # As matrix products, they go through the frames no more often than they must.
-        mean = even @ frames
-        variance = even @ (frames - mean).square()
-        return mean.squeeze(1), (variance.squeeze(1) + TINY).sqrt()
+    found = []
+    for span in spans:
+        frames = rows[span].float()
+        mean = frames.mean(dim=0)
+        variance = (frames - mean).square().mean(dim=0)
+        found.append(torch.cat((mean, (variance + TINY).sqrt())))
+    return torch.stack(found)

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig
 from sercli.errors import ModelError
 from sercli.neural.mel import KaldiMel
 from sercli.neural.pooling import TINY
-from sercli.neural.speech_encoder import AST, SpeechEncoder, broadcast
+from sercli.neural.speech_encoder import AST, SpeechEncoder, broadcast, flatten
 
 
 class WaveformStates(SpeechEncoder):
@@ -48,8 +48,8 @@ class WaveformStates(SpeechEncoder):
         layers: nn.ModuleList = self.model.encoder.layers
         return layers
 
-    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Return hidden states and their mask; see `SpeechEncoder.forward`."""
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[list[Tensor], list[slice]]:
+        """Return hidden states and the rows of each segment; see `SpeechEncoder.forward`."""
         model = self.model
         inside = torch.arange(waveforms.shape[1], device=lengths.device) < lengths[:, None]
         heard = (_standardise(waveforms, lengths) if self.standardise else waveforms) * inside
@@ -69,7 +69,7 @@ class WaveformStates(SpeechEncoder):
             # WavLM's attention in transformers mixes types of masks, which torch deprecates.
             warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")
             output = model(heard, attention_mask=inside.long(), output_hidden_states=True)
-        return [*output.hidden_states], self._mask
+        return flatten(output.hidden_states, self._mask)
 
     def _silence(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
         """Keep what one layer puts after the end of a segment from the next convolution."""
@@ -102,8 +102,8 @@ class SpectrogramStates(SpeechEncoder):
         layers: nn.ModuleList = self.model.layers
         return layers
 
-    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Return hidden states and their mask; see `SpeechEncoder.forward`."""
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[list[Tensor], list[slice]]:
+        """Return hidden states and the rows of each segment; see `SpeechEncoder.forward`."""
         model, config = self.model, self.model.config
         frames, counts = self.front_end(waveforms, lengths, config.patch_size)
         embeddings = model.embeddings
@@ -126,7 +126,7 @@ class SpectrogramStates(SpeechEncoder):
             states.append(hidden)
         states[-1] = model.layernorm(hidden)
         patches_of = [state[:, 2:].view(n_segments, n_bands, n_times, -1) for state in states]
-        return [patch.mean(dim=1) for patch in patches_of], mask
+        return flatten([patch.mean(dim=1) for patch in patches_of], mask)
 
 
 class MaskedNorm(nn.Module):

@@ -1,6 +1,7 @@
 """What all pre-trained speech encoders have in common."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -36,8 +37,8 @@ class SpeechEncoder(nn.Module, ABC):
         self.n_channels = n_channels
 
     @abstractmethod
-    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Return hidden states and which of their frames are of the segment.
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[list[Tensor], list[slice]]:
+        """Return hidden states of all frames, and which of them are of each segment.
 
         Parameters
         ----------
@@ -48,16 +49,31 @@ class SpeechEncoder(nn.Module, ABC):
 
         Returns
         -------
-        states : list of Tensor, each of shape (n_segments, n_frames, n_channels)
-            `n_states` of them; of any value after the end of a segment.
-        mask : Tensor of bool, shape (n_segments, n_frames)
-            True for frames of the segment.
+        states : list of Tensor, each of shape (n_rows, n_channels)
+            `n_states` of them; each row is a frame of a segment, or of none and of any value.
+        spans : list of slice
+            The rows of each segment.
         """
 
     @property
     @abstractmethod
     def layers(self) -> nn.ModuleList:
         """Those of the transformer, from the input up."""
+
+
+def flatten(states: Sequence[Tensor], mask: Tensor) -> tuple[list[Tensor], list[slice]]:
+    """Return states of padded segments as `SpeechEncoder.forward` gives them.
+
+    Parameters
+    ----------
+    states
+        Each of shape (n_segments, n_frames, n_channels).
+    mask
+        True for frames of the segment, shape (n_segments, n_frames).
+    """
+    starts = range(0, mask.numel(), mask.shape[1])
+    spans = [slice(s, s + n) for s, n in zip(starts, mask.sum(dim=1).tolist(), strict=True)]
+    return [state.flatten(0, 1) for state in states], spans
 
 
 def broadcast(mask: Tensor) -> Tensor | None:

@@ -102,8 +102,8 @@ class Transformer(nn.Module):
         lengths
             Samples of each segment, shape (n_segments,).
         """
-        states, mask = self.encoder(waveforms, lengths)
-        return torch.cat([part for state in states for part in statistics(state, mask)], dim=1)
+        states, spans = self.encoder(waveforms, lengths)
+        return torch.cat([statistics(state, spans) for state in states], dim=1)
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """Return scores, shape (n_segments, n_labels); parameters as for `embed`."""

@@ -4,7 +4,7 @@ Importing theirs takes 3 s and 200 MB, which every run would pay; and it copies 
 of each layer once more.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -12,11 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sercli.errors import ModelError
+from sercli.errors import ConfigError, ModelError
 
-# Of frames that attend to each other. Up to these, products of whole matrices in bfloat16 take a
-# CPU two thirds as long as PyTorch's attention, which never holds all scores at once.
-MAX_PRODUCT = 512
+# Frames that attend to the others of their segment at once: what a CPU multiplies for more of them
+# does not stay at hand.
+QUERIES = 256
+# To multiples of these, the rows of a batch and those that attend to each other are rounded up: a
+# CPU prepares what multiplies bfloat16 for each shape, and keeps that for the last shapes only.
+ROWS, STEP = 32, 16
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,11 @@ class WhisperSettings:
 class WhisperEncoder(nn.Module):
     """Two convolutions, positions, and layers of a transformer.
 
+    The frames of all segments of a batch are rows of one matrix, one segment after another: nothing
+    is computed for padding, and the products of matrices have few different shapes, for each of
+    which a CPU would have to prepare anew. One row at least lies between two segments: it belongs
+    to none, and what is in it may be anything.
+
     Parameters
     ----------
     settings
@@ -98,6 +106,53 @@ class WhisperEncoder(nn.Module):
         self.embed_positions = nn.Embedding(settings.max_source_positions, width)
         self.layers = nn.ModuleList(WhisperLayer(settings) for _ in range(settings.encoder_layers))
         self.layer_norm = nn.LayerNorm(width)
+
+    def forward(self, frames: Tensor, counts: Sequence[int]) -> tuple[list[Tensor], list[slice]]:
+        """Return the rows that enter the first layer, and those that each layer makes of them.
+
+        Parameters
+        ----------
+        frames
+            Of mel spectra, shape (n_segments, n_mels, n_frames).
+        counts
+            Number of frames of each segment; what comes after them is not heard.
+
+        Returns
+        -------
+        states : list of Tensor, each of shape (n_rows, n_channels)
+        spans : list of slice
+            The rows of each segment.
+
+        Raises
+        ------
+        ConfigError
+            If a segment has more frames than there are positions.
+        """
+        prepared = torch.is_autocast_enabled(frames.device.type)
+        spans, n_rows = _lay_out([(count + 1) // 2 for count in counts], rounded=prepared)
+        n_positions = self.embed_positions.num_embeddings
+        if (longest := max(span.stop - span.start for span in spans)) > n_positions:
+            raise ConfigError(
+                f"a segment has {longest} frames; expected at most {n_positions}, of 20 ms each"
+            )
+        # Before each segment, and after the last, it is as silent as around a segment alone.
+        silence = frames.new_zeros((2 * n_rows + 3, frames.shape[1]))
+        inside = torch.zeros((2 * n_rows + 1, 1), dtype=torch.bool, device=frames.device)
+        positions = torch.zeros(n_rows, dtype=torch.long, device=frames.device)
+        for heard, count, span in zip(frames, counts, spans, strict=True):
+            first = 2 * span.start + 1
+            silence[first + 1 : first + 1 + count] = heard[:, :count].t()
+            inside[first : first + count] = True
+            positions[span] = torch.arange(span.stop - span.start, device=frames.device)
+        hidden = functional.gelu(_convolve(silence, self.conv1)).masked_fill(~inside, 0.0)
+        hidden = functional.gelu(_convolve(hidden, self.conv2))
+        hidden = hidden.float() + self.embed_positions(positions)
+        states = [hidden]
+        for layer in self.layers:
+            hidden = layer(hidden, spans)
+            states.append(hidden)
+        states[-1] = self.layer_norm(hidden)
+        return states, spans
 
 
 class WhisperLayer(nn.Module):
@@ -119,18 +174,17 @@ class WhisperLayer(nn.Module):
         self.fc2 = nn.Linear(settings.encoder_ffn_dim, width)
         self.final_layer_norm = nn.LayerNorm(width)
 
-    def forward(self, hidden: Tensor, heard: Tensor | None) -> Tensor:
-        """Return the frames after this layer, shape (n_segments, n_frames, n_channels).
+    def forward(self, hidden: Tensor, spans: Sequence[slice]) -> Tensor:
+        """Return the rows after this layer, shape (n_rows, n_channels).
 
         Parameters
         ----------
         hidden
             Those before it.
-        heard
-            Which frames each may attend to, see
-            `torch.nn.functional.scaled_dot_product_attention`; None: all.
+        spans
+            The rows of each segment, which attend to each other.
         """
-        attended = self.self_attn(self.self_attn_layer_norm(hidden), heard)
+        attended = self.self_attn(self.self_attn_layer_norm(hidden), spans)
         hidden = hidden + self._drop(attended, self.settings.dropout).to(hidden.dtype)
         inner = functional.gelu(self.fc1(self.final_layer_norm(hidden)))
         outer = self.fc2(self._drop(inner, self.settings.activation_dropout))
@@ -160,31 +214,110 @@ class WhisperAttention(nn.Module):
         self.q_proj = nn.Linear(width, width)
         self.out_proj = nn.Linear(width, width)
 
-    def forward(self, hidden: Tensor, heard: Tensor | None) -> Tensor:
-        """Return what each frame takes from the others; see `WhisperLayer.forward`."""
+    def forward(self, hidden: Tensor, spans: Sequence[slice]) -> Tensor:
+        """Return what each row takes from those of its segment; see `WhisperLayer.forward`."""
         if torch.is_autocast_enabled(hidden.device.type):
             # Once, or each of the projections would convert the same frames.
             hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
         query, key, value = (
-            projection(hidden).unflatten(2, (self.n_heads, -1)).transpose(1, 2)
+            projection(hidden).unflatten(1, (self.n_heads, -1)).transpose(0, 1)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         dropout = self.dropout if self.training else 0.0
-        attended = _attend(query, key, value, heard, dropout)
-        taken: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
+        attend = _attend_one_by_one if hidden.device.type == "cpu" else _attend_at_once
+        taken: Tensor = self.out_proj(attend(query, key, value, spans, dropout))
         return taken
 
 
-def _attend(
-    query: Tensor, key: Tensor, value: Tensor, heard: Tensor | None, dropout: float
+def _lay_out(counts: Sequence[int], *, rounded: bool) -> tuple[list[slice], int]:
+    """Return where the rows of each segment are, and the number of rows.
+
+    Rounded, it is the same for many batches: a multiple of `ROWS`, of which the last segment may
+    take as many as attention rounds its rows to.
+    """
+    spans, start = list[slice](), 0
+    for count in counts:
+        spans.append(slice(start, start + count))
+        start += count + 1
+    last = spans[-1]
+    if not rounded:
+        return spans, last.stop
+    return spans, _round_up(last.start + _round_up(counts[-1], STEP), ROWS)
+
+
+def _round_up(number: int, step: int) -> int:
+    return -(-number // step) * step
+
+
+def _convolve(rows: Tensor, convolution: nn.Conv1d) -> Tensor:
+    """Return a convolution of rows, without padding, as a product of matrices."""
+    n_places, stride = convolution.kernel_size[0], convolution.stride[0]
+    windows = rows.unfold(0, n_places, stride).transpose(1, 2).flatten(1)
+    weights = convolution.weight.transpose(1, 2).flatten(1)
+    return functional.linear(windows, weights, convolution.bias)
+
+
+def _attend_one_by_one(
+    query: Tensor, key: Tensor, value: Tensor, spans: Sequence[slice], dropout: float
 ) -> Tensor:
-    """Return what each frame takes from the others, shape (n_segments, n_heads, n_frames, n)."""
-    if query.device.type != "cpu" or query.dtype == torch.float32 or query.shape[2] > MAX_PRODUCT:
-        return functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=heard, dropout_p=dropout
-        )
-    scores = ((query * query.shape[3] ** -0.5) @ key.transpose(2, 3)).float()
-    if heard is not None:
-        scores = scores.masked_fill(~heard, -torch.inf)
-    shares = functional.dropout(scores.softmax(dim=3).to(value.dtype), dropout)
-    return shares @ value
+    """Return what each row takes from those of its segment, shape (n_rows, n_channels).
+
+    Of rows that are of no segment, it is 0. All others have shape (n_heads, n_rows, n_channels of a
+    head).
+    """
+    n_heads, n_rows, n_channels = query.shape
+    taken = query.new_zeros((n_rows, n_heads, n_channels))
+    for span in spans:
+        if query.dtype == torch.float32:
+            attended = functional.scaled_dot_product_attention(
+                query[None, :, span], key[None, :, span], value[None, :, span], dropout_p=dropout
+            )[0]
+            taken[span] = attended.transpose(0, 1)
+        else:
+            _attend_by_products(taken, query, key, value, span, dropout)
+    return taken.flatten(1)
+
+
+def _attend_by_products(
+    taken: Tensor, query: Tensor, key: Tensor, value: Tensor, span: slice, dropout: float
+) -> None:
+    """Write what each row of a segment takes from the others.
+
+    Products of matrices in bfloat16 take a CPU half as long as PyTorch's attention.
+    """
+    n_frames = span.stop - span.start
+    # With some rows of the next segment, which nothing is taken from or written to.
+    end = span.start + _round_up(n_frames, STEP)
+    # In this order in memory, or a product would copy what is transposed, slowly.
+    keys, values = key[:, span.start : end].contiguous(), value[:, span.start : end]
+    for first in range(span.start, span.stop, QUERIES):
+        queries = query[:, first : min(first + QUERIES, end)] * query.shape[2] ** -0.5
+        scores = (queries @ keys.transpose(1, 2)).float()
+        scores[:, :, n_frames:] = -torch.inf
+        shares = functional.dropout(scores.softmax(dim=2).to(value.dtype), dropout)
+        last = min(first + QUERIES, span.stop)
+        taken[first:last] = (shares @ values)[:, : last - first].transpose(0, 1)
+
+
+def _attend_at_once(
+    query: Tensor, key: Tensor, value: Tensor, spans: Sequence[slice], dropout: float
+) -> Tensor:
+    """Return the same as `_attend_one_by_one`, from all segments side by side, with padding.
+
+    A GPU takes longer to begin many small products than to compute them.
+    """
+    longest = max(span.stop - span.start for span in spans)
+    places = torch.arange(longest, device=query.device)
+    starts = torch.tensor([span.start for span in spans], device=query.device)
+    stops = torch.tensor([span.stop for span in spans], device=query.device)
+    rows = starts[:, None] + places
+    inside = rows < stops[:, None]
+    rows = torch.where(inside, rows, starts[:, None])
+    queries, keys, values = (part[:, rows].transpose(0, 1) for part in (query, key, value))
+    mask = None if bool(inside.all()) else inside[:, None, None]
+    attended = functional.scaled_dot_product_attention(
+        queries, keys, values, attn_mask=mask, dropout_p=dropout
+    )
+    taken = query.new_zeros((query.shape[1], query.shape[0], query.shape[2]))
+    taken[rows[inside]] = attended.transpose(1, 2)[inside].to(taken.dtype)
+    return taken.flatten(1)
