@@ -18,7 +18,7 @@ from sercli.errors import ConfigError
 
 Tensors = Mapping[str, NDArray[Any]]
 
-# Larger batches are not faster on a CPU, and need more memory.
+# Larger batches are hardly faster on a CPU, and need more memory.
 BATCH_S = 12.0
 
 

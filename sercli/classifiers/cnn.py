@@ -10,6 +10,8 @@ class CnnClassifier(NeuralClassifier):
     """Seven convolutional layers, see `sercli.neural.cnn.Cnn`; ``settings`` are `CnnSettings`."""
 
     family = "cnn"
+    # Its layers are over in a moment, and workers wait for each other between them.
+    cpu_batch_s = 48.0
 
     @classmethod
     def create_network(cls, spec: ModelSpec) -> Cnn:

@@ -4,7 +4,7 @@ import copy
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import torch
@@ -59,9 +59,15 @@ class NetworkClassifier(Classifier):
         With its weights.
     device
         Where it runs; see `sercli.neural.devices.choose_devices`.
+
+    Attributes
+    ----------
+    cpu_batch_s
+        Audio that is best judged at once on a CPU, in seconds, padding included.
     """
 
     in_workers = False
+    cpu_batch_s: ClassVar[float] = BATCH_S
 
     def __init__(self, spec: ModelSpec, network: torch.nn.Module, device: str = "auto") -> None:
         super().__init__(spec)
@@ -70,7 +76,7 @@ class NetworkClassifier(Classifier):
         self._exact: Any = network.eval().requires_grad_(False).to(self._device)
         self.network: Any = self._exact
         self._precision: Precision = "fp32"
-        self._batch_s = BATCH_S if self._device.type == "cpu" else GPU_BATCH_S
+        self._batch_s = self.cpu_batch_s if self._device.type == "cpu" else GPU_BATCH_S
 
     @property
     def device(self) -> torch.device:
