@@ -135,16 +135,16 @@ class WhisperEncoder(nn.Module):
             raise ConfigError(
                 f"a segment has {longest} frames; expected at most {n_positions}, of 20 ms each"
             )
-        # Before each segment, and after the last, it is as silent as around a segment alone.
-        silence = frames.new_zeros((2 * n_rows + 3, frames.shape[1]))
+        # Silence stays before each segment and after the last, as there is around a segment alone.
+        packed = frames.new_zeros((2 * n_rows + 3, frames.shape[1]))
         inside = torch.zeros((2 * n_rows + 1, 1), dtype=torch.bool, device=frames.device)
         positions = torch.zeros(n_rows, dtype=torch.long, device=frames.device)
         for heard, count, span in zip(frames, counts, spans, strict=True):
             first = 2 * span.start + 1
-            silence[first + 1 : first + 1 + count] = heard[:, :count].t()
+            packed[first + 1 : first + 1 + count] = heard[:, :count].t()
             inside[first : first + count] = True
             positions[span] = torch.arange(span.stop - span.start, device=frames.device)
-        hidden = functional.gelu(_convolve(silence, self.conv1)).masked_fill(~inside, 0.0)
+        hidden = functional.gelu(_convolve(packed, self.conv1)).masked_fill(~inside, 0.0)
         hidden = functional.gelu(_convolve(hidden, self.conv2))
         hidden = hidden.float() + self.embed_positions(positions)
         states = [hidden]

@@ -127,10 +127,10 @@ def fit_adapter(
     )
     for share in config.single_shares:
         say(f"learning to judge by baselines, with {share:.0%} of groups of one emotion")
-        judges = [
-            (outside, _train(examples.take(inside), config, labels, share))
-            for inside, outside in folds
-        ]
+        judges = []
+        for number, (inside, outside) in enumerate(folds, 1):
+            judges.append((outside, _train(examples.take(inside), config, labels, share)))
+            say(f"learned without the speakers of fold {number} of {len(folds)}")
         calibration = _calibrate(examples, judges, config, labels, share)
         figures = _measure(examples, judges, calibration, labels, config.seed)
         loss = max(-row["difference"] for row in figures)
