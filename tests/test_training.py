@@ -141,7 +141,8 @@ def test_epoch_and_calibration_come_from_development_clips(
     # Clips are scored by length, and stay in their order.
     whole, varied = course.hear(model.network, Material(dev))
     np.testing.assert_allclose(whole, scores, atol=1e-4)
-    assert np.abs(varied - whole).max() > 0.01
+    # By as much as clips differ, which in a network of the first epoch is little.
+    assert np.abs(varied - whole).max() > np.ptp(whole, axis=0).max() / 2
     np.testing.assert_array_equal(course.hear(model.network, Material(dev))[1], varied)
     for part in ("whole", "varied"):
         assert facts["held_out"][part]["n_segments"] == 18
