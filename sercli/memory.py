@@ -32,8 +32,8 @@ def keep_less() -> None:
     system is asked for each, and clears its pages first, for a tenth of the time of a transformer.
 
     What PyTorch keeps for batches to come is limited: with bfloat16, it would be 300 MB after half
-    an hour of audio. Making it anew takes less than 2 % of the time. What the environment says
-    otherwise stays.
+    an hour of audio. Making it anew takes little time where batches have few shapes, as those of a
+    transformer have. What the environment says otherwise stays.
     """
     for name, capacity in CACHES.items():
         os.environ.setdefault(name, capacity)
