@@ -59,6 +59,9 @@ class AdapterSettings:
         A baseline of as many segments is trusted by one half.
     safe
         Whether it is used where nobody asks for it: it hurt no mix of emotions by more than little.
+    sharpening
+        Logarithm of how much surer it is of a group that is all of one label than of an even mix,
+        see `Adapter.calibrate`.
 
     Raises
     ------
@@ -69,6 +72,7 @@ class AdapterSettings:
     least: int = 6
     shrinkage: float = 5.0
     safe: bool = True
+    sharpening: float = 0.0
 
     def __post_init__(self) -> None:
         """Check what a damaged description could break."""
@@ -76,6 +80,10 @@ class AdapterSettings:
             raise ModelError(
                 f"its adapter has least {self.least} and shrinkage {self.shrinkage}; expected 1 "
                 "or more, and 0 or more"
+            )
+        if not np.isfinite(self.sharpening):
+            raise ModelError(
+                f"its adapter has the sharpening {self.sharpening}; expected a finite number"
             )
 
 
@@ -193,7 +201,23 @@ class Adapter:
         alone = np.asarray(probabilities, np.float64)
         if len(alone) < self.settings.least:
             return alone
-        return self.calibration.probabilities(self.score(alone))
+        return self.calibrate(self.score(alone))
+
+    def calibrate(self, scores: FloatArray) -> NDArray[np.float64]:
+        """Return the probabilities of a group, shape (n_segments, n_labels), rows summing to 1.
+
+        A group that is mostly of one label is easier than its segments look: a label that most of
+        it has is the right one more often than their scores say. So the scores of a group are
+        multiplied by the more, the more of one label it is found to be.
+
+        Parameters
+        ----------
+        scores
+            Of all its segments, as `score` returns them, shape (n_segments, n_labels).
+        """
+        evenly = self.calibration.probabilities(scores)
+        factor = np.exp(self.settings.sharpening * find_concentration(evenly.mean(axis=0)))
+        return self.calibration.probabilities(factor * np.asarray(scores, np.float64))
 
     def score(self, probabilities: FloatArray) -> NDArray[np.float64]:
         """Return uncalibrated scores of a group of any size; the parameter is that of `adapt`."""
@@ -303,6 +327,18 @@ def describe_mix(probabilities: FloatArray) -> NDArray[np.float64]:
     # Logarithms around that of an even mix, and sizes from 1 to some hundreds, are around 0 to 1.
     logs = np.log(shares + LEAST_SHARE) - np.log(1 / len(shares) + LEAST_SHARE)
     return np.concatenate((shares, logs, [np.log(min(len(probabilities), MAX_SIZE)) / 4]))
+
+
+def find_concentration(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how far groups are of a single label: 0 for an even mix, 1 for one label alone.
+
+    Parameters
+    ----------
+    shares
+        Of the labels in each group, shape (..., n_labels), the last axis summing to 1.
+    """
+    entropy = -np.sum(shares * np.log(np.maximum(shares, LEAST_PROBABILITY)), axis=-1)
+    return np.asarray(1 - entropy / np.log(shares.shape[-1]), np.float64)
 
 
 def find_inputs(probabilities: FloatArray) -> NDArray[np.float64]:

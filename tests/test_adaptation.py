@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from sercli import adaptation
 from sercli.adaptation import (
@@ -16,6 +17,7 @@ from sercli.adaptation import (
     AdapterSettings,
     describe_mix,
     explain,
+    find_concentration,
     find_inputs,
     find_likely_shares,
     measure_moments,
@@ -25,7 +27,7 @@ from sercli.datasets import Clip
 from sercli.errors import DatasetError, ModelError
 from sercli.evaluation.mixes import EVEN, SINGLE, draw_group, list_mixes, measure_mixes
 from sercli.labels import EMOTIONS
-from sercli.training.adaptation import add_adapter, fit_adapter
+from sercli.training.adaptation import add_adapter, fit_adapter, fit_sharpening
 from sercli.training.adapter_network import AdapterNetwork, describe_group
 from sercli.training.config import AdapterConfig
 from sercli.training.groups import Examples, draw_groups, lean
@@ -169,6 +171,42 @@ def test_its_calibration_comes_last(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(adapter.adapt(probabilities), expected)
 
 
+def test_concentration_is_one_less_the_relative_entropy() -> None:
+    shares = np.array([np.full(6, 1 / 6), np.eye(6)[2], [0.5, 0, 0.5, 0, 0, 0]])
+    expected = [0, 1, 1 - np.log(2) / np.log(6)]
+    np.testing.assert_allclose(find_concentration(shares), expected, atol=1e-6)
+
+
+def test_a_group_of_one_label_is_judged_more_surely(rng: np.random.Generator) -> None:
+    settings = AdapterSettings(sharpening=0.7)
+    adapter = create_adapter(rng, settings=settings)
+    even = np.tile(np.eye(6), (4, 1))
+    alike = np.tile(np.eye(6)[3], (24, 1))
+    np.testing.assert_allclose(adapter.calibrate(even), softmax(2 * even, axis=1), atol=1e-12)
+    plain = softmax(2 * alike, axis=1)
+    factor = np.exp(0.7 * find_concentration(plain[0]))
+    assert factor > 1.2
+    expected = softmax(factor * 2 * alike, axis=1)
+    np.testing.assert_allclose(adapter.calibrate(alike), expected, atol=1e-12)
+
+
+def test_sharpening_is_found_by_the_likelihood(rng: np.random.Generator) -> None:
+    # What is true is drawn from the probabilities of an adapter that is to be found.
+    truth = create_adapter(rng, settings=AdapterSettings(sharpening=0.8))
+    scores, classes = [], []
+    for number in range(400):
+        favour = np.eye(6)[number % 6] * rng.choice([0, 2])
+        group = rng.normal(0, 0.5, (30, 6)) + favour
+        probabilities = truth.calibrate(group)
+        scores.append(group)
+        classes.append([rng.choice(6, p=row) for row in probabilities])
+    calibration, sharpening = fit_sharpening(
+        np.concatenate(scores), np.concatenate(classes), [30] * 400
+    )
+    assert sharpening == pytest.approx(0.8, abs=0.1)
+    np.testing.assert_allclose(calibration.weights, 2 * np.eye(6), atol=0.1)
+
+
 def test_stored_and_read_back(rng: np.random.Generator) -> None:
     adapter, probabilities = create_adapter(rng), draw_probabilities(rng, 10)
     stored, data = adapter.tensors(), json.loads(json.dumps(adapter.to_dict()))
@@ -201,6 +239,7 @@ def test_tensors_that_do_not_fit(
         {},
         {"settings": {"least": 0}},
         {"settings": {"shrinkage": -1.0}},
+        {"settings": {"sharpening": float("nan")}},
         {"settings": {"unknown": 1}},
     ],
 )
@@ -260,14 +299,26 @@ def test_groups_to_learn_from_are_of_one_speaker_and_any_mix(rng: np.random.Gene
 
 def test_a_model_that_leans_has_the_same_odds_of_two_segments(rng: np.random.Generator) -> None:
     probabilities = draw_probabilities(rng, 50) * 0.5 + 0.5 / 6
-    leaning = lean(probabilities, 2.0, rng)
+    leaning = lean(probabilities, 2.0, 1.0, rng)
     np.testing.assert_allclose(leaning.sum(axis=1), 1)
     shift = np.log(
         (leaning[:, 1:] / leaning[:, :1]) / (probabilities[:, 1:] / probabilities[:, :1])
     )
     assert np.abs(shift).max() > 0.01
     assert np.ptp(shift, axis=0).max() < 1e-6
-    np.testing.assert_allclose(lean(probabilities, 0.0, rng), probabilities, atol=1e-7)
+    np.testing.assert_allclose(lean(probabilities, 0.0, 1.0, rng), probabilities, atol=1e-7)
+
+
+def test_a_model_that_leans_may_tell_segments_less_apart(rng: np.random.Generator) -> None:
+    probabilities = draw_probabilities(rng, 50) * 0.5 + 0.5 / 6
+    logits = find_inputs(probabilities)
+    contrasts = []
+    for _ in range(200):
+        factors = find_inputs(lean(probabilities, 0.0, 0.25, rng)) / logits
+        np.testing.assert_allclose(factors, factors[0, 0], atol=1e-4)
+        contrasts.append(factors[0, 0])
+    assert 0.25 <= min(contrasts) < 0.3
+    assert 0.95 < max(contrasts) <= 1
 
 
 # Learning.

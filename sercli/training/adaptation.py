@@ -13,10 +13,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
 from sklearn.model_selection import GroupKFold
 from torch.nn import functional
 
-from sercli.adaptation import MAX_DEVIATION, Adapter, AdapterSettings, find_inputs
+from sercli.adaptation import (
+    MAX_DEVIATION,
+    Adapter,
+    AdapterSettings,
+    find_concentration,
+    find_inputs,
+)
 from sercli.calibration import UNCALIBRATED, Calibration, fit_temperature
 from sercli.classifiers.base import Classifier
 from sercli.evaluation.mixes import measure_mixes
@@ -29,6 +37,8 @@ from sercli.training.trainer import Say
 MIN_SPEAKERS = 6
 # Of few clips, more epochs are learned from.
 MIN_STEPS = 100
+# Of many clips, or of several versions of each, fewer: more steps than this hardly help.
+MAX_STEPS = 20_000
 # A large group counts more than a small one, but not as much more as it is larger: the power of its
 # size by which a segment counts.
 GROUP_WEIGHT = -0.25
@@ -131,15 +141,56 @@ def fit_adapter(
         for number, (inside, outside) in enumerate(folds, 1):
             judges.append((outside, _train(examples.take(inside), config, labels, share)))
             say(f"learned without the speakers of fold {number} of {len(folds)}")
-        calibration = _calibrate(examples, judges, config, labels, share)
-        figures = _measure(examples, judges, calibration, labels, config.seed)
+        calibration, sharpening = _calibrate(examples, judges, config, labels, share)
+        settings = AdapterSettings(sharpening=sharpening)
+        judges = [
+            (outside, Adapter(settings, calibration, judge.tensors())) for outside, judge in judges
+        ]
+        figures = _measure(examples, judges, labels, config.seed)
         loss = max(-row["difference"] for row in figures)
         say(f"they cost at most {abs(max(loss, 0.0)):.3f}, in groups of speakers held out")
         if loss <= config.max_loss:
             break
     tensors = _train(examples, config, labels, share).tensors()
-    settings = AdapterSettings(safe=bool(loss <= config.max_loss))
+    settings = replace(settings, safe=bool(loss <= config.max_loss))
     return FittedAdapter(Adapter(settings, calibration, tensors), figures, share)
+
+
+def fit_sharpening(
+    scores: NDArray[np.float64], classes: IntArray, sizes: Sequence[int]
+) -> tuple[Calibration, float]:
+    """Fit what `Adapter.calibrate` does, by the log-likelihood.
+
+    Parameters
+    ----------
+    scores
+        Of the segments of all groups, one group after the other, shape (n_segments, n_labels).
+    classes
+        Index of the true label of each segment, shape (n_segments,).
+    sizes
+        Segments in each group, none of which is empty.
+
+    Returns
+    -------
+    calibration
+        The temperature.
+    sharpening
+        See `sercli.adaptation.AdapterSettings`.
+    """
+    start = fit_temperature(scores, classes)
+    starts = np.cumsum([0, *sizes[:-1]])
+    rows = np.arange(len(classes))
+
+    def loss(parameters: NDArray[np.float64]) -> float:
+        log_factor, sharpening = parameters
+        logits = np.exp(log_factor) * start.logits(scores)
+        shares = np.add.reduceat(softmax(logits, axis=1), starts) / np.c_[sizes]
+        factors = np.exp(sharpening * find_concentration(shares))
+        logits = np.repeat(factors, sizes)[:, None] * logits
+        return -float(log_softmax(logits, axis=1)[rows, classes].mean())
+
+    log_factor, sharpening = minimize(loss, (0.0, 0.0), method="Nelder-Mead").x
+    return replace(start, weights=np.exp(log_factor) * start.weights), float(sharpening)
 
 
 def _train(
@@ -168,7 +219,8 @@ def _train(
         rng,
         config.leaning_calm_share,
     )
-    n_steps = max(MIN_STEPS, config.epochs * len(inputs) // config.step_clips)
+    n_steps = config.epochs * len(inputs) // config.step_clips
+    n_steps = min(max(MIN_STEPS, n_steps), MAX_STEPS)
     settings = AdapterSettings()
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
@@ -185,7 +237,9 @@ def _train(
                 chosen = next(leaning_draws if leans else draws)
                 probabilities = examples.probabilities[chosen]
                 if leans:
-                    probabilities = lean(probabilities, config.leaning, rng)
+                    probabilities = lean(
+                        probabilities, config.leaning, config.leaning_contrast, rng
+                    )
                 rows.append(chosen)
                 groups.append(describe_group(standardise(probabilities), probabilities))
             weight = torch.cat(
@@ -213,8 +267,8 @@ def _calibrate(
     config: AdapterConfig,
     labels: Sequence[str],
     single_share: float,
-) -> Calibration:
-    """Fit the temperature on groups of speakers held out, of any size and mix."""
+) -> tuple[Calibration, float]:
+    """Fit temperature and sharpening on groups of speakers held out, of any size and mix."""
     rng = np.random.default_rng([config.seed, 1])
     scores, classes = [], []
     for outside, judge in judges:
@@ -224,20 +278,20 @@ def _calibrate(
             if len(group) >= judge.settings.least:
                 scores.append(judge.score(held_out.probabilities[group]))
                 classes.append(held_out.classes[group])
-    return fit_temperature(np.concatenate(scores), np.concatenate(classes))
+    sizes = [len(group) for group in scores]
+    return fit_sharpening(np.concatenate(scores), np.concatenate(classes), sizes)
 
 
 def _measure(
     examples: Examples,
     judges: Sequence[tuple[IntArray, Adapter]],
-    calibration: Calibration,
     labels: Sequence[str],
     seed: int,
 ) -> list[dict[str, Any]]:
     """Measure adapters on groups of speakers held out, of clips as they are."""
     by_clip = np.empty(len(examples.classes), object)
     for outside, judge in judges:
-        by_clip[outside] = Adapter(judge.settings, calibration, judge.tensors())
+        by_clip[outside] = judge
     as_they_are = np.flatnonzero(examples.versions == 0)
     by_clip, examples = by_clip[as_they_are], examples.take(as_they_are)
 

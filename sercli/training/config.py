@@ -249,9 +249,10 @@ class AdapterConfig:
         mood is soon taken for a habit; with many, a habit for a mood.
     max_loss
         Of UAR or accuracy, in ``[0, 1]``.
-    leaning_share, leaning
+    leaning_share, leaning, leaning_contrast
         Of the groups: how many are as of another world, in which the model leans to some labels;
-        and how far, see `sercli.training.groups.lean`.
+        how far, and how much of their contrast segments keep at least, see
+        `sercli.training.groups.lean`.
     leaning_single_share, leaning_calm_share
         Of those: how many are of a single label, and how many of these of the calm one. What sounds
         the same all the time to a model in another world is mostly calm speech.
@@ -275,16 +276,17 @@ class AdapterConfig:
     n_hidden: int = 64
     n_trust: int = 32
     n_context: int = 64
-    epochs: int = 150
+    epochs: int = 400
     step_groups: int = 8
     step_clips: int = 128
     single_shares: tuple[float, ...] = (0.15, 0.2, 0.3, 0.4)
     max_loss: float = 0.01
     leaning_share: float = 0.3
     leaning: float = 4.0
+    leaning_contrast: float = 0.4
     leaning_single_share: float = 0.3
     leaning_calm_share: float = 0.5
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     warmup: float = 0.1
     weight_decay: float = 0.01
     calibration_groups: int = 2000
@@ -308,6 +310,7 @@ class AdapterConfig:
         check_range("share of those of a single label", self.leaning_single_share, 0, 1)
         check_range("share of calm ones among these", self.leaning_calm_share, 0, 1)
         check_range("leaning", self.leaning, 0, 100)
+        check_range("contrast of leaning groups", self.leaning_contrast, 0.01, 1)
         check_range("learning rate", self.learning_rate, 1e-8, 10)
         check_range("warmup", self.warmup, 0, 0.99)
         check_range("weight decay", self.weight_decay, 0, 10)
