@@ -64,6 +64,8 @@ with {level:.0%} intervals by resampling {resampled}; one run, more in `metrics.
 | {figures} |
 | {intervals} |
 
+With as many clips, exact probabilities would have an ECE of {exact} by chance.
+
 | emotion | precision | recall | F1 | clips |
 |---|---|---|---|---|
 {classes}
@@ -358,6 +360,9 @@ def _render_measured(figures: Mapping[str, Any]) -> str:
         intervals=" | ".join(
             "-" if limits is None else f"{limits[0]:.3f} to {limits[1]:.3f}"
             for limits in (intervals["figures"][name] for name in _FIGURES)
+        ),
+        exact="{:.3f} ({:.3f} to {:.3f})".format(
+            figures["exact_ece"]["mean"], *figures["exact_ece"]["interval"]
         ),
         classes="\n".join(
             f"| {label} | {row['precision']:.3f} | {row['recall']:.3f} | {row['f1']:.3f} "

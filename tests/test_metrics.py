@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import binom
 from sklearn.metrics import accuracy_score, log_loss, precision_recall_fscore_support
 
 from sercli.evaluation.metrics import (
@@ -11,6 +12,7 @@ from sercli.evaluation.metrics import (
     MIN_KEPT,
     coverage_curve,
     evaluate_probabilities,
+    exact_calibration_error,
     expected_calibration_error,
     reliability_bins,
     segment_brier,
@@ -85,6 +87,29 @@ def test_perfect_calibration(rng: np.random.Generator) -> None:
     probabilities = np.stack((confidence, 1 - confidence), axis=1)
     y_true = (rng.random(200_000) > confidence).astype(int)
     assert expected_calibration_error(y_true, probabilities) < 0.01
+
+
+def test_what_exact_probabilities_would_have(rng: np.random.Generator) -> None:
+    # Ten segments in each of 15 bins, all of confidence 0.75: the mean distance of a binomial share
+    # from what is expected of it is what a bin has.
+    probabilities = np.tile([0.75, 0.25], (150, 1))
+    found = exact_calibration_error(probabilities, 0.95, seed=0)
+    counts = np.arange(11)
+    expected = binom.pmf(counts, 10, 0.75) @ np.abs(counts / 10 - 0.75)
+    assert found["mean"] == pytest.approx(expected, abs=0.003)
+    low, high = found["interval"]
+    deviation = np.sqrt(
+        (binom.pmf(counts, 10, 0.75) @ np.square(counts / 10 - 0.75) - expected**2) / 15
+    )
+    assert low == pytest.approx(expected - 1.96 * deviation, abs=0.01)
+    assert high == pytest.approx(expected + 1.96 * deviation, abs=0.01)
+
+
+def test_exact_probabilities_stay_within_what_they_would_have(rng: np.random.Generator) -> None:
+    probabilities = rng.dirichlet(np.ones(6), 900)
+    y_true = np.array([rng.choice(6, p=row) for row in probabilities])
+    low, high = exact_calibration_error(probabilities, 0.999, seed=1)["interval"]
+    assert low < expected_calibration_error(y_true, probabilities) < high
 
 
 def test_figures_against_sklearn(rng: np.random.Generator) -> None:

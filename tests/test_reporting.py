@@ -59,6 +59,7 @@ FIGURES: dict[str, Any] = {
     "uar": 0.6111,
     "macro_f1": 0.6022,
     "ece": 0.0875,
+    "exact_ece": {"mean": 0.05, "interval": [0.031, 0.074]},
     "nll": 1.2345,
     "brier": 0.5432,
     "intervals": {
@@ -418,6 +419,13 @@ def test_a_target_that_is_not_reached() -> None:
 )
 def test_verdict_on_confidence(accuracy: float, verdict: str) -> None:
     assert f"on average the model is {verdict}" in render_markdown(figures(accuracy=accuracy))
+
+
+def test_calibration_tells_what_chance_would_do() -> None:
+    assert (
+        "the distance is 0.087 (ECE); by chance alone, exact probabilities would have 0.050 "
+        "(0.031 to 0.074) on as many segments."
+    ) in render_markdown(figures())
 
 
 def test_confusion_shows_shares_and_counts() -> None:

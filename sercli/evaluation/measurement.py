@@ -72,6 +72,7 @@ def measure(judgement: Judgement, config: EvalConfig, votes: Votes | None = None
         "speakers": sorted(speakers),
         "failed": {printable_path(path): error for path, error in judgement.failed.items()},
         **metrics.evaluate_probabilities(y_true, probabilities, predictions.labels),
+        "exact_ece": metrics.exact_calibration_error(probabilities, LEVEL, config.seed),
         "intervals": {
             "level": LEVEL,
             "resampled": kind,

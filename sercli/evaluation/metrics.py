@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 N_BINS = 15
+# Draws of labels by exact probabilities.
+N_EXACT_DRAWS = 1000
 # A curve of accuracy against coverage has no more points than this.
 MAX_CURVE_POINTS = 201
 # No threshold is found on fewer segments than this: some few are right by luck.
@@ -153,6 +155,43 @@ def expected_calibration_error(
     bins = reliability_bins(y_true, probabilities, n_bins)
     distances = [abs(one["confidence"] - one["accuracy"]) for one in bins]
     return float(np.average(distances, weights=[one["n"] for one in bins]))
+
+
+def exact_calibration_error(
+    probabilities: Probabilities, level: float, seed: int
+) -> dict[str, Any]:
+    """Return the calibration error that these probabilities would have if they were exact.
+
+    Bins of few segments are off by chance, and all of that counts as error (Bröcker and Smith
+    2007, who draw labels by the probabilities as is done here). An error within the interval says
+    nothing against the probabilities.
+
+    Parameters
+    ----------
+    probabilities
+        Of every label.
+    level
+        Share of draws within the interval, in ``(0, 1)``.
+    seed
+        Of the draws.
+
+    Returns
+    -------
+    dict
+        ``mean`` and ``interval`` of `expected_calibration_error`, over `N_EXACT_DRAWS` draws of
+        which labels are right.
+    """
+    confidence = np.sort(probabilities.max(axis=1).astype(np.float64))
+    rng = np.random.default_rng(seed)
+    sizes = [len(one) for one in np.array_split(confidence, N_BINS) if len(one)]
+    starts = np.cumsum([0, *sizes[:-1]])
+    errors = [
+        np.abs(np.add.reduceat(confidence - (rng.random(len(confidence)) < confidence), starts))
+        for _ in range(N_EXACT_DRAWS)
+    ]
+    found = np.sum(errors, axis=1) / len(confidence)
+    limits = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    return {"mean": float(found.mean()), "interval": [float(limit) for limit in limits]}
 
 
 def reliability_bins(

@@ -158,7 +158,7 @@ def _confusion(figures: Figures) -> Section:
 
 
 def _calibration(figures: Figures) -> Section:
-    bins = figures["reliability"]
+    bins, exact = figures["reliability"], figures["exact_ece"]
     if not bins:
         return Section("Calibration")
     confidence = float(np.average([b["confidence"] for b in bins], weights=[b["n"] for b in bins]))
@@ -173,7 +173,9 @@ def _calibration(figures: Figures) -> Section:
         (
             f"The mean confidence is {format_figure(confidence)} and the accuracy "
             f"{format_figure(figures['accuracy'])}: on average the model is {verdict}. Over "
-            f"bins of equal size the distance is {format_figure(figures['ece'])} (ECE).",
+            f"bins of equal size the distance is {format_figure(figures['ece'])} (ECE); by chance "
+            f"alone, exact probabilities would have {format_figure(exact['mean'])} "
+            f"({' to '.join(format_figures(exact['interval']))}) on as many segments.",
         ),
         (Table(("mean confidence", "accuracy", "segments"), rows, "Bins", n_texts=0),),
         plot="reliability",
