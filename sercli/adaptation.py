@@ -40,6 +40,8 @@ LEAST_PROBABILITY = 1e-8
 N_EXPLANATIONS = 3
 # A larger group is not trusted more: none was learned from.
 MAX_SIZE = 80
+# A factor of 20,000, beyond which a probability could hardly change.
+MAX_SHARPENING = 10.0
 # Parts of an adapter that are two layers with a rectifier between them.
 LAYERED = ("trust", "context")
 
@@ -81,9 +83,10 @@ class AdapterSettings:
                 f"its adapter has least {self.least} and shrinkage {self.shrinkage}; expected 1 "
                 "or more, and 0 or more"
             )
-        if not np.isfinite(self.sharpening):
+        if not abs(self.sharpening) <= MAX_SHARPENING:
             raise ModelError(
-                f"its adapter has the sharpening {self.sharpening}; expected a finite number"
+                f"its adapter has the sharpening {self.sharpening}; expected "
+                f"{-MAX_SHARPENING:g} to {MAX_SHARPENING:g}"
             )
 
 
