@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from sercli.adaptation import (
     MAX_DEVIATION,
+    MAX_SHARPENING,
     Adapter,
     AdapterSettings,
     find_concentration,
@@ -189,7 +190,9 @@ def fit_sharpening(
         logits = np.repeat(factors, sizes)[:, None] * logits
         return -float(log_softmax(logits, axis=1)[rows, classes].mean())
 
-    log_factor, sharpening = minimize(loss, (0.0, 0.0), method="Nelder-Mead").x
+    # Where all groups are of one label and right, no sharpening would be too much.
+    bounds = ((-MAX_SHARPENING, MAX_SHARPENING),) * 2
+    log_factor, sharpening = minimize(loss, (0.0, 0.0), method="Nelder-Mead", bounds=bounds).x
     return replace(start, weights=np.exp(log_factor) * start.weights), float(sharpening)
 
 
