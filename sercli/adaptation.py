@@ -40,8 +40,8 @@ LEAST_PROBABILITY = 1e-8
 N_EXPLANATIONS = 3
 # A larger group is not trusted more: none was learned from.
 MAX_SIZE = 80
-# A factor of 20,000, beyond which a probability could hardly change.
-MAX_SHARPENING = 10.0
+# A factor of seven: where few groups tell, more would make certain what is merely likely.
+MAX_SHARPENING = 2.0
 # Parts of an adapter that are two layers with a rectifier between them.
 LAYERED = ("trust", "context")
 

@@ -440,7 +440,12 @@ def test_train_an_adapter_of_a_model(adapted: Path, trained: Path, corpus: Path)
     told = after["training"].pop("adapter")
     kept = ("family", "labels", "calibration", "settings", "versions")
     assert [after[key] for key in kept] == [before[key] for key in kept]
-    assert after["adapter"]["settings"] == {"least": 6, "shrinkage": 5.0, "safe": told["safe"]}
+    settings = after["adapter"]["settings"]
+    sharpening = settings.pop("sharpening")
+    adapter = load_model(adapted).adapter
+    assert adapter is not None
+    assert adapter.settings.sharpening == sharpening != 0
+    assert settings == {"least": 6, "shrinkage": 5.0, "safe": told["safe"]}
     manifest = after["training"].pop("manifest_sha256"), before["training"].pop("manifest_sha256")
     assert manifest[0] != manifest[1]
     assert after["training"] == before["training"]

@@ -43,6 +43,9 @@ MAX_STEPS = 20_000
 # A large group counts more than a small one, but not as much more as it is larger: the power of its
 # size by which a segment counts.
 GROUP_WEIGHT = -0.25
+# Of the logarithm of the temperature, from where all groups have one to where it goes with a
+# sharpening.
+MAX_CHANGE = 0.5
 # Added to a deviation by which inputs are divided.
 LEAST_SCALE = 1e-5
 
@@ -190,8 +193,9 @@ def fit_sharpening(
         logits = np.repeat(factors, sizes)[:, None] * logits
         return -float(log_softmax(logits, axis=1)[rows, classes].mean())
 
-    # Where all groups are of one label and right, no sharpening would be too much.
-    bounds = ((-MAX_SHARPENING, MAX_SHARPENING),) * 2
+    # The temperature is near that of all groups. Where all labels are right, as they may be where
+    # there is little to learn from, no factor would be too much.
+    bounds = ((-MAX_CHANGE, MAX_CHANGE), (-MAX_SHARPENING, MAX_SHARPENING))
     log_factor, sharpening = minimize(loss, (0.0, 0.0), method="Nelder-Mead", bounds=bounds).x
     return replace(start, weights=np.exp(log_factor) * start.weights), float(sharpening)
 
