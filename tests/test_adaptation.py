@@ -13,6 +13,7 @@ from scipy.special import softmax
 
 from sercli import adaptation
 from sercli.adaptation import (
+    MAX_SHARPENING,
     Adapter,
     AdapterSettings,
     describe_mix,
@@ -22,12 +23,12 @@ from sercli.adaptation import (
     find_likely_shares,
     measure_moments,
 )
-from sercli.calibration import Calibration
+from sercli.calibration import Calibration, fit_temperature
 from sercli.datasets import Clip
 from sercli.errors import DatasetError, ModelError
 from sercli.evaluation.mixes import EVEN, SINGLE, draw_group, list_mixes, measure_mixes
 from sercli.labels import EMOTIONS
-from sercli.training.adaptation import add_adapter, fit_adapter, fit_sharpening
+from sercli.training.adaptation import MAX_CHANGE, add_adapter, fit_adapter, fit_sharpening
 from sercli.training.adapter_network import AdapterNetwork, describe_group
 from sercli.training.config import AdapterConfig
 from sercli.training.groups import Examples, draw_groups, lean
@@ -205,6 +206,16 @@ def test_sharpening_is_found_by_the_likelihood(rng: np.random.Generator) -> None
     )
     assert sharpening == pytest.approx(0.8, abs=0.1)
     np.testing.assert_allclose(calibration.weights, 2 * np.eye(6), atol=0.1)
+
+
+def test_labels_that_are_all_right_make_nothing_certain() -> None:
+    # Groups of one label each, and even ones, as wide apart as the scores of a toy model.
+    classes = np.concatenate((np.repeat(np.arange(6), 10), np.arange(60) % 6))
+    scores = np.eye(6)[classes]
+    calibration, sharpening = fit_sharpening(scores, classes, [10] * 6 + [60])
+    plain = fit_temperature(scores, classes).weights[0, 0]
+    assert abs(sharpening) <= MAX_SHARPENING
+    assert abs(np.log(calibration.weights[0, 0] / plain)) <= MAX_CHANGE + 1e-9
 
 
 def test_stored_and_read_back(rng: np.random.Generator) -> None:
