@@ -208,10 +208,11 @@ def test_sharpening_is_found_by_the_likelihood(rng: np.random.Generator) -> None
     np.testing.assert_allclose(calibration.weights, 2 * np.eye(6), atol=0.1)
 
 
-def test_labels_that_are_all_right_make_nothing_certain() -> None:
-    # Groups of one label each, and even ones, as wide apart as the scores of a toy model.
+def test_labels_that_are_all_right_make_nothing_certain(rng: np.random.Generator) -> None:
+    # Groups of one label each, and an even one; each label is right by a little.
     classes = np.concatenate((np.repeat(np.arange(6), 10), np.arange(60) % 6))
-    scores = np.eye(6)[classes]
+    scores = rng.normal(0, 1, (120, 6))
+    scores[np.arange(120), classes] = scores.max(axis=1) + 0.01
     calibration, sharpening = fit_sharpening(scores, classes, [10] * 6 + [60])
     plain = fit_temperature(scores, classes).weights[0, 0]
     assert abs(sharpening) <= MAX_SHARPENING
