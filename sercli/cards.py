@@ -163,6 +163,7 @@ def _describe_transformer(spec: ModelSpec) -> _Parts:
         f"statistics\nof all its layers, for speech below {spec.band_limit:.0f} Hz, with "
         f"{training['parameters']:,} parameters",
         {
+            **_tell_calm(training),
             "learned": f"the head, then with it the upper {config['layers']} layers "
             f"{_tell_lora(config)}in up to {config['tuning_epochs']} epochs at "
             f"{config['tuning_rate']:g}"
@@ -250,6 +251,19 @@ def _tell_unlabelled(training: Mapping[str, Any]) -> dict[str, str]:
         "unlabelled": f"{unlabelled['clips']:,} segments of unknown speakers, "
         f"{format_duration(unlabelled['seconds'])}, of which the teacher's probabilities are "
         "learned; heard as often as the clips of each label"
+    }
+
+
+def _tell_calm(training: Mapping[str, Any]) -> dict[str, str]:
+    """Return a row on calm speech of strangers, if there is any."""
+    calm = training.get("calm")
+    if not calm:
+        return {}
+    return {
+        "calm speech": f"{calm['clips']:,} segments of {calm['recordings']:,} recordings, "
+        f"{format_duration(calm['seconds'])}, without labels: "
+        f"{training['config']['calm_share']:.0%} of what is learned is heard as these people might "
+        "say it (`transposed`)"
     }
 
 

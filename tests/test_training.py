@@ -44,6 +44,7 @@ from sercli.training.neural import NeuralTrainer, has_checkpoints
 from sercli.training.run import Training, cross_validate, train
 from sercli.training.substitutes import find_substitute
 from sercli.training.teachers import Teacher, read_held_out
+from sercli.training.transformer import TransformerCourse
 from sercli.training.unlabelled import FoundSpeech, Unlabelled
 
 SMALL = CnnSettings(LogMelSettings(n_mels=16), channels=(4, 4, 6, 6, 8, 8, 8))
@@ -393,6 +394,8 @@ def test_options_that_would_do_nothing(folder: Path, tmp_path: Path) -> None:
         ("--votes", "x.csv"),
         ("--teacher", "svm"),
         ("--unlabelled", "x"),
+        ("--calm", "x"),
+        ("--calm-speakers", "(x)"),
         ("--cache", "x"),
         ("--resume",),
         ("--device", "cpu"),
@@ -408,12 +411,20 @@ def test_options_that_would_do_nothing(folder: Path, tmp_path: Path) -> None:
     transformer = ("train", "--data", folder, "-o", model, "--model", "transformer")
     result = ser(*transformer, "--lora", "4")
     assert (result.exit_code, "--lora goes with --layers N" in result.stderr) == (2, True)
+    result = ser(*transformer, "--calm", "x", "--layers", "1")
+    assert (result.exit_code, "--calm and --layers do not go" in result.stderr) == (2, True)
     cnn = ("train", "--data", folder, "-o", model, "--model", "cnn")
     for options, message in (
         (("--fit-on", "train+dev", "--patience", "2"), "--patience would do nothing"),
         (("--split", "random", "--patience", "2"), "--patience would do nothing"),
         (("--split", "random", "--no-adapter"), "--no-adapter would do nothing"),
         (("--unlabelled", "x"), "--unlabelled goes with --teacher MODEL"),
+        (("--calm-speakers", "(x)"), "--calm-speakers goes with --calm PATH"),
+        (("--calm", "x"), "--calm goes with --model transformer, or with --teacher MODEL"),
+        (
+            ("--calm", str(EXAMPLES), "--teacher", "svm", "--cache", str(tmp_path)),
+            "--calm: the teacher svm did not learn from calm speech",
+        ),
         (("--resume",), "has no checkpoint to resume from; start without --resume"),
         (("--device", "tpu"), "device is 'tpu'; expected auto"),
         (("--epochs", "0"), "epochs is 0; expected 1 to 10000"),
@@ -676,6 +687,116 @@ def test_learning_from_what_nobody_labelled(
     figures = json.loads(result.stdout)
     assert figures["overlap"] == {"speakers": [], "clips": 2}
     assert figures["protocol"] == "speakers shared"
+
+
+@pytest.mark.usefixtures("small")
+def test_learning_clips_as_strangers_might_say_them(
+    folder: Path, spoken: Unlabelled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_checkpoint("whisper", tmp_path / "tiny")
+    # The corpus has nothing neutral.
+    names = [path.stem for path in sorted(folder.glob("*.wav"))]
+    clips = [clip for clip in read_corpus(folder).clips if clip.speaker != "1048"]
+    emotions = {"sadness": "neutral"}
+    table = tmp_path / "clips.csv"
+    lines = [
+        f"{clip.path},{emotions.get(clip.emotion, clip.emotion)},{clip.speaker}" for clip in clips
+    ]
+    table.write_text("\n".join(("file,emotion,speaker", *lines)))
+    assert len(lines) < len(names)
+    # Of the segments of examples/, each is said by another stranger.
+    segments = spoken.found.clips
+    who = tmp_path / "who.csv"
+    turns = [f"{clip.path},s{i},{clip.start},{clip.end}" for i, clip in enumerate(segments)]
+    who.write_text("\n".join(("file,speaker,start,end", *turns)))
+    met: list[tuple[int, int]] = []
+    teach, hear = TransformerCourse.teach, TransformerCourse.hear
+    taught: list[Material] = []
+
+    def watch(self: TransformerCourse, name: str, material: Material, *given: Any) -> Fitted:
+        taught.append(material)
+        return teach(self, name, material, *given)
+
+    def judge(self: TransformerCourse, network: Any, material: Material) -> Any:
+        learned = taught[-1].strangers
+        if learned is None or material.strangers is None:
+            return hear(self, network, material)
+        assert not set(map(tuple, learned)) & set(map(tuple, material.strangers))
+        met.append((len(learned), len(material.strangers)))
+        scores = hear(self, network, material)
+        assert scores.shape[:2] == (3, len(material))
+        # A stranger's calm clip is another row than the speaker's own.
+        assert not np.allclose(scores[0], scores[2])
+        return scores
+
+    monkeypatch.setattr(TransformerCourse, "teach", watch)
+    monkeypatch.setattr(TransformerCourse, "hear", judge)
+    base = ("--model", "transformer", "--base", tmp_path / "tiny", "--epochs", "2")
+    shared = ("--jobs", "1", "--cache", tmp_path / "cache", "--device", "cpu", "--no-test")
+    options = ("train", "--data", table, *base, *shared)
+    calm = ("--calm", EXAMPLES)
+    everything = ("--fit-on", "train+dev")
+    result = ser(*options, *calm, *everything, "-o", tmp_path / "few")
+    assert result.exit_code == 2
+    assert "calm speech: that of 3 recordings (or speaker, where that is known); expected 6" in (
+        result.stderr
+    )
+    known = (*calm, "--calm-speakers", who)
+    model = tmp_path / "mine"
+    result = ser(*options, *known, *everything, "-o", model)
+    assert result.exit_code == 0, result.stderr
+    n = len(segments)
+    assert f"calm: {n} segments, {spoken.cached.duration:.1f} s of speech" in result.stderr
+    parts = [len(range(number, n, 3)) for number in range(3)]
+    assert met == [(n - part, part) for part in parts]
+    assert taught[-1].strangers is not None
+    assert len(taught[-1].strangers) == n
+    training = read_training(model)
+    assert training["calm"] == {
+        "clips": n,
+        "recordings": 3,
+        "seconds": pytest.approx(spoken.cached.duration, abs=1e-3),
+    }
+    assert list(training["held_out"]) == ["whole", "varied", "transposed"]
+    assert training["held_out"]["transposed"]["n_segments"] == training["clips"]
+    card = (model / "README.md").read_text(encoding="utf-8")
+    assert f"| calm speech | {n} segments of 3 recordings, " in card
+    assert "50% of what is learned is heard as these people might say it" in card
+    assert "--calm PATH --calm-speakers FILE --base tiny" in card
+    # Whoever speaks there is known, and is nobody of these.
+    manifest = TrainingManifest.read(model)
+    assert manifest is not None
+    assert manifest.explain_unknown() is None
+    assert manifest.count_clips(spoken.cached.hashes) == n
+    other = tmp_path / "other.csv"
+    rest = [clip for clip in read_corpus(folder).clips if clip.speaker == "1048"]
+    others = [f"{clip.path},anger,{clip.speaker}" for clip in rest]
+    other.write_text("\n".join(("file,emotion,speaker", *others)))
+    measure = ("eval", other, "-m", model, "--json", "--jobs", "1", "--device", "cpu", "-q")
+    assert json.loads(ser(*measure).stdout)["protocol"] == "speakers apart"
+
+    # With development clips, a fifth of the strangers is theirs.
+    met.clear()
+    result = ser(*options, *known, "-o", tmp_path / "chosen")
+    assert result.exit_code == 0, result.stderr
+    assert met == [(n - len(range(0, n, 5)), len(range(0, n, 5)))]
+    # It learned something else than without them.
+    assert ser(*options, "-o", tmp_path / "without").exit_code == 0
+    weights = "weights.safetensors"
+    assert (tmp_path / "chosen" / weights).read_bytes() != (
+        tmp_path / "without" / weights
+    ).read_bytes()
+
+    # A teacher like it needs them, too.
+    teacher = Teacher.load(model, "cpu")
+    assert find_substitute(teacher, CONFIG, None, rows=tmp_path) is None
+    substitute = find_substitute(teacher, CONFIG, None, spoken, rows=tmp_path)
+    assert substitute is not None
+    assert substitute.calm is spoken
+    plain = Teacher.load(tmp_path / "without", "cpu")
+    substitute = find_substitute(plain, CONFIG, None, spoken, rows=tmp_path)
+    assert substitute is not None
+    assert substitute.calm is None
 
 
 def test_teachers_that_cannot_be_trained_anew_for_each_fold_are_told(

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 import sercli
 from sercli.datasets.base import Clip
 from sercli.errors import ConfigError, DatasetError
-from sercli.evaluation.leaks import TrainingManifest
+from sercli.evaluation.leaks import TrainingManifest, hash_speaker
 from sercli.extraction import decode_clip
 from sercli.labels import EMOTIONS
+from sercli.speakers import Speakers
 from sercli.store import load_model
 from sercli.training import course as courses
 from sercli.training.batches import NO_LABEL, TrainingBatches, count_draws, draw_order
@@ -117,6 +118,24 @@ def test_recordings_have_the_hashes_of_clips(examples: Unlabelled) -> None:
         examples.cached
     ) + len(recordings)
     assert manifest.find_speakers([Clip(EXAMPLES, "fear", "unlabelled")]) == []
+
+
+def test_speakers_may_be_known(examples: Unlabelled, cache: Path) -> None:
+    speakers = Speakers.parse(r"/(call|memo)\.")
+    found = Unlabelled((EXAMPLES,), cache, "calm", speakers, jobs=1)
+    assert found.describe() == examples.describe().replace("unlabelled", "calm")
+    assert {(clip.path.stem, clip.voice) for clip in found.found.clips} == {
+        ("call", "unlabelled/call"),
+        ("memo", "unlabelled/memo"),
+        ("statement", None),
+    }
+    of = {clip.path.stem: hash_speaker(clip) or "unlabelled" for clip in found.found.clips}
+    expected = {
+        (audio, of[clip.path.stem])
+        for clip, audio in zip(found.cached.clips, found.cached.hashes, strict=True)
+    } | {(audio, of[Path(path).stem]) for path, audio in found.found.recordings.items()}
+    assert set(found.manifest.rows) == expected
+    assert "unlabelled" in {speaker for _, speaker in expected}
 
 
 def test_what_fails_is_told(tmp_path: Path, cache: Path) -> None:

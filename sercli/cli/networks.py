@@ -24,6 +24,7 @@ FAMILIES_OF = {
     ("epochs", "batch_size", "learning_rate", "patience", "votes"): (*NEURAL_CONFIGS,),
     ("teacher", "unlabelled", "resume"): (*NEURAL_CONFIGS,),
     ("cache", "device"): (*NEURAL_CONFIGS, FUSION, ADAPTER),
+    ("calm", "calm_speakers"): (*NEURAL_CONFIGS,),
     ("base", "revision", "layers", *TUNING): (TRANSFORMER,),
     ("members",): (FUSION, ADAPTER),
 }
@@ -128,6 +129,23 @@ def neural_options(function: Any) -> Any:
             "and directories, several times for several (with --teacher).",
         ),
         click.option(
+            "--calm",
+            type=click.Path(path_type=Path),
+            multiple=True,
+            metavar="PATH",
+            help="Calm speech of as many other people as there is, in as many rooms, without "
+            "labels: files and directories, several times for several. Half of the clips are "
+            "learned from as these people might say them, so that the model holds in other voices, "
+            "rooms and languages (transformer; another network, with a teacher that learned so: "
+            "for teachers of folds).",
+        ),
+        click.option(
+            "--calm-speakers",
+            metavar="FILE|REGEX",
+            help="Who speaks in them, as --speakers of `ser annotate`; without it, each recording "
+            "is taken for another speaker (with --calm).",
+        ),
+        click.option(
             "--cache",
             type=click.Path(path_type=Path),
             metavar="DIR",
@@ -166,7 +184,7 @@ def refuse_other_families(family: str) -> None:
 
 
 def refuse_idle(options: dict[str, Any]) -> None:
-    """Refuse options of layers that learn, if none does, and of a teacher, if there is none.
+    """Refuse options that would do nothing without another, or with it.
 
     Parameters
     ----------
@@ -176,13 +194,21 @@ def refuse_idle(options: dict[str, Any]) -> None:
     Raises
     ------
     UsageError
-        With the option that is missing.
+        With the other option.
     """
     for name in TUNING:
         if is_given(name) and not options["layers"]:
             raise click.UsageError(f"{_spell(name)} goes with --layers N.")
     if options["unlabelled"] and not options["teacher"]:
         raise click.UsageError("--unlabelled goes with --teacher MODEL.")
+    if options["calm_speakers"] and not options["calm"]:
+        raise click.UsageError("--calm-speakers goes with --calm PATH.")
+    if options["calm"] and options["layers"]:
+        raise click.UsageError("--calm and --layers do not go together.")
+    if options["calm"] and options["family"] != TRANSFORMER and not options["teacher"]:
+        raise click.UsageError(
+            f"--calm goes with --model {TRANSFORMER}, or with --teacher MODEL that learned from it."
+        )
 
 
 def check_checkpoints(options: dict[str, Any]) -> None:
@@ -240,6 +266,7 @@ def create_course(
         Told how far it is, if anybody is.
     """
     from sercli.datasets.votes import read_votes
+    from sercli.speakers import Speakers
     from sercli.training.teachers import Teacher
     from sercli.training.unlabelled import Unlabelled
     from sercli.training.watcher import Listener, Nobody
@@ -247,7 +274,13 @@ def create_course(
     watcher = watcher or Nobody()
     unlabelled = None
     if options["unlabelled"]:
-        unlabelled = Unlabelled(options["unlabelled"], cache, config.jobs, watcher.search)
+        unlabelled = Unlabelled(
+            options["unlabelled"], cache, jobs=config.jobs, report=watcher.search
+        )
+    calm = None
+    if options["calm"]:
+        speakers = Speakers.parse(options["calm_speakers"]) if options["calm_speakers"] else None
+        calm = Unlabelled(options["calm"], cache, "calm", speakers, config.jobs, watcher.search)
     votes = read_votes(options["votes"]) if options["votes"] else None
     loop: dict[str, Any] = {"resume": options["resume"], "watcher": watcher}
     common: dict[str, Any] = {"votes": votes, "unlabelled": unlabelled, **loop}
@@ -258,8 +291,14 @@ def create_course(
         teacher = Teacher.load(options["teacher"])
         common["teacher"] = teacher
         common["substitute"] = find_substitute(
-            teacher, config, votes, rows=rows, **loop | {"watcher": Listener(watcher)}
+            teacher, config, votes, calm, rows=rows, **loop | {"watcher": Listener(watcher)}
         )
+        learned = teacher.classifier.spec.training.get("calm")
+        if calm is not None and not learned and not isinstance(config, TransformerConfig):
+            raise ConfigError(
+                f"--calm: the teacher {teacher.name} did not learn from calm speech, so that it "
+                "would do nothing; leave it out"
+            )
     if not isinstance(config, TransformerConfig):
         from sercli.training.cnn import CnnCourse
 
@@ -270,7 +309,7 @@ def create_course(
 
     origin = find_origin(options["base"], options["revision"])
     common |= {"base": origin.base, "limit": origin.limit, "before": origin.manifest}
-    return TransformerCourse(config, rows=rows, **common)
+    return TransformerCourse(config, rows=rows, calm=calm, **common)
 
 
 def find_cache() -> Path:
@@ -286,6 +325,10 @@ def spell_network(options: dict[str, Any]) -> list[str]:
     if options["teacher"]:
         parts += ["--teacher", find_name(options["teacher"])]
     parts += ["--unlabelled", "PATH"] * len(options["unlabelled"])
+    parts += ["--calm", "PATH"] * len(options["calm"])
+    if options["calm_speakers"]:
+        named = Path(options["calm_speakers"]).is_file()
+        parts += ["--calm-speakers", "FILE" if named else options["calm_speakers"]]
     names: tuple[str, ...] = DECIDING
     if options["family"] == TRANSFORMER:
         parts += ["--base", find_name(options["base"])]

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sercli.errors import ConfigError
@@ -91,6 +93,12 @@ class Transformer(nn.Module):
         self.encoder = create_encoder(settings.encoder, settings.band_limit)
         self.n_features = 2 * self.encoder.n_states * self.encoder.n_channels
         self.head = create_head(settings, self.n_features, n_labels)
+
+    @property
+    def deviations(self) -> NDArray[np.bool_]:
+        """Which of the features are deviations; the others are means; shape (n_features,)."""
+        each = np.repeat((False, True), self.encoder.n_channels)
+        return np.tile(each, self.encoder.n_states)
 
     def embed(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """Return statistics of all layers, shape (n_segments, n_features).

@@ -194,6 +194,9 @@ class TransformerConfig(NeuralConfig):
         Passes over the clips and highest learning rate in which they learn.
     layer_decay
         By which the learning rate falls from each layer to the one below, in ``(0, 1]``.
+    calm_share
+        Share of what a head learns that is heard as strangers might say it, if there is calm speech
+        of any; see `sercli.training.transposition`.
     lora
         Rank of the low-rank matrices by which they learn; 0: all their weights learn.
 
@@ -203,7 +206,7 @@ class TransformerConfig(NeuralConfig):
         If a value is out of range.
     """
 
-    epochs: int = 20
+    epochs: int = 30
     batch_size: int = 64
     optimiser: Literal["adamw", "muon"] = "adamw"
     weight_decay: float = 0.01
@@ -216,6 +219,7 @@ class TransformerConfig(NeuralConfig):
     tuning_epochs: int = 4
     tuning_rate: float = 2e-5
     layer_decay: float = 0.8
+    calm_share: float = 0.5
     lora: int = 0
 
     def __post_init__(self) -> None:
@@ -226,6 +230,7 @@ class TransformerConfig(NeuralConfig):
         check_range("epochs of tuning", self.tuning_epochs, 1, 10_000)
         check_range("learning rate of tuning", self.tuning_rate, 1e-9, 10)
         check_range("layer decay", self.layer_decay, 0.01, 1)
+        check_range("share of what strangers say", self.calm_share, 0, 1)
         check_range("rank of matrices", self.lora, 0, 1024)
 
 

@@ -121,6 +121,11 @@ class Course(ABC):
             )
 
     @property
+    def speech(self) -> tuple[Unlabelled, ...]:
+        """All speech without labels that the networks learn from."""
+        return () if self.unlabelled is None else (self.unlabelled,)
+
+    @property
     @abstractmethod
     def network_settings(self) -> Settings:
         """The shape of the networks."""
@@ -184,7 +189,9 @@ class Course(ABC):
 
     @abstractmethod
     def hear(self, network: nn.Module, material: Material) -> FloatArray:
-        """Return scores of clips as they are and varied, shape (2, n_clips, n_scores).
+        """Return scores of versions of clips, shape (n_versions, n_clips, n_scores).
+
+        They are those of `sercli.training.folds.VERSIONS`, or the first of them.
 
         Parameters
         ----------

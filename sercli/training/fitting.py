@@ -29,6 +29,7 @@ from sercli.training.config import NeuralConfig
 from sercli.training.course import Course, FloatArray
 from sercli.training.folds import (
     MIN_GROUPS,
+    VERSIONS,
     Groups,
     count_folds,
     cross_fitted_figures,
@@ -98,11 +99,18 @@ def fit_model(
     _check_votes(course, dev or cached)
     material = course.gather(cached, say)
     if dev:
-        return _fit(material, course, folder, say, dev=course.prepare(dev, say, learned=False))
+        judged = replace(course.prepare(dev, say, learned=False), strangers=material.strangers)
+        return _fit(
+            material.meet(1, DEV_FOLDS, others=True),
+            course,
+            folder,
+            say,
+            dev=judged.meet(1, DEV_FOLDS, others=False),
+        )
     substitute = None
     if course.teacher and course.substitute:
         like_it = replace(course.substitute, labels=course.labels, adapter=False)
-        substitute = Substitute(like_it, like_it.prepare(cached, say))
+        substitute = Substitute(like_it, like_it.gather(cached, say))
     return _fit(material, course, folder, say, substitute=substitute)
 
 
@@ -153,8 +161,9 @@ def _fit(
         fitted = course.teach("all clips", material, folder)
     network = course.assemble(fitted.network)
     n_labels = len(course.labels)
-    rows, row_groups = scores[..., :n_labels].reshape(-1, n_labels), np.tile(groups, 2)
-    classes = np.tile(course.find_classes(judged), 2)
+    n_versions = len(scores)
+    rows, row_groups = scores[..., :n_labels].reshape(-1, n_labels), np.tile(groups, n_versions)
+    classes = np.tile(course.find_classes(judged), n_versions)
     training = {
         "clips": len(cached),
         "speakers": len({clip.voice for clip in cached.clips} - {None}),
@@ -168,7 +177,13 @@ def _fit(
         "best_epoch": fitted.best_epoch,
         "calibration_on": judges,
         "held_out": cross_fitted_figures(
-            rows, classes, row_groups, course.labels, n_folds, choose_calibration, len(judged)
+            rows,
+            classes,
+            row_groups,
+            course.labels,
+            n_folds,
+            choose_calibration,
+            VERSIONS[:n_versions],
         ),
         "seconds": round(seconds + _sum_seconds(fitted), 3),
         **course.describe(),
@@ -206,10 +221,10 @@ def _teach_folds(
 ) -> tuple[FloatArray, Groups, float]:
     """Return scores of all clips, each of a network that did not learn from its fold.
 
-    Their shape is (2, n_clips, n_scores), see `Course.hear`; with the number of the network that
-    judged each clip, shape (n_clips,), and the seconds of the trainings.
+    Their shape is (n_versions, n_clips, n_scores), see `Course.hear`; with the number of the
+    network that judged each clip, shape (n_clips,), and the seconds of the trainings.
     """
-    scores = np.empty((2, len(material), course.n_scores), np.float32)
+    parts, order = [], []
     judges = np.empty(len(material), "U8")
     seconds = 0.0
     folds = GroupKFold(n_folds).split(groups, groups=groups)
@@ -220,11 +235,14 @@ def _teach_folds(
             teacher = _train_teacher(substitute, inside, course, place / TEACHER_FOLDER)
             seconds += teacher.classifier.spec.training["seconds"]
             pupil = replace(course, teacher=teacher)
-        fitted = pupil.teach(f"fold {number} of {n_folds}", material.take(inside), place)
-        scores[:, outside] = pupil.hear(fitted.network, material.take(outside))
+        learned = material.take(inside).meet(number, n_folds, others=True)
+        fitted = pupil.teach(f"fold {number} of {n_folds}", learned, place)
+        judged = material.take(outside).meet(number, n_folds, others=False)
+        parts.append(pupil.hear(fitted.network, judged))
+        order.append(outside)
         judges[outside] = str(number)
         seconds += _sum_seconds(fitted)
-    return scores, judges, seconds
+    return np.concatenate(parts, axis=1)[:, np.argsort(np.concatenate(order))], judges, seconds
 
 
 def _train_teacher(
@@ -262,8 +280,8 @@ def _calibrate_perceived(
     voted = shares.any(axis=1)
     calibration = choose_calibration(
         scores[:, voted, n_labels:].reshape(-1, n_labels),
-        np.tile(shares[voted], (2, 1)),
-        np.tile(groups[voted], 2),
+        np.tile(shares[voted], (len(scores), 1)),
+        np.tile(groups[voted], len(scores)),
     )
     return calibration.widen(n_labels, course.n_scores)
 

@@ -14,6 +14,9 @@ from sercli.evaluation.metrics import evaluate_probabilities
 
 # Fewer cannot be told apart by leaving one out.
 MIN_GROUPS = 2
+# Of clips that are judged: as they are, as other recordings might have them, and as strangers might
+# say them, see `sercli.training.transposition`.
+VERSIONS = ("whole", "varied", "transposed")
 
 GroupBy = Literal["speaker", "clip"]
 FloatArray = NDArray[np.float32]
@@ -92,15 +95,15 @@ def cross_fitted_figures(
     labels: Sequence[str],
     n_folds: int,
     calibrate: Calibrate,
-    n_clips: int,
+    versions: Sequence[str],
 ) -> dict[str, Any]:
-    """Return figures of clips as they are and varied, of groups that no part of it has heard.
+    """Return figures of versions of clips, of groups that no part of it has heard.
 
     Parameters
     ----------
     scores
-        Held out: of models that did not hear the group; of all clips as they are, then of all
-        clips varied, once or several times, shape (n_rows, n_labels).
+        Held out: of models that did not hear the group; version after version, of all clips each,
+        shape (n_rows, n_labels).
     classes, groups
         Of the rows, shape (n_rows,).
     labels
@@ -109,20 +112,20 @@ def cross_fitted_figures(
         Of which all but one are calibrated on, and one is judged.
     calibrate
         Fits the calibration.
-    n_clips
-        Number of clips, of which each has a row or more.
+    versions
+        Names of the versions, see `VERSIONS`; what has the same name is one.
 
     Returns
     -------
     dict
-        Figures of ``"whole"`` and ``"varied"`` clips.
+        Figures of each version, by its name.
     """
     probabilities = np.empty(scores.shape)
     for inside, outside in GroupKFold(n_folds).split(scores, groups=groups):
         calibration = calibrate(scores[inside], classes[inside], groups[inside])
         probabilities[outside] = calibration.probabilities(scores[outside])
-    parts = {"whole": slice(n_clips), "varied": slice(n_clips, None)}
+    names = np.repeat(versions, len(scores) // len(versions))
     return {
-        name: evaluate_probabilities(classes[part], probabilities[part], labels)
-        for name, part in parts.items()
+        name: evaluate_probabilities(classes[names == name], probabilities[names == name], labels)
+        for name in dict.fromkeys(versions)
     }

@@ -25,11 +25,15 @@ class Material:
     unlabelled
         Speech that nobody labelled, which is learned from, too, or None. It is no clip of these:
         nothing is held out of it, and nothing is judged on it.
+    strangers
+        What the calm speech of strangers has in common, shape (n_strangers, n_features), or None;
+        see `sercli.training.transposition`.
     """
 
     cached: CachedClips
     rows: Rows | None = None
     unlabelled: "Material | None" = None
+    strangers: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         """Return the number of clips."""
@@ -46,7 +50,24 @@ class Material:
         return CachedClips.join([part.cached for part in self.parts])
 
     def take(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> Self:
-        """Return those clips alone, and all the speech that nobody labelled."""
+        """Return those clips alone, and all else that is learned from."""
         chosen = np.asarray(indices)
         rows = None if self.rows is None else self.rows[chosen]
         return replace(self, cached=self.cached.take(chosen.tolist()), rows=rows)
+
+    def meet(self, number: int, n_parts: int, *, others: bool) -> Self:
+        """Return the same with some of the strangers: judged by others than it learned from.
+
+        Parameters
+        ----------
+        number
+            Of the part that is judged by, from 1.
+        n_parts
+            Of the strangers.
+        others
+            Whether it is the strangers of all other parts, who are learned from.
+        """
+        if self.strangers is None:
+            return self
+        here = np.arange(len(self.strangers)) % n_parts == number - 1
+        return replace(self, strangers=self.strangers[here != others])

@@ -74,8 +74,7 @@ class NeuralTrainer(CachedTrainer):
     @property
     def failed(self) -> Mapping[str, str]:
         """Error of each recording and segment without labels that could not be decoded."""
-        unlabelled = self.course.unlabelled
-        return {} if unlabelled is None else unlabelled.failed
+        return {place: error for one in self.course.speech for place, error in one.failed.items()}
 
     def begin(self, folder: Path) -> None:
         """Remove what is left of an earlier training, or it would be taken for a part of this."""
@@ -88,12 +87,12 @@ class NeuralTrainer(CachedTrainer):
         if course.teacher is not None:
             course.teacher.refuse_judged(clips)
         self._refuse_known(clips)
-        if course.unlabelled is not None:
+        for speech in course.speech:
             self.say("looking for speech in what nobody labelled")
-            self.say(course.unlabelled.describe())
+            self.say(speech.describe())
             if clips:
                 judged = cache_clips(clips, self.cache, jobs=self.config.jobs)
-                course.unlabelled.refuse_judged(judged)
+                speech.refuse_judged(judged)
 
     def prepare(self, parts: Sequence[Sequence[Clip]]) -> list[CachedClips]:
         """Decode the clips into the cache, and say how large they are in it."""
@@ -103,8 +102,8 @@ class NeuralTrainer(CachedTrainer):
         if len(found) == 1:
             # Without development clips, folds of those that are learned from are judged.
             self._refuse_known(found[0].clips)
-            if self.course.unlabelled is not None:
-                self.course.unlabelled.refuse_judged(found[0])
+            for speech in self.course.speech:
+                speech.refuse_judged(found[0])
         votes = self.course.votes
         if votes is not None:
             names = [clip.name for one in found for clip in one.clips]
@@ -164,9 +163,7 @@ class NeuralTrainer(CachedTrainer):
     def make_manifest(self, found: CachedClips) -> TrainingManifest:
         """Return the manifest of a model that learned from clips, and from what else it did."""
         course = self.course
-        others = [course.before]
-        if course.unlabelled is not None:
-            others.append(course.unlabelled.manifest)
+        others = [course.before, *(speech.manifest for speech in course.speech)]
         return super().make_manifest(found).join(others)
 
     def finish(self, folder: Path) -> None:

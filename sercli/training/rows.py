@@ -31,6 +31,9 @@ HalfArray = NDArray[np.float16]
 # From the index of a clip to its waveform.
 Hear = Callable[[int], FloatArray]
 
+# From rows, and from the index of the clip of each and a seed, to what is learned from.
+Change = Callable[[FloatArray, NDArray[np.intp], Sequence[int]], FloatArray]
+
 # Clips whose waveforms are in memory at once.
 CLIPS_AT_ONCE = 256
 
@@ -136,6 +139,8 @@ class RowBatches:
         Indices of the labels, or `sercli.training.batches.NO_LABEL`, shape (n_clips,).
     config
         Seed and size of a batch.
+    change
+        What is made of the rows of a batch, or None.
     """
 
     def __init__(
@@ -144,10 +149,11 @@ class RowBatches:
         targets: FloatArray,
         classes: NDArray[np.integer[Any]],
         config: NeuralConfig,
+        change: Change | None = None,
     ) -> None:
         self._rows, self._targets, self._classes = rows, targets, classes
         self._firsts = np.cumsum([0, *map(len, rows)])[:-1]
-        self._seed = config.seed
+        self._seed, self._change = config.seed, change
         self._n_draws = count_draws(classes)
         self._size = min(config.batch_size, self._n_draws)
 
@@ -162,8 +168,11 @@ class RowBatches:
         for number in range(len(self)):
             chosen = np.array(order[number * self._size : (number + 1) * self._size])
             versions = rng.integers(self._rows[0].shape[1], size=len(chosen))
+            rows = self._take(chosen, versions)
+            if self._change is not None:
+                rows = self._change(rows, chosen, [self._seed, epoch, number])
             yield TrainingBatch(
-                torch.from_numpy(self._take(chosen, versions)),
+                torch.from_numpy(rows),
                 torch.ones(len(chosen), dtype=torch.int64),
                 torch.from_numpy(self._targets[chosen]),
             )

@@ -15,12 +15,17 @@ from sercli.training.origins import find_origin
 from sercli.training.targets import Votes
 from sercli.training.teachers import Teacher
 from sercli.training.transformer import TransformerCourse
+from sercli.training.unlabelled import Unlabelled
 
 TRANSFORMER = "transformer"
 
 
 def find_substitute(
-    teacher: Teacher, pupil: NeuralConfig, votes: Votes | None, **common: Any
+    teacher: Teacher,
+    pupil: NeuralConfig,
+    votes: Votes | None,
+    calm: Unlabelled | None = None,
+    **common: Any,
 ) -> TransformerCourse | None:
     """Return how teachers like a given one are trained; None if that takes too long or is unknown.
 
@@ -35,6 +40,8 @@ def find_substitute(
         What is to be taught: by it, who is in a fold.
     votes
         Of listeners, from which the teacher may have learned, too.
+    calm
+        Calm speech of strangers, likewise.
     **common
         Other fields of `sercli.training.transformer.TransformerCourse`.
     """
@@ -46,12 +53,14 @@ def find_substitute(
         config = TransformerConfig(**facts["config"])
     except (KeyError, TypeError, ConfigError):
         return None  # of another version
-    if config.layers or (facts.get("votes") and votes is None):
+    lacks = (facts.get("votes") and votes is None) or (facts.get("calm") and calm is None)
+    if config.layers or lacks:
         return None
     origin = find_origin(str(teacher.folder))
     return TransformerCourse(
         replace(config, group_by=pupil.group_by, device=pupil.device, jobs=pupil.jobs),
         votes=votes if facts.get("votes") else None,
+        calm=calm if facts.get("calm") else None,
         base=origin.base,
         limit=origin.limit,
         **common,

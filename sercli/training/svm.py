@@ -223,7 +223,7 @@ def fit_svm(
             rows.labels,
             config.folds,
             lambda scores, classes, _: fit_temperature(scores, classes),
-            len(found.clips),
+            VERSIONS,
         ),
     }
     calibration = fit_temperature(best.scores, rows.classes)

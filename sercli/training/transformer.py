@@ -9,7 +9,7 @@ destroy what they know.
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,12 +18,13 @@ import torch
 from torch import nn
 
 from sercli.classifiers.transformer import TransformerClassifier
-from sercli.errors import ConfigError
+from sercli.errors import ConfigError, DatasetError
 from sercli.neural.bases import Base
 from sercli.neural.devices import choose_device, choose_precision
 from sercli.neural.mel import NYQUIST
 from sercli.neural.speech_encoder import WHISPER
 from sercli.neural.transformer import Transformer, TransformerSettings, create_head
+from sercli.text import format_count
 from sercli.training.batches import TrainingBatches
 from sercli.training.cache import CachedClips
 from sercli.training.config import TransformerConfig
@@ -32,8 +33,10 @@ from sercli.training.loop import Fitted
 from sercli.training.lora import RATE_FACTOR, add_lora, merge_lora
 from sercli.training.material import Material
 from sercli.training.optimiser import Groups
-from sercli.training.rows import RowBatches, RowNetwork, embed_versions
+from sercli.training.rows import Change, RowBatches, RowNetwork, embed_versions
 from sercli.training.trainer import Say
+from sercli.training.transposition import Transposition, find_strangers
+from sercli.training.unlabelled import Unlabelled
 
 # In Hz: what a telephone lets through, with some room; Whisper's bands above are left out.
 WHISPER_LIMIT = 4000.0
@@ -44,6 +47,8 @@ TUNING_BATCH = 32
 # Of the rows; another one where clips are varied or heard otherwise, so that old rows are not taken
 # for new.
 ROWS_FORMAT = 2
+# Fewer strangers do not tell how voices and rooms differ.
+MIN_STRANGERS = 6
 # Of a clip's versions: as it is; the last of clips that are judged is for that alone.
 AS_IS, JUDGED = 0, -1
 
@@ -62,6 +67,14 @@ class TransformerCourse(Course):
         Frequency in Hz above which nothing is heard; by default `WHISPER_LIMIT` for Whisper, and
         for others all there is. An encoder of our own has that of its model; see
         `sercli.training.origins`.
+    calm
+        Calm speech of strangers, as whom clips are heard, too, or None; see
+        `sercli.training.transposition`.
+
+    Raises
+    ------
+    ConfigError
+        As of `Course`; if there is calm speech, and layers of the encoder learn.
     """
 
     classifier = TransformerClassifier
@@ -71,6 +84,22 @@ class TransformerCourse(Course):
     base: Base = field(kw_only=True)
     rows: Path = field(kw_only=True)
     limit: float | None = field(default=None, kw_only=True)
+    calm: Unlabelled | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Refuse an encoder that learns from clips as nobody else might say them."""
+        super().__post_init__()
+        if self.calm is not None and self.config.layers:
+            raise ConfigError(
+                f"layers is {self.config.layers}, and there is calm speech of strangers: what an "
+                "encoder would make of a clip in another voice is known as long as it does not "
+                "learn; expected layers 0, or no calm speech"
+            )
+
+    @property
+    def speech(self) -> tuple[Unlabelled, ...]:
+        """All speech without labels that the networks learn from."""
+        return super().speech + (() if self.calm is None else (self.calm,))
 
     @property
     def band_limit(self) -> float:
@@ -124,6 +153,29 @@ class TransformerCourse(Course):
         say(f"{rows.nbytes / 1e6:,.0f} MB of what it makes of them in {self.rows}")
         return Material(cached, rows)
 
+    def gather(self, cached: CachedClips, say: Say) -> Material:
+        """Prepare what is learned from, and with it the calm speech of strangers.
+
+        Raises
+        ------
+        DatasetError
+            If there are fewer strangers than parts of which one is held out.
+        """
+        material = super().gather(cached, say)
+        if self.calm is None:
+            return material
+        heard = self.prepare(self.calm.cached, say, learned=False, judged=False)
+        strangers = find_strangers(
+            heard.cached.clips, _take_version(heard, AS_IS), self._network.deviations
+        )
+        least = max(MIN_STRANGERS, self.config.folds)
+        if len(strangers) < least:
+            raise DatasetError(
+                f"calm speech: that of {format_count(len(strangers), 'recording')} (or speaker, "
+                f"where that is known); expected {least} or more, since some are held out"
+            )
+        return replace(material, strangers=strangers)
+
     def teach(
         self, name: str, material: Material, folder: Path, dev: Material | None = None
     ) -> Fitted:
@@ -133,7 +185,7 @@ class TransformerCourse(Course):
         if material.unlabelled is not None and material.unlabelled.rows is not None:
             rows.append(material.unlabelled.rows)
         targets, draws = self.find_targets(material), self.find_draws(material)
-        batches = RowBatches(rows, targets, draws, self.config)
+        batches = RowBatches(rows, targets, draws, self.config, self._find_change(material))
         n_features = self._network.n_features
         head = self.create(lambda: create_head(self.network_settings, n_features, self.n_scores))
         fitted = self.fit(
@@ -145,8 +197,13 @@ class TransformerCourse(Course):
             folder,
             dev,
             loss=self.find_loss,
-            score=lambda network, judged: _score(network, judged, AS_IS),
-            facts={"base": self.base.digest},
+            score=lambda network, judged: _score(network, _take_version(judged, AS_IS)),
+            facts={
+                "base": self.base.digest,
+                "calm speech": None
+                if material.strangers is None
+                else digest(material.strangers.tobytes()),
+            },
         )
         if not self.config.layers:
             return fitted
@@ -179,7 +236,7 @@ class TransformerCourse(Course):
         return replace(fitted, network=tuned.network, records=fitted.records + tuned.records)
 
     def hear(self, network: nn.Module, material: Material) -> FloatArray:
-        """Return scores of clips as they are and varied; see `Course.hear`."""
+        """Return scores of clips as they are, varied, and of strangers; see `Course.hear`."""
         if isinstance(network, Transformer):
             cached = material.cached
             drawing = self._draw_from(cached)
@@ -188,7 +245,11 @@ class TransformerCourse(Course):
                 return drawing.hear(index, self.draw_varied(cached, index))
 
             return np.stack((score_clips(network, cached), score_clips(network, cached, vary)))
-        return np.stack([_score(network, material, version) for version in (AS_IS, JUDGED)])
+        versions = [_take_version(material, version) for version in (AS_IS, JUDGED)]
+        transposition = self._transpose(material)
+        if transposition is not None:
+            versions.append(transposition.move(versions[0]))
+        return np.stack([_score(network, rows) for rows in versions])
 
     def assemble(self, network: nn.Module) -> nn.Module:
         """Return the encoder with the head that was trained."""
@@ -200,7 +261,34 @@ class TransformerCourse(Course):
 
     def describe(self) -> dict[str, Any]:
         """Return what else a model is to say of its training."""
-        return {"base": self.base.name}
+        facts: dict[str, Any] = {"base": self.base.name}
+        if self.calm is not None:
+            cached = self.calm.cached
+            facts["calm"] = {
+                "clips": len(cached),
+                "recordings": len(self.calm.found.recordings),
+                "seconds": round(cached.duration, 3),
+            }
+        return facts
+
+    def _transpose(self, material: Material) -> Transposition | None:
+        """Return what hears clips as the strangers who are there might say them."""
+        if material.strangers is None:
+            return None
+        return Transposition.of(
+            material.cached.clips,
+            self.labels,
+            _take_version(material, AS_IS),
+            material.strangers,
+            self._network.deviations,
+        )
+
+    def _find_change(self, material: Material) -> Change | None:
+        """Return what becomes of the rows of a batch."""
+        transposition = self._transpose(material)
+        if transposition is None:
+            return None
+        return partial(transposition.draw, share=self.config.calm_share)
 
     def _find_key(self, cached: CachedClips, n_versions: int, *, judged: bool) -> str:
         """Return a hash of all that decides the rows of clips."""
@@ -252,11 +340,16 @@ def group_parameters(network: Transformer, config: TransformerConfig) -> Groups:
     return [([p for p in part.parameters() if p.requires_grad], rate) for part, rate in parts]
 
 
-def _score(network: nn.Module, material: Material, version: int) -> FloatArray:
-    """Return the scores of one version of the clips, shape (n_clips, n_scores)."""
+def _take_version(material: Material, version: int) -> FloatArray:
+    """Return the rows of one version of the clips, shape (n_clips, n_features)."""
     assert material.rows is not None
+    rows: FloatArray = material.rows[:, version].astype(np.float32)
+    return rows
+
+
+def _score(network: nn.Module, rows: FloatArray) -> FloatArray:
+    """Return the scores of rows, shape (n_clips, n_scores)."""
     device = next(network.parameters()).device
-    rows = torch.from_numpy(material.rows[:, version].astype(np.float32)).to(device)
     with torch.inference_mode():
-        scores: FloatArray = network(rows, None).numpy(force=True)
+        scores: FloatArray = network(torch.from_numpy(rows).to(device), None).numpy(force=True)
     return scores

@@ -19,7 +19,9 @@ from sercli.discovery import find_inputs
 from sercli.errors import AudioError, ConfigError, DatasetError
 from sercli.evaluation.leaks import UNLABELLED, TrainingManifest
 from sercli.extraction import AudioHash
+from sercli.schema import MIX
 from sercli.segmentation import find_speech
+from sercli.speakers import Speakers
 from sercli.text import format_count, format_duration
 from sercli.training.cache import CachedClips, cache_clips
 from sercli.vad import shared_detector
@@ -56,7 +58,11 @@ class FoundSpeech:
 
 
 def find_unlabelled(
-    paths: Iterable[str | os.PathLike[str]], *, jobs: int = -1, report: Report = lambda *_: None
+    paths: Iterable[str | os.PathLike[str]],
+    *,
+    speakers: Speakers | None = None,
+    jobs: int = -1,
+    report: Report = lambda *_: None,
 ) -> FoundSpeech:
     """Find the speech in recordings, on several cores; of none of them much is in memory at once.
 
@@ -64,6 +70,8 @@ def find_unlabelled(
     ----------
     paths
         Files and directories; see `sercli.discovery.find_inputs`.
+    speakers
+        Who speaks, where that is known.
     jobs
         Number of processes; -1 for one per core.
     report
@@ -81,7 +89,11 @@ def find_unlabelled(
             failed[path] = outcome
         else:
             times, audio_hash = outcome
-            long = [_make_clip(path, *one) for one in times if one[1] - one[0] >= MIN_SEGMENT_S]
+            long = [
+                _make_clip(path, start, end, speakers)
+                for start, end in times
+                if end - start >= MIN_SEGMENT_S
+            ]
             if long:
                 clips += long
                 recordings[path] = audio_hash
@@ -99,12 +111,16 @@ class Unlabelled:
         Files and directories.
     cache
         Folder of the decoded audio; it is made.
-    jobs, report
+    name
+        What it is, in a word.
+    speakers, jobs, report
         As for `find_unlabelled`.
     """
 
     paths: tuple[Path, ...]
     cache: Path
+    name: str = UNLABELLED
+    speakers: Speakers | None = None
     jobs: int = -1
     report: Report = lambda *_: None
 
@@ -117,12 +133,15 @@ class Unlabelled:
         DatasetError
             If that is nothing.
         """
-        found = find_unlabelled(self.paths, jobs=self.jobs, report=self.report)
+        found = find_unlabelled(
+            self.paths, speakers=self.speakers, jobs=self.jobs, report=self.report
+        )
         if not found.clips:
             reason = next(iter(found.failed.values()), "nobody speaks in any of them")
             raise DatasetError(
                 f"{', '.join(map(str, self.paths))}: no speech of {MIN_SEGMENT_S:g} s or more in "
-                f"{format_count(found.n_searched, 'recording')} to learn from unlabelled: {reason}"
+                f"{format_count(found.n_searched, 'recording')} to learn from as {self.name}: "
+                f"{reason}"
             )
         return found
 
@@ -142,8 +161,16 @@ class Unlabelled:
 
         Of a recording that is a clip of some corpus, the segments are other audio than the clip.
         """
-        return TrainingManifest.from_unlabelled(
-            (*self.cached.hashes, *self.found.recordings.values())
+        clips = self.cached.clips
+        whose = {str(clip.path): clip for clip in clips}
+        audio = [
+            *zip(self.cached.hashes, clips, strict=True),
+            *((one, whose.get(path)) for path, one in self.found.recordings.items()),
+        ]
+        known = [(clip, one) for one, clip in audio if clip is not None and clip.voice]
+        unknown = [one for one, clip in audio if clip is None or not clip.voice]
+        return TrainingManifest.from_unlabelled(unknown).join(
+            [TrainingManifest.from_clips([clip], [one]) for clip, one in known]
         )
 
     def describe(self) -> str:
@@ -151,8 +178,8 @@ class Unlabelled:
         found = self.found
         duration = sum((clip.end or 0.0) - clip.start for clip in found.clips)
         text = (
-            f"unlabelled: {len(found.clips):,} segments, {format_duration(duration)} of speech, in "
-            f"{len(found.recordings):,} of {format_count(found.n_searched, 'recording')}"
+            f"{self.name}: {len(found.clips):,} segments, {format_duration(duration)} of speech, "
+            f"in {len(found.recordings):,} of {format_count(found.n_searched, 'recording')}"
         )
         return f"{text}; {len(found.failed):,} failed" if found.failed else text
 
@@ -175,13 +202,14 @@ class Unlabelled:
             if audio in known or os.path.realpath(clip.path) in files:
                 raise ConfigError(
                     f"{clip.place}: is to be judged, and is among what is to be learned from "
-                    "unlabelled, too; expected other recordings: take it out of these"
+                    f"{self.name}, too; expected other recordings: take it out of these"
                 )
 
 
-def _make_clip(path: str, start: float, end: float) -> Clip:
+def _make_clip(path: str, start: float, end: float, speakers: Speakers | None) -> Clip:
+    speaker = speakers.find(path, MIX, start, end) if speakers else None
     name = f"{path}#{start:.3f}"
-    return Clip(Path(path), UNLABELLED, name=name, corpus=UNLABELLED, start=start, end=end)
+    return Clip(Path(path), UNLABELLED, speaker, name, UNLABELLED, start, end)
 
 
 def _search(path: str) -> tuple[list[tuple[float, float]], str] | str:
