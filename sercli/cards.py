@@ -121,13 +121,15 @@ class _Parts:
 
 def _describe_svm(spec: ModelSpec) -> _Parts:
     training = spec.training
-    n_varied = training["versions"].count("varied")
+    n_varied, n_moved = map(training["versions"].count, ("varied", "transposed"))
+    moved = f", and {n_moved} as strangers might say them" if n_moved else ""
     group = training["group_by"]
     return _Parts(
         introduction="An RBF support vector machine on spectral statistics of speech below "
         f"{spec.band_limit:.0f} Hz",
         settings={
-            "versions of each clip": f"as it is, and {n_varied} with {_VARIED}",
+            **_tell_calm(training, n_moved / len(training["versions"])),
+            "versions of each clip": f"as it is, and {n_varied} with {_VARIED}{moved}",
             "settings": f"C {training['chosen']['C']:g}, gamma {spec.settings['gamma']:.4g}: best "
             f"of {len(training['search'])} by {training['folds']}-fold cross-validation",
         },
@@ -163,7 +165,7 @@ def _describe_transformer(spec: ModelSpec) -> _Parts:
         f"statistics\nof all its layers, for speech below {spec.band_limit:.0f} Hz, with "
         f"{training['parameters']:,} parameters",
         {
-            **_tell_calm(training),
+            **_tell_calm(training, config.get("calm_share", 0.0)),
             "learned": f"the head, then with it the upper {config['layers']} layers "
             f"{_tell_lora(config)}in up to {config['tuning_epochs']} epochs at "
             f"{config['tuning_rate']:g}"
@@ -254,16 +256,15 @@ def _tell_unlabelled(training: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _tell_calm(training: Mapping[str, Any]) -> dict[str, str]:
-    """Return a row on calm speech of strangers, if there is any."""
+def _tell_calm(training: Mapping[str, Any], share: float) -> dict[str, str]:
+    """Return a row on calm speech of strangers, if there is any, and the share heard as theirs."""
     calm = training.get("calm")
     if not calm:
         return {}
     return {
         "calm speech": f"{calm['clips']:,} segments of {calm['recordings']:,} recordings, "
-        f"{format_duration(calm['seconds'])}, without labels: "
-        f"{training['config']['calm_share']:.0%} of what is learned is heard as these people might "
-        "say it (`transposed`)"
+        f"{format_duration(calm['seconds'])}, without labels: {share:.0%} of what is learned is "
+        "heard as these people might say it (`transposed`)"
     }
 
 

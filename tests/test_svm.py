@@ -13,7 +13,7 @@ from sercli.calibration import Calibration
 from sercli.classifiers.base import ModelSpec
 from sercli.classifiers.svm import SvmClassifier, pair_votes, project, rbf_kernel
 from sercli.datasets import Clip
-from sercli.errors import DatasetError, ModelError
+from sercli.errors import ConfigError, DatasetError, ModelError
 from sercli.extraction import ClipFeatures
 from sercli.features import FEATURE_SET, extract_features, feature_names
 from sercli.labels import EMOTIONS
@@ -230,3 +230,44 @@ def test_specifications_that_do_not_fit(
 
 
 # The shipped model.
+
+
+def test_some_versions_are_heard_as_strangers_might_say_them(
+    rows: training.Rows, rng: np.random.Generator
+) -> None:
+    # Nine speakers, each with forty clips; whole, and three times varied.
+    features = np.stack([rows.features + k for k in range(4)], axis=1)
+    clips = tuple(
+        Clip(Path(f"{i}.wav"), EMOTIONS[label], speaker, corpus="toy")
+        for i, (label, speaker) in enumerate(zip(rows.classes, rows.groups, strict=True))
+    )
+    found = ClipFeatures(clips, tuple(features), ("",) * len(clips), {})
+    strangers = rng.normal(0, 30, (20, features.shape[2])).astype(np.float32)
+    moved = np.stack(training.transpose_versions(found, EMOTIONS, strangers).features)
+    np.testing.assert_array_equal(moved[:, :2], features[:, :2])
+    met = []
+    for speaker in np.unique(rows.groups):
+        mine = rows.groups == speaker
+        calm = features[mine & (rows.classes == EMOTIONS.index("neutral")), 0].mean(axis=0)
+        for version in (2, 3):
+            steps = moved[mine, version] - features[mine, version]
+            # All of a speaker's go the same way, to one stranger.
+            np.testing.assert_allclose(steps, np.tile(steps[0], (len(steps), 1)), atol=1e-3)
+            distances = np.abs(strangers - (calm + steps[0])).max(axis=1)
+            assert distances.min() < 1e-3
+            met.append(int(distances.argmin()))
+    # No two speakers meet the same, and nobody meets one twice.
+    assert len(set(met)) == len(met) == 18
+    fitted = training.fit_svm(found, EMOTIONS, CONFIG, strangers=strangers)
+    facts = fitted.classifier.spec.training
+    assert facts["versions"] == ["whole", "varied", "transposed", "transposed"]
+    assert [
+        facts["held_out"][name]["n_segments"] for name in ("whole", "varied", "transposed")
+    ] == [
+        360,
+        360,
+        720,
+    ]
+    assert list(facts["held_out"]) == ["whole", "varied", "transposed"]
+    with pytest.raises(ConfigError, match="expected neutral among them"):
+        training.fit_svm(found, ("anger", "fear"), CONFIG, strangers=strangers)

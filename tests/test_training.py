@@ -394,8 +394,6 @@ def test_options_that_would_do_nothing(folder: Path, tmp_path: Path) -> None:
         ("--votes", "x.csv"),
         ("--teacher", "svm"),
         ("--unlabelled", "x"),
-        ("--calm", "x"),
-        ("--calm-speakers", "(x)"),
         ("--cache", "x"),
         ("--resume",),
         ("--device", "cpu"),
@@ -411,6 +409,11 @@ def test_options_that_would_do_nothing(folder: Path, tmp_path: Path) -> None:
     transformer = ("train", "--data", folder, "-o", model, "--model", "transformer")
     result = ser(*transformer, "--lora", "4")
     assert (result.exit_code, "--lora goes with --layers N" in result.stderr) == (2, True)
+    fused = ("train", "--data", folder, "-o", model, "--model", "fusion", "--members", "svm,cnn")
+    for option in (("--calm", "x"), ("--calm-speakers", "(x)")):
+        result = ser(*fused, *option)
+        assert result.exit_code == 2
+        assert f"{option[0]} goes with --model svm or cnn or transformer" in result.stderr
     result = ser(*transformer, "--calm", "x", "--layers", "1")
     assert (result.exit_code, "--calm and --layers do not go" in result.stderr) == (2, True)
     cnn = ("train", "--data", folder, "-o", model, "--model", "cnn")
@@ -420,7 +423,7 @@ def test_options_that_would_do_nothing(folder: Path, tmp_path: Path) -> None:
         (("--split", "random", "--no-adapter"), "--no-adapter would do nothing"),
         (("--unlabelled", "x"), "--unlabelled goes with --teacher MODEL"),
         (("--calm-speakers", "(x)"), "--calm-speakers goes with --calm PATH"),
-        (("--calm", "x"), "--calm goes with --model transformer, or with --teacher MODEL"),
+        (("--calm", "x"), "--calm goes with --model svm or transformer, or with --teacher MODEL"),
         (
             ("--calm", str(EXAMPLES), "--teacher", "svm", "--cache", str(tmp_path)),
             "--calm: the teacher svm did not learn from calm speech",
@@ -786,6 +789,23 @@ def test_learning_clips_as_strangers_might_say_them(
     assert (tmp_path / "chosen" / weights).read_bytes() != (
         tmp_path / "without" / weights
     ).read_bytes()
+
+    # An SVM learns so, too.
+    machine = ("train", "--data", table, "--model", "svm", *everything, "--no-test", "--jobs", "1")
+    result = ser(*machine, *known, "--cache", tmp_path / "cache", "-o", tmp_path / "svm")
+    assert result.exit_code == 0, result.stderr
+    training = read_json(tmp_path / "svm" / "model.json")["training"]
+    assert training["calm"]["clips"] == n
+    assert list(training["held_out"]) == ["whole", "varied", "transposed"]
+    card = (tmp_path / "svm" / "README.md").read_text(encoding="utf-8")
+    assert f"| calm speech | {n} segments of 3 recordings, " in card
+    assert "and 1 with another voice, room, microphone or noise, and 2 as strangers might" in card
+    assert "--fit-on train+dev --calm PATH --calm-speakers FILE --seed 0 -o svm`" in card
+    manifest = TrainingManifest.read(tmp_path / "svm")
+    assert manifest is not None
+    assert manifest.count_clips(spoken.cached.hashes) == n
+    result = ser(*machine, "--cache", tmp_path / "cache", "-o", tmp_path / "no")
+    assert (result.exit_code, "or with --calm PATH" in result.stderr) == (2, True)
 
     # A teacher like it needs them, too.
     teacher = Teacher.load(model, "cpu")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sercli.cli.calm import find_calm, spell_calm
 from sercli.cli.members import ADAPTER, FUSION
 from sercli.cli.options import device_option, is_given
 from sercli.errors import ConfigError, OutputError
@@ -16,15 +17,16 @@ if TYPE_CHECKING:
     from sercli.training.watcher import Watcher
 
 DEFAULT_BASE = "openai/whisper-base"
-CNN, TRANSFORMER = "cnn", "transformer"
+SVM, CNN, TRANSFORMER = "svm", "cnn", "transformer"
 # Of the upper layers of an encoder that learn: without any, they would do nothing.
 TUNING = ("tuning_epochs", "tuning_rate", "layer_decay", "lora")
 # Families that have some options: with another, these would do nothing.
 FAMILIES_OF = {
     ("epochs", "batch_size", "learning_rate", "patience", "votes"): (*NEURAL_CONFIGS,),
     ("teacher", "unlabelled", "resume"): (*NEURAL_CONFIGS,),
-    ("cache", "device"): (*NEURAL_CONFIGS, FUSION, ADAPTER),
-    ("calm", "calm_speakers"): (*NEURAL_CONFIGS,),
+    ("device",): (*NEURAL_CONFIGS, FUSION, ADAPTER),
+    ("cache",): (*NEURAL_CONFIGS, FUSION, ADAPTER, SVM),
+    ("calm", "calm_speakers"): (SVM, *NEURAL_CONFIGS),
     ("base", "revision", "layers", *TUNING): (TRANSFORMER,),
     ("members",): (FUSION, ADAPTER),
 }
@@ -129,23 +131,6 @@ def neural_options(function: Any) -> Any:
             "and directories, several times for several (with --teacher).",
         ),
         click.option(
-            "--calm",
-            type=click.Path(path_type=Path),
-            multiple=True,
-            metavar="PATH",
-            help="Calm speech of as many other people as there is, in as many rooms, without "
-            "labels: files and directories, several times for several. Half of the clips are "
-            "learned from as these people might say them, so that the model holds in other voices, "
-            "rooms and languages (transformer; another network, with a teacher that learned so: "
-            "for teachers of folds).",
-        ),
-        click.option(
-            "--calm-speakers",
-            metavar="FILE|REGEX",
-            help="Who speaks in them, as --speakers of `ser annotate`; without it, each recording "
-            "is taken for another speaker (with --calm).",
-        ),
-        click.option(
             "--cache",
             type=click.Path(path_type=Path),
             metavar="DIR",
@@ -205,10 +190,14 @@ def refuse_idle(options: dict[str, Any]) -> None:
         raise click.UsageError("--calm-speakers goes with --calm PATH.")
     if options["calm"] and options["layers"]:
         raise click.UsageError("--calm and --layers do not go together.")
-    if options["calm"] and options["family"] != TRANSFORMER and not options["teacher"]:
+    if options["calm"] and options["family"] == CNN and not options["teacher"]:
         raise click.UsageError(
-            f"--calm goes with --model {TRANSFORMER}, or with --teacher MODEL that learned from it."
+            f"--calm goes with --model {SVM} or {TRANSFORMER}, or with --teacher MODEL that "
+            "learned from it."
         )
+    if is_given("cache") and options["family"] == SVM and not options["calm"]:
+        others = " or ".join(one for one in FAMILIES_OF["cache",] if one != SVM)
+        raise click.UsageError(f"--cache goes with --model {others}, or with --calm PATH.")
 
 
 def check_checkpoints(options: dict[str, Any]) -> None:
@@ -266,7 +255,6 @@ def create_course(
         Told how far it is, if anybody is.
     """
     from sercli.datasets.votes import read_votes
-    from sercli.speakers import Speakers
     from sercli.training.teachers import Teacher
     from sercli.training.unlabelled import Unlabelled
     from sercli.training.watcher import Listener, Nobody
@@ -277,10 +265,7 @@ def create_course(
         unlabelled = Unlabelled(
             options["unlabelled"], cache, jobs=config.jobs, report=watcher.search
         )
-    calm = None
-    if options["calm"]:
-        speakers = Speakers.parse(options["calm_speakers"]) if options["calm_speakers"] else None
-        calm = Unlabelled(options["calm"], cache, "calm", speakers, config.jobs, watcher.search)
+    calm = find_calm(options, cache, config.jobs, watcher.search)
     votes = read_votes(options["votes"]) if options["votes"] else None
     loop: dict[str, Any] = {"resume": options["resume"], "watcher": watcher}
     common: dict[str, Any] = {"votes": votes, "unlabelled": unlabelled, **loop}
@@ -325,10 +310,7 @@ def spell_network(options: dict[str, Any]) -> list[str]:
     if options["teacher"]:
         parts += ["--teacher", find_name(options["teacher"])]
     parts += ["--unlabelled", "PATH"] * len(options["unlabelled"])
-    parts += ["--calm", "PATH"] * len(options["calm"])
-    if options["calm_speakers"]:
-        named = Path(options["calm_speakers"]).is_file()
-        parts += ["--calm-speakers", "FILE" if named else options["calm_speakers"]]
+    parts += spell_calm(options)
     names: tuple[str, ...] = DECIDING
     if options["family"] == TRANSFORMER:
         parts += ["--base", find_name(options["base"])]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sercli.cli.calm import calm_options, find_calm, spell_calm
 from sercli.cli.console import Progress, TrainingView, reports_errors, say, show_progress
 from sercli.cli.corpora import AUTO, corpus_options, read
 from sercli.cli.members import (
@@ -20,6 +21,7 @@ from sercli.cli.members import (
 )
 from sercli.cli.members import create_trainer as create_members_trainer
 from sercli.cli.networks import (
+    SVM,
     check_checkpoints,
     configure,
     create_course,
@@ -45,7 +47,6 @@ if TYPE_CHECKING:
     from sercli.training.trainer import AnyTrainer
 
 MIN_FOLDS = 2
-SVM = "svm"
 # Splits that are learned from by default; models that there are mostly learned from the first.
 FIT_ON, FIT_MEMBERS_ON = "train", "dev"
 
@@ -118,6 +119,7 @@ FIT_ON, FIT_MEMBERS_ON = "train", "dev"
     "where all speakers are judged by folds.",
 )
 @neural_options
+@calm_options
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 @reports_errors
 def train(sources: tuple[str, ...], **options: Any) -> None:
@@ -250,14 +252,14 @@ def _create_trainer(corpus: "Corpus", options: dict[str, Any], progress: Progres
     told: dict[str, Any] = {"progress": progress.advance}
     if not options["quiet"]:
         told["say"] = progress.say
+    cache = options["cache"] or find_cache()
     if options["family"] == SVM:
         from sercli.training.svm import SvmTrainer
 
-        return SvmTrainer(
-            SvmConfig(**common), adapter=not options["no_adapter"] and not random, **told
-        )
+        calm = find_calm(options, cache, options["jobs"], None)
+        adapter = not options["no_adapter"] and not random
+        return SvmTrainer(SvmConfig(**common), adapter=adapter, calm=calm, **told)
 
-    cache = options["cache"] or find_cache()
     if options["family"] in FAMILIES:
         return create_members_trainer(options, common, cache, told)
 
@@ -305,6 +307,8 @@ def _spell_command(corpus: "Corpus", sources: tuple[str, ...], options: dict[str
         parts.append("--no-adapter")
     if options["family"] in NEURAL_CONFIGS:
         parts += spell_network(options)
+    else:
+        parts += spell_calm(options)
     return shlex.join([*parts, "--seed", str(options["seed"]), "-o", "NAME"])
 
 

@@ -8,8 +8,9 @@ Every clip is learned from as it is and as other recordings might have it: see `
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -26,10 +27,12 @@ from sercli.calibration import Calibration, fit_temperature
 from sercli.classifiers.base import Classifier, ModelSpec
 from sercli.classifiers.svm import SvmClassifier, pair_votes, rbf_kernel
 from sercli.datasets.base import Clip, class_indices
+from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.metrics import unweighted_average_recall
 from sercli.extraction import ClipFeatures, Progress, extract_clip_features
 from sercli.features import FEATURE_SET, MAX_BAND_LIMIT
 from sercli.training.adaptation import add_adapter
+from sercli.training.cache import cache_clips
 from sercli.training.config import SvmConfig
 from sercli.training.folds import (
     GroupBy,
@@ -39,6 +42,7 @@ from sercli.training.folds import (
     group_clips,
 )
 from sercli.training.groups import Examples
+from sercli.training.guides import extract_clean_features
 from sercli.training.machine import (
     apply_projection,
     find_gamma,
@@ -48,14 +52,18 @@ from sercli.training.machine import (
 )
 from sercli.training.teachers import write_held_out
 from sercli.training.trainer import Say, Trainer
+from sercli.training.transposition import Transposition, find_strangers
+from sercli.training.unlabelled import Unlabelled
 from sercli.training.versions import Versions
 from sercli.version import __version__
 
 FloatArray = NDArray[np.float32]
 ClassArray = NDArray[np.integer[Any]]
 
-# Versions of each clip that are learned from.
+# Versions of each clip that are learned from; of the last ones, those that are heard as strangers
+# might say them, if there is calm speech of any.
 VERSIONS = ("whole", "varied", "varied", "varied")
+WITH_STRANGERS = ("whole", "varied", "transposed", "transposed")
 
 # Telephones end below 4 kHz: what a model learns from must be there in all recordings.
 BAND_LIMIT = MAX_BAND_LIMIT
@@ -176,6 +184,7 @@ def fit_svm(
     labels: Sequence[str],
     config: SvmConfig,
     *,
+    strangers: FloatArray | None = None,
     say: Say = lambda _: None,
 ) -> FittedSvm:
     """Search settings, fit and calibrate an SVM.
@@ -188,15 +197,24 @@ def fit_svm(
         Of the clips, in the order of the model's probabilities.
     config
         What to search, and how; with fewer speakers than folds, each speaker is a fold.
+    strangers
+        What their calm speech has in common, of
+        `sercli.training.transposition.find_strangers`, or None.
     say
         Told what is done next and what was found.
 
     Raises
     ------
+    ConfigError
+        If there are strangers, and no label is calm.
     DatasetError
-        If speakers are unknown, there is only one, or an emotion occurs with the speakers of one
-        fold only.
+        If speakers are unknown, there is only one, an emotion occurs with the speakers of one
+        fold only, or there are strangers, and no clip is calm.
     """
+    versions = VERSIONS
+    if strangers is not None:
+        versions = WITH_STRANGERS
+        found = transpose_versions(found, labels, strangers)
     rows = as_rows(found, labels, config.group_by)
     config = replace(config, folds=count_folds(rows.groups, config.folds, config.group_by))
     with warnings.catch_warnings():
@@ -210,7 +228,7 @@ def fit_svm(
     training = {
         "clips": len(found.clips),
         "speakers": len({clip.voice for clip in found.clips} - {None}),
-        "versions": list(VERSIONS),
+        "versions": list(versions),
         "seed": config.seed,
         "folds": config.folds,
         "group_by": config.group_by,
@@ -223,7 +241,7 @@ def fit_svm(
             rows.labels,
             config.folds,
             lambda scores, classes, _: fit_temperature(scores, classes),
-            VERSIONS,
+            versions,
         ),
     }
     calibration = fit_temperature(best.scores, rows.classes)
@@ -231,6 +249,35 @@ def fit_svm(
     held_out = calibration.probabilities(best.scores)
     held_out = held_out.reshape(-1, len(found.clips), len(labels))
     return FittedSvm(SvmClassifier.from_tensors(spec, tensors), held_out)
+
+
+def transpose_versions(
+    found: ClipFeatures, labels: Sequence[str], strangers: FloatArray
+) -> ClipFeatures:
+    """Return clips of which some versions are as strangers might say them.
+
+    Parameters
+    ----------
+    found
+        Of `extract_versions`.
+    labels
+        Of the clips.
+    strangers
+        As of `fit_svm`; no two speakers are heard as the same one, if there are as many, so that
+        those who are held out are heard as strangers whom nobody learned from.
+    """
+    features = np.stack(found.features)
+    as_they_are = features[:, 0]
+    transposition = Transposition.of(
+        found.clips, labels, as_they_are, strangers, np.zeros(features.shape[2], bool)
+    )
+    places = [number for number, name in enumerate(WITH_STRANGERS) if name == "transposed"]
+    speakers = np.arange(len(transposition.names))
+    for turn, place in enumerate(places):
+        # Each turn by others, if there are enough.
+        chosen = speakers + turn * len(speakers)
+        features[:, place] = transposition.move(features[:, place], chosen)
+    return replace(found, features=tuple(features))
 
 
 def as_rows(found: ClipFeatures, labels: Sequence[str], group_by: GroupBy = "speaker") -> Rows:
@@ -355,6 +402,11 @@ class SvmTrainer(Trainer[ClipFeatures]):
         Told what is done next and what was found.
     progress
         Called with the number of clips whose features are newly extracted.
+    adapter
+        Whether what judges by baselines is learned, too.
+    calm
+        Calm speech of strangers, as whom clips are heard, too, or None; see
+        `sercli.training.transposition`.
     """
 
     uses_dev = False
@@ -363,10 +415,29 @@ class SvmTrainer(Trainer[ClipFeatures]):
     say: Say = lambda _: None
     progress: Progress | None = None
     adapter: bool = False
+    calm: Unlabelled | None = None
+
+    @property
+    def failed(self) -> Mapping[str, str]:
+        """Error of each recording of calm speech that could not be decoded."""
+        return {} if self.calm is None else self.calm.failed
+
+    def check_judged(self, clips: Sequence[Clip]) -> None:
+        """Refuse calm speech that holds clips which are to be judged."""
+        if self.calm is None:
+            return
+        self.say("looking for speech in what nobody labelled")
+        self.say(self.calm.describe())
+        if clips:
+            self.calm.refuse_judged(cache_clips(clips, self.calm.cache, jobs=self.config.jobs))
 
     def prepare(self, parts: Sequence[Sequence[Clip]]) -> list[ClipFeatures]:
         """Extract the features of all versions of clips; see `extract_versions`."""
-        return [extract_versions(clips, self.config, self.progress) for clips in parts]
+        found = [extract_versions(clips, self.config, self.progress) for clips in parts]
+        if self.calm is not None:
+            for part in found:  # of which folds are judged
+                self.calm.refuse_judged(part)
+        return found
 
     def join(self, parts: Sequence[ClipFeatures]) -> ClipFeatures:
         """Return the clips of several parts as one."""
@@ -385,7 +456,7 @@ class SvmTrainer(Trainer[ClipFeatures]):
         dev: ClipFeatures | None = None,
     ) -> SvmClassifier:
         """Train and calibrate a model; see `fit_svm`."""
-        fitted = fit_svm(found, labels, self.config, say=self.say)
+        fitted = fit_svm(found, labels, self.config, strangers=self._strangers, say=self.say)
         write_held_out(folder, found.hashes, labels, fitted.held_out[0])
         if self.adapter:
             examples = Examples.gather(found.clips, labels, *fitted.held_out)
@@ -396,9 +467,29 @@ class SvmTrainer(Trainer[ClipFeatures]):
         self, found: ClipFeatures, labels: Sequence[str], folder: Path, number: int
     ) -> SvmClassifier:
         """Train and calibrate a model; its settings, too, come from the other folds alone."""
-        return fit_svm(found, labels, self.config).classifier
+        return fit_svm(found, labels, self.config, strangers=self._strangers).classifier
 
     def judge(self, model: Classifier, found: ClipFeatures) -> NDArray[np.float64]:
         """Return a model's probabilities for clips as they are, shape (n_clips, n_labels)."""
         scores = model.score(np.stack([rows[0] for rows in found.features]))
         return model.spec.calibration.probabilities(scores)
+
+    def make_manifest(self, found: ClipFeatures) -> TrainingManifest:
+        """Return the manifest of a model that learned from clips, and from calm speech."""
+        others = [] if self.calm is None else [self.calm.manifest]
+        return super().make_manifest(found).join(others)
+
+    def record(self, details: dict[str, Any], training: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what ``model.json`` tells of a training."""
+        calm = {} if self.calm is None else {"calm": self.calm.facts}
+        return super().record(details, training) | calm
+
+    @cached_property
+    def _strangers(self) -> FloatArray | None:
+        """What the calm speech of each stranger has in common, or None."""
+        if self.calm is None:
+            return None
+        self.say("extracting what strangers' calm speech has in common")
+        cached = self.calm.cached
+        rows = extract_clean_features(cached, BAND_LIMIT, self.config.jobs)
+        return find_strangers(cached.clips, rows, np.zeros(rows.shape[1], bool))

@@ -263,12 +263,7 @@ class TransformerCourse(Course):
         """Return what else a model is to say of its training."""
         facts: dict[str, Any] = {"base": self.base.name}
         if self.calm is not None:
-            cached = self.calm.cached
-            facts["calm"] = {
-                "clips": len(cached),
-                "recordings": len(self.calm.found.recordings),
-                "seconds": round(cached.duration, 3),
-            }
+            facts["calm"] = self.calm.facts
         return facts
 
     def _transpose(self, material: Material) -> Transposition | None:

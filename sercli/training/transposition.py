@@ -131,17 +131,21 @@ class Transposition:
         found[moved] = self._move(rows[moved], clips[moved], strangers, way, contrast)
         return found
 
-    def move(self, rows: FloatArray) -> FloatArray:
+    def move(self, rows: FloatArray, chosen: IntArray | None = None) -> FloatArray:
         """Return all clips as a stranger might say them, the same for all of a speaker.
 
         Parameters
         ----------
         rows
             Of each clip, shape (n_clips, n_features).
+        chosen
+            Number of the stranger for each speaker, from the first again after the last, shape
+            (n_speakers,); by default by the speakers' names, whoever else is there.
         """
-        # By their names, so that it does not depend on who else is there.
-        chosen = [crc32(name.encode(errors="surrogateescape")) for name in self.names]
-        strangers = np.array(chosen)[self.speakers] % len(self.strangers)
+        if chosen is None:
+            hashes = [crc32(name.encode(errors="surrogateescape")) for name in self.names]
+            chosen = np.array(hashes)
+        strangers = chosen[self.speakers] % len(self.strangers)
         whole = np.ones((1, 1), np.float32)
         return self._move(rows, np.arange(len(rows)), strangers, whole, whole)
 

@@ -24,6 +24,7 @@ from sercli.segmentation import find_speech
 from sercli.speakers import Speakers
 from sercli.text import format_count, format_duration
 from sercli.training.cache import CachedClips, cache_clips
+from sercli.training.trainer import Prepared
 from sercli.vad import shared_detector
 
 # Shorter segments are a word or two.
@@ -173,6 +174,15 @@ class Unlabelled:
             [TrainingManifest.from_clips([clip], [one]) for clip, one in known]
         )
 
+    @property
+    def facts(self) -> dict[str, float]:
+        """What a model is to say of it: segments, recordings, and seconds of speech."""
+        return {
+            "clips": len(self.cached),
+            "recordings": len(self.found.recordings),
+            "seconds": round(self.cached.duration, 3),
+        }
+
     def describe(self) -> str:
         """Return in a line how much was found."""
         found = self.found
@@ -183,7 +193,7 @@ class Unlabelled:
         )
         return f"{text}; {len(found.failed):,} failed" if found.failed else text
 
-    def refuse_judged(self, judged: CachedClips) -> None:
+    def refuse_judged(self, judged: Prepared) -> None:
         """Refuse to learn from what is to be judged.
 
         Parameters
