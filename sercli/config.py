@@ -186,8 +186,6 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         """Check every value against its range."""
-        if self.adapt == "channel":
-            raise ConfigError("adapt is 'channel'; expected another: a clip is of one channel")
         if self.target_precision is not None:
             check_range("target precision", self.target_precision, 0.01, 1.0)
 

@@ -13,6 +13,7 @@ from sercli.audio import SAMPLE_RATE, AudioFile, resample_stream
 from sercli.config import SHORTEST_SEGMENT_S
 from sercli.datasets.base import Clip
 from sercli.errors import AudioError, DatasetError
+from sercli.text import format_count
 
 # One worker takes this many clips at a time.
 CLIPS_PER_TASK = 16
@@ -114,7 +115,7 @@ def extract_clip_features(
 
 
 def load_clip(clip: Clip) -> FloatArray:
-    """Return the waveform of a clip at 16 kHz, the mean of its channels.
+    """Return the waveform of a clip at 16 kHz: of its channel, or the mean of all.
 
     Parameters
     ----------
@@ -128,9 +129,9 @@ def load_clip(clip: Clip) -> FloatArray:
     Raises
     ------
     AudioError
-        If it cannot be decoded to its end, or is too short to be judged.
+        If it cannot be decoded to its end, is too short to be judged, or has no such channel.
     """
-    return _cut(clip, _load_recording(str(clip.path))).waveform
+    return _cut(clip, _load_recording(str(clip.path), clip.channel)).waveform
 
 
 def decode_clip(clip: Clip) -> DecodedClip:
@@ -146,7 +147,7 @@ def decode_clip(clip: Clip) -> DecodedClip:
     AudioError
         As for `load_clip`.
     """
-    recording = _cut(clip, _load_recording(str(clip.path)))
+    recording = _cut(clip, _load_recording(str(clip.path), clip.channel))
     return DecodedClip(recording.waveform, hash_audio(recording.original))
 
 
@@ -219,11 +220,35 @@ class _Recording(NamedTuple):
 
 # A long recording has many clips, which come one after the other.
 @lru_cache(maxsize=1)
-def _load_recording(path: str) -> _Recording:
+def _load_recording(path: str, channel: int | None) -> _Recording:
     with AudioFile(path) as audio:
-        blocks = [block.mean(axis=1, keepdims=True) for block in audio.blocks()]
+        blocks = list(take_channel(audio, channel))
         resampled = list(resample_stream(iter(blocks), audio.sample_rate, 1))
         return _Recording(_join(resampled), _join(blocks), audio.sample_rate)
+
+
+def take_channel(audio: AudioFile, channel: int | None) -> Iterator[FloatArray]:
+    """Yield blocks of one channel, or of the mean of all, each of shape (n_samples, 1).
+
+    Parameters
+    ----------
+    audio
+        The recording.
+    channel
+        Index from 0, or None.
+
+    Raises
+    ------
+    AudioError
+        If it has no such channel, or cannot be decoded to its end.
+    """
+    if channel is not None and channel >= audio.channels:
+        found = format_count(audio.channels, "channel")
+        raise AudioError(
+            f"{audio.path}: has {found}; expected channel {channel}, counted from 0, as well"
+        )
+    for block in audio.blocks():
+        yield block.mean(axis=1, keepdims=True) if channel is None else block[:, [channel]]
 
 
 def _join(blocks: list[FloatArray]) -> FloatArray:

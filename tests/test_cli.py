@@ -491,7 +491,7 @@ def test_eval_by_baselines(adapted: Path, corpus: Path, tmp_path: Path) -> None:
     options = ("--split", "all", "--json", "-q", "--jobs", "1", "-m", adapted)
     figures = {
         adapt: json.loads(ser("eval", corpus, *options, "--adapt", adapt).stdout)
-        for adapt in ("none", "recording", "speaker", "corpus", "auto")
+        for adapt in ("none", "recording", "channel", "speaker", "corpus", "auto")
     }
     assert {adapt: row["adapt"] for adapt, row in figures.items()} == {a: a for a in figures}
     # A clip is too short to have a baseline, and who speaks is known.
@@ -510,6 +510,37 @@ def test_eval_by_baselines(adapted: Path, corpus: Path, tmp_path: Path) -> None:
     assert row["alone"]["uar"] == pytest.approx(measured["uar"])
     assert row["adapted"]["uar"] == pytest.approx(figures["speaker"]["uar"])
     assert "## Groups" in (report / "report.md").read_text(encoding="utf-8")
+
+
+def test_eval_each_side_of_a_call(adapted: Path, corpus: Path, tmp_path: Path) -> None:
+    # Two speakers in a recording, each in a channel, of which the table names the stretches.
+    sides, rows = [], ["file,emotion,speaker,start,end,channel"]
+    for channel, speaker in enumerate(("1001", "1002")):
+        parts, at = [], 0.0
+        for path in sorted(corpus.glob(f"{speaker}_*.wav"))[:6]:
+            samples, rate = sf.read(path)
+            end = at + len(samples) / rate
+            label = "anger" if "_ANG" in path.name else "sadness"
+            rows.append(f"call.wav,{label},{speaker},{at:.6f},{end:.6f},{channel}")
+            parts.append(samples)
+            at = end
+        sides.append(np.concatenate(parts))
+    length = min(map(len, sides))
+    sf.write(tmp_path / "call.wav", np.stack([one[:length] for one in sides], axis=1), rate)
+    table = tmp_path / "call.csv"
+    table.write_text("\n".join(rows))
+    options = ("--split", "all", "--json", "-q", "--jobs", "1", "-m", adapted)
+    ways = ("none", "channel", "speaker", "recording", "auto")
+    nll = {
+        way: json.loads(ser("eval", table, *options, "--adapt", way).stdout)["nll"] for way in ways
+    }
+    assert nll["channel"] == nll["speaker"] == nll["auto"]
+    assert len({nll[way] for way in ("none", "channel", "recording")}) == 3
+    # Of whom it is not known who speaks, but where.
+    unknown = re.sub(",100[12],", ",,", "\n".join(rows))
+    table.write_text(unknown)
+    figures = json.loads(ser("eval", table, *options, "--adapt", "auto").stdout)
+    assert figures["nll"] == nll["channel"]
 
 
 def test_annotate_by_baselines(adapted: Path, corpus: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from sercli.extraction import (
     CLIPS_PER_TASK,
     AudioHash,
     Waveforms,
+    decode_clip,
     extract_clip_features,
     hash_audio,
     load_clip,
@@ -151,6 +153,20 @@ def test_channels_are_averaged(tmp_path: Path) -> None:
     samples = np.array([[0.5, 0.25], [-0.5, 0.0]] * 800)
     sf.write(tmp_path / "a.wav", samples, 16_000, subtype="FLOAT")
     assert load_clip(make_clip(tmp_path / "a.wav")).tolist() == [0.375, -0.25] * 800
+
+
+def test_one_channel_is_heard_by_itself(tmp_path: Path) -> None:
+    samples = np.array([[0.5, 0.25], [-0.5, 0.0]] * 800)
+    sf.write(tmp_path / "a.wav", samples, 16_000, subtype="FLOAT")
+    clip = make_clip(tmp_path / "a.wav")
+    for channel in (1, 0, None, 1):  # one after the other: what was loaded before is of another
+        found = decode_clip(replace(clip, channel=channel))
+        expected = samples.mean(axis=1) if channel is None else samples[:, channel]
+        np.testing.assert_array_equal(found.waveform, expected.astype(np.float32))
+        assert found.audio_hash == hash_audio(found.waveform)
+    message = r"a\.wav: has 2 channels; expected channel 2, counted from 0, as well"
+    with pytest.raises(AudioError, match=message):
+        load_clip(replace(clip, channel=2))
 
 
 def test_clip_that_is_too_short(make_wav: MakeWav) -> None:

@@ -46,15 +46,17 @@ def test_labels_as_numbers(predictions: Predictions) -> None:
 
 def test_table_of_predictions(tmp_path: Path, predictions: Predictions) -> None:
     first, second, third = predictions.clips
-    clips = (first, replace(second, start=1.5, end=2.25), third)
+    clips = (first, replace(second, start=1.5, end=2.25, channel=1), third)
     replace(predictions, clips=clips).write(tmp_path / "predictions.csv")
     with (tmp_path / "predictions.csv").open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
     assert header == [*COLUMNS, "prob_anger", "prob_fear", "prob_neutral"]
+    read = Predictions.read(tmp_path / "predictions.csv", "svm")
+    assert [clip.channel for clip in read.clips] == [None, 1, None]
     assert rows == [
-        "plays x x.wav 0.000  ann fear fear 0.700000 0.100000 0.700000 0.200000".split(" "),
-        "plays y y.wav 1.500 2.250 bob anger neutral 0.500000 0.250000 0.250000 0.500000".split(),
-        "plays z z.wav 0.000   neutral anger 0.400000 0.400000 0.400000 0.200000".split(" "),
+        "plays x x.wav  0.000  ann fear fear 0.700000 0.100000 0.700000 0.200000".split(" "),
+        "plays y y.wav 1 1.500 2.250 bob anger neutral 0.500000 0.250000 0.250000 0.500000".split(),
+        "plays z z.wav  0.000   neutral anger 0.400000 0.400000 0.400000 0.200000".split(" "),
     ]
 
 
@@ -148,7 +150,8 @@ def test_label_that_was_not_scored(predictions: Predictions) -> None:
         (",".join((*COLUMNS, "prob_anger")).encode() + b"\n", "IndexError"),
         (",".join((*COLUMNS, "prob_anger")).encode() + b"\nplays,x\n", "TypeError"),
         (
-            ",".join((*COLUMNS, "prob_anger")).encode() + b"\nplays,x,x.wav,soon,,,anger,anger,1,1",
+            ",".join((*COLUMNS, "prob_anger")).encode()
+            + b"\nplays,x,x.wav,,soon,,,anger,anger,1,1",
             "ValueError.*soon",
         ),
         (b"\xff\xfe", "UnicodeDecodeError"),

@@ -1,6 +1,7 @@
 """Stretches of long recordings: the same audio as that of clips, and never all of it at once."""
 
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,22 @@ def test_stretches_are_clips(recording: Path) -> None:
         assert found.audio_hash == expected.audio_hash
     assert str(outcomes[6]).endswith("ends at 10.000 s; expected a clip from 12 s on")
     assert list(decode_stretches([])) == []
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_each_channel_has_stretches_of_its_own(recording: Path, tmp_path: Path) -> None:
+    (first, *_) = make_clips(recording)
+    clips = [replace(first, channel=channel) for channel in (0, 1, None)]
+    expected = [decode_clip(clip) for clip in clips]
+    assert len({one.audio_hash for one in expected}) == 3
+    for turn in ("new", "known"):
+        cached = cache_clips(clips, tmp_path / "cache", jobs=1)
+        assert list(cached.hashes) == [one.audio_hash for one in expected], turn
+        for index, one in enumerate(expected):
+            np.testing.assert_allclose(cached.utterance(index).waveform, one.waveform, atol=1e-4)
+    failed = cache_clips([first, replace(first, channel=2)], tmp_path / "cache", jobs=1).failed
+    assert list(failed) == [f"{recording}#3-4.5@2"]
+    assert "has 2 channels; expected channel 2" in failed[f"{recording}#3-4.5@2"]
 
 
 @pytest.mark.usefixtures("small_blocks")

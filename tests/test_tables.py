@@ -42,28 +42,33 @@ def write_manifest(root: Path, text: str, name: str = "calls.csv") -> Path:
 def test_manifest(tmp_path: Path) -> None:
     path = write_manifest(
         tmp_path,
-        "\ufefffile,emotion,speaker,start,end,split,room\n"
-        'sub/b.wav,Sad,Ann,,,val,"hall, small"\n'
-        "a.wav,happy,Bob,0.5,1.25,train,\n"
-        "a.wav,angry,,2,,TEST,cell\n\n"
-        "gone.wav,happy,Bob,,,,\n"
-        "./a.wav,,Bob,9,10,,\n",
+        "\ufefffile,emotion,speaker,start,end,split,channel,room\n"
+        'sub/b.wav,Sad,Ann,,,val,mix,"hall, small"\n'
+        "a.wav,happy,Bob,0.5,1.25,train,1,\n"
+        "a.wav,sad,Cem,0.5,1.25,train,0,\n"
+        "a.wav,angry,,2,,TEST,,cell\n\n"
+        "gone.wav,happy,Bob,,,,,\n"
+        "./a.wav,,Bob,9,10,,,\n",
     )
     corpus = read_corpus(path)
     assert corpus.name == "calls"
     assert summary(corpus) == [
-        ("a.wav#0.5-1.25", "Bob", "happiness"),
+        ("a.wav#0.5-1.25@0", "Cem", "sadness"),
+        ("a.wav#0.5-1.25@1", "Bob", "happiness"),
         ("a.wav#2-", None, "anger"),
         ("sub/b.wav", "Ann", "sadness"),
     ]
-    assert [(clip.start, clip.end) for clip in corpus.clips] == [
-        (0.5, 1.25),
-        (2.0, None),
-        (0, None),
+    assert [(clip.start, clip.end, clip.channel) for clip in corpus.clips] == [
+        (0.5, 1.25, 0),
+        (0.5, 1.25, 1),
+        (2.0, None, None),
+        (0, None, None),
     ]
-    assert [clip.split for clip in corpus.clips] == ["train", "test", "dev"]
-    assert [clip.traits for clip in corpus.clips] == [{}, {"room": "cell"}, {"room": "hall, small"}]
-    assert corpus.clips[2].path == tmp_path / "sub/b.wav"
+    assert [clip.split for clip in corpus.clips] == ["train", "train", "test", "dev"]
+    rooms = [{}, {}, {"room": "cell"}, {"room": "hall, small"}]
+    assert [clip.traits for clip in corpus.clips] == rooms
+    assert corpus.clips[3].path == tmp_path / "sub/b.wav"
+    assert corpus.clips[0].place == f"{tmp_path / 'a.wav'}#0.5-1.25@0"
     assert corpus.skipped == {
         "gone.wav": "annotated, but the file is missing",
         "a.wav#9-10": "no emotion given",
@@ -106,6 +111,8 @@ def test_columns_of_other_names(tmp_path: Path, name: str) -> None:
         ("file,emotion,end\na.wav,sad,1\na.wav,sad,-1\n", "line 3: end is '-1'"),
         ("file,emotion,start,end\na.wav,sad,2,2\n", "line 2: ends at 2 s and starts at 2 s"),
         ("file,emotion,split\na.wav,sad,holdout\n", "line 2: split is 'holdout'; expected train"),
+        ("file,emotion,channel\na.wav,sad,left\n", "line 2: channel is 'left'; expected its index"),
+        ("file,emotion,channel\na.wav,sad,-1\n", "line 2: channel is '-1'; expected its index"),
         ("file,emotion\na.wav,sad,x\n", "line 2: has 3 cells; expected 2"),
         ("file,emotion\n,sad\n", "line 2: names no file"),
         ("file,emotion,x,x\na.wav,sad,1,2\n", "two columns 'x'"),

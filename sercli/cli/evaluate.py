@@ -97,8 +97,8 @@ MEASURING = (
 @target_option()
 @adapt_option(
     "none",
-    "auto: the speaker where all are known, else the recording.",
-    leave_out=("channel",),
+    "auto: the speaker where all are known, else the channel where each is by itself, else the "
+    "recording.",
 )
 @click.option(
     "--mix",
@@ -141,8 +141,8 @@ def evaluate(paths: tuple[Path, ...], **options: Any) -> None:
 
     CORPUS is the folder of CREMA-D, RAVDESS, TESS, SAVEE, EmoDB, EMOVO, IEMOCAP, MELD or ESD, a
     folder with one sub-folder per class, a table (CSV or TSV: file, emotion and, where known,
-    speaker, start, end, split) or an audformat database. Each clip is one segment. Speakers and
-    clips that the model was trained on are told.
+    speaker, start, end, channel, split) or an audformat database. Each clip is one segment.
+    Speakers and clips that the model was trained on are told.
 
     \b
     Examples:

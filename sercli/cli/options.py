@@ -1,6 +1,6 @@
 """Options that several commands share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, get_args
 
 import click
@@ -102,7 +102,7 @@ def target_option() -> Decorator:
     )
 
 
-def adapt_option(default: Adaptation, text: str, *, leave_out: Sequence[str] = ()) -> Decorator:
+def adapt_option(default: Adaptation, text: str) -> Decorator:
     """Return the option that says by whose baseline segments are judged.
 
     Parameters
@@ -111,12 +111,10 @@ def adapt_option(default: Adaptation, text: str, *, leave_out: Sequence[str] = (
         What holds if it is not given.
     text
         What is special to the command.
-    leave_out
-        Choices that the command does not have.
     """
     return click.option(
         "--adapt",
-        type=click.Choice([one for one in get_args(Adaptation) if one not in leave_out]),
+        type=click.Choice(get_args(Adaptation)),
         default=default,
         help=f"Whose segments give the baseline that each of them is judged by. {text}",
     )

@@ -34,6 +34,8 @@ class Clip:
         The stretch of the file, in seconds; without `end`, up to the end of the file.
     split
         ``"train"``, ``"dev"`` or ``"test"`` where the corpus or the user says so, else None.
+    channel
+        Index of the channel, from 0; None: the mean of all.
     traits
         What else is known, by the name of a breakdown: ``sex``, ``age_group``, ``sentence``,
         ``intensity``, ``language``, ...
@@ -47,6 +49,7 @@ class Clip:
     start: float = 0.0
     end: float | None = None
     split: str | None = None
+    channel: int | None = None
     traits: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
@@ -56,11 +59,12 @@ class Clip:
 
     @property
     def place(self) -> str:
-        """The path, and the stretch of the file if it is one."""
+        """The path, and the stretch of the file and its channel, if it is of one."""
+        channel = "" if self.channel is None else f"@{self.channel}"
         if not self.start and self.end is None:
-            return str(self.path)
+            return f"{self.path}{channel}"
         end = "" if self.end is None else f"{self.end:g}"
-        return f"{self.path}#{self.start:g}-{end}"
+        return f"{self.path}#{self.start:g}-{end}{channel}"
 
 
 @dataclass(frozen=True)

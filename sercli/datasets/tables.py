@@ -11,11 +11,12 @@ from sercli.datasets.base import Clip, Corpus
 from sercli.datasets.labelling import canonical_label
 from sercli.datasets.media import MISSING, MediaFolder, pick_copies
 from sercli.errors import DatasetError
+from sercli.schema import MIX
 
 LICENCE = "not stated"
 # Names of a manifest's columns that mean something; any further column is a trait.
 NEEDED = ("file", "emotion")
-COLUMNS = (*NEEDED, "speaker", "start", "end", "split")
+COLUMNS = (*NEEDED, "speaker", "start", "end", "split", "channel")
 DELIMITERS = ",\t;"
 
 SPLITS: Mapping[str, str] = {
@@ -60,8 +61,8 @@ def read_manifest(path: Path, columns: Mapping[str, str]) -> Corpus:
     ----------
     path
         CSV or TSV with a header: ``file,emotion`` and, if known, ``speaker``, ``start`` and
-        ``end`` in seconds, ``split``; any further column is a trait. Files are relative to the
-        table's folder.
+        ``end`` in seconds, ``split``, ``channel``; any further column is a trait. Files are
+        relative to the table's folder.
     columns
         The table's names of columns, by ours.
 
@@ -112,11 +113,12 @@ def parse_split(word: str, where: str) -> str | None:
     return SPLITS.get(word.casefold())
 
 
-def stretch_name(file: str, start: float, end: float | None) -> str:
-    """Return the name of a clip: its file's, and for a stretch ``#START-END`` in seconds."""
+def stretch_name(file: str, start: float, end: float | None, channel: int | None = None) -> str:
+    """Return the name of a clip: its file's, ``#START-END`` in seconds, and ``@CHANNEL``."""
+    own = "" if channel is None else f"@{channel}"
     if start == 0.0 and end is None:
-        return file
-    return f"{file}#{start:.10g}-{'' if end is None else f'{end:.10g}'}"
+        return f"{file}{own}"
+    return f"{file}#{start:.10g}-{'' if end is None else f'{end:.10g}'}{own}"
 
 
 def _read_rows(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, str]]]:
@@ -176,17 +178,31 @@ def _manifest_clip(path: Path, where: str, cells: Mapping[str, str]) -> Clip:
             "the start"
         )
     file = PurePath(os.path.normpath(cells["file"]))
+    channel = _parse_channel(where, cells.get("channel", ""))
     return Clip(
         path.parent / file,
         cells["emotion"],
         cells.get("speaker") or None,
-        name=stretch_name(file.as_posix(), start or 0.0, end),
+        name=stretch_name(file.as_posix(), start or 0.0, end, channel),
         corpus=path.stem,
         start=start or 0.0,
         end=end,
         split=parse_split(cells.get("split", ""), where),
+        channel=channel,
         traits={key: text for key, text in cells.items() if key not in COLUMNS and text},
     )
+
+
+def _parse_channel(where: str, text: str) -> int | None:
+    """Return the index that `ser annotate` names a channel by; None for the mean of all."""
+    if text in ("", MIX):
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise DatasetError(
+            f"{where}: channel is {text!r}; expected its index, from 0, or {MIX}, the mean of all; "
+            "give a column that tells something else another name"
+        )
+    return int(text)
 
 
 def _parse_time(where: str, name: str, text: str) -> float | None:

@@ -27,6 +27,7 @@ COLUMNS = (
     "corpus",
     "clip",
     "file",
+    "channel",
     "start",
     "end",
     "speaker",
@@ -102,6 +103,7 @@ class Predictions:
                         clip.corpus,
                         clip.name,
                         clip.path,
+                        "" if clip.channel is None else clip.channel,
                         f"{clip.start:.3f}",
                         "" if clip.end is None else f"{clip.end:.3f}",
                         clip.speaker or "",
@@ -160,4 +162,6 @@ def _read_clip(row: dict[str, Any]) -> Clip:
         corpus=row["corpus"],
         start=float(row["start"]),
         end=float(row["end"]) if row["end"] else None,
+        # Tables of before have none.
+        channel=int(row["channel"]) if row.get("channel") else None,
     )

@@ -288,12 +288,19 @@ def _multiplying(classifier: Classifier, precision: Precision) -> Iterator[None]
 def _name_groups(clips: Sequence[Clip], adapt: Adaptation) -> NDArray[np.str_]:
     """Return by whose baseline each clip is judged."""
     if adapt == "auto":
-        adapt = "recording" if any(clip.voice is None for clip in clips) else "speaker"
+        apart = any(clip.channel is not None for clip in clips)
+        adapt = "channel" if apart else "recording"
+        if all(clip.voice is not None for clip in clips):
+            adapt = "speaker"
     if adapt == "corpus":
         return np.full(len(clips), adapt)
     # Of whom it is not known who speaks, a recording is a group of its own.
     return np.array(
-        [(clip.voice if adapt == "speaker" else None) or str(clip.path) for clip in clips]
+        [
+            (clip.voice if adapt == "speaker" else None)
+            or (f"{clip.path}@{clip.channel}" if adapt == "channel" else str(clip.path))
+            for clip in clips
+        ]
     )
 
 

@@ -173,11 +173,16 @@ def cache_clips(
 def _divide(clips: Sequence[Clip]) -> list[list[Clip]]:
     """Return what a worker takes at a time: some files, or all stretches of a recording."""
     tasks: list[list[Clip]] = []
-    for path, group in groupby(clips, lambda clip: None if clip.end is None else clip.path):
+    for source, group in groupby(clips, _find_source):
         some = list(group)
-        size = CLIPS_PER_TASK if path is None else len(some)
+        size = CLIPS_PER_TASK if source is None else len(some)
         tasks += [some[start : start + size] for start in range(0, len(some), size)]
     return tasks
+
+
+def _find_source(clip: Clip) -> tuple[Path, int | None] | None:
+    """Return what a stretch is of; None of a whole file."""
+    return None if clip.end is None else (clip.path, clip.channel)
 
 
 def _cache_task(clips: Sequence[Clip], folder: Path) -> list[_Entry | str]:
@@ -215,7 +220,8 @@ def _cache_stretches(clips: Sequence[Clip], folder: Path) -> list[_Entry | str]:
 
 def _path(clip: Clip, folder: Path) -> Path:
     """Return where the audio of a clip is, or would be."""
-    part = json.dumps([FORMAT, _hash_file(str(clip.path)), clip.start, clip.end])
+    facts = [FORMAT, _hash_file(str(clip.path)), clip.start, clip.end]
+    part = json.dumps(facts if clip.channel is None else [*facts, clip.channel])
     key = hashlib.blake2b(part.encode(), digest_size=16).hexdigest()
     # Not all in one folder: some file systems and tools are slow with thousands in one.
     return folder / key[:2] / f"{key}.safetensors"

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sercli.audio import SAMPLE_RATE, AudioFile, resample_stream
 from sercli.datasets.base import Clip
 from sercli.errors import AudioError
-from sercli.extraction import DecodedClip, check_stretch, hash_audio
+from sercli.extraction import DecodedClip, check_stretch, hash_audio, take_channel
 
 FloatArray = NDArray[np.float32]
 
@@ -22,7 +22,7 @@ def decode_stretches(clips: Sequence[Clip]) -> Iterator[tuple[int, DecodedClip |
     Parameters
     ----------
     clips
-        Stretches of one recording, all with an end.
+        Stretches of one channel, or the mean of all, of one recording, all with an end.
 
     Yields
     ------
@@ -43,10 +43,9 @@ def decode_stretches(clips: Sequence[Clip]) -> Iterator[tuple[int, DecodedClip |
         own, resampled = _Window(audio.sample_rate), _Window(SAMPLE_RATE)
 
         def mix() -> Iterator[FloatArray]:
-            for block in audio.blocks():
-                mean = block.mean(axis=1, keepdims=True)
-                own.push(mean[:, 0])
-                yield mean
+            for block in take_channel(audio, clips[0].channel):
+                own.push(block[:, 0])
+                yield block
 
         for block in resample_stream(mix(), audio.sample_rate, 1):
             resampled.push(block[:, 0])
