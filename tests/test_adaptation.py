@@ -307,6 +307,14 @@ def test_groups_to_learn_from_are_of_one_speaker_and_any_mix(rng: np.random.Gene
     labels = [set(classes[next(draws)]) for _ in range(400)]
     assert all(len(own) == 1 for own in labels)
     assert np.mean([own == {NEUTRAL} for own in labels]) == pytest.approx(0.5 + 0.5 / 6, abs=0.1)
+    # A third of those for which there are not clips enough are as large as any: each comes once, at
+    # first.
+    groups = [next(draws) for _ in range(1200)]
+    larger = [group for group in groups if len(group) > 13]
+    assert {len(set(group[:13])) for group in larger} == {13}
+    assert max(map(len, larger)) > 60
+    n_short = len(larger) + sum(len(group) == 13 for group in groups)
+    assert len(larger) / n_short == pytest.approx(1 / 3, abs=0.06)
 
 
 def test_a_model_that_leans_has_the_same_odds_of_two_segments(rng: np.random.Generator) -> None:

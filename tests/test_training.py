@@ -799,7 +799,7 @@ def test_learning_clips_as_strangers_might_say_them(
     assert list(training["held_out"]) == ["whole", "varied", "transposed"]
     card = (tmp_path / "svm" / "README.md").read_text(encoding="utf-8")
     assert f"| calm speech | {n} segments of 3 recordings, " in card
-    assert "and 1 with another voice, room, microphone or noise, and 2 as strangers might" in card
+    assert "and 2 with another voice, room, microphone or noise, and 1 as strangers might" in card
     assert "--fit-on train+dev --calm PATH --calm-speakers FILE --seed 0 -o svm`" in card
     manifest = TrainingManifest.read(tmp_path / "svm")
     assert manifest is not None

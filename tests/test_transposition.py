@@ -113,10 +113,12 @@ def test_strangers_are_recordings_or_speakers(rows: FloatArray) -> None:
         Clip(Path(path), "unlabelled", speaker, corpus="unlabelled")
         for path, speaker in (("a", None), ("b", None), ("a", None), ("c", "x"), ("d", "x"))
     ]
-    found = find_strangers(clips, rows[:5], DEVIATIONS)
+    found = find_strangers(clips, rows[:5], DEVIATIONS, least=3)
     before = straighten(rows)
     expected = [before[[0, 2]].mean(axis=0), before[1], before[3:5].mean(axis=0)]
     np.testing.assert_allclose(found, expected, atol=1e-6)
+    with pytest.raises(DatasetError, match=r"that of 3 recordings \(or speaker, .*; expected 6 or"):
+        find_strangers(clips, rows[:5], DEVIATIONS)
 
 
 def test_without_calm_clips_nothing_is_known(rows: FloatArray, strangers: FloatArray) -> None:

@@ -13,6 +13,10 @@ from sercli.evaluation.mixes import CALM, draw_group
 # Of the groups that are not of a single label: those with any share of the calm label. All others
 # have equal shares.
 ANY_SHARE: Final = 0.42
+# Of a label there are a dozen clips, of a calm call hundreds of segments: without clips that come
+# more than once, no large group would be of one label, and none be taken for one. Of the groups for
+# whose mix there are not clips enough: those that are as large all the same.
+REPEATED_SHARE: Final = 1 / 3
 # Of the beta distribution of the share of the calm label: mostly little of it, or much.
 CALM_BETA: Final = 0.7
 
@@ -87,7 +91,7 @@ def draw_groups(
     rng: np.random.Generator,
     calm_share: float | None = None,
 ) -> Iterator[IntArray]:
-    """Give groups of one source without end, of any size and mix of emotions.
+    """Give groups of one source without end, of any size in any mix of emotions.
 
     Parameters
     ----------
@@ -122,6 +126,9 @@ def draw_groups(
             shares[calm] = share
         chosen = draw_group(classes[clips], shares, size, rng)
         if len(chosen):
+            short = size - len(chosen)
+            if short > 0 and rng.random() < REPEATED_SHARE:
+                chosen = np.append(chosen, rng.choice(chosen, short))
             yield clips[chosen]
 
 

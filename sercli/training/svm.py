@@ -52,7 +52,7 @@ from sercli.training.machine import (
 )
 from sercli.training.teachers import write_held_out
 from sercli.training.trainer import Say, Trainer
-from sercli.training.transposition import Transposition, find_strangers
+from sercli.training.transposition import MIN_STRANGERS, Transposition, find_strangers
 from sercli.training.unlabelled import Unlabelled
 from sercli.training.versions import Versions
 from sercli.version import __version__
@@ -60,10 +60,10 @@ from sercli.version import __version__
 FloatArray = NDArray[np.float32]
 ClassArray = NDArray[np.integer[Any]]
 
-# Versions of each clip that are learned from; of the last ones, those that are heard as strangers
-# might say them, if there is calm speech of any.
+# Versions of each clip that are learned from; and those if there is calm speech of strangers.
 VERSIONS = ("whole", "varied", "varied", "varied")
-WITH_STRANGERS = ("whole", "varied", "transposed", "transposed")
+TRANSPOSED = "transposed"
+WITH_STRANGERS = ("whole", "varied", "varied", TRANSPOSED)
 
 # Telephones end below 4 kHz: what a model learns from must be there in all recordings.
 BAND_LIMIT = MAX_BAND_LIMIT
@@ -211,12 +211,12 @@ def fit_svm(
         If speakers are unknown, there is only one, an emotion occurs with the speakers of one
         fold only, or there are strangers, and no clip is calm.
     """
+    rows = as_rows(found, labels, config.group_by)
+    config = replace(config, folds=count_folds(rows.groups, config.folds, config.group_by))
     versions = VERSIONS
     if strangers is not None:
         versions = WITH_STRANGERS
-        found = transpose_versions(found, labels, strangers)
-    rows = as_rows(found, labels, config.group_by)
-    config = replace(config, folds=count_folds(rows.groups, config.folds, config.group_by))
+        rows = transpose_rows(rows, found.clips, strangers, config)
     with warnings.catch_warnings():
         # What is left after so many iterations are equal rows, of which any choice is as good.
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -251,35 +251,6 @@ def fit_svm(
     return FittedSvm(SvmClassifier.from_tensors(spec, tensors), held_out)
 
 
-def transpose_versions(
-    found: ClipFeatures, labels: Sequence[str], strangers: FloatArray
-) -> ClipFeatures:
-    """Return clips of which some versions are as strangers might say them.
-
-    Parameters
-    ----------
-    found
-        Of `extract_versions`.
-    labels
-        Of the clips.
-    strangers
-        As of `fit_svm`; no two speakers are heard as the same one, if there are as many, so that
-        those who are held out are heard as strangers whom nobody learned from.
-    """
-    features = np.stack(found.features)
-    as_they_are = features[:, 0]
-    transposition = Transposition.of(
-        found.clips, labels, as_they_are, strangers, np.zeros(features.shape[2], bool)
-    )
-    places = [number for number, name in enumerate(WITH_STRANGERS) if name == "transposed"]
-    speakers = np.arange(len(transposition.names))
-    for turn, place in enumerate(places):
-        # Each turn by others, if there are enough.
-        chosen = speakers + turn * len(speakers)
-        features[:, place] = transposition.move(features[:, place], chosen)
-    return replace(found, features=tuple(features))
-
-
 def as_rows(found: ClipFeatures, labels: Sequence[str], group_by: GroupBy = "speaker") -> Rows:
     """Return all versions of all clips, version by version.
 
@@ -309,6 +280,41 @@ def as_rows(found: ClipFeatures, labels: Sequence[str], group_by: GroupBy = "spe
     )
 
 
+def transpose_rows(
+    rows: Rows, clips: Sequence[Clip], strangers: FloatArray, config: SvmConfig
+) -> Rows:
+    """Return rows of which the last version is as strangers might say it.
+
+    Parameters
+    ----------
+    rows
+        All versions of all clips, version by version, as they are first.
+    clips
+        Of which they are.
+    strangers
+        As of `fit_svm`; those of a fold are others than those of all other folds, so that who is
+        held out is heard as strangers whom nobody learned from.
+    config
+        How folds are made, and the seed.
+
+    Raises
+    ------
+    ConfigError
+        If no label is calm.
+    DatasetError
+        If no clip is.
+    """
+    n_clips, features = len(clips), rows.features.copy()
+    whole, last = slice(n_clips), slice(len(features) - n_clips, None)
+    nothing = np.zeros(features.shape[1], bool)  # is a deviation
+    moving = Transposition.of(clips, rows.labels, features[whole], strangers, nothing)
+    for number, (_, outside) in enumerate(_split(rows, config)):
+        mine = outside[outside < n_clips]
+        own = replace(moving, strangers=strangers[number :: config.folds])
+        features[last][mine] = own.draw(features[last][mine], mine, [config.seed, number], 1.0)
+    return replace(rows, features=features)
+
+
 def search_settings(rows: Rows, config: SvmConfig, say: Say = lambda _: None) -> list[Trial]:
     """Try every combination of settings by cross-validation over speakers.
 
@@ -330,7 +336,7 @@ def search_settings(rows: Rows, config: SvmConfig, say: Say = lambda _: None) ->
     scores = {
         settings: np.empty((len(rows.classes), len(rows.labels)), np.float32) for settings in grid
     }
-    folds = list(GroupKFold(config.folds).split(rows.features, groups=rows.groups))
+    folds = _split(rows, config)
     for number, (inside, outside) in enumerate(folds, 1):
         fitted = rows.take(inside)
         check_labels(fitted.classes, rows.labels)
@@ -350,6 +356,13 @@ def search_settings(rows: Rows, config: SvmConfig, say: Say = lambda _: None) ->
         say(f"fold {number} of {config.folds} done")
     parts = [outside for _, outside in folds]
     return [Trial(c, scale, rows.classes, scores[c, scale], parts) for c, scale in grid]
+
+
+def _split(
+    rows: Rows, config: SvmConfig
+) -> list[tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]]]]:
+    """Return what is learned from and what is judged in each fold."""
+    return list(GroupKFold(config.folds).split(rows.features, groups=rows.groups))
 
 
 def _fit(rows: Rows, settings: Trial, n_components: int) -> tuple[dict[str, NDArray[Any]], float]:
@@ -459,7 +472,14 @@ class SvmTrainer(Trainer[ClipFeatures]):
         fitted = fit_svm(found, labels, self.config, strangers=self._strangers, say=self.say)
         write_held_out(folder, found.hashes, labels, fitted.held_out[0])
         if self.adapter:
-            examples = Examples.gather(found.clips, labels, *fitted.held_out)
+            # What is heard as many strangers has no baseline.
+            versions = fitted.classifier.spec.training["versions"]
+            of_one = [
+                said
+                for said, name in zip(fitted.held_out, versions, strict=True)
+                if name != TRANSPOSED
+            ]
+            examples = Examples.gather(found.clips, labels, *of_one)
             add_adapter(fitted.classifier, examples, self.config.seed, self.say)
         return fitted.classifier
 
@@ -492,4 +512,5 @@ class SvmTrainer(Trainer[ClipFeatures]):
         self.say("extracting what strangers' calm speech has in common")
         cached = self.calm.cached
         rows = extract_clean_features(cached, BAND_LIMIT, self.config.jobs)
-        return find_strangers(cached.clips, rows, np.zeros(rows.shape[1], bool))
+        least = max(MIN_STRANGERS, self.config.folds)
+        return find_strangers(cached.clips, rows, np.zeros(rows.shape[1], bool), least)

@@ -18,13 +18,12 @@ import torch
 from torch import nn
 
 from sercli.classifiers.transformer import TransformerClassifier
-from sercli.errors import ConfigError, DatasetError
+from sercli.errors import ConfigError
 from sercli.neural.bases import Base
 from sercli.neural.devices import choose_device, choose_precision
 from sercli.neural.mel import NYQUIST
 from sercli.neural.speech_encoder import WHISPER
 from sercli.neural.transformer import Transformer, TransformerSettings, create_head
-from sercli.text import format_count
 from sercli.training.batches import TrainingBatches
 from sercli.training.cache import CachedClips
 from sercli.training.config import TransformerConfig
@@ -35,7 +34,7 @@ from sercli.training.material import Material
 from sercli.training.optimiser import Groups
 from sercli.training.rows import Change, RowBatches, RowNetwork, embed_versions
 from sercli.training.trainer import Say
-from sercli.training.transposition import Transposition, find_strangers
+from sercli.training.transposition import MIN_STRANGERS, Transposition, find_strangers
 from sercli.training.unlabelled import Unlabelled
 
 # In Hz: what a telephone lets through, with some room; Whisper's bands above are left out.
@@ -47,8 +46,6 @@ TUNING_BATCH = 32
 # Of the rows; another one where clips are varied or heard otherwise, so that old rows are not taken
 # for new.
 ROWS_FORMAT = 2
-# Fewer strangers do not tell how voices and rooms differ.
-MIN_STRANGERS = 6
 # Of a clip's versions: as it is; the last of clips that are judged is for that alone.
 AS_IS, JUDGED = 0, -1
 
@@ -159,21 +156,18 @@ class TransformerCourse(Course):
         Raises
         ------
         DatasetError
-            If there are fewer strangers than parts of which one is held out.
+            If there are few strangers.
         """
         material = super().gather(cached, say)
         if self.calm is None:
             return material
         heard = self.prepare(self.calm.cached, say, learned=False, judged=False)
         strangers = find_strangers(
-            heard.cached.clips, _take_version(heard, AS_IS), self._network.deviations
+            heard.cached.clips,
+            _take_version(heard, AS_IS),
+            self._network.deviations,
+            max(MIN_STRANGERS, self.config.folds),
         )
-        least = max(MIN_STRANGERS, self.config.folds)
-        if len(strangers) < least:
-            raise DatasetError(
-                f"calm speech: that of {format_count(len(strangers), 'recording')} (or speaker, "
-                f"where that is known); expected {least} or more, since some are held out"
-            )
         return replace(material, strangers=strangers)
 
     def teach(

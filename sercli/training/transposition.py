@@ -17,10 +17,13 @@ from numpy.typing import NDArray
 from sercli.datasets.base import Clip, class_indices
 from sercli.errors import ConfigError, DatasetError
 from sercli.evaluation.mixes import CALM
+from sercli.text import format_count
 
 # Least and most of what is kept of the difference from what is calm: people show emotions more or
 # less strongly.
 CONTRAST = (0.7, 1.2)
+# Fewer do not tell how voices and rooms differ.
+MIN_STRANGERS = 6
 # Deviations are compared by their ratio; of smaller ones nothing is made.
 LEAST_DEVIATION = 1e-3
 # Of the source of draws, so that it is none of those of a batch.
@@ -131,21 +134,17 @@ class Transposition:
         found[moved] = self._move(rows[moved], clips[moved], strangers, way, contrast)
         return found
 
-    def move(self, rows: FloatArray, chosen: IntArray | None = None) -> FloatArray:
+    def move(self, rows: FloatArray) -> FloatArray:
         """Return all clips as a stranger might say them, the same for all of a speaker.
 
         Parameters
         ----------
         rows
             Of each clip, shape (n_clips, n_features).
-        chosen
-            Number of the stranger for each speaker, from the first again after the last, shape
-            (n_speakers,); by default by the speakers' names, whoever else is there.
         """
-        if chosen is None:
-            hashes = [crc32(name.encode(errors="surrogateescape")) for name in self.names]
-            chosen = np.array(hashes)
-        strangers = chosen[self.speakers] % len(self.strangers)
+        # By their names, so that it does not depend on who else is there.
+        chosen = [crc32(name.encode(errors="surrogateescape")) for name in self.names]
+        strangers = np.array(chosen)[self.speakers] % len(self.strangers)
         whole = np.ones((1, 1), np.float32)
         return self._move(rows, np.arange(len(rows)), strangers, whole, whole)
 
@@ -166,7 +165,10 @@ class Transposition:
 
 
 def find_strangers(
-    clips: Sequence[Clip], rows: NDArray[np.floating], deviations: Mask
+    clips: Sequence[Clip],
+    rows: NDArray[np.floating],
+    deviations: Mask,
+    least: int = MIN_STRANGERS,
 ) -> FloatArray:
     """Return what the calm speech of each stranger has in common, shape (n_strangers, n_features).
 
@@ -179,9 +181,21 @@ def find_strangers(
         Of the segments, shape (n_clips, n_features).
     deviations
         Which features are deviations, shape (n_features,).
+    least
+        Number of strangers that are needed.
+
+    Raises
+    ------
+    DatasetError
+        If there are fewer.
     """
     sources = [clip.voice or str(clip.path) for clip in clips]
     names, numbers = np.unique(sources, return_inverse=True)
+    if len(names) < least:
+        raise DatasetError(
+            f"calm speech: that of {format_count(len(names), 'recording')} (or speaker, where that "
+            f"is known); expected {least} or more: fewer do not tell how voices and rooms differ"
+        )
     straight = straighten(rows, deviations)
     return np.stack([straight[numbers == number].mean(axis=0) for number in range(len(names))])
 
