@@ -307,6 +307,8 @@ def test_groups_to_learn_from_are_of_one_speaker_and_any_mix(rng: np.random.Gene
     labels = [set(classes[next(draws)]) for _ in range(400)]
     assert all(len(own) == 1 for own in labels)
     assert np.mean([own == {NEUTRAL} for own in labels]) == pytest.approx(0.5 + 0.5 / 6, abs=0.1)
+    assert max(len(next(draws)) for _ in range(400)) == 13
+    draws = draw_groups(classes, sources, EMOTIONS, 1.0, rng, 0.5, 1 / 3)
     # A third of those for which there are not clips enough are as large as any: each comes once, at
     # first.
     groups = [next(draws) for _ in range(1200)]

@@ -89,6 +89,8 @@ def add_adapter(
         Whether they did.
     """
     config = AdapterConfig(seed=seed)
+    if not model.spec.training.get("calm"):
+        config = replace(config, repeated_share=0.0)
     fitted = fit_adapter(examples, model.spec.labels, config, say)
     if fitted is None:
         say(
@@ -217,7 +219,10 @@ def _train(
     )
     rng = np.random.default_rng(config.seed)
     sources = examples.sources
-    draws = draw_groups(examples.classes, sources, labels, single_share, rng)
+    repeated = config.repeated_share
+    draws = draw_groups(
+        examples.classes, sources, labels, single_share, rng, repeated_share=repeated
+    )
     leaning_draws = draw_groups(
         examples.classes,
         sources,
@@ -225,6 +230,7 @@ def _train(
         config.leaning_single_share,
         rng,
         config.leaning_calm_share,
+        repeated,
     )
     n_steps = config.epochs * len(inputs) // config.step_clips
     n_steps = min(max(MIN_STEPS, n_steps), MAX_STEPS)
@@ -280,7 +286,14 @@ def _calibrate(
     scores, classes = [], []
     for outside, judge in judges:
         held_out = examples.take(outside)
-        draws = draw_groups(held_out.classes, held_out.sources, labels, single_share, rng)
+        draws = draw_groups(
+            held_out.classes,
+            held_out.sources,
+            labels,
+            single_share,
+            rng,
+            repeated_share=config.repeated_share,
+        )
         for group in itertools.islice(draws, config.calibration_groups):
             if len(group) >= judge.settings.least:
                 scores.append(judge.score(held_out.probabilities[group]))

@@ -261,6 +261,11 @@ class AdapterConfig:
     leaning_single_share, leaning_calm_share
         Of those: how many are of a single label, and how many of these of the calm one. What sounds
         the same all the time to a model in another world is mostly calm speech.
+    repeated_share
+        Of the groups for whose mix a speaker has not clips enough: those that are as large all the
+        same. Of a label there are a dozen clips, of a calm call hundreds of segments: without that,
+        no large group would be of one label, and none be taken for one. For a model that did not
+        learn as strangers it is 0: what it takes their calm speech for would be believed.
     learning_rate, warmup, weight_decay
         As of `NeuralConfig`.
     calibration_groups
@@ -291,6 +296,7 @@ class AdapterConfig:
     leaning_contrast: float = 0.4
     leaning_single_share: float = 0.3
     leaning_calm_share: float = 0.5
+    repeated_share: float = 1 / 3
     learning_rate: float = 3e-3
     warmup: float = 0.1
     weight_decay: float = 0.01
@@ -315,6 +321,7 @@ class AdapterConfig:
         check_range("share of those of a single label", self.leaning_single_share, 0, 1)
         check_range("share of calm ones among these", self.leaning_calm_share, 0, 1)
         check_range("leaning", self.leaning, 0, 100)
+        check_range("share of repeated clips", self.repeated_share, 0, 1)
         check_range("contrast of leaning groups", self.leaning_contrast, 0.01, 1)
         check_range("learning rate", self.learning_rate, 1e-8, 10)
         check_range("warmup", self.warmup, 0, 0.99)

@@ -182,6 +182,8 @@ class FusionTrainer(CachedTrainer):
             "folds": n_folds,
             "group_by": self.config.group_by,
             "members": figures,
+            # Whether any of them learned as strangers.
+            "calm": any(bool(one.classifier.spec.training.get("calm")) for one in self.members),
             "held_out": {"whole": held_out},
         }
         write_held_out(folder, found.hashes, labels, mixture.judge(probabilities))

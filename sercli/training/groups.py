@@ -13,10 +13,6 @@ from sercli.evaluation.mixes import CALM, draw_group
 # Of the groups that are not of a single label: those with any share of the calm label. All others
 # have equal shares.
 ANY_SHARE: Final = 0.42
-# Of a label there are a dozen clips, of a calm call hundreds of segments: without clips that come
-# more than once, no large group would be of one label, and none be taken for one. Of the groups for
-# whose mix there are not clips enough: those that are as large all the same.
-REPEATED_SHARE: Final = 1 / 3
 # Of the beta distribution of the share of the calm label: mostly little of it, or much.
 CALM_BETA: Final = 0.7
 
@@ -90,6 +86,7 @@ def draw_groups(
     single_share: float,
     rng: np.random.Generator,
     calm_share: float | None = None,
+    repeated_share: float = 0.0,
 ) -> Iterator[IntArray]:
     """Give groups of one source without end, of any size in any mix of emotions.
 
@@ -106,6 +103,9 @@ def draw_groups(
     calm_share
         Of the groups of a single label: those that are of the calm one in any case; None: no more
         than of any other.
+    repeated_share
+        Of the groups for whose mix there are not clips enough: those that are as large all the
+        same, by clips that come more than once.
     """
     own = [np.flatnonzero(sources == source) for source in np.unique(sources)]
     largest = max(map(len, own))
@@ -127,7 +127,7 @@ def draw_groups(
         chosen = draw_group(classes[clips], shares, size, rng)
         if len(chosen):
             short = size - len(chosen)
-            if short > 0 and rng.random() < REPEATED_SHARE:
+            if repeated_share and short > 0 and rng.random() < repeated_share:
                 chosen = np.append(chosen, rng.choice(chosen, short))
             yield clips[chosen]
 

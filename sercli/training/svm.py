@@ -470,18 +470,22 @@ class SvmTrainer(Trainer[ClipFeatures]):
     ) -> SvmClassifier:
         """Train and calibrate a model; see `fit_svm`."""
         fitted = fit_svm(found, labels, self.config, strangers=self._strangers, say=self.say)
+        classifier = fitted.classifier
+        if self.calm is not None:
+            training = {**classifier.spec.training, "calm": self.calm.facts}
+            classifier.spec = replace(classifier.spec, training=training)
         write_held_out(folder, found.hashes, labels, fitted.held_out[0])
         if self.adapter:
             # What is heard as many strangers has no baseline.
-            versions = fitted.classifier.spec.training["versions"]
+            versions = classifier.spec.training["versions"]
             of_one = [
                 said
                 for said, name in zip(fitted.held_out, versions, strict=True)
                 if name != TRANSPOSED
             ]
             examples = Examples.gather(found.clips, labels, *of_one)
-            add_adapter(fitted.classifier, examples, self.config.seed, self.say)
-        return fitted.classifier
+            add_adapter(classifier, examples, self.config.seed, self.say)
+        return classifier
 
     def fit_fold(
         self, found: ClipFeatures, labels: Sequence[str], folder: Path, number: int
@@ -498,11 +502,6 @@ class SvmTrainer(Trainer[ClipFeatures]):
         """Return the manifest of a model that learned from clips, and from calm speech."""
         others = [] if self.calm is None else [self.calm.manifest]
         return super().make_manifest(found).join(others)
-
-    def record(self, details: dict[str, Any], training: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what ``model.json`` tells of a training."""
-        calm = {} if self.calm is None else {"calm": self.calm.facts}
-        return super().record(details, training) | calm
 
     @cached_property
     def _strangers(self) -> FloatArray | None:
