@@ -27,9 +27,9 @@ def calm_options(function: Any) -> Any:
         multiple=True,
         metavar="PATH",
         help="Calm speech of as many other people as there is, in as many rooms, without "
-        "labels: files and directories, several times for several. Half of what is learned is "
-        "heard as these people might say it, so that the model holds in other voices, rooms and "
-        "languages (svm, transformer; for a cnn whose teacher learned so: for teachers of folds).",
+        "labels: files and directories, several times for several. Clips are learned as these "
+        "people might say them, too, so that the model holds in other voices, rooms and languages "
+        "(svm, transformer; for a cnn whose teacher learned so: for teachers of folds).",
     )(function)
 
 

@@ -42,7 +42,6 @@ from sercli.training.folds import (
     group_clips,
 )
 from sercli.training.groups import Examples
-from sercli.training.guides import extract_clean_features
 from sercli.training.machine import (
     apply_projection,
     find_gamma,
@@ -508,6 +507,8 @@ class SvmTrainer(Trainer[ClipFeatures]):
         """What the calm speech of each stranger has in common, or None."""
         if self.calm is None:
             return None
+        from sercli.training.guides import extract_clean_features  # which imports PyTorch
+
         self.say("extracting what strangers' calm speech has in common")
         cached = self.calm.cached
         rows = extract_clean_features(cached, BAND_LIMIT, self.config.jobs)
