@@ -20,7 +20,7 @@ from sercli.extraction import ClipFeatures
 from sercli.features import FEATURE_SET, extract_features, feature_names
 from sercli.labels import EMOTIONS
 from sercli.training import svm as training
-from sercli.training import transposition
+from sercli.training import svm_rows, transposition
 from sercli.training.config import SvmConfig
 from sercli.training.machine import fit_projection
 from sercli.training.versions import Versions
@@ -35,14 +35,14 @@ TRIAL = training.Trial(3.0, 0.8, np.empty(0, int), np.empty((0, 6), np.float32),
 
 
 @pytest.fixture(scope="module")
-def rows() -> training.Rows:
+def rows() -> svm_rows.Rows:
     """Six clouds that overlap, of nine speakers."""
     rng = np.random.default_rng(0)
     classes = np.tile(np.arange(6), 60)
     centres = rng.normal(size=(6, len(feature_names())))
     features = 5 + 3 * (rng.normal(size=(360, centres.shape[1])) + 0.15 * centres[classes])
     speakers = np.repeat([str(i) for i in range(9)], 40)
-    return training.Rows(features.astype(np.float32), classes, speakers, EMOTIONS)
+    return svm_rows.Rows(features.astype(np.float32), classes, speakers, EMOTIONS)
 
 
 def spec(**changes: Any) -> ModelSpec:
@@ -57,7 +57,7 @@ def spec(**changes: Any) -> ModelSpec:
     return ModelSpec(**(values | changes))
 
 
-def test_decisions_are_those_of_scikit_learn(rows: training.Rows) -> None:
+def test_decisions_are_those_of_scikit_learn(rows: svm_rows.Rows) -> None:
     tensors, gamma = training._fit(rows, TRIAL, 8)
     settings = {"feature_set": FEATURE_SET, "gamma": gamma}
     classifier = SvmClassifier.from_tensors(spec(settings=settings), tensors)
@@ -85,7 +85,7 @@ def test_votes_of_pairs() -> None:
     np.testing.assert_array_equal(decisions @ pair_votes(3), [[0, -2, 2]])
 
 
-def test_search_keeps_speakers_apart(rows: training.Rows) -> None:
+def test_search_keeps_speakers_apart(rows: svm_rows.Rows) -> None:
     trials = training.search_settings(rows, CONFIG)
     settings = [(trial.regularisation, trial.gamma_scale) for trial in trials]
     assert settings == [(1.0, 0.8), (10.0, 0.8)]
@@ -102,22 +102,22 @@ def test_search_keeps_speakers_apart(rows: training.Rows) -> None:
         assert 0.5 < trial.uar < 1
 
 
-def test_what_tells_the_speaker_is_worth_nothing_on_others(rows: training.Rows) -> None:
+def test_what_tells_the_speaker_is_worth_nothing_on_others(rows: svm_rows.Rows) -> None:
     # A mark for each speaker and class: in those who were heard, it tells the class perfectly.
     mark = rows.groups.astype(int) * 6 + rows.classes
     features = np.random.default_rng(1).normal(size=rows.features.shape).astype(np.float32)
     features[:, :54] = 20 * np.eye(54)[mark]
-    marked = training.Rows(features, rows.classes, rows.groups, EMOTIONS)
+    marked = svm_rows.Rows(features, rows.classes, rows.groups, EMOTIONS)
     assert max(trial.uar for trial in training.search_settings(marked, CONFIG)) < 0.3
 
 
-def test_folds_need_all_emotions(rows: training.Rows) -> None:
-    few = training.Rows(rows.features, rows.groups.astype(int) % 6, rows.groups, EMOTIONS)
+def test_folds_need_all_emotions(rows: svm_rows.Rows) -> None:
+    few = svm_rows.Rows(rows.features, rows.groups.astype(int) % 6, rows.groups, EMOTIONS)
     with pytest.raises(DatasetError, match=r"without the speakers of a fold, no clips of .* left"):
         training.search_settings(few, CONFIG)
 
 
-def test_directions_have_length_one_and_do_not_depend_on_distance(rows: training.Rows) -> None:
+def test_directions_have_length_one_and_do_not_depend_on_distance(rows: svm_rows.Rows) -> None:
     projection, components = fit_projection(rows.features, 8)
     np.testing.assert_allclose(np.linalg.norm(components, axis=1), 1, atol=1e-3)
     near = projection.mean + 0.1 * projection.scale * np.sign(rows.features[:5] - projection.mean)
@@ -132,12 +132,12 @@ def test_versions_of_clips_stay_with_their_class_and_speaker() -> None:
     # A feature that says which clip and which version it is.
     features = (np.arange(100)[:, None] * 10 + np.arange(3))[:, :, None].astype(np.float32)
     found = ClipFeatures(clips, tuple(features), ("",) * 100, {})
-    rows = training.as_rows(found, EMOTIONS)
+    rows = svm_rows.as_rows(found, EMOTIONS)
     clip, version = np.divmod(rows.features[:, 0].astype(int), 10)
     np.testing.assert_array_equal(version, np.repeat([0, 1, 2], 100))
     np.testing.assert_array_equal(rows.classes, clip % 6)
     np.testing.assert_array_equal(rows.groups, [f"c/s{i}" for i in clip])
-    by_clip = training.as_rows(found, EMOTIONS, "clip")
+    by_clip = svm_rows.as_rows(found, EMOTIONS, "clip")
     np.testing.assert_array_equal(by_clip.groups, clip.astype(str))
 
 
@@ -145,16 +145,16 @@ def test_unknown_speakers_cannot_be_kept_apart() -> None:
     clips = tuple(Clip(Path(f"{i}"), EMOTIONS[i % 6]) for i in range(12))
     found = ClipFeatures(clips, tuple(np.zeros((12, 1, 2), np.float32)), ("",) * 12, {})
     with pytest.raises(DatasetError, match="speakers are unknown; expected a speaker for every"):
-        training.as_rows(found, EMOTIONS)
+        svm_rows.as_rows(found, EMOTIONS)
 
 
-def test_few_speakers_are_a_fold_each(rows: training.Rows) -> None:
+def test_few_speakers_are_a_fold_each(rows: svm_rows.Rows) -> None:
     def found(n_speakers: int) -> ClipFeatures:
         clips = tuple(
             Clip(Path(f"{i}"), EMOTIONS[label], f"s{i % n_speakers}")
             for i, label in enumerate(rows.classes[:72])
         )
-        features = tuple(np.repeat(rows.features[:72, None], len(training.VERSIONS), axis=1))
+        features = tuple(np.repeat(rows.features[:72, None], len(svm_rows.VERSIONS), axis=1))
         return ClipFeatures(clips, features, ("",) * 72, {})
 
     with pytest.raises(DatasetError, match="clips of a single speaker; expected 2 or more"):
@@ -167,7 +167,7 @@ def test_few_speakers_are_a_fold_each(rows: training.Rows) -> None:
     assert (facts["folds"], len(facts["chosen"]["folds"])) == (5, 5)
 
 
-def test_what_was_held_out_is_told_of_each_version(rows: training.Rows) -> None:
+def test_what_was_held_out_is_told_of_each_version(rows: svm_rows.Rows) -> None:
     clips = tuple(
         Clip(Path(f"{i}"), EMOTIONS[label], speaker)
         for i, (label, speaker) in enumerate(zip(rows.classes, rows.groups, strict=True))
@@ -209,7 +209,7 @@ def test_versions_of_a_clip(tmp_path: Path, speech: NDArray[np.float32]) -> None
     assert not np.array_equal(other[1], features[1])
 
 
-def test_stored_weights_give_the_same_model(rows: training.Rows) -> None:
+def test_stored_weights_give_the_same_model(rows: svm_rows.Rows) -> None:
     tensors, gamma = training._fit(rows, TRIAL, 8)
     settings = {"feature_set": FEATURE_SET, "gamma": gamma}
     classifier = SvmClassifier.from_tensors(spec(settings=settings), tensors)
@@ -228,7 +228,7 @@ def test_stored_weights_give_the_same_model(rows: training.Rows) -> None:
     ],
 )
 def test_specifications_that_do_not_fit(
-    rows: training.Rows, changes: dict[str, Any], message: str
+    rows: svm_rows.Rows, changes: dict[str, Any], message: str
 ) -> None:
     tensors, _ = training._fit(rows, TRIAL, 8)
     with pytest.raises(ModelError, match=message):
@@ -239,7 +239,7 @@ def test_specifications_that_do_not_fit(
 
 
 def test_the_last_version_is_heard_as_strangers_might_say_it(
-    rows: training.Rows, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+    rows: svm_rows.Rows, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transposition, "CONTRAST", (1.0, 1.0))
     # Nine speakers, each with forty clips; whole, and three times varied.
@@ -250,8 +250,8 @@ def test_the_last_version_is_heard_as_strangers_might_say_it(
     )
     found = ClipFeatures(clips, tuple(features), ("",) * len(clips), {})
     strangers = rng.normal(0, 300, (20, features.shape[2])).astype(np.float32)
-    every = training.as_rows(found, EMOTIONS)
-    moved = training.transpose_rows(every, clips, strangers, CONFIG).features
+    every = svm_rows.as_rows(found, EMOTIONS)
+    moved = svm_rows.transpose_rows(every, clips, strangers, CONFIG).features
     np.testing.assert_array_equal(moved[: 3 * 360], every.features[: 3 * 360])
     steps = moved[3 * 360 :] - every.features[3 * 360 :]
     met: dict[str, set[int]] = {}
@@ -272,4 +272,4 @@ def test_the_last_version_is_heard_as_strangers_might_say_it(
     counts = {name: row["n_segments"] for name, row in facts["held_out"].items()}
     assert counts == {"whole": 360, "varied": 720, "transposed": 360}
     with pytest.raises(ConfigError, match="expected neutral among them"):
-        training.transpose_rows(replace(every, labels=LABELS), clips, strangers, CONFIG)
+        svm_rows.transpose_rows(replace(every, labels=LABELS), clips, strangers, CONFIG)

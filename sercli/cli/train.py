@@ -254,7 +254,7 @@ def _create_trainer(corpus: "Corpus", options: dict[str, Any], progress: Progres
         told["say"] = progress.say
     cache = options["cache"] or find_cache()
     if options["family"] == SVM:
-        from sercli.training.svm import SvmTrainer
+        from sercli.training.svm_trainer import SvmTrainer
 
         calm = find_calm(options, cache, options["jobs"], None)
         adapter = not options["no_adapter"] and not random
