@@ -817,6 +817,17 @@ def test_learning_clips_as_strangers_might_say_them(
     substitute = find_substitute(plain, CONFIG, None, spoken, rows=tmp_path)
     assert substitute is not None
     assert substitute.calm is None
+    # So does a pupil whose folds are judged: their teachers meet strangers, too.
+    pupil = ("train", "--data", table, "--model", "cnn", "--teacher", model, "--epochs", "1")
+    taught.clear()
+    result = ser(*pupil, *shared, *everything, "-o", tmp_path / "alone")
+    assert "warning: networks judged by folds learn from mine, which knows" in result.stderr
+    assert not taught
+    result = ser(*pupil, *known, *shared, *everything, "-o", tmp_path / "pupil")
+    assert result.exit_code == 0, result.stderr
+    assert "teachers were trained for them" in (tmp_path / "pupil" / "README.md").read_text()
+    assert taught
+    assert all(material.strangers is not None for material in taught)
 
 
 def test_teachers_that_cannot_be_trained_anew_for_each_fold_are_told(
