@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sercli.schema import FileResult, Group, Segment
     from sercli.speakers import Speakers
     from sercli.store import load_model
+    from sercli.turns import Turns
 
 _HOMES = {
     "Annotator": "annotation",
@@ -44,6 +45,7 @@ _HOMES = {
     "SegmentConfig": "config",
     "SerError": "errors",
     "Speakers": "speakers",
+    "Turns": "turns",
     "annotate": "annotation",
     "evaluate": "evaluation.run",
     "find_inputs": "discovery",
@@ -69,6 +71,7 @@ __all__ = [
     "SegmentConfig",
     "SerError",
     "Speakers",
+    "Turns",
     "__version__",
     "annotate",
     "evaluate",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from sercli.speakers import Speakers
 from sercli.spool import RowStore
 from sercli.store import load_model
 from sercli.timing import Stopwatch
+from sercli.turns import TIMES, Turns
 from sercli.vad import SpeechDetector
 
 # The only group of a run whose segments are all of one.
@@ -46,7 +48,7 @@ def annotate(
     paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     model: str | os.PathLike[str] | Classifier = DEFAULT_MODEL,
     *,
-    segments: SegmentConfig | None = None,
+    segments: SegmentConfig | Turns | str | None = None,
     channels: str = MIX,
     device: str | None = None,
     precision: Precision | None = None,
@@ -67,7 +69,10 @@ def annotate(
     model
         A model by name, its folder, or a loaded one; see `sercli.load_model`.
     segments
-        How recordings are cut; speech segments of at most 6 s by default.
+        How recordings are cut; speech segments of at most 6 s by default. Or the segments
+        themselves: a table or a diarisation, see `sercli.turns.Turns.read`. Each of these gets a
+        label, whatever is heard in it; those of more than 30 s are judged in equal parts, of which
+        the label is the mean.
     channels
         ``"mix"``: the mean of all channels; ``"split"``: each by itself; or indices from 0,
         such as ``"0,1"``.
@@ -88,8 +93,8 @@ def annotate(
         few segments have no baseline. With ``"speaker"`` and ``"corpus"``, results come after all
         files were heard.
     speakers
-        Who speaks, for ``"speaker"``: see `sercli.speakers.Speakers.parse`. A file of which it
-        is not known is a group of its own.
+        Who speaks, for ``"speaker"``: see `sercli.speakers.Speakers.parse`; not needed if
+        `segments` tell it. A file of which it is not known is a group of its own.
     effort
         How much is done at once; all cores by default. While it runs, what else this process
         computes has no more threads than one worker.
@@ -106,8 +111,8 @@ def annotate(
     ModelError
         If the model cannot be loaded.
     ConfigError
-        If `channels` is not understood, or the model does not run on the device, does not tell
-        `target` or does not know what to make of a baseline.
+        If `channels` is not understood, `segments` or `speakers` cannot be read, or the model does
+        not run on the device, does not tell `target` or does not know what to make of a baseline.
     """
     if isinstance(paths, str | os.PathLike):
         paths = [paths]
@@ -120,8 +125,9 @@ def annotate(
         classifier = load_model(model, device or "auto", precision=precision or "auto")
     if isinstance(speakers, str):
         speakers = Speakers.parse(speakers)
-    config = segments or SegmentConfig()
-    annotator = Annotator(classifier, config, channels, target, adapt, speakers, effort)
+    if isinstance(segments, str):
+        segments = Turns.read(Path(segments), *TIMES)
+    annotator = Annotator(classifier, segments, channels, target, adapt, speakers, effort)
     yield from annotator.annotate(
         find_inputs(paths, recursive=recursive, include=include, exclude=exclude)
     )
@@ -134,12 +140,12 @@ class Annotator:
     ----------
     classifier
         The model.
-    config
-        How recordings are cut.
+    segments
+        How recordings are cut, or where.
     channels, target, adapt
         As in `annotate`.
     speakers
-        Who speaks; needed for ``"speaker"``.
+        Who speaks; needed for ``"speaker"`` if `segments` do not tell it.
     effort
         How much is done at once; all cores by default.
 
@@ -149,6 +155,8 @@ class Annotator:
         Whose segments give the baseline: ``"auto"`` is resolved.
     stopwatch
         How long each stage took so far.
+    tells_speakers
+        Whether segments tell who speaks.
     piece_type
         Of a row of `Heard.pieces`.
 
@@ -162,7 +170,7 @@ class Annotator:
     def __init__(
         self,
         classifier: Classifier,
-        config: SegmentConfig,
+        segments: SegmentConfig | Turns | None = None,
         channels: str = MIX,
         target: Target = "intended",
         adapt: Adaptation = "none",
@@ -171,21 +179,25 @@ class Annotator:
     ) -> None:
         self._calibration = classifier.spec.find_calibration(target)
         self.classifier = classifier
-        self.config = config
+        self._turns = segments if isinstance(segments, Turns) else None
+        self.config = segments if isinstance(segments, SegmentConfig) else SegmentConfig()
         self.target = target
         self.channels = parse_channels(channels)
         self.adapt = _choose_adaptation(adapt, classifier, target, self.channels)
-        if (self.adapt == "speaker") != (speakers is not None):
+        told = self._turns is not None and self._turns.tells_speakers
+        wanted = self.adapt == "speaker"
+        if (speakers is not None and not wanted) or (wanted and speakers is None and not told):
             raise ConfigError(
                 f"adapt is {self.adapt!r} and speakers are {'' if speakers else 'not '}told; "
                 "expected both of adapt 'speaker' and a table or pattern of speakers, or neither"
             )
         self.speakers = speakers
+        self.tells_speakers = told or speakers is not None
         n_labels = len(classifier.spec.labels)
         self.piece_type = np.dtype(
             {
-                "names": ("channel", "start", "end", "speech", "probabilities"),
-                "formats": ("i4", "f8", "f8", "f8", (np.float64, (n_labels,))),
+                "names": ("channel", "start", "end", "speech", "turn", "probabilities"),
+                "formats": ("i4", "f8", "f8", "f8", "i4", (np.float64, (n_labels,))),
             }
         )
         self.effort = effort or Effort()
@@ -247,7 +259,14 @@ class Annotator:
     ) -> Iterator[Heard]:
         """Give what the model makes of each piece of each file by itself."""
         recordings = (
-            Recording(found, self.channels, self.config, self._detector, self.stopwatch)
+            Recording(
+                found,
+                self.channels,
+                self.config,
+                self._detector,
+                self.stopwatch,
+                None if self._turns is None else self._turns.find(found.path),
+            )
             for found in inputs
         )
         effort, spec = self.effort, self.classifier.spec
@@ -277,39 +296,46 @@ class Annotator:
         pieces = np.empty(len(probabilities), self.piece_type)
         for place, piece in enumerate(recording.pieces):
             pieces[place] = (*piece, probabilities[place])
-        return Heard(recording.result, pieces, recording.channels, recording.ends)
+        turns = recording.turns or ()
+        return Heard(recording.result, pieces, recording.channels, recording.ends, turns)
 
     def _finish(self, heard: Heard) -> FileResult:
         """Return a file with its segments, in order of time."""
         pieces = heard.pieces
-        if self.config.mode == "file" and len(pieces):
-            pieces = np.concatenate(
-                [
-                    _average(pieces[pieces["channel"] == channel], end)
-                    for channel, end in enumerate(heard.ends)
-                ]
-            )
+        if self.config.mode == "file" or self._turns is not None:
+            pieces = _join(heard)
         order = np.lexsort((pieces["channel"], pieces["end"], pieces["start"]))
         labels = self.classifier.spec.labels
         segments = []
         for piece in pieces[order]:
             probabilities = tuple(piece["probabilities"].tolist())
             winner = int(np.argmax(probabilities))
-            channel = heard.channels[piece["channel"]]
-            start, end = float(piece["start"]), float(piece["end"])
             segments.append(
-                Segment(channel, start, end, labels[winner], probabilities[winner], probabilities)
+                Segment(
+                    heard.channels[piece["channel"]],
+                    float(piece["start"]),
+                    float(piece["end"]),
+                    labels[winner],
+                    probabilities[winner],
+                    probabilities,
+                    self._find_speaker(heard, piece),
+                )
             )
         return replace(heard.result, segments=tuple(segments))
 
+    def _find_speaker(self, heard: Heard, piece: np.void) -> str | None:
+        if self.speakers is None:
+            return heard.turns[piece["turn"]].speaker if heard.turns else None
+        channel, start, end = heard.channels[piece["channel"]], piece["start"], piece["end"]
+        return self.speakers.find(heard.result.path, channel, float(start), float(end))
+
     def _name_group(self, heard: Heard, piece: np.void) -> str:
-        path, channel = heard.result.path, heard.channels[piece["channel"]]
+        path = heard.result.path
         if self.adapt == CORPUS:
             return CORPUS
-        if self.speakers is not None:
-            found = self.speakers.find(path, channel, float(piece["start"]), float(piece["end"]))
-            return found or path
-        return f"{path}#{channel}" if self.adapt == "channel" else path
+        if self.adapt == "speaker":
+            return self._find_speaker(heard, piece) or path
+        return f"{path}#{heard.channels[piece['channel']]}" if self.adapt == "channel" else path
 
 
 def _choose_adaptation(
@@ -325,11 +351,22 @@ def _choose_adaptation(
     return adapt
 
 
-def _average(pieces: NDArray[Any], end: float) -> NDArray[Any]:
-    """Return one piece for a whole channel: the mean of its pieces, weighted by their speech."""
-    whole = pieces[:1].copy()
-    if len(whole):
-        speech = pieces["speech"]
+def _join(heard: Heard) -> NDArray[Any]:
+    """Return one piece for each turn, or each channel: the mean, weighted by the speech."""
+    order = np.lexsort((heard.pieces["turn"], heard.pieces["channel"]))
+    pieces = heard.pieces[order]
+    keys = pieces[["channel", "turn"]]
+    found = []
+    for parts in np.split(pieces, np.flatnonzero(keys[1:] != keys[:-1]) + 1):
+        if not len(parts):
+            continue
+        end = heard.ends[parts["channel"][0]]
+        whole, speech = parts[0].copy(), parts["speech"]
         whole["start"], whole["end"], whole["speech"] = 0.0, end, speech.sum()
-        whole["probabilities"] = speech @ pieces["probabilities"] / speech.sum()
-    return whole
+        if heard.turns:
+            # As they were told, not as samples have them.
+            turn = heard.turns[whole["turn"]]
+            whole["start"], whole["end"] = turn.start, min(turn.end, end)
+        whole["probabilities"] = speech @ parts["probabilities"] / speech.sum()
+        found.append(whole)
+    return np.array(found, pieces.dtype)

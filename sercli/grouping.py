@@ -1,7 +1,7 @@
 """Files that wait until all of their groups were heard, to be judged by their baselines."""
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sercli.adaptation import Adapter
 from sercli.schema import FileResult, Group
 from sercli.spool import RowStore
+from sercli.turns import Turn
 
 
 class Heard(NamedTuple):
@@ -24,12 +25,15 @@ class Heard(NamedTuple):
         Their channel, start and end in seconds, seconds of speech, and probabilities.
     channels, ends
         Names of the channels that are judged, and where they end, in seconds.
+    turns
+        That it was cut at, if they were told.
     """
 
     result: FileResult
     pieces: NDArray[Any]
     channels: tuple[str, ...] = ()
     ends: tuple[float, ...] = ()
+    turns: Sequence[Turn] = ()
 
 
 # From a piece of a file to the name of its group.

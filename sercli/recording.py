@@ -1,25 +1,28 @@
 """A file on its way: decoded, its speech found and cut, block by block.
 
 A file is decoded once and resampled once; each channel that is judged runs through speech detection
-and a segmenter, which hands over segments as soon as they are final. Memory holds a few blocks and
+and a segmenter, or is cut at turns that were told, and hands over segments as soon as they are
+final. Memory holds a few blocks and
 the open segment of each channel.
 """
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sercli.audio import AudioFile, resample_stream
-from sercli.config import SegmentConfig
+from sercli.config import SHORTEST_SEGMENT_S, SegmentConfig
 from sercli.discovery import Found
 from sercli.errors import AudioError, ConfigError
 from sercli.schema import MIX, FileResult
 from sercli.segmentation import Span
+from sercli.text import format_count
 from sercli.timing import Stopwatch
-from sercli.tracks import Track
+from sercli.tracks import Cutter, SpeechCutter, Track, TurnCutter
+from sercli.turns import Turn
 from sercli.vad import SpeechDetector
 
 # Setting of `channels` under which each channel is judged by itself.
@@ -52,12 +55,15 @@ class Piece(NamedTuple):
         Its place among those that are judged.
     start, end, speech
         In seconds; see `sercli.segmentation.Span`.
+    turn
+        Of which of the recording's turns it is, if they were told.
     """
 
     channel: int
     start: float
     end: float
     speech: float
+    turn: int = 0
 
 
 class Recording:
@@ -75,6 +81,8 @@ class Recording:
         Of its speech.
     stopwatch
         Told how long each stage takes.
+    turns
+        Where it is cut, whatever is heard there; None: where its speech is.
 
     Attributes
     ----------
@@ -95,8 +103,10 @@ class Recording:
         config: SegmentConfig,
         detector: SpeechDetector,
         stopwatch: Stopwatch,
+        turns: Sequence[Turn] | None = None,
     ) -> None:
         self.found = found
+        self.turns = turns
         self.pieces: list[Piece] = []
         self.channels: tuple[str, ...] = ()
         self.ends: tuple[float, ...] = ()
@@ -137,7 +147,7 @@ class Recording:
                 sample_rate=audio.sample_rate,
                 channels=audio.channels,
                 error=reason,
-                warnings=audio.warnings,
+                warnings=(*audio.warnings, *self._find_unheard()),
             )
 
     def _cut(self, audio: AudioFile) -> Iterator[Heard]:
@@ -146,7 +156,7 @@ class Recording:
         except AudioError as error:
             raise AudioError(f"{audio.path}: {error}") from error
         self.channels = tuple(names)
-        tracks = [Track(name, self._detector, self._config) for name in names]
+        tracks = [Track(self._create_cutter(name)) for name in names]
         mixed = (block @ mixer for block in audio.blocks())
         blocks = resample_stream(mixed, audio.sample_rate, len(tracks))
         defect = None
@@ -170,11 +180,35 @@ class Recording:
         if defect is not None:
             raise defect
 
+    def _create_cutter(self, channel: str) -> Cutter:
+        if self.turns is None:
+            return SpeechCutter(self._detector, self._config)
+        own = [one for one in enumerate(self.turns) if one[1].channel in (None, channel)]
+        return TurnCutter(own)
+
+    def _find_unheard(self) -> Iterator[str]:
+        """Give what became of turns of which there is no piece, a sentence for each reason."""
+        if self.turns is None:
+            return
+        if not self.turns:
+            yield "has no segments in the list of them"
+        heard = {piece.turn for piece in self.pieces}
+        rest = [turn for number, turn in enumerate(self.turns) if number not in heard]
+        judged = [turn for turn in rest if turn.channel in (None, *self.channels)]
+        late = [turn for turn in judged if turn.start >= max(self.ends, default=0.0)]
+        for some, what in (
+            (len(rest) - len(judged), "of channels that are not judged"),
+            (len(late), "after its end"),
+            (len(judged) - len(late), f"shorter than {SHORTEST_SEGMENT_S:g} s"),
+        ):
+            if some:
+                yield f"{format_count(some, 'segment')} without a label: {what}"
+
     def _place(
         self, audio: AudioFile, channel: int, span: Span, waveform: FloatArray
     ) -> FloatArray:
         start, end = audio.seconds_at(span.start), audio.seconds_at(span.end)
-        self.pieces.append(Piece(channel, start, end, span.speech))
+        self.pieces.append(Piece(channel, start, end, span.speech, span.turn))
         return waveform
 
 

@@ -40,12 +40,15 @@ class RunInfo:
         Every setting that bears on the results.
     started
         Time in UTC, ISO 8601.
+    speakers
+        Whether it was told who speaks, so that results tell it, too.
     """
 
     version: str
     model: Mapping[str, Any]
     options: Mapping[str, Any]
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    speakers: bool = False
 
     def header(self) -> dict[str, Any]:
         """Return what every JSON result starts with."""

@@ -34,6 +34,8 @@ class Segment:
         Calibrated probability of that label, in ``[0, 1]``.
     probabilities
         One per label, in the order of the model's labels; they sum to 1.
+    speaker
+        Who speaks, where that was told.
     """
 
     channel: str
@@ -42,6 +44,7 @@ class Segment:
     emotion: str
     confidence: float
     probabilities: tuple[float, ...]
+    speaker: str | None = None
 
 
 @dataclass(frozen=True)
@@ -101,16 +104,18 @@ class FileResult:
     groups: tuple[Group, ...] = ()
 
 
-def columns(labels: Sequence[str]) -> tuple[str, ...]:
+def columns(labels: Sequence[str], *, speakers: bool = False) -> tuple[str, ...]:
     """Return the column names of a table of segments, in order.
 
     Parameters
     ----------
     labels
         The model's labels in order.
+    speakers
+        Whether it was told who speaks.
     """
-    base = ("file", "channel", "start", "end", "emotion", "confidence")
-    return (*base, *(PROBABILITY_PREFIX + label for label in labels))
+    place = ("file", "channel", "start", "end", *(("speaker",) if speakers else ()))
+    return (*place, "emotion", "confidence", *(PROBABILITY_PREFIX + label for label in labels))
 
 
 def printable_path(path: str) -> str:

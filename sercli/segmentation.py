@@ -39,11 +39,14 @@ class Span(NamedTuple):
         Samples from the start of the recording.
     speech
         Seconds of it in frames that count as speech.
+    turn
+        Of which of the turns that were told it is; see `sercli.tracks.TurnCutter`.
     """
 
     start: int
     end: int
     speech: float
+    turn: int = 0
 
 
 class Segmenter(ABC):

@@ -1,51 +1,155 @@
-"""A channel on its way to its segments: speech detection, segmenter, and the audio in between."""
+"""A channel on its way to its segments: where it is cut, and the audio in between."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sercli.config import SegmentConfig
+from sercli.audio import SAMPLE_RATE
+from sercli.config import LONGEST_SEGMENT_S, SHORTEST_SEGMENT_S, SegmentConfig
 from sercli.segmentation import Span, create_segmenter
-from sercli.vad import SpeechDetector, SpeechFrames
+from sercli.turns import Turn
+from sercli.vad import SpeechDetector
+
+FloatArray = NDArray[np.float32]
 
 
-class Track:
-    """One channel on its way: speech detection, segmenter, and the audio not yet given away.
+class Cutter(ABC):
+    """Takes the audio of a channel as it comes, gives spans as soon as they are final."""
+
+    @abstractmethod
+    def push(self, waveform: FloatArray) -> list[Span]:
+        """Take more audio; give the spans that are final now."""
+
+    @abstractmethod
+    def finish(self, n_samples: int) -> list[Span]:
+        """Take the length of the channel; give the spans that are left."""
+
+    @property
+    @abstractmethod
+    def needed_from(self) -> int:
+        """First sample that a later span may still contain."""
+
+
+class SpeechCutter(Cutter):
+    """Finds the speech, and cuts it by a segmenter.
 
     Parameters
     ----------
-    name
-        Of the channel.
     detector, config
-        How its speech is found, and cut.
+        How speech is found, and cut.
     """
 
-    def __init__(self, name: str, detector: SpeechDetector, config: SegmentConfig) -> None:
-        self.name = name
-        self.n_samples = 0
+    def __init__(self, detector: SpeechDetector, config: SegmentConfig) -> None:
         self._stream = detector.stream()
         self._segmenter = create_segmenter(config)
+
+    def push(self, waveform: FloatArray) -> list[Span]:
+        """Take more audio; give the spans that are final now."""
+        return self._segmenter.push(self._stream.push(waveform))
+
+    def finish(self, n_samples: int) -> list[Span]:
+        """Take the length of the channel; give the spans that are left."""
+        final = self._segmenter.push(self._stream.finish())
+        return final + self._segmenter.finish(n_samples)
+
+    @property
+    def needed_from(self) -> int:
+        """First sample that a later span may still contain."""
+        return self._segmenter.needed_from
+
+
+class TurnCutter(Cutter):
+    """Cuts at turns that were told, whatever is heard in them.
+
+    A turn that is longer than what can be judged at once is cut into equal parts. What is left of
+    one at the end of the channel counts, if it is long enough to be judged.
+
+    Parameters
+    ----------
+    turns
+        With their numbers, in any order; they may overlap.
+    """
+
+    def __init__(self, turns: Iterable[tuple[int, Turn]]) -> None:
+        self._waiting = sorted(span for number, turn in turns for span in _divide(number, turn))
+        self._position = 0
+
+    def push(self, waveform: FloatArray) -> list[Span]:
+        """Take more audio; give the spans that are final now."""
+        self._position += len(waveform)
+        return self._take(self._position)
+
+    def finish(self, n_samples: int) -> list[Span]:
+        """Take the length of the channel; give the spans that are left."""
+        return [_measure(span, n_samples) for span in self._waiting if _is_heard(span, n_samples)]
+
+    @property
+    def needed_from(self) -> int:
+        """First sample that a later span may still contain."""
+        return self._waiting[0].start if self._waiting else self._position
+
+    def _take(self, position: int) -> list[Span]:
+        begun = 0
+        while begun < len(self._waiting) and self._waiting[begun].start < position:
+            begun += 1
+        final = [span for span in self._waiting[:begun] if span.end <= position]
+        if final:
+            rest = [span for span in self._waiting[:begun] if span.end > position]
+            self._waiting[:begun] = rest
+        return [_measure(span, position) for span in final if _is_heard(span, position)]
+
+
+class Track:
+    """One channel on its way: where it is cut, and the audio not yet given away.
+
+    Parameters
+    ----------
+    cutter
+        Tells where.
+    """
+
+    def __init__(self, cutter: Cutter) -> None:
+        self.n_samples = 0
+        self._cutter = cutter
         self._audio = np.empty(0, np.float32)
         self._first = 0  # sample of the recording that _audio starts with
 
-    def push(self, waveform: NDArray[np.float32]) -> list[tuple[Span, NDArray[np.float32]]]:
+    def push(self, waveform: FloatArray) -> list[tuple[Span, FloatArray]]:
         """Take more audio, and return the segments that are final, with theirs."""
         self.n_samples += len(waveform)
         self._audio = np.concatenate((self._audio, waveform))
-        return self._take(self._stream.push(waveform))
-
-    def finish(self) -> list[tuple[Span, NDArray[np.float32]]]:
-        """Return the segments that are left, with their audio."""
-        final = self._take(self._stream.finish())
-        return final + self._cut(self._segmenter.finish(self.n_samples))
-
-    def _take(self, frames: SpeechFrames) -> list[tuple[Span, NDArray[np.float32]]]:
-        final = self._cut(self._segmenter.push(frames))
-        needed = min(self._segmenter.needed_from, self.n_samples)
+        final = self._take(self._cutter.push(waveform))
+        needed = min(self._cutter.needed_from, self.n_samples)
         self._audio = self._audio[max(needed - self._first, 0) :]
         self._first = max(needed, self._first)
         return final
 
-    def _cut(self, spans: list[Span]) -> list[tuple[Span, NDArray[np.float32]]]:
+    def finish(self) -> list[tuple[Span, FloatArray]]:
+        """Return the segments that are left, with their audio."""
+        return self._take(self._cutter.finish(self.n_samples))
+
+    def _take(self, spans: list[Span]) -> list[tuple[Span, FloatArray]]:
         first = self._first
         # Copies, or a segment would keep the whole buffer that it was cut from.
         return [(span, self._audio[span.start - first : span.end - first].copy()) for span in spans]
+
+
+def _divide(number: int, turn: Turn) -> list[Span]:
+    """Return a turn as spans that can be judged; how much of them is heard is not known yet."""
+    start, end = round(turn.start * SAMPLE_RATE), round(turn.end * SAMPLE_RATE)
+    n_parts = max(1, math.ceil((end - start) / (LONGEST_SEGMENT_S * SAMPLE_RATE)))
+    edges = [start + (end - start) * part // n_parts for part in range(n_parts + 1)]
+    return [Span(a, b, 0.0, number) for a, b in pairwise(edges)]
+
+
+def _is_heard(span: Span, n_samples: int) -> bool:
+    return min(span.end, n_samples) - span.start >= SHORTEST_SEGMENT_S * SAMPLE_RATE
+
+
+def _measure(span: Span, n_samples: int) -> Span:
+    end = min(span.end, n_samples)
+    return span._replace(end=end, speech=(end - span.start) / SAMPLE_RATE)

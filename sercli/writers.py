@@ -94,6 +94,7 @@ class Writer(ABC):
         self._output = output
         self._info = info
         self._labels: tuple[str, ...] = tuple(info.model["labels"])
+        self._columns = columns(self._labels, speakers=info.speakers)
         self._put(self._header())
 
     def write(self, result: FileResult) -> None:
@@ -122,6 +123,21 @@ class Writer(ABC):
         self._put(self._footer())
         self._output.close()
 
+    def _list_values(self, segment: Segment) -> list[Any]:
+        """Return what JSON has of a segment, in the order of the columns after the file."""
+        return [
+            segment.channel,
+            round(segment.start, TIME_DIGITS),
+            round(segment.end, TIME_DIGITS),
+            *self._tell_speaker(segment),
+            segment.emotion,
+            round(segment.confidence, PROBABILITY_DIGITS),
+            *(round(probability, PROBABILITY_DIGITS) for probability in segment.probabilities),
+        ]
+
+    def _tell_speaker(self, segment: Segment) -> tuple[str, ...]:
+        return (printable_path(segment.speaker or ""),) if self._info.speakers else ()
+
     def _header(self) -> str:
         return ""
 
@@ -138,7 +154,7 @@ class CsvWriter(Writer):
     format = "csv"
 
     def _header(self) -> str:
-        return _csv_lines([columns(self._labels)])
+        return _csv_lines([self._columns])
 
     def _body(self, result: FileResult) -> str:
         path = printable_path(result.path)
@@ -148,6 +164,7 @@ class CsvWriter(Writer):
                 segment.channel,
                 f"{segment.start:.{TIME_DIGITS}f}",
                 f"{segment.end:.{TIME_DIGITS}f}",
+                *self._tell_speaker(segment),
                 segment.emotion,
                 *(
                     f"{value:.{PROBABILITY_DIGITS}f}"
@@ -164,10 +181,9 @@ class JsonLinesWriter(Writer):
     format = "jsonl"
 
     def _body(self, result: FileResult) -> str:
-        names = columns(self._labels)
         path = printable_path(result.path)
         rows = (
-            dict(zip(names, (path, *_segment_values(segment)), strict=True))
+            dict(zip(self._columns, (path, *self._list_values(segment)), strict=True))
             for segment in result.segments
         )
         return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -191,8 +207,7 @@ class JsonWriter(Writer):
         return text
 
     def _segment(self, segment: Segment) -> dict[str, Any]:
-        names = columns(self._labels)[1:]
-        values = dict(zip(names, _segment_values(segment), strict=True))
+        values = dict(zip(self._columns[1:], self._list_values(segment), strict=True))
         probabilities = {label: values.pop(PROBABILITY_PREFIX + label) for label in self._labels}
         return values | {"probabilities": probabilities}
 
@@ -323,14 +338,3 @@ def _csv_lines(rows: Iterable[Iterable[str]]) -> str:
     text = StringIO()
     csv.writer(text, lineterminator="\r\n").writerows(rows)
     return text.getvalue()
-
-
-def _segment_values(segment: Segment) -> list[Any]:
-    return [
-        segment.channel,
-        round(segment.start, TIME_DIGITS),
-        round(segment.end, TIME_DIGITS),
-        segment.emotion,
-        round(segment.confidence, PROBABILITY_DIGITS),
-        *(round(probability, PROBABILITY_DIGITS) for probability in segment.probabilities),
-    ]

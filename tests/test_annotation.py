@@ -411,3 +411,79 @@ def test_what_does_not_go_together(centred: FakeClassifier) -> None:
     assert Annotator(centred, SegmentConfig(), target="perceived", adapt="auto").adapt == "none"
     with pytest.raises(ConfigError, match="not what is perceived"):
         Annotator(centred, SegmentConfig(), target="perceived", adapt="corpus")
+
+
+def test_segments_that_were_told(
+    centred: FakeClassifier, recordings: tuple[Path, ...], speech: NDArray[np.float32]
+) -> None:
+    table = recordings[0].parent / "segments.csv"
+    table.write_text(
+        "file,start,end,speaker,channel\n"
+        "a_1.wav,4,9.12345,y,0\n"
+        "a_1.wav,1,3,x,\n"
+        "a_1.wav,2,2.6,y,0\n"
+        "a_1.wav,20,21,x,\n"
+        "a_1.wav,0,0.05,x,\n"
+        "a_1.wav,0,1,x,1\n"
+        "nobody.wav,0,4,,\n"
+    )
+    paths = (recordings[0], recordings[1], recordings[4])
+    results = annotate(centred, *paths, segments=str(table), adapt="none")
+    told, unlisted, nobody = results
+    times = [(one.start, one.end, one.speaker, one.channel) for one in told.segments]
+    assert times == [(1, 3, "x", "0"), (2, 2.6, "y", "0"), (4, 9.12345, "y", "0")]
+    heard = {len(waveform): waveform for waveform in centred.heard}
+    for segment in told.segments:
+        start, end = round(16_000 * segment.start), round(16_000 * segment.end)
+        np.testing.assert_array_equal(heard[end - start], speech[start:end])
+        assert segment.probabilities[0] == pytest.approx(
+            1 / (1 + segment.end - segment.start), 1e-4
+        )
+    assert told.warnings == (
+        "1 segment without a label: of channels that are not judged",
+        "1 segment without a label: after its end",
+        "1 segment without a label: shorter than 0.1 s",
+    )
+    assert (unlisted.status, unlisted.segments) == ("no speech", ())
+    assert unlisted.warnings == ("has no segments in the list of them",)
+    # What was told to be a segment is one, whatever is heard in it.
+    assert [(one.start, one.end, one.speaker) for one in nobody.segments] == [(0, 4, None)]
+
+
+def test_segments_tell_whose_baseline_they_are_judged_by(
+    centred: FakeClassifier, recordings: tuple[Path, ...]
+) -> None:
+    turns = recordings[0].parent / "turns.rttm"
+    rows = [("a_1", 0, 3, "x"), ("a_1", 3, 2, "y"), ("a_1", 5, 4, "x"), ("b_1", 0, 1, "y")]
+    turns.write_text(
+        "".join(f"SPEAKER {name} 1 {a} {n} <NA> <NA> {who}\n" for name, a, n, who in rows)
+    )
+    plain = annotate(centred, *recordings[:2], segments=str(turns), adapt="none")
+    adapted = annotate(centred, *recordings[:2], segments=str(turns), adapt="speaker")
+    assert adapted[0].groups == (Group("x", 2, True), Group("y", 2, True))
+    x, y = collect([plain[0]])[[0, 2]], np.vstack((collect([plain[0]])[1], collect([plain[1]])))
+    expected = np.vstack((x[0], y[0], x[1], y[1])) + 0.5
+    expected[[0, 2]] -= x.mean(axis=0)
+    expected[[1, 3]] -= y.mean(axis=0)
+    np.testing.assert_allclose(collect(adapted), expected)
+    assert [one.speaker for one in adapted[0].segments] == ["x", "y", "x"]
+
+
+def test_a_long_segment_has_the_mean_of_its_parts(
+    fake_classifier: FakeClassifier, make_wav: MakeWav, tmp_path: Path
+) -> None:
+    path = make_wav(duration=80.0)
+    table = tmp_path / "segments.csv"
+    table.write_text(f"file,start,end\n{path},5,10\n{path},10,70\n{path},50,100\n")
+    (result,) = sercli.annotate(path, fake_classifier, segments=str(table), effort=ONE_WORKER)
+    assert [(one.start, one.end) for one in result.segments] == [(5, 10), (10, 70), (50, 80)]
+    # Two parts of 30 s; what is left of two parts of 25 s.
+    assert result.segments[1].probabilities[0] == pytest.approx(1 / 31)
+    assert result.segments[2].probabilities[0] == pytest.approx((25 / 26 + 5 / 6) / 30)
+
+
+def test_nobody_says_who_speaks(centred: FakeClassifier, recordings: tuple[Path, ...]) -> None:
+    table = recordings[0].parent / "segments.csv"
+    table.write_text("file,start,end\na_1.wav,4,9\n")
+    with pytest.raises(ConfigError, match="adapt is 'speaker' and speakers are not told"):
+        annotate(centred, recordings[0], segments=str(table), adapt="speaker")

@@ -29,7 +29,8 @@ from sercli.evaluation.mixes import EVEN, SINGLE
 from sercli.labels import EMOTIONS
 from sercli.store import load_model
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+README_PATH = Path(__file__).parent.parent / "README.md"
+README = README_PATH.read_text(encoding="utf-8")
 
 
 def ser(*arguments: str | Path, **options: Any) -> Result:
@@ -145,6 +146,36 @@ def test_json_and_json_lines_hold_the_same_as_csv(tmp_path: Path) -> None:
         assert float(row["prob_fear"]) == line["prob_fear"] == segment["probabilities"]["fear"]
 
 
+def test_annotate_segments_that_were_told(tmp_path: Path) -> None:
+    turns = [("statement", 1, 1.5, "anna"), ("statement", 3, 2.25, "ben"), ("other", 0, 1, "ben")]
+    diarisation = tmp_path / "turns.rttm"
+    diarisation.write_text(
+        "".join(f"SPEAKER {name} 1 {a} {n} <NA> <NA> {who}\n" for name, a, n, who in turns)
+    )
+    paths = (EXAMPLES / "statement.flac", EXAMPLES / "memo.m4a")
+    target = tmp_path / "labels.csv"
+    options = ("-m", "svm", "--segments", diarisation, "--adapt", "speaker", "-o", target)
+    result = ser("annotate", *paths, *options)
+    assert result.exit_code == 0, result.stderr
+    rows = read_rows(target.read_bytes().decode())
+    times = [(row["start"], row["end"], row["speaker"]) for row in rows]
+    assert times == [("1.000", "2.500", "anna"), ("3.000", "5.250", "ben")]
+    assert "has segments of 1 recording not among the inputs, such as other" in result.stderr
+    assert f"{paths[1]}: has no segments in the list of them" in result.stderr
+    record = read_record(tmp_path / "labels.run.json")
+    assert record["options"]["segments"] == str(diarisation)
+    assert [entry["status"] for entry in record["files"]] == ["ok", "no speech"]
+    assert [group["name"] for group in record["files"][0]["groups"]] == ["anna", "ben"]
+
+    # What was written is a list of segments, too: of the same there are the same labels.
+    again = ser("annotate", *paths, "-m", "svm", "--segments", target, "--format", "jsonl", "-q")
+    assert again.exit_code == 0, again.stderr
+    lines = [json.loads(line) for line in again.stdout.splitlines()]
+    for line, row in zip(lines, rows, strict=True):
+        assert (line["start"], line["speaker"]) == (float(row["start"]), row["speaker"])
+        assert line["prob_anger"] == pytest.approx(float(row["prob_anger"]), abs=1e-6)
+
+
 def make_round_trip(folder: Path, speech: NDArray[np.float32]) -> None:
     """Fill a folder with what a directory of recordings may hold."""
     shutil.copy(EXAMPLES / "statement.flac", folder / 'Grüße, "été"\nzwei.flac')
@@ -230,6 +261,16 @@ def test_usage_errors(tmp_path: Path) -> None:
         ((EXAMPLES, "--hop", "1"), "--hop goes with --segment window"),
         ((EXAMPLES, "--segment", "file", "--max-gap", "1"), "--max-gap goes with --segment speech"),
         ((EXAMPLES, "-0"), "-0 goes with --files-from"),
+        ((EXAMPLES, "--segments", "no.csv"), "'no.csv' does not exist"),
+        ((EXAMPLES, "--segments", README_PATH), "expected file, start, end"),
+        (
+            (EXAMPLES, "--segments", README_PATH, "--segment", "speech"),
+            "--segment does not go with --segments",
+        ),
+        (
+            (EXAMPLES, "--segments", README_PATH, "--vad-threshold", "0.4"),
+            "--vad-threshold does not go with --segments",
+        ),
     ):
         result = ser("annotate", *arguments)
         assert result.exit_code == 2, message
@@ -565,10 +606,11 @@ def test_annotate_by_baselines(adapted: Path, corpus: Path, tmp_path: Path) -> N
         else:
             name = adapt[0].replace("speaker", "10")
             assert groups == [[{"name": name, "segments": 6, "adapted": True}]] * 6
+    assert {row.pop("speaker") for row in rows["speaker"]} == {"10"}
     assert rows["auto"] == rows["none"] != rows["corpus"] == rows["speaker"]
     for wrong, message in (
-        (("--adapt", "speaker"), "--adapt speaker and --speakers FILE|REGEX go together"),
-        (("--speakers", "(1)"), "--adapt speaker and --speakers FILE|REGEX go together"),
+        (("--adapt", "speaker"), "--adapt speaker goes with --speakers FILE|REGEX, or with"),
+        (("--speakers", "(1)"), "--speakers goes with --adapt speaker"),
         (("--adapt", "speaker", "--speakers", "x"), "0 groups; expected one"),
         (("--adapt", "corpus", "--target", "perceived"), "tells only what is intended"),
     ):

@@ -75,10 +75,10 @@ def test_neither_file_nor_pattern(text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "path,who\nx,y\n", "has the columns path, who; expected file and speaker"),
+        ("a.csv", "path,who\nx,y\n", "has the columns path, who; expected file, speaker, and any"),
         ("a.csv", "", "has the columns none"),
         ("a.csv", "file,speaker,start\na.wav,anna,soon\n", "soon"),
-        ("a.rttm", "SPEAKER call 1 0.0\n", "a turn is 'SPEAKER call 1 0.0'; expected 8 fields"),
+        ("a.rttm", "SPEAKER call 1 0.0\n", "a turn is .SPEAKER call 1 0.0.; expected 8 fields"),
         ("a.rttm", "SPEAKER call 1 0.0 x <NA> <NA> a\n", "cannot be read: .*'x'"),
     ],
 )

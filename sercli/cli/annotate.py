@@ -47,6 +47,8 @@ DEFAULTS = SegmentConfig()
 
 # The mode of segments that an option belongs to: with another, it would do nothing.
 MODE_OF = {"max_segment": "speech", "max_gap": "speech", "window": "window", "hop": "window"}
+# What says nothing where segments are given.
+CUTTING = ("segment", *MODE_OF, "min_segment", "vad_threshold")
 
 
 def _options(*options: Decorator) -> Decorator:
@@ -94,6 +96,14 @@ segment_options = _options(
         type=click.Choice(get_args(SegmentMode)),
         default=DEFAULTS.mode,
         help="What gets a label: detected speech, fixed windows, or the whole file.",
+    ),
+    click.option(
+        "--segments",
+        metavar="FILE",
+        type=click.Path(exists=True, dir_okay=False),
+        help="What gets a label, in the place of detected speech: the rows of a CSV file with the "
+        "columns file, start and end, and channel and speaker if there are any; or the turns of a "
+        "diarisation (.rttm).",
     ),
     _seconds("--max-segment", DEFAULTS.max_segment, "Cut longer speech at its quietest point."),
     _seconds("--min-segment", DEFAULTS.min_segment, "Shorter speech joins a close neighbour."),
@@ -183,6 +193,7 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
       ser annotate call.wav --channels split --format jsonl | jq .emotion
       find . -name '*.m4a' -print0 | ser annotate --files-from - -0 -o labels.json
       ser annotate ./visits --adapt speaker --speakers '(patient[0-9]+)' -o labels.csv
+      ser annotate ./talks --segments turns.rttm --adapt speaker -o labels.csv
       ser annotate ./calls --model hub:superb/hubert-base-superb-er -o labels.csv
     """
     if not paths and options["files_from"] is None:
@@ -198,7 +209,11 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
 
     from sercli.annotation import Annotator  # loads numpy and the decoders, which --help must not
     from sercli.speakers import Speakers
+    from sercli.turns import TIMES, Turns
 
+    # Before a model is loaded, as they may be unusable.
+    turns = Turns.read(Path(options["segments"]), *TIMES) if options["segments"] else None
+    speakers = Speakers.parse(options["speakers"]) if options["speakers"] else None
     keep_less()
     classifier = load_model(
         options["model"],
@@ -207,10 +222,9 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
         labels=options["labels"],
         precision=options["precision"],
     )
-    speakers = Speakers.parse(options["speakers"]) if options["speakers"] else None
     annotator = Annotator(
         classifier,
-        config,
+        turns or config,
         options["channels"],
         options["target"],
         options["adapt"],
@@ -219,6 +233,13 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
     )
     if not options["quiet"]:
         _tell_limits(classifier)
+        others = turns.find_others(found.path for found in inputs) if turns else []
+        if others:
+            recordings = format_count(len(others), "recording")
+            say(
+                f"warning: {options['segments']} has segments of {recordings} not among the "
+                f"inputs, such as {others[0]}"
+            )
     report = RunReport(_run_info(annotator, options, format_))
     code = ExitCode.INTERRUPTED
     try:
@@ -280,11 +301,21 @@ class _View:
 def _refuse_idle_options(options: dict[str, Any]) -> None:
     if options["nul"] and options["files_from"] is None:
         raise click.UsageError("-0 goes with --files-from.")
+    if options["segments"] is not None:
+        for name in CUTTING:
+            if is_given("mode" if name == "segment" else name):
+                raise click.UsageError(f"--{name.replace('_', '-')} does not go with --segments.")
     for name, mode in MODE_OF.items():
         if is_given(name) and options["mode"] != mode:
             raise click.UsageError(f"--{name.replace('_', '-')} goes with --segment {mode}.")
-    if (options["adapt"] == "speaker") != (options["speakers"] is not None):
-        raise click.UsageError("--adapt speaker and --speakers FILE|REGEX go together.")
+    by_speaker = options["adapt"] == "speaker"
+    if options["speakers"] is not None and not by_speaker:
+        raise click.UsageError("--speakers goes with --adapt speaker.")
+    if by_speaker and options["speakers"] is None and options["segments"] is None:
+        raise click.UsageError(
+            "--adapt speaker goes with --speakers FILE|REGEX, or with --segments that tell who "
+            "speaks."
+        )
 
 
 def _segment_config(options: dict[str, Any]) -> SegmentConfig:
@@ -341,7 +372,7 @@ def _run_info(annotator: "Annotator", options: dict[str, Any], format_: str) -> 
         "workers": annotator.effort.n_workers,
         "batch_seconds": annotator.effort.batch_seconds or classifier.batch_seconds,
     }
-    return RunInfo(__version__, model, recorded | resolved)
+    return RunInfo(__version__, model, recorded | resolved, speakers=annotator.tells_speakers)
 
 
 def _end_quietly() -> NoReturn:

@@ -1,0 +1,164 @@
+"""Stretches of recordings that somebody marked: a table of them, or the turns of a diarisation."""
+
+import csv
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from sercli.errors import ConfigError
+
+# Columns that segments need.
+TIMES = ("start", "end")
+
+RTTM, TSV = ".rttm", ".tsv"
+# Fields of a turn: type, file, channel, start, duration, and the speaker after two more.
+RTTM_FIELDS = 8
+# What stands in a diarisation for what is not known.
+UNKNOWN = "<NA>"
+
+
+class Turn(NamedTuple):
+    """A stretch of a recording.
+
+    Parameters
+    ----------
+    start, end
+        In seconds.
+    channel
+        As results name it, or None: any.
+    speaker
+        Who speaks, or None: that is not known.
+    """
+
+    start: float = -math.inf
+    end: float = math.inf
+    channel: str | None = None
+    speaker: str | None = None
+
+
+@dataclass(frozen=True)
+class Turns:
+    """The turns of recordings.
+
+    Parameters
+    ----------
+    path
+        Where they were read.
+    by_recording
+        By resolved path, or by the name without suffix, in the order of the file.
+    """
+
+    path: Path
+    by_recording: Mapping[Path | str, tuple[Turn, ...]] = field(repr=False)
+
+    @classmethod
+    def read(cls, path: Path, *needed: str) -> Self:
+        """Read a table or a diarisation.
+
+        Parameters
+        ----------
+        path
+            A CSV file (or TSV, by its suffix) with the column file and any of channel, start, end
+            and speaker; its paths are relative to its folder. Or a diarisation in RTTM, which names
+            recordings without suffix.
+        needed
+            Columns that a table must have, too.
+
+        Raises
+        ------
+        ConfigError
+            If it is none of these, or a time is no number of seconds.
+        """
+        found: dict[Path | str, list[Turn]] = {}
+        read = _read_diarisation if path.suffix.lower() == RTTM else _read_table
+        try:
+            for key, turn in read(path, needed):
+                found.setdefault(key, []).append(turn)
+        except (OSError, UnicodeError, ValueError, csv.Error) as error:
+            raise ConfigError(f"{path}: cannot be read: {error}") from error
+        return cls(path, {key: tuple(turns) for key, turns in found.items()})
+
+    def find(self, recording: str) -> tuple[Turn, ...]:
+        """Return the turns of a recording, by its path; there may be none."""
+        place = Path(recording)
+        return self.by_recording.get(place.resolve()) or self.by_recording.get(place.stem, ())
+
+    def find_others(self, recordings: Iterable[str]) -> list[str]:
+        """Return what it has turns of besides some recordings, as it names it, sorted.
+
+        Parameters
+        ----------
+        recordings
+            Their paths.
+        """
+        places = [Path(recording) for recording in recordings]
+        known = {*(place.resolve() for place in places), *(place.stem for place in places)}
+        return sorted(str(key) for key in self.by_recording if key not in known)
+
+    @property
+    def tells_speakers(self) -> bool:
+        """Whether it is known of any turn who speaks."""
+        return any(turn.speaker for turns in self.by_recording.values() for turn in turns)
+
+
+def _read_diarisation(path: Path, needed: tuple[str, ...]) -> Iterator[tuple[str, Turn]]:
+    with path.open(encoding="utf-8-sig") as file:
+        for line in file:
+            fields = line.split()
+            if not fields or fields[0] != "SPEAKER":
+                continue
+            if len(fields) < RTTM_FIELDS:
+                raise ValueError(
+                    f"a turn is {line.strip()!r}; expected {RTTM_FIELDS} fields or more"
+                )
+            place = repr(line.strip())
+            start, duration = _parse(fields[3], place), _parse(fields[4], place)
+            speaker = None if fields[7] == UNKNOWN else fields[7]
+            # Channels are counted from 1 there, and most diarisations name 1 of a mix, too.
+            yield fields[1], _check(Turn(start, start + duration, None, speaker), place)
+
+
+def _read_table(path: Path, needed: tuple[str, ...]) -> Iterator[tuple[Path, Turn]]:
+    expected = ("file", *needed)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == TSV else ",")
+        names = reader.fieldnames or ()
+        if not set(expected) <= set(names):
+            raise ConfigError(
+                f"{path}: has the columns {', '.join(names) or 'none'}; expected "
+                f"{', '.join(expected)}, and any of channel, start, end and speaker"
+            )
+        for row in reader:
+            place = f"line {reader.line_num}"
+            empty = [name for name in ("file", "start", "end") if name in needed and not row[name]]
+            if empty or not row["file"]:
+                raise ValueError(f"{place}: has no {(*empty, 'file')[0]}; expected one")
+            start, end = row.get("start"), row.get("end")
+            turn = Turn(
+                _parse(start, place) if start else -math.inf,
+                _parse(end, place) if end else math.inf,
+                row.get("channel") or None,
+                row.get("speaker") or None,
+            )
+            yield (path.parent / row["file"]).resolve(), _check(turn, place)
+
+
+def _parse(text: str, place: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"{place}: {text!r} is no time; expected seconds, 0 or more")
+    return seconds
+
+
+def _check(turn: Turn, place: str) -> Turn:
+    if not turn.start < turn.end:
+        raise ValueError(
+            f"{place}: starts at {turn.start:g} s and ends at {turn.end:g} s; expected an end "
+            "after the start"
+        )
+    return turn

@@ -1,0 +1,128 @@
+"""Stretches of recordings that somebody marked, and how recordings are cut at them."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sercli.errors import ConfigError
+from sercli.tracks import Track, TurnCutter
+from sercli.turns import TIMES, Turn, Turns
+
+
+def test_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tmp_path / "segments.csv"
+    table.write_text(
+        "file,start,end,channel,speaker,text\n"
+        "calls/a.wav,1.5,2,0,anna,hello\n"
+        "calls/a.wav,0.25,1,,,\n"
+        "b.wav,3,4,1,ben,yes\n"
+    )
+    turns = Turns.read(table, *TIMES)
+    expected = (Turn(1.5, 2, "0", "anna"), Turn(0.25, 1))
+    assert turns.find(str(tmp_path / "calls" / "a.wav")) == expected
+    assert turns.find("elsewhere/a.wav") == ()
+    assert turns.tells_speakers
+    monkeypatch.chdir(tmp_path)
+    assert turns.find("calls/../calls/a.wav") == expected
+    assert turns.find_others(["calls/a.wav", "c.wav"]) == [str(tmp_path / "b.wav")]
+
+
+def test_a_table_with_tabs(tmp_path: Path) -> None:
+    table = tmp_path / "segments.tsv"
+    table.write_text("file\tstart\tend\na, b.wav\t0\t1\n")
+    turns = Turns.read(table, *TIMES)
+    assert turns.find(str(tmp_path / "a, b.wav")) == (Turn(0, 1),)
+    assert not turns.tells_speakers
+
+
+def test_a_diarisation(tmp_path: Path) -> None:
+    path = tmp_path / "all.rttm"
+    path.write_text(
+        "SPEAKER call 1 0.5 4.00 <NA> <NA> spk00 <NA> <NA>\n\n"
+        "SPKR-INFO call 1 <NA> <NA> <NA> unknown spk00 <NA> <NA>\n"
+        "SPEAKER call 1 4.00 3.00 <NA> <NA> <NA> <NA> <NA>\n"
+    )
+    turns = Turns.read(path, *TIMES)
+    assert turns.find("any/where/call.mp3") == (Turn(0.5, 4.5, None, "spk00"), Turn(4, 7))
+    assert turns.find_others(["call.mp3"]) == []
+    assert turns.find_others(["called.mp3"]) == ["call"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "path,from,to\nx,0,1\n", "has the columns path, from, to; expected file, start"),
+        ("a.csv", "file,start\na.wav,0\n", "expected file, start, end"),
+        ("a.csv", "file,start,end\na.wav,0,\n", "line 2: has no end"),
+        ("a.csv", "file,start,end\n,0,1\n", "line 2: has no file"),
+        ("a.csv", "file,start,end\na.wav,0,1\na.wav,-1,1\n", "line 3: '-1' is no time"),
+        ("a.csv", "file,start,end\na.wav,0,nan\n", "'nan' is no time"),
+        ("a.csv", "file,start,end\na.wav,2,2\n", "starts at 2 s and ends at 2 s"),
+        ("a.rttm", "SPEAKER call 1 0.0 0.0 <NA> <NA> a\n", "expected an end after the start"),
+        ("a.rttm", "SPEAKER call 1 0.0\n", "expected 8 fields"),
+        ("none.csv", None, "cannot be read"),
+    ],
+)
+def test_files_that_tell_no_segments(
+    tmp_path: Path, name: str, content: str | None, message: str
+) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        Turns.read(path, *TIMES)
+
+
+@pytest.mark.parametrize("step", [100, 16_000, 1_000_000])
+def test_turns_are_cut_as_they_were_told(step: int) -> None:
+    rng = np.random.default_rng(0)
+    audio = rng.standard_normal(10 * 16_000).astype(np.float32)
+    turns = [
+        Turn(3.0, 8.0),
+        Turn(0.5, 1.25),
+        Turn(3.5, 4.0),  # ends before the one that begins before it
+        Turn(0.5, 1.25),  # the same again
+        Turn(9.5, 12.0),  # ends after the end
+        Turn(2.0, 2.05),  # too short to be judged
+        Turn(9.95, 12.0),  # so is what is left of it
+        Turn(11.0, 12.0),
+    ]
+    track = Track(TurnCutter(enumerate(turns)))
+    found = []
+    for first in range(0, len(audio), step):
+        found += track.push(audio[first : first + step])
+    found += track.finish()
+    ends = {0: (3.0, 8.0), 1: (0.5, 1.25), 2: (3.5, 4.0), 3: (0.5, 1.25), 4: (9.5, 10.0)}
+    assert {span.turn: (span.start / 16_000, span.end / 16_000) for span, _ in found} == ends
+    assert len(found) == len(ends)
+    for span, waveform in found:
+        np.testing.assert_array_equal(waveform, audio[span.start : span.end])
+        assert span.speech == (span.end - span.start) / 16_000
+
+
+def test_long_turns_are_cut_into_equal_parts() -> None:
+    track = Track(TurnCutter([(7, Turn(1.0, 76.0))]))
+    found = track.push(np.zeros(100 * 16_000, np.float32)) + track.finish()
+    assert [span.turn for span, _ in found] == [7, 7, 7]
+    assert [len(waveform) / 16_000 for _, waveform in found] == [25, 25, 25]
+    assert [span.start / 16_000 for span, _ in found] == [1, 26, 51]
+
+
+def test_audio_between_turns_is_not_kept() -> None:
+    turns = [Turn(minute * 60.0, minute * 60.0 + 1) for minute in range(10)]
+    track = Track(TurnCutter(enumerate(turns)))
+    second = np.zeros(16_000, np.float32)
+    kept = []
+    for _ in range(600):
+        track.push(second)
+        kept.append(len(track._audio))
+    assert max(kept) <= 16_000
+
+
+def test_the_whole_of_a_recording_is_a_turn_where_no_time_is_told(tmp_path: Path) -> None:
+    table = tmp_path / "speakers.csv"
+    table.write_text("file,speaker\na.wav,anna\n")
+    (turn,) = Turns.read(table, "speaker").find(str(tmp_path / "a.wav"))
+    assert turn == Turn(-math.inf, math.inf, None, "anna")
