@@ -6,7 +6,7 @@ until all of the group were heard.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -211,7 +211,7 @@ class Annotator:
         progress: Progress | None = None,
         on_error: OnError = "continue",
         on_heard: OnHeard | None = None,
-    ) -> Iterator[FileResult]:
+    ) -> Generator[FileResult, None, None]:
         """Annotate files, in their order.
 
         Parameters

@@ -125,6 +125,7 @@ class Recording:
             For each block.
         """
         name = self.result.path
+        size, modified = _find_age(name)
         if self.found.error is not None:
             self.result = FileResult(name, "failed", error=f"{name}: {self.found.error}")
             return
@@ -148,6 +149,8 @@ class Recording:
                 channels=audio.channels,
                 error=reason,
                 warnings=(*audio.warnings, *self._find_unheard()),
+                size=size,
+                modified=modified,
             )
 
     def _cut(self, audio: AudioFile) -> Iterator[Heard]:
@@ -210,6 +213,15 @@ class Recording:
         start, end = audio.seconds_at(span.start), audio.seconds_at(span.end)
         self.pieces.append(Piece(channel, start, end, span.speech, span.turn))
         return waveform
+
+
+def _find_age(path: str) -> tuple[int | None, float | None]:
+    """Return the bytes of a file, and when it was last changed, before it is read."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None, None
+    return status.st_size, status.st_mtime
 
 
 def parse_channels(channels: str) -> str | tuple[int, ...]:

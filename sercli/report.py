@@ -73,8 +73,10 @@ class RunReport:
     def __init__(self, info: RunInfo) -> None:
         self.info = info
         self.completed = False
+        self.n_kept = 0
         self.n_segments = 0
         self.duration = 0.0
+        self._kept_duration = 0.0
         self._statuses: Counter[str] = Counter()
         self._files: list[dict[str, Any]] = []
         self._start = monotonic()
@@ -85,6 +87,15 @@ class RunReport:
         self.n_segments += len(result.segments)
         self.duration += result.duration
         self._files.append(describe_file(result) | {"n_segments": len(result.segments)})
+
+    def keep(self, entry: Mapping[str, Any]) -> None:
+        """Count a file of which a run before told everything, as its record has it."""
+        self._statuses[entry["status"]] += 1
+        self.n_kept += 1
+        self.n_segments += entry["n_segments"]
+        self.duration += entry["duration"]
+        self._kept_duration += entry["duration"]
+        self._files.append(dict(entry))
 
     @property
     def n_files(self) -> int:
@@ -107,6 +118,7 @@ class RunReport:
             "ok": self._statuses["ok"],
             "no_speech": self._statuses["no speech"],
             "failed": self._statuses["failed"],
+            "kept": self.n_kept,
             "segments": self.n_segments,
             "audio_seconds": round(self.duration, 3),
         }
@@ -114,11 +126,12 @@ class RunReport:
     def summary(self) -> str:
         """Return the run in a line."""
         counts = self.counts()
+        kept = f", {self.n_kept} kept from before" if self.n_kept else ""
         return (
             f"{format_count(counts['files'], 'file')}: {counts['ok']} labelled, "
-            f"{counts['no_speech']} without speech, {counts['failed']} failed; "
+            f"{counts['no_speech']} without speech, {counts['failed']} failed{kept}; "
             f"{format_count(counts['segments'], 'segment')} in {format_duration(self.duration)} "
-            f"of audio, {self.speed(self.duration):.0f} times real time"
+            f"of audio, {self.speed(self.duration - self._kept_duration):.0f} times real time"
         )
 
     def record(self) -> dict[str, Any]:
@@ -148,6 +161,8 @@ def describe_file(result: FileResult) -> dict[str, Any]:
     return {
         "path": printable_path(result.path),
         "status": result.status,
+        "bytes": result.size,
+        "modified": result.modified,
         "duration": round(result.duration, 3),
         "sample_rate": result.sample_rate,
         "channels": result.channels,

@@ -91,6 +91,9 @@ class FileResult:
         What a user should know of a file that did not fail.
     groups
         Whose baselines its segments were judged by, if by any.
+    size, modified
+        Bytes of the file, and when it was last changed, in seconds since 1970; None if there is no
+        file.
     """
 
     path: str
@@ -102,6 +105,8 @@ class FileResult:
     error: str | None = None
     warnings: tuple[str, ...] = ()
     groups: tuple[Group, ...] = ()
+    size: int | None = None
+    modified: float | None = None
 
 
 def columns(labels: Sequence[str], *, speakers: bool = False) -> tuple[str, ...]:

@@ -24,6 +24,8 @@ STDOUT = "-"
 # Digits: milliseconds for times; probabilities so that their rounded sum is 1 to the fifth.
 TIME_DIGITS = 3
 PROBABILITY_DIGITS = 6
+# Before the line of a file in the JSON document.
+JSON_INDENT = "  "
 
 
 class AtomicFile:
@@ -99,7 +101,11 @@ class Writer(ABC):
 
     def write(self, result: FileResult) -> None:
         """Write a file's results; they are on their way to a reader when this returns."""
-        self._put(self._body(result))
+        self.copy(self._body(result))
+
+    def copy(self, rows: str) -> None:
+        """Write what a run before wrote of a file, in the same format."""
+        self._put(rows)
 
     def _put(self, text: str) -> None:
         try:
@@ -193,18 +199,20 @@ class JsonWriter(Writer):
     """One document: the run, then every file with its status and segments."""
 
     format = "json"
+    _separator = "\n"
+
+    def copy(self, rows: str) -> None:
+        """Write what a run before wrote of a file, in the same format."""
+        self._put(self._separator + JSON_INDENT + rows)
+        self._separator = ",\n"
 
     def _header(self) -> str:
-        self._separator = "\n"
         header = json.dumps(self._info.header(), ensure_ascii=False, indent=1)
         return header.removesuffix("\n}") + ',\n "files": ['
 
     def _body(self, result: FileResult) -> str:
         segments = [self._segment(segment) for segment in result.segments]
-        entry = describe_file(result) | {"segments": segments}
-        text = self._separator + "  " + json.dumps(entry, ensure_ascii=False)
-        self._separator = ",\n"
-        return text
+        return json.dumps(describe_file(result) | {"segments": segments}, ensure_ascii=False)
 
     def _segment(self, segment: Segment) -> dict[str, Any]:
         values = dict(zip(self._columns[1:], self._list_values(segment), strict=True))

@@ -261,6 +261,12 @@ def test_usage_errors(tmp_path: Path) -> None:
         ((EXAMPLES, "--hop", "1"), "--hop goes with --segment window"),
         ((EXAMPLES, "--segment", "file", "--max-gap", "1"), "--max-gap goes with --segment speech"),
         ((EXAMPLES, "-0"), "-0 goes with --files-from"),
+        ((EXAMPLES, "--resume"), "--resume goes with -o FILE"),
+        ((EXAMPLES, "-o", "l.csv", "--resume", "--overwrite"), "--overwrite exclude each other"),
+        (
+            (EXAMPLES, "-o", "l.csv", "--resume", "--adapt", "corpus"),
+            "--resume does not go with --adapt corpus",
+        ),
         ((EXAMPLES, "--segments", "no.csv"), "'no.csv' does not exist"),
         ((EXAMPLES, "--segments", README_PATH), "expected file, start, end"),
         (
@@ -295,6 +301,66 @@ def test_on_error_stop(tmp_path: Path) -> None:
     assert record["completed"] is False
 
 
+@pytest.mark.parametrize("suffix", ["csv", "json", "jsonl"])
+def test_resuming_labels_what_is_new_has_changed_or_failed(
+    tmp_path: Path, speech: NDArray[np.float32], suffix: str
+) -> None:
+    folder, target = tmp_path / "in", tmp_path / f"labels.{suffix}"
+    folder.mkdir()
+    for name in ('b, "1"\nz.flac', "d.flac", "f.flac"):
+        shutil.copy(EXAMPLES / "statement.flac", folder / name)
+    sf.write(folder / "c.wav", np.zeros(16_000), 16_000)
+    (folder / "e.flac").write_bytes(b"fLaC")
+    options = (folder, "-m", "svm", "-o", target, "--resume")
+    first = ser("annotate", *options)  # there is nothing to go on with
+    assert first.exit_code == 1, first.stderr
+    once = target.read_bytes()
+
+    again = ser("annotate", *options)
+    assert "3 labelled, 1 without speech, 1 failed, 4 kept from before" in again.stderr
+    assert again.exit_code == 1
+    record = read_record(tmp_path / "labels.run.json")
+    assert record["completed"] is True
+    assert record["counts"]["kept"] == 4
+    if suffix != "json":  # which says when a run began
+        assert target.read_bytes() == once
+
+    shutil.copy(EXAMPLES / "statement.flac", folder / "a.flac")  # new, before all others
+    sf.write(folder / "d.flac", speech[: 3 * 16_000], 16_000)  # changed
+    shutil.copy(EXAMPLES / "statement.flac", folder / "e.flac")  # failed before
+    (folder / "f.flac").unlink()
+    resumed = ser("annotate", *options)
+    assert resumed.exit_code == 0, resumed.stderr
+    assert "4 labelled, 1 without speech, 0 failed, 2 kept from before" in resumed.stderr
+    anew = tmp_path / f"anew.{suffix}"
+    assert ser("annotate", folder, "-m", "svm", "-o", anew).exit_code == 0
+    # With other segments in a batch, the last digits are others.
+    digits = re.compile(r"(?<!\d)0\.\d+")
+    texts = [path.read_text(encoding="utf-8").split("files")[-1] for path in (target, anew)]
+    assert digits.sub("x", texts[0]) == digits.sub("x", texts[1])
+    numbers = [[float(one) for one in digits.findall(text)] for text in texts]
+    assert len(numbers[0]) >= 10 * 7
+    np.testing.assert_allclose(numbers[0], numbers[1], atol=1e-3)
+    before, now = (read_record(tmp_path / f"{name}.run.json") for name in ("labels", "anew"))
+    assert before["files"] == now["files"]
+    # The length of a file is rounded in the record.
+    same = {"kept": 0, "audio_seconds": pytest.approx(before["counts"]["audio_seconds"], abs=0.01)}
+    assert now["counts"] == before["counts"] | same
+
+    for wrong, message in (
+        (("-m", "cnn", "--max-gap", "0.3"), "was made with another model"),
+        (("-m", "svm", "--max-gap", "0.5"), "was made with another max_gap: 0.3, now it is 0.5"),
+    ):
+        refused = ser("annotate", folder, "-o", target, "--resume", *wrong)
+        assert (refused.exit_code, message in refused.stderr) == (2, True), refused.stderr
+    (tmp_path / "labels.run.json").unlink()
+    refused = ser("annotate", *options)
+    assert refused.exit_code == 2
+    assert f"expected the output of a run, and its record {tmp_path}/labels.run.json" in (
+        refused.stderr
+    )
+
+
 def test_a_missing_file_is_recorded(tmp_path: Path) -> None:
     result = ser("annotate", tmp_path / "gone.wav", EXAMPLES / "memo.m4a", "-v")
     assert result.exit_code == 1
@@ -312,14 +378,17 @@ def interruptible() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_interrupt_keeps_what_was_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_keeps_what_was_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     from sercli.annotation import Annotator
 
     gather = Annotator._gather
 
     def interrupted(self: Annotator, recording: Any, probabilities: Any) -> Any:
         if recording.result.path.endswith("statement.flac"):
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
         return gather(self, recording, probabilities)
 
     monkeypatch.setattr(Annotator, "_gather", interrupted)
@@ -331,6 +400,32 @@ def test_interrupt_keeps_what_was_finished(tmp_path: Path, monkeypatch: pytest.M
     assert {Path(row["file"]).name for row in rows} == {"call.wav", "memo.m4a"}
     record = read_record(tmp_path / "labels.run.json")
     assert (record["completed"], record["counts"]["files"]) == (False, 3)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_what_is_kept_outlasts_an_interrupt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sercli.annotation import Annotator
+
+    target = tmp_path / "labels.csv"
+    options = ("-m", "svm", "-o", target, "--resume")
+    memo = ser("annotate", EXAMPLES / "memo.m4a", *options)
+    assert memo.exit_code == 0, memo.stderr
+    rows = target.read_bytes()
+
+    def interrupted(self: Annotator, recording: Any, probabilities: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Annotator, "_gather", interrupted)
+        assert ser("annotate", EXAMPLES, *options).exit_code == 130
+    assert target.read_bytes() == rows
+    record = read_record(tmp_path / "labels.run.json")
+    assert [Path(entry["path"]).name for entry in record["files"]] == ["memo.m4a"]
+    done = ser("annotate", EXAMPLES, *options)
+    assert done.exit_code == 0, done.stderr
+    assert "4 files: 3 labelled, 1 without speech, 0 failed, 1 kept from before" in done.stderr
 
 
 def test_a_closed_pipe_ends_quietly() -> None:

@@ -18,7 +18,7 @@ INFO = RunInfo(
 ROW = Segment("0", 0.5, 3600.12345, "neutral", 2 / 3, (1 / 3, 2 / 3))
 NASTY = 'Grüße, "Welt"\nzwei.wav'
 RESULTS = [
-    FileResult(NASTY, "ok", (ROW, ROW), 3601.0, 8_000, 1),
+    FileResult(NASTY, "ok", (ROW, ROW), 3601.0, 8_000, 1, size=7, modified=1.25),
     FileResult("quiet.wav", "no speech", (), 2.0, 16_000, 2),
     FileResult("caf\udce9.wav", "failed", (), error="caf\udce9.wav: does not exist"),
 ]
@@ -50,6 +50,8 @@ def test_json(tmp_path: Path) -> None:
     assert data["files"][0] == {
         "path": NASTY,
         "status": "ok",
+        "bytes": 7,
+        "modified": 1.25,
         "duration": 3601.0,
         "sample_rate": 8_000,
         "channels": 1,

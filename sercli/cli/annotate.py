@@ -3,13 +3,15 @@
 import os
 import sys
 from collections.abc import Callable
+from contextlib import closing
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 import click
 
 from sercli.catalogue import DEFAULT_MODEL
-from sercli.cli.console import Progress, reports_errors, say, show_progress
+from sercli.cli.console import reports_errors, say, show_progress
 from sercli.cli.options import (
     Decorator,
     adapt_option,
@@ -21,13 +23,15 @@ from sercli.cli.options import (
     precision_option,
     target_option,
 )
+from sercli.cli.results import View, write_all
 from sercli.config import LabelScheme, OnError, SegmentConfig, SegmentMode
 from sercli.discovery import Found, find_inputs, read_path_list
 from sercli.memory import keep_less
 from sercli.report import ExitCode, RunInfo, RunReport
-from sercli.schema import MIX, FileResult
+from sercli.resuming import Earlier
+from sercli.schema import MIX
 from sercli.store import load_model
-from sercli.text import format_count, format_duration
+from sercli.text import format_count
 from sercli.version import __version__
 from sercli.writers import (
     STDOUT,
@@ -137,6 +141,12 @@ output_options = _options(
     click.option("--format", "format_", type=click.Choice(list(WRITERS)), help="Of the output."),
     click.option("--overwrite", is_flag=True, help="Replace the output if it exists."),
     click.option(
+        "--resume",
+        is_flag=True,
+        help="Go on with the output if it exists: keep what it has of files that are as they were, "
+        "and label those that are new, have changed, or failed.",
+    ),
+    click.option(
         "--on-error",
         type=click.Choice(get_args(OnError)),
         default="continue",
@@ -200,11 +210,11 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
         raise click.UsageError("Name files or directories, or a list of them by --files-from.")
     _refuse_idle_options(options)
     config, effort = _segment_config(options), find_effort(options)
-    output, overwrite = options["output"], options["overwrite"]
+    output, overwrite, resume = (options[name] for name in ("output", "overwrite", "resume"))
     format_ = choose_format(output, options["format_"])
     if output != STDOUT:
-        check_target(Path(output), overwrite=overwrite)
-        check_target(record_path(output), overwrite=overwrite)
+        check_target(Path(output), overwrite=overwrite or resume)
+        check_target(record_path(output), overwrite=overwrite or resume)
     inputs = _find(paths, options)
 
     from sercli.annotation import Annotator  # loads numpy and the decoders, which --help must not
@@ -241,19 +251,19 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
                 f"inputs, such as {others[0]}"
             )
     report = RunReport(_run_info(annotator, options, format_))
+    earlier = Earlier.read(Path(output), report.info) if resume else Earlier(Path(output))
+    kept = [earlier.find(found) for found in inputs]
     code = ExitCode.INTERRUPTED
     try:
         with (
-            open_writer(output, format_, report.info, overwrite=overwrite) as writer,
-            show_progress("files", len(inputs), quiet=options["quiet"]) as progress,
+            open_writer(output, format_, report.info, overwrite=overwrite or resume) as writer,
+            show_progress("files", kept.count(None), quiet=options["quiet"]) as progress,
         ):
-            view = _View(report, progress, verbose=options["verbose"])
-            for result in annotator.annotate(
-                inputs, view.heard, options["on_error"], view.heard_file
-            ):
-                writer.write(result)
-                report.add(result)
-                view.done(result)
+            view = View(report, progress, verbose=options["verbose"])
+            new = [found for found, entry in zip(inputs, kept, strict=True) if entry is None]
+            heard = annotator.annotate(new, view.heard, options["on_error"], view.heard_file)
+            with closing(heard) as results:
+                write_all(results, kept, earlier, writer, view)
         report.completed = report.n_files == len(inputs)
         code = report.exit_code
     except KeyboardInterrupt:
@@ -268,39 +278,11 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
     sys.exit(code)
 
 
-class _View:
-    """Tells the progress of a run."""
-
-    def __init__(self, report: RunReport, progress: Progress, *, verbose: bool) -> None:
-        self._report = report
-        self._progress = progress
-        self._verbose = verbose
-        self._seconds = 0.0
-
-    def heard(self, seconds: float) -> None:
-        self._seconds += seconds
-        self._progress.advance(0, self._note())
-
-    def heard_file(self) -> None:
-        self._progress.advance(1, self._note())
-
-    def done(self, result: FileResult) -> None:
-        if result.error is not None:
-            self._progress.say(f"failed: {result.error}")
-        elif self._verbose:
-            what = f"{result.status}, {format_count(len(result.segments), 'segment')}"
-            self._progress.say(f"{result.path}: {what}, {format_duration(result.duration)}")
-        for warning in result.warnings:
-            self._progress.say(f"{result.path}: {warning}")
-
-    def _note(self) -> str:
-        speed = self._report.speed(self._seconds)
-        return f"{self._seconds / 3600:.2f} h of audio, {speed:.0f}x real time"
-
-
 def _refuse_idle_options(options: dict[str, Any]) -> None:
     if options["nul"] and options["files_from"] is None:
         raise click.UsageError("-0 goes with --files-from.")
+    if options["resume"]:
+        _refuse_resuming(options)
     if options["segments"] is not None:
         for name in CUTTING:
             if is_given("mode" if name == "segment" else name):
@@ -315,6 +297,18 @@ def _refuse_idle_options(options: dict[str, Any]) -> None:
         raise click.UsageError(
             "--adapt speaker goes with --speakers FILE|REGEX, or with --segments that tell who "
             "speaks."
+        )
+
+
+def _refuse_resuming(options: dict[str, Any]) -> None:
+    if options["output"] == STDOUT:
+        raise click.UsageError("--resume goes with -o FILE.")
+    if options["overwrite"]:
+        raise click.UsageError("--resume and --overwrite exclude each other.")
+    if options["adapt"] in ("speaker", "corpus"):
+        raise click.UsageError(
+            f"--resume does not go with --adapt {options['adapt']}: there, labels depend on all "
+            "files."
         )
 
 
@@ -362,10 +356,12 @@ def _run_info(annotator: "Annotator", options: dict[str, Any], format_: str) -> 
     recorded = {
         name: value
         for name, value in options.items()
-        if name not in ("files_from", "format_", "quiet", "verbose", "nul")
+        if name not in ("files_from", "format_", "quiet", "verbose", "nul", "resume")
     }
+    listed = options["segments"]
     resolved = {
         "format": format_,
+        "segments_sha256": sha256(Path(listed).read_bytes()).hexdigest() if listed else None,
         "adapt": annotator.adapt,
         "precision": classifier.precision,
         "threads": annotator.effort.n_threads,

@@ -1,11 +1,14 @@
 """What commands say on standard error, and how errors of the package end a command."""
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from threading import current_thread, main_thread
 from time import monotonic
-from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
+from types import FrameType
+from typing import IO, TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import click
 
@@ -22,6 +25,8 @@ T = TypeVar("T")
 
 # Without a terminal, a line of progress is worth reading this often.
 PROGRESS_INTERVAL_S = 30.0
+# Signals that end a process, where the system has them.
+ENDING = ("SIGTERM", "SIGHUP")
 
 
 class UsageFailure(click.ClickException):
@@ -40,7 +45,8 @@ def reports_errors(function: Callable[P, T]) -> Callable[P, T]:
     @wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return function(*args, **kwargs)
+            with _ending_in_order():
+                return function(*args, **kwargs)
         except SerError as error:
             raise UsageFailure(str(error)) from error
         except KeyboardInterrupt:
@@ -48,6 +54,27 @@ def reports_errors(function: Callable[P, T]) -> Callable[P, T]:
             sys.exit(ExitCode.INTERRUPTED)
 
     return wrapped
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Let a system that shuts down, a scheduler or a closed terminal do what Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    numbers = [getattr(signal, name, None) for name in ENDING]
+    # What somebody handles or ignores already, as nohup does, stays.
+    default = [one for one in numbers if one and signal.getsignal(one) == signal.SIG_DFL]
+    if current_thread() is not main_thread():  # others may not ask for signals
+        default = []
+    for number in default:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in default:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def say(message: str) -> None:
