@@ -6,7 +6,7 @@ import pytest
 
 from sercli.datasets import Clip
 from sercli.errors import ModelError
-from sercli.evaluation.leaks import MANIFEST_FILE, TrainingManifest, hash_speaker
+from sercli.evaluation.leaks import MANIFEST_FILE, UNLABELLED, TrainingManifest, hash_speaker
 
 HASHES = ("00000000000000b1", "00000000000000a0", "")
 
@@ -91,6 +91,19 @@ def test_unlabelled_audio_is_found_and_its_speakers_are_nobodys(
     assert "speech that nobody labelled" in str(both.explain_unknown())
     for unknown in (manifest, manifest.join([unlabelled])):
         assert "clips of unknown speakers" in str(unknown.explain_unknown())
+
+
+def test_who_speaks_in_unlabelled_audio_may_be_known_from_elsewhere() -> None:
+    unlabelled = TrainingManifest.from_unlabelled(["a1", "b2"])
+    known = TrainingManifest.from_clips([make_clip("ann")], ["a1"])
+    assert (
+        unlabelled.join([known]).rows == known.join([TrainingManifest((("b2", UNLABELLED),))]).rows
+    )
+    both = TrainingManifest.from_clips([make_clip("ann"), make_clip("bob")], ["a1", "b2"])
+    assert unlabelled.join([both]) == both
+    # An unknown speaker of a labelled clip says no more.
+    unknown = TrainingManifest.from_clips([make_clip(None)], ["b2"])
+    assert set(unlabelled.join([unknown]).rows) == {*unlabelled.rows, *unknown.rows}
 
 
 def test_digest_tells_any_change() -> None:

@@ -828,6 +828,11 @@ def test_learning_clips_as_strangers_might_say_them(
     assert "teachers were trained for them" in (tmp_path / "pupil" / "README.md").read_text()
     assert taught
     assert all(material.strangers is not None for material in taught)
+    # It knows by its teacher what that learned from.
+    knows = TrainingManifest.read(tmp_path / "pupil")
+    assert knows is not None
+    assert set(teacher.manifest.rows) <= set(knows.rows)
+    assert knows.count_clips(spoken.cached.hashes) == n
 
 
 def test_teachers_that_cannot_be_trained_anew_for_each_fold_are_told(

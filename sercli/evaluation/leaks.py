@@ -46,8 +46,13 @@ class TrainingManifest:
         return cls(tuple((audio, UNLABELLED) for audio in sorted(set(hashes))))
 
     def join(self, others: Iterable["TrainingManifest"]) -> "TrainingManifest":
-        """Return the manifest of all that any of several knows, each clip once."""
+        """Return the manifest of all that any of several knows, each clip once.
+
+        Of audio that one of them knows the speaker of, it is no matter that another does not.
+        """
         rows = {*self.rows}.union(*(other.rows for other in others))
+        named = {audio for audio, speaker in rows if speaker not in ("", UNLABELLED)}
+        rows = {row for row in rows if row[1] != UNLABELLED or row[0] not in named}
         return TrainingManifest(tuple(sorted(rows)))
 
     def write(self, folder: Path) -> None:

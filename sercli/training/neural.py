@@ -164,6 +164,9 @@ class NeuralTrainer(CachedTrainer):
         """Return the manifest of a model that learned from clips, and from what else it did."""
         course = self.course
         others = [course.before, *(speech.manifest for speech in course.speech)]
+        if course.teacher is not None:
+            # What it says of others, it learned from these.
+            others.append(course.teacher.manifest)
         return super().make_manifest(found).join(others)
 
     def finish(self, folder: Path) -> None:
