@@ -48,7 +48,7 @@ def annotate(
     paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     model: str | os.PathLike[str] | Classifier = DEFAULT_MODEL,
     *,
-    segments: SegmentConfig | Turns | str | None = None,
+    segments: SegmentConfig | Turns | str | os.PathLike[str] | None = None,
     channels: str = MIX,
     device: str | None = None,
     precision: Precision | None = None,
@@ -125,7 +125,7 @@ def annotate(
         classifier = load_model(model, device or "auto", precision=precision or "auto")
     if isinstance(speakers, str):
         speakers = Speakers.parse(speakers)
-    if isinstance(segments, str):
+    if isinstance(segments, str | os.PathLike):
         segments = Turns.read(Path(segments), *TIMES)
     annotator = Annotator(classifier, segments, channels, target, adapt, speakers, effort)
     yield from annotator.annotate(

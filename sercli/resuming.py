@@ -38,6 +38,9 @@ BEARING = (
     "format",
 )
 
+# What the record must have of a file.
+NEEDED = {"path", "status", "bytes", "modified", "duration", "n_segments"}
+
 # Path of a file, number of its rows, and where they begin and end in the output, in bytes.
 Place = tuple[str, int, int, int]
 
@@ -81,7 +84,7 @@ class Earlier:
             return cls(target)
         try:
             data = json.loads(record.read_text(encoding="utf-8"))
-            entries = {entry["path"]: entry for entry in data["files"]}
+            entries = {entry["path"]: entry for entry in data["files"] if set(entry) >= NEEDED}
             _refuse_others(target, data, info)
             with target.open("rb") as stream:
                 places = list(INDEXES[info.options["format"]](stream))

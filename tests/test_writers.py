@@ -160,6 +160,7 @@ def test_report_counts_and_decides_the_exit_code() -> None:
         "ok": 1,
         "no_speech": 1,
         "failed": 1,
+        "kept": 0,
         "segments": 2,
         "audio_seconds": 3603.0,
     }
@@ -171,3 +172,13 @@ def test_report_counts_and_decides_the_exit_code() -> None:
     assert [entry["n_segments"] for entry in record["files"]] == [2, 0, 0]
     assert record["completed"] is False
     assert json.loads(json.dumps(record)) == record
+    # Of a run before: counted as if it were of this one.
+    again = RunReport(INFO)
+    for entry in record["files"]:
+        again.keep(entry)
+    assert again.counts() == report.counts() | {"kept": 3}
+    assert again.record()["files"] == record["files"]
+    assert again.exit_code == report.exit_code
+    assert (
+        " 1 failed, 3 kept from before; 2 segments in 1.00 h of audio, 0 times" in again.summary()
+    )
