@@ -250,7 +250,7 @@ def _tell_unlabelled(training: Mapping[str, Any]) -> dict[str, str]:
     if not unlabelled:
         return {}
     return {
-        "unlabelled": f"{unlabelled['clips']:,} segments of unknown speakers, "
+        "unlabelled": f"{unlabelled['clips']:,} segments, "
         f"{format_duration(unlabelled['seconds'])}, of which the teacher's probabilities are "
         "learned; heard as often as the clips of each label"
     }

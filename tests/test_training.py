@@ -670,9 +670,7 @@ def test_learning_from_what_nobody_labelled(
         assert line in result.stderr.splitlines(), result.stderr
     assert read_training(model)["unlabelled"]["clips"] == n_segments
     card = (model / "README.md").read_text(encoding="utf-8")
-    row = (
-        f"{n_segments} segments of unknown speakers, {spoken.cached.duration:.1f} s, of which the "
-    )
+    row = f"{n_segments} segments, {spoken.cached.duration:.1f} s, of which the "
     assert f"| unlabelled | {row}teacher's probabilities are learned; heard as often as" in card
     command = "--votes FILE --teacher chosen --unlabelled PATH --unlabelled PATH --base tiny"
     assert command in card
@@ -823,7 +821,8 @@ def test_learning_clips_as_strangers_might_say_them(
     result = ser(*pupil, *shared, *everything, "-o", tmp_path / "alone")
     assert "warning: networks judged by folds learn from mine, which knows" in result.stderr
     assert not taught
-    result = ser(*pupil, *known, *shared, *everything, "-o", tmp_path / "pupil")
+    more = (*known, "--unlabelled", EXAMPLES)
+    result = ser(*pupil, *more, *shared, *everything, "-o", tmp_path / "pupil")
     assert result.exit_code == 0, result.stderr
     assert "teachers were trained for them" in (tmp_path / "pupil" / "README.md").read_text()
     assert taught
@@ -833,6 +832,7 @@ def test_learning_clips_as_strangers_might_say_them(
     assert knows is not None
     assert set(teacher.manifest.rows) <= set(knows.rows)
     assert knows.count_clips(spoken.cached.hashes) == n
+    assert knows.explain_unknown() is None
 
 
 def test_teachers_that_cannot_be_trained_anew_for_each_fold_are_told(
