@@ -195,10 +195,12 @@ class Recording:
             return
         if not self.turns:
             yield "has no segments in the list of them"
+        if not self.ends:  # nothing was heard, and the error says why
+            return
         heard = {piece.turn for piece in self.pieces}
         rest = [turn for number, turn in enumerate(self.turns) if number not in heard]
         judged = [turn for turn in rest if turn.channel in (None, *self.channels)]
-        late = [turn for turn in judged if turn.start >= max(self.ends, default=0.0)]
+        late = [turn for turn in judged if turn.start >= max(self.ends)]
         for some, what in (
             (len(rest) - len(judged), "of channels that are not judged"),
             (len(late), "after its end"),

@@ -444,6 +444,8 @@ def test_segments_that_were_told(
         "1 segment without a label: after its end",
         "1 segment without a label: shorter than 0.1 s",
     )
+    (failed,) = annotate(centred, recordings[0], segments=str(table), adapt="none", channels="3")
+    assert (failed.status, failed.warnings) == ("failed", ())
     assert (unlisted.status, unlisted.segments) == ("no speech", ())
     assert unlisted.warnings == ("has no segments in the list of them",)
     # What was told to be a segment is one, whatever is heard in it.

@@ -59,8 +59,8 @@ def test_a_diarisation(tmp_path: Path) -> None:
         ("a.csv", "file,start,end\n,0,1\n", "line 2: has no file"),
         ("a.csv", "file,start,end\na.wav,0,1\na.wav,-1,1\n", "line 3: '-1' is no time"),
         ("a.csv", "file,start,end\na.wav,0,nan\n", "'nan' is no time"),
-        ("a.csv", "file,start,end\na.wav,2,2\n", "starts at 2 s and ends at 2 s"),
-        ("a.rttm", "SPEAKER call 1 0.0 0.0 <NA> <NA> a\n", "expected an end after the start"),
+        ("a.csv", "file,start,end\na.wav,2,1\n", "starts at 2 s and ends at 1 s"),
+        ("a.rttm", "SPEAKER call 1 0.0 -0.5 <NA> <NA> a\n", "'-0.5' is no time"),
         ("a.rttm", "SPEAKER call 1 0.0\n", "expected 8 fields"),
         ("none.csv", None, "cannot be read"),
     ],
@@ -85,6 +85,7 @@ def test_turns_are_cut_as_they_were_told(step: int) -> None:
         Turn(3.5, 4.0),  # ends before the one that begins before it
         Turn(0.5, 1.25),  # the same again
         Turn(9.5, 12.0),  # ends after the end
+        Turn(2.0, 2.0),
         Turn(2.0, 2.05),  # too short to be judged
         Turn(9.95, 12.0),  # so is what is left of it
         Turn(11.0, 12.0),
