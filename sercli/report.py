@@ -81,12 +81,13 @@ class RunReport:
         self._files: list[dict[str, Any]] = []
         self._start = monotonic()
 
-    def add(self, result: FileResult) -> None:
-        """Count a file."""
+    def add(self, result: FileResult) -> dict[str, Any]:
+        """Count a file, and return what the record has of it."""
         self._statuses[result.status] += 1
         self.n_segments += len(result.segments)
         self.duration += result.duration
         self._files.append(describe_file(result) | {"n_segments": len(result.segments)})
+        return self._files[-1]
 
     def keep(self, entry: Mapping[str, Any]) -> None:
         """Count a file of which a run before told everything, as its record has it."""

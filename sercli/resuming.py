@@ -1,20 +1,22 @@
-"""What a run before had: the labels of files that need not be heard again.
+"""What runs before had: the labels of files that need not be heard again.
 
-It is found in the output of that run, file by file, and in the run record beside it, which tells
-what became of each file and how large and old it was. Nothing is kept in memory but where the rows
-of each file are.
+It is found in the output of a run, file by file, and in the run record beside it, which tells what
+became of each file and how large and old it was; or in what a run left that was killed, and in the
+journal beside that. Nothing is kept in memory but where the rows of each file are.
 """
 
 import csv
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, NamedTuple, Self
 
 from sercli.discovery import Found
 from sercli.errors import OutputError
+from sercli.journal import Unfinished
 from sercli.report import RunInfo
 from sercli.schema import printable_path
 from sercli.writers import JSON_INDENT, record_path
@@ -43,61 +45,74 @@ NEEDED = {"path", "status", "bytes", "modified", "duration", "n_segments"}
 
 # Path of a file, number of its rows, and where they begin and end in the output, in bytes.
 Place = tuple[str, int, int, int]
+Entries = Mapping[str, dict[str, Any]]
+
+
+class Rows(NamedTuple):
+    """Where the rows of a file are.
+
+    Parameters
+    ----------
+    output
+        That holds them.
+    start, end
+        In bytes; the same if there are none.
+    """
+
+    output: Path
+    start: int
+    end: int
 
 
 @dataclass(frozen=True)
 class Earlier:
-    """The results of a run before.
+    """The results of runs before.
 
     Parameters
     ----------
-    target
-        Its output.
     entries
-        Of its record, by the path of the file: those whose rows are there.
+        Of their records, by the path of the file: those whose rows are there.
     places
-        Where in the output these are, in bytes.
+        Where these are.
     """
 
-    target: Path
-    entries: Mapping[str, dict[str, Any]] = field(default_factory=dict)
-    places: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    entries: Entries = field(default_factory=dict)
+    places: Mapping[str, Rows] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, target: Path, info: RunInfo) -> Self:
-        """Find the results of a run before; there are none if it left neither output nor record.
+    def read(cls, target: Path, info: RunInfo, unfinished: Sequence[Unfinished] = ()) -> Self:
+        """Find the results of runs before; there are none if they left nothing.
 
         Parameters
         ----------
         target
-            Its output.
+            Their output.
         info
             Of the run that goes on.
+        unfinished
+            What others left that were to write it; of a file, the last counts.
 
         Raises
         ------
         OutputError
             If it was a run with another model or other settings, or what it left cannot be read.
         """
+        entries: dict[str, dict[str, Any]] = {}
+        places: dict[str, Rows] = {}
         record = record_path(str(target))
-        if not target.exists() and not record.exists():
-            return cls(target)
-        try:
-            data = json.loads(record.read_text(encoding="utf-8"))
-            entries = {entry["path"]: entry for entry in data["files"] if set(entry) >= NEEDED}
-            _refuse_others(target, data, info)
-            with target.open("rb") as stream:
-                places = list(INDEXES[info.options["format"]](stream))
-        except (OSError, UnicodeError, ValueError, KeyError, TypeError, csv.Error) as error:
-            raise OutputError(
-                f"{target}: cannot be gone on with: {error}; expected the output of a run, and its "
-                f"record {record} beside it. Begin anew with --overwrite"
-            ) from error
-        found = {path: (start, end) for path, n, start, end in places if _count(entries, path) == n}
-        if info.options["format"] != "json":
-            # What has no rows is in no table.
-            found |= {path: (0, 0) for path in entries if not _count(entries, path)}
-        return cls(target, {path: entries[path] for path in found}, found)
+        # A run that could not write its output may have written its record.
+        if target.exists() or (record.exists() and not unfinished):
+            with _reading(target, f"its record {record}"):
+                data = json.loads(record.read_text(encoding="utf-8"))
+                found = {entry["path"]: entry for entry in data["files"]}
+                _refuse_others(target, data, info)
+                _place(found, target, target.stat().st_size, info, entries, places)
+        for one in unfinished:
+            with _reading(one.rows, f"its journal {one.journal}"):
+                told = one.read()
+                _refuse_others(one.rows, told.header, info)
+                _place(told.entries, one.rows, told.end, info, entries, places)
+        return cls(entries, places)
 
     def find(self, found: Found) -> dict[str, Any] | None:
         """Return what the record has of a file that was heard to its end and has not changed.
@@ -125,12 +140,51 @@ class Earlier:
         entry
             Of `find`.
         """
-        start, end = self.places[entry["path"]]
+        output, start, end = self.places[entry["path"]]
         if start == end:
             return ""
-        with self.target.open("rb") as stream:
+        with output.open("rb") as stream:
             stream.seek(start)
             return stream.read(end - start).decode("utf-8")
+
+
+@contextmanager
+def _reading(output: Path, beside: str) -> Iterator[None]:
+    """Turn what may go wrong with what a run left into an error that says what to do."""
+    try:
+        yield
+    except (OSError, UnicodeError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise OutputError(
+            f"{output}: cannot be gone on with: {error}; expected the output of a run, and "
+            f"{beside} beside it. Begin anew with --overwrite"
+        ) from error
+
+
+def _place(
+    found: Entries,
+    output: Path,
+    end: int,
+    info: RunInfo,
+    entries: dict[str, dict[str, Any]],
+    places: dict[str, Rows],
+) -> None:
+    """Add what is known of files whose rows are in an output, which is whole up to its `end`."""
+    found = {path: entry for path, entry in found.items() if set(entry) >= NEEDED}
+    kind = info.options["format"]
+    with output.open("rb") as stream:
+        for path, n_rows, first, last in INDEXES[kind](_read_lines(stream, end)):
+            if path in found and found[path]["n_segments"] == n_rows:
+                entries[path], places[path] = found[path], Rows(output, first, last)
+    if kind != "json":  # what has no rows is in no table
+        for path, entry in found.items():
+            if not entry["n_segments"]:
+                entries[path], places[path] = entry, Rows(output, 0, 0)
+
+
+def _read_lines(stream: BinaryIO, end: int) -> Iterator[bytes]:
+    """Give lines up to a place, of which the last may lack its end."""
+    while (left := end - stream.tell()) > 0:
+        yield stream.readline(left)
 
 
 def _refuse_others(target: Path, data: Mapping[str, Any], info: RunInfo) -> None:
@@ -148,10 +202,6 @@ def _refuse_others(target: Path, data: Mapping[str, Any], info: RunInfo) -> None
             )
 
 
-def _count(entries: Mapping[str, Mapping[str, Any]], path: str) -> int | None:
-    return entries[path]["n_segments"] if path in entries else None
-
-
 def _group(rows: Iterator[tuple[str, int, int]]) -> Iterator[Place]:
     """Give the rows of each file together; they follow each other."""
     place: Place | None = None
@@ -166,7 +216,7 @@ def _group(rows: Iterator[tuple[str, int, int]]) -> Iterator[Place]:
         yield place
 
 
-def _index_csv(stream: BinaryIO) -> Iterator[Place]:
+def _index_csv(stream: Iterable[bytes]) -> Iterator[Place]:
     # A field may hold line ends: the reader takes as many lines as a row has.
     ends = [0]
 
@@ -186,7 +236,7 @@ def _index_csv(stream: BinaryIO) -> Iterator[Place]:
     yield from _group(rows())
 
 
-def _index_json_lines(stream: BinaryIO) -> Iterator[Place]:
+def _index_json_lines(stream: Iterable[bytes]) -> Iterator[Place]:
     def rows() -> Iterator[tuple[str, int, int]]:
         start = 0
         for line in stream:
@@ -196,7 +246,7 @@ def _index_json_lines(stream: BinaryIO) -> Iterator[Place]:
     yield from _group(rows())
 
 
-def _index_json(stream: BinaryIO) -> Iterator[Place]:
+def _index_json(stream: Iterable[bytes]) -> Iterator[Place]:
     # A line for each file.
     start = 0
     for line in stream:
@@ -208,7 +258,7 @@ def _index_json(stream: BinaryIO) -> Iterator[Place]:
         start += len(line)
 
 
-INDEXES: Mapping[str, Callable[[BinaryIO], Iterator[Place]]] = {
+INDEXES: Mapping[str, Callable[[Iterable[bytes]], Iterator[Place]]] = {
     "csv": _index_csv,
     "json": _index_json,
     "jsonl": _index_json_lines,

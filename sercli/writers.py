@@ -11,6 +11,7 @@ import sys
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from io import StringIO, TextIOWrapper
 from pathlib import Path
 from types import TracebackType
@@ -42,19 +43,25 @@ class AtomicFile:
     ------
     OutputError
         If the target exists or its folder cannot be written.
+
+    Attributes
+    ----------
+    temporary
+        Where it is written until then.
     """
 
     def __init__(self, path: Path, *, overwrite: bool = False) -> None:
         check_target(path, overwrite=overwrite)
         self._path = path
         try:
-            descriptor, self._temporary = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
+            descriptor, name = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
         except OSError as error:
             raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+        self.temporary = Path(name)
         # A temporary file is private; give the target the rights that any new file gets.
         mask = os.umask(0)
         os.umask(mask)
-        os.chmod(self._temporary, 0o666 & ~mask)
+        os.chmod(self.temporary, 0o666 & ~mask)
         self.stream: TextIO = open(  # noqa: SIM115
             descriptor, "w", encoding="utf-8", newline=""
         )
@@ -62,7 +69,12 @@ class AtomicFile:
     def close(self) -> None:
         """Put the file in its place."""
         self.stream.close()
-        os.replace(self._temporary, self._path)
+        os.replace(self.temporary, self._path)
+
+    def leave(self) -> None:
+        """Leave it under its temporary name, as it could not be written to its end."""
+        with suppress(OSError):  # what it is left for
+            self.stream.close()
 
 
 class StandardOutput:
@@ -88,6 +100,13 @@ class Writer(ABC):
         Where to.
     info
         What the run was asked to do.
+
+    Attributes
+    ----------
+    temporary
+        Where the output is until it takes its place; None of standard output.
+    n_bytes
+        Written so far.
     """
 
     format: ClassVar[str]
@@ -97,6 +116,8 @@ class Writer(ABC):
         self._info = info
         self._labels: tuple[str, ...] = tuple(info.model["labels"])
         self._columns = columns(self._labels, speakers=info.speakers)
+        self.temporary = output.temporary if isinstance(output, AtomicFile) else None
+        self.n_bytes = 0
         self._put(self._header())
 
     def write(self, result: FileResult) -> None:
@@ -111,6 +132,7 @@ class Writer(ABC):
         try:
             self._output.stream.write(text)
             self._output.stream.flush()
+            self.n_bytes += len(text.encode())
         except BrokenPipeError:
             raise  # the reader has seen enough: no fault of the output
         except OSError as error:
@@ -126,7 +148,12 @@ class Writer(ABC):
         trace: TracebackType | None,
     ) -> None:
         # Also after an error: what was finished must not be lost.
-        self._put(self._footer())
+        try:
+            self._put(self._footer())
+        except OutputError:
+            if isinstance(self._output, AtomicFile):
+                self._output.leave()
+            raise
         self._output.close()
 
     def _list_values(self, segment: Segment) -> list[Any]:

@@ -25,9 +25,13 @@ from numpy.typing import NDArray
 import sercli
 from sercli.audio import load_audio
 from sercli.cli import main
+from sercli.errors import OutputError
 from sercli.evaluation.mixes import EVEN, SINGLE
+from sercli.journal import Journal
 from sercli.labels import EMOTIONS
+from sercli.report import RunInfo
 from sercli.store import load_model
+from sercli.writers import AtomicFile
 
 README_PATH = Path(__file__).parent.parent / "README.md"
 README = README_PATH.read_text(encoding="utf-8")
@@ -359,6 +363,119 @@ def test_resuming_labels_what_is_new_has_changed_or_failed(
     assert f"expected the output of a run, and its record {tmp_path}/labels.run.json" in (
         refused.stderr
     )
+
+
+# Annotates as the command line does, and is killed when it has come to a file.
+KILLED = """
+import os, signal, sys
+from sercli.annotation import Annotator
+from sercli.cli import main
+
+gather = Annotator._gather
+
+def killed(self, recording, probabilities):
+    if recording.result.path.endswith(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return gather(self, recording, probabilities)
+
+Annotator._gather = killed
+main(sys.argv[2:])
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no such signal")
+@pytest.mark.parametrize("suffix", ["csv", "json", "jsonl"])
+def test_a_killed_run_loses_nothing(tmp_path: Path, suffix: str) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    out.mkdir()
+    names = ["a.flac", "b.wav", "c.flac", "d.flac"]
+    for name in names:
+        shutil.copy(EXAMPLES / "statement.flac", folder / name)
+    sf.write(folder / "b.wav", np.zeros(16_000), 16_000)
+    target = out / f"labels.{suffix}"
+    options = ("annotate", str(folder), "-m", "svm", "-o", str(target))
+
+    def be_killed(at: str, *more: str) -> None:
+        command = [sys.executable, "-c", KILLED, at, *options, *more]
+        done = subprocess.run(command, capture_output=True, check=False)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+
+    be_killed("a.flac")  # there is nothing to go on with
+    be_killed("c.flac")
+    assert len(list(out.iterdir())) == 2
+    assert not target.exists()
+    refused = ser(*options)
+    assert refused.exit_code == 2
+    assert f"{target}: a run that was to write it was killed; go on from there with --resume" in (
+        refused.stderr
+    )
+    assert ser(*options, "--resume", "--max-gap", "0.5").exit_code == 2
+    # Another is killed that had gone on from there.
+    be_killed("d.flac", "--resume")
+    (journal,) = [path for path in out.glob(".*.journal") if "c.flac" in path.read_text()]
+    # What was being written when it was killed.
+    for path in (journal, journal.with_suffix("")):
+        with path.open("ab") as stream:
+            stream.write(b'{"end": 1')
+    resumed = ser(*options, "--resume")
+    assert resumed.exit_code == 0, resumed.stderr
+    assert "4 files: 3 labelled, 1 without speech, 0 failed, 3 kept from before" in resumed.stderr
+    assert sorted(path.name for path in out.iterdir()) == [f"labels.{suffix}", "labels.run.json"]
+    record = read_record(out / "labels.run.json")
+    assert [Path(entry["path"]).name for entry in record["files"]] == names
+    anew = tmp_path / f"anew.{suffix}"
+    assert ser(*options[:-1], anew).exit_code == 0
+    texts = [path.read_text(encoding="utf-8").split('"files": [')[-1] for path in (target, anew)]
+    digits = re.compile(r"(?<!\d)0\.\d+")
+    assert digits.sub("x", texts[0]) == digits.sub("x", texts[1])
+    # From the beginning, whatever was left.
+    be_killed("c.flac", "--overwrite")
+    assert list(out.glob(".*"))
+    assert "kept from before" not in ser(*options, "--overwrite").stderr
+    assert not list(out.glob(".*"))
+
+
+def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sercli.writers import Writer
+
+    put = Writer._put
+
+    def write_some(self: Writer, text: str) -> None:
+        if "statement.flac" in text or self.n_bytes > 2000:
+            self.n_bytes = 10_000
+            raise OutputError("the output cannot be written: No space left on device")
+        put(self, text)
+
+    target = tmp_path / "labels.csv"
+    options = ("annotate", EXAMPLES, "-m", "svm", "-o", target)
+    with monkeypatch.context() as patch:
+        patch.setattr(Writer, "_put", write_some)
+        full = ser(*options)
+    assert full.exit_code == 2
+    assert "No space left on device" in full.stderr
+    assert not target.exists()
+    assert read_record(tmp_path / "labels.run.json")["completed"] is False
+    resumed = ser(*options, "--resume")
+    assert "3 labelled, 1 without speech, 0 failed, 3 kept from before" in resumed.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.csv", "labels.run.json"]
+
+
+def test_a_run_under_way_is_left_alone(tmp_path: Path) -> None:
+    target = tmp_path / "labels.csv"
+    output = AtomicFile(target)
+    info = RunInfo("0", {}, {})
+    journal = Journal(output.temporary, info)
+    for option in ("--resume", "--overwrite", "-q"):
+        refused = ser("annotate", EXAMPLES, "-m", "svm", "-o", target, option)
+        assert refused.exit_code == 2
+        assert "another run is writing it; wait for its end" in refused.stderr
+    output.close()
+    # Killed between the two.
+    with journal:
+        target.unlink()
+    assert ser("annotate", EXAMPLES / "memo.m4a", "-m", "svm", "-o", target).exit_code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.csv", "labels.run.json"]
 
 
 def test_a_missing_file_is_recorded(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
@@ -26,6 +26,8 @@ from sercli.cli.options import (
 from sercli.cli.results import View, write_all
 from sercli.config import LabelScheme, OnError, SegmentConfig, SegmentMode
 from sercli.discovery import Found, find_inputs, read_path_list
+from sercli.errors import OutputError
+from sercli.journal import Journal, find_unfinished
 from sercli.memory import keep_less
 from sercli.report import ExitCode, RunInfo, RunReport
 from sercli.resuming import Earlier
@@ -143,8 +145,9 @@ output_options = _options(
     click.option(
         "--resume",
         is_flag=True,
-        help="Go on with the output if it exists: keep what it has of files that are as they were, "
-        "and label those that are new, have changed, or failed.",
+        help="Go on with the output if it exists, or with what a run left that was killed: keep "
+        "what there is of files that are as they were, and label those that are new, have changed, "
+        "or failed.",
     ),
     click.option(
         "--on-error",
@@ -215,6 +218,12 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
     if output != STDOUT:
         check_target(Path(output), overwrite=overwrite or resume)
         check_target(record_path(output), overwrite=overwrite or resume)
+    unfinished = [] if output == STDOUT else find_unfinished(Path(output))
+    if unfinished and not (overwrite or resume):
+        raise OutputError(
+            f"{output}: a run that was to write it was killed; go on from there with --resume, or "
+            "begin anew with --overwrite"
+        )
     inputs = _find(paths, options)
 
     from sercli.annotation import Annotator  # loads numpy and the decoders, which --help must not
@@ -251,9 +260,9 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
                 f"inputs, such as {others[0]}"
             )
     report = RunReport(_run_info(annotator, options, format_))
-    earlier = Earlier.read(Path(output), report.info) if resume else Earlier(Path(output))
+    earlier = Earlier.read(Path(output), report.info, unfinished) if resume else Earlier()
     kept = [earlier.find(found) for found in inputs]
-    code = ExitCode.INTERRUPTED
+    code, journal = ExitCode.INTERRUPTED, None
     try:
         with (
             open_writer(output, format_, report.info, overwrite=overwrite or resume) as writer,
@@ -262,8 +271,10 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
             view = View(report, progress, verbose=options["verbose"])
             new = [found for found, entry in zip(inputs, kept, strict=True) if entry is None]
             heard = annotator.annotate(new, view.heard, options["on_error"], view.heard_file)
-            with closing(heard) as results:
-                write_all(results, kept, earlier, writer, view)
+            to_file = writer.temporary
+            beside = Journal(to_file, report.info) if to_file is not None else nullcontext()
+            with closing(heard) as results, beside as journal:
+                write_all(results, kept, earlier, writer, view, journal)
         report.completed = report.n_files == len(inputs)
         code = report.exit_code
     except KeyboardInterrupt:
@@ -273,6 +284,11 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
     finally:
         if output != STDOUT:
             write_json(record_path(output), report.record(), overwrite=True)
+    # All of it has its place now.
+    if journal is not None:
+        journal.remove()
+    for one in unfinished:
+        one.remove()
     if not options["quiet"]:
         say(report.summary())
     sys.exit(code)

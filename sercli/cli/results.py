@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sercli.cli.console import Progress
+from sercli.journal import Journal
 from sercli.report import RunReport
 from sercli.resuming import Earlier
 from sercli.schema import FileResult
@@ -39,9 +40,9 @@ class View:
         """Show that one more file was heard."""
         self._progress.advance(1, self._note())
 
-    def done(self, result: FileResult) -> None:
-        """Count a file, and say what a user should know of it."""
-        self.report.add(result)
+    def done(self, result: FileResult) -> dict[str, Any]:
+        """Count a file, say what a user should know of it, and return what the record has of it."""
+        entry = self.report.add(result)
         if result.error is not None:
             self._progress.say(f"failed: {result.error}")
         elif self._verbose:
@@ -49,6 +50,7 @@ class View:
             self._progress.say(f"{result.path}: {what}, {format_duration(result.duration)}")
         for warning in result.warnings:
             self._progress.say(f"{result.path}: {warning}")
+        return entry
 
     def _note(self) -> str:
         speed = self.report.speed(self._seconds)
@@ -61,6 +63,7 @@ def write_all(
     earlier: Earlier,
     writer: Writer,
     view: View,
+    journal: Journal | None,
 ) -> None:
     """Write what is new and what is kept, in the order of the inputs.
 
@@ -74,12 +77,19 @@ def write_all(
         That run.
     writer, view
         Where they go.
+    journal
+        Told of each file, if there is one.
     """
     n_written = 0
+
+    def note(entry: Mapping[str, Any]) -> None:
+        if journal is not None:
+            journal.note(entry, writer.n_bytes)
 
     def keep(entry: Mapping[str, Any]) -> None:
         writer.copy(earlier.read_rows(entry))
         view.report.keep(entry)
+        note(entry)
 
     try:
         for entry in kept:
@@ -92,7 +102,7 @@ def write_all(
                 break
             n_written += 1
             writer.write(result)
-            view.done(result)
+            note(view.done(result))
     finally:
         # However it ended: what there was before must not be lost.
         for entry in kept[n_written:]:
