@@ -94,6 +94,26 @@ def vary(
     waveform = draw_part(utterance, find_partner, rng)
     if rng.random() < VOICE_PROBABILITY:
         waveform = draw_voice(waveform, rng)
+    return record(waveform, talkers, rng)
+
+
+def record(
+    waveform: FloatArray, talkers: Sequence[FloatArray], rng: np.random.Generator
+) -> FloatArray:
+    """Return what is said as another room, microphone, background and line might give it.
+
+    Parameters
+    ----------
+    waveform
+        At 16 kHz, shape (n_samples,).
+    talkers, rng
+        As for `vary`.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_samples,)
+        In time with the waveform.
+    """
     if rng.random() < ROOM_PROBABILITY:
         waveform = reverberate(
             waveform, rng.uniform(*REVERBERATION_S), rng.uniform(*DIRECT_DB), rng

@@ -170,11 +170,22 @@ def _describe_transformer(spec: ModelSpec) -> _Parts:
             f"{_tell_lora(config)}in up to {config['tuning_epochs']} epochs at "
             f"{config['tuning_rate']:g}"
             if config["layers"]
-            else "the head; the encoder is as it was",
+            else f"the head; {_tell_hearing(config)}",
             "versions heard": f"each clip as it is, and {config['versions']} drawn: "
             f"{_tell_versions(config)}",
         },
         "AdamW",
+    )
+
+
+def _tell_hearing(config: Mapping[str, Any]) -> str:
+    epochs = config.get("hearing_epochs")
+    if not epochs:
+        return "the encoder is as it was"
+    return (
+        "before it, the encoder learned to make of the calm speech in other recordings what it "
+        f"makes of it as it is: {format_count(epochs, 'epoch')} at {config['hearing_rate']:g} at "
+        "its highest"
     )
 
 

@@ -14,6 +14,7 @@ import torch
 from checkpoints import save_checkpoint
 from click.testing import CliRunner, Result
 from conftest import ACTORS, EXAMPLES
+from safetensors.torch import load_file
 
 import sercli
 from sercli.cards import DEVELOPMENT_SPEAKERS
@@ -402,13 +403,21 @@ def test_options_that_would_do_nothing(folder: Path, tmp_path: Path) -> None:
         assert result.exit_code == 2
         assert f"{option[0]} goes with --model cnn or transformer" in result.stderr
     for family in ("svm", "cnn"):
-        for option in (("--base", "x"), ("--revision", "x"), ("--layers", "1"), ("--lora", "2")):
+        for option in (
+            ("--base", "x"),
+            ("--revision", "x"),
+            ("--hearing-epochs", "2"),
+            ("--layers", "1"),
+            ("--lora", "2"),
+        ):
             result = ser("train", "--data", folder, "-o", model, "--model", family, *option)
             assert result.exit_code == 2
             assert f"{option[0]} goes with --model transformer" in result.stderr
     transformer = ("train", "--data", folder, "-o", model, "--model", "transformer")
     result = ser(*transformer, "--lora", "4")
     assert (result.exit_code, "--lora goes with --layers N" in result.stderr) == (2, True)
+    result = ser(*transformer, "--hearing-epochs", "2")
+    assert (result.exit_code, "--hearing-epochs goes with --calm" in result.stderr) == (2, True)
     fused = ("train", "--data", folder, "-o", model, "--model", "fusion", "--members", "svm,cnn")
     for option in (("--calm", "x"), ("--calm-speakers", "(x)")):
         result = ser(*fused, *option)
@@ -425,8 +434,8 @@ def test_options_that_would_do_nothing(folder: Path, tmp_path: Path) -> None:
         (("--calm-speakers", "(x)"), "--calm-speakers goes with --calm PATH"),
         (("--calm", "x"), "--calm goes with --model svm or transformer, or with --teacher MODEL"),
         (
-            ("--calm", str(EXAMPLES), "--teacher", "svm", "--cache", str(tmp_path)),
-            "--calm: the teacher svm did not learn from calm speech",
+            ("--calm", str(EXAMPLES), "--teacher", "cnn", "--cache", str(tmp_path)),
+            "--calm: the teacher cnn did not learn from calm speech",
         ),
         (("--resume",), "has no checkpoint to resume from; start without --resume"),
         (("--device", "tpu"), "device is 'tpu'; expected auto"),
@@ -787,6 +796,30 @@ def test_learning_clips_as_strangers_might_say_them(
     assert (tmp_path / "chosen" / weights).read_bytes() != (
         tmp_path / "without" / weights
     ).read_bytes()
+
+    # The encoder may learn by them first to hear through noise; its teachers of folds then have.
+    hears = (*options, *known, *everything, "--hearing-epochs", "1", "--no-adapter")
+    result = ser(*hears, "-o", tmp_path / "hears")
+    assert result.exit_code == 0, result.stderr
+    encoder = "encoder.safetensors"
+    learned = load_file(tmp_path / "hears" / encoder)
+    before = load_file(model / encoder)
+    assert learned.keys() == before.keys()
+    assert max(float((learned[name] - before[name]).abs().max()) for name in learned) > 1e-4
+    assert read_training(tmp_path / "hears")["config"]["hearing_epochs"] == 1
+    card = (tmp_path / "hears" / "README.md").read_text(encoding="utf-8")
+    assert "--base tiny --hearing-epochs 1" in card
+    assert "the calm speech in other recordings what it makes of it as it is: 1 epoch at" in card
+    substitute = find_substitute(
+        Teacher.load(tmp_path / "hears", "cpu"), CONFIG, None, spoken, rows=tmp_path
+    )
+    assert isinstance(substitute, TransformerCourse)
+    assert substitute.config.hearing_epochs == 0
+    assert all(
+        torch.equal(one, substitute.base.weights[name.removeprefix("encoder.model.")])
+        for name, one in load_file(tmp_path / "hears" / encoder).items()
+        if name.startswith("encoder.model.")
+    )
 
     # An SVM learns so, too.
     machine = ("train", "--data", table, "--model", "svm", *everything, "--no-test", "--jobs", "1")

@@ -27,7 +27,7 @@ FAMILIES_OF = {
     ("device",): (*NEURAL_CONFIGS, FUSION, ADAPTER),
     ("cache",): (*NEURAL_CONFIGS, FUSION, ADAPTER, SVM),
     ("calm", "calm_speakers"): (SVM, *NEURAL_CONFIGS),
-    ("base", "revision", "layers", *TUNING): (TRANSFORMER,),
+    ("base", "revision", "hearing_epochs", "layers", *TUNING): (TRANSFORMER,),
     ("members",): (FUSION, ADAPTER),
 }
 # Those of all networks that decide what the model is.
@@ -86,6 +86,14 @@ def neural_options(function: Any) -> Any:
             metavar="RANK",
             help="They learn by low-rank matrices, which become part of the weights at the end; "
             "needs the extra sercli[lora]; 0: all their weights learn (with --layers).",
+        ),
+        click.option(
+            "--hearing-epochs",
+            type=int,
+            default=TransformerConfig.hearing_epochs,
+            help="Passes over the calm speech in which the encoder first learns to make of it in "
+            "other rooms, noise and lines what it makes of it as it is (transformer, with --calm).",
+            show_default=True,
         ),
         click.option(
             "--epochs",
@@ -188,6 +196,8 @@ def refuse_idle(options: dict[str, Any]) -> None:
         raise click.UsageError("--unlabelled goes with --teacher MODEL.")
     if options["calm_speakers"] and not options["calm"]:
         raise click.UsageError("--calm-speakers goes with --calm PATH.")
+    if options["hearing_epochs"] and not options["calm"]:
+        raise click.UsageError("--hearing-epochs goes with --calm PATH.")
     if options["calm"] and options["layers"]:
         raise click.UsageError("--calm and --layers do not go together.")
     if options["calm"] and options["family"] == CNN and not options["teacher"]:
@@ -233,7 +243,7 @@ def configure(options: dict[str, Any], common: dict[str, Any]) -> NeuralConfig:
         What all families have.
     """
     transformers = options["family"] == TRANSFORMER
-    names = (*DECIDING, "layers", *TUNING) if transformers else DECIDING
+    names = (*DECIDING, "hearing_epochs", "layers", *TUNING) if transformers else DECIDING
     given = {name: options[name] for name in names if options[name] is not None}
     return replace(NEURAL_CONFIGS[options["family"]], **common, **given)
 
@@ -316,7 +326,7 @@ def spell_network(options: dict[str, Any]) -> list[str]:
         parts += ["--base", find_name(options["base"])]
         parts += ["--revision", options["revision"]] if options["revision"] else []
         parts += ["--layers", str(options["layers"])] if options["layers"] else []
-        names = (*TUNING, *DECIDING)
+        names = ("hearing_epochs", *TUNING, *DECIDING)
     for name in names:
         default = getattr(NEURAL_CONFIGS[options["family"]], name)
         if options[name] not in (None, default):

@@ -84,3 +84,14 @@ def statistics(rows: Tensor, spans: Sequence[slice]) -> Tensor:
         variance = (frames - mean).square().mean(dim=0)
         found.append(torch.cat((mean, (variance + TINY).sqrt())))
     return torch.stack(found)
+
+
+def pool_states(states: Sequence[Tensor], spans: Sequence[slice]) -> Tensor:
+    """Return the statistics over time of all hidden states, shape (n_segments, n_features).
+
+    Parameters
+    ----------
+    states, spans
+        As an encoder gives them, see `sercli.neural.speech_encoder.SpeechEncoder.forward`.
+    """
+    return torch.cat([statistics(state, spans) for state in states], dim=1)

@@ -5,14 +5,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sercli.errors import ConfigError
 from sercli.neural.encoders import create_encoder
 from sercli.neural.mel import NYQUIST
-from sercli.neural.pooling import statistics
+from sercli.neural.pooling import pool_states
 
 # Standardised statistics beyond this are outliers, which a head should not follow.
 MAX_DEVIATION = 5.0
@@ -110,8 +109,7 @@ class Transformer(nn.Module):
         lengths
             Samples of each segment, shape (n_segments,).
         """
-        states, spans = self.encoder(waveforms, lengths)
-        return torch.cat([statistics(state, spans) for state in states], dim=1)
+        return pool_states(*self.encoder(waveforms, lengths))
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """Return scores, shape (n_segments, n_labels); parameters as for `embed`."""

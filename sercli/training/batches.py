@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sercli.augment import Utterance, crop, draw_voice, vary
+from sercli.augment import Utterance, crop, draw_voice, record, vary
 from sercli.codecs import codec_available, encode_decode
 from sercli.filters import telephone_band
 from sercli.neural.batching import pad
@@ -120,9 +120,19 @@ class TrainingBatches:
             return self._cached.utterance(alike[rng.integers(len(alike))])
 
         waveform = vary(utterance, find_partner, _Talkers(self._cached), rng)
-        if self._codecs and rng.random() < CODEC_PROBABILITY:
-            waveform = _through(waveform, str(rng.choice(self._codecs, p=self._weights)))
-        return waveform
+        return self._send(waveform, rng)
+
+    def record(self, waveform: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """Return what is said, sample by sample, as another recording might have it.
+
+        Parameters
+        ----------
+        waveform
+            At 16 kHz, shape (n_samples,).
+        rng
+            Source of all draws.
+        """
+        return self._send(record(waveform, _Talkers(self._cached), rng), rng)
 
     def draw(self, index: int, rng: np.random.Generator) -> FloatArray:
         """Return a clip as it is learned from: as it was recorded, or varied; shape (n_samples,).
@@ -138,6 +148,12 @@ class TrainingBatches:
         waveform = waveform if rng.random() < 0.5 else waveform[start:end]
         if self._config.voice_share and rng.random() < self._config.voice_share:
             return draw_voice(waveform, rng)
+        return waveform
+
+    def _send(self, waveform: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """Return a waveform, now and then after a codec."""
+        if self._codecs and rng.random() < CODEC_PROBABILITY:
+            return _through(waveform, str(rng.choice(self._codecs, p=self._weights)))
         return waveform
 
     def _make(self, draws: Sequence[tuple[int, int]], epoch: int) -> TrainingBatch:

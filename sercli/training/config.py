@@ -194,6 +194,10 @@ class TransformerConfig(NeuralConfig):
         Passes over the clips and highest learning rate in which they learn.
     layer_decay
         By which the learning rate falls from each layer to the one below, in ``(0, 1]``.
+    hearing_epochs, hearing_rate
+        Passes over the calm speech of strangers, if there is any, and highest learning rate in
+        which the encoder first learns to hear through rooms, noise and lines; 0: it does not. See
+        `sercli.training.hearing`.
     calm_share
         Share of what a head learns that is heard as strangers might say it, if there is calm speech
         of any; see `sercli.training.transposition`.
@@ -219,6 +223,8 @@ class TransformerConfig(NeuralConfig):
     tuning_epochs: int = 4
     tuning_rate: float = 2e-5
     layer_decay: float = 0.8
+    hearing_epochs: int = 0
+    hearing_rate: float = 1e-4
     calm_share: float = 0.5
     lora: int = 0
 
@@ -230,6 +236,8 @@ class TransformerConfig(NeuralConfig):
         check_range("epochs of tuning", self.tuning_epochs, 1, 10_000)
         check_range("learning rate of tuning", self.tuning_rate, 1e-9, 10)
         check_range("layer decay", self.layer_decay, 0.01, 1)
+        check_range("epochs of hearing", self.hearing_epochs, 0, 10_000)
+        check_range("learning rate of hearing", self.hearing_rate, 1e-9, 10)
         check_range("share of what strangers say", self.calm_share, 0, 1)
         check_range("rank of matrices", self.lora, 0, 1024)
 

@@ -28,6 +28,7 @@ from sercli.training.batches import TrainingBatches
 from sercli.training.cache import CachedClips
 from sercli.training.config import TransformerConfig
 from sercli.training.course import Course, FloatArray, digest, score_clips
+from sercli.training.hearing import learn_to_hear
 from sercli.training.loop import Fitted
 from sercli.training.lora import RATE_FACTOR, add_lora, merge_lora
 from sercli.training.material import Material
@@ -71,7 +72,8 @@ class TransformerCourse(Course):
     Raises
     ------
     ConfigError
-        As of `Course`; if there is calm speech, and layers of the encoder learn.
+        As of `Course`; if there is calm speech, and layers of the encoder learn; if there is none,
+        and the encoder is to learn to hear by it.
     """
 
     classifier = TransformerClassifier
@@ -86,6 +88,11 @@ class TransformerCourse(Course):
     def __post_init__(self) -> None:
         """Refuse an encoder that learns from clips as nobody else might say them."""
         super().__post_init__()
+        if self.config.hearing_epochs and self.calm is None:
+            raise ConfigError(
+                f"hearing_epochs is {self.config.hearing_epochs}, and there is no calm speech by "
+                "which the encoder could learn to hear; expected some, or hearing_epochs 0"
+            )
         if self.calm is not None and self.config.layers:
             raise ConfigError(
                 f"layers is {self.config.layers}, and there is calm speech of strangers: what an "
@@ -109,6 +116,16 @@ class TransformerCourse(Course):
     def network_settings(self) -> TransformerSettings:
         """The shape of the networks."""
         return TransformerSettings(self.base.settings, self.band_limit)
+
+    @cached_property
+    def _encoder(self) -> Base:
+        """The encoder, which may have learned to hear through noise first."""
+        if not self.config.hearing_epochs or self.calm is None:
+            return self.base
+        speech = self.calm.cached
+        return learn_to_hear(
+            self.base, self.band_limit, speech, self.config, self.rows, self.watcher
+        )
 
     @cached_property
     def _network(self) -> Transformer:
@@ -193,7 +210,7 @@ class TransformerCourse(Course):
             loss=self.find_loss,
             score=lambda network, judged: _score(network, _take_version(judged, AS_IS)),
             facts={
-                "base": self.base.digest,
+                "base": self._encoder.digest,
                 "calm speech": None
                 if material.strangers is None
                 else digest(material.strangers.tobytes()),
@@ -222,7 +239,7 @@ class TransformerCourse(Course):
             groups=group_parameters(network, self.config),
             config=tuning,
             score=lambda network, judged: score_clips(network, judged.cached),
-            facts={"base": self.base.digest},
+            facts={"base": self._encoder.digest},
         )
         if self.config.lora:
             merge_lora(tuned.network)
@@ -285,7 +302,7 @@ class TransformerCourse(Course):
         device = choose_device(config.device)
         facts = (
             ROWS_FORMAT,
-            self.base.digest,
+            self._encoder.digest,
             self.band_limit,
             str(choose_precision(device)),
             (config.seed, config.clean_share, config.voice_share, n_versions),
@@ -302,7 +319,7 @@ class TransformerCourse(Course):
 
     def _create_network(self) -> Transformer:
         network = Transformer(self.network_settings, self.n_scores)
-        network.encoder.model.load_state_dict(self.base.weights)
+        network.encoder.model.load_state_dict(self._encoder.weights)
         return network
 
 

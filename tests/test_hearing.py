@@ -1,0 +1,178 @@
+"""An encoder that learns to make the same of speech in any recording."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import save_checkpoint
+from conftest import EXAMPLES
+from torch import Tensor
+
+from sercli.neural.bases import Base, load_base
+from sercli.neural.encoders import create_encoder
+from sercli.training import hearing, loop
+from sercli.training.cache import CachedClips
+from sercli.training.config import TransformerConfig
+from sercli.training.hearing import Imitation, PairedBatches, learn_to_hear
+from sercli.training.loop import TrainingBatch, TrainingProgress
+from sercli.training.unlabelled import Unlabelled
+from sercli.training.watcher import Nobody
+
+CONFIG = TransformerConfig(hearing_epochs=4, hearing_rate=1e-3, batch_size=8, device="cpu")
+LIMIT = 4000.0
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> CachedClips:
+    return Unlabelled((EXAMPLES,), tmp_path_factory.mktemp("speech"), jobs=1).cached
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+    folder = tmp_path_factory.mktemp("base")
+    save_checkpoint("whisper", folder, init_std=0.1)  # by 0.02, it hardly hears
+    return load_base(str(folder))
+
+
+@pytest.fixture(autouse=True)
+def light(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "write_curves", lambda *given: (given[2] / "curves.png").touch())
+
+
+def pair(speech: CachedClips, config: TransformerConfig = CONFIG) -> PairedBatches:
+    n = len(speech)
+    return PairedBatches(speech, np.empty((n, 0), np.float32), np.zeros(n, np.intp), config)
+
+
+def draw(speech: CachedClips, epoch: int = 0) -> list[TrainingBatch]:
+    return list(pair(speech)(epoch))
+
+
+def test_each_clip_is_there_as_it_is_and_in_another_recording(speech: CachedClips) -> None:
+    batches = list(pair(speech, replace(CONFIG, voice_share=0.0, max_crop=30.0))(0))
+    assert len(batches) == len(speech) // 8
+    wholes = [speech.utterance(index).waveform for index in range(len(speech))]
+    found, changed = [], 0
+    for batch in batches:
+        plain, other = batch.waveforms.chunk(2)
+        for one, heard, length, same in zip(plain, other, *batch.lengths.chunk(2), strict=True):
+            assert length == same
+            (index,) = (i for i, whole in enumerate(wholes) if same_samples(one[:length], whole))
+            assert not heard[length:].any()
+            changed += not torch.equal(one, heard)
+            found.append(index)
+    assert len(set(found)) == len(found)
+    # One in nine or so is heard as it is.
+    assert len(found) / 2 < changed
+
+
+def same_samples(found: Tensor, whole: np.ndarray) -> bool:
+    return np.array_equal(found.numpy(), whole)
+
+
+def test_draws_depend_on_seed_epoch_and_clip_alone(speech: CachedClips) -> None:
+    first, again, later = draw(speech), draw(speech), draw(speech, 1)
+    for one, other in zip(first, again, strict=True):
+        assert torch.equal(one.waveforms, other.waveforms)
+    assert not any(
+        torch.equal(one.lengths, two.lengths) for one, two in zip(first, later, strict=True)
+    )
+
+
+def test_the_distance_is_zero_of_what_is_the_same_and_not_of_anything_else(
+    base: Base, speech: CachedClips
+) -> None:
+    encoder = create_encoder(base.settings, LIMIT).eval()
+    encoder.model.load_state_dict(base.weights)
+    scales = [torch.full((encoder.n_channels,), 2.0)] * encoder.n_states
+    pooled = torch.full((2 * encoder.n_states * encoder.n_channels,), 0.5)
+    imitation = Imitation(encoder, encoder, (*scales, pooled))
+    batch = draw(speech)[0]
+    plain, lengths = batch.waveforms.chunk(2)[0], batch.lengths.chunk(2)[0]
+    twice = torch.cat((plain, plain)), torch.cat((lengths, lengths))
+    with torch.inference_mode():
+        assert imitation(*twice).item() == 0
+        distance = imitation(batch.waveforms, batch.lengths).item()
+        # Frame by frame and clip by clip, as the definition has it.
+        told, spans = encoder(plain, lengths)
+        heard, _ = encoder(batch.waveforms.chunk(2)[1], lengths)
+    rows = np.concatenate([np.arange(span.start, span.stop) for span in spans])
+    frames = [smooth((one - two)[rows] / 2).mean() for one, two in zip(heard, told, strict=True)]
+
+    def pool(states: list[Tensor]) -> Tensor:
+        parts = [
+            torch.cat(
+                (state[span].mean(dim=0), state[span].var(dim=0, correction=0).add(1e-5).sqrt())
+            )
+            for span in spans
+            for state in states
+        ]
+        return torch.stack(parts)
+
+    statistics = smooth((pool(heard) - pool(told)) / 0.5).mean()
+    assert distance == pytest.approx(float(torch.stack(frames).mean() + statistics), rel=1e-4)
+
+
+def smooth(values: Tensor) -> Tensor:
+    return torch.where(values.abs() < 1, values.square() / 2, values.abs() - 0.5)
+
+
+class Listener(Nobody):
+    """Notes the mean loss of each epoch."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def report(self, progress: TrainingProgress) -> None:
+        if progress.ends_epoch:
+            self.losses.append(progress.loss)
+
+
+def test_an_encoder_comes_nearer_to_what_it_hears_without_noise(
+    base: Base, speech: CachedClips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listener = Listener()
+    learned = learn_to_hear(base, LIMIT, speech, CONFIG, tmp_path / "kept", listener)
+    assert len(listener.losses) == CONFIG.hearing_epochs
+    assert (learned.name, learned.settings) == (base.name, base.settings)
+    assert learned.digest != base.digest
+    # As a model keeps it: in half precision, which loses nothing more.
+    for name, weights in learned.weights.items():
+        assert torch.equal(weights, weights.half().float()), name
+        assert weights.shape == base.weights[name].shape
+
+    def measure(one: Base) -> float:
+        """How far it is in recordings of another epoch from the base without them."""
+        encoders = []
+        for weights in (one.weights, base.weights):
+            encoders.append(create_encoder(base.settings, LIMIT).eval())
+            encoders[-1].model.load_state_dict(weights)
+        scales = hearing._measure(encoders[1], speech, CONFIG)
+        imitation = Imitation(encoders[0], encoders[1], scales)
+        with torch.inference_mode():
+            return float(np.mean([imitation(*batch[:2]).item() for batch in draw(speech, 99)]))
+
+    assert measure(learned) < 0.9 * measure(base)
+
+    # Nothing is learned twice, and nothing lies about.
+    assert [path.suffix for path in (tmp_path / "kept").iterdir()] == [".safetensors"]
+    monkeypatch.setattr(hearing, "fit_network", None)
+    again = learn_to_hear(base, LIMIT, speech, CONFIG, tmp_path / "kept", listener)
+    assert again.digest == learned.digest
+
+
+def test_what_was_interrupted_goes_on(base: Base, speech: CachedClips, tmp_path: Path) -> None:
+    class Impatient(Nobody):
+        def report(self, progress: TrainingProgress) -> None:
+            if progress.ends_epoch and progress.epoch == 2:
+                raise KeyboardInterrupt
+
+    whole = learn_to_hear(base, LIMIT, speech, CONFIG, tmp_path / "whole", Nobody())
+    with pytest.raises(KeyboardInterrupt):
+        learn_to_hear(base, LIMIT, speech, CONFIG, tmp_path / "parts", Impatient())
+    listener = Listener()
+    parts = learn_to_hear(base, LIMIT, speech, CONFIG, tmp_path / "parts", listener)
+    assert len(listener.losses) == CONFIG.hearing_epochs - 2
+    assert parts.digest == whole.digest
