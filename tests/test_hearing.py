@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import save_checkpoint
+from checkpoints import TINY, save_checkpoint
 from conftest import EXAMPLES
 from torch import Tensor
 
 from sercli.neural.bases import Base, load_base
 from sercli.neural.encoders import create_encoder
+from sercli.neural.mel import NYQUIST
 from sercli.training import hearing, loop
 from sercli.training.cache import CachedClips
 from sercli.training.config import TransformerConfig
@@ -176,3 +177,15 @@ def test_what_was_interrupted_goes_on(base: Base, speech: CachedClips, tmp_path:
     parts = learn_to_hear(base, LIMIT, speech, CONFIG, tmp_path / "parts", listener)
     assert len(listener.losses) == CONFIG.hearing_epochs - 2
     assert parts.digest == whole.digest
+
+
+@pytest.mark.parametrize("kind", [kind for kind in TINY if kind != "whisper"])
+def test_every_architecture_learns_so(kind: str, speech: CachedClips, tmp_path: Path) -> None:
+    save_checkpoint(kind, tmp_path / "tiny")
+    base = load_base(str(tmp_path / "tiny"))
+    listener = Listener()
+    config = replace(CONFIG, hearing_epochs=3)
+    learned = learn_to_hear(base, NYQUIST, speech, config, tmp_path / "kept", listener)
+    assert listener.losses[-1] < listener.losses[0]
+    encoder = create_encoder(learned.settings)
+    encoder.model.load_state_dict(learned.weights)
