@@ -160,8 +160,12 @@ def test_an_encoder_comes_nearer_to_what_it_hears_without_noise(
     # Nothing is learned twice, and nothing lies about.
     assert [path.suffix for path in (tmp_path / "kept").iterdir()] == [".safetensors"]
     monkeypatch.setattr(hearing, "fit_network", None)
-    again = learn_to_hear(base, LIMIT, speech, CONFIG, tmp_path / "kept", listener)
-    assert again.digest == learned.digest
+    # Also not for another head, nor where clips are mixed for it.
+    for config in (CONFIG, replace(CONFIG, epochs=7, versions=1, mixup=0.5, group_by="clip")):
+        again = learn_to_hear(base, LIMIT, speech, config, tmp_path / "kept", listener)
+        assert again.digest == learned.digest
+    with pytest.raises(TypeError):  # of None
+        learn_to_hear(base, LIMIT, speech, replace(CONFIG, seed=1), tmp_path / "kept", listener)
 
 
 def test_what_was_interrupted_goes_on(base: Base, speech: CachedClips, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ processing tasks with domain adaptation", and Guimarães et al. 2023, "RobustDis
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from shutil import rmtree
 
@@ -41,6 +41,21 @@ BATCH_SIZE = 32
 N_MEASURED = 128
 # Below it, a channel is as good as constant, and is not brought to the scale of the others.
 TINY = 1e-3
+
+# Settings that decide what is learned; with others of a head, it is not learned again.
+DECIDING = (
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "warmup",
+    "optimiser",
+    "weight_decay",
+    "max_norm",
+    "averaging",
+    "voice_share",
+    "max_crop",
+    "seed",
+)
 
 States = tuple[list[Tensor], list[slice]]
 Listen = Callable[[Tensor, Tensor], States]
@@ -148,9 +163,10 @@ def learn_to_hear(
         epochs=config.hearing_epochs,
         learning_rate=config.hearing_rate,
         batch_size=min(config.batch_size, BATCH_SIZE),
+        mixup=0.0,  # of what is compared pair by pair
     )
     facts = {
-        **{name: value for name, value in asdict(config).items() if name not in ("device", "jobs")},
+        **{name: getattr(config, name) for name in DECIDING},
         "base": base.digest,
         "limit": limit,
         "precision": str(choose_precision(device)),

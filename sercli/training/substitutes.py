@@ -57,10 +57,14 @@ def find_substitute(
     if config.layers or lacks:
         return None
     origin = find_origin(str(teacher.folder))
-    # Its encoder has learned to hear already, if it was to.
-    config = replace(config, hearing_epochs=0)
     return TransformerCourse(
-        replace(config, group_by=pupil.group_by, device=pupil.device, jobs=pupil.jobs),
+        replace(
+            config,
+            hearing_epochs=0,  # its encoder has learned to hear already, if it was to
+            group_by=pupil.group_by,
+            device=pupil.device,
+            jobs=pupil.jobs,
+        ),
         votes=votes if facts.get("votes") else None,
         calm=calm if facts.get("calm") else None,
         base=origin.base,
