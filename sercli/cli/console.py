@@ -161,7 +161,8 @@ class TrainingView:
         self._progress = progress
         self._n_networks = n_networks
         self._name = ""
-        self._n_begun = 0
+        self._n_begun = self._place = 0
+        self._n_all = n_networks
         self._started = self._share = self._skipped = 0.0
         self._said = monotonic()
 
@@ -179,17 +180,21 @@ class TrainingView:
             self._said = monotonic()
             self._progress.say(f"{n_done}/{n_all} {title}")
 
-    def begin(self, name: str) -> None:
+    def begin(self, name: str, *, apart: bool = False) -> None:
         """Be told that a network begins, or goes on."""
-        self._name = f"{name}: " if self._n_networks > 1 else ""
-        self._n_begun += 1
-        self._started = self._started or monotonic()
+        # One apart takes its own time, which tells nothing of the others'.
+        self._n_all, self._place = (1, 0) if apart else (self._n_networks, self._n_begun)
+        self._n_begun += not apart
+        self._name = f"{name}: " if apart or self._n_networks > 1 else ""
+        if self._place == 0:
+            self._started = monotonic()
+            self._share = self._skipped = 0.0
         self._is_first = True
 
     def report(self, at: "TrainingProgress") -> None:
         """Be told of every step and the end of every epoch."""
         of_network = (at.epoch - 1 + at.step / at.n_steps) / at.n_epochs
-        share = (self._n_begun - 1 + of_network) / self._n_networks
+        share = (self._place + of_network) / self._n_all
         if self._is_first:  # what a checkpoint holds took no time now
             self._skipped += share - self._share
             self._is_first = False

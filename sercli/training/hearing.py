@@ -189,7 +189,7 @@ def learn_to_hear(
         network = Imitation(
             copy.deepcopy(teacher).requires_grad_(True), listen, _measure(listen, speech, config)
         )
-        watcher.begin("the encoder, hearing")
+        watcher.begin("the encoder, hearing", apart=True)
         fitted = fit_network(
             network,
             batches,

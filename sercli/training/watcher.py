@@ -14,8 +14,8 @@ class Watcher(Protocol):
     def search(self, n_done: int, n_recordings: int) -> None:
         """Be told how many of the recordings that nobody labelled were searched for speech."""
 
-    def begin(self, name: str) -> None:
-        """Be told that a network begins, or goes on; there may be several."""
+    def begin(self, name: str, *, apart: bool = False) -> None:
+        """Be told that a network begins, or goes on; there may be several, and one apart."""
 
     def report(self, progress: TrainingProgress) -> None:
         """Be told of every step and the end of every epoch."""
@@ -30,7 +30,7 @@ class Nobody:
     def search(self, n_done: int, n_recordings: int) -> None:
         """Do nothing."""
 
-    def begin(self, name: str) -> None:
+    def begin(self, name: str, *, apart: bool = False) -> None:
         """Do nothing."""
 
     def report(self, progress: TrainingProgress) -> None:
