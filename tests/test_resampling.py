@@ -163,6 +163,17 @@ def test_intervals_hold_their_figures(rng: np.random.Generator) -> None:
         assert low < figures[name] < high
 
 
+def test_intervals_hold_a_calibration_error_that_all_draws_exceed() -> None:
+    # Of ten speakers with 20 segments each, all of the confidence 0.8, 12 to 20 are right: 160.
+    right = [12, 13, 14, 15, 16, 16, 17, 18, 19, 20]
+    correct = np.concatenate([np.arange(20) < n for n in right])
+    units = np.repeat(np.arange(10), 20)
+    low, high = find_intervals(from_correct(correct, units))["ece"] or (1, 0)
+    # Draws are |N(0, s)|, s = 0.05 * sqrt(6 / 10): their 97.5 % quantile less their mean.
+    assert low == 0
+    assert high == pytest.approx((2.24 - 0.80) * 0.05 * np.sqrt(0.6), rel=0.1)
+
+
 def test_a_single_speaker_has_no_interval(rng: np.random.Generator) -> None:
     y_true, probabilities = make_segments(rng, 30)
     sample = Resampled(y_true, probabilities, np.zeros(30, int))

@@ -3,7 +3,10 @@
 Clips of one speaker are alike, so that an interval from resampled clips is far too narrow. What is
 drawn with replacement here are speakers, each with all their clips (a cluster bootstrap, Field and
 Welsh 2007); where speakers are not known, clips. Intervals are bias-corrected and accelerated
-(Efron 1987); with many units, where that no longer matters, percentiles.
+(Efron 1987); with many units, where that no longer matters, percentiles. A calibration error grows
+with resampling itself, so that nearly all draws may be above that of all speakers, of which such an
+interval knows nothing: one that leaves out its own figure, or is a point, gives way to the
+percentiles less the bias, the mean of the draws less the figure.
 """
 
 import warnings
@@ -196,7 +199,7 @@ def _interval(
         return values.reshape(rows.shape[:-1])
 
     with warnings.catch_warnings():
-        # All draws alike: the interval is NaN, and handled below.
+        # All draws alike: the interval is NaN, and found below.
         warnings.simplefilter("ignore")
         result = bootstrap(
             (np.arange(n_units),),
@@ -209,6 +212,10 @@ def _interval(
             rng=np.random.default_rng(seed),
         )
     low, high = map(float, result.confidence_interval)
-    if np.isnan(low) or np.isnan(high):
-        low, high = (float(q) for q in np.quantile(result.bootstrap_distribution, (0.025, 0.975)))
-    return low, high
+    found = float(statistic(np.arange(n_units)))
+    if not low <= found <= high or low == high:  # also if they are NaN
+        draws = result.bootstrap_distribution
+        low, high = np.quantile(draws, (0.025, 0.975)) - (draws.mean() - found)
+        if other is None:
+            low = max(low, 0)
+    return float(low), float(high)
