@@ -1038,9 +1038,10 @@ def test_what_is_told_of_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def report(epoch: int, step: int, uar: float | None, *, ends: bool = False) -> None:
         view.report(TrainingProgress(epoch, 4, step, 5, 1.25, uar, uar, ends))
 
+    now = 60.0
     view.begin("the encoder", apart=True)  # its time is its own, and it is not one of the two
     report(1, 5, None)
-    now = 120.0
+    now = 80.0
     report(2, 5, None, ends=True)
     assert said == ["the encoder: epoch 2/4, loss 1.250, 40.0 s left"]
     said.clear()
