@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -192,6 +192,9 @@ class Annotator:
                 "expected both of adapt 'speaker' and a table or pattern of speakers, or neither"
             )
         self.speakers = speakers
+        # Strangers may have one name in two recordings.
+        told_by = speakers or self._turns
+        self._local = told_by is not None and told_by.local
         self.tells_speakers = told or speakers is not None
         n_labels = len(classifier.spec.labels)
         self.piece_type = np.dtype(
@@ -334,13 +337,16 @@ class Annotator:
         if self.adapt == CORPUS:
             return CORPUS
         if self.adapt == "speaker":
-            return self._find_speaker(heard, piece) or path
+            speaker = self._find_speaker(heard, piece)
+            return path if speaker is None else f"{path}#{speaker}" if self._local else speaker
         return f"{path}#{heard.channels[piece['channel']]}" if self.adapt == "channel" else path
 
 
 def _choose_adaptation(
     adapt: Adaptation, classifier: Classifier, target: Target, channels: str | tuple[int, ...]
 ) -> Adaptation:
+    if adapt not in get_args(Adaptation):
+        raise ConfigError(f"adapt is {adapt!r}; expected one of {', '.join(get_args(Adaptation))}")
     if adapt == "auto":
         adapter = classifier.adapter
         if adapter is None or not adapter.settings.safe or target != "intended":

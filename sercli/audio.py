@@ -6,6 +6,7 @@ handed to them as an open file, without its name, so that no suffix can mislead 
 """
 
 import os
+import re
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -36,6 +37,18 @@ MAX_SAMPLE_RATE = 768_000
 
 # libsndfile estimates the length of some lossy files; only more than this missing is a truncation.
 LENGTH_TOLERANCE_S = 0.1
+# Containers round their length up by a packet or two; more than this missing is a truncation.
+CONTAINER_TOLERANCE_S = 0.5
+# Those whose headers tell how long they are; of others, FFmpeg guesses it by their size.
+TELLING_CONTAINERS = frozenset(("mov", "matroska", "flv", "asf"))
+# What libsndfile logs of a header that promises more, or less, than the file has, in bytes.
+PROMISE = re.compile(
+    r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*:\s*(\d+) \(should be (\d+)\)", re.MULTILINE
+)
+# From here on, sizes in bytes are what writes that cannot seek put there before they knew.
+UNKNOWN_SIZE = 0x7FFF0000
+# From here on, so are numbers of samples.
+UNKNOWN_LENGTH = 1 << 62
 # Containers mark pauses in transmission by a jump in time stamps; less than this is jitter.
 MIN_TIMESTAMP_GAP_S = 0.1
 # A longer jump is a fault of the stamp: filling it would invent hours of silence.
@@ -290,10 +303,11 @@ class _SndfileDecoder(_Decoder):
         self.sample_rate = self._sound.samplerate
         self.channels = self._sound.channels
         self.format = f"{self._sound.format}/{self._sound.subtype}"
-        self.duration_hint = self._sound.frames / self.sample_rate
+        self._promised = _find_promise(self._sound)
+        self.duration_hint = self._promised and self._promised / self.sample_rate
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
-        expected, read = self._sound.frames, 0
+        expected, read = self._promised or 0, 0
         size = max(1, BLOCK_SIZE // self.channels)
         defect = "the file ends early"
         whole = True
@@ -319,6 +333,18 @@ class _SndfileDecoder(_Decoder):
 
     def close(self) -> None:
         self._sound.close()
+
+
+def _find_promise(sound: sf.SoundFile) -> int | None:
+    """Return how many samples per channel the header promises; None if it does not."""
+    n_samples: int = sound.frames
+    if n_samples >= UNKNOWN_LENGTH:
+        return None
+    # libsndfile believes the size of a file more than its header, and tells that in its log only.
+    for promised, found in PROMISE.findall(sound.extra_info):
+        if int(found) < int(promised) < UNKNOWN_SIZE:
+            return round(n_samples * int(promised) / int(found))
+    return n_samples
 
 
 class _Source:
@@ -361,6 +387,7 @@ class _FfmpegDecoder(_Decoder):
         self.channels = self._first.layout.nb_channels
         length = self._container.duration
         self.duration_hint = None if length is None else length / av.time_base
+        self._jumps = False
 
     @property
     def warnings(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -390,6 +417,24 @@ class _FfmpegDecoder(_Decoder):
                 block = samples.astype(np.float32, copy=False).reshape(-1, self.channels)
                 position += len(block)
                 yield block
+        promised = self._find_promise()
+        if position < (promised - CONTAINER_TOLERANCE_S) * self.sample_rate:
+            raise _DecodeError(
+                f"decoding stops at {position / self.sample_rate:.3f} s of the {promised:.3f} s "
+                "that the header promises (the file ends early)"
+            )
+
+    def _find_promise(self) -> float:
+        """Return how long the header promises the sound to be, in seconds; 0 if it does not."""
+        telling = TELLING_CONTAINERS & {*self._container.format.name.split(",")}
+        if not telling or self._jumps:
+            return 0.0
+        stream = self._container.streams.audio[0]
+        if stream.duration is not None and stream.time_base is not None:
+            return float(stream.duration * stream.time_base)
+        # Else it is that of the longest stream, which need not be the sound.
+        alone = len(self._container.streams) == 1
+        return self.duration_hint or 0.0 if alone else 0.0
 
     def _decode(self) -> Iterator["AudioFrame"]:
         if not self._container.streams.audio:
@@ -413,10 +458,12 @@ class _FfmpegDecoder(_Decoder):
             return
         start = (self._container.start_time or 0) / self._av.time_base
         gap = frame.time - start - position / self.sample_rate
-        if not MIN_TIMESTAMP_GAP_S < gap <= MAX_TIMESTAMP_GAP_S:
+        if gap <= MIN_TIMESTAMP_GAP_S:
             return
-        if self.duration_hint is not None and frame.time - start > self.duration_hint:
-            return  # beyond the end of the file
+        beyond = self.duration_hint is not None and frame.time - start > self.duration_hint
+        if beyond or gap > MAX_TIMESTAMP_GAP_S:
+            self._jumps = True  # nothing is known of where it is to end, either
+            return
         remaining = round(gap * self.sample_rate)
         while remaining > 0:
             n_samples = min(remaining, max(1, BLOCK_SIZE // self.channels))

@@ -19,6 +19,7 @@ from sercli.discovery import Found, find_inputs
 from sercli.errors import ConfigError
 from sercli.report import RunInfo
 from sercli.synthetic import synthesise
+from sercli.text import format_count
 from sercli.version import __version__
 from sercli.writers import open_writer
 
@@ -55,8 +56,8 @@ class Benchmark:
         What judged.
     threads, workers, batch_seconds
         See `sercli.config.Effort`.
-    files, segments
-        Their numbers.
+    files, failed, segments
+        Their numbers; those that failed could not be read in full.
     audio_seconds, speech_seconds
         Of all files, and of their segments.
     wall_seconds
@@ -83,6 +84,7 @@ class Benchmark:
     workers: int
     batch_seconds: float
     files: int
+    failed: int
     segments: int
     audio_seconds: float
     speech_seconds: float
@@ -144,7 +146,13 @@ def measure(
         )
     config, effort = segments or SegmentConfig(), effort or Effort()
     with TemporaryDirectory(prefix="ser-bench-") as folder:
+        paths = list(paths)
         inputs = list(find_inputs(paths))
+        if paths and not inputs:
+            raise ConfigError(
+                f"found no audio or video files in: {', '.join(map(str, paths))}; expected some, "
+                "or no paths, for synthetic recordings"
+            )
         if not inputs:
             say(f"making {hours:g} h of synthetic recordings")
             inputs = [Found(str(path)) for path in _synthesise(Path(folder), hours, seed)]
@@ -156,7 +164,9 @@ def measure(
     median = outcomes[(len(outcomes) - 1) // 2]
     audio, durations = median.audio, median.durations
     if not durations:
-        raise ConfigError(f"there is no speech in {len(inputs)} recordings; expected some")
+        n_heard = format_count(len(inputs), "recording")
+        reason = f"; the first that failed: {median.failed[0]}" if median.failed else ""
+        raise ConfigError(f"there is no speech in {n_heard}; expected some{reason}")
     spent = sum(median.stages.values())
     stages = {
         name: StageTime(seconds, audio / seconds if seconds else 0.0, seconds / spent)
@@ -169,6 +179,7 @@ def measure(
         workers=effort.n_workers,
         batch_seconds=effort.batch_seconds or classifier.batch_seconds,
         files=len(inputs),
+        failed=len(median.failed),
         segments=len(durations),
         audio_seconds=audio,
         speech_seconds=sum(durations),
@@ -188,6 +199,7 @@ class _Outcome:
     stages: dict[Any, float]
     audio: float
     durations: list[float]  # of all segments
+    failed: list[str]  # why, of each file that could not be read in full
 
 
 def _run(
@@ -199,7 +211,7 @@ def _run(
 ) -> _Outcome:
     annotator = Annotator(classifier, config, adapt="auto", effort=effort)
     info = RunInfo(__version__, {"labels": classifier.spec.labels}, {})
-    audio, durations = 0.0, []
+    audio, durations, failed = 0.0, list[float](), list[str]()
     start = perf_counter()
     with open_writer(str(target), "csv", info, overwrite=True) as writer:
         for result in annotator.annotate(inputs):
@@ -207,8 +219,9 @@ def _run(
                 writer.write(result)
             audio += result.duration
             durations += [segment.end - segment.start for segment in result.segments]
+            failed += [result.error] if result.error else []
     wall = perf_counter() - start
-    return _Outcome(wall, annotator.stopwatch.seconds, audio, durations)
+    return _Outcome(wall, annotator.stopwatch.seconds, audio, durations, failed)
 
 
 def _add_shares(

@@ -1,11 +1,14 @@
 """Which recordings a run is about: paths, directories and lists, in a stable order."""
 
+import codecs
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import PurePath
 from typing import BinaryIO
+
+from sercli.errors import ConfigError
 
 # Inside a directory only these are tried; a path named directly is tried whatever its suffix.
 MEDIA_SUFFIXES = frozenset(
@@ -85,12 +88,30 @@ def read_path_list(stream: BinaryIO, *, nul: bool = False) -> list[str]:
     -------
     list of str
         Empty entries left out; undecodable bytes become surrogates as `os.fsdecode` does it.
+
+    Raises
+    ------
+    ConfigError
+        If it is to be separated by lines, and holds NUL.
     """
     separator = b"\0" if nul else b"\n"
-    entries = stream.read().split(separator)
+    listed = stream.read().removeprefix(codecs.BOM_UTF8)
+    if not nul and b"\0" in listed:
+        raise ConfigError(
+            "the list of files holds NUL, which no path does; expected one path a line, or -0 with "
+            "what find -print0 writes"
+        )
+    entries = listed.split(separator)
     if not nul:
         entries = [entry.removesuffix(b"\r") for entry in entries]
     return [os.fsdecode(entry) for entry in entries if entry]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, or to where one may not look: opening it tells
+        return False
 
 
 @dataclass(frozen=True)
@@ -116,7 +137,7 @@ class _Walk:
             if entry.name.startswith("."):
                 continue
             relative = f"{below}{entry.name}"
-            if entry.is_dir():
+            if _is_folder(entry):
                 if self.recursive:
                     yield from self._folder(entry.path, f"{relative}/", visited)
             elif self._wanted(entry.name, relative):

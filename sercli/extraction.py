@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,28 +91,56 @@ def extract_clip_features(
     DatasetError
         If not one clip can be decoded.
     """
-    tasks = [clips[i : i + CLIPS_PER_TASK] for i in range(0, len(clips), CLIPS_PER_TASK)]
-    done: list[tuple[Clip, str, FloatArray]] = []
-    failed: dict[str, str] = {}
-    results = _run_tasks(tasks, extract, jobs, limited=embed is not None)
+    order = order_by_source(clips)
+    tasks = [order[i : i + CLIPS_PER_TASK] for i in range(0, len(order), CLIPS_PER_TASK)]
+    done: dict[int, tuple[str, FloatArray]] = {}
+    errors: dict[int, str] = {}
+    some_clips = [[clips[place] for place in task] for task in tasks]
+    results = _run_tasks(some_clips, extract, jobs, limited=embed is not None)
     for task, outcomes in zip(tasks, results, strict=True):
-        heard = []
-        for clip, outcome in zip(task, outcomes, strict=True):
+        heard: dict[int, tuple[str, Any]] = {}
+        for place, outcome in zip(task, outcomes, strict=True):
             if isinstance(outcome, str):
-                failed[clip.place] = outcome
+                errors[place] = outcome
             else:
-                heard.append((clip, *outcome))
+                heard[place] = outcome
         if embed is not None and heard:
-            rows = _embed_pieces([pieces for *_, pieces in heard], embed)
-            heard = [(*one[:2], some) for one, some in zip(heard, rows, strict=True)]
-        done += heard
+            rows = _embed_pieces([pieces for _, pieces in heard.values()], embed)
+            heard = {
+                place: (audio_hash, some)
+                for (place, (audio_hash, _)), some in zip(heard.items(), rows, strict=True)
+            }
+        done |= heard
         if progress is not None:
             progress(len(task))
     if not done:
-        first = next(iter(failed.values()))
-        raise DatasetError(f"none of {len(clips)} clips could be decoded; the first: {first}")
-    found, hashes, features = zip(*done, strict=True)
-    return ClipFeatures(found, features, hashes, failed)
+        raise DatasetError(
+            f"none of {len(clips)} clips could be decoded; the first: {errors[min(errors)]}"
+        )
+    places = sorted(done)
+    hashes, features = zip(*(done[place] for place in places), strict=True)
+    return ClipFeatures(
+        tuple(clips[place] for place in places),
+        features,
+        hashes,
+        {clips[place].place: errors[place] for place in sorted(errors)},
+    )
+
+
+def order_by_source(clips: Sequence[Clip]) -> list[int]:
+    """Return the places of clips, those of one channel of a recording after each other.
+
+    The channels of a call take turns, and it would be decoded at each of them.
+
+    Parameters
+    ----------
+    clips
+        In any order, in which the recordings are met and their clips stay.
+    """
+    first: dict[tuple[Path, int | None], int] = {}
+    for place, clip in enumerate(clips):
+        first.setdefault((clip.path, clip.channel), place)
+    return sorted(range(len(clips)), key=lambda at: first[clips[at].path, clips[at].channel])
 
 
 def load_clip(clip: Clip) -> FloatArray:

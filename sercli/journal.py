@@ -15,6 +15,7 @@ from typing import IO, Any, NamedTuple, Self
 
 from sercli.errors import OutputError
 from sercli.report import RunInfo
+from sercli.writers import TEMPORARY
 
 SUFFIX = ".journal"
 
@@ -116,7 +117,9 @@ class Unfinished:
             If it cannot be read, or has not even a beginning.
         """
         size = self.rows.stat().st_size
-        header, *lines = self.journal.read_text(encoding="utf-8").split("\n")
+        # A full disk may have cut it within a character, too.
+        text = self.journal.read_text(encoding="utf-8", errors="replace")
+        header, *lines = text.split("\n")
         told = Told(json.loads(header), {}, 0)
         for line in lines:
             try:
@@ -158,6 +161,9 @@ def find_unfinished(target: Path) -> list[Unfinished]:
     """
     found = []
     for journal in target.parent.glob(f".{glob.escape(target.name)}.*{SUFFIX}"):
+        # Not that of an output whose name only begins so.
+        if "." in journal.name.removeprefix(f".{target.name}.").removesuffix(TEMPORARY + SUFFIX):
+            continue
         if _is_locked(journal):
             raise OutputError(
                 f"{target}: another run is writing it; wait for its end, or name another output"

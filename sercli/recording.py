@@ -6,6 +6,7 @@ final. Memory holds a few blocks and
 the open segment of each channel.
 """
 
+import math
 import os
 from collections.abc import Generator, Iterator, Sequence
 from typing import NamedTuple
@@ -27,6 +28,8 @@ from sercli.vad import SpeechDetector
 
 # Setting of `channels` under which each channel is judged by itself.
 SPLIT = "split"
+# A segment that was to end later than its recording by more than this was cut.
+CUT_S = 0.01
 
 FloatArray = NDArray[np.float32]
 
@@ -201,6 +204,10 @@ class Recording:
         rest = [turn for number, turn in enumerate(self.turns) if number not in heard]
         judged = [turn for turn in rest if turn.channel in (None, *self.channels)]
         late = [turn for turn in judged if turn.start >= max(self.ends)]
+        given = [self.turns[number] for number in heard]
+        cut = [turn for turn in given if max(self.ends) + CUT_S < turn.end < math.inf]
+        if cut:
+            yield f"{format_count(len(cut), 'segment')} cut at its end"
         for some, what in (
             (len(rest) - len(judged), "of channels that are not judged"),
             (len(late), "after its end"),
@@ -221,7 +228,7 @@ def _find_age(path: str) -> tuple[int | None, float | None]:
     """Return the bytes of a file, and when it was last changed, before it is read."""
     try:
         status = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # no path holds NUL
         return None, None
     return status.st_size, status.st_mtime
 

@@ -75,6 +75,7 @@ class RunReport:
         self.completed = False
         self.n_kept = 0
         self.n_segments = 0
+        self.n_unknown = 0
         self.duration = 0.0
         self._kept_duration = 0.0
         self._statuses: Counter[str] = Counter()
@@ -85,6 +86,7 @@ class RunReport:
         """Count a file, and return what the record has of it."""
         self._statuses[result.status] += 1
         self.n_segments += len(result.segments)
+        self.n_unknown += sum(not segment.speaker for segment in result.segments)
         self.duration += result.duration
         self._files.append(describe_file(result) | {"n_segments": len(result.segments)})
         return self._files[-1]
@@ -130,10 +132,14 @@ class RunReport:
         kept = f", {self.n_kept} kept from before" if self.n_kept else ""
         return (
             f"{format_count(counts['files'], 'file')}: {counts['ok']} labelled, "
-            f"{counts['no_speech']} without speech, {counts['failed']} failed{kept}; "
+            f"{counts['no_speech']} without {self._wanted}, {counts['failed']} failed{kept}; "
             f"{format_count(counts['segments'], 'segment')} in {format_duration(self.duration)} "
             f"of audio, {self.speed(self.duration - self._kept_duration):.0f} times real time"
         )
+
+    @property
+    def _wanted(self) -> str:
+        return "segments" if self.info.options.get("segments") else "speech"
 
     def record(self) -> dict[str, Any]:
         """Return everything about the run but the labels, as JSON holds it."""

@@ -127,10 +127,21 @@ class Earlier:
             return None
         try:
             status = os.stat(found.path)
-        except OSError:
+        except (OSError, ValueError):  # no path holds NUL
             return None
         now = (status.st_size, status.st_mtime)
         return entry if now == (entry["bytes"], entry["modified"]) else None
+
+    def find_others(self, inputs: Iterable[Found]) -> list[dict[str, Any]]:
+        """Return what the record has of files that are not among some inputs.
+
+        Parameters
+        ----------
+        inputs
+            What is labelled now.
+        """
+        named = {printable_path(found.path) for found in inputs}
+        return [entry for path, entry in self.entries.items() if path not in named]
 
     def read_rows(self, entry: Mapping[str, Any]) -> str:
         """Return the rows of a file, as they are in the output.

@@ -1,12 +1,40 @@
 """Who speaks when in which recording: by its name, a table, or the turns of a diarisation."""
 
 import re
-from dataclasses import dataclass
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Self
 
 from sercli.errors import ConfigError
-from sercli.turns import Turns
+from sercli.turns import Turn, Turns
+
+
+class Timeline:
+    """Who speaks when in a recording, found without a look at all of its turns.
+
+    Parameters
+    ----------
+    turns
+        In any order; those of unknown speakers are left out.
+    """
+
+    def __init__(self, turns: Iterable[Turn]) -> None:
+        self._turns = sorted((one for one in turns if one.speaker), key=lambda one: one.start)
+        self._starts = [one.start for one in self._turns]
+        # Of each turn and all before it: those up to the first that is late enough are over.
+        self._ends = list(accumulate((one.end for one in self._turns), max))
+
+    def find(self, channel: str, start: float, end: float) -> str | None:
+        """Return who speaks for most of a segment; see `Speakers.find`."""
+        spoken: dict[str, float] = {}
+        for turn in self._turns[bisect_right(self._ends, start) : bisect_left(self._starts, end)]:
+            overlap = min(end, turn.end) - max(start, turn.start)
+            if overlap > 0 and turn.channel in (None, channel) and turn.speaker:
+                spoken[turn.speaker] = spoken.get(turn.speaker, 0.0) + overlap
+        return max(spoken, key=lambda speaker: spoken[speaker]) if spoken else None
 
 
 @dataclass(frozen=True)
@@ -23,6 +51,14 @@ class Speakers:
 
     pattern: re.Pattern[str] | None = None
     turns: Turns | None = None
+    _timelines: dict[str, Timeline] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    @property
+    def local(self) -> bool:
+        """Whether a name is that of one speaker within a recording only."""
+        return self.turns is not None and self.turns.local
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -72,9 +108,6 @@ class Speakers:
         if self.pattern is not None:
             found = self.pattern.search(Path(path).as_posix())
             return found[1] if found else None
-        spoken: dict[str, float] = {}
-        for turn in self.turns.find(path) if self.turns else ():
-            overlap = min(end, turn.end) - max(start, turn.start)
-            if overlap > 0 and turn.channel in (None, channel) and turn.speaker:
-                spoken[turn.speaker] = spoken.get(turn.speaker, 0.0) + overlap
-        return max(spoken, key=lambda speaker: spoken[speaker]) if spoken else None
+        if path not in self._timelines:
+            self._timelines[path] = Timeline(self.turns.find(path) if self.turns else ())
+        return self._timelines[path].find(channel, start, end)

@@ -2,12 +2,15 @@
 
 import csv
 import math
+import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from sercli.errors import ConfigError
+from sercli.schema import printable_path
 
 # Columns that segments need.
 TIMES = ("start", "end")
@@ -48,10 +51,14 @@ class Turns:
         Where they were read.
     by_recording
         By resolved path, or by the name without suffix, in the order of the file.
+    local
+        Whether a speaker's name is that of one person within a recording only, as a diarisation
+        has it.
     """
 
     path: Path
     by_recording: Mapping[Path | str, tuple[Turn, ...]] = field(repr=False)
+    local: bool = False
 
     @classmethod
     def read(cls, path: Path, *needed: str) -> Self:
@@ -61,7 +68,8 @@ class Turns:
         ----------
         path
             A CSV file (or TSV, by its suffix) with the column file and any of channel, start, end
-            and speaker; its paths are relative to its folder. Or a diarisation in RTTM, which names
+            and speaker; its paths are relative to its folder or, if nothing is there, to where the
+            program runs, as in the output of `ser annotate`. Or a diarisation in RTTM, which names
             recordings without suffix.
         needed
             Columns that a table must have, too.
@@ -78,12 +86,13 @@ class Turns:
                 found.setdefault(key, []).append(turn)
         except (OSError, UnicodeError, ValueError, csv.Error) as error:
             raise ConfigError(f"{path}: cannot be read: {error}") from error
-        return cls(path, {key: tuple(turns) for key, turns in found.items()})
+        turns_of = {key: tuple(turns) for key, turns in found.items()}
+        return cls(path, turns_of, read is _read_diarisation)
 
     def find(self, recording: str) -> tuple[Turn, ...]:
         """Return the turns of a recording, by its path; there may be none."""
-        place = Path(recording)
-        return self.by_recording.get(place.resolve()) or self.by_recording.get(place.stem, ())
+        key = self._find_key(recording)
+        return () if key is None else self.by_recording[key]
 
     def find_others(self, recordings: Iterable[str]) -> list[str]:
         """Return what it has turns of besides some recordings, as it names it, sorted.
@@ -93,14 +102,38 @@ class Turns:
         recordings
             Their paths.
         """
-        places = [Path(recording) for recording in recordings]
-        known = {*(place.resolve() for place in places), *(place.stem for place in places)}
+        known = {key for recording in recordings for key in _keys(recording)}
         return sorted(str(key) for key in self.by_recording if key not in known)
+
+    def find_shared(self, recordings: Iterable[str]) -> list[str]:
+        """Return what it has turns of that are taken for several of some recordings, sorted.
+
+        Parameters
+        ----------
+        recordings
+            Their paths.
+        """
+        counts = Counter(self._find_key(recording) for recording in recordings)
+        return sorted(str(key) for key, n in counts.items() if n > 1 and key is not None)
+
+    def _find_key(self, recording: str) -> Path | str | None:
+        return next((key for key in _keys(recording) if key in self.by_recording), None)
 
     @property
     def tells_speakers(self) -> bool:
         """Whether it is known of any turn who speaks."""
         return any(turn.speaker for turns in self.by_recording.values() for turn in turns)
+
+
+def _resolve(path: str | os.PathLike[str]) -> Path:
+    # Unlike `Path.resolve`, it does not fail on a loop of links.
+    return Path(os.path.realpath(path))
+
+
+def _keys(recording: str) -> tuple[Path | str, ...]:
+    """Return by what the turns of a recording may be found: its path, or its name."""
+    # What the output of a run calls it, if its name is no text.
+    return (_resolve(recording), _resolve(printable_path(recording)), Path(recording).stem)
 
 
 def _read_diarisation(path: Path, needed: tuple[str, ...]) -> Iterator[tuple[str, Turn]]:
@@ -142,7 +175,12 @@ def _read_table(path: Path, needed: tuple[str, ...]) -> Iterator[tuple[Path, Tur
                 row.get("channel") or None,
                 row.get("speaker") or None,
             )
-            yield (path.parent / row["file"]).resolve(), _check(turn, place)
+            yield _find_file(path.parent, row["file"]), _check(turn, place)
+
+
+def _find_file(folder: Path, name: str) -> Path:
+    here = not os.path.lexists(folder / name) and os.path.lexists(name)
+    return _resolve(name if here else folder / name)
 
 
 def _parse(text: str, place: str) -> float:

@@ -25,6 +25,8 @@ STDOUT = "-"
 # Digits: milliseconds for times; probabilities so that their rounded sum is 1 to the fifth.
 TIME_DIGITS = 3
 PROBABILITY_DIGITS = 6
+# What the name of a file ends with until it takes its place.
+TEMPORARY = ".tmp"
 # Before the line of a file in the JSON document.
 JSON_INDENT = "  "
 
@@ -54,14 +56,11 @@ class AtomicFile:
         check_target(path, overwrite=overwrite)
         self._path = path
         try:
-            descriptor, name = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
+            descriptor, name = tempfile.mkstemp(TEMPORARY, f".{path.name}.", path.parent)
         except OSError as error:
             raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
         self.temporary = Path(name)
-        # A temporary file is private; give the target the rights that any new file gets.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(self.temporary, 0o666 & ~mask)
+        _open_to_others(name)
         self.stream: TextIO = open(  # noqa: SIM115
             descriptor, "w", encoding="utf-8", newline=""
         )
@@ -149,6 +148,9 @@ class Writer(ABC):
     ) -> None:
         # Also after an error: what was finished must not be lost.
         try:
+            # What cannot be written, or noted in the journal, is gone on with as it is.
+            if isinstance(error, OutputError):
+                raise error
             self._put(self._footer())
         except OutputError:
             if isinstance(self._output, AtomicFile):
@@ -321,10 +323,30 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     """
     if path.is_dir():
         raise OutputError(f"{path}: is a directory; expected a file name")
+    if path.exists() and not path.is_file():
+        raise OutputError(
+            f"{path}: is no regular file; expected a file name, or {STDOUT} for standard output"
+        )
     if path.exists() and not overwrite:
         raise OutputError(f"{path}: exists already; give another name or --overwrite")
     if not path.parent.is_dir():
         raise OutputError(f"{path}: the folder {path.parent} does not exist; make it first")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, where it is not there yet.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: the folder cannot be made: {error.strerror}; name another"
+        ) from error
 
 
 def write_json(path: Path, data: Mapping[str, Any], *, overwrite: bool = False) -> None:
@@ -336,8 +358,13 @@ def write_json(path: Path, data: Mapping[str, Any], *, overwrite: bool = False) 
         If the target exists or cannot be written.
     """
     file = AtomicFile(path, overwrite=overwrite)
-    file.stream.write(json.dumps(data, ensure_ascii=False, indent=1) + "\n")
-    file.close()
+    try:
+        file.stream.write(json.dumps(data, ensure_ascii=False, indent=1) + "\n")
+        file.close()
+    except OSError as error:
+        file.leave()
+        file.temporary.unlink(missing_ok=True)
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -357,7 +384,8 @@ def write_bytes(path: Path, content: bytes) -> None:
     """
     temporary = ""
     try:
-        descriptor, temporary = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
+        descriptor, temporary = tempfile.mkstemp(TEMPORARY, f".{path.name}.", path.parent)
+        _open_to_others(temporary)
         with open(descriptor, "wb") as stream:
             stream.write(content)
             stream.flush()
@@ -367,6 +395,13 @@ def write_bytes(path: Path, content: bytes) -> None:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _open_to_others(temporary: str) -> None:
+    """Give a temporary file, which is private, the rights that any new file gets."""
+    mask = os.umask(0)
+    os.umask(mask)
+    os.chmod(temporary, 0o666 & ~mask)
 
 
 def _csv_lines(rows: Iterable[Iterable[str]]) -> str:

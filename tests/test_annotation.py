@@ -388,6 +388,20 @@ def test_what_was_heard_waits_on_disk(
     np.testing.assert_array_equal(collect(annotate(centred, *recordings, adapt="corpus")), expected)
 
 
+@pytest.mark.parametrize(
+    ("waveforms", "message"),
+    [
+        (np.zeros(5, np.float32), r"has the shape \(\); expected a list of arrays"),
+        ([np.zeros(5), np.zeros(0)], r"has the shape \(0,\); expected"),
+        ([np.zeros((2, 5))], r"has the shape \(2, 5\); expected"),
+        ([np.array([0, np.nan])], r"has the shape \(2,\) and values that are not finite; expected"),
+    ],
+)
+def test_what_is_no_waveform(fake_classifier: FakeClassifier, waveforms: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        fake_classifier.predict_proba(waveforms)
+
+
 def test_a_model_without_an_adapter(fake_classifier: FakeClassifier) -> None:
     assert Annotator(fake_classifier, SegmentConfig(), adapt="auto").adapt == "none"
     with pytest.raises(ConfigError, match="fake judges each segment by itself"):
@@ -405,6 +419,8 @@ def test_what_does_not_go_together(centred: FakeClassifier) -> None:
     perceived = replace(centred.spec, perceived=centred.spec.calibration)
     with pytest.raises(ConfigError, match="expected both of adapt 'speaker' and"):
         Annotator(centred, SegmentConfig(), adapt="speaker")
+    with pytest.raises(ConfigError, match="adapt is 'speakr'; expected one of none, "):
+        annotate(centred, EXAMPLES / "call.wav", adapt="speakr")
     with pytest.raises(ConfigError, match="adapt is 'recording' and speakers are told"):
         annotate(centred, EXAMPLES / "call.wav", speakers="(a)")
     centred.spec = perceived
@@ -455,11 +471,10 @@ def test_segments_that_were_told(
 def test_segments_tell_whose_baseline_they_are_judged_by(
     centred: FakeClassifier, recordings: tuple[Path, ...]
 ) -> None:
-    turns = recordings[0].parent / "turns.rttm"
-    rows = [("a_1", 0, 3, "x"), ("a_1", 3, 2, "y"), ("a_1", 5, 4, "x"), ("b_1", 0, 1, "y")]
-    turns.write_text(
-        "".join(f"SPEAKER {name} 1 {a} {n} <NA> <NA> {who}\n" for name, a, n, who in rows)
-    )
+    turns = recordings[0].parent / "turns.csv"
+    rows = [("a_1", 0, 3, "x"), ("a_1", 3, 5, "y"), ("a_1", 5, 9, "x"), ("b_1", 0, 1, "y")]
+    lines = [f"{name}.wav,{start},{end},{who}" for name, start, end, who in rows]
+    turns.write_text("\n".join(["file,start,end,speaker", *lines]))
     plain = annotate(centred, *recordings[:2], segments=str(turns), adapt="none")
     adapted = annotate(centred, *recordings[:2], segments=str(turns), adapt="speaker")
     assert adapted[0].groups == (Group("x", 2, True), Group("y", 2, True))

@@ -336,3 +336,58 @@ def test_example_memo_is_aac() -> None:
     with AudioFile(EXAMPLES / "memo.m4a") as audio:
         assert audio.format.endswith("/aac")
         assert audio.sample_rate == 44_100
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.wav", None),
+        ("a.aiff", None),
+        ("a.au", None),
+        ("a.w64", None),
+        ("a.rf64", None),
+        ("a.m4a", {"codec": "aac", "options": {"movflags": "faststart"}}),
+        ("a.webm", {"codec": "libopus"}),
+        ("a.mkv", {"codec": "aac"}),
+    ],
+)
+def test_what_breaks_off_fails_after_what_is_there(
+    tmp_path: Path, name: str, options: dict[str, Any] | None
+) -> None:
+    path = tmp_path / name
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 0.1, 10 * 48_000).astype(np.float32)
+    if options is None:
+        sf.write(path, noise, 48_000)
+    else:
+        encode(path, options.pop("codec"), noise[None], 48_000, **options)
+    assert load_audio(path).shape[0] == pytest.approx(160_000, abs=2_000)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 4 // 10])
+    with (
+        AudioFile(path) as audio,
+        pytest.raises(AudioError, match=r"stops at [34]\.\d* s of the (9\.99|10\.0)\d* s that the"),
+    ):
+        for _ in audio.blocks():
+            pass
+    assert audio.duration == pytest.approx(4, abs=0.3)
+
+
+@pytest.mark.parametrize("size", [0x7FFFFFFF, 0xFFFFFFFF, 4, 7])
+def test_sizes_that_were_not_known_promise_nothing(make_wav: MakeWav, size: int) -> None:
+    path = make_wav()
+    content = path.read_bytes()
+    place = content.index(b"data") + 4
+    path.write_bytes(content[:place] + size.to_bytes(4, "little") + content[place + 4 :])
+    assert len(load_audio(path)) == 16_000 if size > 7 else size // 2
+
+
+def test_a_flac_of_unknown_length(make_wav: MakeWav) -> None:
+    path = make_wav("a.flac", duration=2.0)
+    content = bytearray(path.read_bytes())
+    # The last 36 bits before the checksum in the first block, as who writes into a pipe has them.
+    content[21] &= 0xF0
+    content[22:26] = bytes(4)
+    path.write_bytes(content)
+    assert len(load_audio(path)) == 32_000
+    with AudioFile(path) as audio:
+        assert audio.duration_hint is None

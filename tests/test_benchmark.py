@@ -65,6 +65,16 @@ def test_no_speech_to_measure(fake_classifier: FakeClassifier) -> None:
         measure(fake_classifier, [EXAMPLES / "silence.wav"])
 
 
+def test_what_fails_is_told(fake_classifier: FakeClassifier, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="found no audio or video files in: "):
+        measure(fake_classifier, [tmp_path])
+    gone = tmp_path / "gone.wav"
+    with pytest.raises(ConfigError, match=r"the first that failed: .*gone\.wav: does not exist"):
+        measure(fake_classifier, [gone])
+    found = measure(fake_classifier, [EXAMPLES / "statement.flac", gone])
+    assert (found.files, found.failed) == (2, 1)
+
+
 def test_bench_on_synthetic_recordings() -> None:
     command = ["bench", "-m", "cnn", "--device", "cpu", "--hours", "0.04", "--threads", "1"]
     result = CliRunner().invoke(main, [*command, "--json", "-q"])

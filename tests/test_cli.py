@@ -27,7 +27,7 @@ from sercli.audio import load_audio
 from sercli.cli import main
 from sercli.errors import OutputError
 from sercli.evaluation.mixes import EVEN, SINGLE
-from sercli.journal import Journal
+from sercli.journal import Journal, find_unfinished
 from sercli.labels import EMOTIONS
 from sercli.report import RunInfo
 from sercli.store import load_model
@@ -135,12 +135,12 @@ def test_annotate_to_a_file_with_a_record(tmp_path: Path) -> None:
 
 
 def test_json_and_json_lines_hold_the_same_as_csv(tmp_path: Path) -> None:
-    for name in ("l.csv", "l.json", "l.jsonl"):
+    for name in ("a.csv", "b.json", "c.jsonl"):
         arguments = ("-o", tmp_path / name, "--overwrite", "--channels", "split")
         assert ser("annotate", EXAMPLES, *arguments).exit_code == 0
-    rows = read_rows((tmp_path / "l.csv").read_bytes().decode())
-    lines = [json.loads(line) for line in (tmp_path / "l.jsonl").read_text().splitlines()]
-    files = read_record(tmp_path / "l.json")["files"]
+    rows = read_rows((tmp_path / "a.csv").read_bytes().decode())
+    lines = [json.loads(line) for line in (tmp_path / "c.jsonl").read_text().splitlines()]
+    files = read_record(tmp_path / "b.json")["files"]
     segments = [(file["path"], segment) for file in files for segment in file["segments"]]
     assert len(rows) == len(lines) == len(segments) > 10
     for row, line, (path, segment) in zip(rows, lines, segments, strict=True):
@@ -169,7 +169,9 @@ def test_annotate_segments_that_were_told(tmp_path: Path) -> None:
     record = read_record(tmp_path / "labels.run.json")
     assert record["options"]["segments"] == str(diarisation)
     assert [entry["status"] for entry in record["files"]] == ["ok", "no speech"]
-    assert [group["name"] for group in record["files"][0]["groups"]] == ["anna", "ben"]
+    names = [group["name"] for group in record["files"][0]["groups"]]
+    assert names == [f"{paths[0]}#{who}" for who in ("anna", "ben")]
+    assert "1 labelled, 1 without segments, 0 failed" in result.stderr
 
     # What was written is a list of segments, too: of the same there are the same labels.
     again = ser("annotate", *paths, "-m", "svm", "--segments", target, "--format", "jsonl", "-q")
@@ -332,10 +334,9 @@ def test_resuming_labels_what_is_new_has_changed_or_failed(
     shutil.copy(EXAMPLES / "statement.flac", folder / "a.flac")  # new, before all others
     sf.write(folder / "d.flac", speech[: 3 * 16_000], 16_000)  # changed
     shutil.copy(EXAMPLES / "statement.flac", folder / "e.flac")  # failed before
-    (folder / "f.flac").unlink()
     resumed = ser("annotate", *options)
     assert resumed.exit_code == 0, resumed.stderr
-    assert "4 labelled, 1 without speech, 0 failed, 2 kept from before" in resumed.stderr
+    assert "5 labelled, 1 without speech, 0 failed, 3 kept from before" in resumed.stderr
     anew = tmp_path / f"anew.{suffix}"
     assert ser("annotate", folder, "-m", "svm", "-o", anew).exit_code == 0
     # With other segments in a batch, the last digits are others.
@@ -461,6 +462,89 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.csv", "labels.run.json"]
 
 
+def test_a_disk_that_is_full_before_the_journal_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = Journal._put
+
+    def write_some(self: Journal, data: dict[str, Any]) -> None:
+        if "statement.flac" in json.dumps(data):
+            self._stream.write('{"end": 1, "fi')
+            raise OutputError("the journal cannot be written: No space left on device")
+        put(self, data)
+
+    def write_nothing(*_: object, **__: object) -> None:
+        raise OutputError("the record cannot be written: No space left on device")
+
+    target = tmp_path / "labels.csv"
+    options = ("annotate", EXAMPLES, "-m", "svm", "-o", target)
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "_put", write_some)
+        patch.setattr(sys.modules["sercli.cli.annotate"], "write_json", write_nothing)
+        full = ser(*options)
+    assert full.exit_code == 2
+    assert "Error: the journal cannot be written" in full.stderr  # what was first
+    assert len(list(tmp_path.glob(".labels.csv.*"))) == len(list(tmp_path.iterdir())) == 2
+    resumed = ser(*options, "--resume")
+    assert "3 labelled, 1 without speech, 0 failed, 3 kept from before" in resumed.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.csv", "labels.run.json"]
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["sercli.cli.annotate"], "write_json", write_nothing)
+        full = ser(*options, "--overwrite")
+    assert (full.exit_code, "Error: the record cannot be written" in full.stderr) == (2, True)
+
+
+def test_what_a_journal_tells(tmp_path: Path) -> None:
+    info = RunInfo("0", {}, {})
+    target = tmp_path / "labels"
+    outputs = [AtomicFile(target), AtomicFile(tmp_path / "labels.csv")]
+    for number, output in enumerate(outputs):
+        output.stream.write("x" * 10)
+        output.leave()
+        with Journal(output.temporary, info) as journal:
+            journal.note({"path": "é.wav"}, 4 + number)
+            journal.note({"path": "è.wav"}, 6)
+    # Cut within a character, as a disk may be full anywhere.
+    path = outputs[0].temporary.with_name(f"{outputs[0].temporary.name}.journal")
+    content = path.read_bytes()
+    path.write_bytes(content[: content.index("è".encode()) + 1])
+    (unfinished,) = find_unfinished(target)  # that of labels.csv is another's
+    told = unfinished.read()
+    assert (told.end, told.entries) == (4, {"é.wav": {"path": "é.wav"}})
+    (other,) = find_unfinished(tmp_path / "labels.csv")
+    assert other.read().end == 6
+
+
+def test_speakers_of_a_diarisation_are_those_of_a_recording(tmp_path: Path) -> None:
+    for name in ("a.flac", "b.flac"):
+        shutil.copy(EXAMPLES / "statement.flac", tmp_path / name)
+    turns = tmp_path / "all.rttm"
+    lines = [
+        f"SPEAKER {name} 1 {start} 1 <NA> <NA> S0 <NA> <NA>" for name in "ab" for start in range(8)
+    ]
+    turns.write_text("\n".join(lines))
+    table = tmp_path / "all.csv"
+    rows = [f"{name}.flac,{start},{start + 1},S0" for name in "ab" for start in range(8)]
+    table.write_text("\n".join(["file,start,end,speaker", *rows]))
+    groups = {}
+    inputs = [tmp_path / f"{name}.flac" for name in "ab"]
+    for segments in (turns, table):
+        target = tmp_path / f"{segments.suffix[1:]}.csv"
+        options = ("-m", "svm", "--segments", segments, "--adapt", "speaker", "-o", target)
+        assert ser("annotate", *inputs, *options).exit_code == 0
+        files = read_record(target.with_suffix(".run.json"))["files"]
+        groups[segments.suffix] = [
+            (group["name"], group["segments"]) for file in files for group in file["groups"]
+        ]
+        assert {row["speaker"] for row in read_rows(target.read_text())} == {"S0"}
+    assert groups[".csv"] == [("S0", 16)] * 2
+    assert groups[".rttm"] == [(f"{path}#S0", 8) for path in inputs]
+    (tmp_path / "more").mkdir()
+    shutil.copy(EXAMPLES / "statement.flac", tmp_path / "more" / "a.flac")
+    told = ser("annotate", *inputs, tmp_path / "more", "-m", "svm", "--segments", turns)
+    assert f"{turns}: several inputs are named a; its segments" in told.stderr
+
+
 def test_a_run_under_way_is_left_alone(tmp_path: Path) -> None:
     target = tmp_path / "labels.csv"
     output = AtomicFile(target)
@@ -476,6 +560,53 @@ def test_a_run_under_way_is_left_alone(tmp_path: Path) -> None:
         target.unlink()
     assert ser("annotate", EXAMPLES / "memo.m4a", "-m", "svm", "-o", target).exit_code == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.csv", "labels.run.json"]
+
+
+def test_what_is_gone_on_with_keeps_what_is_not_named_again(tmp_path: Path) -> None:
+    for name in ("monday.flac", "tuesday.flac"):
+        shutil.copy(EXAMPLES / "statement.flac", tmp_path / name)
+    target = tmp_path / "all.jsonl"
+    options = ("-m", "svm", "-o", target)
+    assert ser("annotate", tmp_path / "monday.flac", *options).exit_code == 0
+    rows = target.read_text()
+    told = ser("annotate", tmp_path / "tuesday.flac", *options, "--resume")
+    assert told.exit_code == 0, told.stderr
+    assert "1 file of before not among the inputs: kept" in told.stderr
+    assert target.read_text() == rows + rows.replace("monday", "tuesday")
+    (tmp_path / "empty").mkdir()
+    told = ser("annotate", tmp_path / "empty", *options, "--resume")
+    assert target.read_text() == rows + rows.replace("monday", "tuesday")
+    record = read_record(tmp_path / "all.run.json")
+    assert [Path(file["path"]).name for file in record["files"]] == ["monday.flac", "tuesday.flac"]
+    assert record["completed"]
+    # The record is that of one output.
+    for option in ("-q", "--overwrite"):
+        told = ser("annotate", tmp_path, "-m", "svm", "-o", tmp_path / "all.csv", option)
+        assert (told.exit_code, f"is the record of {target}, and" in told.stderr) == (2, True)
+    assert read_record(tmp_path / "all.run.json") == record
+
+
+def test_what_was_not_tried_and_who_is_not_known_is_told(tmp_path: Path) -> None:
+    files = (EXAMPLES / "statement.flac", tmp_path / "gone.wav", EXAMPLES / "memo.m4a")
+    told = ser("annotate", *files, "-m", "svm", "--on-error", "stop")
+    assert "stopped at a file that failed: 1 file not tried" in told.stderr
+    options = ("-m", "svm", "--adapt", "speaker", "--speakers", "(statement)")
+    told = ser("annotate", files[0], files[2], *options)
+    n_unknown = sum(not row["speaker"] for row in read_rows(told.stdout))
+    n_rows = len(read_rows(told.stdout))
+    assert f"of {n_unknown} of {n_rows} segments it is not known who speaks" in told.stderr
+    assert 0 < n_unknown < n_rows
+    assert "not known who speaks" not in ser("annotate", files[0], *options).stderr
+
+
+def test_quiet_tells_errors_alone(tmp_path: Path) -> None:
+    samples = sf.read(EXAMPLES / "statement.flac")[0]
+    samples[1000] = np.nan
+    sf.write(tmp_path / "nan.wav", samples, 16_000, subtype="FLOAT")
+    told = ser("annotate", tmp_path / "nan.wav", tmp_path / "gone.wav", "-m", "svm")
+    assert "nan.wav: 1 samples NaN, infinite or huge, taken as silence" in told.stderr
+    told = ser("annotate", tmp_path / "nan.wav", tmp_path / "gone.wav", "-m", "svm", "-q")
+    assert told.stderr == f"failed: {tmp_path}/gone.wav: does not exist\n"
 
 
 def test_a_missing_file_is_recorded(tmp_path: Path) -> None:
@@ -873,6 +1004,14 @@ def test_eval_compares_models_and_reports(trained: Path, corpus: Path, tmp_path:
     assert last["figures"]["nll"]["difference"] == pytest.approx(0, abs=1e-5)
     assert set(REPORT) < set(os.listdir(both / "svm"))
     assert read_record(both / "mine" / "metrics.json")["uar"] == uars[1]
+    numbered = tmp_path / "numbered"
+    again = tmp_path / "again" / "mine"
+    shutil.copytree(trained, again)
+    result = ser("eval", corpus, "--compare", trained, again, *options, "-o", numbered)
+    assert result.exit_code == 0, result.stderr
+    assert sorted(os.listdir(numbered)) == ["comparison.json", "mine-1", "mine-2"]
+    result = ser("eval", corpus, "-m", trained, "-o", report / "metrics.json" / "more", *options)
+    assert (result.exit_code, "more: the folder cannot be made" in result.stderr) == (2, True)
     result = ser("eval", "--compare", report, report)
     assert "mine (report) (2) - mine (report) (1)" in result.stdout
     result = ser("eval", corpus, "--compare", trained)

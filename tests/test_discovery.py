@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from sercli.discovery import Found, find_inputs, read_path_list
+from sercli.errors import ConfigError
 
 
 @pytest.fixture
@@ -95,5 +96,17 @@ def test_an_unreadable_folder_is_reported(tree: Path, monkeypatch: pytest.Monkey
 def test_lists_of_paths() -> None:
     lines = io.BytesIO("a.wav\r\n\nmy calls/ä.wav\n".encode() + b"caf\xe9.wav")
     assert read_path_list(lines) == ["a.wav", "my calls/ä.wav", "caf\udce9.wav"]
+    marked = io.BytesIO(b"\xef\xbb\xbfa.wav\n")
+    assert read_path_list(marked) == ["a.wav"]
     nul = io.BytesIO(b"a\nb.wav\0c.wav\0")
     assert read_path_list(nul, nul=True) == ["a\nb.wav", "c.wav"]
+
+
+def test_links_that_cannot_be_followed_are_files(tree: Path) -> None:
+    (tree / "d" / "loop.wav").symlink_to("loop.wav")
+    assert "d/loop.wav" in names(list(find_inputs([tree])), tree)
+
+
+def test_a_list_of_lines_without_nul() -> None:
+    with pytest.raises(ConfigError, match="the list of files holds NUL, which no path does"):
+        read_path_list(io.BytesIO(b"a.wav\0b.wav"))

@@ -9,6 +9,7 @@ import soundfile as sf
 from conftest import MakeWav
 from numpy.typing import NDArray
 
+from sercli.audio import AudioFile
 from sercli.datasets import Clip
 from sercli.errors import AudioError, DatasetError
 from sercli.extraction import (
@@ -320,3 +321,25 @@ def test_waveforms_are_decoded_when_asked_for(tmp_path: Path, make_wav: MakeWav)
         np.testing.assert_array_equal(waveform, np.zeros(16_000))
     with pytest.raises(IndexError):
         waveforms[3]
+
+
+def test_channels_that_take_turns_are_decoded_once_each(
+    make_wav: MakeWav, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, other = make_wav("call.wav", channels=2), make_wav("other.wav")
+    clips = [replace(make_clip(path, i / 10, i / 10 + 0.5), channel=i % 2) for i in range(5)]
+    clips.insert(3, make_clip(other))
+    opened: list[str] = []
+    open_file = AudioFile.__init__
+
+    def count(self: AudioFile, path: str) -> None:
+        opened.append(Path(path).name)
+        open_file(self, path)
+
+    monkeypatch.setattr(AudioFile, "__init__", count)
+    monkeypatch.setattr("sercli.extraction.CLIPS_PER_TASK", 2)
+    found = extract_clip_features(clips, measure, jobs=1)
+    assert found.clips == tuple(clips)
+    assert [len(one) for one in found.features] == [1] * 6
+    assert [one[0, 0] for one in found.features] == [8_000, 8_000, 8_000, 16_000, 8_000, 8_000]
+    assert opened == ["call.wav", "call.wav", "other.wav"]

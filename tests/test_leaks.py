@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from sercli.datasets import Clip
+from sercli.datasets.tables import read_manifest
 from sercli.errors import ModelError
 from sercli.evaluation.leaks import MANIFEST_FILE, UNLABELLED, TrainingManifest, hash_speaker
+from sercli.protocols import judge_protocol
 
 HASHES = ("00000000000000b1", "00000000000000a0", "")
 
@@ -139,3 +141,16 @@ def test_file_that_is_no_manifest(tmp_path: Path, content: bytes, message: str) 
     (tmp_path / MANIFEST_FILE).write_bytes(content)
     with pytest.raises(ModelError, match=f"manifest.csv: {message}"):
         TrainingManifest.read(tmp_path)
+
+
+def test_a_speaker_of_two_tables_is_one(tmp_path: Path) -> None:
+    clips = []
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.wav").touch()
+        table = tmp_path / f"{name}.csv"
+        table.write_text(f"file,emotion,speaker\n{name}.wav,anger,agent7\n")
+        clips.append(read_manifest(table, {}).clips[0])
+    train, test = clips
+    manifest = TrainingManifest.from_clips([train], HASHES[:1])
+    assert manifest.find_speakers([test]) == ["table/agent7"]
+    assert judge_protocol([train], [test]) == "speakers shared"

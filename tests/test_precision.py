@@ -21,6 +21,7 @@ from sercli.neural.devices import (
     find_precision,
     limit_threads,
     replicate,
+    round_to,
 )
 from sercli.neural.quantised import QuantisedLinear, quantise
 from sercli.peak import count_multiply_adds
@@ -105,6 +106,34 @@ def test_weights_are_converted_once_and_to_the_same(name: str) -> None:
     assert {one.weight.dtype for one in products} == {torch.bfloat16}
     stored = exact.tensors()
     assert all(np.array_equal(one, stored[key]) for key, one in model.tensors().items())
+
+
+def test_what_is_multiplied_is_rounded_and_nothing_else() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv1d(3, 4, 3), nn.LayerNorm(4), nn.Linear(4, 2))
+    network.add_module("head", nn.Linear(2, 2))
+    with torch.no_grad():
+        for weights in network.parameters():
+            weights.fill_(1 + 2**-8 + 2**-9)  # between two neighbours, nearer to the upper one
+    round_to(network, torch.bfloat16)
+    found = {name: set(one.flatten().tolist()) for name, one in network.named_parameters()}
+    rounded = {f"{layer}.{kind}" for layer in "02" for kind in ("weight", "bias")}
+    assert found == {
+        name: {1 + 2**-7} if name in rounded else {1 + 2**-8 + 2**-9} for name in found
+    }
+    assert {one.dtype for one in network.parameters()} == {torch.float32}
+
+
+def test_the_shipped_encoder_is_what_bf16_multiplies(transformer: NeuralClassifier) -> None:
+    products = [
+        module
+        for name, module in transformer.network.encoder.named_modules()
+        if is_product(name, module)
+    ]
+    assert len(products) == 2 + 6 * 6
+    for module in products:
+        for weights in module.parameters():
+            assert weights.equal(weights.bfloat16().float())
 
 
 def is_product(name: str, module: nn.Module) -> bool:

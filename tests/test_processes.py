@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -12,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from sercli.classifiers.processes import START_S, FeatureProcesses
+from sercli.classifiers.processes import START_S, WATCH_S, FeatureProcesses, _end_after
 from sercli.features import extract_rows
 from sercli.store import load_model
 
@@ -84,3 +85,14 @@ def test_replicas_of_an_svm_judge_alike(n_workers: int, rng: np.random.Generator
         assert len(replicas) == n_workers
         for replica in replicas:
             np.testing.assert_array_equal(replica.predict_proba(batch), model.predict_proba(batch))
+
+
+def test_a_process_ends_with_the_one_that_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    parents = iter([7, 7, 1])
+    waited: list[float] = []
+    ended: list[int] = []
+    monkeypatch.setattr(os, "getppid", lambda: next(parents))
+    monkeypatch.setattr(time, "sleep", waited.append)
+    monkeypatch.setattr(os, "_exit", ended.append)
+    _end_after(7)
+    assert (waited, ended) == ([WATCH_S, WATCH_S], [1])

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sercli.errors import ConfigError
-from sercli.speakers import Speakers
+from sercli.speakers import Speakers, Timeline
+from sercli.turns import Turn
 
 
 def test_by_a_pattern() -> None:
@@ -87,3 +89,27 @@ def test_files_that_tell_nothing(tmp_path: Path, name: str, content: str, messag
     path.write_text(content)
     with pytest.raises(ConfigError, match=message):
         Speakers.parse(str(path))
+
+
+def test_a_timeline_is_what_a_look_at_all_turns_gives(rng: np.random.Generator) -> None:
+    names = ["ann", "bob", "cid", None]
+    turns = [
+        Turn(start, start + rng.exponential(3), str(rng.integers(2)), names[rng.integers(4)])
+        for start in rng.uniform(0, 100, 60).tolist()
+    ]
+    turns.append(Turn(speaker="dan", channel="1"))  # all of it
+    timeline = Timeline(turns)
+    found = set()
+    for start in rng.uniform(-5, 105, 300).tolist():
+        end = start + rng.uniform(0.1, 5)
+        spoken = dict.fromkeys(["ann", "bob", "cid", "dan"], 0.0)
+        for turn in turns:
+            if turn.channel == "0" and turn.speaker:
+                overlap = min(end, turn.end) - max(start, turn.start)
+                spoken[turn.speaker] += max(0.0, overlap)
+        most = max(spoken.values())
+        speaker = timeline.find("0", start, end)
+        assert spoken[speaker] == pytest.approx(most) if speaker else most == 0
+        found.add(speaker)
+    assert found == {"ann", "bob", "cid", None}
+    assert timeline.find("1", 200, 201) == "dan"

@@ -22,7 +22,7 @@ from sercli.labels import EMOTIONS
 from sercli.training import svm as training
 from sercli.training import svm_rows, transposition
 from sercli.training.config import SvmConfig
-from sercli.training.machine import fit_projection
+from sercli.training.machine import fit_machine, fit_projection, read_machine
 from sercli.training.versions import Versions
 
 CONFIG = SvmConfig(regularisations=(1.0, 10.0), gamma_scales=(0.8,), components=8, folds=3, jobs=1)
@@ -69,6 +69,22 @@ def test_decisions_are_those_of_scikit_learn(rows: svm_rows.Rows) -> None:
     # Votes agree except where pairs tie.
     same = classifier.score(rows.features).argmax(axis=1) == machine.predict(components)
     assert same.mean() > 0.97
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_machines_are_read_as_scikit_learn_does(n_classes: int, rng: np.random.Generator) -> None:
+    classes = np.arange(60) % n_classes
+    rows = (rng.normal(size=(60, 4)) + 3 * np.eye(4)[classes]).astype(np.float32)
+    kernel = rbf_kernel(rows, rows, 0.1).astype(np.float64)
+    machine = fit_machine(kernel, classes, 1.0)
+    coefficients, intercepts = read_machine(machine)
+    decisions = kernel[:, machine.support_] @ coefficients + intercepts
+    np.testing.assert_array_equal(
+        (np.sign(decisions) @ pair_votes(n_classes)).argmax(axis=1), machine.predict(kernel)
+    )
+    # Above 0 for the first of each pair.
+    column = decisions[:, 0]
+    assert column[classes == 0].min() > 0 > column[classes == 1].max()
 
 
 def test_kernel(rng: np.random.Generator) -> None:

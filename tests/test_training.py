@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 import sercli
 from sercli.cards import DEVELOPMENT_SPEAKERS
+from sercli.classifiers.base import Classifier
 from sercli.classifiers.cnn import CnnClassifier
 from sercli.cli import main
 from sercli.cli.console import Progress, TrainingView
@@ -42,7 +43,7 @@ from sercli.training.fitting import FittedModel
 from sercli.training.loop import Fitted, TrainingProgress
 from sercli.training.material import Material
 from sercli.training.neural import NeuralTrainer, has_checkpoints
-from sercli.training.run import Training, cross_validate, train
+from sercli.training.run import Training, choose_training_labels, cross_validate, train
 from sercli.training.substitutes import find_substitute
 from sercli.training.teachers import Teacher, read_held_out
 from sercli.training.transformer import TransformerCourse
@@ -260,6 +261,39 @@ def test_cross_validation_judges_speakers_that_nothing_was_chosen_by(
     assert result.evaluation is not None
     assert result.evaluation.figures["n_segments"] == 48
     assert sorted(os.listdir(tmp_path / "folds")) == KEPT_OF_FOLDS
+
+
+def test_copies_under_another_name_are_told(
+    corpus: Corpus, cache: Path, tmp_path: Path, spy: Spy
+) -> None:
+    # Two more speakers, who are one of the others each.
+    first, second = sorted({clip.speaker for clip in corpus.clips if clip.speaker})[:2]
+    copies = tuple(
+        replace(clip, speaker=f"not {clip.speaker}", name=f"{clip.name} again")
+        for clip in corpus.clips
+        if clip.speaker in (first, second)
+    )
+    doubled = replace(corpus, clips=corpus.clips + copies)
+    config = replace(CONFIG, epochs=1)
+    result = cross_validate(doubled, tmp_path / "folds", trainer(cache, config), 4)
+    assert result.evaluation is not None
+    figures = result.evaluation.figures
+    assert (figures["protocol"], figures["overlap"]["clips"]) == (
+        "speakers shared",
+        2 * len(copies),
+    )
+    assert any(f"Of {2 * len(copies)} clips the same audio" in one for one in figures["warnings"])
+
+
+@pytest.mark.parametrize("n_labels", [1, 2])
+def test_one_label_is_nothing_to_learn(corpus: Corpus, n_labels: int) -> None:
+    labels = sorted({clip.emotion for clip in corpus.clips})[:n_labels]
+    few = corpus.keep(labels)
+    if n_labels > 1:
+        assert set(choose_training_labels(few)) == set(labels)
+        return
+    with pytest.raises(DatasetError, match=f"clips are labelled {labels[0]}; expected two labels"):
+        choose_training_labels(few)
 
 
 @pytest.fixture(scope="module")
@@ -502,6 +536,14 @@ def test_a_cnn_from_training_to_labels(folder: Path, cache: Path, tmp_path: Path
     assert (result.exit_code, "device is 'cuda:7'; expected auto" in result.stderr) == (2, True)
 
 
+def assert_rounded(model: Classifier) -> None:
+    """What the encoder multiplies is what bfloat16 can hold."""
+    state = model.network.encoder.model.state_dict()  # type: ignore[attr-defined]
+    products = {n: w for n, w in state.items() if w.ndim > 1 and "positions" not in n}
+    assert len(products) > 10
+    assert all(weights.equal(weights.bfloat16().float()) for weights in products.values())
+
+
 @pytest.mark.usefixtures("small")
 def test_a_transformer_from_training_to_labels(
     folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -527,6 +569,7 @@ def test_a_transformer_from_training_to_labels(
     for name, tensor in base.weights.items():
         found = loaded.network.encoder.model.state_dict()[name]  # type: ignore[attr-defined]
         torch.testing.assert_close(found, tensor, atol=1e-3, rtol=1e-3)
+    assert_rounded(loaded)
     # The rows that the head learned from are those that the model has of the same clips.
     clips = split_by_speaker(read_corpus(folder)).select("dev")
     waveforms = [load_clip(clip) for clip in clips]
@@ -632,6 +675,7 @@ def test_a_transformer_from_training_to_labels(
         if name.startswith("encoder.model") and not tensor.equal(found[name])
     }
     assert moved == {True}
+    assert_rounded(load_model(tuned, "cpu", precision="fp32"))
     assert not has_checkpoints(tuned)
     assert "with it the upper 1 layers in up to 4 epochs" in (tuned / "README.md").read_text()
     assert "the best of up to 3 |" in (tuned / "README.md").read_text()

@@ -1,6 +1,7 @@
 """Stretches of recordings that somebody marked, and how recordings are cut at them."""
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -127,3 +128,43 @@ def test_the_whole_of_a_recording_is_a_turn_where_no_time_is_told(tmp_path: Path
     table.write_text("file,speaker\na.wav,anna\n")
     (turn,) = Turns.read(table, "speaker").find(str(tmp_path / "a.wav"))
     assert turn == Turn(-math.inf, math.inf, None, "anna")
+
+
+def test_the_output_of_a_run_is_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("calls", "out"):
+        Path(folder).mkdir()
+    name = os.fsdecode(b"calls/caf\xe9.wav")
+    Path(name).touch()
+    Path("calls/a.wav").touch()
+    Path("out/labels.csv").write_text(
+        "file,start,end\ncalls/a.wav,0,1\ncalls/caf\\xe9.wav,2,3\ncalls/b.wav,4,5\n"
+    )
+    turns = Turns.read(Path("out/labels.csv"), *TIMES)
+    assert turns.find(str(tmp_path / "calls/a.wav")) == (Turn(0, 1),)
+    # What is nowhere is where it is said to be; a name that is no text is nowhere as it is printed.
+    assert turns.find("calls/b.wav") == ()
+    assert turns.find_others(["calls/a.wav"])[0] == str(tmp_path / "out/calls/b.wav")
+    # What is in the table's folder comes first.
+    Path("out/calls").mkdir()
+    Path("out/calls/a.wav").touch()
+    turns = Turns.read(Path("out/labels.csv"), *TIMES)
+    assert turns.find("calls/a.wav") == ()
+    assert turns.find("out/calls/a.wav") == (Turn(0, 1),)
+
+
+def test_names_in_a_diarisation_that_several_recordings_have(tmp_path: Path) -> None:
+    path = tmp_path / "all.rttm"
+    path.write_text(
+        "SPEAKER a 1 0 1 <NA> <NA> x <NA> <NA>\nSPEAKER b 1 0 1 <NA> <NA> x <NA> <NA>\n"
+    )
+    turns = Turns.read(path, *TIMES)
+    assert turns.find_shared(["x/a.wav", "y/a.flac", "y/b.wav", "c.wav", "d.wav"]) == ["a"]
+    assert turns.local
+
+
+def test_a_loop_of_links_has_no_turns(tmp_path: Path) -> None:
+    table = tmp_path / "a.csv"
+    table.write_text("file,start,end\na.wav,0,1\n")
+    (tmp_path / "loop.wav").symlink_to("loop.wav")
+    assert Turns.read(table, *TIMES).find(str(tmp_path / "loop.wav")) == ()

@@ -10,7 +10,7 @@ import pytest
 from sercli.errors import OutputError
 from sercli.report import RunInfo, RunReport
 from sercli.schema import FileResult, Segment
-from sercli.writers import choose_format, open_writer, record_path
+from sercli.writers import choose_format, open_writer, record_path, write_json
 
 INFO = RunInfo(
     "1.2.3", {"name": "m", "labels": ["anger", "neutral"]}, {"window": 3.0}, "2026-01-01"
@@ -182,3 +182,20 @@ def test_report_counts_and_decides_the_exit_code() -> None:
     assert (
         " 1 failed, 3 kept from before; 2 segments in 1.00 h of audio, 0 times" in again.summary()
     )
+
+
+def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    for path in (str(tmp_path / "pipe.csv"), os.devnull):
+        with pytest.raises(OutputError, match="is no regular file; expected a file name, or -"):
+            open_writer(path, "csv", INFO, overwrite=True)
+
+
+def test_json_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OutputError, match=r"a\.json: cannot be written: No space left on device"):
+        write_json(tmp_path / "a.json", {})
+    assert list(tmp_path.iterdir()) == []

@@ -232,10 +232,17 @@ class Classifier(ABC):
         Raises
         ------
         ConfigError
-            If the model does not tell that.
+            If the model does not tell that, or a waveform is none.
         """
         calibration = self.spec.find_calibration(target)
-        if not waveforms:
+        for waveform in waveforms:
+            if np.ndim(waveform) != 1 or not len(waveform) or not np.isfinite(waveform).all():
+                raise ConfigError(
+                    f"a waveform has the shape {np.shape(waveform)}"
+                    f"{'' if np.isfinite(waveform).all() else ' and values that are not finite'}; "
+                    "expected a list of arrays of shape (n_samples,), of finite numbers"
+                )
+        if not len(waveforms):
             return np.empty((0, len(self.spec.labels)))
         return calibration.probabilities(self.score(self.extract_features(waveforms)))
 

@@ -22,8 +22,8 @@ from sercli.errors import ModelError
 FloatArray = NDArray[np.float32]
 
 MIN_MEMBERS = 2
-# A member's probabilities below this are taken for it: what is kept of clips held out of a member
-# has four digits, so that nothing smaller could be told from zero when its weight was fitted.
+# A member's probabilities below this are taken for it, or one that is all but certain could not be
+# outvoted.
 LEAST = 5e-5
 
 

@@ -1,9 +1,11 @@
 """Features in processes of their own, where Python would let one thread compute at a time."""
 
+import os
 import signal
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
-from threading import Lock
+from threading import Lock, Thread
 from typing import Any, Final, Self
 
 import numpy as np
@@ -16,6 +18,8 @@ Extract = Callable[[Sequence[FloatArray]], FloatArray]
 
 # For less audio than this, it is not worth to start them.
 START_S: Final = 60.0
+# How often a process looks whether the one that started it is still there.
+WATCH_S: Final = 2.0
 # What limits the threads of matrix products in a process that starts.
 THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -85,7 +89,8 @@ class FeatureProcesses:
                 try:
                     self._executor = ProcessPoolExecutor(
                         self._n_processes,
-                        initializer=_ignore_interrupts,
+                        initializer=_begin,
+                        initargs=(os.getpid(),),
                         env=dict.fromkeys(THREAD_VARIABLES, str(self._n_threads)),
                     )
                 except (ImportError, NotImplementedError, OSError):  # no semaphores here
@@ -93,6 +98,13 @@ class FeatureProcesses:
             return self._executor
 
 
-def _ignore_interrupts() -> None:
-    """Leave them to the process that started this one."""
+def _begin(parent: int) -> None:
+    """Leave interrupts to the process that started this one, and end if that was killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_after, args=(parent,), daemon=True).start()
+
+
+def _end_after(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(WATCH_S)
+    os._exit(1)

@@ -1,9 +1,9 @@
 """A pre-trained speech encoder with a head that tells emotions."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from sercli.classifiers.base import ModelSpec
+from sercli.classifiers.base import ModelSpec, Tensors
 from sercli.classifiers.neural import NeuralClassifier
 from sercli.description import ENCODER_FILE
 from sercli.errors import ModelError
@@ -32,3 +32,10 @@ class TransformerClassifier(NeuralClassifier):
                 f"{network.settings.band_limit} Hz"
             )
         return network
+
+    @classmethod
+    def from_tensors(cls, spec: ModelSpec, tensors: Tensors, device: str = "auto") -> Self:
+        """Build the model from its stored weights; see `NeuralClassifier.from_tensors`."""
+        model = super().from_tensors(spec, tensors, device)
+        model.network.round_encoder()
+        return model

@@ -1,5 +1,6 @@
 """``ser annotate``."""
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -146,8 +147,8 @@ output_options = _options(
         "--resume",
         is_flag=True,
         help="Go on with the output if it exists, or with what a run left that was killed: keep "
-        "what there is of files that are as they were, and label those that are new, have changed, "
-        "or failed.",
+        "what there is of files that are as they were or not among PATHS, and label those that are "
+        "new, have changed, or failed.",
     ),
     click.option(
         "--on-error",
@@ -161,7 +162,7 @@ output_options = _options(
 
 
 @click.command(context_settings={"show_default": True})
-@click.argument("paths", nargs=-1, type=click.Path())
+@click.argument("paths", nargs=-1, type=click.Path(readable=False))
 @model_options(
     "A model by name (see: ser models), a model folder, or an audio classifier of Hugging Face: "
     "hub:NAME, or its folder.",
@@ -216,6 +217,7 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
     output, overwrite, resume = (options[name] for name in ("output", "overwrite", "resume"))
     format_ = choose_format(output, options["format_"])
     if output != STDOUT:
+        _refuse_record_of_another(output)
         check_target(Path(output), overwrite=overwrite or resume)
         check_target(record_path(output), overwrite=overwrite or resume)
     unfinished = [] if output == STDOUT else find_unfinished(Path(output))
@@ -259,39 +261,66 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
                 f"warning: {options['segments']} has segments of {recordings} not among the "
                 f"inputs, such as {others[0]}"
             )
+        for name in turns.find_shared(found.path for found in inputs) if turns else ():
+            say(
+                f"warning: {options['segments']}: several inputs are named {name}; its segments "
+                "are taken for those of each"
+            )
     report = RunReport(_run_info(annotator, options, format_))
     earlier = Earlier.read(Path(output), report.info, unfinished) if resume else Earlier()
     kept = [earlier.find(found) for found in inputs]
+    absent = earlier.find_others(inputs)
+    if absent and not options["quiet"]:
+        say(f"{format_count(len(absent), 'file')} of before not among the inputs: kept")
+    n_files = len(absent) + len(inputs)
     code, journal = ExitCode.INTERRUPTED, None
     try:
         with (
             open_writer(output, format_, report.info, overwrite=overwrite or resume) as writer,
             show_progress("files", kept.count(None), quiet=options["quiet"]) as progress,
         ):
-            view = View(report, progress, verbose=options["verbose"])
+            view = View(report, progress, verbose=options["verbose"], quiet=options["quiet"])
             new = [found for found, entry in zip(inputs, kept, strict=True) if entry is None]
             heard = annotator.annotate(new, view.heard, options["on_error"], view.heard_file)
             to_file = writer.temporary
             beside = Journal(to_file, report.info) if to_file is not None else nullcontext()
             with closing(heard) as results, beside as journal:
-                write_all(results, kept, earlier, writer, view, journal)
-        report.completed = report.n_files == len(inputs)
+                write_all(results, [*absent, *kept], earlier, writer, view, journal)
+        report.completed = report.n_files == n_files
         code = report.exit_code
     except KeyboardInterrupt:
-        say(f"interrupted after {report.n_files} of {format_count(len(inputs), 'file')}")
+        say(f"interrupted after {report.n_files} of {format_count(n_files, 'file')}")
     except BrokenPipeError:
         _end_quietly()
     finally:
         if output != STDOUT:
-            write_json(record_path(output), report.record(), overwrite=True)
+            failing = sys.exception()
+            try:
+                write_json(record_path(output), report.record(), overwrite=True)
+            except OutputError:
+                if failing is None:  # else that tells more
+                    raise
     # All of it has its place now.
     if journal is not None:
         journal.remove()
     for one in unfinished:
         one.remove()
     if not options["quiet"]:
+        _tell_rest(report, n_files, code, options)
         say(report.summary())
     sys.exit(code)
+
+
+def _tell_rest(report: RunReport, n_files: int, code: ExitCode, options: dict[str, Any]) -> None:
+    """Say what the summary does not: what was not tried, and who is not known."""
+    left = n_files - report.n_files
+    if left and code != ExitCode.INTERRUPTED:
+        say(f"stopped at a file that failed: {format_count(left, 'file')} not tried")
+    if options["adapt"] == "speaker" and report.n_unknown:
+        say(
+            f"warning: of {report.n_unknown} of {format_count(report.n_segments, 'segment')} it is "
+            "not known who speaks; they are judged by the baseline of their file"
+        )
 
 
 def _refuse_idle_options(options: dict[str, Any]) -> None:
@@ -325,6 +354,21 @@ def _refuse_resuming(options: dict[str, Any]) -> None:
         raise click.UsageError(
             f"--resume does not go with --adapt {options['adapt']}: there, labels depend on all "
             "files."
+        )
+
+
+def _refuse_record_of_another(output: str) -> None:
+    """Refuse an output whose run record would take the place of another output's."""
+    record = record_path(output)
+    try:
+        other = json.loads(record.read_text(encoding="utf-8"))["options"]["output"]
+        is_other = Path(other).name != Path(output).name and (record.parent / other).exists()
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if is_other:
+        raise OutputError(
+            f"{record}: is the record of {other}, and would be replaced by that of {output}; "
+            "give another name"
         )
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @click.command(context_settings={"show_default": True})
-@click.argument("paths", nargs=-1, type=click.Path())
+@click.argument("paths", nargs=-1, type=click.Path(readable=False))
 @model_options("A model by name (see: ser models), or a model folder.", DEFAULT_MODEL)
 @click.option(
     "--hours",
@@ -80,10 +80,12 @@ def bench(paths: tuple[str, ...], **options: Any) -> None:
 
 def _tell(found: "Benchmark") -> list[str]:
     """Return the figures, line by line."""
+    failed = f" ({found.failed} failed)" if found.failed else ""
     lines = [
         f"{found.model}, {found.precision}, {format_count(found.workers, 'worker')} on "
         f"{format_count(found.threads, 'thread')}, {found.batch_seconds:g} s a batch",
-        f"{format_count(found.files, 'file')}, {format_duration(found.audio_seconds)} of audio, "
+        f"{format_count(found.files, 'file')}{failed}, "
+        f"{format_duration(found.audio_seconds)} of audio, "
         f"{format_count(found.segments, 'segment')}, {format_duration(found.speech_seconds)}",
         f"{found.hours_per_minute:.2f} hours of audio per minute, {found.speed:.0f} times real "
         f"time (median of {format_count(len(found.wall_seconds), 'run')})",

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -24,7 +25,7 @@ from sercli.errors import ConfigError
 from sercli.hub import HUB
 from sercli.report import ExitCode
 from sercli.store import load_model
-from sercli.writers import check_target, write_json
+from sercli.writers import check_target, make_folder, write_json
 
 if TYPE_CHECKING:
     from sercli.classifiers.base import Classifier
@@ -236,10 +237,10 @@ def _compare(paths: tuple[Path, ...], config: EvalConfig, options: dict[str, Any
             "report of each model; expected -o DIR with --compare"
         )
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         check_target(folder / COMPARISON_FILE, overwrite=options["overwrite"])
-        for model in models:
-            prepare_report(folder / _folder_name(model), overwrite=options["overwrite"])
+        for place in _place_reports(folder, models):
+            prepare_report(place, overwrite=options["overwrite"])
     classifiers = [_load(model, options) for model in models]
     results: list[Evaluation] = []
     if corpus is not None and classifiers:
@@ -251,8 +252,8 @@ def _compare(paths: tuple[Path, ...], config: EvalConfig, options: dict[str, Any
     comparison = compare_predictions(found, seed=config.seed)
     if folder is not None:
         write_json(folder / COMPARISON_FILE, comparison, overwrite=True)
-        for model, result in zip(models, results, strict=True):
-            write_evaluation(result, folder / _folder_name(model))
+        for place, result in zip(_place_reports(folder, models), results, strict=True):
+            write_evaluation(result, place)
     if options["as_json"]:
         click.echo(json.dumps(comparison, indent=1))
     else:
@@ -269,9 +270,13 @@ def _load(model: str, options: dict[str, Any]) -> "Classifier":
     return load_model(model, device, revision=revision, precision=precision)
 
 
-def _folder_name(model: str) -> str:
-    """Name of the sub-folder for the report of a model."""
-    return Path(model.removeprefix(HUB)).name
+def _place_reports(folder: Path, models: Sequence[str]) -> list[Path]:
+    """Return the sub-folder for the report of each model; those of one name are numbered."""
+    names = [Path(model.removeprefix(HUB)).name for model in models]
+    return [
+        folder / (name if names.count(name) == 1 else f"{name}-{names[: place + 1].count(name)}")
+        for place, name in enumerate(names)
+    ]
 
 
 def _report_name(folder: Path) -> str:

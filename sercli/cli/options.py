@@ -67,7 +67,7 @@ def effort_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--batch-seconds",
             type=float,
             metavar="S",
-            help="Audio that a worker judges at once.  [default: 12, on a GPU 240]",
+            help="Audio that a worker judges at once.  [default: what suits the model]",
         ),
     )
     for option in reversed(options):

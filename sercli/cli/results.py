@@ -23,12 +23,17 @@ class View:
         Where it is shown.
     verbose
         Say what became of each file.
+    quiet
+        Say nothing but errors.
     """
 
-    def __init__(self, report: RunReport, progress: Progress, *, verbose: bool) -> None:
+    def __init__(
+        self, report: RunReport, progress: Progress, *, verbose: bool, quiet: bool
+    ) -> None:
         self.report = report
         self._progress = progress
         self._verbose = verbose
+        self._quiet = quiet
         self._seconds = 0.0
 
     def heard(self, seconds: float) -> None:
@@ -48,7 +53,7 @@ class View:
         elif self._verbose:
             what = f"{result.status}, {format_count(len(result.segments), 'segment')}"
             self._progress.say(f"{result.path}: {what}, {format_duration(result.duration)}")
-        for warning in result.warnings:
+        for warning in () if self._quiet else result.warnings:
             self._progress.say(f"{result.path}: {warning}")
         return entry
 

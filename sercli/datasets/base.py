@@ -36,6 +36,8 @@ class Clip:
         ``"train"``, ``"dev"`` or ``"test"`` where the corpus or the user says so, else None.
     channel
         Index of the channel, from 0; None: the mean of all.
+    namespace
+        Within which the names of speakers are told apart; None: within the corpus.
     traits
         What else is known, by the name of a breakdown: ``sex``, ``age_group``, ``sentence``,
         ``intensity``, ``language``, ...
@@ -50,12 +52,14 @@ class Clip:
     end: float | None = None
     split: str | None = None
     channel: int | None = None
+    namespace: str | None = None
     traits: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def voice(self) -> str | None:
         """The speaker's name across corpora, such as ``"cremad/1001"``, or None."""
-        return None if self.speaker is None else f"{self.corpus}/{self.speaker}"
+        within = self.corpus if self.namespace is None else self.namespace
+        return None if self.speaker is None else f"{within}/{self.speaker}"
 
     @property
     def place(self) -> str:

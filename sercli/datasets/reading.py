@@ -1,5 +1,6 @@
 """Reading a corpus: which one it is, its clips, their labels."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -32,7 +33,7 @@ CORPORA = (*SCHEMES, "folders", "manifest", "audformat")
 
 
 def read_corpus(
-    path: Path,
+    path: str | os.PathLike[str],
     kind: str = "auto",
     *,
     mapping: Mapping[str, str] = {},
@@ -67,7 +68,7 @@ def read_corpus(
         If the path is not such a corpus or tells of none or of two, no clip is left, or no clip
         has a label that the mapping names.
     """
-    return read_corpora([(path, kind)], mapping=mapping, columns=columns, song=song)
+    return read_corpora([(Path(path), kind)], mapping=mapping, columns=columns, song=song)
 
 
 def read_corpora(

@@ -14,6 +14,8 @@ from sercli.errors import DatasetError
 from sercli.schema import MIX
 
 LICENCE = "not stated"
+# One name in several tables is one speaker: who trains by one and measures by another is told.
+NAMESPACE = "table"
 # Names of a manifest's columns that mean something; any further column is a trait.
 NEEDED = ("file", "emotion")
 COLUMNS = (*NEEDED, "speaker", "start", "end", "split", "channel")
@@ -69,7 +71,7 @@ def read_manifest(path: Path, columns: Mapping[str, str]) -> Corpus:
     Returns
     -------
     Corpus
-        Of the table's name without suffix.
+        Of the table's name without suffix; a speaker is who has that name in any table.
 
     Raises
     ------
@@ -189,6 +191,7 @@ def _manifest_clip(path: Path, where: str, cells: Mapping[str, str]) -> Clip:
         end=end,
         split=parse_split(cells.get("split", ""), where),
         channel=channel,
+        namespace=NAMESPACE,
         traits={key: text for key, text in cells.items() if key not in COLUMNS and text},
     )
 

@@ -1,8 +1,9 @@
 """What a model said of labelled clips, and the table ``predictions.csv`` that keeps it.
 
-A row per clip: ``corpus``, ``clip``, ``file``, ``start``, ``end`` (seconds; empty for the end of
-the file), ``speaker`` (empty if unknown), ``expected`` (the corpus's label), ``emotion`` (the
-model's), ``confidence`` and ``prob_<label>`` for each label that was scored.
+A row per clip: ``corpus``, ``clip``, ``file``, ``channel`` (empty for the mean of all), ``start``,
+``end`` (seconds; empty for the end of the file), ``speaker`` (empty if unknown), ``expected`` (the
+corpus's label), ``emotion`` (the model's), ``confidence`` and ``prob_<label>`` for each label that
+was scored.
 """
 
 import csv

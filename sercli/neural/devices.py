@@ -184,14 +184,36 @@ def store_as(network: Network, precision: torch.dtype) -> Network:
     """
     shared = {id(one): one for one in chain(network.parameters(), network.buffers())}
     stored = copy.deepcopy(network, shared)
-    left_out = set(getattr(stored, "head", nn.Identity()).modules())
-    for module in stored.modules():
-        if module in left_out or not isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
-            continue
-        for name, weights in module.named_parameters(recurse=False):
-            converted = weights.detach().to(precision)
-            setattr(module, name, nn.Parameter(converted, requires_grad=False))
+    for module, name, weights in _find_multiplied(stored):
+        converted = weights.detach().to(precision)
+        setattr(module, name, nn.Parameter(converted, requires_grad=False))
     return stored
+
+
+def round_to(network: nn.Module, precision: torch.dtype) -> None:
+    """Round what a network multiplies to what another number type can hold.
+
+    Parameters
+    ----------
+    network
+        Whose weights stay of the type that they are of; its ``head``, if it has one, is left out.
+    precision
+        Of matrix products.
+    """
+    with torch.no_grad():
+        for _, _, weights in _find_multiplied(network):
+            weights.copy_(weights.to(precision))
+
+
+def _find_multiplied(network: nn.Module) -> list[tuple[nn.Module, str, nn.Parameter]]:
+    """Return the weights of matrix products and convolutions: module, name and weights."""
+    left_out = set(getattr(network, "head", nn.Identity()).modules())
+    return [
+        (module, name, weights)
+        for module in network.modules()
+        if module not in left_out and isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d)
+        for name, weights in module.named_parameters(recurse=False)
+    ]
 
 
 def computing(device: torch.device, precision: torch.dtype) -> AbstractContextManager[object]:

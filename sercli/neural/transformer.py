@@ -5,10 +5,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sercli.errors import ConfigError
+from sercli.neural.devices import round_to
 from sercli.neural.encoders import create_encoder
 from sercli.neural.mel import NYQUIST
 from sercli.neural.pooling import pool_states
@@ -98,6 +100,14 @@ class Transformer(nn.Module):
         """Which of the features are deviations; the others are means; shape (n_features,)."""
         each = np.repeat((False, True), self.encoder.n_channels)
         return np.tile(each, self.encoder.n_states)
+
+    def round_encoder(self) -> None:
+        """Round what the encoder multiplies to what bfloat16 can hold.
+
+        What it makes of a segment is then nearly the same wherever it runs: of what is lost in
+        bfloat16, the weights are the larger part.
+        """
+        round_to(self.encoder, torch.bfloat16)
 
     def embed(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """Return statistics of all layers, shape (n_segments, n_features).

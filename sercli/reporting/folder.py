@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 from sercli.catalogue import METRICS_FILE
 from sercli.evaluation.predictions import PREDICTIONS_FILE
 from sercli.reporting.documents import HTML_FILE, MARKDOWN_FILE, write_report
-from sercli.writers import check_target, write_json
+from sercli.writers import check_target, make_folder, write_json
 
 if TYPE_CHECKING:
     from sercli.evaluation.run import Evaluation
@@ -29,7 +29,7 @@ def prepare_report(folder: Path, *, overwrite: bool) -> None:
     OutputError
         If it may not, or the folder cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for name in REPORT_FILES:
         check_target(folder / name, overwrite=overwrite)
 

@@ -24,7 +24,13 @@ from sercli.audio import SAMPLE_RATE
 from sercli.augment import Utterance
 from sercli.datasets.base import Clip
 from sercli.errors import AudioError, DatasetError, OutputError
-from sercli.extraction import CLIPS_PER_TASK, DecodedClip, Progress, decode_clip
+from sercli.extraction import (
+    CLIPS_PER_TASK,
+    DecodedClip,
+    Progress,
+    decode_clip,
+    order_by_source,
+)
 from sercli.training.stretches import decode_stretches
 from sercli.training.trainer import Trainer
 from sercli.training.versions import find_utterance
@@ -150,19 +156,18 @@ def cache_clips(
         ) from error
     if not (folder / TAG_FILE).exists():
         write_bytes(folder / TAG_FILE, TAG.encode())
-    tasks = _divide(clips)
-    done: list[tuple[Clip, _Entry]] = []
-    failed: dict[str, str] = {}
+    order = order_by_source(clips)
+    tasks = _divide([clips[place] for place in order])
+    found: list[_Entry | str] = []
     parallel = Parallel(n_jobs=jobs, return_as="generator")
-    results = parallel(delayed(_cache_task)(task, folder) for task in tasks)
-    for task, result in zip(tasks, results, strict=True):
-        for clip, outcome in zip(task, result, strict=True):
-            if isinstance(outcome, str):
-                failed[clip.place] = outcome
-            else:
-                done.append((clip, outcome))
+    for result in parallel(delayed(_cache_task)(task, folder) for task in tasks):
+        found += result
         if progress is not None:
-            progress(len(task))
+            progress(len(result))
+    outcome_of = dict(zip(order, found, strict=True))
+    outcomes = [(clip, outcome_of[place]) for place, clip in enumerate(clips)]
+    done = [(clip, one) for clip, one in outcomes if not isinstance(one, str)]
+    failed = {clip.place: one for clip, one in outcomes if isinstance(one, str)}
     if not done:
         first = next(iter(failed.values()), "there are none")
         raise DatasetError(f"none of {len(clips)} clips could be decoded; the first: {first}")

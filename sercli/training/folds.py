@@ -60,7 +60,7 @@ def count_folds(groups: Groups, n_folds: int, group_by: GroupBy) -> int:
     if n_groups < MIN_GROUPS:
         raise DatasetError(
             f"found clips of a single {group_by}; expected {MIN_GROUPS} or more to "
-            "cross-validate by"
+            "cross-validate by; learn from more splits, such as train+dev, or by folds of all clips"
         )
     return min(n_folds, n_groups)
 

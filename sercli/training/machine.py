@@ -17,6 +17,8 @@ FloatArray = NDArray[np.float32]
 ITERATIONS_PER_ROW: Final = 100
 MIN_ITERATIONS: Final = 1_000_000
 
+N_BINARY: Final = 2
+
 
 class Projection(NamedTuple):
     """From features to principal components; the names are those of the model's tensors.
@@ -112,8 +114,10 @@ def fit_machine(kernel: NDArray[np.float64], classes: NDArray[np.integer[Any]], 
     return machine.fit(kernel, classes)
 
 
-def spread_coefficients(machine: SVC) -> FloatArray:
-    """Spread libsvm's packed dual coefficients over one column per pair of classes.
+def read_machine(machine: SVC) -> tuple[FloatArray, FloatArray]:
+    """Return what decides between each pair of classes (i, j), above 0 for i.
+
+    libsvm's packed dual coefficients are spread over one column per pair.
 
     Row ``j - 1`` of class ``i``'s vectors belongs to the pair (i, j) with i < j, row ``i`` of
     class ``j``'s vectors to the same pair (Chang and Lin 2011, section 4.1).
@@ -125,7 +129,8 @@ def spread_coefficients(machine: SVC) -> FloatArray:
 
     Returns
     -------
-    ndarray of float32, shape (n_support_vectors, n_pairs)
+    coefficients : ndarray of float32, shape (n_support_vectors, n_pairs)
+    intercepts : ndarray of float32, shape (n_pairs,)
     """
     ends = np.cumsum(machine.n_support_)
     blocks = [slice(end - n, end) for end, n in zip(ends, machine.n_support_, strict=True)]
@@ -134,4 +139,6 @@ def spread_coefficients(machine: SVC) -> FloatArray:
     for column, (i, j) in enumerate(pairs):
         dense[blocks[i], column] = machine.dual_coef_[j - 1, blocks[i]]
         dense[blocks[j], column] = machine.dual_coef_[i, blocks[j]]
-    return dense
+    # Of two classes, scikit-learn turns the signs, to be above 0 for the second.
+    sign = np.float32(-1 if len(blocks) == N_BINARY else 1)
+    return sign * dense, sign * machine.intercept_.astype(np.float32)

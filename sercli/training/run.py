@@ -1,5 +1,6 @@
 """From a corpus to a model folder: fit, save, measure, and write the card."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,12 +12,14 @@ from sercli.cards import write_card
 from sercli.classifiers.base import Classifier
 from sercli.config import EvalConfig, Split
 from sercli.datasets.base import Corpus
+from sercli.errors import DatasetError
 from sercli.evaluation.measurement import Judgement, measure
 from sercli.evaluation.predictions import Predictions
 from sercli.evaluation.run import Evaluation, describe_model, evaluate, find_limits
 from sercli.labels import EMOTIONS
-from sercli.protocols import APART, UNKNOWN, fold_by_speaker, judge_protocol
+from sercli.protocols import APART, SHARED, UNKNOWN, fold_by_speaker, judge_protocol
 from sercli.store import load_model, save_model
+from sercli.text import format_count
 from sercli.training.teachers import HELD_OUT_FILE
 from sercli.training.trainer import AnyTrainer, Prepared
 
@@ -42,8 +45,19 @@ class Training:
 
 
 def choose_training_labels(corpus: Corpus) -> tuple[str, ...]:
-    """Return those of our emotions that a corpus has; all its labels if it has fewer than two."""
+    """Return those of our emotions that a corpus has; all its labels if it has fewer than two.
+
+    Raises
+    ------
+    DatasetError
+        If it has one label only.
+    """
     found = {clip.emotion for clip in corpus.clips}
+    if len(found) == 1:
+        raise DatasetError(
+            f"{corpus.name}: all {len(corpus.clips)} clips are labelled {found.pop()}; expected "
+            "two labels or more to learn"
+        )
     ours = tuple(label for label in EMOTIONS if label in found)
     return ours if len(ours) > 1 else tuple(sorted(found))
 
@@ -88,6 +102,8 @@ def train(
     trainer.check_judged((*dev, *held_out))
     _begin(folder, trainer)
     found, *others = trainer.prepare([clips, dev] if dev else [clips])
+    if n_heard := _count_heard([part.hashes for part in (found, *others)]):
+        trainer.say(f"warning: {_explain_heard(n_heard)}")
     classifier = trainer.fit(found, choose_training_labels(corpus), folder, *others)
     record = {"splits": list(fit_on), "protocol": judge_protocol(clips, held_out)}
     saved = _save(classifier, found, corpus, folder, trainer, record | (details or {}))
@@ -151,6 +167,7 @@ def cross_validate(
     record = {"splits": ["all"], "protocol": f"{APART}, {split}"}
     saved = _save(classifier, found, corpus, folder, trainer, record | (details or {}))
     unknown = trainer.make_manifest(found).explain_unknown()
+    n_heard = _count_heard([part.hashes for part in parts])
     predictions = Predictions(saved.name, labels, found.clips, np.concatenate(probabilities))
     judgement = Judgement(predictions, {}, found.hashes, found.failed)
     figures = {
@@ -160,10 +177,11 @@ def cross_validate(
         "precision": "fp32",  # whatever the saved model takes: `judge` converts nothing
         "corpus": corpus.name,
         "split": split,
-        "protocol": UNKNOWN if unknown else APART,
-        "overlap": {"speakers": [], "clips": 0},
+        "protocol": SHARED if n_heard else UNKNOWN if unknown else APART,
+        "overlap": {"speakers": [], "clips": n_heard},
         "warnings": [
             "The figures are those of models trained on the other folds, not of this one.",
+            *([_explain_heard(n_heard)] if n_heard else []),
             *([unknown] if unknown else []),
             *find_limits(judgement),
         ],
@@ -172,6 +190,26 @@ def cross_validate(
         **measure(judgement, EvalConfig(seed=trainer.config.seed)),
     }
     return _finish(saved, Evaluation(predictions, figures), found.failed, folder, trainer)
+
+
+def _count_heard(hashes: Sequence[Sequence[str]]) -> int:
+    """Return how many clips have the very audio of a clip in another part.
+
+    Parameters
+    ----------
+    hashes
+        Of the audio of each part's clips; see `sercli.extraction.hash_audio`.
+    """
+    n_parts = Counter(one for part in hashes for one in {*part} - {""})
+    return sum(n_parts[one] > 1 for part in hashes for one in part)
+
+
+def _explain_heard(n_clips: int) -> str:
+    clips = format_count(n_clips, "clip")
+    return (
+        f"Of {clips} the same audio is there under another speaker: what is judged was learned "
+        "from, and the figures are too good. Leave copies out."
+    )
 
 
 def _begin(folder: Path, trainer: AnyTrainer) -> None:

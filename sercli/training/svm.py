@@ -37,7 +37,7 @@ from sercli.training.machine import (
     find_gamma,
     fit_machine,
     fit_projection,
-    spread_coefficients,
+    read_machine,
 )
 from sercli.training.svm_rows import (
     BAND_LIMIT,
@@ -235,8 +235,8 @@ def _fit(rows: Rows, settings: Trial, n_components: int) -> tuple[dict[str, NDAr
     machine = fit_machine(kernel, rows.classes, settings.regularisation)
     tensors = dict(projection._asdict())
     tensors["support_vectors"] = components[machine.support_].astype(np.float16)
-    tensors["coefficients"] = spread_coefficients(machine).astype(np.float16)
-    tensors["intercepts"] = machine.intercept_.astype(np.float32)
+    coefficients, tensors["intercepts"] = read_machine(machine)
+    tensors["coefficients"] = coefficients.astype(np.float16)
     return tensors, gamma
 
 
@@ -244,7 +244,8 @@ def _fit_and_score(
     kernel: NDArray[np.float64], classes: ClassArray, others: FloatArray, c: float
 ) -> FloatArray:
     machine = fit_machine(kernel, classes, c)
-    decisions = others[:, machine.support_] @ spread_coefficients(machine) + machine.intercept_
+    coefficients, intercepts = read_machine(machine)
+    decisions = others[:, machine.support_] @ coefficients + intercepts
     scores: FloatArray = np.tanh(decisions) @ pair_votes(len(machine.classes_))
     return scores
 

@@ -46,7 +46,7 @@ TUNING_FOLDER = "encoder"
 TUNING_BATCH = 32
 # Of the rows; another one where clips are varied or heard otherwise, so that old rows are not taken
 # for new.
-ROWS_FORMAT = 2
+ROWS_FORMAT = 3
 # Of a clip's versions: as it is; the last of clips that are judged is for that alone.
 AS_IS, JUDGED = 0, -1
 
@@ -243,6 +243,8 @@ class TransformerCourse(Course):
         )
         if self.config.lora:
             merge_lora(tuned.network)
+        assert isinstance(tuned.network, Transformer)
+        tuned.network.round_encoder()
         # The epoch that a model tells is the head's, the time that of both.
         return replace(fitted, network=tuned.network, records=fitted.records + tuned.records)
 
@@ -320,6 +322,7 @@ class TransformerCourse(Course):
     def _create_network(self) -> Transformer:
         network = Transformer(self.network_settings, self.n_scores)
         network.encoder.model.load_state_dict(self._encoder.weights)
+        network.round_encoder()
         return network
 
 

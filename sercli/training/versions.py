@@ -39,7 +39,7 @@ class Versions:
 
     def __call__(self, clip: Clip, waveform: FloatArray) -> FloatArray:
         """Return the features of a clip's versions."""
-        rng = np.random.default_rng([self.seed, crc32(clip.name.encode())])
+        rng = np.random.default_rng([self.seed, crc32(clip.name.encode(errors="surrogateescape"))])
         utterance = find_utterance(waveform)
         versions = [
             waveform if name == "whole" else self._vary(clip, utterance, rng) for name in self.names
