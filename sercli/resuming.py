@@ -200,8 +200,8 @@ def _read_lines(stream: BinaryIO, end: int) -> Iterator[bytes]:
 
 def _refuse_others(target: Path, data: Mapping[str, Any], info: RunInfo) -> None:
     """Refuse to go on with labels that would not be the same today."""
-    before = {"ser": data["ser_version"], "model": data["model"]["sha256"]}
-    now = {"ser": info.version, "model": info.model["sha256"]}
+    before = {"ser": data["ser_version"], "model": _name_model(data["model"])}
+    now = {"ser": info.version, "model": _name_model(info.model)}
     before |= {name: data["options"].get(name) for name in BEARING}
     # As JSON has them.
     now |= json.loads(json.dumps({name: info.options.get(name) for name in BEARING}))
@@ -211,6 +211,11 @@ def _refuse_others(target: Path, data: Mapping[str, Any], info: RunInfo) -> None
                 f"{target}: was made with another {name}: {before[name]}, now it is {value}; go "
                 "on with the same, or begin anew with --overwrite"
             )
+
+
+def _name_model(model: Mapping[str, Any]) -> str:
+    # Another of the same name is told by its hash.
+    return f"{model['name']} ({model['sha256']})"
 
 
 def _group(rows: Iterator[tuple[str, int, int]]) -> Iterator[Place]:

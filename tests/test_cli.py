@@ -267,6 +267,7 @@ def test_usage_errors(tmp_path: Path) -> None:
         ((EXAMPLES, "--hop", "1"), "--hop goes with --segment window"),
         ((EXAMPLES, "--segment", "file", "--max-gap", "1"), "--max-gap goes with --segment speech"),
         ((EXAMPLES, "-0"), "-0 goes with --files-from"),
+        ((EXAMPLES, "-"), "Audio is not read from standard input; name files"),
         ((EXAMPLES, "--resume"), "--resume goes with -o FILE"),
         ((EXAMPLES, "-o", "l.csv", "--resume", "--overwrite"), "--overwrite exclude each other"),
         (
@@ -353,7 +354,7 @@ def test_resuming_labels_what_is_new_has_changed_or_failed(
     assert now["counts"] == before["counts"] | same
 
     for wrong, message in (
-        (("-m", "cnn", "--max-gap", "0.3"), "was made with another model"),
+        (("-m", "cnn", "--max-gap", "0.3"), "was made with another model: svm ("),
         (("-m", "svm", "--max-gap", "0.5"), "was made with another max_gap: 0.3, now it is 0.5"),
     ):
         refused = ser("annotate", folder, "-o", target, "--resume", *wrong)

@@ -212,6 +212,11 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
     """
     if not paths and options["files_from"] is None:
         raise click.UsageError("Name files or directories, or a list of them by --files-from.")
+    if STDOUT in paths and not os.path.exists(STDOUT):
+        raise click.UsageError(
+            "Audio is not read from standard input; name files, or --files-from - for a list of "
+            "them."
+        )
     _refuse_idle_options(options)
     config, effort = _segment_config(options), find_effort(options)
     output, overwrite, resume = (options[name] for name in ("output", "overwrite", "resume"))
