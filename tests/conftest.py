@@ -1,9 +1,14 @@
 """Audio made on the spot, and a classifier whose answers a test can compute by hand."""
 
+import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+# Workers share the cores, and none of them is to compute with all of these.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest

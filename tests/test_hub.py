@@ -429,6 +429,7 @@ def test_what_the_hub_refuses(
     def download(*_: Any, **__: Any) -> None:
         raise raised
 
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # as it may be where tests run
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     with pytest.raises(ModelError, match=message):
         load_model("hub:org/x", revision="v1")
