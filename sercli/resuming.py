@@ -133,7 +133,7 @@ class Earlier:
         return entry if now == (entry["bytes"], entry["modified"]) else None
 
     def find_others(self, inputs: Iterable[Found]) -> list[dict[str, Any]]:
-        """Return what the record has of files that are not among some inputs.
+        """Return what the record has of files that are not among some inputs, but of failures.
 
         Parameters
         ----------
@@ -141,7 +141,12 @@ class Earlier:
             What is labelled now.
         """
         named = {printable_path(found.path) for found in inputs}
-        return [entry for path, entry in self.entries.items() if path not in named]
+        return [
+            entry
+            for path, entry in self.entries.items()
+            # A folder that was not there once would fail every run from now on.
+            if path not in named and (entry["n_segments"] or entry["status"] != "failed")
+        ]
 
     def read_rows(self, entry: Mapping[str, Any]) -> str:
         """Return the rows of a file, as they are in the output.

@@ -574,16 +574,25 @@ def test_what_is_gone_on_with_keeps_what_is_not_named_again(tmp_path: Path) -> N
     assert told.exit_code == 0, told.stderr
     assert "1 file of before not among the inputs: kept" in told.stderr
     assert target.read_text() == rows + rows.replace("monday", "tuesday")
+    told = ser("annotate", tmp_path / "gone", *options, "--resume")
+    assert told.exit_code == 1
     (tmp_path / "empty").mkdir()
     told = ser("annotate", tmp_path / "empty", *options, "--resume")
+    assert told.exit_code == 0  # what was not there is not among the files
     assert target.read_text() == rows + rows.replace("monday", "tuesday")
     record = read_record(tmp_path / "all.run.json")
     assert [Path(file["path"]).name for file in record["files"]] == ["monday.flac", "tuesday.flac"]
     assert record["completed"]
-    # The record is that of one output.
+    # The record is that of one output, as it was named from where that run was.
+    content = target.with_suffix(".run.json")
+    content.write_text(content.read_text().replace(f'"{target}"', '"elsewhere/all.jsonl"'))
+    record = read_record(content)
     for option in ("-q", "--overwrite"):
         told = ser("annotate", tmp_path, "-m", "svm", "-o", tmp_path / "all.csv", option)
-        assert (told.exit_code, f"is the record of {target}, and" in told.stderr) == (2, True)
+        assert (told.exit_code, "is the record of elsewhere/all.jsonl, and" in told.stderr) == (
+            2,
+            True,
+        )
     assert read_record(tmp_path / "all.run.json") == record
 
 
@@ -818,6 +827,20 @@ def adapted(trained: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactor
     assert result.exit_code == 0, result.stderr
     assert "learning to judge by baselines, with 15% of groups of one emotion" in result.stderr
     return model
+
+
+def test_a_training_that_is_refused_leaves_no_folder(tmp_path: Path) -> None:
+    table = tmp_path / "calm.csv"
+    table.write_text("file,emotion\na.flac,neutral\nb.flac,neutral\n")
+    for name in ("a.flac", "b.flac"):
+        shutil.copy(EXAMPLES / "statement.flac", tmp_path / name)
+    result = ser("train", "--data", table, "-o", tmp_path / "mine", "--split", "random")
+    assert result.exit_code == 2
+    assert "calm: all 2 clips are labelled neutral; expected two labels or more" in result.stderr
+    assert not (tmp_path / "mine").exists()
+    (tmp_path / "mine").mkdir()
+    assert ser("train", "--data", table, "-o", tmp_path / "mine").exit_code == 2
+    assert (tmp_path / "mine").is_dir()
 
 
 def test_train_an_adapter_of_a_model(adapted: Path, trained: Path, corpus: Path) -> None:

@@ -282,7 +282,10 @@ def test_copies_under_another_name_are_told(
         "speakers shared",
         2 * len(copies),
     )
-    assert any(f"Of {2 * len(copies)} clips the same audio" in one for one in figures["warnings"])
+    assert any(
+        f"The audio of {2 * len(copies)} clips is that of others" in one
+        for one in figures["warnings"]
+    )
 
 
 @pytest.mark.parametrize("n_labels", [1, 2])

@@ -367,7 +367,8 @@ def _refuse_record_of_another(output: str) -> None:
     record = record_path(output)
     try:
         other = json.loads(record.read_text(encoding="utf-8"))["options"]["output"]
-        is_other = Path(other).name != Path(output).name and (record.parent / other).exists()
+        name = Path(other).name
+        is_other = name != Path(output).name and (record.parent / name).exists()
     except (OSError, ValueError, KeyError, TypeError):
         return
     if is_other:

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,7 @@ from sercli.cli.networks import (
 from sercli.cli.options import is_given
 from sercli.datasets import CORPORA
 from sercli.description import MODEL_FILE
-from sercli.errors import ConfigError
+from sercli.errors import ConfigError, SerError
 from sercli.report import ExitCode
 from sercli.training.config import NEURAL_CONFIGS, NeuralConfig, SvmConfig, TransformerConfig
 from sercli.writers import check_target
@@ -149,15 +150,21 @@ def train(sources: tuple[str, ...], **options: Any) -> None:
         options["fit_on"] = FIT_MEMBERS_ON if options["family"] in FAMILIES else FIT_ON
     _refuse_idle_options(options)
     overwrite = options["overwrite"] or options["resume"]
+    is_new = not folder.exists()
     prepare_report(folder, overwrite=overwrite)
     check_target(folder / MODEL_FILE, overwrite=overwrite)
     if options["family"] in NEURAL_CONFIGS:
         check_checkpoints(options)
-    corpus = _read(sources, options)
-    if not quiet:
-        say(corpus.describe())
     try:
+        corpus = _read(sources, options)
+        if not quiet:
+            say(corpus.describe())
         result = _train(corpus, sources, options)
+    except SerError:
+        if is_new:
+            with suppress(OSError):  # unless there is something in it
+                folder.rmdir()
+        raise
     except KeyboardInterrupt:
         if options["family"] in NEURAL_CONFIGS and has_checkpoints(folder):
             say("interrupted; the same command with --resume goes on")

@@ -207,8 +207,8 @@ def _count_heard(hashes: Sequence[Sequence[str]]) -> int:
 def _explain_heard(n_clips: int) -> str:
     clips = format_count(n_clips, "clip")
     return (
-        f"Of {clips} the same audio is there under another speaker: what is judged was learned "
-        "from, and the figures are too good. Leave copies out."
+        f"The audio of {clips} is that of others in another split or fold: what is judged was "
+        "learned from, and the figures are too good. Leave copies out."
     )
 
 
