@@ -39,14 +39,15 @@ MAX_SAMPLE_RATE = 768_000
 LENGTH_TOLERANCE_S = 0.1
 # Containers round their length up by a packet or two; more than this missing is a truncation.
 CONTAINER_TOLERANCE_S = 0.5
-# Those whose headers tell how long they are; of others, FFmpeg guesses it by their size.
-TELLING_CONTAINERS = frozenset(("mov", "matroska", "flv", "asf"))
+# Those whose headers tell how long each stream is, or all of it; of others, FFmpeg guesses it by
+# their size.
+TELLING_STREAMS, TELLING_CONTAINERS = "mov", frozenset(("matroska", "flv", "asf"))
 # What libsndfile logs of a header that promises more, or less, than the file has, in bytes.
 PROMISE = re.compile(
     r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*:\s*(\d+) \(should be (\d+)\)", re.MULTILINE
 )
-# From here on, sizes in bytes are what writes that cannot seek put there before they knew.
-UNKNOWN_SIZE = 0x7FFF0000
+# From here on, sizes in bytes are what those put there who cannot go back, as SoX in a pipe.
+UNKNOWN_SIZE = 0x7F000000
 # From here on, so are numbers of samples.
 UNKNOWN_LENGTH = 1 << 62
 # Containers mark pauses in transmission by a jump in time stamps; less than this is jitter.
@@ -303,7 +304,7 @@ class _SndfileDecoder(_Decoder):
         self.sample_rate = self._sound.samplerate
         self.channels = self._sound.channels
         self.format = f"{self._sound.format}/{self._sound.subtype}"
-        self._promised = _find_promise(self._sound)
+        self._promised = _find_promise(self._sound, os.fstat(file.fileno()).st_size)
         self.duration_hint = self._promised and self._promised / self.sample_rate
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
@@ -335,14 +336,15 @@ class _SndfileDecoder(_Decoder):
         self._sound.close()
 
 
-def _find_promise(sound: sf.SoundFile) -> int | None:
+def _find_promise(sound: sf.SoundFile, n_bytes: int) -> int | None:
     """Return how many samples per channel the header promises; None if it does not."""
     n_samples: int = sound.frames
     if n_samples >= UNKNOWN_LENGTH:
         return None
-    # libsndfile believes the size of a file more than its header, and tells that in its log only.
+    # libsndfile believes the size of a file more than its header, and tells that in its log only,
+    # between the comments in the file, which may look like that.
     for promised, found in PROMISE.findall(sound.extra_info):
-        if int(found) < int(promised) < UNKNOWN_SIZE:
+        if n_bytes / 2 < int(found) < int(promised) < UNKNOWN_SIZE:
             return round(n_samples * int(promised) / int(found))
     return n_samples
 
@@ -426,15 +428,17 @@ class _FfmpegDecoder(_Decoder):
 
     def _find_promise(self) -> float:
         """Return how long the header promises the sound to be, in seconds; 0 if it does not."""
-        telling = TELLING_CONTAINERS & {*self._container.format.name.split(",")}
-        if not telling or self._jumps:
-            return 0.0
+        names = {*self._container.format.name.split(",")}
         stream = self._container.streams.audio[0]
-        if stream.duration is not None and stream.time_base is not None:
+        if self._jumps:
+            return 0.0
+        if TELLING_STREAMS in names and stream.duration and stream.time_base:
             return float(stream.duration * stream.time_base)
-        # Else it is that of the longest stream, which need not be the sound.
+        # It is that of the longest stream, which need not be the sound, and up to where that ends.
         alone = len(self._container.streams) == 1
-        return self.duration_hint or 0.0 if alone else 0.0
+        if alone and TELLING_CONTAINERS & names and self.duration_hint is not None:
+            return self.duration_hint - (self._container.start_time or 0) / self._av.time_base
+        return 0.0
 
     def _decode(self) -> Iterator["AudioFrame"]:
         if not self._container.streams.audio:

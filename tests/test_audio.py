@@ -372,7 +372,7 @@ def test_what_breaks_off_fails_after_what_is_there(
     assert audio.duration == pytest.approx(4, abs=0.3)
 
 
-@pytest.mark.parametrize("size", [0x7FFFFFFF, 0xFFFFFFFF, 4, 7])
+@pytest.mark.parametrize("size", [0x7F000008, 0x7FFFFFFF, 0xFFFFFFFF, 4, 7])
 def test_sizes_that_were_not_known_promise_nothing(make_wav: MakeWav, size: int) -> None:
     path = make_wav()
     content = path.read_bytes()
@@ -391,3 +391,26 @@ def test_a_flac_of_unknown_length(make_wav: MakeWav) -> None:
     assert len(load_audio(path)) == 32_000
     with AudioFile(path) as audio:
         assert audio.duration_hint is None
+
+
+def test_what_begins_late_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "late.mka"
+    with av.open(path, "w", format="matroska") as container:
+        stream = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
+        for start in range(0, 48_000, 1_600):
+            frame = av.AudioFrame(format="s16", layout="mono", samples=1_600)
+            frame.sample_rate, frame.pts = 16_000, 80_000 + start
+            for packet in stream.encode(frame):
+                container.mux(packet)
+    with AudioFile(path) as audio:
+        assert sum(len(block) for block in audio.blocks()) == 48_000
+        assert audio.duration_hint == pytest.approx(8.0, abs=0.1)
+
+
+def test_a_comment_that_looks_like_a_log_promises_nothing(make_wav: MakeWav) -> None:
+    path = make_wav()
+    comment = b"hello\n data : 99999999 (should be 1)\n"
+    info = b"INFOICMT" + len(comment).to_bytes(4, "little") + comment
+    content = path.read_bytes() + b"LIST" + len(info).to_bytes(4, "little") + info
+    path.write_bytes(content[:4] + (len(content) - 8).to_bytes(4, "little") + content[8:])
+    assert len(load_audio(path)) == 16_000
