@@ -140,12 +140,14 @@ class Earlier:
         inputs
             What is labelled now.
         """
-        named = {printable_path(found.path) for found in inputs}
+        # However they were spelled: a file is to have its rows once.
+        named = {os.path.abspath(printable_path(found.path)) for found in inputs}
         return [
             entry
             for path, entry in self.entries.items()
             # A folder that was not there once would fail every run from now on.
-            if path not in named and (entry["n_segments"] or entry["status"] != "failed")
+            if os.path.abspath(path) not in named
+            and (entry["n_segments"] or entry["status"] != "failed")
         ]
 
     def read_rows(self, entry: Mapping[str, Any]) -> str:

@@ -563,7 +563,9 @@ def test_a_run_under_way_is_left_alone(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.csv", "labels.run.json"]
 
 
-def test_what_is_gone_on_with_keeps_what_is_not_named_again(tmp_path: Path) -> None:
+def test_what_is_gone_on_with_keeps_what_is_not_named_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("monday.flac", "tuesday.flac"):
         shutil.copy(EXAMPLES / "statement.flac", tmp_path / name)
     target = tmp_path / "all.jsonl"
@@ -580,6 +582,11 @@ def test_what_is_gone_on_with_keeps_what_is_not_named_again(tmp_path: Path) -> N
     told = ser("annotate", tmp_path / "empty", *options, "--resume")
     assert told.exit_code == 0  # what was not there is not among the files
     assert target.read_text() == rows + rows.replace("monday", "tuesday")
+    # In another spelling, a file is the same.
+    monkeypatch.chdir(tmp_path)
+    told = ser("annotate", "tuesday.flac", *options, "--resume")
+    assert "2 files: 2 labelled, 0 without speech, 0 failed, 1 kept" in told.stderr
+    assert target.read_text() == rows + rows.replace(f"{tmp_path}/monday", "tuesday")
     record = read_record(tmp_path / "all.run.json")
     assert [Path(file["path"]).name for file in record["files"]] == ["monday.flac", "tuesday.flac"]
     assert record["completed"]
