@@ -378,6 +378,7 @@ class _FfmpegDecoder(_Decoder):
         except (av.FFmpegError, OSError) as error:
             raise _DecodeError(f"FFmpeg cannot open it ({error.strerror})") from error
         self._n_corrupt = 0
+        self._end = 0.0  # of the packets so far, in seconds
         try:
             # The header of some codecs tells another rate than they decode to: ask the first frame.
             self._frames = self._decode()
@@ -419,8 +420,10 @@ class _FfmpegDecoder(_Decoder):
                 block = samples.astype(np.float32, copy=False).reshape(-1, self.channels)
                 position += len(block)
                 yield block
+        # The last packet may be one that is to last until then.
         promised = self._find_promise()
-        if position < (promised - CONTAINER_TOLERANCE_S) * self.sample_rate:
+        end = max(position / self.sample_rate, self._end)
+        if end < promised - CONTAINER_TOLERANCE_S:
             raise _DecodeError(
                 f"decoding stops at {position / self.sample_rate:.3f} s of the {promised:.3f} s "
                 "that the header promises (the file ends early)"
@@ -449,6 +452,10 @@ class _FfmpegDecoder(_Decoder):
         self.format = f"{self._container.format.name}/{stream.codec_context.name}"
         try:
             for packet in self._container.demux(stream):
+                if packet.pts is not None and packet.duration and packet.time_base:
+                    start = (self._container.start_time or 0) / self._av.time_base
+                    end = float((packet.pts + packet.duration) * packet.time_base)
+                    self._end = max(self._end, end - start)
                 try:
                     yield from packet.decode()
                 except self._av.FFmpegError:  # what damaged data looks like varies by codec

@@ -245,15 +245,22 @@ class _Recording(NamedTuple):
     waveform: FloatArray  # at 16 kHz
     original: FloatArray  # at the file's own rate
     sample_rate: int
+    error: str = ""  # why it ends before its end
 
 
 # A long recording has many clips, which come one after the other.
 @lru_cache(maxsize=1)
 def _load_recording(path: str, channel: int | None) -> _Recording:
     with AudioFile(path) as audio:
-        blocks = list(take_channel(audio, channel))
+        blocks: list[FloatArray] = []
+        error = ""
+        try:
+            for block in take_channel(audio, channel):
+                blocks.append(block)
+        except AudioError as reason:
+            error = str(reason)
         resampled = list(resample_stream(iter(blocks), audio.sample_rate, 1))
-        return _Recording(_join(resampled), _join(blocks), audio.sample_rate)
+        return _Recording(_join(resampled), _join(blocks), audio.sample_rate, error)
 
 
 def take_channel(audio: AudioFile, channel: int | None) -> Iterator[FloatArray]:
@@ -290,7 +297,10 @@ def _cut(clip: Clip, recording: _Recording) -> _Recording:
         return waveform[round(clip.start * sample_rate) : end]
 
     waveform = cut(recording.waveform, SAMPLE_RATE)
-    check_stretch(clip, len(waveform), len(recording.waveform) / SAMPLE_RATE)
+    duration = len(recording.waveform) / SAMPLE_RATE
+    if recording.error and (clip.end is None or clip.end > duration):
+        raise AudioError(recording.error)
+    check_stretch(clip, len(waveform), duration)
     original = cut(recording.original, recording.sample_rate)
     return _Recording(waveform, original, recording.sample_rate)
 

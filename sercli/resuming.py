@@ -145,9 +145,9 @@ class Earlier:
         return [
             entry
             for path, entry in self.entries.items()
-            # A folder that was not there once would fail every run from now on.
+            # What failed, and has no rows or is gone, would fail every run from now on.
             if os.path.abspath(path) not in named
-            and (entry["n_segments"] or entry["status"] != "failed")
+            and (entry["status"] != "failed" or (entry["n_segments"] and os.path.lexists(path)))
         ]
 
     def read_rows(self, entry: Mapping[str, Any]) -> str:
@@ -207,22 +207,22 @@ def _read_lines(stream: BinaryIO, end: int) -> Iterator[bytes]:
 
 def _refuse_others(target: Path, data: Mapping[str, Any], info: RunInfo) -> None:
     """Refuse to go on with labels that would not be the same today."""
-    before = {"ser": data["ser_version"], "model": _name_model(data["model"])}
-    now = {"ser": info.version, "model": _name_model(info.model)}
+    before = {"ser": data["ser_version"], "model": data["model"]["sha256"]}
+    now = {"ser": info.version, "model": info.model["sha256"]}
     before |= {name: data["options"].get(name) for name in BEARING}
     # As JSON has them.
     now |= json.loads(json.dumps({name: info.options.get(name) for name in BEARING}))
     for name, value in now.items():
         if before[name] != value:
+            was, is_now = before[name], value
+            if name == "model":
+                was, is_now = (
+                    f"{one['name']} ({one['sha256']})" for one in (data[name], info.model)
+                )
             raise OutputError(
-                f"{target}: was made with another {name}: {before[name]}, now it is {value}; go "
-                "on with the same, or begin anew with --overwrite"
+                f"{target}: was made with another {name}: {was}, now it is {is_now}; go on with "
+                "the same, or begin anew with --overwrite"
             )
-
-
-def _name_model(model: Mapping[str, Any]) -> str:
-    # Another of the same name is told by its hash.
-    return f"{model['name']} ({model['sha256']})"
 
 
 def _group(rows: Iterator[tuple[str, int, int]]) -> Iterator[Place]:

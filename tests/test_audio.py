@@ -414,3 +414,19 @@ def test_a_comment_that_looks_like_a_log_promises_nothing(make_wav: MakeWav) -> 
     content = path.read_bytes() + b"LIST" + len(info).to_bytes(4, "little") + info
     path.write_bytes(content[:4] + (len(content) - 8).to_bytes(4, "little") + content[8:])
     assert len(load_audio(path)) == 16_000
+
+
+def test_a_last_packet_that_lasts_is_no_break(tmp_path: Path) -> None:
+    first, path = tmp_path / "first.m4a", tmp_path / "last.m4a"
+    encode(first, "aac", sine(3.0, 16_000)[None], 16_000)
+    with av.open(first) as source, av.open(path, "w", format="mp4") as target:
+        stream = target.add_stream_from_template(source.streams.audio[0])
+        packets = [packet for packet in source.demux() if packet.size]
+        packets[-1].duration = 60 * (packets[-1].duration or 0)
+        for packet in packets:
+            packet.stream = stream
+            target.mux(packet)
+    with AudioFile(path) as audio:
+        assert sum(len(block) for block in audio.blocks()) == pytest.approx(48_000, abs=2_000)
+        assert audio.duration_hint is not None
+        assert audio.duration_hint > 6

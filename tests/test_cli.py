@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 import sercli
 from sercli.audio import load_audio
 from sercli.cli import main
+from sercli.cli.evaluate import _place_reports
 from sercli.errors import OutputError
 from sercli.evaluation.mixes import EVEN, SINGLE
 from sercli.journal import Journal, find_unfinished
@@ -601,6 +602,28 @@ def test_what_is_gone_on_with_keeps_what_is_not_named_again(
             True,
         )
     assert read_record(tmp_path / "all.run.json") == record
+    # What was renamed with its record is not that of what has the old name now.
+    shutil.move(target, tmp_path / "old.jsonl")
+    shutil.move(content, tmp_path / "old.run.json")
+    assert ser("annotate", tmp_path / "monday.flac", *options).exit_code == 0
+    old = ("-m", "svm", "-o", tmp_path / "old.jsonl", "--resume")
+    assert ser("annotate", tmp_path / "monday.flac", *old).exit_code == 0
+
+
+def test_what_broke_off_is_kept_until_it_is_gone(tmp_path: Path) -> None:
+    whole, cut, target = tmp_path / "a.flac", tmp_path / "cut.wav", tmp_path / "labels.csv"
+    shutil.copy(EXAMPLES / "statement.flac", whole)
+    sf.write(cut, sf.read(whole)[0], 16_000)
+    cut.write_bytes(cut.read_bytes()[:200_000])
+    options = ("-m", "svm", "-o", target, "--resume")
+    assert ser("annotate", cut, *options).exit_code == 1
+    n_rows = len(read_rows(target.read_text()))
+    assert ser("annotate", whole, *options).exit_code == 1
+    assert {row["file"] for row in read_rows(target.read_text())} == {str(cut), str(whole)}
+    cut.unlink()
+    assert ser("annotate", whole, *options).exit_code == 0
+    assert {row["file"] for row in read_rows(target.read_text())} == {str(whole)}
+    assert n_rows > 0
 
 
 def test_what_was_not_tried_and_who_is_not_known_is_told(tmp_path: Path) -> None:
@@ -1041,6 +1064,9 @@ def test_eval_compares_models_and_reports(trained: Path, corpus: Path, tmp_path:
     result = ser("eval", corpus, "--compare", trained, again, *options, "-o", numbered)
     assert result.exit_code == 0, result.stderr
     assert sorted(os.listdir(numbered)) == ["comparison.json", "mine-1", "mine-2"]
+    models = ("x/a", "y/a", "a-1", "b")
+    places = [one.name for one in _place_reports(tmp_path, models)]
+    assert places == ["a-2", "a-3", "a-1", "b"]
     result = ser("eval", corpus, "-m", trained, "-o", report / "metrics.json" / "more", *options)
     assert (result.exit_code, "more: the folder cannot be made" in result.stderr) == (2, True)
     result = ser("eval", "--compare", report, report)

@@ -343,3 +343,13 @@ def test_channels_that_take_turns_are_decoded_once_each(
     assert [len(one) for one in found.features] == [1] * 6
     assert [one[0, 0] for one in found.features] == [8_000, 8_000, 8_000, 16_000, 8_000, 8_000]
     assert opened == ["call.wav", "call.wav", "other.wav"]
+
+
+def test_stretches_before_a_recording_breaks_off(make_wav: MakeWav) -> None:
+    path = make_wav("cut.wav", duration=4.0)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    clips = [make_clip(path, 0.5, 1.0), make_clip(path, 1.5, 2.5), make_clip(path, 1.0)]
+    found = extract_clip_features(clips, measure, jobs=1)
+    assert [one.tolist()[0][0] for one in found.features] == [8_000]
+    assert list(found.failed) == [clip.place for clip in clips[1:]]
+    assert all("decoding stops at" in error for error in found.failed.values())

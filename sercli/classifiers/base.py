@@ -235,14 +235,17 @@ class Classifier(ABC):
             If the model does not tell that, or a waveform is none.
         """
         calibration = self.spec.find_calibration(target)
+        waveforms = [np.asarray(waveform) for waveform in waveforms]
         for waveform in waveforms:
-            if np.ndim(waveform) != 1 or not len(waveform) or not np.isfinite(waveform).all():
+            is_real = np.issubdtype(waveform.dtype, np.floating)
+            finite = is_real and bool(np.isfinite(waveform).all())
+            if not finite or waveform.ndim != 1 or not len(waveform):
                 raise ConfigError(
-                    f"a waveform has the shape {np.shape(waveform)}"
-                    f"{'' if np.isfinite(waveform).all() else ' and values that are not finite'}; "
-                    "expected a list of arrays of shape (n_samples,), of finite numbers"
+                    f"a waveform has the shape {waveform.shape} and the type {waveform.dtype}"
+                    f"{', and values that are not finite' if is_real and not finite else ''}; "
+                    "expected arrays of shape (n_samples,), of finite floating-point numbers"
                 )
-        if not len(waveforms):
+        if not waveforms:
             return np.empty((0, len(self.spec.labels)))
         return calibration.probabilities(self.score(self.extract_features(waveforms)))
 

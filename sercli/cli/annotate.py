@@ -367,8 +367,10 @@ def _refuse_record_of_another(output: str) -> None:
     record = record_path(output)
     try:
         other = json.loads(record.read_text(encoding="utf-8"))["options"]["output"]
-        name = Path(other).name
-        is_other = name != Path(output).name and (record.parent / name).exists()
+        path = record.with_name(Path(other).name)
+        is_other = path.name != Path(output).name and path.exists()
+        # Else both were renamed, and what has the old name now has a record of its own.
+        is_other = is_other and record_path(str(path)) == record
     except (OSError, ValueError, KeyError, TypeError):
         return
     if is_other:

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -273,10 +274,12 @@ def _load(model: str, options: dict[str, Any]) -> "Classifier":
 def _place_reports(folder: Path, models: Sequence[str]) -> list[Path]:
     """Return the sub-folder for the report of each model; those of one name are numbered."""
     names = [Path(model.removeprefix(HUB)).name for model in models]
-    return [
-        folder / (name if names.count(name) == 1 else f"{name}-{names[: place + 1].count(name)}")
-        for place, name in enumerate(names)
-    ]
+    places: list[Path] = []
+    for name in names:
+        numbered = (f"{name}-{number}" for number in count(1))
+        free = (one for one in numbered if one not in names and folder / one not in places)
+        places.append(folder / (name if names.count(name) == 1 else next(free)))
+    return places
 
 
 def _report_name(folder: Path) -> str:
