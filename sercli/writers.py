@@ -333,8 +333,15 @@ def check_target(path: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{path}: the folder {path.parent} does not exist; make it first")
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path, kind: str = "folder") -> None:
     """Make a folder, and those above it, where it is not there yet.
+
+    Parameters
+    ----------
+    folder
+        Where it is to be.
+    kind
+        What an error calls it.
 
     Raises
     ------
@@ -345,7 +352,7 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
-            f"{folder}: the folder cannot be made: {error.strerror}; name another"
+            f"{folder}: the {kind} cannot be made: {error.strerror}; name another folder"
         ) from error
 
 

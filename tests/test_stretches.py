@@ -37,7 +37,7 @@ def recording(request: pytest.FixtureRequest, tmp_path: Path, rng: np.random.Gen
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sercli.audio.BLOCK_SIZE", 5_000)
+    monkeypatch.setattr("sercli.decoders.BLOCK_SIZE", 5_000)
 
 
 @pytest.mark.usefixtures("small_blocks")

@@ -23,7 +23,7 @@ from safetensors.numpy import save
 from sercli.audio import SAMPLE_RATE
 from sercli.augment import Utterance
 from sercli.datasets.base import Clip
-from sercli.errors import AudioError, DatasetError, OutputError
+from sercli.errors import AudioError, DatasetError
 from sercli.extraction import (
     CLIPS_PER_TASK,
     DecodedClip,
@@ -34,7 +34,7 @@ from sercli.extraction import (
 from sercli.training.stretches import decode_stretches
 from sercli.training.trainer import Trainer
 from sercli.training.versions import find_utterance
-from sercli.writers import write_bytes
+from sercli.writers import make_folder, write_bytes
 
 # Version of the files: others are not found, and decoded anew.
 FORMAT = 1
@@ -148,12 +148,7 @@ def cache_clips(
     OutputError
         If the cache cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{folder}: the cache cannot be made: {error.strerror}; name another folder"
-        ) from error
+    make_folder(folder, "cache")
     if not (folder / TAG_FILE).exists():
         write_bytes(folder / TAG_FILE, TAG.encode())
     order = order_by_source(clips)
