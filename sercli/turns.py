@@ -3,6 +3,7 @@
 import csv
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ TIMES = ("start", "end")
 RTTM, TSV = ".rttm", ".tsv"
 # Fields of a turn: type, file, channel, start, duration, and the speaker after two more.
 RTTM_FIELDS = 8
+# A byte that is no text, see `sercli.schema.printable_path`.
+ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 # What stands in a diarisation for what is not known.
 UNKNOWN = "<NA>"
 
@@ -103,7 +106,7 @@ class Turns:
             Their paths.
         """
         known = {key for recording in recordings for key in _keys(recording)}
-        return sorted(str(key) for key in self.by_recording if key not in known)
+        return sorted(printable_path(str(key)) for key in self.by_recording if key not in known)
 
     def find_shared(self, recordings: Iterable[str]) -> list[str]:
         """Return what it has turns of that are taken for several of some recordings, sorted.
@@ -114,7 +117,8 @@ class Turns:
             Their paths.
         """
         counts = Counter(self._find_key(recording) for recording in recordings)
-        return sorted(str(key) for key, n in counts.items() if n > 1 and key is not None)
+        shared = (key for key, n in counts.items() if n > 1 and key is not None)
+        return sorted(printable_path(str(key)) for key in shared)
 
     def _find_key(self, recording: str) -> Path | str | None:
         return next((key for key in _keys(recording) if key in self.by_recording), None)
@@ -132,8 +136,7 @@ def _resolve(path: str | os.PathLike[str]) -> Path:
 
 def _keys(recording: str) -> tuple[Path | str, ...]:
     """Return by what the turns of a recording may be found: its path, or its name."""
-    # What the output of a run calls it, if its name is no text.
-    return (_resolve(recording), _resolve(printable_path(recording)), Path(recording).stem)
+    return (_resolve(recording), Path(recording).stem)
 
 
 def _read_diarisation(path: Path, needed: tuple[str, ...]) -> Iterator[tuple[str, Turn]]:
@@ -179,8 +182,10 @@ def _read_table(path: Path, needed: tuple[str, ...]) -> Iterator[tuple[Path, Tur
 
 
 def _find_file(folder: Path, name: str) -> Path:
-    here = not os.path.lexists(folder / name) and os.path.lexists(name)
-    return _resolve(name if here else folder / name)
+    # As the output of a run has it: from where that was, and with bytes that are no text escaped.
+    plain = os.fsdecode(ESCAPED.sub(lambda found: bytes([int(found[1], 16)]), os.fsencode(name)))
+    places = (folder / name, Path(name), folder / plain, Path(plain))
+    return _resolve(next(filter(os.path.lexists, places), folder / name))
 
 
 def _parse(text: str, place: str) -> float:

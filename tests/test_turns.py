@@ -142,9 +142,11 @@ def test_the_output_of_a_run_is_a_table(tmp_path: Path, monkeypatch: pytest.Monk
     )
     turns = Turns.read(Path("out/labels.csv"), *TIMES)
     assert turns.find(str(tmp_path / "calls/a.wav")) == (Turn(0, 1),)
-    # What is nowhere is where it is said to be; a name that is no text is nowhere as it is printed.
+    assert turns.find(name) == (Turn(2, 3),)
+    # What is nowhere is where it is said to be.
     assert turns.find("calls/b.wav") == ()
-    assert turns.find_others(["calls/a.wav"])[0] == str(tmp_path / "out/calls/b.wav")
+    assert turns.find_others(["calls/a.wav", name]) == [str(tmp_path / "out/calls/b.wav")]
+    assert turns.find_others(["calls/a.wav"])[0] == f"{tmp_path}/calls/caf\\xe9.wav"
     # What is in the table's folder comes first.
     Path("out/calls").mkdir()
     Path("out/calls/a.wav").touch()
