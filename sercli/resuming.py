@@ -99,7 +99,7 @@ class Earlier:
         """
         entries: dict[str, dict[str, Any]] = {}
         places: dict[str, Rows] = {}
-        record = record_path(str(target))
+        record = record_path(target)
         # A run that could not write its output may have written its record.
         if target.exists() or (record.exists() and not unfinished):
             with _reading(target, f"its record {record}"):

@@ -308,9 +308,9 @@ def open_writer(target: str, name: str, info: RunInfo, *, overwrite: bool = Fals
     return WRITERS[name](output, info)
 
 
-def record_path(target: str) -> Path:
-    """Return where the run record of a target lies: ``labels.run.json`` beside ``labels.csv``."""
-    return Path(target).with_suffix(".run.json")
+def record_path(target: str | os.PathLike[str]) -> Path:
+    """Return where the record of a run lies: ``labels.csv.run.json`` beside ``labels.csv``."""
+    return Path(f"{os.fspath(target)}.run.json")
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:

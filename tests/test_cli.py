@@ -32,7 +32,7 @@ from sercli.journal import Journal, find_unfinished
 from sercli.labels import EMOTIONS
 from sercli.report import RunInfo
 from sercli.store import load_model
-from sercli.writers import AtomicFile
+from sercli.writers import AtomicFile, record_path
 
 README_PATH = Path(__file__).parent.parent / "README.md"
 README = README_PATH.read_text(encoding="utf-8")
@@ -119,8 +119,8 @@ def test_annotate_to_a_file_with_a_record(tmp_path: Path) -> None:
     result = ser("annotate", EXAMPLES / "statement.flac", "-o", target, "--max-segment", "4")
     assert (result.exit_code, result.stdout) == (0, "")
     rows = read_rows(target.read_bytes().decode())
-    assert sorted(os.listdir(tmp_path)) == ["labels.csv", "labels.run.json"]
-    record = read_record(tmp_path / "labels.run.json")
+    assert sorted(os.listdir(tmp_path)) == ["labels.csv", "labels.csv.run.json"]
+    record = read_record(tmp_path / "labels.csv.run.json")
     assert record["completed"] is True
     assert record["model"]["name"] == "transformer"
     assert len(record["model"]["sha256"]) == 64
@@ -167,7 +167,7 @@ def test_annotate_segments_that_were_told(tmp_path: Path) -> None:
     assert times == [("1.000", "2.500", "anna"), ("3.000", "5.250", "ben")]
     assert "has segments of 1 recording not among the inputs, such as other" in result.stderr
     assert f"{paths[1]}: has no segments in the list of them" in result.stderr
-    record = read_record(tmp_path / "labels.run.json")
+    record = read_record(tmp_path / "labels.csv.run.json")
     assert record["options"]["segments"] == str(diarisation)
     assert [entry["status"] for entry in record["files"]] == ["ok", "no speech"]
     names = [group["name"] for group in record["files"][0]["groups"]]
@@ -208,7 +208,7 @@ def test_whatever_a_directory_holds_has_a_status(
     target = tmp_path / "labels.csv"
     result = ser("annotate", folder, "-o", target)
     assert result.exit_code == 1
-    record = read_record(tmp_path / "labels.run.json")
+    record = read_record(tmp_path / "labels.csv.run.json")
     entries = {Path(entry["path"]).name: entry for entry in record["files"]}
     assert {name: entry["status"] for name, entry in entries.items()} == {
         'Grüße, "été"\nzwei.flac': "ok",
@@ -304,7 +304,7 @@ def test_on_error_stop(tmp_path: Path) -> None:
     shutil.copy(EXAMPLES / "memo.m4a", tmp_path / "b.m4a")
     target = tmp_path / "labels.csv"
     assert ser("annotate", tmp_path, "-o", target, "--on-error", "stop").exit_code == 1
-    record = read_record(tmp_path / "labels.run.json")
+    record = read_record(tmp_path / "labels.csv.run.json")
     assert [entry["path"] for entry in record["files"]] == [str(tmp_path / "a.wav")]
     assert record["completed"] is False
 
@@ -327,7 +327,7 @@ def test_resuming_labels_what_is_new_has_changed_or_failed(
     again = ser("annotate", *options)
     assert "3 labelled, 1 without speech, 1 failed, 4 kept from before" in again.stderr
     assert again.exit_code == 1
-    record = read_record(tmp_path / "labels.run.json")
+    record = read_record(record_path(target))
     assert record["completed"] is True
     assert record["counts"]["kept"] == 4
     if suffix != "json":  # which says when a run began
@@ -348,7 +348,7 @@ def test_resuming_labels_what_is_new_has_changed_or_failed(
     numbers = [[float(one) for one in digits.findall(text)] for text in texts]
     assert len(numbers[0]) >= 10 * 7
     np.testing.assert_allclose(numbers[0], numbers[1], atol=1e-3)
-    before, now = (read_record(tmp_path / f"{name}.run.json") for name in ("labels", "anew"))
+    before, now = (read_record(record_path(path)) for path in (target, anew))
     assert before["files"] == now["files"]
     # The length of a file is rounded in the record.
     same = {"kept": 0, "audio_seconds": pytest.approx(before["counts"]["audio_seconds"], abs=0.01)}
@@ -360,12 +360,10 @@ def test_resuming_labels_what_is_new_has_changed_or_failed(
     ):
         refused = ser("annotate", folder, "-o", target, "--resume", *wrong)
         assert (refused.exit_code, message in refused.stderr) == (2, True), refused.stderr
-    (tmp_path / "labels.run.json").unlink()
+    record_path(target).unlink()
     refused = ser("annotate", *options)
     assert refused.exit_code == 2
-    assert f"expected the output of a run, and its record {tmp_path}/labels.run.json" in (
-        refused.stderr
-    )
+    assert f"expected the output of a run, and its record {target}.run.json" in (refused.stderr)
 
 
 # Annotates as the command line does, and is killed when it has come to a file.
@@ -424,8 +422,8 @@ def test_a_killed_run_loses_nothing(tmp_path: Path, suffix: str) -> None:
     resumed = ser(*options, "--resume")
     assert resumed.exit_code == 0, resumed.stderr
     assert "4 files: 3 labelled, 1 without speech, 0 failed, 3 kept from before" in resumed.stderr
-    assert sorted(path.name for path in out.iterdir()) == [f"labels.{suffix}", "labels.run.json"]
-    record = read_record(out / "labels.run.json")
+    assert sorted(out.iterdir()) == [target, record_path(target)]
+    record = read_record(record_path(target))
     assert [Path(entry["path"]).name for entry in record["files"]] == names
     anew = tmp_path / f"anew.{suffix}"
     assert ser(*options[:-1], anew).exit_code == 0
@@ -458,10 +456,10 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert full.exit_code == 2
     assert "No space left on device" in full.stderr
     assert not target.exists()
-    assert read_record(tmp_path / "labels.run.json")["completed"] is False
+    assert read_record(tmp_path / "labels.csv.run.json")["completed"] is False
     resumed = ser(*options, "--resume")
     assert "3 labelled, 1 without speech, 0 failed, 3 kept from before" in resumed.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.csv", "labels.run.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.csv", "labels.csv.run.json"]
 
 
 def test_a_disk_that_is_full_before_the_journal_loses_nothing(
@@ -489,7 +487,7 @@ def test_a_disk_that_is_full_before_the_journal_loses_nothing(
     assert len(list(tmp_path.glob(".labels.csv.*"))) == len(list(tmp_path.iterdir())) == 2
     resumed = ser(*options, "--resume")
     assert "3 labelled, 1 without speech, 0 failed, 3 kept from before" in resumed.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.csv", "labels.run.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.csv", "labels.csv.run.json"]
     with monkeypatch.context() as patch:
         patch.setattr(sys.modules["sercli.cli.annotate"], "write_json", write_nothing)
         full = ser(*options, "--overwrite")
@@ -534,7 +532,7 @@ def test_speakers_of_a_diarisation_are_those_of_a_recording(tmp_path: Path) -> N
         target = tmp_path / f"{segments.suffix[1:]}.csv"
         options = ("-m", "svm", "--segments", segments, "--adapt", "speaker", "-o", target)
         assert ser("annotate", *inputs, *options).exit_code == 0
-        files = read_record(target.with_suffix(".run.json"))["files"]
+        files = read_record(record_path(target))["files"]
         groups[segments.suffix] = [
             (group["name"], group["segments"]) for file in files for group in file["groups"]
         ]
@@ -561,7 +559,7 @@ def test_a_run_under_way_is_left_alone(tmp_path: Path) -> None:
     with journal:
         target.unlink()
     assert ser("annotate", EXAMPLES / "memo.m4a", "-m", "svm", "-o", target).exit_code == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.csv", "labels.run.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.csv", "labels.csv.run.json"]
 
 
 def test_what_is_gone_on_with_keeps_what_is_not_named_again(
@@ -588,26 +586,17 @@ def test_what_is_gone_on_with_keeps_what_is_not_named_again(
     told = ser("annotate", "tuesday.flac", *options, "--resume")
     assert "2 files: 2 labelled, 0 without speech, 0 failed, 1 kept" in told.stderr
     assert target.read_text() == rows + rows.replace(f"{tmp_path}/monday", "tuesday")
-    record = read_record(tmp_path / "all.run.json")
+    record = read_record(record_path(target))
     assert [Path(file["path"]).name for file in record["files"]] == ["monday.flac", "tuesday.flac"]
     assert record["completed"]
-    # The record is that of one output, as it was named from where that run was.
-    content = target.with_suffix(".run.json")
-    content.write_text(content.read_text().replace(f'"{target}"', '"elsewhere/all.jsonl"'))
-    record = read_record(content)
-    for option in ("-q", "--overwrite"):
-        told = ser("annotate", tmp_path, "-m", "svm", "-o", tmp_path / "all.csv", option)
-        assert (told.exit_code, "is the record of elsewhere/all.jsonl, and" in told.stderr) == (
-            2,
-            True,
-        )
-    assert read_record(tmp_path / "all.run.json") == record
-    # What was renamed with its record is not that of what has the old name now.
-    shutil.move(target, tmp_path / "old.jsonl")
-    shutil.move(content, tmp_path / "old.run.json")
-    assert ser("annotate", tmp_path / "monday.flac", *options).exit_code == 0
-    old = ("-m", "svm", "-o", tmp_path / "old.jsonl", "--resume")
-    assert ser("annotate", tmp_path / "monday.flac", *old).exit_code == 0
+    # Another format has a record of its own, and what was renamed with its record goes on.
+    assert ser("annotate", "monday.flac", "-m", "svm", "-o", tmp_path / "all.csv").exit_code == 0
+    assert read_record(record_path(target)) == record
+    old, labels = tmp_path / "old.jsonl", target.read_text()
+    shutil.move(target, old)
+    shutil.move(record_path(target), record_path(old))
+    assert ser("annotate", "tuesday.flac", "-m", "svm", "-o", old, "--resume").exit_code == 0
+    assert old.read_text() == labels
 
 
 def test_what_broke_off_is_kept_until_it_is_gone(tmp_path: Path) -> None:
@@ -686,7 +675,7 @@ def test_interrupt_keeps_what_was_finished(
     assert "interrupted after 3 of 4 files" in result.stderr
     rows = read_rows(target.read_bytes().decode())
     assert {Path(row["file"]).name for row in rows} == {"call.wav", "memo.m4a"}
-    record = read_record(tmp_path / "labels.run.json")
+    record = read_record(tmp_path / "labels.csv.run.json")
     assert (record["completed"], record["counts"]["files"]) == (False, 3)
 
 
@@ -709,7 +698,7 @@ def test_what_is_kept_outlasts_an_interrupt(
         patch.setattr(Annotator, "_gather", interrupted)
         assert ser("annotate", EXAMPLES, *options).exit_code == 130
     assert target.read_bytes() == rows
-    record = read_record(tmp_path / "labels.run.json")
+    record = read_record(tmp_path / "labels.csv.run.json")
     assert [Path(entry["path"]).name for entry in record["files"]] == ["memo.m4a"]
     done = ser("annotate", EXAMPLES, *options)
     assert done.exit_code == 0, done.stderr
@@ -993,7 +982,7 @@ def test_annotate_by_baselines(adapted: Path, corpus: Path, tmp_path: Path) -> N
         result = ser("annotate", clips, *options, "-o", target, "--adapt", *adapt)
         assert result.exit_code == 0, result.stderr
         rows[adapt[0]] = read_rows(target.read_bytes().decode())
-        record = read_record(tmp_path / "labels.run.json")
+        record = read_record(tmp_path / "labels.csv.run.json")
         assert record["options"]["adapt"] == adapt[0].replace("auto", "recording")
         groups = [entry["groups"] for entry in record["files"]]
         if adapt[0] == "none":
@@ -1157,12 +1146,12 @@ def test_effort_and_precision_are_in_the_record(tmp_path: Path) -> None:
     options = ("--threads", "2", "--workers", "1", "--batch-seconds", "7.5", "--precision", "bf16")
     result = ser("annotate", EXAMPLES / "statement.flac", "-m", "cnn", "-o", target, *options)
     assert result.exit_code == 0, result.output
-    found = read_record(tmp_path / "labels.run.json")["options"]
+    found = read_record(tmp_path / "labels.csv.run.json")["options"]
     names = ("threads", "workers", "batch_seconds", "precision")
     assert [found[name] for name in names] == [2, 1, 7.5, "bf16"]
     result = ser("annotate", EXAMPLES / "statement.flac", "-m", "svm", "-o", target, "--overwrite")
     assert result.exit_code == 0, result.output
-    found = read_record(tmp_path / "labels.run.json")["options"]
+    found = read_record(tmp_path / "labels.csv.run.json")["options"]
     assert found["workers"] == found["threads"] >= 1
     assert (found["batch_seconds"], found["precision"]) == (30.0, "fp32")
 

@@ -468,7 +468,7 @@ def test_annotate_with_a_folder(tmp_path: Path) -> None:
     assert [float(row["prob_zest"]) for row in rows] == pytest.approx(
         [segment.probabilities[1] for segment in found.segments], abs=1e-6
     )
-    record = json.loads((tmp_path / "labels.run.json").read_text())
+    record = json.loads((tmp_path / "labels.csv.run.json").read_text())
     assert record["model"]["name"] == "mine"
     assert record["model"]["labels"] == ["joy", "zest"]
     assert record["model"]["calibration"] == "none"

@@ -145,7 +145,7 @@ def test_formats_and_names() -> None:
     assert choose_format("labels.csv", "jsonl") == "jsonl"
     with pytest.raises(OutputError, match=r"labels\.txt: .*expected one of \.csv, \.json, \.jsonl"):
         choose_format("labels.txt", None)
-    assert record_path("out/labels.csv") == Path("out/labels.run.json")
+    assert record_path("out/labels.csv") == Path("out/labels.csv.run.json")
 
 
 def test_report_counts_and_decides_the_exit_code() -> None:

@@ -1,6 +1,5 @@
 """``ser annotate``."""
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -198,8 +197,8 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
     """Label the speech segments of recordings.
 
     PATHS are files and directories, mixed. Writes one row per segment with times in seconds, the
-    emotion, its calibrated confidence and the probability of every emotion. Beside FILE, a record
-    of the run tells what became of each file: labels.run.json beside labels.csv.
+    emotion, its calibrated confidence and the probability of every emotion. Beside labels.csv,
+    labels.csv.run.json tells what became of each file.
 
     \b
     Examples:
@@ -222,7 +221,6 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
     output, overwrite, resume = (options[name] for name in ("output", "overwrite", "resume"))
     format_ = choose_format(output, options["format_"])
     if output != STDOUT:
-        _refuse_record_of_another(output)
         check_target(Path(output), overwrite=overwrite or resume)
         check_target(record_path(output), overwrite=overwrite or resume)
     unfinished = [] if output == STDOUT else find_unfinished(Path(output))
@@ -359,24 +357,6 @@ def _refuse_resuming(options: dict[str, Any]) -> None:
         raise click.UsageError(
             f"--resume does not go with --adapt {options['adapt']}: there, labels depend on all "
             "files."
-        )
-
-
-def _refuse_record_of_another(output: str) -> None:
-    """Refuse an output whose run record would take the place of another output's."""
-    record = record_path(output)
-    try:
-        other = json.loads(record.read_text(encoding="utf-8"))["options"]["output"]
-        path = record.with_name(Path(other).name)
-        is_other = path.name != Path(output).name and path.exists()
-        # Else both were renamed, and what has the old name now has a record of its own.
-        is_other = is_other and record_path(str(path)) == record
-    except (OSError, ValueError, KeyError, TypeError):
-        return
-    if is_other:
-        raise OutputError(
-            f"{record}: is the record of {other}, and would be replaced by that of {output}; "
-            "give another name"
         )
 
 
