@@ -153,6 +153,8 @@ class Annotator:
     ----------
     adapt
         Whose segments give the baseline: ``"auto"`` is resolved.
+    turns
+        The segments, if they were given.
     stopwatch
         How long each stage took so far.
     tells_speakers
@@ -179,12 +181,12 @@ class Annotator:
     ) -> None:
         self._calibration = classifier.spec.find_calibration(target)
         self.classifier = classifier
-        self._turns = segments if isinstance(segments, Turns) else None
+        self.turns = segments if isinstance(segments, Turns) else None
         self.config = segments if isinstance(segments, SegmentConfig) else SegmentConfig()
         self.target = target
         self.channels = parse_channels(channels)
         self.adapt = _choose_adaptation(adapt, classifier, target, self.channels)
-        told = self._turns is not None and self._turns.tells_speakers
+        told = self.turns is not None and self.turns.tells_speakers
         wanted = self.adapt == "speaker"
         if (speakers is not None and not wanted) or (wanted and speakers is None and not told):
             raise ConfigError(
@@ -193,7 +195,7 @@ class Annotator:
             )
         self.speakers = speakers
         # Strangers may have one name in two recordings.
-        told_by = speakers or self._turns
+        told_by = speakers or self.turns
         self._local = told_by is not None and told_by.local
         self.tells_speakers = told or speakers is not None
         n_labels = len(classifier.spec.labels)
@@ -268,7 +270,7 @@ class Annotator:
                 self.config,
                 self._detector,
                 self.stopwatch,
-                None if self._turns is None else self._turns.find(found.path),
+                None if self.turns is None else self.turns.find(found.path),
             )
             for found in inputs
         )
@@ -305,7 +307,7 @@ class Annotator:
     def _finish(self, heard: Heard) -> FileResult:
         """Return a file with its segments, in order of time."""
         pieces = heard.pieces
-        if self.config.mode == "file" or self._turns is not None:
+        if self.config.mode == "file" or self.turns is not None:
             pieces = _join(heard)
         order = np.lexsort((pieces["channel"], pieces["end"], pieces["start"]))
         labels = self.classifier.spec.labels

@@ -530,7 +530,7 @@ def test_a_cnn_from_training_to_labels(folder: Path, cache: Path, tmp_path: Path
     row = json.loads(target.read_text())
     probabilities = {name: row[f"prob_{name}"] for name in ("anger", "happiness", "sadness")}
     assert row["emotion"] == max(probabilities, key=lambda name: probabilities[name])
-    assert read_json(tmp_path / "labels.csv.run.json")["options"]["device"] == "cpu"
+    assert read_json(tmp_path / "labels.jsonl.run.json")["options"]["device"] == "cpu"
     (found,) = sercli.annotate(speech, model, segments=SegmentConfig("file"), device="cpu")
     assert found.segments[0].confidence == pytest.approx(row["confidence"], abs=1e-6)
     with pytest.raises(ConfigError, match="a model that is loaded has one already"):

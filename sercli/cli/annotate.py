@@ -27,7 +27,7 @@ from sercli.cli.results import View, write_all
 from sercli.config import LabelScheme, OnError, SegmentConfig, SegmentMode
 from sercli.discovery import Found, find_inputs, read_path_list
 from sercli.errors import OutputError
-from sercli.journal import Journal, find_unfinished
+from sercli.journal import Journal, Unfinished, find_unfinished
 from sercli.memory import keep_less
 from sercli.report import ExitCode, RunInfo, RunReport
 from sercli.resuming import Earlier
@@ -48,6 +48,7 @@ from sercli.writers import (
 if TYPE_CHECKING:
     from sercli.annotation import Annotator
     from sercli.classifiers.base import Classifier
+    from sercli.turns import Turns
 
 DEFAULTS = SegmentConfig()
 
@@ -209,66 +210,18 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
       ser annotate ./talks --segments turns.rttm --adapt speaker -o labels.csv
       ser annotate ./calls --model hub:superb/hubert-base-superb-er -o labels.csv
     """
-    if not paths and options["files_from"] is None:
-        raise click.UsageError("Name files or directories, or a list of them by --files-from.")
-    if STDOUT in paths and not os.path.exists(STDOUT):
-        raise click.UsageError(
-            "Audio is not read from standard input; name files, or --files-from - for a list of "
-            "them."
-        )
+    _refuse_unusable_paths(paths, options)
     _refuse_idle_options(options)
-    config, effort = _segment_config(options), find_effort(options)
-    output, overwrite, resume = (options[name] for name in ("output", "overwrite", "resume"))
+    output, resume = options["output"], options["resume"]
+    may_replace = options["overwrite"] or resume
     format_ = choose_format(output, options["format_"])
-    if output != STDOUT:
-        check_target(Path(output), overwrite=overwrite or resume)
-        check_target(record_path(output), overwrite=overwrite or resume)
-    unfinished = [] if output == STDOUT else find_unfinished(Path(output))
-    if unfinished and not (overwrite or resume):
-        raise OutputError(
-            f"{output}: a run that was to write it was killed; go on from there with --resume, or "
-            "begin anew with --overwrite"
-        )
+    unfinished = [] if output == STDOUT else _check_output(output, may_replace=may_replace)
     inputs = _find(paths, options)
-
-    from sercli.annotation import Annotator  # loads numpy and the decoders, which --help must not
-    from sercli.speakers import Speakers
-    from sercli.turns import TIMES, Turns
-
-    # Before a model is loaded, as they may be unusable.
-    turns = Turns.read(Path(options["segments"]), *TIMES) if options["segments"] else None
-    speakers = Speakers.parse(options["speakers"]) if options["speakers"] else None
-    keep_less()
-    classifier = load_model(
-        options["model"],
-        options["device"],
-        revision=options["revision"],
-        labels=options["labels"],
-        precision=options["precision"],
-    )
-    annotator = Annotator(
-        classifier,
-        turns or config,
-        options["channels"],
-        options["target"],
-        options["adapt"],
-        speakers,
-        effort,
-    )
+    annotator = _create_annotator(options)
     if not options["quiet"]:
-        _tell_limits(classifier)
-        others = turns.find_others(found.path for found in inputs) if turns else []
-        if others:
-            recordings = format_count(len(others), "recording")
-            say(
-                f"warning: {options['segments']} has segments of {recordings} not among the "
-                f"inputs, such as {others[0]}"
-            )
-        for name in turns.find_shared(found.path for found in inputs) if turns else ():
-            say(
-                f"warning: {options['segments']}: several inputs are named {name}; its segments "
-                "are taken for those of each"
-            )
+        _tell_limits(annotator.classifier)
+        if annotator.turns is not None:
+            _tell_unused_turns(annotator.turns, inputs, options["segments"])
     report = RunReport(_run_info(annotator, options, format_))
     earlier = Earlier.read(Path(output), report.info, unfinished) if resume else Earlier()
     kept = [earlier.find(found) for found in inputs]
@@ -279,7 +232,7 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
     code, journal = ExitCode.INTERRUPTED, None
     try:
         with (
-            open_writer(output, format_, report.info, overwrite=overwrite or resume) as writer,
+            open_writer(output, format_, report.info, overwrite=may_replace) as writer,
             show_progress("files", kept.count(None), quiet=options["quiet"]) as progress,
         ):
             view = View(report, progress, verbose=options["verbose"], quiet=options["quiet"])
@@ -312,6 +265,74 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
         _tell_rest(report, n_files, code, options)
         say(report.summary())
     sys.exit(code)
+
+
+def _refuse_unusable_paths(paths: tuple[str, ...], options: dict[str, Any]) -> None:
+    if not paths and options["files_from"] is None:
+        raise click.UsageError("Name files or directories, or a list of them by --files-from.")
+    if STDOUT in paths and not os.path.exists(STDOUT):
+        raise click.UsageError(
+            "Audio is not read from standard input; name files, or --files-from - for a list of "
+            "them."
+        )
+
+
+def _check_output(output: str, *, may_replace: bool) -> list[Unfinished]:
+    """Refuse an output that may not be written; return what killed runs left of it."""
+    for path in (Path(output), record_path(output)):
+        check_target(path, overwrite=may_replace)
+    unfinished = find_unfinished(Path(output))
+    if unfinished and not may_replace:
+        raise OutputError(
+            f"{output}: a run that was to write it was killed; go on from there with --resume, or "
+            "begin anew with --overwrite"
+        )
+    return unfinished
+
+
+def _create_annotator(options: dict[str, Any]) -> "Annotator":
+    from sercli.annotation import Annotator  # loads numpy and the decoders, which --help must not
+    from sercli.speakers import Speakers
+    from sercli.turns import TIMES, Turns
+
+    # Before a model is loaded, as they may be unusable.
+    config, effort = _segment_config(options), find_effort(options)
+    turns = Turns.read(Path(options["segments"]), *TIMES) if options["segments"] else None
+    speakers = Speakers.parse(options["speakers"]) if options["speakers"] else None
+    keep_less()
+    classifier = load_model(
+        options["model"],
+        options["device"],
+        revision=options["revision"],
+        labels=options["labels"],
+        precision=options["precision"],
+    )
+    return Annotator(
+        classifier,
+        turns or config,
+        options["channels"],
+        options["target"],
+        options["adapt"],
+        speakers,
+        effort,
+    )
+
+
+def _tell_unused_turns(turns: "Turns", inputs: list[Found], listed: str) -> None:
+    """Say of what recordings the segments cannot be taken, or are taken twice."""
+    paths = [found.path for found in inputs]
+    others = turns.find_others(paths)
+    if others:
+        recordings = format_count(len(others), "recording")
+        say(
+            f"warning: {listed} has segments of {recordings} not among the inputs, such as "
+            f"{others[0]}"
+        )
+    for name in turns.find_shared(paths):
+        say(
+            f"warning: {listed}: several inputs are named {name}; its segments are taken for "
+            "those of each"
+        )
 
 
 def _tell_rest(report: RunReport, n_files: int, code: ExitCode, options: dict[str, Any]) -> None:
