@@ -1,13 +1,11 @@
 """Voice activity detection: the probability of speech for every 32 ms of a stream.
 
-The detector is Silero VAD (https://github.com/snakers4/silero-vad, MIT), in the variant of its
-package that takes many frames in one call and gives the same probabilities as the frame-by-frame
-model. It runs in ONNX Runtime: the package itself is not imported, since that would load torch.
+The detector is Silero VAD, which takes many frames in one call here and gives the same
+probabilities as its frame-by-frame model. It runs in ONNX Runtime: the package itself is not
+imported, since that would load torch.
 """
 
-import importlib.util
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,15 +13,13 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from sercli.audio import SAMPLE_RATE
-from sercli.errors import ModelError
+from sercli.silero import build_network
 
 # Fixed by the model: frames of 32 ms, each seen with the last 4 ms before it.
 FRAME_LENGTH = 512
 CONTEXT_LENGTH = 64
 FRAME_S = FRAME_LENGTH / SAMPLE_RATE
 STATE_SIZE = 128
-
-_MODEL_FILE = "silero_vad_16k_sequence.onnx"
 
 
 class SpeechFrames(NamedTuple):
@@ -47,7 +43,7 @@ class SpeechDetector:
     Raises
     ------
     ModelError
-        If the package that ships the detector's model is not installed.
+        If the package that ships the detector's weights is not installed.
     """
 
     def __init__(self) -> None:
@@ -56,7 +52,7 @@ class SpeechDetector:
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(
-            str(_find_model()), options, providers=["CPUExecutionProvider"]
+            build_network(), options, providers=["CPUExecutionProvider"]
         )
 
     def stream(self) -> "SpeechStream":
@@ -110,15 +106,3 @@ class SpeechStream:
         left = len(self._pending) - CONTEXT_LENGTH
         padding = FRAME_LENGTH - left if left else 0
         return self.push(np.zeros(padding, np.float32))
-
-
-def _find_model() -> Path:
-    package = importlib.util.find_spec("silero_vad")
-    for folder in (package and package.submodule_search_locations) or ():
-        path = Path(folder) / "data" / _MODEL_FILE
-        if path.is_file():
-            return path
-    raise ModelError(
-        f"{_MODEL_FILE} of the package silero-vad is not installed; "
-        "run: pip install 'silero-vad>=6.2.3'"
-    )

@@ -1,12 +1,16 @@
+import importlib.util
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
 from sercli.config import SegmentConfig
-from sercli.errors import ConfigError
+from sercli.errors import ConfigError, ModelError
 from sercli.segmentation import Span, create_segmenter, find_speech
 from sercli.vad import FRAME_LENGTH, SpeechDetector, SpeechFrames
 
@@ -179,6 +183,37 @@ def test_detector_gives_the_same_in_any_pieces(
         b = np.concatenate([getattr(frames, name) for frames in parts])
         assert len(a) == -(-len(speech) // FRAME_LENGTH)
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_probabilities_are_those_of_the_package(
+    speech: NDArray[np.float32], rng: np.random.Generator
+) -> None:
+    noisy = speech + 0.01 * rng.standard_normal(len(speech)).astype(np.float32)
+    waveform = np.concatenate((speech, np.zeros(8000, np.float32), noisy, 3 * speech[::2]))
+    waveform = waveform[: len(waveform) // FRAME_LENGTH * FRAME_LENGTH]
+    frames = np.lib.stride_tricks.sliding_window_view(np.pad(waveform, (64, 0)), 576)[::512]
+    package = importlib.util.find_spec("silero_vad")
+    assert package
+    assert package.submodule_search_locations
+    path = Path(package.submodule_search_locations[0]) / "data" / "silero_vad_16k_sequence.onnx"
+    reference = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    state = np.zeros((1, 1, 128), np.float32)
+    expected = reference.run(["speech_probs"], {"input": frames, "h": state, "c": state})[0]
+    assert expected.min() < 0.01
+    assert expected.max() > 0.99
+    found = SpeechDetector().stream().push(waveform).probabilities
+    np.testing.assert_allclose(found, expected.reshape(-1), atol=1e-5)
+
+
+def test_another_network_of_the_package_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "silero_vad_16k_sequence.onnx"
+    text = '<ir_version: 8, opset_import: ["" : 16]> g (float[n] x) => (float[n] y) {y = Relu (x)}'
+    onnx.save(onnx.parser.parse_model(text), path)
+    monkeypatch.setattr("sercli.silero._find_model", lambda: path)
+    with pytest.raises(ModelError, match=r"is not the network of silero-vad 6\.2 .*pip install"):
+        SpeechDetector()
 
 
 @pytest.mark.filterwarnings("ignore")
