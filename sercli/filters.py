@@ -1,8 +1,7 @@
 """Filters without delay, made in the spectrum."""
 
-from functools import lru_cache
-
 import numpy as np
+import scipy.fft
 from numpy.typing import NDArray
 
 from sercli.audio import SAMPLE_RATE
@@ -22,7 +21,7 @@ FADE_S = 0.008
 TELEPHONE_BAND = (250.0, 350.0, 3300.0, 3500.0)
 
 
-def limit_band(waveform: FloatArray, limit: float) -> FloatArray:
+def limit_band(waveform: FloatArray, limit: float, sample_rate: int = SAMPLE_RATE) -> FloatArray:
     """Take away everything from a frequency on.
 
     Parameters
@@ -31,12 +30,24 @@ def limit_band(waveform: FloatArray, limit: float) -> FloatArray:
         At 16 kHz, shape (n_samples,).
     limit
         In Hz; the gain is 1 up to 90 % of it and falls as a raised cosine to exactly 0.
+    sample_rate
+        Of the result in Hz: 16 kHz or half of that, with a limit of at most half of it.
 
     Returns
     -------
-    ndarray of float32, shape (n_samples,)
+    ndarray of float32, shape (n_samples,), or every other one of them
     """
-    return _filter(waveform, _limit_gains(_find_size(waveform), limit))
+    step = SAMPLE_RATE // sample_rate
+    size = _find_size(waveform)
+    # What lies above the limit is not even transformed back.
+    spectrum = scipy.fft.rfft(_fade(waveform), size)[: size // (2 * step) + 1]
+    first = int(PASS_SHARE * limit * size / SAMPLE_RATE)
+    position = np.arange(first, len(spectrum)) * (SAMPLE_RATE / size / limit)
+    flank = np.clip((position - PASS_SHARE) / (1 - PASS_SHARE), 0, 1)
+    spectrum[first:] *= (0.5 + 0.5 * np.cos(np.pi * flank)).astype(np.float32)
+    n_samples = -(-len(waveform) // step)
+    filtered: FloatArray = scipy.fft.irfft(spectrum, size // step)[:n_samples]
+    return filtered / np.float32(step)
 
 
 def telephone_band(waveform: FloatArray) -> FloatArray:
@@ -51,33 +62,19 @@ def telephone_band(waveform: FloatArray) -> FloatArray:
     -------
     ndarray of float32, shape (n_samples,)
     """
-    return _filter(waveform, _telephone_gains(_find_size(waveform)))
+    size = _find_size(waveform)
+    frequencies = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
+    gains = np.interp(frequencies, TELEPHONE_BAND, (0, 1, 1, 0)).astype(np.float32)
+    spectrum = scipy.fft.rfft(_fade(waveform), size) * gains
+    filtered: FloatArray = scipy.fft.irfft(spectrum, size)[: len(waveform)]
+    return filtered
 
 
 def _find_size(waveform: FloatArray) -> int:
-    """Return the size of the transform: one of few, so that gains are of use again."""
+    """Return a size that is transformed fast, as are its half and its quarter."""
     # Zeros at the end keep the filter from wrapping one edge round to the other.
     padded = len(waveform) + int(PADDING_S * SAMPLE_RATE)
-    return 1 << (padded - 1).bit_length()
-
-
-@lru_cache(maxsize=16)
-def _limit_gains(size: int, limit: float) -> FloatArray:
-    flank = (np.fft.rfftfreq(size, 1 / SAMPLE_RATE) / limit - PASS_SHARE) / (1 - PASS_SHARE)
-    return np.asarray(0.5 + 0.5 * np.cos(np.pi * np.clip(flank, 0, 1)), np.float32)
-
-
-@lru_cache(maxsize=8)
-def _telephone_gains(size: int) -> FloatArray:
-    frequencies = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
-    return np.asarray(np.interp(frequencies, TELEPHONE_BAND, (0, 1, 1, 0)), np.float32)
-
-
-def _filter(waveform: FloatArray, gains: FloatArray) -> FloatArray:
-    size = 2 * (len(gains) - 1)
-    spectrum = np.fft.rfft(_fade(waveform), size)
-    filtered = np.fft.irfft(spectrum * gains, size)[: len(waveform)]
-    return filtered.astype(np.float32, copy=False)
+    return 4 * int(scipy.fft.next_fast_len(-(-padded // 4), real=True))
 
 
 def _fade(waveform: FloatArray) -> FloatArray:

@@ -72,7 +72,9 @@ class SvmClassifier(TensorClassifier):
         self._mean = mean
         self._scale = scale
         self._axes = axes.astype(np.float32)
-        self._vectors = support_vectors.astype(np.float32)
+        # Thousands of vectors against a few segments: half of the time goes into reading them, and
+        # component by component they are read as they lie.
+        self._vectors = np.asfortranarray(support_vectors, np.float32)
         self._squares = np.square(self._vectors).sum(axis=1)
         # Thousands of terms of either sign cancel: in float32, their sum would depend on the order
         # in which a processor takes them, and with it on the batch.

@@ -7,7 +7,7 @@ silence at the edges is not counted.
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -144,7 +144,7 @@ def _normalise(waveform: FloatArray, band_limit: float) -> FloatArray:
     """Band-limit, halve the rate, and bring to unit power; at least one pitch window long."""
     # A constant offset would be a step, hence a click, where the signal meets the padding.
     centred = waveform - waveform.mean()
-    limited = limit_band(centred, band_limit)[:: SAMPLE_RATE // ANALYSIS_RATE]
+    limited = limit_band(centred, band_limit, ANALYSIS_RATE)
     padded = np.pad(limited, (0, max(0, PITCH_WINDOW - len(limited))))
     power = float(np.mean(padded.astype(np.float64) ** 2))
     return padded / np.float32(np.sqrt(power)) if power > 0.0 else padded
@@ -190,6 +190,7 @@ def _describe_frames(signal: FloatArray) -> Frames:
     )
 
 
+@cache
 def _numbered(name: str, count: int) -> tuple[str, ...]:
     """Names of `count` columns."""
     return tuple(f"{name}{number}" for number in range(count))
@@ -295,12 +296,28 @@ def _covariance_block(frames: Frames, change: FloatArray) -> Block:
     covariance = np.cov(scaled, rowvar=False, bias=True)
     values, vectors = np.linalg.eigh(covariance + COVARIANCE_FLOOR * np.eye(len(covariance)))
     logarithm = (vectors * np.log(np.maximum(values, COVARIANCE_FLOOR))) @ vectors.T
-    row, column = np.triu_indices(len(covariance))
-    entries = logarithm[row, column] * np.where(row == column, 1.0, np.sqrt(2.0))
+    pairs = _covariance_pairs()
+    entries = (logarithm * pairs.weights)[pairs.rows, pairs.columns]
+    return Block("covariance", ("log",), pairs.names, entries[None, :].astype(np.float32))
+
+
+class _CovariancePairs(NamedTuple):
+    """The entries of a covariance on its diagonal and above."""
+
+    rows: NDArray[np.intp]
+    columns: NDArray[np.intp]
+    weights: NDArray[np.float64]  # of a whole matrix
+    names: tuple[str, ...]
+
+
+@cache
+def _covariance_pairs() -> _CovariancePairs:
     labels = (
         *_numbered("cepstrum", COVARIANCE_CEPSTRA),
         *_numbered("change", COVARIANCE_CEPSTRA),
         *("level", "pitch", "tilt", "strength"),
     )
-    names = tuple(f"{labels[i]}:{labels[j]}" for i, j in zip(row, column, strict=True))
-    return Block("covariance", ("log",), names, entries[None, :].astype(np.float32))
+    rows, columns = np.triu_indices(len(labels))
+    weights = np.where(np.eye(len(labels)), 1.0, np.sqrt(2.0))
+    names = tuple(f"{labels[i]}:{labels[j]}" for i, j in zip(rows, columns, strict=True))
+    return _CovariancePairs(rows, columns, weights, names)

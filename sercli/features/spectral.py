@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Final
 
 import numpy as np
+import scipy.fft
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
@@ -39,7 +40,7 @@ def hann(length: int) -> FloatArray:
 def power_spectrum(frames: FloatArray) -> FloatArray:
     """Hann-windowed power spectra: (T, window) to (T, window // 2 + 1)."""
     window = hann(frames.shape[1])
-    spectrum = np.fft.rfft(frames * window)
+    spectrum = scipy.fft.rfft(frames * window)
     power: FloatArray = (spectrum.real**2 + spectrum.imag**2).astype(np.float32, copy=False)
     return power
 
@@ -60,9 +61,10 @@ def limit_decay(power: FloatArray, rate: float) -> FloatArray:
     -------
     NDArray[np.float32], shape (T, F)
     """
-    ramp = np.arange(len(power), dtype=np.float32)[:, None] * np.float32(rate / 10.0)
-    held = np.maximum.accumulate(np.log10(power + TINY) + ramp, axis=0) - ramp
-    limited: FloatArray = (10.0**held).astype(np.float32, copy=False)
+    per_frame = rate / 10.0 * np.log2(10.0)
+    ramp = np.arange(len(power), dtype=np.float32)[:, None] * np.float32(per_frame)
+    held = np.maximum.accumulate(np.log2(power + TINY) + ramp, axis=0) - ramp
+    limited: FloatArray = np.exp2(held, out=held)
     return limited
 
 
@@ -200,8 +202,8 @@ def _evenness(power: FloatArray, share: FloatArray) -> tuple[FloatArray, FloatAr
 def _rolloff(share: FloatArray, hertz: FloatArray) -> tuple[FloatArray, ...]:
     """Octaves (above 1 Hz) below which each of `ROLLOFF_SHARES` of the energy lies."""
     cumulative = np.cumsum(share, axis=1)
-    below = [(cumulative < part).sum(axis=1) for part in ROLLOFF_SHARES]
-    return tuple(np.log2(hertz[np.minimum(count, len(hertz) - 1)]) for count in below)
+    octaves = np.log2(hertz)
+    return tuple(octaves[(cumulative >= part).argmax(axis=1)] for part in ROLLOFF_SHARES)
 
 
 def _slope(log_power: FloatArray, hertz: FloatArray, low: float, high: float) -> FloatArray:

@@ -3,6 +3,7 @@
 from typing import Final, NamedTuple
 
 import numpy as np
+import scipy.fft
 from numpy.typing import NDArray
 
 from sercli.features.spectral import FloatArray
@@ -63,11 +64,12 @@ def statistics(source: str, columns: tuple[str, ...], values: FloatArray) -> Blo
     """
     rows = np.ascontiguousarray(values.T)
     count = rows.shape[1]
-    mean = rows.mean(axis=1)
+    share = np.full(count, 1.0 / count, np.float32)  # a product with it is a mean
+    mean = rows @ share
     centred = rows - mean[:, None]
     squares = centred * centred
-    deviation = np.sqrt(squares.mean(axis=1))
-    skewness = (squares * centred).mean(axis=1) / (deviation**3 + MOMENT_FLOOR)
+    deviation = np.sqrt(squares @ share)
+    skewness = (squares * centred) @ share / (deviation**3 + MOMENT_FLOOR)
     time = np.linspace(-1.0, 1.0, count, dtype=np.float32)
     trend = centred @ time / max(float(time @ time), 1.0)
     rows.sort(axis=1)
@@ -76,7 +78,7 @@ def statistics(source: str, columns: tuple[str, ...], values: FloatArray) -> Blo
     part = (place - below).astype(np.float32)
     above = np.minimum(below + 1, count - 1)
     quantiles = (rows[:, below] * (1 - part) + rows[:, above] * part).T
-    magnitude = np.abs(rows).mean(axis=1)
+    magnitude = np.abs(rows, out=rows) @ share
     table = np.vstack((mean, deviation, skewness, magnitude, trend, quantiles))
     return Block(source, STATISTICS, columns, table.astype(np.float32))
 
@@ -99,7 +101,7 @@ def modulation(values: FloatArray, frame_rate: float, floor: float) -> FloatArra
     count = len(values)
     size = max(MODULATION_FFT, 1 << (count - 1).bit_length())
     taper = np.hanning(count + 2)[1:-1].astype(np.float32)[:, None]
-    spectrum = np.fft.rfft((values - values.mean(axis=0)) * taper, size, axis=0)
+    spectrum = scipy.fft.rfft((values - values.mean(axis=0)) * taper, size, axis=0)
     power = spectrum.real**2 + spectrum.imag**2
     edges = np.rint(np.array(MODULATION_EDGES_HZ) * size / frame_rate).astype(np.intp)
     sums = np.add.reduceat(power[: edges[-1]], edges[:-1], axis=0)
