@@ -292,9 +292,10 @@ def _attend_by_products(
     keys, values = key[:, span.start : end].contiguous(), value[:, span.start : end]
     for first in range(span.start, span.stop, QUERIES):
         queries = query[:, first : min(first + QUERIES, end)] * query.shape[2] ** -0.5
-        scores = (queries @ keys.transpose(1, 2)).float()
+        scores = queries @ keys.transpose(1, 2)
         scores[:, :, n_frames:] = -torch.inf
-        shares = functional.dropout(scores.softmax(dim=2).to(value.dtype), dropout)
+        # Computed in float32 in any case, but without copies in it.
+        shares = functional.dropout(scores.softmax(dim=2), dropout)
         last = min(first + QUERIES, span.stop)
         taken[first:last] = (shares @ values)[:, : last - first].transpose(0, 1)
 
