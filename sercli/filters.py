@@ -1,7 +1,6 @@
 """Filters without delay, made in the spectrum."""
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 
 from sercli.audio import SAMPLE_RATE
@@ -40,14 +39,14 @@ def limit_band(waveform: FloatArray, limit: float, sample_rate: int = SAMPLE_RAT
     step = SAMPLE_RATE // sample_rate
     size = _find_size(waveform)
     # What lies above the limit is not even transformed back.
-    spectrum = scipy.fft.rfft(_fade(waveform), size)[: size // (2 * step) + 1]
+    spectrum = np.fft.rfft(_fade(waveform), size)[: size // (2 * step) + 1]
     first = int(PASS_SHARE * limit * size / SAMPLE_RATE)
     position = np.arange(first, len(spectrum)) * (SAMPLE_RATE / size / limit)
     flank = np.clip((position - PASS_SHARE) / (1 - PASS_SHARE), 0, 1)
     spectrum[first:] *= (0.5 + 0.5 * np.cos(np.pi * flank)).astype(np.float32)
     n_samples = -(-len(waveform) // step)
-    filtered: FloatArray = scipy.fft.irfft(spectrum, size // step)[:n_samples]
-    return filtered / np.float32(step)
+    filtered = np.fft.irfft(spectrum, size // step)[:n_samples] / step
+    return filtered.astype(np.float32, copy=False)
 
 
 def telephone_band(waveform: FloatArray) -> FloatArray:
@@ -65,16 +64,16 @@ def telephone_band(waveform: FloatArray) -> FloatArray:
     size = _find_size(waveform)
     frequencies = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
     gains = np.interp(frequencies, TELEPHONE_BAND, (0, 1, 1, 0)).astype(np.float32)
-    spectrum = scipy.fft.rfft(_fade(waveform), size) * gains
-    filtered: FloatArray = scipy.fft.irfft(spectrum, size)[: len(waveform)]
-    return filtered
+    spectrum = np.fft.rfft(_fade(waveform), size) * gains
+    filtered = np.fft.irfft(spectrum, size)[: len(waveform)]
+    return filtered.astype(np.float32, copy=False)
 
 
 def _find_size(waveform: FloatArray) -> int:
-    """Return a size that is transformed fast, as are its half and its quarter."""
+    """Return a size that is transformed fast, as is its half."""
     # Zeros at the end keep the filter from wrapping one edge round to the other.
     padded = len(waveform) + int(PADDING_S * SAMPLE_RATE)
-    return 4 * int(scipy.fft.next_fast_len(-(-padded // 4), real=True))
+    return 1 << (padded - 1).bit_length()
 
 
 def _fade(waveform: FloatArray) -> FloatArray:

@@ -54,6 +54,16 @@ def test_filters_keep_the_length_of_anything() -> None:
         assert limit_band(np.ones(n_samples, np.float32), 4_000).shape == (n_samples,)
 
 
+@pytest.mark.parametrize("limit", [4_000, 2_500])
+def test_band_limit_at_half_the_rate_is_every_other_sample(
+    limit: float, rng: np.random.Generator
+) -> None:
+    for n_samples in (1, 2, 4_000, 16_001):
+        wave = rng.standard_normal(n_samples).astype(np.float32)
+        halved = limit_band(wave, limit, 8_000)
+        np.testing.assert_allclose(halved, limit_band(wave, limit)[::2], atol=1e-5)
+
+
 def test_names_are_unique_and_match() -> None:
     names = feature_names()
     assert len(set(names)) == len(names) == len(extract_features(voice(120)))

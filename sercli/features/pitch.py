@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 
 from sercli.features import spectral
@@ -77,7 +76,7 @@ def track_pitch(frames: FloatArray, sample_rate: int, active: BoolArray) -> Pitc
     """
     window = spectral.hann(frames.shape[1])
     centred = frames - frames.mean(axis=1, keepdims=True)
-    spectrum = scipy.fft.rfft(centred * window, FFT_SIZE)
+    spectrum = np.fft.rfft(centred * window, FFT_SIZE)
     power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32, copy=False)
     correlator = _create_correlator(len(window), sample_rate)
     lags, correlation = correlator.lags, _normalised_autocorrelation(power, correlator)

@@ -9,7 +9,6 @@ from itertools import pairwise
 from typing import Final
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
@@ -40,7 +39,7 @@ def hann(length: int) -> FloatArray:
 def power_spectrum(frames: FloatArray) -> FloatArray:
     """Hann-windowed power spectra: (T, window) to (T, window // 2 + 1)."""
     window = hann(frames.shape[1])
-    spectrum = scipy.fft.rfft(frames * window)
+    spectrum = np.fft.rfft(frames * window)
     power: FloatArray = (spectrum.real**2 + spectrum.imag**2).astype(np.float32, copy=False)
     return power
 

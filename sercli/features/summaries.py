@@ -3,7 +3,6 @@
 from typing import Final, NamedTuple
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 
 from sercli.features.spectral import FloatArray
@@ -101,7 +100,7 @@ def modulation(values: FloatArray, frame_rate: float, floor: float) -> FloatArra
     count = len(values)
     size = max(MODULATION_FFT, 1 << (count - 1).bit_length())
     taper = np.hanning(count + 2)[1:-1].astype(np.float32)[:, None]
-    spectrum = scipy.fft.rfft((values - values.mean(axis=0)) * taper, size, axis=0)
+    spectrum = np.fft.rfft((values - values.mean(axis=0)) * taper, size, axis=0)
     power = spectrum.real**2 + spectrum.imag**2
     edges = np.rint(np.array(MODULATION_EDGES_HZ) * size / frame_rate).astype(np.intp)
     sums = np.add.reduceat(power[: edges[-1]], edges[:-1], axis=0)
