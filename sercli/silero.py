@@ -117,7 +117,7 @@ def build_network() -> bytes:
     except (KeyError, ValueError) as error:
         raise ModelError(
             f"{path}: is not the network of silero-vad 6.2 ({error}); "
-            "run: pip install 'silero-vad>=6.2.3,<7'"
+            "run: pip install 'silero-vad~=6.2.3'"
         ) from error
     model = onnx.parser.parse_model(_GRAPH)
     for name, matrix in matrices.items():
@@ -156,5 +156,5 @@ def _find_model() -> Path:
             return path
     raise ModelError(
         f"{_MODEL_FILE} of the package silero-vad is not installed; "
-        "run: pip install 'silero-vad>=6.2.3,<7'"
+        "run: pip install 'silero-vad~=6.2.3'"
     )
