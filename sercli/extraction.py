@@ -20,6 +20,9 @@ from sercli.text import format_count
 CLIPS_PER_TASK = 16
 # Where a model runs in this process, workers may be ahead of it by this many tasks each.
 TASKS_AHEAD = 4
+# Where a recording ends before a clip of it, this share of the clip may be missing: what people
+# annotate is often a little longer than what was recorded.
+MAX_MISSING = 0.1
 # Of a hash of audio: for a million clips, two would share one with a probability of 1 in 10**7.
 HASH_BYTES = 8
 
@@ -320,7 +323,7 @@ def check_stretch(clip: Clip, n_samples: int, duration: float) -> None:
     Raises
     ------
     AudioError
-        If it is shorter than what can be judged.
+        If it is shorter than what can be judged, or lacks more than `MAX_MISSING` of its length.
     """
     if not n_samples:
         raise AudioError(
@@ -332,6 +335,11 @@ def check_stretch(clip: Clip, n_samples: int, duration: float) -> None:
         raise AudioError(
             f"{clip.path}: the clip lasts {n_samples / SAMPLE_RATE:.3f} s; "
             f"expected {SHORTEST_SEGMENT_S:g} s or more"
+        )
+    if clip.end is not None and clip.end - duration > MAX_MISSING * (clip.end - clip.start):
+        raise AudioError(
+            f"{clip.path}: ends at {duration:.3f} s; expected a clip from {clip.start:g} to "
+            f"{clip.end:g} s"
         )
 
 

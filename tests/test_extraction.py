@@ -129,7 +129,7 @@ def test_stretch_of_a_file_at_16_khz(tmp_path: Path) -> None:
         (0.25, 0.5, 4_000, 8_000),
         (0.0, 0.1, 0, 1_600),
         (0.75, None, 12_000, 16_000),
-        (0.75, 9.0, 12_000, 16_000),
+        (0.75, 1.02, 12_000, 16_000),
         # Rounded to the nearest sample.
         (0.10004, 0.25001, 1_601, 4_000),
     ):
@@ -178,6 +178,14 @@ def test_clip_that_is_too_short(make_wav: MakeWav) -> None:
             AudioError, match=r"tone\.wav: the clip lasts 0\.050 s; expected 0\.1 s or more"
         ):
             load_clip(make_clip(path, start, end))
+
+
+def test_clip_of_which_much_is_missing(make_wav: MakeWav) -> None:
+    path = make_wav()
+    assert len(load_clip(make_clip(path, 0.19, 1.089))) == 0.81 * 16_000
+    message = r"tone\.wav: ends at 1\.000 s; expected a clip from 0\.19 to 1\.091 s"
+    with pytest.raises(AudioError, match=message):
+        load_clip(make_clip(path, 0.19, 1.091))
 
 
 @pytest.mark.parametrize("start", [1.0, 2.5])

@@ -67,8 +67,8 @@ class Clip:
         channel = "" if self.channel is None else f"@{self.channel}"
         if not self.start and self.end is None:
             return f"{self.path}{channel}"
-        end = "" if self.end is None else f"{self.end:g}"
-        return f"{self.path}#{self.start:g}-{end}{channel}"
+        end = "" if self.end is None else f"{self.end:.10g}"
+        return f"{self.path}#{self.start:.10g}-{end}{channel}"
 
 
 @dataclass(frozen=True)
