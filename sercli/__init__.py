@@ -23,6 +23,8 @@ if TYPE_CHECKING:
         SerError,
     )
     from sercli.evaluation.run import Evaluation, evaluate
+    from sercli.exporting import export_labels
+    from sercli.results import read_results
     from sercli.schema import FileResult, Group, Segment
     from sercli.speakers import Speakers
     from sercli.store import load_model
@@ -48,10 +50,12 @@ _HOMES = {
     "Turns": "turns",
     "annotate": "annotation",
     "evaluate": "evaluation.run",
+    "export_labels": "exporting",
     "find_inputs": "discovery",
     "list_models": "catalogue",
     "load_model": "store",
     "read_corpus": "datasets",
+    "read_results": "results",
 }
 
 __all__ = [
@@ -75,10 +79,12 @@ __all__ = [
     "__version__",
     "annotate",
     "evaluate",
+    "export_labels",
     "find_inputs",
     "list_models",
     "load_model",
     "read_corpus",
+    "read_results",
 ]
 
 

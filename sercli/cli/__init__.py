@@ -5,6 +5,7 @@ import click
 from sercli.cli.annotate import annotate
 from sercli.cli.bench import bench
 from sercli.cli.evaluate import evaluate
+from sercli.cli.export import export
 from sercli.cli.models import models
 from sercli.cli.train import train
 from sercli.version import __version__
@@ -23,5 +24,5 @@ def main() -> None:
     """
 
 
-for command in (annotate, bench, evaluate, models, train):
+for command in (annotate, bench, evaluate, export, models, train):
     main.add_command(command)

@@ -1,0 +1,44 @@
+"""``ser export``."""
+
+import click
+
+from sercli.cli.console import reports_errors, say
+from sercli.text import format_count
+
+# Of `sercli.exporting`, which takes long to load.
+FORMATS = ("textgrid", "audacity", "srt")
+
+
+@click.command()
+@click.argument("labels", type=click.Path(exists=True, dir_okay=False))
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(FORMATS),
+    required=True,
+    help="Praat's TextGrid, a label track for Audacity, or subtitles.",
+)
+@click.option("-o", "--output", required=True, metavar="DIR", help="Where the files are written.")
+@click.option("--overwrite", is_flag=True, help="Replace files that exist.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@reports_errors
+def export(labels: str, format_: str, output: str, overwrite: bool, quiet: bool) -> None:
+    """Write the labels of each recording to a file of its own, to listen and look.
+
+    LABELS is what `ser annotate` wrote, with its run record beside it. The files lie below each
+    other as the recordings do.
+
+    \b
+    Example:
+      ser export labels.csv --format textgrid -o grids
+    """
+    from sercli.exporting import export_labels
+    from sercli.results import read_results
+
+    results = read_results(labels)
+    written = export_labels(results, output, format_, overwrite=overwrite)
+    if not quiet:
+        for result in results:
+            if result.path not in written:
+                say(f"no labels: {result.error or result.path}")
+        say(f"{format_count(len(written), 'file')} written to {output}")

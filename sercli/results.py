@@ -1,0 +1,101 @@
+"""What `ser annotate` wrote, read back."""
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from sercli.errors import OutputError
+from sercli.schema import PROBABILITY_PREFIX, FileResult, Segment
+from sercli.writers import record_path
+
+
+def read_results(path: str | os.PathLike[str]) -> list[FileResult]:
+    """Read the output of `ser annotate`, in any of its formats.
+
+    Parameters
+    ----------
+    path
+        The output. If it is a table, which has only segments, what else is known of the files is
+        taken from the run record beside it, if that is there.
+
+    Returns
+    -------
+    list of FileResult
+        In the order of the output, or of the record. Paths are escaped where they were written so,
+        and groups are not read.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be read, or is something else.
+    """
+    path = Path(path)
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            is_document = stream.readline().rstrip() == "{"
+            stream.seek(0)
+            if is_document:
+                files = json.load(stream)["files"]
+                return [
+                    _read_file(entry, [_read_segment(row) for row in entry["segments"]])
+                    for entry in files
+                ]
+            rows: dict[str, list[Segment]] = {}
+            for row in _read_table(stream):
+                rows.setdefault(row["file"], []).append(_read_segment(row))
+        record = record_path(path)
+        told = json.loads(record.read_text(encoding="utf-8"))["files"] if record.exists() else []
+        files = [_read_file(entry, rows.pop(entry["path"], [])) for entry in told]
+    except (OSError, UnicodeError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise OutputError(
+            f"{path}: cannot be read: {error}; expected what ser annotate wrote"
+        ) from error
+    # Without a record, nothing else is known.
+    rest = (FileResult(name, "ok", tuple(segments)) for name, segments in rows.items())
+    return [*files, *rest]
+
+
+def _read_table(stream: TextIO) -> Iterator[Mapping[str, Any]]:
+    """Give the rows of a table in CSV, or in JSON Lines."""
+    first = stream.read(1)
+    stream.seek(0)
+    if first not in ("", "{"):
+        reader = csv.DictReader(stream)
+        if "emotion" not in (reader.fieldnames or ()):
+            raise ValueError(f"its columns are {', '.join(reader.fieldnames or ['none'])}")
+        yield from reader
+        return
+    yield from map(json.loads, stream)
+
+
+def _read_file(entry: Mapping[str, Any], segments: Iterable[Segment]) -> FileResult:
+    return FileResult(
+        entry["path"],
+        entry["status"],
+        tuple(segments),
+        entry["duration"],
+        entry["sample_rate"],
+        entry["channels"],
+        entry["error"],
+        tuple(entry["warnings"]),
+        size=entry["bytes"],
+        modified=entry["modified"],
+    )
+
+
+def _read_segment(row: Mapping[str, Any]) -> Segment:
+    probabilities = row.get("probabilities")
+    if probabilities is None:
+        probabilities = {name: row[name] for name in row if name.startswith(PROBABILITY_PREFIX)}
+    return Segment(
+        row["channel"],
+        float(row["start"]),
+        float(row["end"]),
+        row["emotion"],
+        float(row["confidence"]),
+        tuple(map(float, probabilities.values())),
+        row.get("speaker") or None,
+    )

@@ -1,0 +1,166 @@
+"""Labels of each recording in a file of its own, as the programs that read them understand it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from praatio.textgrid import openTextgrid
+
+import sercli
+from sercli.cli import main
+from sercli.cli.export import FORMATS as NAMES
+from sercli.errors import OutputError
+from sercli.exporting import FORMATS, export_labels
+from sercli.report import RunInfo, RunReport
+from sercli.results import read_results
+from sercli.schema import FileResult, Segment
+from sercli.writers import WRITERS, open_writer, record_path, write_json
+
+INFO = RunInfo("1.2.3", {"name": "m", "labels": ["anger", "neutral"]}, {}, "2026-01-01")
+FIRST = Segment("mix", 0.5, 2.0, "neutral", 0.75, (0.25, 0.75))
+SECOND = Segment("mix", 2.0, 3.25, "anger", 0.996, (0.996, 0.004))
+RESULTS = [
+    FileResult("calls/may/a.wav", "ok", (FIRST, SECOND), 4.0, 8_000, 1, size=7, modified=1.25),
+    FileResult("calls/b.wav", "no speech", (), 2.0, 16_000, 2, warnings=("is odd",)),
+    FileResult("calls/c.wav", "failed", (), error="calls/c.wav: does not exist"),
+]
+
+
+def write(path: Path, results: list[FileResult], info: RunInfo = INFO) -> Path:
+    report = RunReport(info)
+    with open_writer(str(path), path.suffix[1:], info) as writer:
+        for result in results:
+            writer.write(result)
+            report.add(result)
+    write_json(record_path(path), report.record())
+    return path
+
+
+@pytest.mark.parametrize("format_", WRITERS)
+def test_what_was_written_is_read(tmp_path: Path, format_: str) -> None:
+    path = write(tmp_path / f"labels.{format_}", RESULTS)
+    assert read_results(path) == RESULTS
+    told = replace(INFO, speakers=True)
+    spoken = replace(RESULTS[0], segments=(replace(FIRST, speaker="Grün"), SECOND))
+    assert read_results(write(tmp_path / f"who.{format_}", [spoken], told)) == [spoken]
+    assert read_results(write(tmp_path / f"none.{format_}", [])) == []
+
+
+@pytest.mark.parametrize("format_", ["csv", "jsonl"])
+def test_a_table_without_a_record(tmp_path: Path, format_: str) -> None:
+    path = write(tmp_path / f"labels.{format_}", RESULTS)
+    record_path(path).unlink()
+    assert read_results(path) == [FileResult("calls/may/a.wav", "ok", (FIRST, SECOND))]
+
+
+@pytest.mark.parametrize("content", ["a,b\n1,2\n", "{}", "{\n}", "[1]", "{\x00", "\x89PNG"])
+def test_what_is_something_else(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(content, encoding="latin-1")
+    message = r"labels\.csv: cannot be read: .*; expected what ser annotate wrote"
+    with pytest.raises(OutputError, match=message):
+        read_results(path)
+
+
+def test_textgrid(tmp_path: Path) -> None:
+    paths = export_labels(RESULTS, tmp_path / "grids", "textgrid")
+    assert paths == {
+        "calls/may/a.wav": tmp_path / "grids" / "may" / "a.TextGrid",
+        "calls/b.wav": tmp_path / "grids" / "b.TextGrid",
+    }
+    grid = openTextgrid(str(paths["calls/may/a.wav"]), includeEmptyIntervals=True)
+    assert (grid.minTimestamp, grid.maxTimestamp) == (0.0, 4.0)
+    assert grid.tierNames == ("emotion", "confidence")
+    edges = [(0.0, 0.5), (0.5, 2.0), (2.0, 3.25), (3.25, 4.0)]
+    for name, texts in (
+        ("emotion", ["", "neutral", "anger", ""]),
+        ("confidence", ["", "0.75", "1.00", ""]),
+    ):
+        expected = [(*one, text) for one, text in zip(edges, texts, strict=True)]
+        assert [tuple(entry) for entry in grid.getTier(name).entries] == expected
+    empty = openTextgrid(str(paths["calls/b.wav"]), includeEmptyIntervals=True)
+    assert [tuple(entry) for entry in empty.getTier("emotion").entries] == [(0.0, 2.0, "")]
+
+
+def test_each_voice_has_tiers_and_none_overlap(tmp_path: Path) -> None:
+    segments = (
+        replace(FIRST, channel="0"),
+        replace(FIRST, channel="1", speaker='Zoë "Z"'),
+        replace(FIRST, channel="0", start=1.0, end=3.0),  # over the first
+        replace(SECOND, channel="0"),
+    )
+    result = FileResult("a.wav", "ok", segments, 3.2)  # shorter than its last segment
+    (path,) = export_labels([result], tmp_path, "textgrid").values()
+    grid = openTextgrid(str(path), includeEmptyIntervals=False)
+    assert grid.maxTimestamp == 3.25
+    found = {
+        name: [entry.start for entry in grid.getTier(name).entries]
+        for name in grid.tierNames
+        if name.startswith("emotion")
+    }
+    assert found == {
+        "emotion channel 0": [0.5, 2.0],
+        "emotion channel 0 (2)": [1.0],
+        'emotion Zoë "Z"': [0.5],
+    }
+
+
+def test_audacity_and_subtitles(tmp_path: Path) -> None:
+    late = Segment("1", 3599.9996, 36_061.5, "fear", 0.5, (0.5,), "a\tb\n")
+    result = FileResult("a.wav", "ok", (FIRST, late), 36_062.0)
+    (track,) = export_labels([result], tmp_path, "audacity").values()
+    assert track.name == "a.txt"
+    assert track.read_bytes() == (
+        b"0.500\t2.000\tneutral 0.75\n3600.000\t36061.500\ta b : fear 0.50\n"
+    )
+    (subtitles,) = export_labels([result], tmp_path, "srt").values()
+    assert subtitles.read_bytes() == (
+        b"1\n00:00:00,500 --> 00:00:02,000\nneutral 0.75\n\n"
+        b"2\n01:00:00,000 --> 10:01:01,500\na b : fear 0.50\n\n"
+    )
+
+
+def test_recordings_that_differ_by_their_suffix_or_folder(tmp_path: Path) -> None:
+    names = ("x/a.wav", "x/a.mp3", "x/y/a.wav", "x/b.c.wav", str(Path("x/d.wav").absolute()))
+    results = [replace(RESULTS[0], path=name) for name in names]
+    paths = export_labels(results, tmp_path, "srt")
+    assert [str(path.relative_to(tmp_path)) for path in paths.values()] == [
+        "a.wav.srt",
+        "a.mp3.srt",
+        str(Path("y/a.srt")),
+        "b.c.srt",
+        "d.srt",
+    ]
+
+
+def test_nothing_is_replaced_unasked(tmp_path: Path) -> None:
+    there = tmp_path / "b.srt"
+    there.write_text("mine")
+    with pytest.raises(OutputError, match=r"b\.srt: exists already; give another name or --over"):
+        export_labels(RESULTS, tmp_path, "srt")
+    assert there.read_text() == "mine"
+    assert list(tmp_path.rglob("*.srt")) == [there]
+    export_labels(RESULTS, tmp_path, "srt", overwrite=True)
+    assert there.read_text() == ""
+    with pytest.raises(OutputError, match="format is 'eaf'; expected one of textgrid, audacity,"):
+        export_labels(RESULTS, tmp_path, "eaf")
+
+
+def test_ser_export(tmp_path: Path) -> None:
+    labels = write(tmp_path / "labels.csv", RESULTS)
+    command = ["export", str(labels), "--format", "audacity", "-o", str(tmp_path / "tracks")]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0
+    assert result.stdout == ""
+    assert result.stderr == (
+        f"no labels: calls/c.wav: does not exist\n2 files written to {tmp_path / 'tracks'}\n"
+    )
+    assert (tmp_path / "tracks" / "may" / "a.txt").stat().st_size == 48
+    assert CliRunner().invoke(main, command).exit_code == 2
+    assert CliRunner().invoke(main, [*command, "--overwrite", "-q"]).stderr == ""
+
+
+def test_the_command_and_the_package_know_the_same_formats() -> None:
+    assert tuple(FORMATS) == NAMES
+    assert sercli.export_labels is export_labels
