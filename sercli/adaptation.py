@@ -122,7 +122,7 @@ class Adapter:
     Raises
     ------
     ModelError
-        If tensors are missing or unknown, or do not fit each other.
+        If tensors are missing or unknown, do not fit each other, or hold what is not finite.
     """
 
     def __init__(
@@ -154,6 +154,9 @@ class Adapter:
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
         if shapes != expected:
             raise ModelError(f"its adapter has the shapes {shapes}; expected {expected}")
+        broken = [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]
+        if broken:
+            raise ModelError(f"its adapter has values in {', '.join(broken)} that are not finite")
         self._parts: dict[str, NDArray[np.float64]] = {
             name: tensor.astype(np.float64) for name, tensor in tensors.items()
         }

@@ -94,7 +94,7 @@ class Calibration:
         Raises
         ------
         ModelError
-            If keys are missing or unknown, or the shapes do not fit each other.
+            If keys are missing or unknown, the shapes do not fit, or a value is not finite.
         """
         if set(data) != {"method", "weights", "bias"}:
             raise ModelError(
@@ -110,6 +110,8 @@ class Calibration:
                 f"calibration weights have shape {weights.shape}, bias {bias.shape}; "
                 "expected (n_scores, n_labels) and (n_labels,)"
             )
+        if not (np.isfinite(weights).all() and np.isfinite(bias).all()):
+            raise ModelError("calibration weights and bias are not all finite; expected numbers")
         return cls(str(data["method"]), weights, bias)
 
 
@@ -195,7 +197,8 @@ def choose_calibration(
         As for `fit_temperature`.
     groups
         What a fold keeps together, such as the speaker of each segment, shape (n_segments,). With
-        a single group nothing can be compared, and it is temperature scaling.
+        a single group nothing can be compared, and it is temperature scaling; as it is where no
+        segment has one of the labels, or a bias would make sure that none is given it, either.
     n_folds
         At least 2; with fewer groups, each group is a fold.
 
@@ -207,10 +210,11 @@ def choose_calibration(
     from sklearn.model_selection import GroupKFold
 
     n_groups = len(np.unique(groups))
-    if n_groups < 2:
+    truth = _find_shares(classes, scores.shape[1])
+    is_missing = classes.ndim == 1 and not truth.any(axis=0).all()
+    if n_groups < 2 or is_missing:
         return fit_temperature(scores, classes)
     folds = list(GroupKFold(min(n_folds, n_groups)).split(scores, groups=groups))
-    truth = _find_shares(classes, scores.shape[1])
 
     def judge(fit: Fit) -> float:
         held_out = np.empty(scores.shape)

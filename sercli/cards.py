@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from sercli.catalogue import CARD_FILE
 from sercli.classifiers.base import ModelSpec
+from sercli.files import write_bytes
 from sercli.text import format_count, format_duration
 
 # What `ModelSpec.training` says a network was calibrated on where speakers were left out for it.
@@ -318,7 +319,7 @@ def write_card(spec: ModelSpec, folder: Path, figures: Mapping[str, Any] | None 
         Of clips that it was not trained on, if it was measured; see `sercli.evaluation.run`.
     """
     text = _render(spec, folder.resolve().name, figures)
-    (folder / CARD_FILE).write_text(text, encoding="utf-8")
+    write_bytes(folder / CARD_FILE, text.encode())
 
 
 def _render(spec: ModelSpec, name: str, figures: Mapping[str, Any] | None) -> str:

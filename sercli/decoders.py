@@ -1,7 +1,8 @@
 """The two libraries that decode recordings, each behind the same few names.
 
 libsndfile reads what it can (WAV of every kind, FLAC, Ogg, Opus, MP3, AIFF, AU, ...), FFmpeg
-through PyAV the rest (m4a, mp4, webm, mkv, wma, amr, ...). Both judge a file by its content: it is
+through PyAV the rest (m4a, mp4, webm, mkv, wma, amr, ...), and what libsndfile would only read a
+part of: see `sercli.containers`. Both judge a file by its content: it is
 handed to them as an open file, without its name, so that no suffix can mislead them.
 """
 
@@ -15,6 +16,9 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 import soundfile as sf
 from numpy.typing import NDArray
+
+from sercli.containers import Mp3Index, is_whole_ogg
+from sercli.text import format_count
 
 if TYPE_CHECKING:
     from av import AudioFrame
@@ -90,6 +94,12 @@ def open_decoder(file: BinaryIO) -> Decoder:
 
 class _SndfileDecoder(Decoder):
     def __init__(self, file: BinaryIO) -> None:
+        n_bytes = os.fstat(file.fileno()).st_size
+        # Before it is opened: libsndfile counts on finding the file where it left it.
+        index = Mp3Index.read(file)
+        if not is_whole_ogg(file):
+            raise DecodeError("libsndfile would read but the first part of this Ogg file")
+        file.seek(0)
         try:
             self._sound = sf.SoundFile(file.fileno(), closefd=False)
         except (sf.LibsndfileError, TypeError) as error:
@@ -97,10 +107,13 @@ class _SndfileDecoder(Decoder):
         if not self._sound.frames:
             self._sound.close()
             raise DecodeError("libsndfile finds no samples in it")
+        if self._sound.format == "MP3" and not (index and index.tells_all(n_bytes)):
+            self._sound.close()
+            raise DecodeError("libsndfile would guess the length of this MP3")
         self.sample_rate = self._sound.samplerate
         self.channels = self._sound.channels
         self.format = f"{self._sound.format}/{self._sound.subtype}"
-        self._promised = _find_promise(self._sound, os.fstat(file.fileno()).st_size)
+        self._promised = _find_promise(self._sound, n_bytes)
         self.duration_hint = self._promised and self._promised / self.sample_rate
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
@@ -117,7 +130,9 @@ class _SndfileDecoder(Decoder):
             except sf.LibsndfileError as error:
                 whole, defect = False, error.error_string.removeprefix("Error : ").rstrip(".")
                 decoded = np.flatnonzero(~np.isnan(block).all(axis=1))
-                block = block[: decoded[-1] + 1] if len(decoded) else block[:0]
+                n_decoded = int(decoded[-1]) + 1 if len(decoded) else 0
+                # Of some formats, it fills up with zeros.
+                block = block[: min(n_decoded, max(expected - read, 0)) if expected else n_decoded]
             if not len(block):
                 break
             read += len(block)
@@ -168,6 +183,8 @@ class _FfmpegDecoder(Decoder):
         import av  # loads FFmpeg, which most runs never need
 
         self._av = av
+        self._mp3 = Mp3Index.read(file)
+        file.seek(0)
         try:
             # Tags in an unknown encoding are no reason to refuse the sound.
             self._container = av.open(_Source(file), "r", metadata_errors="ignore")
@@ -186,13 +203,17 @@ class _FfmpegDecoder(Decoder):
         self.channels = self._first.layout.nb_channels
         length = self._container.duration
         self.duration_hint = None if length is None else length / av.time_base
-        self._jumps = False
+        self._jumps: list[str] = []
+        self._skipped = 0.0  # of the time stamps, in seconds: jumps that were not filled
 
     @property
     def warnings(self) -> tuple[str, ...]:  # type: ignore[override]
-        if not self._n_corrupt:
-            return ()
-        return (f"{self._n_corrupt:,} damaged packets left out",)
+        notes = []
+        if (n_streams := len(self._container.streams.audio)) > 1:
+            notes.append(f"has {n_streams} audio streams, of which the first is heard")
+        if self._n_corrupt:
+            notes.append(f"{format_count(self._n_corrupt, 'damaged packet')} left out")
+        return (*notes, *self._jumps)
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         position = 0
@@ -231,6 +252,8 @@ class _FfmpegDecoder(Decoder):
         stream = self._container.streams.audio[0]
         if self._jumps:
             return 0.0
+        if "mp3" in names and self._mp3 is not None:
+            return self._mp3.n_samples / self.sample_rate
         if TELLING_STREAMS in names and stream.duration and stream.time_base:
             return float(stream.duration * stream.time_base)
         # It is that of the longest stream, which need not be the sound, and up to where that ends.
@@ -258,18 +281,28 @@ class _FfmpegDecoder(Decoder):
                     self._n_corrupt += 1
         except (self._av.FFmpegError, OSError) as error:
             raise DecodeError(f"FFmpeg stops decoding it ({error.strerror})") from error
+        except IndexError as error:  # PyAV does not know a stream that begins on the way
+            raise DecodeError("FFmpeg finds a stream that its header does not tell") from error
 
     def _gap(self, frame: "AudioFrame", position: int) -> Iterator[NDArray[np.float32]]:
         """Give the silence between what was decoded and a frame's time stamp."""
         if frame.time is None:
             return
         start = (self._container.start_time or 0) / self._av.time_base
-        gap = frame.time - start - position / self.sample_rate
+        missing = frame.time - start - position / self.sample_rate
+        if abs(missing) <= MIN_TIMESTAMP_GAP_S:
+            self._skipped = 0.0
+        gap = missing - self._skipped
         if gap <= MIN_TIMESTAMP_GAP_S:
             return
         beyond = self.duration_hint is not None and frame.time - start > self.duration_hint
         if beyond or gap > MAX_TIMESTAMP_GAP_S:
-            self._jumps = True  # nothing is known of where it is to end, either
+            # Nothing is known of where it is to end, either.
+            self._skipped = missing
+            self._jumps.append(
+                f"its time stamps jump by {gap:.0f} s at {position / self.sample_rate:.3f} s, and "
+                "times from there on are not those of the stamps"
+            )
             return
         remaining = round(gap * self.sample_rate)
         while remaining > 0:

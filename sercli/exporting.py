@@ -10,8 +10,8 @@ from praatio.data_classes.interval_tier import IntervalTier
 from praatio.data_classes.textgrid import Textgrid
 
 from sercli.errors import OutputError
+from sercli.files import AtomicFile, check_target, make_folder
 from sercli.schema import MIX, FileResult, Segment
-from sercli.writers import AtomicFile, check_target, make_folder
 
 
 class Format(NamedTuple):

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, Self
 
 from sercli.errors import OutputError
+from sercli.files import TEMPORARY
 from sercli.report import RunInfo
-from sercli.writers import TEMPORARY
 
 SUFFIX = ".journal"
 

@@ -31,6 +31,7 @@ from sercli.description import (
     read_description,
 )
 from sercli.errors import ConfigError, ModelError
+from sercli.files import make_folder, write_bytes
 from sercli.hub import HUB
 
 if TYPE_CHECKING:
@@ -159,11 +160,11 @@ def save_model(classifier: "Classifier", folder: str | os.PathLike[str]) -> Path
             "its own folder"
         )
     target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
+    make_folder(target)
     weights: dict[str, str] = {}
     for file, tensors in _sort_tensors(classifier).items():
         content = save(tensors)
-        (target / file).write_bytes(content)
+        write_bytes(target / file, content)
         weights[file] = hashlib.sha256(content).hexdigest()
     for file in {WEIGHTS_FILE, ENCODER_FILE, ADAPTER_FILE} - weights.keys():
         # Of an earlier model in this folder, whose description is replaced.
@@ -179,7 +180,7 @@ def save_model(classifier: "Classifier", folder: str | os.PathLike[str]) -> Path
         data[ADAPTER] = classifier.adapter.to_dict()
     data["weights"] = weights
     text = json.dumps(data, indent=2, ensure_ascii=False)
-    (target / MODEL_FILE).write_text(text + "\n", encoding="utf-8")
+    write_bytes(target / MODEL_FILE, f"{text}\n".encode())
     return target
 
 

@@ -137,6 +137,17 @@ def test_choice_is_temperature_where_a_label_s_bias_is_the_speaker_s(
     np.testing.assert_array_equal(found.weights, fit_temperature(logits, classes).weights)
 
 
+def test_choice_is_temperature_where_a_label_is_missing(rng: np.random.Generator) -> None:
+    logits = rng.normal(scale=2, size=(3_000, 3))
+    scores, classes = logits - [1.5, 0, 0], draw(rng, logits)
+    known = classes != 1
+    found = choose_calibration(scores[known], classes[known], np.arange(known.sum()) % 10)
+    assert found.method == "temperature"
+    # It is found as often as before it was calibrated.
+    judged = found.probabilities(scores).argmax(axis=1)
+    np.testing.assert_array_equal(judged, scores.argmax(axis=1))
+
+
 def test_choice_needs_two_groups(rng: np.random.Generator) -> None:
     logits = rng.normal(scale=2, size=(1_000, 3))
     scores, classes = logits - [3, 0, 0], draw(rng, logits)

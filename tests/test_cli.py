@@ -28,11 +28,12 @@ from sercli.cli import main
 from sercli.cli.evaluate import _place_reports
 from sercli.errors import OutputError
 from sercli.evaluation.mixes import EVEN, SINGLE
+from sercli.files import AtomicFile
 from sercli.journal import Journal, find_unfinished
 from sercli.labels import EMOTIONS
 from sercli.report import RunInfo
 from sercli.store import load_model
-from sercli.writers import AtomicFile, record_path
+from sercli.writers import record_path
 
 README_PATH = Path(__file__).parent.parent / "README.md"
 README = README_PATH.read_text(encoding="utf-8")

@@ -70,6 +70,7 @@ def test_targets_are_shared_with_the_teacher() -> None:
 
 def test_what_was_held_out_is_kept(tmp_path: Path) -> None:
     rows = np.array([[1.23456e-7, 1 - 1.23456e-7], [1 / 3, 2 / 3]])
+    (tmp_path / "model").mkdir()
     write_held_out(tmp_path / "model", ["bb", "aa"], ("anger", "fear"), rows)
     with (tmp_path / "model" / "held_out.csv").open(encoding="utf-8") as file:
         assert list(csv.reader(file)) == [

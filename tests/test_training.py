@@ -39,13 +39,13 @@ from sercli.training import loop
 from sercli.training.cache import CachedClips, cache_clips
 from sercli.training.cnn import CnnCourse
 from sercli.training.config import NeuralConfig
-from sercli.training.fitting import FittedModel
 from sercli.training.loop import Fitted, TrainingProgress
 from sercli.training.material import Material
 from sercli.training.neural import NeuralTrainer, has_checkpoints
 from sercli.training.run import Training, choose_training_labels, cross_validate, train
 from sercli.training.substitutes import find_substitute
 from sercli.training.teachers import Teacher, read_held_out
+from sercli.training.trainer import Learned
 from sercli.training.transformer import TransformerCourse
 from sercli.training.unlabelled import FoundSpeech, Unlabelled
 
@@ -244,6 +244,58 @@ def test_without_development_clips_folds_calibrate(
     assert "On 2 folds of speakers, judged by networks that did not hear them" in card
 
 
+def test_folds_are_checked_before_any_is_learned_without(
+    corpus: Corpus, cache: Path, tmp_path: Path, spy: Spy
+) -> None:
+    label = choose_training_labels(corpus)[-1]
+    # All clips of a label are by one speaker, who is held out once.
+    clips = tuple(one for one in corpus.clips if one.emotion != label or one.speaker == "1053")
+    rare = replace(corpus, clips=clips)
+    message = rf"without the speakers of a fold, no clips of {label} are left to learn from"
+    fit_on: tuple[Split, ...] = ("train", "dev")
+    with pytest.raises(DatasetError, match=message):
+        train(rare, tmp_path / "a", trainer(cache, CONFIG), fit_on=fit_on, test=False)
+    with pytest.raises(DatasetError, match=message):
+        cross_validate(rare, tmp_path / "b", trainer(cache, CONFIG), 2)
+    assert spy.taught == []
+
+
+def test_development_clips_that_do_not_suffice(
+    corpus: Corpus, cache: Path, tmp_path: Path, spy: Spy
+) -> None:
+    others = tuple(clip for clip in corpus.clips if clip.split != "dev")
+    dev = corpus.select("dev")
+    few = replace(corpus, clips=(*others, dev[0]))
+    with pytest.raises(DatasetError, match="found 1 development clip; expected 2 or more"):
+        train(few, tmp_path / "a", trainer(cache, CONFIG), test=False)
+    assert spy.taught == []
+    label = dev[0].emotion
+    rest = tuple(clip for clip in dev if clip.emotion != label)
+    said: list[str] = []
+    told = replace(trainer(cache, replace(CONFIG, epochs=1)), say=said.append)
+    train(replace(corpus, clips=(*others, *rest)), tmp_path / "b", told, test=False)
+    assert any(f"no development clip is labelled {label}" in line for line in said)
+
+
+def test_a_refused_training_leaves_what_was_there(
+    corpus: Corpus, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(CONFIG, epochs=1, patience=1)
+    fit_on: tuple[Split, ...] = ("train", "dev")
+    train(corpus, tmp_path / "all", trainer(cache, config), fit_on=fit_on, test=False)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "all").iterdir()}
+    assert "held_out.csv" in before
+
+    def interrupt(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CnnCourse, "assemble", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(corpus, tmp_path / "all", trainer(cache, config), fit_on=fit_on, test=False)
+    for name, content in before.items():
+        assert (tmp_path / "all" / name).read_bytes() == content
+
+
 def test_cross_validation_judges_speakers_that_nothing_was_chosen_by(
     corpus: Corpus, cache: Path, tmp_path: Path, spy: Spy
 ) -> None:
@@ -407,7 +459,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks of the command line are small, too."""
     fit = NeuralTrainer._fit
 
-    def fit_small(self: NeuralTrainer, *given: Any) -> FittedModel:
+    def fit_small(self: NeuralTrainer, *given: Any) -> Learned:
         small = isinstance(self.course, CnnCourse) and replace(self.course, settings=SMALL)
         return fit(replace(self, course=small or self.course), *given)
 

@@ -27,6 +27,7 @@ from sercli.cli.results import View, write_all
 from sercli.config import LabelScheme, OnError, SegmentConfig, SegmentMode
 from sercli.discovery import Found, find_inputs, read_path_list
 from sercli.errors import OutputError
+from sercli.files import STDOUT, check_target, write_json
 from sercli.journal import Journal, Unfinished, find_unfinished
 from sercli.memory import keep_less
 from sercli.report import ExitCode, RunInfo, RunReport
@@ -35,15 +36,7 @@ from sercli.schema import MIX
 from sercli.store import load_model
 from sercli.text import format_count
 from sercli.version import __version__
-from sercli.writers import (
-    STDOUT,
-    WRITERS,
-    check_target,
-    choose_format,
-    open_writer,
-    record_path,
-    write_json,
-)
+from sercli.writers import WRITERS, choose_format, open_writer, record_path
 
 if TYPE_CHECKING:
     from sercli.annotation import Annotator

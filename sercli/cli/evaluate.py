@@ -23,10 +23,10 @@ from sercli.cli.options import (
 from sercli.config import EvalConfig, Precision, Split
 from sercli.datasets import CORPORA
 from sercli.errors import ConfigError
+from sercli.files import check_target, make_folder, write_json
 from sercli.hub import HUB
 from sercli.report import ExitCode
 from sercli.store import load_model
-from sercli.writers import check_target, make_folder, write_json
 
 if TYPE_CHECKING:
     from sercli.classifiers.base import Classifier

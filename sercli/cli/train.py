@@ -38,9 +38,9 @@ from sercli.cli.options import is_given
 from sercli.datasets import CORPORA
 from sercli.description import MODEL_FILE
 from sercli.errors import ConfigError, SerError
+from sercli.files import check_target
 from sercli.report import ExitCode
 from sercli.training.config import NEURAL_CONFIGS, NeuralConfig, SvmConfig, TransformerConfig
-from sercli.writers import check_target
 
 if TYPE_CHECKING:
     from sercli.datasets import Corpus

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from sercli.datasets.labelling import canonical_label
 from sercli.errors import DatasetError, OutputError
+from sercli.files import AtomicFile
 from sercli.labels import EMOTIONS
-from sercli.writers import AtomicFile
 
 CREMAD_COLUMNS = {
     "A": "anger",

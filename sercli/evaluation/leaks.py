@@ -9,10 +9,12 @@ import csv
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 from sercli.datasets.base import Clip
 from sercli.errors import ModelError
+from sercli.files import write_bytes
 from sercli.text import format_count
 
 MANIFEST_FILE = "manifest.csv"
@@ -56,10 +58,16 @@ class TrainingManifest:
         return TrainingManifest(tuple(sorted(rows)))
 
     def write(self, folder: Path) -> None:
-        """Write ``manifest.csv`` into a model's folder."""
-        with (folder / MANIFEST_FILE).open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerows([("audio", "speaker"), *self.rows])
+        """Write ``manifest.csv`` into a model's folder.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written.
+        """
+        text = StringIO()
+        csv.writer(text, lineterminator="\n").writerows([("audio", "speaker"), *self.rows])
+        write_bytes(folder / MANIFEST_FILE, text.getvalue().encode())
 
     @classmethod
     def read(cls, folder: Path) -> "TrainingManifest | None":

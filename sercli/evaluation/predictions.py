@@ -10,6 +10,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from sercli.datasets.base import Clip, class_indices
 from sercli.errors import DatasetError
 from sercli.evaluation.resampling import Resampled, number_units
+from sercli.files import write_bytes
 from sercli.schema import PROBABILITY_PREFIX
 
 PREDICTIONS_FILE = "predictions.csv"
@@ -93,26 +95,32 @@ class Predictions:
         ----------
         path
             Replaced if it exists.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written.
         """
-        with path.open("w", encoding="utf-8", errors=ESCAPE, newline="") as file:
-            writer = csv.writer(file)
-            probabilities = (PROBABILITY_PREFIX + label for label in self.labels)
-            writer.writerow((*COLUMNS, *probabilities))
-            for clip, label, row in zip(self.clips, self.y_pred, self.probabilities, strict=True):
-                writer.writerow(
-                    (
-                        clip.corpus,
-                        clip.name,
-                        clip.path,
-                        "" if clip.channel is None else clip.channel,
-                        f"{clip.start:.3f}",
-                        "" if clip.end is None else f"{clip.end:.3f}",
-                        clip.speaker or "",
-                        clip.emotion,
-                        self.labels[label],
-                        *(f"{value:.6f}" for value in (row[label], *row)),
-                    )
+        text = StringIO()
+        writer = csv.writer(text)
+        probabilities = (PROBABILITY_PREFIX + label for label in self.labels)
+        writer.writerow((*COLUMNS, *probabilities))
+        for clip, label, row in zip(self.clips, self.y_pred, self.probabilities, strict=True):
+            writer.writerow(
+                (
+                    clip.corpus,
+                    clip.name,
+                    clip.path,
+                    "" if clip.channel is None else clip.channel,
+                    f"{clip.start:.3f}",
+                    "" if clip.end is None else f"{clip.end:.3f}",
+                    clip.speaker or "",
+                    clip.emotion,
+                    self.labels[label],
+                    *(f"{value:.6f}" for value in (row[label], *row)),
                 )
+            )
+        write_bytes(path, text.getvalue().encode("utf-8", ESCAPE))
 
     @classmethod
     def read(cls, path: Path, model: str) -> "Predictions":

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Final
 
 from sercli.errors import OutputError
+from sercli.files import check_target
 from sercli.reporting.canvas import FORMATS, Figures, render_plot
 from sercli.reporting.content import report_sections, report_title
 from sercli.reporting.parts import Table
 from sercli.reporting.plots import draw_plots, plot_names
-from sercli.writers import check_target
 
 MARKDOWN_FILE: Final = "report.md"
 HTML_FILE: Final = "report.html"

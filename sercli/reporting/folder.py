@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Final
 
 from sercli.catalogue import METRICS_FILE
 from sercli.evaluation.predictions import PREDICTIONS_FILE
+from sercli.files import check_target, make_folder, write_json
 from sercli.reporting.documents import HTML_FILE, MARKDOWN_FILE, write_report
-from sercli.writers import check_target, make_folder, write_json
 
 if TYPE_CHECKING:
     from sercli.evaluation.run import Evaluation

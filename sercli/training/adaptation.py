@@ -28,6 +28,7 @@ from sercli.adaptation import (
 )
 from sercli.calibration import UNCALIBRATED, Calibration, fit_temperature
 from sercli.classifiers.base import Classifier
+from sercli.errors import DatasetError
 from sercli.evaluation.mixes import measure_mixes
 from sercli.training.adapter_network import AdapterNetwork, describe_group
 from sercli.training.config import AdapterConfig
@@ -91,12 +92,10 @@ def add_adapter(
     config = AdapterConfig(seed=seed)
     if not model.spec.training.get("calm"):
         config = replace(config, repeated_share=0.0)
-    fitted = fit_adapter(examples, model.spec.labels, config, say)
-    if fitted is None:
-        say(
-            f"cannot learn to judge by baselines: expected clips of {MIN_SPEAKERS} speakers or "
-            f"more, and of all labels; found {len(np.unique(examples.voices))} that are known"
-        )
+    try:
+        fitted = fit_adapter(examples, model.spec.labels, config, say)
+    except DatasetError as error:
+        say(f"cannot learn to judge by baselines: {error}")
         return False
     model.adapter = fitted.adapter
     record = {
@@ -115,7 +114,7 @@ def fit_adapter(
     labels: Sequence[str],
     config: AdapterConfig,
     say: Say = lambda _: None,
-) -> FittedAdapter | None:
+) -> FittedAdapter:
     """Train an adapter, and calibrate and measure it on speakers that it did not learn from.
 
     Parameters
@@ -129,18 +128,13 @@ def fit_adapter(
     say
         Told what is done next.
 
-    Returns
-    -------
-    FittedAdapter or None
-        None if there are too few speakers to learn from, or a label is missing.
+    Raises
+    ------
+    DatasetError
+        If there are too few speakers, or too few clips of each, or all clips of a label are those
+        of speakers who are held out together.
     """
-    n_speakers = len(np.unique(examples.voices))
-    counts = np.bincount(examples.classes, minlength=len(labels))
-    if n_speakers < MIN_SPEAKERS or not counts.all():
-        return None
-    folds = list(
-        GroupKFold(min(config.folds, n_speakers)).split(examples.classes, groups=examples.voices)
-    )
+    folds = _split(examples, labels, config.folds)
     for share in config.single_shares:
         say(f"learning to judge by baselines, with {share:.0%} of groups of one emotion")
         judges = []
@@ -200,6 +194,32 @@ def fit_sharpening(
     bounds = ((-MAX_CHANGE, MAX_CHANGE), (-MAX_SHARPENING, MAX_SHARPENING))
     log_factor, sharpening = minimize(loss, (0.0, 0.0), method="Nelder-Mead", bounds=bounds).x
     return replace(start, weights=np.exp(log_factor) * start.weights), float(sharpening)
+
+
+def _split(
+    examples: Examples, labels: Sequence[str], n_folds: int
+) -> list[tuple[IntArray, IntArray]]:
+    """Return the clips inside and outside of each fold, if all of them can be learned from."""
+    n_speakers = len(np.unique(examples.voices))
+    if n_speakers < MIN_SPEAKERS:
+        raise DatasetError(
+            f"expected clips of {MIN_SPEAKERS} speakers or more; found {n_speakers} that are known"
+        )
+    largest, least = int(np.bincount(examples.sources).max()), AdapterSettings().least
+    if largest < least:
+        raise DatasetError(
+            f"expected {least} clips or more of a speaker; found {largest} of each at most"
+        )
+    splits = GroupKFold(min(n_folds, n_speakers)).split(examples.classes, groups=examples.voices)
+    folds = list(splits)
+    for inside, _ in folds:
+        counts = np.bincount(examples.classes[inside], minlength=len(labels))
+        if not counts.all():
+            raise DatasetError(
+                f"expected clips of all labels by speakers of every fold; all of "
+                f"{labels[int(counts.argmin())]} are by speakers of one"
+            )
+    return folds
 
 
 def _train(

@@ -19,7 +19,7 @@ from sercli.training.cache import CachedClips, CachedTrainer
 from sercli.training.config import AdapterConfig
 from sercli.training.groups import Examples
 from sercli.training.teachers import HELD_OUT_FILE, Teacher
-from sercli.training.trainer import Say
+from sercli.training.trainer import Learned, Say
 
 # In the place of a zero: what was held out is rounded, in older models to four decimals.
 LEAST = 2.5e-5
@@ -85,7 +85,7 @@ class AdapterTrainer(CachedTrainer):
         labels: Sequence[str],
         folder: Path,
         dev: CachedClips | None = None,
-    ) -> Classifier:
+    ) -> Learned:
         """Train and calibrate an adapter of the model."""
         model = self.model.classifier
         probabilities = self.model.judge(found, model.spec.labels)
@@ -93,7 +93,7 @@ class AdapterTrainer(CachedTrainer):
         examples = Examples.gather(found.clips, model.spec.labels, probabilities)
         if not add_adapter(model, examples, self.config.seed, self.say):
             raise DatasetError(f"{self.model.name}: got no adapter from {len(found):,} clips")
-        return model
+        return Learned(model)
 
     def fit_fold(
         self, found: CachedClips, labels: Sequence[str], folder: Path, number: int

@@ -31,10 +31,10 @@ from sercli.extraction import (
     decode_clip,
     order_by_source,
 )
+from sercli.files import make_folder, write_bytes
 from sercli.training.stretches import decode_stretches
 from sercli.training.trainer import Trainer
 from sercli.training.versions import find_utterance
-from sercli.writers import make_folder, write_bytes
 
 # Version of the files: others are not found, and decoded anew.
 FORMAT = 1

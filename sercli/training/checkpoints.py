@@ -11,8 +11,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from sercli.errors import ConfigError, ModelError
+from sercli.files import write_bytes
 from sercli.training.history import EpochRecord
-from sercli.writers import write_bytes
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 # Version of the layout of the file.

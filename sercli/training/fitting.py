@@ -20,9 +20,9 @@ from sercli.audio import SAMPLE_RATE
 from sercli.calibration import Calibration, choose_calibration
 from sercli.cards import DEVELOPMENT_SPEAKERS
 from sercli.classifiers.base import ModelSpec
-from sercli.classifiers.neural import NeuralClassifier
 from sercli.errors import DatasetError
 from sercli.evaluation.leaks import TrainingManifest
+from sercli.text import format_count
 from sercli.training.adaptation import add_adapter
 from sercli.training.cache import CachedClips
 from sercli.training.config import NeuralConfig
@@ -31,6 +31,7 @@ from sercli.training.folds import (
     MIN_GROUPS,
     VERSIONS,
     Groups,
+    check_labels,
     count_folds,
     cross_fitted_figures,
     group_clips,
@@ -39,7 +40,7 @@ from sercli.training.groups import Examples
 from sercli.training.loop import Fitted
 from sercli.training.material import Material
 from sercli.training.teachers import Teacher
-from sercli.training.trainer import Say
+from sercli.training.trainer import Learned, Say
 from sercli.version import __version__
 
 # Folds by which the figures of development clips are calibrated on others of them; and of which
@@ -49,22 +50,6 @@ DEV_FOLDS = 5
 TEACHER_FOLDER = "teacher"
 
 
-class FittedModel(NamedTuple):
-    """A model, and what its networks say of clips that they did not learn from.
-
-    Parameters
-    ----------
-    classifier
-        Its ``spec.training`` tells its settings and what it reached on clips held out.
-    held_out
-        Calibrated probabilities of all clips that it learned from, each by a network that did not,
-        shape (n_clips, n_labels); None if there were no such networks.
-    """
-
-    classifier: NeuralClassifier
-    held_out: NDArray[np.float64] | None
-
-
 def fit_model(
     cached: CachedClips,
     course: Course,
@@ -72,7 +57,7 @@ def fit_model(
     *,
     dev: CachedClips | None = None,
     say: Say = lambda _: None,
-) -> FittedModel:
+) -> Learned:
     """Train and calibrate a network.
 
     Parameters
@@ -91,12 +76,14 @@ def fit_model(
     Raises
     ------
     DatasetError
-        If speakers are unknown, there is only one, or an emotion occurs with the speakers of one
-        fold only.
+        If speakers are unknown, there is only one, an emotion occurs with the speakers of one
+        fold only, or there is a single development clip.
     ConfigError
         If a checkpoint is of another training.
     """
     _check_votes(course, dev or cached)
+    if dev is not None:
+        _check_dev(course, dev, say)
     material = course.gather(cached, say)
     if dev:
         judged = replace(course.prepare(dev, say, learned=False), strangers=material.strangers)
@@ -137,7 +124,7 @@ def _fit(
     *,
     dev: Material | None = None,
     substitute: Substitute | None = None,
-) -> FittedModel:
+) -> Learned:
     """Train and calibrate a network on what was prepared; see `fit_model`."""
     config, cached = course.config, material.cached
     seconds = 0.0
@@ -202,12 +189,12 @@ def _fit(
     )
     model = course.classifier(spec, network, config.device)
     if dev:
-        return FittedModel(model, None)
+        return Learned(model)
     held_out = [calibration.probabilities(version) for version in scores]
     if course.adapter:
         examples = Examples.gather(cached.clips, course.labels, *held_out)
         add_adapter(model, examples, config.seed, say)
-    return FittedModel(model, held_out[0])
+    return Learned(model, held_out[0])
 
 
 def _teach_folds(
@@ -227,7 +214,10 @@ def _teach_folds(
     parts, order = [], []
     judges = np.empty(len(material), "U8")
     seconds = 0.0
-    folds = GroupKFold(n_folds).split(groups, groups=groups)
+    folds = list(GroupKFold(n_folds).split(groups, groups=groups))
+    classes = course.find_classes(material.cached)
+    for inside, _ in folds:  # before any of them is learned without
+        check_labels(classes[inside], course.labels)
     for number, (inside, outside) in enumerate(folds, 1):
         place, pupil = folder / f"fold{number}", course
         if substitute is not None:
@@ -258,6 +248,21 @@ def _train_teacher(
         # Now: the encoder is shared with the next teacher, whose head it then has.
         teacher.judge(course.unlabelled.cached, course.labels)
     return teacher
+
+
+def _check_dev(course: Course, dev: CachedClips, say: Say) -> None:
+    """Find out now, not after the training, what cannot be calibrated on development clips."""
+    if len(dev) < MIN_GROUPS:
+        raise DatasetError(
+            f"found {format_count(len(dev), 'development clip')}; expected {MIN_GROUPS} or more, "
+            "by which the epoch is chosen and the calibration fitted, or none (--fit-on train+dev)"
+        )
+    found = {clip.emotion for clip in dev.clips}
+    if missing := [label for label in course.labels if label not in found]:
+        say(
+            f"warning: no development clip is labelled {' or '.join(missing)}: how well that is "
+            "found is chosen and calibrated by none"
+        )
 
 
 def _check_votes(course: Course, judged: CachedClips) -> None:

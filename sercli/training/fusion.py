@@ -27,8 +27,8 @@ from sercli.training.cache import CachedClips, CachedTrainer
 from sercli.training.config import FusionConfig
 from sercli.training.folds import count_folds, group_clips
 from sercli.training.mixture import Mixture, Probabilities, cross_fit, fit_mixture
-from sercli.training.teachers import Teacher, write_held_out
-from sercli.training.trainer import Say
+from sercli.training.teachers import Teacher
+from sercli.training.trainer import Learned, Say
 from sercli.version import __version__
 
 # Of the figures of a member, what is told.
@@ -160,7 +160,7 @@ class FusionTrainer(CachedTrainer):
         labels: Sequence[str],
         folder: Path,
         dev: CachedClips | None = None,
-    ) -> FusionClassifier:
+    ) -> Learned:
         """Fit and calibrate a fusion, and tell what it is worth beside its members."""
         probabilities = self._judge(found, labels)
         classes = np.array(class_indices(found.clips, labels))
@@ -186,8 +186,7 @@ class FusionTrainer(CachedTrainer):
             "calm": any(bool(one.classifier.spec.training.get("calm")) for one in self.members),
             "held_out": {"whole": held_out},
         }
-        write_held_out(folder, found.hashes, labels, mixture.judge(probabilities))
-        return self._build(mixture, labels, training)
+        return Learned(self._build(mixture, labels, training), mixture.judge(probabilities))
 
     def fit_fold(
         self, found: CachedClips, labels: Sequence[str], folder: Path, number: int

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sercli.augment import crop, draw_voice
+from sercli.files import write_bytes
 from sercli.neural.bases import Base
 from sercli.neural.batching import pad
 from sercli.neural.devices import choose_device, choose_precision
@@ -33,7 +34,6 @@ from sercli.training.config import TransformerConfig
 from sercli.training.course import digest
 from sercli.training.loop import TrainingBatch, fit_network
 from sercli.training.watcher import Watcher
-from sercli.writers import write_bytes
 
 # Clips per step: more do not fit into everybody's memory.
 BATCH_SIZE = 32

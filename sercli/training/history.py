@@ -7,8 +7,8 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sercli.files import write_bytes
 from sercli.reporting.canvas import BLUE, VERMILION, new_figure, render_plot, style
-from sercli.writers import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

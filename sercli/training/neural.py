@@ -19,11 +19,10 @@ from sercli.training.cache import CachedClips, CachedTrainer, cache_clips
 from sercli.training.checkpoints import CHECKPOINT_FILE
 from sercli.training.config import NeuralConfig
 from sercli.training.course import Course, score_clips
-from sercli.training.fitting import DEV_FOLDS, FittedModel, fit_model
+from sercli.training.fitting import DEV_FOLDS, fit_model
 from sercli.training.folds import MIN_GROUPS
 from sercli.training.history import CURVES_FILE, HISTORY_FILE
-from sercli.training.teachers import write_held_out
-from sercli.training.trainer import Say
+from sercli.training.trainer import Learned, Say
 
 # Of a model folder: where its training stands, until the model is complete.
 TRAINING_FOLDER = "training"
@@ -135,16 +134,13 @@ class NeuralTrainer(CachedTrainer):
         labels: Sequence[str],
         folder: Path,
         dev: CachedClips | None = None,
-    ) -> NeuralClassifier:
+    ) -> Learned:
         """Train and calibrate a model; see `fit_model`."""
-        fitted = self._fit(found, labels, folder / TRAINING_FOLDER, dev)
-        if fitted.held_out is not None:
-            write_held_out(folder, found.hashes, labels, fitted.held_out)
-        return fitted.classifier
+        return self._fit(found, labels, folder / TRAINING_FOLDER, dev)
 
     def fit_fold(
         self, found: CachedClips, labels: Sequence[str], folder: Path, number: int
-    ) -> NeuralClassifier:
+    ) -> Classifier:
         """Train and calibrate a model, with a fifth of the speakers as development speakers.
 
         Folds within folds would be better by little, and take `NeuralConfig.folds` times as long.
@@ -190,7 +186,7 @@ class NeuralTrainer(CachedTrainer):
         labels: Sequence[str],
         place: Path,
         dev: CachedClips | None,
-    ) -> FittedModel:
+    ) -> Learned:
         course = replace(self.course, labels=tuple(labels))
         return fit_model(found, course, place, dev=dev, say=self.say)
 

@@ -19,12 +19,12 @@ from sercli.batches import group_by_length
 from sercli.classifiers.base import BATCH_S
 from sercli.classifiers.neural import Embedder
 from sercli.errors import OutputError
+from sercli.files import write_bytes
 from sercli.neural.batching import pad
 from sercli.neural.devices import choose_precision, computing
 from sercli.training.batches import count_draws, draw_order
 from sercli.training.config import NeuralConfig
 from sercli.training.loop import TrainingBatch
-from sercli.writers import write_bytes
 
 FloatArray = NDArray[np.float32]
 HalfArray = NDArray[np.float16]

@@ -11,7 +11,7 @@ import numpy as np
 from sercli.cards import write_card
 from sercli.classifiers.base import Classifier
 from sercli.config import EvalConfig, Split
-from sercli.datasets.base import Corpus
+from sercli.datasets.base import Corpus, class_indices
 from sercli.errors import DatasetError
 from sercli.evaluation.measurement import Judgement, measure
 from sercli.evaluation.predictions import Predictions
@@ -20,8 +20,9 @@ from sercli.labels import EMOTIONS
 from sercli.protocols import APART, SHARED, UNKNOWN, fold_by_speaker, judge_protocol
 from sercli.store import load_model, save_model
 from sercli.text import format_count
-from sercli.training.teachers import HELD_OUT_FILE
-from sercli.training.trainer import AnyTrainer, Prepared
+from sercli.training.folds import check_labels
+from sercli.training.teachers import HELD_OUT_FILE, write_held_out
+from sercli.training.trainer import AnyTrainer, Learned, Prepared
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,13 +101,13 @@ def train(
     uses_dev = trainer.uses_dev and "dev" not in fit_on
     dev = tuple(clip for clip in corpus.clips if clip.split == "dev") if uses_dev else ()
     trainer.check_judged((*dev, *held_out))
-    _begin(folder, trainer)
+    trainer.begin(folder)
     found, *others = trainer.prepare([clips, dev] if dev else [clips])
     if n_heard := _count_heard([part.hashes for part in (found, *others)]):
         trainer.say(f"warning: {_explain_heard(n_heard)}")
-    classifier = trainer.fit(found, choose_training_labels(corpus), folder, *others)
+    learned = trainer.fit(found, choose_training_labels(corpus), folder, *others)
     record = {"splits": list(fit_on), "protocol": judge_protocol(clips, held_out)}
-    saved = _save(classifier, found, corpus, folder, trainer, record | (details or {}))
+    saved = _save(learned, found, corpus, folder, trainer, record | (details or {}))
     evaluation = None
     if test and held_out and "test" not in fit_on:
         trainer.say(f"measuring on {len(held_out)} clips that were not learned from")
@@ -148,11 +149,14 @@ def cross_validate(
         If speakers are unknown or fewer than folds, or the clips do not suffice.
     """
     trainer.check_judged(corpus.clips)
-    _begin(folder, trainer)
+    trainer.begin(folder)
     labels = choose_training_labels(corpus)
     # Clips are heard in the background of others: they are prepared fold by fold, so that no voice
     # of one fold is heard in another.
     folds = fold_by_speaker(corpus.clips, n_folds)
+    classes = np.array(class_indices(corpus.clips, labels))
+    for fold in folds:  # before any model is trained without one
+        check_labels(np.delete(classes, fold), labels)
     parts = trainer.prepare([[corpus.clips[i] for i in fold] for fold in folds])
     probabilities = []
     for number, part in enumerate(parts, 1):
@@ -162,10 +166,10 @@ def cross_validate(
         probabilities.append(trainer.judge(model, part))
     found = trainer.join(parts)
     trainer.say("fitting on all clips")
-    classifier = trainer.fit(found, labels, folder)
+    learned = trainer.fit(found, labels, folder)
     split = f"{n_folds} folds"
     record = {"splits": ["all"], "protocol": f"{APART}, {split}"}
-    saved = _save(classifier, found, corpus, folder, trainer, record | (details or {}))
+    saved = _save(learned, found, corpus, folder, trainer, record | (details or {}))
     unknown = trainer.make_manifest(found).explain_unknown()
     n_heard = _count_heard([part.hashes for part in parts])
     predictions = Predictions(saved.name, labels, found.clips, np.concatenate(probabilities))
@@ -212,20 +216,16 @@ def _explain_heard(n_clips: int) -> str:
     )
 
 
-def _begin(folder: Path, trainer: AnyTrainer) -> None:
-    trainer.begin(folder)
-    # Of an earlier model in this folder, it would teach what the new one never said.
-    (folder / HELD_OUT_FILE).unlink(missing_ok=True)
-
-
 def _save(
-    classifier: Classifier,
+    learned: Learned,
     found: Prepared,
     corpus: Corpus,
     folder: Path,
     trainer: AnyTrainer,
     details: dict[str, Any],
 ) -> Classifier:
+    """Write all of a model: until here, what was in its folder before is whole."""
+    classifier, held_out = learned
     manifest = trainer.make_manifest(found)
     facts = {"corpus": corpus.name, "licence": corpus.licence, **details}
     training = trainer.record(facts, classifier.spec.training)
@@ -233,6 +233,11 @@ def _save(
     classifier.spec = replace(classifier.spec, training=training)
     save_model(classifier, folder)
     manifest.write(folder)
+    if held_out is None:
+        # Of an earlier model in this folder, it would teach what this one never said.
+        (folder / HELD_OUT_FILE).unlink(missing_ok=True)
+    else:
+        write_held_out(folder, found.hashes, classifier.spec.labels, held_out)
     return load_model(folder, trainer.device)
 
 

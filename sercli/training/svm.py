@@ -206,9 +206,10 @@ def search_settings(rows: Rows, config: SvmConfig, say: Say = lambda _: None) ->
         settings: np.empty((len(rows.classes), len(rows.labels)), np.float32) for settings in grid
     }
     folds = rows.split(config.folds)
+    for inside, _ in folds:  # before anything is fitted
+        check_labels(rows.classes[inside], rows.labels)
     for number, (inside, outside) in enumerate(folds, 1):
         fitted = rows.take(inside)
-        check_labels(fitted.classes, rows.labels)
         projection, components = fit_projection(fitted.features, config.components)
         held_out = apply_projection(rows.features[outside], projection)
         for scale in config.gamma_scales:

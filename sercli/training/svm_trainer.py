@@ -19,8 +19,7 @@ from sercli.training.config import SvmConfig
 from sercli.training.groups import Examples
 from sercli.training.svm import fit_svm
 from sercli.training.svm_rows import BAND_LIMIT, TRANSPOSED, FloatArray, extract_versions
-from sercli.training.teachers import write_held_out
-from sercli.training.trainer import Say, Trainer
+from sercli.training.trainer import Learned, Say, Trainer
 from sercli.training.transposition import MIN_STRANGERS, find_strangers
 from sercli.training.unlabelled import Unlabelled
 
@@ -89,14 +88,13 @@ class SvmTrainer(Trainer[ClipFeatures]):
         labels: Sequence[str],
         folder: Path,
         dev: ClipFeatures | None = None,
-    ) -> SvmClassifier:
+    ) -> Learned:
         """Train and calibrate a model; see `fit_svm`."""
         fitted = fit_svm(found, labels, self.config, strangers=self._strangers, say=self.say)
         classifier = fitted.classifier
         if self.calm is not None:
             training = {**classifier.spec.training, "calm": self.calm.facts}
             classifier.spec = replace(classifier.spec, training=training)
-        write_held_out(folder, found.hashes, labels, fitted.held_out[0])
         if self.adapter:
             # What is heard as many strangers has no baseline.
             versions = classifier.spec.training["versions"]
@@ -107,7 +105,7 @@ class SvmTrainer(Trainer[ClipFeatures]):
             ]
             examples = Examples.gather(found.clips, labels, *of_one)
             add_adapter(classifier, examples, self.config.seed, self.say)
-        return classifier
+        return Learned(classifier, fitted.held_out[0])
 
     def fit_fold(
         self, found: ClipFeatures, labels: Sequence[str], folder: Path, number: int

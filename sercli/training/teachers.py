@@ -9,6 +9,7 @@ import csv
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Self
 
@@ -19,6 +20,7 @@ from sercli.classifiers.base import Classifier
 from sercli.datasets.base import Clip
 from sercli.errors import ConfigError, DatasetError, ModelError
 from sercli.evaluation.leaks import TrainingManifest, describe_overlap
+from sercli.files import write_bytes
 from sercli.schema import PROBABILITY_PREFIX
 from sercli.store import load_model
 from sercli.training.cache import CachedClips
@@ -217,20 +219,25 @@ def write_held_out(
     Parameters
     ----------
     folder
-        The model folder; it is made.
+        The model folder.
     hashes
         Of the audio of each clip.
     labels
         In the order of the columns.
     probabilities
         Of models that did not learn from the clip, shape (n_clips, n_labels).
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / HELD_OUT_FILE).open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([AUDIO, *(f"{PROBABILITY_PREFIX}{label}" for label in labels)])
-        for audio, row in sorted(zip(hashes, probabilities.tolist(), strict=True)):
-            writer.writerow([audio, *(f"{value:.4g}" for value in row)])
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([AUDIO, *(f"{PROBABILITY_PREFIX}{label}" for label in labels)])
+    for audio, row in sorted(zip(hashes, probabilities.tolist(), strict=True)):
+        writer.writerow([audio, *(f"{value:.4g}" for value in row)])
+    write_bytes(folder / HELD_OUT_FILE, text.getvalue().encode())
 
 
 def read_held_out(folder: Path, labels: Sequence[str]) -> dict[str, Probabilities]:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,22 @@ class Prepared(Protocol):
     @property
     def failed(self) -> Mapping[str, str]:
         """Error of each clip that could not be decoded, by its place."""
+
+
+class Learned(NamedTuple):
+    """A model, and what others like it say of clips that they did not learn from.
+
+    Parameters
+    ----------
+    classifier
+        Its ``spec.training`` tells its settings and what it reached on clips held out.
+    held_out
+        Calibrated probabilities of all clips that it learned from, each by a model that did not,
+        shape (n_clips, n_labels); None if there were no such models.
+    """
+
+    classifier: Classifier
+    held_out: NDArray[np.float64] | None = None
 
 
 P = TypeVar("P", bound=Prepared)
@@ -89,9 +105,7 @@ class Trainer(ABC, Generic[P]):
         """Return the clips of several parts as one."""
 
     @abstractmethod
-    def fit(
-        self, found: P, labels: Sequence[str], folder: Path, dev: P | None = None
-    ) -> Classifier:
+    def fit(self, found: P, labels: Sequence[str], folder: Path, dev: P | None = None) -> Learned:
         """Train and calibrate a model.
 
         Parameters
@@ -101,7 +115,7 @@ class Trainer(ABC, Generic[P]):
         labels
             Of the clips, in the order of the model's probabilities.
         folder
-            The model folder.
+            The model folder; what of a training is not kept may lie in it.
         dev
             Development clips, if there are any and it uses them.
 

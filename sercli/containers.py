@@ -1,0 +1,157 @@
+"""What MP3 and Ogg tell of their length and their holes, and libsndfile passes over.
+
+It believes the first stream of an Ogg file to be all of it, and its packets to follow each other;
+and of an MP3 without an index it takes the length from the bits of its first frame.
+"""
+
+import struct
+from typing import BinaryIO, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Bytes behind what an MP3's index tells that are tags, not sound: of more, who knows.
+MAX_TAGS = 4096
+# Of an MP3: where the index is within its first frame, by MPEG version (1, else 2 and 2.5) and by
+# whether there is one channel; and samples of a frame.
+SIDE_INFORMATION = {(True, False): 32, (True, True): 17, (False, False): 17, (False, True): 9}
+FRAME_SAMPLES = {True: 1152, False: 576}
+# The first frame of an MP3 is among so many bytes behind its tags.
+MAX_SEARCH = 4096
+
+OGG_PAGE = struct.Struct("<4sBBqIIIB")
+OGG_BEGINS = 2  # flag of the first page of a stream
+OPUS_RATE = 48_000  # Hz, in which positions are counted
+# Samples of a frame by the first five bits of a packet (RFC 6716, table 2): four sizes of SILK, two
+# of both, four of CELT.
+OPUS_SAMPLES = np.repeat(
+    np.array((*(480, 960, 1920, 2880) * 3, *(480, 960) * 2, *(120, 240, 480, 960) * 4)), 8
+)
+# A jump of positions by more than packets explain; less may be a packet that two pages share.
+MAX_JUMP = OPUS_RATE // 4
+
+
+class Mp3Index(NamedTuple):
+    """What the first frame of an MP3 tells of all others (Xing, Info).
+
+    Parameters
+    ----------
+    n_samples
+        In all frames, per channel.
+    n_bytes
+        Of all frames; None if it is not told.
+    start
+        First byte of these.
+    """
+
+    n_samples: int
+    n_bytes: int | None
+    start: int
+
+    @classmethod
+    def read(cls, file: BinaryIO) -> Self | None:
+        """Find the index; None if there is none.
+
+        Parameters
+        ----------
+        file
+            Open at any place; it is moved.
+        """
+        start = _skip_id3(file)
+        file.seek(start)
+        head = file.read(MAX_SEARCH)
+        for place in map(head.find, (b"Xing", b"Info")):
+            for (is_first, is_mono), size in SIDE_INFORMATION.items():
+                frame = max(place - size - 4, 0)
+                header = head[frame : place - size]
+                if not _is_frame(header, is_first=is_first, is_mono=is_mono):
+                    continue
+                flags, n_frames, n_bytes = struct.unpack(
+                    ">3I", head[place + 4 : place + 16].ljust(12, b"\0")
+                )
+                if flags & 1:
+                    told = n_bytes if flags & 2 else None
+                    return cls(n_frames * FRAME_SAMPLES[is_first], told, start + frame)
+        return None
+
+    def tells_all(self, file_size: int) -> bool:
+        """Tell whether nothing but tags follows what it tells of.
+
+        Parameters
+        ----------
+        file_size
+            In bytes.
+        """
+        return self.n_bytes is not None and file_size - self.start - self.n_bytes <= MAX_TAGS
+
+
+def is_whole_ogg(file: BinaryIO) -> bool:
+    """Tell whether an Ogg file is a single stream without holes.
+
+    A page that is missing is told by the number of the next; sound that is missing, where somebody
+    did not send any, by a position that is later than the packets of Opus explain.
+
+    Parameters
+    ----------
+    file
+        Open at any place; it is moved.
+    """
+    file.seek(0)
+    number: int | None = None
+    position: int | None = None
+    is_opus = False
+    while len(header := file.read(OGG_PAGE.size)) == OGG_PAGE.size:
+        magic, _, flags, end, serial, found, _, n_sizes = OGG_PAGE.unpack(header)
+        if magic != b"OggS":
+            return True  # damaged, or something else behind it: decoding tells
+        sizes = np.frombuffer(file.read(n_sizes), np.uint8)
+        body = file.read(int(sizes.sum()))
+        if number is None:
+            first, is_opus = serial, body.startswith(b"OpusHead")
+        elif serial != first or flags & OGG_BEGINS or found != number + 1:
+            return False
+        number = found
+        if not is_opus or number < 2 or end <= 0:  # headers; or no packet ends here
+            continue
+        if position is not None and end - position > _count_opus(sizes, body) + MAX_JUMP:
+            return False
+        position = end
+    return True
+
+
+def _count_opus(sizes: NDArray[np.uint8], body: bytes) -> int:
+    """Return the samples of the packets that begin in a page."""
+    ends = np.flatnonzero(sizes < 255)
+    offsets = np.concatenate(([0], np.cumsum(sizes, dtype=np.int64)[ends]))
+    content = np.frombuffer(body, np.uint8)
+    offsets = offsets[offsets < len(content)]
+    kinds = content[offsets]
+    counts = np.array((1, 2, 2, 0))[kinds & 3]
+    many = np.flatnonzero((kinds & 3 == 3) & (offsets + 1 < len(content)))
+    counts[many] = content[offsets[many] + 1] & 63
+    return int((OPUS_SAMPLES[kinds] * counts).sum())
+
+
+def _skip_id3(file: BinaryIO) -> int:
+    """Return where what follows the tags at the start begins."""
+    start = 0
+    while True:
+        file.seek(start)
+        header = file.read(10)
+        if len(header) < 10 or header[:3] != b"ID3":
+            return start
+        size = 0
+        for byte in header[6:]:
+            size = size << 7 | byte & 127
+        start += 10 + size + 10 * bool(header[5] & 0x10)
+
+
+def _is_frame(header: bytes, *, is_first: bool, is_mono: bool) -> bool:
+    """Tell whether bytes are the header of a frame of layer III, of such a kind."""
+    return (
+        len(header) == 4
+        and header[0] == 0xFF
+        and header[1] & 0xE6 == 0xE2
+        and bool(header[1] & 0x08) == is_first
+        and (header[3] >> 6 == 3) == is_mono
+    )
