@@ -132,6 +132,8 @@ def test_first_audio_stream_of_a_video(tmp_path: Path) -> None:
             for packet in (*stream.encode(frame), *stream.encode(None)):
                 container.mux(packet)
     assert frequency_of(load_audio(path), 16_000) == pytest.approx(440, abs=1)
+    with AudioFile(path) as audio:
+        assert audio.warnings == ("has 2 audio streams, of which the first is heard",)
 
 
 def test_a_pause_in_transmission_keeps_its_time(tmp_path: Path) -> None:
@@ -307,13 +309,18 @@ def test_a_time_stamp_beyond_reason_is_not_believed(tmp_path: Path) -> None:
     with av.open(path, "w", format="matroska") as container:
         stream = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
         samples = (sine(1.0, 16_000) * 32_767).astype(np.int16)
-        for start in (0, 100_000):  # seconds: more than a day of nothing
+        for start in (0, 100_000, 100_003):  # seconds: more than a day of nothing, and two
             frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
             frame.sample_rate = 16_000
             frame.pts = start * 16_000
             for packet in stream.encode(frame):
                 container.mux(packet)
-    assert len(load_audio(path)) == pytest.approx(2 * 16_000, abs=32)
+    with AudioFile(path) as audio:
+        assert sum(len(block) for block in audio.blocks()) == pytest.approx(5 * 16_000, abs=32)
+        assert audio.warnings == (
+            "its time stamps jump by 99999 s at 1.000 s, and times from there on are not those of "
+            "the stamps",
+        )
 
 
 def test_what_is_no_file(tmp_path: Path) -> None:
