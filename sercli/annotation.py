@@ -10,7 +10,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -30,7 +29,7 @@ from sercli.speakers import Speakers
 from sercli.spool import RowStore
 from sercli.store import load_model
 from sercli.timing import Stopwatch
-from sercli.turns import TIMES, Turns
+from sercli.turns import TIMES, Turn, Turns
 from sercli.vad import SpeechDetector
 
 # The only group of a run whose segments are all of one.
@@ -57,8 +56,8 @@ def annotate(
     speakers: str | Speakers | None = None,
     effort: Effort | None = None,
     recursive: bool = True,
-    include: Iterable[str] = (),
-    exclude: Iterable[str] = (),
+    include: str | Iterable[str] = (),
+    exclude: str | Iterable[str] = (),
 ) -> Iterator[FileResult]:
     """Label the emotion of every segment of recordings.
 
@@ -101,10 +100,10 @@ def annotate(
     recursive, include, exclude
         Which files of directories are taken; see `sercli.find_inputs`.
 
-    Yields
-    ------
-    FileResult
-        One per file in the order of the inputs, also for files that fail.
+    Returns
+    -------
+    iterator of FileResult
+        One per file in the order of the inputs, also for files that fail, as soon as it is known.
 
     Raises
     ------
@@ -114,8 +113,6 @@ def annotate(
         If `channels` is not understood, `segments` or `speakers` cannot be read, or the model does
         not run on the device, does not tell `target` or does not know what to make of a baseline.
     """
-    if isinstance(paths, str | os.PathLike):
-        paths = [paths]
     if isinstance(model, Classifier):
         for name, value in (("device", device), ("precision", precision)):
             if value is not None:
@@ -126,9 +123,9 @@ def annotate(
     if isinstance(speakers, str):
         speakers = Speakers.parse(speakers)
     if isinstance(segments, str | os.PathLike):
-        segments = Turns.read(Path(segments), *TIMES)
+        segments = Turns.read(segments, *TIMES)
     annotator = Annotator(classifier, segments, channels, target, adapt, speakers, effort)
-    yield from annotator.annotate(
+    return annotator.annotate(
         find_inputs(paths, recursive=recursive, include=include, exclude=exclude)
     )
 
@@ -165,8 +162,8 @@ class Annotator:
     Raises
     ------
     ConfigError
-        If `channels` is not understood, the model does not tell `target` or does not know what to
-        make of a baseline, or it is not known who speaks.
+        If `channels` is not understood, segments lack their times, the model does not tell
+        `target` or does not know what to make of a baseline, or it is not known who speaks.
     """
 
     def __init__(
@@ -182,6 +179,10 @@ class Annotator:
         self._calibration = classifier.spec.find_calibration(target)
         self.classifier = classifier
         self.turns = segments if isinstance(segments, Turns) else None
+        if self.turns is not None and not self.turns.tells_times:
+            raise ConfigError(
+                f"{self.turns.path}: has segments without a start or an end; expected both of each"
+            )
         self.config = segments if isinstance(segments, SegmentConfig) else SegmentConfig()
         self.target = target
         self.channels = parse_channels(channels)
@@ -270,7 +271,7 @@ class Annotator:
                 self.config,
                 self._detector,
                 self.stopwatch,
-                None if self.turns is None else self.turns.find(found.path),
+                self._find_turns(found.path),
             )
             for found in inputs
         )
@@ -288,6 +289,11 @@ class Annotator:
                     yield self._gather(recording, probabilities)
                     if recording.result.status == "failed" and on_error == "stop":
                         return
+
+    def _find_turns(self, path: str) -> tuple[Turn, ...] | None:
+        if self.turns is None:
+            return None
+        return self.turns.find(path, mixed=self.channels == MIX)
 
     def _judge(self, classifier: Classifier, waveforms: Sequence[FloatArray]) -> ScoreArray:
         with self.stopwatch.measure("features"):

@@ -27,20 +27,16 @@ FAMILIES: Mapping[str, str] = {
     "fusion": "sercli.classifiers.fusion:FusionClassifier",
 }
 
-_KEYS = frozenset(
-    (
-        "format",
-        "family",
-        "labels",
-        "sample_rate",
-        "band_limit",
-        "calibration",
-        "settings",
-        "training",
-        "versions",
-        "weights",
-    )
-)
+_KINDS: Mapping[str, tuple[type | tuple[type, ...], str]] = {
+    "format": (int, "a number"),
+    "family": (str, "a name"),
+    "labels": (list, "a list"),
+    "sample_rate": (int, "a number"),
+    "band_limit": ((int, float), "a number"),
+    **dict.fromkeys(
+        ("calibration", "settings", "training", "versions", "weights"), (dict, "{...}")
+    ),
+}
 # What a model has besides that tells what is perceived, and one that knows what to make of a
 # baseline.
 PERCEIVED, ADAPTER = "perceived", "adapter"
@@ -70,9 +66,18 @@ def read_description(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{path}: format is {found!r}; this version reads format {FORMAT}")
     for name in OPTIONAL:
         data.setdefault(name, None)
-    if set(data) != _KEYS | OPTIONAL:
-        missing, unknown = sorted(_KEYS - set(data)), sorted(set(data) - _KEYS - OPTIONAL)
+    known = _KINDS.keys() | OPTIONAL
+    if data.keys() != known:
+        missing, unknown = sorted(known - data.keys()), sorted(data.keys() - known)
         raise ModelError(f"{path}: missing keys {missing}, unknown keys {unknown}")
+    for name, (kind, expected) in _KINDS.items():
+        if not isinstance(data[name], kind):
+            raise ModelError(f"{path}: {name} is {data[name]!r}; expected {expected}")
+    for name in OPTIONAL:
+        if not isinstance(data[name], dict | None):
+            raise ModelError(f"{path}: {name} is {data[name]!r}; expected {{...}}")
+    if not all(isinstance(label, str) for label in data["labels"]):
+        raise ModelError(f"{path}: labels are {data['labels']!r}; expected a list of names")
     if data["family"] not in FAMILIES:
         raise ModelError(
             f"{path}: family is {data['family']!r}; this version knows {', '.join(FAMILIES)}"
@@ -98,7 +103,7 @@ def parse_spec(data: Mapping[str, Any]) -> "ModelSpec":
     from sercli.classifiers.base import ModelSpec
 
     labels = data["labels"]
-    if not isinstance(labels, list) or len(set(labels)) != len(labels) or len(labels) < 2:
+    if len(set(labels)) != len(labels) or len(labels) < 2:
         raise ModelError(f"labels are {labels!r}; expected a list of two or more different names")
     if data["sample_rate"] != SAMPLE_RATE:
         raise ModelError(f"sample_rate is {data['sample_rate']!r} Hz; expected {SAMPLE_RATE} Hz")

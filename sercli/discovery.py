@@ -12,10 +12,10 @@ from sercli.errors import ConfigError
 
 # Inside a directory only these are tried; a path named directly is tried whatever its suffix.
 MEDIA_SUFFIXES = frozenset(
-    ".3g2 .3ga .3gp .aac .ac3 .aif .aifc .aiff .amr .ape .asf .au .avi .awb .caf .dts .eac3 .flac "
-    ".flv .gsm .m2ts .m4a .m4b .m4v .mka .mkv .mov .mp2 .mp3 .mp4 .mpeg .mpg .mpga .mts .oga .ogg "
-    ".ogv .opus .ra .rf64 .rm .snd .sph .spx .tta .voc .w64 .wav .wave .weba .webm .wma .wmv "
-    ".wv".split()
+    ".3g2 .3ga .3gp .aac .ac3 .aif .aifc .aiff .amr .ape .asf .au .avi .awb .caf .dsf .dts "
+    ".eac3 .f4v .flac .flv .gsm .m2ts .m4a .m4b .m4v .mka .mkv .mov .mp2 .mp3 .mp4 .mpeg .mpg "
+    ".mpga .mts .mxf .nut .oga .ogg .ogv .opus .ra .rf64 .rm .snd .sph .spx .tta .vob .voc "
+    ".w64 .wav .wave .weba .webm .wma .wmv .wv".split()
 )
 
 
@@ -36,11 +36,11 @@ class Found:
 
 
 def find_inputs(
-    paths: Iterable[str | os.PathLike[str]],
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
     recursive: bool = True,
-    include: Iterable[str] = (),
-    exclude: Iterable[str] = (),
+    include: str | Iterable[str] = (),
+    exclude: str | Iterable[str] = (),
 ) -> Iterator[Found]:
     """Expand files and directories into the files to annotate.
 
@@ -51,19 +51,22 @@ def find_inputs(
     Parameters
     ----------
     paths
-        Files and directories, mixed.
+        A file or directory, or several, mixed.
     recursive
         Whether to walk sub-folders.
     include, exclude
-        Shell patterns for files found in directories, matched against the name and against the
-        path below the directory; an include pattern also admits suffixes that are not audio's.
+        Shell patterns, matched against the name and against the path below the directory, of files
+        found in directories; an include pattern also admits suffixes that are not audio's, and an
+        exclude pattern leaves out sub-folders, too.
 
     Yields
     ------
     Found
         Files, and directories that cannot be listed.
     """
-    walk = _Walk(recursive, tuple(include), tuple(exclude))
+    if isinstance(paths, str | os.PathLike):
+        paths = (paths,)
+    walk = _Walk(recursive, _list(include), tuple(one.rstrip("/") for one in _list(exclude)))
     seen: set[str] = set()
     for path in paths:
         found = walk.run(os.fspath(path)) if os.path.isdir(path) else (Found(os.fspath(path)),)
@@ -107,6 +110,10 @@ def read_path_list(stream: BinaryIO, *, nul: bool = False) -> list[str]:
     return [os.fsdecode(entry) for entry in entries if entry]
 
 
+def _list(patterns: str | Iterable[str]) -> tuple[str, ...]:
+    return (patterns,) if isinstance(patterns, str) else tuple(patterns)
+
+
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
@@ -137,6 +144,8 @@ class _Walk:
             if entry.name.startswith("."):
                 continue
             relative = f"{below}{entry.name}"
+            if _matches(self.exclude, entry.name, relative):
+                continue
             if _is_folder(entry):
                 if self.recursive:
                     yield from self._folder(entry.path, f"{relative}/", visited)
@@ -144,11 +153,10 @@ class _Walk:
                 yield Found(entry.path)
 
     def _wanted(self, name: str, relative: str) -> bool:
-        def matches(patterns: tuple[str, ...]) -> bool:
-            return any(fnmatch(name, p) or fnmatch(relative, p) for p in patterns)
-
-        if matches(self.exclude):
-            return False
         if self.include:
-            return matches(self.include)
+            return _matches(self.include, name, relative)
         return PurePath(name).suffix.lower() in MEDIA_SUFFIXES
+
+
+def _matches(patterns: tuple[str, ...], name: str, relative: str) -> bool:
+    return any(fnmatch(name, p) or fnmatch(relative, p) for p in patterns)

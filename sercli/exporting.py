@@ -4,13 +4,11 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from praatio.data_classes.interval_tier import IntervalTier
-from praatio.data_classes.textgrid import Textgrid
-
 from sercli.errors import OutputError
-from sercli.files import AtomicFile, check_target, make_folder
+from sercli.files import check_target, make_folder, write_bytes
 from sercli.schema import MIX, FileResult, Segment
 
 
@@ -21,12 +19,12 @@ class Format(NamedTuple):
     ----------
     suffix
         Of their names.
-    write
-        Writes what a file holds of a recording.
+    render
+        Returns what a file holds of a recording.
     """
 
     suffix: str
-    write: Callable[[FileResult, AtomicFile], None]
+    render: Callable[[FileResult], str]
 
 
 def export_labels(
@@ -65,21 +63,14 @@ def export_labels(
     """
     if format_ not in FORMATS:
         raise OutputError(f"format is {format_!r}; expected one of {', '.join(FORMATS)}")
-    suffix, write = FORMATS[format_]
+    suffix, render = FORMATS[format_]
     heard = {result.path: result for result in results if result.duration or result.segments}
     paths = _place(list(heard), Path(folder), suffix)
     for path in paths.values():
         make_folder(path.parent)
         check_target(path, overwrite=overwrite)
     for recording, path in paths.items():
-        file = AtomicFile(path, overwrite=overwrite)
-        try:
-            write(heard[recording], file)
-            file.close()
-        except OSError as error:
-            file.leave()
-            file.temporary.unlink(missing_ok=True)
-            raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+        write_bytes(path, render(heard[recording]).encode())
     return paths
 
 
@@ -93,16 +84,20 @@ def _place(recordings: Sequence[str], folder: Path, suffix: str) -> dict[str, Pa
             f"the recordings lie on different drives ({error}); export each drive by itself"
         ) from error
     relative = [Path(os.path.relpath(path, root)) for path in full]
-    counts = Counter(path.with_suffix("") for path in relative)
+    short = [str(path.with_suffix("")) for path in relative]
+    # As systems have it to which a and A are one name; and another may be named as one with suffix.
+    counts = Counter(name.casefold() for name in (*short, *map(str, relative)))
     return {
-        recording: folder / f"{path if counts[path.with_suffix('')] > 1 else path.with_suffix('')}"
-        f"{suffix}"
-        for recording, path in zip(recordings, relative, strict=True)
+        recording: folder / f"{name if counts[name.casefold()] == 1 else path}{suffix}"
+        for recording, name, path in zip(recordings, short, relative, strict=True)
     }
 
 
-def _write_textgrid(result: FileResult, file: AtomicFile) -> None:
-    """Write two tiers for each voice: its emotions, and how sure they are."""
+def _render_textgrid(result: FileResult) -> str:
+    """Return two tiers for each voice: its emotions, and how sure they are."""
+    from praatio.data_classes.interval_tier import IntervalTier
+    from praatio.data_classes.textgrid import Textgrid
+
     end = max([result.duration, *(segment.end for segment in result.segments)])
     grid = Textgrid(0, end)
     voices: dict[str, list[Segment]] = {}
@@ -114,7 +109,10 @@ def _write_textgrid(result: FileResult, file: AtomicFile) -> None:
             for what in ("emotion", "confidence"):
                 rows = [(one.start, one.end, _tell(one, what)) for one in layer]
                 grid.addTier(IntervalTier(what + which, rows, 0, end))
-    grid.save(str(file.temporary), "long_textgrid", includeBlankSpaces=True)
+    with TemporaryDirectory() as folder:  # it writes nowhere else
+        path = Path(folder) / "grid"
+        grid.save(str(path), "long_textgrid", includeBlankSpaces=True)
+        return path.read_text(encoding="utf-8")
 
 
 def _tell(segment: Segment, what: str) -> str:
@@ -134,15 +132,15 @@ def _separate(segments: Sequence[Segment]) -> list[list[Segment]]:
     return layers
 
 
-def _write_audacity(result: FileResult, file: AtomicFile) -> None:
-    for one in result.segments:
-        file.stream.write(f"{one.start:.3f}\t{one.end:.3f}\t{_caption(one)}\n")
+def _render_audacity(result: FileResult) -> str:
+    return "".join(f"{one.start:.3f}\t{one.end:.3f}\t{_caption(one)}\n" for one in result.segments)
 
 
-def _write_srt(result: FileResult, file: AtomicFile) -> None:
-    for number, one in enumerate(result.segments, 1):
-        times = f"{_clock(one.start)} --> {_clock(one.end)}"
-        file.stream.write(f"{number}\n{times}\n{_caption(one)}\n\n")
+def _render_srt(result: FileResult) -> str:
+    return "".join(
+        f"{number}\n{_clock(one.start)} --> {_clock(one.end)}\n{_caption(one)}\n\n"
+        for number, one in enumerate(result.segments, 1)
+    )
 
 
 def _clock(seconds: float) -> str:
@@ -163,7 +161,7 @@ def _name_voice(segment: Segment) -> str:
 
 
 FORMATS: Mapping[str, Format] = {
-    "textgrid": Format(".TextGrid", _write_textgrid),
-    "audacity": Format(".txt", _write_audacity),
-    "srt": Format(".srt", _write_srt),
+    "textgrid": Format(".TextGrid", _render_textgrid),
+    "audacity": Format(".txt", _render_audacity),
+    "srt": Format(".srt", _render_srt),
 }

@@ -2,10 +2,11 @@
 
 import json
 import os
-import tempfile
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, TextIO
 
 from sercli.errors import OutputError
@@ -22,7 +23,7 @@ class AtomicFile:
     Parameters
     ----------
     path
-        The target.
+        The target; of a link, what it leads to.
     overwrite
         Whether an existing target may be replaced.
 
@@ -40,20 +41,28 @@ class AtomicFile:
     def __init__(self, path: Path, *, overwrite: bool = False) -> None:
         check_target(path, overwrite=overwrite)
         self._path = path
+        self.temporary = _name_temporary(path)
         try:
-            descriptor, name = tempfile.mkstemp(TEMPORARY, f".{path.name}.", path.parent)
+            self.stream: TextIO = self.temporary.open("x", encoding="utf-8", newline="")
         except OSError as error:
             raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
-        self.temporary = Path(name)
-        _open_to_others(name)
-        self.stream: TextIO = open(  # noqa: SIM115
-            descriptor, "w", encoding="utf-8", newline=""
-        )
 
     def close(self) -> None:
-        """Put the file in its place."""
-        self.stream.close()
-        os.replace(self.temporary, self._path)
+        """Put the file in its place.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be there, as on Windows while another program has the old one open.
+        """
+        try:
+            self.stream.close()
+            os.replace(self.temporary, resolve_target(self._path))
+        except OSError as error:
+            raise OutputError(
+                f"{self._path}: cannot be replaced: {error.strerror}; close what has it open. "
+                f"What was to be there is {self.temporary}"
+            ) from error
 
     def leave(self) -> None:
         """Leave it under its temporary name, as it could not be written to its end."""
@@ -69,16 +78,25 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     OutputError
         With what to do.
     """
-    if path.is_dir():
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        folder = resolve_target(path).parent
+        if not folder.is_dir():
+            raise OutputError(
+                f"{path}: the folder {folder} does not exist; make it first"
+            ) from None
+        return
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+    if stat.S_ISDIR(mode):
         raise OutputError(f"{path}: is a directory; expected a file name")
-    if path.exists() and not path.is_file():
+    if not stat.S_ISREG(mode):
         raise OutputError(
             f"{path}: is no regular file; expected a file name, or {STDOUT} for standard output"
         )
-    if path.exists() and not overwrite:
+    if not overwrite:
         raise OutputError(f"{path}: exists already; give another name or --overwrite")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path}: the folder {path.parent} does not exist; make it first")
 
 
 def make_folder(folder: Path, kind: str = "folder") -> None:
@@ -112,14 +130,8 @@ def write_json(path: Path, data: Mapping[str, Any], *, overwrite: bool = False) 
     OutputError
         If the target exists or cannot be written.
     """
-    file = AtomicFile(path, overwrite=overwrite)
-    try:
-        file.stream.write(json.dumps(data, ensure_ascii=False, indent=1) + "\n")
-        file.close()
-    except OSError as error:
-        file.leave()
-        file.temporary.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+    check_target(path, overwrite=overwrite)
+    write_bytes(path, (json.dumps(data, ensure_ascii=False, indent=1) + "\n").encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -137,23 +149,24 @@ def write_bytes(path: Path, content: bytes) -> None:
     OutputError
         If it cannot be written.
     """
-    temporary = ""
+    temporary = _name_temporary(path)
     try:
-        descriptor, temporary = tempfile.mkstemp(TEMPORARY, f".{path.name}.", path.parent)
-        _open_to_others(temporary)
-        with open(descriptor, "wb") as stream:
+        with temporary.open("xb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        os.replace(temporary, resolve_target(path))
     except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def _open_to_others(temporary: str) -> None:
-    """Give a temporary file, which is private, the rights that any new file gets."""
-    mask = os.umask(0)
-    os.umask(mask)
-    os.chmod(temporary, 0o666 & ~mask)
+def resolve_target(path: Path) -> Path:
+    """Return what is written where a path is asked for: of a link, what it leads to."""
+    return Path(os.path.realpath(path))
+
+
+def _name_temporary(path: Path) -> Path:
+    target = resolve_target(path)
+    return target.with_name(f".{target.name}.{token_hex(4)}{TEMPORARY}")

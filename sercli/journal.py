@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, Self
 
 from sercli.errors import OutputError
-from sercli.files import TEMPORARY
+from sercli.files import TEMPORARY, resolve_target
 from sercli.report import RunInfo
 
 SUFFIX = ".journal"
@@ -160,6 +160,7 @@ def find_unfinished(target: Path) -> list[Unfinished]:
         If one of them is not at its end yet.
     """
     found = []
+    target = resolve_target(target)
     for journal in target.parent.glob(f".{glob.escape(target.name)}.*{SUFFIX}"):
         # Not that of an output whose name only begins so.
         if "." in journal.name.removeprefix(f".{target.name}.").removesuffix(TEMPORARY + SUFFIX):

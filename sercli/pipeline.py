@@ -12,7 +12,7 @@ two runs give the same to the last bit.
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from threading import Condition, Thread
+from threading import Condition, Thread, main_thread
 from typing import NamedTuple
 
 import numpy as np
@@ -36,7 +36,8 @@ WINDOW_FILES = 1024
 # Of files that were read before one ahead of them: audio that may wait for it, and their number.
 WAITING_S = 600.0
 MAX_AHEAD = 4 * WINDOW_FILES
-# On Windows, only a wait that ends by itself can be interrupted.
+# On Windows, only a wait that ends by itself can be interrupted; and a worker has to see that the
+# program is over, though nobody took all results.
 WAKE_S = 1.0
 
 FloatArray = NDArray[np.float32]
@@ -193,6 +194,7 @@ class _Crew:
         self._tails: dict[int, list[_Item]] = {}
         self._tails_s = 0.0
         self._n_joined = 0
+        self._is_looking = False  # for the next file, which may take time
         self._window = _Window(limits.batch_seconds)
         self._n_in_window = 0
         self._heard = 0.0
@@ -253,51 +255,63 @@ class _Crew:
 
     def _take(self) -> Callable[[], None] | None:
         with self._changed:
-            while not self._is_stopped:
-                if self._ready_s < READY_S and (job := self._find_job()) is not None:
-                    return lambda job=job: self._read(job)  # type: ignore[misc]
+            while not self._is_stopped and main_thread().is_alive():
+                if self._ready_s < READY_S and (task := self._find_reading()) is not None:
+                    return task
                 if self._ready and self._free:
                     batch, judge = self._ready.popleft(), self._free.pop()
                     self._ready_s -= _seconds(batch)
                     return lambda: self._judge(batch, judge)
                 if self._recordings is None and not self._n_open and not self._ready:
                     return None
-                self._changed.wait()
+                self._changed.wait(WAKE_S)
             return None
 
-    def _find_job(self) -> _Job | None:
-        """Return a file to read: the first of those that are open, else the next."""
+    def _find_reading(self) -> Callable[[], None] | None:
+        """Return what reads on: in the first of the files that are open, else in the next."""
         if self._idle:
             job = min(self._idle, key=lambda job: job.number)
             self._idle.remove(job)
-            return job
+            return lambda: self._read(job)
         if (
             self._recordings is None
+            or self._is_looking
             or self._n_begun - self._n_given >= MAX_AHEAD
             or self._tails_s >= WAITING_S
         ):
             return None
-        recording = next(self._recordings, None)
-        if recording is None:
-            self._recordings = None
-            self._join_tails()
+        self._is_looking = True
+        recordings = self._recordings
+        return lambda: self._begin(recordings)
+
+    def _begin(self, recordings: Iterator[Recording]) -> None:
+        """Read the next file, if there is one."""
+        recording = next(recordings, None)
+        with self._changed:
+            self._is_looking = False
             self._changed.notify_all()
-            return None
-        job = _Job(self._n_begun, recording, self._limits.batch_seconds)
-        self._jobs[job.number] = job
-        self._n_begun += 1
-        self._n_open += 1
-        return job
+            if recording is None:
+                self._recordings = None
+                self._join_tails()
+                return
+            job = _Job(self._n_begun, recording, self._limits.batch_seconds)
+            self._jobs[job.number] = job
+            self._n_begun += 1
+            self._n_open += 1
+        self._read(job)
 
     def _read(self, job: _Job) -> None:
         heard, waveforms, is_read = 0.0, list[FloatArray](), False
-        while heard < STEP_S:
+        # Segments that overlap may be much more audio than was decoded.
+        n_samples = 0
+        while max(heard, n_samples / SAMPLE_RATE) < STEP_S:
             block: Heard | None = next(job.steps, None)
             if block is None:
                 is_read = True
                 break
             heard += block.seconds
             waveforms += block.waveforms
+            n_samples += sum(map(len, block.waveforms))
         with self._changed:
             self._heard += heard
             first = len(job.recording.pieces) - len(waveforms)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from sercli.errors import OutputError
+from sercli.errors import DatasetError
 from sercli.schema import PROBABILITY_PREFIX, FileResult, Segment
 from sercli.writers import record_path
 
@@ -29,12 +29,12 @@ def read_results(path: str | os.PathLike[str]) -> list[FileResult]:
 
     Raises
     ------
-    OutputError
+    DatasetError
         If it cannot be read, or is something else.
     """
     path = Path(path)
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
             is_document = stream.readline().rstrip() == "{"
             stream.seek(0)
             if is_document:
@@ -50,7 +50,7 @@ def read_results(path: str | os.PathLike[str]) -> list[FileResult]:
         told = json.loads(record.read_text(encoding="utf-8"))["files"] if record.exists() else []
         files = [_read_file(entry, rows.pop(entry["path"], [])) for entry in told]
     except (OSError, UnicodeError, ValueError, KeyError, TypeError, csv.Error) as error:
-        raise OutputError(
+        raise DatasetError(
             f"{path}: cannot be read: {error}; expected what ser annotate wrote"
         ) from error
     # Without a record, nothing else is known.

@@ -35,7 +35,6 @@ BEARING = (
     "hop",
     "vad_threshold",
     "channels",
-    "segments",
     "segments_sha256",
     "format",
 )

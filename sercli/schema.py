@@ -131,4 +131,6 @@ def printable_path(path: str) -> str:
     path
         A path as Python holds it, where undecodable bytes are lone surrogates.
     """
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    # Whatever the encoding of names is here: of a table, they may be in any script.
+    strays = "surrogatepass" if os.name == "nt" else "surrogateescape"
+    return path.encode("utf-8", strays).decode("utf-8", "backslashreplace")

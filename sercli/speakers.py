@@ -1,5 +1,6 @@
 """Who speaks when in which recording: by its name, a table, or the turns of a diarisation."""
 
+import os
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from sercli.errors import ConfigError
+from sercli.schema import MIX
 from sercli.turns import Turn, Turns
 
 
@@ -77,9 +79,8 @@ class Speakers:
         ConfigError
             If it is none of these.
         """
-        path = Path(text)
-        if path.is_file():
-            return cls(turns=Turns.read(path, "speaker"))
+        if os.path.isfile(text):  # which takes a pattern of any length
+            return cls(turns=Turns.read(text, "speaker"))
         try:
             pattern = re.compile(text)
         except re.error as error:
@@ -109,5 +110,6 @@ class Speakers:
             found = self.pattern.search(Path(path).as_posix())
             return found[1] if found else None
         if path not in self._timelines:
-            self._timelines[path] = Timeline(self.turns.find(path) if self.turns else ())
+            turns = self.turns.find(path, mixed=channel == MIX) if self.turns else ()
+            self._timelines[path] = Timeline(turns)
         return self._timelines[path].find(channel, start, end)

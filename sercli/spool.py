@@ -1,11 +1,13 @@
 """Rows of many segments, in memory up to a limit and on disk beyond it."""
 
 from collections.abc import Iterator, Sequence
-from tempfile import SpooledTemporaryFile
+from tempfile import SpooledTemporaryFile, gettempdir
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+
+from sercli.errors import OutputError
 
 # Bytes that are held in memory: some 800,000 segments of six labels.
 MEMORY_LIMIT = 64_000_000
@@ -59,7 +61,14 @@ class RowStore:
     def write(self, numbers: Sequence[int], rows: NDArray[Any]) -> None:
         """Put rows where others were, by their numbers, which rise."""
         for run in self._seek(numbers):
-            self._file.write(np.ascontiguousarray(rows[run], self._dtype).tobytes())
+            content = np.ascontiguousarray(rows[run], self._dtype).tobytes()
+            try:
+                self._file.write(content)
+            except OSError as error:
+                raise OutputError(
+                    f"{gettempdir()}: what has to wait cannot be written: {error.strerror}; make "
+                    "room there, or name another folder by TMPDIR"
+                ) from error
 
     def clear(self) -> None:
         """Forget all rows."""

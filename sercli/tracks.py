@@ -3,7 +3,8 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from itertools import pairwise
+from heapq import heapify, heappop, heappush
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +76,11 @@ class TurnCutter(Cutter):
     """
 
     def __init__(self, turns: Iterable[tuple[int, Turn]]) -> None:
-        self._waiting = sorted(span for number, turn in turns for span in _divide(number, turn))
+        self._parts = {number: _Parts.of(turn) for number, turn in turns}
+        # Of each turn the next part: where it starts, and which it is. A turn may be said to end
+        # long after the recording, so that nobody should list all of them.
+        self._waiting = [(parts.edge(0), number, 0) for number, parts in self._parts.items()]
+        heapify(self._waiting)
         self._position = 0
 
     def push(self, waveform: FloatArray) -> list[Span]:
@@ -85,22 +90,29 @@ class TurnCutter(Cutter):
 
     def finish(self, n_samples: int) -> list[Span]:
         """Take the length of the channel; give the spans that are left."""
-        return [_measure(span, n_samples) for span in self._waiting if _is_heard(span, n_samples)]
+        return self._take(n_samples, is_end=True)
 
     @property
     def needed_from(self) -> int:
         """First sample that a later span may still contain."""
-        return self._waiting[0].start if self._waiting else self._position
+        return self._waiting[0][0] if self._waiting else self._position
 
-    def _take(self, position: int) -> list[Span]:
-        begun = 0
-        while begun < len(self._waiting) and self._waiting[begun].start < position:
-            begun += 1
-        final = [span for span in self._waiting[:begun] if span.end <= position]
-        if final:
-            rest = [span for span in self._waiting[:begun] if span.end > position]
-            self._waiting[:begun] = rest
-        return [_measure(span, position) for span in final if _is_heard(span, position)]
+    def _take(self, position: int, *, is_end: bool = False) -> list[Span]:
+        final, open_ = [], []
+        while self._waiting and self._waiting[0][0] < position:
+            start, number, index = heappop(self._waiting)
+            end = self._parts[number].edge(index + 1)
+            if end > position and not is_end:
+                open_.append((start, number, index))
+                continue
+            length = min(end, position) - start
+            if length >= SHORTEST_SEGMENT_S * SAMPLE_RATE:
+                final.append(Span(start, start + length, length / SAMPLE_RATE, number))
+            if index + 1 < self._parts[number].n_parts:
+                heappush(self._waiting, (end, number, index + 1))
+        for one in open_:
+            heappush(self._waiting, one)
+        return final
 
 
 class Track:
@@ -138,18 +150,18 @@ class Track:
         return [(span, self._audio[span.start - first : span.end - first].copy()) for span in spans]
 
 
-def _divide(number: int, turn: Turn) -> list[Span]:
-    """Return a turn as spans that can be judged; how much of them is heard is not known yet."""
-    start, end = round(turn.start * SAMPLE_RATE), round(turn.end * SAMPLE_RATE)
-    n_parts = max(1, math.ceil((end - start) / (LONGEST_SEGMENT_S * SAMPLE_RATE)))
-    edges = [start + (end - start) * part // n_parts for part in range(n_parts + 1)]
-    return [Span(a, b, 0.0, number) for a, b in pairwise(edges)]
+class _Parts(NamedTuple):
+    """A turn as equal parts that can be judged; how much of them is heard is not known yet."""
 
+    start: int  # in samples
+    end: int
+    n_parts: int
 
-def _is_heard(span: Span, n_samples: int) -> bool:
-    return min(span.end, n_samples) - span.start >= SHORTEST_SEGMENT_S * SAMPLE_RATE
+    @classmethod
+    def of(cls, turn: Turn) -> Self:
+        start, end = round(turn.start * SAMPLE_RATE), round(turn.end * SAMPLE_RATE)
+        return cls(start, end, max(1, math.ceil((end - start) / (LONGEST_SEGMENT_S * SAMPLE_RATE))))
 
-
-def _measure(span: Span, n_samples: int) -> Span:
-    end = min(span.end, n_samples)
-    return span._replace(end=end, speech=(end - span.start) / SAMPLE_RATE)
+    def edge(self, index: int) -> int:
+        """Return where a part starts, or the last one ends."""
+        return self.start + (self.end - self.start) * index // self.n_parts

@@ -1,12 +1,15 @@
 """Stretches of recordings that somebody marked: a table of them, or the turns of a diarisation."""
 
 import csv
+import hashlib
 import math
 import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from io import StringIO
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -57,14 +60,17 @@ class Turns:
     local
         Whether a speaker's name is that of one person within a recording only, as a diarisation
         has it.
+    sha256
+        Of the file.
     """
 
     path: Path
     by_recording: Mapping[Path | str, tuple[Turn, ...]] = field(repr=False)
     local: bool = False
+    sha256: str = ""
 
     @classmethod
-    def read(cls, path: Path, *needed: str) -> Self:
+    def read(cls, path: str | os.PathLike[str], *needed: str) -> Self:
         """Read a table or a diarisation.
 
         Parameters
@@ -82,20 +88,41 @@ class Turns:
         ConfigError
             If it is none of these, or a time is no number of seconds.
         """
+        path = Path(path)
         found: dict[Path | str, list[Turn]] = {}
-        read = _read_diarisation if path.suffix.lower() == RTTM else _read_table
+        is_local = path.suffix.lower() == RTTM
         try:
-            for key, turn in read(path, needed):
+            content = path.read_bytes()  # once: it may be a pipe
+            text = StringIO(content.decode("utf-8-sig"), newline="")
+            read = _read_diarisation(text) if is_local else _read_table(path, text, needed)
+            for key, turn in read:
                 found.setdefault(key, []).append(turn)
         except (OSError, UnicodeError, ValueError, csv.Error) as error:
             raise ConfigError(f"{path}: cannot be read: {error}") from error
+        if is_local and not found:
+            raise ConfigError(f"{path}: has no turns; expected lines that begin with SPEAKER")
         turns_of = {key: tuple(turns) for key, turns in found.items()}
-        return cls(path, turns_of, read is _read_diarisation)
+        return cls(path, turns_of, is_local, hashlib.sha256(content).hexdigest())
 
-    def find(self, recording: str) -> tuple[Turn, ...]:
-        """Return the turns of a recording, by its path; there may be none."""
+    def find(self, recording: str, *, mixed: bool = False) -> tuple[Turn, ...]:
+        """Return the turns of a recording; there may be none.
+
+        Parameters
+        ----------
+        recording
+            Its path.
+        mixed
+            Whether its channels are judged as one: what a diarisation tells of each is then told of
+            that. (A table may have rows of the mix and of channels.)
+        """
         key = self._find_key(recording)
-        return () if key is None else self.by_recording[key]
+        turns = () if key is None else self.by_recording[key]
+        if not self.local:
+            return turns
+        # Most diarisations are of a mix, and name a channel all the same.
+        if mixed or len({turn.channel for turn in turns}) == 1:
+            return tuple(turn._replace(channel=None) for turn in turns)
+        return turns
 
     def find_others(self, recordings: Iterable[str]) -> list[str]:
         """Return what it has turns of besides some recordings, as it names it, sorted.
@@ -120,6 +147,12 @@ class Turns:
         shared = (key for key, n in counts.items() if n > 1 and key is not None)
         return sorted(printable_path(str(key)) for key in shared)
 
+    @property
+    def tells_times(self) -> bool:
+        """Whether every turn has a start and an end."""
+        turns = (turn for some in self.by_recording.values() for turn in some)
+        return all(math.isfinite(turn.end - turn.start) for turn in turns)
+
     def _find_key(self, recording: str) -> Path | str | None:
         return next((key for key in _keys(recording) if key in self.by_recording), None)
 
@@ -139,48 +172,49 @@ def _keys(recording: str) -> tuple[Path | str, ...]:
     return (_resolve(recording), Path(recording).stem)
 
 
-def _read_diarisation(path: Path, needed: tuple[str, ...]) -> Iterator[tuple[str, Turn]]:
-    with path.open(encoding="utf-8-sig") as file:
-        for line in file:
-            fields = line.split()
-            if not fields or fields[0] != "SPEAKER":
-                continue
-            if len(fields) < RTTM_FIELDS:
-                raise ValueError(
-                    f"a turn is {line.strip()!r}; expected {RTTM_FIELDS} fields or more"
-                )
-            place = repr(line.strip())
-            start, duration = _parse(fields[3], place), _parse(fields[4], place)
-            speaker = None if fields[7] == UNKNOWN else fields[7]
-            # Channels are counted from 1 there, and most diarisations name 1 of a mix, too.
-            yield fields[1], _check(Turn(start, start + duration, None, speaker), place)
+def _read_diarisation(text: Iterable[str]) -> Iterator[tuple[str, Turn]]:
+    for line in text:
+        fields = line.split()
+        if not fields or fields[0] != "SPEAKER":
+            continue
+        if len(fields) < RTTM_FIELDS:
+            raise ValueError(f"a turn is {line.strip()!r}; expected {RTTM_FIELDS} fields or more")
+        place = repr(line.strip())
+        start, duration = _parse(fields[3], place), _parse(fields[4], place)
+        # Counted from 1 there.
+        channel = str(int(fields[2]) - 1) if fields[2].isdecimal() else None
+        speaker = None if fields[7] == UNKNOWN else fields[7]
+        yield fields[1], _check(Turn(start, start + duration, channel, speaker), place)
 
 
-def _read_table(path: Path, needed: tuple[str, ...]) -> Iterator[tuple[Path, Turn]]:
+def _read_table(
+    path: Path, text: Iterable[str], needed: tuple[str, ...]
+) -> Iterator[tuple[Path, Turn]]:
     expected = ("file", *needed)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == TSV else ",")
-        names = reader.fieldnames or ()
-        if not set(expected) <= set(names):
-            raise ConfigError(
-                f"{path}: has the columns {', '.join(names) or 'none'}; expected "
-                f"{', '.join(expected)}, and any of channel, start, end and speaker"
-            )
-        for row in reader:
-            place = f"line {reader.line_num}"
-            empty = [name for name in ("file", "start", "end") if name in needed and not row[name]]
-            if empty or not row["file"]:
-                raise ValueError(f"{place}: has no {(*empty, 'file')[0]}; expected one")
-            start, end = row.get("start"), row.get("end")
-            turn = Turn(
-                _parse(start, place) if start else -math.inf,
-                _parse(end, place) if end else math.inf,
-                row.get("channel") or None,
-                row.get("speaker") or None,
-            )
-            yield _find_file(path.parent, row["file"]), _check(turn, place)
+    reader = csv.DictReader(text, delimiter="\t" if path.suffix.lower() == TSV else ",")
+    names = reader.fieldnames or ()
+    if not set(expected) <= set(names):
+        raise ConfigError(
+            f"{path}: has the columns {', '.join(names) or 'none'}; expected "
+            f"{', '.join(expected)}, and any of channel, start, end and speaker"
+        )
+    for row in reader:
+        place = f"line {reader.line_num}"
+        empty = [name for name in ("file", "start", "end") if name in needed and not row[name]]
+        if empty or not row["file"]:
+            raise ValueError(f"{place}: has no {(*empty, 'file')[0]}; expected one")
+        start, end = row.get("start"), row.get("end")
+        turn = Turn(
+            _parse(start, place) if start else -math.inf,
+            _parse(end, place) if end else math.inf,
+            row.get("channel") or None,
+            row.get("speaker") or None,
+        )
+        yield _find_file(path.parent, row["file"]), _check(turn, place)
 
 
+# A table has many rows of one file.
+@lru_cache(maxsize=1)
 def _find_file(folder: Path, name: str) -> Path:
     # As the output of a run has it: from where that was, and with bytes that are no text escaped.
     plain = os.fsdecode(ESCAPED.sub(lambda found: bytes([int(found[1], 16)]), os.fsencode(name)))

@@ -31,6 +31,8 @@ class StandardOutput:
     """Standard output in the encoding of the formats, whatever the locale."""
 
     def __init__(self) -> None:
+        if sys.stdout is None:
+            raise OutputError("standard output is closed; expected a file, by -o FILE")
         self.stream = TextIOWrapper(sys.stdout.buffer, encoding="utf-8", newline="")
 
     def close(self) -> None:

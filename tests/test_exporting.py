@@ -7,11 +7,9 @@ import pytest
 from click.testing import CliRunner
 from praatio.textgrid import openTextgrid
 
-import sercli
 from sercli.cli import main
-from sercli.cli.export import FORMATS as NAMES
-from sercli.errors import OutputError
-from sercli.exporting import FORMATS, export_labels
+from sercli.errors import DatasetError, OutputError
+from sercli.exporting import export_labels
 from sercli.files import write_json
 from sercli.report import RunInfo, RunReport
 from sercli.results import read_results
@@ -60,7 +58,7 @@ def test_what_is_something_else(tmp_path: Path, content: str) -> None:
     path = tmp_path / "labels.csv"
     path.write_text(content, encoding="latin-1")
     message = r"labels\.csv: cannot be read: .*; expected what ser annotate wrote"
-    with pytest.raises(OutputError, match=message):
+    with pytest.raises(DatasetError, match=message):
         read_results(path)
 
 
@@ -123,7 +121,8 @@ def test_audacity_and_subtitles(tmp_path: Path) -> None:
 
 
 def test_recordings_that_differ_by_their_suffix_or_folder(tmp_path: Path) -> None:
-    names = ("x/a.wav", "x/a.mp3", "x/y/a.wav", "x/b.c.wav", str(Path("x/d.wav").absolute()))
+    known = ("x/a.wav", "x/a.mp3", "x/y/a.wav", "x/b.c.wav", str(Path("x/d.wav").absolute()))
+    names = (*known, "x/E.wav", "x/e.mp3", "x/f", "x/f.wav", "x/a.wav.flac")
     results = [replace(RESULTS[0], path=name) for name in names]
     paths = export_labels(results, tmp_path, "srt")
     assert [str(path.relative_to(tmp_path)) for path in paths.values()] == [
@@ -132,6 +131,11 @@ def test_recordings_that_differ_by_their_suffix_or_folder(tmp_path: Path) -> Non
         str(Path("y/a.srt")),
         "b.c.srt",
         "d.srt",
+        "E.wav.srt",
+        "e.mp3.srt",
+        "f.srt",
+        "f.wav.srt",
+        "a.wav.flac.srt",
     ]
 
 
@@ -160,8 +164,3 @@ def test_ser_export(tmp_path: Path) -> None:
     assert (tmp_path / "tracks" / "may" / "a.txt").stat().st_size == 48
     assert CliRunner().invoke(main, command).exit_code == 2
     assert CliRunner().invoke(main, [*command, "--overwrite", "-q"]).stderr == ""
-
-
-def test_the_command_and_the_package_know_the_same_formats() -> None:
-    assert tuple(FORMATS) == NAMES
-    assert sercli.export_labels is export_labels

@@ -5,7 +5,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,8 +74,10 @@ class ModelSpec:
         Raises
         ------
         ConfigError
-            If the model has no such output.
+            If there is no such target, or the model has no such output.
         """
+        if target not in get_args(Target):
+            raise ConfigError(f"target is {target!r}; expected {' or '.join(get_args(Target))}")
         if target == "intended":
             return self.calibration
         if self.perceived is None:

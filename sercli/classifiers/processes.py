@@ -83,10 +83,11 @@ class FeatureProcesses:
             if self._is_broken or self._seconds < START_S:
                 return None
             if self._executor is None:
-                # Unlike the standard library's, it does not run a script once more that calls this.
-                from loky import ProcessPoolExecutor
-
                 try:
+                    # Unlike the standard library's, it does not run a script once more that calls
+                    # this.
+                    from loky import ProcessPoolExecutor
+
                     self._executor = ProcessPoolExecutor(
                         self._n_processes,
                         initializer=_begin,

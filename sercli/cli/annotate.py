@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import closing, nullcontext
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
@@ -32,7 +31,7 @@ from sercli.journal import Journal, Unfinished, find_unfinished
 from sercli.memory import keep_less
 from sercli.report import ExitCode, RunInfo, RunReport
 from sercli.resuming import Earlier
-from sercli.schema import MIX
+from sercli.schema import MIX, printable_path
 from sercli.store import load_model
 from sercli.text import format_count
 from sercli.version import __version__
@@ -210,6 +209,7 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
     format_ = choose_format(output, options["format_"])
     unfinished = [] if output == STDOUT else _check_output(output, may_replace=may_replace)
     inputs = _find(paths, options)
+    _refuse_replacing(output, [found.path for found in inputs], options)
     annotator = _create_annotator(options)
     if not options["quiet"]:
         _tell_limits(annotator.classifier)
@@ -226,7 +226,12 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
     try:
         with (
             open_writer(output, format_, report.info, overwrite=may_replace) as writer,
-            show_progress("files", kept.count(None), quiet=options["quiet"]) as progress,
+            show_progress(
+                "files",
+                kept.count(None),
+                quiet=options["quiet"],
+                bar=output != STDOUT or not sys.stdout.isatty(),  # or rows would be on its line
+            ) as progress,
         ):
             view = View(report, progress, verbose=options["verbose"], quiet=options["quiet"])
             new = [found for found, entry in zip(inputs, kept, strict=True) if entry is None]
@@ -283,6 +288,17 @@ def _check_output(output: str, *, may_replace: bool) -> list[Unfinished]:
     return unfinished
 
 
+def _refuse_replacing(output: str, inputs: list[str], options: dict[str, Any]) -> None:
+    """Refuse to write the output over what is read, as a pattern of the shell may have it."""
+    if output == STDOUT or not os.path.exists(output):
+        return
+    read = [path for path in (*inputs, options["segments"], options["speakers"]) if path]
+    written = [path for path in (output, record_path(output)) if os.path.exists(path)]
+    for path in read:
+        if os.path.isfile(path) and any(os.path.samefile(path, one) for one in written):
+            raise OutputError(f"{path}: is to be read; expected another output")
+
+
 def _create_annotator(options: dict[str, Any]) -> "Annotator":
     from sercli.annotation import Annotator  # loads numpy and the decoders, which --help must not
     from sercli.speakers import Speakers
@@ -290,7 +306,7 @@ def _create_annotator(options: dict[str, Any]) -> "Annotator":
 
     # Before a model is loaded, as they may be unusable.
     config, effort = _segment_config(options), find_effort(options)
-    turns = Turns.read(Path(options["segments"]), *TIMES) if options["segments"] else None
+    turns = Turns.read(options["segments"], *TIMES) if options["segments"] else None
     speakers = Speakers.parse(options["speakers"]) if options["speakers"] else None
     keep_less()
     classifier = load_model(
@@ -416,14 +432,13 @@ def _run_info(annotator: "Annotator", options: dict[str, Any], format_: str) -> 
         "revision": classifier.revision,
     }
     recorded = {
-        name: value
+        name: _make_printable(value)
         for name, value in options.items()
         if name not in ("files_from", "format_", "quiet", "verbose", "nul", "resume")
     }
-    listed = options["segments"]
     resolved = {
         "format": format_,
-        "segments_sha256": sha256(Path(listed).read_bytes()).hexdigest() if listed else None,
+        "segments_sha256": annotator.turns.sha256 if annotator.turns else None,
         "adapt": annotator.adapt,
         "precision": classifier.precision,
         "threads": annotator.effort.n_threads,
@@ -431,6 +446,13 @@ def _run_info(annotator: "Annotator", options: dict[str, Any], format_: str) -> 
         "batch_seconds": annotator.effort.batch_seconds or classifier.batch_seconds,
     }
     return RunInfo(__version__, model, recorded | resolved, speakers=annotator.tells_speakers)
+
+
+def _make_printable(value: Any) -> Any:
+    """Return what was given as JSON can hold it."""
+    if isinstance(value, tuple):
+        return [_make_printable(one) for one in value]
+    return printable_path(value) if isinstance(value, str) else value
 
 
 def _end_quietly() -> NoReturn:

@@ -8,11 +8,11 @@ from functools import wraps
 from threading import current_thread, main_thread
 from time import monotonic
 from types import FrameType
-from typing import IO, TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
+from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
-from sercli.errors import SerError
+from sercli.errors import OutputError, SerError
 from sercli.report import ExitCode
 from sercli.schema import printable_path
 from sercli.text import format_duration
@@ -26,7 +26,11 @@ T = TypeVar("T")
 # Without a terminal, a line of progress is worth reading this often.
 PROGRESS_INTERVAL_S = 30.0
 # Signals that end a process, where the system has them.
-ENDING = ("SIGTERM", "SIGHUP")
+ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
+# Of characters that would move a terminal's cursor, or worse: all but line feeds and tabs.
+CONTROLS = {
+    code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"
+}
 
 
 class UsageFailure(click.ClickException):
@@ -58,28 +62,62 @@ def reports_errors(function: Callable[P, T]) -> Callable[P, T]:
 
 @contextmanager
 def _ending_in_order() -> Iterator[None]:
-    """Let a system that shuts down, a scheduler or a closed terminal do what Ctrl-C does."""
+    """Let a system that shuts down, a scheduler or a closed terminal do what Ctrl-C does.
 
-    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
+    Once it has begun to end, it is not interrupted again: what it has done is being written.
+    """
+    is_ending = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal is_ending
+        if not is_ending:
+            is_ending = True
+            raise KeyboardInterrupt
 
     numbers = [getattr(signal, name, None) for name in ENDING]
+    usual = (signal.SIG_DFL, signal.default_int_handler)
     # What somebody handles or ignores already, as nohup does, stays.
-    default = [one for one in numbers if one and signal.getsignal(one) == signal.SIG_DFL]
+    before = {one: found for one in numbers if one and (found := signal.getsignal(one)) in usual}
     if current_thread() is not main_thread():  # others may not ask for signals
-        default = []
-    for number in default:
-        signal.signal(number, interrupt)
+        before = {}
+    for one in before:
+        signal.signal(one, interrupt)
     try:
         yield
     finally:
-        for number in default:
-            signal.signal(number, signal.SIG_DFL)
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def say(message: str) -> None:
     """Print a line on standard error."""
-    click.echo(printable_path(message), err=True)
+    click.echo(_printable(message), err=True)
+
+
+def give(text: str) -> None:
+    """Print what was asked for on standard output.
+
+    Parameters
+    ----------
+    text
+        One line or several.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        raise  # the reader has seen enough
+    except OSError as error:
+        raise OutputError(f"standard output cannot be written: {error.strerror}") from error
+
+
+def _printable(message: str) -> str:
+    """Return what no terminal takes for a command, whatever is in the name of a file."""
+    return printable_path(message).translate(CONTROLS)
 
 
 class Progress:
@@ -93,16 +131,18 @@ class Progress:
         How many there are.
     quiet
         Show neither bar nor lines.
+    bar
+        Show a bar where that is possible.
     """
 
-    def __init__(self, title: str, total: int, *, quiet: bool = False) -> None:
+    def __init__(self, title: str, total: int, *, quiet: bool = False, bar: bool = True) -> None:
         self._title = title
         self._total = total
         self._quiet = quiet
         self._done = 0
         self._last = monotonic()
         self._bar: Any = None
-        if not quiet and sys.stderr.isatty():
+        if bar and not quiet and sys.stderr is not None and sys.stderr.isatty():
             self._bar = _create_bar()
             self._task = self._bar.add_task(title, total=total, note="", timed=True)
 
@@ -132,13 +172,15 @@ class Progress:
         if self._bar is None:
             say(message)
         else:
-            self._bar.console.print(printable_path(message), markup=False, highlight=False)
+            self._bar.console.print(_printable(message), markup=False, highlight=False)
 
 
 @contextmanager
-def show_progress(title: str, total: int, *, quiet: bool = False) -> Iterator[Progress]:
+def show_progress(
+    title: str, total: int, *, quiet: bool = False, bar: bool = True
+) -> Iterator[Progress]:
     """Show a `Progress` while the block runs."""
-    progress = Progress(title, total, quiet=quiet)
+    progress = Progress(title, total, quiet=quiet, bar=bar)
     if not progress.has_bar:
         yield progress
     else:

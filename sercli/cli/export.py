@@ -3,10 +3,9 @@
 import click
 
 from sercli.cli.console import reports_errors, say
+from sercli.exporting import FORMATS, export_labels
+from sercli.results import read_results
 from sercli.text import format_count
-
-# Of `sercli.exporting`, which takes long to load.
-FORMATS = ("textgrid", "audacity", "srt")
 
 
 @click.command()
@@ -14,7 +13,7 @@ FORMATS = ("textgrid", "audacity", "srt")
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(FORMATS),
+    type=click.Choice(list(FORMATS)),
     required=True,
     help="Praat's TextGrid, a label track for Audacity, or subtitles.",
 )
@@ -32,9 +31,6 @@ def export(labels: str, format_: str, output: str, overwrite: bool, quiet: bool)
     Example:
       ser export labels.csv --format textgrid -o grids
     """
-    from sercli.exporting import export_labels
-    from sercli.results import read_results
-
     results = read_results(labels)
     written = export_labels(results, output, format_, overwrite=overwrite)
     if not quiet:

@@ -89,7 +89,9 @@ def replicate(
     """
     for device in devices:
         placed = network if device == devices[0] else copy.deepcopy(network).to(device)
-        for _ in range(n_workers if device.type == "cpu" else WORKERS_PER_GPU):
+        # PyTorch's operations on Apple's GPUs are not safe in several threads.
+        n_on_gpu = 1 if device.type == "mps" else WORKERS_PER_GPU
+        for _ in range(n_workers if device.type == "cpu" else n_on_gpu):
             shared = {id(one): one for one in chain(placed.parameters(), placed.buffers())}
             yield copy.deepcopy(placed, shared), device
 
