@@ -189,8 +189,9 @@ def measure(
         stages=stages,
         peak_memory=_peak_memory(),
     )
-    say("measuring the peak of this machine")
-    return _add_shares(found, classifier, effort, durations)
+    for reason in median.failed:
+        say(f"failed: {reason}")
+    return _add_shares(found, classifier, effort, durations, say)
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,11 @@ def _run(
 
 
 def _add_shares(
-    found: Benchmark, classifier: Classifier, effort: Effort, durations: list[float]
+    found: Benchmark,
+    classifier: Classifier,
+    effort: Effort,
+    durations: list[float],
+    say: Callable[[str], None],
 ) -> Benchmark:
     """Add what part of the machine's peak is reached, if the model is a network."""
     if classifier.in_workers or classifier.family == "fusion":
@@ -234,6 +239,7 @@ def _add_shares(
     from sercli.peak import count_multiply_adds, measure_peak
 
     assert isinstance(classifier, NetworkClassifier)
+    say("measuring the peak of this machine")
     needed = count_multiply_adds(classifier, durations)
     with classifier.using_threads(effort.threads_each):
         peak = measure_peak(classifier, effort.n_workers)

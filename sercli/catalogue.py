@@ -149,6 +149,10 @@ def _describe(folder: Path, origin: str) -> ModelEntry:
         data = read_description(folder)
     except ModelError as error:
         return ModelEntry(folder.name, origin, folder, size=size, error=str(error))
+    missing = [name for name in data["weights"] if not (folder / name).is_file()]
+    if missing:
+        reason = f"{folder}: lacks {', '.join(missing)}; copy it anew"
+        return ModelEntry(folder.name, origin, folder, data["family"], size=size, error=reason)
     uar, measured_on = _read_uar(folder)
     labels = tuple(data["labels"])
     targets = ("intended", *((PERCEIVED,) if data[PERCEIVED] else ()))

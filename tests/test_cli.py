@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 
 import sercli
 from sercli.audio import load_audio
+from sercli.catalogue import shipped_folder
 from sercli.cli import main
 from sercli.cli.evaluate import _place_reports
 from sercli.errors import OutputError
@@ -724,6 +726,98 @@ def test_a_full_disk_is_told_in_one_line() -> None:
     assert done.stderr == b"Error: the output cannot be written: No space left on device\n"
 
 
+def test_streams_that_are_closed(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m sercli annotate -m svm {EXAMPLES / 'memo.m4a'}"
+    closed = subprocess.run(f"{command} >&-", shell=True, capture_output=True, check=False)
+    assert closed.returncode == 2
+    assert closed.stderr == b"Error: standard output is closed; expected a file, by -o FILE\n"
+    target = tmp_path / "labels.csv"
+    silent = subprocess.run(f"{command} -o {target} 2>&-", shell=True, check=False)
+    assert silent.returncode == 0
+    assert len(read_rows(target.read_text(encoding="utf-8"))) > 0
+    full = subprocess.run(
+        f"{sys.executable} -m sercli models > /dev/full",
+        shell=True,
+        capture_output=True,
+        check=False,
+    )
+    assert full.returncode == 2
+    assert full.stderr.startswith(b"Error: standard output cannot be written: No space left")
+
+
+def test_the_output_never_replaces_what_is_read(tmp_path: Path) -> None:
+    recording, turns = tmp_path / "a.wav", tmp_path / "turns.csv"
+    shutil.copy(EXAMPLES / "call.wav", recording)
+    turns.write_text("file,start,end\na.wav,1,3\n")
+    before = recording.read_bytes(), turns.read_bytes()
+    for target in (recording, turns):
+        result = ser(
+            *("annotate", recording, "-m", "svm", "--segments", turns, "--format", "csv"),
+            *("-o", target, "--overwrite"),
+        )
+        assert result.exit_code == 2
+        assert f"{target}: is to be read; expected another output" in result.stderr
+    assert (recording.read_bytes(), turns.read_bytes()) == before
+
+
+def test_what_is_no_text_is_recorded(tmp_path: Path) -> None:
+    target = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.csv")
+    options = ("-m", "svm", "--include", os.fsdecode(b"*\xe9*"), "--include", "*.m4a")
+    done = process("annotate", EXAMPLES, *options, "-o", target)
+    assert done.returncode == 0, done.stderr
+    record = read_record(Path(f"{target}.run.json"))
+    assert record["options"]["output"] == f"{tmp_path}/caf\\xe9.csv"
+    assert record["options"]["include"] == ["*\\xe9*", "*.m4a"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [Path(target).name, f"{Path(target).name}.run.json"]
+    )
+
+
+def test_segments_are_told_apart_by_what_they_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns, target = tmp_path / "turns.csv", tmp_path / "labels.csv"
+    monkeypatch.chdir(tmp_path)
+    recording = EXAMPLES / "call.wav"
+    turns.write_text(f"file,start,end\n{recording},1,3\n")
+    options = ("annotate", recording, "-m", "svm", "-o", target)
+    assert ser(*options, "--segments", turns).exit_code == 0
+    # However it is named.
+    again = ser(*options, "--segments", "./turns.csv", "--resume")
+    assert again.exit_code == 0, again.stderr
+    assert "1 kept from before" in again.stderr
+    pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    with Path(turns).open("rb") as file:
+        content = file.read().replace(b"3", b"4")
+    writer = threading.Thread(target=pipe.write_bytes, args=(content,))
+    writer.start()
+    refused = process(*options, "--segments", pipe, "--resume")
+    writer.join()
+    assert refused.returncode == 2
+    assert b"was made with another segments_sha256" in refused.stderr
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_what_ends_is_not_interrupted_again() -> None:
+    from sercli.cli.console import _ending_in_order
+
+    with _ending_in_order():
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_names_do_not_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    from sercli.cli.console import say
+
+    say("a\x1b[2Jb\r\x9bc\td\ne é")
+    assert capsys.readouterr().err == "a\\x1b[2Jb\\x0d\\x9bc\td\ne é\n"
+
+
 def test_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SER_MODELS", str(tmp_path))
     result = ser("models")
@@ -739,6 +833,12 @@ def test_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert row[6] == "intended" + perceives * ",perceived"
         assert row[7:] == ["yes", ",".join(EMOTIONS)]
         assert float(row[3]) == pytest.approx(entry["uar"], abs=5e-4)
+    # One of one's own hides the shipped one of its name, and tells what it lacks.
+    shutil.copytree(shipped_folder() / "cnn", tmp_path / "cnn")
+    (tmp_path / "cnn" / "adapter.safetensors").unlink()
+    rows = [line.split("\t") for line in ser("models").stdout.splitlines()]
+    assert [row[1] for row in rows if row[0] == "cnn"] == ["shipped, hidden by yours", "user"]
+    assert rows[-1][-1] == f"{tmp_path / 'cnn'}: lacks adapter.safetensors; copy it anew"
 
 
 @pytest.fixture(scope="module")

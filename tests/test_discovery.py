@@ -53,6 +53,23 @@ def test_include_and_exclude(tree: Path) -> None:
     assert names(list(found), tree) == ["a/deep/x.flac", "a/z.MP3"]
 
 
+def test_single_strings_are_one_path_and_one_pattern(tree: Path) -> None:
+    assert names(list(find_inputs(str(tree), include="*.wav", exclude="a")), tree) == ["b.wav"]
+    assert names(list(find_inputs(tree / "b.wav")), tree) == ["b.wav"]
+
+
+def test_folders_are_left_out(tree: Path) -> None:
+    for pattern in ("a", "a/", "?"):
+        found = names(list(find_inputs([tree], exclude=[pattern])), tree)
+        assert found == ["b.wav", "c.m4a", *["d/film.MKV"] * (pattern != "?")]
+    assert names(list(find_inputs([tree], exclude=["a/deep"])), tree) == [
+        "a/z.MP3",
+        "b.wav",
+        "c.m4a",
+        "d/film.MKV",
+    ]
+
+
 def test_a_named_file_is_taken_whatever_its_suffix_and_in_the_order_given(tree: Path) -> None:
     paths = [tree / "d", tree / "a/notes.txt", tree / ".h.wav", tree / "missing.wav"]
     found = find_inputs(paths, exclude=["*.txt"])

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -174,6 +177,63 @@ def test_who_stops_listening_stops_the_workers() -> None:
     assert len(workers()) == 3
     judged.close()
     assert not workers()
+
+
+def test_a_script_that_takes_no_more_results_ends() -> None:
+    code = (
+        "import itertools\n"
+        "from sercli.pipeline import Limits, judge_recordings\n"
+        "from tests.test_pipeline import FakeRecording, judge\n"
+        "endless = (FakeRecording([1.0]) for _ in itertools.count())\n"
+        "judged = judge_recordings(endless, [judge] * 3, 2, Limits(3, 20.0))\n"
+        "print(next(judged).probabilities)\n"
+    )
+    root = Path(__file__).parent.parent
+    paths = os.pathsep.join((str(root), str(root / "tests")))
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, b"[[1. 1.]]\n"), done.stderr.decode()
+
+
+def test_who_looks_for_files_holds_up_nobody() -> None:
+    taken = Event()
+
+    def look() -> Iterator[Any]:
+        yield FakeRecording([6.0] * 10)  # which fill a window
+        assert taken.wait(30)  # for a result of the first
+        yield FakeRecording([1.0])
+
+    judged = judge_recordings(look(), [judge] * 2, 2, Limits(2, 20.0))
+    assert len(next(judged).probabilities) == 10
+    taken.set()
+    assert [one.probabilities[:, 0].tolist() for one in judged] == [[1.0]]
+
+
+def test_segments_that_overlap_do_not_fill_the_memory() -> None:
+    """Each second of the recording is in thirty segments of thirty seconds."""
+    waiting, most = 0.0, 0.0
+
+    class Overlapping(FakeRecording):
+        def listen(self) -> Iterator[Heard]:
+            nonlocal waiting, most
+            for _ in range(100):
+                self.pieces += [Piece(0, 0.0, 30.0, 30.0)] * 30
+                waiting += 900.0
+                most = max(most, waiting)
+                yield Heard(1.0, [np.zeros(480_000, np.float32)] * 30)
+
+    def take(waveforms: Sequence[FloatArray]) -> NDArray[np.float64]:
+        nonlocal waiting
+        waiting -= 30.0 * len(waveforms)
+        return judge(waveforms)
+
+    assert len(run([Overlapping([])], 1, judge=take)[0]) == 3_000
+    assert most <= 2_000.0
 
 
 def test_files_that_nobody_reads_any_more_are_closed() -> None:

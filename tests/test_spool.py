@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from sercli.errors import OutputError
 from sercli.spool import RowStore
 
 ROW = np.dtype({"names": ("number", "shares"), "formats": ("i4", (np.float64, (3,)))})
@@ -33,6 +34,16 @@ def test_rows_come_back_by_their_numbers(limit: int) -> None:
         assert store.append(make_rows(14, 1)) == range(14, 15)
         assert store.read([14])["number"] == 14
         assert not len(store.read([]))
+
+
+def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with RowStore(ROW, 10) as store:
+        monkeypatch.setattr(store._file, "write", fail)
+        with pytest.raises(OutputError, match="No space left on device; make room there"):
+            store.append(make_rows(0, 7))
 
 
 def test_what_is_forgotten_is_gone() -> None:

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import FakeClassifier
 
+from sercli.annotation import Annotator
 from sercli.errors import ConfigError
+from sercli.speakers import Speakers
 from sercli.tracks import Track, TurnCutter
 from sercli.turns import TIMES, Turn, Turns
 
@@ -49,6 +52,44 @@ def test_a_diarisation(tmp_path: Path) -> None:
     assert turns.find("any/where/call.mp3") == (Turn(0.5, 4.5, None, "spk00"), Turn(4, 7))
     assert turns.find_others(["call.mp3"]) == []
     assert turns.find_others(["called.mp3"]) == ["call"]
+
+
+def test_channels_of_a_diarisation_count_where_there_are_several(tmp_path: Path) -> None:
+    path = tmp_path / "all.rttm"
+    path.write_text(
+        "SPEAKER call 1 0.5 4.00 <NA> <NA> agent <NA> <NA>\n"
+        "SPEAKER call 2 4.00 3.00 <NA> <NA> client <NA> <NA>\n"
+        "SPEAKER memo 2 1.00 1.00 <NA> <NA> ann <NA> <NA>\n"
+    )
+    turns = Turns.read(path, *TIMES)
+    agent, client = Turn(0.5, 4.5, "0", "agent"), Turn(4, 7, "1", "client")
+    assert turns.find("call.wav") == (agent, client)
+    mixed = (agent._replace(channel=None), client._replace(channel=None))
+    assert turns.find("call.wav", mixed=True) == mixed
+    assert turns.find("memo.wav") == (Turn(1, 2, None, "ann"),)
+    speakers = Speakers.parse(str(path))
+    assert speakers.find("call.wav", "0", 3.0, 7.0) == "agent"
+    assert Speakers.parse(str(path)).find("call.wav", "mix", 3.0, 7.0) == "client"
+    # A table says itself what is of the mix.
+    table = tmp_path / "all.csv"
+    table.write_text("file,start,end,channel\ncall.wav,0,1,1\n")
+    found = Turns.read(table, *TIMES).find(str(tmp_path / "call.wav"), mixed=True)
+    assert found == (Turn(0, 1, "1"),)
+
+
+def test_a_diarisation_of_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "all.rttm"
+    path.write_text("speaker call 1 0.5 4.00 <NA> <NA> agent <NA> <NA>\n")
+    with pytest.raises(ConfigError, match=r"all\.rttm: has no turns; expected lines that begin"):
+        Turns.read(path, *TIMES)
+
+
+def test_segments_without_times(tmp_path: Path, fake_classifier: FakeClassifier) -> None:
+    table = tmp_path / "all.csv"
+    table.write_text("file,speaker\ncall.wav,ann\n")
+    message = r"all\.csv: has segments without a start or an end; expected both of each"
+    with pytest.raises(ConfigError, match=message):
+        Annotator(fake_classifier, Turns.read(table))
 
 
 @pytest.mark.parametrize(
@@ -110,6 +151,14 @@ def test_long_turns_are_cut_into_equal_parts() -> None:
     assert [span.turn for span, _ in found] == [7, 7, 7]
     assert [len(waveform) / 16_000 for _, waveform in found] == [25, 25, 25]
     assert [span.start / 16_000 for span, _ in found] == [1, 26, 51]
+
+
+def test_a_turn_may_end_long_after_the_recording() -> None:
+    track = Track(TurnCutter([(0, Turn(2.0, 1e12)), (1, Turn(1e12, 2e12))]))
+    found = track.push(np.zeros(50 * 16_000, np.float32)) + track.finish()
+    edges = [(span.start, span.end) for span, _ in found]
+    assert edges == [(32_000, edges[0][1]), (edges[0][1], 800_000)]
+    assert edges[0][1] == pytest.approx(32_000 + 30 * 16_000, abs=1)
 
 
 def test_audio_between_turns_is_not_kept() -> None:

@@ -192,6 +192,43 @@ def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
             open_writer(path, "csv", INFO, overwrite=True)
 
 
+def test_a_link_is_written_through(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    target, link = tmp_path / "real" / "labels.csv", tmp_path / "link.csv"
+    target.write_text("old")
+    link.symlink_to(target)
+    with open_writer(str(link), "csv", INFO, overwrite=True) as writer:
+        assert writer.temporary is not None
+        assert writer.temporary.parent == target.parent
+    assert link.is_symlink()
+    assert target.read_text().startswith("file,channel")
+    write_json(link, {"a": 1}, overwrite=True)
+    assert link.is_symlink()
+    assert json.loads(target.read_text()) == {"a": 1}
+
+
+def test_an_output_that_another_program_has_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    writer = open_writer(str(tmp_path / "labels.csv"), "csv", INFO)
+    writer.write(RESULTS[0])
+    monkeypatch.setattr(os, "replace", fail)
+    message = r"labels\.csv: cannot be replaced: Permission denied; close what has it open"
+    with pytest.raises(OutputError, match=message), writer:
+        pass
+    assert writer.temporary is not None
+    assert writer.temporary.read_text(encoding="utf-8").count("neutral") == 3
+
+
+def test_a_name_that_is_too_long(tmp_path: Path) -> None:
+    for size in (245, 300):
+        with pytest.raises(OutputError, match="cannot be written: File name too long"):
+            open_writer(str(tmp_path / ("x" * size + ".csv")), "csv", INFO)
+
+
 def test_json_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")

@@ -1,12 +1,13 @@
 """``ser bench``."""
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sercli.catalogue import DEFAULT_MODEL
-from sercli.cli.console import reports_errors, say
+from sercli.cli.console import give, reports_errors, say
 from sercli.cli.options import (
     device_option,
     effort_options,
@@ -16,6 +17,7 @@ from sercli.cli.options import (
     precision_option,
 )
 from sercli.memory import keep_less
+from sercli.report import ExitCode
 from sercli.store import load_model
 from sercli.text import format_count, format_duration
 
@@ -73,9 +75,11 @@ def bench(paths: tuple[str, ...], **options: Any) -> None:
         say=(lambda _: None) if options["quiet"] else say,
     )
     if options["as_json"]:
-        click.echo(json.dumps(found.to_dict(), indent=1))
+        give(json.dumps(found.to_dict(), indent=1))
     else:
-        click.echo("\n".join(_tell(found)))
+        give("\n".join(_tell(found)))
+    if found.failed:
+        sys.exit(ExitCode.SOME_FAILED)
 
 
 def _tell(found: "Benchmark") -> list[str]:
@@ -105,5 +109,5 @@ def _tell(found: "Benchmark") -> list[str]:
             f"{found.run_share:.0%}"
         )
     if found.peak_memory is not None:
-        lines.append(f"peak memory {found.peak_memory / 1e6:,.0f} MB")
+        lines.append(f"peak memory of this process {found.peak_memory / 1e6:,.0f} MB")
     return lines

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from sercli.catalogue import DEFAULT_MODEL, METRICS_FILE
-from sercli.cli.console import reports_errors, say, show_progress
+from sercli.cli.console import give, reports_errors, say, show_progress
 from sercli.cli.corpora import AUTO, corpus_options, read
 from sercli.cli.options import (
     adapt_option,
@@ -190,7 +190,7 @@ def evaluate(paths: tuple[Path, ...], **options: Any) -> None:
     if options["folder"]:
         write_evaluation(result, options["folder"])
     if options["as_json"]:
-        click.echo(json.dumps(result.figures, indent=1))
+        give(json.dumps(result.figures, indent=1))
     else:
         from sercli.cli.tables import print_figures
 
@@ -256,7 +256,7 @@ def _compare(paths: tuple[Path, ...], config: EvalConfig, options: dict[str, Any
         for place, result in zip(_place_reports(folder, models), results, strict=True):
             write_evaluation(result, place)
     if options["as_json"]:
-        click.echo(json.dumps(comparison, indent=1))
+        give(json.dumps(comparison, indent=1))
     else:
         from sercli.cli.tables import print_comparison
 

@@ -2,11 +2,12 @@
 
 import json
 import sys
+from collections.abc import Set
 
 import click
 
 from sercli.catalogue import ModelEntry, entry_as_dict, list_models, user_folder
-from sercli.cli.console import reports_errors
+from sercli.cli.console import give, reports_errors, say
 
 _COLUMNS = ("name", "origin", "family", "UAR", "measured on", "MB", "target", "adapts", "labels")
 
@@ -26,21 +27,22 @@ def models(as_json: bool) -> None:
     """
     entries = list(list_models())
     if as_json:
-        click.echo(json.dumps([entry_as_dict(entry) for entry in entries], indent=1))
+        give(json.dumps([entry_as_dict(entry) for entry in entries], indent=1))
         return
-    rows = [_row(entry) for entry in entries]
+    own = {entry.name for entry in entries if entry.origin == "user"}
+    rows = [_row(entry, own) for entry in entries]
     if sys.stdout.isatty():
         _print_table(rows)
     else:
-        for row in (_COLUMNS, *rows):
-            click.echo("\t".join(row))
-    click.echo(f"your own models are looked for in {user_folder()}", err=True)
+        give("\n".join(map("\t".join, (_COLUMNS, *rows))))
+    say(f"your own models are looked for in {user_folder()}")
 
 
-def _row(entry: ModelEntry) -> tuple[str, ...]:
+def _row(entry: ModelEntry, own: Set[str]) -> tuple[str, ...]:
+    is_hidden = entry.origin != "user" and entry.name in own
     return (
         entry.name,
-        entry.origin,
+        f"{entry.origin}, hidden by yours" if is_hidden else entry.origin,
         entry.family or "?",
         "-" if entry.uar is None else f"{entry.uar:.3f}",
         entry.measured_on or "-",
@@ -55,7 +57,12 @@ def _print_table(rows: list[tuple[str, ...]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*_COLUMNS, box=None, pad_edge=False)
-    for row in rows:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    cells = [[value.replace(",", ", ") for value in row] for row in rows]
+    for column in zip(_COLUMNS, *cells, strict=True):
+        # On a narrow terminal, lists are broken between their words, and no word is.
+        words = [word for cell in column for word in cell.split()]
+        table.add_column(column[0], min_width=max(map(len, words)))
+    for row in cells:
         table.add_row(*row)
     Console().print(table)
