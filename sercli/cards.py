@@ -1,6 +1,6 @@
 """The card of a model: what a person should know before using it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -44,16 +44,24 @@ model was trained on, by which `ser eval` tells when it is measured on any of th
 {measured}{adapter}
 ## Limits
 
-- The emotions of such corpora are mostly acted, and those of CREMA-D by North American actors, in
-  English. How well they carry over to spontaneous speech, other languages, other ages and other
-  cultures is not known.
-- All speakers of CREMA-D say the same 12 sentences, so that those of its test speakers, too, were
-  heard in training. Expect less on other texts.
+{corpus_limits}
 - Rooms, noises and telephones were simulated: real ones are harder.
 - A model knows the studios that it was trained on. On other material it often sees too much
   emotion. Judge by a sample of your own recordings.
 - A label says how speech sounds, not what a person feels. Do not decide about people by it.
 """
+
+# Of CREMA-D, and of others.
+_CREMAD_LIMITS = """\
+- The emotions of such corpora are mostly acted, and those of CREMA-D by North American actors, in
+  English. How well they carry over to spontaneous speech, other languages, other ages and other
+  cultures is not known.
+- All speakers of CREMA-D say the same 12 sentences, so that those of its test speakers, too, were
+  heard in training. Expect less on other texts."""
+_OTHER_LIMITS = """\
+- How well what was learned carries over to other speech, be it spontaneous, in other languages, of
+  other ages or of other cultures, is not known. Emotions that are acted differ from those that are
+  not; and where all speakers say the same texts, expect less on others."""
 
 _MEASURED = """
 On {n_segments:,} clips of the split {split} of {corpus} ({speakers}; {protocol}),
@@ -336,6 +344,9 @@ def _render(spec: ModelSpec, name: str, figures: Mapping[str, Any] | None) -> st
         labels=", ".join(spec.labels),
         corpus=training["corpus"],
         licence=training["licence"] or "licence unknown",
+        corpus_limits=(
+            _CREMAD_LIMITS if "cremad" in training["corpus"].split("+") else _OTHER_LIMITS
+        ),
         n_clips=training["clips"],
         n_speakers=training["speakers"] or "unknown",
         splits=" and ".join(f"`{split}`" for split in training["splits"]),
@@ -362,11 +373,15 @@ def _render_adapter(record: Mapping[str, Any], name: str) -> str:
         rows="\n".join(
             f"| {row['mix']} | {row['mean_size']:g} | {_FIGURE_NAMES[row['figure']]} "
             f"| {row['alone'][row['figure']]:.3f} | {row['adapted'][row['figure']]:.3f} "
-            f"({row['interval'][0]:+.3f} to {row['interval'][1]:+.3f}) "
+            f"({_tell_interval(row['interval'])}) "
             f"| {row['adapted']['ece']:.3f} |"
             for row in record["mixes"]
         ),
     )
+
+
+def _tell_interval(limits: Sequence[float] | None) -> str:
+    return "-" if limits is None else f"{limits[0]:+.3f} to {limits[1]:+.3f}"
 
 
 def _render_measured(figures: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Who is trained on and who is measured: splits of a corpus.
 
 A protocol gives every clip its split. Only ``speaker`` keeps the voices of the measured clips out
-of training; ``random`` is there to compare with work that did not.
+of training; ``own`` and ``random`` are there to compare with work that did not.
 """
 
 import csv
@@ -31,9 +31,9 @@ UNKNOWN = "speakers unknown"
 def split_by_speaker(corpus: Corpus, seed: int = 0) -> Corpus:
     """Return a corpus of which every clip has a split, no speaker being in two.
 
-    Clips keep the split that their corpus gives them, and their speakers' other clips follow. Of
-    speakers without a split, 70 % are drawn for ``train``, 15 % each for ``dev`` and ``test``, one
-    at least.
+    Clips keep the split that their corpus gives them, and their speakers' other clips follow,
+    unless a speaker of that corpus is in two of its splits. Of speakers without a split, 70 % are
+    drawn for ``train``, 15 % each for ``dev`` and ``test``, one at least.
 
     Parameters
     ----------
@@ -47,18 +47,22 @@ def split_by_speaker(corpus: Corpus, seed: int = 0) -> Corpus:
     DatasetError
         If clips without a split have unknown speakers, or those of a corpus fewer than three.
     """
-    split_of = {clip.voice: clip.split for clip in corpus.clips if clip.voice and clip.split}
-    bare = [clip for clip in corpus.clips if not clip.split and clip.voice not in split_of]
+    given = {(clip.voice, clip.split) for clip in corpus.clips if clip.voice and clip.split}
+    counts = Counter(voice for voice, _ in given)
+    sharing = {clip.corpus for clip in corpus.clips if clip.voice and counts[clip.voice] > 1}
+    whole = [replace(one, split=None) if one.corpus in sharing else one for one in corpus.clips]
+    split_of = {clip.voice: clip.split for clip in whole if clip.voice and clip.split}
+    bare = [clip for clip in whole if not clip.split and clip.voice not in split_of]
     for name in sorted({clip.corpus for clip in bare}):
         clips = [clip for clip in bare if clip.corpus == name]
         voices = sorted({clip.voice for clip in clips if clip.voice is not None})
         unknown = any(clip.voice is None for clip in clips)
         if unknown or len(voices) < len(SPLITS):
             raise DatasetError(
-                f"{name}: has no splits of its own and "
-                + ("unknown speakers" if unknown else f"the speakers {', '.join(voices)}")
+                f"{name}: has {'splits that share speakers' if name in sharing else 'no splits'} "
+                + ("and unknown speakers" if unknown else f"and the speakers {', '.join(voices)}")
                 + "; expected three known speakers or more; name the speakers in a manifest, or "
-                "choose --split random or --split FILE.csv"
+                "choose --split own, random or FILE.csv"
             )
         drawn = np.random.default_rng(seed).permutation(voices).tolist()
         n_dev = max(1, round(DEV_SHARE * len(drawn)))
@@ -70,9 +74,31 @@ def split_by_speaker(corpus: Corpus, seed: int = 0) -> Corpus:
         corpus,
         clips=tuple(
             clip if clip.split else replace(clip, split=split_of[clip.voice or ""])
-            for clip in corpus.clips
+            for clip in whole
         ),
     )
+
+
+def split_as_given(corpus: Corpus) -> Corpus:
+    """Return a corpus that gives every clip its split itself, whoever is in them.
+
+    Parameters
+    ----------
+    corpus
+        One or several corpora.
+
+    Raises
+    ------
+    DatasetError
+        If some clips have none.
+    """
+    bare = [clip for clip in corpus.clips if not clip.split]
+    if bare:
+        raise DatasetError(
+            f"{corpus.name}: {len(bare)} of {len(corpus.clips)} clips have no split of its own, "
+            f"such as {bare[0].name}; choose --split speaker, random or FILE.csv"
+        )
+    return corpus
 
 
 def split_at_random(corpus: Corpus, seed: int = 0) -> Corpus:

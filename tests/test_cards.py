@@ -163,11 +163,9 @@ With as many clips, exact probabilities would have an ECE of 0.051 (0.032 to 0.0
 
 ## Limits
 
-- The emotions of such corpora are mostly acted, and those of CREMA-D by North American actors, in
-  English. How well they carry over to spontaneous speech, other languages, other ages and other
-  cultures is not known.
-- All speakers of CREMA-D say the same 12 sentences, so that those of its test speakers, too, were
-  heard in training. Expect less on other texts.
+- How well what was learned carries over to other speech, be it spontaneous, in other languages, of
+  other ages or of other cultures, is not known. Emotions that are acted differ from those that are
+  not; and where all speakers say the same texts, expect less on others.
 - Rooms, noises and telephones were simulated: real ones are harder.
 - A model knows the studios that it was trained on. On other material it often sees too much
   emotion. Judge by a sample of your own recordings.
@@ -330,3 +328,10 @@ others gave, and by members that did not learn from the clip; one run:
     )
     common = "\nOn 1,064 clips of the split test"
     assert text[text.index(common) :] == SVM_CARD[SVM_CARD.index(common) :]
+
+
+def test_limits_are_those_of_the_corpus(folder: Path) -> None:
+    for corpus, told in (("cremad", True), ("toy+cremad", True), ("cremad2", False)):
+        text = card(replace(SVM, training={**SVM.training, "corpus": corpus}), folder)
+        assert ("All speakers of CREMA-D say the same 12 sentences" in text) == told
+        assert ("where all speakers say the same texts" in text) != told

@@ -13,6 +13,7 @@ from sercli.protocols import (
     UNKNOWN,
     fold_by_speaker,
     judge_protocol,
+    split_as_given,
     split_at_random,
     split_by_file,
     split_by_speaker,
@@ -50,15 +51,37 @@ def splits_of(corpus: Corpus) -> list[str | None]:
 
 
 def test_given_splits_are_kept() -> None:
-    # Two speakers and a shared one: what would be refused if it had to be drawn.
+    # Two speakers: what would be refused if it had to be drawn.
     corpus = make_corpus(
         [
             make_clip("a", split="test"),
-            make_clip("a", 1, split="train"),
+            make_clip("a", 1, split="test"),
             make_clip("b", split="dev"),
         ]
     )
     assert split_by_speaker(corpus) == corpus
+    assert split_as_given(corpus) == corpus
+
+
+def test_given_splits_that_share_speakers() -> None:
+    shared = [make_clip("a", split="test"), make_clip("a", 1, split="train")]
+    others = [make_clip(name, 0, split="train") for name in "bcd"]
+    corpus = make_corpus([*shared, *others])
+    drawn = split_by_speaker(corpus)
+    voices = voices_of(drawn)
+    assert sum(map(len, voices.values())) == 4  # each in one
+    assert {len(voices[split]) for split in ("dev", "test")} == {1}
+    # Those of another corpus stay.
+    films = tuple(replace(make_clip(f"f{n}", split="dev"), corpus="films") for n in range(9))
+    both = split_by_speaker(replace(corpus, clips=corpus.clips + films))
+    assert both.clips[-9:] == films
+    assert both.clips[:-9] == drawn.clips
+    assert split_as_given(corpus) == corpus
+    few = "plays: has splits that share speakers and the speakers plays/a; expected three"
+    with pytest.raises(DatasetError, match=few):
+        split_by_speaker(make_corpus(shared))
+    with pytest.raises(DatasetError, match=r"1 of 3 clips have no split of its own, such as e_0;"):
+        split_as_given(make_corpus([*shared, make_clip("e")]))
 
 
 @pytest.mark.parametrize(
@@ -106,8 +129,8 @@ def test_clips_without_split_follow_their_speaker(seed: int) -> None:
 def test_too_few_speakers_to_draw_from() -> None:
     with pytest.raises(
         DatasetError,
-        match=r"^plays: has no splits of its own and the speakers plays/s0, plays/s1; expected "
-        r"three known speakers or more; name the speakers in a manifest, or choose --split random",
+        match=r"^plays: has no splits and the speakers plays/s0, plays/s1; expected three known "
+        r"speakers or more; name the speakers in a manifest, or choose --split own, random or FILE",
     ):
         split_by_speaker(make_speakers(2))
 
@@ -115,7 +138,7 @@ def test_too_few_speakers_to_draw_from() -> None:
 @pytest.mark.parametrize("n_known", [0, 5])
 def test_unknown_speakers_cannot_be_kept_apart(n_known: int) -> None:
     corpus = make_corpus([*make_speakers(n_known).clips, make_clip(None)])
-    with pytest.raises(DatasetError, match=r"^plays: has no splits of its own and unknown speak"):
+    with pytest.raises(DatasetError, match=r"^plays: has no splits and unknown speak"):
         split_by_speaker(corpus)
 
 

@@ -80,11 +80,19 @@ def test_rows_that_repeat_or_contradict(tmp_path: Path) -> None:
         tmp_path,
         "file;emotion\na.wav;happy\n./a.wav;happiness\nsub/b.wav;sad\nsub/../sub/b.wav;angry\n",
     )
+    told = write_manifest(
+        tmp_path,
+        "file,emotion,speaker,split\na.wav,sad,s1,train\na.wav,sad,s2,test\nsub/b.wav,sad,,\n",
+        "told.csv",
+    )
     corpus = read_corpus(path)
     assert summary(corpus) == [("a.wav", None, "happiness")]
     assert corpus.skipped == {
         "a.wav (line 3)": "a duplicate row",
-        "sub/b.wav": "labelled both anger and sadness",
+        "sub/b.wav": "in several rows: labelled anger and sadness",
+    }
+    assert read_corpus(told).skipped == {
+        "a.wav": "in several rows: of the split test and train, by the speaker s1 and s2"
     }
 
 

@@ -283,7 +283,7 @@ def create_course(
     if options["teacher"]:
         from sercli.training.substitutes import find_substitute
 
-        teacher = Teacher.load(options["teacher"])
+        teacher = Teacher.load(options["teacher"], config.device)
         common["teacher"] = teacher
         common["substitute"] = find_substitute(
             teacher, config, votes, calm, rows=rows, **loop | {"watcher": Listener(watcher)}

@@ -85,9 +85,10 @@ FIT_ON, FIT_MEMBERS_ON = "train", "dev"
     "--split",
     "protocol",
     default="speaker",
-    metavar="speaker|random|FILE.csv",
-    help="Who is trained on and who is measured: different speakers; clips drawn at random, so "
-    "that speakers are shared; or as a table with the columns split and file or speaker says.",
+    metavar="speaker|own|random|FILE.csv",
+    help="Who is trained on and who is measured: different speakers; as the corpus has it, whoever "
+    "is in its splits; clips drawn at random, so that speakers are shared; or as a table with the "
+    "columns split and file or speaker says.",
 )
 @click.option(
     "--folds",
@@ -222,6 +223,8 @@ def _read(sources: tuple[str, ...], options: dict[str, Any]) -> "Corpus":
         return corpus
     if protocol == "speaker":
         return protocols.split_by_speaker(corpus, seed)
+    if protocol == "own":
+        return protocols.split_as_given(corpus)
     if protocol == "random":
         return protocols.split_at_random(corpus, seed)
     return protocols.split_by_file(corpus, Path(protocol))

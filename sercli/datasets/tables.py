@@ -93,9 +93,13 @@ def read_manifest(path: Path, columns: Mapping[str, str]) -> Corpus:
             groups.setdefault(clip.name, []).append((line, clip))
     clips = []
     for name, rows in groups.items():
-        labels = sorted({canonical_label(clip.emotion) or "" for _, clip in rows})
-        if len(labels) > 1:
-            skipped[name] = f"labelled both {' and '.join(labels)}"
+        labels = {canonical_label(clip.emotion) or "" for _, clip in rows}
+        told = {"labelled": labels}
+        told["of the split"] = {clip.split or "none" for _, clip in rows}
+        told["by the speaker"] = {clip.speaker or "unknown" for _, clip in rows}
+        doubts = [f"{what} {' and '.join(sorted(of))}" for what, of in told.items() if len(of) > 1]
+        if doubts:
+            skipped[name] = f"in several rows: {', '.join(doubts)}"
         else:
             clips.append(rows[0][1])
             skipped |= {f"{name} (line {line})": "a duplicate row" for line, _ in rows[1:]}

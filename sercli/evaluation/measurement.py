@@ -111,8 +111,12 @@ def break_down(predictions: Predictions) -> dict[str, dict[str, dict[str, Any]]]
         nearly every clip has a value of its own of, is no breakdown.
     """
     values: dict[str, dict[str, list[int]]] = {}
+    # A name may be that of different speakers in different corpora.
+    voices = {(clip.voice, clip.speaker) for clip in predictions.clips if clip.speaker}
+    is_plain = len({speaker for _, speaker in voices}) == len(voices)
     for row, clip in enumerate(predictions.clips):
-        speaker = {} if clip.speaker is None else {"speaker": clip.speaker}
+        name = clip.speaker if is_plain else clip.voice
+        speaker = {} if name is None else {"speaker": name}
         for trait, value in (speaker | dict(clip.traits)).items():
             values.setdefault(trait, {}).setdefault(value, []).append(row)
     n_clips = len(predictions.clips)

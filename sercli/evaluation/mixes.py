@@ -193,7 +193,8 @@ def _describe(found: Drawn, mix: str, size: int, seed: int) -> dict[str, Any]:
         _rate(np.tensordot(counts, sums["adapted"], 1), figure)
         - _rate(np.tensordot(counts, sums["alone"], 1), figure)
     ]
-    low, high = np.percentile(differences, [2.5, 97.5])
+    # Of one speaker, nothing is known of how others differ.
+    interval = np.percentile(differences, [2.5, 97.5]).tolist() if n_voices > 1 else None
     rates = {name: float(_rate(one.sum(axis=0)[None], figure)[0]) for name, one in sums.items()}
     return {
         "mix": mix,
@@ -209,7 +210,7 @@ def _describe(found: Drawn, mix: str, size: int, seed: int) -> dict[str, Any]:
             for name, rows in tables.items()
         },
         "difference": rates["adapted"] - rates["alone"],
-        "interval": [float(low), float(high)],
+        "interval": interval,
     }
 
 

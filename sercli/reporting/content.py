@@ -341,7 +341,7 @@ def _mixes(figures: Figures) -> Section:
                     one["mean_size"],
                     *(one[name][one["figure"]] for name in ("alone", "adapted")),
                     one["difference"],
-                    *one["interval"],
+                    *(one["interval"] or (None, None)),
                     *(one[name]["ece"] for name in ("alone", "adapted")),
                 )
             ),

@@ -1,14 +1,11 @@
 """Plots of the figures of one model on one corpus, as PNG and SVG."""
 
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from sercli.errors import OutputError
 from sercli.reporting.canvas import (
     BLUE,
-    FORMATS,
     GREY,
     PALE,
     UNKNOWN,
@@ -18,7 +15,6 @@ from sercli.reporting.canvas import (
     format_figure,
     is_number,
     new_figure,
-    render_plot,
     shorten,
     styled,
     subject,
@@ -34,50 +30,13 @@ MAX_SPEAKERS: Final = 120
 SPEAKERS_PER_COLUMN: Final = 40
 
 
-def write_plots(figures: Figures, folder: Path, *, formats: Sequence[str] = FORMATS) -> list[Path]:
-    """Write all plots that the figures have data for; plots that lie there are replaced.
-
-    Parameters
-    ----------
-    figures
-        Of one model on one corpus, as ``metrics.json`` holds them.
-    folder
-        Where to; it exists.
-    formats
-        Of `FORMATS`.
-
-    Returns
-    -------
-    list of Path
-        The files, named like ``confusion.png``.
-
-    Raises
-    ------
-    ConfigError
-        If a format is unknown.
-    OutputError
-        If a file cannot be written.
-    """
-    paths = []
-    for name, figure in draw_plots(figures).items():
-        for format_ in formats:
-            path = folder / f"{name}.{format_}"
-            data = render_plot(figure, name, format_)
-            try:
-                path.write_bytes(data)
-            except OSError as error:
-                raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
-            paths.append(path)
-    return paths
-
-
 def plot_names(figures: Figures) -> tuple[str, ...]:
     """Return the names of the plots that the figures have data for, in the order of a report.
 
     Parameters
     ----------
     figures
-        As for `write_plots`.
+        Of one model on one corpus, as ``metrics.json`` holds them.
     """
     needs: dict[str, Any] = {
         "confusion": figures["confusion"],
@@ -95,7 +54,7 @@ def draw_plots(figures: Figures) -> "dict[str, Figure]":
     Parameters
     ----------
     figures
-        As for `write_plots`.
+        As for `plot_names`.
     """
     draw = {
         "confusion": draw_confusion,
@@ -114,7 +73,7 @@ def draw_confusion(figures: Figures) -> "Figure":
     Parameters
     ----------
     figures
-        As for `write_plots`.
+        As for `plot_names`.
     """
     import numpy as np
 
@@ -166,7 +125,7 @@ def draw_reliability(figures: Figures) -> "Figure":
     Parameters
     ----------
     figures
-        As for `write_plots`.
+        As for `plot_names`.
     """
     from scipy.stats import binomtest
 
@@ -216,7 +175,7 @@ def draw_coverage(figures: Figures) -> "Figure":
     Parameters
     ----------
     figures
-        As for `write_plots`.
+        As for `plot_names`.
     """
     points = [one for one in figures["coverage"] if is_number(one["accuracy"])]
     coverage, accuracy = ([one[key] for one in points] for key in ("coverage", "accuracy"))
@@ -267,7 +226,7 @@ def draw_speakers(figures: Figures) -> "Figure":
     Parameters
     ----------
     figures
-        As for `write_plots`.
+        As for `plot_names`.
     """
     speakers = [
         (name, values["accuracy"])
@@ -306,7 +265,7 @@ def draw_stress(figures: Figures) -> "Figure":
     Parameters
     ----------
     figures
-        As for `write_plots`; ``stress`` is not None.
+        As for `plot_names`; ``stress`` is not None.
     """
     conditions = figures["stress"]["conditions"]
     names = list(conditions)

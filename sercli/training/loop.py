@@ -32,6 +32,8 @@ from sercli.training.optimiser import Groups, Optimiser
 
 # Weights of a mixture are drawn from Beta(MIXING, MIXING): mostly one clip, and some of another.
 MIXING = 0.4
+# Drawing the curves takes as long as an epoch of a small head: not after each of them.
+CURVES_S = 30.0
 # Quieter than any recording: digital silence must not divide by zero.
 SILENCE = 1e-6
 
@@ -171,6 +173,7 @@ def fit_network(
     run = _Run(network.to(device), config, n_batches, groups)
     if resume:
         run.restore(load_checkpoint(path, fingerprint))
+    drawn = monotonic()
     while not run.is_over:
         with _seeded(config.seed, run.epoch):
             started = monotonic()
@@ -179,8 +182,13 @@ def fit_network(
         run.close_epoch(mean, found, monotonic() - started)
         save_checkpoint(run.checkpoint(), path, fingerprint)
         write_history(run.records, folder)
-        write_curves(run.records, run.best_epoch, folder)
+        if monotonic() - drawn >= CURVES_S:
+            write_curves(run.records, run.best_epoch, folder)
+            drawn = monotonic()
         report(replace(run.progress(n_batches, mean, run.epoch), ends_epoch=True))
+    # Also of a training that was killed at its very end.
+    write_history(run.records, folder)
+    write_curves(run.records, run.best_epoch, folder)
     run.average.load_state_dict(run.best)
     return Fitted(run.average.eval(), tuple(run.records), run.best_epoch)
 
