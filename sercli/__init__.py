@@ -10,6 +10,7 @@ from sercli.version import __version__
 
 if TYPE_CHECKING:
     from sercli.annotation import Annotator, annotate
+    from sercli.audio import load_audio
     from sercli.catalogue import list_models
     from sercli.config import Effort, EvalConfig, SegmentConfig
     from sercli.datasets import Corpus, read_corpus
@@ -53,6 +54,7 @@ _HOMES = {
     "export_labels": "exporting",
     "find_inputs": "discovery",
     "list_models": "catalogue",
+    "load_audio": "audio",
     "load_model": "store",
     "read_corpus": "datasets",
     "read_results": "results",
@@ -82,6 +84,7 @@ __all__ = [
     "export_labels",
     "find_inputs",
     "list_models",
+    "load_audio",
     "load_model",
     "read_corpus",
     "read_results",

@@ -48,7 +48,7 @@ def annotate(
     model: str | os.PathLike[str] | Classifier = DEFAULT_MODEL,
     *,
     segments: SegmentConfig | Turns | str | os.PathLike[str] | None = None,
-    channels: str = MIX,
+    channels: str | Iterable[int] = MIX,
     device: str | None = None,
     precision: Precision | None = None,
     target: Target = "intended",
@@ -74,7 +74,7 @@ def annotate(
         the label is the mean.
     channels
         ``"mix"``: the mean of all channels; ``"split"``: each by itself; or indices from 0,
-        such as ``"0,1"``.
+        such as ``"0,1"`` or ``(0, 1)``.
     device
         Where a model that is loaded here runs, see `sercli.load_model`; ``"auto"`` by default.
     precision
@@ -170,7 +170,7 @@ class Annotator:
         self,
         classifier: Classifier,
         segments: SegmentConfig | Turns | None = None,
-        channels: str = MIX,
+        channels: str | Iterable[int] = MIX,
         target: Target = "intended",
         adapt: Adaptation = "none",
         speakers: Speakers | None = None,
@@ -332,7 +332,7 @@ class Annotator:
                     self._find_speaker(heard, piece),
                 )
             )
-        return replace(heard.result, segments=tuple(segments))
+        return replace(heard.result, segments=tuple(segments), labels=labels)
 
     def _find_speaker(self, heard: Heard, piece: np.void) -> str | None:
         if self.speakers is None:

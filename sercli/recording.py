@@ -8,7 +8,7 @@ the open segment of each channel.
 
 import math
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -233,7 +233,7 @@ def _find_age(path: str) -> tuple[int | None, float | None]:
     return status.st_size, status.st_mtime
 
 
-def parse_channels(channels: str) -> str | tuple[int, ...]:
+def parse_channels(channels: str | Iterable[int]) -> str | tuple[int, ...]:
     """Return ``"mix"``, ``"split"`` or the indices that a setting names.
 
     Parameters
@@ -249,8 +249,9 @@ def parse_channels(channels: str) -> str | tuple[int, ...]:
     if channels in (MIX, SPLIT):
         return channels
     try:
-        indices = tuple(int(index) for index in channels.split(","))
-    except ValueError:
+        listed = channels.split(",") if isinstance(channels, str) else channels
+        indices = tuple(int(index) for index in listed)
+    except (TypeError, ValueError):
         indices = ()
     if not indices or min(indices) < 0 or len(set(indices)) < len(indices):
         raise ConfigError(

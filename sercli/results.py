@@ -38,23 +38,27 @@ def read_results(path: str | os.PathLike[str]) -> list[FileResult]:
             is_document = stream.readline().rstrip() == "{"
             stream.seek(0)
             if is_document:
-                files = json.load(stream)["files"]
+                document = json.load(stream)
+                labels = tuple(document["model"]["labels"])
                 return [
-                    _read_file(entry, [_read_segment(row) for row in entry["segments"]])
-                    for entry in files
+                    _read_file(entry, [_read_segment(row) for row in entry["segments"]], labels)
+                    for entry in document["files"]
                 ]
             rows: dict[str, list[Segment]] = {}
+            labels = ()
             for row in _read_table(stream):
+                labels = labels or _find_labels(row)
                 rows.setdefault(row["file"], []).append(_read_segment(row))
         record = record_path(path)
-        told = json.loads(record.read_text(encoding="utf-8"))["files"] if record.exists() else []
-        files = [_read_file(entry, rows.pop(entry["path"], [])) for entry in told]
+        told = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {"files": []}
+        labels = tuple(told["model"]["labels"]) if "model" in told else labels
+        files = [_read_file(one, rows.pop(one["path"], []), labels) for one in told["files"]]
     except (OSError, UnicodeError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise DatasetError(
             f"{path}: cannot be read: {error}; expected what ser annotate wrote"
         ) from error
     # Without a record, nothing else is known.
-    rest = (FileResult(name, "ok", tuple(segments)) for name, segments in rows.items())
+    rest = (FileResult(one, "ok", tuple(some), labels=labels) for one, some in rows.items())
     return [*files, *rest]
 
 
@@ -71,7 +75,14 @@ def _read_table(stream: TextIO) -> Iterator[Mapping[str, Any]]:
     yield from map(json.loads, stream)
 
 
-def _read_file(entry: Mapping[str, Any], segments: Iterable[Segment]) -> FileResult:
+def _find_labels(row: Mapping[str, Any]) -> tuple[str, ...]:
+    names = (name for name in row if name.startswith(PROBABILITY_PREFIX))
+    return tuple(name.removeprefix(PROBABILITY_PREFIX) for name in names)
+
+
+def _read_file(
+    entry: Mapping[str, Any], segments: Iterable[Segment], labels: tuple[str, ...]
+) -> FileResult:
     return FileResult(
         entry["path"],
         entry["status"],
@@ -81,6 +92,7 @@ def _read_file(entry: Mapping[str, Any], segments: Iterable[Segment]) -> FileRes
         entry["channels"],
         entry["error"],
         tuple(entry["warnings"]),
+        labels=labels,
         size=entry["bytes"],
         modified=entry["modified"],
     )
@@ -89,7 +101,7 @@ def _read_file(entry: Mapping[str, Any], segments: Iterable[Segment]) -> FileRes
 def _read_segment(row: Mapping[str, Any]) -> Segment:
     probabilities = row.get("probabilities")
     if probabilities is None:
-        probabilities = {name: row[name] for name in row if name.startswith(PROBABILITY_PREFIX)}
+        probabilities = {label: row[PROBABILITY_PREFIX + label] for label in _find_labels(row)}
     return Segment(
         row["channel"],
         float(row["start"]),

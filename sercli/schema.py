@@ -5,7 +5,7 @@ Times are seconds from the start of the file, half-open ``[start, end)``.
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Status = Literal["ok", "no speech", "failed"]
@@ -79,6 +79,8 @@ class FileResult:
         found until then.
     segments
         Sorted by start, then channel.
+    labels
+        Of the model, in the order of their probabilities; empty where that is not known.
     duration
         Seconds that were decoded.
     sample_rate
@@ -99,6 +101,7 @@ class FileResult:
     path: str
     status: Status
     segments: tuple[Segment, ...] = ()
+    labels: tuple[str, ...] = field(default=(), kw_only=True)
     duration: float = 0.0
     sample_rate: int | None = None
     channels: int | None = None

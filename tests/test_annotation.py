@@ -122,6 +122,7 @@ def test_channels(fake_classifier: FakeClassifier) -> None:
         assert only.segments == tuple(s for s in split.segments if s.channel == channel)
     files = run(fake_classifier, call, "1,0", mode="file")
     assert [segment.channel for segment in files.segments] == ["1", "0"]
+    assert parse_channels((1, 0)) == parse_channels("1,0") == (1, 0)
 
 
 def test_a_channel_that_is_not_there(fake_classifier: FakeClassifier) -> None:
@@ -131,8 +132,8 @@ def test_a_channel_that_is_not_there(fake_classifier: FakeClassifier) -> None:
     assert result.error.endswith("statement.flac: has 1 channels; asked for channel 2")
 
 
-@pytest.mark.parametrize("channels", ["left", "", "-1", "0,0", "1,"])
-def test_channels_that_make_no_sense(channels: str) -> None:
+@pytest.mark.parametrize("channels", ["left", "", "-1", "0,0", "1,", (), ("a",), (1, 1)])
+def test_channels_that_make_no_sense(channels: Any) -> None:
     with pytest.raises(ConfigError, match="expected mix, split, or different indices"):
         parse_channels(channels)
 

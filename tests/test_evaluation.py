@@ -291,4 +291,9 @@ def test_splits_of_a_corpus_without_splits(
     fake_classifier: FakeClassifier, make_corpus: MakeCorpus
 ) -> None:
     with pytest.raises(DatasetError, match="toy: no clips of the split 'test': it has no splits"):
-        evaluate(fake_classifier, make_corpus(("short", 0.25, "a")))
+        evaluate(fake_classifier, make_corpus(("short", 0.25, "a")), "test")
+    corpus = make_corpus(("short", 0.25, "a"), ("long", 2.0, "b"))
+    assert evaluate(fake_classifier, corpus).figures["split"] == "all"
+    first, second = corpus.clips
+    split = replace(corpus, clips=(replace(first, split="test"), second))
+    assert evaluate(fake_classifier, split).figures["n_segments"] == 1

@@ -20,9 +20,12 @@ INFO = RunInfo("1.2.3", {"name": "m", "labels": ["anger", "neutral"]}, {}, "2026
 FIRST = Segment("mix", 0.5, 2.0, "neutral", 0.75, (0.25, 0.75))
 SECOND = Segment("mix", 2.0, 3.25, "anger", 0.996, (0.996, 0.004))
 RESULTS = [
-    FileResult("calls/may/a.wav", "ok", (FIRST, SECOND), 4.0, 8_000, 1, size=7, modified=1.25),
-    FileResult("calls/b.wav", "no speech", (), 2.0, 16_000, 2, warnings=("is odd",)),
-    FileResult("calls/c.wav", "failed", (), error="calls/c.wav: does not exist"),
+    replace(one, labels=("anger", "neutral"))
+    for one in (
+        FileResult("calls/may/a.wav", "ok", (FIRST, SECOND), 4.0, 8_000, 1, size=7, modified=1.25),
+        FileResult("calls/b.wav", "no speech", (), 2.0, 16_000, 2, warnings=("is odd",)),
+        FileResult("calls/c.wav", "failed", (), error="calls/c.wav: does not exist"),
+    )
 ]
 
 
@@ -50,7 +53,9 @@ def test_what_was_written_is_read(tmp_path: Path, format_: str) -> None:
 def test_a_table_without_a_record(tmp_path: Path, format_: str) -> None:
     path = write(tmp_path / f"labels.{format_}", RESULTS)
     record_path(path).unlink()
-    assert read_results(path) == [FileResult("calls/may/a.wav", "ok", (FIRST, SECOND))]
+    labels = ("anger", "neutral")
+    expected = FileResult("calls/may/a.wav", "ok", (FIRST, SECOND), labels=labels)
+    assert read_results(path) == [expected]
 
 
 @pytest.mark.parametrize("content", ["a,b\n1,2\n", "{}", "{\n}", "[1]", "{\x00", "\x89PNG"])

@@ -300,8 +300,7 @@ def _measure(
     votes = read_votes(options["votes"]) if options["votes"] else None
     if not options["quiet"]:
         say(corpus.describe())
-    has_test = any(clip.split == "test" for clip in corpus.clips)
-    split: Split = options["split"] or ("test" if has_test else "all")
+    split: Split = options["split"] or corpus.default_split
     n_passes = len({one.front_end for one in classifiers}) * (1 + len({*config.stress} - {CLEAN}))
     n_passes += len(classifiers) * len(config.precisions)
     total = len(corpus.select(split)) * n_passes

@@ -90,6 +90,11 @@ class Corpus:
     clips: tuple[Clip, ...]
     skipped: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def default_split(self) -> Split:
+        """What is measured if nothing else is asked for: ``test``, or all if there is none."""
+        return "test" if any(clip.split == "test" for clip in self.clips) else "all"
+
     def select(self, split: Split) -> tuple[Clip, ...]:
         """Return the clips of one split.
 

@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -50,14 +50,14 @@ class Evaluation:
         ``sercli/data/metrics.schema.json``.
     """
 
-    predictions: Predictions
-    figures: dict[str, Any]
+    predictions: Predictions = field(repr=False)
+    figures: dict[str, Any] = field(repr=False)
 
 
 def evaluate(
     classifier: Classifier,
     corpus: Corpus,
-    split: Split = "test",
+    split: Split | None = None,
     config: EvalConfig | None = None,
     *,
     votes: Votes | None = None,
@@ -75,7 +75,7 @@ def evaluate(
     corpus
         Labelled clips.
     split
-        Whose clips.
+        Whose clips: None: those of ``test``, or all of a corpus without any.
     config
         What to measure besides.
     votes
@@ -102,7 +102,7 @@ def evaluate(
 def evaluate_all(
     classifiers: Sequence[Classifier],
     corpus: Corpus,
-    split: Split = "test",
+    split: Split | None = None,
     config: EvalConfig | None = None,
     *,
     votes: Votes | None = None,
@@ -119,7 +119,7 @@ def evaluate_all(
     list of Evaluation
         In the order of the models.
     """
-    config = config or EvalConfig()
+    config, split = config or EvalConfig(), split or corpus.default_split
     for classifier in classifiers:
         classifier.spec.find_calibration(config.target)
         if config.adapt != "none" or config.mixes:

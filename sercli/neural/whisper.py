@@ -20,6 +20,8 @@ QUERIES = 256
 # To multiples of these, the rows of a batch and those that attend to each other are rounded up: a
 # CPU prepares what multiplies bfloat16 for each shape, and keeps that for the last shapes only.
 ROWS, STEP = 32, 16
+# Between frames, behind the convolutions.
+FRAME_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ class WhisperEncoder(nn.Module):
         n_positions = self.embed_positions.num_embeddings
         if (longest := max(span.stop - span.start for span in spans)) > n_positions:
             raise ConfigError(
-                f"a segment has {longest} frames; expected at most {n_positions}, of 20 ms each"
+                f"a segment lasts {FRAME_S * longest:.2f} s; expected at most {FRAME_S * n_positions:g} s"
             )
         # Silence stays before each segment and after the last, as there is around a segment alone.
         packed = frames.new_zeros((2 * n_rows + 3, frames.shape[1]))
