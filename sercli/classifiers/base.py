@@ -245,7 +245,8 @@ class Classifier(ABC):
                 raise ConfigError(
                     f"a waveform has the shape {waveform.shape} and the type {waveform.dtype}"
                     f"{', and values that are not finite' if is_real and not finite else ''}; "
-                    "expected a list of arrays of shape (n_samples,), of finite floating-point numbers"
+                    "expected a list of arrays of shape (n_samples,), of finite floating-point "
+                    "numbers"
                 )
         if not waveforms:
             return np.empty((0, len(self.spec.labels)))

@@ -135,7 +135,8 @@ class WhisperEncoder(nn.Module):
         n_positions = self.embed_positions.num_embeddings
         if (longest := max(span.stop - span.start for span in spans)) > n_positions:
             raise ConfigError(
-                f"a segment lasts {FRAME_S * longest:.2f} s; expected at most {FRAME_S * n_positions:g} s"
+                f"a segment lasts {FRAME_S * longest:.2f} s; expected at most "
+                f"{FRAME_S * n_positions:g} s"
             )
         # Silence stays before each segment and after the last, as there is around a segment alone.
         packed = frames.new_zeros((2 * n_rows + 3, frames.shape[1]))
