@@ -154,3 +154,24 @@ def test_a_speaker_of_two_tables_is_one(tmp_path: Path) -> None:
     manifest = TrainingManifest.from_clips([train], HASHES[:1])
     assert manifest.find_speakers([test]) == ["table/agent7"]
     assert judge_protocol([train], [test]) == "speakers shared"
+
+
+def test_clips_that_a_model_was_chosen_by(tmp_path: Path, manifest: TrainingManifest) -> None:
+    ann, eve = make_clip("ann", "first"), make_clip("eve", "fourth")
+    chosen = manifest.choose_by([eve, ann], ["00000000000000d3", HASHES[0]])
+    assert chosen.fitted == manifest
+    assert len(chosen.chosen) == 1  # what was learned from is no more than that
+    chosen.write(tmp_path)
+    assert (tmp_path / MANIFEST_FILE).read_text().splitlines()[0] == "audio,speaker,use"
+    assert TrainingManifest.read(tmp_path) == chosen
+    assert chosen.digest() != manifest.digest()
+    assert chosen.find_speakers([eve, ann]) == ["plays/ann", "plays/eve"]
+    assert chosen.count_clips(["00000000000000d3"]) == 1
+    assert manifest.find_speakers([eve]) == []
+    assert chosen.describe_known([eve], []) == "chosen and calibrated by 1 speaker"
+    assert chosen.describe_known([eve, ann], HASHES[:1]) == "trained on 1 speaker and 1 clip"
+    assert chosen.describe_known([make_clip("cid")], ["e"]) == ""
+    # What one learned from, another may have been chosen by.
+    both = TrainingManifest.from_clips([eve], ["00000000000000d3"]).join([chosen])
+    assert both.chosen == ()
+    assert len(both.rows) == 4

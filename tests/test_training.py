@@ -22,11 +22,12 @@ from sercli.classifiers.base import Classifier
 from sercli.classifiers.cnn import CnnClassifier
 from sercli.cli import main
 from sercli.cli.console import Progress, TrainingView
-from sercli.config import SegmentConfig, Split
+from sercli.config import EvalConfig, SegmentConfig, Split
 from sercli.datasets import Clip, Corpus, read_corpus
 from sercli.errors import ConfigError, DatasetError, ModelError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.metrics import unweighted_average_recall
+from sercli.evaluation.run import evaluate
 from sercli.extraction import decode_clip, load_clip
 from sercli.neural.bases import load_base
 from sercli.neural.cnn import CnnSettings
@@ -215,6 +216,18 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
     monkeypatch.setattr(CnnCourse, "hear", see_hear)
     monkeypatch.setattr(NeuralTrainer, "judge", see_judge)
     return noted
+
+
+def test_development_clips_are_known(corpus: Corpus, cache: Path, tmp_path: Path) -> None:
+    config = replace(CONFIG, epochs=1)
+    model = train(corpus, tmp_path / "m", trainer(cache, config), test=False).classifier
+    settings = EvalConfig(strict=True, jobs=1)
+    assert evaluate(model, corpus, "test", settings).figures["protocol"] == "speakers apart"
+    with pytest.raises(DatasetError, match=r"was chosen and calibrated by 2 speakers"):
+        evaluate(model, corpus, "dev", settings)
+    figures = evaluate(model, corpus, "dev").figures
+    assert figures["protocol"] == "speakers shared"
+    assert any("was chosen and calibrated by" in line for line in figures["warnings"])
 
 
 def test_without_development_clips_folds_calibrate(

@@ -1,8 +1,9 @@
 """The leak guard: it tells whether a model knows what it is measured on.
 
 A model's folder holds a manifest of what it was trained on: a hash of each clip's decoded audio
-and of its speaker's name, and of speech that nobody labelled a hash of the audio alone. Hashes tell
-whether something was among them, and nothing else.
+and of its speaker's name, and of speech that nobody labelled a hash of the audio alone; and of the
+development clips by which it was chosen and calibrated. Hashes tell whether something was among
+them, and nothing else.
 """
 
 import csv
@@ -21,6 +22,9 @@ MANIFEST_FILE = "manifest.csv"
 HASH_BYTES = 8
 # Of speech that nobody labelled: in the place of its speaker, its label and its corpus.
 UNLABELLED = "unlabelled"
+HEADER = ["audio", "speaker"]
+# A third column is there if a model was chosen by some clips, and says which.
+USE, FIT, CHOSEN = "use", "fit", "chosen"
 
 
 @dataclass(frozen=True)
@@ -32,9 +36,12 @@ class TrainingManifest:
     rows
         Of each clip: the hash of its audio (see `sercli.extraction.hash_audio`) and of its
         speaker, empty if unknown; `UNLABELLED` if the clip had no label either.
+    chosen
+        The same of clips that were not learned from, and by which it was chosen and calibrated.
     """
 
     rows: tuple[tuple[str, str], ...] = ()
+    chosen: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def from_clips(cls, clips: Sequence[Clip], hashes: Sequence[str]) -> "TrainingManifest":
@@ -47,15 +54,33 @@ class TrainingManifest:
         """Build the manifest of audio that was learned from without labels, each once."""
         return cls(tuple((audio, UNLABELLED) for audio in sorted(set(hashes))))
 
+    @property
+    def fitted(self) -> "TrainingManifest":
+        """What was learned from, alone."""
+        return TrainingManifest(self.rows)
+
+    def choose_by(self, clips: Sequence[Clip], hashes: Sequence[str]) -> "TrainingManifest":
+        """Return the manifest with clips by which the model was chosen.
+
+        Parameters
+        ----------
+        clips, hashes
+            As for `from_clips`.
+        """
+        added = TrainingManifest.from_clips(clips, hashes).rows
+        return TrainingManifest(self.rows, tuple(sorted({*self.chosen, *added} - {*self.rows})))
+
     def join(self, others: Iterable["TrainingManifest"]) -> "TrainingManifest":
         """Return the manifest of all that any of several knows, each clip once.
 
         Of audio that one of them knows the speaker of, it is no matter that another does not.
         """
+        others = tuple(others)
         rows = {*self.rows}.union(*(other.rows for other in others))
+        chosen = {*self.chosen}.union(*(other.chosen for other in others))
         named = {audio for audio, speaker in rows if speaker not in ("", UNLABELLED)}
         rows = {row for row in rows if row[1] != UNLABELLED or row[0] not in named}
-        return TrainingManifest(tuple(sorted(rows)))
+        return TrainingManifest(tuple(sorted(rows)), tuple(sorted(chosen - rows)))
 
     def write(self, folder: Path) -> None:
         """Write ``manifest.csv`` into a model's folder.
@@ -66,7 +91,7 @@ class TrainingManifest:
             If it cannot be written.
         """
         text = StringIO()
-        csv.writer(text, lineterminator="\n").writerows([("audio", "speaker"), *self.rows])
+        csv.writer(text, lineterminator="\n").writerows(self._table())
         write_bytes(folder / MANIFEST_FILE, text.getvalue().encode())
 
     @classmethod
@@ -88,13 +113,23 @@ class TrainingManifest:
             raise ModelError(
                 f"{path}: cannot be read as CSV: {error}; copy the model's folder anew"
             ) from error
-        if header != ["audio", "speaker"] or any(len(row) != 2 for row in rows):
+        known = header == HEADER or header == [*HEADER, USE]
+        if not known or any(len(row) != len(header) for row in rows):
             raise ModelError(f"{path}: expected a CSV file with the columns audio and speaker")
-        return cls(tuple((audio, speaker) for audio, speaker in rows))
+        chosen = [row for row in rows if row[2:] == [CHOSEN]]
+        fitted = [row for row in rows if row[2:] != [CHOSEN]]
+        return cls(*(tuple((row[0], row[1]) for row in some) for some in (fitted, chosen)))
 
     def digest(self) -> str:
         """Return the SHA-256 of the rows, by which ``model.json`` knows its manifest."""
-        return hashlib.sha256("\n".join(map(",".join, self.rows)).encode()).hexdigest()
+        _, *rows = self._table()
+        return hashlib.sha256("\n".join(map(",".join, rows)).encode()).hexdigest()
+
+    def _table(self) -> list[Sequence[str]]:
+        if not self.chosen:
+            return [HEADER, *self.rows]
+        fitted = [(*row, FIT) for row in self.rows]
+        return [[*HEADER, USE], *fitted, *((*row, CHOSEN) for row in self.chosen)]
 
     def explain_unknown(self) -> str | None:
         """Return in a sentence whose speakers were not known; None if all were."""
@@ -109,14 +144,30 @@ class TrainingManifest:
         return None
 
     def find_speakers(self, clips: Sequence[Clip]) -> list[str]:
-        """Return the speakers of clips who were trained on, by name."""
-        known = {speaker for _, speaker in self.rows}
+        """Return the speakers of clips who are in it, by name."""
+        known = {speaker for _, speaker in (*self.rows, *self.chosen)}
         return sorted({clip.voice for clip in clips if clip.voice and hash_speaker(clip) in known})
 
     def count_clips(self, hashes: Sequence[str]) -> int:
-        """Return how many of the hashes of audio were trained on."""
-        known = {audio for audio, _ in self.rows} - {""}
+        """Return how many of the hashes of audio are in it."""
+        known = {audio for audio, _ in (*self.rows, *self.chosen)} - {""}
         return sum(audio in known for audio in hashes)
+
+    def describe_known(self, clips: Sequence[Clip], hashes: Sequence[str]) -> str:
+        """Return in words what of clips is known, such as ``"trained on 2 speakers"``, or nothing.
+
+        Parameters
+        ----------
+        clips
+            To be measured on.
+        hashes
+            Of their audio, as far as it is known.
+        """
+        for manifest, how in ((self.fitted, "trained on"), (self, "chosen and calibrated by")):
+            speakers, n_clips = manifest.find_speakers(clips), manifest.count_clips(hashes)
+            if speakers or n_clips:
+                return f"{how} {describe_overlap(speakers, n_clips)}"
+        return ""
 
 
 def hash_speaker(clip: Clip) -> str:

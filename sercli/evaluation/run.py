@@ -19,7 +19,7 @@ from sercli.classifiers.base import Classifier
 from sercli.config import LONGEST_SEGMENT_S, Adaptation, EvalConfig, Precision, Split, Target
 from sercli.datasets.base import Clip, Corpus
 from sercli.errors import DatasetError, ModelError
-from sercli.evaluation.leaks import MANIFEST_FILE, TrainingManifest, describe_overlap
+from sercli.evaluation.leaks import MANIFEST_FILE, TrainingManifest
 from sercli.evaluation.measurement import Judgement, Votes, measure
 from sercli.evaluation.mixes import measure_mixes
 from sercli.evaluation.predictions import Predictions
@@ -374,11 +374,10 @@ def _refuse(
             f"model {classifier.name}: does not say what it was trained on, so that it cannot be "
             "checked for overlap; expected a manifest.csv in its folder"
         )
-    speakers, n_clips = manifest.find_speakers(clips), manifest.count_clips(hashes)
-    if speakers or n_clips:
+    if known := manifest.describe_known(clips, hashes):
         raise DatasetError(
-            f"model {classifier.name}: was trained on {describe_overlap(speakers, n_clips)} of "
-            "those to measure on; choose clips that it does not know"
+            f"model {classifier.name}: was {known} of those to measure on; choose clips that it "
+            "does not know"
         )
 
 
@@ -434,8 +433,8 @@ def _check_overlap(
         protocol = SHARED if speakers or n_clips else APART if known else UNKNOWN
         if protocol == SHARED:
             warnings.append(
-                f"The model was trained on {describe_overlap(speakers, n_clips)} of these: "
-                "its figures are too good."
+                f"The model was {manifest.describe_known(clips, judgement.hashes)} of these: its "
+                "figures are too good."
             )
         elif unknown is not None:
             warnings.append(unknown)

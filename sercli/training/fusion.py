@@ -113,7 +113,7 @@ class FusionTrainer(CachedTrainer):
     def check_judged(self, clips: Sequence[Clip]) -> None:
         """Refuse members that know the speakers of clips that are to judge the fusion."""
         for member in self.members:
-            known = member.manifest.find_speakers(clips)
+            known = member.manifest.fitted.find_speakers(clips)
             if known:
                 raise ConfigError(
                     f"the member {member.name} was trained on {len(known)} of the speakers that "
@@ -146,6 +146,12 @@ class FusionTrainer(CachedTrainer):
             for cached in found:
                 member.check_held_out(cached)
         for member in self.members:
+            fitted, whole = member.manifest.fitted, member.manifest
+            if any(whole.count_clips(one.hashes) > fitted.count_clips(one.hashes) for one in found):
+                self.say(
+                    f"warning: {member.name} was chosen and calibrated by some of these clips: its "
+                    "weight and the figures may be a little too good"
+                )
             facts = member.classifier.spec.training
             if (teacher := facts.get("teacher")) and not facts.get("substitutes"):
                 self.say(

@@ -172,7 +172,7 @@ class NeuralTrainer(CachedTrainer):
         clear_training(folder)
 
     def _refuse_known(self, clips: Sequence[Clip]) -> None:
-        known = self.course.before.find_speakers(clips)
+        known = self.course.before.fitted.find_speakers(clips)
         if known:
             raise ConfigError(
                 f"the base was trained on {len(known)} of the speakers that are to be judged, such "

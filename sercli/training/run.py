@@ -107,7 +107,7 @@ def train(
         trainer.say(f"warning: {_explain_heard(n_heard)}")
     learned = trainer.fit(found, choose_training_labels(corpus), folder, *others)
     record = {"splits": list(fit_on), "protocol": judge_protocol(clips, held_out)}
-    saved = _save(learned, found, corpus, folder, trainer, record | (details or {}))
+    saved = _save(learned, found, corpus, folder, trainer, record | (details or {}), *others)
     evaluation = None
     if test and held_out and "test" not in fit_on:
         trainer.say(f"measuring on {len(held_out)} clips that were not learned from")
@@ -223,10 +223,13 @@ def _save(
     folder: Path,
     trainer: AnyTrainer,
     details: dict[str, Any],
+    *chosen_by: Prepared,
 ) -> Classifier:
     """Write all of a model: until here, what was in its folder before is whole."""
     classifier, held_out = learned
     manifest = trainer.make_manifest(found)
+    for dev in chosen_by:
+        manifest = manifest.choose_by(dev.clips, dev.hashes)
     facts = {"corpus": corpus.name, "licence": corpus.licence, **details}
     training = trainer.record(facts, classifier.spec.training)
     training["manifest_sha256"] = manifest.digest()

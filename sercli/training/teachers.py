@@ -120,7 +120,7 @@ class Teacher:
         ConfigError
             With the first of these speakers.
         """
-        known = self.manifest.find_speakers(clips)
+        known = self.manifest.fitted.find_speakers(clips)
         if known:
             raise ConfigError(
                 f"the teacher {self.name} was trained on {len(known)} of the speakers that are to "
@@ -143,7 +143,8 @@ class Teacher:
         DatasetError
             If it knows any of them or of their speakers.
         """
-        speakers, n_clips = self.manifest.find_speakers(clips), self.manifest.count_clips(hashes)
+        fitted = self.manifest.fitted
+        speakers, n_clips = fitted.find_speakers(clips), fitted.count_clips(hashes)
         if speakers or n_clips:
             raise DatasetError(
                 f"the member {self.name} was trained on {describe_overlap(speakers, n_clips)} of "
@@ -172,7 +173,7 @@ class Teacher:
     def count_learned(self, cached: CachedClips) -> int:
         """Return of how many clips it says what it learned, for want of anything held out."""
         rest = [audio for audio in cached.hashes if audio not in self.held_out]
-        return self.manifest.count_clips(rest)
+        return self.manifest.fitted.count_clips(rest)
 
     def judge(self, cached: CachedClips, labels: Sequence[str]) -> Probabilities:
         """Return what it says of clips, shape (n_clips, n_labels), rows summing to 1.
