@@ -18,6 +18,8 @@ SAMPLE_RATE = 16_000
 
 # Full scale is 1; a floating-point file with larger values than this holds no sound.
 MAX_MAGNITUDE = 1e6
+# Nor does one with larger values than this keep to that scale: it may be that of integers.
+STRANGE_MAGNITUDE = 16.0
 MIN_SAMPLE_RATE = 1_000
 MAX_SAMPLE_RATE = 768_000
 
@@ -72,6 +74,7 @@ class AudioFile:
         self.duration_hint = self._decoder.duration_hint
         self.n_samples = 0
         self._n_invalid = 0
+        self._peak = 0.0
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """Give the samples from the start to the end, once.
@@ -89,10 +92,13 @@ class AudioFile:
         """
         try:
             for block in self._decoder.blocks():
-                valid = np.abs(block) < MAX_MAGNITUDE  # false for NaN, too
+                magnitude = np.abs(block)
+                valid = magnitude < MAX_MAGNITUDE  # false for NaN, too
                 if not valid.all():
                     self._n_invalid += int(block.size - np.count_nonzero(valid))
                     block = np.where(valid, block, np.float32(0))
+                    magnitude = np.abs(block)
+                self._peak = max(self._peak, float(magnitude.max(initial=0)))
                 self.n_samples += len(block)
                 yield block
         except DecodeError as error:
@@ -121,6 +127,8 @@ class AudioFile:
         notes = self._decoder.warnings
         if self._n_invalid:
             notes = (*notes, f"{self._n_invalid:,} samples NaN, infinite or huge, taken as silence")
+        if self._peak > STRANGE_MAGNITUDE:
+            notes = (*notes, f"samples reach {self._peak:,.0f}; expected a full scale of 1")
         return notes
 
     def close(self) -> None:

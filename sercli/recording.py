@@ -287,5 +287,7 @@ def select_channels(
         return [name], np.full((n_channels, 1), 1 / n_channels, np.float32)
     indices = range(n_channels) if channels == SPLIT else [int(index) for index in channels]
     if max(indices) >= n_channels:
-        raise AudioError(f"has {n_channels} channels; asked for channel {max(indices)}")
+        raise AudioError(
+            f"has {format_count(n_channels, 'channel')}; asked for channel {max(indices)}"
+        )
     return [str(index) for index in indices], np.eye(n_channels, dtype=np.float32)[:, indices]

@@ -229,6 +229,18 @@ def test_nan_and_infinity_become_silence_and_are_counted(tmp_path: Path) -> None
     np.testing.assert_array_equal(decoded[201:], waveform[201:])
 
 
+def test_a_scale_of_integers_is_told(tmp_path: Path) -> None:
+    for scale, warnings in (
+        (10.0, ()),
+        (1e5, ("samples reach 30,000; expected a full scale of 1",)),
+    ):
+        path = tmp_path / "loud.wav"
+        sf.write(path, scale * sine(1.0, 16_000), 16_000, subtype="FLOAT")
+        with AudioFile(path) as audio:
+            assert sum(len(block) for block in audio.blocks()) == 16_000
+            assert audio.warnings == warnings
+
+
 def test_nothing_but_nan_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "nan.wav"
     sf.write(path, np.full(8_000, np.nan, np.float32), 16_000, subtype="FLOAT")
