@@ -392,7 +392,7 @@ def test_what_was_heard_waits_on_disk(
 @pytest.mark.parametrize(
     ("waveforms", "message"),
     [
-        (np.zeros(5, np.float32), r"has the shape \(\) and the type float32; expected a list of arrays"),
+        (np.zeros(5, np.float32), r"has the shape \(\) and the type float32; expected a list"),
         ([np.zeros(5), np.zeros(0)], r"has the shape \(0,\) and the type float64; expected"),
         ([np.zeros((2, 5))], r"has the shape \(2, 5\) and the type float64; expected"),
         ([np.array([0, np.nan])], r"the type float64, and values that are not finite; expected"),

@@ -918,6 +918,34 @@ def test_eval_writes_a_report(trained: Path, corpus: Path, tmp_path: Path) -> No
     assert ser("eval", corpus, "-m", trained, "-o", report).exit_code == 2
 
 
+def test_a_model_beside_a_corpus_is_measured_whatever_report_it_has(
+    trained: Path, corpus: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "mine"
+    shutil.copytree(trained, model)
+    report = ser("eval", corpus, "-m", model, "-o", model, "--split", "test", "--overwrite")
+    assert (model / "metrics.json").exists(), report.stderr
+    options = ("eval", corpus, "--split", "train", "--compare", "svm", model, "--json", "-q")
+    result = ser(*options)
+    assert result.exit_code in (0, 1), result.stderr
+    both = {one["name"]: one for one in json.loads(result.stdout)["models"]}
+    alone = json.loads(ser("eval", corpus, "--split", "train", "-m", model, "--json").stdout)
+    assert both["mine"]["uar"] == alone["uar"]
+    # What was measured of another model is not that of the new one.
+    again = ser("train", "--data", corpus, "-o", model, "--no-test", "--no-adapter", "--overwrite")
+    assert again.exit_code in (0, 1), again.stderr
+    assert not (model / "metrics.json").exists()
+    assert not (model / "predictions.csv").exists()
+
+
+def test_numbers_of_processes(corpus: Path, tmp_path: Path) -> None:
+    for options in (("eval", corpus, "-m", "svm"), ("train", "--data", corpus, "-o", tmp_path)):
+        for jobs in ("0", "-2"):
+            result = ser(*options, "--jobs", jobs)
+            assert result.exit_code == 2
+            assert f"{jobs} processes; expected 1 or more, or -1 for one per core" in result.stderr
+
+
 def test_eval_tells_what_the_model_multiplied(corpus: Path) -> None:
     for precision in ("fp32", "bf16"):
         result = ser("eval", corpus, "-m", "cnn", "--precision", precision, "--json", "-q")

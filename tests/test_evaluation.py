@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sercli.config import EvalConfig, Precision
 from sercli.datasets import Clip, Corpus
+from sercli.datasets.votes import find_votes
 from sercli.errors import ConfigError, DatasetError, ModelError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.measurement import break_down
@@ -297,3 +298,38 @@ def test_splits_of_a_corpus_without_splits(
     first, second = corpus.clips
     split = replace(corpus, clips=(replace(first, split="test"), second))
     assert evaluate(fake_classifier, split).figures["n_segments"] == 1
+
+
+def test_votes_are_found_by_names_with_and_without_suffix() -> None:
+    votes = {"a": {"anger": 2}, "b.wav": {"fear": 1}}
+    for name, found in (("a", 2), ("a.wav", 2), ("sub/a.flac", 2), ("b.wav", 0), ("c", 0)):
+        clip = Clip(Path(name), "anger", name=name)
+        assert find_votes(votes, clip).get("anger", 0) == found
+    assert find_votes(votes, Clip(Path("b.wav"), "fear", name="b.wav")) == {"fear": 1}
+
+
+def test_a_baseline_of_speakers_needs_speakers(
+    fake_classifier: FakeClassifier, make_corpus: MakeCorpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeClassifier, "find_adapter", lambda *_: None)
+    corpus = make_corpus(("short", 0.25, None), ("long", 2.0, None))
+    config = replace(CONFIG, adapt="speaker")
+    with pytest.raises(DatasetError, match="speakers are unknown, and adapt is 'speaker'"):
+        evaluate(fake_classifier, corpus, "all", config)
+
+
+def test_speakers_of_one_name_in_two_corpora_are_two() -> None:
+    clips = tuple(
+        Clip(Path(f"{corpus}{n}.wav"), "anger", "03", name=f"{corpus}{n}", corpus=corpus)
+        for corpus in ("emodb", "ravdess")
+        for n in range(2)
+    )
+    rows = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    labels = ("anger", "fear")
+    found = break_down(Predictions("m", labels, clips, rows))["speaker"]
+    assert {name: row["accuracy"] for name, row in found.items()} == {
+        "emodb/03": 1.0,
+        "ravdess/03": 0.0,
+    }
+    one = break_down(Predictions("m", labels, clips[:2], rows[:2]))
+    assert list(one["speaker"]) == ["03"]

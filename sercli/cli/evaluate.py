@@ -14,6 +14,7 @@ from sercli.cli.console import give, reports_errors, say, show_progress
 from sercli.cli.corpora import AUTO, corpus_options, read
 from sercli.cli.options import (
     adapt_option,
+    check_jobs,
     device_option,
     is_given,
     model_options,
@@ -22,6 +23,7 @@ from sercli.cli.options import (
 )
 from sercli.config import EvalConfig, Precision, Split
 from sercli.datasets import CORPORA
+from sercli.description import MODEL_FILE
 from sercli.errors import ConfigError
 from sercli.files import check_target, make_folder, write_json
 from sercli.hub import HUB
@@ -127,7 +129,14 @@ MEASURING = (
     default=EvalConfig.seed,
     help="Of everything that is random.",
 )
-@click.option("--jobs", type=int, default=EvalConfig.jobs, metavar="N", help="Processes; -1: all.")
+@click.option(
+    "--jobs",
+    type=int,
+    callback=check_jobs,
+    default=EvalConfig.jobs,
+    metavar="N",
+    help="Processes; -1: all.",
+)
 @device_option(default=None)
 @precision_option()
 @click.option(
@@ -218,8 +227,13 @@ def _compare(paths: tuple[Path, ...], config: EvalConfig, options: dict[str, Any
 
     folder = options["folder"]
     corpus, others = (None, paths) if is_report(paths[0]) else (paths[0], paths[1:])
+    if corpus is not None:
+        # A model's folder has the report of its training, too: of another corpus, or fewer clips.
+        told = [path for path in others if is_report(path) and not (path / MODEL_FILE).is_file()]
+    else:
+        told = [path for path in others if is_report(path)]
     models = [options["model"]] if options["model"] else []
-    models += [str(path) for path in others if not is_report(path)]
+    models += [str(path) for path in others if path not in told]
     if models and corpus is None:
         raise ConfigError(
             f"{', '.join(models)}: models are measured on a corpus; expected "
@@ -247,9 +261,8 @@ def _compare(paths: tuple[Path, ...], config: EvalConfig, options: dict[str, Any
     if corpus is not None and classifiers:
         results = _measure(read([(corpus, options["kind"])], options), classifiers, config, options)
     found: list[Predictions] = [result.predictions for result in results]
-    for path in others:
-        if is_report(path):
-            found.append(Predictions.read(path / PREDICTIONS_FILE, _report_name(path)))
+    for path in told:
+        found.append(Predictions.read(path / PREDICTIONS_FILE, _report_name(path)))
     comparison = compare_predictions(found, seed=config.seed)
     if folder is not None:
         write_json(folder / COMPARISON_FILE, comparison, overwrite=True)

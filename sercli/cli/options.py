@@ -13,6 +13,13 @@ DEVICES = "auto|cpu|cuda|cuda:N|mps"
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
+def check_jobs(context: click.Context, parameter: click.Parameter, value: int) -> int:
+    """Refuse a number of processes that is none."""
+    if value < -1 or value == 0:
+        raise click.BadParameter(f"{value} processes; expected 1 or more, or -1 for one per core")
+    return value
+
+
 def device_option(default: str | None = "auto", *, several: bool = False) -> Decorator:
     """Return the option that says where networks run.
 

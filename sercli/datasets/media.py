@@ -53,6 +53,8 @@ def scan_folder(root: Path) -> MediaFolder:
     DatasetError
         If it is not a folder, or holds no media file.
     """
+    if not root.exists():
+        raise DatasetError(f"{root}: does not exist; expected a folder with a corpus, or a table")
     if not root.is_dir():
         raise DatasetError(f"{root}: is not a folder; expected a folder with a corpus")
     found = list(find_inputs([root]))

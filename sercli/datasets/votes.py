@@ -7,8 +7,9 @@ alone, whose numbers are 100001 and following; 2xxxxx are of the face, 3xxxxx of
 
 import csv
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 
+from sercli.datasets.base import Clip
 from sercli.datasets.labelling import canonical_label
 from sercli.errors import DatasetError, OutputError
 from sercli.files import AtomicFile
@@ -26,6 +27,22 @@ CREMAD_CLIP = "fileName"
 # Rows of one kind of stimulus are numbered from a multiple of this; the first is the voice alone.
 CREMAD_BLOCK = 100_000
 VOICE = 1
+
+
+Votes = Mapping[str, Mapping[str, int]]
+
+
+def find_votes(votes: Votes, clip: Clip) -> Mapping[str, int]:
+    """Return the votes on a clip by its name, which may have a suffix; there may be none.
+
+    Parameters
+    ----------
+    votes
+        Counts by label, by name of the clip.
+    clip
+        The clip.
+    """
+    return votes.get(clip.name) or votes.get(PurePath(clip.name).stem) or {}
 
 
 def read_votes(path: Path) -> dict[str, dict[str, int]]:

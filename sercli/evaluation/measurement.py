@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sercli.config import EvalConfig
+from sercli.datasets.votes import Votes, find_votes
 from sercli.errors import DatasetError
 from sercli.evaluation import metrics
 from sercli.evaluation.listeners import compare_with_listeners
@@ -18,7 +19,6 @@ from sercli.schema import printable_path
 N_WORST_SPEAKERS = 5
 
 # Votes of listeners: of each clip, by name, how many chose each label.
-Votes = Mapping[str, Mapping[str, int]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +133,7 @@ def break_down(predictions: Predictions) -> dict[str, dict[str, dict[str, Any]]]
 def _compare_with_votes(predictions: Predictions, votes: Votes) -> dict[str, Any]:
     counts = np.array(
         [
-            [votes.get(clip.name, {}).get(label, 0) for label in predictions.labels]
+            [find_votes(votes, clip).get(label, 0) for label in predictions.labels]
             for clip in predictions.clips
         ],
         np.float64,

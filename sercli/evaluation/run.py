@@ -18,9 +18,10 @@ from sercli.audio import SAMPLE_RATE
 from sercli.classifiers.base import Classifier
 from sercli.config import LONGEST_SEGMENT_S, Adaptation, EvalConfig, Precision, Split, Target
 from sercli.datasets.base import Clip, Corpus
+from sercli.datasets.votes import Votes
 from sercli.errors import DatasetError, ModelError
 from sercli.evaluation.leaks import MANIFEST_FILE, TrainingManifest
-from sercli.evaluation.measurement import Judgement, Votes, measure
+from sercli.evaluation.measurement import Judgement, measure
 from sercli.evaluation.mixes import measure_mixes
 from sercli.evaluation.predictions import Predictions
 from sercli.evaluation.resampling import FEW_UNITS
@@ -129,6 +130,11 @@ def evaluate_all(
             with _multiplying(classifier, precision):
                 pass
     clips, labels, left_out = choose_labels(classifiers, corpus.select(split))
+    if config.adapt == "speaker" and not any(clip.voice for clip in clips):
+        raise DatasetError(
+            f"{corpus.name}: speakers are unknown, and adapt is 'speaker'; expected a speaker of "
+            "some clips, or another adapt"
+        )
     if config.strict:
         for classifier in classifiers:
             _refuse(classifier, _manifest(classifier), clips, ())

@@ -34,6 +34,18 @@ def prepare_report(folder: Path, *, overwrite: bool) -> None:
         check_target(folder / name, overwrite=overwrite)
 
 
+def remove_report(folder: Path) -> None:
+    """Remove a report that is of another model than the folder has now.
+
+    Parameters
+    ----------
+    folder
+        Of the report, if there is one.
+    """
+    for name in REPORT_FILES:
+        (folder / name).unlink(missing_ok=True)
+
+
 def write_evaluation(evaluation: "Evaluation", folder: Path) -> None:
     """Write ``metrics.json``, ``predictions.csv``, the plots and the reports.
 

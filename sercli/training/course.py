@@ -18,6 +18,7 @@ from sercli.batches import group_by_length
 from sercli.classifiers.base import BATCH_S
 from sercli.classifiers.neural import NeuralClassifier
 from sercli.datasets.base import class_indices
+from sercli.datasets.votes import Votes
 from sercli.errors import ConfigError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.metrics import segment_nll, unweighted_average_recall
@@ -37,7 +38,7 @@ from sercli.training.loop import (
 )
 from sercli.training.material import Material
 from sercli.training.optimiser import Groups
-from sercli.training.targets import Votes, find_vote_shares, make_targets
+from sercli.training.targets import find_vote_shares, make_targets
 from sercli.training.teachers import Teacher
 from sercli.training.trainer import Say
 from sercli.training.unlabelled import Unlabelled

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sercli.classifiers.base import Classifier
 from sercli.classifiers.neural import NeuralClassifier
 from sercli.datasets.base import Clip
+from sercli.datasets.votes import find_votes
 from sercli.errors import ConfigError, DatasetError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.extraction import Progress
@@ -106,7 +107,7 @@ class NeuralTrainer(CachedTrainer):
         votes = self.course.votes
         if votes is not None:
             names = [clip.name for one in found for clip in one.clips]
-            n_voted = sum(name in votes for name in names)
+            n_voted = sum(bool(find_votes(votes, clip)) for one in found for clip in one.clips)
             if not n_voted:
                 raise DatasetError(
                     f"the table of votes has none of {len(names)} clips; expected names such as "

@@ -18,6 +18,7 @@ from sercli.evaluation.predictions import Predictions
 from sercli.evaluation.run import Evaluation, describe_model, evaluate, find_limits
 from sercli.labels import EMOTIONS
 from sercli.protocols import APART, SHARED, UNKNOWN, fold_by_speaker, judge_protocol
+from sercli.reporting.folder import remove_report
 from sercli.store import load_model, save_model
 from sercli.text import format_count
 from sercli.training.folds import check_labels
@@ -109,6 +110,8 @@ def train(
     record = {"splits": list(fit_on), "protocol": judge_protocol(clips, held_out)}
     saved = _save(learned, found, corpus, folder, trainer, record | (details or {}), *others)
     evaluation = None
+    if test and not held_out:
+        trainer.say("no clips of the split test: nothing is measured")
     if test and held_out and "test" not in fit_on:
         trainer.say(f"measuring on {len(held_out)} clips that were not learned from")
         config = EvalConfig(seed=trainer.config.seed, jobs=trainer.config.jobs)
@@ -235,6 +238,7 @@ def _save(
     training["manifest_sha256"] = manifest.digest()
     classifier.spec = replace(classifier.spec, training=training)
     save_model(classifier, folder)
+    remove_report(folder)
     manifest.write(folder)
     if held_out is None:
         # Of an earlier model in this folder, it would teach what this one never said.

@@ -9,10 +9,10 @@ substitute instead, which learned from the same speakers as the pupil, and by it
 from dataclasses import replace
 from typing import Any
 
+from sercli.datasets.votes import Votes
 from sercli.errors import ConfigError
 from sercli.training.config import NeuralConfig, TransformerConfig
 from sercli.training.origins import find_origin
-from sercli.training.targets import Votes
 from sercli.training.teachers import Teacher
 from sercli.training.transformer import TransformerCourse
 from sercli.training.unlabelled import Unlabelled

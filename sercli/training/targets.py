@@ -1,14 +1,13 @@
 """What a network is to say of each clip: its label, and how sure listeners were of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sercli.datasets.base import Clip, class_indices
+from sercli.datasets.votes import Votes, find_votes
 from sercli.training.config import NeuralConfig
-
-Votes = Mapping[str, Mapping[str, int]]
 
 
 def make_targets(
@@ -53,7 +52,7 @@ def find_vote_shares(
         Counts by label, by name of the clip.
     """
     counts = np.array(
-        [[votes.get(clip.name, {}).get(label, 0) for label in labels] for clip in clips], np.float32
+        [[find_votes(votes, clip).get(label, 0) for label in labels] for clip in clips], np.float32
     )
     shares: NDArray[np.float32] = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     return shares
