@@ -290,13 +290,21 @@ def _check_output(output: str, *, may_replace: bool) -> list[Unfinished]:
 
 def _refuse_replacing(output: str, inputs: list[str], options: dict[str, Any]) -> None:
     """Refuse to write the output over what is read, as a pattern of the shell may have it."""
-    if output == STDOUT or not os.path.exists(output):
+    if output == STDOUT:
         return
-    read = [path for path in (*inputs, options["segments"], options["speakers"]) if path]
-    written = [path for path in (output, record_path(output)) if os.path.exists(path)]
-    for path in read:
-        if os.path.isfile(path) and any(os.path.samefile(path, one) for one in written):
+    written = {_identify(output), _identify(record_path(output))} - {None}
+    for path in (*inputs, options["segments"], options["speakers"]) if written else ():
+        if path and _identify(path) in written:
             raise OutputError(f"{path}: is to be read; expected another output")
+
+
+def _identify(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Return by what a file is known, whatever its path; None if there is none."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # no path holds NUL
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _create_annotator(options: dict[str, Any]) -> "Annotator":
