@@ -105,7 +105,7 @@ def test_partition_is_disjoint_and_whole(tmp_path: Path) -> None:
 
 
 def test_errors_say_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="missing: does not exist; expected a folder with a corpus, or a table"):
+    with pytest.raises(DatasetError, match="missing: does not exist"):
         read_corpus(tmp_path / "missing")
     with pytest.raises(DatasetError, match="found no audio or video files"):
         read_corpus(tmp_path)
