@@ -14,9 +14,9 @@ from sercli.cli.console import give, reports_errors, say, show_progress
 from sercli.cli.corpora import AUTO, corpus_options, read
 from sercli.cli.options import (
     adapt_option,
-    check_jobs,
     device_option,
     is_given,
+    jobs_option,
     model_options,
     precision_option,
     target_option,
@@ -129,14 +129,7 @@ MEASURING = (
     default=EvalConfig.seed,
     help="Of everything that is random.",
 )
-@click.option(
-    "--jobs",
-    type=int,
-    callback=check_jobs,
-    default=EvalConfig.jobs,
-    metavar="N",
-    help="Processes; -1: all.",
-)
+@jobs_option(EvalConfig.jobs)
 @device_option(default=None)
 @precision_option()
 @click.option(

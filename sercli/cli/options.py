@@ -13,11 +13,30 @@ DEVICES = "auto|cpu|cuda|cuda:N|mps"
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def check_jobs(context: click.Context, parameter: click.Parameter, value: int) -> int:
-    """Refuse a number of processes that is none."""
-    if value < -1 or value == 0:
-        raise click.BadParameter(f"{value} processes; expected 1 or more, or -1 for one per core")
-    return value
+def jobs_option(default: int) -> Decorator:
+    """Return the option that says how many processes decode.
+
+    Parameters
+    ----------
+    default
+        Number of processes; -1 for one per core.
+    """
+
+    def check(context: click.Context, parameter: click.Parameter, value: int) -> int:
+        if value < -1 or value == 0:
+            raise click.BadParameter(
+                f"{value} processes; expected 1 or more, or -1 for one per core"
+            )
+        return value
+
+    return click.option(
+        "--jobs",
+        type=int,
+        default=default,
+        metavar="N",
+        callback=check,
+        help="Processes; -1: all.",
+    )
 
 
 def device_option(default: str | None = "auto", *, several: bool = False) -> Decorator:

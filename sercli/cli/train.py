@@ -34,7 +34,7 @@ from sercli.cli.networks import (
     refuse_other_families,
     spell_network,
 )
-from sercli.cli.options import check_jobs, is_given
+from sercli.cli.options import is_given, jobs_option
 from sercli.datasets import CORPORA
 from sercli.description import MODEL_FILE
 from sercli.errors import ConfigError, SerError
@@ -113,14 +113,7 @@ FIT_ON, FIT_MEMBERS_ON = "train", "dev"
     default=SvmConfig.seed,
     help="Of everything that is random.",
 )
-@click.option(
-    "--jobs",
-    type=int,
-    callback=check_jobs,
-    default=SvmConfig.jobs,
-    metavar="N",
-    help="Processes; -1: all.",
-)
+@jobs_option(SvmConfig.jobs)
 @click.option(
     "--no-adapter",
     is_flag=True,
