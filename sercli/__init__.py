@@ -29,11 +29,22 @@ if TYPE_CHECKING:
     from sercli.schema import FileResult, Group, Segment
     from sercli.speakers import Speakers
     from sercli.store import load_model
+    from sercli.training.config import (
+        AdapterConfig,
+        CnnConfig,
+        FusionConfig,
+        SvmConfig,
+        TransformerConfig,
+    )
+    from sercli.training.plan import TrainConfig, train
+    from sercli.training.run import Training
     from sercli.turns import Turns
 
 _HOMES = {
+    "AdapterConfig": "training.config",
     "Annotator": "annotation",
     "AudioError": "errors",
+    "CnnConfig": "training.config",
     "ConfigError": "errors",
     "Corpus": "datasets",
     "DatasetError": "errors",
@@ -41,6 +52,7 @@ _HOMES = {
     "EvalConfig": "config",
     "Evaluation": "evaluation.run",
     "FileResult": "schema",
+    "FusionConfig": "training.config",
     "Group": "schema",
     "ModelError": "errors",
     "OutputError": "errors",
@@ -48,6 +60,10 @@ _HOMES = {
     "SegmentConfig": "config",
     "SerError": "errors",
     "Speakers": "speakers",
+    "SvmConfig": "training.config",
+    "TrainConfig": "training.plan",
+    "Training": "training.run",
+    "TransformerConfig": "training.config",
     "Turns": "turns",
     "annotate": "annotation",
     "evaluate": "evaluation.run",
@@ -58,11 +74,14 @@ _HOMES = {
     "load_model": "store",
     "read_corpus": "datasets",
     "read_results": "results",
+    "train": "training.plan",
 }
 
 __all__ = [
+    "AdapterConfig",
     "Annotator",
     "AudioError",
+    "CnnConfig",
     "ConfigError",
     "Corpus",
     "DatasetError",
@@ -70,6 +89,7 @@ __all__ = [
     "EvalConfig",
     "Evaluation",
     "FileResult",
+    "FusionConfig",
     "Group",
     "ModelError",
     "OutputError",
@@ -77,6 +97,10 @@ __all__ = [
     "SegmentConfig",
     "SerError",
     "Speakers",
+    "SvmConfig",
+    "TrainConfig",
+    "Training",
+    "TransformerConfig",
     "Turns",
     "__version__",
     "annotate",
@@ -88,6 +112,7 @@ __all__ = [
     "load_model",
     "read_corpus",
     "read_results",
+    "train",
 ]
 
 

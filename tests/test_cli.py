@@ -28,7 +28,7 @@ from sercli.audio import load_audio
 from sercli.catalogue import shipped_folder
 from sercli.cli import main
 from sercli.cli.evaluate import _place_reports
-from sercli.errors import OutputError
+from sercli.errors import ConfigError, DatasetError, OutputError
 from sercli.evaluation.mixes import EVEN, SINGLE
 from sercli.files import AtomicFile
 from sercli.journal import Journal, find_unfinished
@@ -886,6 +886,35 @@ def test_train_writes_a_model_that_can_be_made_again(
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
     for name in ("model.json", "weights.safetensors", "manifest.csv"):
         assert (again / name).read_bytes() == (trained / name).read_bytes()
+
+
+def test_training_in_python_is_that_of_the_command(
+    trained: Path, corpus: Path, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    config = sercli.TrainConfig(sercli.SvmConfig(jobs=1), test=False)
+    result = sercli.train(str(corpus), tmp_path / "mine", config, say=said.append)
+    assert (result.evaluation, result.failed, result.classifier.name) == (None, {}, "mine")
+    assert "learning to judge by baselines" not in " ".join(said)  # five speakers are too few
+    for name in ("held_out.csv", "weights.safetensors", "manifest.csv"):
+        assert (tmp_path / "mine" / name).read_bytes() == (trained / name).read_bytes()
+    own, commanded = (read_record(one / "model.json") for one in (tmp_path / "mine", trained))
+    assert "command" not in own["training"]
+    assert own["training"] == {k: v for k, v in commanded["training"].items() if k != "command"}
+    card = (tmp_path / "mine" / "README.md").read_text(encoding="utf-8")
+    assert "none: trained from Python" in card
+    with pytest.raises(OutputError, match=r"mine/model\.json: exists"):
+        sercli.train(corpus, tmp_path / "mine", config)
+    measured = sercli.train(corpus, tmp_path / "mine", sercli.SvmConfig(jobs=1), overwrite=True)
+    assert measured.evaluation is not None
+    figures = measured.evaluation.figures
+    assert (figures["protocol"], figures["speakers"]) == ("speakers apart", ["1048"])
+    assert read_record(tmp_path / "mine" / "metrics.json") == figures
+    with pytest.raises(ConfigError, match=r"folds is 1"):
+        sercli.train(corpus, tmp_path / "other", sercli.TrainConfig(folds=1))
+    with pytest.raises(DatasetError, match="expected"):
+        sercli.train(tmp_path / "no", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_eval_writes_a_report(trained: Path, corpus: Path, tmp_path: Path) -> None:

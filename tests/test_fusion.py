@@ -38,7 +38,7 @@ from sercli.training.config import FusionConfig, NeuralConfig
 from sercli.training.fusion import FusionTrainer
 from sercli.training.mixture import cross_fit, fit_mixture, fit_weights
 from sercli.training.neural import NeuralTrainer
-from sercli.training.run import train
+from sercli.training.run import train_on_splits
 from sercli.training.teachers import Teacher, read_held_out, write_held_out
 
 LABELS = ("short", "long")
@@ -493,7 +493,7 @@ def trained(hisses: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory)
     )
     corpus = split_by_speaker(read_corpus(hisses))
     trainer = NeuralTrainer(CnnCourse(config, settings=settings), cache)
-    train(corpus, folder / "netter", trainer, fit_on=("train", "dev"), test=False)
+    train_on_splits(corpus, folder / "netter", trainer, fit_on=("train", "dev"), test=False)
     return folder
 
 

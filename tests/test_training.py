@@ -43,7 +43,7 @@ from sercli.training.config import NeuralConfig
 from sercli.training.loop import Fitted, TrainingProgress
 from sercli.training.material import Material
 from sercli.training.neural import NeuralTrainer, has_checkpoints
-from sercli.training.run import Training, choose_training_labels, cross_validate, train
+from sercli.training.run import Training, choose_training_labels, cross_validate, train_on_splits
 from sercli.training.substitutes import find_substitute
 from sercli.training.teachers import Teacher, read_held_out
 from sercli.training.trainer import Learned
@@ -103,7 +103,7 @@ def chosen(
 ) -> tuple[Training, Path]:
     """A model whose epoch was chosen on development clips."""
     path = tmp_path_factory.mktemp("models") / "chosen"
-    return train(corpus, path, trainer(cache), test=False), path
+    return train_on_splits(corpus, path, trainer(cache), test=False), path
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -158,8 +158,8 @@ def test_epoch_and_calibration_come_from_development_clips(
 def test_same_seed_same_bytes(
     chosen: tuple[Training, Path], corpus: Corpus, cache: Path, tmp_path: Path
 ) -> None:
-    train(corpus, tmp_path / "again", trainer(cache), test=False)
-    train(corpus, tmp_path / "other", trainer(cache, replace(CONFIG, seed=1)), test=False)
+    train_on_splits(corpus, tmp_path / "again", trainer(cache), test=False)
+    train_on_splits(corpus, tmp_path / "other", trainer(cache, replace(CONFIG, seed=1)), test=False)
     name = "weights.safetensors"
     expected = (chosen[1] / name).read_bytes()
     assert (tmp_path / "again" / name).read_bytes() == expected
@@ -172,9 +172,9 @@ def test_without_weight_there_are_no_guides(
 ) -> None:
     monkeypatch.setattr(courses, "extract_clean_features", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        train(corpus, tmp_path / "with", trainer(cache), test=False)
+        train_on_splits(corpus, tmp_path / "with", trainer(cache), test=False)
     config = replace(CONFIG, guide_weight=0.0, epochs=1)
-    train(corpus, tmp_path / "without", trainer(cache, config), test=False)
+    train_on_splits(corpus, tmp_path / "without", trainer(cache, config), test=False)
     assert sorted(os.listdir(tmp_path / "without")) == KEPT
 
 
@@ -220,7 +220,7 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
 
 def test_development_clips_are_known(corpus: Corpus, cache: Path, tmp_path: Path) -> None:
     config = replace(CONFIG, epochs=1)
-    model = train(corpus, tmp_path / "m", trainer(cache, config), test=False).classifier
+    model = train_on_splits(corpus, tmp_path / "m", trainer(cache, config), test=False).classifier
     settings = EvalConfig(strict=True, jobs=1)
     assert evaluate(model, corpus, "test", settings).figures["protocol"] == "speakers apart"
     with pytest.raises(DatasetError, match=r"was chosen and calibrated by 2 speakers"):
@@ -235,7 +235,9 @@ def test_without_development_clips_folds_calibrate(
 ) -> None:
     config = replace(CONFIG, epochs=1, patience=1)
     fit_on: tuple[Split, ...] = ("train", "dev")
-    result = train(corpus, tmp_path / "all", trainer(cache, config), fit_on=fit_on, test=False)
+    result = train_on_splits(
+        corpus, tmp_path / "all", trainer(cache, config), fit_on=fit_on, test=False
+    )
     every = {"1001", "1002", "1003", "1049", "1053"}
     assert [name for name, *_ in spy.taught] == ["fold 1 of 2", "fold 2 of 2", "all clips"]
     assert [known for _, known, _ in spy.taught] == [*(every - part for part in spy.judged), every]
@@ -267,7 +269,7 @@ def test_folds_are_checked_before_any_is_learned_without(
     message = rf"without the speakers of a fold, no clips of {label} are left to learn from"
     fit_on: tuple[Split, ...] = ("train", "dev")
     with pytest.raises(DatasetError, match=message):
-        train(rare, tmp_path / "a", trainer(cache, CONFIG), fit_on=fit_on, test=False)
+        train_on_splits(rare, tmp_path / "a", trainer(cache, CONFIG), fit_on=fit_on, test=False)
     with pytest.raises(DatasetError, match=message):
         cross_validate(rare, tmp_path / "b", trainer(cache, CONFIG), 2)
     assert spy.taught == []
@@ -280,13 +282,13 @@ def test_development_clips_that_do_not_suffice(
     dev = corpus.select("dev")
     few = replace(corpus, clips=(*others, dev[0]))
     with pytest.raises(DatasetError, match="found 1 development clip; expected 2 or more"):
-        train(few, tmp_path / "a", trainer(cache, CONFIG), test=False)
+        train_on_splits(few, tmp_path / "a", trainer(cache, CONFIG), test=False)
     assert spy.taught == []
     label = dev[0].emotion
     rest = tuple(clip for clip in dev if clip.emotion != label)
     said: list[str] = []
     told = replace(trainer(cache, replace(CONFIG, epochs=1)), say=said.append)
-    train(replace(corpus, clips=(*others, *rest)), tmp_path / "b", told, test=False)
+    train_on_splits(replace(corpus, clips=(*others, *rest)), tmp_path / "b", told, test=False)
     assert any(f"no development clip is labelled {label}" in line for line in said)
 
 
@@ -295,7 +297,7 @@ def test_a_refused_training_leaves_what_was_there(
 ) -> None:
     config = replace(CONFIG, epochs=1, patience=1)
     fit_on: tuple[Split, ...] = ("train", "dev")
-    train(corpus, tmp_path / "all", trainer(cache, config), fit_on=fit_on, test=False)
+    train_on_splits(corpus, tmp_path / "all", trainer(cache, config), fit_on=fit_on, test=False)
     before = {path.name: path.read_bytes() for path in (tmp_path / "all").iterdir()}
     assert "held_out.csv" in before
 
@@ -304,7 +306,7 @@ def test_a_refused_training_leaves_what_was_there(
 
     monkeypatch.setattr(CnnCourse, "assemble", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        train(corpus, tmp_path / "all", trainer(cache, config), fit_on=fit_on, test=False)
+        train_on_splits(corpus, tmp_path / "all", trainer(cache, config), fit_on=fit_on, test=False)
     for name, content in before.items():
         assert (tmp_path / "all" / name).read_bytes() == content
 
@@ -381,7 +383,7 @@ def test_nothing_unlabelled_is_held_out_or_judged(
     learner = trainer(cache, replace(CONFIG, epochs=1), teacher=teacher, unlabelled=spoken)
     n_segments = len(spoken.cached)
     fit_on: tuple[Split, ...] = ("train", "dev")
-    result = train(corpus, tmp_path / "all", learner, fit_on=fit_on, test=False)
+    result = train_on_splits(corpus, tmp_path / "all", learner, fit_on=fit_on, test=False)
     every = {"1001", "1002", "1003", "1049", "1053"}
     # All of it, in every fold; what calibrates, and is kept as held out, are labelled clips.
     assert spy.unlabelled == [n_segments] * 3
@@ -444,18 +446,18 @@ def test_clips_that_are_judged_are_not_learned_from_unlabelled(
     )
     message = rf"{name}\.wav: is to be judged, and is among"
     with pytest.raises(ConfigError, match=message) if is_judged else nullcontext():
-        train(corpus, tmp_path / "model", learner, fit_on=fit_on, test=False)
+        train_on_splits(corpus, tmp_path / "model", learner, fit_on=fit_on, test=False)
 
 
 def test_what_does_not_suffice_is_told(corpus: Corpus, cache: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"has none of 45 clips; expected names such as 1001_"):
-        train(corpus, tmp_path / "votes", trainer(cache, votes={"other": {"anger": 3}}))
+        train_on_splits(corpus, tmp_path / "votes", trainer(cache, votes={"other": {"anger": 3}}))
     alone = [clip for clip in corpus.select("train") if clip.speaker == "1001"]
     with pytest.raises(DatasetError, match=r"clips of a single speaker; expected 2 or more"):
-        train(replace(corpus, clips=tuple(alone)), tmp_path / "alone", trainer(cache))
+        train_on_splits(replace(corpus, clips=tuple(alone)), tmp_path / "alone", trainer(cache))
     few = [clip for clip in corpus.select("train") if clip.speaker == "1001" or clip.emotion < "h"]
     with pytest.raises(DatasetError, match=r"no clips of happiness, sadness are left to learn"):
-        train(replace(corpus, clips=tuple(few)), tmp_path / "few", trainer(cache))
+        train_on_splits(replace(corpus, clips=tuple(few)), tmp_path / "few", trainer(cache))
     with pytest.raises(ConfigError, match="device is 'tpu'"):
         trainer(cache, replace(CONFIG, device="tpu"))
 

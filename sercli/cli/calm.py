@@ -1,16 +1,9 @@
 """What `ser train` has for the calm speech of strangers: its options, and what these mean."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-
-if TYPE_CHECKING:
-    from sercli.training.unlabelled import Unlabelled
-
-# As what this speech is told of.
-CALM = "calm"
 
 
 def calm_options(function: Any) -> Any:
@@ -31,32 +24,6 @@ def calm_options(function: Any) -> Any:
         "people might say them, too, so that the model holds in other voices, rooms and languages "
         "(svm, transformer; for a cnn whose teacher learned so: for teachers of folds).",
     )(function)
-
-
-def find_calm(
-    options: dict[str, Any], cache: Path, jobs: int, report: Callable[[int, int], None] | None
-) -> "Unlabelled | None":
-    """Return the calm speech that is to be learned from, or None.
-
-    Parameters
-    ----------
-    options
-        Of the command line.
-    cache
-        Of decoded audio.
-    jobs
-        Number of processes.
-    report
-        Told how far the search is, if anybody is.
-    """
-    if not options["calm"]:
-        return None
-    from sercli.speakers import Speakers
-    from sercli.training.unlabelled import Unlabelled
-
-    speakers = Speakers.parse(options["calm_speakers"]) if options["calm_speakers"] else None
-    told = {} if report is None else {"report": report}
-    return Unlabelled(options["calm"], cache, CALM, speakers, jobs, **told)
 
 
 def spell_calm(options: dict[str, Any]) -> list[str]:

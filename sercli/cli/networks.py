@@ -1,34 +1,36 @@
 """What `ser train` has for networks: their options, and what these mean."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from sercli.cli.calm import find_calm, spell_calm
-from sercli.cli.members import ADAPTER, FUSION
+from sercli.cli.calm import spell_calm
 from sercli.cli.options import device_option, is_given
-from sercli.errors import ConfigError, OutputError
 from sercli.training.config import NEURAL_CONFIGS, NeuralConfig, TransformerConfig
+from sercli.training.plan import (
+    CNN,
+    DEFAULT_BASE,
+    DEFAULTS,
+    NETWORKS,
+    OF_MEMBERS,
+    SVM,
+    TRANSFORMER,
+    Settings,
+)
+from sercli.training.plan import FAMILIES_OF as FAMILIES_OF_SOURCES
 
-if TYPE_CHECKING:
-    from sercli.training.course import Course
-    from sercli.training.watcher import Watcher
-
-DEFAULT_BASE = "openai/whisper-base"
-SVM, CNN, TRANSFORMER = "svm", "cnn", "transformer"
 # Of the upper layers of an encoder that learn: without any, they would do nothing.
 TUNING = ("tuning_epochs", "tuning_rate", "layer_decay", "lora")
 # Families that have some options: with another, these would do nothing.
 FAMILIES_OF = {
-    ("epochs", "batch_size", "learning_rate", "patience", "votes"): (*NEURAL_CONFIGS,),
-    ("teacher", "unlabelled", "resume"): (*NEURAL_CONFIGS,),
-    ("device",): (*NEURAL_CONFIGS, FUSION, ADAPTER),
-    ("cache",): (*NEURAL_CONFIGS, FUSION, ADAPTER, SVM),
-    ("calm", "calm_speakers"): (SVM, *NEURAL_CONFIGS),
-    ("base", "revision", "hearing_epochs", "layers", *TUNING): (TRANSFORMER,),
-    ("members",): (FUSION, ADAPTER),
+    **FAMILIES_OF_SOURCES,
+    **dict.fromkeys(("epochs", "batch_size", "learning_rate", "patience", "resume"), NETWORKS),
+    **dict.fromkeys(("hearing_epochs", "layers", *TUNING), (TRANSFORMER,)),
+    "device": (*NETWORKS, *OF_MEMBERS),
+    "cache": (*NETWORKS, *OF_MEMBERS, SVM),
 }
 # Those of all networks that decide what the model is.
 DECIDING = ("epochs", "batch_size", "learning_rate", "patience", "device")
@@ -170,10 +172,9 @@ def refuse_other_families(family: str) -> None:
     UsageError
         With the families that they go with.
     """
-    for names, families in FAMILIES_OF.items():
-        for name in names:
-            if is_given(name) and family not in families:
-                raise click.UsageError(f"{_spell(name)} goes with --model {' or '.join(families)}.")
+    for name, families in FAMILIES_OF.items():
+        if is_given(name) and family not in families:
+            raise click.UsageError(f"{_spell(name)} goes with --model {' or '.join(families)}.")
 
 
 def refuse_idle(options: dict[str, Any]) -> None:
@@ -192,126 +193,29 @@ def refuse_idle(options: dict[str, Any]) -> None:
     for name in TUNING:
         if is_given(name) and not options["layers"]:
             raise click.UsageError(f"{_spell(name)} goes with --layers N.")
-    if options["unlabelled"] and not options["teacher"]:
-        raise click.UsageError("--unlabelled goes with --teacher MODEL.")
-    if options["calm_speakers"] and not options["calm"]:
-        raise click.UsageError("--calm-speakers goes with --calm PATH.")
-    if options["hearing_epochs"] and not options["calm"]:
-        raise click.UsageError("--hearing-epochs goes with --calm PATH.")
-    if options["calm"] and options["layers"]:
-        raise click.UsageError("--calm and --layers do not go together.")
-    if options["calm"] and options["family"] == CNN and not options["teacher"]:
-        raise click.UsageError(
-            f"--calm goes with --model {SVM} or {TRANSFORMER}, or with --teacher MODEL that "
-            "learned from it."
-        )
     if is_given("cache") and options["family"] == SVM and not options["calm"]:
-        others = " or ".join(one for one in FAMILIES_OF["cache",] if one != SVM)
+        others = " or ".join(one for one in FAMILIES_OF["cache"] if one != SVM)
         raise click.UsageError(f"--cache goes with --model {others}, or with --calm PATH.")
 
 
-def check_checkpoints(options: dict[str, Any]) -> None:
-    """Refuse to resume what was never begun, and to begin anew what was interrupted."""
-    folder, found = options["folder"], has_checkpoints(options["folder"])
-    if options["resume"] and not found:
-        raise ConfigError(
-            f"{folder}: has no checkpoint to resume from; start without --resume, or name another "
-            "folder"
-        )
-    if found and not (options["resume"] or options["overwrite"]):
-        raise OutputError(
-            f"{folder}: holds a training that was interrupted; go on with --resume, or give "
-            "another name or --overwrite"
-        )
-
-
-def has_checkpoints(folder: Path) -> bool:
-    """Tell whether a training into a model folder was interrupted, and can go on."""
-    from sercli.training import neural
-
-    return neural.has_checkpoints(folder)
-
-
-def configure(options: dict[str, Any], common: dict[str, Any]) -> NeuralConfig:
-    """Return how a network is trained: the defaults of its family, and what was given.
+def configure(options: dict[str, Any]) -> Settings:
+    """Return the settings of a family: its defaults, and what was given.
 
     Parameters
     ----------
     options
         Of the command line.
-    common
-        What all families have.
     """
-    transformers = options["family"] == TRANSFORMER
-    names = (*DECIDING, "hearing_epochs", "layers", *TUNING) if transformers else DECIDING
+    family = options["family"]
+    names: tuple[str, ...] = ("seed", "jobs")
+    if family in NETWORKS:
+        names += DECIDING
+    elif family in OF_MEMBERS:
+        names += ("device",)
+    if family == TRANSFORMER:
+        names += ("hearing_epochs", "layers", *TUNING)
     given = {name: options[name] for name in names if options[name] is not None}
-    return replace(NEURAL_CONFIGS[options["family"]], **common, **given)
-
-
-def create_course(
-    config: NeuralConfig, cache: Path, options: dict[str, Any], watcher: "Watcher | None"
-) -> "Course":
-    """Return what the networks of a training have in common.
-
-    Parameters
-    ----------
-    config
-        How to train.
-    cache
-        Of decoded audio.
-    options
-        Of the command line.
-    watcher
-        Told how far it is, if anybody is.
-    """
-    from sercli.datasets.votes import read_votes
-    from sercli.training.teachers import Teacher
-    from sercli.training.unlabelled import Unlabelled
-    from sercli.training.watcher import Listener, Nobody
-
-    watcher = watcher or Nobody()
-    unlabelled = None
-    if options["unlabelled"]:
-        unlabelled = Unlabelled(
-            options["unlabelled"], cache, jobs=config.jobs, report=watcher.search
-        )
-    calm = find_calm(options, cache, config.jobs, watcher.search)
-    votes = read_votes(options["votes"]) if options["votes"] else None
-    loop: dict[str, Any] = {"resume": options["resume"], "watcher": watcher}
-    common: dict[str, Any] = {"votes": votes, "unlabelled": unlabelled, **loop}
-    rows = cache / "rows"
-    if options["teacher"]:
-        from sercli.training.substitutes import find_substitute
-
-        teacher = Teacher.load(options["teacher"], config.device)
-        common["teacher"] = teacher
-        common["substitute"] = find_substitute(
-            teacher, config, votes, calm, rows=rows, **loop | {"watcher": Listener(watcher)}
-        )
-        learned = teacher.classifier.spec.training.get("calm")
-        if calm is not None and not learned and not isinstance(config, TransformerConfig):
-            raise ConfigError(
-                f"--calm: the teacher {teacher.name} did not learn from calm speech, so that it "
-                "would do nothing; leave it out"
-            )
-    if not isinstance(config, TransformerConfig):
-        from sercli.training.cnn import CnnCourse
-
-        return CnnCourse(config, **common)
-
-    from sercli.training.origins import find_origin
-    from sercli.training.transformer import TransformerCourse
-
-    origin = find_origin(options["base"], options["revision"])
-    common |= {"base": origin.base, "limit": origin.limit, "before": origin.manifest}
-    return TransformerCourse(config, rows=rows, calm=calm, **common)
-
-
-def find_cache() -> Path:
-    """Return the folder of decoded audio if none is named."""
-    from platformdirs import user_cache_path
-
-    return user_cache_path("ser", appauthor=False) / "audio"
+    return replace(DEFAULTS[family], **given)
 
 
 def spell_network(options: dict[str, Any]) -> list[str]:
@@ -338,7 +242,7 @@ def _spell(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def find_name(given: str) -> str:
+def find_name(given: str | os.PathLike[str]) -> str:
     """Return a name as it is, and of a path the last part.
 
     Parameters
@@ -346,4 +250,4 @@ def find_name(given: str) -> str:
     given
         On the command line.
     """
-    return Path(given).resolve().name if Path(given).is_dir() else given
+    return Path(given).resolve().name if Path(given).is_dir() else os.fspath(given)

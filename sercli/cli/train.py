@@ -2,33 +2,17 @@
 
 import shlex
 import sys
-from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sercli.cli.calm import calm_options, find_calm, spell_calm
-from sercli.cli.console import Progress, TrainingView, reports_errors, say, show_progress
+from sercli.cli.calm import calm_options, spell_calm
+from sercli.cli.console import TrainingView, reports_errors, say, show_progress
 from sercli.cli.corpora import AUTO, corpus_options, read
-from sercli.cli.members import (
-    ADAPTER,
-    FAMILIES,
-    FUSION,
-    check_members,
-    members_option,
-    split_members,
-)
-from sercli.cli.members import create_trainer as create_members_trainer
 from sercli.cli.networks import (
-    SVM,
-    check_checkpoints,
     configure,
-    create_course,
-    find_cache,
     find_name,
-    has_checkpoints,
     neural_options,
     refuse_idle,
     refuse_other_families,
@@ -36,20 +20,26 @@ from sercli.cli.networks import (
 )
 from sercli.cli.options import is_given, jobs_option
 from sercli.datasets import CORPORA
-from sercli.description import MODEL_FILE
-from sercli.errors import ConfigError, SerError
-from sercli.files import check_target
+from sercli.errors import ConfigError
 from sercli.report import ExitCode
-from sercli.training.config import NEURAL_CONFIGS, NeuralConfig, SvmConfig, TransformerConfig
+from sercli.training.config import SvmConfig
+from sercli.training.plan import (
+    ADAPTER,
+    DEFAULTS,
+    FIT_MEMBERS_ON,
+    FIT_ON,
+    FUSION,
+    MIN_FOLDS,
+    NETWORKS,
+    SVM,
+    TRANSFORMER,
+    Plan,
+    TrainConfig,
+    has_checkpoints,
+)
 
 if TYPE_CHECKING:
-    from sercli.datasets import Corpus
     from sercli.training.run import Training
-    from sercli.training.trainer import AnyTrainer
-
-MIN_FOLDS = 2
-# Splits that are learned from by default; models that there are mostly learned from the first.
-FIT_ON, FIT_MEMBERS_ON = "train", "dev"
 
 
 @click.command(context_settings={"show_default": True})
@@ -65,7 +55,7 @@ FIT_ON, FIT_MEMBERS_ON = "train", "dev"
     "-m",
     "--model",
     "family",
-    type=click.Choice([SVM, *NEURAL_CONFIGS, *FAMILIES]),
+    type=click.Choice(list(DEFAULTS)),
     default=SVM,
     help="Family.",
 )
@@ -79,7 +69,12 @@ FIT_ON, FIT_MEMBERS_ON = "train", "dev"
     help="The model folder; it is made.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the model if there is one.")
-@members_option
+@click.option(
+    "--members",
+    metavar="NAME|DIR,...",
+    help="Models of which the weighted mean is fitted, two or more (fusion); the model that is "
+    "to judge by baselines, too (adapter).",
+)
 @corpus_options
 @click.option(
     "--split",
@@ -144,35 +139,19 @@ def train(sources: tuple[str, ...], **options: Any) -> None:
       ser train --data CREMA-D/AudioWAV --model fusion --members my-svm,my-cnn -o both
       ser train --data CREMA-D/AudioWAV --model adapter --members my-cnn -o my-cnn-too
     """
-    from sercli.reporting.folder import prepare_report, write_evaluation
-
     folder, quiet = options["folder"], options["quiet"]
-    if options["fit_on"] is None:
-        options["fit_on"] = FIT_MEMBERS_ON if options["family"] in FAMILIES else FIT_ON
-    _refuse_idle_options(options)
-    overwrite = options["overwrite"] or options["resume"]
-    is_new = not folder.exists()
-    prepare_report(folder, overwrite=overwrite)
-    check_target(folder / MODEL_FILE, overwrite=overwrite)
-    if options["family"] in NEURAL_CONFIGS:
-        check_checkpoints(options)
+    config = _plan(options)
+    corpus = read([_parse_source(source) for source in sources], options)
+    plan = Plan.make(corpus, config)
+    if not quiet:
+        say(plan.corpus.describe())
     try:
-        corpus = _read(sources, options)
-        if not quiet:
-            say(corpus.describe())
-        result = _train(corpus, sources, options)
-    except SerError:
-        if is_new:
-            with suppress(OSError):  # unless there is something in it
-                folder.rmdir()
-        raise
+        result = _run(plan, sources, options)
     except KeyboardInterrupt:
-        if options["family"] in NEURAL_CONFIGS and has_checkpoints(folder):
+        if config.family in NETWORKS and has_checkpoints(folder):
             say("interrupted; the same command with --resume goes on")
             sys.exit(ExitCode.INTERRUPTED)
         raise
-    if result.evaluation is not None:
-        write_evaluation(result.evaluation, folder)
     if not quiet:
         _tell(result, folder)
     for error in result.failed.values():
@@ -180,54 +159,36 @@ def train(sources: tuple[str, ...], **options: Any) -> None:
     sys.exit(ExitCode.SOME_FAILED if result.failed else ExitCode.DONE)
 
 
-def _refuse_idle_options(options: dict[str, Any]) -> None:
+def _plan(options: dict[str, Any]) -> TrainConfig:
     refuse_other_families(options["family"])
     refuse_idle(options)
-    if options["family"] in FAMILIES:
-        check_members(options)
-    if options["no_adapter"] and options["family"] in FAMILIES:
-        raise click.UsageError(f"--no-adapter does not go with --model {options['family']}.")
-    if options["no_adapter"] and options["protocol"] == "random":
-        raise ConfigError(
-            "--no-adapter would do nothing: where speakers are shared, baselines are not learned"
-        )
-    if options["folds"]:
-        if options["protocol"] != "speaker":
-            raise ConfigError(
-                f"--folds keep speakers apart; --split {options['protocol']} would do nothing"
-            )
-        if is_given("fit_on") or not options["test"]:
-            raise ConfigError(
-                "--folds learn from all clips and measure all; --fit-on and --no-test would do "
-                "nothing"
-            )
-    elif is_given("patience") and not _has_dev(options):
+    family = options["family"]
+    config = TrainConfig(
+        configure(options),
+        split=options["protocol"],
+        folds=options["folds"],
+        fit_on=tuple(options["fit_on"].split("+")) if options["fit_on"] else None,
+        test=options["test"],
+        adapter=not options["no_adapter"],
+        members=_split_members(options["members"]),
+        votes=options["votes"],
+        teacher=options["teacher"],
+        unlabelled=options["unlabelled"],
+        calm=options["calm"],
+        calm_speakers=options["calm_speakers"],
+        base=options["base"] if family == TRANSFORMER else None,
+        revision=options["revision"],
+        cache=options["cache"],
+    )
+    if is_given("patience") and not config.folds and not config.has_dev:
         raise ConfigError(
             "--patience would do nothing: no development clips are left out to measure on"
         )
+    return config
 
 
-def _has_dev(options: dict[str, Any]) -> bool:
-    """Tell whether development clips may be left out of what is learned from."""
-    return bool(options["fit_on"] == FIT_ON and options["protocol"] != "random")
-
-
-def _read(sources: tuple[str, ...], options: dict[str, Any]) -> "Corpus":
-    from sercli import protocols
-    from sercli.training.run import choose_training_labels
-
-    corpus = read([_parse_source(source) for source in sources], options)
-    corpus = corpus.keep(choose_training_labels(corpus))
-    protocol, seed = options["protocol"], options["seed"]
-    if options["folds"]:
-        return corpus
-    if protocol == "speaker":
-        return protocols.split_by_speaker(corpus, seed)
-    if protocol == "own":
-        return protocols.split_as_given(corpus)
-    if protocol == "random":
-        return protocols.split_at_random(corpus, seed)
-    return protocols.split_by_file(corpus, Path(protocol))
+def _split_members(members: str | None) -> list[str]:
+    return [member.strip() for member in (members or "").split(",") if member.strip()]
 
 
 def _parse_source(source: str) -> tuple[Path, str]:
@@ -237,85 +198,42 @@ def _parse_source(source: str) -> tuple[Path, str]:
     return Path(source), AUTO
 
 
-def _train(corpus: "Corpus", sources: tuple[str, ...], options: dict[str, Any]) -> "Training":
-    from sercli.training.run import cross_validate, train
-
-    folder, n_folds, quiet = options["folder"], options["folds"], options["quiet"]
-    fit_on = options["fit_on"].split("+")
-    heard = [*fit_on, "dev"] if options["family"] in NEURAL_CONFIGS else fit_on
-    clips = corpus.clips if n_folds else [clip for clip in corpus.clips if clip.split in heard]
-    with show_progress("clips", len(clips), quiet=quiet) as progress:
-        trainer = _create_trainer(corpus, options, progress)
-        details = {"command": _spell_command(corpus, sources, options)}
-        if n_folds:
-            return cross_validate(corpus, folder, trainer, n_folds, details=details)
-        return train(corpus, folder, trainer, fit_on=fit_on, test=options["test"], details=details)
-
-
-def _create_trainer(corpus: "Corpus", options: dict[str, Any], progress: Progress) -> "AnyTrainer":
-    random = options["protocol"] == "random" and not options["folds"]
-    common: dict[str, Any] = {
-        "group_by": "clip" if random else "speaker",
-        "seed": options["seed"],
-        "jobs": options["jobs"],
-    }
-    told: dict[str, Any] = {"progress": progress.advance}
-    if not options["quiet"]:
-        told["say"] = progress.say
-    cache = options["cache"] or find_cache()
-    if options["family"] == SVM:
-        from sercli.training.svm_trainer import SvmTrainer
-
-        calm = find_calm(options, cache, options["jobs"], None)
-        adapter = not options["no_adapter"] and not random
-        return SvmTrainer(SvmConfig(**common), adapter=adapter, calm=calm, **told)
-
-    if options["family"] in FAMILIES:
-        return create_members_trainer(options, common, cache, told)
-
-    from sercli.training.neural import NeuralTrainer
-
-    config = configure(options, common)
-    watcher = None
-    if not options["quiet"]:
-        watcher = TrainingView(progress, _count_networks(corpus, config, options))
-    course = create_course(config, cache, options, watcher)
-    # Of speakers that it knows, a model says of each clip alone what it will say of no stranger.
-    adapter = not options["no_adapter"] and not random
-    return NeuralTrainer(replace(course, adapter=adapter), cache, **told)
+def _run(plan: Plan, sources: tuple[str, ...], options: dict[str, Any]) -> "Training":
+    quiet = options["quiet"]
+    with show_progress("clips", len(plan.heard), quiet=quiet) as progress:
+        return plan.run(
+            options["folder"],
+            overwrite=options["overwrite"],
+            resume=options["resume"],
+            say=None if quiet else progress.say,
+            progress=progress.advance,
+            watcher=None if quiet else TrainingView(progress, plan.n_networks),
+            details={"command": _spell_command(plan, sources, options)},
+        )
 
 
-def _count_networks(corpus: "Corpus", config: NeuralConfig, options: dict[str, Any]) -> int:
-    """Return how many networks are trained, if there are speakers enough for all folds."""
-    # The head, and then the encoder.
-    n_stages = 2 if isinstance(config, TransformerConfig) and config.layers else 1
-    if options["folds"]:
-        return n_stages * (int(options["folds"]) + config.folds + 1)
-    has_dev = _has_dev(options) and any(clip.split == "dev" for clip in corpus.clips)
-    return n_stages * (1 if has_dev else config.folds + 1)
-
-
-def _spell_command(corpus: "Corpus", sources: tuple[str, ...], options: dict[str, Any]) -> str:
+def _spell_command(plan: Plan, sources: tuple[str, ...], options: dict[str, Any]) -> str:
     """Return the command that makes this model, without the user's own paths."""
+    config, names = plan.config, plan.corpus.name.split("+")
     parts = ["ser", "train"]
-    for name, (_, kind) in zip(corpus.name.split("+"), map(_parse_source, sources), strict=False):
+    for name, (_, kind) in zip(names, map(_parse_source, sources), strict=False):
         reader = name if kind == AUTO and name in CORPORA else kind
         parts += ["--data", "PATH" if reader == AUTO else f"{reader}:PATH"]
-    parts += ["--model", options["family"]]
-    if members := split_members(options["members"]):
-        parts += ["--members", ",".join(map(find_name, members))]
+    parts += ["--model", config.family]
+    if config.members:
+        parts += ["--members", ",".join(map(find_name, config.members))]
     for option, key in (("--map", "mapping"), ("--columns", "columns")):
         if options[key]:
             parts += [option, options[key]]
     if options["song"]:
         parts.append("--song")
-    if options["folds"]:
-        parts += ["--folds", str(options["folds"])]
+    if config.folds:
+        parts += ["--folds", str(config.folds)]
     else:
-        parts += ["--split", Path(options["protocol"]).name, "--fit-on", options["fit_on"]]
-    if options["no_adapter"]:
+        parts += ["--split", Path(config.split).name, "--fit-on", "+".join(config.splits)]
+    if not config.adapter:
         parts.append("--no-adapter")
-    if options["family"] in NEURAL_CONFIGS:
+    if config.family in NETWORKS:
         parts += spell_network(options)
     else:
         parts += spell_calm(options)
@@ -326,7 +244,7 @@ def _tell(result: "Training", folder: Path) -> None:
     training = result.classifier.spec.training
     judged = (
         f"on {training['calibration_on']}"
-        if result.classifier.family in NEURAL_CONFIGS
+        if result.classifier.family in NETWORKS
         else "by cross-validation on what was learned from"
     )
     say(f"UAR {training['held_out']['whole']['uar']:.3f} {judged}")

@@ -4,9 +4,9 @@ Clips of one speaker are alike, so that an interval from resampled clips is far 
 drawn with replacement here are speakers, each with all their clips (a cluster bootstrap, Field and
 Welsh 2007); where speakers are not known, clips. Intervals are bias-corrected and accelerated
 (Efron 1987); with many units, where that no longer matters, percentiles. A calibration error grows
-with resampling itself, so that nearly all draws may be above that of all speakers, of which such an
-interval knows nothing: one that leaves out its own figure, or is a point, gives way to the
-percentiles less the bias, the mean of the draws less the figure.
+with resampling itself, so that most draws are above that of all speakers, and such an interval
+hangs on the few that are below. Its interval is that of the percentiles less the bias, the mean of
+the draws less the figure; likewise of any figure whose own would be a point, or leave it out.
 """
 
 import warnings
@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from sercli.evaluation.metrics import N_BINS, segment_brier, segment_nll
 
 FIGURES: Final = ("uar", "accuracy", "macro_f1", "ece", "nll", "brier")
+# Those that grow with resampling.
+BIASED: Final = ("ece",)
 LEVEL: Final = 0.95
 N_RESAMPLES: Final = 2000
 # With fewer speakers than this, intervals are known to be too narrow.
@@ -208,12 +210,12 @@ def _interval(
             batch=max(1, BLOCK_NUMBERS // n_units),
             vectorized=True,
             confidence_level=LEVEL,
-            method="BCa" if n_units <= MAX_ACCELERATED else "percentile",
+            method="percentile" if name in BIASED or n_units > MAX_ACCELERATED else "BCa",
             rng=np.random.default_rng(seed),
         )
     low, high = map(float, result.confidence_interval)
     found = float(statistic(np.arange(n_units)))
-    if not low <= found <= high or low == high:  # also if they are NaN
+    if name in BIASED or not low <= found <= high or low == high:  # also if they are NaN
         draws = result.bootstrap_distribution
         low, high = np.quantile(draws, (0.025, 0.975)) - (draws.mean() - found)
         if other is None:

@@ -125,6 +125,13 @@ class CachedClips:
         )
 
 
+def find_cache() -> Path:
+    """Return the folder of decoded audio if none is named: one in the user's own cache."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("ser", appauthor=False) / "audio"
+
+
 def cache_clips(
     clips: Sequence[Clip], folder: Path, *, jobs: int = -1, progress: Progress | None = None
 ) -> CachedClips:

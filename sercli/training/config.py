@@ -181,6 +181,11 @@ class NeuralConfig:
 
 
 @dataclass(frozen=True)
+class CnnConfig(NeuralConfig):
+    """How a convolutional network is trained; parameters and errors are those of `NeuralConfig`."""
+
+
+@dataclass(frozen=True)
 class TransformerConfig(NeuralConfig):
     """How a head on a pre-trained encoder is trained, and upper layers of the encoder.
 
@@ -338,6 +343,6 @@ class AdapterConfig:
 
 # Of each family of networks.
 NEURAL_CONFIGS: Mapping[str, NeuralConfig] = {
-    "cnn": NeuralConfig(),
+    "cnn": CnnConfig(),
     "transformer": TransformerConfig(),
 }

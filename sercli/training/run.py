@@ -1,7 +1,7 @@
 """From a corpus to a model folder: fit, save, measure, and write the card."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,14 +64,14 @@ def choose_training_labels(corpus: Corpus) -> tuple[str, ...]:
     return ours if len(ours) > 1 else tuple(sorted(found))
 
 
-def train(
+def train_on_splits(
     corpus: Corpus,
     folder: Path,
     trainer: AnyTrainer,
     *,
     fit_on: Sequence[Split] = ("train",),
     test: bool = True,
-    details: dict[str, Any] | None = None,
+    details: Mapping[str, Any] = {},
 ) -> Training:
     """Train a model on some splits of a corpus, and measure it on the clips of ``test``.
 
@@ -108,7 +108,7 @@ def train(
         trainer.say(f"warning: {_explain_heard(n_heard)}")
     learned = trainer.fit(found, choose_training_labels(corpus), folder, *others)
     record = {"splits": list(fit_on), "protocol": judge_protocol(clips, held_out)}
-    saved = _save(learned, found, corpus, folder, trainer, record | (details or {}), *others)
+    saved = _save(learned, found, corpus, folder, trainer, {**record, **details}, *others)
     evaluation = None
     if test and not held_out:
         trainer.say("no clips of the split test: nothing is measured")
@@ -126,7 +126,7 @@ def cross_validate(
     trainer: AnyTrainer,
     n_folds: int,
     *,
-    details: dict[str, Any] | None = None,
+    details: Mapping[str, Any] = {},
 ) -> Training:
     """Train a model on all clips, and measure models that did not hear the speakers of a fold.
 
@@ -144,7 +144,7 @@ def cross_validate(
     n_folds
         Number of folds, at least 2; every speaker is in one.
     details
-        As for `train`.
+        As for `train_on_splits`.
 
     Raises
     ------
@@ -172,7 +172,7 @@ def cross_validate(
     learned = trainer.fit(found, labels, folder)
     split = f"{n_folds} folds"
     record = {"splits": ["all"], "protocol": f"{APART}, {split}"}
-    saved = _save(learned, found, corpus, folder, trainer, record | (details or {}))
+    saved = _save(learned, found, corpus, folder, trainer, {**record, **details})
     unknown = trainer.make_manifest(found).explain_unknown()
     n_heard = _count_heard([part.hashes for part in parts])
     predictions = Predictions(saved.name, labels, found.clips, np.concatenate(probabilities))

@@ -1,0 +1,156 @@
+"""Which trainer a training needs, with all that it learns from besides the clips."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sercli.errors import ConfigError
+from sercli.training.cache import find_cache
+from sercli.training.config import (
+    AdapterConfig,
+    FusionConfig,
+    NeuralConfig,
+    SvmConfig,
+    TransformerConfig,
+)
+from sercli.training.plan import DEFAULT_BASE, TrainConfig
+
+if TYPE_CHECKING:
+    from sercli.extraction import Progress
+    from sercli.training.course import Course
+    from sercli.training.trainer import AnyTrainer, Say
+    from sercli.training.unlabelled import Report, Unlabelled
+    from sercli.training.watcher import Watcher
+
+# As what the calm speech of strangers is told of.
+CALM = "calm"
+
+
+def create_trainer(
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    say: "Say | None" = None,
+    progress: "Progress | None" = None,
+    watcher: "Watcher | None" = None,
+) -> "AnyTrainer":
+    """Return what trains the models of a training.
+
+    Parameters
+    ----------
+    config
+        What is trained, and what from.
+    resume
+        Go on from checkpoints where there are any.
+    say
+        Told what is done next and what was found.
+    progress
+        Called with the number of clips that are newly ready to be learned from.
+    watcher
+        Told how far the networks are.
+
+    Raises
+    ------
+    ConfigError
+        If what it is to learn from does not fit together.
+    ModelError
+        If a model that it needs cannot be loaded.
+    DatasetError
+        If the votes cannot be read.
+    """
+    cache = find_cache() if config.cache is None else Path(config.cache)
+    settings = config.settings
+    told: dict[str, Any] = (
+        {"progress": progress} if say is None else {"progress": progress, "say": say}
+    )
+    if isinstance(settings, AdapterConfig):
+        from sercli.training.adapter import AdapterTrainer
+        from sercli.training.teachers import Teacher
+
+        member = Teacher.load(config.members[0], settings.device)
+        return AdapterTrainer(settings, member, cache, **told)
+
+    settings = replace(settings, group_by="clip" if config.is_shared else "speaker")
+    if isinstance(settings, FusionConfig):
+        from sercli.training.fusion import FusionTrainer, load_members
+
+        members = load_members(config.members, settings.device)
+        return FusionTrainer(settings, members, cache, **told)
+
+    adapter = config.adapter and not config.is_shared
+    if isinstance(settings, SvmConfig):
+        from sercli.training.svm_trainer import SvmTrainer
+
+        calm = _find_calm(config, cache, settings.jobs, None)
+        return SvmTrainer(settings, adapter=adapter, calm=calm, **told)
+
+    from sercli.training.neural import NeuralTrainer
+
+    course = _create_course(config, settings, cache, watcher, resume=resume)
+    return NeuralTrainer(replace(course, adapter=adapter), cache, **told)
+
+
+def _create_course(
+    config: TrainConfig,
+    settings: NeuralConfig,
+    cache: Path,
+    watcher: "Watcher | None",
+    *,
+    resume: bool,
+) -> "Course":
+    """Return what the networks of a training have in common."""
+    from sercli.datasets.votes import read_votes
+    from sercli.training.teachers import Teacher
+    from sercli.training.unlabelled import Unlabelled
+    from sercli.training.watcher import Listener, Nobody
+
+    watcher = watcher or Nobody()
+    unlabelled = None
+    if config.unlabelled:
+        unlabelled = Unlabelled(
+            tuple(map(Path, config.unlabelled)), cache, jobs=settings.jobs, report=watcher.search
+        )
+    calm = _find_calm(config, cache, settings.jobs, watcher.search)
+    votes = read_votes(Path(config.votes)) if config.votes else None
+    loop: dict[str, Any] = {"resume": resume, "watcher": watcher}
+    common: dict[str, Any] = {"votes": votes, "unlabelled": unlabelled, **loop}
+    rows = cache / "rows"
+    if config.teacher:
+        from sercli.training.substitutes import find_substitute
+
+        teacher = Teacher.load(config.teacher, settings.device)
+        common["teacher"] = teacher
+        common["substitute"] = find_substitute(
+            teacher, settings, votes, calm, rows=rows, **loop | {"watcher": Listener(watcher)}
+        )
+        learned = teacher.classifier.spec.training.get("calm")
+        if calm is not None and not learned and not isinstance(settings, TransformerConfig):
+            raise ConfigError(
+                f"--calm: the teacher {teacher.name} did not learn from calm speech, so that it "
+                "would do nothing; leave it out"
+            )
+    if not isinstance(settings, TransformerConfig):
+        from sercli.training.cnn import CnnCourse
+
+        return CnnCourse(settings, **common)
+
+    from sercli.training.origins import find_origin
+    from sercli.training.transformer import TransformerCourse
+
+    origin = find_origin(config.base or DEFAULT_BASE, config.revision)
+    common |= {"base": origin.base, "limit": origin.limit, "before": origin.manifest}
+    return TransformerCourse(settings, rows=rows, calm=calm, **common)
+
+
+def _find_calm(
+    config: TrainConfig, cache: Path, jobs: int, report: "Report | None"
+) -> "Unlabelled | None":
+    """Return the calm speech of strangers that is to be learned from, or None."""
+    if not config.calm:
+        return None
+    from sercli.speakers import Speakers
+    from sercli.training.unlabelled import Unlabelled
+
+    speakers = Speakers.parse(config.calm_speakers) if config.calm_speakers else None
+    told = {} if report is None else {"report": report}
+    return Unlabelled(tuple(map(Path, config.calm)), cache, CALM, speakers, jobs, **told)

@@ -1,0 +1,108 @@
+"""Tests of trainings as one call: what is refused, who is learned from, how much is trained."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sercli
+from sercli.datasets import Clip, Corpus
+from sercli.errors import ConfigError
+from sercli.training.plan import Plan, Settings, TrainConfig
+
+
+@pytest.fixture
+def corpus() -> Corpus:
+    """Ten speakers of two emotions, none of whom has a split."""
+    clips = tuple(
+        Clip(
+            path=Path(f"{speaker}{emotion}.wav"),
+            name=f"{speaker}{emotion}",
+            emotion=emotion,
+            speaker=f"s{speaker}",
+            corpus="own",
+        )
+        for speaker in range(10)
+        for emotion in ("anger", "sadness", "love")
+    )
+    return Corpus("own", None, clips)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model": "hmm"}, "family is 'hmm'; expected one of svm, cnn, transformer, fusion, adap"),
+        ({"votes": "v.csv"}, "--votes goes with --model cnn or transformer"),
+        ({"model": "cnn", "base": "x"}, "--base goes with --model transformer"),
+        ({"model": "cnn", "unlabelled": "x"}, "--unlabelled goes with --teacher MODEL"),
+        ({"model": "cnn", "calm": "x"}, "--calm goes with --model svm or transformer, or with"),
+        ({"calm_speakers": "(x)"}, "--calm-speakers goes with --calm"),
+        ({"model": sercli.TransformerConfig(hearing_epochs=1)}, "--hearing-epochs goes with --cal"),
+        ({"model": sercli.TransformerConfig(layers=1), "calm": "x"}, "--calm and --layers do not"),
+        ({"model": "fusion"}, "none are named; expected two or more"),
+        ({"model": "adapter", "members": ("a", "b")}, "2 are named; expected one"),
+        ({"members": "a"}, "--members goes with --model fusion or adapter"),
+        ({"model": "adapter", "members": "a", "adapter": False}, "--no-adapter does not go with"),
+        ({"split": "random", "adapter": False}, "--no-adapter would do nothing"),
+        ({"folds": 1}, "folds is 1; expected 2 or more"),
+        ({"folds": 3, "split": "own"}, "--folds keep speakers apart; --split own would do nothing"),
+        ({"folds": 3, "test": False}, "--fit-on and --no-test would do nothing"),
+        ({"fit_on": ("train", "test")}, r"fit_on is \('train', 'test'\); expected train, dev, or"),
+        ({"fit_on": ()}, "expected train, dev, or both"),
+    ],
+)
+def test_what_would_do_nothing_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig(**settings)
+
+
+def test_one_by_itself_need_not_be_in_a_list() -> None:
+    config = TrainConfig("adapter", members="mine", fit_on="dev")  # type: ignore[arg-type]
+    assert (config.members, config.splits) == (("mine",), ("dev",))
+    calm = TrainConfig(calm=Path("calls"))  # type: ignore[arg-type]
+    assert calm.calm == (Path("calls"),)
+
+
+def test_families_and_what_they_learn_from() -> None:
+    settings: dict[str, Settings] = {
+        "svm": sercli.SvmConfig(seed=1),
+        "cnn": sercli.CnnConfig(epochs=3),
+        "transformer": sercli.TransformerConfig(epochs=3),
+    }
+    for family, own in settings.items():
+        assert (TrainConfig(own).family, TrainConfig(own).settings) == (family, own)
+        assert TrainConfig(own).splits == ("train",)
+    for family in ("fusion", "adapter"):
+        config = TrainConfig(family, members="a")  # type: ignore[arg-type]
+        assert (config.family, config.splits) == (family, ("dev",))
+
+
+def test_a_plan_keeps_speakers_apart_and_knows_who_is_heard(corpus: Corpus) -> None:
+    plan = Plan.make(corpus, TrainConfig())
+    assert {clip.emotion for clip in plan.corpus.clips} == {"anger", "sadness"}
+    who = {one: {c.speaker for c in plan.corpus.select(one)} for one in ("train", "dev", "test")}
+    assert [len(speakers) for speakers in who.values()] == [6, 2, 2]
+    assert len(set.union(*who.values())) == 10
+    # Only a network is chosen by development clips.
+    assert {clip.speaker for clip in plan.heard} == who["train"]
+    network = Plan.make(corpus, TrainConfig("cnn"))
+    assert {clip.speaker for clip in network.heard} == who["train"] | who["dev"]
+    assert len(Plan.make(corpus, TrainConfig("cnn", folds=3)).heard) == 20
+    other = Plan.make(corpus, TrainConfig(sercli.SvmConfig(seed=4)))
+    assert {clip.speaker for clip in other.heard} != who["train"]
+
+
+def test_number_of_networks_that_are_trained(corpus: Corpus) -> None:
+    three = sercli.CnnConfig(folds=3)
+    for config, n_networks in (
+        (TrainConfig(), 0),
+        (TrainConfig(three), 1),  # the development clips calibrate it
+        (TrainConfig(three, fit_on=("train", "dev")), 4),
+        (TrainConfig(three, split="random"), 4),
+        (TrainConfig(three, folds=5), 9),
+        (TrainConfig(sercli.TransformerConfig(layers=1)), 2),
+    ):
+        assert Plan.make(corpus, config).n_networks == n_networks, config
+    bare = replace(corpus, clips=tuple(replace(clip, split="train") for clip in corpus.clips))
+    assert Plan.make(bare, TrainConfig(three)).n_networks == 4
