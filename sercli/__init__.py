@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sercli.evaluation.run import Evaluation, evaluate
     from sercli.exporting import export_labels
     from sercli.results import read_results
+    from sercli.run import write_labels
     from sercli.schema import FileResult, Group, Segment
     from sercli.speakers import Speakers
     from sercli.store import load_model
@@ -75,6 +76,7 @@ _HOMES = {
     "read_corpus": "datasets",
     "read_results": "results",
     "train": "training.plan",
+    "write_labels": "run",
 }
 
 __all__ = [
@@ -113,6 +115,7 @@ __all__ = [
     "read_corpus",
     "read_results",
     "train",
+    "write_labels",
 ]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,18 +113,17 @@ def annotate(
         If `channels` is not understood, `segments` or `speakers` cannot be read, or the model does
         not run on the device, does not tell `target` or does not know what to make of a baseline.
     """
-    if isinstance(model, Classifier):
-        for name, value in (("device", device), ("precision", precision)):
-            if value is not None:
-                raise ConfigError(f"{name} is {value!r}; a model that is loaded has one already")
-        classifier = model
-    else:
-        classifier = load_model(model, device or "auto", precision=precision or "auto")
-    if isinstance(speakers, str):
-        speakers = Speakers.parse(speakers)
-    if isinstance(segments, str | os.PathLike):
-        segments = Turns.read(segments, *TIMES)
-    annotator = Annotator(classifier, segments, channels, target, adapt, speakers, effort)
+    annotator = Annotator.load(
+        model,
+        segments=segments,
+        channels=channels,
+        device=device,
+        precision=precision,
+        target=target,
+        adapt=adapt,
+        speakers=speakers,
+        effort=effort,
+    )
     return annotator.annotate(
         find_inputs(paths, recursive=recursive, include=include, exclude=exclude)
     )
@@ -210,6 +209,36 @@ class Annotator:
         self.stopwatch = Stopwatch()
         self._detector = SpeechDetector()
         self._idle = IdleMemory()
+
+    @classmethod
+    def load(
+        cls,
+        model: str | os.PathLike[str] | Classifier = DEFAULT_MODEL,
+        *,
+        segments: SegmentConfig | Turns | str | os.PathLike[str] | None = None,
+        channels: str | Iterable[int] = MIX,
+        device: str | None = None,
+        precision: Precision | None = None,
+        target: Target = "intended",
+        adapt: Adaptation = "auto",
+        speakers: str | Speakers | None = None,
+        effort: Effort | None = None,
+    ) -> Self:
+        """Load a model and what else is named; parameters and errors are those of `annotate`."""
+        if isinstance(model, Classifier):
+            for name, value in (("device", device), ("precision", precision)):
+                if value is not None:
+                    raise ConfigError(
+                        f"{name} is {value!r}; a model that is loaded has one already"
+                    )
+            classifier = model
+        else:
+            classifier = load_model(model, device or "auto", precision=precision or "auto")
+        if isinstance(speakers, str):
+            speakers = Speakers.parse(speakers)
+        if isinstance(segments, str | os.PathLike):
+            segments = Turns.read(segments, *TIMES)
+        return cls(classifier, segments, channels, target, adapt, speakers, effort)
 
     def annotate(
         self,

@@ -483,7 +483,7 @@ def test_a_disk_that_is_full_before_the_journal_loses_nothing(
     options = ("annotate", EXAMPLES, "-m", "svm", "-o", target)
     with monkeypatch.context() as patch:
         patch.setattr(Journal, "_put", write_some)
-        patch.setattr(sys.modules["sercli.cli.annotate"], "write_json", write_nothing)
+        patch.setattr(sys.modules["sercli.run"], "write_json", write_nothing)
         full = ser(*options)
     assert full.exit_code == 2
     assert "Error: the journal cannot be written" in full.stderr  # what was first
@@ -492,7 +492,7 @@ def test_a_disk_that_is_full_before_the_journal_loses_nothing(
     assert "3 labelled, 1 without speech, 0 failed, 3 kept from before" in resumed.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.csv", "labels.csv.run.json"]
     with monkeypatch.context() as patch:
-        patch.setattr(sys.modules["sercli.cli.annotate"], "write_json", write_nothing)
+        patch.setattr(sys.modules["sercli.run"], "write_json", write_nothing)
         full = ser(*options, "--overwrite")
     assert (full.exit_code, "Error: the record cannot be written" in full.stderr) == (2, True)
 

@@ -26,7 +26,7 @@ def corpus() -> Corpus:
         for speaker in range(10)
         for emotion in ("anger", "sadness", "love")
     )
-    return Corpus("own", None, clips)
+    return Corpus("own", "", clips)
 
 
 @pytest.mark.parametrize(

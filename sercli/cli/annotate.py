@@ -3,8 +3,6 @@
 import os
 import sys
 from collections.abc import Callable
-from contextlib import closing, nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 import click
@@ -22,20 +20,17 @@ from sercli.cli.options import (
     precision_option,
     target_option,
 )
-from sercli.cli.results import View, write_all
+from sercli.cli.view import View
 from sercli.config import LabelScheme, OnError, SegmentConfig, SegmentMode
 from sercli.discovery import Found, find_inputs, read_path_list
-from sercli.errors import OutputError
-from sercli.files import STDOUT, check_target, write_json
-from sercli.journal import Journal, Unfinished, find_unfinished
+from sercli.files import STDOUT
 from sercli.memory import keep_less
-from sercli.report import ExitCode, RunInfo, RunReport
-from sercli.resuming import Earlier
-from sercli.schema import MIX, printable_path
+from sercli.report import ExitCode
+from sercli.run import LabelRun, Output
+from sercli.schema import MIX
 from sercli.store import load_model
 from sercli.text import format_count
-from sercli.version import __version__
-from sercli.writers import WRITERS, choose_format, open_writer, record_path
+from sercli.writers import WRITERS
 
 if TYPE_CHECKING:
     from sercli.annotation import Annotator
@@ -46,6 +41,8 @@ DEFAULTS = SegmentConfig()
 
 # The mode of segments that an option belongs to: with another, it would do nothing.
 MODE_OF = {"max_segment": "speech", "max_gap": "speech", "window": "window", "hop": "window"}
+# Of the options, those that the record of a run has no use for.
+UNTOLD = ("files_from", "format_", "quiet", "verbose", "nul", "resume")
 # What says nothing where segments are given.
 CUTTING = ("segment", *MODE_OF, "min_segment", "vad_threshold")
 
@@ -204,64 +201,38 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
     """
     _refuse_unusable_paths(paths, options)
     _refuse_idle_options(options)
-    output, resume = options["output"], options["resume"]
-    may_replace = options["overwrite"] or resume
-    format_ = choose_format(output, options["format_"])
-    unfinished = [] if output == STDOUT else _check_output(output, may_replace=may_replace)
+    output = Output.prepare(
+        options["output"],
+        options["format_"],
+        overwrite=options["overwrite"],
+        resume=options["resume"],
+    )
     inputs = _find(paths, options)
-    _refuse_replacing(output, [found.path for found in inputs], options)
+    output.refuse_inputs(options[name] for name in ("segments", "speakers") if options[name])
     annotator = _create_annotator(options)
-    if not options["quiet"]:
+    quiet = options["quiet"]
+    if not quiet:
         _tell_limits(annotator.classifier)
         if annotator.turns is not None:
             _tell_unused_turns(annotator.turns, inputs, options["segments"])
-    report = RunReport(_run_info(annotator, options, format_))
-    earlier = Earlier.read(Path(output), report.info, unfinished) if resume else Earlier()
-    kept = [earlier.find(found) for found in inputs]
-    absent = earlier.find_others(inputs)
-    if absent and not options["quiet"]:
-        say(f"{format_count(len(absent), 'file')} of before not among the inputs: kept")
-    n_files = len(absent) + len(inputs)
-    code, journal = ExitCode.INTERRUPTED, None
+    told = {name: value for name, value in options.items() if name not in UNTOLD}
+    run = LabelRun(annotator, inputs, output, told)
+    if run.n_absent and not quiet:
+        say(f"{format_count(run.n_absent, 'file')} of before not among the inputs: kept")
+    # On the terminal of the rows, a bar would be on the line of one.
+    bar = not (output.target == STDOUT and sys.stdout is not None and sys.stdout.isatty())
     try:
-        with (
-            open_writer(output, format_, report.info, overwrite=may_replace) as writer,
-            show_progress(
-                "files",
-                kept.count(None),
-                quiet=options["quiet"],
-                bar=output != STDOUT or not sys.stdout.isatty(),  # or rows would be on its line
-            ) as progress,
-        ):
-            view = View(report, progress, verbose=options["verbose"], quiet=options["quiet"])
-            new = [found for found, entry in zip(inputs, kept, strict=True) if entry is None]
-            heard = annotator.annotate(new, view.heard, options["on_error"], view.heard_file)
-            to_file = writer.temporary
-            beside = Journal(to_file, report.info) if to_file is not None else nullcontext()
-            with closing(heard) as results, beside as journal:
-                write_all(results, [*absent, *kept], earlier, writer, view, journal)
-        report.completed = report.n_files == n_files
-        code = report.exit_code
+        with show_progress("files", run.n_new, quiet=quiet, bar=bar) as progress:
+            view = View(run.report, progress, verbose=options["verbose"], quiet=quiet)
+            code = run.write(view, options["on_error"]).exit_code
     except KeyboardInterrupt:
-        say(f"interrupted after {report.n_files} of {format_count(n_files, 'file')}")
+        say(f"interrupted after {run.report.n_files} of {format_count(run.n_files, 'file')}")
+        code = ExitCode.INTERRUPTED
     except BrokenPipeError:
         _end_quietly()
-    finally:
-        if output != STDOUT:
-            failing = sys.exception()
-            try:
-                write_json(record_path(output), report.record(), overwrite=True)
-            except OutputError:
-                if failing is None:  # else that tells more
-                    raise
-    # All of it has its place now.
-    if journal is not None:
-        journal.remove()
-    for one in unfinished:
-        one.remove()
-    if not options["quiet"]:
-        _tell_rest(report, n_files, code, options)
-        say(report.summary())
+    if not quiet:
+        _tell_rest(run, code, options)
+        say(run.report.summary())
     sys.exit(code)
 
 
@@ -273,38 +244,6 @@ def _refuse_unusable_paths(paths: tuple[str, ...], options: dict[str, Any]) -> N
             "Audio is not read from standard input; name files, or --files-from - for a list of "
             "them."
         )
-
-
-def _check_output(output: str, *, may_replace: bool) -> list[Unfinished]:
-    """Refuse an output that may not be written; return what killed runs left of it."""
-    for path in (Path(output), record_path(output)):
-        check_target(path, overwrite=may_replace)
-    unfinished = find_unfinished(Path(output))
-    if unfinished and not may_replace:
-        raise OutputError(
-            f"{output}: a run that was to write it was killed; go on from there with --resume, or "
-            "begin anew with --overwrite"
-        )
-    return unfinished
-
-
-def _refuse_replacing(output: str, inputs: list[str], options: dict[str, Any]) -> None:
-    """Refuse to write the output over what is read, as a pattern of the shell may have it."""
-    if output == STDOUT:
-        return
-    written = {_identify(output), _identify(record_path(output))} - {None}
-    for path in (*inputs, options["segments"], options["speakers"]) if written else ():
-        if path and _identify(path) in written:
-            raise OutputError(f"{path}: is to be read; expected another output")
-
-
-def _identify(path: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """Return by what a file is known, whatever its path; None if there is none."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):  # no path holds NUL
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _create_annotator(options: dict[str, Any]) -> "Annotator":
@@ -352,9 +291,10 @@ def _tell_unused_turns(turns: "Turns", inputs: list[Found], listed: str) -> None
         )
 
 
-def _tell_rest(report: RunReport, n_files: int, code: ExitCode, options: dict[str, Any]) -> None:
+def _tell_rest(run: LabelRun, code: ExitCode, options: dict[str, Any]) -> None:
     """Say what the summary does not: what was not tried, and who is not known."""
-    left = n_files - report.n_files
+    report = run.report
+    left = run.n_files - report.n_files
     if left and code != ExitCode.INTERRUPTED:
         say(f"stopped at a file that failed: {format_count(left, 'file')} not tried")
     if options["adapt"] == "speaker" and report.n_unknown:
@@ -367,8 +307,6 @@ def _tell_rest(report: RunReport, n_files: int, code: ExitCode, options: dict[st
 def _refuse_idle_options(options: dict[str, Any]) -> None:
     if options["nul"] and options["files_from"] is None:
         raise click.UsageError("-0 goes with --files-from.")
-    if options["resume"]:
-        _refuse_resuming(options)
     if options["segments"] is not None:
         for name in CUTTING:
             if is_given("mode" if name == "segment" else name):
@@ -383,18 +321,6 @@ def _refuse_idle_options(options: dict[str, Any]) -> None:
         raise click.UsageError(
             "--adapt speaker goes with --speakers FILE|REGEX, or with --segments that tell who "
             "speaks."
-        )
-
-
-def _refuse_resuming(options: dict[str, Any]) -> None:
-    if options["output"] == STDOUT:
-        raise click.UsageError("--resume goes with -o FILE.")
-    if options["overwrite"]:
-        raise click.UsageError("--resume and --overwrite exclude each other.")
-    if options["adapt"] in ("speaker", "corpus"):
-        raise click.UsageError(
-            f"--resume does not go with --adapt {options['adapt']}: there, labels depend on all "
-            "files."
         )
 
 
@@ -426,41 +352,6 @@ def _tell_limits(classifier: "Classifier") -> None:
         limits = ("What it was trained on is not known.", *limits)
     if limits:
         say(f"warning: {classifier.name}: {' '.join(limits)}")
-
-
-def _run_info(annotator: "Annotator", options: dict[str, Any], format_: str) -> RunInfo:
-    classifier = annotator.classifier
-    spec = classifier.spec
-    model = {
-        "name": classifier.name,
-        "family": spec.family,
-        "labels": list(spec.labels),
-        "calibration": spec.calibration.method,
-        "sha256": classifier.sha256,
-        "revision": classifier.revision,
-    }
-    recorded = {
-        name: _make_printable(value)
-        for name, value in options.items()
-        if name not in ("files_from", "format_", "quiet", "verbose", "nul", "resume")
-    }
-    resolved = {
-        "format": format_,
-        "segments_sha256": annotator.turns.sha256 if annotator.turns else None,
-        "adapt": annotator.adapt,
-        "precision": classifier.precision,
-        "threads": annotator.effort.n_threads,
-        "workers": annotator.effort.n_workers,
-        "batch_seconds": annotator.effort.batch_seconds or classifier.batch_seconds,
-    }
-    return RunInfo(__version__, model, recorded | resolved, speakers=annotator.tells_speakers)
-
-
-def _make_printable(value: Any) -> Any:
-    """Return what was given as JSON can hold it."""
-    if isinstance(value, tuple):
-        return [_make_printable(one) for one in value]
-    return printable_path(value) if isinstance(value, str) else value
 
 
 def _end_quietly() -> NoReturn:

@@ -1,0 +1,120 @@
+"""Tests of runs from Python: what they write, keep and refuse, and how they end."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import EXAMPLES, FakeClassifier
+
+import sercli
+from sercli.annotation import Annotator
+from sercli.errors import ConfigError, OutputError
+from sercli.run import LabelRun, Nobody, Output
+from sercli.schema import FileResult
+
+
+@pytest.fixture
+def sounds(tmp_path: Path) -> Path:
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    for name in ("memo.m4a", "statement.flac"):
+        shutil.copy(EXAMPLES / name, folder / name)
+    (folder / "broken.wav").write_bytes(b"RIFF")
+    return folder
+
+
+def read_record(output: Path) -> dict[str, object]:
+    record: dict[str, object] = json.loads(Path(f"{output}.run.json").read_text("utf-8"))
+    return record
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "jsonl"])
+def test_labels_in_a_file_are_those_of_annotate(
+    fake_classifier: FakeClassifier, sounds: Path, tmp_path: Path, suffix: str
+) -> None:
+    output = tmp_path / f"labels.{suffix}"
+    report = sercli.write_labels(sounds, output, Annotator.load(fake_classifier))
+    assert report.counts() | {"audio_seconds": 0} == {
+        "files": 3, "ok": 2, "no_speech": 0, "failed": 1, "kept": 0, "segments": 5,
+        "audio_seconds": 0,
+    }  # fmt: skip
+    assert (report.completed, report.exit_code) == (True, 1)
+    expected = [one for one in sercli.annotate(sounds, fake_classifier) if one.segments]
+    written = [one for one in sercli.read_results(output) if one.segments]
+    assert [one.path for one in written] == [one.path for one in expected]
+    for one, same in zip(written, expected, strict=True):
+        assert [s.emotion for s in one.segments] == [s.emotion for s in same.segments]
+        for segment, other in zip(one.segments, same.segments, strict=True):
+            assert segment.probabilities == pytest.approx(other.probabilities, abs=1e-6)
+    record = read_record(output)
+    options = record["options"]
+    assert isinstance(options, dict)
+    told = {name: options[name] for name in ("mode", "channels", "adapt", "target", "format")}
+    assert told == {
+        "mode": "speech", "channels": "mix", "adapt": "none", "target": "intended",
+        "format": suffix,
+    }  # fmt: skip
+
+
+def test_a_run_that_goes_on_labels_what_is_new(
+    fake_classifier: FakeClassifier, sounds: Path, tmp_path: Path
+) -> None:
+    output, annotator = tmp_path / "labels.csv", Annotator.load(fake_classifier, channels=(0,))
+    sercli.write_labels(sounds / "statement.flac", output, annotator)
+    rows, n_heard = output.read_bytes(), len(fake_classifier.heard)
+    assert n_heard == 3
+    with pytest.raises(OutputError, match=r"labels\.csv: exists"):
+        sercli.write_labels(sounds, output, annotator)
+    report = sercli.write_labels(sounds, output, annotator, resume=True, exclude="*.wav")
+    assert (report.n_kept, report.n_files) == (1, 2)
+    assert len(fake_classifier.heard) > n_heard
+    assert output.read_bytes().endswith(rows.split(b"\r\n", 1)[1])
+    with pytest.raises(OutputError, match="was made with another channels: 0, now it is mix"):
+        sercli.write_labels(sounds, output, Annotator.load(fake_classifier), resume=True)
+    # As spelled on the command line.
+    assert Annotator.load(fake_classifier, channels="0").channels == annotator.channels
+    sercli.write_labels(sounds, output, annotator, overwrite=True, include="*.flac")
+    assert output.read_bytes() == rows
+
+
+def test_an_interrupt_is_raised_when_what_was_finished_is_in_its_place(
+    fake_classifier: FakeClassifier, sounds: Path, tmp_path: Path
+) -> None:
+    class Impatient(Nobody):
+        def done(self, result: FileResult) -> None:
+            if result.segments:
+                raise KeyboardInterrupt
+
+    output = tmp_path / "labels.csv"
+    inputs = list(sercli.find_inputs([sounds / "statement.flac", sounds / "memo.m4a"]))
+    annotator = Annotator.load(fake_classifier)
+    run = LabelRun(annotator, inputs, Output.prepare(output))
+    with pytest.raises(KeyboardInterrupt):
+        run.write(Impatient())
+    assert (run.report.n_files, run.n_files, run.report.completed) == (1, 2, False)
+    (written,) = sercli.read_results(output)
+    assert len(written.segments) == 3
+    assert read_record(output)["completed"] is False
+    assert sorted(one.name for one in tmp_path.iterdir()) == [
+        "labels.csv", "labels.csv.run.json", "sounds",
+    ]  # fmt: skip
+    again = LabelRun(annotator, inputs, Output.prepare(output, resume=True))
+    assert (again.n_new, again.n_files) == (1, 2)
+    assert again.write().completed
+
+
+def test_outputs_that_are_refused(
+    fake_classifier: FakeClassifier, sounds: Path, tmp_path: Path
+) -> None:
+    annotator = Annotator.load(fake_classifier)
+    with pytest.raises(ConfigError, match="--resume goes with -o FILE"):
+        Output.prepare("-", resume=True)
+    with pytest.raises(ConfigError, match="exclude each other"):
+        Output.prepare(tmp_path / "labels.csv", resume=True, overwrite=True)
+    with pytest.raises(OutputError, match=r"its suffix names no format; expected one of \.csv"):
+        sercli.write_labels(sounds, tmp_path / "labels.xml", annotator)
+    with pytest.raises(OutputError, match=r"memo\.m4a: is to be read; expected another output"):
+        sercli.write_labels(sounds, sounds / "memo.m4a", annotator, format_="csv", overwrite=True)
+    assert (sounds / "memo.m4a").read_bytes() == (EXAMPLES / "memo.m4a").read_bytes()
+    assert not fake_classifier.heard
