@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from sercli.datasets.base import Clip, Corpus
+from sercli.datasets.labelling import compose
 from sercli.errors import DatasetError
 
 # Shares of the speakers that are held out of a corpus without splits of its own.
@@ -153,7 +154,7 @@ def split_by_file(corpus: Corpus, path: Path) -> Corpus:
     path
         Has the columns ``split`` (``train``, ``dev`` or ``test``) and either ``speaker`` or
         ``file``: a clip's name or path, with or without folders and suffix. Clips that it does
-        not list are left out.
+        not list are left out, and so is what it lists and is of no clip.
 
     Raises
     ------
@@ -164,15 +165,18 @@ def split_by_file(corpus: Corpus, path: Path) -> Corpus:
     split_of, key = _read_splits(path)
     clips: list[Clip] = []
     left_out = dict(corpus.skipped)
+    found = set()
     for clip in corpus.clips:
         names = _names(clip) if key == "file" else (clip.speaker or "", clip.voice or "")
-        found = next((split_of[name] for name in names if name in split_of), None)
-        if found is None:
+        name = next((compose(name) for name in names if compose(name) in split_of), None)
+        if name is None:
             left_out[clip.name] = f"not in {path.name}"
         else:
-            clips.append(replace(clip, split=found))
+            found.add(name)
+            clips.append(replace(clip, split=split_of[name]))
     if not clips:
         raise DatasetError(f"{path}: lists no {key} of {corpus.name}; expected its {key} names")
+    left_out |= dict.fromkeys(split_of.keys() - found, f"in {path.name}, but of no clip")
     return replace(corpus, clips=tuple(clips), skipped=left_out)
 
 
@@ -235,7 +239,7 @@ def _read_splits(path: Path) -> tuple[dict[str, str], str]:
         raise DatasetError(f"{path}: has the splits {wrong}; expected {', '.join(SPLITS)}")
     split_of: dict[str, str] = {}
     for row in rows:
-        name, split = row[key], row["split"]
+        name, split = compose(row[key] or ""), row["split"]
         # A clip of an unknown speaker must not match an empty cell.
         if name and split_of.setdefault(name, split) != split:
             raise DatasetError(

@@ -210,11 +210,15 @@ def test_name_of_a_clip_goes_before_that_of_its_file(tmp_path: Path) -> None:
 def test_split_by_speakers_of_a_file(tmp_path: Path) -> None:
     table = tmp_path / "splits.csv"
     # The first by name, the second by name across corpora; an empty cell is no speaker.
-    table.write_text("speaker,split\ns0,dev\nplays/s1,test\n,train\ns0,dev\n")
+    table.write_text("speaker,split\ns0,dev\nplays/s1,test\n,train\ns0,dev\ns11,train\n")
     corpus = make_corpus([*make_speakers(3, 1).clips, make_clip(None)])
     split = split_by_file(corpus, table)
     assert [(clip.speaker, clip.split) for clip in split.clips] == [("s0", "dev"), ("s1", "test")]
-    assert split.skipped == {"s2_0": "not in splits.csv", "None_0": "not in splits.csv"}
+    assert split.skipped == {
+        "s2_0": "not in splits.csv",
+        "None_0": "not in splits.csv",
+        "s11": "in splits.csv, but of no clip",
+    }
 
 
 def test_splits_of_a_file_go_before_given_ones(tmp_path: Path) -> None:

@@ -75,6 +75,35 @@ def test_manifest(tmp_path: Path) -> None:
     }
 
 
+def test_rows_that_differ_in_words_which_become_one_label(tmp_path: Path) -> None:
+    path = write_manifest(
+        tmp_path,
+        "file,emotion\na.wav,pleased\na.wav,Joy\nsub/b.wav,pleased\nsub/b.wav,sad\n",
+    )
+    corpus = read_corpus(path, mapping={"pleased": "joy", "happiness": "joy"})
+    assert summary(corpus) == [("a.wav", None, "joy")]
+    assert corpus.skipped == {
+        "a.wav (line 3)": "a duplicate row",
+        "sub/b.wav": "in several rows: labelled joy and sadness",
+    }
+
+
+def test_words_in_any_form_of_unicode(tmp_path: Path) -> None:
+    composed, decomposed = "fr\u00f6hlich", "fro\u0308hlich"
+    path = write_manifest(
+        tmp_path,
+        f"file,emotion,speaker\na.wav,{composed},Zo\u00eb\nsub/b.wav,{decomposed},Zoe\u0308\n",
+    )
+    corpus = read_corpus(path)
+    assert summary(corpus) == [
+        ("a.wav", "Zo\u00eb", composed),
+        ("sub/b.wav", "Zo\u00eb", composed),
+    ]
+    for key in (composed, decomposed):
+        named = read_corpus(path, mapping={key: "happiness"})
+        assert {clip.emotion for clip in named.clips} == {"happiness"}
+
+
 def test_rows_that_repeat_or_contradict(tmp_path: Path) -> None:
     path = write_manifest(
         tmp_path,

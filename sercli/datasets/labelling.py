@@ -2,9 +2,10 @@
 
 The table of words is data. The corpora with codes have a table each, in which an unknown code is
 no label; manifests, folders of classes and audformat share a table of English words, and a word
-that is not in it stays what it is. Case does not matter.
+that is not in it stays what it is. Neither case nor the form of Unicode matters.
 """
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -14,6 +15,17 @@ from sercli.errors import ConfigError
 
 # The table of English words.
 COMMON = "common"
+
+
+def compose(word: str) -> str:
+    """Return a word in the one form in which all are compared: some systems decompose letters.
+
+    Parameters
+    ----------
+    word
+        In any form of Unicode.
+    """
+    return unicodedata.normalize("NFC", word)
 
 
 def parse_mapping(text: str) -> dict[str, str]:
@@ -30,7 +42,7 @@ def parse_mapping(text: str) -> dict[str, str]:
         If a part is not of that form, or a label is to become two.
     """
     mapping: dict[str, str] = {}
-    for part in text.split(","):
+    for part in compose(text).split(","):
         theirs, equals, ours = (piece.strip() for piece in part.partition("="))
         if not (theirs and equals and ours) or "=" in ours:
             raise ConfigError(
@@ -58,7 +70,7 @@ def canonical_label(word: str, kind: str = COMMON) -> str | None:
         None for an unknown code of a corpus with a table of its own.
     """
     if kind not in load_facts("labels") or kind == COMMON:
-        return common_label(word) or word
+        return common_label(word) or compose(word)
     return _look_up(word, kind)
 
 
@@ -75,7 +87,32 @@ def common_label(word: str) -> str | None:
 
 def _look_up(word: str, table: str) -> str | None:
     labels = {theirs.casefold(): ours for theirs, ours in load_facts("labels")[table].items()}
-    return labels.get(word.casefold())
+    return labels.get(compose(word).casefold())
+
+
+def find_label(word: str, kind: str, mapping: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """Return what a corpus's own word is called, and by which key of the user's mapping, if any.
+
+    Parameters
+    ----------
+    word
+        In any case.
+    kind
+        Name of the reader.
+    mapping
+        The user's; see `translate`.
+
+    Returns
+    -------
+    label, key : str or None
+        No label for an unknown code of a corpus with a table of its own.
+    """
+    label = canonical_label(word, kind)
+    key_of = {compose(key).casefold(): key for key in mapping}
+    for name in (word, label):
+        if name is not None and (key := key_of.get(compose(name).casefold())) is not None:
+            return compose(mapping[key]), key
+    return label, None
 
 
 def translate(
@@ -100,25 +137,15 @@ def translate(
     unused : frozenset of str
         Keys of the mapping that no clip is labelled with.
     """
-    wanted = {theirs.casefold(): ours for theirs, ours in mapping.items()}
     words = sorted({clip.emotion for clip in corpus.clips})
-    canonical = {word: canonical_label(word, kind) for word in words}
-    label_of: dict[str, str] = {}
-    used = set()
-    for word, label in canonical.items():
-        keys = [key.casefold() for key in (word, label) if key is not None]
-        key = next((key for key in keys if key in wanted), None)
-        used.add(key)
-        if key is not None:
-            label_of[word] = wanted[key]
-        elif label is not None:
-            label_of[word] = label
-    unused = frozenset(theirs for theirs in mapping if theirs.casefold() not in used)
+    found = {word: find_label(word, kind, mapping) for word in words}
+    unused = frozenset(mapping) - {key for _, key in found.values()}
     clips: list[Clip] = []
     skipped = dict(corpus.skipped)
     for clip in corpus.clips:
-        if clip.emotion in label_of:
-            clips.append(replace(clip, emotion=label_of[clip.emotion]))
+        label, _ = found[clip.emotion]
+        if label is not None:
+            clips.append(replace(clip, emotion=label))
         else:
             skipped[clip.name] = f"unknown emotion {clip.emotion}"
     return replace(corpus, clips=tuple(clips), skipped=skipped), unused

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 
 from sercli.datasets.base import Clip, Corpus
-from sercli.datasets.labelling import canonical_label
+from sercli.datasets.labelling import COMMON, compose, find_label
 from sercli.datasets.media import MISSING, MediaFolder, pick_copies
 from sercli.errors import DatasetError
 from sercli.schema import MIX
@@ -56,7 +56,9 @@ def read_folders(folder: MediaFolder) -> Corpus:
     return Corpus(name, LICENCE, clips, skipped)
 
 
-def read_manifest(path: Path, columns: Mapping[str, str]) -> Corpus:
+def read_manifest(
+    path: Path, columns: Mapping[str, str], mapping: Mapping[str, str] = {}
+) -> Corpus:
     """Read a table that names files and their emotions.
 
     Parameters
@@ -67,6 +69,9 @@ def read_manifest(path: Path, columns: Mapping[str, str]) -> Corpus:
         relative to the table's folder.
     columns
         The table's names of columns, by ours.
+    mapping
+        What labels are to be called: rows of a clip that differ in words that become one label do
+        not contradict each other.
 
     Returns
     -------
@@ -93,7 +98,7 @@ def read_manifest(path: Path, columns: Mapping[str, str]) -> Corpus:
             groups.setdefault(clip.name, []).append((line, clip))
     clips = []
     for name, rows in groups.items():
-        labels = {canonical_label(clip.emotion) or "" for _, clip in rows}
+        labels = {find_label(clip.emotion, COMMON, mapping)[0] or "" for _, clip in rows}
         told = {"labelled": labels}
         told["of the split"] = {clip.split or "none" for _, clip in rows}
         told["by the speaker"] = {clip.speaker or "unknown" for _, clip in rows}
@@ -188,7 +193,7 @@ def _manifest_clip(path: Path, where: str, cells: Mapping[str, str]) -> Clip:
     return Clip(
         path.parent / file,
         cells["emotion"],
-        cells.get("speaker") or None,
+        compose(cells.get("speaker", "")) or None,
         name=stretch_name(file.as_posix(), start or 0.0, end, channel),
         corpus=path.stem,
         start=start or 0.0,
