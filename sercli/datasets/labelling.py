@@ -90,31 +90,6 @@ def _look_up(word: str, table: str) -> str | None:
     return labels.get(compose(word).casefold())
 
 
-def find_label(word: str, kind: str, mapping: Mapping[str, str]) -> tuple[str | None, str | None]:
-    """Return what a corpus's own word is called, and by which key of the user's mapping, if any.
-
-    Parameters
-    ----------
-    word
-        In any case.
-    kind
-        Name of the reader.
-    mapping
-        The user's; see `translate`.
-
-    Returns
-    -------
-    label, key : str or None
-        No label for an unknown code of a corpus with a table of its own.
-    """
-    label = canonical_label(word, kind)
-    key_of = {compose(key).casefold(): key for key in mapping}
-    for name in (word, label):
-        if name is not None and (key := key_of.get(compose(name).casefold())) is not None:
-            return compose(mapping[key]), key
-    return label, None
-
-
 def translate(
     corpus: Corpus, kind: str, mapping: Mapping[str, str]
 ) -> tuple[Corpus, frozenset[str]]:
@@ -138,12 +113,21 @@ def translate(
         Keys of the mapping that no clip is labelled with.
     """
     words = sorted({clip.emotion for clip in corpus.clips})
-    found = {word: find_label(word, kind, mapping) for word in words}
-    unused = frozenset(mapping) - {key for _, key in found.values()}
+    wanted = {compose(theirs).casefold(): compose(ours) for theirs, ours in mapping.items()}
+    label_of: dict[str, str | None] = {}
+    used = set()
+    for word in words:
+        label_of[word] = label = canonical_label(word, kind)
+        names = [compose(name).casefold() for name in (word, label) if name is not None]
+        key = next((name for name in names if name in wanted), None)
+        if key is not None:
+            label_of[word] = wanted[key]
+            used.add(key)
+    unused = frozenset(theirs for theirs in mapping if compose(theirs).casefold() not in used)
     clips: list[Clip] = []
     skipped = dict(corpus.skipped)
     for clip in corpus.clips:
-        label, _ = found[clip.emotion]
+        label = label_of[clip.emotion]
         if label is not None:
             clips.append(replace(clip, emotion=label))
         else:

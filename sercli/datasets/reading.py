@@ -13,7 +13,7 @@ from sercli.datasets.facts import load_facts
 from sercli.datasets.labelling import translate
 from sercli.datasets.media import MediaFolder, scan_folder
 from sercli.datasets.names import SCHEMES, read_named
-from sercli.datasets.tables import read_folders, read_manifest
+from sercli.datasets.tables import join_rows, read_folders, read_manifest
 from sercli.errors import ConfigError, DatasetError
 
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".tab", ".txt")
@@ -90,9 +90,11 @@ def read_corpora(
     corpora, kinds = [], []
     unused = set(mapping)
     for path, kind in sources:
-        corpus, found = _read(path, kind, columns, mapping, song)
+        corpus, found = _read(path, kind, columns, song)
         corpus, ignored = translate(corpus, found, mapping)
         unused &= ignored
+        if found == "manifest":
+            corpus = join_rows(corpus)
         if not corpus.clips:
             raise DatasetError(f"{path}: has no clip to use: {corpus.describe()}")
         clips = tuple(sorted(corpus.clips, key=lambda clip: clip.name))
@@ -112,13 +114,11 @@ def read_corpora(
     return merged
 
 
-def _read(
-    path: Path, kind: str, columns: Mapping[str, str], mapping: Mapping[str, str], song: bool
-) -> tuple[Corpus, str]:
+def _read(path: Path, kind: str, columns: Mapping[str, str], song: bool) -> tuple[Corpus, str]:
     if kind not in ("auto", *CORPORA):
         raise ConfigError(f"corpus is {kind!r}; expected auto or one of {', '.join(CORPORA)}")
     if kind == "manifest" or (kind == "auto" and path.is_file()):
-        return _read_file(path, columns, mapping), "manifest"
+        return _read_file(path, columns), "manifest"
     folder = scan_folder(path)
     kind = recognise(folder) if kind == "auto" else kind
     corpus = _read_folder(folder, kind, columns, song)
@@ -172,13 +172,13 @@ def _find_classes(folder: MediaFolder) -> list[str]:
     return sorted(classes) if most and len(classes) > 1 else []
 
 
-def _read_file(path: Path, columns: Mapping[str, str], mapping: Mapping[str, str]) -> Corpus:
+def _read_file(path: Path, columns: Mapping[str, str]) -> Corpus:
     if not path.is_file() or path.suffix.lower() not in MANIFEST_SUFFIXES:
         raise DatasetError(
             f"{path}: is no manifest; expected a file of a suffix {', '.join(MANIFEST_SUFFIXES)}, "
             "or the folder of a corpus"
         )
-    return read_manifest(path, columns, mapping)
+    return read_manifest(path, columns)
 
 
 def _read_folder(folder: MediaFolder, kind: str, columns: Mapping[str, str], song: bool) -> Corpus:

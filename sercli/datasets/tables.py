@@ -5,10 +5,11 @@ import io
 import math
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path, PurePath
 
 from sercli.datasets.base import Clip, Corpus
-from sercli.datasets.labelling import COMMON, compose, find_label
+from sercli.datasets.labelling import compose
 from sercli.datasets.media import MISSING, MediaFolder, pick_copies
 from sercli.errors import DatasetError
 from sercli.schema import MIX
@@ -56,9 +57,7 @@ def read_folders(folder: MediaFolder) -> Corpus:
     return Corpus(name, LICENCE, clips, skipped)
 
 
-def read_manifest(
-    path: Path, columns: Mapping[str, str], mapping: Mapping[str, str] = {}
-) -> Corpus:
+def read_manifest(path: Path, columns: Mapping[str, str]) -> Corpus:
     """Read a table that names files and their emotions.
 
     Parameters
@@ -69,9 +68,6 @@ def read_manifest(
         relative to the table's folder.
     columns
         The table's names of columns, by ours.
-    mapping
-        What labels are to be called: rows of a clip that differ in words that become one label do
-        not contradict each other.
 
     Returns
     -------
@@ -83,7 +79,7 @@ def read_manifest(
     DatasetError
         If the table cannot be read, or a row is not what its header promises.
     """
-    groups: dict[str, list[tuple[int, Clip]]] = {}
+    clips: list[Clip] = []
     skipped: dict[str, str] = {}
     for line, cells in _read_rows(path, columns):
         where = f"{path}, line {line}"
@@ -95,20 +91,37 @@ def read_manifest(
         elif not clip.path.is_file():
             skipped[clip.name] = MISSING
         else:
-            groups.setdefault(clip.name, []).append((line, clip))
+            clips.append(clip)
+    return Corpus(path.stem, LICENCE, tuple(clips), skipped)
+
+
+def join_rows(corpus: Corpus) -> Corpus:
+    """Return a manifest's clips once each, without those whose rows contradict each other.
+
+    Parameters
+    ----------
+    corpus
+        Of `read_manifest`, with the labels that its clips are to have: words that become one label
+        do not contradict each other.
+    """
+    groups: dict[str, list[Clip]] = {}
+    for clip in corpus.clips:
+        groups.setdefault(clip.name, []).append(clip)
     clips = []
+    skipped = dict(corpus.skipped)
     for name, rows in groups.items():
-        labels = {find_label(clip.emotion, COMMON, mapping)[0] or "" for _, clip in rows}
-        told = {"labelled": labels}
-        told["of the split"] = {clip.split or "none" for _, clip in rows}
-        told["by the speaker"] = {clip.speaker or "unknown" for _, clip in rows}
+        told = {
+            "labelled": {clip.emotion for clip in rows},
+            "of the split": {clip.split or "none" for clip in rows},
+            "by the speaker": {clip.speaker or "unknown" for clip in rows},
+        }
         doubts = [f"{what} {' and '.join(sorted(of))}" for what, of in told.items() if len(of) > 1]
         if doubts:
             skipped[name] = f"in several rows: {', '.join(doubts)}"
         else:
-            clips.append(rows[0][1])
-            skipped |= {f"{name} (line {line})": "a duplicate row" for line, _ in rows[1:]}
-    return Corpus(path.stem, LICENCE, tuple(clips), skipped)
+            clips.append(rows[0])
+            skipped |= {f"{name} (row {n})": "a duplicate row" for n in range(2, len(rows) + 1)}
+    return replace(corpus, clips=tuple(clips), skipped=skipped)
 
 
 def parse_split(word: str, where: str) -> str | None:
