@@ -122,7 +122,13 @@ def test_only_common_clips_are_compared(first: Predictions, second: Predictions)
     wider = make_predictions("second", [0.1, 0.9, 0.9, 0.9, 0.8], clips)
     expected = compare_predictions([first.take(first.keys()[1:]), second.take(second.keys()[1:])])
     assert expected["n_segments"] == 3
-    assert compare_predictions([first, wider]) == expected
+    found = compare_predictions([first, wider])
+    assert found.pop("warnings") == [
+        "first: 1 clip left out, which not all judged or have a label for.",
+        "second: 2 clips left out, which not all judged or have a label for.",
+    ]
+    assert expected.pop("warnings") == []
+    assert found == expected
 
 
 def test_common_labels_are_renormalised(first: Predictions) -> None:
@@ -198,3 +204,20 @@ def test_nothing_to_compare(first: Predictions) -> None:
     for few in ([], [first]):
         with pytest.raises(DatasetError, match="expected two models or reports, or more"):
             compare_predictions(few)
+
+
+def test_ways_of_measuring_that_differ_are_told(first: Predictions, second: Predictions) -> None:
+    way = {"target": "intended", "adapt": "none", "precision": "fp32", "protocol": "speakers apart"}
+    pair = [first, second]
+    alike = compare_predictions(pair, measured=[way, way])
+    assert alike["warnings"] == []
+    assert [one["adapt"] for one in alike["models"]] == ["none", "none"]
+    other = {"adapt": "speaker", "precision": "fp32", "protocol": "speakers shared"}
+    assert compare_predictions(pair, measured=[way, other])["warnings"] == [
+        "They were measured in different ways: adapt is none (first), speaker (second).",
+        "second: speakers shared: its figures may be too good.",
+    ]
+    # Of a report without figures, nothing is known.
+    unknown = compare_predictions(pair, measured=[way, {}])
+    assert unknown["warnings"] == []
+    assert unknown["models"][1]["target"] is None

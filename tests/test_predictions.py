@@ -1,4 +1,5 @@
 import csv
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -172,3 +173,24 @@ def test_another_kind_of_table(tmp_path: Path, content: bytes, found: str) -> No
 def test_missing_table(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"none\.csv: cannot be read as a table of predictions"):
         Predictions.read(tmp_path / "none.csv", "svm")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (("x,anger,0.5,0.4",), r"of x are \[0\.5, 0\.4\]; expected numbers from 0 to 1 whose sum"),
+        (("x,anger,1,0", "y,fear,nan,1"), r"of y are \[nan, 1\.0\]; expected numbers"),
+        (("x,anger,1.5,-0.5",), r"of x are \[1\.5, -0\.5\]; expected numbers"),
+        (("x,anger,1,0", "x,anger,1,0"), "has x in two rows; expected each clip once"),
+        (("x,joy,1,0",), r"labels \['joy'\] of the corpus are none of the model's"),
+    ],
+)
+def test_tables_that_somebody_changed(tmp_path: Path, rows: Sequence[str], message: str) -> None:
+    lines = [",".join((*COLUMNS, "prob_anger", "prob_fear"))]
+    for row in rows:
+        name, label, *values = row.split(",")
+        lines.append(f"plays,{name},{name}.wav,,0,,,{label},anger,1,{','.join(values)}")
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(lines))
+    with pytest.raises(DatasetError, match=message):
+        Predictions.read(table, "svm")

@@ -254,9 +254,12 @@ def _compare(paths: tuple[Path, ...], config: EvalConfig, options: dict[str, Any
     if corpus is not None and classifiers:
         results = _measure(read([(corpus, options["kind"])], options), classifiers, config, options)
     found: list[Predictions] = [result.predictions for result in results]
+    measured = [result.figures for result in results]
     for path in told:
-        found.append(Predictions.read(path / PREDICTIONS_FILE, _report_name(path)))
-    comparison = compare_predictions(found, seed=config.seed)
+        figures = _read_figures(path)
+        measured.append(figures)
+        found.append(Predictions.read(path / PREDICTIONS_FILE, _report_name(path, figures)))
+    comparison = compare_predictions(found, measured=measured, seed=config.seed)
     if folder is not None:
         write_json(folder / COMPARISON_FILE, comparison, overwrite=True)
         for place, result in zip(_place_reports(folder, models), results, strict=True):
@@ -267,6 +270,8 @@ def _compare(paths: tuple[Path, ...], config: EvalConfig, options: dict[str, Any
         from sercli.cli.tables import print_comparison
 
         print_comparison(comparison)
+    for warning in comparison["warnings"]:
+        say(f"warning: {warning}")
     _finish(*results)
 
 
@@ -288,13 +293,19 @@ def _place_reports(folder: Path, models: Sequence[str]) -> list[Path]:
     return places
 
 
-def _report_name(folder: Path) -> str:
-    """Name of the model whose report it is, and of the report."""
+def _read_figures(folder: Path) -> dict[str, Any]:
+    """Return the figures of a report, or nothing if they are not there."""
     try:
-        name = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))["model"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return folder.name
-    return name if name == folder.name else f"{name} ({folder.name})"
+        figures = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return figures if isinstance(figures, dict) else {}
+
+
+def _report_name(folder: Path, figures: dict[str, Any]) -> str:
+    """Name of the model whose report it is, and of the report."""
+    name = figures.get("model", folder.name)
+    return folder.name if name == folder.name else f"{name} ({folder.name})"
 
 
 def _measure(

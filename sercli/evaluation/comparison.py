@@ -1,22 +1,35 @@
 """Several models side by side on the same clips, with paired differences."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from sercli.errors import DatasetError
 from sercli.evaluation.metrics import evaluate_probabilities
 from sercli.evaluation.predictions import Predictions
 from sercli.evaluation.resampling import FIGURES, LEVEL, N_RESAMPLES, compare, find_intervals
 from sercli.evaluation.run import renormalise
+from sercli.protocols import APART
+from sercli.text import format_count
+
+# Of the figures of each model: how it was measured.
+WAYS: Final = ("target", "adapt", "precision")
 
 
-def compare_predictions(predictions: Sequence[Predictions], *, seed: int = 0) -> dict[str, Any]:
+def compare_predictions(
+    predictions: Sequence[Predictions],
+    *,
+    measured: Sequence[Mapping[str, Any]] = (),
+    seed: int = 0,
+) -> dict[str, Any]:
     """Compare models on the clips that all of them judged and the labels that all of them score.
 
     Parameters
     ----------
     predictions
         Of two models or more; clips are told by corpus and name. Models of one name are numbered.
+    measured
+        Figures of each, as in ``metrics.json``, of which ``target``, ``adapt``, ``precision`` and
+        ``protocol`` tell how it was measured; what is not known may lack.
     seed
         Of the resampling.
 
@@ -24,9 +37,10 @@ def compare_predictions(predictions: Sequence[Predictions], *, seed: int = 0) ->
     -------
     dict
         ``labels``, ``n_segments``, ``resampled`` (what is drawn for the intervals), ``level``,
-        ``n_resamples``, ``seed``; ``models``: of each its ``name``, its figures and their
-        ``intervals``; ``differences``: of each pair, later minus earlier, the ``difference`` and
-        its paired ``interval`` for each figure.
+        ``n_resamples``, ``seed``; ``models``: of each its ``name``, how it was measured, its
+        figures and their ``intervals``; ``warnings``: what a reader must know; ``differences``: of
+        each pair, later minus earlier, the ``difference`` and its paired ``interval`` for each
+        figure.
 
     Raises
     ------
@@ -39,12 +53,17 @@ def compare_predictions(predictions: Sequence[Predictions], *, seed: int = 0) ->
     aligned = _align(predictions)
     names = _number([one.model for one in aligned])
     samples = [one.resampled() for one in aligned]
+    ways = [
+        {way: figures.get(way) for way in (*WAYS, "protocol")}
+        for figures in measured or [{}] * len(names)
+    ]
+    n_left = [len(one.clips) - len(aligned[0].clips) for one in predictions]
     models = []
-    for name, one, (sample, _) in zip(names, aligned, samples, strict=True):
+    for name, way, one, (sample, _) in zip(names, ways, aligned, samples, strict=True):
         figures = evaluate_probabilities(one.y_true, one.probabilities, one.labels)
         intervals = find_intervals(sample, seed=seed)
         figures = {figure: figures[figure] for figure in FIGURES}
-        models.append({"name": name, **figures, "intervals": intervals})
+        models.append({"name": name, **way, **figures, "intervals": intervals})
     pairs = [(i, j) for j in range(len(names)) for i in range(j)]
     return {
         "labels": list(aligned[0].labels),
@@ -54,6 +73,7 @@ def compare_predictions(predictions: Sequence[Predictions], *, seed: int = 0) ->
         "n_resamples": N_RESAMPLES,
         "seed": seed,
         "models": models,
+        "warnings": _warn(names, ways, n_left),
         "differences": [
             {
                 "of": names[j],
@@ -94,6 +114,29 @@ def _align(predictions: Sequence[Predictions]) -> list[Predictions]:
         # With the first's clips, so that the same speakers are drawn for all.
         aligned.append(Predictions(part.model, labels, clips, probabilities))
     return aligned
+
+
+def _warn(
+    names: Sequence[str],
+    ways: Sequence[Mapping[str, Any]],
+    n_left: Sequence[int],
+) -> list[str]:
+    """Return what makes a difference of figures one of more than the models; a sentence each."""
+    warnings = []
+    for way in WAYS:
+        told = [(name, of[way]) for name, of in zip(names, ways, strict=True) if of[way]]
+        if len({value for _, value in told}) > 1:
+            values = ", ".join(f"{value} ({name})" for name, value in told)
+            warnings.append(f"They were measured in different ways: {way} is {values}.")
+    for name, of, n_clips in zip(names, ways, n_left, strict=True):
+        if of["protocol"] not in (APART, None):
+            warnings.append(f"{name}: {of['protocol']}: its figures may be too good.")
+        if n_clips:
+            warnings.append(
+                f"{name}: {format_count(n_clips, 'clip')} left out, which not all judged or have a "
+                "label for."
+            )
+    return warnings
 
 
 def _number(names: Sequence[str]) -> list[str]:

@@ -7,6 +7,7 @@ was scored.
 """
 
 import csv
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +27,8 @@ from sercli.schema import PROBABILITY_PREFIX
 PREDICTIONS_FILE = "predictions.csv"
 # What becomes of bytes that are no text, which Python holds as lone surrogates.
 ESCAPE = "backslashreplace"
+# Of a probability that was written.
+ROUNDING = 1e-6
 COLUMNS = (
     "corpus",
     "clip",
@@ -136,7 +139,8 @@ class Predictions:
         Raises
         ------
         DatasetError
-            If it cannot be read or is no such table.
+            If it cannot be read or is no such table, a clip is in two rows, or probabilities are
+            none.
         """
         try:
             with path.open(encoding="utf-8", newline="") as file:
@@ -154,8 +158,20 @@ class Predictions:
                 "expected one that `ser eval -o DIR` wrote"
             ) from error
         probabilities = np.array(values)
-        # Six digits do not sum to exactly 1.
-        return cls(model, labels, clips, probabilities / probabilities.sum(axis=1, keepdims=True))
+        sums = probabilities.sum(axis=1, keepdims=True)
+        # Six digits do not sum to exactly 1. Also false for NaN.
+        possible = (probabilities >= 0) & (abs(sums - 1) <= ROUNDING * len(labels))
+        if not possible.all():
+            row = int(np.flatnonzero(~possible.all(axis=1))[0])
+            raise DatasetError(
+                f"{path}: the probabilities of {clips[row].name} are {values[row]}; expected "
+                "numbers from 0 to 1 whose sum is 1"
+            )
+        found = cls(model, labels, clips, probabilities / sums)
+        if twice := [key for key, n in Counter(found.keys()).items() if n > 1]:
+            raise DatasetError(f"{path}: has {twice[0][1]} in two rows; expected each clip once")
+        class_indices(clips, labels)  # each of which is to have been scored
+        return found
 
 
 def _escape(text: str) -> str:
