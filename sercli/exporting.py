@@ -102,7 +102,7 @@ def _render_textgrid(result: FileResult) -> str:
     grid = Textgrid(0, end)
     voices: dict[str, list[Segment]] = {}
     for segment in result.segments:
-        voices.setdefault(_name_voice(segment), []).append(segment)
+        voices.setdefault(_name_voice(result, segment), []).append(segment)
     for voice, segments in voices.items() or [("", [])]:
         for number, layer in enumerate(_separate(segments), 1):
             which = f" {voice}" * bool(voice) + f" ({number})" * (number > 1)
@@ -133,12 +133,14 @@ def _separate(segments: Sequence[Segment]) -> list[list[Segment]]:
 
 
 def _render_audacity(result: FileResult) -> str:
-    return "".join(f"{one.start:.3f}\t{one.end:.3f}\t{_caption(one)}\n" for one in result.segments)
+    return "".join(
+        f"{one.start:.3f}\t{one.end:.3f}\t{_caption(result, one)}\n" for one in result.segments
+    )
 
 
 def _render_srt(result: FileResult) -> str:
     return "".join(
-        f"{number}\n{_clock(one.start)} --> {_clock(one.end)}\n{_caption(one)}\n\n"
+        f"{number}\n{_clock(one.start)} --> {_clock(one.end)}\n{_caption(result, one)}\n\n"
         for number, one in enumerate(result.segments, 1)
     )
 
@@ -149,15 +151,17 @@ def _clock(seconds: float) -> str:
     return f"{hours:02}:{minutes:02}:{milliseconds // 1000:02},{milliseconds % 1000:03}"
 
 
-def _caption(segment: Segment) -> str:
-    voice = _name_voice(segment)
+def _caption(result: FileResult, segment: Segment) -> str:
+    voice = _name_voice(result, segment)
     caption = f"{voice}: " * bool(voice) + f"{segment.emotion} {segment.confidence:.2f}"
     return " ".join(caption.split())  # in a line
 
 
-def _name_voice(segment: Segment) -> str:
-    """Return the speaker, or else the channel if each is judged by itself."""
-    return segment.speaker or ("" if segment.channel == MIX else f"channel {segment.channel}")
+def _name_voice(result: FileResult, segment: Segment) -> str:
+    """Return the speaker, or else the channel if several are judged, each by itself."""
+    if segment.speaker:
+        return segment.speaker
+    return "" if segment.channel == MIX or result.channels == 1 else f"channel {segment.channel}"
 
 
 FORMATS: Mapping[str, Format] = {

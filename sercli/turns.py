@@ -1,4 +1,4 @@
-"""Stretches of recordings that somebody marked: a table of them, or the turns of a diarisation."""
+"""Stretches of recordings that somebody marked: in a table, a diarisation, or TextGrids."""
 
 import csv
 import hashlib
@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from io import StringIO
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from sercli.errors import ConfigError
+from sercli.grids import is_grid, read_grids
 from sercli.schema import printable_path
 
 # Columns that segments need.
@@ -70,8 +71,8 @@ class Turns:
     sha256: str = ""
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str], *needed: str) -> Self:
-        """Read a table or a diarisation.
+    def read(cls, path: str | os.PathLike[str], *needed: str, tiers: Sequence[str] = ()) -> Self:
+        """Read a table, a diarisation or TextGrids.
 
         Parameters
         ----------
@@ -79,16 +80,24 @@ class Turns:
             A CSV file (or TSV, by its suffix) with the column file and any of channel, start, end
             and speaker; its paths are relative to its folder or, if nothing is there, to where the
             program runs, as in the output of `ser annotate`. Or a diarisation in RTTM, which names
-            recordings without suffix.
+            recordings without suffix. Or a TextGrid of Praat, or a folder of them, each named as
+            its recording: their intervals that have a text.
         needed
             Columns that a table must have, too.
+        tiers
+            Of TextGrids, each of which is what one speaker says, where there are several; without
+            any, each grid is to have one tier of intervals.
 
         Raises
         ------
         ConfigError
-            If it is none of these, or a time is no number of seconds.
+            If it is none of these, a time is no number of seconds, or a grid lacks the tiers.
         """
         path = Path(path)
+        if is_grid(path):
+            return cls._read_grids(path, tiers)
+        if tiers:
+            raise ConfigError(f"{path}: has no tiers; expected a TextGrid, or a folder of them")
         found: dict[Path | str, list[Turn]] = {}
         is_local = path.suffix.lower() == RTTM
         try:
@@ -103,6 +112,18 @@ class Turns:
             raise ConfigError(f"{path}: has no turns; expected lines that begin with SPEAKER")
         turns_of = {key: tuple(turns) for key, turns in found.items()}
         return cls(path, turns_of, is_local, hashlib.sha256(content).hexdigest())
+
+    @classmethod
+    def _read_grids(cls, path: Path, tiers: Sequence[str]) -> Self:
+        try:
+            intervals, sha256 = read_grids(path, tiers)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path}: cannot be read: {error}") from error
+        found: dict[Path | str, list[Turn]] = {}
+        for one in intervals:
+            speaker = one.tier if len(tiers) > 1 else None
+            found.setdefault(one.recording, []).append(Turn(one.start, one.end, None, speaker))
+        return cls(path, {key: tuple(turns) for key, turns in found.items()}, True, sha256)
 
     def find(self, recording: str, *, mixed: bool = False) -> tuple[Turn, ...]:
         """Return the turns of a recording; there may be none.

@@ -95,11 +95,20 @@ segment_options = _options(
     ),
     click.option(
         "--segments",
-        metavar="FILE",
-        type=click.Path(exists=True, dir_okay=False),
+        metavar="FILE|DIR",
+        type=click.Path(exists=True),
         help="What gets a label, in the place of detected speech: the rows of a CSV file with the "
-        "columns file, start and end, and channel and speaker if there are any; or the turns of a "
-        "diarisation (.rttm).",
+        "columns file, start and end, and channel and speaker if there are any; the turns of a "
+        "diarisation (.rttm); or the intervals of a .TextGrid, or of a folder of them, each named "
+        "as its recording.",
+    ),
+    click.option(
+        "--tier",
+        "tiers",
+        multiple=True,
+        metavar="NAME",
+        help="Of TextGrids: whose intervals, if there are several tiers. Repeatable: what each of "
+        "several speakers says (with --segments).",
     ),
     _seconds("--max-segment", DEFAULTS.max_segment, "Cut longer speech at its quietest point."),
     _seconds("--min-segment", DEFAULTS.min_segment, "Shorter speech joins a close neighbour."),
@@ -253,7 +262,9 @@ def _create_annotator(options: dict[str, Any]) -> "Annotator":
 
     # Before a model is loaded, as they may be unusable.
     config, effort = _segment_config(options), find_effort(options)
-    turns = Turns.read(options["segments"], *TIMES) if options["segments"] else None
+    turns = None
+    if options["segments"]:
+        turns = Turns.read(options["segments"], *TIMES, tiers=options["tiers"])
     speakers = Speakers.parse(options["speakers"]) if options["speakers"] else None
     keep_less()
     classifier = load_model(
@@ -307,6 +318,8 @@ def _tell_rest(run: LabelRun, code: ExitCode, options: dict[str, Any]) -> None:
 def _refuse_idle_options(options: dict[str, Any]) -> None:
     if options["nul"] and options["files_from"] is None:
         raise click.UsageError("-0 goes with --files-from.")
+    if options["tiers"] and options["segments"] is None:
+        raise click.UsageError("--tier goes with --segments.")
     if options["segments"] is not None:
         for name in CUTTING:
             if is_given("mode" if name == "segment" else name):

@@ -1,0 +1,101 @@
+"""Stretches that somebody marked in Praat: the intervals of TextGrids."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+SUFFIX = ".textgrid"
+
+
+class Interval(NamedTuple):
+    """An interval with a text.
+
+    Parameters
+    ----------
+    recording
+        Name of the grid, without suffix, which is that of its recording.
+    start, end
+        In seconds.
+    tier
+        Its tier.
+    """
+
+    recording: str
+    start: float
+    end: float
+    tier: str
+
+
+def is_grid(path: Path) -> bool:
+    """Tell whether a path is that of a TextGrid, or of a folder that may hold some."""
+    return path.is_dir() or path.suffix.lower() == SUFFIX
+
+
+def read_grids(path: Path, tiers: Sequence[str] = ()) -> tuple[list[Interval], str]:
+    """Read the intervals of a TextGrid, or of all in a folder and below.
+
+    Parameters
+    ----------
+    path
+        The file or the folder.
+    tiers
+        Names of the tiers; without any, each grid is to have a single one of intervals.
+
+    Returns
+    -------
+    intervals : list of Interval
+        Those with a text, grid by grid, tier by tier.
+    sha256 : str
+        Of all grids, and of the names of the tiers.
+
+    Raises
+    ------
+    ValueError
+        If there is no grid, two have one name, one cannot be read, or lacks the tiers.
+    OSError
+        If a file cannot be read.
+    """
+    grids = [path]
+    if path.is_dir():
+        grids = sorted(one for one in path.rglob("*") if one.suffix.lower() == SUFFIX)
+    if not grids:
+        raise ValueError("holds no TextGrid; expected one for each recording, of its name")
+    if twice := [name for name, n in Counter(one.stem for one in grids).items() if n > 1]:
+        raise ValueError(f"holds two TextGrids named {twice[0]}; expected one for each recording")
+    digest = hashlib.sha256("\0".join(tiers).encode())
+    found: list[Interval] = []
+    for grid in grids:
+        digest.update(hashlib.sha256(grid.read_bytes()).digest())
+        where = "" if grid == path else f"{grid.relative_to(path)}: "
+        found += _read(grid, where, tiers)
+    return found, digest.hexdigest()
+
+
+def _read(grid: Path, where: str, tiers: Sequence[str]) -> list[Interval]:
+    from praatio.data_classes.interval_tier import IntervalTier
+    from praatio.textgrid import openTextgrid
+
+    try:
+        read = openTextgrid(
+            str(grid),
+            includeEmptyIntervals=False,
+            reportingMode="silence",
+            duplicateNamesMode="rename",
+        )
+    except Exception as error:  # it fails as whatever it stumbles over
+        raise ValueError(f"{where}is no TextGrid: {error!r}") from error
+    there = {tier.name: tier.entries for tier in read.tiers if isinstance(tier, IntervalTier)}
+    names = [name for name in there if name in tiers] if tiers else list(there)
+    if not names or (len(names) > 1 and not tiers):
+        raise ValueError(
+            f"{where}has the interval tiers {', '.join(there) or 'none'}; expected "
+            + (f"{' or '.join(tiers)}" if tiers else "a single one, or those that --tier names")
+        )
+    return [
+        Interval(grid.stem, start, end, name)
+        for name in names
+        for start, end, text in there[name]
+        if text.strip()
+    ]

@@ -1,0 +1,96 @@
+"""Tests of segments from TextGrids: which intervals are taken, and whose they are."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from conftest import EXAMPLES, FakeClassifier
+
+import sercli
+from sercli.errors import ConfigError
+from sercli.turns import TIMES, Turn, Turns
+
+Tiers = Mapping[str, Sequence[tuple[float, float, str]]]
+
+
+def write_grid(path: Path, tiers: Tiers, encoding: str = "utf-8") -> Path:
+    """Write a TextGrid as Praat does, in its long form."""
+    lines = ['File type = "ooTextFile"', 'Object class = "TextGrid"', "", "xmin = 0", "xmax = 9"]
+    lines += ["tiers? <exists>", f"size = {len(tiers)}", "item []:"]
+    for number, (name, rows) in enumerate(tiers.items(), 1):
+        lines += [f"    item [{number}]:", '        class = "IntervalTier"']
+        lines += [f'        name = "{name}"', "        xmin = 0", "        xmax = 9"]
+        lines.append(f"        intervals: size = {len(rows)}")
+        for index, (start, end, text) in enumerate(rows, 1):
+            lines += [f"        intervals [{index}]:", f"            xmin = {start}"]
+            lines += [f"            xmax = {end}", f'            text = "{text}"']
+    path.write_text("\n".join(lines) + "\n", encoding=encoding)
+    return path
+
+
+SPOKEN = [(0.0, 1.0, ""), (1.0, 2.5, "well"), (2.5, 4.0, "  "), (4.0, 9.0, 'she said ""no""')]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_intervals_with_a_text_are_segments(tmp_path: Path, encoding: str) -> None:
+    path = write_grid(tmp_path / "call.TextGrid", {"utterance": SPOKEN}, encoding)
+    turns = Turns.read(path, *TIMES)
+    assert turns.find("elsewhere/call.wav") == (Turn(1.0, 2.5), Turn(4.0, 9.0))
+    assert turns.find("other.wav") == ()
+    assert (turns.tells_times, turns.tells_speakers) == (True, False)
+    assert turns.sha256 != Turns.read(write_grid(path, {"utterance": SPOKEN[:2]})).sha256
+
+
+def test_tiers_that_are_named_are_speakers(tmp_path: Path) -> None:
+    folder = tmp_path / "grids"
+    (folder / "more").mkdir(parents=True)
+    tiers = {"agent": [(0, 3, "yes")], "client": [(2, 5, "no")], "noise": [(0, 9, "hum")]}
+    write_grid(folder / "call.TextGrid", tiers)
+    write_grid(folder / "more" / "memo.textgrid", {"agent": [(1, 2, "note")]})
+    turns = Turns.read(folder, *TIMES, tiers=("client", "agent"))
+    spoken = (Turn(0, 3, None, "agent"), Turn(2, 5, None, "client"))
+    assert turns.find("call.wav") == turns.find("call.wav", mixed=True) == spoken
+    assert turns.find("memo.wav") == (Turn(1, 2, None, "agent"),)
+    # The agent of another call may be another.
+    assert (turns.local, turns.tells_speakers) == (True, True)
+    assert turns.find_others(["call.wav"]) == ["memo"]
+    alone = Turns.read(folder, *TIMES, tiers=("agent",))
+    assert alone.find("call.wav") == (Turn(0, 3),)
+    assert alone.sha256 != turns.sha256
+
+
+def test_labels_of_a_run_are_segments_of_another(
+    fake_classifier: FakeClassifier, tmp_path: Path
+) -> None:
+    first = list(sercli.annotate(EXAMPLES / "statement.flac", fake_classifier))
+    sercli.export_labels(first, tmp_path / "grids", "textgrid")
+    turns = Turns.read(tmp_path / "grids", *TIMES, tiers=["emotion"])
+    (again,) = sercli.annotate(EXAMPLES / "statement.flac", fake_classifier, segments=turns)
+    for one, other in zip(first[0].segments, again.segments, strict=True):
+        assert (other.start, other.end) == pytest.approx((one.start, one.end), abs=1e-3)
+
+
+def test_grids_that_tell_no_segments(tmp_path: Path) -> None:
+    several = write_grid(tmp_path / "call.TextGrid", {"words": SPOKEN, "phones": SPOKEN})
+    with pytest.raises(ConfigError, match="has the interval tiers words, phones; expected a sing"):
+        Turns.read(several, *TIMES)
+    with pytest.raises(ConfigError, match="has the interval tiers words, phones; expected agent"):
+        Turns.read(several, *TIMES, tiers=("agent",))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="empty: cannot be read: holds no TextGrid; expected one"):
+        Turns.read(tmp_path / "empty", *TIMES)
+    (tmp_path / "two" / "a").mkdir(parents=True)
+    for place in ("two", "two/a"):
+        write_grid(tmp_path / place / "call.TextGrid", {"words": SPOKEN})
+    with pytest.raises(ConfigError, match="holds two TextGrids named call; expected one"):
+        Turns.read(tmp_path / "two", *TIMES)
+    broken = tmp_path / "broken.TextGrid"
+    broken.write_text("no grid")
+    with pytest.raises(ConfigError, match=r"broken\.TextGrid: cannot be read: is no TextGrid"):
+        Turns.read(broken, *TIMES)
+    with pytest.raises(ConfigError, match="cannot be read: "):
+        Turns.read(tmp_path / "none.TextGrid", *TIMES)
+    table = tmp_path / "all.csv"
+    table.write_text("file,start,end\na.wav,0,1\n")
+    with pytest.raises(ConfigError, match=r"all\.csv: has no tiers; expected a TextGrid"):
+        Turns.read(table, *TIMES, tiers=("a",))
