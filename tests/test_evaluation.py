@@ -13,10 +13,11 @@ from sercli.config import EvalConfig, Precision
 from sercli.datasets import Clip, Corpus
 from sercli.datasets.votes import find_votes
 from sercli.errors import ConfigError, DatasetError, ModelError
+from sercli.evaluation.judging import renormalise
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.measurement import break_down
 from sercli.evaluation.predictions import Predictions
-from sercli.evaluation.run import evaluate, renormalise
+from sercli.evaluation.run import evaluate
 
 MakeCorpus = Callable[..., Corpus]
 CONFIG = EvalConfig(jobs=1)

@@ -312,7 +312,8 @@ def _measure(
     corpus: "Corpus", classifiers: "list[Classifier]", config: EvalConfig, options: dict[str, Any]
 ) -> "list[Evaluation]":
     from sercli.datasets.votes import read_votes
-    from sercli.evaluation.run import CLEAN, evaluate_all
+    from sercli.evaluation.judging import CLEAN
+    from sercli.evaluation.run import evaluate_all
 
     votes = read_votes(options["votes"]) if options["votes"] else None
     if not options["quiet"]:

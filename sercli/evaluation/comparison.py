@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sercli.errors import DatasetError
+from sercli.evaluation.judging import renormalise
 from sercli.evaluation.metrics import evaluate_probabilities
 from sercli.evaluation.predictions import Predictions
 from sercli.evaluation.resampling import FIGURES, LEVEL, N_RESAMPLES, compare, find_intervals
-from sercli.evaluation.run import renormalise
 from sercli.protocols import APART
 from sercli.text import format_count
 

@@ -13,9 +13,10 @@ from sercli.classifiers.base import Classifier
 from sercli.config import EvalConfig, Split
 from sercli.datasets.base import Corpus, class_indices
 from sercli.errors import DatasetError
+from sercli.evaluation.caveats import find_limits
 from sercli.evaluation.measurement import Judgement, measure
 from sercli.evaluation.predictions import Predictions
-from sercli.evaluation.run import Evaluation, describe_model, evaluate, find_limits
+from sercli.evaluation.run import Evaluation, describe_model, evaluate
 from sercli.labels import EMOTIONS
 from sercli.protocols import APART, SHARED, UNKNOWN, fold_by_speaker, judge_protocol
 from sercli.reporting.folder import remove_report

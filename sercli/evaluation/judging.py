@@ -1,0 +1,195 @@
+"""What models say of clips, as `ser annotate` would: as they are, under stress, by baselines."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sercli.audio import SAMPLE_RATE
+from sercli.classifiers.base import Classifier
+from sercli.config import LONGEST_SEGMENT_S, Adaptation, EvalConfig, Precision
+from sercli.datasets.base import Clip
+from sercli.evaluation.measurement import Judgement
+from sercli.evaluation.mixes import measure_mixes
+from sercli.evaluation.predictions import Predictions
+from sercli.extraction import ClipFeatures, Cut, Progress, Waveforms, extract_clip_features
+from sercli.stress import apply_condition, condition_rng
+
+CLEAN: Final = "clean"
+
+FloatArray = NDArray[np.float32]
+
+
+def renormalise(
+    probabilities: NDArray[np.float64], labels: Sequence[str], wanted: Sequence[str]
+) -> NDArray[np.float64]:
+    """Return the probabilities of some labels, given that it is one of them.
+
+    Parameters
+    ----------
+    probabilities
+        Shape (n_segments, n_labels), in the order of `labels`.
+    labels
+        All labels.
+    wanted
+        Some of them.
+    """
+    # What is too small to matter must not be lost in 0 / 0.
+    chosen = probabilities[:, [list(labels).index(label) for label in wanted]] + 1e-300
+    result: NDArray[np.float64] = chosen / chosen.sum(axis=1, keepdims=True)
+    return result
+
+
+def judge_clips(
+    classifiers: Sequence[Classifier],
+    clips: Sequence[Clip],
+    labels: tuple[str, ...],
+    config: EvalConfig,
+    progress: Progress | None,
+) -> list[Judgement]:
+    """Judge clips under every condition with models that share their features.
+
+    Parameters
+    ----------
+    classifiers
+        Models with one front end.
+    clips
+        Whose labels are among `labels`.
+    labels
+        That are scored.
+    config
+        What is judged besides the clips as they are.
+    progress
+        As for `sercli.evaluation.run.evaluate_all`.
+
+    Returns
+    -------
+    list of Judgement
+        In the order of the models.
+    """
+
+    def extract(condition: str, model: Classifier = classifiers[0]) -> ClipFeatures:
+        cut = partial(_cut, condition, config.seed, tuple(clips))
+        if model.in_workers:
+            hear = partial(_hear, model, cut)
+            return extract_clip_features(clips, hear, jobs=config.jobs, progress=progress)
+        return extract_clip_features(
+            clips, cut, embed=model.extract_features, jobs=config.jobs, progress=progress
+        )
+
+    def judge(classifier: Classifier, features: Sequence[FloatArray]) -> NDArray[np.float64]:
+        scores = classifier.score(np.concatenate(features))
+        pieces = classifier.spec.find_calibration(config.target).probabilities(scores)
+        if config.adapt != "none":
+            adapter = classifier.find_adapter(config.target)
+            names = _name_groups(clean.clips, config.adapt)
+            groups = np.repeat(names, [len(rows) for rows in features])
+            for name in np.unique(groups):
+                pieces[groups == name] = adapter.adapt(pieces[groups == name])
+        # Pieces of a clip are of one length, and count alike.
+        first = np.cumsum([0, *map(len, features)])[:-1]
+        means = np.add.reduceat(pieces, first) / [[len(rows)] for rows in features]
+        return renormalise(means, classifier.spec.labels, labels)
+
+    clean = extract(CLEAN)
+    stressed: list[dict[str, NDArray[np.float64]]] = [{} for _ in classifiers]
+    for condition in config.stress:
+        # One condition at a time, so that memory does not grow with their number.
+        features = clean.features if condition == CLEAN else extract(condition).features
+        for classifier, found in zip(classifiers, stressed, strict=True):
+            found[condition] = judge(classifier, features)
+    converted: list[dict[str, NDArray[np.float64]]] = [{} for _ in classifiers]
+    for classifier, found in zip(classifiers, converted, strict=True):
+        for precision in config.precisions:
+            with multiplying(classifier, precision):
+                found[precision] = judge(classifier, extract(CLEAN, classifier).features)
+    return [
+        Judgement(
+            Predictions(one.name, labels, clean.clips, judge(one, clean.features)),
+            under_stress,
+            clean.hashes,
+            clean.failed,
+            _measure_mixes(one, clean, labels, config.seed) if config.mixes else None,
+            in_other,
+        )
+        for one, under_stress, in_other in zip(classifiers, stressed, converted, strict=True)
+    ]
+
+
+@contextmanager
+def multiplying(classifier: Classifier, precision: Precision) -> Iterator[None]:
+    """Let a model multiply another number type within the block.
+
+    Parameters
+    ----------
+    classifier
+        The model.
+    precision
+        The number type.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot.
+    """
+    before = classifier.precision
+    try:
+        classifier.use_precision(precision)
+        yield
+    finally:
+        classifier.use_precision(before)
+
+
+def _name_groups(clips: Sequence[Clip], adapt: Adaptation) -> NDArray[np.str_]:
+    """Return by whose baseline each clip is judged."""
+    if adapt == "auto":
+        apart = any(clip.channel is not None for clip in clips)
+        adapt = "channel" if apart else "recording"
+        if all(clip.voice is not None for clip in clips):
+            adapt = "speaker"
+    if adapt == "corpus":
+        return np.full(len(clips), adapt)
+    # Of whom it is not known who speaks, a recording is a group of its own.
+    return np.array(
+        [
+            (clip.voice if adapt == "speaker" else None)
+            or (f"{clip.path}@{clip.channel}" if adapt == "channel" else str(clip.path))
+            for clip in clips
+        ]
+    )
+
+
+def _measure_mixes(
+    classifier: Classifier, found: ClipFeatures, labels: tuple[str, ...], seed: int
+) -> list[dict[str, Any]]:
+    """Measure groups of clips, each clip by its first piece."""
+    adapter, own = classifier.find_adapter(), classifier.spec.labels
+    scores = classifier.score(np.stack([rows[0] for rows in found.features]))
+    alone = classifier.spec.calibration.probabilities(scores)
+    return measure_mixes(
+        lambda group: renormalise(adapter.adapt(alone[group]), own, labels),
+        renormalise(alone, own, labels),
+        np.array([labels.index(clip.emotion) for clip in found.clips]),
+        [clip.voice for clip in found.clips],
+        labels,
+        seed,
+    )
+
+
+def _hear(classifier: Classifier, cut: Cut, clip: Clip, waveform: FloatArray) -> FloatArray:
+    return classifier.extract_features(cut(clip, waveform))
+
+
+def _cut(
+    condition: str, seed: int, pool: tuple[Clip, ...], clip: Clip, waveform: FloatArray
+) -> list[FloatArray]:
+    """Return a clip as it is heard under a condition, in equal pieces of 30 s at most."""
+    if condition != CLEAN:
+        rng = condition_rng(seed, condition, clip.name)
+        waveform = apply_condition(waveform, condition, rng, Waveforms(pool))
+    n_pieces = math.ceil(len(waveform) / (LONGEST_SEGMENT_S * SAMPLE_RATE))
+    return np.array_split(waveform, n_pieces)
