@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from sercli.arrays import DoubleArray, RealArray
 from sercli.calibration import Calibration
 from sercli.errors import ModelError
 
@@ -45,7 +46,6 @@ MAX_SHARPENING = 2.0
 # Parts of an adapter that are two layers with a rectifier between them.
 LAYERED = ("trust", "context")
 
-FloatArray = NDArray[np.floating[Any]]
 Tensors = Mapping[str, NDArray[Any]]
 
 
@@ -99,8 +99,8 @@ class Moments(NamedTuple):
         Of each column, shape (n_hidden,).
     """
 
-    mean: NDArray[np.float64]
-    deviation: NDArray[np.float64]
+    mean: DoubleArray
+    deviation: DoubleArray
 
 
 class Adapter:
@@ -157,7 +157,7 @@ class Adapter:
         broken = [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]
         if broken:
             raise ModelError(f"its adapter has values in {', '.join(broken)} that are not finite")
-        self._parts: dict[str, NDArray[np.float64]] = {
+        self._parts: dict[str, DoubleArray] = {
             name: tensor.astype(np.float64) for name, tensor in tensors.items()
         }
 
@@ -190,7 +190,7 @@ class Adapter:
             for name, tensor in self._stored.items()
         }
 
-    def adapt(self, probabilities: FloatArray) -> NDArray[np.float64]:
+    def adapt(self, probabilities: RealArray) -> DoubleArray:
         """Judge the segments of a group by what they have in common.
 
         Parameters
@@ -209,7 +209,7 @@ class Adapter:
             return alone
         return self.calibrate(self.score(alone))
 
-    def calibrate(self, scores: FloatArray) -> NDArray[np.float64]:
+    def calibrate(self, scores: RealArray) -> DoubleArray:
         """Return the probabilities of a group, shape (n_segments, n_labels), rows summing to 1.
 
         A group that is mostly of one label is easier than its segments look: a label that most of
@@ -225,7 +225,7 @@ class Adapter:
         factor = np.exp(self.settings.sharpening * find_concentration(evenly.mean(axis=0)))
         return self.calibration.probabilities(factor * np.asarray(scores, np.float64))
 
-    def score(self, probabilities: FloatArray) -> NDArray[np.float64]:
+    def score(self, probabilities: RealArray) -> DoubleArray:
         """Return uncalibrated scores of a group of any size; the parameter is that of `adapt`."""
         parts = self._parts
         shift = self._find_shift(probabilities)
@@ -235,7 +235,7 @@ class Adapter:
         ]
         return np.concatenate(scores)
 
-    def _describe(self, probabilities: FloatArray) -> Iterator[NDArray[np.float64]]:
+    def _describe(self, probabilities: RealArray) -> Iterator[DoubleArray]:
         """Give hidden rows, block by block: of a large group they are much larger than it is."""
         parts = self._parts
         for start in range(0, len(probabilities), BLOCK_SEGMENTS):
@@ -244,7 +244,7 @@ class Adapter:
             deviations = deviations.clip(-MAX_DEVIATION, MAX_DEVIATION)
             yield deviations @ parts["first.weight"].T + parts["first.bias"]
 
-    def _find_shift(self, probabilities: FloatArray) -> NDArray[np.float64]:
+    def _find_shift(self, probabilities: RealArray) -> DoubleArray:
         """Return what is added to the hidden rows of a group, shape (n_hidden,)."""
         n_segments = len(probabilities)
         mean, deviation = measure_moments(self._describe(probabilities))
@@ -258,14 +258,14 @@ class Adapter:
         described = np.concatenate((mean - offset, deviation, mix))
         return np.asarray(self._layers("context", described) - offset, np.float64)
 
-    def _layers(self, name: str, inputs: FloatArray) -> NDArray[np.float64]:
+    def _layers(self, name: str, inputs: RealArray) -> DoubleArray:
         parts = self._parts
         hidden = np.maximum(parts[f"{name}.0.weight"] @ inputs + parts[f"{name}.0.bias"], 0)
         outputs = parts[f"{name}.1.weight"] @ hidden + parts[f"{name}.1.bias"]
         return np.asarray(outputs, np.float64)
 
 
-def measure_moments(parts: Iterable[FloatArray]) -> Moments:
+def measure_moments(parts: Iterable[RealArray]) -> Moments:
     """Return the moments of the hidden rows of a group, which come in parts.
 
     Parameters
@@ -289,7 +289,7 @@ def measure_moments(parts: Iterable[FloatArray]) -> Moments:
     return Moments(origin + mean, np.sqrt(variance))
 
 
-def find_likely_shares(probabilities: FloatArray) -> NDArray[np.float64]:
+def find_likely_shares(probabilities: RealArray) -> DoubleArray:
     """Return what mix of emotions a group seems to have, shape (n_labels,), summing to 1.
 
     Parameters
@@ -299,7 +299,7 @@ def find_likely_shares(probabilities: FloatArray) -> NDArray[np.float64]:
         (n_segments, n_labels).
     """
     alone = np.asarray(probabilities, np.float64)
-    shares: NDArray[np.float64] = alone.mean(axis=0)
+    shares: DoubleArray = alone.mean(axis=0)
     for _ in range(N_ROUNDS):
         counts = len(alone) * shares + CONCENTRATION
         likely = alone * (counts / counts.sum())
@@ -307,7 +307,7 @@ def find_likely_shares(probabilities: FloatArray) -> NDArray[np.float64]:
     return shares
 
 
-def explain(probabilities: FloatArray, likely: FloatArray) -> NDArray[np.float64]:
+def explain(probabilities: RealArray, likely: RealArray) -> DoubleArray:
     """Return mixes that may explain the mean of a group, shape (N_EXPLANATIONS, n_labels).
 
     Parameters
@@ -321,7 +321,7 @@ def explain(probabilities: FloatArray, likely: FloatArray) -> NDArray[np.float64
     return np.stack((alone, likely, np.full(len(likely), 1 / len(likely))))
 
 
-def describe_mix(probabilities: FloatArray) -> NDArray[np.float64]:
+def describe_mix(probabilities: RealArray) -> DoubleArray:
     """Return a group's mix of emotions and size as inputs, shape (count_mix_inputs(n_labels),).
 
     Parameters
@@ -329,13 +329,13 @@ def describe_mix(probabilities: FloatArray) -> NDArray[np.float64]:
     probabilities
         Of each segment by itself, shape (n_segments, n_labels).
     """
-    shares: NDArray[np.float64] = np.mean(probabilities, axis=0, dtype=np.float64)
+    shares: DoubleArray = np.mean(probabilities, axis=0, dtype=np.float64)
     # Logarithms around that of an even mix, and sizes from 1 to some hundreds, are around 0 to 1.
     logs = np.log(shares + LEAST_SHARE) - np.log(1 / len(shares) + LEAST_SHARE)
     return np.concatenate((shares, logs, [np.log(min(len(probabilities), MAX_SIZE)) / 4]))
 
 
-def find_concentration(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+def find_concentration(shares: DoubleArray) -> DoubleArray:
     """Return how far groups are of a single label: 0 for an even mix, 1 for one label alone.
 
     Parameters
@@ -347,7 +347,7 @@ def find_concentration(shares: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(1 - entropy / np.log(shares.shape[-1]), np.float64)
 
 
-def find_inputs(probabilities: FloatArray) -> NDArray[np.float64]:
+def find_inputs(probabilities: RealArray) -> DoubleArray:
     """Return logarithms of probabilities, around their mean, shape (n_segments, n_labels).
 
     Parameters

@@ -15,6 +15,7 @@ from typing import Any, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from sercli.arrays import DoubleArray, FloatArray
 from sercli.catalogue import DEFAULT_MODEL
 from sercli.classifiers.base import Classifier
 from sercli.config import Adaptation, Effort, OnError, Precision, SegmentConfig, Target
@@ -39,8 +40,6 @@ ACROSS_FILES = ("speaker", CORPUS)
 
 Progress = Callable[[float], None]
 OnHeard = Callable[[], None]
-FloatArray = NDArray[np.float32]
-ScoreArray = NDArray[np.float64]
 
 
 def annotate(
@@ -324,7 +323,7 @@ class Annotator:
             return None
         return self.turns.find(path, mixed=self.channels == MIX)
 
-    def _judge(self, classifier: Classifier, waveforms: Sequence[FloatArray]) -> ScoreArray:
+    def _judge(self, classifier: Classifier, waveforms: Sequence[FloatArray]) -> DoubleArray:
         with self.stopwatch.measure("features"):
             features = classifier.extract_features(waveforms)
             # Between reading and reading, seconds pass, in which it may have become much.
@@ -332,7 +331,7 @@ class Annotator:
         with self.stopwatch.measure("model"):
             return self._calibration.probabilities(classifier.score(features))
 
-    def _gather(self, recording: Recording, probabilities: ScoreArray) -> Heard:
+    def _gather(self, recording: Recording, probabilities: DoubleArray) -> Heard:
         pieces = np.empty(len(probabilities), self.piece_type)
         for place, piece in enumerate(recording.pieces):
             pieces[place] = (*piece, probabilities[place])

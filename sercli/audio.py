@@ -8,8 +8,8 @@ from typing import BinaryIO, Self
 
 import numpy as np
 import soxr
-from numpy.typing import NDArray
 
+from sercli.arrays import FloatArray
 from sercli.decoders import DecodeError, open_decoder
 from sercli.errors import AudioError
 
@@ -76,7 +76,7 @@ class AudioFile:
         self._n_invalid = 0
         self._peak = 0.0
 
-    def blocks(self) -> Iterator[NDArray[np.float32]]:
+    def blocks(self) -> Iterator[FloatArray]:
         """Give the samples from the start to the end, once.
 
         Yields
@@ -149,8 +149,8 @@ class AudioFile:
 
 
 def resample_stream(
-    blocks: Iterator[NDArray[np.float32]], sample_rate: int, channels: int
-) -> Iterator[NDArray[np.float32]]:
+    blocks: Iterator[FloatArray], sample_rate: int, channels: int
+) -> Iterator[FloatArray]:
     """Resample a stream of blocks to `SAMPLE_RATE`.
 
     The stream resampler keeps its phase from block to block and its output is aligned with its
@@ -191,7 +191,7 @@ def resample_stream(
         raise defect
 
 
-def load_audio(path: str | os.PathLike[str]) -> NDArray[np.float32]:
+def load_audio(path: str | os.PathLike[str]) -> FloatArray:
     """Read a whole recording as one channel at `SAMPLE_RATE`, the mean of its channels.
 
     Parameters

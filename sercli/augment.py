@@ -12,10 +12,9 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from sercli.arrays import FloatArray
 from sercli.audio import SAMPLE_RATE
 from sercli.filters import telephone_band
-
-FloatArray = NDArray[np.float32]
 
 # Probabilities, each drawn for itself; what is not cropped or joined is the clip or its speech.
 JOIN_PROBABILITY: Final = 0.25

@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from sercli.arrays import DoubleArray, RealArray
 from sercli.errors import ModelError
 
 # What `Calibration.method` says.
@@ -21,9 +22,7 @@ VECTOR_SCALING = "vector scaling"
 # In nats, of a vector scaling that has a bias of 1 or a factor twice as large as the temperature's.
 PENALTY = 1.0
 
-ScoreArray = NDArray[np.floating[Any]]
 ClassArray = NDArray[np.integer[Any]]
-ShareArray = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,10 +40,10 @@ class Calibration:
     """
 
     method: str
-    weights: NDArray[np.float64]
-    bias: NDArray[np.float64]
+    weights: DoubleArray
+    bias: DoubleArray
 
-    def probabilities(self, scores: ScoreArray) -> NDArray[np.float64]:
+    def probabilities(self, scores: RealArray) -> DoubleArray:
         """Return probabilities, shape (n_segments, n_labels), rows summing to 1.
 
         Parameters
@@ -54,7 +53,7 @@ class Calibration:
         """
         return _softmax(self.logits(scores))
 
-    def logits(self, scores: ScoreArray) -> NDArray[np.float64]:
+    def logits(self, scores: RealArray) -> DoubleArray:
         """Return what the softmax is taken of, shape (n_segments, n_labels).
 
         Parameters
@@ -62,7 +61,7 @@ class Calibration:
         scores
             Shape (n_segments, n_scores).
         """
-        result: NDArray[np.float64] = np.asarray(scores, np.float64) @ self.weights + self.bias
+        result: DoubleArray = np.asarray(scores, np.float64) @ self.weights + self.bias
         return result
 
     def widen(self, first: int, n_scores: int) -> Self:
@@ -115,10 +114,10 @@ class Calibration:
         return cls(str(data["method"]), weights, bias)
 
 
-Fit = Callable[[ScoreArray, ClassArray | ShareArray], Calibration]
+Fit = Callable[[RealArray, ClassArray | RealArray], Calibration]
 
 
-def fit_temperature(scores: ScoreArray, classes: ClassArray | ShareArray) -> Calibration:
+def fit_temperature(scores: RealArray, classes: ClassArray | RealArray) -> Calibration:
     """Fit one factor for all scores, by the log-likelihood.
 
     Parameters
@@ -144,7 +143,7 @@ def fit_temperature(scores: ScoreArray, classes: ClassArray | ShareArray) -> Cal
     return Calibration(TEMPERATURE, factor * np.eye(n_labels), np.zeros(n_labels))
 
 
-def fit_vector_scaling(scores: ScoreArray, classes: ClassArray | ShareArray) -> Calibration:
+def fit_vector_scaling(scores: RealArray, classes: ClassArray | RealArray) -> Calibration:
     """Fit a factor and a bias for each label, by the log-likelihood.
 
     Where there are few segments, it stays near temperature scaling: the sum of the squared biases
@@ -166,8 +165,8 @@ def fit_vector_scaling(scores: ScoreArray, classes: ClassArray | ShareArray) -> 
     truth = _find_shares(classes, n_labels)
 
     def loss_and_slope(
-        parameters: NDArray[np.float64],
-    ) -> tuple[float, NDArray[np.float64]]:
+        parameters: DoubleArray,
+    ) -> tuple[float, DoubleArray]:
         changes, bias = np.split(parameters, 2)
         scaled = logits * (1 + changes) + bias
         errors = _softmax(scaled) - truth
@@ -182,8 +181,8 @@ def fit_vector_scaling(scores: ScoreArray, classes: ClassArray | ShareArray) -> 
 
 
 def choose_calibration(
-    scores: ScoreArray,
-    classes: ClassArray | ShareArray,
+    scores: RealArray,
+    classes: ClassArray | RealArray,
     groups: NDArray[Any],
     n_folds: int = 5,
 ) -> Calibration:
@@ -227,21 +226,21 @@ def choose_calibration(
     return best(scores, classes)
 
 
-def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+def _softmax(logits: DoubleArray) -> DoubleArray:
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-    result: NDArray[np.float64] = odds / odds.sum(axis=1, keepdims=True)
+    result: DoubleArray = odds / odds.sum(axis=1, keepdims=True)
     return result
 
 
-def _find_shares(classes: ClassArray | ShareArray, n_labels: int) -> NDArray[np.float64]:
+def _find_shares(classes: ClassArray | RealArray, n_labels: int) -> DoubleArray:
     """Return what is true of each segment as shares of the labels, shape (n_segments, n_labels)."""
     if classes.ndim == 1:
-        certain: NDArray[np.float64] = np.eye(n_labels)[classes]
+        certain: DoubleArray = np.eye(n_labels)[classes]
         return certain
     return np.asarray(classes, np.float64)
 
 
-def _negative_log_likelihood(logits: NDArray[np.float64], shares: NDArray[np.float64]) -> float:
+def _negative_log_likelihood(logits: DoubleArray, shares: DoubleArray) -> float:
     """Return the mean over segments in nats; from logits, so that it is finite if they are."""
     shifted = logits - logits.max(axis=1, keepdims=True)
     true = (shares * shifted).sum(axis=1)

@@ -14,10 +14,9 @@ import soundfile as sf
 import soxr
 from numpy.typing import NDArray
 
+from sercli.arrays import FloatArray
 from sercli.audio import SAMPLE_RATE
 from sercli.errors import ConfigError
-
-FloatArray = NDArray[np.float32]
 
 # Silence behind the signal: brings the end of it out of a codec that answers late.
 PADDING_S: Final = 0.02

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import soundfile as sf
-from numpy.typing import NDArray
 
+from sercli.arrays import FloatArray
 from sercli.containers import Mp3Index, is_whole_ogg
 from sercli.text import format_count
 
@@ -61,7 +61,7 @@ class Decoder(ABC):
     warnings: tuple[str, ...] = ()
 
     @abstractmethod
-    def blocks(self) -> Iterator[NDArray[np.float32]]:
+    def blocks(self) -> Iterator[FloatArray]:
         """Give arrays of shape (n_samples, channels); raise DecodeError at a defect."""
 
     @abstractmethod
@@ -116,7 +116,7 @@ class _SndfileDecoder(Decoder):
         self._promised = _find_promise(self._sound, n_bytes)
         self.duration_hint = self._promised and self._promised / self.sample_rate
 
-    def blocks(self) -> Iterator[NDArray[np.float32]]:
+    def blocks(self) -> Iterator[FloatArray]:
         expected, read = self._promised or 0, 0
         size = max(1, BLOCK_SIZE // self.channels)
         defect = "the file ends early"
@@ -215,7 +215,7 @@ class _FfmpegDecoder(Decoder):
             notes.append(f"{format_count(self._n_corrupt, 'damaged packet')} left out")
         return (*notes, *self._jumps)
 
-    def blocks(self) -> Iterator[NDArray[np.float32]]:
+    def blocks(self) -> Iterator[FloatArray]:
         position = 0
         resampler, kind = None, None
         for frame in chain((self._first,), self._frames):
@@ -284,7 +284,7 @@ class _FfmpegDecoder(Decoder):
         except IndexError as error:  # PyAV does not know a stream that begins on the way
             raise DecodeError("FFmpeg finds a stream that its header does not tell") from error
 
-    def _gap(self, frame: "AudioFrame", position: int) -> Iterator[NDArray[np.float32]]:
+    def _gap(self, frame: "AudioFrame", position: int) -> Iterator[FloatArray]:
         """Give the silence between what was decoded and a frame's time stamp."""
         if frame.time is None:
             return

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sercli.arrays import FloatArray
 from sercli.audio import SAMPLE_RATE, AudioFile, resample_stream
 from sercli.config import SHORTEST_SEGMENT_S
 from sercli.datasets.base import Clip
@@ -26,7 +26,6 @@ MAX_MISSING = 0.1
 # Of a hash of audio: for a million clips, two would share one with a probability of 1 in 10**7.
 HASH_BYTES = 8
 
-FloatArray = NDArray[np.float32]
 Extract = Callable[[Clip, FloatArray], FloatArray]
 Cut = Callable[[Clip, FloatArray], list[FloatArray]]
 Embed = Callable[[Sequence[FloatArray]], FloatArray]

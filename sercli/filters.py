@@ -1,11 +1,9 @@
 """Filters without delay, made in the spectrum."""
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sercli.arrays import FloatArray
 from sercli.audio import SAMPLE_RATE
-
-FloatArray = NDArray[np.float32]
 
 # Of a band limit passes whole; the rest is the filter's flank.
 PASS_SHARE = 0.9

@@ -16,8 +16,8 @@ from threading import Condition, Thread, main_thread
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sercli.arrays import DoubleArray, FloatArray
 from sercli.audio import SAMPLE_RATE
 from sercli.batches import group_by_length
 from sercli.recording import Heard, Recording
@@ -40,9 +40,8 @@ MAX_AHEAD = 4 * WINDOW_FILES
 # program is over, though nobody took all results.
 WAKE_S = 1.0
 
-FloatArray = NDArray[np.float32]
 Progress = Callable[[float], None]
-Judge = Callable[[Sequence[FloatArray]], NDArray[np.float64]]
+Judge = Callable[[Sequence[FloatArray]], DoubleArray]
 
 
 class Judged(NamedTuple):
@@ -57,7 +56,7 @@ class Judged(NamedTuple):
     """
 
     recording: Recording
-    probabilities: NDArray[np.float64]
+    probabilities: DoubleArray
 
 
 class Limits(NamedTuple):
@@ -109,7 +108,7 @@ class _Job:
         self.window = _Window(batch_seconds)
         self.n_open = 0  # segments that are not judged yet
         self.is_read = False
-        self.rows: list[tuple[list[int], NDArray[np.float64]]] = []
+        self.rows: list[tuple[list[int], DoubleArray]] = []
 
     @property
     def is_done(self) -> bool:

@@ -12,8 +12,8 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sercli.arrays import FloatArray
 from sercli.audio import AudioFile, resample_stream
 from sercli.config import SHORTEST_SEGMENT_S, SegmentConfig
 from sercli.discovery import Found
@@ -30,8 +30,6 @@ from sercli.vad import SpeechDetector
 SPLIT = "split"
 # A segment that was to end later than its recording by more than this was cut.
 CUT_S = 0.01
-
-FloatArray = NDArray[np.float32]
 
 
 class Heard(NamedTuple):

@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sercli.arrays import FloatArray
 from sercli.audio import SAMPLE_RATE
 from sercli.config import LONGEST_SEGMENT_S, SHORTEST_SEGMENT_S, SegmentConfig
 from sercli.vad import FRAME_LENGTH, FRAME_S, SpeechDetector, SpeechFrames
@@ -82,7 +82,7 @@ def create_segmenter(config: SegmentConfig) -> Segmenter:
 
 
 def find_speech(
-    pieces: Iterable[NDArray[np.float32]],
+    pieces: Iterable[FloatArray],
     detector: SpeechDetector,
     config: SegmentConfig | None = None,
 ) -> list[Span]:

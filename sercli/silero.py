@@ -14,8 +14,8 @@ import numpy as np
 import onnx
 import onnx.numpy_helper
 import onnx.parser
-from numpy.typing import NDArray
 
+from sercli.arrays import FloatArray
 from sercli.errors import ModelError
 
 _MODEL_FILE: Final = "silero_vad_16k_sequence.onnx"
@@ -127,7 +127,7 @@ def build_network() -> bytes:
     return network
 
 
-def _arrange(weights: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+def _arrange(weights: dict[str, FloatArray]) -> dict[str, FloatArray]:
     """Return the package's weights as what the graph multiplies with."""
     basis = weights["stft.forward_basis_buffer"].reshape(2, 129, 256)
     cosines, sines = basis[:, :, 1:129].transpose(0, 2, 1)

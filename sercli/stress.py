@@ -10,14 +10,12 @@ from typing import Final, NamedTuple
 from zlib import crc32
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sercli import augment
+from sercli.arrays import FloatArray
 from sercli.codecs import codec_available, encode_decode
 from sercli.errors import ConfigError
 from sercli.filters import telephone_band
-
-FloatArray = NDArray[np.float32]
 
 DEFAULT_CONDITIONS: Final = (
     "clean",

@@ -1,9 +1,9 @@
 """Speech-like sound: enough of a voice for a speech detector, and nobody's."""
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.signal import lfilter
 
+from sercli.arrays import DoubleArray, FloatArray
 from sercli.audio import SAMPLE_RATE
 
 # Centre frequencies in Hz of the lower three formants of six vowels (Peterson and Barney 1952), and
@@ -31,7 +31,7 @@ LOUDNESS = 0.3
 HISS = 1e-3
 
 
-def synthesise(seconds: float, rng: np.random.Generator) -> NDArray[np.float32]:
+def synthesise(seconds: float, rng: np.random.Generator) -> FloatArray:
     """Return phrases of vowels with pauses between them, at 16 kHz, shape (n_samples,).
 
     Parameters
@@ -42,14 +42,14 @@ def synthesise(seconds: float, rng: np.random.Generator) -> NDArray[np.float32]:
         Source of all draws.
     """
     n_samples = round(seconds * SAMPLE_RATE)
-    parts: list[NDArray[np.float64]] = [np.empty(0)]
+    parts: list[DoubleArray] = [np.empty(0)]
     while sum(map(len, parts)) < n_samples:
         pause = round(rng.uniform(*PAUSE_S) * SAMPLE_RATE)
         parts += [_phrase(rng), HISS * rng.standard_normal(pause)]
     return np.concatenate(parts)[:n_samples].astype(np.float32)
 
 
-def _phrase(rng: np.random.Generator) -> NDArray[np.float64]:
+def _phrase(rng: np.random.Generator) -> DoubleArray:
     n_samples = round(rng.uniform(*PHRASE_S) * SAMPLE_RATE)
     time = np.arange(n_samples) / SAMPLE_RATE
     bend = np.sin(2 * np.pi * (rng.uniform(*BEND_HZ) * time + rng.random()))

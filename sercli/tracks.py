@@ -7,15 +7,13 @@ from heapq import heapify, heappop, heappush
 from typing import NamedTuple, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sercli.arrays import FloatArray
 from sercli.audio import SAMPLE_RATE
 from sercli.config import LONGEST_SEGMENT_S, SHORTEST_SEGMENT_S, SegmentConfig
 from sercli.segmentation import Span, create_segmenter
 from sercli.turns import Turn
 from sercli.vad import SpeechDetector
-
-FloatArray = NDArray[np.float32]
 
 
 class Cutter(ABC):

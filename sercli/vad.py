@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 
+from sercli.arrays import FloatArray
 from sercli.audio import SAMPLE_RATE
 from sercli.silero import build_network
 
@@ -33,8 +33,8 @@ class SpeechFrames(NamedTuple):
         Mean squares of the samples, shape (n_frames,).
     """
 
-    probabilities: NDArray[np.float32]
-    energies: NDArray[np.float32]
+    probabilities: FloatArray
+    energies: FloatArray
 
 
 class SpeechDetector:
@@ -79,7 +79,7 @@ class SpeechStream:
         self._hidden = np.zeros((1, 1, STATE_SIZE), np.float32)
         self._cell = np.zeros((1, 1, STATE_SIZE), np.float32)
 
-    def push(self, waveform: NDArray[np.float32]) -> SpeechFrames:
+    def push(self, waveform: FloatArray) -> SpeechFrames:
         """Give the frames that are complete with this piece.
 
         Parameters

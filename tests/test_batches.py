@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
+from sercli.arrays import FloatArray
 from sercli.audio import SAMPLE_RATE
 from sercli.datasets.base import Clip
 from sercli.errors import DatasetError, OutputError
@@ -165,7 +166,7 @@ def test_a_clip_does_not_sound_the_same_twice_in_an_epoch(cached: CachedClips) -
 def test_clean_clips_are_whole_or_only_speech(
     cached: CachedClips, monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
-    def change(waveform: drawing.FloatArray, _: np.random.Generator) -> drawing.FloatArray:
+    def change(waveform: FloatArray, _: np.random.Generator) -> FloatArray:
         return -waveform
 
     monkeypatch.setattr(drawing, "draw_voice", change)
@@ -180,7 +181,7 @@ def test_clean_clips_are_whole_or_only_speech(
 def test_codecs_are_heard(cached: CachedClips, monkeypatch: pytest.MonkeyPatch) -> None:
     through: list[str] = []
 
-    def encode(waveform: drawing.FloatArray, codec: str) -> drawing.FloatArray:
+    def encode(waveform: FloatArray, codec: str) -> FloatArray:
         assert np.abs(waveform).max() == pytest.approx(0.5)
         through.append(codec)
         return waveform

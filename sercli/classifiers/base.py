@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from sercli.adaptation import Adapter
+from sercli.arrays import DoubleArray, FloatArray
 from sercli.calibration import Calibration
 from sercli.config import Precision, Target
 from sercli.errors import ConfigError
@@ -200,7 +201,7 @@ class Classifier(ABC):
             yield [self] * n_workers
 
     @abstractmethod
-    def extract_features(self, waveforms: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    def extract_features(self, waveforms: Sequence[FloatArray]) -> FloatArray:
         """Return one row of features per segment, shape (n_segments, n_features).
 
         Parameters
@@ -210,7 +211,7 @@ class Classifier(ABC):
         """
 
     @abstractmethod
-    def score(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    def score(self, features: FloatArray) -> FloatArray:
         """Return uncalibrated scores, shape (n_segments, n_scores).
 
         Parameters
@@ -220,8 +221,8 @@ class Classifier(ABC):
         """
 
     def predict_proba(
-        self, waveforms: Sequence[NDArray[np.float32]], target: Target = "intended"
-    ) -> NDArray[np.float64]:
+        self, waveforms: Sequence[FloatArray], target: Target = "intended"
+    ) -> DoubleArray:
         """Return calibrated probabilities, shape (n_segments, n_labels), rows summing to 1.
 
         Parameters

@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sercli.arrays import DoubleArray, FloatArray, RealArray
 from sercli.classifiers.base import Classifier, ModelSpec
 from sercli.config import Precision
 from sercli.errors import ModelError
-
-FloatArray = NDArray[np.float32]
 
 MIN_MEMBERS = 2
 # A member's probabilities below this are taken for it, or one that is all but certain could not be
@@ -82,9 +80,7 @@ def read_members(settings: Mapping[str, Any]) -> tuple[Member, ...]:
     return members
 
 
-def mix(
-    probabilities: NDArray[np.floating[Any]], weights: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def mix(probabilities: RealArray, weights: DoubleArray) -> DoubleArray:
     """Return the logarithm of the weighted mean of probabilities, shape (n_segments, n_labels).
 
     Parameters
@@ -95,7 +91,7 @@ def mix(
         Shape (n_members,), summing to 1.
     """
     members = np.maximum(probabilities.astype(np.float64), LEAST)
-    result: NDArray[np.float64] = np.log(np.tensordot(weights, members, 1))
+    result: DoubleArray = np.log(np.tensordot(weights, members, 1))
     return result
 
 

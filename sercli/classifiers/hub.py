@@ -8,8 +8,8 @@ from typing import get_args
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from sercli.arrays import FloatArray
 from sercli.calibration import UNCALIBRATED, Calibration
 from sercli.classifiers.base import ModelSpec
 from sercli.classifiers.neural import NetworkClassifier
@@ -20,8 +20,6 @@ from sercli.hub import HUB, WEIGHTS_FILE, fetch_checkpoint
 from sercli.neural.devices import AUTO, choose_devices
 from sercli.neural.heads import PublishedNetwork, load_published
 from sercli.neural.mel import NYQUIST, SAMPLE_RATE
-
-FloatArray = NDArray[np.float32]
 
 # What transformers calls labels that nobody has named.
 _UNNAMED = re.compile(r"LABEL_\d+")

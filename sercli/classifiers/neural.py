@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sercli.arrays import FloatArray
 from sercli.audio import SAMPLE_RATE
 from sercli.batches import group_by_length
 from sercli.classifiers.base import BATCH_S, Classifier, ModelSpec, TensorClassifier, Tensors
@@ -26,8 +27,6 @@ from sercli.neural.devices import (
     store_as,
 )
 from sercli.neural.quantised import quantise
-
-FloatArray = NDArray[np.float32]
 
 # Audio that runs through a network at once, padding included, on a GPU.
 GPU_BATCH_S = 240.0

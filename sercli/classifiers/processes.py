@@ -8,12 +8,9 @@ from concurrent.futures import BrokenExecutor
 from threading import Lock, Thread
 from typing import Any, Final, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
+from sercli.arrays import FloatArray
 from sercli.audio import SAMPLE_RATE
 
-FloatArray = NDArray[np.float32]
 Extract = Callable[[Sequence[FloatArray]], FloatArray]
 
 # For less audio than this, it is not worth to start them.

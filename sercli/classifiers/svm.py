@@ -14,12 +14,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from sercli.arrays import FloatArray
 from sercli.classifiers.base import ModelSpec, TensorClassifier, Tensors
 from sercli.classifiers.processes import Extract, FeatureProcesses
 from sercli.errors import ConfigError, ModelError
 from sercli.features import FEATURE_SET, MAX_BAND_LIMIT, extract_rows, feature_names
-
-FloatArray = NDArray[np.float32]
 
 # Standardised features beyond this are outliers that would only make a segment unlike anything.
 MAX_DEVIATION = 3.0

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from sercli.arrays import DoubleArray, FloatArray
 from sercli.audio import SAMPLE_RATE
 from sercli.classifiers.base import Classifier
 from sercli.config import LONGEST_SEGMENT_S, Adaptation, EvalConfig, Precision
@@ -21,12 +22,10 @@ from sercli.stress import apply_condition, condition_rng
 
 CLEAN: Final = "clean"
 
-FloatArray = NDArray[np.float32]
-
 
 def renormalise(
-    probabilities: NDArray[np.float64], labels: Sequence[str], wanted: Sequence[str]
-) -> NDArray[np.float64]:
+    probabilities: DoubleArray, labels: Sequence[str], wanted: Sequence[str]
+) -> DoubleArray:
     """Return the probabilities of some labels, given that it is one of them.
 
     Parameters
@@ -40,7 +39,7 @@ def renormalise(
     """
     # What is too small to matter must not be lost in 0 / 0.
     chosen = probabilities[:, [list(labels).index(label) for label in wanted]] + 1e-300
-    result: NDArray[np.float64] = chosen / chosen.sum(axis=1, keepdims=True)
+    result: DoubleArray = chosen / chosen.sum(axis=1, keepdims=True)
     return result
 
 
@@ -81,7 +80,7 @@ def judge_clips(
             clips, cut, embed=model.extract_features, jobs=config.jobs, progress=progress
         )
 
-    def judge(classifier: Classifier, features: Sequence[FloatArray]) -> NDArray[np.float64]:
+    def judge(classifier: Classifier, features: Sequence[FloatArray]) -> DoubleArray:
         scores = classifier.score(np.concatenate(features))
         pieces = classifier.spec.find_calibration(config.target).probabilities(scores)
         if config.adapt != "none":
@@ -96,13 +95,13 @@ def judge_clips(
         return renormalise(means, classifier.spec.labels, labels)
 
     clean = extract(CLEAN)
-    stressed: list[dict[str, NDArray[np.float64]]] = [{} for _ in classifiers]
+    stressed: list[dict[str, DoubleArray]] = [{} for _ in classifiers]
     for condition in config.stress:
         # One condition at a time, so that memory does not grow with their number.
         features = clean.features if condition == CLEAN else extract(condition).features
         for classifier, found in zip(classifiers, stressed, strict=True):
             found[condition] = judge(classifier, features)
-    converted: list[dict[str, NDArray[np.float64]]] = [{} for _ in classifiers]
+    converted: list[dict[str, DoubleArray]] = [{} for _ in classifiers]
     for classifier, found in zip(classifiers, converted, strict=True):
         for precision in config.precisions:
             with multiplying(classifier, precision):

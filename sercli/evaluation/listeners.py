@@ -1,6 +1,6 @@
 """The human ceiling: what listeners hear in the same clips.
 
-Votes are counts of listeners per label, shape (n_segments, n_labels). Cross-entropy is in nats,
+RealArray are counts of listeners per label, shape (n_segments, n_labels). Cross-entropy is in nats,
 the Jensen-Shannon divergence in bits, so that it lies in ``[0, 1]``.
 """
 
@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Votes = NDArray[np.floating[Any]]
+from sercli.arrays import DoubleArray, RealArray
 
 
 def compare_with_listeners(
-    votes: Votes, y_true: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]]
+    votes: RealArray, y_true: NDArray[np.integer[Any]], probabilities: RealArray
 ) -> dict[str, Any]:
     """Return the figures of listeners beside those of a model.
 
@@ -58,9 +58,7 @@ def compare_with_listeners(
     }
 
 
-def cross_entropy(
-    shares: NDArray[np.floating[Any]], probabilities: NDArray[np.floating[Any]]
-) -> NDArray[np.float64]:
+def cross_entropy(shares: RealArray, probabilities: RealArray) -> DoubleArray:
     """Return the cross-entropy of each row of votes under a model, in nats.
 
     Parameters
@@ -72,13 +70,11 @@ def cross_entropy(
     """
     floor = np.finfo(np.float64).tiny
     logs = np.log(np.maximum(probabilities.astype(np.float64), floor))
-    result: NDArray[np.float64] = -(shares * logs).sum(axis=1)
+    result: DoubleArray = -(shares * logs).sum(axis=1)
     return result
 
 
-def jensen_shannon(
-    shares: NDArray[np.floating[Any]], probabilities: NDArray[np.floating[Any]]
-) -> NDArray[np.float64]:
+def jensen_shannon(shares: RealArray, probabilities: RealArray) -> DoubleArray:
     """Return the Jensen-Shannon divergence of each pair of rows, in bits (Lin 1991).
 
     Parameters
@@ -92,12 +88,12 @@ def jensen_shannon(
     # number just below 0, which is NaN with a warning.
     with np.errstate(invalid="ignore"):
         distances = jensenshannon(shares, probabilities, base=2, axis=1)
-    result: NDArray[np.float64] = np.square(np.nan_to_num(distances))
+    result: DoubleArray = np.square(np.nan_to_num(distances))
     return result
 
 
 def _closeness(
-    shares: Votes, y_true: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]]
+    shares: RealArray, y_true: NDArray[np.integer[Any]], probabilities: RealArray
 ) -> dict[str, float]:
     return {
         "accuracy": float((probabilities.argmax(axis=1) == y_true).mean()),
@@ -106,7 +102,7 @@ def _closeness(
     }
 
 
-def _divergence_of_a_listener(votes: Votes) -> float | None:
+def _divergence_of_a_listener(votes: RealArray) -> float | None:
     """Mean over all listeners who are not alone with a clip."""
     total, weight = 0.0, 0.0
     for label in range(votes.shape[1]):

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sercli.arrays import DoubleArray
 from sercli.config import EvalConfig
 from sercli.datasets.votes import Votes, find_votes
 from sercli.errors import DatasetError
@@ -42,11 +42,11 @@ class Judgement:
     """
 
     predictions: Predictions
-    stressed: Mapping[str, NDArray[np.float64]]
+    stressed: Mapping[str, DoubleArray]
     hashes: tuple[str, ...]
     failed: Mapping[str, str]
     mixes: list[dict[str, Any]] | None = None
-    converted: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    converted: Mapping[str, DoubleArray] = field(default_factory=dict)
 
 
 def measure(judgement: Judgement, config: EvalConfig, votes: Votes | None = None) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def _tabulate_precisions(judgement: Judgement) -> dict[str, Any]:
     }
 
 
-def _compare(predictions: Predictions, probabilities: NDArray[np.float64]) -> dict[str, float]:
+def _compare(predictions: Predictions, probabilities: DoubleArray) -> dict[str, float]:
     """Return figures of the same clips judged otherwise, and what they differ by."""
     y_pred = probabilities.argmax(axis=1)
     figures = metrics.summarise_labels(predictions.y_true, y_pred)

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sercli.arrays import DoubleArray, RealArray
+
 N_BINS = 15
 # Draws of labels by exact probabilities.
 N_EXACT_DRAWS = 1000
@@ -20,11 +22,10 @@ MAX_CURVE_POINTS = 201
 MIN_KEPT = 20
 
 ClassArray = NDArray[np.integer[Any]]
-Probabilities = NDArray[np.floating[Any]]
 
 
 def evaluate_probabilities(
-    y_true: ClassArray, probabilities: Probabilities, labels: Sequence[str]
+    y_true: ClassArray, probabilities: RealArray, labels: Sequence[str]
 ) -> dict[str, Any]:
     """Return all figures of one set of segments as JSON holds them.
 
@@ -102,7 +103,7 @@ def unweighted_average_recall(y_true: ClassArray, y_pred: ClassArray) -> float:
     return float(recall_score(y_true, y_pred, labels=np.unique(y_true), average="macro"))
 
 
-def segment_nll(y_true: ClassArray, probabilities: Probabilities) -> NDArray[np.float64]:
+def segment_nll(y_true: ClassArray, probabilities: RealArray) -> DoubleArray:
     """Return the negative log-likelihood of each segment's true label, in nats.
 
     Parameters
@@ -113,11 +114,11 @@ def segment_nll(y_true: ClassArray, probabilities: Probabilities) -> NDArray[np.
         Of every label; below the smallest double they count as that.
     """
     chosen = probabilities[np.arange(len(y_true)), y_true].astype(np.float64)
-    result: NDArray[np.float64] = -np.log(np.maximum(chosen, np.finfo(np.float64).tiny))
+    result: DoubleArray = -np.log(np.maximum(chosen, np.finfo(np.float64).tiny))
     return result
 
 
-def segment_brier(y_true: ClassArray, probabilities: Probabilities) -> NDArray[np.float64]:
+def segment_brier(y_true: ClassArray, probabilities: RealArray) -> DoubleArray:
     """Return each segment's squared distance of probabilities and truth, in ``[0, 2]``.
 
     The sum over all labels, as Brier (1950) defined it.
@@ -131,12 +132,12 @@ def segment_brier(y_true: ClassArray, probabilities: Probabilities) -> NDArray[n
     """
     distance = probabilities.astype(np.float64)
     distance[np.arange(len(y_true)), y_true] -= 1
-    result: NDArray[np.float64] = np.square(distance).sum(axis=1)
+    result: DoubleArray = np.square(distance).sum(axis=1)
     return result
 
 
 def expected_calibration_error(
-    y_true: ClassArray, probabilities: Probabilities, n_bins: int = N_BINS
+    y_true: ClassArray, probabilities: RealArray, n_bins: int = N_BINS
 ) -> float:
     """Return the mean distance of confidence and accuracy over bins of equal mass, in ``[0, 1]``.
 
@@ -157,9 +158,7 @@ def expected_calibration_error(
     return float(np.average(distances, weights=[one["n"] for one in bins]))
 
 
-def exact_calibration_error(
-    probabilities: Probabilities, level: float, seed: int
-) -> dict[str, Any]:
+def exact_calibration_error(probabilities: RealArray, level: float, seed: int) -> dict[str, Any]:
     """Return the calibration error that these probabilities would have if they were exact.
 
     Bins of few segments are off by chance, and all of that counts as error (Bröcker and Smith
@@ -195,7 +194,7 @@ def exact_calibration_error(
 
 
 def reliability_bins(
-    y_true: ClassArray, probabilities: Probabilities, n_bins: int = N_BINS
+    y_true: ClassArray, probabilities: RealArray, n_bins: int = N_BINS
 ) -> list[dict[str, Any]]:
     """Return the bins of the expected calibration error, by rising confidence.
 
@@ -229,7 +228,7 @@ def reliability_bins(
     ]
 
 
-def coverage_curve(y_true: ClassArray, probabilities: Probabilities) -> list[dict[str, float]]:
+def coverage_curve(y_true: ClassArray, probabilities: RealArray) -> list[dict[str, float]]:
     """Return how accuracy rises as segments of low confidence are left out.
 
     Parameters
@@ -262,7 +261,7 @@ def coverage_curve(y_true: ClassArray, probabilities: Probabilities) -> list[dic
 
 
 def threshold_for_precision(
-    y_true: ClassArray, probabilities: Probabilities, target: float
+    y_true: ClassArray, probabilities: RealArray, target: float
 ) -> dict[str, float | None]:
     """Return the confidence from which the labels are right as often as asked for.
 
@@ -296,8 +295,8 @@ def threshold_for_precision(
 
 
 def _accuracy_above(
-    y_true: ClassArray, probabilities: Probabilities
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
+    y_true: ClassArray, probabilities: RealArray
+) -> tuple[DoubleArray, NDArray[np.int64], DoubleArray]:
     """Return every confidence that occurs, rising, and number and accuracy from it on."""
     confidence = probabilities.max(axis=1).astype(np.float64)
     correct = probabilities.argmax(axis=1) == y_true

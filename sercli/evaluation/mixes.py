@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sercli.arrays import DoubleArray
 from sercli.errors import DatasetError
 from sercli.evaluation.metrics import expected_calibration_error
 
@@ -24,9 +25,8 @@ N_DRAWS: Final = 20
 N_RESAMPLES: Final = 1000
 
 IntArray = NDArray[np.integer[Any]]
-FloatArray = NDArray[np.float64]
 # From the rows of a group to its probabilities.
-Adapt = Callable[[IntArray], FloatArray]
+Adapt = Callable[[IntArray], DoubleArray]
 
 
 class Drawn(NamedTuple):
@@ -34,13 +34,13 @@ class Drawn(NamedTuple):
 
     voices: IntArray  # number of the speaker of each clip
     classes: IntArray
-    alone: FloatArray
-    adapted: FloatArray
+    alone: DoubleArray
+    adapted: DoubleArray
     n_groups: int
 
 
 def draw_group(
-    classes: IntArray, shares: FloatArray, size: int, rng: np.random.Generator
+    classes: IntArray, shares: DoubleArray, size: int, rng: np.random.Generator
 ) -> IntArray:
     """Draw clips of one speaker so that their emotions have given shares, none twice.
 
@@ -78,7 +78,7 @@ def draw_group(
     )
 
 
-def list_mixes(labels: Sequence[str]) -> dict[str, list[FloatArray]]:
+def list_mixes(labels: Sequence[str]) -> dict[str, list[DoubleArray]]:
     """Return the mixes by name, each as the shares of the labels that it is drawn by in turn.
 
     Parameters
@@ -88,7 +88,7 @@ def list_mixes(labels: Sequence[str]) -> dict[str, list[FloatArray]]:
     """
     n_labels = len(labels)
     single = np.eye(n_labels)
-    mixes: dict[str, list[FloatArray]] = {}
+    mixes: dict[str, list[DoubleArray]] = {}
     if CALM in labels:
         calm = labels.index(CALM)
         for share in CALM_SHARES:
@@ -102,7 +102,7 @@ def list_mixes(labels: Sequence[str]) -> dict[str, list[FloatArray]]:
 
 def measure_mixes(
     adapt: Adapt,
-    alone: FloatArray,
+    alone: DoubleArray,
     classes: IntArray,
     voices: Sequence[str | None],
     labels: Sequence[str],
@@ -157,15 +157,15 @@ def measure_mixes(
 
 def _draw(
     adapt: Adapt,
-    alone: FloatArray,
+    alone: DoubleArray,
     classes: IntArray,
     voices: Sequence[str | None],
-    turns: Sequence[FloatArray],
+    turns: Sequence[DoubleArray],
     size: int,
     rng: np.random.Generator,
 ) -> Drawn:
     names, numbers = np.unique(np.array(voices, str), return_inverse=True)
-    parts: list[tuple[IntArray, IntArray, FloatArray]] = []
+    parts: list[tuple[IntArray, IntArray, DoubleArray]] = []
     for voice in range(len(names)):
         own = np.flatnonzero(numbers == voice)
         for number in range(N_DRAWS):
@@ -214,7 +214,7 @@ def _describe(found: Drawn, mix: str, size: int, seed: int) -> dict[str, Any]:
     }
 
 
-def _count(found: Drawn, rows: FloatArray, n_labels: int) -> Iterator[FloatArray]:
+def _count(found: Drawn, rows: DoubleArray, n_labels: int) -> Iterator[DoubleArray]:
     right = rows.argmax(axis=1) == found.classes
     for voice in np.unique(found.voices):
         own = found.voices == voice
@@ -226,12 +226,12 @@ def _count(found: Drawn, rows: FloatArray, n_labels: int) -> Iterator[FloatArray
         )
 
 
-def _rate(sums: FloatArray, figure: str) -> FloatArray:
+def _rate(sums: DoubleArray, figure: str) -> DoubleArray:
     """Return UAR or accuracy of counts, shape (n, 2, n_labels)."""
     there, right = sums[:, 0], sums[:, 1]
     if figure == "accuracy":
-        accuracy: FloatArray = right.sum(axis=1) / there.sum(axis=1)
+        accuracy: DoubleArray = right.sum(axis=1) / there.sum(axis=1)
         return accuracy
     recalls = np.divide(right, there, out=np.zeros_like(right, np.float64), where=there > 0)
-    uar: FloatArray = recalls.sum(axis=1) / (there > 0).sum(axis=1)
+    uar: DoubleArray = recalls.sum(axis=1) / (there > 0).sum(axis=1)
     return uar

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sercli.arrays import DoubleArray
 from sercli.datasets.base import Clip, class_indices
 from sercli.errors import DatasetError
 from sercli.evaluation.resampling import Resampled, number_units
@@ -62,7 +63,7 @@ class Predictions:
     model: str
     labels: tuple[str, ...]
     clips: tuple[Clip, ...]
-    probabilities: NDArray[np.float64]
+    probabilities: DoubleArray
 
     @cached_property
     def y_true(self) -> NDArray[np.int64]:

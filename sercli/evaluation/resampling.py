@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from sercli.arrays import DoubleArray, RealArray
 from sercli.evaluation.metrics import N_BINS, segment_brier, segment_nll
 
 FIGURES: Final = ("uar", "accuracy", "macro_f1", "ece", "nll", "brier")
@@ -49,7 +50,7 @@ class Resampled:
     def __init__(
         self,
         y_true: NDArray[np.integer[Any]],
-        probabilities: NDArray[np.floating[Any]],
+        probabilities: RealArray,
         units: NDArray[np.integer[Any]],
     ) -> None:
         y_pred = probabilities.argmax(axis=1)
@@ -70,7 +71,7 @@ class Resampled:
         # Each confidence that occurs, and where its segments begin.
         self._confidence, self._first = np.unique(confidence[order], return_index=True)
 
-    def figure(self, name: str, counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    def figure(self, name: str, counts: DoubleArray) -> DoubleArray:
         """Return a figure for each row of counts.
 
         Parameters
@@ -90,21 +91,21 @@ class Resampled:
         confusion = (counts @ self._confusion).reshape(shape)
         n_segments = confusion.sum(axis=(1, 2))
         if name in self._sums:
-            result: NDArray[np.float64] = counts @ self._sums[name] / n_segments
+            result: DoubleArray = counts @ self._sums[name] / n_segments
             return result
         hits = np.diagonal(confusion, axis1=1, axis2=2)
         if name == "accuracy":
-            accuracy: NDArray[np.float64] = hits.sum(axis=1) / n_segments
+            accuracy: DoubleArray = hits.sum(axis=1) / n_segments
             return accuracy
         true, predicted = confusion.sum(axis=2), confusion.sum(axis=1)
         # Recall is hits over true, F1 is hits over the mean of true and predicted.
         divisor = true if name == "uar" else (true + predicted) / 2
         present = true > 0
         scores = np.divide(hits, divisor, out=np.zeros_like(hits), where=present)
-        mean: NDArray[np.float64] = scores.sum(axis=1) / present.sum(axis=1)
+        mean: DoubleArray = scores.sum(axis=1) / present.sum(axis=1)
         return mean
 
-    def _calibration_error(self, counts: NDArray[np.float64]) -> float:
+    def _calibration_error(self, counts: DoubleArray) -> float:
         repeats = counts[self._sorted_units].astype(np.int64)
         drawn = np.add.reduceat(repeats, self._first)
         right = np.add.reduceat(repeats * self._sorted_correct, self._first)
@@ -189,7 +190,7 @@ def _interval(
     if n_units < 2:
         return None
 
-    def statistic(drawn: NDArray[np.integer[Any]], axis: int = -1) -> NDArray[np.float64]:
+    def statistic(drawn: NDArray[np.integer[Any]], axis: int = -1) -> DoubleArray:
         # scipy asks with one row as well as with many, and drops the axis of the units.
         rows = np.moveaxis(np.asarray(drawn), axis, -1)
         flat = rows.reshape(-1, rows.shape[-1]).astype(np.int64)

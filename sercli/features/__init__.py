@@ -13,9 +13,9 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sercli.arrays import DoubleArray, FloatArray
 from sercli.audio import SAMPLE_RATE
 from sercli.features import pitch, spectral, summaries
-from sercli.features.spectral import FloatArray
 from sercli.features.summaries import Block
 from sercli.filters import limit_band
 
@@ -73,14 +73,14 @@ def extract_features(waveform: FloatArray, band_limit: float = MAX_BAND_LIMIT) -
 
     Parameters
     ----------
-    waveform : NDArray[np.float32], shape (n_samples,)
+    waveform : FloatArray, shape (n_samples,)
         Mono, at 16 kHz, any gain, finite.
     band_limit : float
         Frequency in Hz, at most `MAX_BAND_LIMIT`, above which nothing is heard.
 
     Returns
     -------
-    NDArray[np.float32], shape (len(feature_names()),)
+    FloatArray, shape (len(feature_names()),)
         Always finite.
     """
     return np.concatenate([block.values.ravel() for block in _blocks(waveform, band_limit)])
@@ -306,7 +306,7 @@ class _CovariancePairs(NamedTuple):
 
     rows: NDArray[np.intp]
     columns: NDArray[np.intp]
-    weights: NDArray[np.float64]  # of a whole matrix
+    weights: DoubleArray  # of a whole matrix
     names: tuple[str, ...]
 
 

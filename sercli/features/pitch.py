@@ -13,8 +13,9 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sercli.arrays import FloatArray
 from sercli.features import spectral
-from sercli.features.spectral import TINY, FloatArray
+from sercli.features.spectral import TINY
 
 BoolArray = NDArray[np.bool_]
 
@@ -43,12 +44,12 @@ class PitchTrack:
 
     Attributes
     ----------
-    hertz : NDArray[np.float32], shape (T,)
+    hertz : FloatArray, shape (T,)
         The best pitch of the frame, also where it is not voiced.
-    strength : NDArray[np.float32], shape (T,)
+    strength : FloatArray, shape (T,)
         Autocorrelation at that pitch, 0 to 1.
     voiced : NDArray[np.bool_], shape (T,)
-    power : NDArray[np.float32], shape (T, FFT_SIZE // 2 + 1)
+    power : FloatArray, shape (T, FFT_SIZE // 2 + 1)
         Power spectrum of the pitch window.
     """
 
@@ -63,7 +64,7 @@ def track_pitch(frames: FloatArray, sample_rate: int, active: BoolArray) -> Pitc
 
     Parameters
     ----------
-    frames : NDArray[np.float32], shape (T, window)
+    frames : FloatArray, shape (T, window)
         Overlapping windows of the signal, of unit power overall.
     sample_rate : int
         Hz.
@@ -176,7 +177,7 @@ def harmonic_levels(track: PitchTrack, sample_rate: int) -> FloatArray:
 
     Returns
     -------
-    NDArray[np.float32], shape (T, 16)
+    FloatArray, shape (T, 16)
     """
     level = 10.0 * np.log10(track.power + RELATIVE_FLOOR * track.power.max() + TINY)
     width = sample_rate / FFT_SIZE

@@ -9,9 +9,8 @@ from itertools import pairwise
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float32]
+from sercli.arrays import FloatArray
 
 BANDS: Final = 32
 CEPSTRA: Final = 16
@@ -52,13 +51,13 @@ def limit_decay(power: FloatArray, rate: float) -> FloatArray:
 
     Parameters
     ----------
-    power : NDArray[np.float32], shape (T, F)
+    power : FloatArray, shape (T, F)
     rate : float
         Steepest fall, dB per frame.
 
     Returns
     -------
-    NDArray[np.float32], shape (T, F)
+    FloatArray, shape (T, F)
     """
     per_frame = rate / 10.0 * np.log2(10.0)
     ramp = np.arange(len(power), dtype=np.float32)[:, None] * np.float32(per_frame)
@@ -80,7 +79,7 @@ def mel_filters(sample_rate: int, window: int) -> FloatArray:
 
     Returns
     -------
-    NDArray[np.float32], shape (window // 2 + 1, BANDS)
+    FloatArray, shape (window // 2 + 1, BANDS)
     """
     frequency = np.fft.rfftfreq(window, 1.0 / sample_rate)
     low, high = (2595.0 * np.log10(1.0 + f / 700.0) for f in (LOW_HZ, HIGH_HZ))
@@ -141,15 +140,15 @@ def spectral_shape(power: FloatArray, frequency: FloatArray, level: float) -> Fl
 
     Parameters
     ----------
-    power : NDArray[np.float32], shape (T, F)
-    frequency : NDArray[np.float32], shape (F,)
+    power : FloatArray, shape (T, F)
+    frequency : FloatArray, shape (F,)
         Hz.
     level : float
         Reference of the floor, see `reference_level`.
 
     Returns
     -------
-    NDArray[np.float32], shape (T, 22)
+    FloatArray, shape (T, 22)
     """
     inside = (frequency >= LOW_HZ) & (frequency <= HIGH_HZ)
     hertz = frequency[inside]
@@ -226,15 +225,15 @@ def spectral_contrast(power: FloatArray, frequency: FloatArray, level: float) ->
 
     Parameters
     ----------
-    power : NDArray[np.float32], shape (T, F)
-    frequency : NDArray[np.float32], shape (F,)
+    power : FloatArray, shape (T, F)
+    frequency : FloatArray, shape (F,)
         Hz.
     level : float
         Zero of the valleys' levels, see `reference_level`.
 
     Returns
     -------
-    NDArray[np.float32], shape (T, 10)
+    FloatArray, shape (T, 10)
         For each band the contrast, then the level of its valleys.
     """
     log_power = 10.0 * np.log10(power / level + SHAPE_FLOOR / len(frequency))

@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sercli.features.spectral import FloatArray
+from sercli.arrays import FloatArray
 
 QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
 MOMENT_FLOOR: Final = 1e-3  # keeps the skewness of a constant finite
@@ -31,11 +31,11 @@ def slopes(values: FloatArray) -> FloatArray:
 
     Parameters
     ----------
-    values : NDArray[np.float32], shape (T, D)
+    values : FloatArray, shape (T, D)
 
     Returns
     -------
-    NDArray[np.float32], shape (T, D)
+    FloatArray, shape (T, D)
         Change per frame.
     """
     padded = np.pad(values, ((2, 2), (0, 0)), mode="edge")
@@ -51,7 +51,7 @@ def statistics(source: str, columns: tuple[str, ...], values: FloatArray) -> Blo
         What the frames are, for the names.
     columns : tuple[str, ...]
         Names of the D descriptors.
-    values : NDArray[np.float32], shape (T, D)
+    values : FloatArray, shape (T, D)
         T is at least 1.
 
     Returns
@@ -87,7 +87,7 @@ def modulation(values: FloatArray, frame_rate: float, floor: float) -> FloatArra
 
     Parameters
     ----------
-    values : NDArray[np.float32], shape (T, D)
+    values : FloatArray, shape (T, D)
     frame_rate : float
         Hz.
     floor : float
@@ -95,7 +95,7 @@ def modulation(values: FloatArray, frame_rate: float, floor: float) -> FloatArra
 
     Returns
     -------
-    NDArray[np.float32], shape (len(MODULATION_EDGES_HZ) - 1, D)
+    FloatArray, shape (len(MODULATION_EDGES_HZ) - 1, D)
     """
     count = len(values)
     size = max(MODULATION_FFT, 1 << (count - 1).bit_length())

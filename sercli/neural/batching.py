@@ -5,9 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float32]
+from sercli.arrays import FloatArray
 
 
 class WaveformBatch(NamedTuple):

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import (
     ASTFeatureExtractor,
@@ -20,6 +19,7 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
+from sercli.arrays import FloatArray
 from sercli.errors import ModelError
 from sercli.hub import PREPROCESSOR_FILES, WEIGHTS_FILE
 from sercli.neural.bases import LOCAL, loading, read_config, read_weights
@@ -27,8 +27,6 @@ from sercli.neural.batching import pad
 from sercli.neural.mel import SAMPLE_RATE
 from sercli.neural.published_encoders import WaveformStates
 from sercli.neural.speech_encoder import AST, WHISPER
-
-FloatArray = NDArray[np.float32]
 
 # Of an audio spectrogram transformer: 25 ms every 10 ms.
 WIN_LENGTH, HOP_LENGTH = 400, 160

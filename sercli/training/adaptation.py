@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 from sklearn.model_selection import GroupKFold
@@ -26,6 +25,7 @@ from sercli.adaptation import (
     find_concentration,
     find_inputs,
 )
+from sercli.arrays import DoubleArray, FloatArray
 from sercli.calibration import UNCALIBRATED, Calibration, fit_temperature
 from sercli.classifiers.base import Classifier
 from sercli.errors import DatasetError
@@ -157,7 +157,7 @@ def fit_adapter(
 
 
 def fit_sharpening(
-    scores: NDArray[np.float64], classes: IntArray, sizes: Sequence[int]
+    scores: DoubleArray, classes: IntArray, sizes: Sequence[int]
 ) -> tuple[Calibration, float]:
     """Fit what `Adapter.calibrate` does, by the log-likelihood.
 
@@ -181,7 +181,7 @@ def fit_sharpening(
     starts = np.cumsum([0, *sizes[:-1]])
     rows = np.arange(len(classes))
 
-    def loss(parameters: NDArray[np.float64]) -> float:
+    def loss(parameters: DoubleArray) -> float:
         log_factor, sharpening = parameters
         logits = np.exp(log_factor) * start.logits(scores)
         shares = np.add.reduceat(softmax(logits, axis=1), starts) / np.c_[sizes]
@@ -229,7 +229,7 @@ def _train(
     inputs = find_inputs(examples.probabilities)
     mean, scale = inputs.mean(axis=0), inputs.std(axis=0) + LEAST_SCALE
 
-    def standardise(probabilities: NDArray[np.float64]) -> NDArray[np.float32]:
+    def standardise(probabilities: DoubleArray) -> FloatArray:
         deviations = (find_inputs(probabilities) - mean) / scale
         return np.asarray(deviations.clip(-MAX_DEVIATION, MAX_DEVIATION), np.float32)
 
@@ -335,8 +335,8 @@ def _measure(
     as_they_are = np.flatnonzero(examples.versions == 0)
     by_clip, examples = by_clip[as_they_are], examples.take(as_they_are)
 
-    def adapt(group: IntArray) -> NDArray[np.float64]:
-        adapted: NDArray[np.float64] = by_clip[group[0]].adapt(examples.probabilities[group])
+    def adapt(group: IntArray) -> DoubleArray:
+        adapted: DoubleArray = by_clip[group[0]].adapt(examples.probabilities[group])
         return adapted
 
     return measure_mixes(

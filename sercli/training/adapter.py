@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sercli.arrays import DoubleArray
 from sercli.classifiers.base import Classifier
 from sercli.datasets.base import Clip
 from sercli.errors import ConfigError, DatasetError
@@ -101,7 +101,7 @@ class AdapterTrainer(CachedTrainer):
         """Return the model: by itself it judges as it did."""
         return self.model.classifier
 
-    def judge(self, model: Classifier, found: CachedClips) -> NDArray[np.float64]:
+    def judge(self, model: Classifier, found: CachedClips) -> DoubleArray:
         """Return what the model says of clips by themselves, shape (n_clips, n_labels)."""
         return self.model.judge(found, model.spec.labels)
 

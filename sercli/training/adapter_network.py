@@ -1,11 +1,10 @@
 """What `sercli.adaptation.Adapter` computes, as it is trained: many groups at once."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -17,6 +16,7 @@ from sercli.adaptation import (
     explain,
     find_likely_shares,
 )
+from sercli.arrays import FloatArray, RealArray
 from sercli.training.config import AdapterConfig
 
 
@@ -41,7 +41,7 @@ class Group(NamedTuple):
     explanations: Tensor
 
 
-def describe_group(inputs: NDArray[np.float32], probabilities: NDArray[np.floating[Any]]) -> Group:
+def describe_group(inputs: FloatArray, probabilities: RealArray) -> Group:
     """Return a group as it is learned from.
 
     Parameters
@@ -101,7 +101,7 @@ class AdapterNetwork(nn.Module):
         scores: Tensor = self.last(functional.relu(torch.cat(parts)))
         return scores
 
-    def tensors(self) -> dict[str, NDArray[np.float32]]:
+    def tensors(self) -> dict[str, FloatArray]:
         """Return those of `sercli.adaptation.Adapter`, without the scaling of the inputs."""
         with torch.inference_mode():
             found = {"centres": self.first(self.centres)}

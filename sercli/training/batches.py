@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sercli.arrays import FloatArray
 from sercli.augment import Utterance, crop, draw_voice, record, vary
 from sercli.codecs import codec_available, encode_decode
 from sercli.filters import telephone_band
@@ -20,8 +21,6 @@ from sercli.neural.batching import pad
 from sercli.training.cache import CachedClips
 from sercli.training.config import NeuralConfig
 from sercli.training.loop import TrainingBatch
-
-FloatArray = NDArray[np.float32]
 
 CODEC_PROBABILITY: Final = 0.1
 # Codec by weight: what telephones do costs more than what files do.

@@ -16,7 +16,6 @@ from typing import NamedTuple, Self
 
 import numpy as np
 from joblib import Parallel, delayed
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -43,8 +42,6 @@ PEAK = 32_767
 TAG_FILE = "CACHEDIR.TAG"
 # By which backups know what they need not keep: https://bford.info/cachedir/
 TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Decoded audio of `ser train`.\n"
-
-FloatArray = NDArray[np.float32]
 
 
 class _Entry(NamedTuple):

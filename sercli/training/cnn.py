@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from sercli.arrays import FloatArray
 from sercli.classifiers.cnn import CnnClassifier
 from sercli.neural.cnn import Cnn, CnnSettings
 from sercli.training.batches import TrainingBatches
 from sercli.training.cache import CachedClips
-from sercli.training.course import Course, FloatArray, score_clips
+from sercli.training.course import Course, score_clips
 from sercli.training.guides import (
     GuidedNetwork,
     extract_clean_features,

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sercli.arrays import FloatArray
 from sercli.audio import SAMPLE_RATE
 from sercli.batches import group_by_length
 from sercli.classifiers.base import BATCH_S
@@ -47,7 +48,6 @@ from sercli.training.watcher import Nobody, Watcher
 # Settings that may be others when a training goes on: where and on how many cores it runs.
 FREE = ("device", "jobs")
 
-FloatArray = NDArray[np.float32]
 Hear = Callable[[int], FloatArray]
 
 

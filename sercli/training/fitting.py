@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
+from sercli.arrays import FloatArray
 from sercli.audio import SAMPLE_RATE
 from sercli.calibration import Calibration, choose_calibration
 from sercli.cards import DEVELOPMENT_SPEAKERS
@@ -26,7 +27,7 @@ from sercli.text import format_count
 from sercli.training.adaptation import add_adapter
 from sercli.training.cache import CachedClips
 from sercli.training.config import NeuralConfig
-from sercli.training.course import Course, FloatArray
+from sercli.training.course import Course
 from sercli.training.folds import (
     MIN_GROUPS,
     VERSIONS,

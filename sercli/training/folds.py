@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
+from sercli.arrays import FloatArray
 from sercli.calibration import Calibration
 from sercli.datasets.base import Clip
 from sercli.errors import DatasetError
@@ -19,7 +20,6 @@ MIN_GROUPS = 2
 VERSIONS = ("whole", "varied", "transposed")
 
 GroupBy = Literal["speaker", "clip"]
-FloatArray = NDArray[np.float32]
 ClassArray = NDArray[np.integer[Any]]
 Groups = NDArray[np.str_]
 # From scores, classes and groups.

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from sercli.arrays import DoubleArray
 from sercli.audio import SAMPLE_RATE
 from sercli.catalogue import find_member
 from sercli.classifiers.base import Classifier, ModelSpec
@@ -26,7 +27,7 @@ from sercli.store import load_models, model_hash
 from sercli.training.cache import CachedClips, CachedTrainer
 from sercli.training.config import FusionConfig
 from sercli.training.folds import count_folds, group_clips
-from sercli.training.mixture import Mixture, Probabilities, cross_fit, fit_mixture
+from sercli.training.mixture import Mixture, cross_fit, fit_mixture
 from sercli.training.teachers import Teacher
 from sercli.training.trainer import Learned, Say
 from sercli.version import __version__
@@ -202,7 +203,7 @@ class FusionTrainer(CachedTrainer):
         mixture = fit_mixture(self._judge(found, labels), classes)
         return self._build(mixture, labels, {})
 
-    def judge(self, model: Classifier, found: CachedClips) -> Probabilities:
+    def judge(self, model: Classifier, found: CachedClips) -> DoubleArray:
         """Return a fusion's probabilities for clips as they are, shape (n_clips, n_labels)."""
         assert isinstance(model, FusionClassifier)
         mixture = Mixture(model.weights, model.spec.calibration)
@@ -213,7 +214,7 @@ class FusionTrainer(CachedTrainer):
         own = super().make_manifest(found)
         return own.join(member.manifest for member in self.members)
 
-    def _judge(self, found: CachedClips, labels: Sequence[str]) -> Probabilities:
+    def _judge(self, found: CachedClips, labels: Sequence[str]) -> DoubleArray:
         """Return what each member says of clips, shape (n_members, n_clips, n_labels)."""
         judged = []
         for member in self.members:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sercli.adaptation import LEAST_PROBABILITY
+from sercli.arrays import DoubleArray
 from sercli.datasets.base import Clip, class_indices
 from sercli.evaluation.mixes import CALM, draw_group
 
@@ -16,7 +17,6 @@ ANY_SHARE: Final = 0.42
 # Of the beta distribution of the share of the calm label: mostly little of it, or much.
 CALM_BETA: Final = 0.7
 
-FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.integer[Any]]
 
 
@@ -35,7 +35,7 @@ class Examples(NamedTuple):
         0 for a clip as it is; others are as other recordings might have it, shape (n_clips,).
     """
 
-    probabilities: FloatArray
+    probabilities: DoubleArray
     classes: IntArray
     voices: NDArray[np.str_]
     versions: IntArray
@@ -49,7 +49,7 @@ class Examples(NamedTuple):
 
     @classmethod
     def gather(
-        cls, clips: Sequence[Clip], labels: Sequence[str], *probabilities: FloatArray
+        cls, clips: Sequence[Clip], labels: Sequence[str], *probabilities: DoubleArray
     ) -> Self:
         """Return the clips of which the speaker is known.
 
@@ -133,8 +133,8 @@ def draw_groups(
 
 
 def lean(
-    probabilities: FloatArray, most: float, least_contrast: float, rng: np.random.Generator
-) -> FloatArray:
+    probabilities: DoubleArray, most: float, least_contrast: float, rng: np.random.Generator
+) -> DoubleArray:
     """Return what a model might say of a group in a world where it leans to some labels.
 
     There, its segments are also more alike to it: of calm reading by strangers, what the models of

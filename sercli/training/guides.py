@@ -5,15 +5,13 @@ tell them, too, whatever recording of the clip it hears, learns sooner what of a
 part of it that tells them is left behind.
 """
 
-from typing import Any
-
 import numpy as np
 import torch
 from joblib import Parallel, delayed
-from numpy.typing import NDArray
 from scipy.linalg import eigh
 from torch import Tensor, nn
 
+from sercli.arrays import FloatArray, RealArray
 from sercli.extraction import CLIPS_PER_TASK
 from sercli.features import MAX_BAND_LIMIT, extract_features
 from sercli.neural.cnn import Cnn
@@ -25,8 +23,6 @@ MAX_DEVIATION = 5.0
 MAX_GUIDE = 4.0
 # Components with less than this share of the largest variance are rounding.
 RANK_TOLERANCE = 1e-6
-
-FloatArray = NDArray[np.float32]
 
 
 def extract_clean_features(cached: CachedClips, band_limit: float, jobs: int = -1) -> FloatArray:
@@ -51,7 +47,7 @@ def extract_clean_features(cached: CachedClips, band_limit: float, jobs: int = -
     return features
 
 
-def make_guides(features: NDArray[np.floating[Any]], n_components: int) -> FloatArray:
+def make_guides(features: RealArray, n_components: int) -> FloatArray:
     """Return principal components of standardised features, each of unit variance.
 
     Parameters

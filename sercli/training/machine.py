@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.svm import SVC
 
+from sercli.arrays import DoubleArray, FloatArray
 from sercli.classifiers.svm import project, standardise
-
-FloatArray = NDArray[np.float32]
 
 # libsvm may go round for ever among rows that are equal but for rounding, such as copies of a clip.
 # Other fits take a few iterations per row.
@@ -92,7 +91,7 @@ def find_gamma(components: FloatArray, scale: float) -> float:
     return float(scale / components.var(axis=0, dtype=np.float64).sum())
 
 
-def fit_machine(kernel: NDArray[np.float64], classes: NDArray[np.integer[Any]], c: float) -> SVC:
+def fit_machine(kernel: DoubleArray, classes: NDArray[np.integer[Any]], c: float) -> SVC:
     """Fit a one-against-one machine, all classes weighing alike.
 
     Parameters

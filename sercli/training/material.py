@@ -7,9 +7,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from sercli.arrays import FloatArray, RealArray
 from sercli.training.cache import CachedClips
-
-Rows = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,9 +30,9 @@ class Material:
     """
 
     cached: CachedClips
-    rows: Rows | None = None
+    rows: RealArray | None = None
     unlabelled: "Material | None" = None
-    strangers: NDArray[np.float32] | None = None
+    strangers: FloatArray | None = None
 
     def __len__(self) -> int:
         """Return the number of clips."""

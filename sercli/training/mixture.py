@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
+from sercli.arrays import DoubleArray
 from sercli.calibration import Calibration, fit_temperature
 from sercli.classifiers.fusion import mix
 from sercli.training.folds import ClassArray, Groups
@@ -13,8 +13,6 @@ from sercli.training.folds import ClassArray, Groups
 # Weights are found when no others could be better by more than this, in nats per clip.
 TOLERANCE = 1e-6
 MAX_STEPS = 10_000
-
-Probabilities = NDArray[np.float64]
 
 
 class Mixture(NamedTuple):
@@ -28,10 +26,10 @@ class Mixture(NamedTuple):
         Of the logarithm of their mean.
     """
 
-    weights: NDArray[np.float64]
+    weights: DoubleArray
     calibration: Calibration
 
-    def judge(self, probabilities: Probabilities) -> Probabilities:
+    def judge(self, probabilities: DoubleArray) -> DoubleArray:
         """Return the fusion's probabilities, shape (n_clips, n_labels).
 
         Parameters
@@ -42,7 +40,7 @@ class Mixture(NamedTuple):
         return self.calibration.probabilities(mix(probabilities, self.weights))
 
 
-def fit_weights(likelihoods: NDArray[np.float64]) -> NDArray[np.float64]:
+def fit_weights(likelihoods: DoubleArray) -> DoubleArray:
     """Return the weights of which the mean is the most likely, shape (n_members,), summing to 1.
 
     They are found by expectation maximisation. The log-likelihood is concave, so that no weights
@@ -63,7 +61,7 @@ def fit_weights(likelihoods: NDArray[np.float64]) -> NDArray[np.float64]:
     return weights
 
 
-def fit_mixture(probabilities: Probabilities, classes: ClassArray) -> Mixture:
+def fit_mixture(probabilities: DoubleArray, classes: ClassArray) -> Mixture:
     """Fit the weights of members, then the calibration of their mean.
 
     Parameters
@@ -79,8 +77,8 @@ def fit_mixture(probabilities: Probabilities, classes: ClassArray) -> Mixture:
 
 
 def cross_fit(
-    probabilities: Probabilities, classes: ClassArray, groups: Groups, n_folds: int
-) -> Probabilities:
+    probabilities: DoubleArray, classes: ClassArray, groups: Groups, n_folds: int
+) -> DoubleArray:
     """Return what a fusion says of each clip that was not fitted on the clip's group.
 
     Parameters

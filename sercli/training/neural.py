@@ -4,9 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
+from sercli.arrays import DoubleArray
 from sercli.classifiers.base import Classifier
 from sercli.classifiers.neural import NeuralClassifier
 from sercli.datasets.base import Clip
@@ -152,7 +150,7 @@ class NeuralTrainer(CachedTrainer):
         place = folder / TRAINING_FOLDER / f"judge{number}"
         return self._fit(found.take(learned), labels, place, found.take(dev)).classifier
 
-    def judge(self, model: Classifier, found: CachedClips) -> NDArray[np.float64]:
+    def judge(self, model: Classifier, found: CachedClips) -> DoubleArray:
         """Return a model's probabilities for clips as they are, shape (n_clips, n_labels)."""
         assert isinstance(model, NeuralClassifier)
         return model.spec.calibration.probabilities(score_clips(model.network, found))

@@ -14,6 +14,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sercli.arrays import FloatArray, RealArray
 from sercli.audio import SAMPLE_RATE
 from sercli.batches import group_by_length
 from sercli.classifiers.base import BATCH_S
@@ -26,7 +27,6 @@ from sercli.training.batches import count_draws, draw_order
 from sercli.training.config import NeuralConfig
 from sercli.training.loop import TrainingBatch
 
-FloatArray = NDArray[np.float32]
 HalfArray = NDArray[np.float16]
 # From the index of a clip to its waveform.
 Hear = Callable[[int], FloatArray]
@@ -145,7 +145,7 @@ class RowBatches:
 
     def __init__(
         self,
-        rows: Sequence[NDArray[np.floating[Any]]],
+        rows: Sequence[RealArray],
         targets: FloatArray,
         classes: NDArray[np.integer[Any]],
         config: NeuralConfig,

@@ -4,14 +4,12 @@ from collections.abc import Iterator, Sequence
 from itertools import takewhile
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sercli.arrays import FloatArray
 from sercli.audio import SAMPLE_RATE, AudioFile, resample_stream
 from sercli.datasets.base import Clip
 from sercli.errors import AudioError
 from sercli.extraction import DecodedClip, check_stretch, hash_audio, take_channel
-
-FloatArray = NDArray[np.float32]
 
 
 def decode_stretches(clips: Sequence[Clip]) -> Iterator[tuple[int, DecodedClip | AudioError]]:

@@ -19,6 +19,7 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
+from sercli.arrays import DoubleArray, FloatArray
 from sercli.audio import SAMPLE_RATE
 from sercli.calibration import Calibration, fit_temperature
 from sercli.classifiers.base import ModelSpec
@@ -44,7 +45,6 @@ from sercli.training.svm_rows import (
     VERSIONS,
     WITH_STRANGERS,
     ClassArray,
-    FloatArray,
     Rows,
     as_rows,
     transpose_rows,
@@ -109,7 +109,7 @@ class FittedSvm(NamedTuple):
     """
 
     classifier: SvmClassifier
-    held_out: NDArray[np.float64]
+    held_out: DoubleArray
 
 
 def fit_svm(
@@ -242,7 +242,7 @@ def _fit(rows: Rows, settings: Trial, n_components: int) -> tuple[dict[str, NDAr
 
 
 def _fit_and_score(
-    kernel: NDArray[np.float64], classes: ClassArray, others: FloatArray, c: float
+    kernel: DoubleArray, classes: ClassArray, others: FloatArray, c: float
 ) -> FloatArray:
     machine = fit_machine(kernel, classes, c)
     coefficients, intercepts = read_machine(machine)

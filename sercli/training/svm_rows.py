@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
+from sercli.arrays import FloatArray
 from sercli.datasets.base import Clip, class_indices
 from sercli.extraction import ClipFeatures, Progress, extract_clip_features
 from sercli.features import MAX_BAND_LIMIT
@@ -16,7 +17,6 @@ from sercli.training.folds import GroupBy, group_clips
 from sercli.training.transposition import Transposition
 from sercli.training.versions import Versions
 
-FloatArray = NDArray[np.float32]
 ClassArray = NDArray[np.integer[Any]]
 
 # Versions of each clip that are learned from; and those if there is calm speech of strangers.

@@ -6,8 +6,8 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sercli.arrays import DoubleArray, FloatArray
 from sercli.classifiers.base import Classifier
 from sercli.classifiers.svm import SvmClassifier
 from sercli.datasets.base import Clip
@@ -18,7 +18,7 @@ from sercli.training.cache import cache_clips
 from sercli.training.config import SvmConfig
 from sercli.training.groups import Examples
 from sercli.training.svm import fit_svm
-from sercli.training.svm_rows import BAND_LIMIT, TRANSPOSED, FloatArray, extract_versions
+from sercli.training.svm_rows import BAND_LIMIT, TRANSPOSED, extract_versions
 from sercli.training.trainer import Learned, Say, Trainer
 from sercli.training.transposition import MIN_STRANGERS, find_strangers
 from sercli.training.unlabelled import Unlabelled
@@ -113,7 +113,7 @@ class SvmTrainer(Trainer[ClipFeatures]):
         """Train and calibrate a model; its settings, too, come from the other folds alone."""
         return fit_svm(found, labels, self.config, strangers=self._strangers).classifier
 
-    def judge(self, model: Classifier, found: ClipFeatures) -> NDArray[np.float64]:
+    def judge(self, model: Classifier, found: ClipFeatures) -> DoubleArray:
         """Return a model's probabilities for clips as they are, shape (n_clips, n_labels)."""
         scores = model.score(np.stack([rows[0] for rows in found.features]))
         return model.spec.calibration.probabilities(scores)

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sercli.arrays import DoubleArray, FloatArray
 from sercli.datasets.base import Clip, class_indices
 from sercli.datasets.votes import Votes, find_votes
 from sercli.training.config import NeuralConfig
@@ -14,8 +14,8 @@ def make_targets(
     clips: Sequence[Clip],
     labels: Sequence[str],
     config: NeuralConfig,
-    taught: NDArray[np.float64] | None = None,
-) -> NDArray[np.float32]:
+    taught: DoubleArray | None = None,
+) -> FloatArray:
     """Return the probabilities to be learned, shape (n_clips, n_labels), rows summing to 1.
 
     Parameters
@@ -37,9 +37,7 @@ def make_targets(
     return targets.astype(np.float32)
 
 
-def find_vote_shares(
-    clips: Sequence[Clip], labels: Sequence[str], votes: Votes
-) -> NDArray[np.float32]:
+def find_vote_shares(clips: Sequence[Clip], labels: Sequence[str], votes: Votes) -> FloatArray:
     """Return the shares of listeners who hear each label, shape (n_clips, n_labels).
 
     Parameters
@@ -54,5 +52,5 @@ def find_vote_shares(
     counts = np.array(
         [[find_votes(votes, clip).get(label, 0) for label in labels] for clip in clips], np.float32
     )
-    shares: NDArray[np.float32] = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    shares: FloatArray = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     return shares

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sercli.arrays import DoubleArray
 from sercli.classifiers.base import Classifier
 from sercli.datasets.base import Clip
 from sercli.errors import ConfigError, DatasetError, ModelError
@@ -29,8 +29,6 @@ HELD_OUT_FILE = "held_out.csv"
 AUDIO = "audio"
 # Clips whose waveforms are in memory at once.
 CLIPS_AT_ONCE = 256
-
-Probabilities = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +46,9 @@ class Teacher:
     """
 
     classifier: Classifier
-    held_out: Mapping[str, Probabilities]
+    held_out: Mapping[str, DoubleArray]
     manifest: TrainingManifest
-    _known: dict[str, Probabilities] = field(default_factory=dict)
+    _known: dict[str, DoubleArray] = field(default_factory=dict)
 
     @classmethod
     def load(cls, model: str | os.PathLike[str], device: str = "auto") -> Self:
@@ -175,7 +173,7 @@ class Teacher:
         rest = [audio for audio in cached.hashes if audio not in self.held_out]
         return self.manifest.fitted.count_clips(rest)
 
-    def judge(self, cached: CachedClips, labels: Sequence[str]) -> Probabilities:
+    def judge(self, cached: CachedClips, labels: Sequence[str]) -> DoubleArray:
         """Return what it says of clips, shape (n_clips, n_labels), rows summing to 1.
 
         Parameters
@@ -213,7 +211,7 @@ class Teacher:
 
 
 def write_held_out(
-    folder: Path, hashes: Sequence[str], labels: Sequence[str], probabilities: Probabilities
+    folder: Path, hashes: Sequence[str], labels: Sequence[str], probabilities: DoubleArray
 ) -> None:
     """Write ``held_out.csv`` into a model's folder.
 
@@ -241,7 +239,7 @@ def write_held_out(
     write_bytes(folder / HELD_OUT_FILE, text.getvalue().encode())
 
 
-def read_held_out(folder: Path, labels: Sequence[str]) -> dict[str, Probabilities]:
+def read_held_out(folder: Path, labels: Sequence[str]) -> dict[str, DoubleArray]:
     """Read ``held_out.csv`` of a model's folder; there is nothing if it has none.
 
     Parameters

@@ -5,9 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
+from sercli.arrays import DoubleArray
 from sercli.classifiers.base import Classifier
 from sercli.datasets.base import Clip
 from sercli.evaluation.leaks import TrainingManifest
@@ -45,7 +43,7 @@ class Learned(NamedTuple):
     """
 
     classifier: Classifier
-    held_out: NDArray[np.float64] | None = None
+    held_out: DoubleArray | None = None
 
 
 P = TypeVar("P", bound=Prepared)
@@ -140,7 +138,7 @@ class Trainer(ABC, Generic[P]):
         """
 
     @abstractmethod
-    def judge(self, model: Classifier, found: P) -> NDArray[np.float64]:
+    def judge(self, model: Classifier, found: P) -> DoubleArray:
         """Return a model's probabilities for clips as they are, shape (n_clips, n_labels)."""
 
     def make_manifest(self, found: P) -> TrainingManifest:

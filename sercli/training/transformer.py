@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from sercli.arrays import FloatArray
 from sercli.classifiers.transformer import TransformerClassifier
 from sercli.errors import ConfigError
 from sercli.neural.bases import Base
@@ -27,7 +28,7 @@ from sercli.neural.transformer import Transformer, TransformerSettings, create_h
 from sercli.training.batches import TrainingBatches
 from sercli.training.cache import CachedClips
 from sercli.training.config import TransformerConfig
-from sercli.training.course import Course, FloatArray, digest, score_clips
+from sercli.training.course import Course, digest, score_clips
 from sercli.training.hearing import learn_to_hear
 from sercli.training.loop import Fitted
 from sercli.training.lora import RATE_FACTOR, add_lora, merge_lora

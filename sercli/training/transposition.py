@@ -14,6 +14,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from sercli.arrays import FloatArray, RealArray
 from sercli.datasets.base import Clip, class_indices
 from sercli.errors import ConfigError, DatasetError
 from sercli.evaluation.mixes import CALM
@@ -29,7 +30,6 @@ LEAST_DEVIATION = 1e-3
 # Of the source of draws, so that it is none of those of a batch.
 _DRAWS = 2
 
-FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.integer]
 Mask = NDArray[np.bool_]
 
@@ -63,7 +63,7 @@ class Transposition:
         cls,
         clips: Sequence[Clip],
         labels: Sequence[str],
-        rows: NDArray[np.floating],
+        rows: RealArray,
         strangers: FloatArray,
         deviations: Mask,
     ) -> "Transposition":
@@ -166,7 +166,7 @@ class Transposition:
 
 def find_strangers(
     clips: Sequence[Clip],
-    rows: NDArray[np.floating],
+    rows: RealArray,
     deviations: Mask,
     least: int = MIN_STRANGERS,
 ) -> FloatArray:
@@ -200,7 +200,7 @@ def find_strangers(
     return np.stack([straight[numbers == number].mean(axis=0) for number in range(len(names))])
 
 
-def straighten(rows: NDArray[np.floating], deviations: Mask) -> FloatArray:
+def straighten(rows: RealArray, deviations: Mask) -> FloatArray:
     """Return rows in which deviations are logarithms, so that what is added is a ratio.
 
     Parameters

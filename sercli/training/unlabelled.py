@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 from joblib import Parallel, delayed
-from numpy.typing import NDArray
 
+from sercli.arrays import FloatArray
 from sercli.audio import AudioFile, resample_stream
 from sercli.datasets.base import Clip
 from sercli.discovery import find_inputs
@@ -228,7 +227,7 @@ def _search(path: str) -> tuple[list[tuple[float, float]], str] | str:
     try:
         with AudioFile(path) as audio:
 
-            def mix() -> Iterator[NDArray[np.float32]]:
+            def mix() -> Iterator[FloatArray]:
                 for block in audio.blocks():
                     mean = block.mean(axis=1, keepdims=True)
                     audio_hash.push(mean[:, 0])

@@ -4,16 +4,14 @@ from dataclasses import dataclass
 from zlib import crc32
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sercli.arrays import FloatArray
 from sercli.augment import Utterance, vary
 from sercli.datasets.base import Clip
 from sercli.extraction import Waveforms
 from sercli.features import extract_features
 from sercli.segmentation import find_speech
 from sercli.vad import shared_detector
-
-FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
