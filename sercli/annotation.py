@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 from sercli.arrays import DoubleArray, FloatArray
 from sercli.catalogue import DEFAULT_MODEL
 from sercli.classifiers.base import Classifier
-from sercli.config import Adaptation, Effort, OnError, Precision, SegmentConfig, Target
+from sercli.config import (
+    ACROSS_FILES,
+    Adaptation,
+    Effort,
+    OnError,
+    Precision,
+    SegmentConfig,
+    Target,
+)
 from sercli.discovery import Found, find_inputs
 from sercli.errors import ConfigError
 from sercli.grouping import Heard, WaitingFiles
@@ -35,8 +43,6 @@ from sercli.vad import SpeechDetector
 
 # The only group of a run whose segments are all of one.
 CORPUS = "corpus"
-# Groups whose segments may be in several files.
-ACROSS_FILES = ("speaker", CORPUS)
 
 Progress = Callable[[float], None]
 OnHeard = Callable[[], None]
@@ -366,7 +372,8 @@ class Annotator:
         if self.speakers is None:
             return heard.turns[piece["turn"]].speaker if heard.turns else None
         channel, start, end = heard.channels[piece["channel"]], piece["start"], piece["end"]
-        return self.speakers.find(heard.result.path, channel, float(start), float(end))
+        mixed = self.channels == MIX
+        return self.speakers.find(heard.result.path, channel, float(start), float(end), mixed=mixed)
 
     def _name_group(self, heard: Heard, piece: np.void) -> str:
         path = heard.result.path

@@ -17,6 +17,8 @@ OnError = Literal["continue", "stop"]
 Target = Literal["intended", "perceived"]
 # Whose segments give the baseline that each of them is judged by.
 Adaptation = Literal["none", "recording", "channel", "speaker", "corpus", "auto"]
+# With these, groups may have segments in several files.
+ACROSS_FILES = ("speaker", "corpus")
 # Number type that networks multiply.
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 # What the labels of a checkpoint by others are called.
@@ -160,8 +162,9 @@ class EvalConfig:
         Which of the model's outputs is measured.
     adapt
         Whose clips give the baseline that each of them is judged by: those of its
-        ``"recording"``, its ``"speaker"``, the ``"corpus"``, or ``"none"``; ``"auto"``: the
-        speaker where all are known, else the recording.
+        ``"recording"``, its ``"channel"`` of it, its ``"speaker"``, the ``"corpus"``, or
+        ``"none"``; ``"auto"``: the speaker where all are known, else the channel where each is by
+        itself, else the recording.
     mixes
         Also measure what baselines are worth in groups of any size and mix of emotions.
     precisions
@@ -186,6 +189,13 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         """Check every value against its range."""
+        given = (("target", self.target, Target), ("adapt", self.adapt, Adaptation))
+        types = (("precision", one, Precision) for one in self.precisions)
+        for name, value, known in (*given, *types):
+            if value not in get_args(known):
+                raise ConfigError(
+                    f"{name} is {value!r}; expected one of {', '.join(get_args(known))}"
+                )
         if self.target_precision is not None:
             check_range("target precision", self.target_precision, 0.01, 1.0)
 

@@ -53,7 +53,8 @@ def read_grids(path: Path, tiers: Sequence[str] = ()) -> tuple[list[Interval], s
     Raises
     ------
     ValueError
-        If there is no grid, two have one name, one cannot be read, or lacks the tiers.
+        If there is no grid, two have one name, one cannot be read or has none of the tiers,
+        or no grid has one of them.
     OSError
         If a file cannot be read.
     """
@@ -66,14 +67,20 @@ def read_grids(path: Path, tiers: Sequence[str] = ()) -> tuple[list[Interval], s
         raise ValueError(f"holds two TextGrids named {twice[0]}; expected one for each recording")
     digest = hashlib.sha256("\0".join(tiers).encode())
     found: list[Interval] = []
+    there: set[str] = set()
     for grid in grids:
         digest.update(hashlib.sha256(grid.read_bytes()).digest())
         where = "" if grid == path else f"{grid.relative_to(path)}: "
-        found += _read(grid, where, tiers)
+        names, intervals = _read(grid, where, tiers)
+        there |= names
+        found += intervals
+    if absent := [name for name in tiers if name not in there]:
+        raise ValueError(f"has no tier {absent[0]} in any grid; expected it in one at least")
     return found, digest.hexdigest()
 
 
-def _read(grid: Path, where: str, tiers: Sequence[str]) -> list[Interval]:
+def _read(grid: Path, where: str, tiers: Sequence[str]) -> tuple[set[str], list[Interval]]:
+    """Return the tiers that are taken, and their intervals with a text."""
     from praatio.data_classes.interval_tier import IntervalTier
     from praatio.textgrid import openTextgrid
 
@@ -93,9 +100,10 @@ def _read(grid: Path, where: str, tiers: Sequence[str]) -> list[Interval]:
             f"{where}has the interval tiers {', '.join(there) or 'none'}; expected "
             + (f"{' or '.join(tiers)}" if tiers else "a single one, or those that --tier names")
         )
-    return [
+    intervals = [
         Interval(grid.stem, start, end, name)
         for name in names
         for start, end, text in there[name]
         if text.strip()
     ]
+    return set(names), intervals

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from sercli.config import OnError
+from sercli.config import ACROSS_FILES, OnError
 from sercli.discovery import Found, find_inputs
 from sercli.errors import ConfigError, OutputError
 from sercli.files import STDOUT, check_target, write_json
@@ -22,12 +22,9 @@ from sercli.writers import Writer, choose_format, open_writer, record_path
 if TYPE_CHECKING:
     from sercli.annotation import Annotator
 
-# Of these, the labels of a file depend on all files.
-OF_ALL_FILES = ("speaker", "corpus")
 
-
-class Watcher(Protocol):
-    """Who is told how far a run is."""
+class RunWatcher:
+    """Is told how far a run is; what is to be done about it, a subclass does."""
 
     def heard(self, seconds: float) -> None:
         """Be told that so much more audio was heard, in seconds."""
@@ -37,19 +34,6 @@ class Watcher(Protocol):
 
     def done(self, result: FileResult) -> None:
         """Be told that a file's labels are written."""
-
-
-class Nobody:
-    """Watches nothing."""
-
-    def heard(self, seconds: float) -> None:
-        """Do nothing."""
-
-    def heard_file(self) -> None:
-        """Do nothing."""
-
-    def done(self, result: FileResult) -> None:
-        """Do nothing."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +168,7 @@ class LabelRun:
         output: Output,
         options: Mapping[str, Any] = {},
     ) -> None:
-        if output.resume and annotator.adapt in OF_ALL_FILES:
+        if output.resume and annotator.adapt in ACROSS_FILES:
             raise ConfigError(
                 f"--resume does not go with --adapt {annotator.adapt}: there, labels depend on all "
                 "files"
@@ -204,7 +188,7 @@ class LabelRun:
         self._kept: list[Mapping[str, Any] | None] = [*absent, *kept]
         self.n_files, self.n_new, self.n_absent = len(self._kept), len(self._new), len(absent)
 
-    def write(self, watcher: Watcher | None = None, on_error: OnError = "continue") -> RunReport:
+    def write(self, watcher: RunWatcher | None = None, on_error: OnError = "continue") -> RunReport:
         """Label the files and write them in their order, after those that are not among them.
 
         However it ends, what was finished is in the output, or beside it for a run that goes on.
@@ -228,7 +212,7 @@ class LabelRun:
         KeyboardInterrupt
             If it was interrupted: when what was finished is in its place.
         """
-        output, report, watcher = self._output, self.report, watcher or Nobody()
+        output, report, watcher = self._output, self.report, watcher or RunWatcher()
         journal: Journal | None = None
         interrupt: KeyboardInterrupt | None = None
         try:
@@ -249,8 +233,10 @@ class LabelRun:
         except KeyboardInterrupt as error:
             interrupt = error
         finally:
-            if output.target != STDOUT:
-                failing = sys.exception()
+            failing = sys.exception()
+            # Where what a run before wrote stays in its place, so does the record of that.
+            stays = isinstance(failing, OutputError) and os.path.exists(output.target)
+            if output.target != STDOUT and not stays:
                 try:
                     write_json(record_path(output.target), report.record(), overwrite=True)
                 except OutputError:
@@ -269,7 +255,7 @@ class LabelRun:
         self,
         results: Iterator[FileResult],
         writer: Writer,
-        watcher: Watcher,
+        watcher: RunWatcher,
         journal: Journal | None,
     ) -> None:
         n_written = 0

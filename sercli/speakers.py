@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from sercli.errors import ConfigError
+from sercli.grids import is_grid
 from sercli.schema import MIX
 from sercli.turns import Turn, Turns
 
@@ -80,6 +81,11 @@ class Speakers:
             If it is none of these.
         """
         if os.path.isfile(text):  # which takes a pattern of any length
+            if is_grid(Path(text)):
+                raise ConfigError(
+                    f"{text}: is a TextGrid; expected a table or a diarisation. Tiers tell who "
+                    "speaks where they are the segments, too (--segments, --tier)"
+                )
             return cls(turns=Turns.read(text, "speaker"))
         try:
             pattern = re.compile(text)
@@ -94,7 +100,9 @@ class Speakers:
             )
         return cls(pattern)
 
-    def find(self, path: str, channel: str, start: float, end: float) -> str | None:
+    def find(
+        self, path: str, channel: str, start: float, end: float, *, mixed: bool = False
+    ) -> str | None:
         """Return who speaks for most of a segment, or None if that is not known.
 
         Parameters
@@ -105,11 +113,14 @@ class Speakers:
             As results name it.
         start, end
             Of the segment, in seconds.
+        mixed
+            Whether the channels are judged as one, as in `sercli.turns.Turns.find`; there may be a
+            single one.
         """
         if self.pattern is not None:
             found = self.pattern.search(Path(path).as_posix())
             return found[1] if found else None
         if path not in self._timelines:
-            turns = self.turns.find(path, mixed=channel == MIX) if self.turns else ()
+            turns = self.turns.find(path, mixed=mixed or channel == MIX) if self.turns else ()
             self._timelines[path] = Timeline(turns)
         return self._timelines[path].find(channel, start, end)

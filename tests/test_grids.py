@@ -28,7 +28,7 @@ def write_grid(path: Path, tiers: Tiers, encoding: str = "utf-8") -> Path:
     return path
 
 
-SPOKEN = [(0.0, 1.0, ""), (1.0, 2.5, "well"), (2.5, 4.0, "  "), (4.0, 9.0, 'she said ""no""')]
+SPOKEN = [(0.0, 1.0, ""), (1.0, 2.5, "well"), (2.5, 4.0, "\u00a0 "), (4.0, 9.0, 'she said ""no""')]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
@@ -76,6 +76,10 @@ def test_grids_that_tell_no_segments(tmp_path: Path) -> None:
         Turns.read(several, *TIMES)
     with pytest.raises(ConfigError, match="has the interval tiers words, phones; expected agent"):
         Turns.read(several, *TIMES, tiers=("agent",))
+    with pytest.raises(ConfigError, match="has no tier wrods in any grid; expected it in one at"):
+        Turns.read(several, *TIMES, tiers=("phones", "wrods"))
+    with pytest.raises(ConfigError, match=r"call\.TextGrid: is a TextGrid; expected a table or a"):
+        sercli.Speakers.parse(str(several))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="empty: cannot be read: holds no TextGrid; expected one"):
         Turns.read(tmp_path / "empty", *TIMES)

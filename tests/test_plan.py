@@ -50,6 +50,7 @@ def corpus() -> Corpus:
         ({"folds": 3, "test": False}, "--fit-on and --no-test would do nothing"),
         ({"fit_on": ("train", "test")}, r"fit_on is \('train', 'test'\); expected train, dev, or"),
         ({"fit_on": ()}, "expected train, dev, or both"),
+        ({"fit_on": ("train", "train")}, "expected train, dev, or both"),
     ],
 )
 def test_what_would_do_nothing_is_refused(settings: dict[str, Any], message: str) -> None:
@@ -91,6 +92,13 @@ def test_a_plan_keeps_speakers_apart_and_knows_who_is_heard(corpus: Corpus) -> N
     assert len(Plan.make(corpus, TrainConfig("cnn", folds=3)).heard) == 20
     other = Plan.make(corpus, TrainConfig(sercli.SvmConfig(seed=4)))
     assert {clip.speaker for clip in other.heard} != who["train"]
+
+
+def test_calm_speech_that_no_cnn_would_learn_from(corpus: Corpus) -> None:
+    config = TrainConfig("cnn", teacher="transformer", calm=("calls",))
+    with pytest.raises(ConfigError, match="--calm would do nothing: of a cnn, only the teachers"):
+        Plan.make(corpus, config)
+    Plan.make(corpus, replace(config, fit_on=("train", "dev")))
 
 
 def test_number_of_networks_that_are_trained(corpus: Corpus) -> None:

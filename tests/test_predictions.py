@@ -180,6 +180,7 @@ def test_missing_table(tmp_path: Path) -> None:
     [
         (("x,anger,0.5,0.4",), r"of x are \[0\.5, 0\.4\]; expected numbers from 0 to 1 whose sum"),
         (("x,anger,1,0", "y,fear,nan,1"), r"of y are \[nan, 1\.0\]; expected numbers"),
+        (("x,anger,0.5,0.501",), r"of x are \[0\.5, 0\.501\]; expected numbers"),
         (("x,anger,1.5,-0.5",), r"of x are \[1\.5, -0\.5\]; expected numbers"),
         (("x,anger,1,0", "x,anger,1,0"), "has x in two rows; expected each clip once"),
         (("x,joy,1,0",), r"labels \['joy'\] of the corpus are none of the model's"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from sercli.errors import ConfigError, OutputError
+from sercli.errors import ConfigError
 from sercli.reporting.canvas import render_plot
 from sercli.reporting.documents import (
     escape_markdown,
@@ -565,7 +565,7 @@ def test_unknown_format() -> None:
         render_plot(draw_confusion(figures()), "confusion", "gif")
 
 
-def test_report_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_report_is_written_over_another(tmp_path: Path) -> None:
     paths = write_report(figures(), tmp_path)
     assert sorted(paths) == sorted(tmp_path.iterdir())
     assert [path.name for path in paths[-2:]] == ["report.md", "report.html"]
@@ -574,9 +574,4 @@ def test_report_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         assert (tmp_path / link).read_bytes().startswith(b"\x89PNG")
     Page((tmp_path / "report.html").read_text(encoding="utf-8"))
 
-    for path in paths[:-1]:
-        path.unlink()
-    with pytest.raises(OutputError, match=r"report\.html: exists already"):
-        write_report(figures(), tmp_path)
-    assert list(tmp_path.iterdir()) == [tmp_path / "report.html"]
-    assert write_report(figures(), tmp_path, overwrite=True) == paths
+    assert write_report(figures(), tmp_path) == paths

@@ -10,8 +10,9 @@ from conftest import EXAMPLES, FakeClassifier
 import sercli
 from sercli.annotation import Annotator
 from sercli.errors import ConfigError, OutputError
-from sercli.run import LabelRun, Nobody, Output
+from sercli.run import LabelRun, Output, RunWatcher
 from sercli.schema import FileResult
+from sercli.writers import CsvWriter
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ def test_a_run_that_goes_on_labels_what_is_new(
 def test_an_interrupt_is_raised_when_what_was_finished_is_in_its_place(
     fake_classifier: FakeClassifier, sounds: Path, tmp_path: Path
 ) -> None:
-    class Impatient(Nobody):
+    class Impatient(RunWatcher):
         def done(self, result: FileResult) -> None:
             if result.segments:
                 raise KeyboardInterrupt
@@ -118,3 +119,31 @@ def test_outputs_that_are_refused(
         sercli.write_labels(sounds, sounds / "memo.m4a", annotator, format_="csv", overwrite=True)
     assert (sounds / "memo.m4a").read_bytes() == (EXAMPLES / "memo.m4a").read_bytes()
     assert not fake_classifier.heard
+
+
+def test_an_output_that_cannot_be_replaced_keeps_its_record(
+    fake_classifier: FakeClassifier,
+    sounds: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output, annotator = tmp_path / "labels.csv", Annotator.load(fake_classifier)
+    both = [sounds / "memo.m4a", sounds / "statement.flac"]
+    sercli.write_labels(both, output, annotator)
+    rows, record = output.read_bytes(), read_record(output)
+
+    def fail(self: CsvWriter, text: str) -> None:
+        raise OutputError("the output cannot be written: File too large")
+
+    (tmp_path / "more").mkdir()
+    other = shutil.copy(EXAMPLES / "memo.m4a", tmp_path / "more" / "other.m4a")
+    with monkeypatch.context() as patch:
+        patch.setattr(CsvWriter, "copy", fail)
+        with pytest.raises(OutputError, match="File too large"):
+            sercli.write_labels(other, output, annotator, resume=True)
+    assert (output.read_bytes(), read_record(output)) == (rows, record)
+    # So the next run knows what is there.
+    sercli.write_labels(other, output, annotator, resume=True)
+    assert {Path(one.path).name for one in sercli.read_results(output)} == {
+        "memo.m4a", "statement.flac", "other.m4a",
+    }  # fmt: skip

@@ -70,6 +70,9 @@ def test_channels_of_a_diarisation_count_where_there_are_several(tmp_path: Path)
     speakers = Speakers.parse(str(path))
     assert speakers.find("call.wav", "0", 3.0, 7.0) == "agent"
     assert Speakers.parse(str(path)).find("call.wav", "mix", 3.0, 7.0) == "client"
+    # The only channel of a file may be of what was a mix.
+    alone = Speakers.parse(str(path))
+    assert alone.find("call.wav", "0", 3.0, 7.0, mixed=True) == "client"
     # A table says itself what is of the mix.
     table = tmp_path / "all.csv"
     table.write_text("file,start,end,channel\ncall.wav,0,1,1\n")

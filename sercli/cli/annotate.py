@@ -18,6 +18,7 @@ from sercli.cli.options import (
     is_given,
     model_options,
     precision_option,
+    spell,
     target_option,
 )
 from sercli.cli.view import View
@@ -44,7 +45,7 @@ MODE_OF = {"max_segment": "speech", "max_gap": "speech", "window": "window", "ho
 # Of the options, those that the record of a run has no use for.
 UNTOLD = ("files_from", "format_", "quiet", "verbose", "nul", "resume")
 # What says nothing where segments are given.
-CUTTING = ("segment", *MODE_OF, "min_segment", "vad_threshold")
+CUTTING = ("mode", *MODE_OF, "min_segment", "vad_threshold")
 
 
 def _options(*options: Decorator) -> Decorator:
@@ -322,11 +323,11 @@ def _refuse_idle_options(options: dict[str, Any]) -> None:
         raise click.UsageError("--tier goes with --segments.")
     if options["segments"] is not None:
         for name in CUTTING:
-            if is_given("mode" if name == "segment" else name):
-                raise click.UsageError(f"--{name.replace('_', '-')} does not go with --segments.")
+            if is_given(name):
+                raise click.UsageError(f"{spell(name)} does not go with --segments.")
     for name, mode in MODE_OF.items():
         if is_given(name) and options["mode"] != mode:
-            raise click.UsageError(f"--{name.replace('_', '-')} goes with --segment {mode}.")
+            raise click.UsageError(f"{spell(name)} goes with --segment {mode}.")
     by_speaker = options["adapt"] == "speaker"
     if options["speakers"] is not None and not by_speaker:
         raise click.UsageError("--speakers goes with --adapt speaker.")

@@ -19,6 +19,7 @@ from sercli.cli.options import (
     jobs_option,
     model_options,
     precision_option,
+    spell,
     target_option,
 )
 from sercli.config import EvalConfig, Precision, Split
@@ -51,6 +52,8 @@ MEASURING = (
     "revision",
     "target",
     "adapt",
+    "precision",
+    "kind",
 )
 
 
@@ -236,8 +239,8 @@ def _compare(paths: tuple[Path, ...], config: EvalConfig, options: dict[str, Any
         raise ConfigError(f"{corpus}: no model is to be measured on it; expected reports alone")
     if not models and (unused := [name for name in MEASURING if is_given(name)]):
         raise ConfigError(
-            f"{', '.join(unused)}: would do nothing, since reports are not measured anew; "
-            "expected a corpus and models, or reports alone"
+            f"{', '.join(map(spell, unused))}: would do nothing, since reports are not measured "
+            "anew; expected a corpus and models, or reports alone"
         )
     if folder is None and any(options[name] for name in REPORTED):
         raise ConfigError(

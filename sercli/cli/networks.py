@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from sercli.cli.calm import spell_calm
-from sercli.cli.options import device_option, is_given
+from sercli.cli.options import device_option, is_given, spell
 from sercli.training.config import NEURAL_CONFIGS, NeuralConfig, TransformerConfig
 from sercli.training.plan import (
     CNN,
@@ -20,13 +20,11 @@ from sercli.training.plan import (
     TRANSFORMER,
     Settings,
 )
-from sercli.training.plan import FAMILIES_OF as FAMILIES_OF_SOURCES
 
 # Of the upper layers of an encoder that learn: without any, they would do nothing.
 TUNING = ("tuning_epochs", "tuning_rate", "layer_decay", "lora")
 # Families that have some options: with another, these would do nothing.
 FAMILIES_OF = {
-    **FAMILIES_OF_SOURCES,
     **dict.fromkeys(("epochs", "batch_size", "learning_rate", "patience", "resume"), NETWORKS),
     **dict.fromkeys(("hearing_epochs", "layers", *TUNING), (TRANSFORMER,)),
     "device": (*NETWORKS, *OF_MEMBERS),
@@ -174,7 +172,7 @@ def refuse_other_families(family: str) -> None:
     """
     for name, families in FAMILIES_OF.items():
         if is_given(name) and family not in families:
-            raise click.UsageError(f"{_spell(name)} goes with --model {' or '.join(families)}.")
+            raise click.UsageError(f"{spell(name)} goes with --model {' or '.join(families)}.")
 
 
 def refuse_idle(options: dict[str, Any]) -> None:
@@ -192,7 +190,7 @@ def refuse_idle(options: dict[str, Any]) -> None:
     """
     for name in TUNING:
         if is_given(name) and not options["layers"]:
-            raise click.UsageError(f"{_spell(name)} goes with --layers N.")
+            raise click.UsageError(f"{spell(name)} goes with --layers N.")
     if is_given("cache") and options["family"] == SVM and not options["calm"]:
         others = " or ".join(one for one in FAMILIES_OF["cache"] if one != SVM)
         raise click.UsageError(f"--cache goes with --model {others}, or with --calm PATH.")
@@ -234,12 +232,8 @@ def spell_network(options: dict[str, Any]) -> list[str]:
     for name in names:
         default = getattr(NEURAL_CONFIGS[options["family"]], name)
         if options[name] not in (None, default):
-            parts += [_spell(name), str(options[name])]
+            parts += [spell(name), str(options[name])]
     return parts
-
-
-def _spell(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 def find_name(given: str | os.PathLike[str]) -> str:

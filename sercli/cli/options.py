@@ -163,6 +163,18 @@ def model_options(text: str, default: str | None = None) -> Decorator:
     return lambda function: model(revision(function))
 
 
+def spell(name: str) -> str:
+    """Return an option of the present command as it is written.
+
+    Parameters
+    ----------
+    name
+        Of its parameter.
+    """
+    parameters = click.get_current_context().command.params
+    return next(one.opts[-1] for one in parameters if one.name == name)
+
+
 def is_given(name: str) -> bool:
     """Tell whether an option of the present command is on the command line.
 

@@ -32,7 +32,6 @@ from sercli.training.plan import (
     MIN_FOLDS,
     NETWORKS,
     SVM,
-    TRANSFORMER,
     Plan,
     TrainConfig,
     has_checkpoints,
@@ -162,7 +161,6 @@ def train(sources: tuple[str, ...], **options: Any) -> None:
 def _plan(options: dict[str, Any]) -> TrainConfig:
     refuse_other_families(options["family"])
     refuse_idle(options)
-    family = options["family"]
     config = TrainConfig(
         configure(options),
         split=options["protocol"],
@@ -176,7 +174,7 @@ def _plan(options: dict[str, Any]) -> TrainConfig:
         unlabelled=options["unlabelled"],
         calm=options["calm"],
         calm_speakers=options["calm_speakers"],
-        base=options["base"] if family == TRANSFORMER else None,
+        base=options["base"] if is_given("base") else None,
         revision=options["revision"],
         cache=options["cache"],
     )

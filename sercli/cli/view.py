@@ -2,11 +2,12 @@
 
 from sercli.cli.console import Progress
 from sercli.report import RunReport
+from sercli.run import RunWatcher
 from sercli.schema import FileResult
 from sercli.text import format_count, format_duration
 
 
-class View:
+class View(RunWatcher):
     """Tells the progress of a run.
 
     Parameters

@@ -89,10 +89,9 @@ def judge_clips(
             groups = np.repeat(names, [len(rows) for rows in features])
             for name in np.unique(groups):
                 pieces[groups == name] = adapter.adapt(pieces[groups == name])
-        # Pieces of a clip are of one length, and count alike.
-        first = np.cumsum([0, *map(len, features)])[:-1]
-        means = np.add.reduceat(pieces, first) / [[len(rows)] for rows in features]
-        return renormalise(means, classifier.spec.labels, labels)
+        # Pieces of a clip are of one length, and count alike: their sum becomes their mean.
+        sums = np.add.reduceat(pieces, np.cumsum([0, *map(len, features)])[:-1])
+        return renormalise(sums, classifier.spec.labels, labels)
 
     clean = extract(CLEAN)
     stressed: list[dict[str, DoubleArray]] = [{} for _ in classifiers]

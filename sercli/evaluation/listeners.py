@@ -1,6 +1,6 @@
 """The human ceiling: what listeners hear in the same clips.
 
-RealArray are counts of listeners per label, shape (n_segments, n_labels). Cross-entropy is in nats,
+Votes are counts of listeners per label, shape (n_segments, n_labels). Cross-entropy is in nats,
 the Jensen-Shannon divergence in bits, so that it lies in ``[0, 1]``.
 """
 

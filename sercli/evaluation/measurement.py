@@ -18,8 +18,6 @@ from sercli.schema import printable_path
 
 N_WORST_SPEAKERS = 5
 
-# Votes of listeners: of each clip, by name, how many chose each label.
-
 
 @dataclass(frozen=True, eq=False)
 class Judgement:

@@ -6,7 +6,8 @@ Welsh 2007); where speakers are not known, clips. Intervals are bias-corrected a
 (Efron 1987); with many units, where that no longer matters, percentiles. A calibration error grows
 with resampling itself, so that most draws are above that of all speakers, and such an interval
 hangs on the few that are below. Its interval is that of the percentiles less the bias, the mean of
-the draws less the figure; likewise of any figure whose own would be a point, or leave it out.
+the draws less the figure: of what so many segments show, of which exact probabilities have some,
+too. It is taken for any figure whose own interval would be a point, or leave it out.
 """
 
 import warnings

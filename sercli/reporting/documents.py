@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Final
 
 from sercli.errors import OutputError
-from sercli.files import check_target
 from sercli.reporting.canvas import FORMATS, Figures, render_plot
 from sercli.reporting.content import report_sections, report_title
 from sercli.reporting.parts import Table
@@ -26,7 +25,7 @@ PLOT_TITLES: Final = {
 MARKUP: Final = re.compile(r"[\\`*_\[\]|~#$!]")
 
 
-def write_report(figures: Figures, folder: Path, *, overwrite: bool = False) -> list[Path]:
+def write_report(figures: Figures, folder: Path) -> list[Path]:
     """Write the plots, ``report.md`` and ``report.html``.
 
     Parameters
@@ -34,9 +33,7 @@ def write_report(figures: Figures, folder: Path, *, overwrite: bool = False) -> 
     figures
         Of one model on one corpus, as ``metrics.json`` holds them.
     folder
-        Where to; it exists.
-    overwrite
-        Whether existing files may be replaced.
+        Where to; it exists, and what is there is replaced.
 
     Returns
     -------
@@ -46,11 +43,8 @@ def write_report(figures: Figures, folder: Path, *, overwrite: bool = False) -> 
     Raises
     ------
     OutputError
-        If one of the files exists or cannot be written; in the first case none is touched.
+        If one of the files cannot be written.
     """
-    names = [f"{name}.{format_}" for name in plot_names(figures) for format_ in FORMATS]
-    for name in (*names, MARKDOWN_FILE, HTML_FILE):
-        check_target(folder / name, overwrite=overwrite)
     files = {
         f"{name}.{format_}": render_plot(figure, name, format_)
         for name, figure in draw_plots(figures).items()

@@ -1,12 +1,14 @@
 """All files of an evaluation: figures, predictions, plots and reports."""
 
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sercli.catalogue import METRICS_FILE
 from sercli.evaluation.predictions import PREDICTIONS_FILE
 from sercli.files import check_target, make_folder, write_json
-from sercli.reporting.documents import HTML_FILE, MARKDOWN_FILE, write_report
+from sercli.reporting.canvas import FORMATS
+from sercli.reporting.documents import HTML_FILE, MARKDOWN_FILE, PLOT_TITLES, write_report
 
 if TYPE_CHECKING:
     from sercli.evaluation.run import Evaluation
@@ -35,15 +37,17 @@ def prepare_report(folder: Path, *, overwrite: bool) -> None:
 
 
 def remove_report(folder: Path) -> None:
-    """Remove a report that is of another model than the folder has now.
+    """Remove a report, and its plots, if there is one: those of another model or of other clips.
 
     Parameters
     ----------
     folder
-        Of the report, if there is one.
+        Of the report.
     """
     for name in REPORT_FILES:
         (folder / name).unlink(missing_ok=True)
+    for name, format_ in product(PLOT_TITLES, FORMATS):
+        (folder / f"{name}.{format_}").unlink(missing_ok=True)
 
 
 def write_evaluation(evaluation: "Evaluation", folder: Path) -> None:
@@ -61,6 +65,7 @@ def write_evaluation(evaluation: "Evaluation", folder: Path) -> None:
     OutputError
         If a file cannot be written.
     """
+    remove_report(folder)
     write_json(folder / METRICS_FILE, evaluation.figures, overwrite=True)
     evaluation.predictions.write(folder / PREDICTIONS_FILE)
-    write_report(evaluation.figures, folder, overwrite=True)
+    write_report(evaluation.figures, folder)

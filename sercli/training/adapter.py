@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from sercli.arrays import DoubleArray
+from sercli.catalogue import find_member
 from sercli.classifiers.base import Classifier
+from sercli.classifiers.fusion import FusionClassifier, read_members
 from sercli.datasets.base import Clip
 from sercli.errors import ConfigError, DatasetError
 from sercli.evaluation.leaks import TrainingManifest
@@ -18,7 +20,7 @@ from sercli.training.adaptation import add_adapter
 from sercli.training.cache import CachedClips, CachedTrainer
 from sercli.training.config import AdapterConfig
 from sercli.training.groups import Examples
-from sercli.training.teachers import HELD_OUT_FILE, Teacher
+from sercli.training.teachers import HELD_OUT_FILE, Teacher, check_place
 from sercli.training.trainer import Learned, Say
 
 # In the place of a zero: what was held out is rounded, in older models to four decimals.
@@ -57,13 +59,16 @@ class AdapterTrainer(CachedTrainer):
         return self.config.device
 
     def begin(self, folder: Path) -> None:
-        """Refuse to replace the model while it is read."""
+        """Refuse to replace the model while it is read, or to lose what it is made of."""
         if folder.resolve() == self.model.folder.resolve():
             raise ConfigError(f"{folder}: is the model itself; expected another folder")
+        spec = self.model.classifier.spec
+        for member in read_members(spec.settings) if spec.family == FusionClassifier.family else ():
+            check_place(folder, member.name, find_member(self.model.folder, member.name))
 
     def check_judged(self, clips: Sequence[Clip]) -> None:
         """Refuse a model that knows the speakers of clips that are to judge it."""
-        self.model.refuse_judged(clips)
+        self.model.refuse_judged(clips, "model")
 
     def prepare(self, parts: Sequence[Sequence[Clip]]) -> list[CachedClips]:
         """Decode the clips into the cache.

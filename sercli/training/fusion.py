@@ -15,7 +15,6 @@ import numpy as np
 
 from sercli.arrays import DoubleArray
 from sercli.audio import SAMPLE_RATE
-from sercli.catalogue import find_member
 from sercli.classifiers.base import Classifier, ModelSpec
 from sercli.classifiers.fusion import LEAST, MIN_MEMBERS, FusionClassifier, Member
 from sercli.datasets.base import Clip, class_indices
@@ -28,7 +27,7 @@ from sercli.training.cache import CachedClips, CachedTrainer
 from sercli.training.config import FusionConfig
 from sercli.training.folds import count_folds, group_clips
 from sercli.training.mixture import Mixture, cross_fit, fit_mixture
-from sercli.training.teachers import Teacher
+from sercli.training.teachers import Teacher, check_place
 from sercli.training.trainer import Learned, Say
 from sercli.version import __version__
 
@@ -103,24 +102,12 @@ class FusionTrainer(CachedTrainer):
                     f"{folder}: has the name of the member {member.name}, which could not be found "
                     "by it any more; give the fusion another name"
                 )
-            found = find_member(folder, member.name)
-            if model_hash(found) != model_hash(member.folder):
-                raise ConfigError(
-                    f"{folder}: by the name of its member {member.name}, {found} would be found, "
-                    f"and not {member.folder}; put the fusion beside its members, such as "
-                    f"{member.folder.parent / folder.name}"
-                )
+            check_place(folder, member.name, member.folder)
 
     def check_judged(self, clips: Sequence[Clip]) -> None:
         """Refuse members that know the speakers of clips that are to judge the fusion."""
         for member in self.members:
-            known = member.manifest.fitted.find_speakers(clips)
-            if known:
-                raise ConfigError(
-                    f"the member {member.name} was trained on {len(known)} of the speakers that "
-                    f"are to be judged, such as {known[0]}; expected none. Give a member that "
-                    "knows none of them"
-                )
+            member.refuse_judged(clips, "member")
 
     def prepare(self, parts: Sequence[Sequence[Clip]]) -> list[CachedClips]:
         """Decode the clips into the cache.

@@ -83,7 +83,9 @@ class NeuralTrainer(CachedTrainer):
         """Refuse a teacher or base that knows their speakers, and to learn from them unlabelled."""
         course = self.course
         if course.teacher is not None:
-            course.teacher.refuse_judged(clips)
+            course.teacher.refuse_judged(
+                clips, advice=", or learn from them, too (--fit-on train+dev)"
+            )
         self._refuse_known(clips)
         for speech in course.speech:
             self.say("looking for speech in what nobody labelled")

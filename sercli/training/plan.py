@@ -45,10 +45,11 @@ DEFAULTS: Mapping[str, Settings] = {
     ADAPTER: AdapterConfig(),
 }
 DEFAULT_BASE = "openai/whisper-base"
-MIN_FOLDS = 2
+MIN_FOLDS: Final = 2
 # Splits that are learned from by default; models that there are mostly learned from the first.
 FIT_ON: Final = "train"
 FIT_MEMBERS_ON: Final = "dev"
+FITTED_ON: Final = ((FIT_ON,), (FIT_MEMBERS_ON,), (FIT_MEMBERS_ON, FIT_ON))
 # Families that some of the below are of use to.
 FAMILIES_OF: Mapping[str, tuple[str, ...]] = {
     "votes": NETWORKS,
@@ -183,7 +184,7 @@ class TrainConfig:
     @property
     def is_shared(self) -> bool:
         """Whether speakers are learned from and measured by design."""
-        return self.split == "random" and not self.folds
+        return self.split == "random"
 
     @property
     def has_dev(self) -> bool:
@@ -206,7 +207,7 @@ class TrainConfig:
             raise ConfigError(f"--no-adapter does not go with --model {self.family}")
 
     def _check_protocol(self) -> None:
-        if not self.splits or {*self.splits} - {FIT_ON, FIT_MEMBERS_ON}:
+        if tuple(sorted(self.splits)) not in FITTED_ON:
             raise ConfigError(
                 f"fit_on is {self.fit_on}; expected {FIT_ON}, {FIT_MEMBERS_ON}, or both"
             )
@@ -273,6 +274,16 @@ class Plan:
             else:
                 whole = protocols.split_by_file(whole, Path(config.split))
         return cls(whole, config)
+
+    def __post_init__(self) -> None:
+        """Refuse what would do nothing with the clips that there are."""
+        config = self.config
+        if config.calm and config.family == CNN and self.n_networks == 1:
+            raise ConfigError(
+                "--calm would do nothing: of a cnn, only the teachers of folds learn from calm "
+                "speech, and development clips are left out to measure on; leave it out, or learn "
+                "from them, too (--fit-on train+dev)"
+            )
 
     @property
     def heard(self) -> "tuple[Clip, ...]":

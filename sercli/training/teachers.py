@@ -16,19 +16,48 @@ from typing import Self
 import numpy as np
 
 from sercli.arrays import DoubleArray
+from sercli.catalogue import find_member
 from sercli.classifiers.base import Classifier
 from sercli.datasets.base import Clip
 from sercli.errors import ConfigError, DatasetError, ModelError
+from sercli.evaluation.caveats import read_manifest
 from sercli.evaluation.leaks import TrainingManifest, describe_overlap
 from sercli.files import write_bytes
 from sercli.schema import PROBABILITY_PREFIX
-from sercli.store import load_model
+from sercli.store import load_model, model_hash
 from sercli.training.cache import CachedClips
 
 HELD_OUT_FILE = "held_out.csv"
 AUDIO = "audio"
 # Clips whose waveforms are in memory at once.
 CLIPS_AT_ONCE = 256
+
+
+def check_place(folder: Path, name: str, model: Path) -> None:
+    """Refuse a model folder from which a model that it is made of would not be found again.
+
+    Parameters
+    ----------
+    folder
+        That is to be made.
+    name
+        Of the model that it is made of.
+    model
+        The folder of that.
+
+    Raises
+    ------
+    ConfigError
+        If another model would be found.
+    ModelError
+        If none would.
+    """
+    found = find_member(folder, name)
+    if model_hash(found) != model_hash(model):
+        raise ConfigError(
+            f"{folder}: by the name of its member {name}, {found} would be found, and not {model}; "
+            f"put it beside its members, such as {model.parent / folder.name}"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,10 +107,9 @@ class Teacher:
         Raises
         ------
         ModelError
-            If the model does not tell what it was trained on.
+            If the model does not tell what it was trained on, or no longer as it was saved.
         """
-        folder = classifier.folder
-        manifest = TrainingManifest.read(folder) if folder else None
+        folder, manifest = classifier.folder, read_manifest(classifier)
         if folder is None or manifest is None:
             raise ModelError(
                 f"{folder or classifier.name}: has no manifest of what it was trained on; expected "
@@ -105,13 +133,22 @@ class Teacher:
         """Those of the model."""
         return self.classifier.spec.labels
 
-    def refuse_judged(self, clips: Sequence[Clip]) -> None:
-        """Refuse to teach what is measured on clips whose speakers it knows.
+    def refuse_judged(
+        self,
+        clips: Sequence[Clip],
+        role: str = "teacher",
+        advice: str = "",
+    ) -> None:
+        """Refuse to be a part of what is measured on clips whose speakers it knows.
 
         Parameters
         ----------
         clips
             That are held out of what learns from it.
+        role
+            What it is to that.
+        advice
+            What else could be done about it.
 
         Raises
         ------
@@ -121,9 +158,9 @@ class Teacher:
         known = self.manifest.fitted.find_speakers(clips)
         if known:
             raise ConfigError(
-                f"the teacher {self.name} was trained on {len(known)} of the speakers that are to "
-                f"be judged, such as {known[0]}; expected none. Give a teacher that knows none of "
-                "them, or learn from them, too (--fit-on train+dev)"
+                f"the {role} {self.name} was trained on {len(known)} of the speakers that are to "
+                f"be judged, such as {known[0]}; expected none. Give a {role} that knows none of "
+                f"them{advice}"
             )
 
     def refuse_learned(self, clips: Sequence[Clip], hashes: Sequence[str] = ()) -> None:
