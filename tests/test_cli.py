@@ -964,6 +964,7 @@ def test_a_model_beside_a_corpus_is_measured_whatever_report_it_has(
     again = ser("train", "--data", corpus, "-o", model, "--no-test", "--no-adapter", "--overwrite")
     assert again.exit_code in (0, 1), again.stderr
     assert not (model / "metrics.json").exists()
+    assert not [path for path in model.iterdir() if path.suffix in (".png", ".svg")]
     assert not (model / "predictions.csv").exists()
 
 
@@ -1223,6 +1224,10 @@ def test_eval_compares_models_and_reports(trained: Path, corpus: Path, tmp_path:
     assert ser("eval", corpus, trained).exit_code == 2
     result = ser("eval", "--compare", report, report, "--strict")
     assert (result.exit_code, "strict: would do nothing" in result.stderr) == (2, True)
+    idle = ("--map", "a=b", "--precision", "fp32", "--corpus", "emodb")
+    result = ser("eval", "--compare", report, report, *idle)
+    told = "--map, --precision, --corpus: would do nothing" in result.stderr
+    assert (result.exit_code, told) == (2, True), result.stderr
     result = ser("eval", corpus, "--compare", report, report)
     assert (result.exit_code, "expected reports alone" in result.stderr) == (2, True)
     result = ser("eval", corpus, "--compare", "svm", trained, "--votes", "votes.csv")

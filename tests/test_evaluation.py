@@ -3,9 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import soundfile as sf
 from conftest import FakeClassifier, LocalClassifier, MakeWav
 from numpy.typing import NDArray
 
@@ -13,11 +15,12 @@ from sercli.config import EvalConfig, Precision
 from sercli.datasets import Clip, Corpus
 from sercli.datasets.votes import find_votes
 from sercli.errors import ConfigError, DatasetError, ModelError
-from sercli.evaluation.judging import renormalise
+from sercli.evaluation.judging import name_groups, renormalise
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.measurement import break_down
 from sercli.evaluation.predictions import Predictions
 from sercli.evaluation.run import evaluate
+from sercli.extraction import hash_audio
 
 MakeCorpus = Callable[..., Corpus]
 CONFIG = EvalConfig(jobs=1)
@@ -101,6 +104,49 @@ def test_protocol_tells_what_the_model_knows(
     fake_classifier.spec = replace(fake_classifier.spec, training={"manifest_sha256": "other"})
     with pytest.raises(ModelError, match=r"manifest\.csv is not the one that the model was saved"):
         evaluate(fake_classifier, measured, "all", CONFIG)
+
+
+def test_a_copy_under_the_name_of_another_speaker_is_known(
+    fake_classifier: FakeClassifier, make_corpus: MakeCorpus, tmp_path: Path
+) -> None:
+    measured = make_corpus(("short", 0.25, "a"), ("long", 4.0, "b"))
+    audio, _ = sf.read(measured.clips[1].path, dtype="float32")
+    copied = replace(measured.clips[1], speaker="c", name="copy")
+    manifest = TrainingManifest.from_clips([copied], [hash_audio(audio)])
+    manifest.write(tmp_path)
+    training = {"manifest_sha256": manifest.digest()}
+    fake_classifier.spec = replace(fake_classifier.spec, training=training)
+    fake_classifier.folder = tmp_path
+    figures = evaluate(fake_classifier, measured, "all", CONFIG).figures
+    assert figures["overlap"] == {"speakers": [], "clips": 1}
+    assert figures["protocol"] == "speakers shared"
+    with pytest.raises(DatasetError, match="was trained on 1 clip of those to measure on"):
+        evaluate(fake_classifier, measured, "all", replace(CONFIG, strict=True))
+
+
+def test_groups_of_clips_of_which_some_speakers_are_unknown(make_corpus: MakeCorpus) -> None:
+    clips = make_corpus(("short", 0.25, "a"), ("long", 4.0, "a"), ("long", 2.0, None)).clips
+    known, stranger = clips[:2], clips[2]
+    assert name_groups(known, "auto").tolist() == ["toy/a", "toy/a"]
+    assert name_groups(clips, "auto").tolist() == [str(clip.path) for clip in clips]
+    assert name_groups(clips, "speaker").tolist() == ["toy/a", "toy/a", str(stranger.path)]
+    assert name_groups(clips, "corpus").tolist() == ["corpus"] * 3
+    apart = [replace(stranger, channel=1), replace(stranger, channel=0)]
+    assert len(set(name_groups(apart, "auto").tolist())) == 2
+    assert len(set(name_groups(apart, "recording").tolist())) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"adapt": "speakers"}, "adapt is 'speakers'; expected one of none, recording, channel"),
+        ({"target": "meant"}, "target is 'meant'; expected one of intended, perceived"),
+        ({"precisions": ("fp8",)}, "precision is 'fp8'; expected one of auto, fp32, bf16"),
+    ],
+)
+def test_settings_that_are_none(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        EvalConfig(**options)
 
 
 def test_only_shared_labels_are_scored(

@@ -32,9 +32,10 @@ from sercli.neural.cnn import CnnSettings
 from sercli.neural.front_end import LogMelSettings
 from sercli.protocols import split_by_speaker
 from sercli.store import load_model, model_hash, save_model
+from sercli.training.adapter import AdapterTrainer
 from sercli.training.cache import CachedClips, cache_clips
 from sercli.training.cnn import CnnCourse
-from sercli.training.config import FusionConfig, NeuralConfig
+from sercli.training.config import AdapterConfig, FusionConfig, NeuralConfig
 from sercli.training.fusion import FusionTrainer
 from sercli.training.mixture import cross_fit, fit_mixture, fit_weights
 from sercli.training.neural import NeuralTrainer
@@ -466,6 +467,20 @@ def test_a_fusion_must_find_its_members(
         ConfigError, match=r"member two, .*two would be found, and not .*models/two"
     ):
         trainer.begin(tmp_path / "both")
+
+
+def test_an_adapter_of_a_fusion_must_find_its_members(
+    both: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # That it was trained on anything is not the point.
+    fusion = Teacher(load_model(both), {}, TrainingManifest())
+    trainer = AdapterTrainer(AdapterConfig(), fusion, tmp_path / "cache")
+    trainer.begin(both.parent / "adapted")
+    monkeypatch.setenv("SER_MODELS", str(tmp_path / "none"))
+    with pytest.raises(ModelError, match="model 'mine': found no"):
+        trainer.begin(tmp_path / "elsewhere" / "adapted")
+    with pytest.raises(ConfigError, match="is the model itself"):
+        trainer.begin(both)
 
 
 # The command line.

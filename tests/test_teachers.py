@@ -1,12 +1,14 @@
 """Learning from another model: what it said of clips while they were held out of it."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile as sf
 
+from sercli.catalogue import shipped_folder
 from sercli.datasets.base import Clip
 from sercli.errors import ConfigError, ModelError
 from sercli.evaluation.leaks import TrainingManifest
@@ -57,6 +59,17 @@ def test_a_teacher_knows_none_of_those_who_are_judged(cached: CachedClips) -> No
     teacher.refuse_judged(cached.clips[2:])
     with pytest.raises(ConfigError, match=r"was trained on 1 of the speakers .* such as /s1;"):
         teacher.refuse_judged(cached.clips[1:])
+
+
+def test_a_teacher_whose_manifest_was_altered(tmp_path: Path) -> None:
+    folder = tmp_path / "svm"
+    shutil.copytree(shipped_folder() / "svm", folder)
+    assert Teacher.load(folder).manifest == TrainingManifest.read(folder)
+    manifest = folder / "manifest.csv"
+    lines = manifest.read_text(encoding="utf-8").splitlines(keepends=True)
+    manifest.write_text("".join(lines[:-100]), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"manifest\.csv is not the one that the model was saved"):
+        Teacher.load(folder)
 
 
 def test_targets_are_shared_with_the_teacher() -> None:

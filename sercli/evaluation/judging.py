@@ -85,7 +85,7 @@ def judge_clips(
         pieces = classifier.spec.find_calibration(config.target).probabilities(scores)
         if config.adapt != "none":
             adapter = classifier.find_adapter(config.target)
-            names = _name_groups(clean.clips, config.adapt)
+            names = name_groups(clean.clips, config.adapt)
             groups = np.repeat(names, [len(rows) for rows in features])
             for name in np.unique(groups):
                 pieces[groups == name] = adapter.adapt(pieces[groups == name])
@@ -142,8 +142,21 @@ def multiplying(classifier: Classifier, precision: Precision) -> Iterator[None]:
         classifier.use_precision(before)
 
 
-def _name_groups(clips: Sequence[Clip], adapt: Adaptation) -> NDArray[np.str_]:
-    """Return by whose baseline each clip is judged."""
+def name_groups(clips: Sequence[Clip], adapt: Adaptation) -> NDArray[np.str_]:
+    """Return by whose baseline each clip is judged.
+
+    Parameters
+    ----------
+    clips
+        The clips.
+    adapt
+        As in `EvalConfig`, but ``"none"``.
+
+    Returns
+    -------
+    ndarray of str, shape (n_clips,)
+        A name of its group for each clip.
+    """
     if adapt == "auto":
         apart = any(clip.channel is not None for clip in clips)
         adapt = "channel" if apart else "recording"
