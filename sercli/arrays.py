@@ -11,3 +11,5 @@ FloatArray = NDArray[np.float32]
 DoubleArray = NDArray[np.float64]
 # Of either number.
 RealArray = NDArray[np.floating[Any]]
+# Indices of classes, rows or groups.
+IntArray = NDArray[np.integer[Any]]

@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from sercli.arrays import DoubleArray, RealArray
+from sercli.arrays import DoubleArray, IntArray, RealArray
 from sercli.errors import ModelError
 
 # What `Calibration.method` says.
@@ -21,8 +21,6 @@ TEMPERATURE = "temperature"
 VECTOR_SCALING = "vector scaling"
 # In nats, of a vector scaling that has a bias of 1 or a factor twice as large as the temperature's.
 PENALTY = 1.0
-
-ClassArray = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,10 +112,10 @@ class Calibration:
         return cls(str(data["method"]), weights, bias)
 
 
-Fit = Callable[[RealArray, ClassArray | RealArray], Calibration]
+Fit = Callable[[RealArray, IntArray | RealArray], Calibration]
 
 
-def fit_temperature(scores: RealArray, classes: ClassArray | RealArray) -> Calibration:
+def fit_temperature(scores: RealArray, classes: IntArray | RealArray) -> Calibration:
     """Fit one factor for all scores, by the log-likelihood.
 
     Parameters
@@ -143,7 +141,7 @@ def fit_temperature(scores: RealArray, classes: ClassArray | RealArray) -> Calib
     return Calibration(TEMPERATURE, factor * np.eye(n_labels), np.zeros(n_labels))
 
 
-def fit_vector_scaling(scores: RealArray, classes: ClassArray | RealArray) -> Calibration:
+def fit_vector_scaling(scores: RealArray, classes: IntArray | RealArray) -> Calibration:
     """Fit a factor and a bias for each label, by the log-likelihood.
 
     Where there are few segments, it stays near temperature scaling: the sum of the squared biases
@@ -182,7 +180,7 @@ def fit_vector_scaling(scores: RealArray, classes: ClassArray | RealArray) -> Ca
 
 def choose_calibration(
     scores: RealArray,
-    classes: ClassArray | RealArray,
+    classes: IntArray | RealArray,
     groups: NDArray[Any],
     n_folds: int = 5,
 ) -> Calibration:
@@ -232,7 +230,7 @@ def _softmax(logits: DoubleArray) -> DoubleArray:
     return result
 
 
-def _find_shares(classes: ClassArray | RealArray, n_labels: int) -> DoubleArray:
+def _find_shares(classes: IntArray | RealArray, n_labels: int) -> DoubleArray:
     """Return what is true of each segment as shares of the labels, shape (n_segments, n_labels)."""
     if classes.ndim == 1:
         certain: DoubleArray = np.eye(n_labels)[classes]

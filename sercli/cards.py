@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from sercli.catalogue import CARD_FILE
 from sercli.classifiers.base import ModelSpec
+from sercli.evaluation.resampling import FIGURES
 from sercli.files import write_bytes
 from sercli.text import format_count, format_duration
 
@@ -100,7 +101,6 @@ cross-validation, each speaker judged by what did not learn from any clip of the
 """
 _VARIED = "another voice, room, microphone or noise"
 _FIGURE_NAMES: Final = {"uar": "UAR", "accuracy": "accuracy"}
-_FIGURES = ("uar", "accuracy", "macro_f1", "ece", "nll", "brier")
 
 
 @dataclass(frozen=True)
@@ -398,10 +398,10 @@ def _render_measured(figures: Mapping[str, Any]) -> str:
         protocol=figures["protocol"],
         level=intervals["level"],
         resampled=intervals["resampled"],
-        figures=" | ".join(f"{figures[name]:.3f}" for name in _FIGURES),
+        figures=" | ".join(f"{figures[name]:.3f}" for name in FIGURES),
         intervals=" | ".join(
             "-" if limits is None else f"{limits[0]:.3f} to {limits[1]:.3f}"
-            for limits in (intervals["figures"][name] for name in _FIGURES)
+            for limits in (intervals["figures"][name] for name in FIGURES)
         ),
         exact="{:.3f} ({:.3f} to {:.3f})".format(
             figures["exact_ece"]["mean"], *figures["exact_ece"]["interval"]

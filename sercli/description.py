@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sercli.errors import ModelError
 
 if TYPE_CHECKING:
-    from sercli.classifiers.base import Classifier, ModelSpec
+    from sercli.classifiers.base import Classifier
 
 # Version of the layout of model.json; a reader refuses those it does not know.
 FORMAT = 1
@@ -83,38 +82,6 @@ def read_description(folder: Path) -> dict[str, Any]:
             f"{path}: family is {data['family']!r}; this version knows {', '.join(FAMILIES)}"
         )
     return data
-
-
-def parse_spec(data: Mapping[str, Any]) -> "ModelSpec":
-    """Return what a description says, without the hashes of the weights.
-
-    Parameters
-    ----------
-    data
-        Of `read_description`.
-
-    Raises
-    ------
-    ModelError
-        If a value is not understood, or does not fit another.
-    """
-    from sercli.audio import SAMPLE_RATE
-    from sercli.calibration import Calibration
-    from sercli.classifiers.base import ModelSpec
-
-    labels = data["labels"]
-    if len(set(labels)) != len(labels) or len(labels) < 2:
-        raise ModelError(f"labels are {labels!r}; expected a list of two or more different names")
-    if data["sample_rate"] != SAMPLE_RATE:
-        raise ModelError(f"sample_rate is {data['sample_rate']!r} Hz; expected {SAMPLE_RATE} Hz")
-    values = {item.name: data[item.name] for item in fields(ModelSpec)} | {"labels": tuple(labels)}
-    for name in ("calibration", PERCEIVED):
-        if data[name] is None and name == PERCEIVED:
-            continue
-        values[name] = Calibration.from_dict(data[name])
-        if len(values[name].bias) != len(labels):
-            raise ModelError(f"{name} gives {len(values[name].bias)} of {len(labels)} labels")
-    return ModelSpec(**values)
 
 
 def load_family(name: str) -> type["Classifier"]:

@@ -27,7 +27,6 @@ from sercli.description import (
     PERCEIVED,
     WEIGHTS_FILE,
     load_family,
-    parse_spec,
     read_description,
 )
 from sercli.errors import ConfigError, ModelError
@@ -36,7 +35,7 @@ from sercli.hub import HUB
 
 if TYPE_CHECKING:
     from sercli.adaptation import Adapter
-    from sercli.classifiers.base import Classifier
+    from sercli.classifiers.base import Classifier, ModelSpec
 
 
 def load_model(
@@ -195,11 +194,32 @@ def model_hash(folder: Path) -> str:
     return hashlib.sha256((folder / MODEL_FILE).read_bytes()).hexdigest()
 
 
+def _parse_spec(data: Mapping[str, Any]) -> "ModelSpec":
+    """Return what a description says, without the hashes of the weights."""
+    from sercli.audio import SAMPLE_RATE
+    from sercli.calibration import Calibration
+    from sercli.classifiers.base import ModelSpec
+
+    labels = data["labels"]
+    if len(set(labels)) != len(labels) or len(labels) < 2:
+        raise ModelError(f"labels are {labels!r}; expected a list of two or more different names")
+    if data["sample_rate"] != SAMPLE_RATE:
+        raise ModelError(f"sample_rate is {data['sample_rate']!r} Hz; expected {SAMPLE_RATE} Hz")
+    values = {item.name: data[item.name] for item in fields(ModelSpec)} | {"labels": tuple(labels)}
+    for name in ("calibration", PERCEIVED):
+        if data[name] is None and name == PERCEIVED:
+            continue
+        values[name] = Calibration.from_dict(data[name])
+        if len(values[name].bias) != len(labels):
+            raise ModelError(f"{name} gives {len(values[name].bias)} of {len(labels)} labels")
+    return ModelSpec(**values)
+
+
 def _build(folder: Path, data: Mapping[str, Any], device: str) -> "Classifier":
     from sercli.classifiers.base import TensorClassifier
     from sercli.classifiers.fusion import FusionClassifier
 
-    spec, family = parse_spec(data), load_family(data["family"])
+    spec, family = _parse_spec(data), load_family(data["family"])
     expected = {ADAPTER_FILE} if data[ADAPTER] is not None else set()
     if issubclass(family, TensorClassifier):
         expected |= {WEIGHTS_FILE, *family.weight_files}

@@ -11,9 +11,7 @@ from pathlib import Path, PurePath
 
 from sercli.datasets.base import Clip
 from sercli.datasets.labelling import canonical_label
-from sercli.errors import DatasetError, OutputError
-from sercli.files import AtomicFile
-from sercli.labels import EMOTIONS
+from sercli.errors import DatasetError
 
 CREMAD_COLUMNS = {
     "A": "anger",
@@ -87,38 +85,6 @@ def read_votes(path: Path) -> dict[str, dict[str, int]]:
     if not votes:
         raise DatasetError(f"{path}: has no row of votes; expected one for each clip")
     return votes
-
-
-def write_votes(
-    votes: Mapping[str, Mapping[str, int]], path: Path, *, overwrite: bool = False
-) -> None:
-    """Write a table of votes that `read_votes` reads.
-
-    Parameters
-    ----------
-    votes
-        Counts by label, by name of the clip; a label that a clip lacks has no votes.
-    path
-        The target.
-    overwrite
-        Whether an existing target may be replaced.
-
-    Raises
-    ------
-    OutputError
-        If the target exists or cannot be written.
-    """
-    found = {label for counts in votes.values() for label in counts}
-    labels = [label for label in EMOTIONS if label in found] + sorted(found - set(EMOTIONS))
-    output = AtomicFile(path, overwrite=overwrite)
-    try:
-        writer = csv.writer(output.stream, lineterminator="\n")
-        writer.writerow(["clip", *labels])
-        for name, counts in votes.items():
-            writer.writerow([name, *(counts.get(label, 0) for label in labels)])
-        output.close()
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def _read_header(path: Path, header: list[str]) -> tuple[int, dict[int, str]]:

@@ -7,13 +7,12 @@ the Jensen-Shannon divergence in bits, so that it lies in ``[0, 1]``.
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sercli.arrays import DoubleArray, RealArray
+from sercli.arrays import DoubleArray, IntArray, RealArray
 
 
 def compare_with_listeners(
-    votes: RealArray, y_true: NDArray[np.integer[Any]], probabilities: RealArray
+    votes: RealArray, y_true: IntArray, probabilities: RealArray
 ) -> dict[str, Any]:
     """Return the figures of listeners beside those of a model.
 
@@ -92,9 +91,7 @@ def jensen_shannon(shares: RealArray, probabilities: RealArray) -> DoubleArray:
     return result
 
 
-def _closeness(
-    shares: RealArray, y_true: NDArray[np.integer[Any]], probabilities: RealArray
-) -> dict[str, float]:
+def _closeness(shares: RealArray, y_true: IntArray, probabilities: RealArray) -> dict[str, float]:
     return {
         "accuracy": float((probabilities.argmax(axis=1) == y_true).mean()),
         "cross_entropy": float(cross_entropy(shares, probabilities).mean()),

@@ -13,7 +13,7 @@ from sercli.errors import DatasetError
 from sercli.evaluation import metrics
 from sercli.evaluation.listeners import compare_with_listeners
 from sercli.evaluation.predictions import Predictions
-from sercli.evaluation.resampling import LEVEL, N_RESAMPLES, find_intervals
+from sercli.evaluation.resampling import FIGURES, LEVEL, N_RESAMPLES, find_intervals
 from sercli.schema import printable_path
 
 N_WORST_SPEAKERS = 5
@@ -185,12 +185,11 @@ def _find_baselines(predictions: Predictions, seed: int) -> dict[str, Any]:
     n_clips, n_labels = predictions.probabilities.shape
     shares = np.bincount(predictions.y_true, minlength=n_labels) / n_clips
     drawn = np.random.default_rng(seed).dirichlet(np.ones(n_labels), n_clips)
-    names = ("accuracy", "uar", "macro_f1", "ece", "nll", "brier")
     results: dict[str, Any] = {}
     table = {"majority": np.tile(shares, (n_clips, 1)), "random": drawn}
     for name, probabilities in table.items():
         figures = metrics.evaluate_probabilities(
             predictions.y_true, probabilities, predictions.labels
         )
-        results[name] = {figure: figures[figure] for figure in names}
+        results[name] = {figure: figures[figure] for figure in FIGURES}
     return results

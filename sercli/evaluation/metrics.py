@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sercli.arrays import DoubleArray, RealArray
+from sercli.arrays import DoubleArray, IntArray, RealArray
 
 N_BINS = 15
 # Draws of labels by exact probabilities.
@@ -21,11 +21,9 @@ MAX_CURVE_POINTS = 201
 # No threshold is found on fewer segments than this: some few are right by luck.
 MIN_KEPT = 20
 
-ClassArray = NDArray[np.integer[Any]]
-
 
 def evaluate_probabilities(
-    y_true: ClassArray, probabilities: RealArray, labels: Sequence[str]
+    y_true: IntArray, probabilities: RealArray, labels: Sequence[str]
 ) -> dict[str, Any]:
     """Return all figures of one set of segments as JSON holds them.
 
@@ -67,7 +65,7 @@ def evaluate_probabilities(
     }
 
 
-def summarise_labels(y_true: ClassArray, y_pred: ClassArray) -> dict[str, Any]:
+def summarise_labels(y_true: IntArray, y_pred: IntArray) -> dict[str, Any]:
     """Return ``n_segments``, ``accuracy``, ``uar`` and ``macro_f1``.
 
     Averages are over the labels that occur in `y_true`.
@@ -90,7 +88,7 @@ def summarise_labels(y_true: ClassArray, y_pred: ClassArray) -> dict[str, Any]:
     }
 
 
-def unweighted_average_recall(y_true: ClassArray, y_pred: ClassArray) -> float:
+def unweighted_average_recall(y_true: IntArray, y_pred: IntArray) -> float:
     """Return the mean recall of the classes that occur, in ``[0, 1]``.
 
     Parameters
@@ -103,7 +101,7 @@ def unweighted_average_recall(y_true: ClassArray, y_pred: ClassArray) -> float:
     return float(recall_score(y_true, y_pred, labels=np.unique(y_true), average="macro"))
 
 
-def segment_nll(y_true: ClassArray, probabilities: RealArray) -> DoubleArray:
+def segment_nll(y_true: IntArray, probabilities: RealArray) -> DoubleArray:
     """Return the negative log-likelihood of each segment's true label, in nats.
 
     Parameters
@@ -118,7 +116,7 @@ def segment_nll(y_true: ClassArray, probabilities: RealArray) -> DoubleArray:
     return result
 
 
-def segment_brier(y_true: ClassArray, probabilities: RealArray) -> DoubleArray:
+def segment_brier(y_true: IntArray, probabilities: RealArray) -> DoubleArray:
     """Return each segment's squared distance of probabilities and truth, in ``[0, 2]``.
 
     The sum over all labels, as Brier (1950) defined it.
@@ -137,7 +135,7 @@ def segment_brier(y_true: ClassArray, probabilities: RealArray) -> DoubleArray:
 
 
 def expected_calibration_error(
-    y_true: ClassArray, probabilities: RealArray, n_bins: int = N_BINS
+    y_true: IntArray, probabilities: RealArray, n_bins: int = N_BINS
 ) -> float:
     """Return the mean distance of confidence and accuracy over bins of equal mass, in ``[0, 1]``.
 
@@ -194,7 +192,7 @@ def exact_calibration_error(probabilities: RealArray, level: float, seed: int) -
 
 
 def reliability_bins(
-    y_true: ClassArray, probabilities: RealArray, n_bins: int = N_BINS
+    y_true: IntArray, probabilities: RealArray, n_bins: int = N_BINS
 ) -> list[dict[str, Any]]:
     """Return the bins of the expected calibration error, by rising confidence.
 
@@ -228,7 +226,7 @@ def reliability_bins(
     ]
 
 
-def coverage_curve(y_true: ClassArray, probabilities: RealArray) -> list[dict[str, float]]:
+def coverage_curve(y_true: IntArray, probabilities: RealArray) -> list[dict[str, float]]:
     """Return how accuracy rises as segments of low confidence are left out.
 
     Parameters
@@ -261,7 +259,7 @@ def coverage_curve(y_true: ClassArray, probabilities: RealArray) -> list[dict[st
 
 
 def threshold_for_precision(
-    y_true: ClassArray, probabilities: RealArray, target: float
+    y_true: IntArray, probabilities: RealArray, target: float
 ) -> dict[str, float | None]:
     """Return the confidence from which the labels are right as often as asked for.
 
@@ -295,7 +293,7 @@ def threshold_for_precision(
 
 
 def _accuracy_above(
-    y_true: ClassArray, probabilities: RealArray
+    y_true: IntArray, probabilities: RealArray
 ) -> tuple[DoubleArray, NDArray[np.int64], DoubleArray]:
     """Return every confidence that occurs, rising, and number and accuracy from it on."""
     confidence = probabilities.max(axis=1).astype(np.float64)

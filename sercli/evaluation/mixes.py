@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sercli.arrays import DoubleArray
+from sercli.arrays import DoubleArray, IntArray
 from sercli.errors import DatasetError
 from sercli.evaluation.metrics import expected_calibration_error
 
@@ -24,7 +23,6 @@ SINGLE: Final = "one emotion"
 N_DRAWS: Final = 20
 N_RESAMPLES: Final = 1000
 
-IntArray = NDArray[np.integer[Any]]
 # From the rows of a group to its probabilities.
 Adapt = Callable[[IntArray], DoubleArray]
 

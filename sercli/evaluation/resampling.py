@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sercli.arrays import DoubleArray, RealArray
+from sercli.arrays import DoubleArray, IntArray, RealArray
 from sercli.evaluation.metrics import N_BINS, segment_brier, segment_nll
 
 FIGURES: Final = ("uar", "accuracy", "macro_f1", "ece", "nll", "brier")
@@ -50,9 +50,9 @@ class Resampled:
 
     def __init__(
         self,
-        y_true: NDArray[np.integer[Any]],
+        y_true: IntArray,
         probabilities: RealArray,
-        units: NDArray[np.integer[Any]],
+        units: IntArray,
     ) -> None:
         y_pred = probabilities.argmax(axis=1)
         self.n_units = int(units.max()) + 1
@@ -191,7 +191,7 @@ def _interval(
     if n_units < 2:
         return None
 
-    def statistic(drawn: NDArray[np.integer[Any]], axis: int = -1) -> DoubleArray:
+    def statistic(drawn: IntArray, axis: int = -1) -> DoubleArray:
         # scipy asks with one row as well as with many, and drops the axis of the units.
         rows = np.moveaxis(np.asarray(drawn), axis, -1)
         flat = rows.reshape(-1, rows.shape[-1]).astype(np.int64)

@@ -25,14 +25,14 @@ from sercli.adaptation import (
     find_concentration,
     find_inputs,
 )
-from sercli.arrays import DoubleArray, FloatArray
+from sercli.arrays import DoubleArray, FloatArray, IntArray
 from sercli.calibration import UNCALIBRATED, Calibration, fit_temperature
 from sercli.classifiers.base import Classifier
 from sercli.errors import DatasetError
 from sercli.evaluation.mixes import measure_mixes
 from sercli.training.adapter_network import AdapterNetwork, describe_group
 from sercli.training.config import AdapterConfig
-from sercli.training.groups import Examples, IntArray, draw_groups, lean
+from sercli.training.groups import Examples, draw_groups, lean
 from sercli.training.trainer import Say
 
 # Fewer speakers do not tell what voices have in common.

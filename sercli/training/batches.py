@@ -11,9 +11,8 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from sercli.arrays import FloatArray
+from sercli.arrays import FloatArray, IntArray
 from sercli.augment import Utterance, crop, draw_voice, record, vary
 from sercli.codecs import codec_available, encode_decode
 from sercli.filters import telephone_band
@@ -57,7 +56,7 @@ class TrainingBatches:
         self,
         cached: CachedClips,
         targets: FloatArray,
-        classes: NDArray[np.integer[Any]],
+        classes: IntArray,
         config: NeuralConfig,
         *,
         threads: int = 2,
@@ -166,7 +165,7 @@ class TrainingBatches:
         return crop(self.draw(index, rng), self._config.max_crop, rng)
 
 
-def draw_order(classes: NDArray[np.integer[Any]], seed: int, epoch: int) -> list[tuple[int, int]]:
+def draw_order(classes: IntArray, seed: int, epoch: int) -> list[tuple[int, int]]:
     """Return clips, and how often each was drawn before; all labels equally often.
 
     Clips without a label are drawn as if theirs were one more: they are the teacher's examples
@@ -190,7 +189,7 @@ def draw_order(classes: NDArray[np.integer[Any]], seed: int, epoch: int) -> list
     return [drawn[place] for place in rng.permutation(len(drawn))]
 
 
-def count_draws(classes: NDArray[np.integer[Any]]) -> int:
+def count_draws(classes: IntArray) -> int:
     """Return how many clips an epoch has at least: the labelled, and as many more as of a label.
 
     Parameters
@@ -202,7 +201,7 @@ def count_draws(classes: NDArray[np.integer[Any]]) -> int:
     return n_labelled if n_labelled == len(classes) else n_labelled + _count_each(classes)
 
 
-def _count_each(classes: NDArray[np.integer[Any]]) -> int:
+def _count_each(classes: IntArray) -> int:
     """Return how often each label is drawn: together, as often as there are labelled clips."""
     labelled = classes[classes != NO_LABEL]
     return -(-len(labelled) // len(np.unique(labelled)))

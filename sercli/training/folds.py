@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
-from sercli.arrays import FloatArray
+from sercli.arrays import FloatArray, IntArray
 from sercli.calibration import Calibration
 from sercli.datasets.base import Clip
 from sercli.errors import DatasetError
@@ -20,10 +20,9 @@ MIN_GROUPS = 2
 VERSIONS = ("whole", "varied", "transposed")
 
 GroupBy = Literal["speaker", "clip"]
-ClassArray = NDArray[np.integer[Any]]
 Groups = NDArray[np.str_]
 # From scores, classes and groups.
-Calibrate = Callable[[FloatArray, ClassArray, Groups], Calibration]
+Calibrate = Callable[[FloatArray, IntArray, Groups], Calibration]
 
 
 def group_clips(clips: Sequence[Clip], group_by: GroupBy) -> Groups:
@@ -65,7 +64,7 @@ def count_folds(groups: Groups, n_folds: int, group_by: GroupBy) -> int:
     return min(n_folds, n_groups)
 
 
-def check_labels(classes: ClassArray, labels: Sequence[str]) -> None:
+def check_labels(classes: IntArray, labels: Sequence[str]) -> None:
     """Refuse folds without which a label has no clips to learn from.
 
     Parameters
@@ -90,7 +89,7 @@ def check_labels(classes: ClassArray, labels: Sequence[str]) -> None:
 
 def cross_fitted_figures(
     scores: FloatArray,
-    classes: ClassArray,
+    classes: IntArray,
     groups: Groups,
     labels: Sequence[str],
     n_folds: int,

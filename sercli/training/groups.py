@@ -1,13 +1,13 @@
 """Random groups of clips, of any size and mix of emotions, that adapters learn from."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sercli.adaptation import LEAST_PROBABILITY
-from sercli.arrays import DoubleArray
+from sercli.arrays import DoubleArray, IntArray
 from sercli.datasets.base import Clip, class_indices
 from sercli.evaluation.mixes import CALM, draw_group
 
@@ -16,8 +16,6 @@ from sercli.evaluation.mixes import CALM, draw_group
 ANY_SHARE: Final = 0.42
 # Of the beta distribution of the share of the calm label: mostly little of it, or much.
 CALM_BETA: Final = 0.7
-
-IntArray = NDArray[np.integer[Any]]
 
 
 class Examples(NamedTuple):

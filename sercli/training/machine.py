@@ -1,14 +1,14 @@
 """The parts of an SVM that are fitted: its projection, its machine, its coefficients."""
 
 from itertools import combinations
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.svm import SVC
 
-from sercli.arrays import DoubleArray, FloatArray
+from sercli.arrays import DoubleArray, FloatArray, IntArray
 from sercli.classifiers.svm import project, standardise
 
 # libsvm may go round for ever among rows that are equal but for rounding, such as copies of a clip.
@@ -91,7 +91,7 @@ def find_gamma(components: FloatArray, scale: float) -> float:
     return float(scale / components.var(axis=0, dtype=np.float64).sum())
 
 
-def fit_machine(kernel: DoubleArray, classes: NDArray[np.integer[Any]], c: float) -> SVC:
+def fit_machine(kernel: DoubleArray, classes: IntArray, c: float) -> SVC:
     """Fit a one-against-one machine, all classes weighing alike.
 
     Parameters

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sercli.arrays import FloatArray, RealArray
+from sercli.arrays import FloatArray, IntArray, RealArray
 from sercli.training.cache import CachedClips
 
 
@@ -48,7 +47,7 @@ class Material:
         """The clips of all parts."""
         return CachedClips.join([part.cached for part in self.parts])
 
-    def take(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> Self:
+    def take(self, indices: Sequence[int] | IntArray) -> Self:
         """Return those clips alone, and all else that is learned from."""
         chosen = np.asarray(indices)
         rows = None if self.rows is None else self.rows[chosen]

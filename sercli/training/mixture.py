@@ -5,10 +5,10 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.model_selection import GroupKFold
 
-from sercli.arrays import DoubleArray
+from sercli.arrays import DoubleArray, IntArray
 from sercli.calibration import Calibration, fit_temperature
 from sercli.classifiers.fusion import mix
-from sercli.training.folds import ClassArray, Groups
+from sercli.training.folds import Groups
 
 # Weights are found when no others could be better by more than this, in nats per clip.
 TOLERANCE = 1e-6
@@ -61,7 +61,7 @@ def fit_weights(likelihoods: DoubleArray) -> DoubleArray:
     return weights
 
 
-def fit_mixture(probabilities: DoubleArray, classes: ClassArray) -> Mixture:
+def fit_mixture(probabilities: DoubleArray, classes: IntArray) -> Mixture:
     """Fit the weights of members, then the calibration of their mean.
 
     Parameters
@@ -77,7 +77,7 @@ def fit_mixture(probabilities: DoubleArray, classes: ClassArray) -> Mixture:
 
 
 def cross_fit(
-    probabilities: DoubleArray, classes: ClassArray, groups: Groups, n_folds: int
+    probabilities: DoubleArray, classes: IntArray, groups: Groups, n_folds: int
 ) -> DoubleArray:
     """Return what a fusion says of each clip that was not fitted on the clip's group.
 

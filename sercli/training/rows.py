@@ -6,7 +6,6 @@ from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from shutil import rmtree
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sercli.arrays import FloatArray, RealArray
+from sercli.arrays import FloatArray, IntArray, RealArray
 from sercli.audio import SAMPLE_RATE
 from sercli.batches import group_by_length
 from sercli.classifiers.base import BATCH_S
@@ -147,7 +146,7 @@ class RowBatches:
         self,
         rows: Sequence[RealArray],
         targets: FloatArray,
-        classes: NDArray[np.integer[Any]],
+        classes: IntArray,
         config: NeuralConfig,
         change: Change | None = None,
     ) -> None:
@@ -177,7 +176,7 @@ class RowBatches:
                 torch.from_numpy(self._targets[chosen]),
             )
 
-    def _take(self, chosen: NDArray[np.intp], versions: NDArray[np.integer[Any]]) -> FloatArray:
+    def _take(self, chosen: NDArray[np.intp], versions: IntArray) -> FloatArray:
         taken = np.empty((len(chosen), self._rows[0].shape[2]), np.float32)
         for first, rows in zip(self._firsts, self._rows, strict=True):
             here = (chosen >= first) & (chosen < first + len(rows))

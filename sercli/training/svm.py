@@ -19,7 +19,7 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
-from sercli.arrays import DoubleArray, FloatArray
+from sercli.arrays import DoubleArray, FloatArray, IntArray
 from sercli.audio import SAMPLE_RATE
 from sercli.calibration import Calibration, fit_temperature
 from sercli.classifiers.base import ModelSpec
@@ -44,7 +44,6 @@ from sercli.training.svm_rows import (
     BAND_LIMIT,
     VERSIONS,
     WITH_STRANGERS,
-    ClassArray,
     Rows,
     as_rows,
     transpose_rows,
@@ -71,9 +70,9 @@ class Trial:
 
     regularisation: float
     gamma_scale: float
-    classes: ClassArray
+    classes: IntArray
     scores: FloatArray
-    folds: list[NDArray[np.integer[Any]]]
+    folds: list[IntArray]
 
     @property
     def fold_uars(self) -> list[float]:
@@ -242,7 +241,7 @@ def _fit(rows: Rows, settings: Trial, n_components: int) -> tuple[dict[str, NDAr
 
 
 def _fit_and_score(
-    kernel: DoubleArray, classes: ClassArray, others: FloatArray, c: float
+    kernel: DoubleArray, classes: IntArray, others: FloatArray, c: float
 ) -> FloatArray:
     machine = fit_machine(kernel, classes, c)
     coefficients, intercepts = read_machine(machine)

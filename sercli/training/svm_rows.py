@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
-from sercli.arrays import FloatArray
+from sercli.arrays import FloatArray, IntArray
 from sercli.datasets.base import Clip, class_indices
 from sercli.extraction import ClipFeatures, Progress, extract_clip_features
 from sercli.features import MAX_BAND_LIMIT
@@ -16,8 +15,6 @@ from sercli.training.config import SvmConfig
 from sercli.training.folds import GroupBy, group_clips
 from sercli.training.transposition import Transposition
 from sercli.training.versions import Versions
-
-ClassArray = NDArray[np.integer[Any]]
 
 # Versions of each clip that are learned from; and those if there is calm speech of strangers.
 VERSIONS = ("whole", "varied", "varied", "varied")
@@ -45,17 +42,17 @@ class Rows:
     """
 
     features: FloatArray
-    classes: ClassArray
+    classes: IntArray
     groups: NDArray[np.str_]
     labels: tuple[str, ...]
 
-    def take(self, indices: NDArray[np.integer[Any]]) -> "Rows":
+    def take(self, indices: IntArray) -> "Rows":
         """Return some of the rows."""
         return Rows(
             self.features[indices], self.classes[indices], self.groups[indices], self.labels
         )
 
-    def split(self, n_folds: int) -> list[tuple[ClassArray, ClassArray]]:
+    def split(self, n_folds: int) -> list[tuple[IntArray, IntArray]]:
         """Return what is learned from and what is judged in each fold."""
         return list(GroupKFold(n_folds).split(self.features, groups=self.groups))
 

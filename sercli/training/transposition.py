@@ -14,7 +14,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from sercli.arrays import FloatArray, RealArray
+from sercli.arrays import FloatArray, IntArray, RealArray
 from sercli.datasets.base import Clip, class_indices
 from sercli.errors import ConfigError, DatasetError
 from sercli.evaluation.mixes import CALM
@@ -30,7 +30,6 @@ LEAST_DEVIATION = 1e-3
 # Of the source of draws, so that it is none of those of a batch.
 _DRAWS = 2
 
-IntArray = NDArray[np.integer]
 Mask = NDArray[np.bool_]
 
 
