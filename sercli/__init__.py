@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sercli.catalogue import list_models
     from sercli.config import Effort, EvalConfig, SegmentConfig
     from sercli.datasets import Corpus, read_corpus
-    from sercli.discovery import find_inputs
+    from sercli.discovery import Found, find_inputs
     from sercli.errors import (
         AudioError,
         ConfigError,
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         ModelError,
         OutputError,
         SerError,
+        TrainingError,
     )
     from sercli.evaluation.run import Evaluation, evaluate
     from sercli.exporting import export_labels
@@ -53,6 +54,7 @@ _HOMES = {
     "EvalConfig": "config",
     "Evaluation": "evaluation.run",
     "FileResult": "schema",
+    "Found": "discovery",
     "FusionConfig": "training.config",
     "Group": "schema",
     "ModelError": "errors",
@@ -64,6 +66,7 @@ _HOMES = {
     "SvmConfig": "training.config",
     "TrainConfig": "training.plan",
     "Training": "training.run",
+    "TrainingError": "errors",
     "TransformerConfig": "training.config",
     "Turns": "turns",
     "annotate": "annotation",
@@ -91,6 +94,7 @@ __all__ = [
     "EvalConfig",
     "Evaluation",
     "FileResult",
+    "Found",
     "FusionConfig",
     "Group",
     "ModelError",
@@ -102,6 +106,7 @@ __all__ = [
     "SvmConfig",
     "TrainConfig",
     "Training",
+    "TrainingError",
     "TransformerConfig",
     "Turns",
     "__version__",

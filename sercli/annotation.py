@@ -58,18 +58,18 @@ def annotate(
     precision: Precision | None = None,
     target: Target = "intended",
     adapt: Adaptation = "auto",
-    speakers: str | Speakers | None = None,
+    speakers: str | os.PathLike[str] | Speakers | None = None,
     effort: Effort | None = None,
     recursive: bool = True,
     include: str | Iterable[str] = (),
     exclude: str | Iterable[str] = (),
-) -> Iterator[FileResult]:
+) -> Generator[FileResult, None, None]:
     """Label the emotion of every segment of recordings.
 
     Parameters
     ----------
     paths
-        A file or directory, or several.
+        A file or directory, or several, which are listed before any is heard.
     model
         A model by name, its folder, or a loaded one; see `sercli.load_model`.
     segments
@@ -107,7 +107,7 @@ def annotate(
 
     Returns
     -------
-    iterator of FileResult
+    generator of FileResult
         One per file in the order of the inputs, also for files that fail, as soon as it is known.
 
     Raises
@@ -129,6 +129,8 @@ def annotate(
         speakers=speakers,
         effort=effort,
     )
+    if not isinstance(paths, str | os.PathLike):
+        paths = list(paths)  # here: files are looked for in another thread
     return annotator.annotate(
         find_inputs(paths, recursive=recursive, include=include, exclude=exclude)
     )
@@ -180,6 +182,11 @@ class Annotator:
         speakers: Speakers | None = None,
         effort: Effort | None = None,
     ) -> None:
+        if not isinstance(segments, SegmentConfig | Turns | None):
+            raise ConfigError(
+                f"segments are {segments!r}; expected a SegmentConfig, or Turns, which "
+                "Annotator.load reads"
+            )
         self._calibration = classifier.spec.find_calibration(target)
         self.classifier = classifier
         self.turns = segments if isinstance(segments, Turns) else None
@@ -226,7 +233,7 @@ class Annotator:
         precision: Precision | None = None,
         target: Target = "intended",
         adapt: Adaptation = "auto",
-        speakers: str | Speakers | None = None,
+        speakers: str | os.PathLike[str] | Speakers | None = None,
         effort: Effort | None = None,
     ) -> Self:
         """Load a model and what else is named; parameters and errors are those of `annotate`."""
@@ -239,8 +246,8 @@ class Annotator:
             classifier = model
         else:
             classifier = load_model(model, device or "auto", precision=precision or "auto")
-        if isinstance(speakers, str):
-            speakers = Speakers.parse(speakers)
+        if isinstance(speakers, str | os.PathLike):
+            speakers = Speakers.parse(os.fspath(speakers))
         if isinstance(segments, str | os.PathLike):
             segments = Turns.read(segments, *TIMES)
         return cls(classifier, segments, channels, target, adapt, speakers, effort)

@@ -1,6 +1,7 @@
 """Decoding labelled clips and extracting their features, on several cores."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -250,9 +251,17 @@ class _Recording(NamedTuple):
     error: str = ""  # why it ends before its end
 
 
-# A long recording has many clips, which come one after the other.
-@lru_cache(maxsize=1)
 def _load_recording(path: str, channel: int | None) -> _Recording:
+    try:
+        status = os.stat(path)
+    except OSError:  # which is told when it is opened
+        return _load_version(path, channel, 0, 0)
+    return _load_version(path, channel, status.st_size, status.st_mtime_ns)
+
+
+# A long recording has many clips, which come one after the other; it may change between two runs.
+@lru_cache(maxsize=1)
+def _load_version(path: str, channel: int | None, _size: int, _modified: int) -> _Recording:
     with AudioFile(path) as audio:
         blocks: list[FloatArray] = []
         error = ""

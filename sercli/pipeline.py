@@ -12,7 +12,7 @@ two runs give the same to the last bit.
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from threading import Condition, Thread, main_thread
+from threading import Condition, Thread, current_thread, main_thread
 from typing import NamedTuple
 
 import numpy as np
@@ -199,6 +199,8 @@ class _Crew:
         self._heard = 0.0
         self._error: BaseException | None = None
         self._is_stopped = False
+        # Who takes the results: when that thread and the main one are over, nobody does any more.
+        self._taker = current_thread()
 
     def work(self) -> None:
         """Do what is due until nothing is left: what a worker does."""
@@ -230,12 +232,13 @@ class _Crew:
         progress
             Of `judge_recordings`.
         """
+        self._taker = current_thread()
         while True:
             with self._changed:
                 heard, self._heard = self._heard, 0.0
-                if self._error is not None:
-                    raise self._error
                 job = self._jobs.get(self._n_given)
+                if self._error is not None and not (job is not None and job.is_done):
+                    raise self._error
                 if job is not None and job.is_done:
                     del self._jobs[self._n_given]
                     self._n_given += 1
@@ -254,7 +257,7 @@ class _Crew:
 
     def _take(self) -> Callable[[], None] | None:
         with self._changed:
-            while not self._is_stopped and main_thread().is_alive():
+            while not self._is_stopped and (main_thread().is_alive() or self._taker.is_alive()):
                 if self._ready_s < READY_S and (task := self._find_reading()) is not None:
                     return task
                 if self._ready and self._free:

@@ -139,7 +139,7 @@ class RunReport:
 
     @property
     def _wanted(self) -> str:
-        return "segments" if self.info.options.get("segments") else "speech"
+        return "segments" if self.info.options.get("segments_sha256") else "speech"
 
     def record(self) -> dict[str, Any]:
         """Return everything about the run but the labels, as JSON holds it."""

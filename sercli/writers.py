@@ -33,6 +33,9 @@ class StandardOutput:
     def __init__(self) -> None:
         if sys.stdout is None:
             raise OutputError("standard output is closed; expected a file, by -o FILE")
+        if not hasattr(sys.stdout, "buffer"):
+            raise OutputError("standard output takes no bytes, as in a notebook; expected a file")
+        sys.stdout.flush()  # what was printed before comes before
         self.stream = TextIOWrapper(sys.stdout.buffer, encoding="utf-8", newline="")
 
     def close(self) -> None:
@@ -223,9 +226,11 @@ def choose_format(target: str, asked: str | None) -> str:
     Raises
     ------
     OutputError
-        If neither tells.
+        If neither tells, or there is no such format.
     """
     if asked is not None:
+        if asked not in WRITERS:
+            raise OutputError(f"format is {asked!r}; expected one of {', '.join(WRITERS)}")
         return asked
     if target == STDOUT:
         return CsvWriter.format

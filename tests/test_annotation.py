@@ -1,7 +1,10 @@
+import subprocess
+import sys
 import tracemalloc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from threading import current_thread
 from typing import Any
 
 import numpy as np
@@ -507,3 +510,33 @@ def test_nobody_says_who_speaks(centred: FakeClassifier, recordings: tuple[Path,
     table.write_text("file,start,end\na_1.wav,4,9\n")
     with pytest.raises(ConfigError, match="adapt is 'speaker' and speakers are not told"):
         annotate(centred, recordings[0], segments=str(table), adapt="speaker")
+
+
+def test_segments_of_another_type_are_refused(fake_classifier: FakeClassifier) -> None:
+    for segments in ({"mode": "file"}, [(0.0, 2.0)], "turns.csv"):
+        with pytest.raises(ConfigError, match="expected a SegmentConfig, or Turns, which"):
+            Annotator(fake_classifier, segments)  # type: ignore[arg-type]
+
+
+def test_paths_are_taken_in_the_thread_of_the_caller(fake_classifier: FakeClassifier) -> None:
+    taken_in = []
+
+    def give() -> Iterator[Path]:
+        taken_in.append(current_thread())
+        yield EXAMPLES / "memo.m4a"
+
+    assert len(list(sercli.annotate(give(), fake_classifier))) == 1
+    assert taken_in == [current_thread()]
+
+
+def test_a_thread_that_outlives_the_main_one_gets_all_results() -> None:
+    script = (
+        "import sys, threading, sercli\n"
+        "def work(): print(len(list(sercli.annotate(sys.argv[1:], 'svm'))))\n"
+        "threading.Thread(target=work).start()\n"
+    )
+    names = [str(EXAMPLES / name) for name in ("memo.m4a", "statement.flac")]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *names], capture_output=True, timeout=120, check=True
+    )
+    assert done.stdout.strip() == b"2"

@@ -380,3 +380,13 @@ def test_speakers_of_one_name_in_two_corpora_are_two() -> None:
     }
     one = break_down(Predictions("m", labels, clips[:2], rows[:2]))
     assert list(one["speaker"]) == ["03"]
+
+
+def test_a_recording_that_changed_is_decoded_anew(
+    fake_classifier: FakeClassifier, make_corpus: MakeCorpus, make_wav: MakeWav
+) -> None:
+    corpus = make_corpus(("short", 1.0, "a"))
+    first = evaluate(fake_classifier, corpus, "all", CONFIG).predictions.probabilities
+    assert make_wav("0.wav", 3.0) == corpus.clips[0].path
+    again = evaluate(fake_classifier, corpus, "all", CONFIG).predictions.probabilities
+    np.testing.assert_allclose((first[0, 0], again[0, 0]), (0.5, 0.25))

@@ -33,6 +33,8 @@ def corpus() -> Corpus:
     ("settings", "message"),
     [
         ({"model": "hmm"}, "family is 'hmm'; expected one of svm, cnn, transformer, fusion, adap"),
+        ({"model": sercli.CnnConfig}, "expected one of svm, cnn, .*, or its settings"),
+        ({"model": None}, "family is None; expected one of svm"),
         ({"votes": "v.csv"}, "--votes goes with --model cnn or transformer"),
         ({"model": "cnn", "base": "x"}, "--base goes with --model transformer"),
         ({"model": "cnn", "unlabelled": "x"}, "--unlabelled goes with --teacher MODEL"),
@@ -56,6 +58,23 @@ def corpus() -> Corpus:
 def test_what_would_do_nothing_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         TrainConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"folds": 1}, "folds is 1; expected 2 to 100"),
+        ({"gamma_scales": ()}, "there are no values of gamma to search"),
+        ({"regularisations": (-1.0,)}, "C is -1; expected 1e-09 to 1e"),
+        ({"components": 0}, "components is 0; expected 1 to"),
+        ({"seed": -1}, "seed is -1; expected 0 to"),
+        ({"jobs": 0}, "jobs is 0; expected 1 or more, or -1"),
+        ({"group_by": "room"}, "group_by is 'room'; expected speaker or clip"),
+    ],
+)
+def test_settings_out_of_their_range(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        sercli.SvmConfig(**settings)
 
 
 def test_one_by_itself_need_not_be_in_a_list() -> None:

@@ -1,5 +1,7 @@
 """Tests of runs from Python: what they write, keep and refuse, and how they end."""
 
+import contextlib
+import io
 import json
 import shutil
 from pathlib import Path
@@ -115,6 +117,12 @@ def test_outputs_that_are_refused(
         Output.prepare(tmp_path / "labels.csv", resume=True, overwrite=True)
     with pytest.raises(OutputError, match=r"its suffix names no format; expected one of \.csv"):
         sercli.write_labels(sounds, tmp_path / "labels.xml", annotator)
+    with pytest.raises(OutputError, match="format is 'CSV'; expected one of csv, json, jsonl"):
+        sercli.write_labels(sounds, tmp_path / "labels.csv", annotator, format_="CSV")
+    assert [one.name for one in tmp_path.iterdir()] == ["sounds"]
+    message = "standard output takes no bytes"  # as notebooks have it
+    with contextlib.redirect_stdout(io.StringIO()), pytest.raises(OutputError, match=message):
+        sercli.write_labels(sounds, "-", annotator)
     with pytest.raises(OutputError, match=r"memo\.m4a: is to be read; expected another output"):
         sercli.write_labels(sounds, sounds / "memo.m4a", annotator, format_="csv", overwrite=True)
     assert (sounds / "memo.m4a").read_bytes() == (EXAMPLES / "memo.m4a").read_bytes()

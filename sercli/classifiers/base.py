@@ -1,7 +1,7 @@
 """What all model families share: a specification, and the way from waveforms to probabilities."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +16,21 @@ from sercli.arrays import DoubleArray, FloatArray
 from sercli.calibration import Calibration
 from sercli.config import Precision, Target
 from sercli.errors import ConfigError
+from sercli.shared_limit import SharedLimit
 
 Tensors = Mapping[str, NDArray[Any]]
 
 # Larger batches are hardly faster on a CPU, and need more memory.
 BATCH_S = 12.0
+
+
+def _limit_blas(n_threads: int) -> Callable[[], None]:
+    limiter = ThreadpoolController().select(user_api="blas").limit(limits=n_threads)
+    undo: Callable[[], None] = limiter.restore_original_limits
+    return undo
+
+
+_BLAS_LIMIT = SharedLimit(_limit_blas)
 
 
 @dataclass(frozen=True)
@@ -179,7 +189,7 @@ class Classifier(ABC):
         n_threads
             For matrix products; where these are small, threads would only wait for each other.
         """
-        with ThreadpoolController().select(user_api="blas").limit(limits=n_threads):
+        with _BLAS_LIMIT.hold(n_threads):
             yield
 
     @contextmanager
@@ -241,7 +251,8 @@ class Classifier(ABC):
         waveforms = [np.asarray(waveform) for waveform in waveforms]
         for waveform in waveforms:
             is_real = np.issubdtype(waveform.dtype, np.floating)
-            finite = is_real and bool(np.isfinite(waveform).all())
+            with np.errstate(over="ignore"):
+                finite = is_real and bool(np.isfinite(waveform.astype(np.float32)).all())
             if not finite or waveform.ndim != 1 or not len(waveform):
                 raise ConfigError(
                     f"a waveform has the shape {waveform.shape} and the type {waveform.dtype}"

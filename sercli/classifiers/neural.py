@@ -200,7 +200,8 @@ class NeuralClassifier(NetworkClassifier, TensorClassifier):
             If there is no such device.
         """
         try:
-            network = cls.create_network(spec)
+            with torch.random.fork_rng(devices=()):  # what it draws is replaced, and is not missed
+                network = cls.create_network(spec)
         except ConfigError as error:
             raise ModelError(str(error)) from error
         expected = {name: tuple(tensor.shape) for name, tensor in _weights(network).items()}

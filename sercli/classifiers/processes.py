@@ -80,6 +80,11 @@ class FeatureProcesses:
             if self._is_broken or self._seconds < START_S:
                 return None
             if self._executor is None:
+                from multiprocessing import current_process
+
+                if current_process().daemon:  # one of a pool may have none of its own
+                    self._is_broken = True
+                    return None
                 try:
                     # Unlike the standard library's, it does not run a script once more that calls
                     # this.

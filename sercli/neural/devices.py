@@ -1,8 +1,9 @@
 """Where networks run, in which number type, and with how many threads."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from itertools import chain
 from typing import TypeVar, get_args
 
@@ -11,6 +12,7 @@ from torch import nn
 
 from sercli.config import Precision
 from sercli.errors import ConfigError
+from sercli.shared_limit import SharedLimit
 
 AUTO = "auto"
 # Of each GPU: while it computes for one worker, another prepares what comes next.
@@ -105,12 +107,17 @@ def limit_threads(n_threads: int) -> Iterator[None]:
     n_threads
         Of each of them.
     """
+    with _LIMIT.hold(n_threads):
+        yield
+
+
+def _limit_torch(n_threads: int) -> Callable[[], None]:
     before = torch.get_num_threads()
     torch.set_num_threads(n_threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return partial(torch.set_num_threads, before)
+
+
+_LIMIT = SharedLimit(_limit_torch)
 
 
 def choose_precision(device: torch.device) -> torch.dtype:

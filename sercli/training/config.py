@@ -38,6 +38,16 @@ class SvmConfig:
     seed: int = 0
     jobs: int = -1
 
+    def __post_init__(self) -> None:
+        """Check every value against its range."""
+        for name, values in (("C", self.regularisations), ("gamma", self.gamma_scales)):
+            if not values:
+                raise ConfigError(f"there are no values of {name} to search; expected some")
+            for value in values:
+                check_range(name, value, 1e-9, 1e9)
+        check_range("components", self.components, 1, 100_000)
+        check_common(self)
+
 
 @dataclass(frozen=True)
 class FusionConfig:
@@ -64,6 +74,10 @@ class FusionConfig:
     seed: int = 0
     device: str = "auto"
     jobs: int = -1
+
+    def __post_init__(self) -> None:
+        """Check every value against its range."""
+        check_common(self)
 
 
 @dataclass(frozen=True)
@@ -177,7 +191,7 @@ class NeuralConfig:
         check_range("voice share", self.voice_share, 0, 1)
         check_range("crop", self.max_crop, 2 * SHORTEST_SEGMENT_S, LONGEST_SEGMENT_S)
         check_range("patience", self.patience, 0, 10_000)
-        check_range("folds", self.folds, 2, 100)
+        check_common(self)
 
 
 @dataclass(frozen=True)
@@ -339,6 +353,27 @@ class AdapterConfig:
         check_range("learning rate", self.learning_rate, 1e-8, 10)
         check_range("warmup", self.warmup, 0, 0.99)
         check_range("weight decay", self.weight_decay, 0, 10)
+
+
+def check_common(config: SvmConfig | FusionConfig | NeuralConfig) -> None:
+    """Check what all of these have against its range.
+
+    Parameters
+    ----------
+    config
+        The settings.
+
+    Raises
+    ------
+    ConfigError
+        If a value is out of its range.
+    """
+    check_range("folds", config.folds, 2, 100)
+    if config.group_by not in ("speaker", "clip"):
+        raise ConfigError(f"group_by is {config.group_by!r}; expected speaker or clip")
+    check_range("seed", config.seed, 0, 2**32 - 1)
+    if config.jobs < 1 and config.jobs != -1:
+        raise ConfigError(f"jobs is {config.jobs}; expected 1 or more, or -1 for one per core")
 
 
 # Of each family of networks.

@@ -137,7 +137,8 @@ class TrainConfig:
         for name in ("members", "unlabelled", "calm", "fit_on"):
             if isinstance(value := getattr(self, name), str | os.PathLike):
                 object.__setattr__(self, name, (value,))
-        if isinstance(self.model, str) and self.model not in DEFAULTS:
+        known = (*DEFAULTS, *map(type, DEFAULTS.values()))
+        if (self.model if isinstance(self.model, str) else type(self.model)) not in known:
             raise ConfigError(
                 f"family is {self.model!r}; expected one of {', '.join(DEFAULTS)}, or its settings"
             )
@@ -340,6 +341,8 @@ class Plan:
         from sercli.training.run import cross_validate, train_on_splits
         from sercli.training.trainers import create_trainer
 
+        if overwrite and resume:
+            raise ConfigError("--resume and --overwrite exclude each other")
         config, is_new = self.config, not folder.exists()
         prepare_report(folder, overwrite=overwrite or resume)
         try:
