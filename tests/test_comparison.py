@@ -219,5 +219,5 @@ def test_ways_of_measuring_that_differ_are_told(first: Predictions, second: Pred
     ]
     # Of a report without figures, nothing is known.
     unknown = compare_predictions(pair, measured=[way, {}])
-    assert unknown["warnings"] == []
+    assert unknown["warnings"] == ["second: it is not known how it was measured."]
     assert unknown["models"][1]["target"] is None

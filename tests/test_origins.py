@@ -41,9 +41,11 @@ def save_transformer(kind: str, folder: Path, band_limit: float) -> TransformerC
     network.encoder.model.load_state_dict(base.weights)
     calibration = Calibration("none", np.eye(2), np.zeros(2))
     spec = ModelSpec("transformer", LABELS, 16_000, band_limit, calibration, settings.to_dict())
+    manifest = TrainingManifest.from_clips([make_clip(folder, "ann")], ["a" * 16])
+    spec = replace(spec, training={"manifest_sha256": manifest.digest()})
     model = TransformerClassifier(spec, network, "cpu")
     save_model(model, folder / "mine")
-    TrainingManifest.from_clips([make_clip(folder, "ann")], ["a" * 16]).write(folder / "mine")
+    manifest.write(folder / "mine")
     return model
 
 

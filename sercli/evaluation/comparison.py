@@ -128,6 +128,9 @@ def _warn(
         if len({value for _, value in told}) > 1:
             values = ", ".join(f"{value} ({name})" for name, value in told)
             warnings.append(f"They were measured in different ways: {way} is {values}.")
+    for name, of in zip(names, ways, strict=True):
+        if not any(of.values()) and any(any(one.values()) for one in ways):
+            warnings.append(f"{name}: it is not known how it was measured.")
     for name, of, n_clips in zip(names, ways, n_left, strict=True):
         if of["protocol"] not in (APART, None):
             warnings.append(f"{name}: {of['protocol']}: its figures may be too good.")

@@ -153,7 +153,15 @@ class Predictions:
             )
             clips = tuple(_read_clip(row) for row in rows)
             values = [[float(row[PROBABILITY_PREFIX + name]) for name in labels] for row in rows]
-        except (OSError, ValueError, KeyError, IndexError, TypeError, csv.Error) as error:
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            IndexError,
+            TypeError,
+            AttributeError,
+            csv.Error,
+        ) as error:
             raise DatasetError(
                 f"{path}: cannot be read as a table of predictions ({error!r}); "
                 "expected one that `ser eval -o DIR` wrote"
