@@ -539,6 +539,10 @@ def test_options_that_would_do_nothing(folder: Path, tmp_path: Path) -> None:
         (("--calm", "x"), "--calm goes with --model svm or transformer, or with --teacher MODEL"),
         (
             ("--calm", str(EXAMPLES), "--teacher", "cnn", "--cache", str(tmp_path)),
+            "--calm would do nothing: of a cnn, only the teachers of folds learn from calm speech",
+        ),
+        (
+            ("--calm", str(EXAMPLES), "--teacher", "cnn", "--fit-on", "train+dev"),
             "--calm: the teacher cnn did not learn from calm speech",
         ),
         (("--resume",), "has no checkpoint to resume from; start without --resume"),
