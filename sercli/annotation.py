@@ -28,7 +28,7 @@ from sercli.config import (
     Target,
 )
 from sercli.discovery import Found, find_inputs
-from sercli.errors import ConfigError
+from sercli.errors import ConfigError, ModelError
 from sercli.grouping import Heard, WaitingFiles
 from sercli.memory import IdleMemory
 from sercli.pipeline import Limits, judge_recordings
@@ -342,7 +342,13 @@ class Annotator:
             # Between reading and reading, seconds pass, in which it may have become much.
             self._idle.check()
         with self.stopwatch.measure("model"):
-            return self._calibration.probabilities(classifier.score(features))
+            probabilities = self._calibration.probabilities(classifier.score(features))
+        if not np.isfinite(probabilities).all():
+            raise ModelError(
+                f"model {classifier.name}: gives probabilities that are no finite numbers; "
+                "expected weights and settings as they were saved. Copy its folder anew"
+            )
+        return probabilities
 
     def _gather(self, recording: Recording, probabilities: DoubleArray) -> Heard:
         pieces = np.empty(len(probabilities), self.piece_type)

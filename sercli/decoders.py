@@ -186,8 +186,14 @@ class _FfmpegDecoder(Decoder):
         self._mp3 = Mp3Index.read(file)
         file.seek(0)
         try:
-            # Tags in an unknown encoding are no reason to refuse the sound.
-            self._container = av.open(_Source(file), "r", metadata_errors="ignore")
+            # Tags in an unknown encoding are no reason to refuse the sound. A file may name others,
+            # or a place on the network, to be played in its place: nothing but itself is read.
+            self._container = av.open(
+                _Source(file),
+                "r",
+                options={"protocol_whitelist": "none"},
+                metadata_errors="ignore",
+            )
         except (av.FFmpegError, OSError) as error:
             raise DecodeError(f"FFmpeg cannot open it ({error.strerror})") from error
         self._n_corrupt = 0

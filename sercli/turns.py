@@ -212,7 +212,9 @@ def _read_table(
     path: Path, text: Iterable[str], needed: tuple[str, ...]
 ) -> Iterator[tuple[Path, Turn]]:
     expected = ("file", *needed)
-    reader = csv.DictReader(text, delimiter="\t" if path.suffix.lower() == TSV else ",")
+    reader = csv.DictReader(
+        text, delimiter="\t" if path.suffix.lower() == TSV else ",", strict=True
+    )
     names = reader.fieldnames or ()
     if not set(expected) <= set(names):
         raise ConfigError(
@@ -221,6 +223,10 @@ def _read_table(
         )
     for row in reader:
         place = f"line {reader.line_num}"
+        if None in row:
+            raise ValueError(
+                f"{place}: has {len(names) + len(row[None])} cells; expected {len(names)}"
+            )
         empty = [name for name in ("file", "start", "end") if name in needed and not row[name]]
         if empty or not row["file"]:
             raise ValueError(f"{place}: has no {(*empty, 'file')[0]}; expected one")

@@ -65,6 +65,7 @@ class Writer(ABC):
     """
 
     format: ClassVar[str]
+    line_end: ClassVar[str] = "\n"
 
     def __init__(self, output: AtomicFile | StandardOutput, info: RunInfo) -> None:
         self._output = output
@@ -81,6 +82,8 @@ class Writer(ABC):
 
     def copy(self, rows: str) -> None:
         """Write what a run before wrote of a file, in the same format."""
+        if rows and not rows.endswith("\n"):  # which some editors leave out at the end of a file
+            rows += self.line_end
         self._put(rows)
 
     def _put(self, text: str) -> None:
@@ -143,6 +146,7 @@ class CsvWriter(Writer):
     """One row per segment, after RFC 4180: fields quoted where needed, lines ending in CRLF."""
 
     format = "csv"
+    line_end = "\r\n"
 
     def _header(self) -> str:
         return _csv_lines([self._columns])

@@ -19,7 +19,7 @@ from sercli.annotation import Annotator
 from sercli.calibration import Calibration
 from sercli.config import Adaptation, Effort, SegmentConfig
 from sercli.discovery import Found
-from sercli.errors import ConfigError
+from sercli.errors import ConfigError, ModelError
 from sercli.recording import parse_channels
 from sercli.schema import FileResult, Group, Segment
 
@@ -540,3 +540,14 @@ def test_a_thread_that_outlives_the_main_one_gets_all_results() -> None:
         [sys.executable, "-c", script, *names], capture_output=True, timeout=120, check=True
     )
     assert done.stdout.strip() == b"2"
+
+
+def test_probabilities_that_are_no_numbers_are_no_labels(
+    fake_classifier: FakeClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def score(features: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.full((len(features), 2), np.nan, np.float32)
+
+    monkeypatch.setattr(fake_classifier, "score", score)
+    with pytest.raises(ModelError, match="gives probabilities that are no finite numbers"):
+        list(sercli.annotate(EXAMPLES / "memo.m4a", fake_classifier, effort=ONE_WORKER))

@@ -449,3 +449,19 @@ def test_a_last_packet_that_lasts_is_no_break(tmp_path: Path) -> None:
         assert sum(len(block) for block in audio.blocks()) == pytest.approx(48_000, abs=2_000)
         assert audio.duration_hint is not None
         assert audio.duration_hint > 6
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
+        "m=audio 45004 RTP/AVP 0\r\n",
+        f"ffconcat version 1.0\nfile {EXAMPLES / 'statement.flac'}\n",
+    ],
+)
+def test_files_that_name_others_are_no_audio(tmp_path: Path, text: str) -> None:
+    # Neither a port is opened nor another file.
+    path = tmp_path / "call.wav"
+    path.write_bytes(text.encode())
+    with pytest.raises(AudioError, match=r"call\.wav: .*FFmpeg cannot open it"):
+        AudioFile(path)

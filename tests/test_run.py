@@ -155,3 +155,14 @@ def test_an_output_that_cannot_be_replaced_keeps_its_record(
     assert {Path(one.path).name for one in sercli.read_results(output)} == {
         "memo.m4a", "statement.flac", "other.m4a",
     }  # fmt: skip
+
+
+def test_rows_whose_last_line_lost_its_end(
+    fake_classifier: FakeClassifier, sounds: Path, tmp_path: Path
+) -> None:
+    output, annotator = tmp_path / "labels.csv", Annotator.load(fake_classifier)
+    sercli.write_labels(sounds / "memo.m4a", output, annotator)
+    output.write_bytes(output.read_bytes().rstrip())  # as editors leave it
+    both = [sounds / "memo.m4a", sounds / "statement.flac"]
+    sercli.write_labels(both, output, annotator, resume=True)
+    assert [len(one.segments) for one in sercli.read_results(output)] == [2, 3]

@@ -107,6 +107,8 @@ def test_segments_without_times(tmp_path: Path, fake_classifier: FakeClassifier)
         ("a.csv", "file,start,end\na.wav,2,1\n", "starts at 2 s and ends at 1 s"),
         ("a.rttm", "SPEAKER call 1 0.0 -0.5 <NA> <NA> a\n", "'-0.5' is no time"),
         ("a.rttm", "SPEAKER call 1 0.0\n", "expected 8 fields"),
+        ("a.csv", "file,start,end\na.wav,1,5,2,5\n", "line 2: has 5 cells; expected 3"),
+        ("a.csv", 'file,start,end,speaker\na.wav,1,2,"bob\na.wav,2,3,x\n', "unexpected end of"),
         ("none.csv", None, "cannot be read"),
     ],
 )
