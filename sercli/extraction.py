@@ -3,10 +3,10 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -55,6 +55,15 @@ class ClipFeatures:
     features: tuple[FloatArray, ...]
     hashes: tuple[str, ...]
     failed: dict[str, str]
+
+    def select(self, rows: Sequence[int]) -> Self:
+        """Return the features of some of the clips, by their indices, and all errors."""
+        return replace(
+            self,
+            clips=tuple(self.clips[row] for row in rows),
+            features=tuple(self.features[row] for row in rows),
+            hashes=tuple(self.hashes[row] for row in rows),
+        )
 
 
 class DecodedClip(NamedTuple):

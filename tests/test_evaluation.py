@@ -365,6 +365,54 @@ def test_a_baseline_of_speakers_needs_speakers(
         evaluate(fake_classifier, corpus, "all", config)
 
 
+def test_a_baseline_is_of_clips_that_are_not_scored_too(
+    fake_classifier: FakeClassifier, make_corpus: MakeCorpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class ByMean:
+        """Gives every segment of a group the group's mean."""
+
+        def adapt(self, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+            return np.tile(probabilities.mean(axis=0), (len(probabilities), 1))
+
+    monkeypatch.setattr(FakeClassifier, "find_adapter", lambda *_: ByMean())
+    # The probability of `short` is 1 / (1 + duration): 0.8, 0.5, 0.2 of speaker a.
+    corpus = make_corpus(
+        ("short", 0.25, "a"), ("boredom", 1.0, "a"), ("long", 4.0, "a"), ("long", 3.0, "b")
+    )
+    config = replace(CONFIG, adapt="speaker", stress=("clean",))
+    result = evaluate(fake_classifier, corpus, "all", config)
+    np.testing.assert_allclose(result.predictions.probabilities[:, 0], [0.5, 0.5, 0.25])
+    assert [clip.emotion for clip in result.predictions.clips] == ["short", "long", "long"]
+    assert result.figures["stress"]["conditions"]["clean"]["drop"] == 0
+    assert result.figures["labels_left_out"]["corpus"] == {"boredom": 1}
+    lower = make_corpus(("short", 0.25, "a"), ("boredom", 9.0, "a"), ("long", 4.0, "b"))
+    result = evaluate(fake_classifier, lower, "all", config)
+    np.testing.assert_allclose(result.predictions.probabilities[:, 0], [0.45, 0.2])
+
+
+def test_names_of_ones_own_corpus_are_told_to_be_names(
+    fake_classifier: FakeClassifier, make_corpus: MakeCorpus, tmp_path: Path
+) -> None:
+    corpus = make_corpus(("short", 0.25, "1001"), ("long", 4.0, "b"))
+    actor = replace(corpus.clips[0], corpus="cremad")
+    manifest = TrainingManifest.from_clips([actor], ["0" * 16])
+    manifest.write(tmp_path)
+    training = {"manifest_sha256": manifest.digest()}
+    fake_classifier.spec = replace(fake_classifier.spec, training=training)
+    fake_classifier.folder = tmp_path
+    told = "if these are others, give them other names"
+    figures = evaluate(fake_classifier, corpus, "all", CONFIG).figures
+    assert figures["protocol"] == "speakers shared"
+    assert figures["overlap"] == {"speakers": ["toy/1001"], "clips": 0}
+    assert any(told in warning for warning in figures["warnings"])
+    with pytest.raises(DatasetError, match="was trained on 1 speaker of those to measure on"):
+        evaluate(fake_classifier, corpus, "all", replace(CONFIG, strict=True))
+    release = replace(corpus, clips=tuple(replace(clip, corpus="cremad") for clip in corpus.clips))
+    figures = evaluate(fake_classifier, release, "all", CONFIG).figures
+    assert figures["protocol"] == "speakers shared"
+    assert not any(told in warning for warning in figures["warnings"])
+
+
 def test_speakers_of_one_name_in_two_corpora_are_two() -> None:
     clips = tuple(
         Clip(Path(f"{corpus}{n}.wav"), "anger", "03", name=f"{corpus}{n}", corpus=corpus)

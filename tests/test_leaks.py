@@ -156,6 +156,22 @@ def test_a_speaker_of_two_tables_is_one(tmp_path: Path) -> None:
     assert judge_protocol([train], [test]) == "speakers shared"
 
 
+def test_speakers_of_a_published_corpus_are_known_from_a_table_and_a_database(
+    tmp_path: Path,
+) -> None:
+    actor = replace(make_clip("1001"), corpus="cremad")
+    listed = replace(actor, corpus="mine", namespace="table")
+    stored = replace(actor, corpus="crema-d")
+    manifest = TrainingManifest.from_clips([actor], HASHES[:1])
+    other = replace(listed, speaker="1002")
+    assert manifest.find_speakers([listed, stored, other]) == ["crema-d/1001", "table/1001"]
+    # Who trained by a table is told of the release, too; two releases have no speaker in common.
+    by_table = TrainingManifest.from_clips([listed], HASHES[:1])
+    assert by_table.find_speakers([actor]) == ["cremad/1001"]
+    assert by_table.find_speakers([stored]) == ["crema-d/1001"]
+    assert manifest.find_speakers([replace(actor, corpus="emodb")]) == []
+
+
 def test_clips_that_a_model_was_chosen_by(tmp_path: Path, manifest: TrainingManifest) -> None:
     ann, eve = make_clip("ann", "first"), make_clip("eve", "fourth")
     chosen = manifest.choose_by([eve, ann], ["00000000000000d3", HASHES[0]])

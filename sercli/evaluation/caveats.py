@@ -7,7 +7,7 @@ from sercli.classifiers.base import Classifier
 from sercli.config import Target
 from sercli.datasets.base import Clip
 from sercli.errors import DatasetError, ModelError
-from sercli.evaluation.leaks import MANIFEST_FILE, TrainingManifest
+from sercli.evaluation.leaks import MANIFEST_FILE, TrainingManifest, is_published
 from sercli.evaluation.measurement import Judgement
 from sercli.evaluation.resampling import FEW_UNITS
 from sercli.protocols import APART, SHARED, UNKNOWN
@@ -139,6 +139,10 @@ def find_caveats(
                 f"The model was {manifest.describe_known(clips, judgement.hashes)} of these: its "
                 "figures are too good."
             )
+            if not all(is_published(clip) for clip in clips if clip.voice in speakers):
+                warnings.append(
+                    "Speakers are known by their names: if these are others, give them other names."
+                )
         elif unknown is not None:
             warnings.append(unknown)
     if target == "perceived":

@@ -57,7 +57,8 @@ def judge_clips(
     classifiers
         Models with one front end.
     clips
-        Whose labels are among `labels`.
+        What is heard. Those of other labels are not scored, but are in their groups' baselines, as
+        they are for who does not know the labels.
     labels
         That are scored.
     config
@@ -91,9 +92,11 @@ def judge_clips(
                 pieces[groups == name] = adapter.adapt(pieces[groups == name])
         # Pieces of a clip are of one length, and count alike: their sum becomes their mean.
         sums = np.add.reduceat(pieces, np.cumsum([0, *map(len, features)])[:-1])
-        return renormalise(sums, classifier.spec.labels, labels)
+        return renormalise(sums[scored], classifier.spec.labels, labels)
 
     clean = extract(CLEAN)
+    scored = [row for row, clip in enumerate(clean.clips) if clip.emotion in labels]
+    measured = clean.select(scored)
     stressed: list[dict[str, DoubleArray]] = [{} for _ in classifiers]
     for condition in config.stress:
         # One condition at a time, so that memory does not grow with their number.
@@ -107,11 +110,11 @@ def judge_clips(
                 found[precision] = judge(classifier, extract(CLEAN, classifier).features)
     return [
         Judgement(
-            Predictions(one.name, labels, clean.clips, judge(one, clean.features)),
+            Predictions(one.name, labels, measured.clips, judge(one, clean.features)),
             under_stress,
-            clean.hashes,
-            clean.failed,
-            _measure_mixes(one, clean, labels, config.seed) if config.mixes else None,
+            measured.hashes,
+            measured.failed,
+            _measure_mixes(one, measured, labels, config.seed) if config.mixes else None,
             in_other,
         )
         for one, under_stress, in_other in zip(classifiers, stressed, converted, strict=True)

@@ -14,6 +14,8 @@ from io import StringIO
 from pathlib import Path
 
 from sercli.datasets.base import Clip
+from sercli.datasets.names import SCHEMES
+from sercli.datasets.tables import NAMESPACE
 from sercli.errors import ModelError
 from sercli.files import write_bytes
 from sercli.text import format_count
@@ -144,9 +146,18 @@ class TrainingManifest:
         return None
 
     def find_speakers(self, clips: Sequence[Clip]) -> list[str]:
-        """Return the speakers of clips who are in it, by name."""
+        """Return the speakers of clips who are in it, by name.
+
+        Whether a table or a database lists clips of a published corpus is not known: its speakers
+        are those of any such corpus who have the same names.
+        """
         known = {speaker for _, speaker in (*self.rows, *self.chosen)}
-        return sorted({clip.voice for clip in clips if clip.voice and hash_speaker(clip) in known})
+        voices = {clip.voice: clip for clip in clips if clip.voice is not None}
+        return sorted(
+            voice
+            for voice, clip in voices.items()
+            if not known.isdisjoint(map(hash_name, _find_names(clip)))
+        )
 
     def count_clips(self, hashes: Sequence[str]) -> int:
         """Return how many of the hashes of audio are in it."""
@@ -172,11 +183,25 @@ class TrainingManifest:
 
 def hash_speaker(clip: Clip) -> str:
     """Return a hash of a clip's speaker; empty if unknown."""
-    if clip.voice is None:
-        return ""
+    return "" if clip.voice is None else hash_name(clip.voice)
+
+
+def hash_name(voice: str) -> str:
+    """Return a hash of a speaker's name across corpora."""
     # A speaker who is named by a folder may have bytes that are no text.
-    name = clip.voice.encode("utf-8", "surrogateescape")
+    name = voice.encode("utf-8", "surrogateescape")
     return hashlib.blake2b(name, digest_size=HASH_BYTES).hexdigest()
+
+
+def is_published(clip: Clip) -> bool:
+    """Return whether a clip's speaker is named by a corpus that is known, not by a user's own."""
+    return clip.namespace is None and clip.corpus in SCHEMES
+
+
+def _find_names(clip: Clip) -> list[str]:
+    """Return the names across corpora that a clip's speaker may have, who is not unknown."""
+    others = [NAMESPACE] if is_published(clip) else [NAMESPACE, *SCHEMES]
+    return [clip.voice or "", *(f"{corpus}/{clip.speaker}" for corpus in others)]
 
 
 def describe_overlap(speakers: Sequence[str], n_clips: int) -> str:

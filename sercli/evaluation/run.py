@@ -115,7 +115,10 @@ def evaluate_all(
             # What cannot be had is told now, not after an hour.
             with multiplying(classifier, precision):
                 pass
-    clips, labels, left_out = choose_labels(classifiers, corpus.select(split))
+    found = corpus.select(split)
+    clips, labels, left_out = choose_labels(classifiers, found)
+    # A baseline is of all that is there: who annotates does not know the labels.
+    heard = clips if config.adapt == "none" else found
     if config.adapt == "speaker" and not any(clip.voice for clip in clips):
         raise DatasetError(
             f"{corpus.name}: speakers are unknown, and adapt is 'speaker'; expected a speaker of "
@@ -127,8 +130,8 @@ def evaluate_all(
     judgements: dict[int, Judgement] = {}
     for front_end in dict.fromkeys(one.front_end for one in classifiers):
         members = [i for i, one in enumerate(classifiers) if one.front_end == front_end]
-        found = judge_clips([classifiers[i] for i in members], clips, labels, config, progress)
-        judgements |= dict(zip(members, found, strict=True))
+        some = judge_clips([classifiers[i] for i in members], heard, labels, config, progress)
+        judgements |= dict(zip(members, some, strict=True))
     results = []
     for index, classifier in enumerate(classifiers):
         judgement = judgements[index]

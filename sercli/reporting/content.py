@@ -14,7 +14,8 @@ from sercli.text import format_count
 
 HIGHER_IS_BETTER: Final = ("accuracy", "uar", "macro_f1")
 PROTOCOLS: Final = {
-    "speakers apart": "Speakers apart: the model was trained on none of these speakers.",
+    "speakers apart": "Speakers apart: by their names and the audio of their clips, the model was "
+    "trained on none of these speakers.",
     "speakers shared": "Speakers shared: the model was trained on some of these speakers "
     "or clips. Its figures are too good.",
     "speakers unknown": "Speakers unknown: nothing tells whether the model was trained on these "
@@ -100,8 +101,9 @@ def _method(figures: Figures) -> Section:
         counts = ", ".join(
             f"{label} ({format_count(n, 'clip')})" for label, n in left_out["corpus"].items()
         )
+        heard = " but in the baselines" if figures["adapt"] != "none" else ""
         sentences.append(
-            "Labels of the corpus that the model does not have; their clips do not count: "
+            f"Labels of the corpus that the model does not have; their clips do not count{heard}: "
             f"{counts}."
         )
     sentences.append(_describe_intervals(figures["intervals"]))
