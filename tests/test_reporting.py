@@ -286,8 +286,8 @@ def test_markdown_holds_the_figures() -> None:
     )
     for sentence in (
         "40 segments of 3 speakers.",
-        "Speakers apart: by their names and the audio of their clips, the model was trained on none "
-        "of these speakers.",
+        "Speakers apart: by their names and the audio of their clips, the model was trained on "
+        "none of these speakers.",
         "Guessing among 3 labels gives a UAR of 0.333.",
         "its probabilities are shared out among the others: disgust.",
         "their clips do not count: boredom (23 clips), calm (1 clip).",
