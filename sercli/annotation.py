@@ -264,7 +264,8 @@ class Annotator:
         Parameters
         ----------
         inputs
-            What a search gave: files, and folders that could not be searched.
+            What a search gave: files, and folders that could not be searched. Taken in the threads
+            that read, as files are due.
         progress
             Called with the seconds that were decoded since it was called last.
         on_error
