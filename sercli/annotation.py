@@ -29,6 +29,7 @@ from sercli.config import (
 )
 from sercli.discovery import Found, find_inputs
 from sercli.errors import ConfigError, ModelError
+from sercli.files import AnyPath
 from sercli.grouping import Heard, WaitingFiles
 from sercli.memory import IdleMemory
 from sercli.pipeline import Limits, judge_recordings
@@ -49,16 +50,16 @@ OnHeard = Callable[[], None]
 
 
 def annotate(
-    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-    model: str | os.PathLike[str] | Classifier = DEFAULT_MODEL,
+    paths: AnyPath | Iterable[AnyPath],
+    model: AnyPath | Classifier = DEFAULT_MODEL,
     *,
-    segments: SegmentConfig | Turns | str | os.PathLike[str] | None = None,
+    segments: SegmentConfig | Turns | AnyPath | None = None,
     channels: str | Iterable[int] = MIX,
     device: str | None = None,
     precision: Precision | None = None,
     target: Target = "intended",
     adapt: Adaptation = "auto",
-    speakers: str | os.PathLike[str] | Speakers | None = None,
+    speakers: AnyPath | Speakers | None = None,
     effort: Effort | None = None,
     recursive: bool = True,
     include: str | Iterable[str] = (),
@@ -178,7 +179,7 @@ class Annotator:
         segments: SegmentConfig | Turns | None = None,
         channels: str | Iterable[int] = MIX,
         target: Target = "intended",
-        adapt: Adaptation = "none",
+        adapt: Adaptation = "auto",
         speakers: Speakers | None = None,
         effort: Effort | None = None,
     ) -> None:
@@ -225,15 +226,15 @@ class Annotator:
     @classmethod
     def load(
         cls,
-        model: str | os.PathLike[str] | Classifier = DEFAULT_MODEL,
+        model: AnyPath | Classifier = DEFAULT_MODEL,
         *,
-        segments: SegmentConfig | Turns | str | os.PathLike[str] | None = None,
+        segments: SegmentConfig | Turns | AnyPath | None = None,
         channels: str | Iterable[int] = MIX,
         device: str | None = None,
         precision: Precision | None = None,
         target: Target = "intended",
         adapt: Adaptation = "auto",
-        speakers: str | os.PathLike[str] | Speakers | None = None,
+        speakers: AnyPath | Speakers | None = None,
         effort: Effort | None = None,
     ) -> Self:
         """Load a model and what else is named; parameters and errors are those of `annotate`."""
@@ -254,7 +255,7 @@ class Annotator:
 
     def annotate(
         self,
-        inputs: Iterable[Found],
+        inputs: AnyPath | Iterable[AnyPath | Found],
         progress: Progress | None = None,
         on_error: OnError = "continue",
         on_heard: OnHeard | None = None,
@@ -264,8 +265,8 @@ class Annotator:
         Parameters
         ----------
         inputs
-            What a search gave: files, and folders that could not be searched. Taken in the threads
-            that read, as files are due.
+            A file or directory, or several, or what `sercli.find_inputs` found. Taken in the
+            threads that read, as files are due.
         progress
             Called with the seconds that were decoded since it was called last.
         on_error
@@ -291,16 +292,9 @@ class Annotator:
                     yield from map(self._finish, waiting.judge())
             yield from map(self._finish, waiting.judge())
 
-    def annotate_file(
-        self, path: str | os.PathLike[str], progress: Progress | None = None
-    ) -> FileResult:
-        """Annotate one audio or video file by itself; see `annotate`."""
-        (result,) = self.annotate([Found(os.fspath(path))], progress)
-        return result
-
     def _hear_all(
         self,
-        inputs: Iterable[Found],
+        inputs: AnyPath | Iterable[AnyPath | Found],
         progress: Progress | None,
         on_error: OnError,
         on_heard: OnHeard,
@@ -315,7 +309,7 @@ class Annotator:
                 self.stopwatch,
                 self._find_turns(found.path),
             )
-            for found in inputs
+            for found in _expand(inputs)
         )
         effort, spec = self.effort, self.classifier.spec
         seconds = effort.batch_seconds or self.classifier.batch_seconds
@@ -397,6 +391,17 @@ class Annotator:
             speaker = self._find_speaker(heard, piece)
             return path if speaker is None else f"{path}#{speaker}" if self._local else speaker
         return f"{path}#{heard.channels[piece['channel']]}" if self.adapt == "channel" else path
+
+
+def _expand(inputs: AnyPath | Iterable[AnyPath | Found]) -> Iterator[Found]:
+    """Give what was found, and find what is at paths."""
+    if isinstance(inputs, str | os.PathLike):
+        inputs = (inputs,)
+    for one in inputs:
+        if isinstance(one, Found):
+            yield one
+        else:
+            yield from find_inputs(one)
 
 
 def _choose_adaptation(

@@ -244,7 +244,9 @@ def coloured_noise(n_samples: int, colour: float, rng: np.random.Generator) -> F
 def babble(talkers: Sequence[FloatArray], n_samples: int, rng: np.random.Generator) -> FloatArray:
     """Return `TALKERS` people, drawn from `talkers`, who speak at once and over and over."""
     chosen = rng.integers(len(talkers), size=TALKERS)
-    voices = [np.resize(talkers[one] / _level(talkers[one]), n_samples) for one in chosen]
+    # One after the other: to take one may be to decode it.
+    heard = (talkers[one] for one in chosen)
+    voices = [np.resize(waveform / _level(waveform), n_samples) for waveform in heard]
     total: FloatArray = np.stack(voices).sum(axis=0).astype(np.float32)
     return total
 

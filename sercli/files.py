@@ -11,6 +11,8 @@ from typing import Any, TextIO
 
 from sercli.errors import OutputError
 
+AnyPath = str | os.PathLike[str]
+
 # Stands for standard output where a file may be named.
 STDOUT = "-"
 # What the name of a file ends with until it takes its place.
@@ -41,6 +43,7 @@ class AtomicFile:
     def __init__(self, path: Path, *, overwrite: bool = False) -> None:
         check_target(path, overwrite=overwrite)
         self._path = path
+        self._overwrite = overwrite
         self.temporary = _name_temporary(path)
         try:
             self.stream: TextIO = self.temporary.open("x", encoding="utf-8", newline="")
@@ -53,10 +56,12 @@ class AtomicFile:
         Raises
         ------
         OutputError
-            If it cannot be there, as on Windows while another program has the old one open.
+            If it cannot be there, as on Windows while another program has the old one open, or if
+            there is one now that must not be replaced.
         """
         try:
             self.stream.close()
+            check_target(self._path, overwrite=self._overwrite)
             os.replace(self.temporary, resolve_target(self._path))
         except OSError as error:
             raise OutputError(

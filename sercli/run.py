@@ -8,10 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from sercli.catalogue import DEFAULT_MODEL
 from sercli.config import ACROSS_FILES, OnError
 from sercli.discovery import Found, find_inputs
 from sercli.errors import ConfigError, OutputError
-from sercli.files import STDOUT, check_target, write_json
+from sercli.files import STDOUT, AnyPath, check_target, write_json
+from sercli.interrupts import delay_interrupts
 from sercli.journal import Journal, Unfinished, find_unfinished
 from sercli.report import RunInfo, RunReport
 from sercli.resuming import Earlier
@@ -21,6 +23,7 @@ from sercli.writers import Writer, choose_format, open_writer, record_path
 
 if TYPE_CHECKING:
     from sercli.annotation import Annotator
+    from sercli.classifiers.base import Classifier
 
 
 class RunWatcher:
@@ -213,6 +216,8 @@ class LabelRun:
             If it was interrupted: when what was finished is in its place.
         """
         output, report, watcher = self._output, self.report, watcher or RunWatcher()
+        if output.target != STDOUT:
+            find_unfinished(Path(output.target))  # another run may have begun to write it since
         journal: Journal | None = None
         interrupt: KeyboardInterrupt | None = None
         try:
@@ -258,7 +263,8 @@ class LabelRun:
         watcher: RunWatcher,
         journal: Journal | None,
     ) -> None:
-        n_written = 0
+        # A reader of standard output may take its time, and nothing goes on from there.
+        in_one_piece = nullcontext if journal is None else delay_interrupts
 
         def note(entry: Mapping[str, Any]) -> None:
             if journal is not None:
@@ -269,31 +275,34 @@ class LabelRun:
             self.report.keep(entry)
             note(entry)
 
+        n_done = 0
         try:
             for entry in self._kept:
                 if entry is not None:
-                    n_written += 1
-                    keep(entry)
+                    with in_one_piece():
+                        n_done += 1
+                        keep(entry)
                     continue
                 result = next(results, None)
                 if result is None:  # they may end early
                     break
-                n_written += 1
-                writer.write(result)
-                entry = self.report.add(result)
+                with in_one_piece():
+                    n_done += 1
+                    writer.write(result)
+                    note(self.report.add(result))
                 watcher.done(result)
-                note(entry)
         finally:
             # However it ended: what there was before must not be lost.
-            for entry in self._kept[n_written:]:
-                if entry is not None:
-                    keep(entry)
+            with in_one_piece():
+                for entry in self._kept[n_done:]:
+                    if entry is not None:
+                        keep(entry)
 
 
 def write_labels(
-    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-    output: str | os.PathLike[str],
-    annotator: "Annotator",
+    paths: AnyPath | Iterable[AnyPath],
+    output: AnyPath,
+    annotator: "Annotator | Classifier | AnyPath" = DEFAULT_MODEL,
     *,
     format_: str | None = None,
     overwrite: bool = False,
@@ -312,7 +321,8 @@ def write_labels(
     output
         A file, or ``"-"`` for standard output.
     annotator
-        What labels them, such as of `sercli.Annotator.load`.
+        What labels them: a model by name, its folder, or a loaded one; or a model with settings of
+        its own, see `sercli.Annotator.load`.
     format_
         ``"csv"``, ``"json"`` or ``"jsonl"``; None: by the suffix of the output.
     overwrite
@@ -332,10 +342,16 @@ def write_labels(
     ------
     ConfigError
         If settings exclude each other.
+    ModelError
+        If the model cannot be loaded.
     OutputError
         If the output cannot be written, or is there and is to stay.
     """
+    from sercli.annotation import Annotator  # loads numpy and the decoders, which --help must not
+
     place = Output.prepare(output, format_, overwrite=overwrite, resume=resume)
+    if not isinstance(annotator, Annotator):
+        annotator = Annotator.load(annotator)
     inputs = list(find_inputs(paths, recursive=recursive, include=include, exclude=exclude))
     return LabelRun(annotator, inputs, place).write(on_error=on_error)
 

@@ -54,7 +54,7 @@ class Speakers:
 
     pattern: re.Pattern[str] | None = None
     turns: Turns | None = None
-    _timelines: dict[str, Timeline] = field(
+    _timelines: dict[tuple[str, bool], Timeline] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -120,7 +120,8 @@ class Speakers:
         if self.pattern is not None:
             found = self.pattern.search(Path(path).as_posix())
             return found[1] if found else None
-        if path not in self._timelines:
-            turns = self.turns.find(path, mixed=mixed or channel == MIX) if self.turns else ()
-            self._timelines[path] = Timeline(turns)
-        return self._timelines[path].find(channel, start, end)
+        key = path, mixed or channel == MIX
+        if key not in self._timelines:
+            turns = self.turns.find(path, mixed=key[1]) if self.turns else ()
+            self._timelines[key] = Timeline(turns)
+        return self._timelines[key].find(channel, start, end)

@@ -124,6 +124,17 @@ def condition_rng(seed: int, condition: str, name: str) -> np.random.Generator:
     )
 
 
+def needs_talkers(condition: str) -> bool:
+    """Return whether others speak in the background of a condition.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such condition.
+    """
+    return _parse(condition).kind == "babble"
+
+
 def apply_condition(
     waveform: FloatArray,
     condition: str,

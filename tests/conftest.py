@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -142,3 +143,11 @@ def hisses(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 sound = 0.1 * smooth / smooth.std() + 0.1 * hum
                 sf.write(path / f"{actor}_IEO_{code}_{level}.wav", sound, 16_000)
     return path
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """What a shell starts in the background ignores the signal, and tests may run there."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

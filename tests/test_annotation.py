@@ -28,7 +28,8 @@ ONE_WORKER = Effort(threads=1)
 
 def run(model: FakeClassifier, path: Path, channels: str = "mix", **options: Any) -> FileResult:
     annotator = Annotator(model, SegmentConfig(**options), channels, effort=ONE_WORKER)
-    return annotator.annotate_file(path)
+    (result,) = annotator.annotate(path)
+    return result
 
 
 def pair(model: FakeClassifier, result: FileResult) -> list[tuple[Segment, NDArray[np.float32]]]:
@@ -153,7 +154,7 @@ def test_batches_are_bounded_and_their_size_changes_nothing(
     assert max(map(len, fake_classifier.heard)) * max(fake_classifier.batches) > 10 * 16_000
     fake_classifier.batches.clear()
     annotator = Annotator(fake_classifier, SegmentConfig(), effort=Effort(batch_seconds=1.0))
-    assert annotator.annotate_file(path) == whole
+    assert list(annotator.annotate([path])) == [whole]
     assert max(fake_classifier.batches) == 1
 
 
@@ -173,7 +174,7 @@ def test_memory_does_not_grow_with_the_length_of_a_file(
     for n_copies in (40, 160):  # 7 and 29 minutes
         path = write(tmp_path / f"{n_copies}.wav", np.tile(speech, n_copies))
         tracemalloc.start()
-        annotator.annotate_file(path)
+        list(annotator.annotate(path))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.1 * peaks[0]
@@ -510,6 +511,16 @@ def test_nobody_says_who_speaks(centred: FakeClassifier, recordings: tuple[Path,
     table.write_text("file,start,end\na_1.wav,4,9\n")
     with pytest.raises(ConfigError, match="adapt is 'speaker' and speakers are not told"):
         annotate(centred, recordings[0], segments=str(table), adapt="speaker")
+
+
+def test_an_annotator_takes_paths_and_what_was_found(fake_classifier: FakeClassifier) -> None:
+    annotator = Annotator(fake_classifier, effort=ONE_WORKER)
+    found = Found(str(EXAMPLES / "memo.m4a"))
+    expected = list(annotator.annotate([found, found]))
+    assert len(expected) == 2
+    assert list(annotator.annotate([EXAMPLES / "memo.m4a", found])) == expected
+    names = [Path(one.path).name for one in annotator.annotate(str(EXAMPLES))]
+    assert names == ["call.wav", "memo.m4a", "silence.wav", "statement.flac"]
 
 
 def test_segments_of_another_type_are_refused(fake_classifier: FakeClassifier) -> None:

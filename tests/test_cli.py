@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -649,14 +648,6 @@ def test_a_missing_file_is_recorded(tmp_path: Path) -> None:
     assert len(read_rows(result.stdout)) > 0
 
 
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """What a shell starts in the background ignores the signal, and tests may run there."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupt_keeps_what_was_finished(
@@ -796,19 +787,6 @@ def test_segments_are_told_apart_by_what_they_say(
     writer.join()
     assert refused.returncode == 2
     assert b"was made with another segments_sha256" in refused.stderr
-
-
-@pytest.mark.usefixtures("interruptible")
-def test_what_ends_is_not_interrupted_again() -> None:
-    from sercli.cli.console import _ending_in_order
-
-    with _ending_in_order():
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGINT)
 
 
 def test_names_do_not_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,15 +12,16 @@ from conftest import FakeClassifier, LocalClassifier, MakeWav
 from numpy.typing import NDArray
 
 from sercli.config import EvalConfig, Precision
-from sercli.datasets import Clip, Corpus
+from sercli.datasets import Clip, Corpus, read_corpus
 from sercli.datasets.votes import find_votes
 from sercli.errors import ConfigError, DatasetError, ModelError
-from sercli.evaluation.judging import name_groups, renormalise
+from sercli.evaluation.judging import Pool, name_groups, renormalise
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.measurement import break_down
 from sercli.evaluation.predictions import Predictions
 from sercli.evaluation.run import evaluate
 from sercli.extraction import hash_audio
+from sercli.store import load_model
 
 MakeCorpus = Callable[..., Corpus]
 CONFIG = EvalConfig(jobs=1)
@@ -106,6 +107,17 @@ def test_protocol_tells_what_the_model_knows(
         evaluate(fake_classifier, measured, "all", CONFIG)
 
 
+def test_a_model_and_a_corpus_may_be_named(tmp_path: Path, make_wav: MakeWav) -> None:
+    for number, label in enumerate(("anger", "fear")):
+        make_wav(f"{number}.wav", 1.0)
+        with (tmp_path / "clips.csv").open("a") as table:
+            table.write(("" if number else "file,emotion\n") + f"{number}.wav,{label}\n")
+    named = evaluate("svm", tmp_path / "clips.csv", config=CONFIG)
+    loaded = evaluate(load_model("svm"), read_corpus(tmp_path / "clips.csv"), config=CONFIG)
+    assert named.figures == loaded.figures
+    assert named.figures["n_segments"] == 2
+
+
 def test_a_copy_under_the_name_of_another_speaker_is_known(
     fake_classifier: FakeClassifier, make_corpus: MakeCorpus, tmp_path: Path
 ) -> None:
@@ -122,6 +134,19 @@ def test_a_copy_under_the_name_of_another_speaker_is_known(
     assert figures["protocol"] == "speakers shared"
     with pytest.raises(DatasetError, match="was trained on 1 clip of those to measure on"):
         evaluate(fake_classifier, measured, "all", replace(CONFIG, strict=True))
+
+
+def test_nobody_talks_behind_their_own_speech(make_corpus: MakeCorpus) -> None:
+    clips = make_corpus(
+        ("short", 1, "a"), ("long", 1, "a"), ("long", 1, "b"), ("short", 1, "c"), ("long", 1, None)
+    ).clips
+    first, again, second, third, stranger = clips
+    pool = Pool(clips)
+    assert pool.find_talkers(first) == pool.find_talkers(again) == [second, third]
+    # Who is unknown may be anybody, but not the clip itself.
+    assert pool.find_talkers(stranger) == [first, again, second, third]
+    assert Pool([first, again]).find_talkers(first) == [again]
+    assert list(Pool([first]).find_talkers(first)) == [first]
 
 
 def test_groups_of_clips_of_which_some_speakers_are_unknown(make_corpus: MakeCorpus) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,10 @@ from conftest import EXAMPLES, FakeClassifier
 import sercli
 from sercli.annotation import Annotator
 from sercli.errors import ConfigError, OutputError
+from sercli.report import RunReport
 from sercli.run import LabelRun, Output, RunWatcher
 from sercli.schema import FileResult
-from sercli.writers import CsvWriter
+from sercli.writers import CsvWriter, record_path
 
 
 @pytest.fixture
@@ -105,6 +107,93 @@ def test_an_interrupt_is_raised_when_what_was_finished_is_in_its_place(
     again = LabelRun(annotator, inputs, Output.prepare(output, resume=True))
     assert (again.n_new, again.n_files) == (1, 2)
     assert again.write().completed
+
+
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize("cut", [(CsvWriter, "copy"), (RunReport, "keep"), (RunReport, "add")])
+def test_an_interrupt_loses_and_doubles_no_file(
+    cut: tuple[type, str],
+    fake_classifier: FakeClassifier,
+    sounds: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output, annotator = tmp_path / "labels.csv", Annotator.load(fake_classifier)
+    kept = [sounds / "memo.m4a", sounds / "statement.flac"]
+    sercli.write_labels(kept, output, annotator)
+    rows = output.read_bytes()
+    for path in kept:
+        path.unlink()  # nobody could label them again
+    shutil.copy(EXAMPLES / "memo.m4a", sounds / "new.m4a")
+    before = getattr(*cut)
+
+    def interrupted(self: object, *values: object) -> object:
+        signal.raise_signal(signal.SIGINT)
+        return before(self, *values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*cut, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            sercli.write_labels(sounds / "new.m4a", output, annotator, resume=True)
+    written = output.read_bytes()
+    assert written.startswith(rows)
+    files = read_record(output)["files"]
+    assert isinstance(files, list)
+    names = [Path(entry["path"]).name for entry in files]
+    assert names[:2] == ["memo.m4a", "statement.flac"]
+    # What is in one of the two is in the other.
+    assert (b"new.m4a" in written) == (names[2:] == ["new.m4a"])
+    sercli.write_labels(sounds / "new.m4a", output, annotator, resume=True)
+    assert output.read_bytes().startswith(rows)
+    assert len(list(sercli.read_results(output))) == 3
+
+
+def test_runs_that_begin_at_once_do_not_replace_each_other(
+    fake_classifier: FakeClassifier,
+    sounds: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output, annotator = tmp_path / "labels.csv", Annotator.load(fake_classifier)
+    paths = [sounds / "memo.m4a", sounds / "statement.flac"]
+    runs = [
+        LabelRun(annotator, list(sercli.find_inputs(path)), Output.prepare(output))
+        for path in paths
+    ]
+
+    class Meanwhile(RunWatcher):
+        """Lets the other run begin while one is under way."""
+
+        def done(self, result: FileResult) -> None:
+            with pytest.raises(OutputError, match="another run is writing it"):
+                runs[1].write()
+
+    runs[0].write(Meanwhile())
+    rows = output.read_bytes()
+    assert b"memo.m4a" in rows
+    # Nor one that begins when the other is done, and had looked before.
+    with pytest.raises(OutputError, match=r"labels\.csv: exists already"):
+        runs[1].write()
+    assert output.read_bytes() == rows
+    # Where another came to its end while this one wrote, what this one has is gone on with.
+    third = tmp_path / "third.csv"
+    run = LabelRun(annotator, list(sercli.find_inputs(paths[1])), Output.prepare(third))
+
+    class Overtaken(RunWatcher):
+        """Lets another output appear."""
+
+        def done(self, result: FileResult) -> None:
+            shutil.copy(output, third)
+            shutil.copy(record_path(output), record_path(third))
+
+    with pytest.raises(OutputError, match=r"third\.csv: exists already"):
+        run.write(Overtaken())
+    assert third.read_bytes() == rows
+    sercli.write_labels(paths, third, annotator, resume=True)
+    assert [Path(one.path).name for one in sercli.read_results(third)] == [
+        "memo.m4a",
+        "statement.flac",
+    ]
 
 
 def test_outputs_that_are_refused(

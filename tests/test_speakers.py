@@ -113,3 +113,14 @@ def test_a_timeline_is_what_a_look_at_all_turns_gives(rng: np.random.Generator) 
         found.add(speaker)
     assert found == {"ann", "bob", "cid", None}
     assert timeline.find("1", 200, 201) == "dan"
+
+
+def test_a_diarisation_tells_of_the_mix_and_of_channels_in_any_order(tmp_path: Path) -> None:
+    turns = tmp_path / "all.rttm"
+    turns.write_text(
+        "SPEAKER call 1 0.00 4.00 <NA> <NA> anna <NA> <NA>\n"
+        "SPEAKER call 2 1.00 4.00 <NA> <NA> bert <NA> <NA>\n"
+    )
+    speakers = Speakers.parse(str(turns))
+    told = [speakers.find("call.wav", "0", 2, 5, mixed=mixed) for mixed in (False, True, False)]
+    assert told == ["anna", "bert", "anna"]

@@ -126,3 +126,13 @@ def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:
     found = [one for _, one in outcomes if isinstance(one, DecodedClip)]
     assert [len(one.waveform) for one in found] == [32_000] * 3
     assert peak < 5e6  # the recording would be 38 MB
+
+
+def test_a_file_that_has_changed_is_decoded_anew(tmp_path: Path) -> None:
+    path = tmp_path / "take.wav"
+    lengths = []
+    for n_samples in (8_000, 12_000):
+        sf.write(path, np.full(n_samples, 0.1), 16_000)
+        cached = cache_clips([Clip(path, "fear", name="take")], tmp_path / "cache", jobs=1)
+        lengths.append(len(cached.utterance(0).waveform))
+    assert lengths == [8_000, 12_000]

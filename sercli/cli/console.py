@@ -1,18 +1,16 @@
 """What commands say on standard error, and how errors of the package end a command."""
 
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from threading import current_thread, main_thread
 from time import monotonic
-from types import FrameType
 from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
 from sercli.errors import OutputError, SerError
+from sercli.interrupts import ending_in_order
 from sercli.report import ExitCode
 from sercli.schema import printable_path
 from sercli.text import format_duration
@@ -25,8 +23,6 @@ T = TypeVar("T")
 
 # Without a terminal, a line of progress is worth reading this often.
 PROGRESS_INTERVAL_S = 30.0
-# Signals that end a process, where the system has them.
-ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
 # Of characters that would move a terminal's cursor, or worse: all but line feeds and tabs.
 CONTROLS = {
     code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"
@@ -49,7 +45,7 @@ def reports_errors(function: Callable[P, T]) -> Callable[P, T]:
     @wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            with _ending_in_order():
+            with ending_in_order():
                 return function(*args, **kwargs)
         except SerError as error:
             raise UsageFailure(str(error)) from error
@@ -58,35 +54,6 @@ def reports_errors(function: Callable[P, T]) -> Callable[P, T]:
             sys.exit(ExitCode.INTERRUPTED)
 
     return wrapped
-
-
-@contextmanager
-def _ending_in_order() -> Iterator[None]:
-    """Let a system that shuts down, a scheduler or a closed terminal do what Ctrl-C does.
-
-    Once it has begun to end, it is not interrupted again: what it has done is being written.
-    """
-    is_ending = False
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal is_ending
-        if not is_ending:
-            is_ending = True
-            raise KeyboardInterrupt
-
-    numbers = [getattr(signal, name, None) for name in ENDING]
-    usual = (signal.SIG_DFL, signal.default_int_handler)
-    # What somebody handles or ignores already, as nohup does, stays.
-    before = {one: found for one in numbers if one and (found := signal.getsignal(one)) in usual}
-    if current_thread() is not main_thread():  # others may not ask for signals
-        before = {}
-    for one in before:
-        signal.signal(one, interrupt)
-    try:
-        yield
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
 
 
 def say(message: str) -> None:

@@ -18,7 +18,7 @@ from sercli.evaluation.measurement import Judgement
 from sercli.evaluation.mixes import measure_mixes
 from sercli.evaluation.predictions import Predictions
 from sercli.extraction import ClipFeatures, Cut, Progress, Waveforms, extract_clip_features
-from sercli.stress import apply_condition, condition_rng
+from sercli.stress import apply_condition, condition_rng, needs_talkers
 
 CLEAN: Final = "clean"
 
@@ -73,7 +73,9 @@ def judge_clips(
     """
 
     def extract(condition: str, model: Classifier = classifiers[0]) -> ClipFeatures:
-        cut = partial(_cut, condition, config.seed, tuple(clips))
+        # They go to other processes with every few clips.
+        pool = Pool(clips) if needs_talkers(condition) else None
+        cut = partial(_cut, condition, config.seed, pool)
         if model.in_workers:
             hear = partial(_hear, model, cut)
             return extract_clip_features(clips, hear, jobs=config.jobs, progress=progress)
@@ -198,12 +200,33 @@ def _hear(classifier: Classifier, cut: Cut, clip: Clip, waveform: FloatArray) ->
     return classifier.extract_features(cut(clip, waveform))
 
 
+class Pool:
+    """Who may speak behind a clip.
+
+    Parameters
+    ----------
+    clips
+        All that are judged.
+    """
+
+    def __init__(self, clips: Sequence[Clip]) -> None:
+        self._clips = tuple(clips)
+        self._voices = tuple(clip.voice for clip in clips)
+
+    def find_talkers(self, clip: Clip) -> Sequence[Clip]:
+        """Return clips of other speakers; where none is known, other clips, or what there is."""
+        pairs = list(zip(self._clips, self._voices, strict=True))
+        others = [one for one, voice in pairs if clip.voice and voice not in (None, clip.voice)]
+        return others or [one for one in self._clips if one != clip] or self._clips
+
+
 def _cut(
-    condition: str, seed: int, pool: tuple[Clip, ...], clip: Clip, waveform: FloatArray
+    condition: str, seed: int, pool: Pool | None, clip: Clip, waveform: FloatArray
 ) -> list[FloatArray]:
     """Return a clip as it is heard under a condition, in equal pieces of 30 s at most."""
     if condition != CLEAN:
         rng = condition_rng(seed, condition, clip.name)
-        waveform = apply_condition(waveform, condition, rng, Waveforms(pool))
+        talkers = pool.find_talkers(clip) if pool is not None else ()
+        waveform = apply_condition(waveform, condition, rng, Waveforms(talkers))
     n_pieces = math.ceil(len(waveform) / (LONGEST_SEGMENT_S * SAMPLE_RATE))
     return np.array_split(waveform, n_pieces)

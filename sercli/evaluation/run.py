@@ -11,6 +11,7 @@ from typing import Any
 from sercli.classifiers.base import Classifier
 from sercli.config import EvalConfig, Split
 from sercli.datasets.base import Clip, Corpus
+from sercli.datasets.reading import read_corpus
 from sercli.datasets.votes import Votes
 from sercli.errors import DatasetError
 from sercli.evaluation.caveats import find_caveats, read_manifest, refuse_known
@@ -18,6 +19,8 @@ from sercli.evaluation.judging import judge_clips, multiplying
 from sercli.evaluation.measurement import Judgement, measure
 from sercli.evaluation.predictions import Predictions
 from sercli.extraction import Progress
+from sercli.files import AnyPath
+from sercli.store import load_model
 from sercli.version import __version__
 
 # Version of the layout of metrics.json, `sercli/data/metrics.schema.json`.
@@ -42,8 +45,8 @@ class Evaluation:
 
 
 def evaluate(
-    classifier: Classifier,
-    corpus: Corpus,
+    model: Classifier | AnyPath,
+    corpus: Corpus | AnyPath,
     split: Split | None = None,
     config: EvalConfig | None = None,
     *,
@@ -57,10 +60,10 @@ def evaluate(
 
     Parameters
     ----------
-    classifier
-        The model.
+    model
+        A model by name, its folder, or a loaded one; see `sercli.load_model`.
     corpus
-        Labelled clips.
+        Labelled clips, or the path of a corpus; see `sercli.read_corpus`.
     split
         Whose clips: None: those of ``test``, or all of a corpus without any.
     config
@@ -78,11 +81,16 @@ def evaluate(
     Raises
     ------
     DatasetError
-        If the split is empty, has no label of the model, or `EvalConfig.strict` is set and the
-        model was trained on some of it.
+        If the corpus cannot be read, the split is empty or has no label of the model, or
+        `EvalConfig.strict` is set and the model was trained on some of it.
+    ModelError
+        If the model cannot be loaded.
     ConfigError
         If the model cannot multiply one of `EvalConfig.precisions`.
     """
+    classifier = model if isinstance(model, Classifier) else load_model(model)
+    if not isinstance(corpus, Corpus):
+        corpus = read_corpus(corpus)
     return evaluate_all([classifier], corpus, split, config, votes=votes, progress=progress)[0]
 
 

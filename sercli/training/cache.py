@@ -224,21 +224,23 @@ def _cache_stretches(clips: Sequence[Clip], folder: Path) -> list[_Entry | str]:
 
 def _path(clip: Clip, folder: Path) -> Path:
     """Return where the audio of a clip is, or would be."""
-    facts = [FORMAT, _hash_file(str(clip.path)), clip.start, clip.end]
+    try:
+        status = clip.path.stat()
+        digest = _hash_file(str(clip.path), status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        raise AudioError(f"{clip.path}: cannot be read: {error.strerror}") from error
+    facts = [FORMAT, digest, clip.start, clip.end]
     part = json.dumps(facts if clip.channel is None else [*facts, clip.channel])
     key = hashlib.blake2b(part.encode(), digest_size=16).hexdigest()
     # Not all in one folder: some file systems and tools are slow with thousands in one.
     return folder / key[:2] / f"{key}.safetensors"
 
 
-# A long recording has many clips, which come one after the other.
+# A long recording has many clips, which come one after the other; it may change between two runs.
 @lru_cache(maxsize=1)
-def _hash_file(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, hashlib.blake2b).hexdigest()
-    except OSError as error:
-        raise AudioError(f"{path}: cannot be read: {error.strerror}") from error
+def _hash_file(path: str, _size: int, _modified: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, hashlib.blake2b).hexdigest()
 
 
 def _read(path: Path) -> _Entry | None:

@@ -23,7 +23,7 @@ class SvmConfig:
         Of the cross-validation.
     group_by
         What a fold keeps together: all clips of a ``"speaker"``, or only the versions of a
-        ``"clip"``, as befits a split that shares speakers.
+        ``"clip"``, as it always does where the split shares speakers.
     seed
         Of everything that is random.
     jobs
@@ -58,8 +58,8 @@ class FusionConfig:
     folds
         Of the cross-validation that tells what it is worth.
     group_by
-        What a fold keeps together: all clips of a ``"speaker"``, or just the ``"clip"``, as befits
-        a split that shares speakers.
+        What a fold keeps together: all clips of a ``"speaker"``, or just the ``"clip"``, as it
+        always does where the split shares speakers.
     seed
         Of the resampling by which it is measured; nothing else is random.
     device
@@ -131,8 +131,8 @@ class NeuralConfig:
     folds
         Of the calibration, where no speakers are left out to calibrate on.
     group_by
-        What a fold keeps together: all clips of a ``"speaker"``, or just the ``"clip"``, as befits
-        a split that shares speakers.
+        What a fold keeps together: all clips of a ``"speaker"``, or just the ``"clip"``, as it
+        always does where the split shares speakers.
     seed
         Of everything that is random.
     device

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from sercli.config import Split
 from sercli.description import MODEL_FILE
 from sercli.errors import ConfigError, OutputError, SerError
-from sercli.files import check_target
+from sercli.files import AnyPath, check_target
 from sercli.training.config import (
     NEURAL_CONFIGS,
     AdapterConfig,
@@ -61,8 +61,6 @@ FAMILIES_OF: Mapping[str, tuple[str, ...]] = {
     "revision": (TRANSFORMER,),
     "members": OF_MEMBERS,
 }
-
-AnyPath = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)

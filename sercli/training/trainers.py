@@ -70,7 +70,8 @@ def create_trainer(
         member = Teacher.load(config.members[0], settings.device)
         return AdapterTrainer(settings, member, cache, **told)
 
-    settings = replace(settings, group_by="clip" if config.is_shared else "speaker")
+    if config.is_shared:
+        settings = replace(settings, group_by="clip")
     if isinstance(settings, FusionConfig):
         from sercli.training.fusion import FusionTrainer, load_members
 
