@@ -38,8 +38,9 @@ if TYPE_CHECKING:
         SvmConfig,
         TransformerConfig,
     )
-    from sercli.training.plan import TrainConfig, train
+    from sercli.training.plan import train
     from sercli.training.run import Training
+    from sercli.training.train_config import TrainConfig
     from sercli.turns import Turns
 
 _HOMES = {
@@ -64,7 +65,7 @@ _HOMES = {
     "SerError": "errors",
     "Speakers": "speakers",
     "SvmConfig": "training.config",
-    "TrainConfig": "training.plan",
+    "TrainConfig": "training.train_config",
     "Training": "training.run",
     "TrainingError": "errors",
     "TransformerConfig": "training.config",

@@ -1,8 +1,8 @@
 """Sending a waveform through a lossy codec and back, in memory.
 
 libsndfile has the codecs of telephone exchanges and of GSM built in; FFmpeg, through PyAV, has
-the others, as far as it was built with them. libsndfile's µ-law and A-law are those of the ITU
-reference bit by bit, FFmpeg's are not.
+the others, as far as it was built with them. libsndfile's µ-law is that of the ITU reference bit by
+bit, FFmpeg's is not.
 """
 
 import math
@@ -126,7 +126,6 @@ class _FfmpegCodec(NamedTuple):
 # The rates of MP3 and Opus are about the lowest in use for speech.
 _CODECS: Final[dict[str, _SndfileCodec | _FfmpegCodec]] = {
     "mulaw": _SndfileCodec("ULAW", 8_000),
-    "alaw": _SndfileCodec("ALAW", 8_000),
     "gsm": _SndfileCodec("GSM610", 8_000),
     # The encoder looks 5 ms ahead: FFmpeg does not make up for it.
     "amr": _FfmpegCodec("libopencore_amrnb", "amrnb", 8_000, "s16", 12_200, {}, 40),
@@ -159,9 +158,8 @@ def encode_decode(waveform: FloatArray, codec: str) -> FloatArray:
     waveform
         At 16 kHz, shape (n_samples,), finite.
     codec
-        ``"mulaw"`` and ``"alaw"`` (ITU-T G.711), ``"gsm"`` (GSM 06.10 full rate), ``"amr"``
-        (AMR narrowband at 12.2 kbit/s), all at 8 kHz; ``"mp3"`` (16 kbit/s) and ``"opus"``
-        (12 kbit/s), at 16 kHz.
+        ``"mulaw"`` (ITU-T G.711), ``"gsm"`` (GSM 06.10 full rate), ``"amr"`` (AMR narrowband at
+        12.2 kbit/s), all at 8 kHz; ``"mp3"`` (16 kbit/s) and ``"opus"`` (12 kbit/s), at 16 kHz.
 
     Returns
     -------

@@ -20,7 +20,7 @@ import numpy as np
 from sercli.arrays import DoubleArray, FloatArray
 from sercli.audio import SAMPLE_RATE
 from sercli.batches import group_by_length
-from sercli.recording import Heard, Recording
+from sercli.recording import Block, Recording
 
 # Segments are divided into batches from this much audio on: the more, the less of it is padding.
 # The first windows are smaller, so that no worker waits long for something to judge.
@@ -307,7 +307,7 @@ class _Crew:
         # Segments that overlap may be much more audio than was decoded.
         n_samples = 0
         while max(heard, n_samples / SAMPLE_RATE) < STEP_S:
-            block: Heard | None = next(job.steps, None)
+            block: Block | None = next(job.steps, None)
             if block is None:
                 is_read = True
                 break

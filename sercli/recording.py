@@ -32,7 +32,7 @@ SPLIT = "split"
 CUT_S = 0.01
 
 
-class Heard(NamedTuple):
+class Block(NamedTuple):
     """What one block of a recording brought.
 
     Parameters
@@ -117,12 +117,12 @@ class Recording:
         self._detector = detector
         self._stopwatch = stopwatch
 
-    def listen(self) -> Generator[Heard, None, None]:
+    def listen(self) -> Generator[Block, None, None]:
         """Decode the file to its end, or as far as that is possible.
 
         Yields
         ------
-        Heard
+        Block
             For each block.
         """
         name = self.result.path
@@ -154,7 +154,7 @@ class Recording:
                 modified=modified,
             )
 
-    def _cut(self, audio: AudioFile) -> Iterator[Heard]:
+    def _cut(self, audio: AudioFile) -> Iterator[Block]:
         try:
             names, mixer = select_channels(self._wanted, audio.channels)
         except AudioError as error:
@@ -176,7 +176,7 @@ class Recording:
                 for channel, track in enumerate(tracks):
                     cut = track.finish() if block is None else track.push(block[:, channel])
                     final += [self._place(audio, channel, *one) for one in cut]
-            yield Heard((audio.n_samples - n_heard) / audio.sample_rate, final)
+            yield Block((audio.n_samples - n_heard) / audio.sample_rate, final)
             n_heard = audio.n_samples
             if block is None:
                 break

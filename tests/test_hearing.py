@@ -19,7 +19,7 @@ from sercli.training.config import TransformerConfig
 from sercli.training.hearing import Imitation, PairedBatches, learn_to_hear
 from sercli.training.loop import TrainingBatch, TrainingProgress
 from sercli.training.unlabelled import Unlabelled
-from sercli.training.watcher import Nobody
+from sercli.training.watcher import Watcher
 
 CONFIG = TransformerConfig(hearing_epochs=4, hearing_rate=1e-3, batch_size=8, device="cpu")
 LIMIT = 4000.0
@@ -120,7 +120,7 @@ def smooth(values: Tensor) -> Tensor:
     return torch.where(values.abs() < 1, values.square() / 2, values.abs() - 0.5)
 
 
-class Listener(Nobody):
+class Listener(Watcher):
     """Notes the mean loss of each epoch."""
 
     def __init__(self) -> None:
@@ -169,12 +169,12 @@ def test_an_encoder_comes_nearer_to_what_it_hears_without_noise(
 
 
 def test_what_was_interrupted_goes_on(base: Base, speech: CachedClips, tmp_path: Path) -> None:
-    class Impatient(Nobody):
+    class Impatient(Watcher):
         def report(self, progress: TrainingProgress) -> None:
             if progress.ends_epoch and progress.epoch == 2:
                 raise KeyboardInterrupt
 
-    whole = learn_to_hear(base, LIMIT, speech, CONFIG, tmp_path / "whole", Nobody())
+    whole = learn_to_hear(base, LIMIT, speech, CONFIG, tmp_path / "whole", Watcher())
     with pytest.raises(KeyboardInterrupt):
         learn_to_hear(base, LIMIT, speech, CONFIG, tmp_path / "parts", Impatient())
     listener = Listener()

@@ -20,7 +20,7 @@ from sercli.discovery import Found
 from sercli.errors import ConfigError
 from sercli.memory import measure_allocated
 from sercli.pipeline import Limits, judge_recordings
-from sercli.recording import Heard, Piece
+from sercli.recording import Block, Piece
 from sercli.schema import FileResult
 from sercli.synthetic import synthesise
 
@@ -39,7 +39,7 @@ class FakeRecording:
         self._wait = wait
         self.is_open = False
 
-    def listen(self) -> Iterator[Heard]:
+    def listen(self) -> Iterator[Block]:
         self._wait()
         self.is_open = True
         try:
@@ -47,7 +47,7 @@ class FakeRecording:
                 some = self._seconds[start : start + self._block]
                 self.pieces += [Piece(0, 0.0, one, one) for one in some]
                 waves = [np.full(round(16_000 * one), one, np.float32) for one in some]
-                yield Heard(sum(some), waves)
+                yield Block(sum(some), waves)
         finally:
             self.is_open = False
 
@@ -219,13 +219,13 @@ def test_segments_that_overlap_do_not_fill_the_memory() -> None:
     waiting, most = 0.0, 0.0
 
     class Overlapping(FakeRecording):
-        def listen(self) -> Iterator[Heard]:
+        def listen(self) -> Iterator[Block]:
             nonlocal waiting, most
             for _ in range(100):
                 self.pieces += [Piece(0, 0.0, 30.0, 30.0)] * 30
                 waiting += 900.0
                 most = max(most, waiting)
-                yield Heard(1.0, [np.zeros(480_000, np.float32)] * 30)
+                yield Block(1.0, [np.zeros(480_000, np.float32)] * 30)
 
     def take(waveforms: Sequence[FloatArray]) -> NDArray[np.float64]:
         nonlocal waiting

@@ -9,7 +9,8 @@ import pytest
 import sercli
 from sercli.datasets import Clip, Corpus
 from sercli.errors import ConfigError
-from sercli.training.plan import Plan, Settings, TrainConfig
+from sercli.training.plan import Plan
+from sercli.training.train_config import Settings, TrainConfig
 
 
 @pytest.fixture

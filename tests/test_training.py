@@ -21,7 +21,8 @@ from sercli.cards import DEVELOPMENT_SPEAKERS
 from sercli.classifiers.base import Classifier
 from sercli.classifiers.cnn import CnnClassifier
 from sercli.cli import main
-from sercli.cli.console import Progress, TrainingView
+from sercli.cli.console import Progress
+from sercli.cli.view import TrainingView
 from sercli.config import EvalConfig, SegmentConfig, Split
 from sercli.datasets import Clip, Corpus, read_corpus
 from sercli.errors import ConfigError, DatasetError, ModelError
@@ -1152,7 +1153,8 @@ def test_starting_again_leaves_nothing_of_before(
 
 def test_what_is_told_of_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("sercli.cli.console.monotonic", lambda: now)
+    for module in ("console", "view"):
+        monkeypatch.setattr(f"sercli.cli.{module}.monotonic", lambda: now)
     said: list[str] = []
     progress = Progress("clips", 3)
     monkeypatch.setattr(progress, "say", said.append)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from time import monotonic
-from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import IO, Any, ParamSpec, TypeVar
 
 import click
 
@@ -13,10 +13,6 @@ from sercli.errors import OutputError, SerError
 from sercli.interrupts import ending_in_order
 from sercli.report import ExitCode
 from sercli.schema import printable_path
-from sercli.text import format_duration
-
-if TYPE_CHECKING:
-    from sercli.training.loop import TrainingProgress
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -153,71 +149,6 @@ def show_progress(
     else:
         with progress._bar:
             yield progress
-
-
-class TrainingView:
-    """How far the networks of a training are: a bar on a terminal, a line per epoch elsewhere.
-
-    Parameters
-    ----------
-    progress
-        Where to show it.
-    n_networks
-        How many there will be, by which the time that is left is guessed.
-    """
-
-    def __init__(self, progress: Progress, n_networks: int) -> None:
-        self._progress = progress
-        self._n_networks = n_networks
-        self._name = ""
-        self._n_begun = self._place = 0
-        self._n_all = n_networks
-        self._started = self._share = self._skipped = 0.0
-        self._said = monotonic()
-
-    def search(self, n_done: int, n_recordings: int) -> None:
-        """Be told how many of the recordings that nobody labelled were searched for speech."""
-        self._show("recordings searched", n_done, n_recordings)
-
-    def hear(self, n_done: int, n_clips: int) -> None:
-        """Be told how many of the clips an encoder has heard."""
-        self._show("clips heard", n_done, n_clips)
-
-    def _show(self, title: str, n_done: int, n_all: int) -> None:
-        self._progress.show(title, n_done, n_all, "")
-        if not self._progress.has_bar and monotonic() - self._said >= PROGRESS_INTERVAL_S:
-            self._said = monotonic()
-            self._progress.say(f"{n_done}/{n_all} {title}")
-
-    def begin(self, name: str, *, apart: bool = False) -> None:
-        """Be told that a network begins, or goes on."""
-        # One apart takes its own time, which tells nothing of the others'.
-        self._n_all, self._place = (1, 0) if apart else (self._n_networks, self._n_begun)
-        self._n_begun += not apart
-        self._name = f"{name}: " if apart or self._n_networks > 1 else ""
-        if self._place == 0:
-            self._started = monotonic()
-            self._share = self._skipped = 0.0
-        self._is_first = True
-
-    def report(self, at: "TrainingProgress") -> None:
-        """Be told of every step and the end of every epoch."""
-        of_network = (at.epoch - 1 + at.step / at.n_steps) / at.n_epochs
-        share = (self._place + of_network) / self._n_all
-        if self._is_first:  # what a checkpoint holds took no time now
-            self._skipped += share - self._share
-            self._is_first = False
-        self._share = share
-        title = f"{self._name}epoch {at.epoch}/{at.n_epochs}"
-        note = f"loss {at.loss:.3f}"
-        if at.dev_uar is not None and at.best_uar is not None:
-            note += f", development UAR {at.dev_uar:.3f} (best {at.best_uar:.3f})"
-        if self._skipped < share < 1:
-            left = (monotonic() - self._started) / (share - self._skipped) * (1 - share)
-            note += f", {format_duration(left)} left"
-        if at.ends_epoch and not self._progress.has_bar:
-            self._progress.say(f"{title}, {note}")
-        self._progress.show(title, at.step, at.n_steps, note)
 
 
 def _create_bar() -> Any:

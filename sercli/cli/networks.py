@@ -10,7 +10,7 @@ import click
 from sercli.cli.calm import spell_calm
 from sercli.cli.options import device_option, is_given, spell
 from sercli.training.config import NEURAL_CONFIGS, NeuralConfig, TransformerConfig
-from sercli.training.plan import (
+from sercli.training.train_config import (
     CNN,
     DEFAULT_BASE,
     DEFAULTS,

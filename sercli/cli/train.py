@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sercli.cli.calm import calm_options, spell_calm
-from sercli.cli.console import TrainingView, reports_errors, say, show_progress
+from sercli.cli.console import reports_errors, say, show_progress
 from sercli.cli.corpora import AUTO, corpus_options, read
 from sercli.cli.networks import (
     configure,
@@ -19,11 +19,13 @@ from sercli.cli.networks import (
     spell_network,
 )
 from sercli.cli.options import is_given, jobs_option
+from sercli.cli.view import TrainingView
 from sercli.datasets import CORPORA
 from sercli.errors import ConfigError
 from sercli.report import ExitCode
 from sercli.training.config import SvmConfig
-from sercli.training.plan import (
+from sercli.training.plan import Plan, has_checkpoints
+from sercli.training.train_config import (
     ADAPTER,
     DEFAULTS,
     FIT_MEMBERS_ON,
@@ -32,9 +34,7 @@ from sercli.training.plan import (
     MIN_FOLDS,
     NETWORKS,
     SVM,
-    Plan,
     TrainConfig,
-    has_checkpoints,
 )
 
 if TYPE_CHECKING:

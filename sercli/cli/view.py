@@ -1,10 +1,17 @@
-"""What `ser annotate` shows of a run."""
+"""What commands show while they work: `ser annotate` of a run, `ser train` of its networks."""
 
-from sercli.cli.console import Progress
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from sercli.cli.console import PROGRESS_INTERVAL_S, Progress
 from sercli.report import RunReport
 from sercli.run import RunWatcher
 from sercli.schema import FileResult
 from sercli.text import format_count, format_duration
+from sercli.training.watcher import Watcher
+
+if TYPE_CHECKING:
+    from sercli.training.loop import TrainingProgress
 
 
 class View(RunWatcher):
@@ -53,3 +60,68 @@ class View(RunWatcher):
     def _note(self) -> str:
         speed = self._report.speed(self._seconds)
         return f"{self._seconds / 3600:.2f} h of audio, {speed:.0f}x real time"
+
+
+class TrainingView(Watcher):
+    """How far the networks of a training are: a bar on a terminal, a line per epoch elsewhere.
+
+    Parameters
+    ----------
+    progress
+        Where to show it.
+    n_networks
+        How many there will be, by which the time that is left is guessed.
+    """
+
+    def __init__(self, progress: Progress, n_networks: int) -> None:
+        self._progress = progress
+        self._n_networks = n_networks
+        self._name = ""
+        self._n_begun = self._place = 0
+        self._n_all = n_networks
+        self._started = self._share = self._skipped = 0.0
+        self._said = monotonic()
+
+    def search(self, n_done: int, n_recordings: int) -> None:
+        """Be told how many of the recordings that nobody labelled were searched for speech."""
+        self._show("recordings searched", n_done, n_recordings)
+
+    def hear(self, n_done: int, n_clips: int) -> None:
+        """Be told how many of the clips an encoder has heard."""
+        self._show("clips heard", n_done, n_clips)
+
+    def _show(self, title: str, n_done: int, n_all: int) -> None:
+        self._progress.show(title, n_done, n_all, "")
+        if not self._progress.has_bar and monotonic() - self._said >= PROGRESS_INTERVAL_S:
+            self._said = monotonic()
+            self._progress.say(f"{n_done}/{n_all} {title}")
+
+    def begin(self, name: str, *, apart: bool = False) -> None:
+        """Be told that a network begins, or goes on."""
+        # One apart takes its own time, which tells nothing of the others'.
+        self._n_all, self._place = (1, 0) if apart else (self._n_networks, self._n_begun)
+        self._n_begun += not apart
+        self._name = f"{name}: " if apart or self._n_networks > 1 else ""
+        if self._place == 0:
+            self._started = monotonic()
+            self._share = self._skipped = 0.0
+        self._is_first = True
+
+    def report(self, at: "TrainingProgress") -> None:
+        """Be told of every step and the end of every epoch."""
+        of_network = (at.epoch - 1 + at.step / at.n_steps) / at.n_epochs
+        share = (self._place + of_network) / self._n_all
+        if self._is_first:  # what a checkpoint holds took no time now
+            self._skipped += share - self._share
+            self._is_first = False
+        self._share = share
+        title = f"{self._name}epoch {at.epoch}/{at.n_epochs}"
+        note = f"loss {at.loss:.3f}"
+        if at.dev_uar is not None and at.best_uar is not None:
+            note += f", development UAR {at.dev_uar:.3f} (best {at.best_uar:.3f})"
+        if self._skipped < share < 1:
+            left = (monotonic() - self._started) / (share - self._skipped) * (1 - share)
+            note += f", {format_duration(left)} left"
+        if at.ends_epoch and not self._progress.has_bar:
+            self._progress.say(f"{title}, {note}")
+        self._progress.show(title, at.step, at.n_steps, note)

@@ -43,7 +43,7 @@ from sercli.training.targets import find_vote_shares, make_targets
 from sercli.training.teachers import Teacher
 from sercli.training.trainer import Say
 from sercli.training.unlabelled import Unlabelled
-from sercli.training.watcher import Nobody, Watcher
+from sercli.training.watcher import Watcher
 
 # Settings that may be others when a training goes on: where and on how many cores it runs.
 FREE = ("device", "jobs")
@@ -111,7 +111,7 @@ class Course(ABC):
     unlabelled: Unlabelled | None = None
     before: TrainingManifest = field(default_factory=TrainingManifest)
     resume: bool = False
-    watcher: Watcher = field(default_factory=Nobody)
+    watcher: Watcher = field(default_factory=Watcher)
 
     def __post_init__(self) -> None:
         """Refuse speech of which nobody says anything."""

@@ -13,7 +13,7 @@ from sercli.training.config import (
     SvmConfig,
     TransformerConfig,
 )
-from sercli.training.plan import DEFAULT_BASE, TrainConfig
+from sercli.training.train_config import DEFAULT_BASE, TrainConfig
 
 if TYPE_CHECKING:
     from sercli.extraction import Progress
@@ -103,9 +103,9 @@ def _create_course(
     from sercli.datasets.votes import read_votes
     from sercli.training.teachers import Teacher
     from sercli.training.unlabelled import Unlabelled
-    from sercli.training.watcher import Listener, Nobody
+    from sercli.training.watcher import Listener, Watcher
 
-    watcher = watcher or Nobody()
+    watcher = watcher or Watcher()
     unlabelled = None
     if config.unlabelled:
         unlabelled = Unlabelled(

@@ -1,12 +1,13 @@
 """Who is told how far a training is."""
 
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-from sercli.training.loop import TrainingProgress
+if TYPE_CHECKING:
+    from sercli.training.loop import TrainingProgress
 
 
-class Watcher(Protocol):
-    """Who is told how far a training is."""
+class Watcher:
+    """Is told how far a training is; what is to be done about it, a subclass does."""
 
     def hear(self, n_done: int, n_clips: int) -> None:
         """Be told how many of the clips an encoder has heard."""
@@ -17,27 +18,11 @@ class Watcher(Protocol):
     def begin(self, name: str, *, apart: bool = False) -> None:
         """Be told that a network begins, or goes on; there may be several, and one apart."""
 
-    def report(self, progress: TrainingProgress) -> None:
+    def report(self, progress: "TrainingProgress") -> None:
         """Be told of every step and the end of every epoch."""
 
 
-class Nobody:
-    """Watches nothing."""
-
-    def hear(self, n_done: int, n_clips: int) -> None:
-        """Do nothing."""
-
-    def search(self, n_done: int, n_recordings: int) -> None:
-        """Do nothing."""
-
-    def begin(self, name: str, *, apart: bool = False) -> None:
-        """Do nothing."""
-
-    def report(self, progress: TrainingProgress) -> None:
-        """Do nothing."""
-
-
-class Listener(Nobody):
+class Listener(Watcher):
     """Is told how many of the clips an encoder has heard, and tells another; of nothing else.
 
     Parameters
