@@ -94,9 +94,8 @@ def annotate(
         of a file, of the file (``"recording"``), of the ``"speaker"``, of all files
         (``"corpus"``), or ``"none"``. ``"auto"``: the channel, if each is judged by itself, else
         the recording; none, if the model has no use for it, or not a safe one, or tells what is
-        perceived. Groups of
-        few segments have no baseline. With ``"speaker"`` and ``"corpus"``, results come after all
-        files were heard.
+        perceived. Groups of few segments have no baseline. With ``"speaker"`` and ``"corpus"``,
+        results come after all files were heard.
     speakers
         Who speaks, for ``"speaker"``: see `sercli.speakers.Speakers.parse`; not needed if
         `segments` tell it. A file of which it is not known is a group of its own.

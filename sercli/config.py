@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from sercli.errors import ConfigError
 
-# Of a corpus; by speakers.
+# Whose clips of a corpus.
 Split = Literal["train", "dev", "test", "all"]
 SegmentMode = Literal["speech", "window", "file"]
 OnError = Literal["continue", "stop"]
@@ -198,6 +198,27 @@ class EvalConfig:
                 )
         if self.target_precision is not None:
             check_range("target precision", self.target_precision, 0.01, 1.0)
+        check_seed_and_jobs(self.seed, self.jobs)
+
+
+def check_seed_and_jobs(seed: int, jobs: int) -> None:
+    """Check what nearly all settings have.
+
+    Parameters
+    ----------
+    seed
+        Of what is random.
+    jobs
+        Number of processes.
+
+    Raises
+    ------
+    ConfigError
+        If one of them is out of its range.
+    """
+    check_range("seed", seed, 0, 2**32 - 1)
+    if jobs < 1 and jobs != -1:
+        raise ConfigError(f"jobs is {jobs}; expected 1 or more, or -1 for one per core")
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:

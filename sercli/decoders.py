@@ -2,8 +2,8 @@
 
 libsndfile reads what it can (WAV of every kind, FLAC, Ogg, Opus, MP3, AIFF, AU, ...), FFmpeg
 through PyAV the rest (m4a, mp4, webm, mkv, wma, amr, ...), and what libsndfile would only read a
-part of: see `sercli.containers`. Both judge a file by its content: it is
-handed to them as an open file, without its name, so that no suffix can mislead them.
+part of: see `sercli.containers`. Both judge a file by its content: it is handed to them as an open
+file, without its name, so that no suffix can mislead them.
 """
 
 import os

@@ -2,8 +2,7 @@
 
 A file is decoded once and resampled once; each channel that is judged runs through speech detection
 and a segmenter, or is cut at turns that were told, and hands over segments as soon as they are
-final. Memory holds a few blocks and
-the open segment of each channel.
+final. Memory holds a few blocks and the open segment of each channel.
 """
 
 import math

@@ -37,7 +37,7 @@ class RunInfo:
     model
         Name, family, labels, calibration, hash and revision of the model.
     options
-        Every setting that bears on the results.
+        Every setting, also those that bear on no result, such as the number of workers.
     started
         Time in UTC, ISO 8601.
     speakers
@@ -130,11 +130,13 @@ class RunReport:
         """Return the run in a line."""
         counts = self.counts()
         kept = f", {self.n_kept} kept from before" if self.n_kept else ""
+        heard = self.duration - self._kept_duration
+        speed = f", {self.speed(heard):.0f} times real time" if heard else ""
         return (
             f"{format_count(counts['files'], 'file')}: {counts['ok']} labelled, "
             f"{counts['no_speech']} without {self._wanted}, {counts['failed']} failed{kept}; "
             f"{format_count(counts['segments'], 'segment')} in {format_duration(self.duration)} "
-            f"of audio, {self.speed(self.duration - self._kept_duration):.0f} times real time"
+            f"of audio{speed}"
         )
 
     @property

@@ -4,7 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from sercli.config import LONGEST_SEGMENT_S, SHORTEST_SEGMENT_S, check_range
+from sercli.config import (
+    LONGEST_SEGMENT_S,
+    SHORTEST_SEGMENT_S,
+    check_range,
+    check_seed_and_jobs,
+)
 from sercli.errors import ConfigError
 
 
@@ -353,6 +358,7 @@ class AdapterConfig:
         check_range("learning rate", self.learning_rate, 1e-8, 10)
         check_range("warmup", self.warmup, 0, 0.99)
         check_range("weight decay", self.weight_decay, 0, 10)
+        check_seed_and_jobs(self.seed, self.jobs)
 
 
 def check_common(config: SvmConfig | FusionConfig | NeuralConfig) -> None:
@@ -371,9 +377,7 @@ def check_common(config: SvmConfig | FusionConfig | NeuralConfig) -> None:
     check_range("folds", config.folds, 2, 100)
     if config.group_by not in ("speaker", "clip"):
         raise ConfigError(f"group_by is {config.group_by!r}; expected speaker or clip")
-    check_range("seed", config.seed, 0, 2**32 - 1)
-    if config.jobs < 1 and config.jobs != -1:
-        raise ConfigError(f"jobs is {config.jobs}; expected 1 or more, or -1 for one per core")
+    check_seed_and_jobs(config.seed, config.jobs)
 
 
 # Of each family of networks.
