@@ -14,6 +14,7 @@ import numpy as np
 
 from sercli.datasets.base import Clip, Corpus
 from sercli.datasets.labelling import compose
+from sercli.datasets.matching import clip_names, match_rows
 from sercli.errors import DatasetError
 
 # Shares of the speakers that are held out of a corpus without splits of its own.
@@ -153,30 +154,34 @@ def split_by_file(corpus: Corpus, path: Path) -> Corpus:
         One or several corpora.
     path
         Has the columns ``split`` (``train``, ``dev`` or ``test``) and either ``speaker`` or
-        ``file``: a clip's name or path, with or without folders and suffix. Clips that it does
-        not list are left out, and so is what it lists and is of no clip.
+        ``file``: a clip's name or path, with or without folders and suffix; if it has several of
+        these, the most exact counts. Clips that it does not list are left out, and so is what it
+        lists and is of no clip.
 
     Raises
     ------
     DatasetError
-        If the file cannot be read, has other columns or splits, gives one name two splits, or
-        lists none of the clips.
+        If the file cannot be read, has other columns or splits, gives one name two splits, lists
+        none of the clips, or a name that several files or speakers have.
     """
     split_of, key = _read_splits(path)
     clips: list[Clip] = []
     left_out = dict(corpus.skipped)
-    found = set()
-    for clip in corpus.clips:
-        names = _names(clip) if key == "file" else (clip.speaker or "", clip.voice or "")
-        name = next((compose(name) for name in names if compose(name) in split_of), None)
-        if name is None:
+    of_files = key == "file"
+    names = [
+        clip_names(clip) if of_files else (clip.voice or "", clip.speaker or "")
+        for clip in corpus.clips
+    ]
+    things = [str(clip.path) if of_files else clip.voice for clip in corpus.clips]
+    rows = match_rows(names, split_of, things, str(path))
+    for clip, row in zip(corpus.clips, rows, strict=True):
+        if row is None:
             left_out[clip.name] = f"not in {path.name}"
         else:
-            found.add(name)
-            clips.append(replace(clip, split=split_of[name]))
+            clips.append(replace(clip, split=split_of[row]))
     if not clips:
         raise DatasetError(f"{path}: lists no {key} of {corpus.name}; expected its {key} names")
-    left_out |= dict.fromkeys(split_of.keys() - found, f"in {path.name}, but of no clip")
+    left_out |= dict.fromkeys(split_of.keys() - {*rows}, f"in {path.name}, but of no clip")
     return replace(corpus, clips=tuple(clips), skipped=left_out)
 
 
@@ -215,10 +220,6 @@ def judge_protocol(train: Sequence[Clip], test: Sequence[Clip]) -> str:
     if None in known | measured:
         return UNKNOWN
     return SHARED if known & measured else APART
-
-
-def _names(clip: Clip) -> tuple[str, ...]:
-    return clip.name, str(clip.path), clip.path.name, clip.path.stem
 
 
 def _read_splits(path: Path) -> tuple[dict[str, str], str]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sercli.config import EvalConfig, Precision
 from sercli.datasets import Clip, Corpus, read_corpus
-from sercli.datasets.votes import find_votes
+from sercli.datasets.votes import match_votes
 from sercli.errors import ConfigError, DatasetError, ModelError
 from sercli.evaluation.judging import Pool, name_groups, renormalise
 from sercli.evaluation.leaks import TrainingManifest
@@ -378,8 +378,23 @@ def test_votes_are_found_by_names_with_and_without_suffix() -> None:
     votes = {"a": {"anger": 2}, "b.wav": {"fear": 1}}
     for name, found in (("a", 2), ("a.wav", 2), ("sub/a.flac", 2), ("b.wav", 0), ("c", 0)):
         clip = Clip(Path(name), "anger", name=name)
-        assert find_votes(votes, clip).get("anger", 0) == found
-    assert find_votes(votes, Clip(Path("b.wav"), "fear", name="b.wav")) == {"fear": 1}
+        assert match_votes(votes, [clip])[0].get("anger", 0) == found
+    assert match_votes(votes, [Clip(Path("b.wav"), "fear", name="b.wav")]) == [{"fear": 1}]
+
+
+def test_votes_are_those_of_one_clip() -> None:
+    names = ("a/000.wav", "b/000.wav", "Ä.wav")
+    clips = [Clip(Path("data", name), "anger", name=name) for name in names]
+    with pytest.raises(
+        DatasetError, match=r"table of votes: 000 is of data/a/000\.wav and of data/b/000\.wav; exp"
+    ):
+        match_votes({"000": {"anger": 1}}, clips)
+    # Exact names go before those that several have; the form of Unicode does not matter.
+    votes = {"000": {"anger": 1}, "b/000": {"anger": 2}, "A\u0308": {"anger": 3}}
+    found = match_votes(votes, clips)
+    assert [row["anger"] for row in found] == [1, 2, 3]
+    exact = {"data/a/000.wav": {"anger": 4}, "a/000.wav": {"anger": 5}, "000": {"anger": 6}}
+    assert [row.get("anger") for row in match_votes(exact, clips)] == [5, 6, None]
 
 
 def test_a_baseline_of_speakers_needs_speakers(

@@ -221,6 +221,26 @@ def test_split_by_speakers_of_a_file(tmp_path: Path) -> None:
     }
 
 
+def test_a_name_that_several_have_is_refused(tmp_path: Path) -> None:
+    table = tmp_path / "splits.csv"
+    names = ("a/000.wav", "b/000.wav")
+    clips = [replace(make_clip(name[0]), path=Path(name), name=name) for name in names]
+    corpus = make_corpus(clips)
+    table.write_text("file,split\n000,test\n")
+    several = r"splits\.csv: 000 is of a/000\.wav and of b/000\.wav; expected names that tell them"
+    with pytest.raises(DatasetError, match=several):
+        split_by_file(corpus, table)
+    table.write_text("file,split\n000,test\nb/000,dev\n")
+    assert splits_of(split_by_file(corpus, table)) == ["test", "dev"]
+    # A speaker of that name in another corpus is somebody else, and named by both.
+    both = make_corpus([make_clip("s0"), replace(make_clip("s0"), corpus="films")])
+    table.write_text("speaker,split\ns0,test\n")
+    with pytest.raises(DatasetError, match="s0 is of plays/s0 and of films/s0; expected names"):
+        split_by_file(both, table)
+    table.write_text("speaker,split\ns0,test\nfilms/s0,dev\n")
+    assert splits_of(split_by_file(both, table)) == ["test", "dev"]
+
+
 def test_splits_of_a_file_go_before_given_ones(tmp_path: Path) -> None:
     table = tmp_path / "splits.csv"
     table.write_text("speaker,split\na,test\n")

@@ -6,11 +6,12 @@ alone, whose numbers are 100001 and following; 2xxxxx are of the face, 3xxxxx of
 """
 
 import csv
-from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePath
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from sercli.datasets.base import Clip
 from sercli.datasets.labelling import canonical_label
+from sercli.datasets.matching import clip_names, match_rows
 from sercli.errors import DatasetError
 
 CREMAD_COLUMNS = {
@@ -30,17 +31,24 @@ VOICE = 1
 Votes = Mapping[str, Mapping[str, int]]
 
 
-def find_votes(votes: Votes, clip: Clip) -> Mapping[str, int]:
-    """Return the votes on a clip by its name, which may have a suffix; there may be none.
+def match_votes(votes: Votes, clips: Sequence[Clip]) -> list[Mapping[str, int]]:
+    """Return the votes on each clip, by its names; see `sercli.datasets.matching.clip_names`.
 
     Parameters
     ----------
     votes
         Counts by label, by name of the clip.
-    clip
-        The clip.
+    clips
+        The clips; on some there may be none.
+
+    Raises
+    ------
+    DatasetError
+        If a name is that of two clips.
     """
-    return votes.get(clip.name) or votes.get(PurePath(clip.name).stem) or {}
+    things = [clip.place for clip in clips]
+    rows = match_rows(map(clip_names, clips), votes, things, "the table of votes")
+    return [{} if row is None else votes[row] for row in rows]
 
 
 def read_votes(path: Path) -> dict[str, dict[str, int]]:

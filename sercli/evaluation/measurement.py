@@ -8,7 +8,7 @@ import numpy as np
 
 from sercli.arrays import DoubleArray
 from sercli.config import EvalConfig
-from sercli.datasets.votes import Votes, find_votes
+from sercli.datasets.votes import Votes, match_votes
 from sercli.errors import DatasetError
 from sercli.evaluation import metrics
 from sercli.evaluation.listeners import compare_with_listeners
@@ -131,8 +131,8 @@ def break_down(predictions: Predictions) -> dict[str, dict[str, dict[str, Any]]]
 def _compare_with_votes(predictions: Predictions, votes: Votes) -> dict[str, Any]:
     counts = np.array(
         [
-            [find_votes(votes, clip).get(label, 0) for label in predictions.labels]
-            for clip in predictions.clips
+            [found.get(label, 0) for label in predictions.labels]
+            for found in match_votes(votes, predictions.clips)
         ],
         np.float64,
     )

@@ -8,7 +8,7 @@ from sercli.arrays import DoubleArray
 from sercli.classifiers.base import Classifier
 from sercli.classifiers.neural import NeuralClassifier
 from sercli.datasets.base import Clip
-from sercli.datasets.votes import find_votes
+from sercli.datasets.votes import match_votes
 from sercli.errors import ConfigError, DatasetError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.extraction import Progress
@@ -106,14 +106,14 @@ class NeuralTrainer(CachedTrainer):
                 speech.refuse_judged(found[0])
         votes = self.course.votes
         if votes is not None:
-            names = [clip.name for one in found for clip in one.clips]
-            n_voted = sum(bool(find_votes(votes, clip)) for one in found for clip in one.clips)
+            clips = [clip for one in found for clip in one.clips]
+            n_voted = sum(map(bool, match_votes(votes, clips)))
             if not n_voted:
                 raise DatasetError(
-                    f"the table of votes has none of {len(names)} clips; expected names such as "
-                    f"{names[0]}"
+                    f"the table of votes has none of {len(clips)} clips; expected names such as "
+                    f"{clips[0].name}"
                 )
-            self.say(f"votes on {n_voted:,} of {len(names):,} clips")
+            self.say(f"votes on {n_voted:,} of {len(clips):,} clips")
         teacher = self.course.teacher
         if teacher is not None and (n_learned := sum(map(teacher.count_learned, found[:1]))):
             self.say(

@@ -6,7 +6,7 @@ import numpy as np
 
 from sercli.arrays import DoubleArray, FloatArray
 from sercli.datasets.base import Clip, class_indices
-from sercli.datasets.votes import Votes, find_votes
+from sercli.datasets.votes import Votes, match_votes
 from sercli.training.config import NeuralConfig
 
 
@@ -49,8 +49,7 @@ def find_vote_shares(clips: Sequence[Clip], labels: Sequence[str], votes: Votes)
     votes
         Counts by label, by name of the clip.
     """
-    counts = np.array(
-        [[find_votes(votes, clip).get(label, 0) for label in labels] for clip in clips], np.float32
-    )
+    found = match_votes(votes, clips)
+    counts = np.array([[row.get(label, 0) for label in labels] for row in found], np.float32)
     shares: FloatArray = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     return shares
