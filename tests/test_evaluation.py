@@ -339,10 +339,31 @@ def test_votes_of_other_clips_are_an_error(
     corpus = make_corpus(("short", 0.25, "a"), ("long", 4.0, "b"))
     votes = {"c1": {"short": 1, "long": 3, "dull": 9}}
     figures = evaluate(fake_classifier, corpus, "all", CONFIG, votes=votes).figures["listeners"]
-    assert (figures["n_segments"], figures["n_votes"]) == (1, 4)
-    assert figures["listener"]["accuracy"] == 0.75
+    assert (figures["n_segments"], figures["n_votes"]) == (1, 13)
+    assert figures["listener"]["accuracy"] == 3 / 13
+    assert figures["other_votes"] == {"dull": 9}
     with pytest.raises(DatasetError, match=r"none of 2 clips has votes; expected .* named like c0"):
         evaluate(fake_classifier, corpus, "all", CONFIG, votes={"other": {"short": 1}})
+
+
+def test_votes_for_what_is_no_label_are_told(
+    fake_classifier: FakeClassifier, make_corpus: MakeCorpus
+) -> None:
+    corpus = make_corpus(("short", 0.25, "a"), ("long", 4.0, "b"), ("dull", 1.0, "b"))
+    known = {"short": 1, "long": 0, "dull": 0, "fear": 0}
+    votes = {"c0": known, "c1": {**known, "lnog": 2}}
+    figures = evaluate(fake_classifier, corpus, "all", CONFIG, votes=votes).figures
+    told = "The table of votes has columns that are no label: lnog. Votes for these count as wrong"
+    assert any(warning.startswith(told) for warning in figures["warnings"])
+    assert figures["listeners"]["other_votes"] == {"lnog": 2}
+    del votes["c1"]["lnog"]
+    figures = evaluate(fake_classifier, corpus, "all", CONFIG, votes=votes).figures
+    assert not any("table of votes" in warning for warning in figures["warnings"])
+    assert figures["listeners"]["other_votes"] == {}
+    with pytest.raises(
+        DatasetError, match="on these clips are all for lnog; expected some for short, long"
+    ):
+        evaluate(fake_classifier, corpus, "all", CONFIG, votes={"c1": {"short": 0, "lnog": 1}})
 
 
 def test_breakdown_leaves_out_traits_that_group_nothing() -> None:

@@ -33,6 +33,25 @@ def test_listeners_by_hand() -> None:
     assert found["floor"]["cross_entropy"] == pytest.approx(floor)
 
 
+def test_votes_for_labels_that_are_not_scored_are_wrong_answers() -> None:
+    # Two labels are scored, four could be heard. On the third clip, nobody heard one of the two.
+    votes = np.array([[3.0, 1.0, 0.0, 4.0], [2.0, 0.0, 1.0, 0.0], [0.0, 0.0, 2.0, 2.0]])
+    y_true = np.array([0, 1, 1])
+    probabilities = np.array([[0.5, 0.5], [0.75, 0.25], [0.1, 0.9]])
+    found = compare_with_listeners(votes, y_true, probabilities)
+    assert (found["n_segments"], found["n_votes"]) == (3, 15)
+    assert found["listener"]["accuracy"] == 3 / 15
+    assert found["majority"]["accuracy"] == 0
+    assert found["model"]["accuracy"] == pytest.approx(2 / 3)
+    # All else is as of the votes for the two, on the clips that have any.
+    expected = compare_with_listeners(votes[:2, :2], y_true[:2], probabilities[:2])
+    assert found["floor"] == expected["floor"]
+    for who in ("model", "constant", "listener"):
+        assert found[who]["jensen_shannon"] == expected[who]["jensen_shannon"]
+    for who in ("model", "constant"):
+        assert found[who]["cross_entropy"] == expected[who]["cross_entropy"]
+
+
 def test_model_against_votes_by_hand() -> None:
     found = compare_with_listeners(VOTES[[0, 1, 3]], Y_TRUE[[0, 1, 3]], PROBABILITIES[[0, 1, 3]])
     # The model's tie on the second clip goes to its first label, as everywhere.

@@ -105,6 +105,7 @@ FIGURES: dict[str, Any] = {
     "listeners": {
         "n_segments": 39,
         "n_votes": 301,
+        "other_votes": {"calm": 20, "joy": 10},
         "listener": {"accuracy": 0.411, "jensen_shannon": 0.441},
         "majority": {"accuracy": 0.471},
         "model": {"accuracy": 0.621, "cross_entropy": 1.421, "jensen_shannon": 0.291},
@@ -298,6 +299,7 @@ def test_markdown_holds_the_figures() -> None:
         "and 0.810 of them are right.",
         "Lowest accuracy: 1071 (0.300).",
         "301 votes of listeners on 39 segments.",
+        "Of the votes, 0.100 are for labels that were not scored: calm (20), joy (10).",
         "Random noise has seed 3.",
     ):
         assert sentence in text

@@ -154,6 +154,13 @@ def _print_details(console: Console, figures: Figures) -> None:
             f"one is right in {listeners['listener']['accuracy']:.1%}, their majority in "
             f"{listeners['majority']['accuracy']:.1%}, the model in {model['accuracy']:.1%}."
         )
+        if others := listeners["other_votes"]:
+            share = sum(others.values()) / listeners["n_votes"]
+            counts = ", ".join(f"{label} {n:,}" for label, n in others.items())
+            console.print(
+                f"{share:.1%} of their votes are wrong answers for labels that were not scored "
+                f"({counts}), among which the model did not choose; what follows is without them."
+            )
         console.print(
             f"Against their votes: cross-entropy {model['cross_entropy']:.3f} (best constant "
             f"{constant['cross_entropy']:.3f}, floor {listeners['floor']['cross_entropy']:.3f}), "

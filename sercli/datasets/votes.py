@@ -6,11 +6,11 @@ alone, whose numbers are 100001 and following; 2xxxxx are of the face, 3xxxxx of
 """
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sercli.datasets.base import Clip
-from sercli.datasets.labelling import canonical_label
+from sercli.datasets.labelling import canonical_label, common_label
 from sercli.datasets.matching import clip_names, match_rows
 from sercli.errors import DatasetError
 
@@ -49,6 +49,20 @@ def match_votes(votes: Votes, clips: Sequence[Clip]) -> list[Mapping[str, int]]:
     things = [clip.place for clip in clips]
     rows = match_rows(map(clip_names, clips), votes, things, "the table of votes")
     return [{} if row is None else votes[row] for row in rows]
+
+
+def find_unknown(votes: Votes, known: Collection[str]) -> list[str]:
+    """Return the labels of a table of votes that are nobody's, of which some may be misspelt.
+
+    Parameters
+    ----------
+    votes
+        Counts by label, by name of the clip.
+    known
+        Labels of clips and models; English words for emotions are known in any case.
+    """
+    labels = {label for row in votes.values() for label in row}
+    return sorted(one for one in labels.difference(known) if common_label(one) is None)
 
 
 def read_votes(path: Path) -> dict[str, dict[str, int]]:

@@ -1,12 +1,14 @@
 """The human ceiling: what listeners hear in the same clips.
 
-Votes are counts of listeners per label, shape (n_segments, n_labels). Cross-entropy is in nats,
-the Jensen-Shannon divergence in bits, so that it lies in ``[0, 1]``.
+Votes are counts of listeners per label. A vote for a label that is not scored is a wrong answer; of
+distributions, only the labels that are scored can be compared. Cross-entropy is in nats, the
+Jensen-Shannon divergence in bits, so that it lies in ``[0, 1]``.
 """
 
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sercli.arrays import DoubleArray, IntArray, RealArray
 
@@ -19,7 +21,8 @@ def compare_with_listeners(
     Parameters
     ----------
     votes
-        Of the clips, in the order of the labels; every clip has at least one.
+        Of the clips: for the labels, in their order, and then for others that are not scored, shape
+        (n_segments, n_labels or more). Every clip has at least one, and some clip one for a label.
     y_true
         Indices of the intended labels, shape (n_segments,).
     probabilities
@@ -28,31 +31,36 @@ def compare_with_listeners(
     Returns
     -------
     dict
-        ``n_segments`` and ``n_votes``;
+        ``n_segments`` and ``n_votes``, those for other labels, too;
 
         - ``listener``: accuracy of a single vote, and its mean divergence from the votes of the
           other listeners of the clip (clips with two votes or more);
-        - ``majority``: accuracy of the label with most votes; of labels that tie, each counts as
-          its share of the tie;
+        - ``majority``: accuracy of the label with most votes, be it scored or not; of labels that
+          tie, each counts as its share of the tie;
         - ``model``: accuracy, mean cross-entropy and divergence against the votes;
         - ``constant``: the same of the mean distribution of these votes, which no constant beats
           in cross-entropy;
         - ``floor``: the cross-entropy of the votes' own distribution, which nothing beats.
+
+        Accuracy is of all clips and votes; cross-entropy and divergence are of the votes for labels
+        that are scored, and of the clips that have any.
     """
-    shares = votes / votes.sum(axis=1, keepdims=True)
+    scored = votes[:, : probabilities.shape[1]]
+    told = scored.sum(axis=1) > 0
+    shares = scored[told] / scored[told].sum(axis=1, keepdims=True)
     rows = np.arange(len(votes))
     most = votes == votes.max(axis=1, keepdims=True)
-    constant = np.broadcast_to(shares.mean(axis=0), shares.shape)
+    constant = np.broadcast_to(shares.mean(axis=0), probabilities.shape)
     return {
         "n_segments": len(votes),
         "n_votes": int(votes.sum()),
         "listener": {
             "accuracy": float(votes[rows, y_true].sum() / votes.sum()),
-            "jensen_shannon": _divergence_of_a_listener(votes),
+            "jensen_shannon": _divergence_of_a_listener(scored[told]),
         },
         "majority": {"accuracy": float((most[rows, y_true] / most.sum(axis=1)).mean())},
-        "model": _closeness(shares, y_true, probabilities),
-        "constant": _closeness(shares, y_true, constant),
+        "model": _closeness(shares, told, y_true, probabilities),
+        "constant": _closeness(shares, told, y_true, constant),
         "floor": {"cross_entropy": float(cross_entropy(shares, shares).mean())},
     }
 
@@ -91,11 +99,14 @@ def jensen_shannon(shares: RealArray, probabilities: RealArray) -> DoubleArray:
     return result
 
 
-def _closeness(shares: RealArray, y_true: IntArray, probabilities: RealArray) -> dict[str, float]:
+def _closeness(
+    shares: RealArray, told: NDArray[np.bool_], y_true: IntArray, probabilities: RealArray
+) -> dict[str, float]:
+    """Return how close probabilities come to the labels, and to the shares of the clips told."""
     return {
         "accuracy": float((probabilities.argmax(axis=1) == y_true).mean()),
-        "cross_entropy": float(cross_entropy(shares, probabilities).mean()),
-        "jensen_shannon": float(jensen_shannon(shares, probabilities).mean()),
+        "cross_entropy": float(cross_entropy(shares, probabilities[told]).mean()),
+        "jensen_shannon": float(jensen_shannon(shares, probabilities[told]).mean()),
     }
 
 

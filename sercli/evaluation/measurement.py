@@ -129,22 +129,25 @@ def break_down(predictions: Predictions) -> dict[str, dict[str, dict[str, Any]]]
 
 
 def _compare_with_votes(predictions: Predictions, votes: Votes) -> dict[str, Any]:
-    counts = np.array(
-        [
-            [found.get(label, 0) for label in predictions.labels]
-            for found in match_votes(votes, predictions.clips)
-        ],
-        np.float64,
-    )
+    found, labels = match_votes(votes, predictions.clips), predictions.labels
+    others = sorted({label for row in found for label in row}.difference(labels))
+    counts = np.array([[row.get(label, 0) for label in (*labels, *others)] for row in found])
     rows = counts.sum(axis=1) > 0
     if not rows.any():
         raise DatasetError(
             f"none of {len(rows)} clips has votes; expected clips named like "
             f"{predictions.clips[0].name}, found {sorted(votes)[:1]}"
         )
-    return compare_with_listeners(
-        counts[rows], predictions.y_true[rows], predictions.probabilities[rows]
+    if not counts[:, : len(labels)].any():
+        raise DatasetError(
+            f"the votes on these clips are all for {', '.join(others)}; expected some for "
+            f"{', '.join(labels)}"
+        )
+    figures = compare_with_listeners(
+        counts[rows].astype(np.float64), predictions.y_true[rows], predictions.probabilities[rows]
     )
+    n_votes = dict(zip(others, counts[:, len(labels) :].sum(axis=0).tolist(), strict=True))
+    return {**figures, "other_votes": {label: n for label, n in n_votes.items() if n}}
 
 
 def _tabulate_stress(judgement: Judgement, config: EvalConfig) -> dict[str, Any]:

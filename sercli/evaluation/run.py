@@ -12,7 +12,7 @@ from sercli.classifiers.base import Classifier
 from sercli.config import EvalConfig, Split
 from sercli.datasets.base import Clip, Corpus
 from sercli.datasets.reading import read_corpus
-from sercli.datasets.votes import Votes
+from sercli.datasets.votes import Votes, find_unknown
 from sercli.errors import DatasetError
 from sercli.evaluation.caveats import find_caveats, read_manifest, refuse_known
 from sercli.evaluation.judging import judge_clips, multiplying
@@ -69,7 +69,8 @@ def evaluate(
     config
         What to measure besides.
     votes
-        Of listeners, by name of the clip; clips without votes stay out of that comparison.
+        Of listeners, by name of the clip; clips without votes stay out of that comparison. Votes
+        for labels that are not scored are wrong answers.
     progress
         Called with the number of clips that are newly done, once for each condition and number
         type.
@@ -140,6 +141,8 @@ def evaluate_all(
         members = [i for i, one in enumerate(classifiers) if one.front_end == front_end]
         some = judge_clips([classifiers[i] for i in members], heard, labels, config, progress)
         judgements |= dict(zip(members, some, strict=True))
+    of_models = {label for one in classifiers for label in one.spec.labels}
+    misspelt = find_unknown(votes or {}, {*of_models, *(clip.emotion for clip in corpus.clips)})
     results = []
     for index, classifier in enumerate(classifiers):
         judgement = judgements[index]
@@ -159,6 +162,11 @@ def evaluate_all(
             "left_out": corpus.count_skipped(),
             **measure(judgement, config, votes),
         }
+        if misspelt:
+            figures["warnings"].append(
+                f"The table of votes has columns that are no label: {', '.join(misspelt)}. Votes "
+                "for these count as wrong answers."
+            )
         results.append(Evaluation(judgement.predictions, figures))
     return results
 

@@ -277,6 +277,7 @@ def _listeners(figures: Figures) -> Section:
         (
             f"{format_count(found['n_votes'], 'vote')} of listeners on "
             f"{format_count(found['n_segments'], 'segment')}.",
+            *_describe_others(found),
             "Accuracy is agreement with the label of the corpus: of the model, of a single vote, "
             "and of the label with most votes. A model above one listener is better at guessing "
             "the label than a person is.",
@@ -288,6 +289,19 @@ def _listeners(figures: Figures) -> Section:
             "of the model's probabilities, and of one listener from the others.",
         ),
         (Table(("who", "accuracy", "cross-entropy", "divergence"), rows),),
+    )
+
+
+def _describe_others(found: Mapping[str, Any]) -> tuple[str, ...]:
+    others = found.get("other_votes")
+    if not others:
+        return ()
+    share = format_figure(sum(others.values()) / found["n_votes"])
+    counts = ", ".join(f"{label} ({n})" for label, n in others.items())
+    return (
+        f"Of the votes, {share} are for labels that were not scored: {counts}. They are wrong "
+        "answers, of labels that the model was not to choose among. Cross-entropy and divergence "
+        "are without them.",
     )
 
 

@@ -114,6 +114,11 @@ class NeuralTrainer(CachedTrainer):
                     f"{clips[0].name}"
                 )
             self.say(f"votes on {n_voted:,} of {len(clips):,} clips")
+            labels = {clip.emotion for clip in clips}
+            if others := sorted({label for row in votes.values() for label in row} - labels):
+                self.say(
+                    f"warning: votes for {', '.join(others)} do not count: no clip is labelled so"
+                )
         teacher = self.course.teacher
         if teacher is not None and (n_learned := sum(map(teacher.count_learned, found[:1]))):
             self.say(
