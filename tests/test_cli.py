@@ -1166,6 +1166,25 @@ def test_eval_under_stress_and_against_listeners(
         assert (result.exit_code, message in result.stderr) == (2, True), result.stderr
 
 
+def test_eval_tells_what_stays_out(trained: Path, corpus: Path, tmp_path: Path) -> None:
+    names = [f"{actor}_IEO_{code}_XX" for actor in (1049, 1053) for code in ("ANG", "FEA")]
+    table, votes = tmp_path / "two.csv", tmp_path / "votes.csv"
+    rows = [f"{corpus / name}.wav,{name[9:12]}" for name in names]
+    table.write_text("\n".join(("file,emotion", *rows)), encoding="utf-8")
+    counts = [f"{name},2,0,1,1" for name in names]
+    votes.write_text("\n".join(("clip,anger,fear,sad,disgst", *counts)), encoding="utf-8")
+    options = ("--votes", votes, "--target-precision", "0.5", "--jobs", "1")
+    result = ser("eval", table, "-m", trained, *options)
+    assert result.exit_code == 0, result.stderr
+    assert (
+        "of mine that are not scored: disgust, happiness, neutral, sadness; their" in result.stderr
+    )
+    assert "mine: The table of votes has columns that are no label: disgst." in result.stderr
+    assert "one is right in 25.0%, their majority in 50.0%" in result.stdout
+    assert "50.0% of their votes are wrong answers for labels that were not" in result.stdout
+    assert "(disgst 4, sadness 4), among which the model did not choose" in result.stdout
+
+
 def test_eval_compares_models_and_reports(trained: Path, corpus: Path, tmp_path: Path) -> None:
     report, both = tmp_path / "report", tmp_path / "both"
     options = ("--split", "dev", "--jobs", "1", "-q")

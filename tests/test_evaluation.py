@@ -11,6 +11,7 @@ import soundfile as sf
 from conftest import FakeClassifier, LocalClassifier, MakeWav
 from numpy.typing import NDArray
 
+from sercli.calibration import Calibration
 from sercli.config import EvalConfig, Precision
 from sercli.datasets import Clip, Corpus, read_corpus
 from sercli.datasets.votes import match_votes
@@ -187,6 +188,41 @@ def test_only_shared_labels_are_scored(
         DatasetError, match=r"labels \['dull'\]; expected some of .*'short', 'long'"
     ):
         evaluate(fake_classifier, make_corpus(("dull", 1.0, "a")), "all", CONFIG)
+
+
+class DullClassifier(LocalClassifier):
+    """Knows a third label: of d seconds, it says short, long and dull like 1 to d to 2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        calibration = Calibration("none", np.eye(3), np.zeros(3))
+        self.spec = replace(self.spec, labels=("short", "long", "dull"), calibration=calibration)
+
+    def score(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        dull = np.full_like(features, np.log(2))
+        return np.hstack((super().score(features), dull))
+
+
+def test_a_threshold_holds_where_all_labels_compete(make_corpus: MakeCorpus) -> None:
+    # Short clips would be written as dull, which none of the corpus is.
+    corpus = make_corpus(*(("short", 0.25, "a"),) * 20, *(("long", 6.0, "b"),) * 20)
+    classifier = DullClassifier()
+    result = evaluate(classifier, corpus, "all", replace(CONFIG, target_precision=0.9))
+    figures = result.figures
+    assert (figures["accuracy"], figures["labels_left_out"]["model"]) == (1, ["dull"])
+    scored = result.predictions.probabilities[[0, -1]]
+    np.testing.assert_allclose(scored, [[4 / 5, 1 / 5], [1 / 7, 6 / 7]])
+    written = classifier.predict_proba([np.zeros(96_000, np.float32)])
+    assert figures["target_precision"] == {
+        "target": 0.9,
+        "threshold": pytest.approx(written[0, 1]),
+        "coverage": 0.5,
+        "precision": 1,
+    }
+    assert figures["coverage"] == [
+        {"threshold": pytest.approx(2 / 3.25), "coverage": 1, "accuracy": 0.5},
+        {"threshold": pytest.approx(6 / 9), "coverage": 0.5, "accuracy": 1},
+    ]
 
 
 def test_a_single_label_is_scored_among_all(

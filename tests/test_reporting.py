@@ -297,6 +297,7 @@ def test_markdown_holds_the_figures() -> None:
         "enough, by 0.025.",
         "For a precision of 0.800, keep labels from a confidence of 0.712: these are 0.525 of all, "
         "and 0.810 of them are right.",
+        "Here, the model may also answer disgust: the confidences are those that ser annotate",
         "Lowest accuracy: 1071 (0.300).",
         "301 votes of listeners on 39 segments.",
         "Of the votes, 0.100 are for labels that were not scored: calm (20), joy (10).",

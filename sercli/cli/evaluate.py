@@ -99,7 +99,8 @@ MEASURING = (
     "--target-precision",
     type=float,
     metavar="P",
-    help="Find the confidence from which this share of the labels is right.",
+    help="Find the confidence from which this share of the labels that `ser annotate` writes is "
+    "right.",
 )
 @target_option()
 @adapt_option(
@@ -336,7 +337,13 @@ def _finish(*results: "Evaluation") -> None:
         name = result.figures["model"]
         for warning in result.figures["warnings"]:
             say(f"warning: {name}: {warning}")
-        for label, n_clips in result.figures["labels_left_out"]["corpus"].items():
+        left_out = result.figures["labels_left_out"]
+        if left_out["model"]:
+            say(
+                f"labels of {name} that are not scored: {', '.join(left_out['model'])}; their "
+                "probabilities are shared out among the others"
+            )
+        for label, n_clips in left_out["corpus"].items():
             say(f"{n_clips} clips of {label} left out: {name} has no such label")
         for error in result.figures["failed"].values():
             say(f"failed: {error}")

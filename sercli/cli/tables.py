@@ -145,7 +145,8 @@ def _print_details(console: Console, figures: Figures) -> None:
         else:
             console.print(
                 f"From a confidence of {target['threshold']:.3f} on, {target['precision']:.1%} of "
-                f"the labels are right; that keeps {target['coverage']:.1%} of the clips."
+                f"the labels that ser annotate writes are right; that keeps "
+                f"{target['coverage']:.1%} of the clips."
             )
     if listeners := figures["listeners"]:
         model, constant = listeners["model"], listeners["constant"]

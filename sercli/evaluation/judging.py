@@ -94,7 +94,11 @@ def judge_clips(
                 pieces[groups == name] = adapter.adapt(pieces[groups == name])
         # Pieces of a clip are of one length, and count alike: their sum becomes their mean.
         sums = np.add.reduceat(pieces, np.cumsum([0, *map(len, features)])[:-1])
-        return renormalise(sums[scored], classifier.spec.labels, labels)
+        means: DoubleArray = (sums / sums.sum(axis=1, keepdims=True))[scored]
+        return means
+
+    def judge_scored(classifier: Classifier, features: Sequence[FloatArray]) -> DoubleArray:
+        return renormalise(judge(classifier, features), classifier.spec.labels, labels)
 
     clean = extract(CLEAN)
     scored = [row for row, clip in enumerate(clean.clips) if clip.emotion in labels]
@@ -104,23 +108,29 @@ def judge_clips(
         # One condition at a time, so that memory does not grow with their number.
         features = clean.features if condition == CLEAN else extract(condition).features
         for classifier, found in zip(classifiers, stressed, strict=True):
-            found[condition] = judge(classifier, features)
+            found[condition] = judge_scored(classifier, features)
     converted: list[dict[str, DoubleArray]] = [{} for _ in classifiers]
     for classifier, found in zip(classifiers, converted, strict=True):
         for precision in config.precisions:
             with multiplying(classifier, precision):
-                found[precision] = judge(classifier, extract(CLEAN, classifier).features)
-    return [
-        Judgement(
-            Predictions(one.name, labels, measured.clips, judge(one, clean.features)),
-            under_stress,
-            measured.hashes,
-            measured.failed,
-            _measure_mixes(one, measured, labels, config.seed) if config.mixes else None,
-            in_other,
+                found[precision] = judge_scored(classifier, extract(CLEAN, classifier).features)
+    judgements = []
+    for one, under_stress, in_other in zip(classifiers, stressed, converted, strict=True):
+        own = one.spec.labels
+        written = Predictions(one.name, own, measured.clips, judge(one, clean.features))
+        probabilities = renormalise(written.probabilities, own, labels)
+        judgements.append(
+            Judgement(
+                Predictions(one.name, labels, measured.clips, probabilities),
+                under_stress,
+                measured.hashes,
+                measured.failed,
+                _measure_mixes(one, measured, labels, config.seed) if config.mixes else None,
+                in_other,
+                written,
+            )
         )
-        for one, under_stress, in_other in zip(classifiers, stressed, converted, strict=True)
-    ]
+    return judgements
 
 
 @contextmanager

@@ -37,6 +37,9 @@ class Judgement:
         What baselines are worth, of `sercli.evaluation.mixes.measure_mixes`, or None.
     converted
         Probabilities of the clips as they are with other number types, by their names.
+    written
+        What `ser annotate` would write of the clips as they are, where all labels of the model
+        compete; None: the predictions, since all labels are scored.
     """
 
     predictions: Predictions
@@ -45,6 +48,7 @@ class Judgement:
     failed: Mapping[str, str]
     mixes: list[dict[str, Any]] | None = None
     converted: Mapping[str, DoubleArray] = field(default_factory=dict)
+    written: Predictions | None = None
 
 
 def measure(judgement: Judgement, config: EvalConfig, votes: Votes | None = None) -> dict[str, Any]:
@@ -63,6 +67,8 @@ def measure(judgement: Judgement, config: EvalConfig, votes: Votes | None = None
     y_true, probabilities = predictions.y_true, predictions.probabilities
     sample, kind = predictions.resampled()
     target = config.target_precision
+    # A confidence is for who has labels that were written, so that it must be one of those.
+    written = judgement.written or predictions
     breakdown = break_down(predictions)
     speakers = breakdown.get("speaker", {})
     return {
@@ -79,9 +85,9 @@ def measure(judgement: Judgement, config: EvalConfig, votes: Votes | None = None
             "figures": find_intervals(sample, seed=config.seed),
         },
         "reliability": metrics.reliability_bins(y_true, probabilities),
-        "coverage": metrics.coverage_curve(y_true, probabilities),
+        "coverage": metrics.coverage_curve(written.y_true, written.probabilities),
         "target_precision": target
-        and metrics.threshold_for_precision(y_true, probabilities, target),
+        and metrics.threshold_for_precision(written.y_true, written.probabilities, target),
         "breakdown": breakdown,
         "worst_speakers": sorted(speakers, key=lambda one: float(speakers[one]["accuracy"]))[
             :N_WORST_SPEAKERS

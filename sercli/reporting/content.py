@@ -193,6 +193,11 @@ def _coverage(figures: Figures) -> Section:
     keys = ("threshold", "coverage", "accuracy")
     rows = tuple(tuple(format_figures(points[i][key] for key in keys)) for i in chosen)
     sentences = ["Coverage is the share of segments whose confidence is not below the threshold."]
+    if unused := figures["labels_left_out"]["model"]:
+        sentences.append(
+            f"Here, the model may also answer {', '.join(unused)}: the confidences are those that "
+            "ser annotate writes, where all of its labels compete."
+        )
     if found := figures["target_precision"]:
         sentences.append(_describe_target(found))
     return Section(

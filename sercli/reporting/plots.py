@@ -184,7 +184,8 @@ def draw_coverage(figures: Figures) -> "Figure":
         "labels below a confidence are left out; numbers on the line: that confidence",
         height=4.2,
     )
-    overall = figures["accuracy"]
+    # Not that of the main figures, where labels that were not scored do not count.
+    overall = accuracy[0] if accuracy else figures["accuracy"]
     axes.axhline(overall, color=GREY, ls="--", lw=1, label=f"all segments: {overall:.3f}")
     axes.plot(coverage, accuracy, color=BLUE, lw=1.6)
     # Thresholds that keep the same segments share a mark; the first point keeps all.
