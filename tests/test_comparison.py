@@ -20,6 +20,9 @@ def make_clip(name: str, emotion: str, speaker: str | None = None) -> Clip:
     return Clip(Path(f"{name}.wav"), emotion, speaker or f"by {name}", name=name, corpus="plays")
 
 
+# Of the clips below, and of three of them.
+FEW, FEWER = (f"Intervals from {n} speakers are too narrow." for n in (4, 3))
+
 CLIPS = (
     make_clip("w", "anger"),
     make_clip("x", "anger"),
@@ -32,7 +35,8 @@ def make_predictions(
     model: str, of_anger: Sequence[float] | NDArray[Any], clips: tuple[Clip, ...] = CLIPS
 ) -> Predictions:
     anger = np.array(of_anger)
-    return Predictions(model, LABELS, clips, np.stack((anger, 1 - anger), axis=1))
+    hashes = tuple(f"audio of {clip.corpus}/{clip.name}" for clip in clips)
+    return Predictions(model, LABELS, clips, np.stack((anger, 1 - anger), axis=1), hashes)
 
 
 @pytest.fixture
@@ -126,8 +130,9 @@ def test_only_common_clips_are_compared(first: Predictions, second: Predictions)
     assert found.pop("warnings") == [
         "first: 1 clip left out, which not all judged or have a label for.",
         "second: 2 clips left out, which not all judged or have a label for.",
+        FEWER,
     ]
-    assert expected.pop("warnings") == []
+    assert expected.pop("warnings") == [FEWER]
     assert found == expected
 
 
@@ -166,6 +171,62 @@ def test_unknown_speakers_are_resampled_by_clip(first: Predictions, second: Pred
     unknown = tuple(replace(clip, speaker=None) for clip in CLIPS)
     comparison = compare_predictions([replace(first, clips=unknown), second])
     assert comparison["resampled"] == "segments"
+    assert comparison["warnings"] == [
+        "Speakers are unknown: intervals are from resampled clips, and too narrow."
+    ]
+
+
+def test_intervals_of_many_speakers_and_of_one() -> None:
+    for n_speakers, warning in ((10, None), (1, "There are no intervals: all clips are of one")):
+        clips = tuple(make_clip(str(i), LABELS[i % 2], f"s{i % n_speakers}") for i in range(20))
+        pair = [make_predictions(name, np.full(20, 0.6), clips) for name in ("a", "b")]
+        told = compare_predictions(pair)["warnings"]
+        assert told == [] if warning is None else told[0].startswith(warning)
+
+
+def test_clips_of_one_name_and_other_audio_are_not_paired(
+    first: Predictions, second: Predictions
+) -> None:
+    expected = compare_predictions([first.take(first.keys()[1:]), second.take(second.keys()[1:])])
+    other = replace(second, hashes=("other", *second.hashes[1:]))
+    # That of a third, too, which agrees with the first.
+    for of in ([first, other], [first, first, other]):
+        found = compare_predictions(of)
+        assert found["n_segments"] == 3
+        assert found["warnings"] == [
+            "1 clip left out, of one name, but of other audio or of other stretches.",
+            FEWER,
+        ]
+    assert found["differences"][1]["figures"] == expected["differences"][0]["figures"]
+    with pytest.raises(
+        DatasetError,
+        match=r"^first, second: have 4 clips of one name, but of other audio or of other stretches",
+    ):
+        compare_predictions([first, replace(second, hashes=tuple("abcd"))])
+
+
+def test_clips_whose_audio_is_not_known(first: Predictions, second: Predictions) -> None:
+    unknown = replace(second, hashes=())
+    by_name = "second: it does not tell what was heard; its clips are told by their names."
+    assert compare_predictions([first, unknown])["warnings"] == [by_name, FEW]
+    # By the stretch, of which tables of before do not tell the channel.
+    w, x, y, z = CLIPS
+    clips = (replace(w, start=0.5), replace(x, end=1.0), replace(y, channel=1), z)
+    moved = compare_predictions([first, replace(unknown, clips=clips)])
+    assert moved["n_segments"] == 2
+    assert moved["warnings"][0].startswith("2 clips left out, of one name")
+    stretch = replace(x, start=0.0001, end=1.23456)
+    rounded = replace(x, start=0.0, end=1.235)
+    pair = [replace(first, clips=(w, stretch, y, z)), replace(unknown, clips=(w, rounded, y, z))]
+    assert compare_predictions(pair)["n_segments"] == 4
+    # By who speaks, where both tell.
+    named = (replace(w, speaker="zoe"), replace(x, speaker=None), y, z)
+    assert compare_predictions([first, replace(unknown, clips=named)])["warnings"] == [
+        by_name,
+        "second: 1 clip of other speakers than in first: of one name, they may be other "
+        "recordings.",
+        FEW,
+    ]
 
 
 def test_models_of_one_name_are_numbered(first: Predictions, second: Predictions) -> None:
@@ -210,14 +271,15 @@ def test_ways_of_measuring_that_differ_are_told(first: Predictions, second: Pred
     way = {"target": "intended", "adapt": "none", "precision": "fp32", "protocol": "speakers apart"}
     pair = [first, second]
     alike = compare_predictions(pair, measured=[way, way])
-    assert alike["warnings"] == []
+    assert alike["warnings"] == [FEW]
     assert [one["adapt"] for one in alike["models"]] == ["none", "none"]
     other = {"adapt": "speaker", "precision": "fp32", "protocol": "speakers shared"}
     assert compare_predictions(pair, measured=[way, other])["warnings"] == [
         "They were measured in different ways: adapt is none (first), speaker (second).",
         "second: speakers shared: its figures may be too good.",
+        FEW,
     ]
     # Of a report without figures, nothing is known.
     unknown = compare_predictions(pair, measured=[way, {}])
-    assert unknown["warnings"] == ["second: it is not known how it was measured."]
+    assert unknown["warnings"] == ["second: it is not known how it was measured.", FEW]
     assert unknown["models"][1]["target"] is None

@@ -48,16 +48,22 @@ def test_labels_as_numbers(predictions: Predictions) -> None:
 def test_table_of_predictions(tmp_path: Path, predictions: Predictions) -> None:
     first, second, third = predictions.clips
     clips = (first, replace(second, start=1.5, end=2.25, channel=1), third)
-    replace(predictions, clips=clips).write(tmp_path / "predictions.csv")
+    replace(predictions, clips=clips, hashes=("ab12", "", "cd34")).write(
+        tmp_path / "predictions.csv"
+    )
     with (tmp_path / "predictions.csv").open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
     assert header == [*COLUMNS, "prob_anger", "prob_fear", "prob_neutral"]
     read = Predictions.read(tmp_path / "predictions.csv", "svm")
     assert [clip.channel for clip in read.clips] == [None, 1, None]
+    assert read.hashes == ("ab12", "", "cd34")
+    assert read.take(read.keys()[:0:-1]).hashes == ("cd34", "")
     assert rows == [
-        "plays x x.wav  0.000  ann fear fear 0.700000 0.100000 0.700000 0.200000".split(" "),
-        "plays y y.wav 1 1.500 2.250 bob anger neutral 0.500000 0.250000 0.250000 0.500000".split(),
-        "plays z z.wav  0.000   neutral anger 0.400000 0.400000 0.400000 0.200000".split(" "),
+        "plays x x.wav  0.000  ab12 ann fear fear 0.700000 0.100000 0.700000 0.200000".split(" "),
+        "plays y y.wav 1 1.500 2.250  bob anger neutral 0.500000 0.250000 0.250000 0.500000".split(
+            " "
+        ),
+        "plays z z.wav  0.000  cd34  neutral anger 0.400000 0.400000 0.400000 0.200000".split(" "),
     ]
 
 
@@ -152,7 +158,7 @@ def test_label_that_was_not_scored(predictions: Predictions) -> None:
         (",".join((*COLUMNS, "prob_anger")).encode() + b"\nplays,x\n", "TypeError"),
         (
             ",".join((*COLUMNS, "prob_anger")).encode()
-            + b"\nplays,x,x.wav,,soon,,,anger,anger,1,1",
+            + b"\nplays,x,x.wav,,soon,,,,anger,anger,1,1",
             "ValueError.*soon",
         ),
         (b"\xff\xfe", "UnicodeDecodeError"),
@@ -170,6 +176,16 @@ def test_another_kind_of_table(tmp_path: Path, content: bytes, found: str) -> No
         Predictions.read(table, "svm")
 
 
+def test_tables_of_before(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    columns = [name for name in COLUMNS if name not in ("channel", "audio")]
+    header = ",".join((*columns, "prob_anger", "prob_fear"))
+    # Of equal probabilities, either may be the label.
+    table.write_text(f"{header}\nplays,x,x.wav,0,,ann,anger,fear,0.5,0.5,0.5\n")
+    found = Predictions.read(table, "svm")
+    assert (found.clips[0].channel, found.hashes) == (None, ("",))
+
+
 def test_missing_table(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"none\.csv: cannot be read as a table of predictions"):
         Predictions.read(tmp_path / "none.csv", "svm")
@@ -183,14 +199,27 @@ def test_missing_table(tmp_path: Path) -> None:
         (("x,anger,0.5,0.501",), r"of x are \[0\.5, 0\.501\]; expected numbers"),
         (("x,anger,1.5,-0.5",), r"of x are \[1\.5, -0\.5\]; expected numbers"),
         (("x,anger,1,0", "x,anger,1,0"), "has x in two rows; expected each clip once"),
+        (
+            ("x,anger,0.5,0.5,fear,0.6",),
+            "of x is fear, with a confidence of 0.6; expected the most",
+        ),
+        (("x,anger,0.4,0.6,anger,0.4",), "of x is anger, with a confidence of 0.4; expected the m"),
+        (
+            ("x,anger,0.4,0.6,fear,nan",),
+            "of x is fear, with a confidence of nan; expected the most",
+        ),
+        (("x,anger,0.4,0.6,joy,0.6",), "of x is joy, with a confidence of 0.6; expected the most"),
+        (("x,anger,0.4,0.6,fear,much",), "cannot be read as a table of predictions .*much"),
         (("x,joy,1,0",), r"labels \['joy'\] of the corpus are none of the model's"),
     ],
 )
 def test_tables_that_somebody_changed(tmp_path: Path, rows: Sequence[str], message: str) -> None:
     lines = [",".join((*COLUMNS, "prob_anger", "prob_fear"))]
     for row in rows:
-        name, label, *values = row.split(",")
-        lines.append(f"plays,{name},{name}.wav,,0,,,{label},anger,1,{','.join(values)}")
+        name, label, of_anger, of_fear, *told = row.split(",")
+        told = told or ["anger", "1"]
+        cells = ("plays", name, f"{name}.wav", "", "0", "", "", "", label, *told, of_anger, of_fear)
+        lines.append(",".join(cells))
     table = tmp_path / "table.csv"
     table.write_text("\n".join(lines))
     with pytest.raises(DatasetError, match=message):

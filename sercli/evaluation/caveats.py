@@ -80,7 +80,22 @@ def find_limits(judgement: Judgement) -> list[str]:
     judgement
         What was predicted.
     """
-    clips = judgement.predictions.clips
+    warnings = find_limits_of(judgement.predictions.clips)
+    if judgement.failed:
+        warnings.append(
+            f"{format_count(len(judgement.failed), 'clip')} could not be decoded and stayed out."
+        )
+    return warnings
+
+
+def find_limits_of(clips: Sequence[Clip]) -> list[str]:
+    """Return what limits figures and intervals of clips, whoever judges them; a sentence each.
+
+    Parameters
+    ----------
+    clips
+        Those that are scored.
+    """
     voices = {clip.voice for clip in clips}
     warnings = []
     if None in voices:
@@ -93,10 +108,6 @@ def find_limits(judgement: Judgement) -> list[str]:
         )
     if len({clip.emotion for clip in clips}) == 1:
         warnings.append("All clips have one label: UAR is its recall.")
-    if judgement.failed:
-        warnings.append(
-            f"{format_count(len(judgement.failed), 'clip')} could not be decoded and stayed out."
-        )
     return warnings
 
 

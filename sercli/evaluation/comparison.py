@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sercli.errors import DatasetError
+from sercli.evaluation.caveats import find_limits_of
 from sercli.evaluation.judging import renormalise
 from sercli.evaluation.metrics import evaluate_probabilities
 from sercli.evaluation.predictions import Predictions
@@ -26,7 +27,8 @@ def compare_predictions(
     Parameters
     ----------
     predictions
-        Of two models or more; clips are told by corpus and name. Models of one name are numbered.
+        Of two models or more; clips are told by corpus and name, and must be the same audio or,
+        where that is not known, the same stretch. Models of one name are numbered.
     measured
         Figures of each, as in ``metrics.json``, of which ``target``, ``adapt``, ``precision`` and
         ``protocol`` tell how it was measured; what is not known may lack.
@@ -50,14 +52,18 @@ def compare_predictions(
     """
     if len(predictions) < 2:
         raise DatasetError("there is nothing to compare; expected two models or reports, or more")
-    aligned = _align(predictions)
+    labels = tuple(
+        label for label in predictions[0].labels if all(label in one.labels for one in predictions)
+    )
+    parts, n_others = _pair(predictions, labels)
+    aligned = _align(parts, labels)
     names = _number([one.model for one in aligned])
     samples = [one.resampled() for one in aligned]
     ways = [
         {way: figures.get(way) for way in (*WAYS, "protocol")}
         for figures in measured or [{}] * len(names)
     ]
-    n_left = [len(one.clips) - len(aligned[0].clips) for one in predictions]
+    n_left = [len(one.clips) - len(aligned[0].clips) - n_others for one in predictions]
     models = []
     for name, way, one, (sample, _) in zip(names, ways, aligned, samples, strict=True):
         figures = evaluate_probabilities(one.y_true, one.probabilities, one.labels)
@@ -73,7 +79,11 @@ def compare_predictions(
         "n_resamples": N_RESAMPLES,
         "seed": seed,
         "models": models,
-        "warnings": _warn(names, ways, n_left),
+        "warnings": [
+            *_warn(names, ways, n_left),
+            *_warn_of_clips(names, parts, n_others),
+            *find_limits_of(aligned[0].clips),
+        ],
         "differences": [
             {
                 "of": names[j],
@@ -85,24 +95,50 @@ def compare_predictions(
     }
 
 
-def _align(predictions: Sequence[Predictions]) -> list[Predictions]:
+def _pair(
+    predictions: Sequence[Predictions], labels: Sequence[str]
+) -> tuple[list[Predictions], int]:
+    """Return predictions for the clips that all judged, of labels that all score.
+
+    With the number of clips of one name that stay out, since they are not the same in all.
+    """
     first = predictions[0]
-    labels = tuple(
-        label for label in first.labels if all(label in one.labels for one in predictions)
-    )
     common = set.intersection(*(set(one.keys()) for one in predictions))
     keys = [
         key
         for key, clip in zip(first.keys(), first.clips, strict=True)
         if key in common and clip.emotion in labels
     ]
+    parts = [one.take(keys) for one in predictions]
+    same = [key for row, key in enumerate(keys) if _is_same(parts, row)]
+    models = ", ".join(one.model for one in predictions)
     if not keys or len(labels) < 2:
         raise DatasetError(
-            f"{', '.join(one.model for one in predictions)}: have {len(common)} clips and the "
-            f"labels {list(labels)} in common; expected predictions for the same clips"
+            f"{models}: have {len(common)} clips and the labels {list(labels)} in common; expected "
+            "predictions for the same clips"
         )
-    parts = [one.take(keys) for one in predictions]
-    clips = parts[0].clips
+    if not same:
+        raise DatasetError(
+            f"{models}: have {len(keys)} clips of one name, but of other audio or of other "
+            "stretches; expected predictions for the same clips"
+        )
+    return [part.take(same) for part in parts], len(keys) - len(same)
+
+
+def _is_same(parts: Sequence[Predictions], row: int) -> bool:
+    """Tell whether a clip is the same in all: by its audio or, where it is not known, by times."""
+    hashes = {part.hashes[row] for part in parts}
+    if len(hashes - {""}) > 1:
+        return False
+    clips = [part.clips[row] for part in parts]
+    # As they are rounded in a table, of which old ones do not tell the channel.
+    times = {(f"{clip.start:.3f}", clip.end and f"{clip.end:.3f}") for clip in clips}
+    channels = {clip.channel for clip in clips} - {None}
+    return "" not in hashes or (len(times) == 1 and len(channels) <= 1)
+
+
+def _align(parts: Sequence[Predictions], labels: tuple[str, ...]) -> list[Predictions]:
+    first, clips = parts[0], parts[0].clips
     aligned = []
     for part in parts:
         if [clip.emotion for clip in part.clips] != [clip.emotion for clip in clips]:
@@ -138,6 +174,36 @@ def _warn(
             warnings.append(
                 f"{name}: {format_count(n_clips, 'clip')} left out, which not all judged or have a "
                 "label for."
+            )
+    return warnings
+
+
+def _warn_of_clips(names: Sequence[str], parts: Sequence[Predictions], n_others: int) -> list[str]:
+    """Return why clips of one name may not be the same; a sentence each."""
+    warnings = []
+    if n_others:
+        warnings.append(
+            f"{format_count(n_others, 'clip')} left out, of one name, but of other audio or of "
+            "other stretches."
+        )
+    first = parts[0]
+    for name, part in zip(names, parts, strict=True):
+        if not any(part.hashes):
+            warnings.append(
+                f"{name}: it does not tell what was heard; its clips are told by their names."
+            )
+        n_strange = sum(
+            not (audio and audio == other)
+            and None not in (clip.speaker, same.speaker)
+            and clip.speaker != same.speaker
+            for clip, audio, same, other in zip(
+                part.clips, part.hashes, first.clips, first.hashes, strict=True
+            )
+        )
+        if n_strange:
+            warnings.append(
+                f"{name}: {format_count(n_strange, 'clip')} of other speakers than in {names[0]}: "
+                "of one name, they may be other recordings."
             )
     return warnings
 

@@ -121,9 +121,8 @@ def judge_clips(
         probabilities = renormalise(written.probabilities, own, labels)
         judgements.append(
             Judgement(
-                Predictions(one.name, labels, measured.clips, probabilities),
+                Predictions(one.name, labels, measured.clips, probabilities, measured.hashes),
                 under_stress,
-                measured.hashes,
                 measured.failed,
                 _measure_mixes(one, measured, labels, config.seed) if config.mixes else None,
                 in_other,

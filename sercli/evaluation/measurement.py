@@ -29,8 +29,6 @@ class Judgement:
         Of the clips as they are.
     stressed
         Probabilities under each other condition, by name.
-    hashes
-        Of the audio of each clip.
     failed
         Error of each clip that could not be decoded, by path.
     mixes
@@ -44,11 +42,15 @@ class Judgement:
 
     predictions: Predictions
     stressed: Mapping[str, DoubleArray]
-    hashes: tuple[str, ...]
     failed: Mapping[str, str]
     mixes: list[dict[str, Any]] | None = None
     converted: Mapping[str, DoubleArray] = field(default_factory=dict)
     written: Predictions | None = None
+
+    @property
+    def hashes(self) -> tuple[str, ...]:
+        """Of the audio of each clip."""
+        return self.predictions.hashes
 
 
 def measure(judgement: Judgement, config: EvalConfig, votes: Votes | None = None) -> dict[str, Any]:

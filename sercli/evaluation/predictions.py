@@ -1,9 +1,9 @@
 """What a model said of labelled clips, and the table ``predictions.csv`` that keeps it.
 
 A row per clip: ``corpus``, ``clip``, ``file``, ``channel`` (empty for the mean of all), ``start``,
-``end`` (seconds; empty for the end of the file), ``speaker`` (empty if unknown), ``expected`` (the
-corpus's label), ``emotion`` (the model's), ``confidence`` and ``prob_<label>`` for each label that
-was scored.
+``end`` (seconds; empty for the end of the file), ``audio`` (a hash of what was heard; empty for
+silence), ``speaker`` (empty if unknown), ``expected`` (the corpus's label), ``emotion`` (the
+model's), ``confidence`` and ``prob_<label>`` for each label that was scored.
 """
 
 import csv
@@ -37,6 +37,7 @@ COLUMNS = (
     "channel",
     "start",
     "end",
+    "audio",
     "speaker",
     "expected",
     "emotion",
@@ -58,12 +59,21 @@ class Predictions:
         What was judged; of each, the label is one of those.
     probabilities
         Shape (n_clips, n_labels), rows summing to 1.
+    hashes
+        Of the audio of each clip, empty where it is not known; see `sercli.extraction.hash_audio`.
+        None at all: of no clip.
     """
 
     model: str
     labels: tuple[str, ...]
     clips: tuple[Clip, ...]
     probabilities: DoubleArray
+    hashes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Give each clip a hash."""
+        if not self.hashes:
+            object.__setattr__(self, "hashes", ("",) * len(self.clips))
 
     @cached_property
     def y_true(self) -> NDArray[np.int64]:
@@ -86,7 +96,8 @@ class Predictions:
         index = {key: i for i, key in enumerate(self.keys())}
         rows = [index[key] for key in keys]
         clips = tuple(self.clips[i] for i in rows)
-        return Predictions(self.model, self.labels, clips, self.probabilities[rows])
+        hashes = tuple(self.hashes[i] for i in rows)
+        return Predictions(self.model, self.labels, clips, self.probabilities[rows], hashes)
 
     def keys(self) -> list[tuple[str, str]]:
         """Return corpus and name of each clip, as `write` writes them."""
@@ -109,7 +120,8 @@ class Predictions:
         writer = csv.writer(text)
         probabilities = (PROBABILITY_PREFIX + label for label in self.labels)
         writer.writerow((*COLUMNS, *probabilities))
-        for clip, label, row in zip(self.clips, self.y_pred, self.probabilities, strict=True):
+        rows = zip(self.clips, self.hashes, self.y_pred, self.probabilities, strict=True)
+        for clip, audio, label, row in rows:
             writer.writerow(
                 (
                     clip.corpus,
@@ -118,6 +130,7 @@ class Predictions:
                     "" if clip.channel is None else clip.channel,
                     f"{clip.start:.3f}",
                     "" if clip.end is None else f"{clip.end:.3f}",
+                    audio,
                     clip.speaker or "",
                     clip.emotion,
                     self.labels[label],
@@ -140,8 +153,8 @@ class Predictions:
         Raises
         ------
         DatasetError
-            If it cannot be read or is no such table, a clip is in two rows, or probabilities are
-            none.
+            If it cannot be read or is no such table, a clip is in two rows, probabilities are none,
+            or a label is not the most probable one.
         """
         try:
             with path.open(encoding="utf-8", newline="") as file:
@@ -153,6 +166,9 @@ class Predictions:
             )
             clips = tuple(_read_clip(row) for row in rows)
             values = [[float(row[PROBABILITY_PREFIX + name]) for name in labels] for row in rows]
+            told = [(row["emotion"], float(row["confidence"])) for row in rows]
+            # Tables of before have none.
+            hashes = tuple(row.get("audio") or "" for row in rows)
         except (
             OSError,
             ValueError,
@@ -176,7 +192,15 @@ class Predictions:
                 f"{path}: the probabilities of {clips[row].name} are {values[row]}; expected "
                 "numbers from 0 to 1 whose sum is 1"
             )
-        found = cls(model, labels, clips, probabilities / sums)
+        for clip, (label, confidence), numbers in zip(clips, told, values, strict=True):
+            of = dict(zip(labels, numbers, strict=True))
+            is_best = of.get(label, -1.0) >= max(numbers) - ROUNDING
+            if not (is_best and abs(of[label] - confidence) <= ROUNDING):  # also for NaN
+                raise DatasetError(
+                    f"{path}: the label of {clip.name} is {label}, with a confidence of "
+                    f"{confidence:g}; expected the most probable one, and its probability, of {of}"
+                )
+        found = cls(model, labels, clips, probabilities / sums, hashes)
         if twice := [key for key, n in Counter(found.keys()).items() if n > 1]:
             raise DatasetError(f"{path}: has {twice[0][1]} in two rows; expected each clip once")
         class_indices(clips, labels)  # each of which is to have been scored

@@ -176,8 +176,9 @@ def cross_validate(
     saved = _save(learned, found, corpus, folder, trainer, {**record, **details})
     unknown = trainer.make_manifest(found).explain_unknown()
     n_heard = _count_heard([part.hashes for part in parts])
-    predictions = Predictions(saved.name, labels, found.clips, np.concatenate(probabilities))
-    judgement = Judgement(predictions, {}, found.hashes, found.failed)
+    said = np.concatenate(probabilities)
+    predictions = Predictions(saved.name, labels, found.clips, said, found.hashes)
+    judgement = Judgement(predictions, {}, found.failed)
     figures = {
         **describe_model(saved),
         "target": "intended",
