@@ -450,6 +450,16 @@ def test_members_that_do_not_fit_together(
         make_trainer(tmp_path, one, two).prepare([clips[1::2]])
 
 
+def test_clips_without_folds_are_refused_before_any_is_judged(
+    clips: tuple[Clip, ...], tmp_path: Path, make_member: MakeMember
+) -> None:
+    trainer = make_trainer(tmp_path, make_member("one"), make_member("two"))
+    trainer.check_fit(clips, ("long", "short"))
+    alone = tuple(replace(clip, speaker="s0") for clip in clips)
+    with pytest.raises(DatasetError, match="clips of a single speaker; expected 2 or more"):
+        trainer.check_fit(alone, ("long", "short"))
+
+
 def test_a_fusion_must_find_its_members(
     tmp_path: Path, make_member: MakeMember, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,14 +40,15 @@ from sercli.training import cnn as courses
 from sercli.training import loop
 from sercli.training.cache import CachedClips, cache_clips
 from sercli.training.cnn import CnnCourse
-from sercli.training.config import NeuralConfig
+from sercli.training.config import NeuralConfig, SvmConfig
 from sercli.training.loop import Fitted, TrainingProgress
 from sercli.training.material import Material
 from sercli.training.neural import NeuralTrainer, has_checkpoints
 from sercli.training.run import Training, choose_training_labels, cross_validate, train_on_splits
 from sercli.training.substitutes import find_substitute
+from sercli.training.svm_trainer import SvmTrainer
 from sercli.training.teachers import Teacher, read_held_out
-from sercli.training.trainer import Learned
+from sercli.training.trainer import AnyTrainer, Learned
 from sercli.training.transformer import TransformerCourse
 from sercli.training.unlabelled import FoundSpeech, Unlabelled
 
@@ -274,6 +275,36 @@ def test_folds_are_checked_before_any_is_learned_without(
     with pytest.raises(DatasetError, match=message):
         cross_validate(rare, tmp_path / "b", trainer(cache, CONFIG), 2)
     assert spy.taught == []
+
+
+@pytest.mark.parametrize("family", ["svm", "cnn"])
+def test_folds_within_folds_are_checked_before_anything_is_heard(
+    family: str, cache: Path, tmp_path: Path
+) -> None:
+    def clips_of(**emotions: str) -> Corpus:
+        # There is no such audio: whoever listened would say so.
+        clips = [
+            Clip(tmp_path / f"{speaker}{i}.wav", emotion, speaker, f"{speaker}{i}", "gone")
+            for speaker, words in emotions.items()
+            for i, emotion in enumerate(words.split())
+        ]
+        return Corpus("gone", "", tuple(clips))
+
+    learner: AnyTrainer = trainer(cache, CONFIG)
+    if family == "svm":
+        learner = SvmTrainer(SvmConfig(folds=2, jobs=1))
+    # Without any one of the four there is fear, but not without a and c.
+    rare = clips_of(a="anger fear", b="anger anger", c="anger fear", d="anger anger")
+    with pytest.raises(DatasetError, match="without the speakers of a fold, no clips of fear are"):
+        cross_validate(rare, tmp_path / "a", learner, 4)
+    # Without b and d, there is one clip of each.
+    few = clips_of(a="anger", b="anger", c="fear", d="fear")
+    message = {"svm": "without the speakers of a fold", "cnn": "found 1 development clip"}
+    with pytest.raises(DatasetError, match=message[family]):
+        cross_validate(few, tmp_path / "b", learner, 2)
+    train = tuple(replace(clip, split="train") for clip in rare.clips)
+    with pytest.raises(DatasetError, match="without the speakers of a fold, no clips of fear are"):
+        train_on_splits(replace(rare, clips=train), tmp_path / "c", learner)
 
 
 def test_development_clips_that_do_not_suffice(

@@ -7,6 +7,7 @@ give the scores on which the calibration is fitted, and then one network learns 
 Either way the calibration knows every clip as it is and as another recording might have it.
 """
 
+from collections.abc import Sized
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -251,13 +252,29 @@ def _train_teacher(
     return teacher
 
 
-def _check_dev(course: Course, dev: CachedClips, say: Say) -> None:
-    """Find out now, not after the training, what cannot be calibrated on development clips."""
+def check_dev(dev: Sized) -> None:
+    """Refuse development clips that do not suffice to calibrate on.
+
+    Parameters
+    ----------
+    dev
+        The clips.
+
+    Raises
+    ------
+    DatasetError
+        If there are fewer than `MIN_GROUPS`.
+    """
     if len(dev) < MIN_GROUPS:
         raise DatasetError(
             f"found {format_count(len(dev), 'development clip')}; expected {MIN_GROUPS} or more, "
             "by which the epoch is chosen and the calibration fitted, or none (--fit-on train+dev)"
         )
+
+
+def _check_dev(course: Course, dev: CachedClips, say: Say) -> None:
+    """Find out now, not after the training, what cannot be calibrated on development clips."""
+    check_dev(dev)
     found = {clip.emotion for clip in dev.clips}
     if missing := [label for label in course.labels if label not in found]:
         say(

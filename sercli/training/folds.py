@@ -9,7 +9,7 @@ from sklearn.model_selection import GroupKFold
 
 from sercli.arrays import FloatArray, IntArray
 from sercli.calibration import Calibration
-from sercli.datasets.base import Clip
+from sercli.datasets.base import Clip, class_indices
 from sercli.errors import DatasetError
 from sercli.evaluation.metrics import evaluate_probabilities
 
@@ -85,6 +85,34 @@ def check_labels(classes: IntArray, labels: Sequence[str]) -> None:
             f"without the speakers of a fold, no clips of {', '.join(missing)} are left to learn "
             "from; expected every emotion of several speakers"
         )
+
+
+def check_folds(
+    clips: Sequence[Clip], labels: Sequence[str], n_folds: int, group_by: GroupBy
+) -> None:
+    """Refuse clips whose folds do not suffice to learn from, before any of them is heard.
+
+    Parameters
+    ----------
+    clips
+        What is to be divided.
+    labels
+        Of the clips.
+    n_folds, group_by
+        As for `count_folds`.
+
+    Raises
+    ------
+    DatasetError
+        If speakers are unknown, there is only one, or an emotion occurs with the speakers of one
+        fold only.
+    """
+    groups = group_clips(clips, group_by)
+    classes = np.array(class_indices(clips, labels))
+    for inside, _ in GroupKFold(count_folds(groups, n_folds, group_by)).split(
+        groups, groups=groups
+    ):
+        check_labels(classes[inside], labels)
 
 
 def cross_fitted_figures(

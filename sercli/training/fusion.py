@@ -109,6 +109,13 @@ class FusionTrainer(CachedTrainer):
         for member in self.members:
             member.refuse_judged(clips, "member")
 
+    def check_fit(
+        self, clips: Sequence[Clip], labels: Sequence[str], dev: Sequence[Clip] = ()
+    ) -> None:
+        """Refuse clips by whose folds the fusion could not be judged."""
+        groups = group_clips(clips, self.config.group_by)
+        count_folds(groups, self.config.folds, self.config.group_by)
+
     def prepare(self, parts: Sequence[Sequence[Clip]]) -> list[CachedClips]:
         """Decode the clips into the cache.
 

@@ -18,8 +18,8 @@ from sercli.training.cache import CachedClips, CachedTrainer, cache_clips
 from sercli.training.checkpoints import CHECKPOINT_FILE
 from sercli.training.config import NeuralConfig
 from sercli.training.course import Course, score_clips
-from sercli.training.fitting import DEV_FOLDS, fit_model
-from sercli.training.folds import MIN_GROUPS
+from sercli.training.fitting import DEV_FOLDS, check_dev, fit_model
+from sercli.training.folds import MIN_GROUPS, check_folds
 from sercli.training.history import CURVES_FILE, HISTORY_FILE
 from sercli.training.trainer import Learned, Say
 
@@ -94,6 +94,20 @@ class NeuralTrainer(CachedTrainer):
                 judged = cache_clips(clips, self.cache, jobs=self.config.jobs)
                 speech.refuse_judged(judged)
 
+    def check_fit(
+        self, clips: Sequence[Clip], labels: Sequence[str], dev: Sequence[Clip] = ()
+    ) -> None:
+        """Refuse development clips or, without any, folds that nothing could be judged by."""
+        if dev:
+            check_dev(dev)
+        else:
+            check_folds(clips, labels, self.config.folds, self.config.group_by)
+
+    def check_fit_fold(self, clips: Sequence[Clip], labels: Sequence[str]) -> None:
+        """Refuse other folds that would leave no development speakers."""
+        dev, _ = _split_dev(clips)
+        check_dev(dev)
+
     def prepare(self, parts: Sequence[Sequence[Clip]]) -> list[CachedClips]:
         """Decode the clips into the cache, and say how large they are in it."""
         found = self.decode(parts)
@@ -151,9 +165,7 @@ class NeuralTrainer(CachedTrainer):
 
         Folds within folds would be better by little, and take `NeuralConfig.folds` times as long.
         """
-        n_voices = len({clip.voice for clip in found.clips})
-        dev, *others = fold_by_speaker(found.clips, max(MIN_GROUPS, min(DEV_FOLDS, n_voices)))
-        learned = sorted(index for fold in others for index in fold)
+        dev, learned = _split_dev(found.clips)
         place = folder / TRAINING_FOLDER / f"judge{number}"
         return self._fit(found.take(learned), labels, place, found.take(dev)).classifier
 
@@ -195,6 +207,13 @@ class NeuralTrainer(CachedTrainer):
     ) -> Learned:
         course = replace(self.course, labels=tuple(labels))
         return fit_model(found, course, place, dev=dev, say=self.say)
+
+
+def _split_dev(clips: Sequence[Clip]) -> tuple[list[int], list[int]]:
+    """Return the indices of the clips of development speakers, and of the others."""
+    n_voices = len({clip.voice for clip in clips})
+    dev, *others = fold_by_speaker(clips, max(MIN_GROUPS, min(DEV_FOLDS, n_voices)))
+    return dev, sorted(index for fold in others for index in fold)
 
 
 def has_checkpoints(folder: Path) -> bool:

@@ -102,12 +102,14 @@ def train_on_splits(
     held_out = tuple(clip for clip in corpus.clips if clip.split == "test")
     uses_dev = trainer.uses_dev and "dev" not in fit_on
     dev = tuple(clip for clip in corpus.clips if clip.split == "dev") if uses_dev else ()
+    labels = choose_training_labels(corpus)
+    trainer.check_fit(clips, labels, dev)
     trainer.check_judged((*dev, *held_out))
     trainer.begin(folder)
     found, *others = trainer.prepare([clips, dev] if dev else [clips])
     if n_heard := _count_heard([part.hashes for part in (found, *others)]):
         trainer.say(f"warning: {_explain_heard(n_heard)}")
-    learned = trainer.fit(found, choose_training_labels(corpus), folder, *others)
+    learned = trainer.fit(found, labels, folder, *others)
     record = {"splits": list(fit_on), "protocol": judge_protocol(clips, held_out)}
     saved = _save(learned, found, corpus, folder, trainer, {**record, **details}, *others)
     evaluation = None
@@ -152,21 +154,24 @@ def cross_validate(
     DatasetError
         If speakers are unknown or fewer than folds, or the clips do not suffice.
     """
-    trainer.check_judged(corpus.clips)
-    trainer.begin(folder)
     labels = choose_training_labels(corpus)
-    # Clips are heard in the background of others: they are prepared fold by fold, so that no voice
-    # of one fold is heard in another.
     folds = fold_by_speaker(corpus.clips, n_folds)
     classes = np.array(class_indices(corpus.clips, labels))
-    for fold in folds:  # before any model is trained without one
-        check_labels(np.delete(classes, fold), labels)
+    for fold in folds:
+        others = np.delete(np.arange(len(classes)), fold)
+        check_labels(classes[others], labels)
+        trainer.check_fit_fold([corpus.clips[i] for i in others], labels)
+    trainer.check_fit(corpus.clips, labels)
+    trainer.check_judged(corpus.clips)
+    trainer.begin(folder)
+    # Clips are heard in the background of others: they are prepared fold by fold, so that no voice
+    # of one fold is heard in another.
     parts = trainer.prepare([[corpus.clips[i] for i in fold] for fold in folds])
     probabilities = []
     for number, part in enumerate(parts, 1):
         trainer.say(f"fold {number} of {n_folds}")
-        others = trainer.join([other for other in parts if other is not part])
-        model = trainer.fit_fold(others, labels, folder, number)
+        rest = trainer.join([other for other in parts if other is not part])
+        model = trainer.fit_fold(rest, labels, folder, number)
         probabilities.append(trainer.judge(model, part))
     found = trainer.join(parts)
     trainer.say("fitting on all clips")

@@ -16,6 +16,7 @@ from sercli.extraction import ClipFeatures, Progress
 from sercli.training.adaptation import add_adapter
 from sercli.training.cache import cache_clips
 from sercli.training.config import SvmConfig
+from sercli.training.folds import check_folds
 from sercli.training.groups import Examples
 from sercli.training.svm import fit_svm
 from sercli.training.svm_rows import BAND_LIMIT, TRANSPOSED, extract_versions
@@ -64,6 +65,16 @@ class SvmTrainer(Trainer[ClipFeatures]):
         self.say(self.calm.describe())
         if clips:
             self.calm.refuse_judged(cache_clips(clips, self.calm.cache, jobs=self.config.jobs))
+
+    def check_fit(
+        self, clips: Sequence[Clip], labels: Sequence[str], dev: Sequence[Clip] = ()
+    ) -> None:
+        """Refuse clips by whose folds settings could not be searched."""
+        check_folds(clips, labels, self.config.folds, self.config.group_by)
+
+    def check_fit_fold(self, clips: Sequence[Clip], labels: Sequence[str]) -> None:
+        """Refuse other folds that have no folds themselves."""
+        self.check_fit(clips, labels)
 
     def prepare(self, parts: Sequence[Sequence[Clip]]) -> list[ClipFeatures]:
         """Extract the features of all versions of clips; see `extract_versions`."""

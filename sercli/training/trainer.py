@@ -88,6 +88,26 @@ class Trainer(ABC, Generic[P]):
             With what it would know.
         """
 
+    def check_fit(
+        self, clips: Sequence[Clip], labels: Sequence[str], dev: Sequence[Clip] = ()
+    ) -> None:
+        """Refuse clips that `fit` would refuse, before any of them is heard.
+
+        Raises
+        ------
+        DatasetError
+            If they do not suffice, as far as that can be told without hearing them.
+        """
+
+    def check_fit_fold(self, clips: Sequence[Clip], labels: Sequence[str]) -> None:
+        """Refuse clips that `fit_fold` would refuse, before any of them is heard.
+
+        Raises
+        ------
+        DatasetError
+            As of `check_fit`.
+        """
+
     @abstractmethod
     def prepare(self, parts: Sequence[Sequence[Clip]]) -> list[P]:
         """Make clips ready, part by part: nothing of one part is heard in another.
