@@ -409,8 +409,7 @@ def _choose_adaptation(
     if adapt not in get_args(Adaptation):
         raise ConfigError(f"adapt is {adapt!r}; expected one of {', '.join(get_args(Adaptation))}")
     if adapt == "auto":
-        adapter = classifier.adapter
-        if adapter is None or not adapter.settings.safe or target != "intended":
+        if not classifier.adapts_unasked(target):
             return "none"
         return "recording" if channels == MIX else "channel"
     if adapt != "none":

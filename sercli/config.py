@@ -164,7 +164,7 @@ class EvalConfig:
         Whose clips give the baseline that each of them is judged by: those of its
         ``"recording"``, its ``"channel"`` of it, its ``"speaker"``, the ``"corpus"``, or
         ``"none"``; ``"auto"``: the speaker where all are known, else the channel where each is by
-        itself, else the recording.
+        itself, else the recording, and none with models that have nothing to judge by them.
     mixes
         Also measure what baselines are worth in groups of any size and mix of emotions.
     precisions

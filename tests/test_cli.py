@@ -1173,12 +1173,13 @@ def test_eval_tells_what_stays_out(trained: Path, corpus: Path, tmp_path: Path) 
     table.write_text("\n".join(("file,emotion", *rows)), encoding="utf-8")
     counts = [f"{name},2,0,1,1" for name in names]
     votes.write_text("\n".join(("clip,anger,fear,sad,disgst", *counts)), encoding="utf-8")
-    options = ("--votes", votes, "--target-precision", "0.5", "--jobs", "1")
+    options = ("--votes", votes, "--target-precision", "0.5", "--jobs", "1", "--adapt", "auto")
     result = ser("eval", table, "-m", trained, *options)
     assert result.exit_code == 0, result.stderr
     assert (
         "of mine that are not scored: disgust, happiness, neutral, sadness; their" in result.stderr
     )
+    assert "mine judges each clip by itself, as it does with --adapt auto of ser" in result.stderr
     assert "mine: The table of votes has columns that are no label: disgst." in result.stderr
     assert "one is right in 25.0%, their majority in 50.0%" in result.stdout
     assert "50.0% of their votes are wrong answers for labels that were not" in result.stdout

@@ -11,12 +11,14 @@ import soundfile as sf
 from conftest import FakeClassifier, LocalClassifier, MakeWav
 from numpy.typing import NDArray
 
+from sercli.adaptation import AdapterSettings
+from sercli.annotation import Annotator
 from sercli.calibration import Calibration
 from sercli.config import EvalConfig, Precision
 from sercli.datasets import Clip, Corpus, read_corpus
 from sercli.datasets.votes import match_votes
 from sercli.errors import ConfigError, DatasetError, ModelError
-from sercli.evaluation.judging import Pool, name_groups, renormalise
+from sercli.evaluation.judging import Pool, choose_adaptation, name_groups, renormalise
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.measurement import break_down
 from sercli.evaluation.predictions import Predictions
@@ -510,6 +512,37 @@ def test_names_of_ones_own_corpus_are_told_to_be_names(
     figures = evaluate(fake_classifier, release, "all", CONFIG).figures
     assert figures["protocol"] == "speakers shared"
     assert not any(told in warning for warning in figures["warnings"])
+
+
+class Turning:
+    """An adapter that turns everything round."""
+
+    def __init__(self, *, safe: bool) -> None:
+        self.settings = AdapterSettings(safe=safe)
+
+    def adapt(self, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+        return probabilities[:, ::-1]
+
+
+@pytest.mark.parametrize("adapter", [None, Turning(safe=False), Turning(safe=True)])
+def test_a_model_is_measured_by_the_baselines_that_it_annotates_by(
+    adapter: Any, fake_classifier: FakeClassifier, make_corpus: MakeCorpus
+) -> None:
+    corpus = make_corpus(("short", 0.25, "a"), ("long", 4.0, "b"))
+    fake_classifier.adapter = adapter
+    by_itself = evaluate(fake_classifier, corpus, "all", CONFIG).figures
+    config = replace(CONFIG, adapt="auto")
+    figures = evaluate(fake_classifier, corpus, "all", config).figures
+    safe = adapter is not None and adapter.settings.safe
+    assert Annotator(fake_classifier, adapt="auto").adapt == ("recording" if safe else "none")
+    assert figures["adapt"] == ("auto" if safe else "none")
+    assert figures["accuracy"] == (0 if safe else 1)
+    assert safe or figures == by_itself
+    heard = replace(config, target="perceived")
+    assert choose_adaptation(fake_classifier, heard) == "none"  # which no baseline tells
+    if adapter is None:
+        with pytest.raises(ConfigError, match="judges each segment by itself; expected one"):
+            evaluate(fake_classifier, corpus, "all", replace(CONFIG, adapt="recording"))
 
 
 def test_speakers_of_one_name_in_two_corpora_are_two() -> None:

@@ -264,6 +264,18 @@ class Classifier(ABC):
             return np.empty((0, len(self.spec.labels)))
         return calibration.probabilities(self.score(self.extract_features(waveforms)))
 
+    def adapts_unasked(self, target: Target) -> bool:
+        """Tell whether segments are judged by baselines where that is left to the model (`auto`).
+
+        Not if some mixes of emotions lose by it.
+
+        Parameters
+        ----------
+        target
+            What is to be told.
+        """
+        return target == "intended" and self.adapter is not None and self.adapter.settings.safe
+
     def find_adapter(self, target: Target = "intended") -> Adapter:
         """Return what judges segments by the baseline of their group.
 

@@ -106,7 +106,7 @@ MEASURING = (
 @adapt_option(
     "none",
     "auto: the speaker where all are known, else the channel where each is by itself, else the "
-    "recording.",
+    "recording; none with models that cannot.",
 )
 @click.option(
     "--mix",
@@ -316,12 +316,18 @@ def _measure(
     corpus: "Corpus", classifiers: "list[Classifier]", config: EvalConfig, options: dict[str, Any]
 ) -> "list[Evaluation]":
     from sercli.datasets.votes import read_votes
-    from sercli.evaluation.judging import CLEAN
+    from sercli.evaluation.judging import CLEAN, choose_adaptation
     from sercli.evaluation.run import evaluate_all
 
     votes = read_votes(options["votes"]) if options["votes"] else None
     if not options["quiet"]:
         say(corpus.describe())
+        for one in classifiers:
+            if config.adapt == "auto" and choose_adaptation(one, config) == "none":
+                say(
+                    f"{one.name} judges each clip by itself, as it does with --adapt auto of "
+                    "ser annotate"
+                )
     split: Split = options["split"] or corpus.default_split
     n_passes = len({one.front_end for one in classifiers}) * (1 + len({*config.stress} - {CLEAN}))
     n_passes += len(classifiers) * len(config.precisions)

@@ -86,9 +86,10 @@ def judge_clips(
     def judge(classifier: Classifier, features: Sequence[FloatArray]) -> DoubleArray:
         scores = classifier.score(np.concatenate(features))
         pieces = classifier.spec.find_calibration(config.target).probabilities(scores)
-        if config.adapt != "none":
+        adapt = choose_adaptation(classifier, config)
+        if adapt != "none":
             adapter = classifier.find_adapter(config.target)
-            names = name_groups(clean.clips, config.adapt)
+            names = name_groups(clean.clips, adapt)
             groups = np.repeat(names, [len(rows) for rows in features])
             for name in np.unique(groups):
                 pieces[groups == name] = adapter.adapt(pieces[groups == name])
@@ -154,6 +155,21 @@ def multiplying(classifier: Classifier, precision: Precision) -> Iterator[None]:
         yield
     finally:
         classifier.use_precision(before)
+
+
+def choose_adaptation(classifier: Classifier, config: EvalConfig) -> Adaptation:
+    """Return how a model judges by baselines: if that is left to it, as in annotating.
+
+    Parameters
+    ----------
+    classifier
+        The model.
+    config
+        What is measured.
+    """
+    if config.adapt == "auto" and not classifier.adapts_unasked(config.target):
+        return "none"
+    return config.adapt
 
 
 def name_groups(clips: Sequence[Clip], adapt: Adaptation) -> NDArray[np.str_]:

@@ -15,7 +15,7 @@ from sercli.datasets.reading import read_corpus
 from sercli.datasets.votes import Votes, find_unknown
 from sercli.errors import DatasetError
 from sercli.evaluation.caveats import find_caveats, read_manifest, refuse_known
-from sercli.evaluation.judging import judge_clips, multiplying
+from sercli.evaluation.judging import choose_adaptation, judge_clips, multiplying
 from sercli.evaluation.measurement import Judgement, measure
 from sercli.evaluation.predictions import Predictions
 from sercli.extraction import Progress
@@ -118,7 +118,7 @@ def evaluate_all(
     config, split = config or EvalConfig(), split or corpus.default_split
     for classifier in classifiers:
         classifier.spec.find_calibration(config.target)
-        if config.adapt != "none" or config.mixes:
+        if choose_adaptation(classifier, config) != "none" or config.mixes:
             classifier.find_adapter(config.target)
         for precision in config.precisions:
             # What cannot be had is told now, not after an hour.
@@ -153,7 +153,7 @@ def evaluate_all(
         figures = {
             **describe_model(classifier),
             "target": config.target,
-            "adapt": config.adapt,
+            "adapt": choose_adaptation(classifier, config),
             "precision": classifier.precision,
             "corpus": corpus.name,
             "split": split,
