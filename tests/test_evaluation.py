@@ -545,6 +545,15 @@ def test_a_model_is_measured_by_the_baselines_that_it_annotates_by(
             evaluate(fake_classifier, corpus, "all", replace(CONFIG, adapt="recording"))
 
 
+def test_an_unknown_condition_is_told_before_anything_is_heard(
+    fake_classifier: FakeClassifier, make_corpus: MakeCorpus
+) -> None:
+    corpus = make_corpus(("short", 0.25, "a"), ("long", 4.0, "b"))
+    with pytest.raises(ConfigError, match="unknown condition 'fog'"):
+        evaluate(fake_classifier, corpus, "all", replace(CONFIG, stress=("gain-20", "fog")))
+    assert not fake_classifier.heard
+
+
 def test_speakers_of_one_name_in_two_corpora_are_two() -> None:
     clips = tuple(
         Clip(Path(f"{corpus}{n}.wav"), "anger", "03", name=f"{corpus}{n}", corpus=corpus)

@@ -349,8 +349,9 @@ def _finish(*results: "Evaluation") -> None:
                 f"labels of {name} that are not scored: {', '.join(left_out['model'])}; their "
                 "probabilities are shared out among the others"
             )
+        heard = ", but in the baselines" if result.figures["adapt"] != "none" else ""
         for label, n_clips in left_out["corpus"].items():
-            say(f"{n_clips} clips of {label} left out: {name} has no such label")
+            say(f"{n_clips} clips of {label} left out{heard}: {name} has no such label")
         for error in result.figures["failed"].values():
             say(f"failed: {error}")
     failed = any(result.figures["failed"] for result in results)

@@ -21,6 +21,7 @@ from sercli.evaluation.predictions import Predictions
 from sercli.extraction import Progress
 from sercli.files import AnyPath
 from sercli.store import load_model
+from sercli.stress import parse_conditions
 from sercli.version import __version__
 
 # Version of the layout of metrics.json, `sercli/data/metrics.schema.json`.
@@ -87,7 +88,7 @@ def evaluate(
     ModelError
         If the model cannot be loaded.
     ConfigError
-        If the model cannot multiply one of `EvalConfig.precisions`.
+        If the model cannot multiply one of `EvalConfig.precisions`, or a condition is unknown.
     """
     classifier = model if isinstance(model, Classifier) else load_model(model)
     if not isinstance(corpus, Corpus):
@@ -116,12 +117,14 @@ def evaluate_all(
         In the order of the models.
     """
     config, split = config or EvalConfig(), split or corpus.default_split
+    # What cannot be had is told now, not after an hour.
+    for condition in config.stress:
+        parse_conditions(condition)
     for classifier in classifiers:
         classifier.spec.find_calibration(config.target)
         if choose_adaptation(classifier, config) != "none" or config.mixes:
             classifier.find_adapter(config.target)
         for precision in config.precisions:
-            # What cannot be had is told now, not after an hour.
             with multiplying(classifier, precision):
                 pass
     found = corpus.select(split)
