@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import unicodedata
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -170,6 +171,20 @@ def write_bytes(path: Path, content: bytes) -> None:
 def resolve_target(path: Path) -> Path:
     """Return what is written where a path is asked for: of a link, what it leads to."""
     return Path(os.path.realpath(path))
+
+
+def find_file(folder: Path, name: str) -> Path | None:
+    """Return where a file is, or None; in whatever form of Unicode its name is there.
+
+    Parameters
+    ----------
+    folder
+        Where to look.
+    name
+        Its path from there, as somebody wrote it.
+    """
+    names = (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))
+    return next((folder / one for one in names if os.path.lexists(folder / one)), None)
 
 
 def _name_temporary(path: Path) -> Path:

@@ -4,7 +4,6 @@ A protocol gives every clip its split. Only ``speaker`` keeps the voices of the 
 of training; ``own`` and ``random`` are there to compare with work that did not.
 """
 
-import csv
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from sercli.datasets.base import Clip, Corpus
-from sercli.datasets.labelling import compose
 from sercli.datasets.matching import clip_names, match_rows
+from sercli.delimited import read_table
 from sercli.errors import DatasetError
+from sercli.text import compose
 
 # Shares of the speakers that are held out of a corpus without splits of its own.
 DEV_SHARE = 0.15
@@ -223,27 +223,21 @@ def judge_protocol(train: Sequence[Clip], test: Sequence[Clip]) -> str:
 
 
 def _read_splits(path: Path) -> tuple[dict[str, str], str]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{path}: cannot be read as CSV: {error}") from error
-    columns = set(rows[0]) if rows else set()
+    columns, rows = read_table(path, DatasetError)
     key = next((name for name in ("file", "speaker") if name in columns), None)
     if key is None or "split" not in columns:
         raise DatasetError(
-            f"{path}: has the columns {sorted(map(str, columns))}; expected split and file or "
-            "speaker"
+            f"{path}: has the columns {', '.join(columns)}; expected split and file or speaker"
         )
-    wrong = sorted({str(row["split"]) for row in rows} - set(SPLITS))
-    if wrong:
-        raise DatasetError(f"{path}: has the splits {wrong}; expected {', '.join(SPLITS)}")
     split_of: dict[str, str] = {}
-    for row in rows:
-        name, split = compose(row[key] or ""), row["split"]
+    for where, cells in rows:
+        name, split = compose(cells[key]), cells["split"]
+        if split not in SPLITS:
+            raise DatasetError(f"{where}: split is {split!r}; expected {', '.join(SPLITS)}")
         # A clip of an unknown speaker must not match an empty cell.
         if name and split_of.setdefault(name, split) != split:
             raise DatasetError(
-                f"{path}: lists {key} {name} as {split_of[name]} and as {split}; expected one split"
+                f"{where}: lists {key} {name} as {split}, a row before as {split_of[name]}; "
+                "expected one split"
             )
     return split_of, key

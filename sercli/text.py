@@ -1,4 +1,17 @@
-"""Numbers as people say them."""
+"""Numbers and words as people say and spell them."""
+
+import unicodedata
+
+
+def compose(word: str) -> str:
+    """Return a word in the one form in which all are compared: some systems decompose letters.
+
+    Parameters
+    ----------
+    word
+        In any form of Unicode.
+    """
+    return unicodedata.normalize("NFC", word)
 
 
 def format_count(number: int, noun: str) -> str:

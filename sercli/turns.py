@@ -1,6 +1,5 @@
 """Stretches of recordings that somebody marked: in a table, a diarisation, or TextGrids."""
 
-import csv
 import hashlib
 import math
 import os
@@ -9,18 +8,20 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from io import StringIO
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from sercli.delimited import MOST_SECONDS, parse_count, parse_seconds, read_table
 from sercli.errors import ConfigError
+from sercli.files import find_file
 from sercli.grids import is_grid, read_grids
 from sercli.schema import printable_path
+from sercli.text import compose
 
 # Columns that segments need.
 TIMES = ("start", "end")
 
-RTTM, TSV = ".rttm", ".tsv"
+RTTM = ".rttm"
 # Fields of a turn: type, file, channel, start, duration, and the speaker after two more.
 RTTM_FIELDS = 8
 # A byte that is no text, see `sercli.schema.printable_path`.
@@ -77,11 +78,11 @@ class Turns:
         Parameters
         ----------
         path
-            A CSV file (or TSV, by its suffix) with the column file and any of channel, start, end
-            and speaker; its paths are relative to its folder or, if nothing is there, to where the
-            program runs, as in the output of `ser annotate`. Or a diarisation in RTTM, which names
-            recordings without suffix. Or a TextGrid of Praat, or a folder of them, each named as
-            its recording: their intervals that have a text.
+            A table (see `sercli.delimited.read_table`) with the column file and any of channel,
+            start, end and speaker; its paths are relative to its folder or, if nothing is there,
+            to where the program runs, as in the output of `ser annotate`. Or a diarisation in
+            RTTM, which names recordings without suffix. Or a TextGrid of Praat, or a folder of
+            them, each named as its recording: their intervals that have a text.
         needed
             Columns that a table must have, too.
         tiers
@@ -91,7 +92,8 @@ class Turns:
         Raises
         ------
         ConfigError
-            If it is none of these, a time is no number of seconds, or a grid lacks the tiers.
+            If it is none of these, a time is no number of seconds, a recording is that of two
+            speakers throughout, or a grid lacks the tiers.
         """
         path = Path(path)
         if is_grid(path):
@@ -102,12 +104,11 @@ class Turns:
         is_local = path.suffix.lower() == RTTM
         try:
             content = path.read_bytes()  # once: it may be a pipe
-            text = StringIO(content.decode("utf-8-sig"), newline="")
-            read = _read_diarisation(text) if is_local else _read_table(path, text, needed)
-            for key, turn in read:
-                found.setdefault(key, []).append(turn)
-        except (OSError, UnicodeError, ValueError, csv.Error) as error:
-            raise ConfigError(f"{path}: cannot be read: {error}") from error
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+        read = _read_diarisation if is_local else _read_table
+        for key, turn in read(path, content, needed):
+            found.setdefault(key, []).append(turn)
         if is_local and not found:
             raise ConfigError(f"{path}: has no turns; expected lines that begin with SPEAKER")
         turns_of = {key: tuple(turns) for key, turns in found.items()}
@@ -121,8 +122,15 @@ class Turns:
             raise ConfigError(f"{path}: cannot be read: {error}") from error
         found: dict[Path | str, list[Turn]] = {}
         for one in intervals:
+            if not max(-one.start, one.end) <= MOST_SECONDS:  # also true for NaN
+                raise ConfigError(
+                    f"{path}: has an interval of {one.recording} from {one.start:g} to "
+                    f"{one.end:g} s; expected times up to {MOST_SECONDS:g} s"
+                )
             speaker = one.tier if len(tiers) > 1 else None
-            found.setdefault(one.recording, []).append(Turn(one.start, one.end, None, speaker))
+            found.setdefault(compose(one.recording), []).append(
+                Turn(one.start, one.end, None, speaker)
+            )
         return cls(path, {key: tuple(turns) for key, turns in found.items()}, True, sha256)
 
     def find(self, recording: str, *, mixed: bool = False) -> tuple[Turn, ...]:
@@ -190,54 +198,78 @@ def _resolve(path: str | os.PathLike[str]) -> Path:
 
 def _keys(recording: str) -> tuple[Path | str, ...]:
     """Return by what the turns of a recording may be found: its path, or its name."""
-    return (_resolve(recording), Path(recording).stem)
+    return (_resolve(recording), compose(Path(recording).stem))
 
 
-def _read_diarisation(text: Iterable[str]) -> Iterator[tuple[str, Turn]]:
-    for line in text:
+def _read_diarisation(path: Path, content: bytes, _: Sequence[str]) -> Iterator[tuple[str, Turn]]:
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is no UTF-8: {error}; expected RTTM in UTF-8") from error
+    for number, line in enumerate(text.split("\n"), start=1):
         fields = line.split()
         if not fields or fields[0] != "SPEAKER":
             continue
+        where = f"{path}, line {number}"
         if len(fields) < RTTM_FIELDS:
-            raise ValueError(f"a turn is {line.strip()!r}; expected {RTTM_FIELDS} fields or more")
-        place = repr(line.strip())
-        start, duration = _parse(fields[3], place), _parse(fields[4], place)
+            raise ConfigError(
+                f"{where}: a turn is {line.strip()!r}; expected {RTTM_FIELDS} fields or more"
+            )
+        start, duration = (
+            parse_seconds(field, f"{where}: {name}", ConfigError)
+            for name, field in zip(("start", "duration"), fields[3:5], strict=True)
+        )
         # Counted from 1 there.
-        channel = str(int(fields[2]) - 1) if fields[2].isdecimal() else None
-        speaker = None if fields[7] == UNKNOWN else fields[7]
-        yield fields[1], _check(Turn(start, start + duration, channel, speaker), place)
+        index = parse_count(fields[2])
+        channel = None if index is None else str(index - 1)
+        speaker = None if fields[7] == UNKNOWN else compose(fields[7])
+        yield compose(fields[1]), Turn(start, start + duration, channel, speaker)
 
 
-def _read_table(
-    path: Path, text: Iterable[str], needed: tuple[str, ...]
-) -> Iterator[tuple[Path, Turn]]:
+def _read_table(path: Path, content: bytes, needed: Sequence[str]) -> Iterator[tuple[Path, Turn]]:
     expected = ("file", *needed)
-    reader = csv.DictReader(
-        text, delimiter="\t" if path.suffix.lower() == TSV else ",", strict=True
-    )
-    names = reader.fieldnames or ()
-    if not set(expected) <= set(names):
+    table = read_table(path, ConfigError, content)
+    if not set(expected) <= set(table.columns):
         raise ConfigError(
-            f"{path}: has the columns {', '.join(names) or 'none'}; expected "
+            f"{path}: has the columns {', '.join(filter(None, table.columns))}; expected "
             f"{', '.join(expected)}, and any of channel, start, end and speaker"
         )
-    for row in reader:
-        place = f"line {reader.line_num}"
-        if None in row:
-            raise ValueError(
-                f"{place}: has {len(names) + len(row[None])} cells; expected {len(names)}"
-            )
-        empty = [name for name in ("file", "start", "end") if name in needed and not row[name]]
-        if empty or not row["file"]:
-            raise ValueError(f"{place}: has no {(*empty, 'file')[0]}; expected one")
-        start, end = row.get("start"), row.get("end")
-        turn = Turn(
-            _parse(start, place) if start else -math.inf,
-            _parse(end, place) if end else math.inf,
-            row.get("channel") or None,
-            row.get("speaker") or None,
+    whole: dict[Path, dict[str | None, str]] = {}
+    for where, cells in table.rows:
+        empty = [name for name in ("file", *TIMES) if name in expected and not cells[name]]
+        if empty:
+            raise ConfigError(f"{where}: has no {empty[0]}; expected one")
+        start, end = (
+            parse_seconds(cells[name], f"{where}: {name}", ConfigError)
+            if cells.get(name)
+            else missing
+            for name, missing in zip(TIMES, (-math.inf, math.inf), strict=True)
         )
-        yield _find_file(path.parent, row["file"]), _check(turn, place)
+        # What has no length is said to be too short where it matters; diarisations have such turns.
+        if start > end:
+            raise ConfigError(
+                f"{where}: starts at {start:g} s and ends at {end:g} s; expected no end before the "
+                "start"
+            )
+        channel, speaker = (cells.get(name, "").strip() or None for name in ("channel", "speaker"))
+        turn = Turn(start, end, channel, speaker and compose(speaker))
+        key = _find_file(path.parent, cells["file"])
+        if speaker and turn[:2] == Turn()[:2]:
+            _refuse_second(where, whole.setdefault(key, {}), turn)
+        yield key, turn
+
+
+def _refuse_second(where: str, known: dict[str | None, str], turn: Turn) -> None:
+    """Refuse a second speaker of all of a recording, or of all of its channel."""
+    channels = known if turn.channel is None else (turn.channel, None)
+    others = {known.get(channel) for channel in channels} - {None, turn.speaker}
+    if others:
+        raise ConfigError(
+            f"{where}: {turn.speaker} speaks throughout, and by a row before {others.pop()} does; "
+            "expected a single speaker, or the times or the channel of each"
+        )
+    if turn.speaker:
+        known[turn.channel] = turn.speaker
 
 
 # A table has many rows of one file.
@@ -245,25 +277,5 @@ def _read_table(
 def _find_file(folder: Path, name: str) -> Path:
     # As the output of a run has it: from where that was, and with bytes that are no text escaped.
     plain = os.fsdecode(ESCAPED.sub(lambda found: bytes([int(found[1], 16)]), os.fsencode(name)))
-    places = (folder / name, Path(name), folder / plain, Path(plain))
-    return _resolve(next(filter(os.path.lexists, places), folder / name))
-
-
-def _parse(text: str, place: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise ValueError(f"{place}: {text!r} is no time; expected seconds, 0 or more")
-    return seconds
-
-
-def _check(turn: Turn, place: str) -> Turn:
-    # What has no length is said to be too short where it matters; diarisations have such turns.
-    if not turn.start <= turn.end:
-        raise ValueError(
-            f"{place}: starts at {turn.start:g} s and ends at {turn.end:g} s; expected no end "
-            "before the start"
-        )
-    return turn
+    places = ((folder, name), (Path(), name), (folder, plain), (Path(), plain))
+    return _resolve(next(filter(None, (find_file(*place) for place in places)), folder / name))

@@ -248,14 +248,15 @@ def test_votes_on_the_voice_in_cremads_own_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "begins with 'nothing'; expected the header clip,LABEL"),
+        ("", "is empty; expected CSV"),
         ("file,anger\na,1\n", "begins with 'file,anger'"),
         ("clip,happy,joy\na,1,2\n", "two columns for happiness"),
         ("clip,anger\na,-1\n", "line 2: anger is '-1'; expected a count"),
         ("clip,anger\na,1.5\n", r"line 2: anger is '1\.5'"),
         ("clip,anger\na,1\na,1\n", "line 3: names the clip a again"),
-        ("clip,anger\na\n", "line 2: has 1 cells; expected 2"),
-        ("clip,anger\n", "has no row of votes"),
+        ("clip,anger\na\n", "line 2: has 1 cell; expected 2"),
+        ("clip,anger\n", "has no row below its header"),
+        (f"clip,anger\na,{'9' * 5_000}\n", r"line 2: anger is '9+\.\.\.9+'; expected a count"),
         (f'{CREMAD_VOTES}"200001",0,0,0,0,9,0,"a",9,1,"N"\n', "has no row of votes"),
     ],
 )

@@ -78,10 +78,29 @@ def test_neither_file_nor_pattern(text: str, message: str) -> None:
     ("name", "content", "message"),
     [
         ("a.csv", "path,who\nx,y\n", "has the columns path, who; expected file, speaker, and any"),
-        ("a.csv", "", "has the columns none"),
+        ("a.csv", "", "is empty; expected CSV"),
         ("a.csv", "file,speaker,start\na.wav,anna,soon\n", "soon"),
+        (
+            "a.csv",
+            "file,speaker\na.wav,anna\na.wav,anna\n./a.wav,ben\n",
+            "line 4: ben speaks throughout, and by a row before anna does; expected a single",
+        ),
+        (
+            "a.csv",
+            "file,speaker,channel\na.wav,anna,1\na.wav,ben,\n",
+            "line 3: ben speaks throughout, and by a row before anna does",
+        ),
+        (
+            "a.csv",
+            "file,speaker,channel\na.wav,anna,\na.wav,ben,1\n",
+            "line 3: ben speaks throughout, and by a row before anna does",
+        ),
         ("a.rttm", "SPEAKER call 1 0.0\n", "a turn is .SPEAKER call 1 0.0.; expected 8 fields"),
-        ("a.rttm", "SPEAKER call 1 0.0 x <NA> <NA> a\n", "cannot be read: .*'x'"),
+        (
+            "a.rttm",
+            "SPEAKER call 1 0.0 x <NA> <NA> a\n",
+            "line 1: duration is 'x'; expected seconds",
+        ),
     ],
 )
 def test_files_that_tell_nothing(tmp_path: Path, name: str, content: str, message: str) -> None:

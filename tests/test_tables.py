@@ -125,6 +125,18 @@ def test_rows_that_repeat_or_contradict(tmp_path: Path) -> None:
     }
 
 
+def test_files_in_any_form_of_unicode(tmp_path: Path) -> None:
+    decomposed, composed = "Zoe\u0308.wav", "Zo\u00eb.wav"
+    path = write_manifest(tmp_path, f"file,emotion\n{composed},sad\n")
+    (tmp_path / decomposed).touch()
+    (clip,) = read_corpus(path).clips
+    assert clip.path == tmp_path / decomposed
+    # Where both are there, each is itself.
+    (tmp_path / composed).touch()
+    (clip,) = read_corpus(path).clips
+    assert clip.path == tmp_path / composed
+
+
 @pytest.mark.parametrize("name", ["calls.tsv", "calls.txt"])
 def test_columns_of_other_names(tmp_path: Path, name: str) -> None:
     text = "path\tlabel\temotion\tgender\na.wav\tfearful\told\tfemale\n"
@@ -142,7 +154,7 @@ def test_columns_of_other_names(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "has the columns of an empty file; expected file, emotion"),
+        ("", "is empty; expected CSV, or TSV, in UTF-8, with the names of the columns first"),
         ("file,emotion,start\na.wav,sad,soon\n", "line 2: start is 'soon'; expected seconds"),
         ("file,emotion,start\na.wav,sad,nan\n", "line 2: start is 'nan'"),
         ("file,emotion,end\na.wav,sad,1\na.wav,sad,-1\n", "line 3: end is '-1'"),
@@ -153,6 +165,9 @@ def test_columns_of_other_names(tmp_path: Path, name: str) -> None:
         ("file,emotion\na.wav,sad,x\n", "line 2: has 3 cells; expected 2"),
         ("file,emotion\n,sad\n", "line 2: names no file"),
         ("file,emotion,x,x\na.wav,sad,1,2\n", "two columns 'x'"),
+        ("file,emotion,end\na.wav,sad,1e308\n", "line 2: end is '1e308'; expected seconds, from 0"),
+        (f"file,emotion,end\na.wav,sad,{'9' * 5_000}\n", r"line 2: end is '9+\.\.\.9+'; expected"),
+        (f"file,emotion,channel\na.wav,sad,{'9' * 5_000}\n", r"line 2: channel is '9+\.\.\.9+'; e"),
         ("file,emotion\ngone.wav,sad\n", "no clip to use: .*the file is missing"),
     ],
 )

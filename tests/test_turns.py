@@ -41,6 +41,26 @@ def test_a_table_with_tabs(tmp_path: Path) -> None:
     assert not turns.tells_speakers
 
 
+def test_names_in_any_form_of_unicode(tmp_path: Path) -> None:
+    decomposed, composed = "Zoe\u0308", "Zo\u00eb"
+    recording = tmp_path / "calls" / f"{decomposed}.wav"
+    recording.parent.mkdir()
+    recording.touch()
+    table = tmp_path / "segments.csv"
+    table.write_text(f"file;start;end;speaker\ncalls/{composed}.wav;0;1;{decomposed}\n")
+    diarisation = tmp_path / "all.rttm"
+    diarisation.write_text(f"SPEAKER {composed} 1 0 1 <NA> <NA> {decomposed} <NA> <NA>\n")
+    for path in (table, diarisation):
+        assert Turns.read(path, *TIMES).find(str(recording)) == (Turn(0, 1, None, composed),)
+        assert Turns.read(path, *TIMES).find_others([str(recording)]) == []
+
+
+def test_channels_of_a_diarisation_of_any_length(tmp_path: Path) -> None:
+    path = tmp_path / "all.rttm"
+    path.write_text(f"SPEAKER call {'9' * 5_000} 0 1 <NA> <NA> a <NA> <NA>\n")
+    assert Turns.read(path, *TIMES).find("call.wav") == (Turn(0, 1, None, "a"),)
+
+
 def test_a_diarisation(tmp_path: Path) -> None:
     path = tmp_path / "all.rttm"
     path.write_text(
@@ -102,13 +122,34 @@ def test_segments_without_times(tmp_path: Path, fake_classifier: FakeClassifier)
         ("a.csv", "file,start\na.wav,0\n", "expected file, start, end"),
         ("a.csv", "file,start,end\na.wav,0,\n", "line 2: has no end"),
         ("a.csv", "file,start,end\n,0,1\n", "line 2: has no file"),
-        ("a.csv", "file,start,end\na.wav,0,1\na.wav,-1,1\n", "line 3: '-1' is no time"),
-        ("a.csv", "file,start,end\na.wav,0,nan\n", "'nan' is no time"),
+        (
+            "a.csv",
+            "file,start,end\na.wav,0,1\na.wav,-1,1\n",
+            r"a\.csv, line 3: start is '-1'; expected seconds",
+        ),
+        (
+            "a.csv",
+            "file,start,end\na.wav,0,nan\n",
+            "line 2: end is 'nan'; expected seconds, from 0 to",
+        ),
         ("a.csv", "file,start,end\na.wav,2,1\n", "starts at 2 s and ends at 1 s"),
-        ("a.rttm", "SPEAKER call 1 0.0 -0.5 <NA> <NA> a\n", "'-0.5' is no time"),
+        (
+            "a.rttm",
+            "SPEAKER call 1 0.0 -0.5 <NA> <NA> a\n",
+            r"a\.rttm, line 1: duration is '-0\.5'; expected seconds",
+        ),
         ("a.rttm", "SPEAKER call 1 0.0\n", "expected 8 fields"),
         ("a.csv", "file,start,end\na.wav,1,5,2,5\n", "line 2: has 5 cells; expected 3"),
         ("a.csv", 'file,start,end,speaker\na.wav,1,2,"bob\na.wav,2,3,x\n', "unexpected end of"),
+        ("a.csv", "file,start,end\na.wav,1,1e308\n", "line 2: end is '1e308'; expected seconds"),
+        ("a.csv", f"file,start,end\na.wav,{'9' * 5_000},1\n", r"line 2: start is '9+\.\.\.9+'; ex"),
+        (
+            "a.rttm",
+            "\nSPEAKER call 1 0 1e308 <NA> <NA> a\n",
+            "line 2: duration is '1e308'; expected",
+        ),
+        ("a.csv", "file,start,end\na.wav,1\n", "line 2: has 2 cells; expected 3"),
+        ("a.csv", "file,start,end\n", "has no row below its header"),
         ("none.csv", None, "cannot be read"),
     ],
 )

@@ -1,6 +1,5 @@
 """Corpora with files of annotations beside the recordings: IEMOCAP and MELD."""
 
-import csv
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from sercli.datasets.base import Clip, Corpus
 from sercli.datasets.facts import load_facts, person_traits
 from sercli.datasets.media import COPY, MISSING, NOT_ANNOTATED, MediaFolder, pick_copies
 from sercli.datasets.names import SCHEMES, no_such_names, unnamed
+from sercli.delimited import read_table
 from sercli.errors import DatasetError
 
 _EVALUATION = re.compile(r"\[\d+\.\d+ - \d+\.\d+\]\t(\w+)\t(\w+)\t\[")
@@ -153,7 +153,9 @@ def _split_of_folder(*names: str | None) -> str | None:
     return next(found, None)
 
 
-def _meld_rows(folder: MediaFolder, splits: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
+def _meld_rows(
+    folder: MediaFolder, splits: Iterable[str]
+) -> Iterator[tuple[str, Mapping[str, str]]]:
     """Yield name and row of each utterance that the tables of some splits annotate."""
     tables = {split: _find_table(folder.root, f"{split}_sent_emo.csv") for split in splits}
     if not any(tables.values()):
@@ -165,16 +167,15 @@ def _meld_rows(folder: MediaFolder, splits: Iterable[str]) -> Iterator[tuple[str
     for split, path in tables.items():
         if path is None:
             continue
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
-            rows = csv.DictReader(stream)
-            missing = [column for column in MELD_COLUMNS if column not in (rows.fieldnames or ())]
-            if missing:
-                raise DatasetError(
-                    f"{path}: has the columns {rows.fieldnames}; expected MELD's, among them "
-                    f"{', '.join(missing)}"
-                )
-            for row in rows:
-                yield f"{split}/dia{row['Dialogue_ID']}_utt{row['Utterance_ID']}", row
+        columns, rows = read_table(path, DatasetError, undecodable="replace", may_be_empty=True)
+        missing = [column for column in MELD_COLUMNS if column not in columns]
+        if missing:
+            raise DatasetError(
+                f"{path}: has the columns {', '.join(columns)}; expected MELD's, among them "
+                f"{', '.join(missing)}"
+            )
+        for _, row in rows:
+            yield f"{split}/dia{row['Dialogue_ID']}_utt{row['Utterance_ID']}", row
 
 
 def _find_table(root: Path, name: str) -> Path | None:

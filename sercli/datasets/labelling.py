@@ -5,27 +5,16 @@ no label; manifests, folders of classes and audformat share a table of English w
 that is not in it stays what it is. Neither case nor the form of Unicode matters.
 """
 
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import replace
 
 from sercli.datasets.base import Clip, Corpus
 from sercli.datasets.facts import load_facts
 from sercli.errors import ConfigError
+from sercli.text import compose
 
 # The table of English words.
 COMMON = "common"
-
-
-def compose(word: str) -> str:
-    """Return a word in the one form in which all are compared: some systems decompose letters.
-
-    Parameters
-    ----------
-    word
-        In any form of Unicode.
-    """
-    return unicodedata.normalize("NFC", word)
 
 
 def parse_mapping(text: str) -> dict[str, str]:

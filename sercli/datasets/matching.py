@@ -4,8 +4,8 @@ from collections.abc import Collection, Hashable, Iterable, Sequence
 from pathlib import PurePath
 
 from sercli.datasets.base import Clip
-from sercli.datasets.labelling import compose
 from sercli.errors import DatasetError
+from sercli.text import compose
 
 
 def clip_names(clip: Clip) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Corpora whose file names tell everything: speaker, emotion, sentence and the rest."""
 
-import csv
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from typing import Any
 from sercli.datasets.base import Clip, Corpus
 from sercli.datasets.facts import load_facts, person_traits
 from sercli.datasets.media import MediaFolder, pick_copies, suffix_rank
+from sercli.delimited import read_table
 from sercli.errors import DatasetError
 
 DEMOGRAPHICS = "VideoDemographics.csv"
@@ -202,15 +203,16 @@ def _demographics(root: Path, kind: str) -> dict[str, dict[str, Any]]:
     )
     if kind != "cremad" or path is None:
         return {}
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        rows = csv.DictReader(stream)
+    people = {}
+    for where, cells in read_table(path, DatasetError).rows:
         try:
-            return {
-                row["ActorID"]: {"age": float(row["Age"]), "sex": row["Sex"].lower()}
-                for row in rows
-            }
-        except (KeyError, ValueError, AttributeError) as error:
+            age = float(cells["Age"])
+            people[cells["ActorID"]] = {"age": age, "sex": cells["Sex"].lower()}
+        except (KeyError, ValueError):
+            age = math.nan
+        if not 0 <= age < math.inf:
             raise DatasetError(
-                f"{path}, line {rows.line_num}: found no age and sex of a speaker; expected the "
-                "columns ActorID, Age, Sex of CREMA-D's own table, or no such file"
-            ) from error
+                f"{where}: found no age and sex of a speaker; expected the columns ActorID, Age, "
+                "Sex of CREMA-D's own table, or no such file"
+            )
+    return people

@@ -1,18 +1,18 @@
 """Corpora of one's own: a table that names the files, or a folder for each class."""
 
-import csv
-import io
-import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePath
+from reprlib import repr as shorten
 
 from sercli.datasets.base import Clip, Corpus
-from sercli.datasets.labelling import compose
 from sercli.datasets.media import MISSING, MediaFolder, pick_copies
+from sercli.delimited import parse_count, parse_seconds, read_table
 from sercli.errors import DatasetError
+from sercli.files import find_file
 from sercli.schema import MIX
+from sercli.text import compose
 
 LICENCE = "not stated"
 # One name in several tables is one speaker: who trains by one and measures by another is told.
@@ -20,7 +20,6 @@ NAMESPACE = "table"
 # Names of a manifest's columns that mean something; any further column is a trait.
 NEEDED = ("file", "emotion")
 COLUMNS = (*NEEDED, "speaker", "start", "end", "split", "channel")
-DELIMITERS = ",\t;"
 
 SPLITS: Mapping[str, str] = {
     **{split: split for split in ("train", "dev", "test")},
@@ -63,7 +62,7 @@ def read_manifest(path: Path, columns: Mapping[str, str]) -> Corpus:
     Parameters
     ----------
     path
-        CSV or TSV with a header: ``file,emotion`` and, if known, ``speaker``, ``start`` and
+        A table with the columns ``file``, ``emotion`` and, if known, ``speaker``, ``start`` and
         ``end`` in seconds, ``split``, ``channel``; any further column is a trait. Files are
         relative to the table's folder.
     columns
@@ -81,14 +80,16 @@ def read_manifest(path: Path, columns: Mapping[str, str]) -> Corpus:
     """
     clips: list[Clip] = []
     skipped: dict[str, str] = {}
-    for line, cells in _read_rows(path, columns):
-        where = f"{path}, line {line}"
+    table = read_table(path, DatasetError)
+    names = _rename(path, table.columns, columns)
+    for where, row in table.rows:
+        cells = {ours: row[theirs].strip() for theirs, ours in names.items()}
         if not cells["file"]:
             raise DatasetError(f"{where}: names no file; expected one, relative to the manifest")
         clip = _manifest_clip(path, where, cells)
         if not clip.emotion:
             skipped[clip.name] = "no emotion given"
-        elif not clip.path.is_file():
+        elif not os.path.isfile(clip.path):  # which takes a name of any length
             skipped[clip.name] = MISSING
         else:
             clips.append(clip)
@@ -145,57 +146,32 @@ def stretch_name(file: str, start: float, end: float | None, channel: int | None
     return f"{file}#{start:.10g}-{'' if end is None else f'{end:.10g}'}{own}"
 
 
-def _read_rows(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield number and cells of each row, by our names of columns."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(
-            f"{path}: cannot be read as a manifest ({error}); expected CSV or TSV in UTF-8"
-        ) from error
-    rows = csv.reader(io.StringIO(text), delimiter=_find_delimiter(path, text.split("\n")[0]))
-    header = _rename(path, [cell.strip() for cell in next(rows, [])], columns)
-    for cells in rows:
-        if not cells:
-            continue
-        if len(cells) != len(header):
-            raise DatasetError(
-                f"{path}, line {rows.line_num}: has {len(cells)} cells; expected {len(header)}, "
-                "as in the header"
-            )
-        yield rows.line_num, dict(zip(header, (cell.strip() for cell in cells), strict=True))
-
-
-def _find_delimiter(path: Path, header: str) -> str:
-    if path.suffix.lower() in (".tsv", ".tab"):
-        return "\t"
-    return max(DELIMITERS, key=lambda each: len(next(csv.reader([header], delimiter=each), [])))
-
-
-def _rename(path: Path, header: list[str], columns: Mapping[str, str]) -> list[str]:
-    """Return a header in our names."""
+def _rename(path: Path, header: Iterable[str], columns: Mapping[str, str]) -> dict[str, str]:
+    """Return our names of columns, by the table's."""
     ours = {theirs: name for name, theirs in columns.items()}
     # A column that has our name, but is not the one the user means, is not to be taken for it.
-    renamed = [ours.get(name, f"their {name}" if name in columns else name) for name in header]
+    renamed = {
+        name: ours.get(name, f"their {name}" if name in columns else name)
+        for name in filter(None, header)
+    }
     absent = [
         columns.get(name, name)
         for name in {**dict.fromkeys(NEEDED), **columns}
-        if name not in renamed
+        if name not in renamed.values()
     ]
     if absent:
         raise DatasetError(
-            f"{path}: has the columns {', '.join(filter(None, header)) or 'of an empty file'}; "
-            f"expected {', '.join(absent)}; say which is which by --columns file=THEIRS,..."
+            f"{path}: has the columns {', '.join(renamed) or 'without names'}; expected "
+            f"{', '.join(absent)}; say which is which by --columns file=THEIRS,..."
         )
-    double = sorted({name for name in renamed if renamed.count(name) > 1})
-    if double:
-        raise DatasetError(f"{path}: has two columns {double[0]!r}; expected each once")
     return renamed
 
 
 def _manifest_clip(path: Path, where: str, cells: Mapping[str, str]) -> Clip:
-    start = _parse_time(where, "start", cells.get("start", ""))
-    end = _parse_time(where, "end", cells.get("end", ""))
+    start, end = (
+        parse_seconds(cells[name], f"{where}: {name}", DatasetError) if cells.get(name) else None
+        for name in ("start", "end")
+    )
     if end is not None and end <= (start or 0.0):
         raise DatasetError(
             f"{where}: ends at {end:g} s and starts at {start or 0.0:g} s; expected an end after "
@@ -204,7 +180,7 @@ def _manifest_clip(path: Path, where: str, cells: Mapping[str, str]) -> Clip:
     file = PurePath(os.path.normpath(cells["file"]))
     channel = _parse_channel(where, cells.get("channel", ""))
     return Clip(
-        path.parent / file,
+        find_file(path.parent, str(file)) or path.parent / file,
         cells["emotion"],
         compose(cells.get("speaker", "")) or None,
         name=stretch_name(file.as_posix(), start or 0.0, end, channel),
@@ -222,21 +198,10 @@ def _parse_channel(where: str, text: str) -> int | None:
     """Return the index that `ser annotate` names a channel by; None for the mean of all."""
     if text in ("", MIX):
         return None
-    if not (text.isascii() and text.isdigit()):
+    channel = parse_count(text)
+    if channel is None:
         raise DatasetError(
-            f"{where}: channel is {text!r}; expected its index, from 0, or {MIX}, the mean of all; "
-            "give a column that tells something else another name"
+            f"{where}: channel is {shorten(text)}; expected its index, from 0, or {MIX}, the mean "
+            "of all; give a column that tells something else another name"
         )
-    return int(text)
-
-
-def _parse_time(where: str, name: str, text: str) -> float | None:
-    if not text:
-        return None
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0.0 <= seconds < math.inf:  # also false for NaN
-        raise DatasetError(f"{where}: {name} is {text!r}; expected seconds, from 0")
-    return seconds
+    return channel

@@ -5,13 +5,15 @@ CREMA-D's own ``processedResults/tabulatedVotes.csv`` is read too: of its rows t
 alone, whose numbers are 100001 and following; 2xxxxx are of the face, 3xxxxx of both.
 """
 
-import csv
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from reprlib import repr as shorten
 
 from sercli.datasets.base import Clip
 from sercli.datasets.labelling import canonical_label, common_label
 from sercli.datasets.matching import clip_names, match_rows
+from sercli.delimited import parse_count, read_table
 from sercli.errors import DatasetError
 
 CREMAD_COLUMNS = {
@@ -84,74 +86,42 @@ def read_votes(path: Path) -> dict[str, dict[str, int]]:
         If the file cannot be read, is of neither kind, names a clip or a label twice, or has a
         cell that is no count.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            rows = list(csv.reader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(
-            f"{path}: cannot be read as a table of votes ({error}); expected CSV in UTF-8"
-        ) from error
-    header = [cell.strip() for cell in rows[0]] if rows else []
-    clip_column, labels = _read_header(path, header)
+    columns, rows = read_table(path, DatasetError)
+    clip_column, labels = _read_header(path, columns)
     votes: dict[str, dict[str, int]] = {}
-    for line, cells in _rows_of_voice(path, header, rows):
+    for where, cells in rows:
+        if clip_column == CREMAD_CLIP:
+            number = _parse_count(where, "number of the row", cells[columns[0]])
+            if number // CREMAD_BLOCK != VOICE:
+                continue
         name = cells[clip_column]
         if name in votes:
-            raise DatasetError(
-                f"{path}, line {line}: names the clip {name} again; expected it once"
-            )
+            raise DatasetError(f"{where}: names the clip {name} again; expected it once")
         votes[name] = {
-            label: _parse_count(f"{path}, line {line}", header[column], cells[column])
-            for column, label in labels.items()
+            label: _parse_count(where, column, cells[column]) for column, label in labels.items()
         }
     if not votes:
         raise DatasetError(f"{path}: has no row of votes; expected one for each clip")
     return votes
 
 
-def _read_header(path: Path, header: list[str]) -> tuple[int, dict[int, str]]:
+def _read_header(path: Path, header: Sequence[str]) -> tuple[str, dict[str, str]]:
     """Return the column of the clips' names, and the label of each column of counts."""
-    if _is_cremad(header):
-        return header.index(CREMAD_CLIP), {
-            header.index(key): CREMAD_COLUMNS[key] for key in CREMAD_COLUMNS
-        }
+    if header[0] != "clip" and {CREMAD_CLIP, *CREMAD_COLUMNS} <= set(header):
+        return CREMAD_CLIP, CREMAD_COLUMNS
     if len(header) < 2 or header[0] != "clip" or not all(header):
         raise DatasetError(
-            f"{path}: begins with {','.join(header) or 'nothing'!r}; expected the header "
-            "clip,LABEL,LABEL,... or that of CREMA-D's tabulatedVotes.csv"
+            f"{path}: begins with {','.join(header)!r}; expected the header clip,LABEL,LABEL,... "
+            "or that of CREMA-D's tabulatedVotes.csv"
         )
-    labels = {column: canonical_label(word) or word for column, word in enumerate(header) if column}
-    double = sorted({label for label in labels.values() if list(labels.values()).count(label) > 1})
-    if double:
-        raise DatasetError(f"{path}: has two columns for {double[0]}; expected each label once")
-    return 0, labels
-
-
-def _is_cremad(header: list[str]) -> bool:
-    return header[:1] != ["clip"] and {CREMAD_CLIP, *CREMAD_COLUMNS} <= set(header)
-
-
-def _rows_of_voice(
-    path: Path, header: list[str], rows: list[list[str]]
-) -> Iterator[tuple[int, list[str]]]:
-    """Yield number and cells of each row that counts votes on the voice alone."""
-    for line, cells in enumerate(rows[1:], start=2):
-        if not cells:
-            continue
-        if len(cells) != len(header):
-            raise DatasetError(
-                f"{path}, line {line}: has {len(cells)} cells; expected {len(header)}, as in the "
-                "header"
-            )
-        if _is_cremad(header):
-            number = _parse_count(f"{path}, line {line}", "number of the row", cells[0])
-            if number // CREMAD_BLOCK != VOICE:
-                continue
-        yield line, cells
+    labels = {word: canonical_label(word) or word for word in header[1:]}
+    if twice := [label for label, n in Counter(labels.values()).items() if n > 1]:
+        raise DatasetError(f"{path}: has two columns for {twice[0]}; expected each label once")
+    return header[0], labels
 
 
 def _parse_count(where: str, column: str, cell: str) -> int:
-    text = cell.strip()
-    if not (text.isascii() and text.isdigit()):
-        raise DatasetError(f"{where}: {column} is {cell!r}; expected a count, from 0")
-    return int(text)
+    count = parse_count(cell.strip())
+    if count is None:
+        raise DatasetError(f"{where}: {column} is {shorten(cell)}; expected a count, from 0")
+    return count
