@@ -18,6 +18,8 @@ AnyPath = str | os.PathLike[str]
 STDOUT = "-"
 # What the name of a file ends with until it takes its place.
 TEMPORARY = ".tmp"
+# No number is as large that is written on purpose, and floats hold it.
+LARGE = 1e300
 
 
 class AtomicFile:
@@ -138,6 +140,30 @@ def write_json(path: Path, data: Mapping[str, Any], *, overwrite: bool = False) 
     """
     check_target(path, overwrite=overwrite)
     write_bytes(path, (json.dumps(data, ensure_ascii=False, indent=1) + "\n").encode())
+
+
+def parse_json(text: str) -> Any:
+    """Return what JSON holds that somebody may have altered.
+
+    Parameters
+    ----------
+    text
+        All of it.
+
+    Raises
+    ------
+    ValueError
+        If it is no JSON, or is nested as nothing is that this package writes.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def is_number(value: Any) -> bool:
+    """Tell whether a value of JSON, which has integers of any size and NaN, is of use as one."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGE
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, Self
 
 from sercli.errors import OutputError
-from sercli.files import TEMPORARY, resolve_target
+from sercli.files import TEMPORARY, parse_json, resolve_target
 from sercli.report import RunInfo
 
 SUFFIX = ".journal"
@@ -114,22 +114,23 @@ class Unfinished:
         Raises
         ------
         OSError, ValueError
-            If it cannot be read, or has not even a beginning.
+            If it cannot be read, has not even a beginning, or is damaged before its end.
         """
         size = self.rows.stat().st_size
         # A full disk may have cut it within a character, too.
         text = self.journal.read_text(encoding="utf-8", errors="replace")
         header, *lines = text.split("\n")
-        told = Told(json.loads(header), {}, 0)
-        for line in lines:
+        told = Told(parse_json(header), {}, 0)
+        for number, line in enumerate(lines[:-1], start=2):  # the last was not written to its end
             try:
-                note = json.loads(line)
-            except ValueError:  # the last one, which was not written to its end
+                note = parse_json(line)
+                end, path = int(note["end"]), note["file"]["path"]
+            except (ArithmeticError, KeyError, TypeError, ValueError) as error:
+                raise ValueError(f"line {number} is damaged: {error}") from error
+            if end > size:
                 break
-            if note["end"] > size:
-                break
-            told = told._replace(end=note["end"])
-            told.entries[note["file"]["path"]] = note["file"]
+            told = told._replace(end=end)
+            told.entries[path] = note["file"]
         return told
 
     @property

@@ -1,5 +1,6 @@
 """The tally of a run: what became of each file, the exit code, and the record of it all."""
 
+import json
 import os
 import platform
 from collections import Counter
@@ -7,14 +8,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum
+from reprlib import repr as shorten
 from time import monotonic
-from typing import Any
+from typing import Any, get_args
 
-from sercli.schema import FileResult, printable_path
+from sercli.files import is_number
+from sercli.schema import FileResult, Status, printable_path
 from sercli.text import format_count, format_duration
 
 # Version of the layout of the JSON outputs and of the run record.
 SCHEMA_VERSION = 1
+# What is told of a file, by its kind; of what is None there, nothing was known.
+TEXTS = ("error",)
+NUMBERS = ("bytes", "modified", "sample_rate", "channels")
+LISTS = ("warnings", "groups")
 
 
 class ExitCode(IntEnum):
@@ -186,3 +193,36 @@ def describe_file(result: FileResult) -> dict[str, Any]:
             for group in result.groups
         ],
     }
+
+
+def check_file(entry: Any) -> dict[str, Any]:
+    """Return what `describe_file` told of a file, which somebody may have altered.
+
+    Parameters
+    ----------
+    entry
+        As JSON has it; it may have more.
+
+    Raises
+    ------
+    ValueError
+        If it is something else.
+    """
+    try:
+        fits = (
+            isinstance(entry["path"], str)
+            and entry["status"] in get_args(Status)
+            and is_number(entry["duration"])
+            and entry["duration"] >= 0
+            and all(entry[name] is None or isinstance(entry[name], str) for name in TEXTS)
+            and all(entry[name] is None or is_number(entry[name]) for name in NUMBERS)
+            and all(isinstance(entry[name], list) for name in LISTS)
+            and is_number(entry.get("n_segments", 0))  # of a table
+        )
+        json.dumps(entry, ensure_ascii=False).encode()  # nothing is to fail when it is written
+    except (KeyError, TypeError, AttributeError, UnicodeError) as error:
+        raise ValueError(f"of a file, it tells {shorten(entry)} ({error!r})") from error
+    if not fits:
+        raise ValueError(f"of a file, it tells {shorten(entry)}")
+    result: dict[str, Any] = entry
+    return result

@@ -1,15 +1,21 @@
 """What `ser annotate` wrote, read back."""
 
-import csv
-import json
+import codecs
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from sercli.delimited import MOST_SECONDS, read_table
 from sercli.errors import DatasetError
+from sercli.files import parse_json
+from sercli.report import check_file
 from sercli.schema import PROBABILITY_PREFIX, FileResult, Segment
 from sercli.writers import record_path
+
+EXPECTED = "expected what ser annotate wrote"
+# What may be wrong with what was altered.
+FAILURES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 def read_results(path: str | os.PathLike[str]) -> list[FileResult]:
@@ -34,45 +40,43 @@ def read_results(path: str | os.PathLike[str]) -> list[FileResult]:
     """
     path = Path(path)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            is_document = stream.readline().rstrip() == "{"
-            stream.seek(0)
-            if is_document:
-                document = json.load(stream)
-                labels = tuple(document["model"]["labels"])
-                return [
-                    _read_file(entry, [_read_segment(row) for row in entry["segments"]], labels)
-                    for entry in document["files"]
-                ]
-            rows: dict[str, list[Segment]] = {}
-            labels = ()
-            for row in _read_table(stream):
-                labels = labels or _find_labels(row)
-                rows.setdefault(row["file"], []).append(_read_segment(row))
+        content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+        if content.split(maxsplit=1)[:1] == [b"{"]:
+            document = parse_json(content.decode("utf-8"))
+            labels = tuple(document["model"]["labels"])
+            return [
+                _read_file(entry, [_read_segment(row) for row in entry["segments"]], labels)
+                for entry in document["files"]
+            ]
+        rows: dict[str, list[Segment]] = {}
+        labels = ()
+        for where, row in _read_table(path, content):
+            labels = labels or _find_labels(row)
+            try:
+                rows.setdefault(str(row["file"]), []).append(_read_segment(row))
+            except FAILURES as error:
+                raise DatasetError(f"{where}: cannot be read: {error}; {EXPECTED}") from error
         record = record_path(path)
-        told = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {"files": []}
+        told = parse_json(record.read_text(encoding="utf-8")) if record.exists() else {"files": []}
         labels = tuple(told["model"]["labels"]) if "model" in told else labels
         files = [_read_file(one, rows.pop(one["path"], []), labels) for one in told["files"]]
-    except (OSError, UnicodeError, ValueError, KeyError, TypeError, csv.Error) as error:
-        raise DatasetError(
-            f"{path}: cannot be read: {error}; expected what ser annotate wrote"
-        ) from error
+    except (OSError, *FAILURES) as error:
+        raise DatasetError(f"{path}: cannot be read: {error}; {EXPECTED}") from error
     # Without a record, nothing else is known.
     rest = (FileResult(one, "ok", tuple(some), labels=labels) for one, some in rows.items())
     return [*files, *rest]
 
 
-def _read_table(stream: TextIO) -> Iterator[Mapping[str, Any]]:
-    """Give the rows of a table in CSV, or in JSON Lines."""
-    first = stream.read(1)
-    stream.seek(0)
-    if first not in ("", "{"):
-        reader = csv.DictReader(stream)
-        if "emotion" not in (reader.fieldnames or ()):
-            raise ValueError(f"its columns are {', '.join(reader.fieldnames or ['none'])}")
-        yield from reader
+def _read_table(path: Path, content: bytes) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Give place and cells of the rows of a table in CSV, or in JSON Lines."""
+    if content and not content.startswith(b"{"):
+        columns, rows = read_table(path, DatasetError, content, may_be_empty=True)
+        if "emotion" not in columns:
+            raise ValueError(f"its columns are {', '.join(columns)}")
+        yield from rows
         return
-    yield from map(json.loads, stream)
+    for number, line in enumerate(content.splitlines(), start=1):
+        yield f"{path}, line {number}", parse_json(line.decode("utf-8"))
 
 
 def _find_labels(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -83,6 +87,7 @@ def _find_labels(row: Mapping[str, Any]) -> tuple[str, ...]:
 def _read_file(
     entry: Mapping[str, Any], segments: Iterable[Segment], labels: tuple[str, ...]
 ) -> FileResult:
+    check_file(entry)
     return FileResult(
         entry["path"],
         entry["status"],
@@ -102,11 +107,14 @@ def _read_segment(row: Mapping[str, Any]) -> Segment:
     probabilities = row.get("probabilities")
     if probabilities is None:
         probabilities = {label: row[PROBABILITY_PREFIX + label] for label in _find_labels(row)}
+    start, end = float(row["start"]), float(row["end"])
+    if not 0 <= start <= end <= MOST_SECONDS:  # also true for NaN
+        raise ValueError(f"a segment is from {start:g} to {end:g} s")
     return Segment(
-        row["channel"],
-        float(row["start"]),
-        float(row["end"]),
-        row["emotion"],
+        str(row["channel"]),
+        start,
+        end,
+        str(row["emotion"]),
         float(row["confidence"]),
         tuple(map(float, probabilities.values())),
         row.get("speaker") or None,

@@ -16,9 +16,11 @@ from typing import Any, BinaryIO, NamedTuple, Self
 
 from sercli.discovery import Found
 from sercli.errors import OutputError
+from sercli.files import parse_json
 from sercli.journal import Unfinished
-from sercli.report import RunInfo
-from sercli.schema import printable_path
+from sercli.report import RunInfo, check_file
+from sercli.schema import columns, printable_path
+from sercli.text import format_count
 from sercli.writers import JSON_INDENT, record_path
 
 # Of the options, those that bear on the labels; the others may be others.
@@ -38,9 +40,6 @@ BEARING = (
     "segments_sha256",
     "format",
 )
-
-# What the record must have of a file.
-NEEDED = {"path", "status", "bytes", "modified", "duration", "n_segments"}
 
 # Path of a file, number of its rows, and where they begin and end in the output, in bytes.
 Place = tuple[str, int, int, int]
@@ -94,7 +93,8 @@ class Earlier:
         Raises
         ------
         OutputError
-            If it was a run with another model or other settings, or what it left cannot be read.
+            If it was a run with another model or other settings, or what it left cannot be read, or
+            does not go together.
         """
         entries: dict[str, dict[str, Any]] = {}
         places: dict[str, Rows] = {}
@@ -102,7 +102,7 @@ class Earlier:
         # A run that could not write its output may have written its record.
         if target.exists() or (record.exists() and not unfinished):
             with _reading(target, f"its record {record}"):
-                data = json.loads(record.read_text(encoding="utf-8"))
+                data = parse_json(record.read_text(encoding="utf-8"))
                 found = {entry["path"]: entry for entry in data["files"]}
                 _refuse_others(target, data, info)
                 _place(found, target, target.stat().st_size, info, entries, places)
@@ -170,10 +170,12 @@ def _reading(output: Path, beside: str) -> Iterator[None]:
     """Turn what may go wrong with what a run left into an error that says what to do."""
     try:
         yield
-    except (OSError, UnicodeError, ValueError, KeyError, TypeError, csv.Error) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, csv.Error) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else error
         raise OutputError(
-            f"{output}: cannot be gone on with: {error}; expected the output of a run, and "
-            f"{beside} beside it. Begin anew with --overwrite"
+            f"{output}: cannot be gone on with: {reason}; expected the output of a run, and "
+            f"{beside} beside it, both as they were written. Put them back, or begin anew with "
+            "--overwrite"
         ) from error
 
 
@@ -185,17 +187,32 @@ def _place(
     entries: dict[str, dict[str, Any]],
     places: dict[str, Rows],
 ) -> None:
-    """Add what is known of files whose rows are in an output, which is whole up to its `end`."""
-    found = {path: entry for path, entry in found.items() if set(entry) >= NEEDED}
+    """Add what is known of files whose rows are in an output, which is whole up to its `end`.
+
+    Every row is to have its place: those that have none would be lost.
+    """
+    for entry in found.values():
+        check_file(entry)
     kind = info.options["format"]
+    names = columns(info.model["labels"], speakers=info.speakers)
+    # What has no rows is in no table.
+    left = {path: one["n_segments"] for path, one in found.items()}
+    placed = {
+        path: Rows(output, 0, 0) for path, n_rows in left.items() if not n_rows and kind != "json"
+    }
     with output.open("rb") as stream:
-        for path, n_rows, first, last in INDEXES[kind](_read_lines(stream, end)):
-            if path in found and found[path]["n_segments"] == n_rows:
-                entries[path], places[path] = found[path], Rows(output, first, last)
-    if kind != "json":  # what has no rows is in no table
-        for path, entry in found.items():
-            if not entry["n_segments"]:
-                entries[path], places[path] = entry, Rows(output, 0, 0)
+        for path, n_rows, first, last in INDEXES[kind](_read_lines(stream, end), names):
+            if path in placed or left.get(path) != n_rows:
+                told = left.get(path, "none")
+                raise ValueError(
+                    f"it has {format_count(n_rows, 'row')} of {path} together, and was written "
+                    f"with {told}"
+                )
+            placed[path] = Rows(output, first, last)
+    if lost := found.keys() - placed.keys():
+        raise ValueError(f"it has no row of {min(lost)}, and was written with {left[min(lost)]}")
+    entries |= found
+    places |= placed
 
 
 def _read_lines(stream: BinaryIO, end: int) -> Iterator[bytes]:
@@ -238,7 +255,7 @@ def _group(rows: Iterator[tuple[str, int, int]]) -> Iterator[Place]:
         yield place
 
 
-def _index_csv(stream: Iterable[bytes]) -> Iterator[Place]:
+def _index_csv(stream: Iterable[bytes], names: Sequence[str]) -> Iterator[Place]:
     # A field may hold line ends: the reader takes as many lines as a row has.
     ends = [0]
 
@@ -248,39 +265,52 @@ def _index_csv(stream: Iterable[bytes]) -> Iterator[Place]:
             yield line.decode("utf-8")
 
     def rows() -> Iterator[tuple[str, int, int]]:
-        reader = csv.reader(lines())
-        next(reader, None)
+        reader = csv.reader(lines(), strict=True)
+        header = next(reader, [])
+        if header != [*names]:
+            raise ValueError(
+                f"its columns are {','.join(header)!r}, and were written as {','.join(names)!r}"
+            )
         start = ends[0]
         for row in reader:
+            if len(row) != len(names):
+                found = format_count(len(row), "cell")
+                raise ValueError(f"line {reader.line_num} has {found} in {len(names)} columns")
             yield row[0], start, ends[0]
             start = ends[0]
 
     yield from _group(rows())
 
 
-def _index_json_lines(stream: Iterable[bytes]) -> Iterator[Place]:
+def _index_json_lines(stream: Iterable[bytes], names: Sequence[str]) -> Iterator[Place]:
     def rows() -> Iterator[tuple[str, int, int]]:
         start = 0
-        for line in stream:
-            yield json.loads(line)["file"], start, start + len(line)
+        for number, line in enumerate(stream, start=1):
+            row = parse_json(line.decode("utf-8"))
+            if [*row] != [*names]:
+                raise ValueError(
+                    f"line {number} tells {','.join(row)!r}, and was written with "
+                    f"{','.join(names)!r}"
+                )
+            yield row["file"], start, start + len(line)
             start += len(line)
 
     yield from _group(rows())
 
 
-def _index_json(stream: Iterable[bytes]) -> Iterator[Place]:
+def _index_json(stream: Iterable[bytes], _: Sequence[str]) -> Iterator[Place]:
     # A line for each file.
     start = 0
     for line in stream:
         if line.startswith(JSON_INDENT.encode() + b"{"):
             text = line.strip().removesuffix(b",")
-            entry = json.loads(text)
+            entry = parse_json(text.decode("utf-8"))
             first = start + len(JSON_INDENT)
             yield entry["path"], len(entry["segments"]), first, first + len(text)
         start += len(line)
 
 
-INDEXES: Mapping[str, Callable[[Iterable[bytes]], Iterator[Place]]] = {
+INDEXES: Mapping[str, Callable[[Iterable[bytes], Sequence[str]], Iterator[Place]]] = {
     "csv": _index_csv,
     "json": _index_json,
     "jsonl": _index_json_lines,

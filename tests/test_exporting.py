@@ -62,9 +62,36 @@ def test_a_table_without_a_record(tmp_path: Path, format_: str) -> None:
 def test_what_is_something_else(tmp_path: Path, content: str) -> None:
     path = tmp_path / "labels.csv"
     path.write_text(content, encoding="latin-1")
-    message = r"labels\.csv: cannot be read: .*; expected what ser annotate wrote"
+    message = (
+        r"labels\.csv(, line 1)?: (cannot be read: .*; expected what ser annotate wrote|is no UTF)"
+    )
     with pytest.raises(DatasetError, match=message):
         read_results(path)
+
+
+def test_a_table_that_a_spreadsheet_saved(tmp_path: Path) -> None:
+    path = write(tmp_path / "labels.csv", RESULTS)
+    content = path.read_bytes()
+    path.write_bytes(b"\xef\xbb\xbf" + content.replace(b",", b";"))
+    assert read_results(path) == RESULTS
+    for wrong, message in (
+        (b"0.500,1e308", "line 2: cannot be read: a segment is from 0.5 to 1e"),
+        (b"nan,2.000", "line 2: cannot be read: a segment is from nan to 2"),
+        (b"0.500", "line 2: has 7 cells; expected 8"),
+        (b'"0.500,2.000', "line 2: cannot be read: unexpected end of data"),
+    ):
+        path.write_bytes(content.replace(b"0.500,2.000", wrong))
+        with pytest.raises(DatasetError, match=message):
+            read_results(path)
+
+
+@pytest.mark.parametrize("start", ["1e400", "9" * 5_000, "-1", "NaN", "[" * 100_000, "null"])
+def test_documents_with_times_that_are_none(tmp_path: Path, start: str) -> None:
+    for suffix in ("json", "jsonl"):
+        path = write(tmp_path / f"labels.{suffix}", RESULTS)
+        path.write_text(path.read_text().replace('"start": 0.5', f'"start": {start}'))
+        with pytest.raises(DatasetError, match=rf"labels\.{suffix}(, line 1)?: cannot be read: "):
+            read_results(path)
 
 
 def test_textgrid(tmp_path: Path) -> None:

@@ -88,12 +88,12 @@ def test_grids_that_tell_no_segments(tmp_path: Path) -> None:
         write_grid(tmp_path / place / "call.TextGrid", {"words": SPOKEN})
     with pytest.raises(ConfigError, match="holds two TextGrids named call; expected one"):
         Turns.read(tmp_path / "two", *TIMES)
-    broken = tmp_path / "broken.TextGrid"
     endless = write_grid(tmp_path / "endless.TextGrid", {"words": [(0, 10**308, "well")]})
     with pytest.raises(
         ConfigError, match=r"interval of endless from 0 to 1e\+308 s; expected times"
     ):
         Turns.read(endless, *TIMES)
+    broken = tmp_path / "broken.TextGrid"
     broken.write_text("no grid")
     with pytest.raises(ConfigError, match=r"broken\.TextGrid: cannot be read: is no TextGrid"):
         Turns.read(broken, *TIMES)

@@ -3,16 +3,21 @@
 import contextlib
 import io
 import json
+import math
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import EXAMPLES, FakeClassifier
 
 import sercli
 from sercli.annotation import Annotator
-from sercli.errors import ConfigError, OutputError
+from sercli.errors import ConfigError, DatasetError, OutputError
+from sercli.files import AtomicFile
+from sercli.journal import Journal
 from sercli.report import RunReport
 from sercli.run import LabelRun, Output, RunWatcher
 from sercli.schema import FileResult
@@ -255,3 +260,125 @@ def test_rows_whose_last_line_lost_its_end(
     both = [sounds / "memo.m4a", sounds / "statement.flac"]
     sercli.write_labels(both, output, annotator, resume=True)
     assert [len(one.segments) for one in sercli.read_results(output)] == [2, 3]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "jsonl"])
+def test_rows_that_cannot_be_placed_are_not_lost(
+    fake_classifier: FakeClassifier, sounds: Path, tmp_path: Path, suffix: str
+) -> None:
+    output, annotator = tmp_path / f"labels.{suffix}", Annotator.load(fake_classifier)
+    sercli.write_labels(sounds, output, annotator)
+    content = output.read_bytes()
+    n_heard = len(fake_classifier.heard)
+    lines = content.splitlines(keepends=True)
+    of_memo = [number for number, line in enumerate(lines) if b"memo.m4a" in line]
+    without = lines[: of_memo[-1]] + lines[of_memo[-1] + 1 :]
+    altered = {
+        "a row": without,
+        "a file": [line for line in lines if b"memo.m4a" not in line],
+        "the name": [line.replace(b"memo.m4a", b"note.m4a") for line in lines],
+        "twice": [*lines, lines[of_memo[0]]],
+    }
+    if suffix == "csv":
+        altered |= {
+            "the delimiter": [line.replace(b",", b";") for line in lines],
+            "a column": [line.replace(b"confidence", b"sureness") for line in lines],
+            "cells": [line.replace(b",mix,", b",mix,0,") for line in lines],
+            "a quote": [line.replace(b",mix,", b',"mix,') for line in lines],
+            "the end": [*lines, b"\0" * 10],
+            "all": [],
+        }
+    if suffix == "jsonl":
+        altered |= {"a column": [line.replace(b"confidence", b"sureness") for line in lines]}
+    for what, some in altered.items():
+        if b"".join(some) == content:
+            continue
+        output.write_bytes(b"".join(some))
+        before = output.read_bytes()
+        with pytest.raises(OutputError, match=r"cannot be gone on with: .*begin anew with --over"):
+            sercli.write_labels(sounds, output, annotator, resume=True)
+        assert output.read_bytes() == before, what
+    assert len(fake_classifier.heard) == n_heard
+    output.write_bytes(content)
+    sercli.write_labels(sounds, output, annotator, resume=True)
+
+
+def damage(record: dict[str, Any], **changes: Any) -> str:
+    return json.dumps(record | {"files": [record["files"][0] | changes, *record["files"][1:]]})
+
+
+@pytest.mark.parametrize(
+    "alter",
+    [
+        lambda record: "",
+        lambda record: "[" * 100_000,
+        lambda record: "[]",
+        lambda record: json.dumps(record | {"options": []}),
+        lambda record: json.dumps(record | {"model": None}),
+        lambda record: json.dumps(record | {"files": {"a": 1}}),
+        lambda record: json.dumps(record | {"files": [3]}),
+        lambda record: damage(record, path=["a"]),
+        lambda record: damage(record, path="\ud800"),
+        lambda record: damage(record, status={}),
+        lambda record: damage(record, status="done"),
+        lambda record: damage(record, duration="2"),
+        lambda record: damage(record, duration=-1),
+        lambda record: damage(record, duration=math.nan),
+        lambda record: damage(record, duration=10**400),
+        lambda record: damage(record, duration=0).replace('tion": 0,', f'tion": {"9" * 5_000},'),
+        lambda record: damage(record, bytes="7"),
+        lambda record: damage(record, n_segments=None),
+        lambda record: damage(record, warnings=None),
+        lambda record: damage(record, error=5),
+    ],
+)
+def test_records_that_are_damaged(
+    fake_classifier: FakeClassifier,
+    sounds: Path,
+    tmp_path: Path,
+    alter: Callable[[dict[str, Any]], str],
+) -> None:
+    output, annotator = tmp_path / "labels.csv", Annotator.load(fake_classifier)
+    sercli.write_labels(sounds / "memo.m4a", output, annotator)
+    record = Path(f"{output}.run.json")
+    record.write_text(alter(json.loads(record.read_text("utf-8"))), encoding="utf-8")
+    with pytest.raises(OutputError, match=r"labels\.csv: cannot be gone on with: .*Put them back"):
+        sercli.write_labels(sounds, output, annotator, resume=True)
+    with contextlib.suppress(DatasetError):  # where what is damaged matters
+        sercli.read_results(output)
+
+
+@pytest.mark.parametrize(
+    "alter",
+    [
+        lambda lines: ["[" * 100_000, *lines[1:]],
+        lambda lines: ["[]", *lines[1:]],
+        lambda lines: [lines[0], "[]", *lines[1:]],
+        lambda lines: [lines[0], "{", *lines[1:]],
+        lambda lines: [lines[0], "[" * 100_000, *lines[1:]],
+        lambda lines: [lines[0], lines[1].replace('"end": ', '"end": 1e999, "was": '), *lines[2:]],
+        lambda lines: [lines[0], lines[1].replace('"status": ', '"was": '), *lines[2:]],
+        lambda lines: [lines[0], *lines[2:]],
+    ],
+)
+def test_journals_that_are_damaged(
+    fake_classifier: FakeClassifier,
+    sounds: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    alter: Callable[[list[str]], list[str]],
+) -> None:
+    output, annotator = tmp_path / "labels.csv", Annotator.load(fake_classifier)
+    with monkeypatch.context() as patch:
+        # As if it were killed before the output takes its place.
+        patch.setattr(AtomicFile, "close", AtomicFile.leave)
+        patch.setattr(Journal, "remove", lambda self: None)
+        sercli.write_labels(sounds, output, annotator, exclude="broken.wav")
+    Path(f"{output}.run.json").unlink()
+    (journal,) = tmp_path.glob(".labels.csv.*.journal")
+    lines = journal.read_text("utf-8").split("\n")
+    journal.write_text("\n".join(alter(lines)), encoding="utf-8")
+    with pytest.raises(OutputError, match=r"cannot be gone on with: .*Put them back, or begin"):
+        sercli.write_labels(sounds, output, annotator, resume=True)
+    journal.write_text("\n".join(lines), encoding="utf-8")
+    assert sercli.write_labels(sounds, output, annotator, resume=True).n_kept == 2
