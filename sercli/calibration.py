@@ -100,7 +100,7 @@ class Calibration:
         try:
             weights = np.array(data["weights"], np.float64)
             bias = np.array(data["bias"], np.float64)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ModelError("calibration weights and bias are not arrays of numbers") from error
         if weights.ndim != 2 or bias.shape != weights.shape[1:]:
             raise ModelError(

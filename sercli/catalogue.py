@@ -1,6 +1,5 @@
 """Where model folders are, and what a list of them tells without loading any."""
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -9,12 +8,16 @@ from typing import Any
 
 from sercli.description import ADAPTER, MODEL_FILE, PERCEIVED, read_description
 from sercli.errors import ModelError
+from sercli.files import is_number, parse_json
 from sercli.hub import HUB, is_checkpoint
 
 CARD_FILE = "README.md"
 METRICS_FILE = "metrics.json"
 MODELS_VARIABLE = "SER_MODELS"
 DEFAULT_MODEL = "transformer"
+# Safetensors begin with the length of their header, which is JSON; all else in it is tensors.
+LENGTH_BYTES = 8
+METADATA = "__metadata__"
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def find_model(model: str | os.PathLike[str]) -> Path:
     tried = [user_folder() / name, shipped_folder() / name] if is_name else []
     tried.append(Path(name))
     for folder in tried:
-        if (folder / MODEL_FILE).is_file():
+        if is_model(folder):
             return folder
     if name and is_checkpoint(Path(name)):
         return Path(name)
@@ -107,9 +110,9 @@ def find_model(model: str | os.PathLike[str]) -> Path:
 def list_models() -> Iterator[ModelEntry]:
     """Give the shipped models, then the user's, by name; unusable folders with their error."""
     for origin, root in (("shipped", shipped_folder()), ("user", user_folder())):
-        if root.is_dir():
+        if os.path.isdir(root):
             for folder in sorted(root.iterdir()):
-                if (folder / MODEL_FILE).is_file():
+                if is_model(folder):
                     yield _describe(folder, origin)
 
 
@@ -129,7 +132,18 @@ def find_member(folder: Path, name: str) -> Path:
         As for `find_model`.
     """
     beside = folder.resolve().parent / name
-    return beside if (beside / MODEL_FILE).is_file() else find_model(name)
+    return beside if is_model(beside) else find_model(name)
+
+
+def is_model(folder: Path) -> bool:
+    """Tell whether a folder is one of a model, whatever its name is.
+
+    Parameters
+    ----------
+    folder
+        Any path.
+    """
+    return os.path.isfile(folder / MODEL_FILE)  # takes names of any length
 
 
 def entry_as_dict(entry: ModelEntry) -> dict[str, Any]:
@@ -149,9 +163,14 @@ def _describe(folder: Path, origin: str) -> ModelEntry:
         data = read_description(folder)
     except ModelError as error:
         return ModelEntry(folder.name, origin, folder, size=size, error=str(error))
-    missing = [name for name in data["weights"] if not (folder / name).is_file()]
-    if missing:
-        reason = f"{folder}: lacks {', '.join(missing)}; copy it anew"
+    missing = [name for name in data["weights"] if not os.path.isfile(folder / name)]
+    broken = [name for name in data["weights"] if name not in missing and _is_cut(folder / name)]
+    if missing or broken:
+        reason = (
+            f"{folder}: lacks {', '.join(missing)}; copy it anew"
+            if missing
+            else f"{folder}: {', '.join(broken)} is cut off or damaged; copy it anew"
+        )
         return ModelEntry(folder.name, origin, folder, data["family"], size=size, error=reason)
     uar, measured_on = _read_uar(folder)
     labels = tuple(data["labels"])
@@ -172,7 +191,23 @@ def _describe(folder: Path, origin: str) -> ModelEntry:
 
 def _read_uar(folder: Path) -> tuple[float | None, str | None]:
     try:
-        data = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
-        return float(data["uar"]), f"{data['corpus']} {data['split']}"
+        data = parse_json((folder / METRICS_FILE).read_text(encoding="utf-8"))
+        uar = data["uar"]
+        return (float(uar), f"{data['corpus']} {data['split']}") if is_number(uar) else (None, None)
     except (OSError, ValueError, KeyError, TypeError):
         return None, None  # not measured, or not by `ser eval`
+
+
+def _is_cut(path: Path) -> bool:
+    """Tell whether a file is no safetensors of the length that its header tells."""
+    try:
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(LENGTH_BYTES), "little")
+            begin, size = LENGTH_BYTES + length, os.fstat(stream.fileno()).st_size
+            if begin > size:
+                return True
+            header = parse_json(stream.read(length).decode("utf-8"))
+            ends = [one["data_offsets"][1] for name, one in header.items() if name != METADATA]
+            return bool(begin + max(ends, default=0) != size)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return True

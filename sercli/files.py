@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeGuard
 
 from sercli.errors import OutputError
 
@@ -161,7 +161,7 @@ def parse_json(text: str) -> Any:
         raise ValueError("it is nested too deeply") from error
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """Tell whether a value of JSON, which has integers of any size and NaN, is of use as one."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGE
 

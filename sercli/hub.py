@@ -1,5 +1,6 @@
 """Checkpoints in the layout of Hugging Face: how they are named, and how they come from the hub."""
 
+import os
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -24,7 +25,7 @@ def is_checkpoint(folder: Path) -> bool:
     folder
         Any path.
     """
-    return (folder / CONFIG_FILE).is_file()
+    return os.path.isfile(folder / CONFIG_FILE)  # takes names of any length
 
 
 def fetch_checkpoint(name: str, revision: str | None = None) -> Path:

@@ -15,7 +15,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sercli.catalogue import DEFAULT_MODEL, find_member, find_model
+from sercli.catalogue import DEFAULT_MODEL, find_member, find_model, is_model
 from sercli.config import LabelScheme, Precision
 from sercli.description import (
     ADAPTER,
@@ -86,7 +86,7 @@ def load_model(
                 f"expected none for {name}"
             )
         folder = find_model(name)
-        if (folder / MODEL_FILE).is_file():
+        if is_model(folder):
             if labels is not None:
                 raise ConfigError(
                     f"labels is {labels!r}, which goes with a classifier of Hugging Face; expected "
@@ -212,6 +212,11 @@ def _parse_spec(data: Mapping[str, Any]) -> "ModelSpec":
         values[name] = Calibration.from_dict(data[name])
         if len(values[name].bias) != len(labels):
             raise ModelError(f"{name} gives {len(values[name].bias)} of {len(labels)} labels")
+        if len(values[name].weights) != len(values["calibration"].weights):
+            raise ModelError(
+                f"{name} takes {len(values[name].weights)} scores, calibration "
+                f"{len(values['calibration'].weights)}; expected as many"
+            )
     return ModelSpec(**values)
 
 
@@ -263,6 +268,11 @@ def _build_adapter(
     n_labels = len(model.spec.labels)
     if len(adapter.calibration.bias) != n_labels:
         raise ModelError(f"its adapter tells {len(adapter.calibration.bias)} of {n_labels} labels")
+    if len(adapter.calibration.weights) != n_labels:
+        raise ModelError(
+            f"its adapter's calibration takes {len(adapter.calibration.weights)} scores; expected "
+            f"{n_labels}, one for each label"
+        )
     return adapter
 
 

@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from test_adaptation import create_adapter
 
 from sercli.catalogue import find_model, list_models, shipped_folder
 from sercli.errors import ConfigError, ModelError
+from sercli.features import FEATURE_SET
 from sercli.store import load_model, model_hash, save_model
 
 
@@ -31,6 +33,21 @@ def edit(folder: Path, **changes: Any) -> None:
     path = folder / "model.json"
     data = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**data, **changes}), encoding="utf-8")
+
+
+def errors() -> dict[str, str]:
+    return {entry.name: entry.error or "" for entry in list_models()}
+
+
+def calibrate(n_scores: int, bias: float = 0.0) -> dict[str, Any]:
+    return {"method": "none", "weights": [[1.0] * 6] * n_scores, "bias": [bias] * 6}
+
+
+def nest(depth: int) -> dict[str, Any]:
+    inner: Any = 1
+    for _ in range(depth):
+        inner = [inner]
+    return {"a": inner}
 
 
 def test_models_are_found_by_name_and_by_path(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,18 +171,99 @@ def test_weights_that_are_a_pickle_are_refused(copy: Path) -> None:
         ({"calibration": {}}, "calibration has the keys"),
         ({"weights": {}}, "lists the weights"),
         ({"weights": {"../../evil": "0"}}, "lists the weights"),
+        ({"weights": {"w" * 300: "0"}}, "lists the weights"),
+        ({"band_limit": math.nan}, "band_limit is nan; expected a finite number"),
+        ({"band_limit": 10**400}, "band_limit is 10+.*0; expected a finite number, or a smaller"),
+        ({"band_limit": -1}, "band_limit is -1 Hz, sample_rate 16000 Hz; expected a limit above 0"),
+        ({"band_limit": 8001}, "band_limit is 8001 Hz, sample_rate 16000 Hz; expected a limit"),
+        ({"sample_rate": 10**400}, "sample_rate is 10+.*0; expected a finite number, or a smaller"),
+        ({"settings": {"feature_set": FEATURE_SET, "gamma": math.nan}}, "gamma' is nan; expected"),
+        ({"settings": {"feature_set": FEATURE_SET, "gamma": 10**400}}, "gamma' is 10+.*0; expect"),
+        ({"settings": {"feature_set": FEATURE_SET, "gamma": -1}}, "gamma is -1; expected a number"),
+        ({"settings": {"feature_set": FEATURE_SET}}, "gamma is None; expected a number above 0"),
+        (
+            {"calibration": calibrate(7)},
+            "calibration takes 7 scores, and a model of the family svm",
+        ),
+        ({"perceived": calibrate(7)}, "perceived takes 7 scores, calibration 6; expected as many"),
+        ({"calibration": calibrate(6, math.inf)}, "calibration.* is inf; expected a finite number"),
+        ({"calibration": calibrate(6, 10**400)}, "calibration.* is 10+.*0; expected a finite"),
+        ({"settings": nest(300)}, "settings.* is nested more than 20 times; copy it anew"),
+        ({"training": nest(300)}, "training.* is nested more than 20 times; copy it anew"),
+        ({"labels": nest(300)["a"]}, "labels is nested more than 20 times; copy it anew"),
     ],
 )
 def test_descriptions_that_are_refused(copy: Path, changes: dict[str, Any], message: str) -> None:
     edit(copy, **changes)
     with pytest.raises(ModelError, match=message):
         load_model("mine")
+    assert "mine" in errors()
 
 
-def test_a_description_that_is_no_json(copy: Path) -> None:
-    (copy / "model.json").write_text("{")
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, f'{{"format": {"1" * 5_000}}}'])
+def test_a_description_that_is_no_json(copy: Path, text: str) -> None:
+    (copy / "model.json").write_text(text)
     with pytest.raises(ModelError, match=r"model\.json: cannot be read as JSON"):
         load_model("mine")
+    assert "cannot be read as JSON" in errors()["mine"]
+
+
+def test_figures_that_are_none_may_be_told_of_a_training(copy: Path) -> None:
+    edit(copy, training={"loss": math.nan})
+    assert load_model("mine").spec.training.keys() == {"loss"}
+
+
+@pytest.mark.parametrize("settings", [{"n_mels": 1e12}, {"hop_length": "1"}, {"win_length": 300.5}])
+def test_networks_of_no_shape(models: Path, settings: dict[str, Any]) -> None:
+    copy = Path(shutil.copytree(shipped_folder() / "cnn", models / "net"))
+    old = json.loads((copy / "model.json").read_text(encoding="utf-8"))["settings"]
+    edit(copy, settings=old | {"log_mel": old["log_mel"] | settings})
+    with pytest.raises(ModelError, match="settings are "):
+        load_model("net")
+
+
+def test_names_of_any_length(models: Path, copy: Path) -> None:
+    name = "a" * 300
+    with pytest.raises(ModelError, match=r"found no model\.json in"):
+        load_model(name)
+    fusion = Path(shutil.copytree(shipped_folder() / "best", models / "both"))
+    settings = json.loads((fusion / "model.json").read_text(encoding="utf-8"))["settings"]
+    members = [one | {"name": name} for one in settings["members"][:1]]
+    edit(fusion, settings=settings | {"members": [*members, *settings["members"][1:]]})
+    with pytest.raises(ModelError, match=r"found no model\.json in"):
+        load_model("both")
+    edit(copy, weights={name: "0"})
+    assert f"lacks {name}; copy it anew" in errors()["mine"]
+
+
+def test_a_list_tells_of_weights_that_are_cut_off(copy: Path) -> None:
+    path = copy / "weights.safetensors"
+    content = path.read_bytes()
+    assert errors()["mine"] == ""
+    length = int.from_bytes(content[:8], "little")
+    header = json.dumps({"a": {"data_offsets": ["0", "1"]}}).encode()
+    for wrong in (
+        content[:-1],
+        content + b"x",
+        content[: length // 2],
+        content[:5],
+        b"",
+        b"\xff" * 100,
+        (10).to_bytes(8, "little") + b"[" * 10,
+        (10**5).to_bytes(8, "little") + b"[" * 10**5,
+        len(header).to_bytes(8, "little") + header,
+    ):
+        path.write_bytes(wrong)
+        assert (
+            errors()["mine"] == f"{copy}: weights.safetensors is cut off or damaged; copy it anew"
+        )
+
+
+@pytest.mark.parametrize("uar", ["NaN", "1e999", "1" * 5_000, "[" * 100_000, '"0.5"', "null"])
+def test_figures_that_are_none_are_not_listed(copy: Path, uar: str) -> None:
+    (copy / "metrics.json").write_text(f'{{"corpus": "a", "split": "test", "uar": {uar}}}')
+    (entry,) = (one for one in list_models() if one.name == "mine")
+    assert (entry.uar, entry.measured_on, entry.error) == (None, None, None)
 
 
 def test_adapters_are_stored_beside_the_weights(
@@ -207,6 +305,9 @@ def test_adapters_that_are_damaged(copy: Path, rng: np.random.Generator) -> None
     with pytest.raises(ModelError, match=r"expected adapter\.safetensors, weights.* with an"):
         load_model(copy)
     edit(copy, weights=data["weights"])
+    edit(copy, adapter=data["adapter"] | {"calibration": calibrate(7)})
+    with pytest.raises(ModelError, match="its adapter's calibration takes 7 scores; expected 6"):
+        load_model(copy)
     model.adapter = create_adapter(rng, 5)
     save_model(model, copy)
     with pytest.raises(ModelError, match="its adapter tells 5 of 6 labels"):

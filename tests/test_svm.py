@@ -238,7 +238,7 @@ def test_stored_weights_give_the_same_model(rows: svm_rows.Rows) -> None:
     ("changes", "message"),
     [
         ({"settings": {"feature_set": "spectral-0", "gamma": 1}}, "features 'spectral-0'"),
-        ({"settings": {"feature_set": FEATURE_SET}}, "lack the number gamma"),
+        ({"settings": {"feature_set": FEATURE_SET}}, "gamma is None; expected a number above 0"),
         ({"band_limit": 8_000.0}, r"band_limit is 8000\.0 Hz"),
         ({"labels": EMOTIONS[:5]}, "its weights have the shapes"),
     ],

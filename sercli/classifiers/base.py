@@ -15,7 +15,7 @@ from sercli.adaptation import Adapter
 from sercli.arrays import DoubleArray, FloatArray
 from sercli.calibration import Calibration
 from sercli.config import Precision, Target
-from sercli.errors import ConfigError
+from sercli.errors import ConfigError, ModelError
 from sercli.shared_limit import SharedLimit
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -97,6 +97,21 @@ class ModelSpec:
                 "learned from listeners' votes what is perceived (see: ser models)"
             )
         return self.perceived
+
+
+def check_scores(spec: ModelSpec) -> None:
+    """Refuse a model whose scores are one for each label, and its calibration takes others.
+
+    Raises
+    ------
+    ModelError
+        With both numbers.
+    """
+    if spec.n_scores != len(spec.labels):
+        raise ModelError(
+            f"calibration takes {spec.n_scores} scores, and a model of the family {spec.family} "
+            f"gives {len(spec.labels)}, one for each label; expected as many"
+        )
 
 
 class Classifier(ABC):

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 
 from sercli.arrays import DoubleArray, FloatArray, RealArray
-from sercli.classifiers.base import Classifier, ModelSpec
+from sercli.classifiers.base import Classifier, ModelSpec, check_scores
 from sercli.config import Precision
 from sercli.errors import ModelError
 
@@ -110,7 +110,7 @@ class FusionClassifier(Classifier):
     Raises
     ------
     ModelError
-        If a member tells other labels than the fusion.
+        If a member tells other labels than the fusion, or its calibration takes other scores.
 
     Attributes
     ----------
@@ -124,6 +124,7 @@ class FusionClassifier(Classifier):
 
     def __init__(self, spec: ModelSpec, members: Sequence[Classifier]) -> None:
         super().__init__(spec)
+        check_scores(spec)
         self.weights = np.array([member.weight for member in read_members(spec.settings)])
         self._members = tuple(members)
         for member in members:

@@ -202,8 +202,12 @@ class NeuralClassifier(NetworkClassifier, TensorClassifier):
         try:
             with torch.random.fork_rng(devices=()):  # what it draws is replaced, and is not missed
                 network = cls.create_network(spec)
+        except ModelError:
+            raise
         except ConfigError as error:
             raise ModelError(str(error)) from error
+        except Exception as error:  # what was altered fails as whatever it stumbles over
+            raise ModelError(f"its settings are of no network: {error!r}; copy it anew") from error
         expected = {name: tuple(tensor.shape) for name, tensor in _weights(network).items()}
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
         if shapes != expected:

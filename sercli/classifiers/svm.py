@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sercli.arrays import FloatArray
-from sercli.classifiers.base import ModelSpec, TensorClassifier, Tensors
+from sercli.classifiers.base import ModelSpec, TensorClassifier, Tensors, check_scores
 from sercli.classifiers.processes import Extract, FeatureProcesses
 from sercli.errors import ConfigError, ModelError
 from sercli.features import FEATURE_SET, MAX_BAND_LIMIT, extract_rows, feature_names
+from sercli.files import is_number
 
 # Standardised features beyond this are outliers that would only make a segment unlike anything.
 MAX_DEVIATION = 3.0
@@ -110,8 +111,9 @@ class SvmClassifier(TensorClassifier):
                 f"is trained on the features {found!r}, this version computes {FEATURE_SET!r}; "
                 "train it anew, or use the version that trained it"
             )
-        if not isinstance(spec.settings.get("gamma"), int | float):
-            raise ModelError("its settings lack the number gamma")
+        gamma = spec.settings.get("gamma")
+        if not is_number(gamma) or gamma <= 0:
+            raise ModelError(f"its setting gamma is {gamma!r}; expected a number above 0")
         if not 0 < spec.band_limit <= MAX_BAND_LIMIT:
             raise ModelError(
                 f"band_limit is {spec.band_limit} Hz; its features end at {MAX_BAND_LIMIT} Hz"
@@ -119,7 +121,7 @@ class SvmClassifier(TensorClassifier):
         n_features = len(feature_names())
         n_pairs = len(pair_votes(len(spec.labels)))
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
-        n_vectors, n_components = shapes.get("support_vectors", (0, 0))
+        n_vectors, n_components, *_ = *shapes.get("support_vectors", ()), 0, 0
         expected = {
             "mean": (n_features,),
             "scale": (n_features,),
@@ -130,6 +132,7 @@ class SvmClassifier(TensorClassifier):
         }
         if shapes != expected:
             raise ModelError(f"its weights have the shapes {shapes}; expected {expected}")
+        check_scores(spec)
         return cls(spec, **tensors)
 
     def tensors(self) -> dict[str, NDArray[Any]]:

@@ -102,7 +102,7 @@ def load_base(base: str, revision: str | None = None) -> Base:
         If there is none, it is of an unknown architecture, it has no safetensors, or weights are
         missing.
     """
-    local = Path(base).is_dir()
+    local = os.path.isdir(base)
     if not local and not HUB_NAME.fullmatch(base):
         raise ModelError(
             f"{base}: there is no such folder; expected one with config.json and "
