@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -103,12 +104,16 @@ def _render_textgrid(result: FileResult) -> str:
     voices: dict[str, list[Segment]] = {}
     for segment in result.segments:
         voices.setdefault(_name_voice(result, segment), []).append(segment)
+    taken = set(voices)  # a speaker may be called as the second layer of another would be
     for voice, segments in voices.items() or [("", [])]:
-        for number, layer in enumerate(_separate(segments), 1):
-            which = f" {voice}" * bool(voice) + f" ({number})" * (number > 1)
+        which = voice
+        for layer in _separate(segments):
             for what in ("emotion", "confidence"):
                 rows = [(one.start, one.end, _tell(one, what)) for one in layer]
-                grid.addTier(IntervalTier(what + which, rows, 0, end))
+                grid.addTier(IntervalTier(f"{what} {which}".rstrip(), rows, 0, end))
+            names = (f"{voice} ({number})".lstrip() for number in count(2))
+            which = next(name for name in names if name not in taken)
+            taken.add(which)
     with TemporaryDirectory() as folder:  # it writes nowhere else
         path = Path(folder) / "grid"
         grid.save(str(path), "long_textgrid", includeBlankSpaces=True)
@@ -116,7 +121,7 @@ def _render_textgrid(result: FileResult) -> str:
 
 
 def _tell(segment: Segment, what: str) -> str:
-    return segment.emotion if what == "emotion" else f"{segment.confidence:.2f}"
+    return _join_lines(segment.emotion) if what == "emotion" else f"{segment.confidence:.2f}"
 
 
 def _separate(segments: Sequence[Segment]) -> list[list[Segment]]:
@@ -154,13 +159,18 @@ def _clock(seconds: float) -> str:
 def _caption(result: FileResult, segment: Segment) -> str:
     voice = _name_voice(result, segment)
     caption = f"{voice}: " * bool(voice) + f"{segment.emotion} {segment.confidence:.2f}"
-    return " ".join(caption.split())  # in a line
+    return _join_lines(caption)
+
+
+def _join_lines(text: str) -> str:
+    """Return a text in a single line, which no line ends or tabs break."""
+    return " ".join(text.split())
 
 
 def _name_voice(result: FileResult, segment: Segment) -> str:
     """Return the speaker, or else the channel if several are judged, each by itself."""
-    if segment.speaker:
-        return segment.speaker
+    if speaker := _join_lines(segment.speaker or ""):
+        return speaker
     return "" if segment.channel == MIX or result.channels == 1 else f"channel {segment.channel}"
 
 

@@ -6,6 +6,7 @@ import stat
 import unicodedata
 from collections.abc import Mapping
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, TextIO, TypeGuard
@@ -18,6 +19,8 @@ AnyPath = str | os.PathLike[str]
 STDOUT = "-"
 # What the name of a file ends with until it takes its place.
 TEMPORARY = ".tmp"
+# Bytes of a name to which that and a journal's suffix can be added: file systems have 255.
+LONGEST = 220
 # No number is as large that is written on purpose, and floats hold it.
 LARGE = 1e300
 
@@ -213,6 +216,18 @@ def find_file(folder: Path, name: str) -> Path | None:
     return next((folder / one for one in names if os.path.lexists(folder / one)), None)
 
 
+def prefix_temporary(target: Path) -> str:
+    """Return what the names begin with that a file has until it takes its place.
+
+    Parameters
+    ----------
+    target
+        Its place, which no link leads to.
+    """
+    name = os.fsencode(target.name)
+    return f".{target.name if len(name) <= LONGEST else sha256(name).hexdigest()}."
+
+
 def _name_temporary(path: Path) -> Path:
     target = resolve_target(path)
-    return target.with_name(f".{target.name}.{token_hex(4)}{TEMPORARY}")
+    return target.with_name(f"{prefix_temporary(target)}{token_hex(4)}{TEMPORARY}")

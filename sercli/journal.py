@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, Self
 
 from sercli.errors import OutputError
-from sercli.files import TEMPORARY, parse_json, resolve_target
+from sercli.files import TEMPORARY, parse_json, prefix_temporary, resolve_target
 from sercli.report import RunInfo
 
 SUFFIX = ".journal"
@@ -162,9 +162,10 @@ def find_unfinished(target: Path) -> list[Unfinished]:
     """
     found = []
     target = resolve_target(target)
-    for journal in target.parent.glob(f".{glob.escape(target.name)}.*{SUFFIX}"):
+    prefix = prefix_temporary(target)
+    for journal in target.parent.glob(f"{glob.escape(prefix)}*{SUFFIX}"):
         # Not that of an output whose name only begins so.
-        if "." in journal.name.removeprefix(f".{target.name}.").removesuffix(TEMPORARY + SUFFIX):
+        if "." in journal.name.removeprefix(prefix).removesuffix(TEMPORARY + SUFFIX):
             continue
         if _is_locked(journal):
             raise OutputError(

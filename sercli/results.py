@@ -108,7 +108,7 @@ def _read_segment(row: Mapping[str, Any]) -> Segment:
     if probabilities is None:
         probabilities = {label: row[PROBABILITY_PREFIX + label] for label in _find_labels(row)}
     start, end = float(row["start"]), float(row["end"])
-    if not 0 <= start <= end <= MOST_SECONDS:  # also true for NaN
+    if not 0 <= start < end <= MOST_SECONDS:  # also true for NaN
         raise ValueError(f"a segment is from {start:g} to {end:g} s")
     return Segment(
         str(row["channel"]),

@@ -137,18 +137,49 @@ def test_each_voice_has_tiers_and_none_overlap(tmp_path: Path) -> None:
     }
 
 
+def test_names_of_speakers_that_would_break_a_grid(tmp_path: Path) -> None:
+    names = ("a", "a (2)", "a\n(2)", " \n", "(2)", 'b\u2028"\r\n', "a", None, None)
+    segments = tuple(replace(FIRST, speaker=name) for name in names)
+    result = FileResult("a.wav", "ok", segments, 4.0)
+    (path,) = export_labels([result], tmp_path, "textgrid").values()
+    grid = openTextgrid(str(path), includeEmptyIntervals=False)
+    found = {name: len(grid.getTier(name).entries) for name in grid.tierNames}
+    expected = ("", " a", " a (3)", " a (2)", " a (2) (2)", " (2)", ' b "', " (3)", " (4)")
+    assert found == {f"{what}{name}": 1 for name in expected for what in ("emotion", "confidence")}
+
+
+def test_labels_in_several_lines(tmp_path: Path) -> None:
+    result = FileResult("a.wav", "ok", (replace(FIRST, emotion='so\n"so"'),), 4.0)
+    (path,) = export_labels([result], tmp_path, "textgrid").values()
+    grid = openTextgrid(str(path), includeEmptyIntervals=False)
+    assert [entry.label for entry in grid.getTier("emotion").entries] == ['so "so"']
+
+
+def test_names_of_recordings_that_are_long(tmp_path: Path) -> None:
+    names = [f"{'é' * 118}.wav", f"{'a' * 236}.wav", f"{'a' * 235}b.wav"]  # 240 bytes
+    results = [replace(RESULTS[0], path=name) for name in names]
+    paths = export_labels(results, tmp_path / "grids", "textgrid")
+    assert [path.name for path in paths.values()] == [f"{one[:-4]}.TextGrid" for one in names]
+    assert sorted((tmp_path / "grids").iterdir()) == sorted(paths.values())
+    # To one of them, no suffix can be added: nothing is written.
+    longest = replace(RESULTS[0], path=f"{'b' * 248}.wav")
+    with pytest.raises(OutputError, match=r"b\.TextGrid: cannot be written: File name too long"):
+        export_labels([RESULTS[1], longest], tmp_path / "none", "textgrid")
+    assert not list((tmp_path / "none").rglob("*.TextGrid"))
+
+
 def test_audacity_and_subtitles(tmp_path: Path) -> None:
     late = Segment("1", 3599.9996, 36_061.5, "fear", 0.5, (0.5,), "a\tb\n")
     result = FileResult("a.wav", "ok", (FIRST, late), 36_062.0)
     (track,) = export_labels([result], tmp_path, "audacity").values()
     assert track.name == "a.txt"
     assert track.read_bytes() == (
-        b"0.500\t2.000\tneutral 0.75\n3600.000\t36061.500\ta b : fear 0.50\n"
+        b"0.500\t2.000\tneutral 0.75\n3600.000\t36061.500\ta b: fear 0.50\n"
     )
     (subtitles,) = export_labels([result], tmp_path, "srt").values()
     assert subtitles.read_bytes() == (
         b"1\n00:00:00,500 --> 00:00:02,000\nneutral 0.75\n\n"
-        b"2\n01:00:00,000 --> 10:01:01,500\na b : fear 0.50\n\n"
+        b"2\n01:00:00,000 --> 10:01:01,500\na b: fear 0.50\n\n"
     )
 
 

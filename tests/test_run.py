@@ -262,6 +262,28 @@ def test_rows_whose_last_line_lost_its_end(
     assert [len(one.segments) for one in sercli.read_results(output)] == [2, 3]
 
 
+def test_outputs_of_long_names_are_gone_on_with(
+    fake_classifier: FakeClassifier,
+    sounds: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    annotator = Annotator.load(fake_classifier)
+    output, other = (tmp_path / f"{'a' * 240}{name}.csv" for name in "xy")
+    with monkeypatch.context() as patch:
+        # As if it were killed before the output takes its place.
+        patch.setattr(AtomicFile, "close", AtomicFile.leave)
+        patch.setattr(Journal, "remove", lambda self: None)
+        sercli.write_labels(sounds / "memo.m4a", output, annotator)
+    Path(f"{output}.run.json").unlink()
+    with pytest.raises(OutputError, match="a run that was to write it was killed"):
+        sercli.write_labels(sounds, output, annotator)
+    assert sercli.write_labels(sounds, other, annotator).n_kept == 0
+    assert sercli.write_labels(sounds, output, annotator, resume=True).n_kept == 1
+    assert output.read_bytes() == other.read_bytes()
+    assert not list(tmp_path.glob(".*"))
+
+
 @pytest.mark.parametrize("suffix", ["csv", "json", "jsonl"])
 def test_rows_that_cannot_be_placed_are_not_lost(
     fake_classifier: FakeClassifier, sounds: Path, tmp_path: Path, suffix: str
