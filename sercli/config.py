@@ -5,6 +5,7 @@ The command line reads its defaults from here, and every result records the sett
 
 import os
 from dataclasses import dataclass
+from reprlib import repr as shorten
 from typing import Literal, get_args
 
 from sercli.errors import ConfigError
@@ -30,6 +31,8 @@ MIN_GAP_S = 0.1
 SHORTEST_SEGMENT_S = 0.1
 # The longest piece of audio that is held in memory and judged at once.
 LONGEST_SEGMENT_S = 30.0
+# Threads or processes that may be asked for: on any machine, and where there are many cores.
+AT_ONCE, AT_ONCE_PER_CORE = 64, 4
 
 
 @dataclass(frozen=True)
@@ -108,8 +111,8 @@ class Effort:
 
     def __post_init__(self) -> None:
         """Check every value against its range."""
-        if self.threads is not None and self.threads < 1:
-            raise ConfigError(f"threads is {self.threads}; expected 1 or more")
+        if self.threads is not None:
+            check_range("threads", self.threads, 1, most_at_once())
         if not 1 <= self.n_workers <= self.n_threads:
             raise ConfigError(
                 f"workers is {self.workers}; expected 1 to the number of threads, {self.n_threads}"
@@ -138,6 +141,11 @@ def count_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def most_at_once() -> int:
+    """Return how many threads or processes may be asked for: more would only take memory."""
+    return max(AT_ONCE, AT_ONCE_PER_CORE * count_cores())
 
 
 @dataclass(frozen=True)
@@ -209,7 +217,7 @@ def check_seed_and_jobs(seed: int, jobs: int) -> None:
     seed
         Of what is random.
     jobs
-        Number of processes.
+        Number of processes, or -1 for one per core.
 
     Raises
     ------
@@ -217,8 +225,10 @@ def check_seed_and_jobs(seed: int, jobs: int) -> None:
         If one of them is out of its range.
     """
     check_range("seed", seed, 0, 2**32 - 1)
-    if jobs < 1 and jobs != -1:
-        raise ConfigError(f"jobs is {jobs}; expected 1 or more, or -1 for one per core")
+    if jobs != -1 and not 1 <= jobs <= most_at_once():
+        raise ConfigError(
+            f"jobs is {shorten(jobs)}; expected 1 to {most_at_once()}, or -1 for one per core"
+        )
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:
@@ -239,4 +249,6 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
         If it is out of the range, or no number.
     """
     if not low <= value <= high:  # also false for NaN
-        raise ConfigError(f"{name} is {value:g}; expected {low:g} to {high:g}")
+        # An integer may be too large for a float.
+        found = shorten(value) if isinstance(value, int) else f"{value:g}"
+        raise ConfigError(f"{name} is {found}; expected {low:g} to {high:g}")

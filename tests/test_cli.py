@@ -794,6 +794,31 @@ def test_names_do_not_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> Non
 
     say("a\x1b[2Jb\r\x9bc\td\ne é")
     assert capsys.readouterr().err == "a\\x1b[2Jb\\x0d\\x9bc\td\ne é\n"
+    # Nor turn the direction of what follows, or break a line; joined letters stay what they are.
+    say("a\u202egpj.\u2066b\u2028c\u2029d\u200fe\u061c \u0646\u200c \u200d")
+    assert capsys.readouterr().err == (
+        "a\\u202egpj.\\u2066b\\u2028c\\u2029d\\u200fe\\u061c \u0646\u200c \u200d\n"
+    )
+
+
+def test_names_in_a_table_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    from sercli.cli.models import _print_table
+
+    _print_table([("a\u202e\x1b[2J", *"bcdefghi")])
+    assert "a\\u202e\\x1b[2J" in capsys.readouterr().out
+
+
+def test_names_are_data_as_they_are(tmp_path: Path) -> None:
+    name = "a\u202e\u2028b.wav"
+    sf.write(tmp_path / name, np.zeros(16_000), 16_000)
+    (tmp_path / f"c{name}").write_bytes(b"RIFF")
+    result = ser("annotate", tmp_path, "-m", "svm", "--format", "json", "-v")
+    assert [one["path"] for one in json.loads(result.stdout)["files"]] == [
+        str(tmp_path / name),
+        str(tmp_path / f"c{name}"),
+    ]
+    assert "a\\u202e\\u2028b.wav: no speech" in result.stderr
+    assert not {"\u202e", "\u2028"} & set(result.stderr)
 
 
 def test_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -948,10 +973,10 @@ def test_a_model_beside_a_corpus_is_measured_whatever_report_it_has(
 
 def test_numbers_of_processes(corpus: Path, tmp_path: Path) -> None:
     for options in (("eval", corpus, "-m", "svm"), ("train", "--data", corpus, "-o", tmp_path)):
-        for jobs in ("0", "-2"):
+        for jobs in ("0", "-2", "100000"):
             result = ser(*options, "--jobs", jobs)
             assert result.exit_code == 2
-            assert f"{jobs} processes; expected 1 or more, or -1 for one per core" in result.stderr
+            assert f"jobs is {jobs}; expected 1 to " in result.stderr
 
 
 def test_eval_tells_what_the_model_multiplied(corpus: Path) -> None:
@@ -1320,7 +1345,10 @@ def test_effort_and_precision_are_in_the_record(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--threads", "0"), "threads is 0; expected 1 or more"),
+        (("--threads", "0"), "threads is 0; expected 1 to "),
+        (("--threads", "100000"), "threads is 100000; expected 1 to "),
+        (("--threads", "9" * 400), "threads is 9999"),
+        (("--threads", "9" * 5_000), "is not a valid integer"),
         (
             ("--threads", "1", "--workers", "2"),
             "workers is 2; expected 1 to the number of threads, 1",

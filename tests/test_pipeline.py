@@ -345,6 +345,7 @@ def test_on_error_stop_gives_nothing_after_a_failure(recordings: list[Found]) ->
     "options",
     [
         {"threads": 0},
+        {"threads": 100_000},
         {"workers": 0},
         {"threads": 2, "workers": 3},
         {"batch_seconds": 0.5},

@@ -69,7 +69,7 @@ def test_what_would_do_nothing_is_refused(settings: dict[str, Any], message: str
         ({"regularisations": (-1.0,)}, "C is -1; expected 1e-09 to 1e"),
         ({"components": 0}, "components is 0; expected 1 to"),
         ({"seed": -1}, "seed is -1; expected 0 to"),
-        ({"jobs": 0}, "jobs is 0; expected 1 or more, or -1"),
+        ({"jobs": 0}, r"jobs is 0; expected 1 to \d+, or -1"),
         ({"group_by": "room"}, "group_by is 'room'; expected speaker or clip"),
     ],
 )

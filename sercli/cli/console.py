@@ -19,9 +19,20 @@ T = TypeVar("T")
 
 # Without a terminal, a line of progress is worth reading this often.
 PROGRESS_INTERVAL_S = 30.0
-# Of characters that would move a terminal's cursor, or worse: all but line feeds and tabs.
+# What would move a terminal's cursor, or worse, but line feeds and tabs; what breaks lines or turns
+# the direction of what follows.
 CONTROLS = {
-    code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"
+    code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+    for code in (
+        *range(32),
+        *range(127, 160),
+        0x61C,
+        0x200E,
+        0x200F,
+        *range(0x2028, 0x202F),
+        *range(0x2066, 0x206A),
+    )
+    if chr(code) not in "\n\t"
 }
 
 
@@ -54,7 +65,7 @@ def reports_errors(function: Callable[P, T]) -> Callable[P, T]:
 
 def say(message: str) -> None:
     """Print a line on standard error."""
-    click.echo(_printable(message), err=True)
+    click.echo(escape(message), err=True)
 
 
 def give(text: str) -> None:
@@ -78,8 +89,14 @@ def give(text: str) -> None:
         raise OutputError(f"standard output cannot be written: {error.strerror}") from error
 
 
-def _printable(message: str) -> str:
-    """Return what no terminal takes for a command, whatever is in the name of a file."""
+def escape(message: str) -> str:
+    """Return what no terminal takes for a command, whatever is in the name of a file.
+
+    Parameters
+    ----------
+    message
+        One line or several.
+    """
     return printable_path(message).translate(CONTROLS)
 
 
@@ -135,7 +152,7 @@ class Progress:
         if self._bar is None:
             say(message)
         else:
-            self._bar.console.print(_printable(message), markup=False, highlight=False)
+            self._bar.console.print(escape(message), markup=False, highlight=False)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Set
 import click
 
 from sercli.catalogue import ModelEntry, entry_as_dict, list_models, user_folder
-from sercli.cli.console import give, reports_errors, say
+from sercli.cli.console import escape, give, reports_errors, say
 
 _COLUMNS = ("name", "origin", "family", "UAR", "measured on", "MB", "target", "adapts", "labels")
 
@@ -58,7 +58,7 @@ def _print_table(rows: list[tuple[str, ...]]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    cells = [[value.replace(",", ", ") for value in row] for row in rows]
+    cells = [[escape(value).replace(",", ", ") for value in row] for row in rows]
     for column in zip(_COLUMNS, *cells, strict=True):
         # On a narrow terminal, lists are broken between their words, and no word is.
         words = [word for cell in column for word in cell.split()]

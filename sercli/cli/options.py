@@ -21,20 +21,11 @@ def jobs_option(default: int) -> Decorator:
     default
         Number of processes; -1 for one per core.
     """
-
-    def check(context: click.Context, parameter: click.Parameter, value: int) -> int:
-        if value < -1 or value == 0:
-            raise click.BadParameter(
-                f"{value} processes; expected 1 or more, or -1 for one per core"
-            )
-        return value
-
     return click.option(
         "--jobs",
         type=int,
         default=default,
         metavar="N",
-        callback=check,
         help="Processes; -1: all.",
     )
 
