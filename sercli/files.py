@@ -3,7 +3,6 @@
 import json
 import os
 import stat
-import unicodedata
 from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import sha256
@@ -12,6 +11,7 @@ from secrets import token_hex
 from typing import Any, TextIO, TypeGuard
 
 from sercli.errors import OutputError
+from sercli.text import list_spellings
 
 AnyPath = str | os.PathLike[str]
 
@@ -212,8 +212,8 @@ def find_file(folder: Path, name: str) -> Path | None:
     name
         Its path from there, as somebody wrote it.
     """
-    names = (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))
-    return next((folder / one for one in names if os.path.lexists(folder / one)), None)
+    places = (folder / one for one in list_spellings(name))
+    return next(filter(os.path.lexists, places), None)
 
 
 def prefix_temporary(target: Path) -> str:

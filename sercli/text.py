@@ -14,6 +14,17 @@ def compose(word: str) -> str:
     return unicodedata.normalize("NFC", word)
 
 
+def list_spellings(name: str) -> list[str]:
+    """Return a name as it is, and as systems may have it that compose or decompose letters.
+
+    Parameters
+    ----------
+    name
+        In any form of Unicode.
+    """
+    return [*dict.fromkeys((name, compose(name), unicodedata.normalize("NFD", name)))]
+
+
 def format_count(number: int, noun: str) -> str:
     """Return a number of things, in the plural where there is not just one.
 

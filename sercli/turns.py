@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from io import StringIO
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -16,7 +17,7 @@ from sercli.errors import ConfigError
 from sercli.files import find_file
 from sercli.grids import is_grid, read_grids
 from sercli.schema import printable_path
-from sercli.text import compose
+from sercli.text import compose, list_spellings
 
 # Columns that segments need.
 TIMES = ("start", "end")
@@ -198,7 +199,8 @@ def _resolve(path: str | os.PathLike[str]) -> Path:
 
 def _keys(recording: str) -> tuple[Path | str, ...]:
     """Return by what the turns of a recording may be found: its path, or its name."""
-    return (_resolve(recording), compose(Path(recording).stem))
+    paths = map(Path, list_spellings(str(_resolve(recording))))
+    return (*paths, compose(Path(recording).stem))
 
 
 def _read_diarisation(path: Path, content: bytes, _: Sequence[str]) -> Iterator[tuple[str, Turn]]:
@@ -206,7 +208,7 @@ def _read_diarisation(path: Path, content: bytes, _: Sequence[str]) -> Iterator[
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is no UTF-8: {error}; expected RTTM in UTF-8") from error
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(StringIO(text, newline=""), start=1):
         fields = line.split()
         if not fields or fields[0] != "SPEAKER":
             continue
@@ -254,13 +256,15 @@ def _read_table(path: Path, content: bytes, needed: Sequence[str]) -> Iterator[t
         channel, speaker = (cells.get(name, "").strip() or None for name in ("channel", "speaker"))
         turn = Turn(start, end, channel, speaker and compose(speaker))
         key = _find_file(path.parent, cells["file"])
-        if speaker and turn[:2] == Turn()[:2]:
+        if turn[:2] == Turn()[:2]:
             _refuse_second(where, whole.setdefault(key, {}), turn)
         yield key, turn
 
 
 def _refuse_second(where: str, known: dict[str | None, str], turn: Turn) -> None:
     """Refuse a second speaker of all of a recording, or of all of its channel."""
+    if turn.speaker is None:
+        return
     channels = known if turn.channel is None else (turn.channel, None)
     others = {known.get(channel) for channel in channels} - {None, turn.speaker}
     if others:
@@ -268,8 +272,7 @@ def _refuse_second(where: str, known: dict[str | None, str], turn: Turn) -> None
             f"{where}: {turn.speaker} speaks throughout, and by a row before {others.pop()} does; "
             "expected a single speaker, or the times or the channel of each"
         )
-    if turn.speaker:
-        known[turn.channel] = turn.speaker
+    known[turn.channel] = turn.speaker
 
 
 # A table has many rows of one file.
