@@ -71,9 +71,11 @@ def test_cremad_speakers_are_described_by_their_table(tmp_path: Path, place: str
     first, second = read_corpus(tmp_path / place).clips
     assert (first.traits["sex"], first.traits["age_group"]) == ("male", "45 to 59")
     assert "sex" not in second.traits
-    table.write_text("actor;age\n1001;51\n")
-    with pytest.raises(DatasetError, match=r"VideoDemographics.csv, line 2: .*ActorID, Age, Sex"):
-        read_corpus(tmp_path)
+    for wrong in ("actor;age\n1001;51\n", *(f"ActorID,Age,Sex\n1,{n},x\n" for n in ("nan", "-1"))):
+        table.write_text(wrong)
+        message = r"VideoDemographics.csv, line 2: .*ActorID, Age, Sex"
+        with pytest.raises(DatasetError, match=message):
+            read_corpus(tmp_path)
 
 
 def test_many_files_left_out_are_counted(tmp_path: Path) -> None:
@@ -256,6 +258,8 @@ def test_votes_on_the_voice_in_cremads_own_table(tmp_path: Path) -> None:
         ("clip,anger\na,1\na,1\n", "line 3: names the clip a again"),
         ("clip,anger\na\n", "line 2: has 1 cell; expected 2"),
         ("clip,anger\n", "has no row below its header"),
+        ("clip;anger\na;1\na;2\n", "line 3: names the clip a again"),
+        ('clip,anger\n"a,1\nb,2\n', "line 2: cannot be read: unexpected end of data"),
         (f"clip,anger\na,{'9' * 5_000}\n", r"line 2: anger is '9+\.\.\.9+'; expected a count"),
         (f'{CREMAD_VOTES}"200001",0,0,0,0,9,0,"a",9,1,"N"\n', "has no row of votes"),
     ],
