@@ -5,4 +5,6 @@ column order of every table and every probability vector of a model trained here
 spell them is data: ``data/labels.json``.
 """
 
+# What most speech is said in.
+CALM = "neutral"
 EMOTIONS: tuple[str, ...] = ("anger", "disgust", "fear", "happiness", "neutral", "sadness")

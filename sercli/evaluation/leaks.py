@@ -17,11 +17,11 @@ from sercli.datasets.base import Clip
 from sercli.datasets.names import SCHEMES
 from sercli.datasets.tables import NAMESPACE
 from sercli.errors import ModelError
+from sercli.extraction import HASH_BYTES
 from sercli.files import write_bytes
 from sercli.text import format_count
 
 MANIFEST_FILE = "manifest.csv"
-HASH_BYTES = 8
 # Of speech that nobody labelled: in the place of its speaker, its label and its corpus.
 UNLABELLED = "unlabelled"
 HEADER = ["audio", "speaker"]

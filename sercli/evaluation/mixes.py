@@ -12,8 +12,8 @@ import numpy as np
 from sercli.arrays import DoubleArray, IntArray
 from sercli.errors import DatasetError
 from sercli.evaluation.metrics import expected_calibration_error
+from sercli.labels import CALM
 
-CALM: Final = "neutral"
 SIZES: Final = (3, 10, 30, 80)
 # Shares of the calm label; all others are equally frequent.
 CALM_SHARES: Final = (1.0, 0.8, 0.5)

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from sercli.adaptation import LEAST_PROBABILITY
 from sercli.arrays import DoubleArray, IntArray
 from sercli.datasets.base import Clip, class_indices
-from sercli.evaluation.mixes import CALM, draw_group
+from sercli.evaluation.mixes import draw_group
+from sercli.labels import CALM
 
 # Of the groups that are not of a single label: those with any share of the calm label. All others
 # have equal shares.

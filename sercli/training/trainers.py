@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sercli.training.watcher import Watcher
 
 # As what the calm speech of strangers is told of.
-CALM = "calm"
+KIND = "calm"
 
 
 def create_trainer(
@@ -154,4 +154,4 @@ def _find_calm(
 
     speakers = Speakers.parse(config.calm_speakers) if config.calm_speakers else None
     told = {} if report is None else {"report": report}
-    return Unlabelled(tuple(map(Path, config.calm)), cache, CALM, speakers, jobs, **told)
+    return Unlabelled(tuple(map(Path, config.calm)), cache, KIND, speakers, jobs, **told)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sercli.arrays import FloatArray, IntArray, RealArray
 from sercli.datasets.base import Clip, class_indices
 from sercli.errors import ConfigError, DatasetError
-from sercli.evaluation.mixes import CALM
+from sercli.labels import CALM
 from sercli.text import format_count
 
 # Least and most of what is kept of the difference from what is calm: people show emotions more or

@@ -1,0 +1,52 @@
+"""Tests of how the modules depend on each other."""
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import sercli
+
+ROOT = Path(sercli.__file__).parent
+
+
+def name_module(path: Path) -> str:
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def find_imports(path: Path, known: set[str]) -> set[str]:
+    """Return what a module imports of the package, at once or later, but not for types alone."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for_types = {
+        node
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for node in ast.walk(block)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node not in for_types and node.module:
+            inside = {f"{node.module}.{alias.name}" for alias in node.names} & known
+            found |= inside or {node.module} & known
+    return found
+
+
+def test_imports_point_one_way() -> None:
+    modules = {name_module(path): path for path in ROOT.rglob("*.py")}
+    # The package itself names what its modules have, and loads none of them.
+    graph = {
+        name: find_imports(path, {*modules}) - {"sercli"}
+        for name, path in modules.items()
+        if name != "sercli"
+    }
+    assert len(graph["sercli.annotation"]) > 10
+    assert "sercli.training.trainers" in graph["sercli.training.plan"]  # within a function
+    order = list(TopologicalSorter(graph).static_order())  # fails by a cycle
+    assert order.index("sercli.annotation") < order.index("sercli.cli.annotate")
+    # What computes knows nothing of the command line.
+    assert not [
+        name
+        for name, imports in graph.items()
+        if not name.startswith(("sercli.cli", "sercli.__main__"))
+        and any(one.startswith("sercli.cli") for one in imports)
+    ]
