@@ -8,16 +8,9 @@ from rich.console import Console
 from rich.table import Table
 
 from sercli.evaluation.resampling import FEW_UNITS
+from sercli.reporting.parts import NAMES
 from sercli.text import format_count
 
-HEADINGS = {
-    "uar": "UAR",
-    "accuracy": "accuracy",
-    "macro_f1": "macro-F1",
-    "ece": "ECE",
-    "nll": "NLL",
-    "brier": "Brier",
-}
 # What a table of models has room for.
 COMPARED = ("uar", "accuracy", "macro_f1", "ece", "nll")
 # Tables of groups with more rows than this are for the report.
@@ -87,7 +80,7 @@ def comparison_tables(comparison: Figures) -> list[tuple[Sequence[str], list[lis
         Of `sercli.evaluation.comparison.compare_predictions`.
     """
     names = COMPARED
-    heading = [HEADINGS[name] for name in names]
+    heading = [NAMES[name] for name in names]
     models = [
         [model["name"], *(_with_interval(model[n], model["intervals"][n]) for n in names)]
         for model in comparison["models"]
@@ -111,12 +104,12 @@ def _main_table(figures: Figures) -> tuple[Sequence[str], list[list[str]]]:
     intervals = figures["intervals"]
     level = f"{intervals['level']:.0%}"
     rows = [
-        ["figure", *(f"{figures[name]:.3f}" for name in HEADINGS)],
-        [f"{level} interval", *(_interval(intervals["figures"][name]) for name in HEADINGS)],
+        ["figure", *(f"{figures[name]:.3f}" for name in NAMES)],
+        [f"{level} interval", *(_interval(intervals["figures"][name]) for name in NAMES)],
     ]
     for name, row in (figures["baselines"] or {}).items():
-        rows.append([name, *(f"{row[figure]:.3f}" for figure in HEADINGS)])
-    return ["", *HEADINGS.values()], rows
+        rows.append([name, *(f"{row[figure]:.3f}" for figure in NAMES)])
+    return ["", *NAMES.values()], rows
 
 
 def _class_table(figures: Figures) -> tuple[Sequence[str], list[list[str]]]:
@@ -217,7 +210,7 @@ def describe_mixes(mixes: Sequence[Mapping[str, Any]]) -> list[list[str]]:
         [
             row["mix"],
             f"{row['mean_size']:g}",
-            HEADINGS.get(row["figure"], row["figure"]),
+            NAMES.get(row["figure"], row["figure"]),
             *(f"{row[name][row['figure']]:.3f}" for name in ("alone", "adapted")),
             _with_interval(row["difference"], row["interval"], sign="+"),
             *(f"{row[name]['ece']:.3f}" for name in ("alone", "adapted")),

@@ -8,23 +8,24 @@ from typing import Any, Final
 
 import numpy as np
 
+from sercli.protocols import APART, SHARED, UNKNOWN
 from sercli.reporting.canvas import Figures, format_figure, is_number
 from sercli.reporting.parts import NAMES, Section, Table, format_figures
 from sercli.text import format_count
 
-HIGHER_IS_BETTER: Final = ("accuracy", "uar", "macro_f1")
+HIGHER_IS_BETTER: Final = ("uar", "accuracy", "macro_f1")
 PROTOCOLS: Final = {
-    "speakers apart": "Speakers apart: by their names and the audio of their clips, the model was "
+    APART: "Speakers apart: by their names and the audio of their clips, the model was "
     "trained on none of these speakers.",
-    "speakers shared": "Speakers shared: the model was trained on some of these speakers "
+    SHARED: "Speakers shared: the model was trained on some of these speakers "
     "or clips. Its figures are too good.",
-    "speakers unknown": "Speakers unknown: nothing tells whether the model was trained on these "
+    UNKNOWN: "Speakers unknown: nothing tells whether the model was trained on these "
     "speakers. If it was, its figures are too good.",
 }
 GLOSSARY: Final = (
-    ("accuracy", "Share of the segments whose label is right. Also called WA."),
     ("UAR", "Unweighted average recall: the mean recall of the labels, each counted alike."),
-    ("macro F1", "Mean of the labels' F1, the harmonic mean of precision and recall."),
+    ("accuracy", "Share of the segments whose label is right. Also called WA."),
+    ("macro-F1", "Mean of the labels' F1, the harmonic mean of precision and recall."),
     ("ECE", "Expected calibration error: mean distance of confidence and accuracy over bins."),
     ("NLL", "Negative log-likelihood of the true label, in nats. 0 is best."),
     ("Brier", "Squared distance of the probabilities from the truth, from 0 (best) to 2."),
@@ -252,7 +253,7 @@ def _breakdown_table(
     if by_accuracy:
         # Those without an accuracy come last.
         items.sort(key=lambda g: g[1]["accuracy"] if is_number(g[1]["accuracy"]) else np.inf)
-    names = ("accuracy", "uar", "macro_f1")
+    names = ("uar", "accuracy", "macro_f1")
     rows = tuple(
         (name, str(group["n_segments"]), *format_figures(group[one] for one in names))
         for name, group in items

@@ -8,9 +8,9 @@ from sercli.reporting.canvas import format_figure
 
 # What the figures of a whole set of segments are called, in the order of every table.
 NAMES: Final = {
-    "accuracy": "accuracy",
     "uar": "UAR",
-    "macro_f1": "macro F1",
+    "accuracy": "accuracy",
+    "macro_f1": "macro-F1",
     "ece": "ECE",
     "nll": "NLL",
     "brier": "Brier",

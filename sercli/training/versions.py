@@ -1,6 +1,7 @@
 """The versions of a clip that are learned from: as it is, and as other recordings might have it."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from zlib import crc32
 
 import numpy as np
@@ -44,12 +45,17 @@ class Versions:
         ]
         return np.stack([extract_features(version, self.band_limit) for version in versions])
 
+    @cached_property
+    def _alike(self) -> dict[tuple[str | None, str], list[Clip]]:
+        """The pool by speaker and emotion: looked for once, not for each clip."""
+        groups: dict[tuple[str | None, str], list[Clip]] = {}
+        for clip in self.pool:
+            groups.setdefault((clip.voice, clip.emotion), []).append(clip)
+        return groups
+
     def _vary(self, clip: Clip, utterance: Utterance, rng: np.random.Generator) -> FloatArray:
-        others = [
-            other
-            for other in self.pool
-            if (other.voice, other.emotion) == (clip.voice, clip.emotion) and other != clip
-        ]
+        alike = self._alike.get((clip.voice, clip.emotion), ())
+        others = [other for other in alike if other != clip]
 
         def find_partner() -> Utterance:
             if not others:
