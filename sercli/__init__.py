@@ -11,7 +11,8 @@ from sercli.version import __version__
 if TYPE_CHECKING:
     from sercli.annotation import Annotator, annotate
     from sercli.audio import load_audio
-    from sercli.catalogue import list_models
+    from sercli.catalogue import ModelEntry, list_models
+    from sercli.classifiers.base import Classifier
     from sercli.config import Effort, EvalConfig, SegmentConfig
     from sercli.datasets import Corpus, read_corpus
     from sercli.discovery import Found, find_inputs
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     )
     from sercli.evaluation.run import Evaluation, evaluate
     from sercli.exporting import export_labels
+    from sercli.report import RunReport
     from sercli.results import read_results
     from sercli.run import write_labels
     from sercli.schema import FileResult, Group, Segment
@@ -47,6 +49,7 @@ _HOMES = {
     "AdapterConfig": "training.config",
     "Annotator": "annotation",
     "AudioError": "errors",
+    "Classifier": "classifiers.base",
     "CnnConfig": "training.config",
     "ConfigError": "errors",
     "Corpus": "datasets",
@@ -58,8 +61,10 @@ _HOMES = {
     "Found": "discovery",
     "FusionConfig": "training.config",
     "Group": "schema",
+    "ModelEntry": "catalogue",
     "ModelError": "errors",
     "OutputError": "errors",
+    "RunReport": "report",
     "Segment": "schema",
     "SegmentConfig": "config",
     "SerError": "errors",
@@ -87,6 +92,7 @@ __all__ = [
     "AdapterConfig",
     "Annotator",
     "AudioError",
+    "Classifier",
     "CnnConfig",
     "ConfigError",
     "Corpus",
@@ -98,8 +104,10 @@ __all__ = [
     "Found",
     "FusionConfig",
     "Group",
+    "ModelEntry",
     "ModelError",
     "OutputError",
+    "RunReport",
     "Segment",
     "SegmentConfig",
     "SerError",

@@ -1,7 +1,6 @@
 """Where model folders are, and what a list of them tells without loading any."""
 
 import os
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -107,13 +106,15 @@ def find_model(model: str | os.PathLike[str]) -> Path:
     )
 
 
-def list_models() -> Iterator[ModelEntry]:
-    """Give the shipped models, then the user's, by name; unusable folders with their error."""
-    for origin, root in (("shipped", shipped_folder()), ("user", user_folder())):
-        if os.path.isdir(root):
-            for folder in sorted(root.iterdir()):
-                if is_model(folder):
-                    yield _describe(folder, origin)
+def list_models() -> list[ModelEntry]:
+    """Return the shipped models, then the user's, by name; unusable folders with their error."""
+    return [
+        _describe(folder, origin)
+        for origin, root in (("shipped", shipped_folder()), ("user", user_folder()))
+        if os.path.isdir(root)
+        for folder in sorted(root.iterdir())
+        if is_model(folder)
+    ]
 
 
 def find_member(folder: Path, name: str) -> Path:

@@ -25,7 +25,7 @@ def models(as_json: bool) -> None:
     Example:
       ser models
     """
-    entries = list(list_models())
+    entries = list_models()
     if as_json:
         give(json.dumps([entry_as_dict(entry) for entry in entries], indent=1))
         return
