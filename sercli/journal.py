@@ -103,10 +103,13 @@ class Unfinished:
         Its output, under a temporary name.
     journal
         Of it.
+    in_place
+        The output has its name, but perhaps not yet its record.
     """
 
     rows: Path
     journal: Path
+    in_place: bool = False
 
     def read(self) -> Told:
         """Return what the journal tells, of files whose rows are all there.
@@ -144,7 +147,8 @@ class Unfinished:
     def remove(self) -> None:
         """Remove it, as all that is of use is elsewhere."""
         self.journal.unlink(missing_ok=True)
-        self.rows.unlink(missing_ok=True)
+        if not self.in_place:
+            self.rows.unlink(missing_ok=True)
 
 
 def find_unfinished(target: Path) -> list[Unfinished]:
@@ -172,10 +176,11 @@ def find_unfinished(target: Path) -> list[Unfinished]:
                 f"{target}: another run is writing it; wait for its end, or name another output"
             )
         one = Unfinished(journal.with_name(journal.name.removesuffix(SUFFIX)), journal)
-        # Else the output took its place and the journal was to go next, or no file was finished.
+        if not one.rows.exists() and target.exists():
+            one = Unfinished(target, journal, in_place=True)
         if one.rows.exists() and not one.is_empty:
             found.append(one)
-        else:
+        else:  # no file was finished
             one.remove()
     return sorted(found, key=lambda one: one.journal.stat().st_mtime_ns)
 

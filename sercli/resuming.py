@@ -99,14 +99,21 @@ class Earlier:
         entries: dict[str, dict[str, Any]] = {}
         places: dict[str, Rows] = {}
         record = record_path(target)
+        in_place = [one for one in unfinished if one.in_place]
         # A run that could not write its output may have written its record.
         if target.exists() or (record.exists() and not unfinished):
-            with _reading(target, f"its record {record}"):
-                data = parse_json(record.read_text(encoding="utf-8"))
-                found = {entry["path"]: entry for entry in data["files"]}
+            beside = f"its journal {in_place[-1].journal}" if in_place else f"its record {record}"
+            with _reading(target, beside):
+                if in_place:  # the record may be that of the output before
+                    data, found, _ = in_place[-1].read()
+                else:
+                    data = parse_json(record.read_text(encoding="utf-8"))
+                    found = {entry["path"]: entry for entry in data["files"]}
                 _refuse_others(target, data, info)
                 _place(found, target, target.stat().st_size, info, entries, places)
         for one in unfinished:
+            if one.in_place:
+                continue
             with _reading(one.rows, f"its journal {one.journal}"):
                 told = one.read()
                 _refuse_others(one.rows, told.header, info)

@@ -285,6 +285,37 @@ def test_outputs_of_long_names_are_gone_on_with(
 
 
 @pytest.mark.parametrize("suffix", ["csv", "json", "jsonl"])
+def test_an_output_whose_record_is_of_before_is_gone_on_with(
+    fake_classifier: FakeClassifier,
+    sounds: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    suffix: str,
+) -> None:
+    output, annotator = tmp_path / f"labels.{suffix}", Annotator.load(fake_classifier)
+    sercli.write_labels(sounds / "memo.m4a", output, annotator)
+    before = record_path(output).read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "remove", lambda self: None)
+        sercli.write_labels(sounds / "statement.flac", output, annotator, resume=True)
+    # As if it were killed when the output had its place, and the record had not.
+    record_path(output).write_bytes(before)
+    rows = output.read_bytes()
+    with pytest.raises(OutputError, match="exists already"):
+        sercli.write_labels(sounds, output, annotator)
+    assert output.read_bytes() == rows
+    report = sercli.write_labels(sounds, output, annotator, resume=True)
+    assert (report.n_kept, report.n_files) == (2, 3)
+    assert not list(tmp_path.glob(".*"))
+    again = sercli.write_labels(sounds, output, annotator, resume=True)
+    assert again.n_kept == 2  # the broken one is tried again
+    assert [Path(one.path).name for one in sercli.read_results(output) if one.segments] == [
+        "memo.m4a",
+        "statement.flac",
+    ]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "jsonl"])
 def test_rows_that_cannot_be_placed_are_not_lost(
     fake_classifier: FakeClassifier, sounds: Path, tmp_path: Path, suffix: str
 ) -> None:
