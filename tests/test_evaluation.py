@@ -154,13 +154,12 @@ def test_nobody_talks_behind_their_own_speech(make_corpus: MakeCorpus) -> None:
 
 def test_groups_of_clips_of_which_some_speakers_are_unknown(make_corpus: MakeCorpus) -> None:
     clips = make_corpus(("short", 0.25, "a"), ("long", 4.0, "a"), ("long", 2.0, None)).clips
-    known, stranger = clips[:2], clips[2]
-    assert name_groups(known, "auto").tolist() == ["toy/a", "toy/a"]
-    assert name_groups(clips, "auto").tolist() == [str(clip.path) for clip in clips]
+    stranger = clips[2]
+    assert name_groups(clips, "recording").tolist() == [str(clip.path) for clip in clips]
     assert name_groups(clips, "speaker").tolist() == ["toy/a", "toy/a", str(stranger.path)]
     assert name_groups(clips, "corpus").tolist() == ["corpus"] * 3
     apart = [replace(stranger, channel=1), replace(stranger, channel=0)]
-    assert len(set(name_groups(apart, "auto").tolist())) == 2
+    assert len(set(name_groups(apart, "channel").tolist())) == 2
     assert len(set(name_groups(apart, "recording").tolist())) == 1
 
 
@@ -535,11 +534,19 @@ def test_a_model_is_measured_by_the_baselines_that_it_annotates_by(
     figures = evaluate(fake_classifier, corpus, "all", config).figures
     safe = adapter is not None and adapter.settings.safe
     assert Annotator(fake_classifier, adapt="auto").adapt == ("recording" if safe else "none")
-    assert figures["adapt"] == ("auto" if safe else "none")
+    assert figures["adapt"] == ("speaker" if safe else "none")
+    stranger = replace(corpus.clips[0], speaker=None)
+    for clips, adapt in (
+        (corpus.clips, "speaker"),
+        ((*corpus.clips, stranger), "recording"),
+        ((*corpus.clips, replace(stranger, channel=1)), "channel"),
+    ):
+        assert choose_adaptation(fake_classifier, config, clips) == (adapt if safe else "none")
     assert figures["accuracy"] == (0 if safe else 1)
     assert safe or figures == by_itself
     heard = replace(config, target="perceived")
-    assert choose_adaptation(fake_classifier, heard) == "none"  # which no baseline tells
+    # Which no baseline tells.
+    assert choose_adaptation(fake_classifier, heard, corpus.clips) == "none"
     if adapter is None:
         with pytest.raises(ConfigError, match="judges each segment by itself; expected one"):
             evaluate(fake_classifier, corpus, "all", replace(CONFIG, adapt="recording"))

@@ -316,14 +316,14 @@ def _measure(
     corpus: "Corpus", classifiers: "list[Classifier]", config: EvalConfig, options: dict[str, Any]
 ) -> "list[Evaluation]":
     from sercli.datasets.votes import read_votes
-    from sercli.evaluation.judging import CLEAN, choose_adaptation
+    from sercli.evaluation.judging import CLEAN
     from sercli.evaluation.run import evaluate_all
 
     votes = read_votes(options["votes"]) if options["votes"] else None
     if not options["quiet"]:
         say(corpus.describe())
         for one in classifiers:
-            if config.adapt == "auto" and choose_adaptation(one, config) == "none":
+            if config.adapt == "auto" and not one.adapts_unasked(config.target):
                 say(
                     f"{one.name} judges each clip by itself, as it does with --adapt auto of "
                     "ser annotate"

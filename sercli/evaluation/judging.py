@@ -86,7 +86,7 @@ def judge_clips(
     def judge(classifier: Classifier, features: Sequence[FloatArray]) -> DoubleArray:
         scores = classifier.score(np.concatenate(features))
         pieces = classifier.spec.find_calibration(config.target).probabilities(scores)
-        adapt = choose_adaptation(classifier, config)
+        adapt = choose_adaptation(classifier, config, clips)
         if adapt != "none":
             adapter = classifier.find_adapter(config.target)
             names = name_groups(clean.clips, adapt)
@@ -157,19 +157,28 @@ def multiplying(classifier: Classifier, precision: Precision) -> Iterator[None]:
         classifier.use_precision(before)
 
 
-def choose_adaptation(classifier: Classifier, config: EvalConfig) -> Adaptation:
-    """Return how a model judges by baselines: if that is left to it, as in annotating.
+def choose_adaptation(
+    classifier: Classifier, config: EvalConfig, clips: Sequence[Clip]
+) -> Adaptation:
+    """Return whose clips give baselines, where ``"auto"`` leaves it open.
 
     Parameters
     ----------
     classifier
-        The model.
+        The model: it is judged by none if it would annotate by none.
     config
         What is measured.
+    clips
+        What is heard.
     """
-    if config.adapt == "auto" and not classifier.adapts_unasked(config.target):
+    if config.adapt != "auto":
+        return config.adapt
+    if not classifier.adapts_unasked(config.target):
         return "none"
-    return config.adapt
+    if all(clip.voice is not None for clip in clips):
+        return "speaker"
+    apart = any(clip.channel is not None for clip in clips)
+    return "channel" if apart else "recording"
 
 
 def name_groups(clips: Sequence[Clip], adapt: Adaptation) -> NDArray[np.str_]:
@@ -180,18 +189,13 @@ def name_groups(clips: Sequence[Clip], adapt: Adaptation) -> NDArray[np.str_]:
     clips
         The clips.
     adapt
-        As in `EvalConfig`, but ``"none"``.
+        As in `EvalConfig`, but ``"none"`` and ``"auto"``.
 
     Returns
     -------
     ndarray of str, shape (n_clips,)
         A name of its group for each clip.
     """
-    if adapt == "auto":
-        apart = any(clip.channel is not None for clip in clips)
-        adapt = "channel" if apart else "recording"
-        if all(clip.voice is not None for clip in clips):
-            adapt = "speaker"
     if adapt == "corpus":
         return np.full(len(clips), adapt)
     # Of whom it is not known who speaks, a recording is a group of its own.

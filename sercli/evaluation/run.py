@@ -117,17 +117,17 @@ def evaluate_all(
         In the order of the models.
     """
     config, split = config or EvalConfig(), split or corpus.default_split
+    found = corpus.select(split)
     # What cannot be had is told now, not after an hour.
     for condition in config.stress:
         parse_conditions(condition)
     for classifier in classifiers:
         classifier.spec.find_calibration(config.target)
-        if choose_adaptation(classifier, config) != "none" or config.mixes:
+        if choose_adaptation(classifier, config, found) != "none" or config.mixes:
             classifier.find_adapter(config.target)
         for precision in config.precisions:
             with multiplying(classifier, precision):
                 pass
-    found = corpus.select(split)
     clips, labels, left_out = choose_labels(classifiers, found)
     # A baseline is of all that is there: who annotates does not know the labels.
     heard = clips if config.adapt == "none" else found
@@ -156,7 +156,7 @@ def evaluate_all(
         figures = {
             **describe_model(classifier),
             "target": config.target,
-            "adapt": choose_adaptation(classifier, config),
+            "adapt": choose_adaptation(classifier, config, heard),
             "precision": classifier.precision,
             "corpus": corpus.name,
             "split": split,
