@@ -308,7 +308,7 @@ class Annotator:
                 self.stopwatch,
                 self._find_turns(found.path),
             )
-            for found in _expand(inputs)
+            for found in find_inputs(inputs)
         )
         effort, spec = self.effort, self.classifier.spec
         seconds = effort.batch_seconds or self.classifier.batch_seconds
@@ -390,17 +390,6 @@ class Annotator:
             speaker = self._find_speaker(heard, piece)
             return path if speaker is None else f"{path}#{speaker}" if self._local else speaker
         return f"{path}#{heard.channels[piece['channel']]}" if self.adapt == "channel" else path
-
-
-def _expand(inputs: AnyPath | Iterable[AnyPath | Found]) -> Iterator[Found]:
-    """Give what was found, and find what is at paths."""
-    if isinstance(inputs, str | os.PathLike):
-        inputs = (inputs,)
-    for one in inputs:
-        if isinstance(one, Found):
-            yield one
-        else:
-            yield from find_inputs(one)
 
 
 def _choose_adaptation(

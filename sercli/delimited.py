@@ -63,8 +63,8 @@ def read_table(
     Parameters
     ----------
     path
-        The file; tabs are between its cells if its suffix says so, else what there is most of in
-        the header.
+        The file; tabs are between its cells if its suffix says so and its header has some, else
+        what there is most of there.
     error
         What to raise.
     content
@@ -78,7 +78,7 @@ def read_table(
     ------
     error
         If it cannot be read, has two columns of one name or no row, a quote is not closed, or,
-        when the rows are read, one is not as long as the header.
+        when the rows are read, one is not as long as the header, but for empty cells at its end.
     """
     try:
         content = path.read_bytes() if content is None else content
@@ -117,7 +117,10 @@ def parse_seconds(text: str, where: str, error: type[SerError]) -> float:
     except ValueError:
         seconds = -1.0
     if not 0.0 <= seconds <= MOST_SECONDS:  # also false for NaN
-        raise error(f"{where} is {shorten(text)}; expected seconds, from 0 to {MOST_SECONDS:g}")
+        raise error(
+            f"{where} is {shorten(text)}; expected seconds, with a decimal point, from 0 to "
+            f"{MOST_SECONDS:g}"
+        )
     return seconds
 
 
@@ -134,13 +137,12 @@ def parse_count(text: str) -> int | None:
 
 
 def _find_delimiter(path: Path, text: str) -> str:
-    if path.suffix.lower() in TAB_SUFFIXES:
-        return "\t"
-
     def count(delimiter: str) -> int:
         rows = csv.reader(StringIO(text, newline=""), delimiter=delimiter)
         return len(next(filter(any, rows), []))
 
+    if path.suffix.lower() in TAB_SUFFIXES and count("\t") > 1:
+        return "\t"
     return max(DELIMITERS, key=count)
 
 
@@ -171,6 +173,8 @@ def _read_rows(
 ) -> Iterator[Row]:
     for line, cells in lines:
         where = f"{path}, line {line}"
+        if not any(cells[len(columns) :]):  # as spreadsheets fill up what they save
+            cells = cells[: len(columns)]
         if len(cells) != len(columns):
             found = format_count(len(cells), "cell")
             raise error(f"{where}: has {found}; expected {len(columns)}, as in the header")

@@ -9,6 +9,7 @@ from pathlib import PurePath
 from typing import BinaryIO
 
 from sercli.errors import ConfigError
+from sercli.files import AnyPath
 
 # Inside a directory only these are tried; a path named directly is tried whatever its suffix.
 MEDIA_SUFFIXES = frozenset(
@@ -36,7 +37,7 @@ class Found:
 
 
 def find_inputs(
-    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    paths: AnyPath | Iterable[AnyPath | Found],
     *,
     recursive: bool = True,
     include: str | Iterable[str] = (),
@@ -51,7 +52,7 @@ def find_inputs(
     Parameters
     ----------
     paths
-        A file or directory, or several, mixed.
+        A file or directory, or several, mixed, and what was found before, which is given as it is.
     recursive
         Whether to walk sub-folders.
     include, exclude
@@ -69,6 +70,9 @@ def find_inputs(
     walk = _Walk(recursive, _list(include), tuple(one.rstrip("/") for one in _list(exclude)))
     seen: set[str] = set()
     for path in paths:
+        if isinstance(path, Found):
+            yield path
+            continue
         found = walk.run(os.fspath(path)) if os.path.isdir(path) else (Found(os.fspath(path)),)
         for item in found:
             key = os.path.abspath(item.path)

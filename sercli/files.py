@@ -67,7 +67,11 @@ class AtomicFile:
         """
         try:
             self.stream.close()
-            check_target(self._path, overwrite=self._overwrite)
+            if not self._overwrite and os.path.lexists(self._path):
+                raise OutputError(
+                    f"{self._path}: appeared meanwhile; what was to be there is {self.temporary}. "
+                    "Move the other away, unless it is of a run, too, and go on by --resume"
+                )
             os.replace(self.temporary, resolve_target(self._path))
         except OSError as error:
             raise OutputError(

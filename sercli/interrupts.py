@@ -40,10 +40,13 @@ def ending_in_order() -> Iterator[None]:
 def delay_interrupts() -> Iterator[None]:
     """Let signals that end a process wait for the end of a block, where Python handles them."""
     came: list[tuple[int, FrameType | None]] = []
-    with _handling(lambda *signal_: came.append(signal_), callable) as before:
-        yield
-    for number, frame in came:
-        before[number](number, frame)
+    before: dict[int, Any] = {}
+    try:
+        with _handling(lambda *signal_: came.append(signal_), callable) as before:
+            yield
+    finally:
+        for number, frame in came:
+            before[number](number, frame)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from sercli.datasets.base import Clip, Corpus
-from sercli.datasets.matching import clip_names, match_rows
+from sercli.datasets.matching import clip_names, match_rows, speaker_names
 from sercli.delimited import read_table
 from sercli.errors import DatasetError
 from sercli.text import compose
@@ -215,11 +215,14 @@ def fold_by_speaker(clips: Sequence[Clip], n_folds: int) -> list[list[int]]:
 
 def judge_protocol(train: Sequence[Clip], test: Sequence[Clip]) -> str:
     """Return `APART`, `SHARED` or `UNKNOWN`: whether the speakers of two sets are the same."""
-    known = {clip.voice for clip in train}
-    measured = {clip.voice for clip in test}
-    if None in known | measured:
+    sets = [{clip.voice: clip for clip in clips} for clips in (train, test)]
+    if any(None in clips for clips in sets):
         return UNKNOWN
-    return SHARED if known & measured else APART
+    for clips, others in (sets, sets[::-1]):
+        names = {name for clip in clips.values() for name in speaker_names(clip)}
+        if not names.isdisjoint(others):
+            return SHARED
+    return APART
 
 
 def _read_splits(path: Path) -> tuple[dict[str, str], str]:
@@ -231,7 +234,7 @@ def _read_splits(path: Path) -> tuple[dict[str, str], str]:
         )
     split_of: dict[str, str] = {}
     for where, cells in rows:
-        name, split = compose(cells[key]), cells["split"]
+        name, split = compose(cells[key].strip()), cells["split"].strip()
         if split not in SPLITS:
             raise DatasetError(f"{where}: split is {split!r}; expected {', '.join(SPLITS)}")
         # A clip of an unknown speaker must not match an empty cell.

@@ -76,7 +76,12 @@ def _read_table(path: Path, content: bytes) -> Iterator[tuple[str, Mapping[str, 
         yield from rows
         return
     for number, line in enumerate(content.splitlines(), start=1):
-        yield f"{path}, line {number}", parse_json(line.decode("utf-8"))
+        where = f"{path}, line {number}"
+        try:
+            if line.strip():
+                yield where, parse_json(line.decode("utf-8"))
+        except FAILURES as error:
+            raise DatasetError(f"{where}: cannot be read: {error}; {EXPECTED}") from error
 
 
 def _find_labels(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -177,6 +177,7 @@ class LabelRun:
                 "files"
             )
         output.refuse_inputs(found.path for found in inputs)
+        self._before = _stamp(output.target)
         self._annotator = annotator
         self._output = output
         self.report = RunReport(describe_run(annotator, output.format, options))
@@ -218,6 +219,11 @@ class LabelRun:
         output, report, watcher = self._output, self.report, watcher or RunWatcher()
         if output.target != STDOUT:
             find_unfinished(Path(output.target))  # another run may have begun to write it since
+        if output.resume and _stamp(output.target) != self._before:
+            raise OutputError(
+                f"{output.target}: another run has written it meanwhile; go on with that one, by "
+                "--resume"
+            )
         journal: Journal | None = None
         interrupt: KeyboardInterrupt | None = None
         try:
@@ -399,6 +405,15 @@ def _make_printable(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_make_printable(one) for one in value]
     return printable_path(value) if isinstance(value, str) else value
+
+
+def _stamp(path: AnyPath) -> tuple[int, int, int] | None:
+    """Return by what it is known whether a file was written again; None if there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _identify(path: str | os.PathLike[str]) -> tuple[int, int] | None:

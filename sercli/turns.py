@@ -230,7 +230,8 @@ def _read_diarisation(path: Path, content: bytes, _: Sequence[str]) -> Iterator[
 
 def _read_table(path: Path, content: bytes, needed: Sequence[str]) -> Iterator[tuple[Path, Turn]]:
     expected = ("file", *needed)
-    table = read_table(path, ConfigError, content)
+    # What `ser annotate` writes where nobody speaks has a header alone.
+    table = read_table(path, ConfigError, content, may_be_empty={*TIMES} <= {*needed})
     if not set(expected) <= set(table.columns):
         raise ConfigError(
             f"{path}: has the columns {', '.join(filter(None, table.columns))}; expected "

@@ -33,6 +33,15 @@ def test_a_suffix_tells_of_tabs(tmp_path: Path) -> None:
     assert read(tmp_path / "a.TSV", b"a,b,c\td,e\n1\t2\n") == [{"a,b,c": "1", "d,e": "2"}]
 
 
+def test_a_suffix_is_not_believed_where_no_tab_is(tmp_path: Path) -> None:
+    assert read(tmp_path / "a.tsv", b"a,b\n1,2\n") == [{"a": "1", "b": "2"}]
+
+
+def test_rows_that_were_filled_up(tmp_path: Path) -> None:
+    rows = read(tmp_path / "a.csv", b"a,b\n1,2,\n3,4,,\n")
+    assert rows == [{"a": "1", "b": "2"}, {"a": "3", "b": "4"}]
+
+
 def test_lines_are_counted_as_an_editor_does(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('a,b\n1,"x\ny"\n\n3,4\n')

@@ -485,6 +485,12 @@ def test_a_baseline_is_of_clips_that_are_not_scored_too(
     assert [clip.emotion for clip in result.predictions.clips] == ["short", "long", "long"]
     assert result.figures["stress"]["conditions"]["clean"]["drop"] == 0
     assert result.figures["labels_left_out"]["corpus"] == {"boredom": 1}
+    # What would not have been scored is missed by nobody.
+    gone = replace(corpus.clips[1], path=corpus.clips[1].path.with_name("gone.wav"))
+    broken = replace(corpus, clips=(corpus.clips[0], gone, *corpus.clips[2:]))
+    result = evaluate(fake_classifier, broken, "all", config)
+    assert result.figures["failed"] == {}
+    np.testing.assert_allclose(result.predictions.probabilities[:2, 0], [0.5, 0.5])
     lower = make_corpus(("short", 0.25, "a"), ("boredom", 9.0, "a"), ("long", 4.0, "b"))
     result = evaluate(fake_classifier, lower, "all", config)
     np.testing.assert_allclose(result.predictions.probabilities[:, 0], [0.45, 0.2])
@@ -527,10 +533,11 @@ class Turning:
 def test_a_model_is_measured_by_the_baselines_that_it_annotates_by(
     adapter: Any, fake_classifier: FakeClassifier, make_corpus: MakeCorpus
 ) -> None:
-    corpus = make_corpus(("short", 0.25, "a"), ("long", 4.0, "b"))
+    # One that is not scored does not babble either.
+    corpus = make_corpus(("short", 0.25, "a"), ("long", 4.0, "b"), ("boredom", 1.0, "c"))
     fake_classifier.adapter = adapter
-    by_itself = evaluate(fake_classifier, corpus, "all", CONFIG).figures
-    config = replace(CONFIG, adapt="auto")
+    config = replace(CONFIG, adapt="auto", stress=("babble10",))
+    by_itself = evaluate(fake_classifier, corpus, "all", replace(config, adapt="none")).figures
     figures = evaluate(fake_classifier, corpus, "all", config).figures
     safe = adapter is not None and adapter.settings.safe
     assert Annotator(fake_classifier, adapt="auto").adapt == ("recording" if safe else "none")

@@ -38,6 +38,14 @@ def test_an_interrupt_waits_for_the_end_of_a_block() -> None:
     with delay_interrupts():
         pass
 
+    def fail() -> None:
+        with delay_interrupts():
+            signal.raise_signal(signal.SIGINT)
+            raise OSError("disk full")
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+
 
 def test_other_threads_have_no_signals_to_delay() -> None:
     done = []

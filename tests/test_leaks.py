@@ -170,6 +170,15 @@ def test_speakers_of_a_published_corpus_are_known_from_a_table_and_a_database(
     assert by_table.find_speakers([actor]) == ["cremad/1001"]
     assert by_table.find_speakers([stored]) == ["crema-d/1001"]
     assert manifest.find_speakers([replace(actor, corpus="emodb")]) == []
+    # Of a database, the model tells the name.
+    by_database = TrainingManifest.from_clips([stored], HASHES[:1])
+    assert by_database.find_speakers([actor, listed]) == []
+    named = replace(by_database, corpora=("crema-d", "emodb"))
+    assert named.find_speakers([actor, listed]) == ["cremad/1001", "table/1001"]
+    assert manifest.join([named.fitted]).corpora == ("crema-d", "emodb")
+    for train, test in ((actor, listed), (listed, actor), (actor, stored), (stored, actor)):
+        assert judge_protocol([train], [test]) == "speakers shared"
+    assert judge_protocol([actor], [replace(actor, corpus="emodb"), other]) == "speakers apart"
 
 
 def test_clips_that_a_model_was_chosen_by(tmp_path: Path, manifest: TrainingManifest) -> None:

@@ -320,3 +320,30 @@ def test_protocol_tells_what_is_known_of_the_speakers(
 def test_speakers_of_one_name_in_two_corpora_are_apart() -> None:
     clip = make_clip("a")
     assert judge_protocol([clip], [replace(clip, corpus="films")]) == APART
+
+
+def test_a_less_exact_name_takes_no_row_of_another(tmp_path: Path) -> None:
+    folder = tmp_path / "clips"
+    whole = [
+        Clip(folder / name, "anger", f"s{number}", name=name)
+        for number, name in enumerate(("001.wav", "sub/001.wav", "sub/002.wav"))
+    ]
+    table = tmp_path / "splits.csv"
+    table.write_text("file, split\n001.wav, train\n002,dev,\n")
+    split = split_by_file(make_corpus(whole), table)
+    assert [(clip.name, clip.split) for clip in split.clips] == [
+        ("001.wav", "train"),
+        ("sub/002.wav", "dev"),
+    ]
+    assert split.skipped == {"sub/001.wav": "not in splits.csv"}
+    # Times are no suffix: the second stretch is not the first.
+    parts = [
+        Clip(folder / "a.wav", "anger", "s", name=f"a.wav#0.5-{end:g}", start=0.5, end=end)
+        for end in (1.0, 1.2)
+    ]
+    table.write_text("file,split\na.wav#0.5-1,train\n")
+    split = split_by_file(make_corpus(parts), table)
+    assert [clip.end for clip in split.clips] == [1.0]
+    # What is of the file is of all its parts.
+    table.write_text("file,split\na,test\n")
+    assert splits_of(split_by_file(make_corpus(parts), table)) == ["test", "test"]

@@ -180,6 +180,15 @@ def test_runs_that_begin_at_once_do_not_replace_each_other(
     with pytest.raises(OutputError, match=r"labels\.csv: exists already"):
         runs[1].write()
     assert output.read_bytes() == rows
+    # Nor where both go on with what is there.
+    going_on = [
+        LabelRun(annotator, list(sercli.find_inputs(path)), Output.prepare(output, resume=True))
+        for path in (paths[1], sounds / "broken.wav")
+    ]
+    assert going_on[0].write().n_kept == 1
+    with pytest.raises(OutputError, match="another run has written it meanwhile"):
+        going_on[1].write()
+    assert [len(one.segments) for one in sercli.read_results(output)] == [2, 3]
     # Where another came to its end while this one wrote, what this one has is gone on with.
     third = tmp_path / "third.csv"
     run = LabelRun(annotator, list(sercli.find_inputs(paths[1])), Output.prepare(third))
@@ -188,12 +197,16 @@ def test_runs_that_begin_at_once_do_not_replace_each_other(
         """Lets another output appear."""
 
         def done(self, result: FileResult) -> None:
+            sercli.write_labels(paths[0], output, annotator, overwrite=True)
             shutil.copy(output, third)
             shutil.copy(record_path(output), record_path(third))
 
-    with pytest.raises(OutputError, match=r"third\.csv: exists already"):
+    message = (
+        r"third\.csv: appeared meanwhile; what was to be there is .*\.tmp\. Move the other away"
+    )
+    with pytest.raises(OutputError, match=message):
         run.write(Overtaken())
-    assert third.read_bytes() == rows
+    assert third.read_bytes() == output.read_bytes()
     sercli.write_labels(paths, third, annotator, resume=True)
     assert [Path(one.path).name for one in sercli.read_results(third)] == [
         "memo.m4a",

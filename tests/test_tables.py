@@ -165,7 +165,10 @@ def test_columns_of_other_names(tmp_path: Path, name: str) -> None:
         ("file,emotion\na.wav,sad,x\n", "line 2: has 3 cells; expected 2"),
         ("file,emotion\n,sad\n", "line 2: names no file"),
         ("file,emotion,x,x\na.wav,sad,1,2\n", "two columns 'x'"),
-        ("file,emotion,end\na.wav,sad,1e308\n", "line 2: end is '1e308'; expected seconds, from 0"),
+        (
+            "file,emotion,end\na.wav,sad,1e308\n",
+            "line 2: end is '1e308'; expected seconds, with a decimal point, from 0",
+        ),
         (f"file,emotion,end\na.wav,sad,{'9' * 5_000}\n", r"line 2: end is '9+\.\.\.9+'; expected"),
         (f"file,emotion,channel\na.wav,sad,{'9' * 5_000}\n", r"line 2: channel is '9+\.\.\.9+'; e"),
         ("file,emotion\ngone.wav,sad\n", "no clip to use: .*the file is missing"),

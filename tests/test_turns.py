@@ -136,7 +136,7 @@ def test_segments_without_times(tmp_path: Path, fake_classifier: FakeClassifier)
         (
             "a.csv",
             "file,start,end\na.wav,0,nan\n",
-            "line 2: end is 'nan'; expected seconds, from 0 to",
+            "line 2: end is 'nan'; expected seconds, with a decimal point, from 0 to",
         ),
         ("a.csv", "file,start,end\na.wav,2,1\n", "starts at 2 s and ends at 1 s"),
         (
@@ -155,7 +155,6 @@ def test_segments_without_times(tmp_path: Path, fake_classifier: FakeClassifier)
             "line 2: duration is '1e308'; expected",
         ),
         ("a.csv", "file,start,end\na.wav,1\n", "line 2: has 2 cells; expected 3"),
-        ("a.csv", "file,start,end\n", "has no row below its header"),
         ("none.csv", None, "cannot be read"),
     ],
 )
@@ -271,3 +270,11 @@ def test_a_loop_of_links_has_no_turns(tmp_path: Path) -> None:
     table.write_text("file,start,end\na.wav,0,1\n")
     (tmp_path / "loop.wav").symlink_to("loop.wav")
     assert Turns.read(table, *TIMES).find(str(tmp_path / "loop.wav")) == ()
+
+
+def test_segments_of_a_run_that_found_none(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("file,channel,start,end,emotion,confidence\r\n")
+    assert Turns.read(path, *TIMES).find(str(tmp_path / "a.wav")) == ()
+    with pytest.raises(ConfigError, match="has no row below its header"):
+        Turns.read(path)

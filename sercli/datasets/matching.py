@@ -1,9 +1,11 @@
-"""Which row of a table is of which clip: by names, the most exact first."""
+"""By which names clips and speakers are found: in tables, and in what a model knows."""
 
 from collections.abc import Collection, Hashable, Iterable, Sequence
 from pathlib import PurePath
 
 from sercli.datasets.base import Clip
+from sercli.datasets.names import SCHEMES
+from sercli.datasets.tables import NAMESPACE
 from sercli.errors import DatasetError
 from sercli.text import compose
 
@@ -19,19 +21,50 @@ def clip_names(clip: Clip) -> tuple[str, ...]:
         The clip.
     """
     name = PurePath(clip.name)
-    bare = name.with_suffix("").as_posix() if name.name else clip.name
+    is_part = clip.start or clip.end is not None or clip.channel is not None
+    if is_part or not name.name:  # times and channels are no suffix
+        return clip.name, str(clip.path), clip.name, clip.path.name, clip.path.stem, clip.path.stem
+    bare = name.with_suffix("").as_posix()
     return clip.name, str(clip.path), bare, clip.path.name, clip.path.stem, name.stem
 
 
+def is_published(clip: Clip) -> bool:
+    """Return whether a clip's speaker is named by a corpus that is known, not by a user's own."""
+    return clip.namespace is None and clip.corpus in SCHEMES
+
+
+def speaker_names(clip: Clip, own: Iterable[str] = ()) -> list[str]:
+    """Return the names across corpora that a clip's speaker may have; none if unknown.
+
+    Whether a table or a database lists clips of a published corpus is not known: its speakers may
+    be those of any such corpus who have the same names.
+
+    Parameters
+    ----------
+    clip
+        The clip.
+    own
+        Names of corpora, of which those that are not published are looked for, too.
+    """
+    if clip.voice is None:
+        return []
+    others = [NAMESPACE, *(one for one in own if one not in SCHEMES)]
+    if not is_published(clip):
+        others += SCHEMES
+    return [clip.voice, *(f"{corpus}/{clip.speaker}" for corpus in others)]
+
+
 def match_rows(
-    names: Iterable[Sequence[str]], rows: Collection[str], things: Sequence[Hashable], where: str
+    names: Sequence[Sequence[str]], rows: Collection[str], things: Sequence[Hashable], where: str
 ) -> list[str | None]:
-    """Return the row of each clip, by the first of its names that is one; None if none is.
+    """Return the row of each clip, by the most exact of its names; None if none is one.
+
+    What a row is called by a clip's more exact name, it is not by the less exact one of another.
 
     Parameters
     ----------
     names
-        Of each clip, the most exact first.
+        Of each clip, as many, the most exact first.
     rows
         Names of the rows of a table. The form of Unicode does not matter.
     things
@@ -45,15 +78,19 @@ def match_rows(
         If a row is that of two things: which is meant, it does not tell.
     """
     by_form = {compose(row): row for row in rows}
-    found: list[str | None] = []
+    found: list[str | None] = [None] * len(names)
     thing_of: dict[str, Hashable] = {}
-    for own, thing in zip(names, things, strict=True):
-        key = next((form for form in map(compose, own) if form in by_form), None)
-        row = None if key is None else by_form[key]
-        if row is not None and thing_of.setdefault(row, thing) != thing:
-            raise DatasetError(
-                f"{where}: {row} is of {thing_of[row]} and of {thing}; expected names that tell "
-                "them apart, such as paths"
-            )
-        found.append(row)
+    for own_names in zip(*names, strict=True):
+        told: dict[str, Hashable] = {}
+        for index, name in enumerate(own_names):
+            row = by_form.get(compose(name)) if found[index] is None else None
+            if row is None or thing_of.get(row, things[index]) != things[index]:
+                continue
+            if told.setdefault(row, things[index]) != things[index]:
+                raise DatasetError(
+                    f"{where}: {row} is of {told[row]} and of {things[index]}; expected names that "
+                    f"tell them apart, such as {told[row]}"
+                )
+            found[index] = row
+        thing_of = told | thing_of
     return found

@@ -49,7 +49,7 @@ def match_votes(votes: Votes, clips: Sequence[Clip]) -> list[Mapping[str, int]]:
         If a name is that of two clips.
     """
     things = [clip.place for clip in clips]
-    rows = match_rows(map(clip_names, clips), votes, things, "the table of votes")
+    rows = match_rows([*map(clip_names, clips)], votes, things, "the table of votes")
     return [{} if row is None else votes[row] for row in rows]
 
 

@@ -6,34 +6,13 @@ from typing import Any
 from sercli.classifiers.base import Classifier
 from sercli.config import Target
 from sercli.datasets.base import Clip
-from sercli.errors import DatasetError, ModelError
-from sercli.evaluation.leaks import MANIFEST_FILE, TrainingManifest, is_published
+from sercli.datasets.matching import is_published
+from sercli.errors import DatasetError
+from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.measurement import Judgement
 from sercli.evaluation.resampling import FEW_UNITS
 from sercli.protocols import APART, SHARED, UNKNOWN
 from sercli.text import format_count
-
-
-def read_manifest(classifier: Classifier) -> TrainingManifest | None:
-    """Read the manifest of a model's folder; None if there is none.
-
-    Parameters
-    ----------
-    classifier
-        The model.
-
-    Raises
-    ------
-    ModelError
-        If it is not the one that the model came with.
-    """
-    manifest = TrainingManifest.read(classifier.folder) if classifier.folder else None
-    if manifest and manifest.digest() != classifier.spec.training.get("manifest_sha256"):
-        raise ModelError(
-            f"{classifier.folder}: {MANIFEST_FILE} is not the one that the model was saved with; "
-            "copy the folder anew"
-        )
-    return manifest
 
 
 def refuse_known(

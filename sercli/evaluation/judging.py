@@ -71,10 +71,11 @@ def judge_clips(
     list of Judgement
         In the order of the models.
     """
+    to_score = [clip for clip in clips if clip.emotion in labels]
 
     def extract(condition: str, model: Classifier = classifiers[0]) -> ClipFeatures:
         # They go to other processes with every few clips.
-        pool = Pool(clips) if needs_talkers(condition) else None
+        pool = Pool(to_score) if needs_talkers(condition) else None
         cut = partial(_cut, condition, config.seed, pool)
         if model.in_workers:
             hear = partial(_hear, model, cut)
@@ -104,6 +105,8 @@ def judge_clips(
     clean = extract(CLEAN)
     scored = [row for row, clip in enumerate(clean.clips) if clip.emotion in labels]
     measured = clean.select(scored)
+    places = {clip.place for clip in to_score}
+    failed = {place: error for place, error in clean.failed.items() if place in places}
     stressed: list[dict[str, DoubleArray]] = [{} for _ in classifiers]
     for condition in config.stress:
         # One condition at a time, so that memory does not grow with their number.
@@ -124,7 +127,7 @@ def judge_clips(
             Judgement(
                 Predictions(one.name, labels, measured.clips, probabilities, measured.hashes),
                 under_stress,
-                measured.failed,
+                failed,
                 _measure_mixes(one, measured, labels, config.seed) if config.mixes else None,
                 in_other,
                 written,
@@ -239,14 +242,22 @@ class Pool:
     """
 
     def __init__(self, clips: Sequence[Clip]) -> None:
-        self._clips = tuple(clips)
-        self._voices = tuple(clip.voice for clip in clips)
+        self._by_voice: dict[str | None, list[Clip]] = {}
+        for clip in clips:
+            self._by_voice.setdefault(clip.voice, []).append(clip)
 
     def find_talkers(self, clip: Clip) -> Sequence[Clip]:
         """Return clips of other speakers; where none is known, other clips, or what there is."""
-        pairs = list(zip(self._clips, self._voices, strict=True))
-        others = [one for one, voice in pairs if clip.voice and voice not in (None, clip.voice)]
-        return others or [one for one in self._clips if one != clip] or self._clips
+        others = [
+            one
+            for voice, clips in self._by_voice.items()
+            if clip.voice and voice not in (None, clip.voice)
+            for one in clips
+        ]
+        if others:
+            return others
+        everybody = [one for clips in self._by_voice.values() for one in clips]
+        return [one for one in everybody if one.name != clip.name] or everybody
 
 
 def _cut(

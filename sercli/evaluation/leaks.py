@@ -9,17 +9,20 @@ them, and nothing else.
 import csv
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from io import StringIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sercli.datasets.base import Clip
-from sercli.datasets.names import SCHEMES
-from sercli.datasets.tables import NAMESPACE
+from sercli.datasets.matching import speaker_names
 from sercli.errors import ModelError
 from sercli.extraction import HASH_BYTES
 from sercli.files import write_bytes
 from sercli.text import format_count
+
+if TYPE_CHECKING:
+    from sercli.classifiers.base import Classifier
 
 MANIFEST_FILE = "manifest.csv"
 # Of speech that nobody labelled: in the place of its speaker, its label and its corpus.
@@ -40,10 +43,13 @@ class TrainingManifest:
         speaker, empty if unknown; `UNLABELLED` if the clip had no label either.
     chosen
         The same of clips that were not learned from, and by which it was chosen and calibrated.
+    corpora
+        Names of the corpora that it is of, if they are known: they are not in the file.
     """
 
     rows: tuple[tuple[str, str], ...] = ()
     chosen: tuple[tuple[str, str], ...] = ()
+    corpora: tuple[str, ...] = field(default=(), compare=False)
 
     @classmethod
     def from_clips(cls, clips: Sequence[Clip], hashes: Sequence[str]) -> "TrainingManifest":
@@ -59,7 +65,7 @@ class TrainingManifest:
     @property
     def fitted(self) -> "TrainingManifest":
         """What was learned from, alone."""
-        return TrainingManifest(self.rows)
+        return replace(self, chosen=())
 
     def choose_by(self, clips: Sequence[Clip], hashes: Sequence[str]) -> "TrainingManifest":
         """Return the manifest with clips by which the model was chosen.
@@ -70,7 +76,7 @@ class TrainingManifest:
             As for `from_clips`.
         """
         added = TrainingManifest.from_clips(clips, hashes).rows
-        return TrainingManifest(self.rows, tuple(sorted({*self.chosen, *added} - {*self.rows})))
+        return replace(self, chosen=tuple(sorted({*self.chosen, *added} - {*self.rows})))
 
     def join(self, others: Iterable["TrainingManifest"]) -> "TrainingManifest":
         """Return the manifest of all that any of several knows, each clip once.
@@ -82,7 +88,10 @@ class TrainingManifest:
         chosen = {*self.chosen}.union(*(other.chosen for other in others))
         named = {audio for audio, speaker in rows if speaker not in ("", UNLABELLED)}
         rows = {row for row in rows if row[1] != UNLABELLED or row[0] not in named}
-        return TrainingManifest(tuple(sorted(rows)), tuple(sorted(chosen - rows)))
+        corpora = {*self.corpora}.union(*(other.corpora for other in others))
+        return TrainingManifest(
+            tuple(sorted(rows)), tuple(sorted(chosen - rows)), tuple(sorted(corpora))
+        )
 
     def write(self, folder: Path) -> None:
         """Write ``manifest.csv`` into a model's folder.
@@ -118,9 +127,33 @@ class TrainingManifest:
         known = header == HEADER or header == [*HEADER, USE]
         if not known or any(len(row) != len(header) for row in rows):
             raise ModelError(f"{path}: expected a CSV file with the columns audio and speaker")
-        chosen = [row for row in rows if row[2:] == [CHOSEN]]
-        fitted = [row for row in rows if row[2:] != [CHOSEN]]
-        return cls(*(tuple((row[0], row[1]) for row in some) for some in (fitted, chosen)))
+        chosen = tuple((row[0], row[1]) for row in rows if row[2:] == [CHOSEN])
+        return cls(tuple((row[0], row[1]) for row in rows if row[2:] != [CHOSEN]), chosen)
+
+    @classmethod
+    def of(cls, classifier: "Classifier") -> "TrainingManifest | None":
+        """Read the manifest of a model's folder; None if there is none.
+
+        Parameters
+        ----------
+        classifier
+            The model.
+
+        Raises
+        ------
+        ModelError
+            If it is not the one that the model came with.
+        """
+        manifest = cls.read(classifier.folder) if classifier.folder else None
+        if manifest is None:
+            return None
+        training = classifier.spec.training
+        if manifest.digest() != training.get("manifest_sha256"):
+            raise ModelError(
+                f"{classifier.folder}: {MANIFEST_FILE} is not the one that the model was saved "
+                "with; copy the folder anew"
+            )
+        return replace(manifest, corpora=tuple(str(training.get("corpus", "")).split("+")))
 
     def digest(self) -> str:
         """Return the SHA-256 of the rows, by which ``model.json`` knows its manifest."""
@@ -146,17 +179,13 @@ class TrainingManifest:
         return None
 
     def find_speakers(self, clips: Sequence[Clip]) -> list[str]:
-        """Return the speakers of clips who are in it, by name.
-
-        Whether a table or a database lists clips of a published corpus is not known: its speakers
-        are those of any such corpus who have the same names.
-        """
+        """Return the speakers of clips who are in it, by any of their `speaker_names`."""
         known = {speaker for _, speaker in (*self.rows, *self.chosen)}
         voices = {clip.voice: clip for clip in clips if clip.voice is not None}
         return sorted(
             voice
             for voice, clip in voices.items()
-            if not known.isdisjoint(map(hash_name, _find_names(clip)))
+            if not known.isdisjoint(map(hash_name, speaker_names(clip, self.corpora)))
         )
 
     def count_clips(self, hashes: Sequence[str]) -> int:
@@ -191,17 +220,6 @@ def hash_name(voice: str) -> str:
     # A speaker who is named by a folder may have bytes that are no text.
     name = voice.encode("utf-8", "surrogateescape")
     return hashlib.blake2b(name, digest_size=HASH_BYTES).hexdigest()
-
-
-def is_published(clip: Clip) -> bool:
-    """Return whether a clip's speaker is named by a corpus that is known, not by a user's own."""
-    return clip.namespace is None and clip.corpus in SCHEMES
-
-
-def _find_names(clip: Clip) -> list[str]:
-    """Return the names across corpora that a clip's speaker may have, who is not unknown."""
-    others = [NAMESPACE] if is_published(clip) else [NAMESPACE, *SCHEMES]
-    return [clip.voice or "", *(f"{corpus}/{clip.speaker}" for corpus in others)]
 
 
 def describe_overlap(speakers: Sequence[str], n_clips: int) -> str:

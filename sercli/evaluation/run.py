@@ -14,8 +14,9 @@ from sercli.datasets.base import Clip, Corpus
 from sercli.datasets.reading import read_corpus
 from sercli.datasets.votes import Votes, find_unknown
 from sercli.errors import DatasetError
-from sercli.evaluation.caveats import find_caveats, read_manifest, refuse_known
+from sercli.evaluation.caveats import find_caveats, refuse_known
 from sercli.evaluation.judging import choose_adaptation, judge_clips, multiplying
+from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.measurement import Judgement, measure
 from sercli.evaluation.predictions import Predictions
 from sercli.extraction import Progress
@@ -130,7 +131,8 @@ def evaluate_all(
                 pass
     clips, labels, left_out = choose_labels(classifiers, found)
     # A baseline is of all that is there: who annotates does not know the labels.
-    heard = clips if config.adapt == "none" else found
+    adapts = any(choose_adaptation(one, config, found) != "none" for one in classifiers)
+    heard = found if adapts else clips
     if config.adapt == "speaker" and not any(clip.voice for clip in clips):
         raise DatasetError(
             f"{corpus.name}: speakers are unknown, and adapt is 'speaker'; expected a speaker of "
@@ -138,7 +140,7 @@ def evaluate_all(
         )
     if config.strict:
         for classifier in classifiers:
-            refuse_known(classifier, read_manifest(classifier), clips, ())
+            refuse_known(classifier, TrainingManifest.of(classifier), clips, ())
     judgements: dict[int, Judgement] = {}
     for front_end in dict.fromkeys(one.front_end for one in classifiers):
         members = [i for i, one in enumerate(classifiers) if one.front_end == front_end]
@@ -149,7 +151,7 @@ def evaluate_all(
     results = []
     for index, classifier in enumerate(classifiers):
         judgement = judgements[index]
-        manifest = read_manifest(classifier)
+        manifest = TrainingManifest.of(classifier)
         if config.strict:
             refuse_known(classifier, manifest, judgement.predictions.clips, judgement.hashes)
         unused = [label for label in classifier.spec.labels if label not in labels]

@@ -6,7 +6,6 @@ from pathlib import Path
 from sercli.classifiers.transformer import TransformerClassifier
 from sercli.description import MODEL_FILE
 from sercli.errors import ModelError
-from sercli.evaluation.caveats import read_manifest
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.neural.bases import Base, load_base
 from sercli.store import load_model
@@ -57,7 +56,7 @@ def find_origin(base: str, revision: str | None = None) -> Origin:
             f"{folder}: is a model of the family {model.family}; expected a transformer, whose "
             "encoder can be gone on with"
         )
-    manifest = read_manifest(model)
+    manifest = TrainingManifest.of(model)
     if manifest is None:
         raise ModelError(
             f"{folder}: has no manifest of what it was trained on; expected one, so that nobody is "

@@ -20,7 +20,6 @@ from sercli.catalogue import find_member
 from sercli.classifiers.base import Classifier
 from sercli.datasets.base import Clip
 from sercli.errors import ConfigError, DatasetError, ModelError
-from sercli.evaluation.caveats import read_manifest
 from sercli.evaluation.leaks import TrainingManifest, describe_overlap
 from sercli.files import write_bytes
 from sercli.schema import PROBABILITY_PREFIX
@@ -109,7 +108,7 @@ class Teacher:
         ModelError
             If the model does not tell what it was trained on, or no longer as it was saved.
         """
-        folder, manifest = classifier.folder, read_manifest(classifier)
+        folder, manifest = classifier.folder, TrainingManifest.of(classifier)
         if folder is None or manifest is None:
             raise ModelError(
                 f"{folder or classifier.name}: has no manifest of what it was trained on; expected "
