@@ -19,6 +19,7 @@ from sercli.datasets import read_corpus
 from sercli.errors import ConfigError, DatasetError
 from sercli.evaluation.run import evaluate
 from sercli.labels import EMOTIONS
+from sercli.reporting.documents import render_markdown
 from sercli.store import load_model
 
 # Model to the least UAR that is to be measured on the test speakers, and on those held out of the
@@ -100,6 +101,11 @@ def test_what_is_perceived_is_told_by_those_who_learned_it(
     assert (perceived.max(axis=1) < intended.max(axis=1)).all()
     otherwise = intended.argmax(axis=1) != neutral
     assert (perceived[otherwise, neutral] > intended[otherwise, neutral]).all()
+
+
+def test_a_shipped_report_is_of_the_shipped_figures(shipped: Classifier) -> None:
+    report = (shipped_folder() / shipped.name / "report.md").read_text(encoding="utf-8")
+    assert report == render_markdown(read_metrics(shipped))
 
 
 def test_a_shipped_model_says_how_it_came_about(shipped: Classifier) -> None:
