@@ -67,7 +67,7 @@ class AtomicFile:
         """
         try:
             self.stream.close()
-            if not self._overwrite and os.path.lexists(self._path):
+            if not self._overwrite and os.path.exists(self._path):  # a link may lead to it
                 raise OutputError(
                     f"{self._path}: appeared meanwhile; what was to be there is {self.temporary}. "
                     "Move the other away, unless it is of a run, too, and go on by --resume"

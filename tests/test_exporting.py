@@ -227,3 +227,11 @@ def test_ser_export(tmp_path: Path) -> None:
     assert (tmp_path / "tracks" / "may" / "a.txt").stat().st_size == 48
     assert CliRunner().invoke(main, command).exit_code == 2
     assert CliRunner().invoke(main, [*command, "--overwrite", "-q"]).stderr == ""
+
+
+def test_names_of_speakers_that_are_no_text(tmp_path: Path) -> None:
+    # Of a pattern, in a path with the byte E9.
+    result = replace(RESULTS[0], segments=(replace(FIRST, speaker="caf\udce9"),))
+    for format_, written in (("audacity", r"caf\xe9: neutral"), ("textgrid", r"emotion caf\xe9")):
+        (path,) = export_labels([result], tmp_path / format_, format_).values()
+        assert written in path.read_text("utf-8")

@@ -194,6 +194,12 @@ def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
 def test_a_link_is_written_through(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     target, link = tmp_path / "real" / "labels.csv", tmp_path / "link.csv"
+    new = tmp_path / "new.csv"
+    new.symlink_to("not-there-yet.csv")
+    with open_writer(str(new), "csv", INFO) as writer:
+        writer.write(RESULTS[0])
+    assert new.is_symlink()
+    assert (tmp_path / "not-there-yet.csv").read_bytes().startswith(b"file,channel,")
     target.write_text("old")
     link.symlink_to(target)
     with open_writer(str(link), "csv", INFO, overwrite=True) as writer:
