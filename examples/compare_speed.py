@@ -25,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import sercli
+from sercli.annotation.recording import Recording
+from sercli.annotation.timing import Stopwatch
 from sercli.config import SegmentConfig, count_cores
-from sercli.recording import Recording
-from sercli.timing import Stopwatch
-from sercli.vad import SpeechDetector
+from sercli.speech.vad import SpeechDetector
 
 SAMPLE_RATE = 16_000
 

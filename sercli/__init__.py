@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from sercli.version import __version__
 
 if TYPE_CHECKING:
-    from sercli.annotation import Annotator, annotate
-    from sercli.audio import load_audio
-    from sercli.catalogue import ModelEntry, list_models
+    from sercli.annotation.annotator import Annotator, annotate
+    from sercli.annotation.run import write_labels
+    from sercli.audio.reading import load_audio
     from sercli.classifiers.base import Classifier
     from sercli.config import Effort, EvalConfig, SegmentConfig
     from sercli.datasets import Corpus, read_corpus
@@ -26,13 +26,14 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from sercli.evaluation.run import Evaluation, evaluate
-    from sercli.exporting import export_labels
-    from sercli.report import RunReport
-    from sercli.results import read_results
-    from sercli.run import write_labels
+    from sercli.output.exporting import export_labels
+    from sercli.output.report import RunReport
+    from sercli.output.results import read_results
+    from sercli.registry.catalogue import ModelEntry, list_models
+    from sercli.registry.store import load_model
     from sercli.schema import FileResult, Group, Segment
-    from sercli.speakers import Speakers
-    from sercli.store import load_model
+    from sercli.speech.speakers import Speakers
+    from sercli.speech.turns import Turns
     from sercli.training.config import (
         AdapterConfig,
         CnnConfig,
@@ -43,11 +44,10 @@ if TYPE_CHECKING:
     from sercli.training.plan import train
     from sercli.training.run import Training
     from sercli.training.train_config import TrainConfig
-    from sercli.turns import Turns
 
 _HOMES = {
     "AdapterConfig": "training.config",
-    "Annotator": "annotation",
+    "Annotator": "annotation.annotator",
     "AudioError": "errors",
     "Classifier": "classifiers.base",
     "CnnConfig": "training.config",
@@ -61,31 +61,31 @@ _HOMES = {
     "Found": "discovery",
     "FusionConfig": "training.config",
     "Group": "schema",
-    "ModelEntry": "catalogue",
+    "ModelEntry": "registry.catalogue",
     "ModelError": "errors",
     "OutputError": "errors",
-    "RunReport": "report",
+    "RunReport": "output.report",
     "Segment": "schema",
     "SegmentConfig": "config",
     "SerError": "errors",
-    "Speakers": "speakers",
+    "Speakers": "speech.speakers",
     "SvmConfig": "training.config",
     "TrainConfig": "training.train_config",
     "Training": "training.run",
     "TrainingError": "errors",
     "TransformerConfig": "training.config",
-    "Turns": "turns",
-    "annotate": "annotation",
+    "Turns": "speech.turns",
+    "annotate": "annotation.annotator",
     "evaluate": "evaluation.run",
-    "export_labels": "exporting",
+    "export_labels": "output.exporting",
     "find_inputs": "discovery",
-    "list_models": "catalogue",
-    "load_audio": "audio",
-    "load_model": "store",
+    "list_models": "registry.catalogue",
+    "load_audio": "audio.reading",
+    "load_model": "registry.store",
     "read_corpus": "datasets",
-    "read_results": "results",
+    "read_results": "output.results",
     "train": "training.plan",
-    "write_labels": "run",
+    "write_labels": "annotation.run",
 }
 
 __all__ = [

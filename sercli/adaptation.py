@@ -6,7 +6,7 @@ simply their mean, a calm call would turn into anger; so what their emotions exp
 from what a model says of them one by one, and from the mix of emotions that this makes likely (the
 expectation-maximisation of Saerens et al. 2002, with a prior). How far each of these is to be
 trusted in a group of that size and mix was learned from random groups of many speakers, see
-`sercli.training.adaptation`.
+`sercli.training.adapters.adaptation`.
 
 All of it works on what the model says of each segment by itself: in trials, the logarithms of six
 probabilities told as much of a group as thousands of features. So it does not matter what model it

@@ -155,7 +155,7 @@ class EvalConfig:
     Parameters
     ----------
     stress
-        Conditions that the clips are heard under, too; see `sercli.stress`.
+        Conditions that the clips are heard under, too; see `sercli.evaluation.stress`.
     target_precision
         Precision in ``(0, 1]`` for which a threshold of confidence is looked for, or None.
     baselines

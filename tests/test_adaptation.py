@@ -28,10 +28,10 @@ from sercli.datasets import Clip
 from sercli.errors import DatasetError, ModelError
 from sercli.evaluation.mixes import EVEN, SINGLE, draw_group, list_mixes, measure_mixes
 from sercli.labels import EMOTIONS
-from sercli.training.adaptation import MAX_CHANGE, add_adapter, fit_adapter, fit_sharpening
-from sercli.training.adapter_network import AdapterNetwork, describe_group
+from sercli.training.adapters.adaptation import MAX_CHANGE, add_adapter, fit_adapter, fit_sharpening
+from sercli.training.adapters.groups import Examples, draw_groups, lean
+from sercli.training.adapters.network import AdapterNetwork, describe_group
 from sercli.training.config import AdapterConfig
-from sercli.training.groups import Examples, draw_groups, lean
 
 NEUTRAL = EMOTIONS.index("neutral")
 SMALL = AdapterConfig(
@@ -384,7 +384,7 @@ def test_moods_are_learned_until_no_mix_is_hurt(monkeypatch: pytest.MonkeyPatch)
         measured.append(measure_mixes(*given))
         return measured[-1]
 
-    monkeypatch.setattr("sercli.training.adaptation.measure_mixes", spy)
+    monkeypatch.setattr("sercli.training.adapters.adaptation.measure_mixes", spy)
     examples = draw_speakers(np.random.default_rng(2), 9, 48)
     config = replace(SMALL, epochs=10, leaning_share=0.0, single_shares=(0.0, 0.9), max_loss=1.0)
     fitted = fit_adapter(examples, EMOTIONS, config)

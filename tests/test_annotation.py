@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 import sercli
 from sercli.adaptation import AdapterSettings
-from sercli.annotation import Annotator
+from sercli.annotation.annotator import Annotator
+from sercli.annotation.recording import parse_channels
 from sercli.calibration import Calibration
 from sercli.config import Adaptation, Effort, SegmentConfig
 from sercli.discovery import Found
 from sercli.errors import ConfigError, ModelError
-from sercli.recording import parse_channels
 from sercli.schema import FileResult, Group, Segment
 
 ONE_WORKER = Effort(threads=1)
@@ -168,7 +168,8 @@ class ForgetfulClassifier(FakeClassifier):
 def test_memory_does_not_grow_with_the_length_of_a_file(
     speech: NDArray[np.float32], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sercli.pipeline.WINDOW_S", 60.0)  # or it would take long to be full
+    # Or it would take long to be full.
+    monkeypatch.setattr("sercli.annotation.pipeline.WINDOW_S", 60.0)
     annotator = Annotator(ForgetfulClassifier(), SegmentConfig())
     peaks = []
     for n_copies in (40, 160):  # 7 and 29 minutes
@@ -389,7 +390,7 @@ def test_what_was_heard_waits_on_disk(
     centred: FakeClassifier, recordings: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = collect(annotate(centred, *recordings, adapt="corpus"))
-    monkeypatch.setattr("sercli.spool.MEMORY_LIMIT", 100)
+    monkeypatch.setattr("sercli.annotation.spool.MEMORY_LIMIT", 100)
     np.testing.assert_array_equal(collect(annotate(centred, *recordings, adapt="corpus")), expected)
 
 

@@ -11,7 +11,7 @@ import soundfile as sf
 from conftest import EXAMPLES, MakeWav
 from numpy.typing import NDArray
 
-from sercli.audio import AudioFile, load_audio, resample_stream
+from sercli.audio.reading import AudioFile, load_audio, resample_stream
 from sercli.errors import AudioError
 
 

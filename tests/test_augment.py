@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sercli import augment
-from sercli.augment import Utterance
+from sercli.audio import augment
+from sercli.audio.augment import Utterance
 
 RATE = 16_000
 

@@ -1,7 +1,6 @@
 """The cache of decoded audio, and what training hears of it."""
 
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,18 +9,17 @@ import pytest
 import soundfile as sf
 
 from sercli.arrays import FloatArray
-from sercli.audio import SAMPLE_RATE
+from sercli.audio.reading import SAMPLE_RATE
 from sercli.datasets.base import Clip
+from sercli.datasets.decoding import decode_clip, load_clip
 from sercli.errors import DatasetError, OutputError
-from sercli.extraction import decode_clip, load_clip
-from sercli.training import batches as drawing
 from sercli.training import cache as caching
-from sercli.training.batches import TrainingBatches
 from sercli.training.cache import CachedClips, cache_clips
 from sercli.training.config import NeuralConfig
-from sercli.training.loop import TrainingBatch
-from sercli.training.stretches import decode_stretches
-from sercli.training.targets import find_vote_shares, make_targets
+from sercli.training.networks import batches as drawing
+from sercli.training.networks.batches import TrainingBatches
+from sercli.training.networks.loop import TrainingBatch
+from sercli.training.networks.targets import find_vote_shares, make_targets
 from sercli.training.versions import find_utterance
 
 EMOTIONS = ("anger", "fear", "sadness")
@@ -91,12 +89,7 @@ def test_cache_decodes_nothing_twice(
         decoded.append(clip.name)
         return decode_clip(clip)
 
-    def decode_some(stretches: Sequence[Clip]) -> object:
-        decoded.extend(clip.name for clip in stretches)
-        return decode_stretches(stretches)
-
     monkeypatch.setattr(caching, "decode_clip", decode)
-    monkeypatch.setattr(caching, "decode_stretches", decode_some)
     folder = tmp_path / "cache"
     renamed = replace(clips[0], path=tmp_path / "renamed.wav")
     os.rename(clips[0].path, renamed.path)

@@ -6,14 +6,14 @@ import pytest
 from click.testing import CliRunner
 from conftest import EXAMPLES, FakeClassifier
 
-from sercli.audio import SAMPLE_RATE
-from sercli.benchmark import measure
+from sercli.audio.reading import SAMPLE_RATE
+from sercli.benchmark.run import measure
+from sercli.benchmark.synthetic import synthesise
 from sercli.cli import main
 from sercli.config import Effort, SegmentConfig
 from sercli.errors import ConfigError
-from sercli.segmentation import find_speech
-from sercli.synthetic import synthesise
-from sercli.vad import SpeechDetector
+from sercli.speech.segmentation import find_speech
+from sercli.speech.vad import SpeechDetector
 
 
 def test_a_synthetic_voice_is_speech_with_pauses() -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from sercli.calibration import Calibration
-from sercli.cards import DEVELOPMENT_SPEAKERS, write_card
 from sercli.classifiers.base import ModelSpec
+from sercli.reporting.cards import DEVELOPMENT_SPEAKERS, write_card
 from sercli.training.config import NeuralConfig
 
 

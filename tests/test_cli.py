@@ -23,18 +23,18 @@ from conftest import EXAMPLES
 from numpy.typing import NDArray
 
 import sercli
-from sercli.audio import load_audio
-from sercli.catalogue import shipped_folder
+from sercli.audio.reading import load_audio
 from sercli.cli import main
 from sercli.cli.evaluate import _place_reports
 from sercli.errors import ConfigError, DatasetError, OutputError
 from sercli.evaluation.mixes import EVEN, SINGLE
 from sercli.files import AtomicFile
-from sercli.journal import Journal, find_unfinished
 from sercli.labels import EMOTIONS
-from sercli.report import RunInfo
-from sercli.store import load_model
-from sercli.writers import record_path
+from sercli.output.journal import Journal, find_unfinished
+from sercli.output.report import RunInfo
+from sercli.output.writers import record_path
+from sercli.registry.catalogue import shipped_folder
+from sercli.registry.store import load_model
 
 README_PATH = Path(__file__).parent.parent / "README.md"
 README = README_PATH.read_text(encoding="utf-8")
@@ -371,7 +371,7 @@ def test_resuming_labels_what_is_new_has_changed_or_failed(
 # Annotates as the command line does, and is killed when it has come to a file.
 KILLED = """
 import os, signal, sys
-from sercli.annotation import Annotator
+from sercli.annotation.annotator import Annotator
 from sercli.cli import main
 
 gather = Annotator._gather
@@ -440,7 +440,7 @@ def test_a_killed_run_loses_nothing(tmp_path: Path, suffix: str) -> None:
 
 
 def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sercli.writers import Writer
+    from sercli.output.writers import Writer
 
     put = Writer._put
 
@@ -482,7 +482,7 @@ def test_a_disk_that_is_full_before_the_journal_loses_nothing(
     options = ("annotate", EXAMPLES, "-m", "svm", "-o", target)
     with monkeypatch.context() as patch:
         patch.setattr(Journal, "_put", write_some)
-        patch.setattr(sys.modules["sercli.run"], "write_json", write_nothing)
+        patch.setattr(sys.modules["sercli.annotation.run"], "write_json", write_nothing)
         full = ser(*options)
     assert full.exit_code == 2
     assert "Error: the journal cannot be written" in full.stderr  # what was first
@@ -491,7 +491,7 @@ def test_a_disk_that_is_full_before_the_journal_loses_nothing(
     assert "3 labelled, 1 without speech, 0 failed, 3 kept from before" in resumed.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.csv", "labels.csv.run.json"]
     with monkeypatch.context() as patch:
-        patch.setattr(sys.modules["sercli.run"], "write_json", write_nothing)
+        patch.setattr(sys.modules["sercli.annotation.run"], "write_json", write_nothing)
         full = ser(*options, "--overwrite")
     assert (full.exit_code, "Error: the record cannot be written" in full.stderr) == (2, True)
 
@@ -653,7 +653,7 @@ def test_a_missing_file_is_recorded(tmp_path: Path) -> None:
 def test_interrupt_keeps_what_was_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    from sercli.annotation import Annotator
+    from sercli.annotation.annotator import Annotator
 
     gather = Annotator._gather
 
@@ -677,7 +677,7 @@ def test_interrupt_keeps_what_was_finished(
 def test_what_is_kept_outlasts_an_interrupt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sercli.annotation import Annotator
+    from sercli.annotation.annotator import Annotator
 
     target = tmp_path / "labels.csv"
     options = ("-m", "svm", "-o", target, "--resume")

@@ -9,9 +9,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from sercli.batches import group_by_length
 from sercli.calibration import Calibration
 from sercli.classifiers.base import ModelSpec
+from sercli.classifiers.batches import group_by_length
 from sercli.classifiers.cnn import CnnClassifier
 from sercli.errors import ConfigError, ModelError
 from sercli.labels import EMOTIONS
@@ -20,7 +20,7 @@ from sercli.neural.cnn import Cnn, CnnSettings
 from sercli.neural.front_end import LogMel, LogMelSettings
 from sercli.neural.masking import MaskingSettings, mask_at_random
 from sercli.neural.pooling import AttentiveStatistics, weighted_statistics
-from sercli.store import load_model, save_model
+from sercli.registry.store import load_model, save_model
 
 FloatArray = NDArray[np.float32]
 

@@ -4,8 +4,8 @@ import soxr
 from numpy.typing import NDArray
 from scipy.signal.windows import tukey
 
-from sercli import codecs
-from sercli.codecs import CODECS, codec_available, encode_decode
+from sercli.audio import codecs
+from sercli.audio.codecs import CODECS, codec_available, encode_decode
 from sercli.errors import ConfigError
 
 RATE = 16_000

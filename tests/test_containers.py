@@ -11,8 +11,8 @@ import pytest
 import soundfile as sf
 from numpy.typing import NDArray
 
-from sercli.audio import AudioFile, load_audio
-from sercli.containers import Mp3Index, is_whole_ogg
+from sercli.audio.containers import Mp3Index, is_whole_ogg
+from sercli.audio.reading import AudioFile, load_audio
 from sercli.errors import AudioError
 
 RATE = 48_000

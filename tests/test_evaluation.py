@@ -12,10 +12,11 @@ from conftest import FakeClassifier, LocalClassifier, MakeWav
 from numpy.typing import NDArray
 
 from sercli.adaptation import AdapterSettings
-from sercli.annotation import Annotator
+from sercli.annotation.annotator import Annotator
 from sercli.calibration import Calibration
 from sercli.config import EvalConfig, Precision
 from sercli.datasets import Clip, Corpus, read_corpus
+from sercli.datasets.decoding import hash_audio, load_clip
 from sercli.datasets.votes import match_votes
 from sercli.errors import ConfigError, DatasetError, ModelError
 from sercli.evaluation.judging import Pool, choose_adaptation, name_groups, renormalise
@@ -23,8 +24,7 @@ from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.measurement import break_down
 from sercli.evaluation.predictions import Predictions
 from sercli.evaluation.run import evaluate
-from sercli.extraction import hash_audio
-from sercli.store import load_model
+from sercli.registry.store import load_model
 
 MakeCorpus = Callable[..., Corpus]
 CONFIG = EvalConfig(jobs=1)
@@ -139,17 +139,44 @@ def test_a_copy_under_the_name_of_another_speaker_is_known(
         evaluate(fake_classifier, measured, "all", replace(CONFIG, strict=True))
 
 
-def test_nobody_talks_behind_their_own_speech(make_corpus: MakeCorpus) -> None:
-    clips = make_corpus(
-        ("short", 1, "a"), ("long", 1, "a"), ("long", 1, "b"), ("short", 1, "c"), ("long", 1, None)
-    ).clips
-    first, again, second, third, stranger = clips
-    pool = Pool(clips)
-    assert pool.find_talkers(first) == pool.find_talkers(again) == [second, third]
+def test_nobody_talks_behind_their_own_speech(make_wav: MakeWav) -> None:
+    # Clips that are told apart by their length, in samples.
+    path = make_wav("talk.wav", duration=8.0)
+    first, again, second, third, stranger, long = [
+        Clip(path, "fear", speaker, name=str(i), start=i / 10, end=i / 10 + length)
+        for i, (speaker, length) in enumerate(
+            [("a", 0.1), ("a", 0.2), ("b", 0.3), ("c", 0.4), (None, 0.5), ("b", 7.0)]
+        )
+    ]
+
+    def find(clips: Sequence[Clip], clip: Clip) -> list[int]:
+        return [len(waveform) // 1_600 for waveform in Pool(clips, 0).find_talkers(clip)]
+
+    clips = (first, third, again, second, stranger)
+    assert find(clips, first) == find(clips, again) == [4, 3]
     # Who is unknown may be anybody, but not the clip itself.
-    assert pool.find_talkers(stranger) == [first, again, second, third]
-    assert Pool([first, again]).find_talkers(first) == [again]
-    assert list(Pool([first]).find_talkers(first)) == [first]
+    assert find(clips, stranger) == [1, 2, 4, 3]
+    assert find([first, again], first) == [2]
+    assert find([first], first) == [1]
+    assert find([first, long], first) == [60]  # no more than 6 s of one
+    (heard,) = Pool([first, second], 0).find_talkers(first)
+    np.testing.assert_array_equal(heard, load_clip(second))
+
+
+def test_few_of_very_many_clips_talk(make_wav: MakeWav, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sercli.evaluation.judging.MAX_TALKERS", 20)
+    path = make_wav(duration=3.0)
+    clips = [
+        Clip(path, "fear", f"{i % 5}", name=str(i), start=i / 100, end=i / 100 + (i + 100) / 1000)
+        for i in range(100)
+    ]
+    drawn = [
+        {len(one) // 16 - 100 for one in Pool(clips, seed).find_talkers(clips[0])}
+        for seed in (0, 0, 1)
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert not any(length % 5 == 0 for length in drawn[0])  # that speaker's own
+    assert 10 <= len(drawn[0]) <= 20
 
 
 def test_groups_of_clips_of_which_some_speakers_are_unknown(make_corpus: MakeCorpus) -> None:

@@ -9,12 +9,12 @@ from praatio.textgrid import openTextgrid
 
 from sercli.cli import main
 from sercli.errors import DatasetError, OutputError
-from sercli.exporting import export_labels
 from sercli.files import write_json
-from sercli.report import RunInfo, RunReport
-from sercli.results import read_results
+from sercli.output.exporting import export_labels
+from sercli.output.report import RunInfo, RunReport
+from sercli.output.results import read_results
+from sercli.output.writers import WRITERS, open_writer, record_path
 from sercli.schema import FileResult, Segment
-from sercli.writers import WRITERS, open_writer, record_path
 
 INFO = RunInfo("1.2.3", {"name": "m", "labels": ["anger", "neutral"]}, {}, "2026-01-01")
 FIRST = Segment("mix", 0.5, 2.0, "neutral", 0.75, (0.25, 0.75))

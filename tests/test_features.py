@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sercli.features import extract_features, feature_names
-from sercli.filters import limit_band, telephone_band
+from sercli.audio.filters import limit_band, telephone_band
+from sercli.features.vector import extract_features, feature_names
 
 RATE = 16_000
 

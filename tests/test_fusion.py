@@ -16,29 +16,29 @@ from click.testing import CliRunner, Result
 from conftest import EXAMPLES, FakeClassifier
 
 import sercli
-from sercli.audio import load_audio
+from sercli.audio.reading import load_audio
 from sercli.calibration import Calibration
-from sercli.catalogue import shipped_folder
 from sercli.classifiers import neural
 from sercli.classifiers.base import ModelSpec
 from sercli.classifiers.fusion import LEAST, FusionClassifier, mix, read_members
 from sercli.cli import main
 from sercli.datasets import Clip, read_corpus
+from sercli.datasets.protocols import split_by_speaker
 from sercli.errors import ConfigError, DatasetError, ModelError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.metrics import unweighted_average_recall
 from sercli.labels import EMOTIONS
 from sercli.neural.cnn import CnnSettings
 from sercli.neural.front_end import LogMelSettings
-from sercli.protocols import split_by_speaker
-from sercli.store import load_model, model_hash, save_model
-from sercli.training.adapter import AdapterTrainer
+from sercli.registry.catalogue import shipped_folder
+from sercli.registry.store import load_model, model_hash, save_model
+from sercli.training.adapters.trainer import AdapterTrainer
 from sercli.training.cache import CachedClips, cache_clips
-from sercli.training.cnn import CnnCourse
 from sercli.training.config import AdapterConfig, FusionConfig, NeuralConfig
-from sercli.training.fusion import FusionTrainer
-from sercli.training.mixture import cross_fit, fit_mixture, fit_weights
-from sercli.training.neural import NeuralTrainer
+from sercli.training.fusions.mixture import cross_fit, fit_mixture, fit_weights
+from sercli.training.fusions.trainer import FusionTrainer
+from sercli.training.networks.cnn import CnnCourse
+from sercli.training.networks.trainer import NeuralTrainer
 from sercli.training.run import train_on_splits
 from sercli.training.teachers import Teacher, read_held_out, write_held_out
 

@@ -8,7 +8,7 @@ from conftest import EXAMPLES, FakeClassifier
 
 import sercli
 from sercli.errors import ConfigError
-from sercli.turns import TIMES, Turn, Turns
+from sercli.speech.turns import TIMES, Turn, Turns
 
 Tiers = Mapping[str, Sequence[tuple[float, float, str]]]
 

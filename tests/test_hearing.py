@@ -13,13 +13,13 @@ from torch import Tensor
 from sercli.neural.bases import Base, load_base
 from sercli.neural.encoders import create_encoder
 from sercli.neural.mel import NYQUIST
-from sercli.training import hearing, loop
 from sercli.training.cache import CachedClips
 from sercli.training.config import TransformerConfig
-from sercli.training.hearing import Imitation, PairedBatches, learn_to_hear
-from sercli.training.loop import TrainingBatch, TrainingProgress
+from sercli.training.networks import hearing, loop
+from sercli.training.networks.hearing import Imitation, PairedBatches, learn_to_hear
+from sercli.training.networks.loop import TrainingBatch, TrainingProgress
+from sercli.training.networks.watcher import Watcher
 from sercli.training.unlabelled import Unlabelled
-from sercli.training.watcher import Watcher
 
 CONFIG = TransformerConfig(hearing_epochs=4, hearing_rate=1e-3, batch_size=8, device="cpu")
 LIMIT = 4000.0

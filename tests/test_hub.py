@@ -24,10 +24,10 @@ import sercli
 from sercli.classifiers.hub import group_labels
 from sercli.cli import main
 from sercli.errors import ConfigError, ModelError
-from sercli.hub import fetch_checkpoint
 from sercli.neural.devices import computing
+from sercli.neural.hub import fetch_checkpoint
 from sercli.neural.speech_encoder import ARCHITECTURES, AST, WHISPER
-from sercli.store import load_model, save_model
+from sercli.registry.store import load_model, save_model
 from sercli.training.teachers import Teacher
 
 WEIGHTS = "model.safetensors"

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from sercli.interrupts import delay_interrupts, ending_in_order
+from sercli.system.interrupts import delay_interrupts, ending_in_order
 
 pytestmark = pytest.mark.usefixtures("interruptible")
 

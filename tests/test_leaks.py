@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from sercli.datasets import Clip
+from sercli.datasets.protocols import judge_protocol
 from sercli.datasets.tables import read_manifest
 from sercli.errors import ModelError
 from sercli.evaluation.leaks import MANIFEST_FILE, UNLABELLED, TrainingManifest, hash_speaker
-from sercli.protocols import judge_protocol
 
 HASHES = ("00000000000000b1", "00000000000000a0", "")
 

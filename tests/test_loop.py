@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from sercli.errors import ConfigError, ModelError, OutputError, TrainingError
-from sercli.training import loop
-from sercli.training.checkpoints import CHECKPOINT_FILE, load_checkpoint
 from sercli.training.config import NeuralConfig
-from sercli.training.history import EpochRecord, draw_history
-from sercli.training.loop import (
+from sercli.training.networks import loop
+from sercli.training.networks.checkpoints import CHECKPOINT_FILE, load_checkpoint
+from sercli.training.networks.history import EpochRecord, draw_history
+from sercli.training.networks.loop import (
     Fitted,
     TrainingBatch,
     TrainingProgress,
@@ -248,7 +248,7 @@ sys.path.insert(0, sys.argv[3])
 import torch
 torch.set_num_threads(1)
 import test_loop as toys
-from sercli.training import loop
+from sercli.training.networks import loop
 
 loop.write_curves = lambda *_: None
 place, when = sys.argv[2].split()

@@ -11,8 +11,8 @@ from sercli.errors import ConfigError
 from sercli.neural.bases import load_base
 from sercli.neural.transformer import Transformer, TransformerSettings
 from sercli.training.config import TransformerConfig
-from sercli.training.lora import RATE_FACTOR, add_lora, merge_lora
-from sercli.training.transformer import group_parameters
+from sercli.training.networks.lora import RATE_FACTOR, add_lora, merge_lora
+from sercli.training.networks.transformer import group_parameters
 
 
 def load(kind: str, folder: Path) -> Transformer:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sercli import memory
-from sercli.memory import IdleMemory, keep_less, measure_allocated
+from sercli.system import memory
+from sercli.system.memory import IdleMemory, keep_less, measure_allocated
 
 
 def test_glibc_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,8 @@ from torch import nn
 
 from sercli.errors import ConfigError
 from sercli.training.config import NeuralConfig
-from sercli.training.muon import Muon, orthogonalise
-from sercli.training.optimiser import Optimiser
+from sercli.training.networks.muon import Muon, orthogonalise
+from sercli.training.networks.optimiser import Optimiser
 
 RATE = 0.01
 

@@ -10,7 +10,6 @@ import torch
 from checkpoints import save_checkpoint
 
 from sercli.calibration import Calibration
-from sercli.catalogue import shipped_folder
 from sercli.classifiers.base import ModelSpec
 from sercli.classifiers.transformer import TransformerClassifier
 from sercli.datasets import Clip
@@ -18,11 +17,12 @@ from sercli.errors import ConfigError, ModelError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.neural.bases import load_base
 from sercli.neural.transformer import Transformer, TransformerSettings
-from sercli.store import save_model
+from sercli.registry.catalogue import shipped_folder
+from sercli.registry.store import save_model
 from sercli.training.config import TransformerConfig
-from sercli.training.neural import NeuralTrainer
+from sercli.training.networks.trainer import NeuralTrainer
+from sercli.training.networks.transformer import TransformerCourse
 from sercli.training.origins import find_origin
-from sercli.training.transformer import TransformerCourse
 
 LABELS = ("anger", "fear")
 

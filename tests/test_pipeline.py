@@ -13,16 +13,16 @@ import soundfile as sf
 from conftest import EXAMPLES, FakeClassifier
 from numpy.typing import NDArray
 
-from sercli import pipeline
-from sercli.annotation import Annotator
+from sercli.annotation import pipeline
+from sercli.annotation.annotator import Annotator
+from sercli.annotation.pipeline import Limits, judge_recordings
+from sercli.annotation.recording import Block, Piece
+from sercli.benchmark.synthetic import synthesise
 from sercli.config import Effort, SegmentConfig
 from sercli.discovery import Found
 from sercli.errors import ConfigError
-from sercli.memory import measure_allocated
-from sercli.pipeline import Limits, judge_recordings
-from sercli.recording import Block, Piece
 from sercli.schema import FileResult
-from sercli.synthetic import synthesise
+from sercli.system.memory import measure_allocated
 
 FloatArray = NDArray[np.float32]
 
@@ -182,7 +182,7 @@ def test_who_stops_listening_stops_the_workers() -> None:
 def test_a_script_that_takes_no_more_results_ends() -> None:
     code = (
         "import itertools\n"
-        "from sercli.pipeline import Limits, judge_recordings\n"
+        "from sercli.annotation.pipeline import Limits, judge_recordings\n"
         "from tests.test_pipeline import FakeRecording, judge\n"
         "endless = (FakeRecording([1.0]) for _ in itertools.count())\n"
         "judged = judge_recordings(endless, [judge] * 3, 2, Limits(3, 20.0))\n"

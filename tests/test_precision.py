@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from sercli import load_model
+from sercli.benchmark.peak import count_multiply_adds
 from sercli.classifiers.neural import NetworkClassifier, NeuralClassifier
 from sercli.config import Precision
 from sercli.errors import ConfigError
@@ -24,7 +25,6 @@ from sercli.neural.devices import (
     round_to,
 )
 from sercli.neural.quantised import QuantisedLinear, quantise
-from sercli.peak import count_multiply_adds
 
 CPU = torch.device("cpu")
 FloatArray = NDArray[np.float32]

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from sercli.classifiers.processes import START_S, WATCH_S, FeatureProcesses, _end_after
-from sercli.features import extract_rows
-from sercli.store import load_model
+from sercli.features.vector import extract_rows
+from sercli.registry.store import load_model
 
 LONG = np.zeros(int(START_S * 16_000), np.float32)
 

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from sercli.datasets import Clip, Corpus
-from sercli.errors import DatasetError
-from sercli.protocols import (
+from sercli.datasets.protocols import (
     APART,
     SHARED,
     UNKNOWN,
@@ -18,6 +17,7 @@ from sercli.protocols import (
     split_by_file,
     split_by_speaker,
 )
+from sercli.errors import DatasetError
 
 
 def make_clip(

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from sercli.errors import OutputError
-from sercli.training import rows as module
 from sercli.training.config import NeuralConfig
-from sercli.training.rows import RowBatches, embed_versions
+from sercli.training.networks import rows as module
+from sercli.training.networks.rows import RowBatches, embed_versions
 
 
 class Sums(nn.Module):

@@ -14,14 +14,14 @@ import pytest
 from conftest import EXAMPLES, FakeClassifier
 
 import sercli
-from sercli.annotation import Annotator
+from sercli.annotation.annotator import Annotator
+from sercli.annotation.run import LabelRun, Output, RunWatcher
 from sercli.errors import ConfigError, DatasetError, OutputError
 from sercli.files import AtomicFile
-from sercli.journal import Journal
-from sercli.report import RunReport
-from sercli.run import LabelRun, Output, RunWatcher
+from sercli.output.journal import Journal
+from sercli.output.report import RunReport
+from sercli.output.writers import CsvWriter, record_path
 from sercli.schema import FileResult
-from sercli.writers import CsvWriter, record_path
 
 
 @pytest.fixture

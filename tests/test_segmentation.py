@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from sercli.config import SegmentConfig
 from sercli.errors import ConfigError, ModelError
-from sercli.segmentation import Span, create_segmenter, find_speech
-from sercli.vad import FRAME_LENGTH, SpeechDetector, SpeechFrames
+from sercli.speech.segmentation import Span, create_segmenter, find_speech
+from sercli.speech.vad import FRAME_LENGTH, SpeechDetector, SpeechFrames
 
 FRAME_S = FRAME_LENGTH / 16_000
 PAD = 480  # 30 ms
@@ -211,7 +211,7 @@ def test_another_network_of_the_package_is_refused(
     path = tmp_path / "silero_vad_16k_sequence.onnx"
     text = '<ir_version: 8, opset_import: ["" : 16]> g (float[n] x) => (float[n] y) {y = Relu (x)}'
     onnx.save(onnx.parser.parse_model(text), path)
-    monkeypatch.setattr("sercli.silero._find_model", lambda: path)
+    monkeypatch.setattr("sercli.speech.silero._find_model", lambda: path)
     with pytest.raises(ModelError, match=r"is not the network of silero-vad 6\.2 .*pip install"):
         SpeechDetector()
 

@@ -6,7 +6,7 @@ import torch
 from conftest import EXAMPLES
 
 import sercli
-from sercli.shared_limit import SharedLimit
+from sercli.system.shared_limit import SharedLimit
 
 
 def test_what_was_before_comes_back_with_the_last() -> None:

@@ -11,16 +11,16 @@ import pytest
 from conftest import EXAMPLES
 from numpy.typing import NDArray
 
-from sercli.audio import load_audio
-from sercli.catalogue import shipped_folder
+from sercli.audio.reading import load_audio
 from sercli.classifiers.base import Classifier
 from sercli.config import EvalConfig
 from sercli.datasets import read_corpus
 from sercli.errors import ConfigError, DatasetError
 from sercli.evaluation.run import evaluate
 from sercli.labels import EMOTIONS
+from sercli.registry.catalogue import shipped_folder
+from sercli.registry.store import load_model
 from sercli.reporting.documents import render_markdown
-from sercli.store import load_model
 
 # Model to the least UAR that is to be measured on the test speakers, and on those held out of the
 # clips that it learned from.

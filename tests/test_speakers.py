@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from sercli.errors import ConfigError
-from sercli.speakers import Speakers, Timeline
-from sercli.turns import Turn
+from sercli.speech.speakers import Speakers, Timeline
+from sercli.speech.turns import Turn
 
 
 def test_by_a_pattern() -> None:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from sercli.annotation.spool import RowStore
 from sercli.errors import OutputError
-from sercli.spool import RowStore
 
 ROW = np.dtype({"names": ("number", "shares"), "formats": ("i4", (np.float64, (3,)))})
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from test_adaptation import create_adapter
 
-from sercli.catalogue import find_model, list_models, shipped_folder
 from sercli.errors import ConfigError, ModelError
-from sercli.features import FEATURE_SET
-from sercli.store import load_model, model_hash, save_model
+from sercli.features.vector import FEATURE_SET
+from sercli.registry.catalogue import find_model, list_models, shipped_folder
+from sercli.registry.store import load_model, model_hash, save_model
 
 
 @pytest.fixture(autouse=True)

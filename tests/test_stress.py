@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sercli import codecs
+from sercli.audio import codecs
+from sercli.audio.filters import telephone_band
 from sercli.errors import ConfigError
-from sercli.filters import telephone_band
-from sercli.stress import (
+from sercli.evaluation.stress import (
     DEFAULT_CONDITIONS,
     apply_condition,
     condition_rng,

@@ -10,19 +10,20 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import GroupKFold
 from sklearn.svm import SVC
 
-from sercli.audio import load_audio
+from sercli.audio.reading import load_audio
 from sercli.calibration import Calibration
 from sercli.classifiers.base import ModelSpec
 from sercli.classifiers.svm import SvmClassifier, pair_votes, project, rbf_kernel
 from sercli.datasets import Clip
+from sercli.datasets.extraction import ClipFeatures
 from sercli.errors import ConfigError, DatasetError, ModelError
-from sercli.extraction import ClipFeatures
-from sercli.features import FEATURE_SET, extract_features, feature_names
+from sercli.features.vector import FEATURE_SET, extract_features, feature_names
 from sercli.labels import EMOTIONS
-from sercli.training import svm as training
-from sercli.training import svm_rows, transposition
+from sercli.training import transposition
 from sercli.training.config import SvmConfig
-from sercli.training.machine import fit_machine, fit_projection, read_machine
+from sercli.training.svm import fitting as training
+from sercli.training.svm import rows as svm_rows
+from sercli.training.svm.machine import fit_machine, fit_projection, read_machine
 from sercli.training.versions import Versions
 
 CONFIG = SvmConfig(regularisations=(1.0, 10.0), gamma_scales=(0.8,), components=8, folds=3, jobs=1)

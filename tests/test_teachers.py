@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from sercli.catalogue import shipped_folder
 from sercli.datasets.base import Clip
 from sercli.errors import ConfigError, ModelError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.labels import EMOTIONS
-from sercli.store import load_model
+from sercli.registry.catalogue import shipped_folder
+from sercli.registry.store import load_model
 from sercli.training.cache import CachedClips, cache_clips
 from sercli.training.config import NeuralConfig
-from sercli.training.targets import make_targets
+from sercli.training.networks.targets import make_targets
 from sercli.training.teachers import Teacher, read_held_out, write_held_out
 
 BACKWARDS = EMOTIONS[::-1]

@@ -17,7 +17,6 @@ from conftest import ACTORS, EXAMPLES
 from safetensors.torch import load_file
 
 import sercli
-from sercli.cards import DEVELOPMENT_SPEAKERS
 from sercli.classifiers.base import Classifier
 from sercli.classifiers.cnn import CnnClassifier
 from sercli.cli import main
@@ -25,31 +24,32 @@ from sercli.cli.console import Progress
 from sercli.cli.view import TrainingView
 from sercli.config import EvalConfig, SegmentConfig, Split
 from sercli.datasets import Clip, Corpus, read_corpus
+from sercli.datasets.decoding import decode_clip, load_clip
+from sercli.datasets.protocols import split_by_speaker
 from sercli.errors import ConfigError, DatasetError, ModelError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.metrics import unweighted_average_recall
 from sercli.evaluation.run import evaluate
-from sercli.extraction import decode_clip, load_clip
 from sercli.neural.bases import load_base
 from sercli.neural.cnn import CnnSettings
 from sercli.neural.devices import limit_threads
 from sercli.neural.front_end import LogMelSettings
-from sercli.protocols import split_by_speaker
-from sercli.store import load_model
-from sercli.training import cnn as courses
-from sercli.training import loop
+from sercli.registry.store import load_model
+from sercli.reporting.cards import DEVELOPMENT_SPEAKERS
 from sercli.training.cache import CachedClips, cache_clips
-from sercli.training.cnn import CnnCourse
 from sercli.training.config import NeuralConfig, SvmConfig
-from sercli.training.loop import Fitted, TrainingProgress
-from sercli.training.material import Material
-from sercli.training.neural import NeuralTrainer, has_checkpoints
+from sercli.training.networks import cnn as courses
+from sercli.training.networks import loop
+from sercli.training.networks.cnn import CnnCourse
+from sercli.training.networks.loop import Fitted, TrainingProgress
+from sercli.training.networks.material import Material
+from sercli.training.networks.trainer import NeuralTrainer, has_checkpoints
+from sercli.training.networks.transformer import TransformerCourse
 from sercli.training.run import Training, choose_training_labels, cross_validate, train_on_splits
 from sercli.training.substitutes import find_substitute
-from sercli.training.svm_trainer import SvmTrainer
+from sercli.training.svm.trainer import SvmTrainer
 from sercli.training.teachers import Teacher, read_held_out
 from sercli.training.trainer import AnyTrainer, Learned
-from sercli.training.transformer import TransformerCourse
 from sercli.training.unlabelled import FoundSpeech, Unlabelled
 
 SMALL = CnnSettings(LogMelSettings(n_mels=16), channels=(4, 4, 6, 6, 8, 8, 8))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sercli.datasets.base import Clip
 from sercli.errors import ConfigError, DatasetError
 from sercli.training import transposition as module
-from sercli.training.material import Material
+from sercli.training.networks.material import Material
 from sercli.training.transposition import Transposition, find_strangers
 
 LABELS = ("anger", "neutral")

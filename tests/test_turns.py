@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from conftest import FakeClassifier
 
-from sercli.annotation import Annotator
+from sercli.annotation.annotator import Annotator
+from sercli.annotation.tracks import Track, TurnCutter
 from sercli.errors import ConfigError
-from sercli.speakers import Speakers
-from sercli.tracks import Track, TurnCutter
-from sercli.turns import TIMES, Turn, Turns
+from sercli.speech.speakers import Speakers
+from sercli.speech.turns import TIMES, Turn, Turns
 
 
 def test_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 
 import sercli
 from sercli.datasets.base import Clip
+from sercli.datasets.decoding import decode_clip
 from sercli.errors import ConfigError, DatasetError
 from sercli.evaluation.leaks import TrainingManifest, hash_speaker
-from sercli.extraction import decode_clip
 from sercli.labels import EMOTIONS
-from sercli.speakers import Speakers
-from sercli.store import load_model
-from sercli.training import course as courses
-from sercli.training.batches import NO_LABEL, TrainingBatches, count_draws, draw_order
+from sercli.registry.store import load_model
+from sercli.speech.speakers import Speakers
 from sercli.training.cache import CachedClips, cache_clips
-from sercli.training.cnn import CnnCourse
 from sercli.training.config import NeuralConfig
-from sercli.training.material import Material
-from sercli.training.targets import make_targets
+from sercli.training.networks import course as courses
+from sercli.training.networks.batches import NO_LABEL, TrainingBatches, count_draws, draw_order
+from sercli.training.networks.cnn import CnnCourse
+from sercli.training.networks.material import Material
+from sercli.training.networks.targets import make_targets
 from sercli.training.teachers import Teacher
 from sercli.training.unlabelled import Unlabelled, find_unlabelled
 

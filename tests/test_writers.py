@@ -9,9 +9,9 @@ import pytest
 
 from sercli.errors import OutputError
 from sercli.files import write_json
-from sercli.report import RunInfo, RunReport
+from sercli.output.report import RunInfo, RunReport
+from sercli.output.writers import choose_format, open_writer, record_path
 from sercli.schema import FileResult, Segment
-from sercli.writers import choose_format, open_writer, record_path
 
 INFO = RunInfo(
     "1.2.3", {"name": "m", "labels": ["anger", "neutral"]}, {"window": 3.0}, "2026-01-01"

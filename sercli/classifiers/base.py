@@ -16,7 +16,7 @@ from sercli.arrays import DoubleArray, FloatArray
 from sercli.calibration import Calibration
 from sercli.config import Precision, Target
 from sercli.errors import ConfigError, ModelError
-from sercli.shared_limit import SharedLimit
+from sercli.system.shared_limit import SharedLimit
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -339,7 +339,7 @@ class TensorClassifier(Classifier):
         spec, tensors
             What its folder holds.
         device
-            Where it is to run; see `sercli.store.load_model`.
+            Where it is to run; see `sercli.registry.store.load_model`.
 
         Raises
         ------

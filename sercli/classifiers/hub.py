@@ -16,9 +16,9 @@ from sercli.classifiers.neural import NetworkClassifier
 from sercli.config import LONGEST_SEGMENT_S, LabelScheme, Precision
 from sercli.datasets.labelling import common_label
 from sercli.errors import ConfigError, ModelError
-from sercli.hub import HUB, WEIGHTS_FILE, fetch_checkpoint
 from sercli.neural.devices import AUTO, choose_devices
 from sercli.neural.heads import PublishedNetwork, load_published
+from sercli.neural.hub import HUB, WEIGHTS_FILE, fetch_checkpoint
 from sercli.neural.mel import NYQUIST, SAMPLE_RATE
 
 # What transformers calls labels that nobody has named.
@@ -115,7 +115,7 @@ def load_checkpoint(
     Raises
     ------
     ModelError
-        If it cannot be loaded, see `sercli.hub.fetch_checkpoint` and
+        If it cannot be loaded, see `sercli.neural.hub.fetch_checkpoint` and
         `sercli.neural.heads.load_published`, or the table does not know its labels.
     ConfigError
         If there is no such device, or no such way to name labels.

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from sercli.arrays import FloatArray
-from sercli.audio import SAMPLE_RATE
-from sercli.batches import group_by_length
+from sercli.audio.reading import SAMPLE_RATE
 from sercli.classifiers.base import BATCH_S, Classifier, ModelSpec, TensorClassifier, Tensors
+from sercli.classifiers.batches import group_by_length
 from sercli.config import Precision
 from sercli.errors import ConfigError, ModelError
 from sercli.neural.batching import WaveformBatch, pad

@@ -9,7 +9,7 @@ from threading import Lock, Thread
 from typing import Any, Final, Self
 
 from sercli.arrays import FloatArray
-from sercli.audio import SAMPLE_RATE
+from sercli.audio.reading import SAMPLE_RATE
 
 Extract = Callable[[Sequence[FloatArray]], FloatArray]
 

@@ -18,7 +18,7 @@ from sercli.arrays import FloatArray
 from sercli.classifiers.base import ModelSpec, TensorClassifier, Tensors, check_scores
 from sercli.classifiers.processes import Extract, FeatureProcesses
 from sercli.errors import ConfigError, ModelError
-from sercli.features import FEATURE_SET, MAX_BAND_LIMIT, extract_rows, feature_names
+from sercli.features.vector import FEATURE_SET, MAX_BAND_LIMIT, extract_rows, feature_names
 from sercli.files import is_number
 
 # Standardised features beyond this are outliers that would only make a segment unlike anything.

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import ClassVar, Self
 
 from sercli.classifiers.base import ModelSpec, Tensors
+from sercli.classifiers.families import ENCODER_FILE
 from sercli.classifiers.neural import NeuralClassifier
-from sercli.description import ENCODER_FILE
 from sercli.errors import ModelError
 from sercli.neural.transformer import Transformer, TransformerSettings
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 import click
 
-from sercli.catalogue import DEFAULT_MODEL
+from sercli.annotation.run import LabelRun, Output
 from sercli.cli.console import reports_errors, say, show_progress
 from sercli.cli.options import (
     Decorator,
@@ -25,18 +25,18 @@ from sercli.cli.view import View
 from sercli.config import LabelScheme, OnError, SegmentConfig, SegmentMode
 from sercli.discovery import Found, find_inputs, read_path_list
 from sercli.files import STDOUT
-from sercli.memory import keep_less
-from sercli.report import ExitCode
-from sercli.run import LabelRun, Output
+from sercli.output.report import ExitCode
+from sercli.output.writers import WRITERS
+from sercli.registry.catalogue import DEFAULT_MODEL
+from sercli.registry.store import load_model
 from sercli.schema import MIX
-from sercli.store import load_model
+from sercli.system.memory import keep_less
 from sercli.text import format_count
-from sercli.writers import WRITERS
 
 if TYPE_CHECKING:
-    from sercli.annotation import Annotator
+    from sercli.annotation.annotator import Annotator
     from sercli.classifiers.base import Classifier
-    from sercli.turns import Turns
+    from sercli.speech.turns import Turns
 
 DEFAULTS = SegmentConfig()
 
@@ -257,9 +257,11 @@ def _refuse_unusable_paths(paths: tuple[str, ...], options: dict[str, Any]) -> N
 
 
 def _create_annotator(options: dict[str, Any]) -> "Annotator":
-    from sercli.annotation import Annotator  # loads numpy and the decoders, which --help must not
-    from sercli.speakers import Speakers
-    from sercli.turns import TIMES, Turns
+    from sercli.annotation.annotator import (
+        Annotator,  # loads numpy and the decoders, which --help must not
+    )
+    from sercli.speech.speakers import Speakers
+    from sercli.speech.turns import TIMES, Turns
 
     # Before a model is loaded, as they may be unusable.
     config, effort = _segment_config(options), find_effort(options)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sercli.catalogue import DEFAULT_MODEL
 from sercli.cli.console import give, reports_errors, say
 from sercli.cli.options import (
     device_option,
@@ -16,13 +15,14 @@ from sercli.cli.options import (
     model_options,
     precision_option,
 )
-from sercli.memory import keep_less
-from sercli.report import ExitCode
-from sercli.store import load_model
+from sercli.output.report import ExitCode
+from sercli.registry.catalogue import DEFAULT_MODEL
+from sercli.registry.store import load_model
+from sercli.system.memory import keep_less
 from sercli.text import format_count, format_duration
 
 if TYPE_CHECKING:
-    from sercli.benchmark import Benchmark
+    from sercli.benchmark.run import Benchmark
 
 
 @click.command(context_settings={"show_default": True})
@@ -54,7 +54,7 @@ def bench(paths: tuple[str, ...], **options: Any) -> None:
       ser bench ./calls --model svm --runs 5 --json
       ser bench --threads 4 --workers 2 --hours 2
     """
-    from sercli.benchmark import measure  # loads numpy and the decoders, which --help must not
+    from sercli.benchmark.run import measure  # loads numpy and the decoders, which --help must not
 
     if paths and is_given("hours"):
         raise click.UsageError("--hours goes without PATHS.")

@@ -10,9 +10,9 @@ from typing import IO, Any, ParamSpec, TypeVar
 import click
 
 from sercli.errors import OutputError, SerError
-from sercli.interrupts import ending_in_order
-from sercli.report import ExitCode
+from sercli.output.report import ExitCode
 from sercli.schema import printable_path
+from sercli.system.interrupts import ending_in_order
 
 P = ParamSpec("P")
 T = TypeVar("T")

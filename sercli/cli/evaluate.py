@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from sercli.catalogue import DEFAULT_MODEL, METRICS_FILE
 from sercli.cli.console import give, reports_errors, say, show_progress
 from sercli.cli.corpora import AUTO, corpus_options, read
 from sercli.cli.options import (
@@ -24,12 +23,13 @@ from sercli.cli.options import (
 )
 from sercli.config import EvalConfig, Precision, Split
 from sercli.datasets import CORPORA
-from sercli.description import MODEL_FILE
 from sercli.errors import ConfigError
 from sercli.files import check_target, make_folder, write_json
-from sercli.hub import HUB
-from sercli.report import ExitCode
-from sercli.store import load_model
+from sercli.neural.hub import HUB
+from sercli.output.report import ExitCode
+from sercli.registry.catalogue import DEFAULT_MODEL, METRICS_FILE
+from sercli.registry.description import MODEL_FILE
+from sercli.registry.store import load_model
 
 if TYPE_CHECKING:
     from sercli.classifiers.base import Classifier
@@ -159,8 +159,8 @@ def evaluate(paths: tuple[Path, ...], **options: Any) -> None:
       ser eval CREMA-D/AudioWAV --compare svm my-svm
       ser eval --compare report-a report-b
     """
+    from sercli.evaluation.stress import DEFAULT_CONDITIONS, parse_conditions
     from sercli.reporting.folder import prepare_report, write_evaluation
-    from sercli.stress import DEFAULT_CONDITIONS, parse_conditions
 
     if options["revision"] and not options["model"]:
         raise click.UsageError(f"--revision goes with --model {HUB}NAME.")

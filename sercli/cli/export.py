@@ -3,8 +3,8 @@
 import click
 
 from sercli.cli.console import reports_errors, say
-from sercli.exporting import FORMATS, export_labels
-from sercli.results import read_results
+from sercli.output.exporting import FORMATS, export_labels
+from sercli.output.results import read_results
 from sercli.text import format_count
 
 

@@ -6,8 +6,8 @@ from collections.abc import Set
 
 import click
 
-from sercli.catalogue import ModelEntry, entry_as_dict, list_models, user_folder
 from sercli.cli.console import escape, give, reports_errors, say
+from sercli.registry.catalogue import ModelEntry, entry_as_dict, list_models, user_folder
 
 _COLUMNS = ("name", "origin", "family", "UAR", "measured on", "MB", "target", "adapts", "labels")
 

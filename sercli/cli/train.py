@@ -22,7 +22,7 @@ from sercli.cli.options import is_given, jobs_option
 from sercli.cli.view import TrainingView
 from sercli.datasets import CORPORA
 from sercli.errors import ConfigError
-from sercli.report import ExitCode
+from sercli.output.report import ExitCode
 from sercli.training.config import SvmConfig
 from sercli.training.plan import Plan, has_checkpoints
 from sercli.training.train_config import (

@@ -3,15 +3,15 @@
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from sercli.annotation.run import RunWatcher
 from sercli.cli.console import PROGRESS_INTERVAL_S, Progress
-from sercli.report import RunReport
-from sercli.run import RunWatcher
+from sercli.output.report import RunReport
 from sercli.schema import FileResult
 from sercli.text import format_count, format_duration
-from sercli.training.watcher import Watcher
+from sercli.training.networks.watcher import Watcher
 
 if TYPE_CHECKING:
-    from sercli.training.loop import TrainingProgress
+    from sercli.training.networks.loop import TrainingProgress
 
 
 class View(RunWatcher):

@@ -7,11 +7,11 @@ from sercli.classifiers.base import Classifier
 from sercli.config import Target
 from sercli.datasets.base import Clip
 from sercli.datasets.matching import is_published
+from sercli.datasets.protocols import APART, SHARED, UNKNOWN
 from sercli.errors import DatasetError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.measurement import Judgement
 from sercli.evaluation.resampling import FEW_UNITS
-from sercli.protocols import APART, SHARED, UNKNOWN
 from sercli.text import format_count
 
 
@@ -32,7 +32,7 @@ def refuse_known(
     clips
         That are measured.
     hashes
-        Of their audio, as far as it is known yet; see `sercli.extraction.hash_audio`.
+        Of their audio, as far as it is known yet; see `sercli.datasets.decoding.hash_audio`.
 
     Raises
     ------

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from sercli.datasets.protocols import APART
 from sercli.errors import DatasetError
 from sercli.evaluation.caveats import find_limits_of
 from sercli.evaluation.judging import renormalise
 from sercli.evaluation.metrics import evaluate_probabilities
 from sercli.evaluation.predictions import Predictions
 from sercli.evaluation.resampling import FIGURES, LEVEL, N_RESAMPLES, compare, find_intervals
-from sercli.protocols import APART
 from sercli.text import format_count
 
 # Of the figures of each model: how it was measured.

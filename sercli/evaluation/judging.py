@@ -10,17 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sercli.arrays import DoubleArray, FloatArray
-from sercli.audio import SAMPLE_RATE
+from sercli.audio.reading import SAMPLE_RATE
 from sercli.classifiers.base import Classifier
 from sercli.config import LONGEST_SEGMENT_S, Adaptation, EvalConfig, Precision
 from sercli.datasets.base import Clip
+from sercli.datasets.decoding import Waveforms, order_by_source
+from sercli.datasets.extraction import ClipFeatures, Cut, Progress, extract_clip_features
 from sercli.evaluation.measurement import Judgement
 from sercli.evaluation.mixes import measure_mixes
 from sercli.evaluation.predictions import Predictions
-from sercli.extraction import ClipFeatures, Cut, Progress, Waveforms, extract_clip_features
-from sercli.stress import apply_condition, condition_rng, needs_talkers
+from sercli.evaluation.stress import apply_condition, condition_rng, needs_talkers
 
 CLEAN: Final = "clean"
+
+# People in the background: of so many clips, so many seconds each, all of which is in memory.
+MAX_TALKERS: Final = 1_200
+TALK_S: Final = 6.0
 
 
 def renormalise(
@@ -74,8 +79,7 @@ def judge_clips(
     to_score = [clip for clip in clips if clip.emotion in labels]
 
     def extract(condition: str, model: Classifier = classifiers[0]) -> ClipFeatures:
-        # They go to other processes with every few clips.
-        pool = Pool(to_score) if needs_talkers(condition) else None
+        pool = Pool(to_score, config.seed) if needs_talkers(condition) else None
         cut = partial(_cut, condition, config.seed, pool)
         if model.in_workers:
             hear = partial(_hear, model, cut)
@@ -233,31 +237,44 @@ def _hear(classifier: Classifier, cut: Cut, clip: Clip, waveform: FloatArray) ->
 
 
 class Pool:
-    """Who may speak behind a clip.
+    """Who may speak behind a clip, decoded once for all of them.
 
     Parameters
     ----------
     clips
-        All that are judged.
+        All that are judged; of very many, some are drawn.
+    seed
+        Of the draw.
     """
 
-    def __init__(self, clips: Sequence[Clip]) -> None:
-        self._by_voice: dict[str | None, list[Clip]] = {}
-        for clip in clips:
-            self._by_voice.setdefault(clip.voice, []).append(clip)
+    def __init__(self, clips: Sequence[Clip], seed: int) -> None:
+        if len(clips) > MAX_TALKERS:
+            chosen = np.random.default_rng(seed).choice(len(clips), MAX_TALKERS, replace=False)
+            clips = [clips[index] for index in sorted(chosen)]
+        self._by_voice: dict[str | None, list[int]] = {}
+        for index, clip in enumerate(clips):
+            self._by_voice.setdefault(clip.voice, []).append(index)
+        self._names = [clip.name for clip in clips]
+        order, waveforms = order_by_source(clips), Waveforms(clips)
+        heard = [waveforms[index][: int(TALK_S * SAMPLE_RATE)] for index in order]
+        # In one array, which goes to other processes once, not with every few clips.
+        self._samples = np.concatenate(heard)
+        starts = np.cumsum([0, *map(len, heard)])
+        self._spans = {index: slice(*starts[i : i + 2].tolist()) for i, index in enumerate(order)}
 
-    def find_talkers(self, clip: Clip) -> Sequence[Clip]:
-        """Return clips of other speakers; where none is known, other clips, or what there is."""
-        others = [
-            one
-            for voice, clips in self._by_voice.items()
+    def find_talkers(self, clip: Clip) -> list[FloatArray]:
+        """Return waveforms of other speakers; where none is known, of other clips or of any."""
+        chosen = [
+            index
+            for voice, indices in self._by_voice.items()
             if clip.voice and voice not in (None, clip.voice)
-            for one in clips
+            for index in indices
         ]
-        if others:
-            return others
-        everybody = [one for clips in self._by_voice.values() for one in clips]
-        return [one for one in everybody if one.name != clip.name] or everybody
+        if not chosen:
+            everybody = [index for indices in self._by_voice.values() for index in indices]
+            others = [index for index in everybody if self._names[index] != clip.name]
+            chosen = others or everybody
+        return [self._samples[self._spans[index]] for index in chosen]
 
 
 def _cut(
@@ -267,6 +284,6 @@ def _cut(
     if condition != CLEAN:
         rng = condition_rng(seed, condition, clip.name)
         talkers = pool.find_talkers(clip) if pool is not None else ()
-        waveform = apply_condition(waveform, condition, rng, Waveforms(talkers))
+        waveform = apply_condition(waveform, condition, rng, talkers)
     n_pieces = math.ceil(len(waveform) / (LONGEST_SEGMENT_S * SAMPLE_RATE))
     return np.array_split(waveform, n_pieces)

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sercli.datasets.base import Clip
+from sercli.datasets.decoding import HASH_BYTES
 from sercli.datasets.matching import speaker_names
 from sercli.errors import ModelError
-from sercli.extraction import HASH_BYTES
 from sercli.files import write_bytes
 from sercli.text import format_count
 
@@ -39,7 +39,7 @@ class TrainingManifest:
     Parameters
     ----------
     rows
-        Of each clip: the hash of its audio (see `sercli.extraction.hash_audio`) and of its
+        Of each clip: the hash of its audio (see `sercli.datasets.decoding.hash_audio`) and of its
         speaker, empty if unknown; `UNLABELLED` if the clip had no label either.
     chosen
         The same of clips that were not learned from, and by which it was chosen and calibrated.

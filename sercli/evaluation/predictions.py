@@ -60,7 +60,8 @@ class Predictions:
     probabilities
         Shape (n_clips, n_labels), rows summing to 1.
     hashes
-        Of the audio of each clip, empty where it is not known; see `sercli.extraction.hash_audio`.
+        Of the audio of each clip, empty where it is not known; see
+        `sercli.datasets.decoding.hash_audio`.
         None at all: of no clip.
     """
 

@@ -11,6 +11,7 @@ from typing import Any
 from sercli.classifiers.base import Classifier
 from sercli.config import EvalConfig, Split
 from sercli.datasets.base import Clip, Corpus
+from sercli.datasets.extraction import Progress
 from sercli.datasets.reading import read_corpus
 from sercli.datasets.votes import Votes, find_unknown
 from sercli.errors import DatasetError
@@ -19,10 +20,9 @@ from sercli.evaluation.judging import choose_adaptation, judge_clips, multiplyin
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.measurement import Judgement, measure
 from sercli.evaluation.predictions import Predictions
-from sercli.extraction import Progress
+from sercli.evaluation.stress import parse_conditions
 from sercli.files import AnyPath
-from sercli.store import load_model
-from sercli.stress import parse_conditions
+from sercli.registry.store import load_model
 from sercli.version import __version__
 
 # Version of the layout of metrics.json, `sercli/data/metrics.schema.json`.

@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from sercli.errors import ModelError
-from sercli.hub import HUB_NAME, PREPROCESSOR_FILES
+from sercli.neural.hub import HUB_NAME, PREPROCESSOR_FILES
 from sercli.neural.published_encoders import choose_attention
 from sercli.neural.speech_encoder import ARCHITECTURES, AST, WHISPER
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from sercli.config import Precision
 from sercli.errors import ConfigError
-from sercli.shared_limit import SharedLimit
+from sercli.system.shared_limit import SharedLimit
 
 AUTO = "auto"
 # Of each GPU: while it computes for one worker, another prepares what comes next.

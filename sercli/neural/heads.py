@@ -21,9 +21,9 @@ from transformers import (
 
 from sercli.arrays import FloatArray
 from sercli.errors import ModelError
-from sercli.hub import PREPROCESSOR_FILES, WEIGHTS_FILE
 from sercli.neural.bases import LOCAL, loading, read_config, read_weights
 from sercli.neural.batching import pad
+from sercli.neural.hub import PREPROCESSOR_FILES, WEIGHTS_FILE
 from sercli.neural.mel import SAMPLE_RATE
 from sercli.neural.published_encoders import WaveformStates
 from sercli.neural.speech_encoder import AST, WHISPER

@@ -91,8 +91,8 @@ class WhisperMel(nn.Module):
 class LowPass(nn.Module):
     """Takes what is above a frequency from waveforms, without moving what is below in time.
 
-    It does for a batch on the device what `sercli.filters.limit_band` does for one waveform; and
-    each sample depends on a few around it only, so that padding changes nothing. Waveforms are
+    It does for a batch on the device what `sercli.audio.filters.limit_band` does for one waveform;
+    and each sample depends on a few around it only, so that padding changes nothing. Waveforms are
     filtered in blocks of the same size (overlap-save), which is faster than all at once, and gives
     the same to the last bit whatever they are padded to.
 

@@ -10,7 +10,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -19,19 +18,13 @@ from joblib import Parallel, delayed
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from sercli.audio import SAMPLE_RATE
-from sercli.augment import Utterance
+from sercli.audio.augment import Utterance
+from sercli.audio.reading import SAMPLE_RATE
 from sercli.datasets.base import Clip
+from sercli.datasets.decoding import DecodedClip, decode_clip, order_by_source
+from sercli.datasets.extraction import CLIPS_PER_TASK, Progress
 from sercli.errors import AudioError, DatasetError
-from sercli.extraction import (
-    CLIPS_PER_TASK,
-    DecodedClip,
-    Progress,
-    decode_clip,
-    order_by_source,
-)
 from sercli.files import make_folder, write_bytes
-from sercli.training.stretches import decode_stretches
 from sercli.training.trainer import Trainer
 from sercli.training.versions import find_utterance
 
@@ -79,7 +72,7 @@ class CachedClips:
 
     @cached_property
     def hashes(self) -> tuple[str, ...]:
-        """Of the decoded audio of each clip; see `sercli.extraction.hash_audio`."""
+        """Of the decoded audio of each clip; see `sercli.datasets.decoding.hash_audio`."""
         return tuple(entry.audio_hash for entry in self.entries)
 
     @cached_property
@@ -156,7 +149,8 @@ def cache_clips(
     if not (folder / TAG_FILE).exists():
         write_bytes(folder / TAG_FILE, TAG.encode())
     order = order_by_source(clips)
-    tasks = _divide([clips[place] for place in order])
+    in_order = [clips[place] for place in order]
+    tasks = [in_order[i : i + CLIPS_PER_TASK] for i in range(0, len(clips), CLIPS_PER_TASK)]
     found: list[_Entry | str] = []
     parallel = Parallel(n_jobs=jobs, return_as="generator")
     for result in parallel(delayed(_cache_task)(task, folder) for task in tasks):
@@ -174,52 +168,16 @@ def cache_clips(
     return CachedClips(heard, entries, failed)
 
 
-def _divide(clips: Sequence[Clip]) -> list[list[Clip]]:
-    """Return what a worker takes at a time: some files, or all stretches of a recording."""
-    tasks: list[list[Clip]] = []
-    for source, group in groupby(clips, _find_source):
-        some = list(group)
-        size = CLIPS_PER_TASK if source is None else len(some)
-        tasks += [some[start : start + size] for start in range(0, len(some), size)]
-    return tasks
-
-
-def _find_source(clip: Clip) -> tuple[Path, int | None] | None:
-    """Return what a stretch is of; None of a whole file."""
-    return None if clip.end is None else (clip.path, clip.channel)
-
-
 def _cache_task(clips: Sequence[Clip], folder: Path) -> list[_Entry | str]:
-    if clips[0].end is None:
-        return [_cache_file(clip, folder) for clip in clips]
-    return _cache_stretches(clips, folder)
+    return [_cache_clip(clip, folder) for clip in clips]
 
 
-def _cache_file(clip: Clip, folder: Path) -> _Entry | str:
+def _cache_clip(clip: Clip, folder: Path) -> _Entry | str:
     try:
         path = _path(clip, folder)
         return _read(path) or _write(decode_clip(clip), path)
     except AudioError as error:
         return str(error)
-
-
-def _cache_stretches(clips: Sequence[Clip], folder: Path) -> list[_Entry | str]:
-    """Cache stretches of one recording, which may be too long to be held in memory."""
-    outcomes: dict[int, _Entry | str] = {}
-    reason = ""
-    try:
-        paths = [_path(clip, folder) for clip in clips]
-        found = [_read(path) for path in paths]
-        outcomes |= {index: entry for index, entry in enumerate(found) if entry is not None}
-        missing = [index for index in range(len(clips)) if index not in outcomes]
-        for place, outcome in decode_stretches([clips[index] for index in missing]):
-            index = missing[place]
-            outcomes[index] = (
-                str(outcome) if isinstance(outcome, AudioError) else _write(outcome, paths[index])
-            )
-    except AudioError as error:
-        reason = str(error)  # of the recording, from where it breaks off
-    return [outcomes.get(index, reason) for index in range(len(clips))]
 
 
 def _path(clip: Clip, folder: Path) -> Path:

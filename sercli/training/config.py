@@ -117,8 +117,8 @@ class NeuralConfig:
         Share of a target that is a teacher's probabilities, where there is a teacher, in
         ``[0, 1]``.
     guide_weight
-        Of the guides: what is learned of a clip besides its label, see `sercli.training.guides`;
-        0: nothing.
+        Of the guides: what is learned of a clip besides its label, see
+        `sercli.training.networks.guides`; 0: nothing.
     guide_components
         Number of guides, at most.
     mixup
@@ -221,7 +221,7 @@ class TransformerConfig(NeuralConfig):
     hearing_epochs, hearing_rate
         Passes over the calm speech of strangers, if there is any, and highest learning rate in
         which the encoder first learns to hear through rooms, noise and lines; 0: it does not. See
-        `sercli.training.hearing`.
+        `sercli.training.networks.hearing`.
     calm_share
         Share of what a head learns that is heard as strangers might say it, if there is calm speech
         of any; see `sercli.training.transposition`.
@@ -289,7 +289,7 @@ class AdapterConfig:
     leaning_share, leaning, leaning_contrast
         Of the groups: how many are as of another world, in which the model leans to some labels;
         how far, and how much of their contrast segments keep at least, see
-        `sercli.training.groups.lean`.
+        `sercli.training.adapters.groups.lean`.
     leaning_single_share, leaning_calm_share
         Of those: how many are of a single label, and how many of these of the calm one. What sounds
         the same all the time to a model in another world is mostly calm speech.

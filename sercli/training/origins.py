@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sercli.classifiers.transformer import TransformerClassifier
-from sercli.description import MODEL_FILE
 from sercli.errors import ModelError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.neural.bases import Base, load_base
-from sercli.store import load_model
+from sercli.registry.description import MODEL_FILE
+from sercli.registry.store import load_model
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +44,8 @@ def find_origin(base: str, revision: str | None = None) -> Origin:
     Raises
     ------
     ModelError
-        As `load_base` and `sercli.store.load_model` do; if the model is no transformer, or does
-        not tell what it was trained on.
+        As `load_base` and `sercli.registry.store.load_model` do; if the model is no transformer, or
+        does not tell what it was trained on.
     """
     folder = Path(base)
     if not (folder / MODEL_FILE).is_file():

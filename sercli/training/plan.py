@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sercli.description import MODEL_FILE
 from sercli.errors import ConfigError, OutputError, SerError
 from sercli.files import AnyPath, check_target
+from sercli.registry.description import MODEL_FILE
 from sercli.training.config import NeuralConfig, TransformerConfig
 from sercli.training.train_config import CNN, NETWORKS, SVM, Family, Settings, TrainConfig
 
 if TYPE_CHECKING:
     from sercli.datasets import Clip, Corpus
-    from sercli.extraction import Progress
+    from sercli.datasets.extraction import Progress
+    from sercli.training.networks.watcher import Watcher
     from sercli.training.run import Training
     from sercli.training.trainer import Say
-    from sercli.training.watcher import Watcher
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +51,7 @@ class Plan:
         DatasetError
             If the corpus cannot be read, has one label only, or cannot be split so.
         """
-        from sercli import protocols
-        from sercli.datasets import Corpus, read_corpus
+        from sercli.datasets import Corpus, protocols, read_corpus
         from sercli.training.run import choose_training_labels
 
         whole = corpus if isinstance(corpus, Corpus) else read_corpus(corpus)
@@ -180,9 +179,9 @@ class Plan:
 
 def has_checkpoints(folder: Path) -> bool:
     """Tell whether a training into a model folder was interrupted, and can go on."""
-    from sercli.training import neural  # which imports PyTorch
+    from sercli.training.networks import trainer  # which imports PyTorch
 
-    return neural.has_checkpoints(folder)
+    return trainer.has_checkpoints(folder)
 
 
 def train(

@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from sercli.cards import write_card
 from sercli.classifiers.base import Classifier
 from sercli.config import EvalConfig, Split
 from sercli.datasets.base import Corpus, class_indices
+from sercli.datasets.protocols import APART, SHARED, UNKNOWN, fold_by_speaker, judge_protocol
 from sercli.errors import DatasetError
 from sercli.evaluation.caveats import find_limits
 from sercli.evaluation.measurement import Judgement, measure
 from sercli.evaluation.predictions import Predictions
 from sercli.evaluation.run import Evaluation, describe_model, evaluate
 from sercli.labels import EMOTIONS
-from sercli.protocols import APART, SHARED, UNKNOWN, fold_by_speaker, judge_protocol
+from sercli.registry.store import load_model, save_model
+from sercli.reporting.cards import write_card
 from sercli.reporting.folder import remove_report
-from sercli.store import load_model, save_model
 from sercli.text import format_count
 from sercli.training.folds import check_labels
 from sercli.training.teachers import HELD_OUT_FILE, write_held_out
@@ -79,8 +79,8 @@ def train_on_splits(
     Parameters
     ----------
     corpus
-        Of which every clip has a split; see `sercli.protocols`. Its clips must have the labels
-        that are to be learned, and no others.
+        Of which every clip has a split; see `sercli.datasets.protocols`. Its clips must have the
+        labels that are to be learned, and no others.
     folder
         The model folder; it is made.
     trainer
@@ -212,7 +212,7 @@ def _count_heard(hashes: Sequence[Sequence[str]]) -> int:
     Parameters
     ----------
     hashes
-        Of the audio of each part's clips; see `sercli.extraction.hash_audio`.
+        Of the audio of each part's clips; see `sercli.datasets.decoding.hash_audio`.
     """
     n_parts = Counter(one for part in hashes for one in {*part} - {""})
     return sum(n_parts[one] > 1 for part in hashes for one in part)

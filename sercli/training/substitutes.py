@@ -12,9 +12,9 @@ from typing import Any
 from sercli.datasets.votes import Votes
 from sercli.errors import ConfigError
 from sercli.training.config import NeuralConfig, TransformerConfig
+from sercli.training.networks.transformer import TransformerCourse
 from sercli.training.origins import find_origin
 from sercli.training.teachers import Teacher
-from sercli.training.transformer import TransformerCourse
 from sercli.training.unlabelled import Unlabelled
 
 TRANSFORMER = "transformer"
@@ -43,7 +43,7 @@ def find_substitute(
     calm
         Calm speech of strangers, likewise.
     **common
-        Other fields of `sercli.training.transformer.TransformerCourse`.
+        Other fields of `sercli.training.networks.transformer.TransformerCourse`.
     """
     spec = teacher.classifier.spec
     facts = spec.training

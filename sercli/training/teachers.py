@@ -16,14 +16,14 @@ from typing import Self
 import numpy as np
 
 from sercli.arrays import DoubleArray
-from sercli.catalogue import find_member
 from sercli.classifiers.base import Classifier
 from sercli.datasets.base import Clip
 from sercli.errors import ConfigError, DatasetError, ModelError
 from sercli.evaluation.leaks import TrainingManifest, describe_overlap
 from sercli.files import write_bytes
+from sercli.registry.catalogue import find_member
+from sercli.registry.store import load_model, model_hash
 from sercli.schema import PROBABILITY_PREFIX
-from sercli.store import load_model, model_hash
 from sercli.training.cache import CachedClips
 
 HELD_OUT_FILE = "held_out.csv"
@@ -85,7 +85,7 @@ class Teacher:
         Parameters
         ----------
         model, device
-            As for `sercli.store.load_model`.
+            As for `sercli.registry.store.load_model`.
 
         Raises
         ------

@@ -64,7 +64,7 @@ class TrainConfig:
         `TransformerConfig`, `FusionConfig` and `AdapterConfig` of `sercli.training.config`.
     split
         Who is learned from and who is measured: ``"speaker"``, ``"own"``, ``"random"``, or a CSV
-        file; see `sercli.protocols`.
+        file; see `sercli.datasets.protocols`.
     folds
         Learn from all clips, and measure by cross-validation over so many folds of speakers.
     fit_on

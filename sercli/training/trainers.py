@@ -16,11 +16,11 @@ from sercli.training.config import (
 from sercli.training.train_config import DEFAULT_BASE, TrainConfig
 
 if TYPE_CHECKING:
-    from sercli.extraction import Progress
-    from sercli.training.course import Course
+    from sercli.datasets.extraction import Progress
+    from sercli.training.networks.course import Course
+    from sercli.training.networks.watcher import Watcher
     from sercli.training.trainer import AnyTrainer, Say
     from sercli.training.unlabelled import Report, Unlabelled
-    from sercli.training.watcher import Watcher
 
 # As what the calm speech of strangers is told of.
 KIND = "calm"
@@ -64,7 +64,7 @@ def create_trainer(
         {"progress": progress} if say is None else {"progress": progress, "say": say}
     )
     if isinstance(settings, AdapterConfig):
-        from sercli.training.adapter import AdapterTrainer
+        from sercli.training.adapters.trainer import AdapterTrainer
         from sercli.training.teachers import Teacher
 
         member = Teacher.load(config.members[0], settings.device)
@@ -73,19 +73,19 @@ def create_trainer(
     if config.is_shared:
         settings = replace(settings, group_by="clip")
     if isinstance(settings, FusionConfig):
-        from sercli.training.fusion import FusionTrainer, load_members
+        from sercli.training.fusions.trainer import FusionTrainer, load_members
 
         members = load_members(config.members, settings.device)
         return FusionTrainer(settings, members, cache, **told)
 
     adapter = config.adapter and not config.is_shared
     if isinstance(settings, SvmConfig):
-        from sercli.training.svm_trainer import SvmTrainer
+        from sercli.training.svm.trainer import SvmTrainer
 
         calm = _find_calm(config, cache, settings.jobs, None)
         return SvmTrainer(settings, adapter=adapter, calm=calm, **told)
 
-    from sercli.training.neural import NeuralTrainer
+    from sercli.training.networks.trainer import NeuralTrainer
 
     course = _create_course(config, settings, cache, watcher, resume=resume)
     return NeuralTrainer(replace(course, adapter=adapter), cache, **told)
@@ -101,9 +101,9 @@ def _create_course(
 ) -> "Course":
     """Return what the networks of a training have in common."""
     from sercli.datasets.votes import read_votes
+    from sercli.training.networks.watcher import Listener, Watcher
     from sercli.training.teachers import Teacher
     from sercli.training.unlabelled import Unlabelled
-    from sercli.training.watcher import Listener, Watcher
 
     watcher = watcher or Watcher()
     unlabelled = None
@@ -131,12 +131,12 @@ def _create_course(
                 "would do nothing; leave it out"
             )
     if not isinstance(settings, TransformerConfig):
-        from sercli.training.cnn import CnnCourse
+        from sercli.training.networks.cnn import CnnCourse
 
         return CnnCourse(settings, **common)
 
+    from sercli.training.networks.transformer import TransformerCourse
     from sercli.training.origins import find_origin
-    from sercli.training.transformer import TransformerCourse
 
     origin = find_origin(config.base or DEFAULT_BASE, config.revision)
     common |= {"base": origin.base, "limit": origin.limit, "before": origin.manifest}
@@ -149,7 +149,7 @@ def _find_calm(
     """Return the calm speech of strangers that is to be learned from, or None."""
     if not config.calm:
         return None
-    from sercli.speakers import Speakers
+    from sercli.speech.speakers import Speakers
     from sercli.training.unlabelled import Unlabelled
 
     speakers = Speakers.parse(config.calm_speakers) if config.calm_speakers else None

@@ -12,19 +12,19 @@ from pathlib import Path
 from joblib import Parallel, delayed
 
 from sercli.arrays import FloatArray
-from sercli.audio import AudioFile, resample_stream
+from sercli.audio.reading import AudioFile, resample_stream
 from sercli.datasets.base import Clip
+from sercli.datasets.decoding import AudioHash
 from sercli.discovery import find_inputs
 from sercli.errors import AudioError, ConfigError, DatasetError
 from sercli.evaluation.leaks import UNLABELLED, TrainingManifest
-from sercli.extraction import AudioHash
 from sercli.schema import MIX
-from sercli.segmentation import find_speech
-from sercli.speakers import Speakers
+from sercli.speech.segmentation import find_speech
+from sercli.speech.speakers import Speakers
+from sercli.speech.vad import shared_detector
 from sercli.text import format_count, format_duration
 from sercli.training.cache import CachedClips, cache_clips
 from sercli.training.trainer import Prepared
-from sercli.vad import shared_detector
 
 # Shorter segments are a word or two.
 MIN_SEGMENT_S = 1.0
@@ -43,7 +43,7 @@ class FoundSpeech:
         Segments of at least `MIN_SEGMENT_S`, in the order of the recordings and of time.
     recordings
         The hash of the audio of each recording that has segments, by its path; see
-        `sercli.extraction.hash_audio`.
+        `sercli.datasets.decoding.hash_audio`.
     failed
         Error of each recording that cannot be decoded to its end, and of each folder that cannot
         be listed, by its path.

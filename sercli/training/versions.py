@@ -7,12 +7,12 @@ from zlib import crc32
 import numpy as np
 
 from sercli.arrays import FloatArray
-from sercli.augment import Utterance, vary
+from sercli.audio.augment import Utterance, vary
 from sercli.datasets.base import Clip
-from sercli.extraction import Waveforms
-from sercli.features import extract_features
-from sercli.segmentation import find_speech
-from sercli.vad import shared_detector
+from sercli.datasets.decoding import Waveforms
+from sercli.features.vector import extract_features
+from sercli.speech.segmentation import find_speech
+from sercli.speech.vad import shared_detector
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""From recordings to their labelled segments, in one streaming pass."""

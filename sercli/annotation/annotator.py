@@ -1,0 +1,427 @@
+"""The annotator: from recordings to their labelled segments, in one streaming pass.
+
+Files are read and their segments judged by `sercli.annotation.pipeline`. Where segments are judged
+by the baseline of their group, what the model says of each by itself, less than a hundred bytes,
+waits until all of the group were heard.
+"""
+
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from typing import Any, Self, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sercli.annotation.grouping import Heard, WaitingFiles
+from sercli.annotation.pipeline import Limits, judge_recordings
+from sercli.annotation.recording import Recording, parse_channels
+from sercli.annotation.spool import RowStore
+from sercli.annotation.timing import Stopwatch
+from sercli.arrays import DoubleArray, FloatArray
+from sercli.classifiers.base import Classifier
+from sercli.config import (
+    ACROSS_FILES,
+    Adaptation,
+    Effort,
+    OnError,
+    Precision,
+    SegmentConfig,
+    Target,
+)
+from sercli.discovery import Found, find_inputs
+from sercli.errors import ConfigError, ModelError
+from sercli.files import AnyPath
+from sercli.registry.catalogue import DEFAULT_MODEL
+from sercli.registry.store import load_model
+from sercli.schema import MIX, FileResult, Segment
+from sercli.speech.speakers import Speakers
+from sercli.speech.turns import TIMES, Turn, Turns
+from sercli.speech.vad import SpeechDetector
+from sercli.system.memory import IdleMemory
+
+# The only group of a run whose segments are all of one.
+CORPUS = "corpus"
+
+Progress = Callable[[float], None]
+OnHeard = Callable[[], None]
+
+
+def annotate(
+    paths: AnyPath | Iterable[AnyPath],
+    model: AnyPath | Classifier = DEFAULT_MODEL,
+    *,
+    segments: SegmentConfig | Turns | AnyPath | None = None,
+    channels: str | Iterable[int] = MIX,
+    device: str | None = None,
+    precision: Precision | None = None,
+    target: Target = "intended",
+    adapt: Adaptation = "auto",
+    speakers: AnyPath | Speakers | None = None,
+    effort: Effort | None = None,
+    recursive: bool = True,
+    include: str | Iterable[str] = (),
+    exclude: str | Iterable[str] = (),
+) -> Generator[FileResult, None, None]:
+    """Label the emotion of every segment of recordings.
+
+    Parameters
+    ----------
+    paths
+        A file or directory, or several, which are listed before any is heard.
+    model
+        A model by name, its folder, or a loaded one; see `sercli.load_model`.
+    segments
+        How recordings are cut; speech segments of at most 6 s by default. Or the segments
+        themselves: a table or a diarisation, see `sercli.speech.turns.Turns.read`. Each of these
+        gets a label, whatever is heard in it; those of more than 30 s are judged in equal parts, of
+        which the label is the mean.
+    channels
+        ``"mix"``: the mean of all channels; ``"split"``: each by itself; or indices from 0,
+        such as ``"0,1"`` or ``(0, 1)``.
+    device
+        Where a model that is loaded here runs, see `sercli.load_model`; ``"auto"`` by default.
+    precision
+        Number type that a model which is loaded here multiplies, see `sercli.load_model`;
+        ``"auto"`` by default.
+    target
+        ``"intended"``: what speakers want to express; ``"perceived"``: what listeners hear, each
+        probability being the expected share of listeners who hear it.
+    adapt
+        Whose segments give the baseline that each of them is judged by: those of the ``"channel"``
+        of a file, of the file (``"recording"``), of the ``"speaker"``, of all files
+        (``"corpus"``), or ``"none"``. ``"auto"``: the channel, if each is judged by itself, else
+        the recording; none, if the model has no use for it, or not a safe one, or tells what is
+        perceived. Groups of few segments have no baseline. With ``"speaker"`` and ``"corpus"``,
+        results come after all files were heard.
+    speakers
+        Who speaks, for ``"speaker"``: see `sercli.speech.speakers.Speakers.parse`; not needed if
+        `segments` tell it. A file of which it is not known is a group of its own.
+    effort
+        How much is done at once; all cores by default. While it runs, what else this process
+        computes has no more threads than one worker.
+    recursive, include, exclude
+        Which files of directories are taken; see `sercli.find_inputs`.
+
+    Returns
+    -------
+    generator of FileResult
+        One per file in the order of the inputs, also for files that fail, as soon as it is known.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be loaded.
+    ConfigError
+        If `channels` is not understood, `segments` or `speakers` cannot be read, or the model does
+        not run on the device, does not tell `target` or does not know what to make of a baseline.
+    """
+    annotator = Annotator.load(
+        model,
+        segments=segments,
+        channels=channels,
+        device=device,
+        precision=precision,
+        target=target,
+        adapt=adapt,
+        speakers=speakers,
+        effort=effort,
+    )
+    if not isinstance(paths, str | os.PathLike):
+        paths = list(paths)  # here: files are looked for in another thread
+    return annotator.annotate(
+        find_inputs(paths, recursive=recursive, include=include, exclude=exclude)
+    )
+
+
+class Annotator:
+    """A model with its settings, ready for any number of files.
+
+    Parameters
+    ----------
+    classifier
+        The model.
+    segments
+        How recordings are cut, or where.
+    channels, target, adapt
+        As in `annotate`.
+    speakers
+        Who speaks; needed for ``"speaker"`` if `segments` do not tell it.
+    effort
+        How much is done at once; all cores by default.
+
+    Attributes
+    ----------
+    adapt
+        Whose segments give the baseline: ``"auto"`` is resolved.
+    turns
+        The segments, if they were given.
+    stopwatch
+        How long each stage took so far.
+    tells_speakers
+        Whether segments tell who speaks.
+    piece_type
+        Of a row of `Heard.pieces`.
+
+    Raises
+    ------
+    ConfigError
+        If `channels` is not understood, segments lack their times, the model does not tell
+        `target` or does not know what to make of a baseline, or it is not known who speaks.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        segments: SegmentConfig | Turns | None = None,
+        channels: str | Iterable[int] = MIX,
+        target: Target = "intended",
+        adapt: Adaptation = "auto",
+        speakers: Speakers | None = None,
+        effort: Effort | None = None,
+    ) -> None:
+        if not isinstance(segments, SegmentConfig | Turns | None):
+            raise ConfigError(
+                f"segments are {segments!r}; expected a SegmentConfig, or Turns, which "
+                "Annotator.load reads"
+            )
+        self._calibration = classifier.spec.find_calibration(target)
+        self.classifier = classifier
+        self.turns = segments if isinstance(segments, Turns) else None
+        if self.turns is not None and not self.turns.tells_times:
+            raise ConfigError(
+                f"{self.turns.path}: has segments without a start or an end; expected both of each"
+            )
+        self.config = segments if isinstance(segments, SegmentConfig) else SegmentConfig()
+        self.target = target
+        self.channels = parse_channels(channels)
+        self.adapt = _choose_adaptation(adapt, classifier, target, self.channels)
+        told = self.turns is not None and self.turns.tells_speakers
+        wanted = self.adapt == "speaker"
+        if (speakers is not None and not wanted) or (wanted and speakers is None and not told):
+            raise ConfigError(
+                f"adapt is {self.adapt!r} and speakers are {'' if speakers else 'not '}told; "
+                "expected both of adapt 'speaker' and a table or pattern of speakers, or neither"
+            )
+        self.speakers = speakers
+        # Strangers may have one name in two recordings.
+        told_by = speakers or self.turns
+        self._local = told_by is not None and told_by.local
+        self.tells_speakers = told or speakers is not None
+        n_labels = len(classifier.spec.labels)
+        self.piece_type = np.dtype(
+            {
+                "names": ("channel", "start", "end", "speech", "turn", "probabilities"),
+                "formats": ("i4", "f8", "f8", "f8", "i4", (np.float64, (n_labels,))),
+            }
+        )
+        self.effort = effort or Effort()
+        self.stopwatch = Stopwatch()
+        self._detector = SpeechDetector()
+        self._idle = IdleMemory()
+
+    @classmethod
+    def load(
+        cls,
+        model: AnyPath | Classifier = DEFAULT_MODEL,
+        *,
+        segments: SegmentConfig | Turns | AnyPath | None = None,
+        channels: str | Iterable[int] = MIX,
+        device: str | None = None,
+        precision: Precision | None = None,
+        target: Target = "intended",
+        adapt: Adaptation = "auto",
+        speakers: AnyPath | Speakers | None = None,
+        effort: Effort | None = None,
+    ) -> Self:
+        """Load a model and what else is named; parameters and errors are those of `annotate`."""
+        if isinstance(model, Classifier):
+            for name, value in (("device", device), ("precision", precision)):
+                if value is not None:
+                    raise ConfigError(
+                        f"{name} is {value!r}; a model that is loaded has one already"
+                    )
+            classifier = model
+        else:
+            classifier = load_model(model, device or "auto", precision=precision or "auto")
+        if isinstance(speakers, str | os.PathLike):
+            speakers = Speakers.parse(os.fspath(speakers))
+        if isinstance(segments, str | os.PathLike):
+            segments = Turns.read(segments, *TIMES)
+        return cls(classifier, segments, channels, target, adapt, speakers, effort)
+
+    def annotate(
+        self,
+        inputs: AnyPath | Iterable[AnyPath | Found],
+        progress: Progress | None = None,
+        on_error: OnError = "continue",
+        on_heard: OnHeard | None = None,
+    ) -> Generator[FileResult, None, None]:
+        """Annotate files, in their order.
+
+        Parameters
+        ----------
+        inputs
+            A file or directory, or several, or what `sercli.find_inputs` found. Taken in the
+            threads that read, as files are due.
+        progress
+            Called with the seconds that were decoded since it was called last.
+        on_error
+            Whether files after one that failed are annotated, too.
+        on_heard
+            Called for each file that was heard to its end; its result may have to wait for others.
+
+        Yields
+        ------
+        FileResult
+            With status ``"failed"`` and the reason if a file cannot be decoded to its end;
+            what was decoded before is annotated all the same.
+        """
+        heard = self._hear_all(inputs, progress, on_error, on_heard or (lambda: None))
+        if self.adapt == "none":
+            yield from map(self._finish, heard)
+            return
+        with RowStore(self.piece_type) as store:
+            waiting = WaitingFiles(self.classifier.find_adapter(), store, self._name_group)
+            for one in heard:
+                waiting.add(one)
+                if self.adapt not in ACROSS_FILES:
+                    yield from map(self._finish, waiting.judge())
+            yield from map(self._finish, waiting.judge())
+
+    def _hear_all(
+        self,
+        inputs: AnyPath | Iterable[AnyPath | Found],
+        progress: Progress | None,
+        on_error: OnError,
+        on_heard: OnHeard,
+    ) -> Iterator[Heard]:
+        """Give what the model makes of each piece of each file by itself."""
+        recordings = (
+            Recording(
+                found,
+                self.channels,
+                self.config,
+                self._detector,
+                self.stopwatch,
+                self._find_turns(found.path),
+            )
+            for found in find_inputs(inputs)
+        )
+        effort, spec = self.effort, self.classifier.spec
+        seconds = effort.batch_seconds or self.classifier.batch_seconds
+        n_workers = effort.n_workers
+        with self.classifier.replicas(n_workers, effort.threads_each, seconds) as replicas:
+            judges = [partial(self._judge, replica) for replica in replicas]
+            limits = Limits(n_workers, seconds)
+            with closing(
+                judge_recordings(recordings, judges, len(spec.labels), limits, progress)
+            ) as judged:
+                for recording, probabilities in judged:
+                    on_heard()
+                    yield self._gather(recording, probabilities)
+                    if recording.result.status == "failed" and on_error == "stop":
+                        return
+
+    def _find_turns(self, path: str) -> tuple[Turn, ...] | None:
+        if self.turns is None:
+            return None
+        return self.turns.find(path, mixed=self.channels == MIX)
+
+    def _judge(self, classifier: Classifier, waveforms: Sequence[FloatArray]) -> DoubleArray:
+        with self.stopwatch.measure("features"):
+            features = classifier.extract_features(waveforms)
+            # Between reading and reading, seconds pass, in which it may have become much.
+            self._idle.check()
+        with self.stopwatch.measure("model"):
+            probabilities = self._calibration.probabilities(classifier.score(features))
+        if not np.isfinite(probabilities).all():
+            raise ModelError(
+                f"model {classifier.name}: gives probabilities that are no finite numbers; "
+                "expected weights and settings as they were saved. Copy its folder anew"
+            )
+        return probabilities
+
+    def _gather(self, recording: Recording, probabilities: DoubleArray) -> Heard:
+        pieces = np.empty(len(probabilities), self.piece_type)
+        for place, piece in enumerate(recording.pieces):
+            pieces[place] = (*piece, probabilities[place])
+        turns = recording.turns or ()
+        return Heard(recording.result, pieces, recording.channels, recording.ends, turns)
+
+    def _finish(self, heard: Heard) -> FileResult:
+        """Return a file with its segments, in order of time."""
+        pieces = heard.pieces
+        if self.config.mode == "file" or self.turns is not None:
+            pieces = _join(heard)
+        order = np.lexsort((pieces["channel"], pieces["end"], pieces["start"]))
+        labels = self.classifier.spec.labels
+        segments = []
+        for piece in pieces[order]:
+            probabilities = tuple(piece["probabilities"].tolist())
+            winner = int(np.argmax(probabilities))
+            segments.append(
+                Segment(
+                    heard.channels[piece["channel"]],
+                    float(piece["start"]),
+                    float(piece["end"]),
+                    labels[winner],
+                    probabilities[winner],
+                    probabilities,
+                    self._find_speaker(heard, piece),
+                )
+            )
+        return replace(heard.result, segments=tuple(segments), labels=labels)
+
+    def _find_speaker(self, heard: Heard, piece: np.void) -> str | None:
+        if self.speakers is None:
+            return heard.turns[piece["turn"]].speaker if heard.turns else None
+        channel, start, end = heard.channels[piece["channel"]], piece["start"], piece["end"]
+        mixed = self.channels == MIX
+        return self.speakers.find(heard.result.path, channel, float(start), float(end), mixed=mixed)
+
+    def _name_group(self, heard: Heard, piece: np.void) -> str:
+        path = heard.result.path
+        if self.adapt == CORPUS:
+            return CORPUS
+        if self.adapt == "speaker":
+            speaker = self._find_speaker(heard, piece)
+            return path if speaker is None else f"{path}#{speaker}" if self._local else speaker
+        return f"{path}#{heard.channels[piece['channel']]}" if self.adapt == "channel" else path
+
+
+def _choose_adaptation(
+    adapt: Adaptation, classifier: Classifier, target: Target, channels: str | tuple[int, ...]
+) -> Adaptation:
+    if adapt not in get_args(Adaptation):
+        raise ConfigError(f"adapt is {adapt!r}; expected one of {', '.join(get_args(Adaptation))}")
+    if adapt == "auto":
+        if not classifier.adapts_unasked(target):
+            return "none"
+        return "recording" if channels == MIX else "channel"
+    if adapt != "none":
+        classifier.find_adapter(target)
+    return adapt
+
+
+def _join(heard: Heard) -> NDArray[Any]:
+    """Return one piece for each turn, or each channel: the mean, weighted by the speech."""
+    order = np.lexsort((heard.pieces["turn"], heard.pieces["channel"]))
+    pieces = heard.pieces[order]
+    keys = pieces[["channel", "turn"]]
+    found = []
+    for parts in np.split(pieces, np.flatnonzero(keys[1:] != keys[:-1]) + 1):
+        if not len(parts):
+            continue
+        end = heard.ends[parts["channel"][0]]
+        whole, speech = parts[0].copy(), parts["speech"]
+        whole["start"], whole["end"], whole["speech"] = 0.0, end, speech.sum()
+        if heard.turns:
+            # As they were told, not as samples have them.
+            turn = heard.turns[whole["turn"]]
+            whole["start"], whole["end"] = turn.start, min(turn.end, end)
+        whole["probabilities"] = speech @ parts["probabilities"] / speech.sum()
+        found.append(whole)
+    return np.array(found, pieces.dtype)

@@ -1,0 +1,368 @@
+"""Many recordings on all cores: workers that read files and judge segments, whatever is due.
+
+A worker that reads takes a file some seconds further; the segments that are final with that wait,
+and from `WINDOW_S` of audio on are divided into batches of similar lengths. A worker that judges
+runs the model on a batch. Every worker does both, so that one long file keeps all of them as busy
+as many short ones do: it is read by one, and judged by all.
+
+What is judged together does not depend on chance: a window holds the segments of one file as they
+come, or the last segments of files in their order. So the results do not depend on it either, and
+two runs give the same to the last bit.
+"""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from threading import Condition, Thread, current_thread, main_thread
+from typing import NamedTuple
+
+import numpy as np
+
+from sercli.annotation.recording import Block, Recording
+from sercli.arrays import DoubleArray, FloatArray
+from sercli.audio.reading import SAMPLE_RATE
+from sercli.classifiers.batches import group_by_length
+
+# Segments are divided into batches from this much audio on: the more, the less of it is padding.
+# The first windows are smaller, so that no worker waits long for something to judge.
+WINDOW_S = 360.0
+FIRST_WINDOW_S = 60.0
+# Workers read on while less audio than this is ready to be judged.
+READY_S = 120.0
+# A worker that reads does so for this much audio at a time, or to the end of the file.
+STEP_S = 30.0
+# So many files at most have their last segments in one window: where hardly anybody speaks, it
+# would not be full for long.
+WINDOW_FILES = 1024
+# Of files that were read before one ahead of them: audio that may wait for it, and their number.
+WAITING_S = 600.0
+MAX_AHEAD = 4 * WINDOW_FILES
+# On Windows, only a wait that ends by itself can be interrupted; and a worker has to see that the
+# program is over, though nobody took all results.
+WAKE_S = 1.0
+
+Progress = Callable[[float], None]
+Judge = Callable[[Sequence[FloatArray]], DoubleArray]
+
+
+class Judged(NamedTuple):
+    """A recording, and what the model makes of its pieces.
+
+    Parameters
+    ----------
+    recording
+        Read to its end.
+    probabilities
+        Of each piece, shape (n_pieces, n_labels).
+    """
+
+    recording: Recording
+    probabilities: DoubleArray
+
+
+class Limits(NamedTuple):
+    """How much is done at once.
+
+    Parameters
+    ----------
+    workers
+        Threads.
+    batch_seconds
+        Audio that is judged at once, padding included; a longer segment is judged by itself.
+    """
+
+    workers: int
+    batch_seconds: float
+
+
+class _Window:
+    """Segments that are to be divided into batches of similar lengths."""
+
+    def __init__(self, batch_seconds: float) -> None:
+        self._n_samples = int(batch_seconds * SAMPLE_RATE)
+        self._size = FIRST_WINDOW_S
+        self.items: list[_Item] = []
+
+    def add(self, items: list["_Item"]) -> list[list["_Item"]]:
+        """Return the batches, if there is enough for them now."""
+        self.items += items
+        if _seconds(self.items) < self._size:
+            return []
+        self._size = min(2 * self._size, WINDOW_S)
+        return self.divide()
+
+    def divide(self) -> list[list["_Item"]]:
+        """Return all that is there, in batches."""
+        items, self.items = self.items, []
+        lengths = [len(item.waveform) for item in items]
+        groups = group_by_length(lengths, self._n_samples)
+        return [[items[index] for index in group] for group in groups]
+
+
+class _Job:
+    """A recording under way."""
+
+    def __init__(self, number: int, recording: Recording, batch_seconds: float) -> None:
+        self.number = number
+        self.recording = recording
+        self.steps = recording.listen()
+        self.window = _Window(batch_seconds)
+        self.n_open = 0  # segments that are not judged yet
+        self.is_read = False
+        self.rows: list[tuple[list[int], DoubleArray]] = []
+
+    @property
+    def is_done(self) -> bool:
+        return self.is_read and not self.n_open
+
+    def finish(self, n_labels: int) -> Judged:
+        probabilities = np.empty((len(self.recording.pieces), n_labels))
+        for places, rows in self.rows:
+            probabilities[places] = rows
+        return Judged(self.recording, probabilities)
+
+
+class _Item(NamedTuple):
+    """A segment that waits to be judged."""
+
+    job: _Job
+    place: int
+    waveform: FloatArray
+
+
+def judge_recordings(
+    recordings: Iterable[Recording],
+    judges: Sequence[Judge],
+    n_labels: int,
+    limits: Limits,
+    progress: Progress | None = None,
+) -> Generator[Judged, None, None]:
+    """Read recordings and judge their segments, in several threads.
+
+    Parameters
+    ----------
+    recordings
+        Taken one after the other, no sooner than they can be read.
+    judges
+        Each judges one batch at a time: from waveforms to probabilities.
+    n_labels
+        Number of these.
+    limits
+        How much is done at once.
+    progress
+        Called with the seconds that were decoded since it was called last, in the thread that takes
+        the results.
+
+    Yields
+    ------
+    Judged
+        Of each recording, in their order.
+    """
+    crew = _Crew(iter(recordings), judges, limits)
+    threads = [Thread(target=crew.work, name=f"worker {n}") for n in range(limits.workers)]
+    for thread in threads:
+        thread.start()
+    try:
+        while (job := crew.wait(progress)) is not None:
+            yield job.finish(n_labels)
+    finally:
+        crew.stop()
+        for thread in threads:
+            if thread is not current_thread():  # where one collects what nobody refers to any more
+                thread.join()
+        crew.close()
+
+
+class _Crew:
+    """What the workers share, under one lock."""
+
+    def __init__(
+        self, recordings: Iterator[Recording], judges: Sequence[Judge], limits: Limits
+    ) -> None:
+        self._limits = limits
+        self._changed = Condition()
+        self._recordings: Iterator[Recording] | None = recordings
+        self._free = list(judges)
+        self._idle: list[_Job] = []  # files that are open, and not being read right now
+        self._n_open = 0
+        self._ready: deque[list[_Item]] = deque()
+        self._ready_s = 0.0
+        self._jobs: dict[int, _Job] = {}  # that were not given away yet
+        self._n_begun = 0
+        self._n_given = 0
+        # The last segments of files that were read: of those whose turn it is not yet, and of the
+        # others.
+        self._tails: dict[int, list[_Item]] = {}
+        self._tails_s = 0.0
+        self._n_joined = 0
+        self._is_looking = False  # for the next file, which may take time
+        self._window = _Window(limits.batch_seconds)
+        self._n_in_window = 0
+        self._heard = 0.0
+        self._error: BaseException | None = None
+        self._is_stopped = False
+        # Who takes the results: when that thread and the main one are over, nobody does any more.
+        self._taker = current_thread()
+
+    def work(self) -> None:
+        """Do what is due until nothing is left: what a worker does."""
+        try:
+            while (task := self._take()) is not None:
+                task()
+        except BaseException as error:  # for the one who waits
+            with self._changed:
+                self._error = self._error or error
+                self._is_stopped = True
+                self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Let no worker begin anything more."""
+        with self._changed:
+            self._is_stopped = True
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Close the files that nobody reads any more."""
+        for job in self._jobs.values():
+            job.steps.close()
+
+    def wait(self, progress: Progress | None) -> _Job | None:
+        """Return the next recording once it is done, or None after the last.
+
+        Parameters
+        ----------
+        progress
+            Of `judge_recordings`.
+        """
+        self._taker = current_thread()
+        while True:
+            with self._changed:
+                heard, self._heard = self._heard, 0.0
+                job = self._jobs.get(self._n_given)
+                if self._error is not None and not (job is not None and job.is_done):
+                    raise self._error
+                if job is not None and job.is_done:
+                    del self._jobs[self._n_given]
+                    self._n_given += 1
+                    self._changed.notify_all()
+                elif not heard:
+                    if self._recordings is None and not self._jobs:
+                        return None
+                    self._changed.wait(WAKE_S)
+                    continue
+                else:
+                    job = None
+            if heard and progress is not None:
+                progress(heard)
+            if job is not None:
+                return job
+
+    def _take(self) -> Callable[[], None] | None:
+        with self._changed:
+            while not self._is_stopped and (main_thread().is_alive() or self._taker.is_alive()):
+                if self._ready_s < READY_S and (task := self._find_reading()) is not None:
+                    return task
+                if self._ready and self._free:
+                    batch, judge = self._ready.popleft(), self._free.pop()
+                    self._ready_s -= _seconds(batch)
+                    return lambda: self._judge(batch, judge)
+                if self._recordings is None and not self._n_open and not self._ready:
+                    return None
+                self._changed.wait(WAKE_S)
+            return None
+
+    def _find_reading(self) -> Callable[[], None] | None:
+        """Return what reads on: in the first of the files that are open, else in the next."""
+        if self._idle:
+            job = min(self._idle, key=lambda job: job.number)
+            self._idle.remove(job)
+            return lambda: self._read(job)
+        if (
+            self._recordings is None
+            or self._is_looking
+            or self._n_begun - self._n_given >= MAX_AHEAD
+            or self._tails_s >= WAITING_S
+        ):
+            return None
+        self._is_looking = True
+        recordings = self._recordings
+        return lambda: self._begin(recordings)
+
+    def _begin(self, recordings: Iterator[Recording]) -> None:
+        """Read the next file, if there is one."""
+        recording = next(recordings, None)
+        with self._changed:
+            self._is_looking = False
+            self._changed.notify_all()
+            if recording is None:
+                self._recordings = None
+                self._join_tails()
+                return
+            job = _Job(self._n_begun, recording, self._limits.batch_seconds)
+            self._jobs[job.number] = job
+            self._n_begun += 1
+            self._n_open += 1
+        self._read(job)
+
+    def _read(self, job: _Job) -> None:
+        heard, waveforms, is_read = 0.0, list[FloatArray](), False
+        # Segments that overlap may be much more audio than was decoded.
+        n_samples = 0
+        while max(heard, n_samples / SAMPLE_RATE) < STEP_S:
+            block: Block | None = next(job.steps, None)
+            if block is None:
+                is_read = True
+                break
+            heard += block.seconds
+            waveforms += block.waveforms
+            n_samples += sum(map(len, block.waveforms))
+        with self._changed:
+            self._heard += heard
+            first = len(job.recording.pieces) - len(waveforms)
+            items = [_Item(job, first + n, one) for n, one in enumerate(waveforms)]
+            job.n_open += len(items)
+            self._put(job.window.add(items))
+            if is_read:
+                job.is_read = True
+                self._n_open -= 1
+                self._tails[job.number] = job.window.items
+                self._tails_s += _seconds(job.window.items)
+                self._join_tails()
+            else:
+                self._idle.append(job)
+            self._changed.notify_all()
+
+    def _join_tails(self) -> None:
+        """Put the last segments of files into windows, in the order of the files."""
+        while (tail := self._tails.pop(self._n_joined, None)) is not None:
+            self._n_joined += 1
+            self._tails_s -= _seconds(tail)
+            self._n_in_window += 1
+            self._put(self._window.add(tail))
+            if self._n_in_window >= WINDOW_FILES:
+                self._put(self._window.divide())
+            if not self._window.items:
+                self._n_in_window = 0
+        if self._recordings is None and not self._n_open:
+            self._put(self._window.divide())
+
+    def _put(self, batches: list[list[_Item]]) -> None:
+        self._ready += batches
+        self._ready_s += sum(map(_seconds, batches))
+
+    def _judge(self, batch: list[_Item], judge: Judge) -> None:
+        rows = judge([item.waveform for item in batch])
+        places: dict[_Job, tuple[list[int], list[int]]] = {}
+        for index, item in enumerate(batch):
+            own = places.setdefault(item.job, ([], []))
+            own[0].append(item.place)
+            own[1].append(index)
+        with self._changed:
+            self._free.append(judge)
+            for job, (own_places, indices) in places.items():
+                job.rows.append((own_places, rows[indices]))
+                job.n_open -= len(own_places)
+            self._changed.notify_all()
+
+
+def _seconds(items: Sequence[_Item]) -> float:
+    return sum(len(item.waveform) for item in items) / SAMPLE_RATE

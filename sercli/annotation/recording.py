@@ -1,0 +1,290 @@
+"""A file on its way: decoded, its speech found and cut, block by block.
+
+A file is decoded once and resampled once; each channel that is judged runs through speech detection
+and a segmenter, or is cut at turns that were told, and hands over segments as soon as they are
+final. Memory holds a few blocks and the open segment of each channel.
+"""
+
+import math
+import os
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from sercli.annotation.timing import Stopwatch
+from sercli.annotation.tracks import Cutter, SpeechCutter, Track, TurnCutter
+from sercli.arrays import FloatArray
+from sercli.audio.reading import AudioFile, resample_stream
+from sercli.config import SHORTEST_SEGMENT_S, SegmentConfig
+from sercli.discovery import Found
+from sercli.errors import AudioError, ConfigError
+from sercli.schema import MIX, FileResult
+from sercli.speech.segmentation import Span
+from sercli.speech.turns import Turn
+from sercli.speech.vad import SpeechDetector
+from sercli.text import format_count
+
+# Setting of `channels` under which each channel is judged by itself.
+SPLIT = "split"
+# A segment that was to end later than its recording by more than this was cut.
+CUT_S = 0.01
+
+
+class Block(NamedTuple):
+    """What one block of a recording brought.
+
+    Parameters
+    ----------
+    seconds
+        That were decoded.
+    waveforms
+        Of the segments that are final now, at 16 kHz, each of shape (n_samples,).
+    """
+
+    seconds: float
+    waveforms: list[FloatArray]
+
+
+class Piece(NamedTuple):
+    """Where a segment is.
+
+    Parameters
+    ----------
+    channel
+        Its place among those that are judged.
+    start, end, speech
+        In seconds; see `sercli.speech.segmentation.Span`.
+    turn
+        Of which of the recording's turns it is, if they were told.
+    """
+
+    channel: int
+    start: float
+    end: float
+    speech: float
+    turn: int = 0
+
+
+class Recording:
+    """A file that is read once, from its start to its end.
+
+    Parameters
+    ----------
+    found
+        The file, or a folder that could not be searched.
+    channels
+        Of `parse_channels`.
+    config
+        How it is cut.
+    detector
+        Of its speech.
+    stopwatch
+        Told how long each stage takes.
+    turns
+        Where it is cut, whatever is heard there; None: where its speech is.
+
+    Attributes
+    ----------
+    pieces
+        Where the segments are that were given so far, in their order.
+    channels
+        Names of the channels that are judged.
+    ends
+        Where these end, in seconds; known at the end.
+    result
+        What became of the file, without its segments; known at the end.
+    """
+
+    def __init__(
+        self,
+        found: Found,
+        channels: str | tuple[int, ...],
+        config: SegmentConfig,
+        detector: SpeechDetector,
+        stopwatch: Stopwatch,
+        turns: Sequence[Turn] | None = None,
+    ) -> None:
+        self.found = found
+        self.turns = turns
+        self.pieces: list[Piece] = []
+        self.channels: tuple[str, ...] = ()
+        self.ends: tuple[float, ...] = ()
+        self.result = FileResult(os.fspath(found.path), "failed")
+        self._wanted = channels
+        self._config = config
+        self._detector = detector
+        self._stopwatch = stopwatch
+
+    def listen(self) -> Generator[Block, None, None]:
+        """Decode the file to its end, or as far as that is possible.
+
+        Yields
+        ------
+        Block
+            For each block.
+        """
+        name = self.result.path
+        size, modified = _find_age(name)
+        if self.found.error is not None:
+            self.result = FileResult(name, "failed", error=f"{name}: {self.found.error}")
+            return
+        try:
+            with self._stopwatch.measure("decode"):
+                audio = AudioFile(self.found.path)
+        except AudioError as error:
+            self.result = FileResult(name, "failed", error=str(error))
+            return
+        with audio:
+            reason = None
+            try:
+                yield from self._cut(audio)
+            except AudioError as error:
+                reason = str(error)
+            self.result = FileResult(
+                name,
+                "failed" if reason else "ok" if self.pieces else "no speech",
+                duration=audio.duration,
+                sample_rate=audio.sample_rate,
+                channels=audio.channels,
+                error=reason,
+                warnings=(*audio.warnings, *self._find_unheard()),
+                size=size,
+                modified=modified,
+            )
+
+    def _cut(self, audio: AudioFile) -> Iterator[Block]:
+        try:
+            names, mixer = select_channels(self._wanted, audio.channels)
+        except AudioError as error:
+            raise AudioError(f"{audio.path}: {error}") from error
+        self.channels = tuple(names)
+        tracks = [Track(self._create_cutter(name)) for name in names]
+        mixed = (block @ mixer for block in audio.blocks())
+        blocks = resample_stream(mixed, audio.sample_rate, len(tracks))
+        defect = None
+        n_heard = 0
+        while True:
+            try:
+                with self._stopwatch.measure("decode"):
+                    block = next(blocks, None)
+            except AudioError as error:
+                defect, block = error, None
+            with self._stopwatch.measure("speech"):
+                final = []
+                for channel, track in enumerate(tracks):
+                    cut = track.finish() if block is None else track.push(block[:, channel])
+                    final += [self._place(audio, channel, *one) for one in cut]
+            yield Block((audio.n_samples - n_heard) / audio.sample_rate, final)
+            n_heard = audio.n_samples
+            if block is None:
+                break
+        self.ends = tuple(audio.seconds_at(track.n_samples) for track in tracks)
+        if defect is not None:
+            raise defect
+
+    def _create_cutter(self, channel: str) -> Cutter:
+        if self.turns is None:
+            return SpeechCutter(self._detector, self._config)
+        own = [one for one in enumerate(self.turns) if one[1].channel in (None, channel)]
+        return TurnCutter(own)
+
+    def _find_unheard(self) -> Iterator[str]:
+        """Give what became of turns of which there is no piece, a sentence for each reason."""
+        if self.turns is None:
+            return
+        if not self.turns:
+            yield "has no segments in the list of them"
+        if not self.ends:  # nothing was heard, and the error says why
+            return
+        heard = {piece.turn for piece in self.pieces}
+        rest = [turn for number, turn in enumerate(self.turns) if number not in heard]
+        judged = [turn for turn in rest if turn.channel in (None, *self.channels)]
+        late = [turn for turn in judged if turn.start >= max(self.ends)]
+        given = [self.turns[number] for number in heard]
+        cut = [turn for turn in given if max(self.ends) + CUT_S < turn.end < math.inf]
+        if cut:
+            yield f"{format_count(len(cut), 'segment')} cut at its end"
+        for some, what in (
+            (len(rest) - len(judged), "of channels that are not judged"),
+            (len(late), "after its end"),
+            (len(judged) - len(late), f"shorter than {SHORTEST_SEGMENT_S:g} s"),
+        ):
+            if some:
+                yield f"{format_count(some, 'segment')} without a label: {what}"
+
+    def _place(
+        self, audio: AudioFile, channel: int, span: Span, waveform: FloatArray
+    ) -> FloatArray:
+        start, end = audio.seconds_at(span.start), audio.seconds_at(span.end)
+        self.pieces.append(Piece(channel, start, end, span.speech, span.turn))
+        return waveform
+
+
+def _find_age(path: str) -> tuple[int | None, float | None]:
+    """Return the bytes of a file, and when it was last changed, before it is read."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # no path holds NUL
+        return None, None
+    return status.st_size, status.st_mtime
+
+
+def parse_channels(channels: str | Iterable[int]) -> str | tuple[int, ...]:
+    """Return ``"mix"``, ``"split"`` or the indices that a setting names.
+
+    Parameters
+    ----------
+    channels
+        As in `sercli.annotate`.
+
+    Raises
+    ------
+    ConfigError
+        If it is none of these.
+    """
+    if channels in (MIX, SPLIT):
+        return channels
+    try:
+        listed = channels.split(",") if isinstance(channels, str) else channels
+        indices = tuple(int(index) for index in listed)
+    except (TypeError, ValueError):
+        indices = ()
+    if not indices or min(indices) < 0 or len(set(indices)) < len(indices):
+        raise ConfigError(
+            f"channels is {channels!r}; expected mix, split, or different indices from 0: 0,1"
+        )
+    return indices
+
+
+def select_channels(
+    channels: str | tuple[int, ...], n_channels: int
+) -> tuple[list[str], FloatArray]:
+    """Return the names of the channels to judge, and the matrix that makes them.
+
+    Parameters
+    ----------
+    channels
+        Of `parse_channels`.
+    n_channels
+        Of the file.
+
+    Returns
+    -------
+    names : list of str
+    mixer : ndarray of float32, shape (n_channels, n_names)
+
+    Raises
+    ------
+    AudioError
+        If the file has not so many channels.
+    """
+    if channels == MIX:
+        name = "0" if n_channels == 1 else MIX
+        return [name], np.full((n_channels, 1), 1 / n_channels, np.float32)
+    indices = range(n_channels) if channels == SPLIT else [int(index) for index in channels]
+    if max(indices) >= n_channels:
+        raise AudioError(
+            f"has {format_count(n_channels, 'channel')}; asked for channel {max(indices)}"
+        )
+    return [str(index) for index in indices], np.eye(n_channels, dtype=np.float32)[:, indices]

@@ -1,0 +1,427 @@
+"""A run: many files in, one output and its record out, gone on with where another run ended."""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from sercli.config import ACROSS_FILES, OnError
+from sercli.discovery import Found, find_inputs
+from sercli.errors import ConfigError, OutputError
+from sercli.files import STDOUT, AnyPath, check_target, write_json
+from sercli.output.journal import Journal, Unfinished, find_unfinished
+from sercli.output.report import RunInfo, RunReport
+from sercli.output.resuming import Earlier
+from sercli.output.writers import Writer, choose_format, open_writer, record_path
+from sercli.registry.catalogue import DEFAULT_MODEL
+from sercli.schema import FileResult, printable_path
+from sercli.system.interrupts import delay_interrupts
+from sercli.version import __version__
+
+if TYPE_CHECKING:
+    from sercli.annotation.annotator import Annotator
+    from sercli.classifiers.base import Classifier
+
+
+class RunWatcher:
+    """Is told how far a run is; what is to be done about it, a subclass does."""
+
+    def heard(self, seconds: float) -> None:
+        """Be told that so much more audio was heard, in seconds."""
+
+    def heard_file(self) -> None:
+        """Be told that one more file was heard to its end."""
+
+    def done(self, result: FileResult) -> None:
+        """Be told that a file's labels are written."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where labels go, which is known to be free, or may be replaced.
+
+    Parameters
+    ----------
+    target
+        A path, or ``"-"`` for standard output.
+    format
+        ``"csv"``, ``"json"`` or ``"jsonl"``.
+    overwrite
+        Whether what is there is replaced.
+    resume
+        Whether it is gone on with, and with what `unfinished` runs left.
+    unfinished
+        What runs left that were to write it, and did not come to their end.
+    """
+
+    target: str
+    format: str
+    overwrite: bool = False
+    resume: bool = False
+    unfinished: Sequence[Unfinished] = ()
+
+    @classmethod
+    def prepare(
+        cls,
+        target: str | os.PathLike[str],
+        format_: str | None = None,
+        *,
+        overwrite: bool = False,
+        resume: bool = False,
+    ) -> Self:
+        """Look whether labels may go there.
+
+        Parameters
+        ----------
+        target
+            A path, or ``"-"`` for standard output.
+        format_
+            ``"csv"``, ``"json"`` or ``"jsonl"``; None: by the suffix, CSV on standard output.
+        overwrite
+            Replace what is there.
+        resume
+            Go on with what is there, or with what a run left that was killed.
+
+        Raises
+        ------
+        ConfigError
+            If both are asked for, or to go on with standard output.
+        OutputError
+            If no format is told, something is there that is to stay, or another run writes it.
+        """
+        target = os.fspath(target)
+        if resume and target == STDOUT:
+            raise ConfigError("--resume goes with -o FILE")
+        if resume and overwrite:
+            raise ConfigError("--resume and --overwrite exclude each other")
+        format_ = choose_format(target, format_)
+        if target == STDOUT:
+            return cls(target, format_)
+        for path in (Path(target), record_path(target)):
+            check_target(path, overwrite=overwrite or resume)
+        unfinished = find_unfinished(Path(target))
+        if unfinished and not (overwrite or resume):
+            raise OutputError(
+                f"{target}: a run that was to write it was killed; go on from there with --resume, "
+                "or begin anew with --overwrite"
+            )
+        return cls(target, format_, overwrite, resume, unfinished)
+
+    def refuse_inputs(self, paths: Iterable[str | os.PathLike[str]]) -> None:
+        """Refuse to be written over what is read, as a pattern of the shell may have it.
+
+        Parameters
+        ----------
+        paths
+            Of all that is read.
+
+        Raises
+        ------
+        OutputError
+            If one of them is the output or its record, by whatever path.
+        """
+        if self.target == STDOUT:
+            return
+        written = {_identify(self.target), _identify(record_path(self.target))} - {None}
+        for path in paths if written else ():
+            if _identify(path) in written:
+                raise OutputError(f"{path}: is to be read; expected another output")
+
+
+class LabelRun:
+    """Labels files, and writes them to one output with the record of the run beside it.
+
+    Parameters
+    ----------
+    annotator
+        What labels them.
+    inputs
+        What a search gave: files, and folders that could not be searched.
+    output
+        Where the labels go.
+    options
+        What else the record is to tell of the settings.
+
+    Attributes
+    ----------
+    report
+        What became of each file so far.
+    n_files
+        Number of the inputs, and of files that a run before had besides.
+    n_new
+        Number of the inputs that are labelled now.
+    n_absent
+        Number of files that a run before had and that are not among the inputs: they are kept.
+
+    Raises
+    ------
+    ConfigError
+        If a run is to go on whose labels depend on all files.
+    OutputError
+        If the output is an input, or cannot be gone on with.
+    """
+
+    def __init__(
+        self,
+        annotator: "Annotator",
+        inputs: Sequence[Found],
+        output: Output,
+        options: Mapping[str, Any] = {},
+    ) -> None:
+        if output.resume and annotator.adapt in ACROSS_FILES:
+            raise ConfigError(
+                f"--resume does not go with --adapt {annotator.adapt}: there, labels depend on all "
+                "files"
+            )
+        output.refuse_inputs(found.path for found in inputs)
+        self._before = _stamp(output.target)
+        self._annotator = annotator
+        self._output = output
+        self.report = RunReport(describe_run(annotator, output.format, options))
+        self._earlier = Earlier()
+        if output.resume:
+            target = Path(output.target)
+            self._earlier = Earlier.read(target, self.report.info, output.unfinished)
+        kept = [self._earlier.find(found) for found in inputs]
+        absent = self._earlier.find_others(inputs)
+        self._new = [found for found, entry in zip(inputs, kept, strict=True) if entry is None]
+        # Of each file, what the record of a run before has, if it is kept.
+        self._kept: list[Mapping[str, Any] | None] = [*absent, *kept]
+        self.n_files, self.n_new, self.n_absent = len(self._kept), len(self._new), len(absent)
+
+    def write(self, watcher: RunWatcher | None = None, on_error: OnError = "continue") -> RunReport:
+        """Label the files and write them in their order, after those that are not among them.
+
+        However it ends, what was finished is in the output, or beside it for a run that goes on.
+
+        Parameters
+        ----------
+        watcher
+            Told how far it is, if anybody is.
+        on_error
+            Whether files after one that failed are labelled, too.
+
+        Returns
+        -------
+        RunReport
+            What became of each file.
+
+        Raises
+        ------
+        OutputError
+            If the output or the record cannot be written.
+        KeyboardInterrupt
+            If it was interrupted: when what was finished is in its place.
+        """
+        output, report, watcher = self._output, self.report, watcher or RunWatcher()
+        if output.target != STDOUT:
+            find_unfinished(Path(output.target))  # another run may have begun to write it since
+        if output.resume and _stamp(output.target) != self._before:
+            raise OutputError(
+                f"{output.target}: another run has written it meanwhile; go on with that one, by "
+                "--resume"
+            )
+        journal: Journal | None = None
+        interrupt: KeyboardInterrupt | None = None
+        try:
+            with open_writer(
+                output.target,
+                output.format,
+                report.info,
+                overwrite=output.overwrite or output.resume,
+            ) as writer:
+                results = self._annotator.annotate(
+                    self._new, watcher.heard, on_error, watcher.heard_file
+                )
+                to_file = writer.temporary
+                beside = Journal(to_file, report.info) if to_file is not None else nullcontext()
+                with closing(results), beside as journal:
+                    self._write_all(results, writer, watcher, journal)
+            report.completed = report.n_files == self.n_files
+        except KeyboardInterrupt as error:
+            interrupt = error
+        finally:
+            failing = sys.exception()
+            # Where what a run before wrote stays in its place, so does the record of that.
+            stays = isinstance(failing, OutputError) and os.path.exists(output.target)
+            if output.target != STDOUT and not stays:
+                try:
+                    write_json(record_path(output.target), report.record(), overwrite=True)
+                except OutputError:
+                    if failing is None:  # else that tells more
+                        raise
+        # All of it has its place now.
+        if journal is not None:
+            journal.remove()
+        for one in output.unfinished:
+            one.remove()
+        if interrupt is not None:
+            raise interrupt
+        return report
+
+    def _write_all(
+        self,
+        results: Iterator[FileResult],
+        writer: Writer,
+        watcher: RunWatcher,
+        journal: Journal | None,
+    ) -> None:
+        # A reader of standard output may take its time, and nothing goes on from there.
+        in_one_piece = nullcontext if journal is None else delay_interrupts
+
+        def note(entry: Mapping[str, Any]) -> None:
+            if journal is not None:
+                journal.note(entry, writer.n_bytes)
+
+        def keep(entry: Mapping[str, Any]) -> None:
+            writer.copy(self._earlier.read_rows(entry))
+            self.report.keep(entry)
+            note(entry)
+
+        n_done = 0
+        try:
+            for entry in self._kept:
+                if entry is not None:
+                    with in_one_piece():
+                        n_done += 1
+                        keep(entry)
+                    continue
+                result = next(results, None)
+                if result is None:  # they may end early
+                    break
+                with in_one_piece():
+                    n_done += 1
+                    writer.write(result)
+                    note(self.report.add(result))
+                watcher.done(result)
+        finally:
+            # However it ended: what there was before must not be lost.
+            with in_one_piece():
+                for entry in self._kept[n_done:]:
+                    if entry is not None:
+                        keep(entry)
+
+
+def write_labels(
+    paths: AnyPath | Iterable[AnyPath],
+    output: AnyPath,
+    annotator: "Annotator | Classifier | AnyPath" = DEFAULT_MODEL,
+    *,
+    format_: str | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    on_error: OnError = "continue",
+    recursive: bool = True,
+    include: str | Iterable[str] = (),
+    exclude: str | Iterable[str] = (),
+) -> RunReport:
+    """Label recordings into a file, with the record of the run beside it, as `ser annotate` does.
+
+    Parameters
+    ----------
+    paths, recursive, include, exclude
+        As for `sercli.annotate`.
+    output
+        A file, or ``"-"`` for standard output.
+    annotator
+        What labels them: a model by name, its folder, or a loaded one; or a model with settings of
+        its own, see `sercli.Annotator.load`.
+    format_
+        ``"csv"``, ``"json"`` or ``"jsonl"``; None: by the suffix of the output.
+    overwrite
+        Replace the output if it exists.
+    resume
+        Go on with the output if it exists, or with what a run left that was killed: keep what there
+        is of files that are as they were, and label those that are new, have changed, or failed.
+    on_error
+        Whether files after one that failed are labelled, too.
+
+    Returns
+    -------
+    RunReport
+        What became of each file; failures do not raise.
+
+    Raises
+    ------
+    ConfigError
+        If settings exclude each other.
+    ModelError
+        If the model cannot be loaded.
+    OutputError
+        If the output cannot be written, or is there and is to stay.
+    """
+    from sercli.annotation.annotator import (
+        Annotator,  # loads numpy and the decoders, which --help must not
+    )
+
+    place = Output.prepare(output, format_, overwrite=overwrite, resume=resume)
+    if not isinstance(annotator, Annotator):
+        annotator = Annotator.load(annotator)
+    inputs = list(find_inputs(paths, recursive=recursive, include=include, exclude=exclude))
+    return LabelRun(annotator, inputs, place).write(on_error=on_error)
+
+
+def describe_run(annotator: "Annotator", format_: str, options: Mapping[str, Any]) -> RunInfo:
+    """Return what a run is asked to do.
+
+    Parameters
+    ----------
+    annotator
+        What labels the files.
+    format_
+        Of the output.
+    options
+        What else is to be told of the settings.
+    """
+    classifier, effort = annotator.classifier, annotator.effort
+    spec, channels = classifier.spec, annotator.channels
+    model = {
+        "name": classifier.name,
+        "family": spec.family,
+        "labels": list(spec.labels),
+        "calibration": spec.calibration.method,
+        "sha256": classifier.sha256,
+        "revision": classifier.revision,
+    }
+    settings = {
+        **asdict(annotator.config),
+        "channels": channels if isinstance(channels, str) else ",".join(map(str, channels)),
+        "format": format_,
+        "segments_sha256": annotator.turns.sha256 if annotator.turns else None,
+        "target": annotator.target,
+        "adapt": annotator.adapt,
+        "precision": classifier.precision,
+        "threads": effort.n_threads,
+        "workers": effort.n_workers,
+        "batch_seconds": effort.batch_seconds or classifier.batch_seconds,
+    }
+    told = {name: _make_printable(value) for name, value in options.items()}
+    return RunInfo(__version__, model, told | settings, speakers=annotator.tells_speakers)
+
+
+def _make_printable(value: Any) -> Any:
+    """Return what was given as JSON can hold it."""
+    if isinstance(value, tuple):
+        return [_make_printable(one) for one in value]
+    return printable_path(value) if isinstance(value, str) else value
+
+
+def _stamp(path: AnyPath) -> tuple[int, int, int] | None:
+    """Return by what it is known whether a file was written again; None if there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _identify(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Return by what a file is known, whatever its path; None if there is none."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # no path holds NUL
+        return None
+    return status.st_dev, status.st_ino

@@ -1,0 +1,165 @@
+"""A channel on its way to its segments: where it is cut, and the audio in between."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from heapq import heapify, heappop, heappush
+from typing import NamedTuple, Self
+
+import numpy as np
+
+from sercli.arrays import FloatArray
+from sercli.audio.reading import SAMPLE_RATE
+from sercli.config import LONGEST_SEGMENT_S, SHORTEST_SEGMENT_S, SegmentConfig
+from sercli.speech.segmentation import Span, create_segmenter
+from sercli.speech.turns import Turn
+from sercli.speech.vad import SpeechDetector
+
+
+class Cutter(ABC):
+    """Takes the audio of a channel as it comes, gives spans as soon as they are final."""
+
+    @abstractmethod
+    def push(self, waveform: FloatArray) -> list[Span]:
+        """Take more audio; give the spans that are final now."""
+
+    @abstractmethod
+    def finish(self, n_samples: int) -> list[Span]:
+        """Take the length of the channel; give the spans that are left."""
+
+    @property
+    @abstractmethod
+    def needed_from(self) -> int:
+        """First sample that a later span may still contain."""
+
+
+class SpeechCutter(Cutter):
+    """Finds the speech, and cuts it by a segmenter.
+
+    Parameters
+    ----------
+    detector, config
+        How speech is found, and cut.
+    """
+
+    def __init__(self, detector: SpeechDetector, config: SegmentConfig) -> None:
+        self._stream = detector.stream()
+        self._segmenter = create_segmenter(config)
+
+    def push(self, waveform: FloatArray) -> list[Span]:
+        """Take more audio; give the spans that are final now."""
+        return self._segmenter.push(self._stream.push(waveform))
+
+    def finish(self, n_samples: int) -> list[Span]:
+        """Take the length of the channel; give the spans that are left."""
+        final = self._segmenter.push(self._stream.finish())
+        return final + self._segmenter.finish(n_samples)
+
+    @property
+    def needed_from(self) -> int:
+        """First sample that a later span may still contain."""
+        return self._segmenter.needed_from
+
+
+class TurnCutter(Cutter):
+    """Cuts at turns that were told, whatever is heard in them.
+
+    A turn that is longer than what can be judged at once is cut into equal parts. What is left of
+    one at the end of the channel counts, if it is long enough to be judged.
+
+    Parameters
+    ----------
+    turns
+        With their numbers, in any order; they may overlap.
+    """
+
+    def __init__(self, turns: Iterable[tuple[int, Turn]]) -> None:
+        self._parts = {number: _Parts.of(turn) for number, turn in turns}
+        # Of each turn the next part: where it starts, and which it is. A turn may be said to end
+        # long after the recording, so that nobody should list all of them.
+        self._waiting = [(parts.edge(0), number, 0) for number, parts in self._parts.items()]
+        heapify(self._waiting)
+        self._position = 0
+
+    def push(self, waveform: FloatArray) -> list[Span]:
+        """Take more audio; give the spans that are final now."""
+        self._position += len(waveform)
+        return self._take(self._position)
+
+    def finish(self, n_samples: int) -> list[Span]:
+        """Take the length of the channel; give the spans that are left."""
+        return self._take(n_samples, is_end=True)
+
+    @property
+    def needed_from(self) -> int:
+        """First sample that a later span may still contain."""
+        return self._waiting[0][0] if self._waiting else self._position
+
+    def _take(self, position: int, *, is_end: bool = False) -> list[Span]:
+        final, open_ = [], []
+        while self._waiting and self._waiting[0][0] < position:
+            start, number, index = heappop(self._waiting)
+            end = self._parts[number].edge(index + 1)
+            if end > position and not is_end:
+                open_.append((start, number, index))
+                continue
+            length = min(end, position) - start
+            if length >= SHORTEST_SEGMENT_S * SAMPLE_RATE:
+                final.append(Span(start, start + length, length / SAMPLE_RATE, number))
+            if index + 1 < self._parts[number].n_parts:
+                heappush(self._waiting, (end, number, index + 1))
+        for one in open_:
+            heappush(self._waiting, one)
+        return final
+
+
+class Track:
+    """One channel on its way: where it is cut, and the audio not yet given away.
+
+    Parameters
+    ----------
+    cutter
+        Tells where.
+    """
+
+    def __init__(self, cutter: Cutter) -> None:
+        self.n_samples = 0
+        self._cutter = cutter
+        self._audio = np.empty(0, np.float32)
+        self._first = 0  # sample of the recording that _audio starts with
+
+    def push(self, waveform: FloatArray) -> list[tuple[Span, FloatArray]]:
+        """Take more audio, and return the segments that are final, with theirs."""
+        self.n_samples += len(waveform)
+        self._audio = np.concatenate((self._audio, waveform))
+        final = self._take(self._cutter.push(waveform))
+        needed = min(self._cutter.needed_from, self.n_samples)
+        self._audio = self._audio[max(needed - self._first, 0) :]
+        self._first = max(needed, self._first)
+        return final
+
+    def finish(self) -> list[tuple[Span, FloatArray]]:
+        """Return the segments that are left, with their audio."""
+        return self._take(self._cutter.finish(self.n_samples))
+
+    def _take(self, spans: list[Span]) -> list[tuple[Span, FloatArray]]:
+        first = self._first
+        # Copies, or a segment would keep the whole buffer that it was cut from.
+        return [(span, self._audio[span.start - first : span.end - first].copy()) for span in spans]
+
+
+class _Parts(NamedTuple):
+    """A turn as equal parts that can be judged; how much of them is heard is not known yet."""
+
+    start: int  # in samples
+    end: int
+    n_parts: int
+
+    @classmethod
+    def of(cls, turn: Turn) -> Self:
+        start, end = round(turn.start * SAMPLE_RATE), round(turn.end * SAMPLE_RATE)
+        return cls(start, end, max(1, math.ceil((end - start) / (LONGEST_SEGMENT_S * SAMPLE_RATE))))
+
+    def edge(self, index: int) -> int:
+        """Return where a part starts, or the last one ends."""
+        return self.start + (self.end - self.start) * index // self.n_parts

@@ -1,0 +1,1 @@
+"""Audio of recordings: decoded as a stream, filtered, sent through codecs, changed."""

@@ -1,0 +1,320 @@
+"""The two libraries that decode recordings, each behind the same few names.
+
+libsndfile reads what it can (WAV of every kind, FLAC, Ogg, Opus, MP3, AIFF, AU, ...), FFmpeg
+through PyAV the rest (m4a, mp4, webm, mkv, wma, amr, ...), and what libsndfile would only read a
+part of: see `sercli.audio.containers`. Both judge a file by its content: it is handed to them as an
+open file, without its name, so that no suffix can mislead them.
+"""
+
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from itertools import chain
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+import soundfile as sf
+
+from sercli.arrays import FloatArray
+from sercli.audio.containers import Mp3Index, is_whole_ogg
+from sercli.text import format_count
+
+if TYPE_CHECKING:
+    from av import AudioFrame
+
+# Samples of all channels together in a block: 2 s of a mono file at 48 kHz. Small enough that
+# memory stays flat, large enough that the cost of a call does not show.
+BLOCK_SIZE = 96_000
+# libsndfile estimates the length of some lossy files; only more than this missing is a truncation.
+LENGTH_TOLERANCE_S = 0.1
+# Containers round their length up by a packet or two; more than this missing is a truncation.
+CONTAINER_TOLERANCE_S = 0.5
+# Those whose headers tell how long each stream is, or all of it; of others, FFmpeg guesses it by
+# their size.
+TELLING_STREAMS, TELLING_CONTAINERS = "mov", frozenset(("matroska", "flv", "asf"))
+# What libsndfile logs of a header that promises more, or less, than the file has, in bytes.
+PROMISE = re.compile(
+    r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*:\s*(\d+) \(should be (\d+)\)", re.MULTILINE
+)
+# From here on, sizes in bytes are what those put there who cannot go back, as SoX in a pipe.
+UNKNOWN_SIZE = 0x7F000000
+# From here on, so are numbers of samples.
+UNKNOWN_LENGTH = 1 << 62
+# Containers mark pauses in transmission by a jump in time stamps; less than this is jitter.
+MIN_TIMESTAMP_GAP_S = 0.1
+# A longer jump is a fault of the stamp: filling it would invent hours of silence.
+MAX_TIMESTAMP_GAP_S = 3600.0
+
+
+class DecodeError(Exception):
+    """Why a decoder gave up; `AudioFile` adds the path."""
+
+
+class Decoder(ABC):
+    """One library's view of an open file."""
+
+    sample_rate: int
+    channels: int
+    format: str
+    duration_hint: float | None
+    warnings: tuple[str, ...] = ()
+
+    @abstractmethod
+    def blocks(self) -> Iterator[FloatArray]:
+        """Give arrays of shape (n_samples, channels); raise DecodeError at a defect."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release what the library holds, but not the file."""
+
+
+def open_decoder(file: BinaryIO) -> Decoder:
+    """Return a decoder of the first library that knows what to do with a file.
+
+    Parameters
+    ----------
+    file
+        Open at any place; it stays open.
+
+    Raises
+    ------
+    DecodeError
+        If none of them does.
+    """
+    reasons = []
+    for decoder in (_SndfileDecoder, _FfmpegDecoder):
+        file.seek(0)
+        try:
+            return decoder(file)
+        except DecodeError as error:
+            reasons.append(str(error))
+    raise DecodeError("; ".join(reasons) + "; expected an audio or video file")
+
+
+class _SndfileDecoder(Decoder):
+    def __init__(self, file: BinaryIO) -> None:
+        n_bytes = os.fstat(file.fileno()).st_size
+        # Before it is opened: libsndfile counts on finding the file where it left it.
+        index = Mp3Index.read(file)
+        if not is_whole_ogg(file):
+            raise DecodeError("libsndfile would read but the first part of this Ogg file")
+        file.seek(0)
+        try:
+            self._sound = sf.SoundFile(file.fileno(), closefd=False)
+        except (sf.LibsndfileError, TypeError) as error:
+            raise DecodeError("libsndfile does not know the format") from error
+        if not self._sound.frames:
+            self._sound.close()
+            raise DecodeError("libsndfile finds no samples in it")
+        if self._sound.format == "MP3" and not (index and index.tells_all(n_bytes)):
+            self._sound.close()
+            raise DecodeError("libsndfile would guess the length of this MP3")
+        self.sample_rate = self._sound.samplerate
+        self.channels = self._sound.channels
+        self.format = f"{self._sound.format}/{self._sound.subtype}"
+        self._promised = _find_promise(self._sound, n_bytes)
+        self.duration_hint = self._promised and self._promised / self.sample_rate
+
+    def blocks(self) -> Iterator[FloatArray]:
+        expected, read = self._promised or 0, 0
+        size = max(1, BLOCK_SIZE // self.channels)
+        defect = "the file ends early"
+        whole = True
+        while whole:
+            # Where the file breaks off, the call fails without telling how much it has decoded:
+            # what is no longer NaN.
+            block = np.full((size, self.channels), np.nan, np.float32)
+            try:
+                block = self._sound.read(out=block)
+            except sf.LibsndfileError as error:
+                whole, defect = False, error.error_string.removeprefix("Error : ").rstrip(".")
+                decoded = np.flatnonzero(~np.isnan(block).all(axis=1))
+                n_decoded = int(decoded[-1]) + 1 if len(decoded) else 0
+                # Of some formats, it fills up with zeros.
+                block = block[: min(n_decoded, max(expected - read, 0)) if expected else n_decoded]
+            if not len(block):
+                break
+            read += len(block)
+            yield block
+        if read < expected - LENGTH_TOLERANCE_S * self.sample_rate:
+            raise DecodeError(
+                f"decoding stops at {read / self.sample_rate:.3f} s of the "
+                f"{expected / self.sample_rate:.3f} s that the header promises ({defect})"
+            )
+
+    def close(self) -> None:
+        self._sound.close()
+
+
+def _find_promise(sound: sf.SoundFile, n_bytes: int) -> int | None:
+    """Return how many samples per channel the header promises; None if it does not."""
+    n_samples: int = sound.frames
+    if n_samples >= UNKNOWN_LENGTH:
+        return None
+    # libsndfile believes the size of a file more than its header, and tells that in its log only,
+    # between the comments in the file, which may look like that.
+    for promised, found in PROMISE.findall(sound.extra_info):
+        if n_bytes / 2 < int(found) < int(promised) < UNKNOWN_SIZE:
+            return round(n_samples * int(promised) / int(found))
+    return n_samples
+
+
+class _Source:
+    """What FFmpeg reads a file through: a damaged container sends it to places that do not exist.
+
+    It expects -1 for those; an exception it would drop, with a message on standard error.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read = file.read
+        self.tell = file.tell
+        self._seek = file.seek
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self._seek(offset, whence)
+        except (OSError, OverflowError, ValueError):
+            return -1
+
+
+class _FfmpegDecoder(Decoder):
+    def __init__(self, file: BinaryIO) -> None:
+        import av  # loads FFmpeg, which most runs never need
+
+        self._av = av
+        self._mp3 = Mp3Index.read(file)
+        file.seek(0)
+        try:
+            # Tags in an unknown encoding are no reason to refuse the sound. A file may name others,
+            # or a place on the network, to be played in its place: nothing but itself is read.
+            self._container = av.open(
+                _Source(file),
+                "r",
+                options={"protocol_whitelist": "none"},
+                metadata_errors="ignore",
+            )
+        except (av.FFmpegError, OSError) as error:
+            raise DecodeError(f"FFmpeg cannot open it ({error.strerror})") from error
+        self._n_corrupt = 0
+        self._end = 0.0  # of the packets so far, in seconds
+        try:
+            # The header of some codecs tells another rate than they decode to: ask the first frame.
+            self._frames = self._decode()
+            self._first = next(self._frames)
+        except (DecodeError, StopIteration) as error:
+            self._container.close()
+            raise DecodeError(str(error) or "FFmpeg decodes no sound from it") from error
+        self.sample_rate = self._first.sample_rate
+        self.channels = self._first.layout.nb_channels
+        length = self._container.duration
+        self.duration_hint = None if length is None else length / av.time_base
+        self._jumps: list[str] = []
+        self._skipped = 0.0  # of the time stamps, in seconds: jumps that were not filled
+
+    @property
+    def warnings(self) -> tuple[str, ...]:  # type: ignore[override]
+        notes = []
+        if (n_streams := len(self._container.streams.audio)) > 1:
+            notes.append(f"has {n_streams} audio streams, of which the first is heard")
+        if self._n_corrupt:
+            notes.append(f"{format_count(self._n_corrupt, 'damaged packet')} left out")
+        return (*notes, *self._jumps)
+
+    def blocks(self) -> Iterator[FloatArray]:
+        position = 0
+        resampler, kind = None, None
+        for frame in chain((self._first,), self._frames):
+            for silence in self._gap(frame, position):
+                position += len(silence)
+                yield silence
+            frame.pts = None  # or the resampler would insist on time stamps without jumps
+            if kind != (kind := (frame.format.name, frame.layout.name, frame.sample_rate)):
+                # "flt" is interleaved float32; rate and layout stay those of the first frame.
+                resampler = self._av.AudioResampler("flt", self._first.layout, self.sample_rate)
+            assert resampler is not None
+            try:
+                converted = [piece.to_ndarray() for piece in resampler.resample(frame)]
+            except (self._av.FFmpegError, ValueError):  # a frame of an impossible kind
+                self._n_corrupt += 1
+                kind = None
+                continue
+            for samples in converted:
+                block = samples.astype(np.float32, copy=False).reshape(-1, self.channels)
+                position += len(block)
+                yield block
+        # The last packet may be one that is to last until then.
+        promised = self._find_promise()
+        end = max(position / self.sample_rate, self._end)
+        if end < promised - CONTAINER_TOLERANCE_S:
+            raise DecodeError(
+                f"decoding stops at {position / self.sample_rate:.3f} s of the {promised:.3f} s "
+                "that the header promises (the file ends early)"
+            )
+
+    def _find_promise(self) -> float:
+        """Return how long the header promises the sound to be, in seconds; 0 if it does not."""
+        names = {*self._container.format.name.split(",")}
+        stream = self._container.streams.audio[0]
+        if self._jumps:
+            return 0.0
+        if "mp3" in names and self._mp3 is not None:
+            return self._mp3.n_samples / self.sample_rate
+        if TELLING_STREAMS in names and stream.duration and stream.time_base:
+            return float(stream.duration * stream.time_base)
+        # It is that of the longest stream, which need not be the sound, and up to where that ends.
+        alone = len(self._container.streams) == 1
+        if alone and TELLING_CONTAINERS & names and self.duration_hint is not None:
+            return self.duration_hint - (self._container.start_time or 0) / self._av.time_base
+        return 0.0
+
+    def _decode(self) -> Iterator["AudioFrame"]:
+        if not self._container.streams.audio:
+            raise DecodeError("FFmpeg finds no audio stream in it")
+        stream = self._container.streams.audio[0]
+        if stream.codec_context is None:
+            raise DecodeError("FFmpeg does not know the codec of its audio stream")
+        self.format = f"{self._container.format.name}/{stream.codec_context.name}"
+        try:
+            for packet in self._container.demux(stream):
+                if packet.pts is not None and packet.duration and packet.time_base:
+                    start = (self._container.start_time or 0) / self._av.time_base
+                    end = float((packet.pts + packet.duration) * packet.time_base)
+                    self._end = max(self._end, end - start)
+                try:
+                    yield from packet.decode()
+                except self._av.FFmpegError:  # what damaged data looks like varies by codec
+                    self._n_corrupt += 1
+        except (self._av.FFmpegError, OSError) as error:
+            raise DecodeError(f"FFmpeg stops decoding it ({error.strerror})") from error
+        except IndexError as error:  # PyAV does not know a stream that begins on the way
+            raise DecodeError("FFmpeg finds a stream that its header does not tell") from error
+
+    def _gap(self, frame: "AudioFrame", position: int) -> Iterator[FloatArray]:
+        """Give the silence between what was decoded and a frame's time stamp."""
+        if frame.time is None:
+            return
+        start = (self._container.start_time or 0) / self._av.time_base
+        missing = frame.time - start - position / self.sample_rate
+        if abs(missing) <= MIN_TIMESTAMP_GAP_S:
+            self._skipped = 0.0
+        gap = missing - self._skipped
+        if gap <= MIN_TIMESTAMP_GAP_S:
+            return
+        beyond = self.duration_hint is not None and frame.time - start > self.duration_hint
+        if beyond or gap > MAX_TIMESTAMP_GAP_S:
+            # Nothing is known of where it is to end, either.
+            self._skipped = missing
+            self._jumps.append(
+                f"its time stamps jump by {gap:.0f} s at {position / self.sample_rate:.3f} s, and "
+                "times from there on are not those of the stamps"
+            )
+            return
+        remaining = round(gap * self.sample_rate)
+        while remaining > 0:
+            n_samples = min(remaining, max(1, BLOCK_SIZE // self.channels))
+            remaining -= n_samples
+            yield np.zeros((n_samples, self.channels), np.float32)
+
+    def close(self) -> None:
+        self._container.close()

@@ -1,0 +1,83 @@
+"""Filters without delay, made in the spectrum."""
+
+import numpy as np
+
+from sercli.arrays import FloatArray
+from sercli.audio.reading import SAMPLE_RATE
+
+# Of a band limit passes whole; the rest is the filter's flank.
+PASS_SHARE = 0.9
+# Silence behind the signal while it is filtered: outlasts the ringing of a flank.
+PADDING_S = 0.125
+
+# The edges of a segment fade in and out: an abrupt edge of a high sound clicks at all frequencies.
+FADE_S = 0.008
+
+# Of a telephone line: blocked below the first, whole between the second and the third, blocked
+# above the last, in Hz. The band of ITU-T G.712 is 300 to 3,400 Hz.
+TELEPHONE_BAND = (250.0, 350.0, 3300.0, 3500.0)
+
+
+def limit_band(waveform: FloatArray, limit: float, sample_rate: int = SAMPLE_RATE) -> FloatArray:
+    """Take away everything from a frequency on.
+
+    Parameters
+    ----------
+    waveform
+        At 16 kHz, shape (n_samples,).
+    limit
+        In Hz; the gain is 1 up to 90 % of it and falls as a raised cosine to exactly 0.
+    sample_rate
+        Of the result in Hz: 16 kHz or half of that, with a limit of at most half of it.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_samples,), or every other one of them
+    """
+    step = SAMPLE_RATE // sample_rate
+    size = _find_size(waveform)
+    # What lies above the limit is not even transformed back.
+    spectrum = np.fft.rfft(_fade(waveform), size)[: size // (2 * step) + 1]
+    first = int(PASS_SHARE * limit * size / SAMPLE_RATE)
+    position = np.arange(first, len(spectrum)) * (SAMPLE_RATE / size / limit)
+    flank = np.clip((position - PASS_SHARE) / (1 - PASS_SHARE), 0, 1)
+    spectrum[first:] *= (0.5 + 0.5 * np.cos(np.pi * flank)).astype(np.float32)
+    n_samples = -(-len(waveform) // step)
+    filtered = np.fft.irfft(spectrum, size // step)[:n_samples] / step
+    return filtered.astype(np.float32, copy=False)
+
+
+def telephone_band(waveform: FloatArray) -> FloatArray:
+    """Return what a telephone line lets through, `TELEPHONE_BAND`.
+
+    Parameters
+    ----------
+    waveform
+        At 16 kHz, shape (n_samples,).
+
+    Returns
+    -------
+    ndarray of float32, shape (n_samples,)
+    """
+    size = _find_size(waveform)
+    frequencies = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
+    gains = np.interp(frequencies, TELEPHONE_BAND, (0, 1, 1, 0)).astype(np.float32)
+    spectrum = np.fft.rfft(_fade(waveform), size) * gains
+    filtered = np.fft.irfft(spectrum, size)[: len(waveform)]
+    return filtered.astype(np.float32, copy=False)
+
+
+def _find_size(waveform: FloatArray) -> int:
+    """Return a size that is transformed fast, as is its half."""
+    # Zeros at the end keep the filter from wrapping one edge round to the other.
+    padded = len(waveform) + int(PADDING_S * SAMPLE_RATE)
+    return 1 << (padded - 1).bit_length()
+
+
+def _fade(waveform: FloatArray) -> FloatArray:
+    n_faded = min(int(FADE_S * SAMPLE_RATE), len(waveform) // 2)
+    ramp = np.sin(np.linspace(0, np.pi / 2, n_faded, endpoint=False, dtype=np.float32)) ** 2
+    faded = waveform.copy()
+    faded[:n_faded] *= ramp
+    faded[len(waveform) - n_faded :] *= ramp[::-1]
+    return faded

@@ -1,0 +1,233 @@
+"""Recordings of any kind as a stream of blocks, and resampling that stream."""
+
+import os
+import stat
+from collections.abc import Iterator
+from types import TracebackType
+from typing import BinaryIO, Self
+
+import numpy as np
+import soxr
+
+from sercli.arrays import FloatArray
+from sercli.audio.decoders import DecodeError, open_decoder
+from sercli.errors import AudioError
+
+# Rate in Hz of everything behind the decoder: speech detection and all models work at it.
+SAMPLE_RATE = 16_000
+
+# Full scale is 1; a floating-point file with larger values than this holds no sound.
+MAX_MAGNITUDE = 1e6
+# Nor does one with larger values than this keep to that scale: it may be that of integers.
+STRANGE_MAGNITUDE = 16.0
+MIN_SAMPLE_RATE = 1_000
+MAX_SAMPLE_RATE = 768_000
+
+
+class AudioFile:
+    """An open recording; a context manager that gives its samples block by block.
+
+    Parameters
+    ----------
+    path
+        Any audio file, or a video file, of which the first audio stream is read.
+
+    Attributes
+    ----------
+    path
+        As given.
+    sample_rate
+        The file's own, in Hz.
+    channels
+        Number of channels.
+    format
+        Container and codec, such as ``"WAV/PCM_16"``.
+    duration_hint
+        Seconds, as the header tells, or None: for progress displays only.
+    n_samples
+        Samples per channel given so far.
+    warnings
+        What was repaired on the way.
+
+    Raises
+    ------
+    AudioError
+        If there is no such file, it is empty, or nothing can decode it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        self._file = _open_regular(self.path)
+        try:
+            self._decoder = open_decoder(self._file)
+            if not MIN_SAMPLE_RATE <= self._decoder.sample_rate <= MAX_SAMPLE_RATE:
+                raise DecodeError(
+                    f"sample rate is {self._decoder.sample_rate:,} Hz; expected "
+                    f"{MIN_SAMPLE_RATE:,} to {MAX_SAMPLE_RATE:,} Hz"
+                )
+        except DecodeError as error:
+            self._file.close()
+            raise AudioError(f"{self.path}: {error}") from error
+        self.sample_rate = self._decoder.sample_rate
+        self.channels = self._decoder.channels
+        self.format = self._decoder.format
+        self.duration_hint = self._decoder.duration_hint
+        self.n_samples = 0
+        self._n_invalid = 0
+        self._peak = 0.0
+
+    def blocks(self) -> Iterator[FloatArray]:
+        """Give the samples from the start to the end, once.
+
+        Yields
+        ------
+        ndarray of float32, shape (n_samples, channels)
+            In ``[-1, 1]`` for integer formats, as stored for floating-point ones; samples that
+            are NaN, infinite or beyond a million are replaced by 0 and counted in `warnings`.
+
+        Raises
+        ------
+        AudioError
+            After the last block that could be decoded, if the file is not whole.
+        """
+        try:
+            for block in self._decoder.blocks():
+                magnitude = np.abs(block)
+                valid = magnitude < MAX_MAGNITUDE  # false for NaN, too
+                if not valid.all():
+                    self._n_invalid += int(block.size - np.count_nonzero(valid))
+                    block = np.where(valid, block, np.float32(0))
+                    magnitude = np.abs(block)
+                self._peak = max(self._peak, float(magnitude.max(initial=0)))
+                self.n_samples += len(block)
+                yield block
+        except DecodeError as error:
+            raise AudioError(f"{self.path}: {error}") from error
+        if self._n_invalid and self._n_invalid == self.n_samples * self.channels:
+            raise AudioError(
+                f"{self.path}: all {self._n_invalid:,} samples are NaN, infinite or huge"
+            )
+
+    @property
+    def duration(self) -> float:
+        """Seconds given so far."""
+        return self.n_samples / self.sample_rate
+
+    def seconds_at(self, sample: int) -> float:
+        """Return the time in seconds of a sample at `SAMPLE_RATE`; at the latest, the end so far.
+
+        It is that of the nearest sample of the file itself: it holds at the file's own rate.
+        """
+        own = min(round(sample * self.sample_rate / SAMPLE_RATE), self.n_samples)
+        return own / self.sample_rate
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was repaired so far, a sentence each."""
+        notes = self._decoder.warnings
+        if self._n_invalid:
+            notes = (*notes, f"{self._n_invalid:,} samples NaN, infinite or huge, taken as silence")
+        if self._peak > STRANGE_MAGNITUDE:
+            notes = (*notes, f"samples reach {self._peak:,.0f}; expected a full scale of 1")
+        return notes
+
+    def close(self) -> None:
+        """Close the file."""
+        self._decoder.close()
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def resample_stream(
+    blocks: Iterator[FloatArray], sample_rate: int, channels: int
+) -> Iterator[FloatArray]:
+    """Resample a stream of blocks to `SAMPLE_RATE`.
+
+    The stream resampler keeps its phase from block to block and its output is aligned with its
+    input, so that sample ``i`` lies at ``i / SAMPLE_RATE`` seconds however long the stream.
+
+    Parameters
+    ----------
+    blocks
+        Arrays of shape (n_samples, channels).
+    sample_rate
+        Rate of the blocks in Hz.
+    channels
+        Number of channels of every block.
+
+    Yields
+    ------
+    ndarray of float32, shape (n_samples, channels)
+
+    Raises
+    ------
+    AudioError
+        What the blocks raise, after the last sample before it.
+    """
+    if sample_rate == SAMPLE_RATE:
+        yield from blocks
+        return
+    resampler = soxr.ResampleStream(sample_rate, SAMPLE_RATE, channels, dtype="float32")
+    defect = None
+    try:
+        for block in blocks:
+            yield resampler.resample_chunk(block).reshape(-1, channels)
+    except AudioError as error:
+        defect = error
+    # What the filter still holds was decoded, even where the file breaks off behind it.
+    tail = resampler.resample_chunk(np.empty((0, channels), np.float32), last=True)
+    yield tail.reshape(-1, channels)
+    if defect is not None:
+        raise defect
+
+
+def load_audio(path: str | os.PathLike[str]) -> FloatArray:
+    """Read a whole recording as one channel at `SAMPLE_RATE`, the mean of its channels.
+
+    Parameters
+    ----------
+    path
+        A recording short enough to be held in memory.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_samples,)
+
+    Raises
+    ------
+    AudioError
+        If it cannot be decoded to its end.
+    """
+    with AudioFile(path) as audio:
+        mono = (block.mean(axis=1, keepdims=True) for block in audio.blocks())
+        parts = list(resample_stream(mono, audio.sample_rate, 1))
+    return np.concatenate(parts)[:, 0] if parts else np.empty(0, np.float32)
+
+
+def _open_regular(path: str) -> BinaryIO:
+    try:
+        # Opening a pipe would wait for a writer: look before.
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
+            raise AudioError(f"{path}: is {kind}; expected an audio or video file")
+        file = open(path, "rb", buffering=0)  # noqa: SIM115
+    except FileNotFoundError as error:
+        raise AudioError(f"{path}: does not exist") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise AudioError(f"{path}: cannot be opened: {reason}") from error
+    if not os.fstat(file.fileno()).st_size:
+        file.close()
+        raise AudioError(f"{path}: is empty (0 bytes); expected an audio or video file")
+    return file

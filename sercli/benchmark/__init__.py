@@ -1,0 +1,1 @@
+"""How fast recordings are annotated on a machine, and why."""

@@ -1,0 +1,97 @@
+"""How many multiply-adds a network needs, and how many this machine can do."""
+
+import copy
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+from sercli.audio.reading import SAMPLE_RATE
+from sercli.classifiers.neural import NetworkClassifier
+
+# Size of the matrices, large enough for every core, and for how long they are multiplied.
+MATRIX_SIZE = 2048
+SECONDS = 1.0
+# Segments are taken for as long as the next multiple of this many samples.
+STEP = SAMPLE_RATE // 5
+
+
+def _count_attention(
+    query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any
+) -> int:
+    count: Any = sdpa_flop_count
+    return int(count(query, key, value))
+
+
+# What PyTorch does not count by itself.
+_UNCOUNTED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _count_attention}
+
+
+def count_multiply_adds(classifier: NetworkClassifier, durations: Sequence[float]) -> float:
+    """Return how many multiply-adds a network needs for segments, each by itself.
+
+    Those of matrix products and convolutions count, without padding: as in float32, since shapes
+    are rounded up for other number types.
+
+    Parameters
+    ----------
+    classifier
+        With the network; it is run once for every length.
+    durations
+        Of the segments, in seconds.
+    """
+    lengths, counts = np.unique(
+        [max(1, round(duration * SAMPLE_RATE / STEP)) * STEP for duration in durations],
+        return_counts=True,
+    )
+    exact = copy.copy(classifier)
+    exact.use_precision("fp32")
+    total = 0.0
+    for length, count in zip(lengths, counts, strict=True):
+        with FlopCounterMode(display=False, custom_mapping=_UNCOUNTED) as counter:
+            exact.score(exact.extract_features([np.ones(length, np.float32)]))
+        total += count * counter.get_total_flops() / 2
+    return total
+
+
+def measure_peak(classifier: NetworkClassifier, n_workers: int) -> float:
+    """Return how many multiply-adds per second the device does in products of large matrices.
+
+    Parameters
+    ----------
+    classifier
+        Of which the device and the number type are taken.
+    n_workers
+        Threads that multiply at the same time, each with as many as `torch` is told to use.
+    """
+    device, precision = classifier.device, classifier.precision
+    types = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    matrix: Any = torch.randn(MATRIX_SIZE, MATRIX_SIZE, device=device)
+    multiply: Any = torch.mm
+    if precision == "int8":
+        matrix, multiply = matrix.to(torch.int8), torch._int_mm
+    else:
+        matrix = matrix.to(types.get(precision, torch.float32))
+
+    def work(_: int) -> float:
+        multiply(matrix, matrix)
+        _wait(device)
+        n_products, start = 0, perf_counter()
+        while (spent := perf_counter() - start) < SECONDS:
+            multiply(matrix, matrix)
+            _wait(device)
+            n_products += 1
+        return n_products * float(MATRIX_SIZE) ** 3 / spent
+
+    n_threads = n_workers if device.type == "cpu" else 1
+    with ThreadPoolExecutor(n_threads) as pool:
+        return sum(pool.map(work, range(n_threads)))
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

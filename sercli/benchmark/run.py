@@ -1,0 +1,274 @@
+"""How fast recordings are annotated on this machine, and where the time goes."""
+
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import soundfile as sf
+
+from sercli.annotation.annotator import Annotator
+from sercli.audio.reading import SAMPLE_RATE
+from sercli.benchmark.synthetic import synthesise
+from sercli.classifiers.base import Classifier
+from sercli.config import Effort, SegmentConfig
+from sercli.discovery import Found, find_inputs
+from sercli.errors import ConfigError
+from sercli.output.report import RunInfo
+from sercli.output.writers import open_writer
+from sercli.text import format_count
+from sercli.version import __version__
+
+# Length of a synthetic recording, in seconds.
+RECORDING_S = 120.0
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """What a stage took.
+
+    Parameters
+    ----------
+    seconds
+        Of all workers together, in the median run.
+    speed
+        Seconds of audio that one worker deals with in a second, if it does nothing else.
+    share
+        Of the time of all stages, in ``[0, 1]``.
+    """
+
+    seconds: float
+    speed: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What `measure` found.
+
+    Parameters
+    ----------
+    model, precision
+        What judged.
+    threads, workers, batch_seconds
+        See `sercli.config.Effort`.
+    files, failed, segments
+        Their numbers; those that failed could not be read in full.
+    audio_seconds, speech_seconds
+        Of all files, and of their segments.
+    wall_seconds
+        Of each run, from the first file to the last row; loading the model is not part of it.
+    speed
+        How many times faster than real time the median run was.
+    hours_per_minute
+        Hours of audio per minute, in that run.
+    stages
+        Of that run, by name; ``features`` is what runs up to the head of a network.
+    multiply_adds
+        That a network needs for the segments, or None for other models.
+    peak
+        Multiply-adds per second of products of large matrices of the same number type.
+    model_share, run_share
+        Of that peak: what is reached while features and model run, and in the whole run.
+    peak_memory
+        Bytes that this process has held at most, or None where that is not known.
+    """
+
+    model: str
+    precision: str
+    threads: int
+    workers: int
+    batch_seconds: float
+    files: int
+    failed: int
+    segments: int
+    audio_seconds: float
+    speech_seconds: float
+    wall_seconds: list[float]
+    speed: float
+    hours_per_minute: float
+    stages: dict[str, StageTime] = field(default_factory=dict)
+    multiply_adds: float | None = None
+    peak: float | None = None
+    model_share: float | None = None
+    run_share: float | None = None
+    peak_memory: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+        return asdict(self)
+
+
+def measure(
+    classifier: Classifier,
+    paths: Iterable[Path | str] = (),
+    *,
+    hours: float = 0.25,
+    segments: SegmentConfig | None = None,
+    effort: Effort | None = None,
+    runs: int = 1,
+    seed: int = 0,
+    say: Callable[[str], None] = lambda _: None,
+) -> Benchmark:
+    """Annotate recordings and measure how long that takes.
+
+    A run before those that count warms up the disk cache and the libraries.
+
+    Parameters
+    ----------
+    classifier
+        The model.
+    paths
+        Recordings and directories; none: synthetic ones, of a voice that is nobody's.
+    hours
+        Of synthetic recordings.
+    segments, effort
+        As in `sercli.annotate`.
+    runs
+        That count.
+    seed
+        Of synthetic recordings.
+    say
+        Told what is done next.
+
+    Raises
+    ------
+    ConfigError
+        If there are no recordings or runs, or there is no speech in them.
+    """
+    if runs < 1 or not 0 < hours <= 1000:
+        raise ConfigError(
+            f"runs is {runs} and hours {hours:g}; expected 1 run or more, and up to 1000 hours"
+        )
+    config, effort = segments or SegmentConfig(), effort or Effort()
+    with TemporaryDirectory(prefix="ser-bench-") as folder:
+        paths = list(paths)
+        inputs = list(find_inputs(paths))
+        if paths and not inputs:
+            raise ConfigError(
+                f"found no audio or video files in: {', '.join(map(str, paths))}; expected some, "
+                "or no paths, for synthetic recordings"
+            )
+        if not inputs:
+            say(f"making {hours:g} h of synthetic recordings")
+            inputs = [Found(str(path)) for path in _synthesise(Path(folder), hours, seed)]
+        outcomes = []
+        for number in range(runs + 1):
+            say(f"run {number} of {runs}" if number else "warming up")
+            outcomes.append(_run(classifier, config, effort, inputs, Path(folder) / "labels.csv"))
+        outcomes = sorted(outcomes[1:], key=lambda outcome: outcome.wall)
+    median = outcomes[(len(outcomes) - 1) // 2]
+    audio, durations = median.audio, median.durations
+    if not durations:
+        n_heard = format_count(len(inputs), "recording")
+        reason = f"; the first that failed: {median.failed[0]}" if median.failed else ""
+        raise ConfigError(f"there is no speech in {n_heard}; expected some{reason}")
+    spent = sum(median.stages.values())
+    stages = {
+        name: StageTime(seconds, audio / seconds if seconds else 0.0, seconds / spent)
+        for name, seconds in median.stages.items()
+    }
+    found = Benchmark(
+        model=classifier.name,
+        precision=classifier.precision,
+        threads=effort.n_threads,
+        workers=effort.n_workers,
+        batch_seconds=effort.batch_seconds or classifier.batch_seconds,
+        files=len(inputs),
+        failed=len(median.failed),
+        segments=len(durations),
+        audio_seconds=audio,
+        speech_seconds=sum(durations),
+        wall_seconds=[outcome.wall for outcome in outcomes],
+        speed=audio / median.wall,
+        hours_per_minute=audio / median.wall / 60,
+        stages=stages,
+        peak_memory=_peak_memory(),
+    )
+    for reason in median.failed:
+        say(f"failed: {reason}")
+    return _add_shares(found, classifier, effort, durations, say)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    wall: float
+    stages: dict[Any, float]
+    audio: float
+    durations: list[float]  # of all segments
+    failed: list[str]  # why, of each file that could not be read in full
+
+
+def _run(
+    classifier: Classifier,
+    config: SegmentConfig,
+    effort: Effort,
+    inputs: list[Found],
+    target: Path,
+) -> _Outcome:
+    annotator = Annotator(classifier, config, adapt="auto", effort=effort)
+    info = RunInfo(__version__, {"labels": classifier.spec.labels}, {})
+    audio, durations, failed = 0.0, list[float](), list[str]()
+    start = perf_counter()
+    with open_writer(str(target), "csv", info, overwrite=True) as writer:
+        for result in annotator.annotate(inputs):
+            with annotator.stopwatch.measure("write"):
+                writer.write(result)
+            audio += result.duration
+            durations += [segment.end - segment.start for segment in result.segments]
+            failed += [result.error] if result.error else []
+    wall = perf_counter() - start
+    return _Outcome(wall, annotator.stopwatch.seconds, audio, durations, failed)
+
+
+def _add_shares(
+    found: Benchmark,
+    classifier: Classifier,
+    effort: Effort,
+    durations: list[float],
+    say: Callable[[str], None],
+) -> Benchmark:
+    """Add what part of the machine's peak is reached, if the model is a network."""
+    if classifier.in_workers or classifier.family == "fusion":
+        return found
+    from sercli.benchmark.peak import count_multiply_adds, measure_peak
+    from sercli.classifiers.neural import NetworkClassifier
+
+    assert isinstance(classifier, NetworkClassifier)
+    say("measuring the peak of this machine")
+    needed = count_multiply_adds(classifier, durations)
+    with classifier.using_threads(effort.threads_each):
+        peak = measure_peak(classifier, effort.n_workers)
+    busy = (found.stages["features"].seconds + found.stages["model"].seconds) / effort.n_workers
+    wall = found.audio_seconds / found.speed
+    return replace(
+        found,
+        multiply_adds=needed,
+        peak=peak,
+        model_share=needed / busy / peak,
+        run_share=needed / wall / peak,
+    )
+
+
+def _synthesise(folder: Path, hours: float, seed: int) -> list[Path]:
+    rng = np.random.default_rng(seed)
+    left, paths = hours * 3600, list[Path]()
+    while left > 0:
+        path = folder / f"{len(paths):05d}.wav"
+        sf.write(path, synthesise(min(left, RECORDING_S), rng), SAMPLE_RATE)
+        paths.append(path)
+        left -= RECORDING_S
+    return paths
+
+
+def _peak_memory() -> int | None:
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)

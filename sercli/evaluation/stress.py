@@ -1,0 +1,230 @@
+"""Recording conditions by name, to measure how much a classifier suffers from each.
+
+They are made of what training varies its clips with (`sercli.audio.augment`,
+`sercli.audio.filters`) and of codecs, but each alone and at a fixed strength. All waveforms are
+mono, at 16 kHz.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+from zlib import crc32
+
+import numpy as np
+
+from sercli.arrays import FloatArray
+from sercli.audio import augment
+from sercli.audio.codecs import codec_available, encode_decode
+from sercli.audio.filters import telephone_band
+from sercli.errors import ConfigError
+
+DEFAULT_CONDITIONS: Final = (
+    "clean",
+    "phone",
+    "noise20",
+    "noise10",
+    "babble10",
+    "reverb",
+    "mp3",
+    "clip",
+    "gain-20",
+)
+
+# The codec behind each condition that needs one; those of a telephone get only its band.
+LINE_CODECS: Final = {"phone": "mulaw", "gsm": "gsm", "amr": "amr"}
+FILE_CODECS: Final = {"mp3": "mp3", "opus": "opus"}
+
+# A speaker across a reverberant office: the tail is as loud as the direct sound.
+REVERBERATION_S: Final = 0.5
+DIRECT_DB: Final = 0.0
+CLIP_DB: Final = 12.0  # below the peak
+
+SNR_RANGE_DB: Final = (-20.0, 60.0)
+GAIN_RANGE_DB: Final = (-80.0, 40.0)
+
+_PLAIN: Final = ("clean", *LINE_CODECS, "reverb", *FILE_CODECS, "clip")
+_RANGES: Final = {
+    "noise": SNR_RANGE_DB,
+    "pink": SNR_RANGE_DB,
+    "babble": SNR_RANGE_DB,
+    "gain": GAIN_RANGE_DB,
+}
+_GRADED: Final = re.compile(rf"({'|'.join(_RANGES)})([+-]?[0-9]+(?:\.[0-9][0-9]?)?)")
+
+
+class _Condition(NamedTuple):
+    """A condition's kind and, for some kinds, its level in dB."""
+
+    kind: str
+    level: float | None
+
+    @property
+    def name(self) -> str:
+        """The same for all ways to write the same level."""
+        if self.level is None:
+            return self.kind
+        return f"{self.kind}{self.level:{'+g' if self.kind == 'gain' else 'g'}}"
+
+
+def known_conditions() -> tuple[str, ...]:
+    """Return the conditions that the libraries at hand can make; ``<dB>`` stands for a number."""
+    graded = (f"{kind}<dB>" for kind in _RANGES)
+    return (*(name for name in _PLAIN if _has_codec(name)), *graded)
+
+
+def parse_conditions(text: str) -> tuple[str, ...]:
+    """Return the conditions that a text names.
+
+    Parameters
+    ----------
+    text
+        Names separated by commas, such as ``"clean,noise10,gain-20"``: those of
+        `known_conditions`, with the signal-to-noise ratio (-20 to 60) or the gain (-80 to 40) in
+        place of ``<dB>``.
+
+    Returns
+    -------
+    tuple of str
+        In the order given, each once, with its level written in one way.
+
+    Raises
+    ------
+    ConfigError
+        If a condition is unknown, needs a codec that is not at hand, or its level is out of range.
+    """
+    names = [_parse(part.strip()).name for part in text.split(",")]
+    for name in names:
+        if not _has_codec(name):
+            raise ConfigError(
+                f"condition {name!r} needs a codec that is in none of the libraries at hand; "
+                f"there are {', '.join(known_conditions())}"
+            )
+    return tuple(dict.fromkeys(names))
+
+
+def condition_rng(seed: int, condition: str, name: str) -> np.random.Generator:
+    """Return the source of a clip's draws: the same in any order, process and choice of clips.
+
+    Parameters
+    ----------
+    seed
+        Not negative.
+    condition
+        As in `parse_conditions`.
+    name
+        The clip's.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such condition.
+    """
+    parts = (_parse(condition).name, name)
+    return np.random.default_rng(
+        [seed, *(crc32(part.encode(errors="backslashreplace")) for part in parts)]
+    )
+
+
+def needs_talkers(condition: str) -> bool:
+    """Return whether others speak in the background of a condition.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such condition.
+    """
+    return _parse(condition).kind == "babble"
+
+
+def apply_condition(
+    waveform: FloatArray,
+    condition: str,
+    rng: np.random.Generator,
+    talkers: Sequence[FloatArray],
+) -> FloatArray:
+    """Return a waveform as it is under a condition.
+
+    Parameters
+    ----------
+    waveform
+        At 16 kHz, shape (n_samples,).
+    condition
+        ``clean``
+            As it is.
+        ``phone``, ``gsm``, ``amr``
+            A telephone's band of 300 to 3,400 Hz, then its codec at 8 kHz: µ-law, GSM 06.10, AMR.
+        ``mp3``, ``opus``
+            A file or a call over the internet at a low bit rate, see `codecs.encode_decode`.
+        ``noise<dB>``, ``pink<dB>``, ``babble<dB>``
+            White noise, pink noise or four talkers that much below the level of the speech, which
+            is that of the active frames, see `augment.mix`. Silence stays silence.
+        ``reverb``
+            A room of T60 0.5 s whose tail has the energy of the direct sound. That keeps its
+            level: the sum is about 3 dB louder. The details of the tail are drawn.
+        ``clip``
+            Cut off hard at 12 dB below the peak; the level is not restored.
+        ``gain<dB>``
+            Louder or softer. Values beyond 1 are kept, nothing is rounded.
+    rng
+        Source of all draws, see `condition_rng`.
+    talkers
+        Waveforms of people in the background, at 16 kHz; needed for babble only.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_samples,)
+        Never the input itself.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such condition, its codec is not at hand, or there is nobody to babble.
+    """
+    kind, level = _parse(condition)
+    if not len(waveform):
+        return waveform.copy()
+    if level is None:
+        return _apply_plain(waveform, kind, rng)
+    if kind == "gain":
+        return waveform * np.float32(10 ** (level / 20))
+    if kind == "babble":
+        if not talkers:
+            raise ConfigError(f"condition {condition!r} needs talkers; found none")
+        noise = augment.babble(talkers, len(waveform), rng)
+    else:
+        noise = augment.coloured_noise(len(waveform), 1.0 if kind == "pink" else 0.0, rng)
+    return augment.mix(waveform, noise, level)
+
+
+def _parse(text: str) -> _Condition:
+    if text in _PLAIN:
+        return _Condition(text, None)
+    match = _GRADED.fullmatch(text)
+    if match is None:
+        raise ConfigError(
+            f"unknown condition {text!r}; there are {', '.join(known_conditions())} "
+            "(such as noise10 or gain-20)"
+        )
+    kind, level = match[1], float(match[2]) + 0.0  # no negative zero
+    low, high = _RANGES[kind]
+    if not low <= level <= high:
+        raise ConfigError(f"condition {text!r}: found {level:g} dB; expected {low:g} to {high:g}")
+    return _Condition(kind, level)
+
+
+def _has_codec(name: str) -> bool:
+    codec = (LINE_CODECS | FILE_CODECS).get(name)
+    return codec is None or codec_available(codec)
+
+
+def _apply_plain(waveform: FloatArray, kind: str, rng: np.random.Generator) -> FloatArray:
+    if kind in LINE_CODECS:
+        return encode_decode(telephone_band(waveform), LINE_CODECS[kind])
+    if kind in FILE_CODECS:
+        return encode_decode(waveform, FILE_CODECS[kind])
+    if kind == "reverb":
+        return augment.reverberate(waveform, REVERBERATION_S, DIRECT_DB, rng)
+    if kind == "clip":
+        limit = np.abs(waveform).max() * np.float32(10 ** (-CLIP_DB / 20))
+        return np.clip(waveform, -limit, limit)
+    return waveform.copy()

@@ -1,0 +1,1 @@
+"""What a run leaves: labels, its record, and files for other programs."""

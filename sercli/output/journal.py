@@ -1,0 +1,214 @@
+"""What a run has written so far: not even one that is killed loses it.
+
+While an output is written under its temporary name, a journal lies beside it: a line for each file
+tells what became of it, and up to where the output is whole. A run that ends in order removes its
+journal; one that was killed, or whose disk was full, leaves both, for the next to go on with.
+"""
+
+import glob
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, NamedTuple, Self
+
+from sercli.errors import OutputError
+from sercli.files import TEMPORARY, parse_json, prefix_temporary, resolve_target
+from sercli.output.report import RunInfo
+
+SUFFIX = ".journal"
+
+
+class Journal:
+    """Is written by a run that is under way; a context manager, locked until it is left.
+
+    Parameters
+    ----------
+    rows
+        The output, under its temporary name.
+    info
+        What the run was asked to do.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+
+    def __init__(self, rows: Path, info: RunInfo) -> None:
+        self._path = rows.with_name(rows.name + SUFFIX)
+        try:
+            self._stream = self._path.open("x", encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"{self._path}: cannot be written: {error.strerror}") from error
+        _lock(self._stream)
+        self._put(info.header())
+
+    def note(self, entry: Mapping[str, Any], end: int) -> None:
+        """Tell what became of a file.
+
+        Parameters
+        ----------
+        entry
+            As the run record has it.
+        end
+            Of its rows in the output, in bytes.
+        """
+        self._put({"end": end, "file": entry})
+
+    def remove(self) -> None:
+        """Remove it, as the output is in its place."""
+        self._path.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+    def _put(self, data: Mapping[str, Any]) -> None:
+        try:
+            self._stream.write(json.dumps(data, ensure_ascii=False) + "\n")
+            self._stream.flush()
+        except OSError as error:
+            raise OutputError(f"{self._path}: cannot be written: {error.strerror}") from error
+
+
+class Told(NamedTuple):
+    """What a journal tells.
+
+    Parameters
+    ----------
+    header
+        What every JSON result of the run starts with.
+    entries
+        Of the run record, by the path of the file.
+    end
+        Up to where the rows of these are whole, in bytes.
+    """
+
+    header: dict[str, Any]
+    entries: dict[str, dict[str, Any]]
+    end: int
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """What a run left that did not come to its end.
+
+    Parameters
+    ----------
+    rows
+        Its output, under a temporary name.
+    journal
+        Of it.
+    in_place
+        The output has its name, but perhaps not yet its record.
+    """
+
+    rows: Path
+    journal: Path
+    in_place: bool = False
+
+    def read(self) -> Told:
+        """Return what the journal tells, of files whose rows are all there.
+
+        Raises
+        ------
+        OSError, ValueError
+            If it cannot be read, has not even a beginning, or is damaged before its end.
+        """
+        size = self.rows.stat().st_size
+        # A full disk may have cut it within a character, too.
+        text = self.journal.read_text(encoding="utf-8", errors="replace")
+        header, *lines = text.split("\n")
+        told = Told(parse_json(header), {}, 0)
+        for number, line in enumerate(lines[:-1], start=2):  # the last was not written to its end
+            try:
+                note = parse_json(line)
+                end, path = int(note["end"]), note["file"]["path"]
+            except (ArithmeticError, KeyError, TypeError, ValueError) as error:
+                raise ValueError(f"line {number} is damaged: {error}") from error
+            if end > size:
+                break
+            told = told._replace(end=end)
+            told.entries[path] = note["file"]
+        return told
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it is known that no file was finished."""
+        try:
+            return not self.read().entries
+        except (OSError, ValueError):
+            return False
+
+    def remove(self) -> None:
+        """Remove it, as all that is of use is elsewhere."""
+        self.journal.unlink(missing_ok=True)
+        if not self.in_place:
+            self.rows.unlink(missing_ok=True)
+
+
+def find_unfinished(target: Path) -> list[Unfinished]:
+    """Return what runs left that were to write an output, the oldest first.
+
+    Parameters
+    ----------
+    target
+        The output.
+
+    Raises
+    ------
+    OutputError
+        If one of them is not at its end yet.
+    """
+    found = []
+    target = resolve_target(target)
+    prefix = prefix_temporary(target)
+    for journal in target.parent.glob(f"{glob.escape(prefix)}*{SUFFIX}"):
+        # Not that of an output whose name only begins so.
+        if "." in journal.name.removeprefix(prefix).removesuffix(TEMPORARY + SUFFIX):
+            continue
+        if _is_locked(journal):
+            raise OutputError(
+                f"{target}: another run is writing it; wait for its end, or name another output"
+            )
+        one = Unfinished(journal.with_name(journal.name.removesuffix(SUFFIX)), journal)
+        if not one.rows.exists() and target.exists():
+            one = Unfinished(target, journal, in_place=True)
+        if one.rows.exists() and not one.is_empty:
+            found.append(one)
+        else:  # no file was finished
+            one.remove()
+    return sorted(found, key=lambda one: one.journal.stat().st_mtime_ns)
+
+
+def _lock(stream: IO[str]) -> bool:
+    """Lock a file until it is closed, and tell whether that was possible.
+
+    Packages that do it take a tenth of a second to load, which every run would pay.
+    """
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:  # some file systems have no locks
+        return True
+    return True
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        with path.open("r+", encoding="utf-8") as stream:
+            return not _lock(stream)
+    except OSError:
+        return False

@@ -1,0 +1,281 @@
+"""Labels as CSV, JSON or JSON Lines, to a file that appears whole or to standard output.
+
+Files are written under a temporary name beside the target and renamed at the end, also when a run
+is interrupted: what was finished is kept, and the run record says that the run was not complete.
+"""
+
+import csv
+import json
+import os
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from io import StringIO, TextIOWrapper
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+from sercli.errors import OutputError
+from sercli.files import STDOUT, AtomicFile
+from sercli.output.report import RunInfo, describe_file
+from sercli.schema import PROBABILITY_PREFIX, FileResult, Segment, columns, printable_path
+
+# Digits: milliseconds for times; probabilities so that their rounded sum is 1 to the fifth.
+TIME_DIGITS = 3
+PROBABILITY_DIGITS = 6
+# Before the line of a file in the JSON document.
+JSON_INDENT = "  "
+
+
+class StandardOutput:
+    """Standard output in the encoding of the formats, whatever the locale."""
+
+    def __init__(self) -> None:
+        if sys.stdout is None:
+            raise OutputError("standard output is closed; expected a file, by -o FILE")
+        if not hasattr(sys.stdout, "buffer"):
+            raise OutputError("standard output takes no bytes, as in a notebook; expected a file")
+        sys.stdout.flush()  # what was printed before comes before
+        self.stream = TextIOWrapper(sys.stdout.buffer, encoding="utf-8", newline="")
+
+    def close(self) -> None:
+        """Flush, and leave standard output open."""
+        self.stream.flush()
+        self.stream.detach()
+
+
+class Writer(ABC):
+    """Writes results in one format; a context manager.
+
+    Each result goes out in a single piece, so that an interrupt cannot leave half a file's rows.
+
+    Parameters
+    ----------
+    output
+        Where to.
+    info
+        What the run was asked to do.
+
+    Attributes
+    ----------
+    temporary
+        Where the output is until it takes its place; None of standard output.
+    n_bytes
+        Written so far.
+    """
+
+    format: ClassVar[str]
+    line_end: ClassVar[str] = "\n"
+
+    def __init__(self, output: AtomicFile | StandardOutput, info: RunInfo) -> None:
+        self._output = output
+        self._info = info
+        self._labels: tuple[str, ...] = tuple(info.model["labels"])
+        self._columns = columns(self._labels, speakers=info.speakers)
+        self.temporary = output.temporary if isinstance(output, AtomicFile) else None
+        self.n_bytes = 0
+        self._put(self._header())
+
+    def write(self, result: FileResult) -> None:
+        """Write a file's results; they are on their way to a reader when this returns."""
+        self.copy(self._body(result))
+
+    def copy(self, rows: str) -> None:
+        """Write what a run before wrote of a file, in the same format."""
+        if rows and not rows.endswith("\n"):  # which some editors leave out at the end of a file
+            rows += self.line_end
+        self._put(rows)
+
+    def _put(self, text: str) -> None:
+        try:
+            self._output.stream.write(text)
+            self._output.stream.flush()
+            self.n_bytes += len(text.encode())
+        except BrokenPipeError:
+            raise  # the reader has seen enough: no fault of the output
+        except OSError as error:
+            raise OutputError(f"the output cannot be written: {error.strerror}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # Also after an error: what was finished must not be lost.
+        try:
+            # What cannot be written, or noted in the journal, is gone on with as it is.
+            if isinstance(error, OutputError):
+                raise error
+            self._put(self._footer())
+        except OutputError:
+            if isinstance(self._output, AtomicFile):
+                self._output.leave()
+            raise
+        self._output.close()
+
+    def _list_values(self, segment: Segment) -> list[Any]:
+        """Return what JSON has of a segment, in the order of the columns after the file."""
+        return [
+            segment.channel,
+            round(segment.start, TIME_DIGITS),
+            round(segment.end, TIME_DIGITS),
+            *self._tell_speaker(segment),
+            segment.emotion,
+            round(segment.confidence, PROBABILITY_DIGITS),
+            *(round(probability, PROBABILITY_DIGITS) for probability in segment.probabilities),
+        ]
+
+    def _tell_speaker(self, segment: Segment) -> tuple[str, ...]:
+        return (printable_path(segment.speaker or ""),) if self._info.speakers else ()
+
+    def _header(self) -> str:
+        return ""
+
+    @abstractmethod
+    def _body(self, result: FileResult) -> str: ...
+
+    def _footer(self) -> str:
+        return ""
+
+
+class CsvWriter(Writer):
+    """One row per segment, after RFC 4180: fields quoted where needed, lines ending in CRLF."""
+
+    format = "csv"
+    line_end = "\r\n"
+
+    def _header(self) -> str:
+        return _csv_lines([self._columns])
+
+    def _body(self, result: FileResult) -> str:
+        path = printable_path(result.path)
+        return _csv_lines(
+            (
+                path,
+                segment.channel,
+                f"{segment.start:.{TIME_DIGITS}f}",
+                f"{segment.end:.{TIME_DIGITS}f}",
+                *self._tell_speaker(segment),
+                segment.emotion,
+                *(
+                    f"{value:.{PROBABILITY_DIGITS}f}"
+                    for value in (segment.confidence, *segment.probabilities)
+                ),
+            )
+            for segment in result.segments
+        )
+
+
+class JsonLinesWriter(Writer):
+    """One segment a line, with the names of the CSV columns; a file without any gives no line."""
+
+    format = "jsonl"
+
+    def _body(self, result: FileResult) -> str:
+        path = printable_path(result.path)
+        rows = (
+            dict(zip(self._columns, (path, *self._list_values(segment)), strict=True))
+            for segment in result.segments
+        )
+        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+class JsonWriter(Writer):
+    """One document: the run, then every file with its status and segments."""
+
+    format = "json"
+    _separator = "\n"
+
+    def copy(self, rows: str) -> None:
+        """Write what a run before wrote of a file, in the same format."""
+        self._put(self._separator + JSON_INDENT + rows)
+        self._separator = ",\n"
+
+    def _header(self) -> str:
+        header = json.dumps(self._info.header(), ensure_ascii=False, indent=1)
+        return header.removesuffix("\n}") + ',\n "files": ['
+
+    def _body(self, result: FileResult) -> str:
+        segments = [self._segment(segment) for segment in result.segments]
+        return json.dumps(describe_file(result) | {"segments": segments}, ensure_ascii=False)
+
+    def _segment(self, segment: Segment) -> dict[str, Any]:
+        values = dict(zip(self._columns[1:], self._list_values(segment), strict=True))
+        probabilities = {label: values.pop(PROBABILITY_PREFIX + label) for label in self._labels}
+        return values | {"probabilities": probabilities}
+
+    def _footer(self) -> str:
+        return "\n ]\n}\n"
+
+
+WRITERS: Mapping[str, type[Writer]] = {
+    writer.format: writer for writer in (CsvWriter, JsonWriter, JsonLinesWriter)
+}
+
+
+def choose_format(target: str, asked: str | None) -> str:
+    """Return the format of a target: the one asked for, else by suffix; CSV on standard output.
+
+    Parameters
+    ----------
+    target
+        A path, or ``"-"``.
+    asked
+        Name of a format, or None.
+
+    Raises
+    ------
+    OutputError
+        If neither tells, or there is no such format.
+    """
+    if asked is not None:
+        if asked not in WRITERS:
+            raise OutputError(f"format is {asked!r}; expected one of {', '.join(WRITERS)}")
+        return asked
+    if target == STDOUT:
+        return CsvWriter.format
+    suffix = Path(target).suffix.removeprefix(".").lower()
+    if suffix not in WRITERS:
+        raise OutputError(
+            f"{target}: its suffix names no format; expected one of "
+            f"{', '.join(f'.{name}' for name in WRITERS)}, or give --format"
+        )
+    return suffix
+
+
+def open_writer(target: str, name: str, info: RunInfo, *, overwrite: bool = False) -> Writer:
+    """Return a writer on a file or on standard output.
+
+    Parameters
+    ----------
+    target
+        A path, or ``"-"``.
+    name
+        Name of the format.
+    info
+        What the run was asked to do.
+    overwrite
+        Whether an existing target may be replaced.
+
+    Raises
+    ------
+    OutputError
+        If the target exists or cannot be written.
+    """
+    output = StandardOutput() if target == STDOUT else AtomicFile(Path(target), overwrite=overwrite)
+    return WRITERS[name](output, info)
+
+
+def record_path(target: str | os.PathLike[str]) -> Path:
+    """Return where the record of a run lies: ``labels.csv.run.json`` beside ``labels.csv``."""
+    return Path(f"{os.fspath(target)}.run.json")
+
+
+def _csv_lines(rows: Iterable[Iterable[str]]) -> str:
+    text = StringIO()
+    csv.writer(text, lineterminator="\r\n").writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,214 @@
+"""Where model folders are, and what a list of them tells without loading any."""
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sercli.errors import ModelError
+from sercli.files import is_number, parse_json
+from sercli.neural.hub import HUB, is_checkpoint
+from sercli.registry.description import ADAPTER, MODEL_FILE, PERCEIVED, read_description
+
+CARD_FILE = "README.md"
+METRICS_FILE = "metrics.json"
+MODELS_VARIABLE = "SER_MODELS"
+DEFAULT_MODEL = "transformer"
+# Safetensors begin with the length of their header, which is JSON; all else in it is tensors.
+LENGTH_BYTES = 8
+METADATA = "__metadata__"
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model folder as a list of models shows it, without loading the model.
+
+    Parameters
+    ----------
+    name
+        Name of the folder.
+    origin
+        ``"shipped"`` or ``"user"``.
+    path
+        The folder.
+    family, labels
+        As in ``model.json``.
+    targets
+        What it tells: ``"intended"``, and some ``"perceived"``, too.
+    adapts
+        Whether it can judge segments by the baseline of their group.
+    uar
+        Measured unweighted average recall, or None.
+    measured_on
+        Corpus and split that `uar` was measured on, or None.
+    size
+        Bytes of all files of the folder.
+    error
+        Why the folder cannot be used, or None.
+    """
+
+    name: str
+    origin: str
+    path: Path
+    family: str | None = None
+    labels: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    adapts: bool = False
+    uar: float | None = None
+    measured_on: str | None = None
+    size: int = 0
+    error: str | None = None
+
+
+def shipped_folder() -> Path:
+    """Return the folder of the shipped models, of a wheel or of a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "models"
+    return inside if inside.is_dir() else package.parent / "models"
+
+
+def user_folder() -> Path:
+    """Return the user's folder of models: ``$SER_MODELS``, else the platform's data folder."""
+    from platformdirs import user_data_path
+
+    variable = os.environ.get(MODELS_VARIABLE)
+    return Path(variable) if variable else user_data_path("ser", appauthor=False) / "models"
+
+
+def find_model(model: str | os.PathLike[str]) -> Path:
+    """Return the folder of a model, which may be one in the layout of Hugging Face.
+
+    Parameters
+    ----------
+    model
+        A name, looked up in the user's folder, then among the shipped; or the path of a folder.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model; the message lists the places tried and the models there are.
+    """
+    name = os.fspath(model)
+    # A bare name is first a name: a folder that happens to lie in the working directory must not
+    # take the place of a shipped model.
+    is_name = bool(name) and Path(name).name == name
+    tried = [user_folder() / name, shipped_folder() / name] if is_name else []
+    tried.append(Path(name))
+    for folder in tried:
+        if is_model(folder):
+            return folder
+    if name and is_checkpoint(Path(name)):
+        return Path(name)
+    known = ", ".join(sorted({entry.name for entry in list_models()})) or "none"
+    raise ModelError(
+        f"model {name!r}: found no {MODEL_FILE} in {', '.join(map(str, tried))}; "
+        f"models at hand: {known}; one on the hub is {HUB}ORG/NAME"
+    )
+
+
+def list_models() -> list[ModelEntry]:
+    """Return the shipped models, then the user's, by name; unusable folders with their error."""
+    return [
+        _describe(folder, origin)
+        for origin, root in (("shipped", shipped_folder()), ("user", user_folder()))
+        if os.path.isdir(root)
+        for folder in sorted(root.iterdir())
+        if is_model(folder)
+    ]
+
+
+def find_member(folder: Path, name: str) -> Path:
+    """Return the folder of a model that a fusion consists of: beside the fusion, else by its name.
+
+    Parameters
+    ----------
+    folder
+        Of the fusion; it may not be there yet.
+    name
+        Of the member.
+
+    Raises
+    ------
+    ModelError
+        As for `find_model`.
+    """
+    beside = folder.resolve().parent / name
+    return beside if is_model(beside) else find_model(name)
+
+
+def is_model(folder: Path) -> bool:
+    """Tell whether a folder is one of a model, whatever its name is.
+
+    Parameters
+    ----------
+    folder
+        Any path.
+    """
+    return os.path.isfile(folder / MODEL_FILE)  # takes names of any length
+
+
+def entry_as_dict(entry: ModelEntry) -> dict[str, Any]:
+    """Return an entry as JSON holds it.
+
+    Parameters
+    ----------
+    entry
+        A row of `list_models`.
+    """
+    return asdict(entry) | {"path": str(entry.path)}
+
+
+def _describe(folder: Path, origin: str) -> ModelEntry:
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    try:
+        data = read_description(folder)
+    except ModelError as error:
+        return ModelEntry(folder.name, origin, folder, size=size, error=str(error))
+    missing = [name for name in data["weights"] if not os.path.isfile(folder / name)]
+    broken = [name for name in data["weights"] if name not in missing and _is_cut(folder / name)]
+    if missing or broken:
+        reason = (
+            f"{folder}: lacks {', '.join(missing)}; copy it anew"
+            if missing
+            else f"{folder}: {', '.join(broken)} is cut off or damaged; copy it anew"
+        )
+        return ModelEntry(folder.name, origin, folder, data["family"], size=size, error=reason)
+    uar, measured_on = _read_uar(folder)
+    labels = tuple(data["labels"])
+    targets = ("intended", *((PERCEIVED,) if data[PERCEIVED] else ()))
+    return ModelEntry(
+        folder.name,
+        origin,
+        folder,
+        data["family"],
+        labels,
+        targets,
+        data[ADAPTER] is not None,
+        uar,
+        measured_on,
+        size,
+    )
+
+
+def _read_uar(folder: Path) -> tuple[float | None, str | None]:
+    try:
+        data = parse_json((folder / METRICS_FILE).read_text(encoding="utf-8"))
+        uar = data["uar"]
+        return (float(uar), f"{data['corpus']} {data['split']}") if is_number(uar) else (None, None)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None, None  # not measured, or not by `ser eval`
+
+
+def _is_cut(path: Path) -> bool:
+    """Tell whether a file is no safetensors of the length that its header tells."""
+    try:
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(LENGTH_BYTES), "little")
+            begin, size = LENGTH_BYTES + length, os.fstat(stream.fileno()).st_size
+            if begin > size:
+                return True
+            header = parse_json(stream.read(length).decode("utf-8"))
+            ends = [one["data_offsets"][1] for name, one in header.items() if name != METADATA]
+            return bool(begin + max(ends, default=0) != size)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return True

@@ -1,0 +1,321 @@
+"""Model folders: what they hold, and that nothing in them was altered.
+
+A model folder holds ``model.json``, the weights as safetensors, ``README.md`` (the card) and
+``metrics.json`` (what ``ser eval`` measured). Nothing in it can run code. A pre-trained encoder has
+a file of its own, which stays the same when another head is trained on it. A fusion has no weights;
+its ``model.json`` holds the names and hashes of the models that it consists of. Classifiers of
+Hugging Face, from the hub or from folders of their own layout, are loaded beside them as they are.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sercli.classifiers.families import ENCODER_FILE, FAMILIES, load_family
+from sercli.config import LabelScheme, Precision
+from sercli.errors import ConfigError, ModelError
+from sercli.files import make_folder, write_bytes
+from sercli.neural.hub import HUB
+from sercli.registry.catalogue import DEFAULT_MODEL, find_member, find_model, is_model
+from sercli.registry.description import (
+    ADAPTER,
+    ADAPTER_FILE,
+    FORMAT,
+    MODEL_FILE,
+    PERCEIVED,
+    WEIGHTS_FILE,
+    read_description,
+)
+
+if TYPE_CHECKING:
+    from sercli.adaptation import Adapter
+    from sercli.classifiers.base import Classifier, ModelSpec
+
+
+def load_model(
+    model: str | os.PathLike[str] = DEFAULT_MODEL,
+    device: str = "auto",
+    *,
+    revision: str | None = None,
+    labels: LabelScheme | None = None,
+    precision: Precision = "auto",
+) -> "Classifier":
+    """Load a model and verify its weights.
+
+    Parameters
+    ----------
+    model
+        A shipped or user's model by name, or the path of a model folder; or an audio classifier of
+        Hugging Face: ``"hub:ORG/NAME"``, or a folder with its ``config.json`` and
+        ``model.safetensors``, see `sercli.classifiers.hub.load_checkpoint`.
+    device
+        Where a network runs: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"mps"``, or
+        several GPUs, separated by commas. Other models run on the CPU.
+    revision
+        Of a model on the hub: a commit, tag or branch.
+    labels
+        Of a classifier of Hugging Face: ``"ours"``, the default, translates its labels by the table
+        of labels; ``"model"`` keeps them.
+    precision
+        Number type that a network multiplies: ``"fp32"``, ``"bf16"``, ``"fp16"`` on a GPU,
+        ``"int8"`` on a CPU; ``"auto"``: what is fastest and hardly changes a label.
+
+    Returns
+    -------
+    Classifier
+
+    Raises
+    ------
+    ModelError
+        If the model is missing, incomplete, altered or of an unknown kind.
+    ConfigError
+        If there is no such device, the model does not run on it, or `revision`, `labels` or
+        `precision` does not go with it.
+    """
+    name = os.fspath(model)
+    if not name.startswith(HUB):
+        if revision is not None:
+            raise ConfigError(
+                f"revision is {revision!r}, which goes with a model on the hub, {HUB}NAME; "
+                f"expected none for {name}"
+            )
+        folder = find_model(name)
+        if is_model(folder):
+            if labels is not None:
+                raise ConfigError(
+                    f"labels is {labels!r}, which goes with a classifier of Hugging Face; expected "
+                    f"none for {name}"
+                )
+            classifier = _load_folder(folder, device)
+            classifier.use_precision(precision)
+            return classifier
+    from sercli.classifiers.hub import load_checkpoint
+
+    checkpoint = load_checkpoint(name, device, revision, labels or "ours")
+    checkpoint.use_precision(precision)
+    return checkpoint
+
+
+def _load_folder(folder: Path, device: str) -> "Classifier":
+    data = read_description(folder)
+    try:
+        classifier = _build(folder, data, device)
+    except ModelError as error:
+        raise ModelError(f"{folder}: {error}") from error
+    classifier.folder = folder.resolve()
+    classifier.sha256 = model_hash(folder)
+    return classifier
+
+
+def load_models(
+    models: Sequence[str | os.PathLike[str]], device: str = "auto"
+) -> "list[Classifier]":
+    """Load models that are used together: the networks among them run on the device, in float32.
+
+    Parameters
+    ----------
+    models, device
+        As for `load_model`.
+
+    Raises
+    ------
+    ModelError, ConfigError
+        As for `load_model`; also if the device is not the CPU, and none of them is a network.
+    """
+    folders = [find_model(model) for model in models]
+    placed = [not load_family(read_description(folder)["family"]).in_workers for folder in folders]
+    return [
+        load_model(folder, device if runs_there or not any(placed) else "auto", precision="fp32")
+        for folder, runs_there in zip(folders, placed, strict=True)
+    ]
+
+
+def save_model(classifier: "Classifier", folder: str | os.PathLike[str]) -> Path:
+    """Write a model's description, and its weights if it has any; the folder is made.
+
+    Parameters
+    ----------
+    classifier
+        The model.
+    folder
+        Where to; files of the same names are replaced.
+
+    Returns
+    -------
+    Path
+        The folder.
+    """
+    from safetensors.numpy import save
+
+    if classifier.family not in FAMILIES:
+        raise ModelError(
+            f"{classifier.name}: a checkpoint of Hugging Face is not saved as a model folder; keep "
+            "its own folder"
+        )
+    target = Path(folder)
+    make_folder(target)
+    weights: dict[str, str] = {}
+    for file, tensors in _sort_tensors(classifier).items():
+        content = save(tensors)
+        write_bytes(target / file, content)
+        weights[file] = hashlib.sha256(content).hexdigest()
+    for file in {WEIGHTS_FILE, ENCODER_FILE, ADAPTER_FILE} - weights.keys():
+        # Of an earlier model in this folder, whose description is replaced.
+        (target / file).unlink(missing_ok=True)
+    spec = classifier.spec
+    data: dict[str, Any] = {"format": FORMAT}
+    data |= {item.name: getattr(spec, item.name) for item in fields(spec)}
+    data["calibration"] = spec.calibration.to_dict()
+    perceived = data.pop(PERCEIVED)
+    if perceived is not None:
+        data[PERCEIVED] = perceived.to_dict()
+    if classifier.adapter is not None:
+        data[ADAPTER] = classifier.adapter.to_dict()
+    data["weights"] = weights
+    text = json.dumps(data, indent=2, ensure_ascii=False)
+    write_bytes(target / MODEL_FILE, f"{text}\n".encode())
+    return target
+
+
+def model_hash(folder: Path) -> str:
+    """Return the SHA-256 of a model's description, which in turn holds those of its weights.
+
+    Parameters
+    ----------
+    folder
+        A model folder.
+    """
+    return hashlib.sha256((folder / MODEL_FILE).read_bytes()).hexdigest()
+
+
+def _parse_spec(data: Mapping[str, Any]) -> "ModelSpec":
+    """Return what a description says, without the hashes of the weights."""
+    from sercli.audio.reading import SAMPLE_RATE
+    from sercli.calibration import Calibration
+    from sercli.classifiers.base import ModelSpec
+
+    labels = data["labels"]
+    if len(set(labels)) != len(labels) or len(labels) < 2:
+        raise ModelError(f"labels are {labels!r}; expected a list of two or more different names")
+    if data["sample_rate"] != SAMPLE_RATE:
+        raise ModelError(f"sample_rate is {data['sample_rate']!r} Hz; expected {SAMPLE_RATE} Hz")
+    values = {item.name: data[item.name] for item in fields(ModelSpec)} | {"labels": tuple(labels)}
+    for name in ("calibration", PERCEIVED):
+        if data[name] is None and name == PERCEIVED:
+            continue
+        values[name] = Calibration.from_dict(data[name])
+        if len(values[name].bias) != len(labels):
+            raise ModelError(f"{name} gives {len(values[name].bias)} of {len(labels)} labels")
+        if len(values[name].weights) != len(values["calibration"].weights):
+            raise ModelError(
+                f"{name} takes {len(values[name].weights)} scores, calibration "
+                f"{len(values['calibration'].weights)}; expected as many"
+            )
+    return ModelSpec(**values)
+
+
+def _build(folder: Path, data: Mapping[str, Any], device: str) -> "Classifier":
+    from sercli.classifiers.base import TensorClassifier
+    from sercli.classifiers.fusion import FusionClassifier
+
+    spec, family = _parse_spec(data), load_family(data["family"])
+    expected = {ADAPTER_FILE} if data[ADAPTER] is not None else set()
+    if issubclass(family, TensorClassifier):
+        expected |= {WEIGHTS_FILE, *family.weight_files}
+    if set(data["weights"]) != expected:
+        raise ModelError(
+            f"{MODEL_FILE} lists the weights {sorted(data['weights'])}; expected "
+            f"{', '.join(sorted(expected)) or 'none'} of a model of the family {spec.family}"
+            + (" with an adapter" if ADAPTER_FILE in expected else "")
+        )
+    tensors: dict[str, Any] = {}
+    for file in data["weights"].keys() - {ADAPTER_FILE}:
+        tensors |= _load_tensors(folder, file, data)
+    model: Classifier
+    if issubclass(family, TensorClassifier):
+        model = family.from_tensors(spec, tensors, device)
+    else:
+        model = FusionClassifier(spec, _load_members(folder, spec.settings, device))
+    if data[ADAPTER] is not None:
+        model.adapter = _build_adapter(
+            model, data[ADAPTER], _load_tensors(folder, ADAPTER_FILE, data)
+        )
+    return model
+
+
+def _load_tensors(folder: Path, file: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        return load(_read_verified(folder, file, data["weights"][file]))
+    except SafetensorError as error:
+        raise ModelError(f"{file} is not in safetensors format; copy it anew") from error
+
+
+def _build_adapter(
+    model: "Classifier", data: Mapping[str, Any], tensors: Mapping[str, Any]
+) -> "Adapter":
+    from sercli.adaptation import Adapter
+
+    adapter = Adapter.from_dict(data, tensors)
+    n_labels = len(model.spec.labels)
+    if len(adapter.calibration.bias) != n_labels:
+        raise ModelError(f"its adapter tells {len(adapter.calibration.bias)} of {n_labels} labels")
+    if len(adapter.calibration.weights) != n_labels:
+        raise ModelError(
+            f"its adapter's calibration takes {len(adapter.calibration.weights)} scores; expected "
+            f"{n_labels}, one for each label"
+        )
+    return adapter
+
+
+def _sort_tensors(classifier: "Classifier") -> dict[str, dict[str, Any]]:
+    """Return the weights of each file."""
+    from sercli.classifiers.base import TensorClassifier
+
+    files: dict[str, dict[str, Any]] = {}
+    if isinstance(classifier, TensorClassifier):
+        rest = dict(classifier.tensors())
+        for file, prefix in classifier.weight_files.items():
+            files[file] = {name: rest.pop(name) for name in list(rest) if name.startswith(prefix)}
+        files[WEIGHTS_FILE] = rest
+    if classifier.adapter is not None:
+        files[ADAPTER_FILE] = classifier.adapter.tensors()
+    return files
+
+
+def _load_members(folder: Path, settings: Mapping[str, Any], device: str) -> "list[Classifier]":
+    from sercli.classifiers.fusion import read_members
+
+    places = []
+    for member in read_members(settings):
+        place = find_member(folder, member.name)
+        found = model_hash(place)
+        if found != member.sha256:
+            raise ModelError(
+                f"its member {member.name}, {place}, is not the model that it was fitted with: "
+                f"SHA-256 of its {MODEL_FILE} is {found[:12]}..., expected "
+                f"{member.sha256[:12]}...; put that model back, or train the fusion anew"
+            )
+        places.append(place)
+    return load_models(places, device)
+
+
+def _read_verified(folder: Path, name: str, expected: str) -> bytes:
+    path = folder / name
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{name} cannot be read: {error.strerror}; copy it anew") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != expected:
+        raise ModelError(
+            f"{name} is altered or damaged: SHA-256 is {found[:12]}..., "
+            f"{MODEL_FILE} says {str(expected)[:12]}...; copy it anew"
+        )
+    return content

@@ -1,0 +1,427 @@
+"""The card of a model: what a person should know before using it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from sercli.classifiers.base import ModelSpec
+from sercli.evaluation.resampling import FIGURES
+from sercli.files import write_bytes
+from sercli.registry.catalogue import CARD_FILE
+from sercli.text import format_count, format_duration
+
+# What `ModelSpec.training` says a network was calibrated on where speakers were left out for it.
+DEVELOPMENT_SPEAKERS = "the development speakers"
+
+_CARD = """\
+# {name}
+
+{introduction}, for segments of
+0.1 to 30 s. It gives a calibrated probability to each of {labels}.
+
+## Training
+
+| | |
+|---|---|
+| corpus | {corpus} ({licence}) |
+| fitted on | {n_clips:,} clips of {n_speakers} speakers; splits: {splits} |
+| protocol | {protocol} |
+{settings}
+| calibration | {calibration}, on {calibrated_on} |
+| seed | {seed} |
+| command | `{command}` |
+
+{folds}`manifest.csv` holds a hash of each clip and speaker that the
+model was trained on, by which `ser eval` tells when it is measured on any of them.
+
+## Figures
+
+{judged}; one run:
+
+| clips | UAR | accuracy | macro-F1 | ECE |
+|---|---|---|---|---|
+{held_out}
+{measured}{adapter}
+## Limits
+
+{corpus_limits}
+- Rooms, noises and telephones were simulated: real ones are harder.
+- A model knows the studios that it was trained on. On other material it often sees too much
+  emotion. Judge by a sample of your own recordings.
+- A label says how speech sounds, not what a person feels. Do not decide about people by it.
+"""
+
+# Of CREMA-D, and of others.
+_CREMAD_LIMITS = """\
+- The emotions of such corpora are mostly acted, and those of CREMA-D by North American actors, in
+  English. How well they carry over to spontaneous speech, other languages, other ages and other
+  cultures is not known.
+- All speakers of CREMA-D say the same 12 sentences, so that those of its test speakers, too, were
+  heard in training. Expect less on other texts."""
+_OTHER_LIMITS = """\
+- How well what was learned carries over to other speech, be it spontaneous, in other languages, of
+  other ages or of other cultures, is not known. Emotions that are acted differ from those that are
+  not; and where all speakers say the same texts, expect less on others."""
+
+_MEASURED = """
+On {n_segments:,} clips of the split {split} of {corpus} ({speakers}; {protocol}),
+with {level:.0%} intervals by resampling {resampled}; one run, more in `metrics.json` and
+`report.md`:
+
+| UAR | accuracy | macro-F1 | ECE | NLL | Brier |
+|---|---|---|---|---|---|
+| {figures} |
+| {intervals} |
+
+With as many clips, exact probabilities would have an ECE of {exact} by chance.
+
+| emotion | precision | recall | F1 | clips |
+|---|---|---|---|---|
+{classes}
+{precisions}"""
+_PRECISIONS = """
+With other number types than {precision}, on the same clips; as rounded by the CPU or GPU that they
+were judged on:
+
+| number type | UAR | labels that stay | largest change of a probability |
+|---|---|---|---|
+{rows}
+"""
+_ADAPTER = """
+## By baselines
+
+`--adapt` judges each segment by what those of its group have in common, if there are {least} or
+more{asked}. That was learned from random groups of clips of one speaker{source}. By
+cross-validation, each speaker judged by what did not learn from any clip of theirs; one run:
+
+| mix | segments | figure | alone | by baseline (difference, 95% interval) | ECE |
+|---|---|---|---|---|---|
+{rows}
+"""
+_VARIED = "another voice, room, microphone or noise"
+_FIGURE_NAMES: Final = {"uar": "UAR", "accuracy": "accuracy"}
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a card says of one family alone.
+
+    Parameters
+    ----------
+    introduction
+        What kind of model it is.
+    settings
+        Rows of the table, by their names.
+    calibrated_on
+        Whose scores its calibration was fitted on.
+    judged
+        Whose figures ``training["held_out"]`` holds.
+    folds
+        What a fold keeps together, if there are folds: a sentence and a space.
+    """
+
+    introduction: str
+    settings: Mapping[str, str]
+    calibrated_on: str
+    judged: str
+    folds: str = ""
+
+
+def _describe_svm(spec: ModelSpec) -> _Parts:
+    training = spec.training
+    n_varied, n_moved = map(training["versions"].count, ("varied", "transposed"))
+    moved = f", and {n_moved} as strangers might say them" if n_moved else ""
+    group = training["group_by"]
+    return _Parts(
+        introduction="An RBF support vector machine on spectral statistics of speech below "
+        f"{spec.band_limit:.0f} Hz",
+        settings={
+            **_tell_calm(training, n_moved / len(training["versions"])),
+            "versions of each clip": f"as it is, and {n_varied} with {_VARIED}{moved}",
+            "settings": f"C {training['chosen']['C']:g}, gamma {spec.settings['gamma']:.4g}: best "
+            f"of {len(training['search'])} by {training['folds']}-fold cross-validation",
+        },
+        calibrated_on="the scores of the held-out folds",
+        judged=f"By cross-validation on what it was fitted on, each {group} judged and calibrated "
+        "by models that did\nnot hear it",
+        folds=f"Folds keep each {group} together. ",
+    )
+
+
+def _describe_cnn(spec: ModelSpec) -> _Parts:
+    training, config = spec.training, spec.training["config"]
+    return _describe_network(
+        training,
+        "A convolutional neural network of seven layers on log-mel spectrograms of speech below\n"
+        f"{spec.band_limit:.0f} Hz, with {training['parameters']:,} parameters",
+        {
+            "learned besides": f"up to {config['guide_components']} principal components of "
+            "spectral statistics of each clip as it is"
+            if config["guide_weight"]
+            else "nothing",
+            "versions heard": f"{_tell_versions(config)}; up to {config['max_crop']:g} s at once",
+        },
+        "Muon for convolutions, AdamW for all else" if config["optimiser"] == "muon" else "AdamW",
+    )
+
+
+def _describe_transformer(spec: ModelSpec) -> _Parts:
+    training, config = spec.training, spec.training["config"]
+    return _describe_network(
+        training,
+        f"The pre-trained encoder of {training['base']} and a small head on the "
+        f"statistics\nof all its layers, for speech below {spec.band_limit:.0f} Hz, with "
+        f"{training['parameters']:,} parameters",
+        {
+            **_tell_calm(training, config.get("calm_share", 0.0)),
+            "learned": f"the head, then with it the upper {config['layers']} layers "
+            f"{_tell_lora(config)}in up to {config['tuning_epochs']} epochs at "
+            f"{config['tuning_rate']:g}"
+            if config["layers"]
+            else f"the head; {_tell_hearing(config)}",
+            "versions heard": f"each clip as it is, and {config['versions']} drawn: "
+            f"{_tell_versions(config)}",
+        },
+        "AdamW",
+    )
+
+
+def _tell_hearing(config: Mapping[str, Any]) -> str:
+    epochs = config.get("hearing_epochs")
+    if not epochs:
+        return "the encoder is as it was"
+    return (
+        "before it, the encoder learned to make of the calm speech in other recordings what it "
+        f"makes of it as it is: {format_count(epochs, 'epoch')} at {config['hearing_rate']:g} at "
+        "its highest"
+    )
+
+
+def _tell_lora(config: Mapping[str, Any]) -> str:
+    return f"by low-rank matrices of rank {config['lora']} " if config.get("lora") else ""
+
+
+def _describe_fusion(spec: ModelSpec) -> _Parts:
+    training, members = spec.training, spec.settings["members"]
+    names = [member["name"] for member in members]
+    group = training["group_by"]
+    return _Parts(
+        introduction="The weighted mean of the calibrated probabilities of "
+        f"{', '.join(names[:-1])} and {names[-1]}",
+        settings={
+            f"member {member['name']}": f"weight {member['weight']:.3f}; alone, on the same clips: "
+            + ", ".join(
+                f"{name.upper()} {value:.3f}"
+                for name, value in training["members"][member["name"]].items()
+            )
+            for member in members
+        },
+        calibrated_on="the mean of what its members say of clips that they did not learn from",
+        judged=f"By cross-validation on what it was fitted on, each {group} judged by weights and "
+        "a calibration that\nothers gave, and by members that did not learn from the clip",
+        folds=f"Folds keep each {group} together. Members are looked for beside this folder, then "
+        "by their names,\nand must be those that it was fitted with. What they were trained on "
+        "counts, too:\n",
+    )
+
+
+def _tell_versions(config: Mapping[str, Any]) -> str:
+    clean = f"{config['clean_share']:.0%} of the clips as they are"
+    if config["voice_share"]:
+        clean += f" ({config['voice_share']:.0%} of these in another voice)"
+    return f"{clean}, the others with {_VARIED}"
+
+
+def _describe_network(
+    training: Mapping[str, Any], introduction: str, learned: Mapping[str, str], optimiser: str
+) -> _Parts:
+    config = training["config"]
+    calibrated_on, epoch = training["calibration_on"], training["best_epoch"]
+    chosen = calibrated_on == DEVELOPMENT_SPEAKERS  # else there was nobody to choose the epoch by
+    return _Parts(
+        introduction=introduction,
+        settings={
+            "epochs": f"{epoch}, the best of up to {config['epochs']}" if chosen else f"{epoch}",
+            "optimiser": optimiser,
+            "batch size": f"{config['batch_size']} clips",
+            "learning rate": f"{config['learning_rate']:g} at its highest",
+            "votes": _tell_votes(training["votes"], config),
+            **(
+                {"teacher": f"{training['teacher']}, {config['teacher_weight']:.0%} of each target"}
+                if training.get("teacher")
+                else {}
+            ),
+            **_tell_unlabelled(training),
+            **learned,
+        },
+        calibrated_on=f"the scores of {calibrated_on}",
+        judged="On the development speakers, by whom the epoch was chosen, so that these figures "
+        "are a little too\ngood"
+        if chosen
+        else f"On {calibrated_on}, judged by networks that did not hear them"
+        + _tell_teaching(training),
+    )
+
+
+def _tell_unlabelled(training: Mapping[str, Any]) -> dict[str, str]:
+    """Return a row on speech that nobody labelled, if there is any."""
+    unlabelled = training.get("unlabelled")
+    if not unlabelled:
+        return {}
+    return {
+        "unlabelled": f"{unlabelled['clips']:,} segments, "
+        f"{format_duration(unlabelled['seconds'])}, of which the teacher's probabilities are "
+        "learned; heard as often as the clips of each label"
+    }
+
+
+def _tell_calm(training: Mapping[str, Any], share: float) -> dict[str, str]:
+    """Return a row on calm speech of strangers, if there is any, and the share heard as theirs."""
+    calm = training.get("calm")
+    if not calm:
+        return {}
+    return {
+        "calm speech": f"{calm['clips']:,} segments of {calm['recordings']:,} recordings, "
+        f"{format_duration(calm['seconds'])}, without labels: {share:.0%} of what is learned is "
+        "heard as these people might say it (`transposed`)"
+    }
+
+
+def _tell_teaching(training: Mapping[str, Any]) -> str:
+    """Return what is to be known of figures by folds of what was taught."""
+    if not training.get("teacher"):
+        return ""
+    if training.get("substitutes"):
+        return ", and whose\nteachers were trained for them and did not either"
+    return (
+        ". What their teacher says of others,\nit learned from these, too: the figures are a bit "
+        "too good"
+    )
+
+
+def _tell_votes(voted: bool, config: Mapping[str, Any]) -> str:
+    if voted and config["perceived_weight"]:
+        return "what `--target perceived` tells"
+    return "of listeners were not learned from"
+
+
+_FAMILIES: Final[Mapping[str, Callable[[ModelSpec], _Parts]]] = {
+    "svm": _describe_svm,
+    "cnn": _describe_cnn,
+    "transformer": _describe_transformer,
+    "fusion": _describe_fusion,
+}
+
+
+def write_card(spec: ModelSpec, folder: Path, figures: Mapping[str, Any] | None = None) -> None:
+    """Write a model's card as ``README.md`` into its folder.
+
+    Parameters
+    ----------
+    spec
+        Of a model that `sercli.training.run` made.
+    folder
+        The model folder; its name is the model's.
+    figures
+        Of clips that it was not trained on, if it was measured; see `sercli.evaluation.run`.
+    """
+    text = _render(spec, folder.resolve().name, figures)
+    write_bytes(folder / CARD_FILE, text.encode())
+
+
+def _render(spec: ModelSpec, name: str, figures: Mapping[str, Any] | None) -> str:
+    training: dict[str, Any] = dict(spec.training)
+    held_out = "\n".join(
+        f"| {version} | {row['uar']:.3f} | {row['accuracy']:.3f} "
+        f"| {row['macro_f1']:.3f} | {row['ece']:.3f} |"
+        for version, row in training["held_out"].items()
+    )
+    parts = _FAMILIES[spec.family](spec)
+    return _CARD.format(
+        name=name,
+        introduction=parts.introduction,
+        labels=", ".join(spec.labels),
+        corpus=training["corpus"],
+        licence=training["licence"] or "licence unknown",
+        corpus_limits=(
+            _CREMAD_LIMITS if "cremad" in training["corpus"].split("+") else _OTHER_LIMITS
+        ),
+        n_clips=training["clips"],
+        n_speakers=training["speakers"] or "unknown",
+        splits=" and ".join(f"`{split}`" for split in training["splits"]),
+        protocol=training["protocol"],
+        settings="\n".join(f"| {row} | {text} |" for row, text in parts.settings.items()),
+        calibration=spec.calibration.method,
+        calibrated_on=parts.calibrated_on,
+        seed=training["seed"],
+        command=training.get("command", "").replace("NAME", name) or "none: trained from Python",
+        folds=parts.folds,
+        judged=parts.judged,
+        held_out=held_out,
+        measured=_render_measured(figures) if figures else "",
+        adapter=_render_adapter(training["adapter"], name) if "adapter" in training else "",
+    )
+
+
+def _render_adapter(record: Mapping[str, Any], name: str) -> str:
+    command = record.get("command", "").replace("NAME", name)
+    return _ADAPTER.format(
+        least=record["least"],
+        asked="" if record["safe"] else ";\nsome mixes lose by it, so that it must be asked for",
+        source=f", by\n`{command}`" if command else "",
+        rows="\n".join(
+            f"| {row['mix']} | {row['mean_size']:g} | {_FIGURE_NAMES[row['figure']]} "
+            f"| {row['alone'][row['figure']]:.3f} | {row['adapted'][row['figure']]:.3f} "
+            f"({_tell_interval(row['interval'])}) "
+            f"| {row['adapted']['ece']:.3f} |"
+            for row in record["mixes"]
+        ),
+    )
+
+
+def _tell_interval(limits: Sequence[float] | None) -> str:
+    return "-" if limits is None else f"{limits[0]:+.3f} to {limits[1]:+.3f}"
+
+
+def _render_measured(figures: Mapping[str, Any]) -> str:
+    intervals = figures["intervals"]
+    return _MEASURED.format(
+        n_segments=figures["n_segments"],
+        split=figures["split"],
+        corpus=figures["corpus"],
+        speakers=(
+            format_count(len(figures["speakers"]), "speaker")
+            if figures["speakers"]
+            else "unknown speakers"
+        ),
+        protocol=figures["protocol"],
+        level=intervals["level"],
+        resampled=intervals["resampled"],
+        figures=" | ".join(f"{figures[name]:.3f}" for name in FIGURES),
+        intervals=" | ".join(
+            "-" if limits is None else f"{limits[0]:.3f} to {limits[1]:.3f}"
+            for limits in (intervals["figures"][name] for name in FIGURES)
+        ),
+        exact="{:.3f} ({:.3f} to {:.3f})".format(
+            figures["exact_ece"]["mean"], *figures["exact_ece"]["interval"]
+        ),
+        classes="\n".join(
+            f"| {label} | {row['precision']:.3f} | {row['recall']:.3f} | {row['f1']:.3f} "
+            f"| {row['support']} |"
+            for label, row in figures["classes"].items()
+        ),
+        precisions=_render_precisions(figures) if figures.get("precisions") else "",
+    )
+
+
+def _render_precisions(figures: Mapping[str, Any]) -> str:
+    return _PRECISIONS.format(
+        precision=figures["precision"],
+        rows="\n".join(
+            # -0.0 + 0.0 is 0.0.
+            f"| {name} | {row['uar']:.3f} ({round(-row['drop'], 3) + 0.0:+.3f}) "
+            f"| {row['unchanged']:.1%} | {row['change']:.3f} |"
+            for name, row in figures["precisions"].items()
+        ),
+    )

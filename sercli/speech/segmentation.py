@@ -1,0 +1,314 @@
+"""From frames with speech probabilities to the spans of a recording that get a label.
+
+Segmenters take frames as they come, give each span as soon as nothing later can change it, and
+hold no more than one long segment: memory does not depend on the length of a recording. What they
+give does not depend on how the frames are cut into pieces.
+
+The speech regions are those of Silero VAD's own ``get_speech_timestamps``: a region starts with a
+frame at the threshold and ends where the probability falls 0.15 below it for `max_gap`; regions of
+0.25 s and less are dropped as clicks; 30 ms are added on each side.
+"""
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from sercli.arrays import FloatArray
+from sercli.audio.reading import SAMPLE_RATE
+from sercli.config import LONGEST_SEGMENT_S, SHORTEST_SEGMENT_S, SegmentConfig
+from sercli.speech.vad import FRAME_LENGTH, FRAME_S, SpeechDetector, SpeechFrames
+
+# Of Silero VAD, its defaults.
+HYSTERESIS = 0.15
+MIN_SPEECH_S = 0.25
+PADDING_S = 0.03
+
+# A cut looks for the quietest 0.1 s, not for the zero between two periods of a voice.
+QUIET_FRAMES = 3
+
+
+class Span(NamedTuple):
+    """A stretch of one channel, in samples at 16 kHz, half-open.
+
+    Parameters
+    ----------
+    start, end
+        Samples from the start of the recording.
+    speech
+        Seconds of it in frames that count as speech.
+    turn
+        Of which of the turns that were told it is; see `sercli.annotation.tracks.TurnCutter`.
+    """
+
+    start: int
+    end: int
+    speech: float
+    turn: int = 0
+
+
+class Segmenter(ABC):
+    """Takes frames in order, gives spans in order."""
+
+    @abstractmethod
+    def push(self, frames: SpeechFrames) -> list[Span]:
+        """Take the next frames; give the spans that are final now."""
+
+    @abstractmethod
+    def finish(self, n_samples: int) -> list[Span]:
+        """Take the length of the recording; give the spans that are left."""
+
+    @property
+    @abstractmethod
+    def needed_from(self) -> int:
+        """First sample that a later span may still contain."""
+
+
+def create_segmenter(config: SegmentConfig) -> Segmenter:
+    """Return the segmenter that a configuration asks for.
+
+    Parameters
+    ----------
+    config
+        Its mode decides. For ``"file"`` the spans are the pieces in which a file is judged.
+    """
+    if config.mode == "speech":
+        return SpeechSegmenter(config)
+    if config.mode == "window":
+        return WindowSegmenter(config, config.window, config.hop or config.window)
+    return WindowSegmenter(config, LONGEST_SEGMENT_S, LONGEST_SEGMENT_S)
+
+
+def find_speech(
+    pieces: Iterable[FloatArray],
+    detector: SpeechDetector,
+    config: SegmentConfig | None = None,
+) -> list[Span]:
+    """Return the spans of a recording.
+
+    Parameters
+    ----------
+    pieces
+        Of its waveform at 16 kHz, one after the other, each of shape (n_samples,).
+    detector
+        Of speech.
+    config
+        Speech segments by default.
+    """
+    stream = detector.stream()
+    segmenter = create_segmenter(config or SegmentConfig())
+    spans: list[Span] = []
+    n_samples = 0
+    for piece in pieces:
+        n_samples += len(piece)
+        spans += segmenter.push(stream.push(piece))
+    spans += segmenter.push(stream.finish())
+    return spans + segmenter.finish(n_samples)
+
+
+class SpeechSegmenter(Segmenter):
+    """Speech regions, bridged, joined and cut to length.
+
+    Parameters
+    ----------
+    config
+        Thresholds and lengths.
+    """
+
+    def __init__(self, config: SegmentConfig) -> None:
+        self._threshold = config.vad_threshold
+        self._low_threshold = max(config.vad_threshold - HYSTERESIS, 0.01)
+        self._max = _samples(config.max_segment)
+        self._min = _samples(config.min_segment)
+        self._max_gap = _samples(config.max_gap)
+        self._min_speech = _samples(MIN_SPEECH_S)
+        self._padding = _samples(PADDING_S)
+        self._position = 0  # samples taken
+        self._first_frame = 0  # index of the frame whose energy is _energies[0]
+        self._energies: deque[float] = deque()
+        self._region: int | None = None  # where the open region's speech starts
+        self._piece = 0  # where the open region's next span starts, padded or at a cut
+        self._silence: int | None = None  # where the open region ends, if it does
+        self._held: Span | None = None  # a span that a neighbour may still join
+
+    def push(self, frames: SpeechFrames) -> list[Span]:
+        """Take the next frames; give the spans that are final now."""
+        spans: list[Span] = []
+        for probability, energy in zip(
+            frames.probabilities.tolist(), frames.energies.tolist(), strict=True
+        ):
+            start, self._position = self._position, self._position + FRAME_LENGTH
+            self._energies.append(energy)
+            if probability >= self._threshold:
+                self._silence = None
+                if self._region is None:
+                    self._region = start
+                    self._piece = max(start - self._padding, 0)
+            elif probability < self._low_threshold and self._region is not None:
+                if self._silence is None:
+                    self._silence = start
+                if start - self._silence >= self._max_gap:
+                    spans += self._close(self._silence, self._silence + self._padding)
+            if self._region is None:
+                spans += self._release(self._position - self._padding)
+            else:
+                spans += self._cut_open_region()
+        self._forget()
+        return spans
+
+    def finish(self, n_samples: int) -> list[Span]:
+        """Take the length of the recording; give the spans that are left."""
+        spans = [] if self._region is None else self._close(n_samples, n_samples)
+        if self._held is not None:
+            spans.append(self._held)
+            self._held = None
+        return [span._replace(end=min(span.end, n_samples)) for span in spans]
+
+    @property
+    def needed_from(self) -> int:
+        """First sample that a later span may still contain."""
+        if self._held is not None:
+            return self._held.start
+        if self._region is not None:
+            return self._piece
+        return max(self._position - self._padding, 0)
+
+    def _close(self, speech_end: int, end: int) -> list[Span]:
+        """End the open region; `end` is where its speech ends, with padding."""
+        assert self._region is not None
+        spans: list[Span] = []
+        was_cut = self._piece > self._region
+        if was_cut or speech_end - self._region > self._min_speech:
+            while end - self._piece > self._max:
+                spans += self._cut(min(self._piece + self._max, end - self._min))
+            spans += self._add(self._piece, end)
+        self._region = self._silence = None
+        return spans
+
+    def _cut_open_region(self) -> list[Span]:
+        """Cut a region that is too long wherever it will end, so that it need not be held."""
+        certain = self._position if self._silence is None else self._silence
+        if certain - self._piece < self._max + self._min:
+            return []
+        return self._cut(self._piece + self._max)
+
+    def _cut(self, latest: int) -> list[Span]:
+        """End a span at the quietest point between half its longest length and `latest`."""
+        earliest = self._piece + self._max // 2
+        first = earliest // FRAME_LENGTH
+        last = max(latest // FRAME_LENGTH - 1, first)
+        margin = QUIET_FRAMES // 2
+        energies = [
+            self._energies[frame - self._first_frame]
+            for frame in range(first - margin, last + margin + 1)
+        ]
+        loudness = np.convolve(energies, np.ones(QUIET_FRAMES), mode="valid")
+        centre = (first + int(np.argmin(loudness))) * FRAME_LENGTH + FRAME_LENGTH // 2
+        cut = min(max(centre, earliest), latest)
+        spans = self._add(self._piece, cut)
+        self._piece = cut
+        return spans
+
+    def _add(self, start: int, end: int) -> list[Span]:
+        """Hold a new span, joined with the one held if either is short and they are close."""
+        span = Span(start, end, (end - start) / SAMPLE_RATE)
+        held, self._held = self._held, span
+        if held is None:
+            return []
+        short = min(held.end - held.start, end - start) < self._min
+        if short and start - held.end < self._min and end - held.start <= self._max:
+            self._held = Span(held.start, end, held.speech + span.speech)
+            return []
+        return [held]
+
+    def _release(self, position: int) -> list[Span]:
+        """Give the held span once no region can start close enough to join it."""
+        if self._held is None or position - self._held.end < self._min:
+            return []
+        span, self._held = self._held, None
+        return [span]
+
+    def _forget(self) -> None:
+        needed = self._position if self._region is None else self._piece
+        while self._energies and (self._first_frame + 1) * FRAME_LENGTH <= needed:
+            self._energies.popleft()
+            self._first_frame += 1
+
+
+class WindowSegmenter(Segmenter):
+    """Windows of fixed length, those that hold speech.
+
+    A window counts as speech with at least 0.25 s of it, or half of a shorter window. What is
+    left at the end is a window of its own if it is at least `min_segment` long, or all there is.
+
+    Parameters
+    ----------
+    config
+        Threshold, and the shortest window at the end.
+    window, hop
+        Length and step in seconds.
+    """
+
+    def __init__(self, config: SegmentConfig, window: float, hop: float) -> None:
+        self._threshold = config.vad_threshold
+        self._min = _samples(config.min_segment)
+        self._window = _samples(window)
+        self._hop = max(1, _samples(hop))
+        self._start = 0
+        self._position = 0
+        self._first_frame = 0
+        self._is_speech: deque[bool] = deque()
+
+    def push(self, frames: SpeechFrames) -> list[Span]:
+        """Take the next frames; give the windows that are complete now."""
+        self._is_speech.extend((frames.probabilities >= self._threshold).tolist())
+        self._position += FRAME_LENGTH * len(frames.probabilities)
+        spans = []
+        # The last frame may be filled up beyond the end of the recording: `finish` knows.
+        while self._start + self._window <= self._position - FRAME_LENGTH:
+            spans += self._span(self._start + self._window)
+            self._start += self._hop
+            self._forget()
+        return spans
+
+    def finish(self, n_samples: int) -> list[Span]:
+        """Take the length of the recording; give the windows that are left."""
+        spans = []
+        while self._start < n_samples:
+            covered = self._start - self._hop + self._window if self._start else 0
+            left = n_samples - self._start
+            if covered < n_samples and (left >= self._min or not self._start):
+                spans += self._span(min(self._start + self._window, n_samples))
+            self._start += self._hop
+        return spans
+
+    @property
+    def needed_from(self) -> int:
+        """First sample that a later window may still contain."""
+        return self._start
+
+    def _span(self, end: int) -> list[Span]:
+        first = self._start // FRAME_LENGTH
+        last = -(-end // FRAME_LENGTH)
+        n_speech = sum(
+            self._is_speech[frame - self._first_frame]
+            for frame in range(first, min(last, self._first_frame + len(self._is_speech)))
+        )
+        # Frames reach over the window's edges.
+        length = (end - self._start) / SAMPLE_RATE
+        speech = min(n_speech * FRAME_S, length)
+        enough = min(MIN_SPEECH_S, length / 2)
+        if speech < enough or length < SHORTEST_SEGMENT_S:
+            return []
+        return [Span(self._start, end, speech)]
+
+    def _forget(self) -> None:
+        while self._is_speech and (self._first_frame + 1) * FRAME_LENGTH <= self._start:
+            self._is_speech.popleft()
+            self._first_frame += 1
+
+
+def _samples(seconds: float) -> int:
+    return round(seconds * SAMPLE_RATE)

@@ -1,0 +1,127 @@
+"""Who speaks when in which recording: by its name, a table, or the turns of a diarisation."""
+
+import os
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
+from typing import Self
+
+from sercli.errors import ConfigError
+from sercli.schema import MIX
+from sercli.speech.grids import is_grid
+from sercli.speech.turns import Turn, Turns
+
+
+class Timeline:
+    """Who speaks when in a recording, found without a look at all of its turns.
+
+    Parameters
+    ----------
+    turns
+        In any order; those of unknown speakers are left out.
+    """
+
+    def __init__(self, turns: Iterable[Turn]) -> None:
+        self._turns = sorted((one for one in turns if one.speaker), key=lambda one: one.start)
+        self._starts = [one.start for one in self._turns]
+        # Of each turn and all before it: those up to the first that is late enough are over.
+        self._ends = list(accumulate((one.end for one in self._turns), max))
+
+    def find(self, channel: str, start: float, end: float) -> str | None:
+        """Return who speaks for most of a segment; see `Speakers.find`."""
+        spoken: dict[str, float] = {}
+        for turn in self._turns[bisect_right(self._ends, start) : bisect_left(self._starts, end)]:
+            overlap = min(end, turn.end) - max(start, turn.start)
+            if overlap > 0 and turn.channel in (None, channel) and turn.speaker:
+                spoken[turn.speaker] = spoken.get(turn.speaker, 0.0) + overlap
+        return max(spoken, key=lambda speaker: spoken[speaker]) if spoken else None
+
+
+@dataclass(frozen=True)
+class Speakers:
+    """Tells who speaks in a segment of a recording.
+
+    Parameters
+    ----------
+    pattern
+        Searched for in a path, with ``/`` between its parts; its first group is the speaker.
+    turns
+        Who speaks when, if there is no pattern.
+    """
+
+    pattern: re.Pattern[str] | None = None
+    turns: Turns | None = None
+    _timelines: dict[tuple[str, bool], Timeline] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    @property
+    def local(self) -> bool:
+        """Whether a name is that of one speaker within a recording only."""
+        return self.turns is not None and self.turns.local
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a table or a diarisation if there is a file of this name; else it is a pattern.
+
+        Parameters
+        ----------
+        text
+            The path of a CSV file with the columns file and speaker, and channel, or start and end
+            in seconds, where several speak in a recording; or of a diarisation in RTTM; see
+            `sercli.speech.turns.Turns.read`. Or a regular expression with one group, such as
+            ``([0-9]{4})_``.
+
+        Raises
+        ------
+        ConfigError
+            If it is none of these.
+        """
+        if os.path.isfile(text):  # which takes a pattern of any length
+            if is_grid(Path(text)):
+                raise ConfigError(
+                    f"{text}: is a TextGrid; expected a table or a diarisation. Tiers tell who "
+                    "speaks where they are the segments, too (--segments, --tier)"
+                )
+            return cls(turns=Turns.read(text, "speaker"))
+        try:
+            pattern = re.compile(text)
+        except re.error as error:
+            raise ConfigError(
+                f"speakers are {text!r}: no such file, and no regular expression ({error})"
+            ) from error
+        if pattern.groups != 1:
+            raise ConfigError(
+                f"speakers are {text!r}: no such file, and a regular expression with "
+                f"{pattern.groups} groups; expected one, which is the speaker: '([0-9]{{4}})_'"
+            )
+        return cls(pattern)
+
+    def find(
+        self, path: str, channel: str, start: float, end: float, *, mixed: bool = False
+    ) -> str | None:
+        """Return who speaks for most of a segment, or None if that is not known.
+
+        Parameters
+        ----------
+        path
+            Of the recording.
+        channel
+            As results name it.
+        start, end
+            Of the segment, in seconds.
+        mixed
+            Whether the channels are judged as one, as in `sercli.speech.turns.Turns.find`; there
+            may be a single one.
+        """
+        if self.pattern is not None:
+            found = self.pattern.search(Path(path).as_posix())
+            return found[1] if found else None
+        key = path, mixed or channel == MIX
+        if key not in self._timelines:
+            turns = self.turns.find(path, mixed=key[1]) if self.turns else ()
+            self._timelines[key] = Timeline(turns)
+        return self._timelines[key].find(channel, start, end)

@@ -1,0 +1,108 @@
+"""Voice activity detection: the probability of speech for every 32 ms of a stream.
+
+The detector is Silero VAD, which takes many frames in one call here and gives the same
+probabilities as its frame-by-frame model. It runs in ONNX Runtime: the package itself is not
+imported, since that would load torch.
+"""
+
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import onnxruntime
+
+from sercli.arrays import FloatArray
+from sercli.audio.reading import SAMPLE_RATE
+from sercli.speech.silero import build_network
+
+# Fixed by the model: frames of 32 ms, each seen with the last 4 ms before it.
+FRAME_LENGTH = 512
+CONTEXT_LENGTH = 64
+FRAME_S = FRAME_LENGTH / SAMPLE_RATE
+STATE_SIZE = 128
+
+
+class SpeechFrames(NamedTuple):
+    """What the detector says of consecutive frames.
+
+    Parameters
+    ----------
+    probabilities
+        Of speech, in ``[0, 1]``, shape (n_frames,).
+    energies
+        Mean squares of the samples, shape (n_frames,).
+    """
+
+    probabilities: FloatArray
+    energies: FloatArray
+
+
+class SpeechDetector:
+    """The loaded detector; many streams share one.
+
+    Raises
+    ------
+    ModelError
+        If the package that ships the detector's weights is not installed.
+    """
+
+    def __init__(self) -> None:
+        options = onnxruntime.SessionOptions()
+        # The network is too small to gain from threads; they would only take turns.
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(
+            build_network(), options, providers=["CPUExecutionProvider"]
+        )
+
+    def stream(self) -> "SpeechStream":
+        """Start on a new recording or channel."""
+        return SpeechStream(self._session)
+
+
+@cache
+def shared_detector() -> SpeechDetector:
+    """Return the detector of this process: it cannot be handed from one to another."""
+    return SpeechDetector()
+
+
+class SpeechStream:
+    """The detector's state along one channel.
+
+    Feeding a waveform in pieces gives the same frames as feeding it whole.
+    """
+
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self._session = session
+        # Context of the next frame, then samples that do not fill a frame yet.
+        self._pending = np.zeros(CONTEXT_LENGTH, np.float32)
+        self._hidden = np.zeros((1, 1, STATE_SIZE), np.float32)
+        self._cell = np.zeros((1, 1, STATE_SIZE), np.float32)
+
+    def push(self, waveform: FloatArray) -> SpeechFrames:
+        """Give the frames that are complete with this piece.
+
+        Parameters
+        ----------
+        waveform
+            The next samples at 16 kHz, shape (n_samples,), any number of them.
+        """
+        samples = np.concatenate((self._pending, waveform))
+        n_frames = (len(samples) - CONTEXT_LENGTH) // FRAME_LENGTH
+        self._pending = samples[n_frames * FRAME_LENGTH :]
+        if not n_frames:
+            return SpeechFrames(np.empty(0, np.float32), np.empty(0, np.float32))
+        used = samples[: CONTEXT_LENGTH + n_frames * FRAME_LENGTH]
+        windows = np.lib.stride_tricks.sliding_window_view(used, CONTEXT_LENGTH + FRAME_LENGTH)
+        frames = np.ascontiguousarray(windows[::FRAME_LENGTH])
+        probabilities, self._hidden, self._cell = self._session.run(
+            ["speech_probs", "hn", "cn"], {"input": frames, "h": self._hidden, "c": self._cell}
+        )
+        energies = np.square(frames[:, CONTEXT_LENGTH:]).mean(axis=1)
+        return SpeechFrames(probabilities.reshape(-1), energies)
+
+    def finish(self) -> SpeechFrames:
+        """Give the last frame, filled up with zeros, if samples are left over."""
+        left = len(self._pending) - CONTEXT_LENGTH
+        padding = FRAME_LENGTH - left if left else 0
+        return self.push(np.zeros(padding, np.float32))

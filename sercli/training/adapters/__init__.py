@@ -1,0 +1,1 @@
+"""How judging by baselines is learned."""

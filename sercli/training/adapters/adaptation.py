@@ -1,0 +1,344 @@
+"""Training what judges segments by the baseline of their group.
+
+It learns from groups that are drawn anew in every step, of any size and mix of emotions, each of
+the clips of one speaker: so it learns how far a baseline is to be trusted. What the model says of
+each clip by itself is what it said of it while the clip was held out, as it will be of strangers.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
+from sklearn.model_selection import GroupKFold
+from torch.nn import functional
+
+from sercli.adaptation import (
+    MAX_DEVIATION,
+    MAX_SHARPENING,
+    Adapter,
+    AdapterSettings,
+    find_concentration,
+    find_inputs,
+)
+from sercli.arrays import DoubleArray, FloatArray, IntArray
+from sercli.calibration import UNCALIBRATED, Calibration, fit_temperature
+from sercli.classifiers.base import Classifier
+from sercli.errors import DatasetError
+from sercli.evaluation.mixes import measure_mixes
+from sercli.training.adapters.groups import Examples, draw_groups, lean
+from sercli.training.adapters.network import AdapterNetwork, describe_group
+from sercli.training.config import AdapterConfig
+from sercli.training.trainer import Say
+
+# Fewer speakers do not tell what voices have in common.
+MIN_SPEAKERS = 6
+# Of few clips, more epochs are learned from.
+MIN_STEPS = 100
+# Of many clips, or of several versions of each, fewer: more steps than this hardly help.
+MAX_STEPS = 20_000
+# A large group counts more than a small one, but not as much more as it is larger: the power of its
+# size by which a segment counts.
+GROUP_WEIGHT = -0.25
+# Of the logarithm of the temperature, from where all groups have one to where it goes with a
+# sharpening.
+MAX_CHANGE = 0.5
+# Added to a deviation by which inputs are divided.
+LEAST_SCALE = 1e-5
+
+
+class FittedAdapter(NamedTuple):
+    """An adapter, and what is known of it.
+
+    Parameters
+    ----------
+    adapter
+        Calibrated.
+    figures
+        What it is worth to speakers that it did not learn from, see
+        `sercli.evaluation.mixes.measure_mixes`.
+    single_share
+        The one of `AdapterConfig.single_shares` that it learned with.
+    """
+
+    adapter: Adapter
+    figures: list[dict[str, Any]]
+    single_share: float
+
+
+def add_adapter(
+    model: Classifier, examples: Examples, seed: int, say: Say = lambda _: None
+) -> bool:
+    """Give a model what judges by baselines, if the clips suffice to learn that.
+
+    Parameters
+    ----------
+    model
+        Of which ``spec.training`` tells how, and what it is worth.
+    examples, say
+        As for `fit_adapter`.
+    seed
+        Of all draws.
+
+    Returns
+    -------
+    bool
+        Whether they did.
+    """
+    config = AdapterConfig(seed=seed)
+    if not model.spec.training.get("calm"):
+        config = replace(config, repeated_share=0.0)
+    try:
+        fitted = fit_adapter(examples, model.spec.labels, config, say)
+    except DatasetError as error:
+        say(f"cannot learn to judge by baselines: {error}")
+        return False
+    model.adapter = fitted.adapter
+    record = {
+        "config": asdict(config),
+        "single_share": fitted.single_share,
+        "least": fitted.adapter.settings.least,
+        "safe": fitted.adapter.settings.safe,
+        "mixes": fitted.figures,
+    }
+    model.spec = replace(model.spec, training={**model.spec.training, "adapter": record})
+    return True
+
+
+def fit_adapter(
+    examples: Examples,
+    labels: Sequence[str],
+    config: AdapterConfig,
+    say: Say = lambda _: None,
+) -> FittedAdapter:
+    """Train an adapter, and calibrate and measure it on speakers that it did not learn from.
+
+    Parameters
+    ----------
+    examples
+        Clips of all speakers.
+    labels
+        In the order of the probabilities.
+    config
+        How to train.
+    say
+        Told what is done next.
+
+    Raises
+    ------
+    DatasetError
+        If there are too few speakers, or too few clips of each, or all clips of a label are those
+        of speakers who are held out together.
+    """
+    folds = _split(examples, labels, config.folds)
+    for share in config.single_shares:
+        say(f"learning to judge by baselines, with {share:.0%} of groups of one emotion")
+        judges = []
+        for number, (inside, outside) in enumerate(folds, 1):
+            judges.append((outside, _train(examples.take(inside), config, labels, share)))
+            say(f"learned without the speakers of fold {number} of {len(folds)}")
+        calibration, sharpening = _calibrate(examples, judges, config, labels, share)
+        settings = AdapterSettings(sharpening=sharpening)
+        judges = [
+            (outside, Adapter(settings, calibration, judge.tensors())) for outside, judge in judges
+        ]
+        figures = _measure(examples, judges, labels, config.seed)
+        loss = max(-row["difference"] for row in figures)
+        say(f"they cost at most {abs(max(loss, 0.0)):.3f}, in groups of speakers held out")
+        if loss <= config.max_loss:
+            break
+    tensors = _train(examples, config, labels, share).tensors()
+    settings = replace(settings, safe=bool(loss <= config.max_loss))
+    return FittedAdapter(Adapter(settings, calibration, tensors), figures, share)
+
+
+def fit_sharpening(
+    scores: DoubleArray, classes: IntArray, sizes: Sequence[int]
+) -> tuple[Calibration, float]:
+    """Fit what `Adapter.calibrate` does, by the log-likelihood.
+
+    Parameters
+    ----------
+    scores
+        Of the segments of all groups, one group after the other, shape (n_segments, n_labels).
+    classes
+        Index of the true label of each segment, shape (n_segments,).
+    sizes
+        Segments in each group, none of which is empty.
+
+    Returns
+    -------
+    calibration
+        The temperature.
+    sharpening
+        See `sercli.adaptation.AdapterSettings`.
+    """
+    start = fit_temperature(scores, classes)
+    starts = np.cumsum([0, *sizes[:-1]])
+    rows = np.arange(len(classes))
+
+    def loss(parameters: DoubleArray) -> float:
+        log_factor, sharpening = parameters
+        logits = np.exp(log_factor) * start.logits(scores)
+        shares = np.add.reduceat(softmax(logits, axis=1), starts) / np.c_[sizes]
+        factors = np.exp(sharpening * find_concentration(shares))
+        logits = np.repeat(factors, sizes)[:, None] * logits
+        return -float(log_softmax(logits, axis=1)[rows, classes].mean())
+
+    # The temperature is near that of all groups. Where all labels are right, as they may be where
+    # there is little to learn from, no factor would be too much.
+    bounds = ((-MAX_CHANGE, MAX_CHANGE), (-MAX_SHARPENING, MAX_SHARPENING))
+    log_factor, sharpening = minimize(loss, (0.0, 0.0), method="Nelder-Mead", bounds=bounds).x
+    return replace(start, weights=np.exp(log_factor) * start.weights), float(sharpening)
+
+
+def _split(
+    examples: Examples, labels: Sequence[str], n_folds: int
+) -> list[tuple[IntArray, IntArray]]:
+    """Return the clips inside and outside of each fold, if all of them can be learned from."""
+    n_speakers = len(np.unique(examples.voices))
+    if n_speakers < MIN_SPEAKERS:
+        raise DatasetError(
+            f"expected clips of {MIN_SPEAKERS} speakers or more; found {n_speakers} that are known"
+        )
+    largest, least = int(np.bincount(examples.sources).max()), AdapterSettings().least
+    if largest < least:
+        raise DatasetError(
+            f"expected {least} clips or more of a speaker; found {largest} of each at most"
+        )
+    splits = GroupKFold(min(n_folds, n_speakers)).split(examples.classes, groups=examples.voices)
+    folds = list(splits)
+    for inside, _ in folds:
+        counts = np.bincount(examples.classes[inside], minlength=len(labels))
+        if not counts.all():
+            raise DatasetError(
+                f"expected clips of all labels by speakers of every fold; all of "
+                f"{labels[int(counts.argmin())]} are by speakers of one"
+            )
+    return folds
+
+
+def _train(
+    examples: Examples, config: AdapterConfig, labels: Sequence[str], single_share: float
+) -> Adapter:
+    """Train an adapter; it is not calibrated yet."""
+    inputs = find_inputs(examples.probabilities)
+    mean, scale = inputs.mean(axis=0), inputs.std(axis=0) + LEAST_SCALE
+
+    def standardise(probabilities: DoubleArray) -> FloatArray:
+        deviations = (find_inputs(probabilities) - mean) / scale
+        return np.asarray(deviations.clip(-MAX_DEVIATION, MAX_DEVIATION), np.float32)
+
+    plain = standardise(examples.probabilities)
+    centres = np.stack(
+        [plain[examples.classes == label].mean(axis=0) for label in range(len(labels))]
+    )
+    rng = np.random.default_rng(config.seed)
+    sources = examples.sources
+    repeated = config.repeated_share
+    draws = draw_groups(
+        examples.classes, sources, labels, single_share, rng, repeated_share=repeated
+    )
+    leaning_draws = draw_groups(
+        examples.classes,
+        sources,
+        labels,
+        config.leaning_single_share,
+        rng,
+        config.leaning_calm_share,
+        repeated,
+    )
+    n_steps = config.epochs * len(inputs) // config.step_clips
+    n_steps = min(max(MIN_STEPS, n_steps), MAX_STEPS)
+    settings = AdapterSettings()
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        network = AdapterNetwork(torch.from_numpy(centres), config, settings.shrinkage)
+        optimiser = torch.optim.AdamW(
+            network.parameters(), config.learning_rate, weight_decay=config.weight_decay
+        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, config.learning_rate, total_steps=n_steps, pct_start=config.warmup
+        )
+        for _ in range(n_steps):
+            rows, groups = [], []
+            for leans in rng.random(config.step_groups) < config.leaning_share:
+                chosen = next(leaning_draws if leans else draws)
+                probabilities = examples.probabilities[chosen]
+                if leans:
+                    probabilities = lean(
+                        probabilities, config.leaning, config.leaning_contrast, rng
+                    )
+                rows.append(chosen)
+                groups.append(describe_group(standardise(probabilities), probabilities))
+            weight = torch.cat(
+                [torch.full((len(chosen),), len(chosen) ** GROUP_WEIGHT) for chosen in rows]
+            )
+            losses = functional.cross_entropy(
+                network(groups),
+                torch.from_numpy(examples.classes[np.concatenate(rows)]),
+                reduction="none",
+            )
+            optimiser.zero_grad()
+            ((losses * weight).sum() / weight.sum()).backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+    tensors = {"mean": mean, "scale": scale, **network.tensors()}
+    n_labels = len(labels)
+    unscaled = Calibration(UNCALIBRATED, np.eye(n_labels), np.zeros(n_labels))
+    # As they are stored: the calibration is of these, too.
+    return Adapter(settings, unscaled, Adapter(settings, unscaled, tensors).tensors())
+
+
+def _calibrate(
+    examples: Examples,
+    judges: Sequence[tuple[IntArray, Adapter]],
+    config: AdapterConfig,
+    labels: Sequence[str],
+    single_share: float,
+) -> tuple[Calibration, float]:
+    """Fit temperature and sharpening on groups of speakers held out, of any size and mix."""
+    rng = np.random.default_rng([config.seed, 1])
+    scores, classes = [], []
+    for outside, judge in judges:
+        held_out = examples.take(outside)
+        draws = draw_groups(
+            held_out.classes,
+            held_out.sources,
+            labels,
+            single_share,
+            rng,
+            repeated_share=config.repeated_share,
+        )
+        for group in itertools.islice(draws, config.calibration_groups):
+            if len(group) >= judge.settings.least:
+                scores.append(judge.score(held_out.probabilities[group]))
+                classes.append(held_out.classes[group])
+    sizes = [len(group) for group in scores]
+    return fit_sharpening(np.concatenate(scores), np.concatenate(classes), sizes)
+
+
+def _measure(
+    examples: Examples,
+    judges: Sequence[tuple[IntArray, Adapter]],
+    labels: Sequence[str],
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Measure adapters on groups of speakers held out, of clips as they are."""
+    by_clip = np.empty(len(examples.classes), object)
+    for outside, judge in judges:
+        by_clip[outside] = judge
+    as_they_are = np.flatnonzero(examples.versions == 0)
+    by_clip, examples = by_clip[as_they_are], examples.take(as_they_are)
+
+    def adapt(group: IntArray) -> DoubleArray:
+        adapted: DoubleArray = by_clip[group[0]].adapt(examples.probabilities[group])
+        return adapted
+
+    return measure_mixes(
+        adapt, examples.probabilities, examples.classes, examples.voices.tolist(), labels, seed
+    )

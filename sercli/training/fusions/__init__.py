@@ -1,0 +1,1 @@
+"""How fusions of models are weighed."""

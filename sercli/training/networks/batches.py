@@ -1,0 +1,230 @@
+"""What a network hears in training: clips of all labels alike, each time in another recording.
+
+Every draw comes from the seed, the epoch, and how often a clip was drawn before: the same clips
+sound the same in any order and on any number of threads.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from sercli.arrays import FloatArray, IntArray
+from sercli.audio.augment import Utterance, crop, draw_voice, record, vary
+from sercli.audio.codecs import codec_available, encode_decode
+from sercli.audio.filters import telephone_band
+from sercli.neural.batching import pad
+from sercli.training.cache import CachedClips
+from sercli.training.config import NeuralConfig
+from sercli.training.networks.loop import TrainingBatch
+
+CODEC_PROBABILITY: Final = 0.1
+# Codec by weight: what telephones do costs more than what files do.
+CODECS: Final = {"mulaw": 1, "gsm": 2, "amr": 2, "mp3": 1, "opus": 1}
+LINES: Final = frozenset(("mulaw", "gsm", "amr"))
+# Before a codec, which rounds to 16 bits and cuts off what is beyond 1.
+CODEC_PEAK: Final = 0.5
+
+# Batches that are made while one is learned from.
+LOOKAHEAD: Final = 4
+
+# In the place of a label's index: nobody labelled the clip.
+NO_LABEL: Final = -1
+
+
+class TrainingBatches:
+    """Batches of an epoch, for `sercli.training.networks.loop.fit_network`.
+
+    Parameters
+    ----------
+    cached
+        The clips; others of them talk in the background of each.
+    targets
+        Shape (n_clips, n_labels).
+    classes
+        Indices of the labels, or `NO_LABEL`, shape (n_clips,).
+    config
+        Seed, size of a batch, and how much is varied.
+    threads
+        That draw batches ahead; 0: none.
+    """
+
+    def __init__(
+        self,
+        cached: CachedClips,
+        targets: FloatArray,
+        classes: IntArray,
+        config: NeuralConfig,
+        *,
+        threads: int = 2,
+    ) -> None:
+        self._cached = cached
+        self._targets = targets
+        self._classes = np.asarray(classes)
+        self._config = config
+        self._threads = threads
+        self._n_draws = count_draws(self._classes)
+        self._size = min(config.batch_size, self._n_draws)
+        self._alike: dict[tuple[str | None, str], list[int]] = defaultdict(list)
+        for index, clip in enumerate(cached.clips):
+            self._alike[clip.voice, clip.emotion].append(index)
+        self._codecs = [name for name in CODECS if codec_available(name)]
+        weights = np.array([CODECS[name] for name in self._codecs], float)
+        self._weights = weights / weights.sum() if len(weights) else weights
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
+        return self._n_draws // self._size
+
+    def __call__(self, epoch: int) -> Iterator[TrainingBatch]:
+        """Give the batches of an epoch, which is counted from 0."""
+        draws = draw_order(self._classes, self._config.seed, epoch)
+        parts = [draws[i * self._size : (i + 1) * self._size] for i in range(len(self))]
+        if not self._threads:
+            for part in parts:
+                yield self._make(part, epoch)
+            return
+        pool = ThreadPoolExecutor(self._threads)
+        try:
+            waiting: list[Future[TrainingBatch]] = []
+            for part in parts:
+                waiting.append(pool.submit(self._make, part, epoch))
+                if len(waiting) > LOOKAHEAD:
+                    yield waiting.pop(0).result()
+            for future in waiting:
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def hear(self, index: int, rng: np.random.Generator) -> FloatArray:
+        """Return a clip as another recording might have it, shape (n_samples,).
+
+        Parameters
+        ----------
+        index
+            Of the clip.
+        rng
+            Source of all draws.
+        """
+        utterance = self._cached.utterance(index)
+        clip = self._cached.clips[index]
+        # Whose voice is unknown has no partner but itself.
+        alike = self._alike[clip.voice, clip.emotion] if clip.voice else [index]
+
+        def find_partner() -> Utterance:
+            return self._cached.utterance(alike[rng.integers(len(alike))])
+
+        waveform = vary(utterance, find_partner, _Talkers(self._cached), rng)
+        return self._send(waveform, rng)
+
+    def record(self, waveform: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """Return what is said, sample by sample, as another recording might have it.
+
+        Parameters
+        ----------
+        waveform
+            At 16 kHz, shape (n_samples,).
+        rng
+            Source of all draws.
+        """
+        return self._send(record(waveform, _Talkers(self._cached), rng), rng)
+
+    def draw(self, index: int, rng: np.random.Generator) -> FloatArray:
+        """Return a clip as it is learned from: as it was recorded, or varied; shape (n_samples,).
+
+        Parameters
+        ----------
+        index, rng
+            As for `hear`.
+        """
+        if rng.random() >= self._config.clean_share:
+            return self.hear(index, rng)
+        waveform, start, end = self._cached.utterance(index)
+        waveform = waveform if rng.random() < 0.5 else waveform[start:end]
+        if self._config.voice_share and rng.random() < self._config.voice_share:
+            return draw_voice(waveform, rng)
+        return waveform
+
+    def _send(self, waveform: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """Return a waveform, now and then after a codec."""
+        if self._codecs and rng.random() < CODEC_PROBABILITY:
+            return _through(waveform, str(rng.choice(self._codecs, p=self._weights)))
+        return waveform
+
+    def _make(self, draws: Sequence[tuple[int, int]], epoch: int) -> TrainingBatch:
+        waveforms = [self._draw(index, epoch, turn) for index, turn in draws]
+        padded, lengths = pad(waveforms)
+        targets = torch.from_numpy(self._targets[[index for index, _ in draws]])
+        return TrainingBatch(padded, lengths, targets)
+
+    def _draw(self, index: int, epoch: int, turn: int) -> FloatArray:
+        rng = np.random.default_rng([self._config.seed, epoch, index, turn])
+        return crop(self.draw(index, rng), self._config.max_crop, rng)
+
+
+def draw_order(classes: IntArray, seed: int, epoch: int) -> list[tuple[int, int]]:
+    """Return clips, and how often each was drawn before; all labels equally often.
+
+    Clips without a label are drawn as if theirs were one more: they are the teacher's examples
+    beside those of each label, however many there are.
+
+    Parameters
+    ----------
+    classes
+        Indices of the clips' labels, or `NO_LABEL`, shape (n_clips,).
+    seed, epoch
+        Of the draw.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    n_each = _count_each(classes)
+    drawn: list[tuple[int, int]] = []
+    for label in np.unique(classes):
+        members = np.flatnonzero(classes == label)
+        rounds = -(-n_each // len(members))
+        order = [(int(i), turn) for turn in range(rounds) for i in rng.permutation(members)]
+        drawn += order[:n_each]
+    return [drawn[place] for place in rng.permutation(len(drawn))]
+
+
+def count_draws(classes: IntArray) -> int:
+    """Return how many clips an epoch has at least: the labelled, and as many more as of a label.
+
+    Parameters
+    ----------
+    classes
+        As for `draw_order`.
+    """
+    n_labelled = int((classes != NO_LABEL).sum())
+    return n_labelled if n_labelled == len(classes) else n_labelled + _count_each(classes)
+
+
+def _count_each(classes: IntArray) -> int:
+    """Return how often each label is drawn: together, as often as there are labelled clips."""
+    labelled = classes[classes != NO_LABEL]
+    return -(-len(labelled) // len(np.unique(labelled)))
+
+
+class _Talkers(Sequence[FloatArray]):
+    """Waveforms of clips, read when they are asked for."""
+
+    def __init__(self, cached: CachedClips) -> None:
+        self._cached = cached
+
+    def __len__(self) -> int:
+        return len(self._cached)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._cached.utterance(index).waveform
+
+
+def _through(waveform: FloatArray, codec: str) -> FloatArray:
+    """Return a waveform after a codec; a telephone's has its band, too."""
+    if codec in LINES:
+        waveform = telephone_band(waveform)
+    peak = float(np.abs(waveform).max())
+    if not peak:
+        return waveform
+    return encode_decode(waveform * np.float32(CODEC_PEAK / peak), codec)

@@ -1,0 +1,103 @@
+"""How convolutional networks learn: from waveforms, with guides."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from sercli.arrays import FloatArray
+from sercli.classifiers.cnn import CnnClassifier
+from sercli.neural.cnn import Cnn, CnnSettings
+from sercli.training.cache import CachedClips
+from sercli.training.networks.batches import TrainingBatches
+from sercli.training.networks.course import Course, score_clips
+from sercli.training.networks.guides import (
+    GuidedNetwork,
+    extract_clean_features,
+    guided_loss,
+    make_guides,
+)
+from sercli.training.networks.loop import Fitted, Loss
+from sercli.training.networks.material import Material
+from sercli.training.trainer import Say
+
+
+@dataclass(frozen=True, eq=False)
+class CnnCourse(Course):
+    """Trains networks on what they hear of each clip, each time in another recording.
+
+    Parameters
+    ----------
+    settings
+        The shape of the networks.
+    """
+
+    classifier = CnnClassifier
+    packages = ("torch", "torchaudio", "numpy", "soxr", "soundfile", "silero-vad")
+
+    settings: CnnSettings = field(default_factory=CnnSettings)
+
+    @property
+    def network_settings(self) -> CnnSettings:
+        """The shape of the networks."""
+        return self.settings
+
+    @property
+    def band_limit(self) -> float:
+        """Frequency in Hz above which nothing is heard."""
+        return self.settings.log_mel.f_max
+
+    def prepare(
+        self, cached: CachedClips, say: Say, *, learned: bool = True, judged: bool = True
+    ) -> Material:
+        """Extract the features of which guides are made."""
+        if not (learned and self.config.guide_weight):
+            return Material(cached)
+        say(f"extracting what {len(cached):,} clips tell besides their labels")
+        return Material(cached, extract_clean_features(cached, self.band_limit, self.config.jobs))
+
+    def teach(
+        self, name: str, material: Material, folder: Path, dev: Material | None = None
+    ) -> Fitted:
+        """Train a network; see `Course.teach`."""
+        config, heard = self.config, material.heard
+        guides = np.empty((len(heard), 0), np.float32)
+        features = [part.rows for part in material.parts if part.rows is not None]
+        if features:
+            guides = make_guides(np.concatenate(features), config.guide_components)
+        targets = np.hstack((self.find_targets(material), guides))
+        batches = TrainingBatches(heard, targets, self.find_draws(material), config)
+        loss: Loss = self.find_loss
+        if guides.size:
+            loss = guided_loss(self.find_loss, self.n_scores, config.guide_weight)
+        fitted = self.fit(
+            name,
+            self.create(lambda: self._create_network(guides.shape[1])),
+            batches,
+            len(batches),
+            material,
+            folder,
+            dev,
+            loss=loss,
+            score=lambda network, judged: score_clips(network, judged.cached),
+            facts={"guides": guides.shape[1]},
+        )
+        kept = fitted.network
+        return replace(fitted, network=kept.network if isinstance(kept, GuidedNetwork) else kept)
+
+    def hear(self, network: nn.Module, material: Material) -> FloatArray:
+        """Return scores of clips as they are and varied; see `Course.hear`."""
+        cached, classes = material.cached, self.find_classes(material.cached)
+        drawing = TrainingBatches(
+            cached, np.eye(len(self.labels), dtype=np.float32)[classes], classes, self.config
+        )
+
+        def vary(index: int) -> FloatArray:
+            return drawing.hear(index, self.draw_varied(cached, index))
+
+        return np.stack((score_clips(network, cached), score_clips(network, cached, vary)))
+
+    def _create_network(self, n_guides: int) -> nn.Module:
+        network = Cnn(self.settings, self.n_scores)
+        return GuidedNetwork(network, n_guides) if n_guides else network

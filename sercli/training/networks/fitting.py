@@ -1,0 +1,327 @@
+"""Fitting a network of any family on a corpus, and its calibration.
+
+With development clips, which are not learned from, the epoch is chosen and the calibration fitted
+on them. Without, the number of epochs is fixed; networks that each learn from all folds but one
+give the scores on which the calibration is fitted, and then one network learns from all clips.
+
+Either way the calibration knows every clip as it is and as another recording might have it.
+"""
+
+from collections.abc import Sized
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import GroupKFold
+
+from sercli.arrays import FloatArray
+from sercli.audio.reading import SAMPLE_RATE
+from sercli.calibration import Calibration, choose_calibration
+from sercli.classifiers.base import ModelSpec
+from sercli.errors import DatasetError
+from sercli.evaluation.leaks import TrainingManifest
+from sercli.reporting.cards import DEVELOPMENT_SPEAKERS
+from sercli.text import format_count
+from sercli.training.adapters.adaptation import add_adapter
+from sercli.training.adapters.groups import Examples
+from sercli.training.cache import CachedClips
+from sercli.training.config import NeuralConfig
+from sercli.training.folds import (
+    MIN_GROUPS,
+    VERSIONS,
+    Groups,
+    check_labels,
+    count_folds,
+    cross_fitted_figures,
+    group_clips,
+)
+from sercli.training.networks.course import Course
+from sercli.training.networks.loop import Fitted
+from sercli.training.networks.material import Material
+from sercli.training.teachers import Teacher
+from sercli.training.trainer import Learned, Say
+from sercli.version import __version__
+
+# Folds by which the figures of development clips are calibrated on others of them; and of which
+# one has the development speakers where all others judge a fold of a cross-validation.
+DEV_FOLDS = 5
+# Of the checkpoints of a fold's teacher, inside the folder of the fold's.
+TEACHER_FOLDER = "teacher"
+
+
+def fit_model(
+    cached: CachedClips,
+    course: Course,
+    folder: Path,
+    *,
+    dev: CachedClips | None = None,
+    say: Say = lambda _: None,
+) -> Learned:
+    """Train and calibrate a network.
+
+    Parameters
+    ----------
+    cached
+        What is learned from.
+    course
+        How.
+    folder
+        Of the checkpoints; those of folds are in folders of their own inside.
+    dev
+        Development clips; without any, networks are trained on folds, too, see above.
+    say
+        Told what is done next.
+
+    Raises
+    ------
+    DatasetError
+        If speakers are unknown, there is only one, an emotion occurs with the speakers of one
+        fold only, or there is a single development clip.
+    ConfigError
+        If a checkpoint is of another training.
+    """
+    _check_votes(course, dev or cached)
+    if dev is not None:
+        _check_dev(course, dev, say)
+    material = course.gather(cached, say)
+    if dev:
+        judged = replace(course.prepare(dev, say, learned=False), strangers=material.strangers)
+        return _fit(
+            material.meet(1, DEV_FOLDS, others=True),
+            course,
+            folder,
+            say,
+            dev=judged.meet(1, DEV_FOLDS, others=False),
+        )
+    substitute = None
+    if course.teacher and course.substitute:
+        like_it = replace(course.substitute, labels=course.labels, adapter=False)
+        substitute = Substitute(like_it, like_it.gather(cached, say))
+    return _fit(material, course, folder, say, substitute=substitute)
+
+
+class Substitute(NamedTuple):
+    """How the teacher of a fold is trained, and what it learns from.
+
+    Parameters
+    ----------
+    course
+        Of the teachers.
+    material
+        Of all clips: those of the pupil's fold are left out.
+    """
+
+    course: Course
+    material: Material
+
+
+def _fit(
+    material: Material,
+    course: Course,
+    folder: Path,
+    say: Say,
+    *,
+    dev: Material | None = None,
+    substitute: Substitute | None = None,
+) -> Learned:
+    """Train and calibrate a network on what was prepared; see `fit_model`."""
+    config, cached = course.config, material.cached
+    seconds = 0.0
+    if dev:
+        say(f"learning from {len(cached):,} clips; {len(dev):,} others are measured on")
+        judged, judges = dev.cached, DEVELOPMENT_SPEAKERS
+        groups = _group_dev(judged, config)
+        n_folds = min(DEV_FOLDS, len(np.unique(groups)))
+        fitted = course.teach("network", material, folder, dev)
+        scores = course.hear(fitted.network, dev)
+    else:
+        groups = group_clips(cached.clips, config.group_by)
+        n_folds = count_folds(groups, config.folds, config.group_by)
+        judged, judges = cached, f"{n_folds} folds of {config.group_by}s"
+        # What one network judged stays together: how it leans, no other network leans, nor will the
+        # one that learns from all clips.
+        scores, groups, seconds = _teach_folds(
+            material, course, folder, groups, n_folds, substitute, say
+        )
+        say(f"learning from all {len(cached):,} clips")
+        fitted = course.teach("all clips", material, folder)
+    network = course.assemble(fitted.network)
+    n_labels = len(course.labels)
+    n_versions = len(scores)
+    rows, row_groups = scores[..., :n_labels].reshape(-1, n_labels), np.tile(groups, n_versions)
+    classes = np.tile(course.find_classes(judged), n_versions)
+    training = {
+        "clips": len(cached),
+        "speakers": len({clip.voice for clip in cached.clips} - {None}),
+        "seed": config.seed,
+        "config": asdict(config),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "votes": course.votes is not None,
+        "teacher": course.teacher.name if course.teacher else None,
+        "substitutes": substitute is not None,
+        "unlabelled": _describe_unlabelled(material),
+        "best_epoch": fitted.best_epoch,
+        "calibration_on": judges,
+        "held_out": cross_fitted_figures(
+            rows,
+            classes,
+            row_groups,
+            course.labels,
+            n_folds,
+            choose_calibration,
+            VERSIONS[:n_versions],
+        ),
+        "seconds": round(seconds + _sum_seconds(fitted), 3),
+        **course.describe(),
+    }
+    calibration = choose_calibration(rows, classes, row_groups).widen(0, course.n_scores)
+    spec = ModelSpec(
+        family=course.classifier.family,
+        labels=course.labels,
+        sample_rate=SAMPLE_RATE,
+        band_limit=course.band_limit,
+        calibration=calibration,
+        settings=course.network_settings.to_dict(),
+        training=training,
+        versions={"sercli": __version__, **{name: version(name) for name in course.packages}},
+        perceived=_calibrate_perceived(course, judged, scores, groups),
+    )
+    model = course.classifier(spec, network, config.device)
+    if dev:
+        return Learned(model)
+    held_out = [calibration.probabilities(version) for version in scores]
+    if course.adapter:
+        examples = Examples.gather(cached.clips, course.labels, *held_out)
+        add_adapter(model, examples, config.seed, say)
+    return Learned(model, held_out[0])
+
+
+def _teach_folds(
+    material: Material,
+    course: Course,
+    folder: Path,
+    groups: Groups,
+    n_folds: int,
+    substitute: Substitute | None,
+    say: Say,
+) -> tuple[FloatArray, Groups, float]:
+    """Return scores of all clips, each of a network that did not learn from its fold.
+
+    Their shape is (n_versions, n_clips, n_scores), see `Course.hear`; with the number of the
+    network that judged each clip, shape (n_clips,), and the seconds of the trainings.
+    """
+    parts, order = [], []
+    judges = np.empty(len(material), "U8")
+    seconds = 0.0
+    folds = list(GroupKFold(n_folds).split(groups, groups=groups))
+    classes = course.find_classes(material.cached)
+    for inside, _ in folds:  # before any of them is learned without
+        check_labels(classes[inside], course.labels)
+    for number, (inside, outside) in enumerate(folds, 1):
+        place, pupil = folder / f"fold{number}", course
+        if substitute is not None:
+            say(f"training a teacher that knows nobody of fold {number}")
+            teacher = _train_teacher(substitute, inside, course, place / TEACHER_FOLDER)
+            seconds += teacher.classifier.spec.training["seconds"]
+            pupil = replace(course, teacher=teacher)
+        learned = material.take(inside).meet(number, n_folds, others=True)
+        fitted = pupil.teach(f"fold {number} of {n_folds}", learned, place)
+        judged = material.take(outside).meet(number, n_folds, others=False)
+        parts.append(pupil.hear(fitted.network, judged))
+        order.append(outside)
+        judges[outside] = str(number)
+        seconds += _sum_seconds(fitted)
+    return np.concatenate(parts, axis=1)[:, np.argsort(np.concatenate(order))], judges, seconds
+
+
+def _train_teacher(
+    substitute: Substitute, inside: NDArray[np.intp], course: Course, folder: Path
+) -> Teacher:
+    """Return a teacher that learned from some of the clips, and says of them what it did not."""
+    material = substitute.material.take(inside)
+    fitted = _fit(material, substitute.course, folder, lambda _: None)
+    assert fitted.held_out is not None
+    held_out = dict(zip(material.cached.hashes, fitted.held_out, strict=True))
+    teacher = Teacher(fitted.classifier, held_out, TrainingManifest())
+    if course.unlabelled is not None:
+        # Now: the encoder is shared with the next teacher, whose head it then has.
+        teacher.judge(course.unlabelled.cached, course.labels)
+    return teacher
+
+
+def check_dev(dev: Sized) -> None:
+    """Refuse development clips that do not suffice to calibrate on.
+
+    Parameters
+    ----------
+    dev
+        The clips.
+
+    Raises
+    ------
+    DatasetError
+        If there are fewer than `MIN_GROUPS`.
+    """
+    if len(dev) < MIN_GROUPS:
+        raise DatasetError(
+            f"found {format_count(len(dev), 'development clip')}; expected {MIN_GROUPS} or more, "
+            "by which the epoch is chosen and the calibration fitted, or none (--fit-on train+dev)"
+        )
+
+
+def _check_dev(course: Course, dev: CachedClips, say: Say) -> None:
+    """Find out now, not after the training, what cannot be calibrated on development clips."""
+    check_dev(dev)
+    found = {clip.emotion for clip in dev.clips}
+    if missing := [label for label in course.labels if label not in found]:
+        say(
+            f"warning: no development clip is labelled {' or '.join(missing)}: how well that is "
+            "found is chosen and calibrated by none"
+        )
+
+
+def _check_votes(course: Course, judged: CachedClips) -> None:
+    """Find out now, not after the training, that what is perceived could not be calibrated."""
+    if course.tells_perceived and not course.find_perceived(judged).any():
+        raise DatasetError(
+            f"the table of votes has none of the {len(judged):,} clips to calibrate on; expected "
+            f"names such as {judged.clips[0].name}"
+        )
+
+
+def _calibrate_perceived(
+    course: Course, judged: CachedClips, scores: FloatArray, groups: Groups
+) -> Calibration | None:
+    """Fit what is perceived on the votes on clips that were held out."""
+    if not course.tells_perceived:
+        return None
+    n_labels = len(course.labels)
+    shares = course.find_perceived(judged)
+    voted = shares.any(axis=1)
+    calibration = choose_calibration(
+        scores[:, voted, n_labels:].reshape(-1, n_labels),
+        np.tile(shares[voted], (len(scores), 1)),
+        np.tile(groups[voted], len(scores)),
+    )
+    return calibration.widen(n_labels, course.n_scores)
+
+
+def _group_dev(dev: CachedClips, config: NeuralConfig) -> Groups:
+    """Return what of the development clips stays together: of a single speaker, each clip."""
+    groups = group_clips(dev.clips, config.group_by)
+    return groups if len(np.unique(groups)) >= MIN_GROUPS else group_clips(dev.clips, "clip")
+
+
+def _describe_unlabelled(material: Material) -> dict[str, float] | None:
+    """Return how much is learned from that nobody labelled."""
+    if material.unlabelled is None:
+        return None
+    cached = material.unlabelled.cached
+    return {"clips": len(cached), "seconds": round(cached.duration, 3)}
+
+
+def _sum_seconds(fitted: Fitted) -> float:
+    return sum(record.seconds for record in fitted.records)

@@ -1,0 +1,140 @@
+"""Guides: what a network learns of each clip besides its label.
+
+They are principal components of the features that describe a clip as it is. A network that has to
+tell them, too, whatever recording of the clip it hears, learns sooner what of a voice matters; the
+part of it that tells them is left behind.
+"""
+
+import numpy as np
+import torch
+from joblib import Parallel, delayed
+from scipy.linalg import eigh
+from torch import Tensor, nn
+
+from sercli.arrays import FloatArray, RealArray
+from sercli.datasets.extraction import CLIPS_PER_TASK
+from sercli.features.vector import MAX_BAND_LIMIT, extract_features
+from sercli.neural.cnn import Cnn
+from sercli.training.cache import CachedClips
+from sercli.training.networks.loop import Loss
+
+# Standardised features and guides beyond these are outliers, which a squared error would follow.
+MAX_DEVIATION = 5.0
+MAX_GUIDE = 4.0
+# Components with less than this share of the largest variance are rounding.
+RANK_TOLERANCE = 1e-6
+
+
+def extract_clean_features(cached: CachedClips, band_limit: float, jobs: int = -1) -> FloatArray:
+    """Return the features of clips as they are, shape (n_clips, n_features).
+
+    Parameters
+    ----------
+    cached
+        The clips.
+    band_limit
+        Frequency in Hz above which nothing is heard.
+    jobs
+        Number of processes; -1 for one per core.
+    """
+    limit = min(band_limit, MAX_BAND_LIMIT)
+    tasks = [
+        range(start, min(start + CLIPS_PER_TASK, len(cached)))
+        for start in range(0, len(cached), CLIPS_PER_TASK)
+    ]
+    parts = Parallel(n_jobs=jobs)(delayed(_extract)(cached.take(task), limit) for task in tasks)
+    features: FloatArray = np.concatenate(parts)
+    return features
+
+
+def make_guides(features: RealArray, n_components: int) -> FloatArray:
+    """Return principal components of standardised features, each of unit variance.
+
+    Parameters
+    ----------
+    features
+        Shape (n_clips, n_features).
+    n_components
+        Kept at most, the largest; of few clips there are fewer.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_clips, n_guides)
+        Within `MAX_GUIDE` of 0.
+    """
+    n_clips, n_features = features.shape
+    rows = features.astype(np.float64)
+    rows -= rows.mean(axis=0)
+    scale = rows.std(axis=0)
+    rows /= np.where(scale > 0, scale, 1)
+    np.clip(rows, -MAX_DEVIATION, MAX_DEVIATION, out=rows)
+    rows -= rows.mean(axis=0)
+    # Clips that are fewer than their features have the same components by their products.
+    few = n_clips < n_features
+    products = (rows @ rows.T if few else rows.T @ rows) / n_clips
+    size = len(products)
+    wanted = (max(0, size - n_components), size - 1)
+    variances, vectors = eigh(products, subset_by_index=wanted)
+    real = variances > RANK_TOLERANCE * variances[-1]
+    variances, vectors = variances[real][::-1], vectors[:, real][:, ::-1]
+    whitened = vectors * np.sqrt(n_clips) if few else rows @ vectors / np.sqrt(variances)
+    guides: FloatArray = np.clip(whitened, -MAX_GUIDE, MAX_GUIDE).astype(np.float32)
+    return guides
+
+
+class GuidedNetwork(nn.Module):
+    """A network that also tells the guides while it learns.
+
+    Parameters
+    ----------
+    network
+        From waveforms to labels.
+    n_guides
+        Number of guides.
+    """
+
+    def __init__(self, network: Cnn, n_guides: int) -> None:
+        super().__init__()
+        self.network = network
+        self.guide = nn.Linear(network.n_features, n_guides)
+
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
+        """Return logits, in training with the guides after them: (n_clips, n_scores + n_guides).
+
+        Parameters
+        ----------
+        waveforms, lengths
+            As for `Cnn.embed`.
+        """
+        if not self.training:
+            logits: Tensor = self.network(waveforms, lengths)
+            return logits
+        head = self.network.head
+        levelled = head[0](self.network.embed(waveforms, lengths))
+        return torch.cat((head[1:](levelled), self.guide(levelled)), dim=1)
+
+
+def guided_loss(find_loss: Loss, n_scores: int, weight: float) -> Loss:
+    """Return the loss of a guided network: that of its scores, and squared error of the rest.
+
+    Parameters
+    ----------
+    find_loss
+        Of the scores.
+    n_scores
+        Columns of the outputs and targets before those of the guides.
+    weight
+        Of the guides' mean squared error.
+    """
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        missed = outputs[:, n_scores:].float() - targets[:, n_scores:]
+        told = find_loss(outputs[:, :n_scores], targets[:, :n_scores])
+        return told + weight * missed.square().mean()
+
+    return loss
+
+
+def _extract(cached: CachedClips, band_limit: float) -> FloatArray:
+    waveforms = (cached.utterance(index).waveform for index in range(len(cached)))
+    return np.stack([extract_features(waveform, band_limit) for waveform in waveforms])

@@ -1,0 +1,404 @@
+"""The one loop that trains networks, whatever their architecture.
+
+The learning rate warms up and falls along a cosine; an exponential moving average of the weights is
+what is measured after each epoch, and what is kept of the best. Each epoch draws from a seed of its
+own, so that a training that goes on from a checkpoint ends at the same weights.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import monotonic
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sercli.errors import TrainingError
+from sercli.neural.devices import choose_device, choose_precision, computing
+from sercli.training.config import NeuralConfig
+from sercli.training.networks.checkpoints import (
+    CHECKPOINT_FILE,
+    Checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
+from sercli.training.networks.history import EpochRecord, write_curves, write_history
+from sercli.training.networks.optimiser import Groups, Optimiser
+
+# Weights of a mixture are drawn from Beta(MIXING, MIXING): mostly one clip, and some of another.
+MIXING = 0.4
+# Drawing the curves takes as long as an epoch of a small head: not after each of them.
+CURVES_S = 30.0
+# Quieter than any recording: digital silence must not divide by zero.
+SILENCE = 1e-6
+
+
+class TrainingBatch(NamedTuple):
+    """Clips that make one step.
+
+    Parameters
+    ----------
+    waveforms
+        Zero after the end of each clip, float32, shape (n_clips, n_samples).
+    lengths
+        Samples of each clip, int64, shape (n_clips,).
+    targets
+        What is to be said of each, float32, shape (n_clips, n_labels + n_guides): probabilities of
+        the labels, and after them its guides, if there are any; see
+        `sercli.training.networks.guides`.
+    """
+
+    waveforms: Tensor
+    lengths: Tensor
+    targets: Tensor
+
+
+class Validation(NamedTuple):
+    """What a network reaches on the development clips: mean loss in nats, and UAR."""
+
+    loss: float
+    uar: float
+
+
+@dataclass(frozen=True)
+class TrainingProgress:
+    """Where a training stands.
+
+    Parameters
+    ----------
+    epoch, n_epochs
+        The epoch from 1, and how many there are.
+    step, n_steps
+        Steps done of this epoch, and how many it has.
+    loss
+        Mean over the steps of this epoch.
+    dev_uar, best_uar
+        After the last epoch, and after the best; None before the first or without development
+        clips.
+    ends_epoch
+        Whether the epoch has just ended, so that `dev_uar` is its own.
+    """
+
+    epoch: int
+    n_epochs: int
+    step: int
+    n_steps: int
+    loss: float
+    dev_uar: float | None
+    best_uar: float | None
+    ends_epoch: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A network that was trained.
+
+    Parameters
+    ----------
+    network
+        With the averaged weights of the best epoch; of the last without development clips.
+    records
+        Of all epochs.
+    best_epoch
+        From 1.
+    """
+
+    network: nn.Module
+    records: tuple[EpochRecord, ...]
+    best_epoch: int
+
+
+Batches = Callable[[int], Iterable[TrainingBatch]]
+Validate = Callable[[nn.Module], Validation]
+Loss = Callable[[Tensor, Tensor], Tensor]
+Report = Callable[[TrainingProgress], None]
+
+
+def fit_network(
+    network: nn.Module,
+    batches: Batches,
+    n_batches: int,
+    config: NeuralConfig,
+    folder: Path,
+    *,
+    loss: Loss | None = None,
+    validate: Validate | None = None,
+    groups: Groups | None = None,
+    fingerprint: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    report: Report = lambda _: None,
+) -> Fitted:
+    """Train a network.
+
+    Parameters
+    ----------
+    network
+        From waveforms and lengths to outputs, shape (n_clips, n_outputs).
+    batches
+        From the number of an epoch, from 0, to its batches: the same whenever it is called.
+    n_batches
+        Of every epoch.
+    config
+        How to train.
+    folder
+        Gets the checkpoint, ``history.csv`` and ``curves.png`` after every epoch; it is made.
+    loss
+        Of outputs and targets; their `cross_entropy` by default.
+    validate
+        Measures the averaged network, in evaluation mode, after every epoch; None: no development
+        clips, all epochs are run, and the last one counts.
+    groups
+        Parameters with the factor of their learning rate; all with 1 by default.
+    fingerprint
+        What must be the same for a checkpoint to be of use.
+    resume
+        Go on from the checkpoint in `folder`; after its last epoch, there is nothing left to do.
+    report
+        Told after every step and every epoch.
+
+    Raises
+    ------
+    TrainingError
+        If the loss is not finite, or memory does not suffice.
+    ModelError, ConfigError
+        If the checkpoint is damaged, missing or of another training.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / CHECKPOINT_FILE
+    device = choose_device(config.device)
+    run = _Run(network.to(device), config, n_batches, groups)
+    if resume:
+        run.restore(load_checkpoint(path, fingerprint))
+    drawn = monotonic()
+    while not run.is_over:
+        with _seeded(config.seed, run.epoch):
+            started = monotonic()
+            mean = _run_epoch(run, batches, loss or cross_entropy, device, report)
+        found = validate(run.average.eval()) if validate else None
+        run.close_epoch(mean, found, monotonic() - started)
+        save_checkpoint(run.checkpoint(), path, fingerprint)
+        write_history(run.records, folder)
+        if monotonic() - drawn >= CURVES_S:
+            write_curves(run.records, run.best_epoch, folder)
+            drawn = monotonic()
+        report(replace(run.progress(n_batches, mean, run.epoch), ends_epoch=True))
+    # Also of a training that was killed at its very end.
+    write_history(run.records, folder)
+    write_curves(run.records, run.best_epoch, folder)
+    run.average.load_state_dict(run.best)
+    return Fitted(run.average.eval(), tuple(run.records), run.best_epoch)
+
+
+def schedule(step: int, n_steps: int, warmup: float) -> float:
+    """Return the factor of the learning rate for a step: up along a line, down along a cosine.
+
+    Parameters
+    ----------
+    step
+        From 0.
+    n_steps
+        Of the whole training.
+    warmup
+        Share of the steps in which it rises.
+    """
+    rising = round(warmup * n_steps)
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, n_steps - rising)))
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean cross-entropy in nats of soft targets.
+
+    Parameters
+    ----------
+    logits, targets
+        Shape (n_clips, n_labels); rows of targets sum to 1.
+    """
+    return -(targets * logits.float().log_softmax(dim=1)).sum(dim=1).mean()
+
+
+def mix(batch: TrainingBatch, order: Tensor, share: float) -> TrainingBatch:
+    """Return clips with others sounding at the same time (mixup, Zhang et al. 2018).
+
+    Parameters
+    ----------
+    batch
+        The clips; each is brought to the same level first.
+    order
+        The clip that each is mixed with, shape (n_clips,).
+    share
+        Of the first, in ``[0, 1]``; as for the waveforms, so for the targets.
+    """
+    power = batch.waveforms.square().sum(dim=1) / batch.lengths
+    levelled = batch.waveforms / (power.sqrt() + SILENCE)[:, None]
+    return TrainingBatch(
+        share * levelled + (1 - share) * levelled[order],
+        torch.maximum(batch.lengths, batch.lengths[order]),
+        share * batch.targets + (1 - share) * batch.targets[order],
+    )
+
+
+def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move averaged weights, and statistics of normalisation, towards the present ones.
+
+    Parameters
+    ----------
+    average
+        What is changed.
+    network
+        Of the same architecture.
+    decay
+        Share of the average that stays, in ``[0, 1]``.
+    """
+    present = network.state_dict()
+    with torch.no_grad():
+        for name, tensor in average.state_dict().items():
+            if tensor.dtype.is_floating_point:
+                tensor.lerp_(present[name], 1 - decay)
+            else:
+                tensor.copy_(present[name])
+
+
+class _Run:
+    """A training on its way."""
+
+    def __init__(
+        self, network: nn.Module, config: NeuralConfig, n_batches: int, groups: Groups | None
+    ) -> None:
+        self.network = network
+        self.average = copy.deepcopy(network)
+        self.best = _copy_state(network)
+        self.config = config
+        self.n_batches = n_batches
+        self.step = 0
+        self.best_epoch = 0
+        self.records: list[EpochRecord] = []
+        every = [(list(network.parameters()), 1.0)] if groups is None else groups
+        self.optimiser = Optimiser(every, config)
+
+    @property
+    def epoch(self) -> int:
+        """Number of epochs done."""
+        return len(self.records)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all epochs are done, or none was better for too long."""
+        patience = self.config.patience
+        waited = self.epoch - self.best_epoch
+        stuck = bool(patience and self.records and self.records[-1].dev_uar is not None)
+        return self.epoch >= self.config.epochs or (stuck and waited >= patience)
+
+    def find_rate(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0."""
+        n_steps = self.config.epochs * self.n_batches
+        return self.config.learning_rate * schedule(step, n_steps, self.config.warmup)
+
+    def close_epoch(self, loss: float, found: Validation | None, seconds: float) -> None:
+        """Note an epoch, and keep its weights if they are the best."""
+        rate = self.find_rate(self.step - 1)
+        dev_loss, dev_uar = found or (None, None)
+        self.records.append(EpochRecord(self.epoch + 1, rate, loss, dev_loss, dev_uar, seconds))
+        if found is None or self._is_better(found):
+            self.best_epoch = self.epoch
+            self.best = _copy_state(self.average)
+
+    def _is_better(self, found: Validation) -> bool:
+        if not self.best_epoch:
+            return True
+        best = self.records[self.best_epoch - 1]
+        assert best.dev_uar is not None
+        assert best.dev_loss is not None
+        return (found.uar, -found.loss) > (best.dev_uar, -best.dev_loss)
+
+    def progress(self, step: int, loss: float, epoch: int) -> TrainingProgress:
+        last = self.records[-1].dev_uar if self.records else None
+        best = self.records[self.best_epoch - 1].dev_uar if self.best_epoch else None
+        return TrainingProgress(epoch, self.config.epochs, step, self.n_batches, loss, last, best)
+
+    def checkpoint(self) -> Checkpoint:
+        return Checkpoint(
+            self.network.state_dict(),
+            self.average.state_dict(),
+            self.best,
+            self.optimiser.state(),
+            self.step,
+            self.best_epoch,
+            tuple(self.records),
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        self.network.load_state_dict(checkpoint.network)
+        self.average.load_state_dict(checkpoint.average)
+        device = next(self.network.parameters()).device
+        self.best = {name: tensor.to(device) for name, tensor in checkpoint.best.items()}
+        self.optimiser.restore(checkpoint.optimiser)
+        self.step, self.best_epoch = checkpoint.step, checkpoint.best_epoch
+        self.records = list(checkpoint.records)
+
+
+def _run_epoch(
+    run: _Run,
+    batches: Batches,
+    find_loss: Loss,
+    device: torch.device,
+    report: Report,
+) -> float:
+    """Make all steps of an epoch, and return the mean loss."""
+    config, network = run.config, run.network.train()
+    precision = choose_precision(device)
+    rng = np.random.default_rng([config.seed, run.epoch])
+    total = 0.0
+    for number, drawn in enumerate(batches(run.epoch), 1):
+        batch = TrainingBatch(*(part.to(device, non_blocking=True) for part in drawn))
+        if rng.random() < config.mixup:
+            share = rng.beta(MIXING, MIXING)
+            order = torch.from_numpy(rng.permutation(len(batch.lengths))).to(device)
+            batch = mix(batch, order, float(max(share, 1 - share)))
+        run.optimiser.set_rate(run.find_rate(run.step))
+        try:
+            with computing(device, precision):
+                outputs = network(batch.waveforms, batch.lengths)
+            loss = find_loss(outputs, batch.targets)
+            network.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"epoch {run.epoch + 1}, step {number}: {len(batch.lengths)} clips of up to "
+                f"{batch.waveforms.shape[1]} samples do not fit into the memory of {device}; "
+                "lower --batch-size"
+            ) from error
+        value = loss.item()
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"epoch {run.epoch + 1}, step {number}: the loss is {value}; expected a finite "
+                f"number. Lower --learning-rate, which is {config.learning_rate:g}; weights up to "
+                "the epoch before are in the checkpoint"
+            )
+        nn.utils.clip_grad_norm_(network.parameters(), config.max_norm)
+        run.optimiser.step()
+        run.step += 1
+        # In the first steps the average would hold little but the random start.
+        decay = min(config.averaging, (1 + run.step) / (10 + run.step))
+        update_average(run.average, network, decay)
+        total += value
+        report(run.progress(number, total / number, run.epoch + 1))
+    return total / run.n_batches
+
+
+def _copy_state(network: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+
+
+@contextmanager
+def _seeded(seed: int, epoch: int) -> Iterator[None]:
+    """Seed what draws inside an epoch, and leave the generator as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
+        yield

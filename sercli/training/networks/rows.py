@@ -1,0 +1,211 @@
+"""Rows of statistics of a frozen encoder: of each clip as it is, and as other recordings."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
+from shutil import rmtree
+
+import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sercli.arrays import FloatArray, IntArray, RealArray
+from sercli.audio.reading import SAMPLE_RATE
+from sercli.classifiers.base import BATCH_S
+from sercli.classifiers.batches import group_by_length
+from sercli.classifiers.neural import Embedder
+from sercli.errors import OutputError
+from sercli.files import write_bytes
+from sercli.neural.batching import pad
+from sercli.neural.devices import choose_precision, computing
+from sercli.training.config import NeuralConfig
+from sercli.training.networks.batches import count_draws, draw_order
+from sercli.training.networks.loop import TrainingBatch
+
+HalfArray = NDArray[np.float16]
+# From the index of a clip to its waveform.
+Hear = Callable[[int], FloatArray]
+
+# From rows, and from the index of the clip of each and a seed, to what is learned from.
+Change = Callable[[FloatArray, NDArray[np.intp], Sequence[int]], FloatArray]
+
+# Clips whose waveforms are in memory at once.
+CLIPS_AT_ONCE = 256
+
+
+def embed_versions(
+    network: Embedder,
+    n_clips: int,
+    versions: Sequence[Hear],
+    path: Path,
+    report: Callable[[int, int], None] = lambda *_: None,
+) -> HalfArray:
+    """Return rows of every version of every clip, shape (n_clips, n_versions, n_features).
+
+    Those of `CLIPS_AT_ONCE` clips at a time are kept beside ``path`` until all are there, so that a
+    run that was interrupted goes on where it was.
+
+    Parameters
+    ----------
+    network
+        Whose rows they are.
+    n_clips
+        Number of clips.
+    versions
+        How each clip is heard.
+    path
+        Where the rows are kept; if they are there, they are not computed again.
+    report
+        Called with the number of clips that are done, and of all.
+
+    Raises
+    ------
+    OutputError
+        If the rows cannot be written.
+    """
+    if not path.is_file():
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        parts = path.with_name(f"{path.name}.parts")
+        shape = (n_clips, len(versions), network.n_features)
+        starts = range(0, n_clips, CLIPS_AT_ONCE)
+        # With the end in their names: another version may take other numbers of clips.
+        blocks = [range(start, min(start + CLIPS_AT_ONCE, n_clips)) for start in starts]
+        files = [parts / f"{clips.start}-{clips.stop}.npy" for clips in blocks]
+        try:
+            parts.mkdir(parents=True, exist_ok=True)
+            for clips, file in zip(blocks, files, strict=True):
+                if not file.is_file():
+                    _write(file, _embed(network, versions, clips))
+                report(clips.stop, n_clips)
+            # Under its name when it is whole, as a run may be interrupted here, too.
+            rows = open_memmap(temporary, "w+", np.float16, shape)
+            for clips, file in zip(blocks, files, strict=True):
+                rows[clips.start : clips.stop] = _read(file)
+            rows.flush()
+            os.replace(temporary, path)
+            rmtree(parts, ignore_errors=True)
+        except (OSError, OutputError) as error:
+            if not path.is_file():  # else another run was first, and has removed the parts
+                reason = error.strerror if isinstance(error, OSError) else error
+                raise OutputError(f"{path}: cannot be written: {reason}") from error
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+    return _read(path)
+
+
+def _embed(network: Embedder, versions: Sequence[Hear], clips: range) -> HalfArray:
+    """Return rows of some clips, shape (n_clips, n_versions, n_features)."""
+    rows = np.empty((len(clips), len(versions), network.n_features), np.float16)
+    device = next(network.head.parameters()).device
+    with torch.inference_mode(), computing(device, choose_precision(device)):
+        for number, hear in enumerate(versions):
+            waveforms = [hear(index) for index in clips]
+            lengths = [len(waveform) for waveform in waveforms]
+            for group in group_by_length(lengths, int(BATCH_S * SAMPLE_RATE)):
+                batch = pad([waveforms[place] for place in group])
+                embedded = network.embed(*(part.to(device) for part in batch))
+                rows[group, number] = embedded.numpy(force=True)
+    return rows
+
+
+def _write(path: Path, rows: HalfArray) -> None:
+    content = BytesIO()
+    np.save(content, rows, allow_pickle=False)
+    write_bytes(path, content.getvalue())
+
+
+def _read(path: Path) -> HalfArray:
+    rows: HalfArray = np.load(path, mmap_mode="r", allow_pickle=False)
+    return rows
+
+
+class RowBatches:
+    """Batches of rows, for `sercli.training.networks.loop.fit_network`: each time another version.
+
+    Parameters
+    ----------
+    rows
+        One or more arrays of shape (n_clips, n_versions, n_features), which are not joined: they
+        may be larger than memory.
+    targets
+        Of the clips of all arrays, shape (n_clips, n_scores).
+    classes
+        Indices of the labels, or `sercli.training.networks.batches.NO_LABEL`, shape (n_clips,).
+    config
+        Seed and size of a batch.
+    change
+        What is made of the rows of a batch, or None.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[RealArray],
+        targets: FloatArray,
+        classes: IntArray,
+        config: NeuralConfig,
+        change: Change | None = None,
+    ) -> None:
+        self._rows, self._targets, self._classes = rows, targets, classes
+        self._firsts = np.cumsum([0, *map(len, rows)])[:-1]
+        self._seed, self._change = config.seed, change
+        self._n_draws = count_draws(classes)
+        self._size = min(config.batch_size, self._n_draws)
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
+        return self._n_draws // self._size
+
+    def __call__(self, epoch: int) -> Iterator[TrainingBatch]:
+        """Give the batches of an epoch, which is counted from 0."""
+        rng = np.random.default_rng([self._seed, epoch, 1])
+        order = [index for index, _ in draw_order(self._classes, self._seed, epoch)]
+        for number in range(len(self)):
+            chosen = np.array(order[number * self._size : (number + 1) * self._size])
+            versions = rng.integers(self._rows[0].shape[1], size=len(chosen))
+            rows = self._take(chosen, versions)
+            if self._change is not None:
+                rows = self._change(rows, chosen, [self._seed, epoch, number])
+            yield TrainingBatch(
+                torch.from_numpy(rows),
+                torch.ones(len(chosen), dtype=torch.int64),
+                torch.from_numpy(self._targets[chosen]),
+            )
+
+    def _take(self, chosen: NDArray[np.intp], versions: IntArray) -> FloatArray:
+        taken = np.empty((len(chosen), self._rows[0].shape[2]), np.float32)
+        for first, rows in zip(self._firsts, self._rows, strict=True):
+            here = (chosen >= first) & (chosen < first + len(rows))
+            taken[here] = rows[chosen[here] - first, versions[here]]
+        return taken
+
+
+class RowNetwork(nn.Module):
+    """A head by itself, which takes the rows of a batch in the place of waveforms.
+
+    Parameters
+    ----------
+    head
+        From rows to scores.
+    """
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, rows: Tensor, lengths: Tensor) -> Tensor:
+        """Return scores, shape (n_clips, n_scores).
+
+        Parameters
+        ----------
+        rows
+            Shape (n_clips, n_features).
+        lengths
+            Not needed.
+        """
+        scores: Tensor = self.head(rows)
+        return scores

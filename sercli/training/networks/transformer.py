@@ -1,0 +1,365 @@
+"""How transformers learn: a head on the statistics of a pre-trained encoder, then upper layers.
+
+The encoder hears every clip as it is and in several other recordings, once; the head then learns
+from the rows in minutes. After that, if they are to, upper layers of the encoder learn together
+with the head, gently, from what is drawn anew in every epoch: a head that knows nothing yet would
+destroy what they know.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from sercli.arrays import FloatArray
+from sercli.classifiers.transformer import TransformerClassifier
+from sercli.errors import ConfigError
+from sercli.neural.bases import Base
+from sercli.neural.devices import choose_device, choose_precision
+from sercli.neural.mel import NYQUIST
+from sercli.neural.speech_encoder import WHISPER
+from sercli.neural.transformer import Transformer, TransformerSettings, create_head
+from sercli.training.cache import CachedClips
+from sercli.training.config import TransformerConfig
+from sercli.training.networks.batches import TrainingBatches
+from sercli.training.networks.course import Course, digest, score_clips
+from sercli.training.networks.hearing import learn_to_hear
+from sercli.training.networks.loop import Fitted
+from sercli.training.networks.lora import RATE_FACTOR, add_lora, merge_lora
+from sercli.training.networks.material import Material
+from sercli.training.networks.optimiser import Groups
+from sercli.training.networks.rows import Change, RowBatches, RowNetwork, embed_versions
+from sercli.training.trainer import Say
+from sercli.training.transposition import MIN_STRANGERS, Transposition, find_strangers
+from sercli.training.unlabelled import Unlabelled
+
+# In Hz: what a telephone lets through, with some room; Whisper's bands above are left out.
+WHISPER_LIMIT = 4000.0
+# Where the encoder's own training stands, in the folder of the head's.
+TUNING_FOLDER = "encoder"
+# Clips per step in which the encoder learns: more do not fit into everybody's memory.
+TUNING_BATCH = 32
+# Of the rows; another one where clips are varied or heard otherwise, so that old rows are not taken
+# for new.
+ROWS_FORMAT = 3
+# Of a clip's versions: as it is; the last of clips that are judged is for that alone.
+AS_IS, JUDGED = 0, -1
+
+
+@dataclass(frozen=True, eq=False)
+class TransformerCourse(Course):
+    """Trains heads on an encoder.
+
+    Parameters
+    ----------
+    base
+        The encoder.
+    rows
+        Folder in which its rows are kept for the next training.
+    limit
+        Frequency in Hz above which nothing is heard; by default `WHISPER_LIMIT` for Whisper, and
+        for others all there is. An encoder of our own has that of its model; see
+        `sercli.training.origins`.
+    calm
+        Calm speech of strangers, as whom clips are heard, too, or None; see
+        `sercli.training.transposition`.
+
+    Raises
+    ------
+    ConfigError
+        As of `Course`; if there is calm speech, and layers of the encoder learn; if there is none,
+        and the encoder is to learn to hear by it.
+    """
+
+    classifier = TransformerClassifier
+    packages = ("torch", "torchaudio", "transformers", "numpy", "soxr", "soundfile", "silero-vad")
+
+    config: TransformerConfig
+    base: Base = field(kw_only=True)
+    rows: Path = field(kw_only=True)
+    limit: float | None = field(default=None, kw_only=True)
+    calm: Unlabelled | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Refuse an encoder that learns from clips as nobody else might say them."""
+        super().__post_init__()
+        if self.config.hearing_epochs and self.calm is None:
+            raise ConfigError(
+                f"hearing_epochs is {self.config.hearing_epochs}, and there is no calm speech by "
+                "which the encoder could learn to hear; expected some, or hearing_epochs 0"
+            )
+        if self.calm is not None and self.config.layers:
+            raise ConfigError(
+                f"layers is {self.config.layers}, and there is calm speech of strangers: what an "
+                "encoder would make of a clip in another voice is known as long as it does not "
+                "learn; expected layers 0, or no calm speech"
+            )
+
+    @property
+    def speech(self) -> tuple[Unlabelled, ...]:
+        """All speech without labels that the networks learn from."""
+        return super().speech + (() if self.calm is None else (self.calm,))
+
+    @property
+    def band_limit(self) -> float:
+        """Frequency in Hz above which nothing is heard."""
+        if self.limit is not None:
+            return self.limit
+        return WHISPER_LIMIT if self.base.settings["model_type"] == WHISPER else NYQUIST
+
+    @property
+    def network_settings(self) -> TransformerSettings:
+        """The shape of the networks."""
+        return TransformerSettings(self.base.settings, self.band_limit)
+
+    @cached_property
+    def _encoder(self) -> Base:
+        """The encoder, which may have learned to hear through noise first."""
+        if not self.config.hearing_epochs or self.calm is None:
+            return self.base
+        speech = self.calm.cached
+        return learn_to_hear(
+            self.base, self.band_limit, speech, self.config, self.rows, self.watcher
+        )
+
+    @cached_property
+    def _network(self) -> Transformer:
+        """The encoder, and a head that is not of use before it has learned."""
+        network = cast(Transformer, self.create(self._create_network))
+        return network.eval().requires_grad_(False).to(choose_device(self.config.device))
+
+    def prepare(
+        self, cached: CachedClips, say: Say, *, learned: bool = True, judged: bool = True
+    ) -> Material:
+        """Let the encoder hear all versions of the clips.
+
+        Raises
+        ------
+        ConfigError
+            If more layers are to learn than there are.
+        """
+        n_layers = len(self._network.encoder.layers)
+        if self.config.layers > n_layers:
+            raise ConfigError(
+                f"layers is {self.config.layers}; expected at most {n_layers}, as there are"
+            )
+        n_versions = self.config.versions if learned else 0
+        drawing = self._draw_from(cached)
+
+        def hear_version(number: int) -> Callable[[int], FloatArray]:
+            seed = [self.config.seed, number]
+            return lambda index: drawing.draw(index, np.random.default_rng([*seed, index]))
+
+        versions = [
+            lambda index: cached.utterance(index).waveform,
+            *map(hear_version, range(1, n_versions + 1)),
+        ]
+        if judged:
+            versions.append(lambda index: drawing.hear(index, self.draw_varied(cached, index)))
+        say(f"{self.base.name} hears {len(versions)} versions of {len(cached):,} clips")
+        path = self.rows / f"{self._find_key(cached, n_versions, judged=judged)}.npy"
+        rows = embed_versions(self._network, len(cached), versions, path, self.watcher.hear)
+        say(f"{rows.nbytes / 1e6:,.0f} MB of what it makes of them in {self.rows}")
+        return Material(cached, rows)
+
+    def gather(self, cached: CachedClips, say: Say) -> Material:
+        """Prepare what is learned from, and with it the calm speech of strangers.
+
+        Raises
+        ------
+        DatasetError
+            If there are few strangers.
+        """
+        material = super().gather(cached, say)
+        if self.calm is None:
+            return material
+        heard = self.prepare(self.calm.cached, say, learned=False, judged=False)
+        strangers = find_strangers(
+            heard.cached.clips,
+            _take_version(heard, AS_IS),
+            self._network.deviations,
+            max(MIN_STRANGERS, self.config.folds),
+        )
+        return replace(material, strangers=strangers)
+
+    def teach(
+        self, name: str, material: Material, folder: Path, dev: Material | None = None
+    ) -> Fitted:
+        """Train a head; see `Course.teach`."""
+        assert material.rows is not None
+        rows = [material.rows[:, :JUDGED]]
+        if material.unlabelled is not None and material.unlabelled.rows is not None:
+            rows.append(material.unlabelled.rows)
+        targets, draws = self.find_targets(material), self.find_draws(material)
+        batches = RowBatches(rows, targets, draws, self.config, self._find_change(material))
+        n_features = self._network.n_features
+        head = self.create(lambda: create_head(self.network_settings, n_features, self.n_scores))
+        fitted = self.fit(
+            name,
+            RowNetwork(head),
+            batches,
+            len(batches),
+            material,
+            folder,
+            dev,
+            loss=self.find_loss,
+            score=lambda network, judged: _score(network, _take_version(judged, AS_IS)),
+            facts={
+                "base": self._encoder.digest,
+                "calm speech": None
+                if material.strangers is None
+                else digest(material.strangers.tobytes()),
+            },
+        )
+        if not self.config.layers:
+            return fitted
+        tuning = replace(
+            self.config,
+            epochs=self.config.tuning_epochs,
+            learning_rate=self.config.tuning_rate,
+            batch_size=min(self.config.batch_size, TUNING_BATCH),
+        )
+        heard = TrainingBatches(material.heard, targets, draws, tuning)
+        network = copy.deepcopy(self.assemble(fitted.network))
+        assert isinstance(network, Transformer)
+        tuned = self.fit(
+            f"{name}, {self.config.layers} layers of the encoder",
+            network,
+            heard,
+            len(heard),
+            material,
+            folder / TUNING_FOLDER,
+            dev,
+            loss=self.find_loss,
+            groups=group_parameters(network, self.config),
+            config=tuning,
+            score=lambda network, judged: score_clips(network, judged.cached),
+            facts={"base": self._encoder.digest},
+        )
+        if self.config.lora:
+            merge_lora(tuned.network)
+        assert isinstance(tuned.network, Transformer)
+        tuned.network.round_encoder()
+        # The epoch that a model tells is the head's, the time that of both.
+        return replace(fitted, network=tuned.network, records=fitted.records + tuned.records)
+
+    def hear(self, network: nn.Module, material: Material) -> FloatArray:
+        """Return scores of clips as they are, varied, and of strangers; see `Course.hear`."""
+        if isinstance(network, Transformer):
+            cached = material.cached
+            drawing = self._draw_from(cached)
+
+            def vary(index: int) -> FloatArray:
+                return drawing.hear(index, self.draw_varied(cached, index))
+
+            return np.stack((score_clips(network, cached), score_clips(network, cached, vary)))
+        versions = [_take_version(material, version) for version in (AS_IS, JUDGED)]
+        transposition = self._transpose(material)
+        if transposition is not None:
+            versions.append(transposition.move(versions[0]))
+        return np.stack([_score(network, rows) for rows in versions])
+
+    def assemble(self, network: nn.Module) -> nn.Module:
+        """Return the encoder with the head that was trained."""
+        if isinstance(network, Transformer):
+            return network
+        assert isinstance(network, RowNetwork)
+        self._network.head.load_state_dict(network.head.state_dict())
+        return self._network
+
+    def describe(self) -> dict[str, Any]:
+        """Return what else a model is to say of its training."""
+        facts: dict[str, Any] = {"base": self.base.name}
+        if self.calm is not None:
+            facts["calm"] = self.calm.facts
+        return facts
+
+    def _transpose(self, material: Material) -> Transposition | None:
+        """Return what hears clips as the strangers who are there might say them."""
+        if material.strangers is None:
+            return None
+        return Transposition.of(
+            material.cached.clips,
+            self.labels,
+            _take_version(material, AS_IS),
+            material.strangers,
+            self._network.deviations,
+        )
+
+    def _find_change(self, material: Material) -> Change | None:
+        """Return what becomes of the rows of a batch."""
+        transposition = self._transpose(material)
+        if transposition is None:
+            return None
+        return partial(transposition.draw, share=self.config.calm_share)
+
+    def _find_key(self, cached: CachedClips, n_versions: int, *, judged: bool) -> str:
+        """Return a hash of all that decides the rows of clips."""
+        config = self.config
+        device = choose_device(config.device)
+        facts = (
+            ROWS_FORMAT,
+            self._encoder.digest,
+            self.band_limit,
+            str(choose_precision(device)),
+            (config.seed, config.clean_share, config.voice_share, n_versions),
+            # By name the version to judge by is drawn, by voice and emotion who talks on.
+            [(clip.name if judged else None, clip.voice, clip.emotion) for clip in cached.clips],
+            cached.hashes,
+        )
+        return digest(repr(facts).encode(errors="surrogateescape"))
+
+    def _draw_from(self, cached: CachedClips) -> TrainingBatches:
+        """Return what draws a version of a clip; batches, which have targets, are not asked for."""
+        targets = np.empty((len(cached), 0), np.float32)
+        return TrainingBatches(cached, targets, np.zeros(len(cached), np.intp), self.config)
+
+    def _create_network(self) -> Transformer:
+        network = Transformer(self.network_settings, self.n_scores)
+        network.encoder.model.load_state_dict(self._encoder.weights)
+        network.round_encoder()
+        return network
+
+
+def group_parameters(network: Transformer, config: TransformerConfig) -> Groups:
+    """Return what learns, with the factor of its learning rate; all else is frozen.
+
+    Parameters
+    ----------
+    network
+        Of which the head and the upper layers learn, or the low-rank matrices that these are given.
+    config
+        How many layers, by what, and how the factor falls from each of them to the one below.
+    """
+    learning = network.encoder.layers[len(network.encoder.layers) - config.layers :]
+    network.requires_grad_(False)
+    if config.lora:
+        add_lora(network.encoder.model, list(learning), config.lora)
+    else:
+        learning.requires_grad_(True)
+    network.head.requires_grad_(True)
+    factor = RATE_FACTOR if config.lora else 1.0
+    parts: list[tuple[nn.Module, float]] = [(network.head, 1.0)]
+    parts += [(one, factor * config.layer_decay**i) for i, one in enumerate(reversed(learning))]
+    return [([p for p in part.parameters() if p.requires_grad], rate) for part, rate in parts]
+
+
+def _take_version(material: Material, version: int) -> FloatArray:
+    """Return the rows of one version of the clips, shape (n_clips, n_features)."""
+    assert material.rows is not None
+    rows: FloatArray = material.rows[:, version].astype(np.float32)
+    return rows
+
+
+def _score(network: nn.Module, rows: FloatArray) -> FloatArray:
+    """Return the scores of rows, shape (n_clips, n_scores)."""
+    device = next(network.parameters()).device
+    with torch.inference_mode():
+        scores: FloatArray = network(torch.from_numpy(rows).to(device), None).numpy(force=True)
+    return scores

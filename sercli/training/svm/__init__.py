@@ -1,0 +1,1 @@
+"""How SVMs learn."""

@@ -1,0 +1,267 @@
+"""Fitting an SVM on a corpus, and its calibration.
+
+Settings are searched by cross-validation that keeps every speaker in one fold. The calibration is
+fitted on the scores of the held-out folds, so that it, too, knows only speakers that the model did
+not. Then one model is fitted on all clips.
+
+Every clip is learned from as it is and as other recordings might have it: see
+`sercli.audio.augment`.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+
+from sercli.arrays import DoubleArray, FloatArray, IntArray
+from sercli.audio.reading import SAMPLE_RATE
+from sercli.calibration import Calibration, fit_temperature
+from sercli.classifiers.base import ModelSpec
+from sercli.classifiers.svm import SvmClassifier, pair_votes, rbf_kernel
+from sercli.datasets.extraction import ClipFeatures
+from sercli.evaluation.metrics import unweighted_average_recall
+from sercli.features.vector import FEATURE_SET
+from sercli.training.config import SvmConfig
+from sercli.training.folds import (
+    check_labels,
+    count_folds,
+    cross_fitted_figures,
+)
+from sercli.training.svm.machine import (
+    apply_projection,
+    find_gamma,
+    fit_machine,
+    fit_projection,
+    read_machine,
+)
+from sercli.training.svm.rows import (
+    BAND_LIMIT,
+    VERSIONS,
+    WITH_STRANGERS,
+    Rows,
+    as_rows,
+    transpose_rows,
+)
+from sercli.training.trainer import Say
+from sercli.version import __version__
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """Settings, and what they gave on speakers held out.
+
+    Parameters
+    ----------
+    regularisation, gamma_scale
+        The settings; see `SvmConfig`.
+    classes
+        True classes of the rows, shape (n_rows,).
+    scores
+        Shape (n_rows, n_labels); of each row by the model of the fold that held its speaker out.
+    folds
+        Rows of each fold.
+    """
+
+    regularisation: float
+    gamma_scale: float
+    classes: IntArray
+    scores: FloatArray
+    folds: list[IntArray]
+
+    @property
+    def fold_uars(self) -> list[float]:
+        """UAR of each fold."""
+        predicted = self.scores.argmax(axis=1)
+        return [unweighted_average_recall(self.classes[i], predicted[i]) for i in self.folds]
+
+    @property
+    def uar(self) -> float:
+        """Mean UAR of the folds."""
+        return float(np.mean(self.fold_uars))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+        return {
+            "C": self.regularisation,
+            "gamma_scale": self.gamma_scale,
+            "uar": self.uar,
+            "folds": self.fold_uars,
+        }
+
+
+class FittedSvm(NamedTuple):
+    """A model, and what others like it say of clips that they did not learn from.
+
+    Parameters
+    ----------
+    classifier
+        Its ``spec.training`` tells its settings and what it reached on clips held out.
+    held_out
+        Calibrated probabilities of all versions of clips that it learned from, each by the model of
+        a fold that did not, shape (n_versions, n_clips, n_labels).
+    """
+
+    classifier: SvmClassifier
+    held_out: DoubleArray
+
+
+def fit_svm(
+    found: ClipFeatures,
+    labels: Sequence[str],
+    config: SvmConfig,
+    *,
+    strangers: FloatArray | None = None,
+    say: Say = lambda _: None,
+) -> FittedSvm:
+    """Search settings, fit and calibrate an SVM.
+
+    Parameters
+    ----------
+    found
+        Of `extract_versions`.
+    labels
+        Of the clips, in the order of the model's probabilities.
+    config
+        What to search, and how; with fewer speakers than folds, each speaker is a fold.
+    strangers
+        What their calm speech has in common, of
+        `sercli.training.transposition.find_strangers`, or None.
+    say
+        Told what is done next and what was found.
+
+    Raises
+    ------
+    ConfigError
+        If there are strangers, and no label is calm.
+    DatasetError
+        If speakers are unknown, there is only one, an emotion occurs with the speakers of one
+        fold only, or there are strangers, and no clip is calm.
+    """
+    rows = as_rows(found, labels, config.group_by)
+    config = replace(config, folds=count_folds(rows.groups, config.folds, config.group_by))
+    versions = VERSIONS
+    if strangers is not None:
+        versions = WITH_STRANGERS
+        rows = transpose_rows(rows, found.clips, strangers, config)
+    with warnings.catch_warnings():
+        # What is left after so many iterations are equal rows, of which any choice is as good.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        say(f"searching settings on {len(rows.classes)} versions of the clips")
+        trials = search_settings(rows, config, say)
+        best = max(trials, key=lambda trial: trial.uar)
+        say(f"fitting with C={best.regularisation:g} and gamma scale {best.gamma_scale:g}")
+        tensors, gamma = _fit(rows, best, config.components)
+    training = {
+        "clips": len(found.clips),
+        "speakers": len({clip.voice for clip in found.clips} - {None}),
+        "versions": list(versions),
+        "seed": config.seed,
+        "folds": config.folds,
+        "group_by": config.group_by,
+        "search": [trial.to_dict() for trial in trials],
+        "chosen": best.to_dict(),
+        "held_out": cross_fitted_figures(
+            best.scores,
+            rows.classes,
+            rows.groups,
+            rows.labels,
+            config.folds,
+            lambda scores, classes, _: fit_temperature(scores, classes),
+            versions,
+        ),
+    }
+    calibration = fit_temperature(best.scores, rows.classes)
+    spec = _spec(tuple(labels), gamma, calibration, training)
+    held_out = calibration.probabilities(best.scores)
+    held_out = held_out.reshape(-1, len(found.clips), len(labels))
+    return FittedSvm(SvmClassifier.from_tensors(spec, tensors), held_out)
+
+
+def search_settings(rows: Rows, config: SvmConfig, say: Say = lambda _: None) -> list[Trial]:
+    """Try every combination of settings by cross-validation over speakers.
+
+    Parameters
+    ----------
+    rows
+        What is learned from.
+    config
+        The grid and the number of folds.
+    say
+        Told after each fold.
+
+    Raises
+    ------
+    DatasetError
+        If an emotion occurs with the speakers of one fold only.
+    """
+    grid = list(product(config.regularisations, config.gamma_scales))
+    scores = {
+        settings: np.empty((len(rows.classes), len(rows.labels)), np.float32) for settings in grid
+    }
+    folds = rows.split(config.folds)
+    for inside, _ in folds:  # before anything is fitted
+        check_labels(rows.classes[inside], rows.labels)
+    for number, (inside, outside) in enumerate(folds, 1):
+        fitted = rows.take(inside)
+        projection, components = fit_projection(fitted.features, config.components)
+        held_out = apply_projection(rows.features[outside], projection)
+        for scale in config.gamma_scales:
+            gamma = find_gamma(components, scale)
+            kernel = rbf_kernel(components, components, gamma).astype(np.float64)
+            others = rbf_kernel(held_out, components, gamma)
+            # Fitting leaves the interpreter alone, and all fits share one kernel.
+            results = Parallel(config.jobs, prefer="threads")(
+                delayed(_fit_and_score)(kernel, fitted.classes, others, c)
+                for c in config.regularisations
+            )
+            for c, result in zip(config.regularisations, results, strict=True):
+                scores[c, scale][outside] = result
+        say(f"fold {number} of {config.folds} done")
+    parts = [outside for _, outside in folds]
+    return [Trial(c, scale, rows.classes, scores[c, scale], parts) for c, scale in grid]
+
+
+def _fit(rows: Rows, settings: Trial, n_components: int) -> tuple[dict[str, NDArray[Any]], float]:
+    """Return the tensors of a model, and its gamma."""
+    projection, components = fit_projection(rows.features, n_components)
+    gamma = find_gamma(components, settings.gamma_scale)
+    kernel = rbf_kernel(components, components, gamma).astype(np.float64)
+    machine = fit_machine(kernel, rows.classes, settings.regularisation)
+    tensors = dict(projection._asdict())
+    tensors["support_vectors"] = components[machine.support_].astype(np.float16)
+    coefficients, tensors["intercepts"] = read_machine(machine)
+    tensors["coefficients"] = coefficients.astype(np.float16)
+    return tensors, gamma
+
+
+def _fit_and_score(
+    kernel: DoubleArray, classes: IntArray, others: FloatArray, c: float
+) -> FloatArray:
+    machine = fit_machine(kernel, classes, c)
+    coefficients, intercepts = read_machine(machine)
+    decisions = others[:, machine.support_] @ coefficients + intercepts
+    scores: FloatArray = np.tanh(decisions) @ pair_votes(len(machine.classes_))
+    return scores
+
+
+def _spec(
+    labels: tuple[str, ...], gamma: float, calibration: Calibration, training: dict[str, Any]
+) -> ModelSpec:
+    packages = ("numpy", "scikit-learn", "soxr", "soundfile", "silero-vad")
+    return ModelSpec(
+        family=SvmClassifier.family,
+        labels=labels,
+        sample_rate=SAMPLE_RATE,
+        band_limit=BAND_LIMIT,
+        calibration=calibration,
+        settings={"feature_set": FEATURE_SET, "gamma": gamma},
+        training=training,
+        versions={"sercli": __version__, **{name: version(name) for name in packages}},
+    )

@@ -1,0 +1,148 @@
+"""The trainer of SVMs: what it prepares, refuses and keeps."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from sercli.arrays import DoubleArray, FloatArray
+from sercli.classifiers.base import Classifier
+from sercli.classifiers.svm import SvmClassifier
+from sercli.datasets.base import Clip
+from sercli.datasets.extraction import ClipFeatures, Progress
+from sercli.evaluation.leaks import TrainingManifest
+from sercli.training.adapters.adaptation import add_adapter
+from sercli.training.adapters.groups import Examples
+from sercli.training.cache import cache_clips
+from sercli.training.config import SvmConfig
+from sercli.training.folds import check_folds
+from sercli.training.svm.fitting import fit_svm
+from sercli.training.svm.rows import BAND_LIMIT, TRANSPOSED, extract_versions
+from sercli.training.trainer import Learned, Say, Trainer
+from sercli.training.transposition import MIN_STRANGERS, find_strangers
+from sercli.training.unlabelled import Unlabelled
+
+
+@dataclass(frozen=True, eq=False)
+class SvmTrainer(Trainer[ClipFeatures]):
+    """Trains SVMs.
+
+    Parameters
+    ----------
+    config
+        How to train.
+    say
+        Told what is done next and what was found.
+    progress
+        Called with the number of clips whose features are newly extracted.
+    adapter
+        Whether what judges by baselines is learned, too.
+    calm
+        Calm speech of strangers, as whom clips are heard, too, or None; see
+        `sercli.training.transposition`.
+    """
+
+    uses_dev = False
+
+    config: SvmConfig
+    say: Say = lambda _: None
+    progress: Progress | None = None
+    adapter: bool = False
+    calm: Unlabelled | None = None
+
+    @property
+    def failed(self) -> Mapping[str, str]:
+        """Error of each recording of calm speech that could not be decoded."""
+        return {} if self.calm is None else self.calm.failed
+
+    def check_judged(self, clips: Sequence[Clip]) -> None:
+        """Refuse calm speech that holds clips which are to be judged."""
+        if self.calm is None:
+            return
+        self.say("looking for speech in what nobody labelled")
+        self.say(self.calm.describe())
+        if clips:
+            self.calm.refuse_judged(cache_clips(clips, self.calm.cache, jobs=self.config.jobs))
+
+    def check_fit(
+        self, clips: Sequence[Clip], labels: Sequence[str], dev: Sequence[Clip] = ()
+    ) -> None:
+        """Refuse clips by whose folds settings could not be searched."""
+        check_folds(clips, labels, self.config.folds, self.config.group_by)
+
+    def check_fit_fold(self, clips: Sequence[Clip], labels: Sequence[str]) -> None:
+        """Refuse other folds that have no folds themselves."""
+        self.check_fit(clips, labels)
+
+    def prepare(self, parts: Sequence[Sequence[Clip]]) -> list[ClipFeatures]:
+        """Extract the features of all versions of clips; see `extract_versions`."""
+        found = [extract_versions(clips, self.config, self.progress) for clips in parts]
+        if self.calm is not None:
+            for part in found:  # of which folds are judged
+                self.calm.refuse_judged(part)
+        return found
+
+    def join(self, parts: Sequence[ClipFeatures]) -> ClipFeatures:
+        """Return the clips of several parts as one."""
+        return ClipFeatures(
+            tuple(clip for part in parts for clip in part.clips),
+            tuple(rows for part in parts for rows in part.features),
+            tuple(digest for part in parts for digest in part.hashes),
+            {place: error for part in parts for place, error in part.failed.items()},
+        )
+
+    def fit(
+        self,
+        found: ClipFeatures,
+        labels: Sequence[str],
+        folder: Path,
+        dev: ClipFeatures | None = None,
+    ) -> Learned:
+        """Train and calibrate a model; see `fit_svm`."""
+        fitted = fit_svm(found, labels, self.config, strangers=self._strangers, say=self.say)
+        classifier = fitted.classifier
+        if self.calm is not None:
+            training = {**classifier.spec.training, "calm": self.calm.facts}
+            classifier.spec = replace(classifier.spec, training=training)
+        if self.adapter:
+            # What is heard as many strangers has no baseline.
+            versions = classifier.spec.training["versions"]
+            of_one = [
+                said
+                for said, name in zip(fitted.held_out, versions, strict=True)
+                if name != TRANSPOSED
+            ]
+            examples = Examples.gather(found.clips, labels, *of_one)
+            add_adapter(classifier, examples, self.config.seed, self.say)
+        return Learned(classifier, fitted.held_out[0])
+
+    def fit_fold(
+        self, found: ClipFeatures, labels: Sequence[str], folder: Path, number: int
+    ) -> SvmClassifier:
+        """Train and calibrate a model; its settings, too, come from the other folds alone."""
+        return fit_svm(found, labels, self.config, strangers=self._strangers).classifier
+
+    def judge(self, model: Classifier, found: ClipFeatures) -> DoubleArray:
+        """Return a model's probabilities for clips as they are, shape (n_clips, n_labels)."""
+        scores = model.score(np.stack([rows[0] for rows in found.features]))
+        return model.spec.calibration.probabilities(scores)
+
+    def make_manifest(self, found: ClipFeatures) -> TrainingManifest:
+        """Return the manifest of a model that learned from clips, and from calm speech."""
+        others = [] if self.calm is None else [self.calm.manifest]
+        return super().make_manifest(found).join(others)
+
+    @cached_property
+    def _strangers(self) -> FloatArray | None:
+        """What the calm speech of each stranger has in common, or None."""
+        if self.calm is None:
+            return None
+        from sercli.training.networks.guides import extract_clean_features  # which imports PyTorch
+
+        self.say("extracting what strangers' calm speech has in common")
+        cached = self.calm.cached
+        rows = extract_clean_features(cached, BAND_LIMIT, self.config.jobs)
+        least = max(MIN_STRANGERS, self.config.folds)
+        return find_strangers(cached.clips, rows, np.zeros(rows.shape[1], bool), least)
