@@ -1,13 +1,16 @@
 """Files that appear whole or not at all, and what to say where they cannot be written."""
 
+import glob
 import json
 import os
+import re
 import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
+from time import time
 from typing import Any, TextIO, TypeGuard
 
 from sercli.errors import OutputError
@@ -19,6 +22,11 @@ AnyPath = str | os.PathLike[str]
 STDOUT = "-"
 # What the name of a file ends with until it takes its place.
 TEMPORARY = ".tmp"
+# Before that, a number is drawn.
+DRAWN_BYTES = 4
+DRAWN = re.compile(rf"[0-9a-f]{{{2 * DRAWN_BYTES}}}")
+# Seconds after which a temporary file is nobody's: those in use are written to, or have a journal.
+ORPHANED_S = 600.0
 # Bytes of a name to which that and a journal's suffix can be added: file systems have 255.
 LONGEST = 220
 # No number is as large that is written on purpose, and floats hold it.
@@ -83,6 +91,11 @@ class AtomicFile:
         """Leave it under its temporary name, as it could not be written to its end."""
         with suppress(OSError):  # what it is left for
             self.stream.close()
+
+    def discard(self) -> None:
+        """Remove it, as nothing of it is of use."""
+        self.leave()
+        self.temporary.unlink(missing_ok=True)
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
@@ -232,6 +245,27 @@ def prefix_temporary(target: Path) -> str:
     return f".{target.name if len(name) <= LONGEST else sha256(name).hexdigest()}."
 
 
+def remove_orphans(target: Path, companion: str) -> None:
+    """Remove what was written under temporary names by who did not live to say how far it is whole.
+
+    Parameters
+    ----------
+    target
+        Its place.
+    companion
+        What the name of the file that would say so ends with, after the temporary name: what has
+        one stays.
+    """
+    oldest = time() - ORPHANED_S
+    prefix = prefix_temporary(resolve_target(target))
+    for path in target.parent.glob(f"{glob.escape(prefix)}*{TEMPORARY}"):
+        drawn = path.name.removeprefix(prefix).removesuffix(TEMPORARY)
+        with suppress(OSError):  # another may have removed it
+            is_old = DRAWN.fullmatch(drawn) and path.stat().st_mtime < oldest
+            if is_old and not path.with_name(path.name + companion).exists():
+                path.unlink()
+
+
 def _name_temporary(path: Path) -> Path:
     target = resolve_target(path)
-    return target.with_name(f"{prefix_temporary(target)}{token_hex(4)}{TEMPORARY}")
+    return target.with_name(f"{prefix_temporary(target)}{token_hex(DRAWN_BYTES)}{TEMPORARY}")

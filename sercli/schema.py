@@ -4,6 +4,7 @@ Times are seconds from the start of the file, half-open ``[start, end)``.
 """
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -13,6 +14,8 @@ Status = Literal["ok", "no speech", "failed"]
 # Channel name of a row that judges the mean of several channels.
 MIX = "mix"
 
+# What stands for an undecodable byte in a text.
+ESCAPE = re.compile(r"\\(x[0-9a-f]{2})")
 
 # Columns of probabilities are named by it and the label.
 PROBABILITY_PREFIX = "prob_"
@@ -129,11 +132,27 @@ def columns(labels: Sequence[str], *, speakers: bool = False) -> tuple[str, ...]
 def printable_path(path: str) -> str:
     r"""Return a path that any encoder can write, undecodable bytes escaped as ``\xNN``.
 
+    A path that spells such an escape has its backslash escaped, too, so that no two are alike;
+    but on Windows, where backslashes separate folders, and no name has undecodable bytes.
+
     Parameters
     ----------
     path
         A path as Python holds it, where undecodable bytes are lone surrogates.
     """
+    if os.name != "nt":
+        path = ESCAPE.sub(r"\\x5c\1", path)
+    return printable(path)
+
+
+def printable(text: str) -> str:
+    r"""Return a text that any encoder can write, undecodable bytes escaped as ``\xNN``.
+
+    Parameters
+    ----------
+    text
+        Such as a message with paths in it, as Python holds them.
+    """
     # Whatever the encoding of names is here: of a table, they may be in any script.
     strays = "surrogatepass" if os.name == "nt" else "surrogateescape"
-    return path.encode("utf-8", strays).decode("utf-8", "backslashreplace")
+    return text.encode("utf-8", strays).decode("utf-8", "backslashreplace")

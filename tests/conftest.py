@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -117,6 +118,17 @@ def make_wav(tmp_path: Path) -> MakeWav:
         return path
 
     return make
+
+
+@pytest.fixture
+def sounds(tmp_path: Path) -> Path:
+    """A folder of two recordings with 2 and 3 segments, and before them one that is broken."""
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    for name in ("memo.m4a", "statement.flac"):
+        shutil.copy(EXAMPLES / name, folder / name)
+    (folder / "broken.wav").write_bytes(b"RIFF")
+    return folder
 
 
 @pytest.fixture(scope="session")

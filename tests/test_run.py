@@ -24,16 +24,6 @@ from sercli.output.writers import CsvWriter, record_path
 from sercli.schema import FileResult
 
 
-@pytest.fixture
-def sounds(tmp_path: Path) -> Path:
-    folder = tmp_path / "sounds"
-    folder.mkdir()
-    for name in ("memo.m4a", "statement.flac"):
-        shutil.copy(EXAMPLES / name, folder / name)
-    (folder / "broken.wav").write_bytes(b"RIFF")
-    return folder
-
-
 def read_record(output: Path) -> dict[str, object]:
     record: dict[str, object] = json.loads(Path(f"{output}.run.json").read_text("utf-8"))
     return record

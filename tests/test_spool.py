@@ -46,6 +46,20 @@ def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
             store.append(make_rows(0, 7))
 
 
+@pytest.mark.parametrize("name", ["seek", "read"])
+def test_a_full_disk_is_told_where_what_was_buffered_goes_out(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with RowStore(ROW, 10) as store:
+        store.append(make_rows(0, 7))
+        monkeypatch.setattr(store._file, name, fail)
+        with pytest.raises(OutputError, match="No space left on device; make room there"):
+            store.read([3])
+
+
 def test_what_is_forgotten_is_gone() -> None:
     with RowStore(ROW) as store:
         store.append(make_rows(0, 3))

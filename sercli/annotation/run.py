@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,7 +18,7 @@ from sercli.output.report import RunInfo, RunReport
 from sercli.output.resuming import Earlier
 from sercli.output.writers import Writer, choose_format, open_writer, record_path
 from sercli.registry.catalogue import DEFAULT_MODEL
-from sercli.schema import FileResult, printable_path
+from sercli.schema import FileResult, printable
 from sercli.system.interrupts import delay_interrupts
 from sercli.version import __version__
 
@@ -153,6 +154,8 @@ class LabelRun:
         Number of the inputs, and of files that a run before had besides.
     n_new
         Number of the inputs that are labelled now.
+    n_left
+        Number of these that are not labelled yet.
     n_absent
         Number of files that a run before had and that are not among the inputs: they are kept.
 
@@ -173,8 +176,8 @@ class LabelRun:
     ) -> None:
         if output.resume and annotator.adapt in ACROSS_FILES:
             raise ConfigError(
-                f"--resume does not go with --adapt {annotator.adapt}: there, labels depend on all "
-                "files"
+                f"--resume does not go with --adapt {annotator.adapt}: there, a file that is new "
+                "changes the labels of others; label all of them, or choose --adapt recording"
             )
         output.refuse_inputs(found.path for found in inputs)
         self._before = _stamp(output.target)
@@ -185,12 +188,20 @@ class LabelRun:
         if output.resume:
             target = Path(output.target)
             self._earlier = Earlier.read(target, self.report.info, output.unfinished)
-        kept = [self._earlier.find(found) for found in inputs]
+        known = [self._earlier.find(found) for found in inputs]
         absent = self._earlier.find_others(inputs)
-        self._new = [found for found, entry in zip(inputs, kept, strict=True) if entry is None]
-        # Of each file, what the record of a run before has, if it is kept.
-        self._kept: list[Mapping[str, Any] | None] = [*absent, *kept]
-        self.n_files, self.n_new, self.n_absent = len(self._kept), len(self._new), len(absent)
+        is_kept = [
+            entry is not None and self._earlier.still_holds(found, entry, self._digest(found))
+            for found, entry in zip(inputs, known, strict=True)
+        ]
+        self._new = [found for found, kept in zip(inputs, is_kept, strict=True) if not kept]
+        # Of each file, what the record of a run before has, and whether that is all.
+        self._known: list[tuple[Mapping[str, Any] | None, bool]] = [
+            *((entry, True) for entry in absent),
+            *zip(known, is_kept, strict=True),
+        ]
+        self.n_files, self.n_new, self.n_absent = len(self._known), len(self._new), len(absent)
+        self.n_left = self.n_new
 
     def write(self, watcher: RunWatcher | None = None, on_error: OnError = "continue") -> RunReport:
         """Label the files and write them in their order, after those that are not among them.
@@ -237,10 +248,10 @@ class LabelRun:
                     self._new, watcher.heard, on_error, watcher.heard_file
                 )
                 to_file = writer.temporary
-                beside = Journal(to_file, report.info) if to_file is not None else nullcontext()
+                beside = nullcontext() if to_file is None else self._begin_journal(to_file, writer)
                 with closing(results), beside as journal:
                     self._write_all(results, writer, watcher, journal)
-            report.completed = report.n_files == self.n_files
+            report.completed = not self.n_left
         except KeyboardInterrupt as error:
             interrupt = error
         finally:
@@ -262,6 +273,21 @@ class LabelRun:
             raise interrupt
         return report
 
+    def _begin_journal(self, rows: Path, writer: Writer) -> Journal:
+        replaces = self._output.overwrite and os.path.exists(self._output.target)
+        try:
+            return Journal(rows, self.report.info, replaces=replaces)
+        except OutputError:
+            writer.discard()  # of which nobody would know how far it is whole
+            raise
+
+    def _digest(self, found: Found) -> str | None:
+        """Return by what it is known whether the segments given for a file are as they were."""
+        turns = self._annotator.turns
+        if turns is None:
+            return None
+        return sha256(repr(turns.find(found.path)).encode(errors="backslashreplace")).hexdigest()
+
     def _write_all(
         self,
         results: Iterator[FileResult],
@@ -282,9 +308,10 @@ class LabelRun:
             note(entry)
 
         n_done = 0
+        new = iter(self._new)
         try:
-            for entry in self._kept:
-                if entry is not None:
+            for entry, is_all in self._known:
+                if entry is not None and is_all:
                     with in_one_piece():
                         n_done += 1
                         keep(entry)
@@ -294,15 +321,18 @@ class LabelRun:
                     break
                 with in_one_piece():
                     n_done += 1
+                    self.n_left -= 1
                     writer.write(result)
-                    note(self.report.add(result))
+                    note(self.report.add(result, self._digest(next(new))))
                 watcher.done(result)
         finally:
-            # However it ended: what there was before must not be lost.
-            with in_one_piece():
-                for entry in self._kept[n_done:]:
-                    if entry is not None:
-                        keep(entry)
+            # However it ended: what there was before must not be lost, nor that of files which are
+            # to be labelled anew and were not. What cannot be written leaves it where it is.
+            if not isinstance(sys.exception(), OutputError):
+                with in_one_piece():
+                    for entry, _ in self._known[n_done:]:
+                        if entry is not None:
+                            keep(entry)
 
 
 def write_labels(
@@ -406,7 +436,7 @@ def _make_printable(value: Any) -> Any:
     """Return what was given as JSON can hold it."""
     if isinstance(value, tuple):
         return [_make_printable(one) for one in value]
-    return printable_path(value) if isinstance(value, str) else value
+    return printable(value) if isinstance(value, str) else value
 
 
 def _stamp(path: AnyPath) -> tuple[int, int, int] | None:

@@ -1,6 +1,7 @@
 """Rows of many segments, in memory up to a limit and on disk beyond it."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from tempfile import SpooledTemporaryFile, gettempdir
 from typing import Any, Self
 
@@ -36,7 +37,7 @@ class RowStore:
 
     def __exit__(self, *_: object) -> None:
         """Forget all rows for good."""
-        self._file.close()
+        self._close()
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -52,29 +53,28 @@ class RowStore:
     def read(self, numbers: Sequence[int]) -> NDArray[Any]:
         """Return rows by their numbers, which rise."""
         rows = np.empty(len(numbers), self._dtype)
-        for run in self._seek(numbers):
-            count = run.stop - run.start
-            content = self._file.read(count * self._dtype.itemsize)
-            rows[run] = np.frombuffer(content, self._dtype, count)
+        with _told():
+            for run in self._seek(numbers):
+                count = run.stop - run.start
+                content = self._file.read(count * self._dtype.itemsize)
+                rows[run] = np.frombuffer(content, self._dtype, count)
         return rows
 
     def write(self, numbers: Sequence[int], rows: NDArray[Any]) -> None:
         """Put rows where others were, by their numbers, which rise."""
-        for run in self._seek(numbers):
-            content = np.ascontiguousarray(rows[run], self._dtype).tobytes()
-            try:
-                self._file.write(content)
-            except OSError as error:
-                raise OutputError(
-                    f"{gettempdir()}: what has to wait cannot be written: {error.strerror}; make "
-                    "room there, or name another folder by TMPDIR"
-                ) from error
+        with _told():
+            for run in self._seek(numbers):
+                self._file.write(np.ascontiguousarray(rows[run], self._dtype).tobytes())
 
     def clear(self) -> None:
         """Forget all rows."""
-        self._file.close()
+        self._close()
         self._file = self._open()
         self._n_rows = 0
+
+    def _close(self) -> None:
+        with suppress(OSError):  # what could not be written is not needed any more
+            self._file.close()
 
     def _open(self) -> "SpooledTemporaryFile[bytes]":
         # It has no name, or none for long: what is in it is of no use to anybody else.
@@ -89,3 +89,15 @@ class RowStore:
         for start, stop in zip(firsts, [*firsts[1:], len(wanted)], strict=True):
             self._file.seek(int(wanted[start]) * self._dtype.itemsize)
             yield slice(start, stop)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn a full disk, which whatever moves in the file may meet, into an error that says so."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{gettempdir()}: what has to wait cannot be written: {error.strerror}; make room "
+            "there, or name another folder by TMPDIR"
+        ) from error

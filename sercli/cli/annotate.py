@@ -147,7 +147,7 @@ output_options = _options(
         is_flag=True,
         help="Go on with the output if it exists, or with what a run left that was killed: keep "
         "what there is of files that are as they were or not among PATHS, and label those that are "
-        "new, have changed, or failed.",
+        "new, have changed, or failed. Not with --adapt speaker or corpus.",
     ),
     click.option(
         "--on-error",
@@ -236,7 +236,8 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
             view = View(run.report, progress, verbose=options["verbose"], quiet=quiet)
             code = run.write(view, options["on_error"]).exit_code
     except KeyboardInterrupt:
-        say(f"interrupted after {run.report.n_files} of {format_count(run.n_files, 'file')}")
+        n_done = run.n_files - run.n_left
+        say(f"interrupted after {n_done} of {format_count(run.n_files, 'file')}")
         code = ExitCode.INTERRUPTED
     except BrokenPipeError:
         _end_quietly()
@@ -308,9 +309,8 @@ def _tell_unused_turns(turns: "Turns", inputs: list[Found], listed: str) -> None
 def _tell_rest(run: LabelRun, code: ExitCode, options: dict[str, Any]) -> None:
     """Say what the summary does not: what was not tried, and who is not known."""
     report = run.report
-    left = run.n_files - report.n_files
-    if left and code != ExitCode.INTERRUPTED:
-        say(f"stopped at a file that failed: {format_count(left, 'file')} not tried")
+    if run.n_left and code != ExitCode.INTERRUPTED:
+        say(f"stopped at a file that failed: {format_count(run.n_left, 'file')} not tried")
     if options["adapt"] == "speaker" and report.n_unknown:
         say(
             f"warning: of {report.n_unknown} of {format_count(report.n_segments, 'segment')} it is "

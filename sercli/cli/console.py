@@ -11,7 +11,7 @@ import click
 
 from sercli.errors import OutputError, SerError
 from sercli.output.report import ExitCode
-from sercli.schema import printable_path
+from sercli.schema import printable
 from sercli.system.interrupts import ending_in_order
 
 P = ParamSpec("P")
@@ -97,7 +97,7 @@ def escape(message: str) -> str:
     message
         One line or several.
     """
-    return printable_path(message).translate(CONTROLS)
+    return printable(message).translate(CONTROLS)
 
 
 class Progress:

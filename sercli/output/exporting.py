@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from sercli.errors import OutputError
 from sercli.files import check_target, make_folder, write_bytes
-from sercli.schema import MIX, FileResult, Segment, printable_path
+from sercli.schema import MIX, FileResult, Segment, printable
 
 
 class Format(NamedTuple):
@@ -169,7 +169,7 @@ def _join_lines(text: str) -> str:
 
 def _name_voice(result: FileResult, segment: Segment) -> str:
     """Return the speaker, or else the channel if several are judged, each by itself."""
-    if speaker := _join_lines(printable_path(segment.speaker or "")):
+    if speaker := _join_lines(printable(segment.speaker or "")):
         return speaker
     return "" if segment.channel == MIX or result.channels == 1 else f"channel {segment.channel}"
 

@@ -9,13 +9,15 @@ import glob
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Self
 
 from sercli.errors import OutputError
-from sercli.files import TEMPORARY, parse_json, prefix_temporary, resolve_target
+from sercli.files import TEMPORARY, parse_json, prefix_temporary, remove_orphans, resolve_target
 from sercli.output.report import RunInfo
+from sercli.output.writers import record_path
 
 SUFFIX = ".journal"
 
@@ -29,6 +31,8 @@ class Journal:
         The output, under its temporary name.
     info
         What the run was asked to do.
+    replaces
+        Whether it is to replace an output that is there, which is not to come back.
 
     Raises
     ------
@@ -36,14 +40,21 @@ class Journal:
         If it cannot be written.
     """
 
-    def __init__(self, rows: Path, info: RunInfo) -> None:
+    def __init__(self, rows: Path, info: RunInfo, *, replaces: bool = False) -> None:
         self._path = rows.with_name(rows.name + SUFFIX)
+        self._is_broken = False
         try:
             self._stream = self._path.open("x", encoding="utf-8")
         except OSError as error:
             raise OutputError(f"{self._path}: cannot be written: {error.strerror}") from error
         _lock(self._stream)
-        self._put(info.header())
+        try:
+            self._put(info.header() | {"replaces": replaces})
+        except OutputError:
+            with suppress(OSError):
+                self._stream.close()
+            self.remove()
+            raise
 
     def note(self, entry: Mapping[str, Any], end: int) -> None:
         """Tell what became of a file.
@@ -65,13 +76,18 @@ class Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stream.close()
+        with suppress(OSError):  # of a full disk, which was told
+            self._stream.close()
 
     def _put(self, data: Mapping[str, Any]) -> None:
+        # After a line that is not whole, none could be read.
+        if self._is_broken:
+            raise OutputError(f"{self._path}: could not be written before")
         try:
             self._stream.write(json.dumps(data, ensure_ascii=False) + "\n")
             self._stream.flush()
         except OSError as error:
+            self._is_broken = True
             raise OutputError(f"{self._path}: cannot be written: {error.strerror}") from error
 
 
@@ -117,13 +133,13 @@ class Unfinished:
         Raises
         ------
         OSError, ValueError
-            If it cannot be read, has not even a beginning, or is damaged before its end.
+            If it cannot be read, or is damaged before its end.
         """
         size = self.rows.stat().st_size
         # A full disk may have cut it within a character, too.
         text = self.journal.read_text(encoding="utf-8", errors="replace")
         header, *lines = text.split("\n")
-        told = Told(parse_json(header), {}, 0)
+        told = Told(parse_json(header) if lines else {}, {}, 0)
         for number, line in enumerate(lines[:-1], start=2):  # the last was not written to its end
             try:
                 note = parse_json(line)
@@ -137,10 +153,18 @@ class Unfinished:
         return told
 
     @property
-    def is_empty(self) -> bool:
-        """Whether it is known that no file was finished."""
+    def replaces(self) -> bool:
+        """Whether it was to replace the output that was there."""
         try:
-            return not self.read().entries
+            return self.read().header.get("replaces") is True
+        except (OSError, ValueError, AttributeError):  # which is told when it is gone on with
+            return False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it is known that no file was finished, and nothing was to be replaced."""
+        try:
+            return not self.read().entries and not self.replaces
         except (OSError, ValueError):
             return False
 
@@ -166,6 +190,8 @@ def find_unfinished(target: Path) -> list[Unfinished]:
     """
     found = []
     target = resolve_target(target)
+    remove_orphans(target, SUFFIX)
+    remove_orphans(record_path(target), SUFFIX)
     prefix = prefix_temporary(target)
     for journal in target.parent.glob(f"{glob.escape(prefix)}*{SUFFIX}"):
         # Not that of an output whose name only begins so.

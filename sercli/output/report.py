@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Any, get_args
 
 from sercli.files import is_number
-from sercli.schema import FileResult, Status, printable_path
+from sercli.schema import FileResult, Status, printable, printable_path
 from sercli.text import format_count, format_duration
 
 # Version of the layout of the JSON outputs and of the run record.
@@ -86,17 +86,30 @@ class RunReport:
         self.duration = 0.0
         self._kept_duration = 0.0
         self._statuses: Counter[str] = Counter()
+        self._any_failed = False
         self._files: list[dict[str, Any]] = []
         self._start = monotonic()
 
-    def add(self, result: FileResult) -> dict[str, Any]:
-        """Count a file, and return what the record has of it."""
+    def add(self, result: FileResult, turns_sha256: str | None = None) -> dict[str, Any]:
+        """Count a file, and return what the record has of it.
+
+        Parameters
+        ----------
+        result
+            What became of it.
+        turns_sha256
+            Of the segments that were given for it, if any were.
+        """
         self._statuses[result.status] += 1
+        self._any_failed |= result.status == "failed"
         self.n_segments += len(result.segments)
         self.n_unknown += sum(not segment.speaker for segment in result.segments)
         self.duration += result.duration
-        self._files.append(describe_file(result) | {"n_segments": len(result.segments)})
-        return self._files[-1]
+        entry = describe_file(result) | {"n_segments": len(result.segments)}
+        if turns_sha256 is not None:
+            entry["turns_sha256"] = turns_sha256
+        self._files.append(entry)
+        return entry
 
     def keep(self, entry: Mapping[str, Any]) -> None:
         """Count a file of which a run before told everything, as its record has it."""
@@ -114,8 +127,8 @@ class RunReport:
 
     @property
     def exit_code(self) -> ExitCode:
-        """Whether any file failed."""
-        return ExitCode.SOME_FAILED if self._statuses["failed"] else ExitCode.DONE
+        """Whether any file failed, but for those that failed in a run before."""
+        return ExitCode.SOME_FAILED if self._any_failed else ExitCode.DONE
 
     def speed(self, duration: float) -> float:
         """Return how many times faster than real time `duration` seconds were dealt with."""
@@ -182,11 +195,11 @@ def describe_file(result: FileResult) -> dict[str, Any]:
         "duration": round(result.duration, 3),
         "sample_rate": result.sample_rate,
         "channels": result.channels,
-        "error": result.error and printable_path(result.error),
+        "error": result.error and printable(result.error),
         "warnings": list(result.warnings),
         "groups": [
             {
-                "name": printable_path(group.name),
+                "name": printable(group.name),
                 "segments": group.n_segments,
                 "adapted": group.adapted,
             }

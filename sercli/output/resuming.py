@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self
 
@@ -37,7 +38,6 @@ BEARING = (
     "hop",
     "vad_threshold",
     "channels",
-    "segments_sha256",
     "format",
 )
 
@@ -99,9 +99,13 @@ class Earlier:
         entries: dict[str, dict[str, Any]] = {}
         places: dict[str, Rows] = {}
         record = record_path(target)
+        anew = [number for number, one in enumerate(unfinished) if one.replaces]
+        if anew:  # what was there before is to be gone
+            unfinished = unfinished[anew[-1] :]
         in_place = [one for one in unfinished if one.in_place]
         # A run that could not write its output may have written its record.
-        if target.exists() or (record.exists() and not unfinished):
+        has_output = target.exists() or (record.exists() and not unfinished)
+        if in_place or (has_output and not anew):
             beside = f"its journal {in_place[-1].journal}" if in_place else f"its record {record}"
             with _reading(target, beside):
                 if in_place:  # the record may be that of the output before
@@ -121,40 +125,58 @@ class Earlier:
         return cls(entries, places)
 
     def find(self, found: Found) -> dict[str, Any] | None:
-        """Return what the record has of a file that was heard to its end and has not changed.
+        """Return what the record has of a file, however its path was spelled.
 
         Parameters
         ----------
         found
             An input.
         """
-        entry = self.entries.get(printable_path(found.path))
-        if found.error is not None or entry is None or entry["status"] == "failed":
-            return None
+        return self._by_place.get(_place_of(found.path))
+
+    def still_holds(self, found: Found, entry: Mapping[str, Any], turns: str | None) -> bool:
+        """Return whether a file was heard to its end, and has not changed.
+
+        Parameters
+        ----------
+        found
+            An input.
+        entry
+            What the record has of it.
+        turns
+            Digest of the segments that are given for it, if any are.
+        """
+        if found.error is not None or entry["status"] == "failed":
+            return False
+        if entry.get("turns_sha256") != turns:
+            return False
         try:
             status = os.stat(found.path)
         except (OSError, ValueError):  # no path holds NUL
-            return None
-        now = (status.st_size, status.st_mtime)
-        return entry if now == (entry["bytes"], entry["modified"]) else None
+            return False
+        return (status.st_size, status.st_mtime) == (entry["bytes"], entry["modified"])
 
     def find_others(self, inputs: Iterable[Found]) -> list[dict[str, Any]]:
-        """Return what the record has of files that are not among some inputs, but of failures.
+        """Return what the record has of files that are not among some inputs.
+
+        But for those that failed and have no rows: some have never been there.
 
         Parameters
         ----------
         inputs
             What is labelled now.
         """
-        # However they were spelled: a file is to have its rows once.
-        named = {os.path.abspath(printable_path(found.path)) for found in inputs}
+        named = {_place_of(found.path) for found in inputs}
         return [
             entry
-            for path, entry in self.entries.items()
-            # What failed, and has no rows or is gone, would fail every run from now on.
-            if os.path.abspath(path) not in named
-            and (entry["status"] != "failed" or (entry["n_segments"] and os.path.lexists(path)))
+            for place, entry in self._by_place.items()
+            if place not in named and (entry["status"] != "failed" or entry["n_segments"])
         ]
+
+    @cached_property
+    def _by_place(self) -> dict[str, dict[str, Any]]:
+        """The entries by where the files are: of each, there are to be rows once."""
+        return {os.path.abspath(path): entry for path, entry in self.entries.items()}
 
     def read_rows(self, entry: Mapping[str, Any]) -> str:
         """Return the rows of a file, as they are in the output.
@@ -170,6 +192,10 @@ class Earlier:
         with output.open("rb") as stream:
             stream.seek(start)
             return stream.read(end - start).decode("utf-8")
+
+
+def _place_of(path: str) -> str:
+    return os.path.abspath(printable_path(path))
 
 
 @contextmanager
@@ -232,9 +258,9 @@ def _refuse_others(target: Path, data: Mapping[str, Any], info: RunInfo) -> None
     """Refuse to go on with labels that would not be the same today."""
     before = {"ser": data["ser_version"], "model": data["model"]["sha256"]}
     now = {"ser": info.version, "model": info.model["sha256"]}
-    before |= {name: data["options"].get(name) for name in BEARING}
+    before |= _list_bearing(data["options"])
     # As JSON has them.
-    now |= json.loads(json.dumps({name: info.options.get(name) for name in BEARING}))
+    now |= json.loads(json.dumps(_list_bearing(info.options)))
     for name, value in now.items():
         if before[name] != value:
             was, is_now = before[name], value
@@ -246,6 +272,12 @@ def _refuse_others(target: Path, data: Mapping[str, Any], info: RunInfo) -> None
                 f"{target}: was made with another {name}: {was}, now it is {is_now}; go on with "
                 "the same, or begin anew with --overwrite"
             )
+
+
+def _list_bearing(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what bears on the labels of any file; which segments are given, on those of one."""
+    source = "those given" if options.get("segments_sha256") else "those found"
+    return {"segments": source, **{name: options.get(name) for name in BEARING}}
 
 
 def _group(rows: Iterator[tuple[str, int, int]]) -> Iterator[Place]:

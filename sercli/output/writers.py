@@ -18,10 +18,19 @@ from typing import Any, ClassVar, Self
 from sercli.errors import OutputError
 from sercli.files import STDOUT, AtomicFile
 from sercli.output.report import RunInfo, describe_file
-from sercli.schema import PROBABILITY_PREFIX, FileResult, Segment, columns, printable_path
+from sercli.schema import (
+    PROBABILITY_PREFIX,
+    FileResult,
+    Segment,
+    columns,
+    printable,
+    printable_path,
+)
 
-# Digits: milliseconds for times; probabilities so that their rounded sum is 1 to the fifth.
+# Digits: milliseconds for times that were found, all for those that were given; probabilities so
+# that their rounded sum is 1 to the fifth.
 TIME_DIGITS = 3
+GIVEN_TIME_DIGITS = 9
 PROBABILITY_DIGITS = 6
 # Before the line of a file in the JSON document.
 JSON_INDENT = "  "
@@ -72,8 +81,11 @@ class Writer(ABC):
         self._info = info
         self._labels: tuple[str, ...] = tuple(info.model["labels"])
         self._columns = columns(self._labels, speakers=info.speakers)
+        is_given = info.options.get("segments_sha256") is not None
+        self._time_digits = GIVEN_TIME_DIGITS if is_given else TIME_DIGITS
         self.temporary = output.temporary if isinstance(output, AtomicFile) else None
         self.n_bytes = 0
+        self._is_broken = False
         self._put(self._header())
 
     def write(self, result: FileResult) -> None:
@@ -86,7 +98,15 @@ class Writer(ABC):
             rows += self.line_end
         self._put(rows)
 
+    def discard(self) -> None:
+        """Remove what was written to a file: nothing of it is of use."""
+        if isinstance(self._output, AtomicFile):
+            self._output.discard()
+
     def _put(self, text: str) -> None:
+        # What could not be written would follow, if there is room again, and nobody counted it.
+        if self._is_broken:
+            raise OutputError("the output could not be written before")
         try:
             self._output.stream.write(text)
             self._output.stream.flush()
@@ -94,6 +114,7 @@ class Writer(ABC):
         except BrokenPipeError:
             raise  # the reader has seen enough: no fault of the output
         except OSError as error:
+            self._is_broken = True
             raise OutputError(f"the output cannot be written: {error.strerror}") from error
 
     def __enter__(self) -> Self:
@@ -121,8 +142,8 @@ class Writer(ABC):
         """Return what JSON has of a segment, in the order of the columns after the file."""
         return [
             segment.channel,
-            round(segment.start, TIME_DIGITS),
-            round(segment.end, TIME_DIGITS),
+            round(segment.start, self._time_digits),
+            round(segment.end, self._time_digits),
             *self._tell_speaker(segment),
             segment.emotion,
             round(segment.confidence, PROBABILITY_DIGITS),
@@ -130,7 +151,7 @@ class Writer(ABC):
         ]
 
     def _tell_speaker(self, segment: Segment) -> tuple[str, ...]:
-        return (printable_path(segment.speaker or ""),) if self._info.speakers else ()
+        return (printable(segment.speaker or ""),) if self._info.speakers else ()
 
     def _header(self) -> str:
         return ""
@@ -157,8 +178,8 @@ class CsvWriter(Writer):
             (
                 path,
                 segment.channel,
-                f"{segment.start:.{TIME_DIGITS}f}",
-                f"{segment.end:.{TIME_DIGITS}f}",
+                self._spell_time(segment.start),
+                self._spell_time(segment.end),
                 *self._tell_speaker(segment),
                 segment.emotion,
                 *(
@@ -168,6 +189,10 @@ class CsvWriter(Writer):
             )
             for segment in result.segments
         )
+
+    def _spell_time(self, time: float) -> str:
+        whole, _, digits = f"{time:.{self._time_digits}f}".partition(".")
+        return f"{whole}.{digits.rstrip('0'):0<{TIME_DIGITS}}"
 
 
 class JsonLinesWriter(Writer):
@@ -266,8 +291,14 @@ def open_writer(target: str, name: str, info: RunInfo, *, overwrite: bool = Fals
     OutputError
         If the target exists or cannot be written.
     """
-    output = StandardOutput() if target == STDOUT else AtomicFile(Path(target), overwrite=overwrite)
-    return WRITERS[name](output, info)
+    if target == STDOUT:
+        return WRITERS[name](StandardOutput(), info)
+    file = AtomicFile(Path(target), overwrite=overwrite)
+    try:
+        return WRITERS[name](file, info)
+    except OutputError:
+        file.discard()
+        raise
 
 
 def record_path(target: str | os.PathLike[str]) -> Path:

@@ -279,7 +279,8 @@ def _refuse_second(where: str, known: dict[str | None, str], turn: Turn) -> None
 # A table has many rows of one file.
 @lru_cache(maxsize=1)
 def _find_file(folder: Path, name: str) -> Path:
-    # As the output of a run has it: from where that was, and with bytes that are no text escaped.
+    # As the output of a run has it: from where that was, and with bytes that are no text escaped,
+    # by which no other name is meant there.
     plain = os.fsdecode(ESCAPED.sub(lambda found: bytes([int(found[1], 16)]), os.fsencode(name)))
-    places = ((folder, name), (Path(), name), (folder, plain), (Path(), plain))
+    places = ((folder, plain), (Path(), plain), (folder, name), (Path(), name))
     return _resolve(next(filter(None, (find_file(*place) for place in places)), folder / name))

@@ -1,0 +1,323 @@
+"""Runs that go on where others ended, however that was: no row is lost, doubled, brought back."""
+
+import errno
+import io
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile as sf
+from conftest import EXAMPLES, FakeClassifier
+from numpy.typing import NDArray
+
+import sercli
+from sercli import Annotator, OutputError, SegmentConfig, Turns
+from sercli.annotation.run import LabelRun, Output, RunWatcher
+from sercli.files import ORPHANED_S, AtomicFile
+from sercli.output.journal import Journal
+from sercli.output.writers import record_path
+from sercli.schema import FileResult, printable_path
+
+
+class Stop(RunWatcher):
+    """Interrupts after so many files."""
+
+    def __init__(self, n_files: int) -> None:
+        self._n_left = n_files
+
+    def done(self, result: FileResult) -> None:
+        self._n_left -= 1
+        if not self._n_left:
+            raise KeyboardInterrupt
+
+
+class Killed(BaseException):
+    """Ends a run as if the process were killed: nothing is put in order."""
+
+
+def read_files(output: Path) -> list[dict[str, Any]]:
+    files: list[dict[str, Any]] = json.loads(record_path(output).read_text("utf-8"))["files"]
+    return files
+
+
+def count_rows(output: Path) -> dict[str, int]:
+    return {Path(one.path).name: len(one.segments) for one in sercli.read_results(output)}
+
+
+def change(*paths: Path) -> None:
+    for path in paths:
+        os.utime(path, (1, 1))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "jsonl"])
+def test_what_is_to_be_labelled_anew_has_its_rows_until_then(
+    fake_classifier: FakeClassifier, sounds: Path, tmp_path: Path, suffix: str
+) -> None:
+    output, annotator = tmp_path / f"labels.{suffix}", Annotator.load(fake_classifier)
+    paths = [sounds / "memo.m4a", sounds / "statement.flac"]
+    sercli.write_labels(paths, output, annotator)
+    rows = output.read_bytes()
+    change(*paths)
+    inputs = list(sercli.find_inputs(paths))
+    run = LabelRun(annotator, inputs, Output.prepare(output, resume=True))
+    assert (run.n_new, run.n_left) == (2, 2)
+    with pytest.raises(KeyboardInterrupt):
+        run.write(Stop(1))
+    assert (run.n_left, run.report.completed) == (1, False)
+    assert count_rows(output) == {"memo.m4a": 2, "statement.flac": 3}
+    if suffix != "json":  # which tells of the files, too
+        assert output.read_bytes() == rows
+    assert [one["modified"] == 1 for one in read_files(output)] == [True, False]
+    # Nor is anything lost at a file that fails, after which nothing is tried.
+    run = LabelRun(annotator, list(sercli.find_inputs(sounds)), Output.prepare(output, resume=True))
+    assert not run.write(on_error="stop").completed
+    assert count_rows(output) | {"broken.wav": 0} == {
+        "broken.wav": 0, "memo.m4a": 2, "statement.flac": 3,
+    }  # fmt: skip
+    last = sercli.write_labels(paths, output, annotator, resume=True)
+    assert (last.n_kept, last.n_files, last.completed) == (1, 2, True)
+
+
+def test_rows_of_a_file_that_failed_stay_when_it_is_gone(
+    fake_classifier: FakeClassifier, sounds: Path, tmp_path: Path, speech: NDArray[np.float32]
+) -> None:
+    output, annotator = tmp_path / "labels.csv", Annotator.load(fake_classifier)
+    cut = sounds / "cut.wav"
+    sf.write(cut, speech, 16_000)
+    cut.write_bytes(cut.read_bytes()[:-100_000])
+    report = sercli.write_labels([cut, sounds / "memo.m4a"], output, annotator)
+    assert (report.exit_code, count_rows(output)) == (1, {"cut.wav": 3, "memo.m4a": 2})
+    rows = output.read_bytes()
+    cut.unlink()
+    report = sercli.write_labels(sounds / "memo.m4a", output, annotator, resume=True)
+    assert output.read_bytes() == rows
+    assert report.counts()["failed"] == 1
+    assert report.exit_code == 0  # that it failed was told then
+
+
+def test_a_file_is_known_by_any_spelling_of_its_path(
+    fake_classifier: FakeClassifier, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, annotator = tmp_path / "labels.csv", Annotator.load(fake_classifier)
+    monkeypatch.chdir(tmp_path)
+    sercli.write_labels("sounds", output, annotator, exclude="broken.wav")
+    rows = output.read_bytes()
+    for spelled in ("./sounds", sounds, "sounds/../sounds"):
+        report = sercli.write_labels(spelled, output, annotator, resume=True, exclude="broken.wav")
+        assert (report.n_kept, report.n_files) == (2, 2)
+        assert output.read_bytes() == rows
+
+
+def kill(
+    annotator: Annotator, inputs: Path, output: Path, n_files: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run until so many files are written, and end with all as it is then."""
+
+    class Kill(RunWatcher):
+        n_done = 0
+
+        def done(self, result: FileResult) -> None:
+            self.n_done += 1
+            if self.n_done == n_files:
+                raise Killed
+
+    def leave(self: AtomicFile) -> None:
+        self.leave()
+        raise Killed
+
+    before = record_path(output).read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(AtomicFile, "close", leave)
+        patch.setattr("sercli.annotation.run.write_json", lambda *_, **__: None)
+        found = list(sercli.find_inputs(inputs))
+        run = LabelRun(annotator, found, Output.prepare(output, overwrite=True))
+        with pytest.raises(Killed):
+            run.write(Kill())
+    assert record_path(output).read_bytes() == before
+
+
+@pytest.mark.parametrize("n_files", [1, 2])
+def test_what_was_to_be_overwritten_does_not_come_back(
+    fake_classifier: FakeClassifier,
+    sounds: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    n_files: int,
+) -> None:
+    output = tmp_path / "labels.csv"
+    before, now = (
+        Annotator.load(fake_classifier, segments=SegmentConfig(max_segment=longest))
+        for longest in (6.0, 5.0)
+    )
+    old = shutil.copy(sounds / "memo.m4a", tmp_path / "old.m4a")
+    sercli.write_labels(old, output, before)
+    (sounds / "broken.wav").unlink()
+    kill(now, sounds, output, n_files, monkeypatch)
+    assert count_rows(output) == {"old.m4a": 2}
+    report = sercli.write_labels(sounds, output, now, resume=True)
+    assert (report.n_kept, report.n_files) == (n_files, 2)
+    assert count_rows(output) == {"memo.m4a": 2, "statement.flac": 3}
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "jsonl"])
+def test_a_disk_that_is_full_when_a_run_begins_costs_nothing(
+    fake_classifier: FakeClassifier,
+    sounds: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    suffix: str,
+) -> None:
+    output, annotator = tmp_path / f"labels.{suffix}", Annotator.load(fake_classifier)
+    sercli.write_labels(sounds / "memo.m4a", output, annotator)
+    rows = output.read_bytes()
+
+    def fail(self: Journal, data: object) -> None:
+        raise OutputError("the journal: cannot be written: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "_put", fail)
+        with pytest.raises(OutputError, match="No space left"):
+            sercli.write_labels(sounds, output, annotator, resume=True)
+    assert output.read_bytes() == rows
+    assert not list(tmp_path.glob(".*"))
+    # Nor one that was killed before it had written a line.
+    (tmp_path / f".labels.{suffix}.01234567.tmp").touch()
+    (tmp_path / f".labels.{suffix}.01234567.tmp.journal").touch()
+    report = sercli.write_labels(sounds, output, annotator, resume=True)
+    assert (report.n_kept, report.n_files) == (1, 3)
+    assert not list(tmp_path.glob(".*"))
+
+
+class Flaky(io.FileIO):
+    """A file that cannot be written for a moment: at the second piece."""
+
+    n_pieces = 0
+
+    def write(self, piece: Any) -> int:
+        self.n_pieces += 1
+        if self.n_pieces == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(piece)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "jsonl"])
+def test_a_disk_that_is_full_for_a_moment_costs_nothing(
+    fake_classifier: FakeClassifier,
+    sounds: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    suffix: str,
+) -> None:
+    output, annotator = tmp_path / f"labels.{suffix}", Annotator.load(fake_classifier)
+    (sounds / "broken.wav").unlink()
+    sercli.write_labels(sounds, output, annotator)
+    content = output.read_bytes()
+    change(sounds / "memo.m4a")
+    create = AtomicFile.__init__
+
+    def create_flaky(self: AtomicFile, path: Path, *, overwrite: bool = False) -> None:
+        create(self, path, overwrite=overwrite)
+        self.stream.close()
+        raw = Flaky(self.temporary, "w")
+        self.stream = io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", newline="")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AtomicFile, "__init__", create_flaky)
+        with pytest.raises(OutputError, match="cannot be written: No space left on device"):
+            sercli.write_labels(sounds, output, annotator, resume=True)
+    assert output.read_bytes() == content
+    report = sercli.write_labels(sounds, output, annotator, resume=True)
+    # JSON Lines have no header, so that the first file was written.
+    assert (report.n_kept, report.completed) == (2 if suffix == "jsonl" else 1, True)
+    assert count_rows(output) == {"memo.m4a": 2, "statement.flac": 3}
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_what_killed_runs_left_without_a_journal_goes(
+    fake_classifier: FakeClassifier, sounds: Path, tmp_path: Path
+) -> None:
+    names = [
+        ".labels.csv.0123abcd.tmp",
+        ".labels.csv.run.json.0123abcd.tmp",
+        ".labels.csv.00000000.tmp",  # of now
+        ".labels.csv.mine.tmp",
+        ".labels.csv.backup.0123abcd.tmp",
+    ]
+    for name in names:
+        (tmp_path / name).touch()
+        if name != names[2]:
+            old = (tmp_path / name).stat().st_mtime - ORPHANED_S - 1
+            os.utime(tmp_path / name, (old, old))
+    sercli.write_labels(
+        sounds / "memo.m4a", tmp_path / "labels.csv", Annotator.load(fake_classifier)
+    )
+    assert sorted(one.name for one in tmp_path.glob(".*")) == sorted(names[2:])
+
+
+def test_names_that_spell_an_escape_are_told_from_it(
+    fake_classifier: FakeClassifier, sounds: Path, tmp_path: Path
+) -> None:
+    names = (os.fsdecode(b"a\xff.m4a"), r"a\xff.m4a")
+    assert [printable_path(name) for name in names] == [r"a\xff.m4a", r"a\x5cxff.m4a"]
+    folder = tmp_path / "both"
+    folder.mkdir()
+    for name in names:
+        shutil.copy(EXAMPLES / "memo.m4a", folder / name)
+    output, annotator = tmp_path / "labels.csv", Annotator.load(fake_classifier)
+    sercli.write_labels(folder, output, annotator)
+    assert list(count_rows(output).values()) == [2, 2]
+    assert sercli.write_labels(folder, output, annotator, resume=True).n_kept == 2
+    # As a table of segments, each is found again.
+    turns = Turns.read(output)
+    assert [len(turns.find(str(folder / name))) for name in names] == [2, 2]
+
+
+@pytest.fixture
+def listed(sounds: Path) -> Path:
+    table = sounds / "segments.csv"
+    table.write_text("file,start,end\nmemo.m4a,0.123456,1.5\nmemo.m4a,1.500001,2\n")
+    return table
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "jsonl"])
+def test_times_that_were_given_are_written_as_they_were(
+    fake_classifier: FakeClassifier, sounds: Path, listed: Path, tmp_path: Path, suffix: str
+) -> None:
+    output = tmp_path / f"labels.{suffix}"
+    annotator = Annotator.load(fake_classifier, segments=Turns.read(listed))
+    sercli.write_labels(sounds / "memo.m4a", output, annotator)
+    (found,) = sercli.read_results(output)
+    times = [(one.start, one.end) for one in found.segments]
+    assert times == [(0.123456, 1.5), (1.500001, 2.0)]
+    if suffix == "csv":
+        assert [row.split(",")[2:4] for row in output.read_text("utf-8").splitlines()[1:]] == [
+            ["0.123456", "1.500"], ["1.500001", "2.000"],
+        ]  # fmt: skip
+
+
+def test_a_list_of_segments_may_grow(
+    fake_classifier: FakeClassifier, sounds: Path, listed: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "labels.csv"
+    paths = [sounds / "memo.m4a", sounds / "statement.flac"]
+
+    def run() -> int:
+        annotator = Annotator.load(fake_classifier, segments=Turns.read(listed))
+        return sercli.write_labels(paths, output, annotator, resume=output.exists()).n_kept
+
+    assert run() == 0
+    assert run() == 2
+    rows = listed.read_text()
+    listed.write_text(rows + "statement.flac,1,2\n")
+    assert run() == 1  # the other has a segment more
+    assert count_rows(output) == {"memo.m4a": 2, "statement.flac": 1}
+    listed.write_text(rows.replace("1.5\n", "1.4\n") + "statement.flac,1,2\n")
+    assert run() == 1
+    assert run() == 2
+    with pytest.raises(OutputError, match="another segments: those given, now it is those found"):
+        sercli.write_labels(paths, output, Annotator.load(fake_classifier), resume=True)
