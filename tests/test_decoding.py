@@ -162,7 +162,7 @@ def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:
     path = tmp_path / "long.wav"
     with sf.SoundFile(path, "w", 16_000, 1) as file:
         for _ in range(60):
-            file.write(np.zeros(10 * 16_000, np.float32))
+            file.write(np.full(10 * 16_000, 0.1, np.float32))
     clips = [Clip(path, "fear", start=start, end=start + 2.0) for start in (5.0, 300.0, 595.0)]
     tracemalloc.start()
     found = [decode_clip(clip) for clip in clips]
@@ -261,8 +261,10 @@ def test_hash_tells_other_audio(tmp_path: Path, noise: Integers, reference: str)
 
 
 def test_silence_has_no_hash(tmp_path: Path) -> None:
-    sf.write(tmp_path / "silence.wav", np.zeros((1_600, 2), np.int16), 16_000)
-    assert hash_file(tmp_path / "silence.wav") == ""
+    sf.write(tmp_path / "silence.wav", np.zeros((3_200, 2), np.int16), 16_000)
+    message = r"silence\.wav#0\.01-0\.15: is digital silence; expected speech"
+    with pytest.raises(AudioError, match=message):
+        decode_clip(make_clip(tmp_path / "silence.wav", 0.01, 0.15))
     assert hash_audio(np.empty(0, np.float32)) == ""
     # Noise of 24 bits that is less than half a step of 16 bits.
     assert hash_audio(np.full(800, 0.4 / 32_768, np.float32)) == ""

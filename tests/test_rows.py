@@ -51,6 +51,19 @@ def test_every_version_of_every_clip_has_its_row(
     np.testing.assert_array_equal(again, found)
 
 
+def test_of_long_clips_no_more_is_heard_than_encoders_can(tmp_path: Path) -> None:
+    class Seconds(Sums):
+        def embed(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
+            return super().embed(waveforms, lengths / 16_000)
+
+    def hear_long(index: int) -> np.ndarray:
+        return np.full((29 + index) * 16_000, 1e-3, np.float32)
+
+    found = embed_versions(Seconds(), 4, [hear_long], tmp_path / "rows.npy")
+    np.testing.assert_allclose(found[:, 0, 0], [464, 480, 480, 480], rtol=1e-3)
+    assert found[:, 0, 1].tolist() == [29, 30, 30, 30]
+
+
 def test_an_interrupted_run_goes_on_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -166,7 +166,28 @@ def test_windows_without_speech_are_left_out() -> None:
 def test_file_mode_judges_pieces_of_half_a_minute_with_the_speech_in_them() -> None:
     spans = segment(frames_of((1, 3.2), (0, 32.0), (1, 6.4)), mode="file")
     assert seconds(spans) == [(0, 30), (30, 41.6)]
-    assert [round(span.speech, 3) for span in spans] == [3.2, 6.4]
+    assert [round(span.speech, 3) for span in spans] == [3.23, 6.43]  # with padding
+
+
+def test_a_file_holds_speech_where_segments_of_it_are_found(rng: np.random.Generator) -> None:
+    # At its end, after half a minute; and where probabilities fall below the threshold in between.
+    late = frames_of((0, 30.08), (1, 0.384))
+    assert seconds(segment(late)) == [(30.05, 30.464)]
+    spans = segment(late, mode="file")
+    assert seconds(spans) == [(30.0, 30.464)]
+    assert spans[0].speech == pytest.approx(0.414)
+    wavering = frames_of((0, 0.96), (0.6, 0.064), (0.4, 0.32), (0.2, 0.64))
+    assert seconds(segment(wavering)) == [(0.93, 1.374)]
+    assert seconds(segment(wavering, mode="file")) == [(0, 1.984)]
+    click = frames_of((0, 0.96), (1, 0.224), (0, 2.0))
+    assert segment(click) == segment(click, mode="file") == []
+    for _ in range(20):
+        runs = [(float(rng.random()), float(rng.uniform(0.1, 9))) for _ in range(40)]
+        frames = frames_of(*runs)
+        speech = sum(span.end - span.start for span in segment(frames)) / 16_000
+        pieces = segment(frames, [7] * (len(frames.probabilities) // 7 + 1), mode="file")
+        assert sum(span.speech for span in pieces) == pytest.approx(speech)
+        assert all(span.start % 480_000 == 0 for span in pieces)
 
 
 def test_detector_gives_the_same_in_any_pieces(

@@ -54,6 +54,21 @@ def test_clips_that_were_held_out_are_not_judged_again(cached: CachedClips) -> N
         teacher.judge(cached, ("joy", "fear"))
 
 
+def test_of_long_clips_a_teacher_says_the_mean_of_equal_parts(tmp_path: Path) -> None:
+    path = tmp_path / "long.wav"
+    # Its halves are heard otherwise.
+    rng = np.random.default_rng(0)
+    samples = rng.normal(0, 0.1, 40 * 16_000)
+    samples[20 * 16_000 :] = np.cumsum(samples[20 * 16_000 :]) / 100
+    sf.write(path, samples, 16_000)
+    cached = cache_clips([Clip(path, "fear", "s")], tmp_path / "cache", jobs=1)
+    teacher = make_teacher(cached, {})
+    halves = teacher.classifier.predict_proba(np.split(cached.utterance(0).waveform, 2))
+    assert np.abs(halves[0] - halves[1]).max() > 0.01
+    found = teacher.judge(cached, teacher.labels)
+    np.testing.assert_allclose(found, halves.mean(axis=0, keepdims=True), atol=1e-6)
+
+
 def test_a_teacher_knows_none_of_those_who_are_judged(cached: CachedClips) -> None:
     teacher = make_teacher(cached, {})
     teacher.refuse_judged(cached.clips[2:])

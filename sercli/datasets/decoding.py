@@ -1,6 +1,7 @@
 """Decoding labelled clips: whole files, and stretches of recordings that may be long."""
 
 import hashlib
+import math
 import os
 import threading
 from collections import deque
@@ -12,7 +13,7 @@ import numpy as np
 
 from sercli.arrays import FloatArray
 from sercli.audio.reading import SAMPLE_RATE, AudioFile, resample_stream
-from sercli.config import SHORTEST_SEGMENT_S
+from sercli.config import LONGEST_SEGMENT_S, SHORTEST_SEGMENT_S
 from sercli.datasets.base import Clip
 from sercli.errors import AudioError
 from sercli.text import format_count
@@ -67,7 +68,8 @@ def load_clip(clip: Clip) -> FloatArray:
     Raises
     ------
     AudioError
-        If it cannot be decoded to its end, is too short to be judged, or has no such channel.
+        If it cannot be decoded to its end, is too short to be judged, has no such channel, or is
+        digital silence.
     """
     return decode_clip(clip).waveform
 
@@ -155,7 +157,10 @@ class ClipReader:
         if self._error and (clip.end is None or clip.end > duration):
             raise AudioError(self._error)
         _check_length(clip, len(waveform), duration)
-        return DecodedClip(waveform, hash_audio(self._own.cut(clip)))
+        audio_hash = hash_audio(self._own.cut(clip))
+        if not audio_hash:
+            raise AudioError(f"{clip.place}: is digital silence; expected speech")
+        return DecodedClip(waveform, audio_hash)
 
     def _decode(self, channel: int | None) -> Iterator[FloatArray]:
         try:
@@ -272,6 +277,18 @@ class Waveforms(Sequence[FloatArray]):
             return _others.read(self._clips[index]).waveform
         except AudioError:
             return np.zeros(SAMPLE_RATE, np.float32)
+
+
+def cut_equally(waveform: FloatArray) -> list[FloatArray]:
+    """Return a clip in equal pieces, of 30 s at most: what is said of it is their mean.
+
+    Parameters
+    ----------
+    waveform
+        At 16 kHz, shape (n_samples,).
+    """
+    n_pieces = math.ceil(len(waveform) / (LONGEST_SEGMENT_S * SAMPLE_RATE))
+    return np.array_split(waveform, n_pieces)
 
 
 def hash_audio(waveform: FloatArray) -> str:

@@ -1,6 +1,5 @@
 """What models say of clips, as `ser annotate` would: as they are, under stress, by baselines."""
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -12,9 +11,9 @@ from numpy.typing import NDArray
 from sercli.arrays import DoubleArray, FloatArray
 from sercli.audio.reading import SAMPLE_RATE
 from sercli.classifiers.base import Classifier
-from sercli.config import LONGEST_SEGMENT_S, Adaptation, EvalConfig, Precision
+from sercli.config import Adaptation, EvalConfig, Precision
 from sercli.datasets.base import Clip
-from sercli.datasets.decoding import Waveforms, order_by_source
+from sercli.datasets.decoding import Waveforms, cut_equally, order_by_source
 from sercli.datasets.extraction import ClipFeatures, Cut, Progress, extract_clip_features
 from sercli.evaluation.measurement import Judgement
 from sercli.evaluation.mixes import measure_mixes
@@ -280,10 +279,9 @@ class Pool:
 def _cut(
     condition: str, seed: int, pool: Pool | None, clip: Clip, waveform: FloatArray
 ) -> list[FloatArray]:
-    """Return a clip as it is heard under a condition, in equal pieces of 30 s at most."""
+    """Return a clip as it is heard under a condition, in equal pieces."""
     if condition != CLEAN:
         rng = condition_rng(seed, condition, clip.name)
         talkers = pool.find_talkers(clip) if pool is not None else ()
         waveform = apply_condition(waveform, condition, rng, talkers)
-    n_pieces = math.ceil(len(waveform) / (LONGEST_SEGMENT_S * SAMPLE_RATE))
-    return np.array_split(waveform, n_pieces)
+    return cut_equally(waveform)

@@ -78,7 +78,7 @@ def create_segmenter(config: SegmentConfig) -> Segmenter:
         return SpeechSegmenter(config)
     if config.mode == "window":
         return WindowSegmenter(config, config.window, config.hop or config.window)
-    return WindowSegmenter(config, LONGEST_SEGMENT_S, LONGEST_SEGMENT_S)
+    return FileSegmenter(config)
 
 
 def find_speech(
@@ -308,6 +308,52 @@ class WindowSegmenter(Segmenter):
         while self._is_speech and (self._first_frame + 1) * FRAME_LENGTH <= self._start:
             self._is_speech.popleft()
             self._first_frame += 1
+
+
+class FileSegmenter(Segmenter):
+    """Pieces of a whole file, those that hold speech: what is speech, speech segments would tell.
+
+    Parameters
+    ----------
+    config
+        Of the speech segments.
+    """
+
+    def __init__(self, config: SegmentConfig) -> None:
+        self._segmenter = SpeechSegmenter(config)
+        self._piece = _samples(LONGEST_SEGMENT_S)
+        self._start = 0
+        self._speech: list[Span] = []  # that is not before the next piece
+
+    def push(self, frames: SpeechFrames) -> list[Span]:
+        """Take the next frames; give the pieces whose speech is known."""
+        self._speech += self._segmenter.push(frames)
+        spans = []
+        while self._start + self._piece <= self._segmenter.needed_from:
+            spans += self._cut(self._start + self._piece)
+        return spans
+
+    def finish(self, n_samples: int) -> list[Span]:
+        """Take the length of the recording; give the pieces that are left."""
+        self._speech += self._segmenter.finish(n_samples)
+        spans = []
+        while self._start < n_samples:
+            spans += self._cut(min(self._start + self._piece, n_samples))
+        return spans
+
+    @property
+    def needed_from(self) -> int:
+        """First sample that a later piece may still contain."""
+        return self._start
+
+    def _cut(self, end: int) -> list[Span]:
+        """Go on to the next piece, and give the one before if there is speech in it."""
+        start, self._start = self._start, end
+        inside = sum(max(min(span.end, end) - max(span.start, start), 0) for span in self._speech)
+        self._speech = [span for span in self._speech if span.end > end]
+        if not inside or end - start < _samples(SHORTEST_SEGMENT_S):
+            return []
+        return [Span(start, end, inside / SAMPLE_RATE)]
 
 
 def _samples(seconds: float) -> int:

@@ -18,6 +18,7 @@ import numpy as np
 from sercli.arrays import DoubleArray
 from sercli.classifiers.base import Classifier
 from sercli.datasets.base import Clip
+from sercli.datasets.decoding import cut_equally
 from sercli.errors import ConfigError, DatasetError, ModelError
 from sercli.evaluation.leaks import TrainingManifest, describe_overlap
 from sercli.files import write_bytes
@@ -236,9 +237,11 @@ class Teacher:
         ]
         for start in range(0, len(unknown), CLIPS_AT_ONCE):
             part = unknown[start : start + CLIPS_AT_ONCE]
-            waveforms = [cached.utterance(index).waveform for index in part]
-            for index, row in zip(part, self.classifier.predict_proba(waveforms), strict=True):
-                self._known[cached.hashes[index]] = row
+            pieces = [cut_equally(cached.utterance(index).waveform) for index in part]
+            told = self.classifier.predict_proba([one for waveforms in pieces for one in waveforms])
+            ends = np.cumsum([len(waveforms) for waveforms in pieces])
+            for index, some in zip(part, np.split(told, ends[:-1]), strict=True):
+                self._known[cached.hashes[index]] = some.mean(axis=0)
         rows = [
             self.held_out[audio] if audio in self.held_out else self._known[audio]
             for audio in cached.hashes

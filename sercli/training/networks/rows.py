@@ -18,6 +18,7 @@ from sercli.audio.reading import SAMPLE_RATE
 from sercli.classifiers.base import BATCH_S
 from sercli.classifiers.batches import group_by_length
 from sercli.classifiers.neural import Embedder
+from sercli.config import LONGEST_SEGMENT_S
 from sercli.errors import OutputError
 from sercli.files import write_bytes
 from sercli.neural.batching import pad
@@ -56,7 +57,7 @@ def embed_versions(
     n_clips
         Number of clips.
     versions
-        How each clip is heard.
+        How each clip is heard; the first 30 s of it, which an encoder may have as its longest.
     path
         Where the rows are kept; if they are there, they are not computed again.
     report
@@ -104,7 +105,7 @@ def _embed(network: Embedder, versions: Sequence[Hear], clips: range) -> HalfArr
     device = next(network.head.parameters()).device
     with torch.inference_mode(), computing(device, choose_precision(device)):
         for number, hear in enumerate(versions):
-            waveforms = [hear(index) for index in clips]
+            waveforms = [hear(index)[: int(LONGEST_SEGMENT_S * SAMPLE_RATE)] for index in clips]
             lengths = [len(waveform) for waveform in waveforms]
             for group in group_by_length(lengths, int(BATCH_S * SAMPLE_RATE)):
                 batch = pad([waveforms[place] for place in group])
