@@ -179,8 +179,8 @@ output_options = _options(
 @target_option()
 @adapt_option(
     "auto",
-    "auto: the channel, if each is judged by itself, else the recording, with models that can; "
-    "groups of few segments have none.",
+    "auto: the channel, if each is judged by itself, else the recording, with models that gain by "
+    "it; groups of few segments have none.",
 )
 @click.option(
     "--speakers",
