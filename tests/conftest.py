@@ -158,6 +158,17 @@ def hisses(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def idle_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two GPUs that nobody computes on; to ask for the state of one would initialise it."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("is asked for the state of its generator")
+
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.get_rng_state", refuse)
+
+
+@pytest.fixture
 def interruptible() -> Iterator[None]:
     """What a shell starts in the background ignores the signal, and tests may run there."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -401,6 +401,7 @@ def test_moods_are_learned_until_no_mix_is_hurt(monkeypatch: pytest.MonkeyPatch)
     assert fitted.adapter.settings.safe == (worst >= 0)
 
 
+@pytest.mark.usefixtures("idle_gpus")
 def test_the_same_seed_learns_the_same(rng: np.random.Generator) -> None:
     examples = draw_speakers(rng, 6, 12)
     config = replace(SMALL, epochs=2)

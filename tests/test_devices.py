@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sercli.errors import ConfigError
-from sercli.neural.devices import choose_device, choose_precision, computing
+from sercli.neural.devices import choose_device, choose_precision, computing, seeded
 
 
 def there_are(monkeypatch: pytest.MonkeyPatch, n_cuda: int, *, mps: bool) -> None:
@@ -47,6 +47,23 @@ def test_precision_is_what_the_hardware_multiplies_faster(monkeypatch: pytest.Mo
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda can=can: can)
         assert choose_precision(cpu) == expected
     assert choose_precision(torch.device("mps")) == torch.float32
+
+
+def test_no_generator_is_asked_but_those_that_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    there_are(monkeypatch, 3, mps=False)
+    asked: list[object] = []
+    restored: list[object] = []
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda one: asked.append(one))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda _, one: restored.append(one))
+    state = torch.get_rng_state()
+    draws = []
+    for device in ("cpu", "cpu", "cuda:2"):
+        with seeded(7, torch.device(device)):
+            draws.append(torch.rand(3).tolist())
+    generator = torch.Generator().manual_seed(7)
+    assert draws == [torch.rand(3, generator=generator).tolist()] * 3
+    assert torch.equal(torch.get_rng_state(), state)
+    assert asked == restored == [torch.device("cuda:2")]
 
 
 def test_products_are_of_the_chosen_type() -> None:

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from sercli.errors import ConfigError, ModelError, OutputError, TrainingError
-from sercli.training.config import NeuralConfig
+from sercli.training.config import CnnConfig, NeuralConfig
 from sercli.training.networks import loop
 from sercli.training.networks.checkpoints import CHECKPOINT_FILE, load_checkpoint
+from sercli.training.networks.cnn import CnnCourse
 from sercli.training.networks.history import EpochRecord, draw_history
 from sercli.training.networks.loop import (
     Fitted,
@@ -173,6 +174,19 @@ def test_learns_and_keeps_the_best_weights(tmp_path: Path) -> None:
     assert [float(row.split(",")[4]) for row in rows[1:]] == uars
     assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.usefixtures("undrawn", "idle_gpus")
+def test_a_training_on_the_cpu_leaves_gpus_alone(tmp_path: Path) -> None:
+    fitted = [fit(tmp_path / name, replace(CONFIG, epochs=2)) for name in ("one", "two")]
+    assert same_weights(*fitted)
+    course = CnnCourse(CnnConfig(seed=5, device="cpu"))
+    state = torch.random.get_rng_state()
+    drawn = [course.create(lambda: nn.Linear(2, 2)).state_dict()["weight"] for _ in range(2)]
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.manual_seed(5)
+    assert torch.equal(drawn[0], nn.Linear(2, 2).weight)
+    assert torch.equal(*drawn)
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -15,6 +15,7 @@ from sercli.errors import ConfigError
 from sercli.system.shared_limit import SharedLimit
 
 AUTO = "auto"
+CPU = torch.device("cpu")
 # Of each GPU: while it computes for one worker, another prepares what comes next.
 WORKERS_PER_GPU = 2
 
@@ -67,7 +68,7 @@ def choose_devices(names: str = AUTO) -> tuple[torch.device, ...]:
         If one of them is not there, or is named twice, or there is a CPU among several.
     """
     devices = tuple(choose_device(name.strip()) for name in names.split(","))
-    if len(devices) > 1 and (len({*devices}) < len(devices) or torch.device("cpu") in devices):
+    if len(devices) > 1 and (len({*devices}) < len(devices) or CPU in devices):
         raise ConfigError(f"device is {names!r}; expected one, or different GPUs: cuda:0,cuda:1")
     return devices
 
@@ -118,6 +119,24 @@ def _limit_torch(n_threads: int) -> Callable[[], None]:
 
 
 _LIMIT = SharedLimit(_limit_torch)
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device = CPU) -> Iterator[None]:
+    """Seed what draws in the block, and leave the generators as they were.
+
+    Those of other GPUs are not asked how they were: each would be initialised for that.
+
+    Parameters
+    ----------
+    seed
+        Of the draws.
+    device
+        On which is drawn besides the CPU.
+    """
+    with torch.random.fork_rng(devices=() if device.type == "cpu" else (device,)):
+        torch.manual_seed(seed)
+        yield
 
 
 def choose_precision(device: torch.device) -> torch.dtype:

@@ -30,6 +30,7 @@ from sercli.calibration import UNCALIBRATED, Calibration, fit_temperature
 from sercli.classifiers.base import Classifier
 from sercli.errors import DatasetError
 from sercli.evaluation.mixes import measure_mixes
+from sercli.neural.devices import seeded
 from sercli.training.adapters.groups import Examples, draw_groups, lean
 from sercli.training.adapters.network import AdapterNetwork, describe_group
 from sercli.training.config import AdapterConfig
@@ -255,8 +256,7 @@ def _train(
     n_steps = config.epochs * len(inputs) // config.step_clips
     n_steps = min(max(MIN_STEPS, n_steps), MAX_STEPS)
     settings = AdapterSettings()
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
+    with seeded(config.seed):
         network = AdapterNetwork(torch.from_numpy(centres), config, settings.shrinkage)
         optimiser = torch.optim.AdamW(
             network.parameters(), config.learning_rate, weight_decay=config.weight_decay

@@ -24,6 +24,7 @@ from sercli.errors import ConfigError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.metrics import segment_nll, unweighted_average_recall
 from sercli.neural.batching import pad
+from sercli.neural.devices import seeded
 from sercli.training.cache import CachedClips
 from sercli.training.config import NeuralConfig
 from sercli.training.folds import check_labels
@@ -269,8 +270,7 @@ class Course(ABC):
 
     def create(self, make: Callable[[], nn.Module]) -> nn.Module:
         """Return what `make` makes, its random weights by the seed."""
-        with torch.random.fork_rng():
-            torch.manual_seed(self.config.seed)
+        with seeded(self.config.seed):
             return make()
 
     def draw_varied(self, cached: CachedClips, index: int) -> np.random.Generator:

@@ -7,8 +7,7 @@ own, so that a training that goes on from a checkpoint ends at the same weights.
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from sercli.errors import TrainingError
-from sercli.neural.devices import choose_device, choose_precision, computing
+from sercli.neural.devices import choose_device, choose_precision, computing, seeded
 from sercli.training.config import NeuralConfig
 from sercli.training.networks.checkpoints import (
     CHECKPOINT_FILE,
@@ -176,7 +175,7 @@ def fit_network(
         run.restore(load_checkpoint(path, fingerprint))
     drawn = monotonic()
     while not run.is_over:
-        with _seeded(config.seed, run.epoch):
+        with seeded(_find_seed(config.seed, run.epoch), device):
             started = monotonic()
             mean = _run_epoch(run, batches, loss or cross_entropy, device, report)
         found = validate(run.average.eval()) if validate else None
@@ -396,9 +395,6 @@ def _copy_state(network: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
 
 
-@contextmanager
-def _seeded(seed: int, epoch: int) -> Iterator[None]:
-    """Seed what draws inside an epoch, and leave the generator as it was."""
-    with torch.random.fork_rng():
-        torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
-        yield
+def _find_seed(seed: int, epoch: int) -> int:
+    """Return the seed of what draws inside an epoch."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
