@@ -1,8 +1,14 @@
 """Where networks run."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+from sercli import load_model
+from sercli.classifiers.neural import NeuralClassifier
 from sercli.errors import ConfigError
 from sercli.neural.devices import choose_device, choose_precision, computing, seeded
 
@@ -64,6 +70,37 @@ def test_no_generator_is_asked_but_those_that_draw(monkeypatch: pytest.MonkeyPat
     assert draws == [torch.rand(3, generator=generator).tolist()] * 3
     assert torch.equal(torch.get_rng_state(), state)
     assert asked == restored == [torch.device("cuda:2")]
+
+
+@pytest.mark.parametrize(("name", "is_pinned"), [("cuda:1", True), ("mps", False), ("cpu", False)])
+def test_only_what_is_pinned_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, name: str, is_pinned: bool
+) -> None:
+    """Apple's GPUs may read what is freed by then, and corrupt what they hear."""
+    model = load_model("cnn", "cpu", precision="fp32")
+    assert isinstance(model, NeuralClassifier)
+    waveforms = [np.linspace(-0.1, 0.1, n, dtype=np.float32) for n in (8_000, 5_000)]
+    expected = model.compute_rows(waveforms)
+    device = torch.device(name)
+    monkeypatch.setattr(model, "_device", device)
+    pinned: list[int] = []
+    moved: list[tuple[bool, bool]] = []
+    move = Tensor.to
+
+    def pin(tensor: Tensor) -> Tensor:
+        pinned.append(id(tensor))
+        return tensor
+
+    def spy(tensor: Tensor, *args: Any, **options: Any) -> Tensor:
+        if args[:1] != (device,):
+            return move(tensor, *args, **options)
+        moved.append((id(tensor) in pinned, options.get("non_blocking", False)))
+        return tensor
+
+    monkeypatch.setattr(Tensor, "pin_memory", pin)
+    monkeypatch.setattr(Tensor, "to", spy)
+    assert torch.equal(model.compute_rows(waveforms), expected)
+    assert moved[:2] == [(is_pinned, is_pinned)] * 2
 
 
 def test_products_are_of_the_chosen_type() -> None:

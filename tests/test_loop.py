@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,42 @@ def test_learns_and_keeps_the_best_weights(tmp_path: Path) -> None:
     assert [float(row.split(",")[4]) for row in rows[1:]] == uars
     assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.fixture
+def other_device(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
+    """A GPU of Apple's, as far as the loop knows: what was moved there, and seeded."""
+    mps = torch.device("mps")
+    told: list[tuple[str, object]] = []
+    move = Tensor.to
+
+    def spy(self: Tensor, *args: Any, **options: Any) -> Tensor:
+        if args[:1] != (mps,):
+            return move(self, *args, **options)
+        told.append(("waits", not (options.get("non_blocking") or args[2:3] == (True,))))
+        return self
+
+    @contextmanager
+    def seed(_: int, device: torch.device) -> Iterator[None]:
+        told.append(("seeded", device))
+        yield
+
+    monkeypatch.setattr(Tensor, "to", spy)
+    monkeypatch.setattr(loop, "seeded", seed)
+    monkeypatch.setattr(loop, "choose_device", lambda _: mps)
+    return told
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_gpu_has_read_what_was_drawn_before_that_is_freed(
+    tmp_path: Path, other_device: list[tuple[str, object]]
+) -> None:
+    config = replace(CONFIG, epochs=1, mixup=0)
+    fit_network(toy(), toy_batches, N_BATCHES, config, tmp_path)
+    n_weights = len(toy().state_dict())
+    assert other_device.count(("seeded", torch.device("mps"))) == 1
+    assert other_device.count(("waits", True)) == n_weights + 3 * N_BATCHES
+    assert len(other_device) == n_weights + 3 * N_BATCHES + 1
 
 
 @pytest.mark.usefixtures("undrawn", "idle_gpus")

@@ -235,10 +235,13 @@ class NeuralClassifier(NetworkClassifier, TensorClassifier):
     def compute_rows(self, waveforms: Sequence[FloatArray]) -> torch.Tensor:
         """Return one row per segment, which the head judges."""
         batch = pad(waveforms)
-        if self._device.type == "cuda":  # or the copy would wait
+        # What is pinned is kept until the GPU has read it. Of anything else, Apple's may read what
+        # has been freed, and filled with something else, by then.
+        pinned = self._device.type == "cuda"
+        if pinned:
             batch = WaveformBatch(*(part.pin_memory() for part in batch))
         rows: torch.Tensor = self.network.embed(
-            *(part.to(self._device, non_blocking=True) for part in batch)
+            *(part.to(self._device, non_blocking=pinned) for part in batch)
         )
         return rows
 

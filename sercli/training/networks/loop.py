@@ -355,7 +355,8 @@ def _run_epoch(
     rng = np.random.default_rng([config.seed, run.epoch])
     total = 0.0
     for number, drawn in enumerate(batches(run.epoch), 1):
-        batch = TrainingBatch(*(part.to(device, non_blocking=True) for part in drawn))
+        # The copies are waited for: nobody else keeps what was drawn until a GPU has read it.
+        batch = TrainingBatch(*(part.to(device) for part in drawn))
         if rng.random() < config.mixup:
             share = rng.beta(MIXING, MIXING)
             order = torch.from_numpy(rng.permutation(len(batch.lengths))).to(device)
