@@ -292,6 +292,37 @@ def test_a_loss_that_is_not_finite_stops(tmp_path: Path) -> None:
     assert len(load_checkpoint(tmp_path / CHECKPOINT_FILE).records) == 1
 
 
+def fit_to_fail(folder: Path, error: RuntimeError) -> None:
+    def fail(*_: Tensor) -> Tensor:
+        raise error
+
+    fit_network(toy(), toy_batches, N_BATCHES, CONFIG, folder, loss=fail)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 8.89 GiB)"),
+    ],
+)
+def test_a_batch_that_does_not_fit_into_memory(tmp_path: Path, error: RuntimeError) -> None:
+    with pytest.raises(
+        TrainingError,
+        match=r"epoch 1, step 1: 8 clips of up to 40 samples do not fit into the memory of cpu; "
+        "lower --batch-size",
+    ) as raised:
+        fit_to_fail(tmp_path, error)
+    assert raised.value.__cause__ is error
+
+
+def test_another_error_of_a_step_stays_what_it_is(tmp_path: Path) -> None:
+    error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+    with pytest.raises(RuntimeError) as raised:
+        fit_to_fail(tmp_path, error)
+    assert raised.value is error
+
+
 KILLED = """
 import os, sys
 from pathlib import Path

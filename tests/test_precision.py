@@ -258,28 +258,42 @@ def test_threads_are_what_they_were_afterwards() -> None:
     assert torch.get_num_threads() == before
 
 
+NO_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    # As Apple's GPUs tell it.
+    RuntimeError(
+        "MPS backend out of memory (MPS allocated: 8.89 GiB, other allocations: 172.98 MiB, max "
+        "allowed: 9.07 GiB). Tried to allocate 6.25 MiB on private pool."
+    ),
+]
+
+
 class Forgetful(NetworkClassifier):
     """Has memory for three seconds."""
 
     family = "forgetful"
 
-    def __init__(self, model: NeuralClassifier) -> None:
+    def __init__(self, model: NeuralClassifier, error: RuntimeError) -> None:
         super().__init__(model.spec, nn.Linear(1, 1), "cpu")
+        self.error = error
         self.sizes: list[float] = []
 
     def compute_rows(self, waveforms: Sequence[FloatArray]) -> torch.Tensor:
         seconds = sum(map(len, waveforms)) / 16_000
         self.sizes.append(seconds)
         if seconds > 3:
-            raise torch.OutOfMemoryError("3 s and no more")
+            raise self.error
         return torch.tensor([[float(len(waveform))] for waveform in waveforms])
 
     def score(self, features: Any) -> Any:
         return features
 
 
-def test_batches_are_halved_where_memory_does_not_suffice(transformer: NeuralClassifier) -> None:
-    model = Forgetful(transformer)
+@pytest.mark.parametrize("error", NO_MEMORY)
+def test_batches_are_halved_where_memory_does_not_suffice(
+    transformer: NeuralClassifier, error: RuntimeError
+) -> None:
+    model = Forgetful(transformer, error)
     waveforms = noises(*[16_000] * 7, 8_000)
     rows = model.extract_features(waveforms)
     assert rows[:, 0].tolist() == [16_000] * 7 + [8_000]
@@ -287,8 +301,18 @@ def test_batches_are_halved_where_memory_does_not_suffice(transformer: NeuralCla
     model.sizes.clear()
     model.extract_features(waveforms)
     assert max(model.sizes) <= 3
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(RuntimeError) as raised:
         model.extract_features(noises(64_000))
+    assert raised.value is error
+
+
+def test_batches_are_not_halved_for_another_error(transformer: NeuralClassifier) -> None:
+    error = RuntimeError("MPS does not know this operation")
+    model = Forgetful(transformer, error)
+    with pytest.raises(RuntimeError) as raised:
+        model.extract_features(noises(*[16_000] * 5))
+    assert raised.value is error
+    assert model.sizes == [5]
 
 
 def test_multiply_adds_are_those_of_the_layers(transformer: NeuralClassifier) -> None:

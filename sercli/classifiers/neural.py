@@ -22,6 +22,7 @@ from sercli.neural.devices import (
     choose_devices,
     computing,
     find_precision,
+    is_out_of_memory,
     limit_threads,
     replicate,
     store_as,
@@ -136,8 +137,8 @@ class NetworkClassifier(Classifier):
             try:
                 with torch.inference_mode(), computing(self._device, type_):
                     computed = self.compute_rows(some).float().numpy(force=True)
-            except torch.OutOfMemoryError:
-                if len(some) == 1:
+            except RuntimeError as error:
+                if len(some) == 1 or not is_out_of_memory(error):
                     raise
                 computed = None
             if computed is None:  # what the failed batch held is free by now

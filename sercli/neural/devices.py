@@ -19,6 +19,9 @@ CPU = torch.device("cpu")
 # Of each GPU: while it computes for one worker, another prepares what comes next.
 WORKERS_PER_GPU = 2
 
+# Of Apple's GPUs it is told by these words: the error has no type of its own.
+MPS_OUT_OF_MEMORY = "MPS backend out of memory"
+
 # Number types that autocast multiplies.
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -119,6 +122,19 @@ def _limit_torch(n_threads: int) -> Callable[[], None]:
 
 
 _LIMIT = SharedLimit(_limit_torch)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error is that the memory of a GPU does not suffice.
+
+    Parameters
+    ----------
+    error
+        That was raised by a computation.
+    """
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and MPS_OUT_OF_MEMORY in str(error)
+    )
 
 
 @contextmanager

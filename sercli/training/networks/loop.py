@@ -18,7 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from sercli.errors import TrainingError
-from sercli.neural.devices import choose_device, choose_precision, computing, seeded
+from sercli.neural.devices import (
+    choose_device,
+    choose_precision,
+    computing,
+    is_out_of_memory,
+    seeded,
+)
 from sercli.training.config import NeuralConfig
 from sercli.training.networks.checkpoints import (
     CHECKPOINT_FILE,
@@ -368,7 +374,9 @@ def _run_epoch(
             loss = find_loss(outputs, batch.targets)
             network.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             raise TrainingError(
                 f"epoch {run.epoch + 1}, step {number}: {len(batch.lengths)} clips of up to "
                 f"{batch.waveforms.shape[1]} samples do not fit into the memory of {device}; "
