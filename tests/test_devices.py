@@ -1,5 +1,7 @@
 """Where networks run."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -8,9 +10,16 @@ import torch
 from torch import Tensor
 
 from sercli import load_model
+from sercli.classifiers import neural
 from sercli.classifiers.neural import NeuralClassifier
 from sercli.errors import ConfigError
-from sercli.neural.devices import choose_device, choose_precision, computing, seeded
+from sercli.neural.devices import (
+    choose_device,
+    choose_precision,
+    computing,
+    find_precision,
+    seeded,
+)
 
 
 def there_are(monkeypatch: pytest.MonkeyPatch, n_cuda: int, *, mps: bool) -> None:
@@ -70,6 +79,45 @@ def test_no_generator_is_asked_but_those_that_draw(monkeypatch: pytest.MonkeyPat
     assert draws == [torch.rand(3, generator=generator).tolist()] * 3
     assert torch.equal(torch.get_rng_state(), state)
     assert asked == restored == [torch.device("cuda:2")]
+
+
+def test_precision_is_that_of_the_gpus_that_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    is_new = {torch.device("cuda:0"): False, torch.device("cuda:1"): True}
+    current = [torch.device("cuda:0")]
+
+    @contextmanager
+    def make_current(device: torch.device) -> Iterator[None]:
+        current.append(device)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", make_current)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: is_new[current[-1]])
+    old, new = is_new
+    expected: list[tuple[tuple[torch.device, ...], torch.dtype, str]] = [
+        ((old,), torch.float32, "fp16"),
+        ((new,), torch.bfloat16, "bf16"),
+        ((old, new), torch.float32, "fp16"),
+        ((new, old), torch.float32, "fp16"),
+        ((new, new), torch.bfloat16, "bf16"),
+        ((new, torch.device("mps")), torch.float32, "fp32"),
+    ]
+    for devices, products, name in expected:
+        assert choose_precision(*devices) == products
+        assert find_precision("auto", *devices) == name
+    assert len(current) == 1
+
+
+def test_a_model_on_several_devices_multiplies_what_is_fast_on_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    found = []
+    for names in (("cpu",), ("cpu", "meta")):
+        devices = tuple(map(torch.device, names))
+        monkeypatch.setattr(neural, "choose_devices", lambda _, devices=devices: devices)
+        found.append(load_model("cnn", "several", precision="auto").precision)
+    assert found == ["bf16", "fp32"]
 
 
 @pytest.mark.parametrize(("name", "is_pinned"), [("cuda:1", True), ("mps", False), ("cpu", False)])

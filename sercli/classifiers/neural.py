@@ -95,7 +95,7 @@ class NetworkClassifier(Classifier):
 
     def use_precision(self, precision: Precision) -> None:
         """Multiply another number type from now on; see `Classifier`."""
-        found = find_precision(precision, self._device)
+        found = find_precision(precision, *self._devices)
         if found == "int8":
             self.network = quantise(self._exact)
         elif found == "fp32":

@@ -155,33 +155,36 @@ def seeded(seed: int, device: torch.device = CPU) -> Iterator[None]:
         yield
 
 
-def choose_precision(device: torch.device) -> torch.dtype:
-    """Return bfloat16 where the hardware multiplies it faster than float32, else float32.
+def choose_precision(*devices: torch.device) -> torch.dtype:
+    """Return bfloat16 if all devices multiply it faster than float32, else float32.
 
     It depends on the hardware alone, and is not measured: the results of two runs on one machine
     are to be the same.
 
     Parameters
     ----------
-    device
+    devices
         Where the network runs.
     """
+    return torch.bfloat16 if all(map(_has_fast_bf16, devices)) else torch.float32
+
+
+def _has_fast_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    elif device.type == "cpu":
+        with torch.cuda.device(device):  # that is what it tells of
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
         # A CPU without such instructions takes bfloat16, too, and is hundreds of times slower. One
         # of Intel whose tiles (AMX) are hidden by a virtual machine multiplies it half as fast as
         # float32 by those that are left; one of AMD, nearly twice as fast.
         can = torch.cpu.get_capabilities()
         by_intel = str(can.get("cpu_name", "")).startswith("Intel")
-        fast = bool(can.get("amx_bf16") or (can.get("avx512_bf16") and not by_intel))
-    else:
-        fast = False
-    return torch.bfloat16 if fast else torch.float32
+        return bool(can.get("amx_bf16") or (can.get("avx512_bf16") and not by_intel))
+    return False
 
 
-def find_precision(name: Precision, device: torch.device) -> Precision:
-    """Return the number type that networks multiply on a device; ``"auto"`` is resolved.
+def find_precision(name: Precision, *devices: torch.device) -> Precision:
+    """Return the number type that networks multiply on devices; ``"auto"`` is resolved.
 
     Parameters
     ----------
@@ -189,25 +192,26 @@ def find_precision(name: Precision, device: torch.device) -> Precision:
         ``"auto"``: the fastest of those that hardly change a label: bfloat16 where the hardware
         multiplies it faster than float32, else float16 on a GPU, else float32. ``"int8"``:
         eight-bit integers in the layers of a transformer, on a CPU.
-    device
-        Where the network runs.
+    devices
+        Where the network runs, the same on all of them.
 
     Raises
     ------
     ConfigError
-        If the device does not multiply it.
+        If a device does not multiply it.
     """
+    types = {device.type for device in devices}
     if name == AUTO:
-        if choose_precision(device) == torch.bfloat16:
+        if choose_precision(*devices) == torch.bfloat16:
             return "bf16"
-        return "fp16" if device.type == "cuda" else "fp32"
+        return "fp16" if types == {"cuda"} else "fp32"
     if name not in get_args(Precision):
         expected = ", ".join(get_args(Precision))
         raise ConfigError(f"precision is {name!r}; expected one of {expected}")
     only = {"fp16": ("cuda", "mps"), "int8": ("cpu",)}.get(name)
-    if only and device.type not in only:
+    if only and (wrong := sorted(types.difference(only))):
         raise ConfigError(
-            f"precision is {name!r}, and the device {device.type}; expected {' or '.join(only)}, "
+            f"precision is {name!r}, and the device {wrong[0]}; expected {' or '.join(only)}, "
             "or another precision"
         )
     return name
