@@ -1,6 +1,7 @@
 """The command line, as a user meets it; in a process of its own where that makes a difference."""
 
 import csv
+import errno
 import io
 import json
 import os
@@ -729,14 +730,84 @@ def test_streams_that_are_closed(tmp_path: Path) -> None:
     silent = subprocess.run(f"{command} -o {target} 2>&-", shell=True, check=False)
     assert silent.returncode == 0
     assert len(read_rows(target.read_text(encoding="utf-8"))) > 0
-    full = subprocess.run(
-        f"{sys.executable} -m sercli models > /dev/full",
-        shell=True,
-        capture_output=True,
-        check=False,
-    )
-    assert full.returncode == 2
-    assert full.stderr.startswith(b"Error: standard output cannot be written: No space left")
+
+
+class Unwritable(io.StringIO):
+    """Standard output that cannot be written, of a number that tells why."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+    def write(self, text: str) -> int:
+        raise OSError(self.number, os.strerror(self.number))
+
+
+def run_without_output(
+    number: int, monkeypatch: pytest.MonkeyPatch, *arguments: str | Path
+) -> object:
+    """Return the exit code of a command whose standard output cannot be written."""
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", Unwritable(number))
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+    return ended.value.code
+
+
+FULL = f"Error: standard output cannot be written: {os.strerror(errno.ENOSPC)}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--help",), ("--version",), ("annotate", "--help"), ("models",), ("models", "--json")],
+)
+def test_what_cannot_be_printed(
+    arguments: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run_without_output(errno.ENOSPC, monkeypatch, *arguments) == 2
+    assert capsys.readouterr().err == FULL
+
+
+def test_figures_that_cannot_be_printed(
+    trained: Path,
+    corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = ("--split", "dev", "--jobs", "1", "-q")
+    report, model = tmp_path / "report", tmp_path / "model"
+    for arguments in (
+        ("eval", corpus, "-m", trained, "-o", report, *options),
+        ("eval", corpus, "--compare", trained, report, *options),
+    ):
+        assert run_without_output(errno.ENOSPC, monkeypatch, *arguments) == 2
+        assert capsys.readouterr().err == FULL
+    assert set(REPORT) < set(os.listdir(report))
+    training = ("train", "--data", corpus, "-o", model, "--jobs", "1", "--no-adapter")
+    assert run_without_output(errno.ENOSPC, monkeypatch, *training) == 2
+    assert capsys.readouterr().err.endswith(f"model in {model}\n{FULL}")
+    assert set(REPORT) < set(os.listdir(model))
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_streams_that_nothing_can_be_printed_on(trained: Path, corpus: Path) -> None:
+    # In processes of their own: these are started with the streams of this one.
+    measure = f"{sys.executable} -m sercli eval {corpus} -m {trained} --split dev -q --jobs 2"
+    listed = f"{sys.executable} -m sercli models"
+    for command, error in (
+        (f"{listed} > /dev/full", FULL),
+        (f"{measure} > /dev/full", FULL),
+        (f"{listed} >&-", "Error: standard output cannot be written: it is closed\n"),
+        (f"{measure} >&-", "Error: standard output cannot be written: it is closed\n"),
+    ):
+        done = subprocess.run(command, shell=True, capture_output=True, check=False)
+        assert (done.returncode, done.stderr.decode()) == (2, error)
+    silent = subprocess.run(f"{measure} 2>&-", shell=True, capture_output=True, check=False)
+    assert silent.returncode == 0
+    assert b"mine on cremad dev: 30 clips" in silent.stdout
 
 
 def test_the_output_never_replaces_what_is_read(tmp_path: Path) -> None:
@@ -807,11 +878,10 @@ def test_names_do_not_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> Non
     )
 
 
-def test_names_in_a_table_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    from sercli.cli.models import _print_table
+def test_names_in_a_table_on_a_terminal() -> None:
+    from sercli.cli.models import _render_table
 
-    _print_table([("a\u202e\x1b[2J", *"bcdefghi")])
-    assert "a\\u202e\\x1b[2J" in capsys.readouterr().out
+    assert "a\\u202e\\x1b[2J" in _render_table([("a\u202e\x1b[2J", *"bcdefghi")])
 
 
 def test_names_are_data_as_they_are(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import click
 
 from sercli.cli.annotate import annotate
 from sercli.cli.bench import bench
+from sercli.cli.commands import Commands
 from sercli.cli.evaluate import evaluate
 from sercli.cli.export import export
 from sercli.cli.models import models
@@ -11,7 +12,10 @@ from sercli.cli.train import train
 from sercli.version import __version__
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="ser")
 def main() -> None:
     """Label the emotion in recorded speech: audio in, timed and calibrated labels out.

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args
 import click
 
 from sercli.annotation.run import LabelRun, Output
-from sercli.cli.console import reports_errors, say, show_progress
+from sercli.cli.commands import Command
+from sercli.cli.console import ClosedOutput, leave_output, reports_errors, say, show_progress
 from sercli.cli.options import (
     Decorator,
     adapt_option,
@@ -24,6 +25,7 @@ from sercli.cli.options import (
 from sercli.cli.view import View
 from sercli.config import LabelScheme, OnError, SegmentConfig, SegmentMode
 from sercli.discovery import Found, find_inputs, read_path_list
+from sercli.errors import OutputError
 from sercli.files import STDOUT
 from sercli.output.report import ExitCode
 from sercli.output.writers import WRITERS
@@ -160,7 +162,7 @@ output_options = _options(
 )
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(cls=Command, context_settings={"show_default": True})
 @click.argument("paths", nargs=-1, type=click.Path(readable=False))
 @model_options(
     "A model by name (see: ser models), a model folder, or an audio classifier of Hugging Face: "
@@ -230,7 +232,7 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
     if run.n_absent and not quiet:
         say(f"{format_count(run.n_absent, 'file')} of before not among the inputs: kept")
     # On the terminal of the rows, a bar would be on the line of one.
-    bar = not (output.target == STDOUT and sys.stdout is not None and sys.stdout.isatty())
+    bar = not (output.target == STDOUT and sys.stdout.isatty())
     try:
         with show_progress("files", run.n_new, quiet=quiet, bar=bar) as progress:
             view = View(run.report, progress, verbose=options["verbose"], quiet=quiet)
@@ -255,6 +257,8 @@ def _refuse_unusable_paths(paths: tuple[str, ...], options: dict[str, Any]) -> N
             "Audio is not read from standard input; name files, or --files-from - for a list of "
             "them."
         )
+    if options["output"] == STDOUT and isinstance(sys.stdout, ClosedOutput):
+        raise OutputError("standard output is closed; expected a file, by -o FILE")
 
 
 def _create_annotator(options: dict[str, Any]) -> "Annotator":
@@ -371,6 +375,6 @@ def _tell_limits(classifier: "Classifier") -> None:
 
 
 def _end_quietly() -> NoReturn:
-    """End as a program whose reader has seen enough; what is buffered goes nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """End as a program whose reader has seen enough."""
+    leave_output()
     sys.exit(ExitCode.DONE)

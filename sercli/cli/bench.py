@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sercli.cli.commands import Command
 from sercli.cli.console import give, reports_errors, say
 from sercli.cli.options import (
     device_option,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from sercli.benchmark.run import Benchmark
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(cls=Command, context_settings={"show_default": True})
 @click.argument("paths", nargs=-1, type=click.Path(readable=False))
 @model_options("A model by name (see: ser models), or a model folder.", DEFAULT_MODEL)
 @click.option(

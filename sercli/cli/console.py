@@ -1,9 +1,12 @@
-"""What commands say on standard error, and how errors of the package end a command."""
+"""What commands print and say, and how errors of the package end a command."""
 
+import errno
+import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
+from io import TextIOBase
 from time import monotonic
 from typing import IO, Any, ParamSpec, TypeVar
 
@@ -46,6 +49,30 @@ class UsageFailure(click.ClickException):
         say(f"Error: {self.message}")
 
 
+class ClosedOutput(TextIOBase):
+    """Stands for standard output that is closed: libraries count on one that can be flushed."""
+
+    def write(self, text: str) -> int:
+        """Refuse the text."""
+        raise OSError(errno.EBADF, "it is closed")
+
+
+def fill_streams() -> None:
+    """Put something in the place of standard output and standard error where they are closed.
+
+    A file that is opened would get the number of one, and with it what libraries print there.
+    """
+    for number, stream in enumerate((sys.stdout, sys.stderr), start=1):
+        if stream is None:
+            try:
+                os.fstat(number)
+            except OSError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+                os.set_inheritable(number, True)  # which one that is opened as it is not
+    sys.stdout = sys.stdout or ClosedOutput()
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
 def reports_errors(function: Callable[P, T]) -> Callable[P, T]:
     """Turn the package's own errors into a message and exit code 2; bugs stay bugs."""
 
@@ -81,12 +108,32 @@ def give(text: str) -> None:
     OutputError
         If it cannot be written.
     """
-    try:
+    with printing():
         click.echo(text)
+
+
+@contextmanager
+def printing() -> Iterator[None]:
+    """Tell of standard output that cannot be written within the block.
+
+    Raises
+    ------
+    OutputError
+        If it cannot.
+    """
+    try:
+        yield
     except BrokenPipeError:
         raise  # the reader has seen enough
     except OSError as error:
+        leave_output()
         raise OutputError(f"standard output cannot be written: {error.strerror}") from error
+
+
+def leave_output() -> None:
+    """Let what is buffered for standard output go nowhere, and all that follows."""
+    with suppress(OSError):  # one that is no file has no number
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def escape(message: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from sercli.cli.commands import Command
 from sercli.cli.console import give, reports_errors, say, show_progress
 from sercli.cli.corpora import AUTO, corpus_options, read
 from sercli.cli.options import (
@@ -57,7 +58,7 @@ MEASURING = (
 )
 
 
-@click.command("eval", context_settings={"show_default": True})
+@click.command("eval", cls=Command, context_settings={"show_default": True})
 @click.argument(
     "paths",
     nargs=-1,
@@ -198,9 +199,9 @@ def evaluate(paths: tuple[Path, ...], **options: Any) -> None:
     if options["as_json"]:
         give(json.dumps(result.figures, indent=1))
     else:
-        from sercli.cli.tables import print_figures
+        from sercli.cli.tables import render_figures
 
-        print_figures(result.figures)
+        give(render_figures(result.figures))
     _finish(result)
 
 
@@ -271,9 +272,9 @@ def _compare(paths: tuple[Path, ...], config: EvalConfig, options: dict[str, Any
     if options["as_json"]:
         give(json.dumps(comparison, indent=1))
     else:
-        from sercli.cli.tables import print_comparison
+        from sercli.cli.tables import render_comparison
 
-        print_comparison(comparison)
+        give(render_comparison(comparison))
     for warning in comparison["warnings"]:
         say(f"warning: {warning}")
     _finish(*results)

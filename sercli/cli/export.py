@@ -2,13 +2,14 @@
 
 import click
 
+from sercli.cli.commands import Command
 from sercli.cli.console import reports_errors, say
 from sercli.output.exporting import FORMATS, export_labels
 from sercli.output.results import read_results
 from sercli.text import format_count
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("labels", type=click.Path(exists=True, dir_okay=False))
 @click.option(
     "--format",

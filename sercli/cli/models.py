@@ -3,16 +3,18 @@
 import json
 import sys
 from collections.abc import Set
+from io import StringIO
 
 import click
 
+from sercli.cli.commands import Command
 from sercli.cli.console import escape, give, reports_errors, say
 from sercli.registry.catalogue import ModelEntry, entry_as_dict, list_models, user_folder
 
 _COLUMNS = ("name", "origin", "family", "UAR", "measured on", "MB", "target", "adapts", "labels")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--json", "as_json", is_flag=True, help="All that is known, as JSON.")
 @reports_errors
 def models(as_json: bool) -> None:
@@ -32,7 +34,7 @@ def models(as_json: bool) -> None:
     own = {entry.name for entry in entries if entry.origin == "user"}
     rows = [_row(entry, own) for entry in entries]
     if sys.stdout.isatty():
-        _print_table(rows)
+        give(_render_table(rows))
     else:
         give("\n".join(map("\t".join, (_COLUMNS, *rows))))
     say(f"your own models are looked for in {user_folder()}")
@@ -53,7 +55,8 @@ def _row(entry: ModelEntry, own: Set[str]) -> tuple[str, ...]:
     )
 
 
-def _print_table(rows: list[tuple[str, ...]]) -> None:
+def _render_table(rows: list[tuple[str, ...]]) -> str:
+    """Return the list as a terminal shows it."""
     from rich.console import Console
     from rich.table import Table
 
@@ -65,4 +68,6 @@ def _print_table(rows: list[tuple[str, ...]]) -> None:
         table.add_column(column[0], min_width=max(map(len, words)))
     for row in cells:
         table.add_row(*row)
-    Console().print(table)
+    page = StringIO()
+    Console(file=page, force_terminal=True).print(table)
+    return page.getvalue().removesuffix("\n")

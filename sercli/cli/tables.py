@@ -1,7 +1,8 @@
-"""Figures as tables on standard output."""
+"""Figures as tables for standard output."""
 
 import sys
 from collections.abc import Mapping, Sequence
+from io import StringIO
 from typing import Any
 
 from rich.console import Console
@@ -31,44 +32,46 @@ MIX_HEADING = (
 )
 
 
-def print_figures(figures: Figures) -> None:
-    """Print the figures of one model.
+def render_figures(figures: Figures) -> str:
+    """Return the figures of one model, as standard output shows them.
 
     Parameters
     ----------
     figures
         Of `sercli.evaluation.run.evaluate`.
     """
-    console = _console()
+    page = _page()
     speakers = figures["speakers"]
     known = format_count(len(speakers), "speaker") if speakers else "unknown speakers"
-    console.print(
+    page.print(
         f"{figures['model']} on {figures['corpus']} {figures['split']}: "
         f"{format_count(figures['n_segments'], 'clip')} of {known}; {figures['protocol']}"
     )
-    _print(console, *_main_table(figures))
-    _print(console, *_class_table(figures))
-    _print_details(console, figures)
+    _print(page, *_main_table(figures))
+    _print(page, *_class_table(figures))
+    _print_details(page, figures)
     for table in _group_tables(figures):
-        _print(console, *table)
+        _print(page, *table)
+    return _read(page)
 
 
-def print_comparison(comparison: Figures) -> None:
-    """Print models side by side, and their differences.
+def render_comparison(comparison: Figures) -> str:
+    """Return models side by side, and their differences, as standard output shows them.
 
     Parameters
     ----------
     comparison
         Of `sercli.evaluation.comparison.compare_predictions`.
     """
-    console = _console()
-    console.print(
+    page = _page()
+    page.print(
         f"{format_count(comparison['n_segments'], 'clip')}, "
         f"labels {', '.join(comparison['labels'])}; intervals of {comparison['level']:.0%} by "
         f"resampling {comparison['resampled']}"
     )
     for title, rows in comparison_tables(comparison):
-        _print(console, title, rows)
+        _print(page, title, rows)
+    return _read(page)
 
 
 def comparison_tables(comparison: Figures) -> list[tuple[Sequence[str], list[list[str]]]]:
@@ -129,21 +132,19 @@ def _class_table(figures: Figures) -> tuple[Sequence[str], list[list[str]]]:
     return heads, rows
 
 
-def _print_details(console: Console, figures: Figures) -> None:
+def _print_details(page: Console, figures: Figures) -> None:
     if target := figures["target_precision"]:
         if target["threshold"] is None:
-            console.print(
-                f"No threshold keeps enough clips at a precision of {target['target']:.3f}."
-            )
+            page.print(f"No threshold keeps enough clips at a precision of {target['target']:.3f}.")
         else:
-            console.print(
+            page.print(
                 f"From a confidence of {target['threshold']:.3f} on, {target['precision']:.1%} of "
                 f"the labels that ser annotate writes are right; that keeps "
                 f"{target['coverage']:.1%} of the clips."
             )
     if listeners := figures["listeners"]:
         model, constant = listeners["model"], listeners["constant"]
-        console.print(
+        page.print(
             f"Listeners ({listeners['n_votes']:,} votes on {listeners['n_segments']:,} clips): "
             f"one is right in {listeners['listener']['accuracy']:.1%}, their majority in "
             f"{listeners['majority']['accuracy']:.1%}, the model in {model['accuracy']:.1%}."
@@ -151,11 +152,11 @@ def _print_details(console: Console, figures: Figures) -> None:
         if others := listeners["other_votes"]:
             share = sum(others.values()) / listeners["n_votes"]
             counts = ", ".join(f"{label} {n:,}" for label, n in others.items())
-            console.print(
+            page.print(
                 f"{share:.1%} of their votes are wrong answers for labels that were not scored "
                 f"({counts}), among which the model did not choose; what follows is without them."
             )
-        console.print(
+        page.print(
             f"Against their votes: cross-entropy {model['cross_entropy']:.3f} (best constant "
             f"{constant['cross_entropy']:.3f}, floor {listeners['floor']['cross_entropy']:.3f}), "
             f"Jensen-Shannon {model['jensen_shannon']:.3f} (constant "
@@ -165,7 +166,7 @@ def _print_details(console: Console, figures: Figures) -> None:
     worst = figures["worst_speakers"]
     if len(figures["speakers"]) >= FEW_UNITS:
         speakers = figures["breakdown"]["speaker"]
-        console.print(
+        page.print(
             "Worst speakers: "
             + ", ".join(f"{name} ({speakers[name]['accuracy']:.3f})" for name in worst)
         )
@@ -219,19 +220,30 @@ def describe_mixes(mixes: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     ]
 
 
-def _console() -> Console:
+def _page() -> Console:
+    """Return a console that renders as for standard output, and prints nothing."""
+    on_terminal = sys.stdout.isatty()
     # A file or a pipe has no width that tables should be squeezed into.
-    return Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False)
+    width = None if on_terminal else 200
+    return Console(
+        file=StringIO(), force_terminal=on_terminal, width=width, highlight=False, markup=False
+    )
 
 
-def _print(console: Console, heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _read(page: Console) -> str:
+    """Return what was rendered, without the end of its last line."""
+    assert isinstance(page.file, StringIO)
+    return page.file.getvalue().removesuffix("\n")
+
+
+def _print(page: Console, heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(box=None, pad_edge=False)
     for title in heading:
         table.add_column(title, no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    console.print(table)
-    console.print()
+    page.print(table)
+    page.print()
 
 
 def _with_interval(value: float, limits: Sequence[float] | None, sign: str = "") -> str:

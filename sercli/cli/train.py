@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sercli.cli.calm import calm_options, spell_calm
-from sercli.cli.console import reports_errors, say, show_progress
+from sercli.cli.commands import Command
+from sercli.cli.console import give, reports_errors, say, show_progress
 from sercli.cli.corpora import AUTO, corpus_options, read
 from sercli.cli.networks import (
     configure,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from sercli.training.run import Training
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(cls=Command, context_settings={"show_default": True})
 @click.option(
     "--data",
     "sources",
@@ -246,10 +247,10 @@ def _tell(result: "Training", folder: Path) -> None:
         else "by cross-validation on what was learned from"
     )
     say(f"UAR {training['held_out']['whole']['uar']:.3f} {judged}")
+    say(f"model in {folder}")
     if result.evaluation is not None:
-        from sercli.cli.tables import print_figures
+        from sercli.cli.tables import render_figures
 
-        print_figures(result.evaluation.figures)
+        give(render_figures(result.evaluation.figures))
         for warning in result.evaluation.figures["warnings"]:
             say(f"warning: {warning}")
-    say(f"model in {folder}")
