@@ -703,10 +703,13 @@ def test_what_is_kept_outlasts_an_interrupt(
     assert "4 files: 3 labelled, 1 without speech, 0 failed, 1 kept from before" in done.stderr
 
 
-def test_a_closed_pipe_ends_quietly() -> None:
+@pytest.mark.parametrize(
+    "arguments", [("annotate", "-q", str(EXAMPLES)), ("models", "--json"), ("eval", "--help")]
+)
+def test_a_closed_pipe_ends_quietly(arguments: tuple[str, ...]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-m", "sercli", "annotate", "-q", str(EXAMPLES)]
+    command = [sys.executable, "-m", "sercli", *arguments]
     with open(writer, "wb") as pipe:
         done = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
@@ -768,6 +771,60 @@ def test_what_cannot_be_printed(
 ) -> None:
     assert run_without_output(errno.ENOSPC, monkeypatch, *arguments) == 2
     assert capsys.readouterr().err == FULL
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--help",), ""),
+        (("--version",), ""),
+        (("train", "--help"), ""),
+        (("models",), "your own models are looked for in "),
+        (("bench", EXAMPLES / "memo.m4a", "-m", "svm", "-q"), ""),
+    ],
+)
+def test_what_nobody_reads_to_its_end(
+    arguments: tuple[str | Path, ...],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run_without_output(errno.EPIPE, monkeypatch, *arguments) == 0
+    error = capsys.readouterr().err
+    assert error.startswith(said)
+    assert bool(error) == bool(said)
+
+
+def test_figures_that_nobody_reads_to_their_end(
+    trained: Path,
+    corpus: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = ("--jobs", "1", "--split")
+    for arguments in (
+        ("eval", corpus, "-m", trained, *options, "dev"),
+        ("eval", corpus, "-m", trained, "--json", *options, "dev"),
+        ("eval", corpus, "--compare", trained, "svm", *options, "dev"),
+    ):
+        assert run_without_output(errno.EPIPE, monkeypatch, *arguments) == 0
+        assert "Intervals from 5 speakers are too narrow." in capsys.readouterr().err
+    # What comes after them is done and told, and counts.
+    arguments = ("eval", corpus, "-m", trained, *options, "test")
+    assert run_without_output(errno.EPIPE, monkeypatch, *arguments) == 1
+    assert "1048_IEO_ANG_LO.wav: is empty" in capsys.readouterr().err
+
+
+def test_what_is_said_to_nobody(tmp_path: Path) -> None:
+    target = tmp_path / "labels.csv"
+    reader, writer = os.pipe()
+    os.close(reader)
+    options = ("-m", "svm", "-o", str(target), "-v")
+    command = [sys.executable, "-m", "sercli", "annotate", str(EXAMPLES / "memo.m4a"), *options]
+    with open(writer, "wb") as pipe:
+        done = subprocess.run(command, stdout=pipe, stderr=pipe, check=False)
+    assert done.returncode == 0
+    assert len(read_rows(target.read_text(encoding="utf-8"))) > 0
 
 
 def test_figures_that_cannot_be_printed(

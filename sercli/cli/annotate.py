@@ -3,13 +3,13 @@
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from sercli.annotation.run import LabelRun, Output
 from sercli.cli.commands import Command
-from sercli.cli.console import ClosedOutput, leave_output, reports_errors, say, show_progress
+from sercli.cli.console import ClosedOutput, leave, reports_errors, say, show_progress
 from sercli.cli.options import (
     Decorator,
     adapt_option,
@@ -241,8 +241,9 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
         n_done = run.n_files - run.n_left
         say(f"interrupted after {n_done} of {format_count(run.n_files, 'file')}")
         code = ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        _end_quietly()
+    except BrokenPipeError:  # of the rows, somebody has seen enough
+        leave(sys.stdout)
+        sys.exit(ExitCode.DONE)
     if not quiet:
         _tell_rest(run, code, options)
         say(run.report.summary())
@@ -372,9 +373,3 @@ def _tell_limits(classifier: "Classifier") -> None:
         limits = ("What it was trained on is not known.", *limits)
     if limits:
         say(f"warning: {classifier.name}: {' '.join(limits)}")
-
-
-def _end_quietly() -> NoReturn:
-    """End as a program whose reader has seen enough."""
-    leave_output()
-    sys.exit(ExitCode.DONE)

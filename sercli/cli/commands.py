@@ -15,6 +15,7 @@ class Command(click.Command):
         """Parse the command line; where it asks for help or the version, these are printed."""
         with printing():
             return super().parse_args(ctx, args)
+        ctx.exit()  # as after all of it, whose reader has seen enough
 
 
 class Commands(Command, click.Group):

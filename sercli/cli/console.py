@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from functools import wraps
 from io import TextIOBase
 from time import monotonic
-from typing import IO, Any, ParamSpec, TypeVar
+from typing import IO, Any, ParamSpec, TextIO, TypeVar
 
 import click
 
@@ -91,8 +91,11 @@ def reports_errors(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def say(message: str) -> None:
-    """Print a line on standard error."""
-    click.echo(escape(message), err=True)
+    """Print a line on standard error, as far as that is read."""
+    try:
+        click.echo(escape(message), err=True)
+    except OSError:  # which nobody can be told of
+        leave(sys.stderr)
 
 
 def give(text: str) -> None:
@@ -114,26 +117,34 @@ def give(text: str) -> None:
 
 @contextmanager
 def printing() -> Iterator[None]:
-    """Tell of standard output that cannot be written within the block.
+    """Print on standard output within the block, up to where its reader has seen enough.
+
+    That is no fault, and no reason to leave undone what is to follow.
 
     Raises
     ------
     OutputError
-        If it cannot.
+        If it cannot be written.
     """
     try:
         yield
     except BrokenPipeError:
-        raise  # the reader has seen enough
+        leave(sys.stdout)
     except OSError as error:
-        leave_output()
+        leave(sys.stdout)
         raise OutputError(f"standard output cannot be written: {error.strerror}") from error
 
 
-def leave_output() -> None:
-    """Let what is buffered for standard output go nowhere, and all that follows."""
+def leave(stream: TextIO) -> None:
+    """Let what is buffered for a stream go nowhere, and all that follows.
+
+    Parameters
+    ----------
+    stream
+        Standard output or standard error, which cannot be written.
+    """
     with suppress(OSError):  # one that is no file has no number
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def escape(message: str) -> str:
