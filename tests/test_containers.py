@@ -1,5 +1,6 @@
-"""MP3 and Ogg of which libsndfile would read but a part: all of it, at its time."""
+"""Files of which libsndfile would read but a part: all of it, at its time, or what is not heard."""
 
+import io
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import soundfile as sf
 from numpy.typing import NDArray
 
-from sercli.audio.containers import Mp3Index, is_whole_ogg
+from sercli.audio.containers import MAX_AHEAD, MAX_BETWEEN, Mp3Index, is_followed, is_whole_ogg
 from sercli.audio.reading import AudioFile, load_audio
 from sercli.errors import AudioError
 
@@ -186,3 +187,121 @@ def test_packets_of_opus_are_as_long_as_they_say(tmp_path: Path, frames: str) ->
     )
     assert len(pages) > 3
     assert not is_whole(path)
+
+
+def write_tone(path: Path, seconds: float = 1.0, channels: int = 1, **options: Any) -> bytes:
+    """Write noise, and return the file."""
+    noise = np.random.default_rng(0).normal(0, 0.1, (round(seconds * 16_000), channels))
+    sf.write(path, noise, 16_000, **options)
+    return path.read_bytes()
+
+
+def find_warnings(path: Path) -> tuple[str, ...]:
+    with AudioFile(path) as audio:
+        assert sum(map(len, audio.blocks())) == audio.n_samples > 0
+        return audio.warnings
+
+
+BEHIND = "another recording is put behind it in the file; hearing ends at {:.3f} s"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"format": "WAV"},
+        {"format": "WAV", "subtype": "PCM_U8"},
+        {"format": "WAV", "subtype": "FLOAT"},
+        {"format": "WAV", "subtype": "ULAW"},
+        {"format": "WAV", "endian": "BIG"},
+        {"format": "WAVEX"},
+        {"format": "RF64"},
+        {"format": "AIFF"},
+        {"format": "AU"},
+        {"format": "FLAC"},
+        {"format": "FLAC", "subtype": "PCM_24"},
+    ],
+    ids=lambda options: "-".join(options.values()),
+)
+def test_recordings_that_are_put_one_behind_the_other(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    path, other = tmp_path / "a", tmp_path / "b"
+    # An odd number of bytes, where samples have one.
+    content = write_tone(path, 3 + 1 / 16_000, **options)
+    assert find_warnings(path) == ()
+    for more in (
+        write_tone(other, 0.1, **options),
+        write_tone(other, 20.0, channels=2, **options),
+    ):
+        path.write_bytes(content + more)
+        with AudioFile(path) as audio:
+            assert sum(map(len, audio.blocks())) == 3 * 16_000 + 1
+            assert audio.warnings == (BEHIND.format(3),)
+    # Tags, and what fills the file, are no recordings.
+    for more in (b"TAG" + bytes(125), tag(300), bytes(4_096), b"RIFF", b"fLaC", b"\xff" * 99):
+        path.write_bytes(content + more)
+        assert find_warnings(path) == ()
+
+
+def test_recordings_of_different_kinds_behind_each_other(tmp_path: Path) -> None:
+    wav, flac, aiff = (
+        write_tone(tmp_path / kind, 1.0, format=kind) for kind in ("WAV", "FLAC", "AIFF")
+    )
+    path = tmp_path / "both"
+    for first, second in ((wav, flac), (aiff, wav), (wav, aiff)):
+        path.write_bytes(first + second)
+        assert find_warnings(path) == (BEHIND.format(1),)
+    path.write_bytes(flac + tag(200_000) + flac)
+    assert find_warnings(path) == (BEHIND.format(1),)
+    path.write_bytes(tag(200) + flac)
+    assert find_warnings(path) == ()
+
+
+def test_a_recording_that_has_another_within_or_goes_on_is_one(tmp_path: Path) -> None:
+    # A FLAC file may keep the header of the WAV file that it was made of.
+    flac = write_tone(tmp_path / "a.flac", format="FLAC")
+    kept = b"riff" + b"RIFF\x24\x00\x01\x00WAVE" + bytes(20)
+    block = b"\x02" + len(kept).to_bytes(3, "big") + kept
+    (tmp_path / "a.flac").write_bytes(flac[:42] + block + flac[42:])
+    assert find_warnings(tmp_path / "a.flac") == ()
+    # The size of what is written to a pipe is not known, and a video may go on in a second part.
+    wav = b"RIFF\x20\x00\x00\x00WAVE" + bytes(28)
+    for head, expected in (
+        (b"RIFF\x05\x00\x00\x00WAVE\x01" + wav, True),
+        (b"RIFF\x05\x00\x00\x00WAVE\x01\x00" + wav, True),
+        (b"RIFF\x06\x00\x00\x00WAVE\x01\x00\x00" + wav, False),
+        (b"RIFF\xff\xff\xff\xffWAVEfmt ", False),
+        (b"RIFF\x00\x00\x00\x00WAVEfmt ", False),
+        (b"RIFF\x04\x00\x00\x00AVI RIFF\x20\x00\x00\x00AVIX", False),
+        (b"RIFF\x04\x00\x00\x00AVI " + wav, False),
+    ):
+        path = tmp_path / "head"
+        path.write_bytes(head + bytes(100))
+        with path.open("rb", buffering=0) as file:
+            assert is_followed(file) == expected
+
+
+def test_what_is_behind_a_long_stream_is_looked_for_where_it_ends(tmp_path: Path) -> None:
+    path = tmp_path / "a.flac"
+    content = write_tone(path, 200.0, format="FLAC")
+    assert len(content) > 3 * MAX_AHEAD
+    n_read = 0
+
+    class Counted(io.FileIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            nonlocal n_read
+            found = super().read(-1 if size is None else size)
+            n_read += len(found)
+            return found
+
+    path.write_bytes(content + bytes(3 * MAX_BETWEEN) + content)
+    with Counted(path) as file:
+        for place, expected in (
+            (len(content), False),
+            (len(content) + 3 * MAX_BETWEEN, True),
+            (len(content) + 2 * MAX_BETWEEN + 100, True),
+        ):
+            n_read = 0
+            file.seek(place)
+            assert is_followed(file) == expected
+            assert n_read <= MAX_AHEAD + MAX_BETWEEN + 100

@@ -1,9 +1,11 @@
-"""What MP3 and Ogg tell of their length and their holes, and libsndfile passes over.
+"""What containers tell of their length, their holes and what is behind them.
 
-It believes the first stream of an Ogg file to be all of it, and its packets to follow each other;
-and of an MP3 without an index it takes the length from the bits of its first frame.
+libsndfile passes over that: it believes the first stream of an Ogg file to be all of it, and its
+packets to follow each other; and of an MP3 without an index it takes the length from the bits of
+its first frame. Of WAV, AIFF, AU and FLAC, no decoder looks behind the end.
 """
 
+import re
 import struct
 from typing import BinaryIO, NamedTuple, Self
 
@@ -29,6 +31,17 @@ OPUS_SAMPLES = np.repeat(
 )
 # A jump of positions by more than packets explain; less may be a packet that two pages share.
 MAX_JUMP = OPUS_RATE // 4
+
+# What a recording of WAV or AIFF begins with; other files of that layout may go on in a second one.
+RIFF = re.compile(rb"(?:RIFF|RIFX|RF64|FORM)....(?:WAVE|AIF[FC])", re.DOTALL)
+LARGE_RIFF = b"RF64"  # its size is in its first chunk
+BIG_ENDIAN = frozenset((b"RIFX", b"FORM"))
+AU = b".snd"
+FLAC = re.compile(rb"fLaC[\0\x80]\0\0\x22")  # and its first block, of stream information
+# Of any of these, what it takes to tell where it ends.
+HEAD_BYTES = 28
+# A FLAC decoder reads that far ahead at most; and as large are tags between two streams.
+MAX_AHEAD, MAX_BETWEEN = 1 << 16, 1 << 20
 
 
 class Mp3Index(NamedTuple):
@@ -117,6 +130,49 @@ def is_whole_ogg(file: BinaryIO) -> bool:
             return False
         position = end
     return True
+
+
+def is_followed(file: BinaryIO) -> bool:
+    """Tell whether another recording is put behind that of a file, of WAV, AIFF, AU or FLAC.
+
+    Parameters
+    ----------
+    file
+        Open where a decoder that came to the end has left it; it is moved.
+    """
+    stopped = file.tell()
+    start = _skip_id3(file)
+    file.seek(start)
+    head = file.read(HEAD_BYTES)
+    if FLAC.match(head):
+        # Where a stream ends, its header does not tell, but its decoder was there.
+        first = max(start + 1, stopped - MAX_AHEAD)
+        file.seek(first)
+        return FLAC.search(file.read(stopped + MAX_BETWEEN - first)) is not None
+    size = _find_size(head)
+    if size is None:
+        return False
+    file.seek(start + size)
+    behind = file.read(HEAD_BYTES)
+    # Behind an odd number of bytes, one is left free.
+    return any(
+        RIFF.match(one) or one.startswith(AU) or FLAC.match(one)
+        for one in (behind, behind[1:] if size % 2 else b"")
+    )
+
+
+def _find_size(head: bytes) -> int | None:
+    """Return the bytes of a recording of WAV, AIFF or AU, as it begins; None of others."""
+    if len(head) < HEAD_BYTES:
+        return None
+    if head.startswith(AU):
+        offset, size = struct.unpack_from(">2I", head, 4)
+        return int(offset + size)
+    if not RIFF.match(head):
+        return None
+    if head.startswith(LARGE_RIFF):
+        return 8 + int.from_bytes(head[20:28], "little")
+    return 8 + int.from_bytes(head[4:8], "big" if head[:4] in BIG_ENDIAN else "little")
 
 
 def _count_opus(sizes: NDArray[np.uint8], body: bytes) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 import soxr
 
 from sercli.arrays import FloatArray
+from sercli.audio.containers import is_followed
 from sercli.audio.decoders import DecodeError, open_decoder
 from sercli.errors import AudioError
 
@@ -47,7 +48,7 @@ class AudioFile:
     n_samples
         Samples per channel given so far.
     warnings
-        What was repaired on the way.
+        What was repaired on the way, or is not heard.
 
     Raises
     ------
@@ -75,6 +76,7 @@ class AudioFile:
         self.n_samples = 0
         self._n_invalid = 0
         self._peak = 0.0
+        self._is_followed = False
 
     def blocks(self) -> Iterator[FloatArray]:
         """Give the samples from the start to the end, once.
@@ -103,6 +105,7 @@ class AudioFile:
                 yield block
         except DecodeError as error:
             raise AudioError(f"{self.path}: {error}") from error
+        self._is_followed = is_followed(self._file)
         if self._n_invalid and self._n_invalid == self.n_samples * self.channels:
             raise AudioError(
                 f"{self.path}: all {self._n_invalid:,} samples are NaN, infinite or huge"
@@ -123,8 +126,14 @@ class AudioFile:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What was repaired so far, a sentence each."""
+        """What was repaired so far, or is not heard, a sentence each."""
         notes = self._decoder.warnings
+        if self._is_followed:
+            notes = (
+                *notes,
+                f"another recording is put behind it in the file; hearing ends at "
+                f"{self.duration:.3f} s",
+            )
         if self._n_invalid:
             notes = (*notes, f"{self._n_invalid:,} samples NaN, infinite or huge, taken as silence")
         if self._peak > STRANGE_MAGNITUDE:
