@@ -45,9 +45,11 @@ class SegmentConfig:
         ``"speech"``: regions of detected speech; ``"window"``: fixed windows; ``"file"``: one
         label for the whole recording.
     max_segment
-        Longest segment in seconds, in ``(0, 30]``; longer speech is cut at its quietest point.
+        Longest segment in seconds, at most 30, and in ``mode="speech"``, which alone has it, at
+        least twice `min_segment`; longer speech is cut at its quietest point.
     min_segment
-        Speech shorter than this, in seconds, joins a close neighbour.
+        Speech shorter than this, in seconds, joins a close neighbour; in the other modes, what is
+        left at the end is left out if it is shorter, unless it is all there is.
     max_gap
         Pauses shorter than this, in seconds, are bridged; at least 0.1.
     window, hop
@@ -76,7 +78,13 @@ class SegmentConfig:
             modes = ", ".join(get_args(SegmentMode))
             raise ConfigError(f"segment mode is {self.mode!r}; expected one of {modes}")
         check_range("min_segment", self.min_segment, SHORTEST_SEGMENT_S, LONGEST_SEGMENT_S / 2)
-        check_range("max_segment", self.max_segment, 2 * self.min_segment, LONGEST_SEGMENT_S)
+        check_range("max_segment", self.max_segment, 2 * SHORTEST_SEGMENT_S, LONGEST_SEGMENT_S)
+        if self.mode == "speech" and self.max_segment < (least := 2 * self.min_segment):
+            raise ConfigError(
+                f"max_segment is {self.max_segment:g} and min_segment {self.min_segment:g}; "
+                f"expected a max_segment of {least:g} to {LONGEST_SEGMENT_S:g}, twice the other or "
+                "more"
+            )
         check_range("max_gap", self.max_gap, MIN_GAP_S, LONGEST_SEGMENT_S)
         check_range("window", self.window, SHORTEST_SEGMENT_S, LONGEST_SEGMENT_S)
         if self.hop is not None:

@@ -138,6 +138,20 @@ def test_annotate_to_a_file_with_a_record(tmp_path: Path) -> None:
     assert len(read_rows(target.read_bytes().decode())) > len(rows)
 
 
+def test_windows_have_no_longest_segment(tmp_path: Path) -> None:
+    target = tmp_path / "labels.csv"
+    options = ("-m", "svm", "--segment", "window", "--window", "4", "-o", target, "--overwrite")
+    ends = {}
+    for least in ("0.5", "4"):
+        more = ("--min-segment", least)
+        result = ser("annotate", EXAMPLES / "statement.flac", *options, *more)
+        assert result.exit_code == 0, result.stderr
+        ends[least] = [row["end"] for row in read_rows(target.read_bytes().decode())]
+    # It lasts 10.8 s.
+    assert ends["0.5"][:-1] == ends["4"]
+    assert ends["4"][-1] == "8.000"
+
+
 def test_json_and_json_lines_hold_the_same_as_csv(tmp_path: Path) -> None:
     for name in ("a.csv", "b.json", "c.jsonl"):
         arguments = ("-o", tmp_path / name, "--overwrite", "--channels", "split")
@@ -266,6 +280,10 @@ def test_usage_errors(tmp_path: Path) -> None:
         ((EXAMPLES, "-o", "labels.txt"), "its suffix names no format"),
         ((EXAMPLES, "-o", tmp_path / "no/labels.csv"), "make it first"),
         ((EXAMPLES, "--max-segment", "100"), "max_segment is 100; expected"),
+        (
+            (EXAMPLES, "--min-segment", "4"),
+            "max_segment is 6 and min_segment 4; expected a max_segment of 8 to 30, twice",
+        ),
         ((EXAMPLES, "--channels", "left"), "channels is 'left'; expected"),
         ((EXAMPLES, "--segment", "word"), "'word' is not one of"),
         ((EXAMPLES, "--hop", "1"), "--hop goes with --segment window"),

@@ -153,6 +153,17 @@ def test_windows() -> None:
     assert seconds(segment(frames, mode="window", window=1.0, hop=4.0)) == [(0, 1), (4, 5), (8, 9)]
 
 
+def test_the_shortest_rest_at_the_end_that_is_judged() -> None:
+    # Twice that is more than the longest segment of speech, which these modes do not have.
+    frames = frames_of((1, 10.24))
+    for least, expected in ((4.2, [(0, 6), (6, 10.24)]), (4.3, [(0, 6)])):
+        assert seconds(segment(frames, mode="window", window=6.0, min_segment=least)) == expected
+    assert seconds(segment(frames, mode="window", window=12.0, min_segment=15)) == [(0, 10.24)]
+    frames = frames_of((1, 41.6))
+    for least, expected in ((11.5, [(0, 30), (30, 41.6)]), (11.7, [(0, 30)])):
+        assert seconds(segment(frames, mode="file", min_segment=least)) == expected
+
+
 def test_windows_without_speech_are_left_out() -> None:
     frames = frames_of((0, 4.0), (1, 4.0), (0.1, 4.0))
     assert seconds(segment(frames, mode="window", window=2.0)) == [(4, 6), (6, 8)]
@@ -258,8 +269,17 @@ def test_regions_are_those_of_the_reference_implementation(
     ("options", "message"),
     [
         ({"mode": "sentence"}, "segment mode is 'sentence'; expected one of speech, window, file"),
-        ({"max_segment": 31.0}, r"max_segment is 31; expected 1 to 30"),
-        ({"max_segment": 0.8}, r"max_segment is 0\.8; expected 1 to 30"),
+        ({"max_segment": 31.0}, r"max_segment is 31; expected 0\.2 to 30"),
+        ({"max_segment": 0.1, "mode": "file"}, r"max_segment is 0\.1; expected 0\.2 to 30"),
+        (
+            {"max_segment": 0.8},
+            r"max_segment is 0\.8 and min_segment 0\.5; expected a max_segment of 1 to 30, twice",
+        ),
+        (
+            {"min_segment": 10},
+            "max_segment is 6 and min_segment 10; expected a max_segment of 20 to 30, twice",
+        ),
+        ({"min_segment": 16, "mode": "window"}, r"min_segment is 16; expected 0\.1 to 15"),
         ({"min_segment": 0.01}, r"min_segment is 0\.01; expected 0\.1"),
         ({"max_gap": 0.0}, r"max_gap is 0; expected 0\.1"),
         ({"window": float("nan")}, "window is nan; expected"),

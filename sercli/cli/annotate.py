@@ -113,8 +113,17 @@ segment_options = _options(
         help="Of TextGrids: whose intervals, if there are several tiers. Repeatable: what each of "
         "several speakers says (with --segments).",
     ),
-    _seconds("--max-segment", DEFAULTS.max_segment, "Cut longer speech at its quietest point."),
-    _seconds("--min-segment", DEFAULTS.min_segment, "Shorter speech joins a close neighbour."),
+    _seconds(
+        "--max-segment",
+        DEFAULTS.max_segment,
+        "Cut longer speech at its quietest point; twice --min-segment or more.",
+    ),
+    _seconds(
+        "--min-segment",
+        DEFAULTS.min_segment,
+        "Shorter speech joins a close neighbour; with --segment window or file, a shorter rest at "
+        "the end is left out.",
+    ),
     _seconds("--max-gap", DEFAULTS.max_gap, "Bridge shorter pauses."),
     _seconds("--window", DEFAULTS.window, "Length of a window (with --segment window)."),
     _seconds("--hop", DEFAULTS.hop, "Step between windows; the length of a window by default."),
