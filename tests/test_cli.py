@@ -1363,6 +1363,43 @@ def test_eval_tells_what_stays_out(trained: Path, corpus: Path, tmp_path: Path) 
     assert "(disgst 4, sadness 4), among which the model did not choose" in result.stdout
 
 
+def test_eval_tells_which_clips_failed_and_why(trained: Path, corpus: Path, tmp_path: Path) -> None:
+    whole, table = corpus / "1049_IEO_ANG_XX.wav", tmp_path / "clips.csv"
+    duration = sf.info(whole).duration
+    empty = tmp_path / "a#1-2@0"  # a name that looks like a place
+    empty.touch()
+    rows = (
+        f"{whole},ANG,0,1,",
+        f"{whole},ANG,0.2,0.25,",
+        f"{whole},ANG,0.3,0.35,",
+        f"{whole},ANG,50,51,",
+        f"{whole},ANG,0,1,3",
+        f"{empty},ANG,,,",
+    )
+    table.write_text("\n".join(("file,emotion,start,end,channel", *rows)), encoding="utf-8")
+    result = ser("eval", table, "-m", trained, "--jobs", "1", "-q")
+    assert result.exit_code == 1, result.stderr
+    assert "mine: 5 clips could not be heard and stayed out." in result.stderr
+    found = sorted(line for line in result.stderr.splitlines() if line.startswith("failed: "))
+    expected = (
+        f"{empty}: is empty (0 bytes); expected an audio or video file",
+        f"{whole}#0-1@3: has 1 channel; expected channel 3, counted from 0, as well",
+        f"{whole}#0.2-0.25: the clip lasts 0.050 s; expected 0.1 s or more",
+        f"{whole}#0.3-0.35: the clip lasts 0.050 s; expected 0.1 s or more",
+        f"{whole}#50-51: ends at {duration:.3f} s; expected a clip from 50 s on",
+    )
+    assert found == sorted(f"failed: {line}" for line in expected)
+
+
+def test_an_error_that_names_no_clip_is_told_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    from sercli.cli.console import tell_failed
+
+    tell_failed({"/in/a.wav#1-2": "/in/b.wav: is empty", "c\udce9.wav": "c\udce9.wav: is none"})
+    assert capsys.readouterr().err == (
+        "failed: /in/a.wav#1-2: /in/b.wav: is empty\nfailed: c\\xe9.wav: is none\n"
+    )
+
+
 def test_eval_compares_models_and_reports(trained: Path, corpus: Path, tmp_path: Path) -> None:
     report, both = tmp_path / "report", tmp_path / "both"
     options = ("--split", "dev", "--jobs", "1", "-q")

@@ -279,7 +279,7 @@ def test_clips_that_fail_are_told_and_not_scored(
     figures = evaluate(fake_classifier, corpus, "all", CONFIG).figures
     assert figures["n_segments"] == 2
     assert list(figures["failed"]) == [str(corpus.clips[1].path)]
-    assert "1 clip could not be decoded and stayed out." in figures["warnings"]
+    assert "1 clip could not be heard and stayed out." in figures["warnings"]
 
 
 def test_long_clips_are_judged_in_pieces_and_short_ones_refused(

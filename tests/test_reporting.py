@@ -275,7 +275,7 @@ def check_tables(tables: Tables) -> None:
         ["majority", "0.333", "0.500", "0.222", "0.010", "0.690", "0.499"],
     ]
     assert find_table(tables, "left out because", "files") == [["digital silence", "2"]]
-    assert find_table(tables, "file", "error") == [["a.wav", "a.wav: holds no samples"]]
+    assert find_table(tables, "clip", "error") == [["a.wav", "a.wav: holds no samples"]]
     assert ["SHA-256", "7dd1d91f"] in find_table(tables, "what", "which")
 
 
@@ -341,13 +341,13 @@ def test_names_are_escaped() -> None:
     assert "<script>alert(1)</script>" in page.text
     counts = find_table(page.tables, "true", *names)
     assert counts[0] == ["<b>anger</b>", "15", "4", "1"]
-    assert find_table(page.tables, "file", "error") == [
+    assert find_table(page.tables, "clip", "error") == [
         ["<i>.wav", "<i>.wav: broken\n| at the end"]
     ]
     markdown = render_markdown(data)
     assert not re.search(r"<[a-z/]", markdown)
     tables = read_markdown_tables(markdown)
-    assert find_table(tables, "file", "error") == [
+    assert find_table(tables, "clip", "error") == [
         ["&lt;i&gt;.wav", r"&lt;i&gt;.wav: broken \| at the end"]
     ]
     head = ("true", "&lt;b&gt;anger&lt;/b&gt;", r"a\|b\*c", r"x\_y &amp; \$z\$")
@@ -403,8 +403,8 @@ def test_empty_sections_are_left_out() -> None:
 def test_many_failed_files_are_cut_short() -> None:
     failed = {f"{i}.wav": "broken" for i in range(30)}
     text = render_markdown(figures(failed=failed))
-    assert "30 files could not be read, the first 20; all are in metrics.json" in text
-    assert len(find_table(read_markdown_tables(text), "file", "error")) == 20
+    assert "30 clips could not be heard, the first 20; all are in metrics.json" in text
+    assert len(find_table(read_markdown_tables(text), "clip", "error")) == 20
 
 
 def test_a_target_that_is_not_reached() -> None:

@@ -2,8 +2,9 @@
 
 import errno
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import wraps
 from io import TextIOBase
@@ -96,6 +97,22 @@ def say(message: str) -> None:
         click.echo(escape(message), err=True)
     except OSError:  # which nobody can be told of
         leave(sys.stderr)
+
+
+def tell_failed(failed: Mapping[str, str]) -> None:
+    """Say which clips could not be heard, and why.
+
+    Parameters
+    ----------
+    failed
+        Error of each, by its place.
+    """
+    for place, error in failed.items():
+        place, error = printable_path(place), printable_path(error)
+        # The error names the recording, of which there may be many clips.
+        colons = [found.start() for found in re.finditer(": ", error)]
+        ends = [end for end in colons if place.startswith(error[:end])]
+        say(f"failed: {place}{error[ends[-1] :] if ends else f': {error}'}")
 
 
 def give(text: str) -> None:

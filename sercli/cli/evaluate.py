@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from sercli.cli.commands import Command
-from sercli.cli.console import give, reports_errors, say, show_progress
+from sercli.cli.console import give, reports_errors, say, show_progress, tell_failed
 from sercli.cli.corpora import AUTO, corpus_options, read
 from sercli.cli.options import (
     adapt_option,
@@ -353,7 +353,6 @@ def _finish(*results: "Evaluation") -> None:
         heard = ", but in the baselines" if result.figures["adapt"] != "none" else ""
         for label, n_clips in left_out["corpus"].items():
             say(f"{n_clips} clips of {label} left out{heard}: {name} has no such label")
-        for error in result.figures["failed"].values():
-            say(f"failed: {error}")
+        tell_failed(result.figures["failed"])
     failed = any(result.figures["failed"] for result in results)
     sys.exit(ExitCode.SOME_FAILED if failed else ExitCode.DONE)

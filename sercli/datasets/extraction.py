@@ -26,18 +26,18 @@ _Outcome = tuple[str, Any] | str
 
 @dataclass(frozen=True)
 class ClipFeatures:
-    """Features of the clips that could be decoded.
+    """Features of the clips that could be heard.
 
     Parameters
     ----------
     clips
-        Those that could be decoded, in order.
+        Those that could be heard, in order.
     features
         What was extracted from each clip: one row or more, shape (n_rows, n_features).
     hashes
         Of the decoded audio of each clip; see `hash_audio`.
     failed
-        Error of each clip that could not be decoded, by its place.
+        Error of each clip that could not be heard, by its place.
     """
 
     clips: tuple[Clip, ...]
@@ -83,7 +83,7 @@ def extract_clip_features(
     Raises
     ------
     DatasetError
-        If not one clip can be decoded.
+        If not one clip can be heard.
     """
     order = order_by_source(clips)
     tasks = [order[i : i + CLIPS_PER_TASK] for i in range(0, len(order), CLIPS_PER_TASK)]
@@ -109,7 +109,7 @@ def extract_clip_features(
             progress(len(task))
     if not done:
         raise DatasetError(
-            f"none of {len(clips)} clips could be decoded; the first: {errors[min(errors)]}"
+            f"none of {len(clips)} clips could be heard; the first: {errors[min(errors)]}"
         )
     places = sorted(done)
     hashes, features = zip(*(done[place] for place in places), strict=True)

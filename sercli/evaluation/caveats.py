@@ -62,7 +62,7 @@ def find_limits(judgement: Judgement) -> list[str]:
     warnings = find_limits_of(judgement.predictions.clips)
     if judgement.failed:
         warnings.append(
-            f"{format_count(len(judgement.failed), 'clip')} could not be decoded and stayed out."
+            f"{format_count(len(judgement.failed), 'clip')} could not be heard and stayed out."
         )
     return warnings
 

@@ -30,7 +30,7 @@ class Judgement:
     stressed
         Probabilities under each other condition, by name.
     failed
-        Error of each clip that could not be decoded, by path.
+        Error of each clip that could not be heard, by its place.
     mixes
         What baselines are worth, of `sercli.evaluation.mixes.measure_mixes`, or None.
     converted
@@ -76,7 +76,7 @@ def measure(judgement: Judgement, config: EvalConfig, votes: Votes | None = None
     return {
         "labels": list(predictions.labels),
         "speakers": sorted(speakers),
-        "failed": {printable_path(path): error for path, error in judgement.failed.items()},
+        "failed": {printable_path(place): error for place, error in judgement.failed.items()},
         **metrics.evaluate_probabilities(y_true, probabilities, predictions.labels),
         "exact_ece": metrics.exact_calibration_error(probabilities, LEVEL, config.seed),
         "intervals": {

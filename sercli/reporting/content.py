@@ -112,13 +112,13 @@ def _method(figures: Figures) -> Section:
     failed = figures["failed"]
     shown = tuple(failed.items())[:MOST_FAILED]
     more = f", the first {len(shown)}; all are in metrics.json" if len(shown) < len(failed) else ""
-    caption = f"{format_count(len(failed), 'file')} could not be read{more}"
+    caption = f"{format_count(len(failed), 'clip')} could not be heard{more}"
     return Section(
         "How it was measured",
         tuple(sentences),
         _filled(
             Table(("left out because", "files"), reasons, "Files of the corpus that were left out"),
-            Table(("file", "error"), shown, caption, n_texts=2),
+            Table(("clip", "error"), shown, caption, n_texts=2),
         ),
     )
 
