@@ -645,10 +645,21 @@ def test_a_fusion_from_training_to_labels(
 
 def test_options_of_a_fusion(hisses: Path, trained: Path, tmp_path: Path) -> None:
     start = ("train", "--data", hisses, "-o", tmp_path / "new")
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "config.json").write_text("{}")
     for options, message in (
         (("--model", "fusion"), "--model fusion puts models together, and none are named"),
         (("--model", "fusion", "--members", "svm"), "members are svm; expected two or more"),
         (("--model", "fusion", "--members", "svm,nope"), "model 'nope': found no model.json"),
+        (
+            ("--model", "fusion", "--members", f"{theirs},svm"),
+            f"{theirs}: is a classifier of Hugging Face, of which nobody knows what it was trained",
+        ),
+        (
+            ("--model", "fusion", "--members", "svm,hub:org/name"),
+            "hub:org/name: is a classifier of Hugging Face, of which nobody knows",
+        ),
         (("--model", "svm", "--members", "svm,cnn"), "--members goes with --model fusion"),
         (("--model", "fusion", "--members", "svm,cnn", "--epochs", "3"), "--epochs goes with"),
         (("--model", "fusion", "--members", "svm,cnn"), "the labels anger, happiness, sadness"),

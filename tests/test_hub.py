@@ -214,7 +214,7 @@ def test_labels_that_mean_the_same_are_one_and_their_probabilities_add_up(tmp_pa
 @pytest.mark.parametrize(
     ("own", "message"),
     [
-        (("LABEL_0", "LABEL_1"), "does not name its labels, which are LABEL_0, LABEL_1; `ser ann"),
+        (("LABEL_0", "LABEL_1"), "does not name its labels, which are LABEL_0, LABEL_1; `--labels"),
         (("angry", "arousal", "zest"), "labels 'arousal', 'zest' are not in the table .*--labels"),
         (("angry", "Anger"), "labels angry, Anger mean the same"),
     ],
@@ -335,8 +335,9 @@ def test_options_that_would_do_nothing(tmp_path: Path) -> None:
     for model in ("svm", str(tmp_path)):
         with pytest.raises(ConfigError, match=r"revision is 'v1', which goes with a model on the "):
             load_model(model, revision="v1")
-    with pytest.raises(ConfigError, match="labels is 'ours', which goes with a classifier of Hugg"):
-        load_model("svm", labels="ours")
+    with pytest.raises(ConfigError, match=r"labels is 'model', which .*; expected ours, the defa"):
+        load_model("svm", labels="model")
+    assert load_model("svm", labels="ours").sha256 == load_model("svm").sha256
 
 
 def test_a_model_folder_comes_before_a_checkpoint(
@@ -477,12 +478,32 @@ def test_annotate_with_a_folder(tmp_path: Path) -> None:
     assert record["options"]["labels"] == "model"
     for option, message in (
         (("--revision", "v1"), "revision is 'v1', which goes with a model on the hub"),
-        (("--model", "svm", "--labels", "ours"), "labels is 'ours', which goes with a classifier"),
+        (("--model", "svm", "--labels", "model"), "labels is 'model', which goes with a classif"),
     ):
         result = ser(*common, *option, "--overwrite", "-q")
         assert (result.exit_code, message in result.stderr) == (2, True), result.stderr
     result = ser(*common, "--labels", "model", "--overwrite", "-q")
     assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_the_default_labels_by_their_name(tmp_path: Path) -> None:
+    common = ("annotate", EXAMPLES / "memo.m4a", "-m", "svm", "-o", tmp_path / "labels.csv")
+    for options in ((), ("--labels", "ours", "--resume"), ("--resume",)):
+        result = ser(*common, *options)
+        assert result.exit_code == 0, result.stderr
+    assert "1 kept from before" in result.stderr
+
+
+@pytest.mark.usefixtures("offline")
+def test_bench_takes_the_labels_that_it_advises(tmp_path: Path) -> None:
+    save_classifier("wav2vec2", tmp_path / "mine", ("joy", "zest"))
+    common = ("bench", EXAMPLES / "memo.m4a", "-m", tmp_path / "mine", "--device", "cpu", "-q")
+    result = ser(*common)
+    advice = "`--labels model` of `ser annotate` and `ser bench` keeps them as they are"
+    assert (result.exit_code, advice in result.stderr) == (2, True), result.stderr
+    result = ser(*common, "--labels", "model")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("mine, fp32, ")
 
 
 @pytest.mark.usefixtures("cache", "offline")

@@ -17,13 +17,14 @@ from sercli.cli.options import (
     effort_options,
     find_effort,
     is_given,
+    labels_option,
     model_options,
     precision_option,
     spell,
     target_option,
 )
 from sercli.cli.view import View
-from sercli.config import LabelScheme, OnError, SegmentConfig, SegmentMode
+from sercli.config import OnError, SegmentConfig, SegmentMode
 from sercli.discovery import Found, find_inputs, read_path_list
 from sercli.errors import OutputError
 from sercli.files import STDOUT
@@ -178,12 +179,7 @@ output_options = _options(
     "hub:NAME, or its folder.",
     DEFAULT_MODEL,
 )
-@click.option(
-    "--labels",
-    type=click.Choice(get_args(LabelScheme)),
-    help="Of a classifier of Hugging Face: ours for those that mean the same, or the model's own.  "
-    "[default: ours]",
-)
+@labels_option()
 @device_option(several=True)
 @precision_option()
 @effort_options

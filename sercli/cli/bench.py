@@ -13,6 +13,7 @@ from sercli.cli.options import (
     effort_options,
     find_effort,
     is_given,
+    labels_option,
     model_options,
     precision_option,
 )
@@ -28,7 +29,12 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command, context_settings={"show_default": True})
 @click.argument("paths", nargs=-1, type=click.Path(readable=False))
-@model_options("A model by name (see: ser models), or a model folder.", DEFAULT_MODEL)
+@model_options(
+    "A model by name (see: ser models), a model folder, or an audio classifier of Hugging Face: "
+    "hub:NAME, or its folder.",
+    DEFAULT_MODEL,
+)
+@labels_option()
 @click.option(
     "--hours",
     type=float,
@@ -65,6 +71,7 @@ def bench(paths: tuple[str, ...], **options: Any) -> None:
         options["model"],
         options["device"],
         revision=options["revision"],
+        labels=options["labels"],
         precision=options["precision"],
     )
     found = measure(

@@ -6,7 +6,7 @@ from typing import Any, get_args
 import click
 from click.core import ParameterSource
 
-from sercli.config import Adaptation, Effort, Precision, Target
+from sercli.config import Adaptation, Effort, LabelScheme, Precision, Target
 
 DEVICES = "auto|cpu|cuda|cuda:N|mps"
 
@@ -152,6 +152,18 @@ def model_options(text: str, default: str | None = None) -> Decorator:
         "--revision", help="Of a model on the hub: a commit, tag or branch (with hub:NAME)."
     )
     return lambda function: model(revision(function))
+
+
+def labels_option() -> Decorator:
+    """Return the option that says what the labels of a model of others are called."""
+    return click.option(
+        "--labels",
+        type=click.Choice(get_args(LabelScheme)),
+        # A run that gives the default is no other than one that does not, for --resume, too.
+        callback=lambda _context, _option, scheme: None if scheme == "ours" else scheme,
+        help="Of a classifier of Hugging Face: ours for those that mean the same, or the model's "
+        "own.  [default: ours]",
+    )
 
 
 def spell(name: str) -> str:

@@ -58,8 +58,8 @@ def load_model(
     revision
         Of a model on the hub: a commit, tag or branch.
     labels
-        Of a classifier of Hugging Face: ``"ours"``, the default, translates its labels by the table
-        of labels; ``"model"`` keeps them.
+        ``"ours"``, the default, translates the labels of a classifier of Hugging Face by the table
+        of labels; ``"model"`` keeps them. Other models have ours alone.
     precision
         Number type that a network multiplies: ``"fp32"``, ``"bf16"``, ``"fp16"`` on a GPU,
         ``"int8"`` on a CPU; ``"auto"``: what is fastest and hardly changes a label.
@@ -85,10 +85,10 @@ def load_model(
             )
         folder = find_model(name)
         if is_model(folder):
-            if labels is not None:
+            if labels not in (None, "ours"):
                 raise ConfigError(
                     f"labels is {labels!r}, which goes with a classifier of Hugging Face; expected "
-                    f"none for {name}"
+                    f"ours, the default, for {name}"
                 )
             classifier = _load_folder(folder, device)
             classifier.use_precision(precision)
@@ -124,14 +124,26 @@ def load_models(
     Raises
     ------
     ModelError, ConfigError
-        As for `load_model`; also if the device is not the CPU, and none of them is a network.
+        As for `load_model`; also if one is a classifier of Hugging Face, or the device is not the
+        CPU, and none of them is a network.
     """
-    folders = [find_model(model) for model in models]
+    folders = [_find_trained(os.fspath(model)) for model in models]
     placed = [not load_family(read_description(folder)["family"]).in_workers for folder in folders]
     return [
         load_model(folder, device if runs_there or not any(placed) else "auto", precision="fp32")
         for folder, runs_there in zip(folders, placed, strict=True)
     ]
+
+
+def _find_trained(model: str) -> Path:
+    """Return the folder of a model, which must be one that was trained here."""
+    folder = None if model.startswith(HUB) else find_model(model)
+    if folder is None or not is_model(folder):
+        raise ModelError(
+            f"{model}: is a classifier of Hugging Face, of which nobody knows what it was trained "
+            "on; expected a model that `ser train` made"
+        )
+    return folder
 
 
 def save_model(classifier: "Classifier", folder: str | os.PathLike[str]) -> Path:
