@@ -1137,7 +1137,7 @@ def test_eval_tells_what_the_model_multiplied(corpus: Path) -> None:
 
 
 def test_eval_prints_tables_and_tells_of_leaks(trained: Path, corpus: Path) -> None:
-    result = ser("eval", corpus, "-m", trained, "--split", "dev", "--jobs", "1", "-q")
+    result = ser("eval", corpus, "-m", trained, "--split", "dev", "--jobs", "1")
     assert "mine on cremad dev: 30 clips of 5 speakers; speakers apart" in result.stdout
     assert "macro-F1" in result.stdout
     assert "warning: mine: Intervals from 5 speakers are too narrow." in result.stderr
@@ -1147,6 +1147,45 @@ def test_eval_prints_tables_and_tells_of_leaks(trained: Path, corpus: Path) -> N
     result = ser("eval", corpus, "-m", trained, "--split", "train", "--strict")
     assert result.exit_code == 2
     assert "model mine: was trained on 5 speakers of those to measure on" in result.stderr
+
+
+def test_eval_in_quiet_says_what_makes_figures_wrong(
+    trained: Path, corpus: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "two.csv"
+    rows = [
+        f"{corpus}/1049_IEO_ANG_XX.wav,anger",
+        f"{corpus}/1053_IEO_SAD_XX.wav,sadness",
+        f"{corpus}/1053_IEO_NEU_XX.wav,bored",
+    ]
+    table.write_text("\n".join(("file,emotion", *rows)), encoding="utf-8")
+    options = ("eval", table, "-m", trained, "--jobs", "1")
+    told = ser(*options).stderr
+    assert "1 clip of boredom left out: mine has no such label" in told
+    assert "warning: mine: Speakers are unknown" in told
+    assert ser(*options, "-q").stderr == ""
+    gone = tmp_path / "gone.wav"
+    gone.touch()
+    table.write_text("\n".join(("file,emotion", *rows, f"{gone},anger")), encoding="utf-8")
+    assert ser(*options, "-q").stderr.splitlines() == [
+        f"failed: {gone}: is empty (0 bytes); expected an audio or video file"
+    ]
+    # What the model knows is no matter of how sure figures are.
+    shared = ("--split", "train", "--jobs", "1", "-q")
+    known = "The model was trained on 5 speakers and 30 clips of these: its figures are too good."
+    report = tmp_path / "report"
+    result = ser("eval", corpus, "-m", trained, "-o", report, *shared)
+    assert result.stderr == f"warning: mine: {known}\n"
+    result = ser("eval", corpus, "--compare", trained, "svm", *shared)
+    too_good = "speakers shared: its figures may be too good."
+    lines = result.stderr.splitlines()
+    assert f"warning: mine: {too_good}" in lines
+    assert f"warning: mine: {known}" in lines
+    assert not [line for line in lines if "too good" not in line]
+    result = ser("eval", "--compare", report, report, "-q")
+    assert set(result.stderr.splitlines()) == {
+        f"warning: mine (report) ({number}): {too_good}" for number in (1, 2)
+    }
 
 
 @pytest.fixture(scope="module")
@@ -1377,7 +1416,7 @@ def test_eval_tells_which_clips_failed_and_why(trained: Path, corpus: Path, tmp_
         f"{empty},ANG,,,",
     )
     table.write_text("\n".join(("file,emotion,start,end,channel", *rows)), encoding="utf-8")
-    result = ser("eval", table, "-m", trained, "--jobs", "1", "-q")
+    result = ser("eval", table, "-m", trained, "--jobs", "1")
     assert result.exit_code == 1, result.stderr
     assert "mine: 5 clips could not be heard and stayed out." in result.stderr
     found = sorted(line for line in result.stderr.splitlines() if line.startswith("failed: "))

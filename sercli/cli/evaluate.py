@@ -31,6 +31,7 @@ from sercli.output.report import ExitCode
 from sercli.registry.catalogue import DEFAULT_MODEL, METRICS_FILE
 from sercli.registry.description import MODEL_FILE
 from sercli.registry.store import load_model
+from sercli.text import format_count
 
 if TYPE_CHECKING:
     from sercli.classifiers.base import Classifier
@@ -143,7 +144,12 @@ MEASURING = (
     callback=lambda _context, _option, text: _split_precisions(text),
     help="Also judge the clips with these number types, and tell how many labels stay.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors and the figures.")
+@click.option(
+    "-q",
+    "--quiet",
+    is_flag=True,
+    help="Say nothing but errors, the figures, and whether a model knows what it is measured on.",
+)
 @reports_errors
 def evaluate(paths: tuple[Path, ...], **options: Any) -> None:
     """Measure a model on a corpus, or compare several.
@@ -202,7 +208,7 @@ def evaluate(paths: tuple[Path, ...], **options: Any) -> None:
         from sercli.cli.tables import render_figures
 
         give(render_figures(result.figures))
-    _finish(result)
+    _finish([result], quiet=options["quiet"])
 
 
 def _split_precisions(text: str | None) -> tuple[Precision, ...]:
@@ -216,6 +222,7 @@ def _split_precisions(text: str | None) -> tuple[Precision, ...]:
 
 
 def _compare(paths: tuple[Path, ...], config: EvalConfig, options: dict[str, Any]) -> None:
+    from sercli.datasets.protocols import SHARED
     from sercli.evaluation.comparison import compare_predictions
     from sercli.evaluation.predictions import PREDICTIONS_FILE, Predictions
     from sercli.reporting.folder import prepare_report, write_evaluation
@@ -275,9 +282,11 @@ def _compare(paths: tuple[Path, ...], config: EvalConfig, options: dict[str, Any
         from sercli.cli.tables import render_comparison
 
         give(render_comparison(comparison))
+    shared = tuple(f"{one['name']}: {SHARED}" for one in comparison["models"])
     for warning in comparison["warnings"]:
-        say(f"warning: {warning}")
-    _finish(*results)
+        if warning.startswith(shared) or not options["quiet"]:
+            say(f"warning: {warning}")
+    _finish(results, quiet=options["quiet"])
 
 
 def _load(model: str, options: dict[str, Any]) -> "Classifier":
@@ -339,20 +348,29 @@ def _measure(
         )
 
 
-def _finish(*results: "Evaluation") -> None:
-    for result in results:
-        name = result.figures["model"]
-        for warning in result.figures["warnings"]:
-            say(f"warning: {name}: {warning}")
-        left_out = result.figures["labels_left_out"]
-        if left_out["model"]:
-            say(
-                f"labels of {name} that are not scored: {', '.join(left_out['model'])}; their "
-                "probabilities are shared out among the others"
-            )
-        heard = ", but in the baselines" if result.figures["adapt"] != "none" else ""
-        for label, n_clips in left_out["corpus"].items():
-            say(f"{n_clips} clips of {label} left out{heard}: {name} has no such label")
-        tell_failed(result.figures["failed"])
+def _finish(results: "Sequence[Evaluation]", *, quiet: bool) -> None:
+    from sercli.datasets.protocols import SHARED
+
+    for figures in (result.figures for result in results):
+        if not quiet:
+            _tell_limits(figures)
+        elif figures["protocol"] == SHARED:  # of which the first warning is
+            say(f"warning: {figures['model']}: {figures['warnings'][0]}")
+        tell_failed(figures["failed"])
     failed = any(result.figures["failed"] for result in results)
     sys.exit(ExitCode.SOME_FAILED if failed else ExitCode.DONE)
+
+
+def _tell_limits(figures: dict[str, Any]) -> None:
+    name, left_out = figures["model"], figures["labels_left_out"]
+    for warning in figures["warnings"]:
+        say(f"warning: {name}: {warning}")
+    if left_out["model"]:
+        say(
+            f"labels of {name} that are not scored: {', '.join(left_out['model'])}; their "
+            "probabilities are shared out among the others"
+        )
+    heard = ", but in the baselines" if figures["adapt"] != "none" else ""
+    for label, n_clips in left_out["corpus"].items():
+        clips = format_count(n_clips, "clip")
+        say(f"{clips} of {label} left out{heard}: {name} has no such label")

@@ -98,6 +98,8 @@ def find_caveats(
 ) -> dict[str, Any]:
     """Return ``protocol``, ``overlap`` and ``warnings``: what a reader must know of the figures.
 
+    Of clips or speakers that the model knows, the first warning is.
+
     Parameters
     ----------
     manifest
