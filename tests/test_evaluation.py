@@ -163,6 +163,39 @@ def test_nobody_talks_behind_their_own_speech(make_wav: MakeWav) -> None:
     np.testing.assert_array_equal(heard, load_clip(second))
 
 
+@pytest.mark.parametrize(
+    ("speakers", "n_alone"),
+    [
+        ((None, None), 2),
+        (("a", "a"), 2),
+        (("a",), 1),
+        (("a", None), 2),
+        (("a", "b", None), 1),
+        (("a", "b"), 0),
+    ],
+)
+def test_babble_of_who_may_be_the_speaker_is_told(
+    fake_classifier: FakeClassifier,
+    make_corpus: MakeCorpus,
+    speakers: tuple[str | None, ...],
+    n_alone: int,
+) -> None:
+    corpus = make_corpus(*(("short", 0.25 + i, one) for i, one in enumerate(speakers)))
+    told = {
+        stress: evaluate(fake_classifier, corpus, "all", replace(CONFIG, stress=(stress,))).figures[
+            "warnings"
+        ]
+        for stress in ("babble10", "noise10")
+    }
+    clips = f"{len(speakers)} clip" + "s" * (len(speakers) > 1)
+    expected = (
+        f"Behind {n_alone} of {clips}, babble is of other clips, whoever speaks in them, or of the "
+        "clip itself: no other speaker is known."
+    )
+    assert [one for one in told["babble10"] if "babble" in one] == [expected] * bool(n_alone)
+    assert not [one for one in told["noise10"] if "babble" in one]
+
+
 def test_few_of_very_many_clips_talk(make_wav: MakeWav, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sercli.evaluation.judging.MAX_TALKERS", 20)
     path = make_wav(duration=3.0)

@@ -64,6 +64,12 @@ def find_limits(judgement: Judgement) -> list[str]:
         warnings.append(
             f"{format_count(len(judgement.failed), 'clip')} could not be heard and stayed out."
         )
+    if judgement.n_alone:
+        clips = format_count(len(judgement.predictions.clips), "clip")
+        warnings.append(
+            f"Behind {judgement.n_alone} of {clips}, babble is of other clips, whoever speaks in "
+            "them, or of the clip itself: no other speaker is known."
+        )
     return warnings
 
 

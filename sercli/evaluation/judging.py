@@ -1,6 +1,6 @@
 """What models say of clips, as `ser annotate` would: as they are, under stress, by baselines."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
@@ -121,6 +121,10 @@ def judge_clips(
         for precision in config.precisions:
             with multiplying(classifier, precision):
                 found[precision] = judge_scored(classifier, extract(CLEAN, classifier).features)
+    n_alone = 0
+    if any(map(needs_talkers, config.stress)):
+        voices = {clip.voice for clip in draw_talkers(to_score, config.seed)}
+        n_alone = sum(not find_strangers(clip, voices) for clip in measured.clips)
     judgements = []
     for one, under_stress, in_other in zip(classifiers, stressed, converted, strict=True):
         own = one.spec.labels
@@ -134,6 +138,7 @@ def judge_clips(
                 _measure_mixes(one, measured, labels, config.seed) if config.mixes else None,
                 in_other,
                 written,
+                n_alone,
             )
         )
     return judgements
@@ -235,6 +240,35 @@ def _hear(classifier: Classifier, cut: Cut, clip: Clip, waveform: FloatArray) ->
     return classifier.extract_features(cut(clip, waveform))
 
 
+def draw_talkers(clips: Sequence[Clip], seed: int) -> Sequence[Clip]:
+    """Return the clips whose speakers may be heard behind others.
+
+    Parameters
+    ----------
+    clips
+        All that are judged; of very many, some are drawn.
+    seed
+        Of the draw.
+    """
+    if len(clips) <= MAX_TALKERS:
+        return clips
+    chosen = np.random.default_rng(seed).choice(len(clips), MAX_TALKERS, replace=False)
+    return [clips[index] for index in sorted(chosen)]
+
+
+def find_strangers(clip: Clip, voices: Iterable[str | None]) -> list[str]:
+    """Return the voices that are known to be others than that of a clip.
+
+    Parameters
+    ----------
+    clip
+        Whose speaker need not be known: then nobody is known to be another.
+    voices
+        Of all talkers.
+    """
+    return [one for one in voices if clip.voice and one not in (None, clip.voice)]
+
+
 class Pool:
     """Who may speak behind a clip, decoded once for all of them.
 
@@ -247,9 +281,7 @@ class Pool:
     """
 
     def __init__(self, clips: Sequence[Clip], seed: int) -> None:
-        if len(clips) > MAX_TALKERS:
-            chosen = np.random.default_rng(seed).choice(len(clips), MAX_TALKERS, replace=False)
-            clips = [clips[index] for index in sorted(chosen)]
+        clips = draw_talkers(clips, seed)
         self._by_voice: dict[str | None, list[int]] = {}
         for index, clip in enumerate(clips):
             self._by_voice.setdefault(clip.voice, []).append(index)
@@ -263,12 +295,8 @@ class Pool:
 
     def find_talkers(self, clip: Clip) -> list[FloatArray]:
         """Return waveforms of other speakers; where none is known, of other clips or of any."""
-        chosen = [
-            index
-            for voice, indices in self._by_voice.items()
-            if clip.voice and voice not in (None, clip.voice)
-            for index in indices
-        ]
+        strangers = find_strangers(clip, self._by_voice)
+        chosen = [index for voice in strangers for index in self._by_voice[voice]]
         if not chosen:
             everybody = [index for indices in self._by_voice.values() for index in indices]
             others = [index for index in everybody if self._names[index] != clip.name]

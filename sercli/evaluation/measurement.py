@@ -38,6 +38,8 @@ class Judgement:
     written
         What `ser annotate` would write of the clips as they are, where all labels of the model
         compete; None: the predictions, since all labels are scored.
+    n_alone
+        Clips with babble behind them that is not known to be of other speakers.
     """
 
     predictions: Predictions
@@ -46,6 +48,7 @@ class Judgement:
     mixes: list[dict[str, Any]] | None = None
     converted: Mapping[str, DoubleArray] = field(default_factory=dict)
     written: Predictions | None = None
+    n_alone: int = 0
 
     @property
     def hashes(self) -> tuple[str, ...]:
