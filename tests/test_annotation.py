@@ -494,6 +494,41 @@ def test_segments_tell_whose_baseline_they_are_judged_by(
     assert [one.speaker for one in adapted[0].segments] == ["x", "y", "x"]
 
 
+def test_segments_tell_who_speaks_where_speakers_do_not(
+    centred: FakeClassifier, recordings: tuple[Path, ...]
+) -> None:
+    folder = recordings[0].parent
+    rows = [("a_1", 0, 3, "x"), ("a_1", 3, 5, "y"), ("b_1", 0, 1, "x"), ("b_1", 1, 2, "")]
+    turns = folder / "turns.csv"
+    lines = [f"{name}.wav,{start},{end},{who}" for name, start, end, who in rows]
+    turns.write_text("\n".join(["file,start,end,speaker", *lines]))
+    diarisation = folder / "turns.rttm"
+    lines = [
+        f"SPEAKER {name} 1 {start} {end - start} <NA> <NA> {who or '<NA>'}\n"
+        for name, start, end, who in rows
+    ]
+    diarisation.write_text("".join(lines))
+    table = folder / "speakers.csv"
+    table.write_text("file,start,end,speaker\na_1.wav,0,3,zed\nb_1.wav,0,1,\n")
+    first, second = map(str, recordings[:2])
+    # A name of the table is one person in all files, one of a diarisation in its recording.
+    for segments, expected in (
+        (turns, [{"y", "zed"}, {"x", second}]),
+        (diarisation, [{"zed", f"{first}#y"}, {f"{second}#x", second}]),
+    ):
+        options = {"segments": str(segments), "adapt": "speaker", "speakers": str(table)}
+        results = annotate(centred, *recordings[:2], **options)
+        speakers = [[one.speaker for one in result.segments] for result in results]
+        assert speakers == [["zed", "y"], ["x", None]]
+        groups = [{group.name for group in result.groups} for result in results]
+        assert groups == expected
+    # A pattern that does not match knows nobody, either.
+    options["speakers"] = "(a)_1"
+    results = annotate(centred, *recordings[:2], **options)
+    speakers = [[one.speaker for one in result.segments] for result in results]
+    assert speakers == [["a", "a"], ["x", None]]
+
+
 def test_a_long_segment_has_the_mean_of_its_parts(
     fake_classifier: FakeClassifier, make_wav: MakeWav, tmp_path: Path
 ) -> None:

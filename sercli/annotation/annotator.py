@@ -98,7 +98,8 @@ def annotate(
         results come after all files were heard.
     speakers
         Who speaks, for ``"speaker"``: see `sercli.speech.speakers.Speakers.parse`; not needed if
-        `segments` tell it. A file of which it is not known is a group of its own.
+        `segments` tell it. Where both do, this counts; where this does not know, what `segments`
+        tell. A file of which it is not known is a group of its own.
     effort
         How much is done at once; all cores by default. While it runs, what else this process
         computes has no more threads than one worker.
@@ -206,9 +207,6 @@ class Annotator:
                 "expected both of adapt 'speaker' and a table or pattern of speakers, or neither"
             )
         self.speakers = speakers
-        # Strangers may have one name in two recordings.
-        told_by = speakers or self.turns
-        self._local = told_by is not None and told_by.local
         self.tells_speakers = told or speakers is not None
         n_labels = len(classifier.spec.labels)
         self.piece_type = np.dtype(
@@ -370,25 +368,31 @@ class Annotator:
                     labels[winner],
                     probabilities[winner],
                     probabilities,
-                    self._find_speaker(heard, piece),
+                    self._find_speaker(heard, piece)[0],
                 )
             )
         return replace(heard.result, segments=tuple(segments), labels=labels)
 
-    def _find_speaker(self, heard: Heard, piece: np.void) -> str | None:
-        if self.speakers is None:
-            return heard.turns[piece["turn"]].speaker if heard.turns else None
-        channel, start, end = heard.channels[piece["channel"]], piece["start"], piece["end"]
-        mixed = self.channels == MIX
-        return self.speakers.find(heard.result.path, channel, float(start), float(end), mixed=mixed)
+    def _find_speaker(self, heard: Heard, piece: np.void) -> tuple[str | None, bool]:
+        """Return who speaks, and whether that is the name of one person in this file only."""
+        if self.speakers is not None:
+            channel, start, end = heard.channels[piece["channel"]], piece["start"], piece["end"]
+            path, mixed = heard.result.path, self.channels == MIX
+            found = self.speakers.find(path, channel, float(start), float(end), mixed=mixed)
+            if found:
+                return found, self.speakers.local
+        if self.turns is None or not heard.turns:
+            return None, False
+        return heard.turns[piece["turn"]].speaker, self.turns.local
 
     def _name_group(self, heard: Heard, piece: np.void) -> str:
         path = heard.result.path
         if self.adapt == CORPUS:
             return CORPUS
         if self.adapt == "speaker":
-            speaker = self._find_speaker(heard, piece)
-            return path if speaker is None else f"{path}#{speaker}" if self._local else speaker
+            # Strangers may have one name in two recordings.
+            speaker, local = self._find_speaker(heard, piece)
+            return path if speaker is None else f"{path}#{speaker}" if local else speaker
         return f"{path}#{heard.channels[piece['channel']]}" if self.adapt == "channel" else path
 
 

@@ -194,7 +194,7 @@ output_options = _options(
     metavar="FILE|REGEX",
     help="Who speaks: a CSV file with the columns file and speaker, and channel if it matters; or "
     "a regular expression of which the first group in a path is the speaker (with --adapt "
-    "speaker).",
+    "speaker). Where it does not know, the speaker of --segments counts.",
 )
 @input_options
 @segment_options
