@@ -464,7 +464,7 @@ def test_segments_that_were_told(
             1 / (1 + segment.end - segment.start), 1e-4
         )
     assert told.warnings == (
-        "1 segment without a label: of channels that are not judged",
+        "1 segment without a label: of channel 1, but the recording has 1 channel",
         "1 segment without a label: after its end",
         "1 segment without a label: shorter than 0.1 s",
     )
@@ -474,6 +474,82 @@ def test_segments_that_were_told(
     assert unlisted.warnings == ("has no segments in the list of them",)
     # What was told to be a segment is one, whatever is heard in it.
     assert [(one.start, one.end, one.speaker) for one in nobody.segments] == [(0, 4, None)]
+
+
+@pytest.mark.parametrize(
+    ("channels", "labelled", "warnings"),
+    [
+        (
+            "mix",
+            ["mix"],
+            [
+                "2 segments without a label: of channels 0, 1, but mix is judged; --channels split "
+                "judges each by itself",
+            ],
+        ),
+        (
+            "split",
+            ["0", "1"],
+            [
+                "1 segment without a label: of channel mix, but 0, 1 are judged; --channels mix "
+                "judges the mean of all",
+            ],
+        ),
+        (
+            "1",
+            ["1"],
+            [
+                "1 segment without a label: of channel 0, but 1 is judged; --channels split "
+                "judges each by itself",
+                "1 segment without a label: of channel mix, but 1 is judged; --channels mix "
+                "judges the mean of all",
+            ],
+        ),
+    ],
+)
+def test_segments_of_channels_that_are_not_judged(
+    fake_classifier: FakeClassifier,
+    make_wav: MakeWav,
+    tmp_path: Path,
+    channels: str,
+    labelled: list[str],
+    warnings: list[str],
+) -> None:
+    path = make_wav(duration=9.0, channels=2)
+    table = tmp_path / "segments.csv"
+    names = ("0", "1", "mix", *map(str, range(2, 9)), "left")
+    rows = "".join(f"tone.wav,1,2,{name}\n" for name in names)
+    table.write_text(f"file,start,end,channel\n{rows}")
+    (result,) = sercli.annotate(path, fake_classifier, segments=str(table), channels=channels)
+    assert [one.channel for one in result.segments] == labelled
+    assert result.warnings == (
+        *warnings,
+        "8 segments without a label: of channels 2, 3, 4, 5, 6, ..., but the recording has 2 "
+        "channels",
+    )
+
+
+@pytest.mark.parametrize("channels", ["mix", "split", "0"])
+def test_the_only_channel_is_the_mix(
+    centred: FakeClassifier, make_wav: MakeWav, tmp_path: Path, channels: str
+) -> None:
+    path = make_wav(duration=9.0)
+    table = tmp_path / "segments.csv"
+    table.write_text("file,start,end,channel,speaker\ntone.wav,1,2,mix,x\ntone.wav,3,4,0,y\n")
+    names = tmp_path / "speakers.csv"
+    names.write_text("file,channel,speaker\ntone.wav,mix,ann\n")
+    for speakers, expected in ((None, ["x", "y"]), (str(names), ["ann", "ann"])):
+        (result,) = annotate(
+            centred,
+            path,
+            segments=str(table),
+            channels=channels,
+            adapt="speaker",
+            speakers=speakers,
+        )
+        found = [(one.channel, one.start, one.speaker) for one in result.segments]
+        assert found == [("0", 1, expected[0]), ("0", 3, expected[1])]
+        assert result.warnings == ()
 
 
 def test_segments_tell_whose_baseline_they_are_judged_by(

@@ -200,6 +200,24 @@ def test_annotate_segments_that_were_told(tmp_path: Path) -> None:
         assert line["prob_anger"] == pytest.approx(float(row["prob_anger"]), abs=1e-6)
 
 
+def test_segments_of_which_none_is_judged_are_told_even_quietly(tmp_path: Path) -> None:
+    call, memo, table = EXAMPLES / "call.wav", EXAMPLES / "memo.m4a", tmp_path / "segments.csv"
+    options = ("-m", "svm", "-q", "--segments", table)
+    told = (
+        f"warning: {table}: none of its segments has a label; the warning of each file says why "
+        "(without -q, or in the run record)\n"
+    )
+    table.write_text(f"file,start,end,channel\n{call},1,3,0\n")
+    assert ser("annotate", call, *options).stderr == told
+    assert ser("annotate", memo, *options).stderr == told
+    assert ser("annotate", call, *options, "--channels", "split").stderr == ""
+    # Nor where there is nothing to be left out, or an error says more.
+    gone = tmp_path / "gone.wav"
+    assert ser("annotate", gone, *options).stderr == f"failed: {gone}: does not exist\n"
+    table.write_text("file,start,end,channel\n")
+    assert ser("annotate", call, *options).stderr == ""
+
+
 def make_round_trip(folder: Path, speech: NDArray[np.float32]) -> None:
     """Fill a folder with what a directory of recordings may hold."""
     shutil.copy(EXAMPLES / "statement.flac", folder / 'Grüße, "été"\nzwei.flac')

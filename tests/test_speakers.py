@@ -35,6 +35,10 @@ def test_by_channels(tmp_path: Path) -> None:
     assert speakers.find(str(tmp_path / "a.wav"), "0", 0, 5) == "agent 7"
     assert speakers.find(str(tmp_path / "a.wav"), "1", 0, 5) == "caller"
     assert speakers.find(str(tmp_path / "a.wav"), "mix", 0, 5) is None
+    table.write_text("speaker,file,channel\nboth,a.wav,mix\n")
+    speakers = Speakers.parse(str(table))
+    assert speakers.find(str(tmp_path / "a.wav"), "0", 0, 5) is None
+    assert speakers.find(str(tmp_path / "a.wav"), "0", 0, 5, alone=True) == "both"
 
 
 def test_by_who_speaks_most_of_a_segment(tmp_path: Path) -> None:

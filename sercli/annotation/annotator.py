@@ -377,8 +377,14 @@ class Annotator:
         """Return who speaks, and whether that is the name of one person in this file only."""
         if self.speakers is not None:
             channel, start, end = heard.channels[piece["channel"]], piece["start"], piece["end"]
-            path, mixed = heard.result.path, self.channels == MIX
-            found = self.speakers.find(path, channel, float(start), float(end), mixed=mixed)
+            found = self.speakers.find(
+                heard.result.path,
+                channel,
+                float(start),
+                float(end),
+                mixed=self.channels == MIX,
+                alone=heard.result.channels == 1,
+            )
             if found:
                 return found, self.speakers.local
         if self.turns is None or not heard.turns:

@@ -7,7 +7,9 @@ final. Memory holds a few blocks and the open segment of each channel.
 
 import math
 import os
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from itertools import compress
 from typing import NamedTuple
 
 import numpy as np
@@ -27,8 +29,11 @@ from sercli.text import format_count
 
 # Setting of `channels` under which each channel is judged by itself.
 SPLIT = "split"
+SPLIT_REMEDY = "--channels split judges each by itself"
 # A segment that was to end later than its recording by more than this was cut.
 CUT_S = 0.01
+# Channels that are named in a warning: a table may have any number of them.
+MOST_NAMED = 5
 
 
 class Block(NamedTuple):
@@ -148,7 +153,7 @@ class Recording:
                 sample_rate=audio.sample_rate,
                 channels=audio.channels,
                 error=reason,
-                warnings=(*audio.warnings, *self._find_unheard()),
+                warnings=(*audio.warnings, *self._find_unheard(audio.channels)),
                 size=size,
                 modified=modified,
             )
@@ -159,7 +164,8 @@ class Recording:
         except AudioError as error:
             raise AudioError(f"{audio.path}: {error}") from error
         self.channels = tuple(names)
-        tracks = [Track(self._create_cutter(name)) for name in names]
+        alone = audio.channels == 1
+        tracks = [Track(self._create_cutter(name, alone=alone)) for name in names]
         mixed = (block @ mixer for block in audio.blocks())
         blocks = resample_stream(mixed, audio.sample_rate, len(tracks))
         defect = None
@@ -183,13 +189,13 @@ class Recording:
         if defect is not None:
             raise defect
 
-    def _create_cutter(self, channel: str) -> Cutter:
+    def _create_cutter(self, channel: str, *, alone: bool) -> Cutter:
         if self.turns is None:
             return SpeechCutter(self._detector, self._config)
-        own = [one for one in enumerate(self.turns) if one[1].channel in (None, channel)]
+        own = [one for one in enumerate(self.turns) if one[1].is_of(channel, alone=alone)]
         return TurnCutter(own)
 
-    def _find_unheard(self) -> Iterator[str]:
+    def _find_unheard(self, n_channels: int) -> Iterator[str]:
         """Give what became of turns of which there is no piece, a sentence for each reason."""
         if self.turns is None:
             return
@@ -199,14 +205,19 @@ class Recording:
             return
         heard = {piece.turn for piece in self.pieces}
         rest = [turn for number, turn in enumerate(self.turns) if number not in heard]
-        judged = [turn for turn in rest if turn.channel in (None, *self.channels)]
+        alone = n_channels == 1
+        is_judged = [any(turn.is_of(one, alone=alone) for one in self.channels) for turn in rest]
+        judged = list(compress(rest, is_judged))
+        unjudged = Counter(
+            turn.channel or MIX for turn, yes in zip(rest, is_judged, strict=True) if not yes
+        )
         late = [turn for turn in judged if turn.start >= max(self.ends)]
         given = [self.turns[number] for number in heard]
         cut = [turn for turn in given if max(self.ends) + CUT_S < turn.end < math.inf]
         if cut:
             yield f"{format_count(len(cut), 'segment')} cut at its end"
         for some, what in (
-            (len(rest) - len(judged), "of channels that are not judged"),
+            *_group_unjudged(unjudged, self.channels, n_channels),
             (len(late), "after its end"),
             (len(judged) - len(late), f"shorter than {SHORTEST_SEGMENT_S:g} s"),
         ):
@@ -219,6 +230,36 @@ class Recording:
         start, end = audio.seconds_at(span.start), audio.seconds_at(span.end)
         self.pieces.append(Piece(channel, start, end, span.speech, span.turn))
         return waveform
+
+
+def _group_unjudged(
+    found: Mapping[str, int], judged: Sequence[str], n_channels: int
+) -> Iterator[tuple[int, str]]:
+    """Give how many segments are of channels that are not judged, and how these would be.
+
+    Parameters
+    ----------
+    found
+        Number of the segments of each of these channels.
+    judged
+        Names of those that are judged.
+    n_channels
+        Of the recording.
+    """
+    numbered = {str(index) for index in range(n_channels)}
+    they = f"{', '.join(judged)} {'is' if len(judged) == 1 else 'are'} judged"
+    for names, why in (
+        (numbered & found.keys(), f"{they}; {SPLIT_REMEDY}"),
+        ({MIX} & found.keys(), f"{they}; --channels mix judges the mean of all"),
+        (
+            found.keys() - numbered - {MIX},
+            f"the recording has {format_count(n_channels, 'channel')}",
+        ),
+    ):
+        some = sorted(names, key=lambda name: (len(name), name))
+        listed = ", ".join(some[:MOST_NAMED]) + (", ..." if len(some) > MOST_NAMED else "")
+        what = "channel" if len(some) == 1 else "channels"
+        yield sum(found[name] for name in some), f"of {what} {listed}, but {why}"
 
 
 def _find_age(path: str) -> tuple[int | None, float | None]:

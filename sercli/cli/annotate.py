@@ -102,9 +102,9 @@ segment_options = _options(
         metavar="FILE|DIR",
         type=click.Path(exists=True),
         help="What gets a label, in the place of detected speech: the rows of a CSV file with the "
-        "columns file, start and end, and channel and speaker if there are any; the turns of a "
-        "diarisation (.rttm); or the intervals of a .TextGrid, or of a folder of them, each named "
-        "as its recording.",
+        "columns file, start and end, and channel (with --channels split) and speaker if there are "
+        "any; the turns of a diarisation (.rttm); or the intervals of a .TextGrid, or of a "
+        "folder of them, each named as its recording.",
     ),
     click.option(
         "--tier",
@@ -249,6 +249,8 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
     except BrokenPipeError:  # of the rows, somebody has seen enough
         leave(sys.stdout)
         sys.exit(ExitCode.DONE)
+    if code != ExitCode.INTERRUPTED:
+        _tell_nothing(run, annotator.turns)
     if not quiet:
         _tell_rest(run, code, options)
         say(run.report.summary())
@@ -313,6 +315,19 @@ def _tell_unused_turns(turns: "Turns", inputs: list[Found], listed: str) -> None
         say(
             f"warning: {listed}: several inputs are named {name}; its segments are taken for "
             "those of each"
+        )
+
+
+def _tell_nothing(run: LabelRun, turns: "Turns | None") -> None:
+    """Say if none of the segments that were given has a label: it is no small matter."""
+    counts = run.report.counts()
+    # Of files that failed, the errors tell enough.
+    if turns is None or counts["segments"] or counts["failed"] == counts["files"]:
+        return
+    if turns.by_recording:
+        say(
+            f"warning: {turns.path}: none of its segments has a label; the warning of each file "
+            "says why (without -q, or in the run record)"
         )
 
 

@@ -108,7 +108,7 @@ def tell_failed(failed: Mapping[str, str]) -> None:
         Error of each, by its place.
     """
     for place, error in failed.items():
-        place, error = printable_path(place), printable_path(error)
+        place, error = printable(place), printable(error)
         # The error names the recording, of which there may be many clips.
         colons = [found.start() for found in re.finditer(": ", error)]
         ends = [end for end in colons if place.startswith(error[:end])]

@@ -30,12 +30,12 @@ class Timeline:
         # Of each turn and all before it: those up to the first that is late enough are over.
         self._ends = list(accumulate((one.end for one in self._turns), max))
 
-    def find(self, channel: str, start: float, end: float) -> str | None:
+    def find(self, channel: str, start: float, end: float, *, alone: bool = False) -> str | None:
         """Return who speaks for most of a segment; see `Speakers.find`."""
         spoken: dict[str, float] = {}
         for turn in self._turns[bisect_right(self._ends, start) : bisect_left(self._starts, end)]:
             overlap = min(end, turn.end) - max(start, turn.start)
-            if overlap > 0 and turn.channel in (None, channel) and turn.speaker:
+            if overlap > 0 and turn.is_of(channel, alone=alone) and turn.speaker:
                 spoken[turn.speaker] = spoken.get(turn.speaker, 0.0) + overlap
         return max(spoken, key=lambda speaker: spoken[speaker]) if spoken else None
 
@@ -101,7 +101,14 @@ class Speakers:
         return cls(pattern)
 
     def find(
-        self, path: str, channel: str, start: float, end: float, *, mixed: bool = False
+        self,
+        path: str,
+        channel: str,
+        start: float,
+        end: float,
+        *,
+        mixed: bool = False,
+        alone: bool = False,
     ) -> str | None:
         """Return who speaks for most of a segment, or None if that is not known.
 
@@ -116,6 +123,8 @@ class Speakers:
         mixed
             Whether the channels are judged as one, as in `sercli.speech.turns.Turns.find`; there
             may be a single one.
+        alone
+            Whether there is a single one, which is the mix, too.
         """
         if self.pattern is not None:
             found = self.pattern.search(Path(path).as_posix())
@@ -124,4 +133,4 @@ class Speakers:
         if key not in self._timelines:
             turns = self.turns.find(path, mixed=key[1]) if self.turns else ()
             self._timelines[key] = Timeline(turns)
-        return self._timelines[key].find(channel, start, end)
+        return self._timelines[key].find(channel, start, end, alone=alone)

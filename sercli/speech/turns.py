@@ -15,7 +15,7 @@ from typing import NamedTuple, Self
 from sercli.delimited import MOST_SECONDS, parse_count, parse_seconds, read_table
 from sercli.errors import ConfigError
 from sercli.files import find_file
-from sercli.schema import printable_path
+from sercli.schema import MIX, printable_path
 from sercli.speech.grids import is_grid, read_grids
 from sercli.text import compose, list_spellings
 
@@ -48,6 +48,18 @@ class Turn(NamedTuple):
     end: float = math.inf
     channel: str | None = None
     speaker: str | None = None
+
+    def is_of(self, channel: str, *, alone: bool = False) -> bool:
+        """Tell whether it is of a channel.
+
+        Parameters
+        ----------
+        channel
+            As results name it.
+        alone
+            Whether the recording has no other, so that it is its mix, too.
+        """
+        return self.channel in (None, channel) or (alone and self.channel == MIX)
 
 
 @dataclass(frozen=True)
