@@ -93,6 +93,9 @@ def test_unlabelled_audio_is_found_and_its_speakers_are_nobodys(
     assert "speech that nobody labelled" in str(both.explain_unknown())
     for unknown in (manifest, manifest.join([unlabelled])):
         assert "clips of unknown speakers" in str(unknown.explain_unknown())
+    chosen = known.choose_by([make_clip("bob", "other"), make_clip(None, "third")], ["f6", "g7"])
+    assert "chosen and calibrated by clips of unknown speakers" in str(chosen.explain_unknown())
+    assert known.choose_by([make_clip("bob", "other")], ["f6"]).explain_unknown() is None
 
 
 def test_who_speaks_in_unlabelled_audio_may_be_known_from_elsewhere() -> None:

@@ -305,6 +305,32 @@ def test_folds_within_folds_are_checked_before_anything_is_heard(
     train = tuple(replace(clip, split="train") for clip in rare.clips)
     with pytest.raises(DatasetError, match="without the speakers of a fold, no clips of fear are"):
         train_on_splits(replace(rare, clips=train), tmp_path / "c", learner)
+    # Those who only develop speak with fear.
+    halves = tuple(
+        replace(clip, split="dev" if clip.speaker in "ac" else "train") for clip in rare.clips
+    )
+    if family == "cnn":
+        reason = "without the development clips, no clips of fear are left to learn from"
+        with pytest.raises(DatasetError, match=reason):
+            train_on_splits(replace(rare, clips=halves), tmp_path / "d", learner)
+
+
+def test_a_label_of_those_alone_by_whom_an_epoch_is_chosen(cache: Path, tmp_path: Path) -> None:
+    refused = []
+    for afraid in "abc":
+        clips = [
+            Clip(tmp_path / f"{name}{i}.wav", emotion, name, f"{name}{i}", "gone")
+            for name in "abc"
+            for i, emotion in enumerate(("anger", "anger", "fear" if name == afraid else "anger"))
+        ]
+        try:
+            trainer(cache, CONFIG).check_fit_fold(clips, ("anger", "fear"))
+        except DatasetError as error:
+            refused.append(str(error))
+    (message,) = refused  # one of three develops
+    assert message.startswith(
+        "without the speakers of a fold and those by whom an epoch is chosen, no clips of fear are"
+    )
 
 
 def test_development_clips_that_do_not_suffice(
@@ -1049,6 +1075,37 @@ def test_threads_matter_where_teachers_of_folds_are_made_anew(
     with pytest.raises(ConfigError, match=r"other settings or data: threads is 1, expected 2;"):
         teach(taught, "taught", 1)
     assert [len(teach(alone, "alone", number).records) for number in (2, 1)] == [1, 1]
+
+
+@pytest.mark.usefixtures("small")
+def test_a_training_goes_on_with_the_same_speakers_labels_and_rates(
+    corpus: Corpus, cache: Path, tmp_path: Path
+) -> None:
+    learned, judged = (
+        cache_clips(corpus.select(split), cache, jobs=1) for split in ("train", "dev")
+    )
+    labels = tuple(sorted({clip.emotion for clip in learned.clips}))
+    course = CnnCourse(replace(CONFIG, epochs=1, guide_weight=0.0), labels, resume=True)
+
+    def teach(learned: CachedClips, judged: CachedClips) -> Fitted:
+        both = [course.prepare(one, lambda _: None) for one in (learned, judged)]
+        return course.teach("one", both[0], tmp_path / "one", both[1])
+
+    def change(cached: CachedClips, **facts: Any) -> CachedClips:
+        return replace(cached, clips=(replace(cached.clips[0], **facts), *cached.clips[1:]))
+
+    first = teach(learned, judged)
+    assert len(teach(learned, judged).records) == len(first.records) == 1
+    other = next(label for label in labels if label != judged.clips[0].emotion)
+    with pytest.raises(ConfigError, match="other settings or data: development labels is "):
+        teach(learned, change(judged, emotion=other))
+    with pytest.raises(ConfigError, match="data: names, speakers and labels is "):
+        teach(change(learned, speaker="somebody else"), judged)
+    # The same samples at another rate, as a header was mended.
+    entry = judged.entries[0]
+    slower = (entry._replace(n_samples=entry.n_samples - 160), *judged.entries[1:])
+    with pytest.raises(ConfigError, match="data: development clips is "):
+        teach(learned, replace(judged, entries=slower))
 
 
 def test_loss_of_what_is_perceived(cache: Path) -> None:

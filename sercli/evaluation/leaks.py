@@ -176,6 +176,11 @@ class TrainingManifest:
                 "The model also learned from speech that nobody labelled, of unknown speakers: "
                 "these speakers may be among them."
             )
+        if "" in {speaker for _, speaker in self.chosen}:
+            return (
+                "The model was chosen and calibrated by clips of unknown speakers: these speakers "
+                "may be among them."
+            )
         return None
 
     def find_speakers(self, clips: Sequence[Clip]) -> list[str]:

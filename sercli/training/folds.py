@@ -64,8 +64,10 @@ def count_folds(groups: Groups, n_folds: int, group_by: GroupBy) -> int:
     return min(n_folds, n_groups)
 
 
-def check_labels(classes: IntArray, labels: Sequence[str]) -> None:
-    """Refuse folds without which a label has no clips to learn from.
+def check_labels(
+    classes: IntArray, labels: Sequence[str], left_out: str = "the speakers of a fold"
+) -> None:
+    """Refuse clips that are left to learn from and lack a label.
 
     Parameters
     ----------
@@ -73,6 +75,8 @@ def check_labels(classes: IntArray, labels: Sequence[str]) -> None:
         Indices of the labels that are left to learn from.
     labels
         All of them.
+    left_out
+        Without whom they are left.
 
     Raises
     ------
@@ -82,8 +86,8 @@ def check_labels(classes: IntArray, labels: Sequence[str]) -> None:
     present: Collection[int] = set(classes.tolist())
     if missing := [label for index, label in enumerate(labels) if index not in present]:
         raise DatasetError(
-            f"without the speakers of a fold, no clips of {', '.join(missing)} are left to learn "
-            "from; expected every emotion of several speakers"
+            f"without {left_out}, no clips of {', '.join(missing)} are left to learn from; "
+            "expected every emotion of several speakers"
         )
 
 

@@ -236,7 +236,7 @@ class Course(ABC):
         Of what nobody labelled, it is what the teacher says; what listeners hear is not known.
         """
         cached = material.cached
-        check_labels(self.find_classes(cached), self.labels)
+        check_labels(self.find_classes(cached), self.labels, "those who are judged")
         taught = self.teacher.judge(cached, self.labels) if self.teacher else None
         targets = make_targets(cached.clips, self.labels, self.config, taught)
         parts = [np.hstack((targets, self.find_perceived(cached)))]
@@ -325,9 +325,11 @@ class Course(ABC):
                 **{key: value for key, value in asdict(config).items() if key not in FREE},
                 "settings": self.network_settings.to_dict(),
                 "labels": self.labels,
-                "clips": _digest_audio(cached),
-                "unlabelled": _digest_audio(unlabelled.cached) if unlabelled else None,
-                "development clips": _digest_audio(dev.cached) if dev else None,
+                "clips": digest_audio(cached),
+                "names, speakers and labels": _digest_facts(cached),
+                "unlabelled": digest_audio(unlabelled.cached) if unlabelled else None,
+                "development clips": digest_audio(dev.cached) if dev else None,
+                "development labels": _digest_facts(dev.cached) if dev else None,
                 "targets": digest(self.find_targets(material).tobytes()),  # with votes and teacher
                 # What a teacher of a fold says is computed anew, and rounded by their number.
                 "threads": torch.get_num_threads() if self.substitute else None,
@@ -374,8 +376,18 @@ def score_clips(network: nn.Module, cached: CachedClips, hear: Hear | None = Non
     return scores
 
 
-def _digest_audio(cached: CachedClips) -> str:
-    return digest("".join(cached.hashes).encode())
+def digest_audio(cached: CachedClips) -> str:
+    """Return a short hash of the audio of clips, at the rate at which it is heard.
+
+    The hash of a clip does not know its rate, which a header may have had wrong.
+    """
+    return digest(repr((cached.hashes, cached.lengths)).encode())
+
+
+def _digest_facts(cached: CachedClips) -> str:
+    """Return a short hash of what decides the draws of clips, and what they are to be judged as."""
+    facts = [(clip.name, clip.voice, clip.emotion) for clip in cached.clips]
+    return digest(repr(facts).encode(errors="surrogateescape"))
 
 
 def digest(content: bytes) -> str:

@@ -31,7 +31,7 @@ from sercli.training.cache import CachedClips
 from sercli.training.config import TransformerConfig
 from sercli.training.networks.batches import TrainingBatches
 from sercli.training.networks.checkpoints import CHECKPOINT_FILE
-from sercli.training.networks.course import digest
+from sercli.training.networks.course import digest, digest_audio
 from sercli.training.networks.loop import TrainingBatch, fit_network
 from sercli.training.networks.watcher import Watcher
 
@@ -170,7 +170,7 @@ def learn_to_hear(
         "base": base.digest,
         "limit": limit,
         "precision": str(choose_precision(device)),
-        "speech": digest("".join(speech.hashes).encode()),
+        "speech": digest_audio(speech),
     }
     path = folder / f"{digest(repr(facts).encode())}.safetensors"
     if not path.is_file():

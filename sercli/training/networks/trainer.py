@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from sercli.arrays import DoubleArray
 from sercli.classifiers.base import Classifier
 from sercli.classifiers.neural import NeuralClassifier
-from sercli.datasets.base import Clip
+from sercli.datasets.base import Clip, class_indices
 from sercli.datasets.extraction import Progress
 from sercli.datasets.protocols import fold_by_speaker
 from sercli.datasets.votes import match_votes
@@ -16,7 +18,7 @@ from sercli.evaluation.leaks import TrainingManifest
 from sercli.neural.devices import choose_device
 from sercli.training.cache import CachedClips, CachedTrainer, cache_clips
 from sercli.training.config import NeuralConfig
-from sercli.training.folds import MIN_GROUPS, check_folds
+from sercli.training.folds import MIN_GROUPS, check_folds, check_labels
 from sercli.training.networks.checkpoints import CHECKPOINT_FILE
 from sercli.training.networks.course import Course, score_clips
 from sercli.training.networks.fitting import DEV_FOLDS, check_dev, fit_model
@@ -97,16 +99,22 @@ class NeuralTrainer(CachedTrainer):
     def check_fit(
         self, clips: Sequence[Clip], labels: Sequence[str], dev: Sequence[Clip] = ()
     ) -> None:
-        """Refuse development clips or, without any, folds that nothing could be judged by."""
+        """Refuse development clips or, without any, folds that nothing could be judged by.
+
+        And clips to learn from that lack a label.
+        """
         if dev:
             check_dev(dev)
+            _check_labels(clips, labels, "the development clips")
         else:
             check_folds(clips, labels, self.config.folds, self.config.group_by)
 
     def check_fit_fold(self, clips: Sequence[Clip], labels: Sequence[str]) -> None:
-        """Refuse other folds that would leave no development speakers."""
-        dev, _ = _split_dev(clips)
+        """Refuse other folds that would leave no development speakers, or a label to them alone."""
+        dev, others = _split_dev(clips)
         check_dev(dev)
+        left = [clips[index] for index in others]
+        _check_labels(left, labels, "the speakers of a fold and those by whom an epoch is chosen")
 
     def prepare(self, parts: Sequence[Sequence[Clip]]) -> list[CachedClips]:
         """Decode the clips into the cache, and say how large they are in it."""
@@ -207,6 +215,10 @@ class NeuralTrainer(CachedTrainer):
     ) -> Learned:
         course = replace(self.course, labels=tuple(labels))
         return fit_model(found, course, place, dev=dev, say=self.say)
+
+
+def _check_labels(clips: Sequence[Clip], labels: Sequence[str], left_out: str) -> None:
+    check_labels(np.array(class_indices(clips, labels)), labels, left_out)
 
 
 def _split_dev(clips: Sequence[Clip]) -> tuple[list[int], list[int]]:

@@ -28,7 +28,7 @@ from sercli.neural.transformer import Transformer, TransformerSettings, create_h
 from sercli.training.cache import CachedClips
 from sercli.training.config import TransformerConfig
 from sercli.training.networks.batches import TrainingBatches
-from sercli.training.networks.course import Course, digest, score_clips
+from sercli.training.networks.course import Course, digest, digest_audio, score_clips
 from sercli.training.networks.hearing import learn_to_hear
 from sercli.training.networks.loop import Fitted
 from sercli.training.networks.lora import RATE_FACTOR, add_lora, merge_lora
@@ -311,7 +311,7 @@ class TransformerCourse(Course):
             (config.seed, config.clean_share, config.voice_share, n_versions),
             # By name the version to judge by is drawn, by voice and emotion who talks on.
             [(clip.name if judged else None, clip.voice, clip.emotion) for clip in cached.clips],
-            cached.hashes,
+            digest_audio(cached),
         )
         return digest(repr(facts).encode(errors="surrogateescape"))
 
