@@ -307,7 +307,7 @@ def test_folds_within_folds_are_checked_before_anything_is_heard(
         train_on_splits(replace(rare, clips=train), tmp_path / "c", learner)
     # Those who only develop speak with fear.
     halves = tuple(
-        replace(clip, split="dev" if clip.speaker in "ac" else "train") for clip in rare.clips
+        replace(clip, split="dev" if clip.speaker in ("a", "c") else "train") for clip in rare.clips
     )
     if family == "cnn":
         reason = "without the development clips, no clips of fear are left to learn from"
