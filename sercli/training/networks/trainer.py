@@ -86,7 +86,9 @@ class NeuralTrainer(CachedTrainer):
         course = self.course
         if course.teacher is not None:
             course.teacher.refuse_judged(
-                clips, advice=", or learn from them, too (--fit-on train+dev)"
+                clips,
+                advice=", divide the speakers otherwise (--split FILE.csv), or, if they are to "
+                "develop only, learn from them, too (--fit-on train+dev)",
             )
         self._refuse_known(clips)
         for speech in course.speech:
