@@ -280,6 +280,28 @@ def test_fewer_models_than_workers() -> None:
     assert max(most) == 1
 
 
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_models_take_turns_whatever_the_workers(workers: int) -> None:
+    """Or of several GPUs the last would do everything, where few workers are."""
+    judged = [0] * 4
+
+    def create(number: int) -> Any:
+        def count(waveforms: Sequence[FloatArray]) -> NDArray[np.float64]:
+            judged[number] += 1
+            return judge(waveforms)
+
+        return count
+
+    fakes: Any = [FakeRecording([20.0] * 40)]
+    judges = [create(number) for number in range(4)]
+    (found,) = judge_recordings(fakes, judges, 2, Limits(workers, 20.0))
+    assert found.probabilities[:, 0].tolist() == [20.0] * 40
+    if workers == 1:
+        assert judged == [10] * 4
+    assert sum(judged) == 40
+    assert min(judged) > 0
+
+
 @pytest.fixture
 def recordings(tmp_path: Path, speech: FloatArray) -> list[Found]:
     lengths = (3, 1, 40, 2, 1)

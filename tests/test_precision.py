@@ -208,11 +208,17 @@ def test_replicas_share_their_weights_and_nothing_else() -> None:
             assert mine.data_ptr() == other.data_ptr()
 
 
-def test_replicas_on_other_devices() -> None:
-    meta = torch.device("meta")
-    found = list(replicate(nn.Linear(3, 3), (CPU, meta), 4))
-    assert [device.type for _, device in found] == ["cpu"] * 4 + ["meta"] * 2
-    assert [one.weight.device.type for one, _ in found] == ["cpu"] * 4 + ["meta"] * 2
+def test_replicas_go_round_the_devices() -> None:
+    meta, other = torch.device("meta", 0), torch.device("meta", 1)
+    network = nn.Linear(3, 3)
+    found = list(replicate(network, (CPU, meta, other), 4))
+    assert [device for _, device in found] == [CPU, meta, other] * 2 + [CPU] * 2
+    assert [one.weight.device.type for one, _ in found] == ["cpu", "meta", "meta"] * 2 + ["cpu"] * 2
+    assert len({id(one) for one, _ in found}) == 8
+    for first, second in ((0, 3), (1, 4), (2, 5)):  # those on one device
+        assert found[first][0].weight is found[second][0].weight
+    assert found[0][0].weight is network.weight
+    assert found[1][0].weight is not found[2][0].weight
 
 
 @pytest.mark.parametrize("kind", ["wav2vec2", "hubert", "data2vec-audio"])

@@ -181,7 +181,8 @@ class _Crew:
         self._limits = limits
         self._changed = Condition()
         self._recordings: Iterator[Recording] | None = recordings
-        self._free = list(judges)
+        # The one that rested longest is taken, so that a few workers use the models on all GPUs.
+        self._free = deque(judges)
         self._idle: list[_Job] = []  # files that are open, and not being read right now
         self._n_open = 0
         self._ready: deque[list[_Item]] = deque()
@@ -262,7 +263,7 @@ class _Crew:
                 if self._ready_s < READY_S and (task := self._find_reading()) is not None:
                     return task
                 if self._ready and self._free:
-                    batch, judge = self._ready.popleft(), self._free.pop()
+                    batch, judge = self._ready.popleft(), self._free.popleft()
                     self._ready_s -= _seconds(batch)
                     return lambda: self._judge(batch, judge)
                 if self._recordings is None and not self._n_open and not self._ready:

@@ -82,7 +82,8 @@ def replicate(
     """Give networks that may run at the same time in several threads, and where they are.
 
     Their modules are apart, since some keep what they know of a batch from one layer to another;
-    the weights of those on one device are the same.
+    the weights of those on one device are the same. They go round the devices, so that the first
+    few are on all of these.
 
     Parameters
     ----------
@@ -93,13 +94,18 @@ def replicate(
     n_workers
         Threads.
     """
-    for device in devices:
-        placed = network if device == devices[0] else copy.deepcopy(network).to(device)
-        # PyTorch's operations on Apple's GPUs are not safe in several threads.
-        n_on_gpu = 1 if device.type == "mps" else WORKERS_PER_GPU
-        for _ in range(n_workers if device.type == "cpu" else n_on_gpu):
-            shared = {id(one): one for one in chain(placed.parameters(), placed.buffers())}
-            yield copy.deepcopy(placed, shared), device
+    placed = {
+        device: network if device == devices[0] else copy.deepcopy(network).to(device)
+        for device in devices
+    }
+    # PyTorch's operations on Apple's GPUs are not safe in several threads.
+    counts = {"cpu": n_workers, "mps": 1}
+    numbers = {device: counts.get(device.type, WORKERS_PER_GPU) for device in devices}
+    for number in range(max(numbers.values())):
+        for device, one in placed.items():
+            if number < numbers[device]:
+                shared = {id(part): part for part in chain(one.parameters(), one.buffers())}
+                yield copy.deepcopy(one, shared), device
 
 
 @contextmanager
