@@ -18,6 +18,7 @@ from sercli.neural.devices import (
     choose_precision,
     computing,
     find_precision,
+    repeatable,
     seeded,
 )
 
@@ -157,3 +158,62 @@ def test_products_are_of_the_chosen_type() -> None:
         assert (matrix @ matrix).dtype == torch.bfloat16
     with computing(cpu, torch.float32):
         assert (matrix @ matrix).dtype == torch.float32
+
+
+# What somebody may have set: float32 may be multiplied less exactly, and the fastest way be tried.
+SLOPPY = {"conv": "tf32", "matmul": "tf32", "deterministic": False, "benchmark": True}
+
+
+def read_flags() -> dict[str, object]:
+    cudnn: Any = torch.backends.cudnn
+    return {
+        "conv": cudnn.conv.fp32_precision,
+        "matmul": torch.backends.cuda.matmul.fp32_precision,
+        "deterministic": cudnn.deterministic,
+        "benchmark": cudnn.benchmark,
+    }
+
+
+@pytest.fixture
+def sloppy() -> Iterator[None]:
+    cudnn = torch.backends.cudnn
+    before = torch.get_float32_matmul_precision(), cudnn.benchmark
+    torch.set_float32_matmul_precision("high")
+    cudnn.benchmark = True
+    assert read_flags() == SLOPPY
+    yield
+    assert read_flags() == SLOPPY
+    torch.set_float32_matmul_precision(before[0])
+    cudnn.benchmark = before[1]
+
+
+@pytest.mark.usefixtures("sloppy")
+def test_float32_on_a_gpu_is_no_tf32() -> None:
+    cuda = torch.device("cuda:1")
+    exact = SLOPPY | {"conv": "ieee", "matmul": "ieee"}
+    # In several threads, one begins before another ends.
+    first, second = computing(cuda, torch.float32), computing(cuda, torch.float32)
+    first.__enter__()
+    assert read_flags() == exact
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert read_flags() == exact
+    second.__exit__(None, None, None)
+    assert read_flags() == SLOPPY
+    with pytest.raises(ZeroDivisionError), computing(cuda, torch.float32):
+        raise ZeroDivisionError
+    for name in ("cpu", "mps"):
+        with computing(torch.device(name), torch.float32):
+            assert read_flags() == SLOPPY
+
+
+@pytest.mark.usefixtures("sloppy")
+def test_a_training_on_a_gpu_leaves_nothing_to_chance() -> None:
+    cuda = torch.device("cuda:0")
+    repeated = {"conv": "ieee", "matmul": "ieee", "deterministic": True, "benchmark": False}
+    with repeatable(cuda):
+        with computing(cuda, torch.float32):
+            assert read_flags() == repeated
+        assert read_flags() == repeated
+    with repeatable(torch.device("cpu")):
+        assert read_flags() == SLOPPY

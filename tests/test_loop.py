@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from sercli.errors import ConfigError, ModelError, OutputError, TrainingError
 from sercli.training.config import CnnConfig, NeuralConfig
-from sercli.training.networks import loop
+from sercli.training.networks import course, loop
 from sercli.training.networks.checkpoints import CHECKPOINT_FILE, load_checkpoint
 from sercli.training.networks.cnn import CnnCourse
 from sercli.training.networks.history import EpochRecord, draw_history
@@ -177,15 +178,17 @@ def test_learns_and_keeps_the_best_weights(tmp_path: Path) -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-@pytest.fixture
-def other_device(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
-    """A GPU of Apple's, as far as the loop knows: what was moved there, and seeded."""
-    mps = torch.device("mps")
+@pytest.fixture(params=["mps"])
+def other_device(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> list[tuple[str, object]]:
+    """A GPU, as far as the loop knows: what was moved there, and seeded."""
+    there = torch.device(request.param)
     told: list[tuple[str, object]] = []
     move = Tensor.to
 
     def spy(self: Tensor, *args: Any, **options: Any) -> Tensor:
-        if args[:1] != (mps,):
+        if args[:1] != (there,):
             return move(self, *args, **options)
         told.append(("waits", not (options.get("non_blocking") or args[2:3] == (True,))))
         return self
@@ -197,7 +200,8 @@ def other_device(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
 
     monkeypatch.setattr(Tensor, "to", spy)
     monkeypatch.setattr(loop, "seeded", seed)
-    monkeypatch.setattr(loop, "choose_device", lambda _: mps)
+    monkeypatch.setattr(loop, "choose_device", lambda _: there)
+    monkeypatch.setattr(loop, "choose_precision", lambda _: torch.float32)
     return told
 
 
@@ -213,13 +217,70 @@ def test_a_gpu_has_read_what_was_drawn_before_that_is_freed(
     assert len(other_device) == n_weights + 3 * N_BATCHES + 1
 
 
+@pytest.mark.usefixtures("undrawn", "other_device")
+@pytest.mark.parametrize(
+    ("other_device", "is_cuda"), [("cuda:1", True), ("mps", False)], indirect=["other_device"]
+)
+def test_steps_and_their_gradients_are_repeatable(tmp_path: Path, is_cuda: bool) -> None:
+    cudnn: Any = torch.backends.cudnn
+    seen: list[tuple[bool, str]] = []
+
+    def look(*_: object) -> None:
+        seen.append((cudnn.deterministic, cudnn.conv.fp32_precision))
+
+    def find_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        look()
+        outputs.register_hook(look)  # type: ignore[no-untyped-call]
+        return cross_entropy(outputs, targets)
+
+    def validate_too(network: nn.Module) -> Validation:
+        look()
+        return validate(network)
+
+    config = replace(CONFIG, epochs=2, mixup=0)
+    fit_network(
+        toy(), toy_batches, N_BATCHES, config, tmp_path, loss=find_loss, validate=validate_too
+    )
+    during = (True, "ieee") if is_cuda else (False, "tf32")
+    assert seen == [during] * 2 * (2 * N_BATCHES + 1)
+    look()
+    assert seen[-1] == (False, "tf32")
+
+
+def test_scores_of_clips_are_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[torch.device, torch.dtype]] = []
+
+    @contextmanager
+    def spy(device: torch.device, precision: torch.dtype) -> Iterator[None]:
+        asked.append((device, precision))
+        yield
+        asked.append((device, precision))
+
+    monkeypatch.setattr(course, "computing", spy)
+    waveforms = [np.full(n, n, np.float32) for n in (40, 60, 50)]
+
+    class Mean(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def forward(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
+            assert len(asked) == 1
+            return self.weight * waveforms.sum(dim=1, keepdim=True) / lengths[:, None]
+
+    clips: Any = SimpleNamespace(lengths=[40, 60, 50])
+    scores = course.score_clips(Mean(), clips, waveforms.__getitem__)
+    assert scores.ravel().tolist() == [40, 60, 50]
+    assert asked == [(torch.device("cpu"), torch.float32)] * 2
+
+
 @pytest.mark.usefixtures("undrawn", "idle_gpus")
 def test_a_training_on_the_cpu_leaves_gpus_alone(tmp_path: Path) -> None:
     fitted = [fit(tmp_path / name, replace(CONFIG, epochs=2)) for name in ("one", "two")]
     assert same_weights(*fitted)
-    course = CnnCourse(CnnConfig(seed=5, device="cpu"))
+    cnn = CnnCourse(CnnConfig(seed=5, device="cpu"))
     state = torch.random.get_rng_state()
-    drawn = [course.create(lambda: nn.Linear(2, 2)).state_dict()["weight"] for _ in range(2)]
+    drawn = [cnn.create(lambda: nn.Linear(2, 2)).state_dict()["weight"] for _ in range(2)]
     assert torch.equal(torch.random.get_rng_state(), state)
     torch.manual_seed(5)
     assert torch.equal(drawn[0], nn.Linear(2, 2).weight)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from itertools import chain
-from typing import TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import torch
 from torch import nn
@@ -280,6 +280,56 @@ def computing(device: torch.device, precision: torch.dtype) -> AbstractContextMa
     precision
         Of matrix products.
     """
-    if precision == torch.float32:
-        return nullcontext()
-    return torch.autocast(device.type, dtype=precision)
+    if precision != torch.float32:
+        return torch.autocast(device.type, dtype=precision)
+    return _EXACT.hold(True) if device.type == "cuda" else nullcontext()
+
+
+@contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """Let a network that learns end at the same weights every time.
+
+    Gradients are not computed in `computing`, so that float32 is seen to here, too.
+
+    Parameters
+    ----------
+    device
+        Where it learns.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    with _REPEATED.hold(True), _EXACT.hold(True):
+        yield
+
+
+def _set_flags(*flags: tuple[Any, str, Any]) -> Callable[[], None]:
+    """Set attributes, and return what sets them as they were."""
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in flags]
+    for flag in flags:
+        setattr(*flag)
+
+    def undo() -> None:
+        for flag in before:
+            setattr(*flag)
+
+    return undo
+
+
+_CUDNN: Any = torch.backends.cudnn  # types leave some of it out
+# Else CUDA's convolutions multiply ten bits of each float32 (TF32), and products where somebody
+# lets them.
+_EXACT = SharedLimit(
+    lambda _: _set_flags(
+        (_CUDNN.conv, "fp32_precision", "ieee"),
+        (torch.backends.cuda.matmul, "fp32_precision", "ieee"),
+    )
+)
+# Else the gradients of convolutions are sums in any order, or computed in whichever way was the
+# fastest when all were tried.
+_REPEATED = SharedLimit(
+    lambda _: _set_flags(
+        (_CUDNN, "deterministic", True),
+        (_CUDNN, "benchmark", False),
+    )
+)

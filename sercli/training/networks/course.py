@@ -24,7 +24,7 @@ from sercli.errors import ConfigError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.metrics import segment_nll, unweighted_average_recall
 from sercli.neural.batching import pad
-from sercli.neural.devices import seeded
+from sercli.neural.devices import computing, seeded
 from sercli.training.cache import CachedClips
 from sercli.training.config import NeuralConfig
 from sercli.training.folds import check_labels
@@ -367,7 +367,7 @@ def score_clips(network: nn.Module, cached: CachedClips, hear: Hear | None = Non
     """
     device = next(network.parameters()).device
     parts, order = [], []
-    with torch.inference_mode():
+    with torch.inference_mode(), computing(device, torch.float32):
         for group in group_by_length(cached.lengths, int(BATCH_S * SAMPLE_RATE)):
             batch = pad([hear(i) if hear else cached.utterance(i).waveform for i in group])
             parts.append(network(*(part.to(device) for part in batch)).numpy(force=True))

@@ -23,6 +23,7 @@ from sercli.neural.devices import (
     choose_precision,
     computing,
     is_out_of_memory,
+    repeatable,
     seeded,
 )
 from sercli.training.config import NeuralConfig
@@ -181,10 +182,11 @@ def fit_network(
         run.restore(load_checkpoint(path, fingerprint))
     drawn = monotonic()
     while not run.is_over:
-        with seeded(_find_seed(config.seed, run.epoch), device):
-            started = monotonic()
-            mean = _run_epoch(run, batches, loss or cross_entropy, device, report)
-        found = validate(run.average.eval()) if validate else None
+        with repeatable(device):
+            with seeded(_find_seed(config.seed, run.epoch), device):
+                started = monotonic()
+                mean = _run_epoch(run, batches, loss or cross_entropy, device, report)
+            found = validate(run.average.eval()) if validate else None
         run.close_epoch(mean, found, monotonic() - started)
         save_checkpoint(run.checkpoint(), path, fingerprint)
         write_history(run.records, folder)
