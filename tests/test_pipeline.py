@@ -170,6 +170,29 @@ def test_a_model_that_fails_ends_the_run() -> None:
     assert not workers()
 
 
+def test_a_worker_that_cannot_be_started_stops_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    error = RuntimeError("can't start new thread")
+    begin = threading.Thread.start
+    begun: list[str] = []
+
+    def start(thread: threading.Thread) -> None:
+        if len(begun) == 2:
+            raise error
+        begun.append(thread.name)
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    recording = FakeRecording([1.0] * 10_000)
+    with pytest.raises(RuntimeError) as raised:
+        run([recording], workers=4)
+    assert raised.value is error
+    assert len(begun) == 2
+    assert not workers()
+    assert not recording.is_open
+
+
 def test_who_stops_listening_stops_the_workers() -> None:
     fakes: Any = (FakeRecording([1.0]) for _ in range(10_000))
     judged = judge_recordings(fakes, [judge] * 3, 2, Limits(3, 20.0))

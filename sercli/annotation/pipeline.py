@@ -159,15 +159,17 @@ def judge_recordings(
     """
     crew = _Crew(iter(recordings), judges, limits)
     threads = [Thread(target=crew.work, name=f"worker {n}") for n in range(limits.workers)]
-    for thread in threads:
-        thread.start()
     try:
+        for thread in threads:
+            thread.start()
         while (job := crew.wait(progress)) is not None:
             yield job.finish(n_labels)
     finally:
         crew.stop()
         for thread in threads:
-            if thread is not current_thread():  # where one collects what nobody refers to any more
+            # One may not have been started, as the system gives only so many; and a worker may
+            # collect what nobody refers to any more.
+            if thread.ident is not None and thread is not current_thread():
                 thread.join()
         crew.close()
 
