@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from threading import Event
@@ -16,12 +17,15 @@ from numpy.typing import NDArray
 from sercli.annotation import pipeline
 from sercli.annotation.annotator import Annotator
 from sercli.annotation.pipeline import Limits, judge_recordings
-from sercli.annotation.recording import Block, Piece
+from sercli.annotation.recording import Block, Piece, Recording
+from sercli.annotation.timing import Stopwatch
+from sercli.audio.reading import load_audio
 from sercli.benchmark.synthetic import synthesise
 from sercli.config import Effort, SegmentConfig
 from sercli.discovery import Found
 from sercli.errors import ConfigError
 from sercli.schema import FileResult
+from sercli.speech.vad import SpeechDetector
 from sercli.system.memory import measure_allocated
 
 FloatArray = NDArray[np.float32]
@@ -257,6 +261,55 @@ def test_segments_that_overlap_do_not_fill_the_memory() -> None:
 
     assert len(run([Overlapping([])], 1, judge=take)[0]) == 3_000
     assert most <= 2_000.0
+
+
+@pytest.fixture
+def slow(tmp_path: Path, speech: FloatArray) -> Path:
+    """Speech at 8 kHz, 43 s: the lower the rate, the longer what is decoded at once."""
+    path = tmp_path / "slow.wav"
+    sf.write(path, np.tile(speech, 4)[::2], 8_000)
+    return path
+
+
+def test_windows_that_overlap_are_hardly_more_than_the_recording(slow: Path) -> None:
+    config = SegmentConfig(mode="window", window=30.0, hop=0.05)
+    whole = load_audio(slow)
+    recording = Recording(Found(str(slow)), "mix", config, SpeechDetector(), Stopwatch())
+    given, seconds = 0, 0.0
+    tracemalloc.start()
+    try:
+        for block in recording.listen():
+            pieces = recording.pieces[given:]
+            given += len(pieces)
+            seconds += sum(map(len, block.waveforms)) / 16_000
+            for piece, waveform in zip(pieces, block.waveforms, strict=True):
+                start, end = round(piece.start * 16_000), round(piece.end * 16_000)
+                assert np.array_equal(waveform, whole[start:end])
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    starts = [piece.start for piece in recording.pieces]
+    assert starts == pytest.approx(0.05 * np.arange(len(starts)))
+    assert seconds > 200 * 30.0
+    assert most < 4 * whole.nbytes
+
+
+def test_models_may_change_what_they_hear(slow: Path) -> None:
+    class Ruthless(FakeClassifier):
+        def extract_features(self, waveforms: Sequence[FloatArray]) -> FloatArray:
+            loudness = [[1 + float(np.abs(waveform).mean())] for waveform in waveforms]
+            for waveform in waveforms:
+                waveform[:] = 0
+            return np.array(loudness, np.float32)
+
+    config = SegmentConfig(mode="window", window=4.0, hop=0.5)
+    (result,) = Annotator(Ruthless(), config, effort=Effort(2)).annotate([Found(str(slow))])
+    whole = load_audio(slow)
+    assert len(result.segments) > 60
+    for segment in result.segments:
+        heard = whole[round(segment.start * 16_000) : round(segment.end * 16_000)]
+        odds = segment.probabilities[1] / segment.probabilities[0]
+        assert odds == pytest.approx(1 + float(np.abs(heard).mean()), rel=1e-5)
 
 
 def test_files_that_nobody_reads_any_more_are_closed() -> None:

@@ -212,6 +212,18 @@ def test_a_turn_may_end_long_after_the_recording() -> None:
     assert edges[0][1] == pytest.approx(32_000 + 30 * 16_000, abs=1)
 
 
+def test_only_turns_that_overlap_much_share_the_audio() -> None:
+    """A part of it that waits keeps all of it, which is to be less than copies are."""
+    audio = np.arange(10 * 16_000, dtype=np.float32)
+    for ends, is_shared in (((4.0, 5.0), False), ((5.0, 5.0), False), ((5.0, 6.0), True)):
+        track = Track(TurnCutter(enumerate(Turn(0.0, end) for end in ends)))
+        found = track.push(audio)
+        assert [len(waveform) / 16_000 for _, waveform in found] == list(ends)
+        for span, waveform in found:
+            np.testing.assert_array_equal(waveform, audio[span.start : span.end])
+        assert np.shares_memory(found[0][1], found[1][1]) == is_shared
+
+
 def test_audio_between_turns_is_not_kept() -> None:
     turns = [Turn(minute * 60.0, minute * 60.0 + 1) for minute in range(10)]
     track = Track(TurnCutter(enumerate(turns)))

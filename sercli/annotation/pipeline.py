@@ -353,7 +353,7 @@ class _Crew:
         self._ready_s += sum(map(_seconds, batches))
 
     def _judge(self, batch: list[_Item], judge: Judge) -> None:
-        rows = judge([item.waveform for item in batch])
+        rows = judge([_own(item.waveform) for item in batch])
         places: dict[_Job, tuple[list[int], list[int]]] = {}
         for index, item in enumerate(batch):
             own = places.setdefault(item.job, ([], []))
@@ -365,6 +365,11 @@ class _Crew:
                 job.rows.append((own_places, rows[indices]))
                 job.n_open -= len(own_places)
             self._changed.notify_all()
+
+
+def _own(waveform: FloatArray) -> FloatArray:
+    """Return a waveform that a model may change, though segments that overlap share memory."""
+    return waveform if waveform.flags.owndata else waveform.copy()
 
 
 def _seconds(items: Sequence[_Item]) -> float:

@@ -44,7 +44,8 @@ class Block(NamedTuple):
     seconds
         That were decoded.
     waveforms
-        Of the segments that are final now, at 16 kHz, each of shape (n_samples,).
+        Of the segments that are final now, at 16 kHz, each of shape (n_samples,); those that
+        overlap may share memory.
     """
 
     seconds: float

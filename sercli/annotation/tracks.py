@@ -144,8 +144,12 @@ class Track:
 
     def _take(self, spans: list[Span]) -> list[tuple[Span, FloatArray]]:
         first = self._first
-        # Copies, or a segment would keep the whole buffer that it was cut from.
-        return [(span, self._audio[span.start - first : span.end - first].copy()) for span in spans]
+        cut = [self._audio[span.start - first : span.end - first] for span in spans]
+        # A part keeps the whole buffer that it was cut from, which is more than a copy, unless they
+        # overlap: each second may be in hundreds of windows.
+        if sum(map(len, cut)) <= len(self._audio):
+            cut = [part.copy() for part in cut]
+        return list(zip(spans, cut, strict=True))
 
 
 class _Parts(NamedTuple):
