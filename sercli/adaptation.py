@@ -15,6 +15,7 @@ is, and nothing else has to be kept of a segment.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from reprlib import repr as shorten
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from sercli.arrays import DoubleArray, RealArray
 from sercli.calibration import Calibration
-from sercli.errors import ModelError
+from sercli.errors import ConfigError, ModelError
 
 # Of standardised inputs: outliers beyond this are cut.
 MAX_DEVIATION = 5.0
@@ -203,11 +204,31 @@ class Adapter:
         ndarray, shape (n_segments, n_labels)
             Calibrated, rows summing to 1; as they were, if there are too few segments. They do not
             depend on the order of the segments.
+
+        Raises
+        ------
+        ConfigError
+            If they are of another shape.
         """
-        alone = np.asarray(probabilities, np.float64)
+        alone = self._check(probabilities)
         if len(alone) < self.settings.least:
             return alone
         return self.calibrate(self.score(alone))
+
+    def _check(self, probabilities: RealArray) -> DoubleArray:
+        """Return what a caller gives as an array; it may be anything."""
+        n_labels = len(self.calibration.bias)
+        try:
+            found = np.asarray(probabilities, np.float64)
+            if found.ndim == 2 and found.shape[1] == n_labels:
+                return found
+            told = f"of the shape {found.shape}"
+        except (TypeError, ValueError):  # rows of different lengths, or no numbers
+            told = shorten(probabilities)
+        raise ConfigError(
+            f"probabilities are {told}; expected rows of {n_labels} numbers, one for "
+            "each label of the model"
+        )
 
     def calibrate(self, scores: RealArray) -> DoubleArray:
         """Return the probabilities of a group, shape (n_segments, n_labels), rows summing to 1.

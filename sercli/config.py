@@ -5,6 +5,7 @@ The command line reads its defaults from here, and every result records the sett
 
 import os
 from dataclasses import dataclass
+from numbers import Integral, Real
 from reprlib import repr as shorten
 from typing import Literal, get_args
 
@@ -120,7 +121,9 @@ class Effort:
     def __post_init__(self) -> None:
         """Check every value against its range."""
         if self.threads is not None:
-            check_range("threads", self.threads, 1, most_at_once())
+            check_count("threads", self.threads, 1, most_at_once())
+        if self.workers is not None:
+            check_whole("workers", self.workers)
         if not 1 <= self.n_workers <= self.n_threads:
             raise ConfigError(
                 f"workers is {self.workers}; expected 1 to the number of threads, {self.n_threads}"
@@ -232,7 +235,8 @@ def check_seed_and_jobs(seed: int, jobs: int) -> None:
     ConfigError
         If one of them is out of its range.
     """
-    check_range("seed", seed, 0, 2**32 - 1)
+    check_count("seed", seed, 0, 2**32 - 1)
+    check_whole("jobs", jobs)
     if jobs != -1 and not 1 <= jobs <= most_at_once():
         raise ConfigError(
             f"jobs is {shorten(jobs)}; expected 1 to {most_at_once()}, or -1 for one per core"
@@ -256,7 +260,50 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
     ConfigError
         If it is out of the range, or no number.
     """
+    if not _is_kind(value, Real):
+        raise ConfigError(f"{name} is {shorten(value)}; expected a number from {low:g} to {high:g}")
     if not low <= value <= high:  # also false for NaN
         # An integer may be too large for a float.
         found = shorten(value) if isinstance(value, int) else f"{value:g}"
         raise ConfigError(f"{name} is {found}; expected {low:g} to {high:g}")
+
+
+def check_count(name: str, value: int, low: int, high: int) -> None:
+    """Refuse a whole number that is out of its range.
+
+    Parameters
+    ----------
+    name, value, low, high
+        As for `check_range`.
+
+    Raises
+    ------
+    ConfigError
+        If it is out of the range, or no whole number.
+    """
+    check_whole(name, value)
+    check_range(name, value, low, high)
+
+
+def check_whole(name: str, value: int) -> None:
+    """Refuse what is no whole number.
+
+    Parameters
+    ----------
+    name
+        What it is.
+    value
+        Anything.
+
+    Raises
+    ------
+    ConfigError
+        With what was found.
+    """
+    if not _is_kind(value, Integral):
+        raise ConfigError(f"{name} is {shorten(value)}; expected a whole number")
+
+
+def _is_kind(value: object, kind: type) -> bool:
+    """Tell whether a value is a number of a kind; True and False are none."""
+    return isinstance(value, kind) and not isinstance(value, bool)

@@ -25,7 +25,7 @@ from sercli.adaptation import (
 )
 from sercli.calibration import Calibration, fit_temperature
 from sercli.datasets import Clip
-from sercli.errors import DatasetError, ModelError
+from sercli.errors import ConfigError, DatasetError, ModelError
 from sercli.evaluation.mixes import EVEN, SINGLE, draw_group, list_mixes, measure_mixes
 from sercli.labels import EMOTIONS
 from sercli.training.adapters.adaptation import MAX_CHANGE, add_adapter, fit_adapter, fit_sharpening
@@ -163,6 +163,27 @@ def test_small_groups_stay_as_they_are(rng: np.random.Generator) -> None:
     for n, same in ((0, True), (3, True), (4, False)):
         probabilities = draw_probabilities(rng, n)
         assert np.array_equal(adapter.adapt(probabilities), probabilities) is same
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (np.full((8, 3), 1 / 3), r"of the shape \(8, 3\)"),
+        (np.full((2, 7), 1 / 7), r"of the shape \(2, 7\)"),
+        (np.full(6, 1 / 6), r"of the shape \(6,\)"),
+        ([[1.0] * 6, [1.0]], r"\[\[1\.0, .*\], \[1\.0\]\]"),
+        ("neutral", "'neutral'"),
+    ],
+)
+def test_probabilities_of_another_shape_are_refused(
+    given: Any, found: str, rng: np.random.Generator
+) -> None:
+    adapter = create_adapter(rng)
+    with pytest.raises(
+        ConfigError,
+        match=f"^probabilities are {found}; expected rows of 6 numbers, one for each",
+    ):
+        adapter.adapt(given)
 
 
 def test_its_calibration_comes_last(rng: np.random.Generator) -> None:

@@ -230,6 +230,12 @@ def test_groups_of_clips_of_which_some_speakers_are_unknown(make_corpus: MakeCor
         ({"target": "meant"}, "target is 'meant'; expected one of intended, perceived"),
         ({"precisions": ("fp8",)}, "precision is 'fp8'; expected one of auto, fp32, bf16"),
         ({"seed": -1}, "seed is -1; expected 0 to"),
+        ({"seed": 2.5}, r"seed is 2\.5; expected a whole number"),
+        ({"jobs": "2"}, "jobs is '2'; expected a whole number"),
+        (
+            {"target_precision": "0.9"},
+            r"target precision is '0\.9'; expected a number from 0\.01 to",
+        ),
         ({"jobs": 0}, "jobs is 0; expected 1 to .*, or -1 for one per core"),
     ],
 )

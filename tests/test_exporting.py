@@ -49,6 +49,19 @@ def test_what_was_written_is_read(tmp_path: Path, format_: str) -> None:
     assert read_results(write(tmp_path / f"none.{format_}", [])) == []
 
 
+def test_a_path_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "labels.csv", RESULTS)
+    given = export_labels(RESULTS, tmp_path / "given", "audacity")
+    for labels in (path, str(path)):
+        read = export_labels(labels, tmp_path / "read", "audacity", overwrite=True)
+        assert read.keys() == given.keys() == {"calls/may/a.wav", "calls/b.wav"}
+        for name, place in read.items():
+            assert place.read_text() == given[name].read_text()
+    with pytest.raises(DatasetError, match=r"gone\.csv: cannot be read"):
+        export_labels(str(tmp_path / "gone.csv"), tmp_path / "none", "audacity")
+    assert not (tmp_path / "none").exists()
+
+
 @pytest.mark.parametrize("format_", ["csv", "jsonl"])
 def test_a_table_without_a_record(tmp_path: Path, format_: str) -> None:
     path = write(tmp_path / f"labels.{format_}", RESULTS)

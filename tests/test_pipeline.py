@@ -455,6 +455,27 @@ def test_efforts_that_make_no_sense(options: dict[str, Any]) -> None:
         Effort(**options)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"threads": "4"}, "^threads is '4'; expected a whole number$"),
+        ({"threads": 2.5}, r"^threads is 2\.5; expected a whole number$"),
+        ({"threads": True}, "^threads is True; expected a whole number$"),
+        ({"threads": 4, "workers": "2"}, "^workers is '2'; expected a whole number$"),
+        ({"threads": 4, "workers": 1.0}, r"^workers is 1\.0; expected a whole number$"),
+        ({"batch_seconds": "5"}, "^batch_seconds is '5'; expected a number from 1 to 3600$"),
+    ],
+)
+def test_efforts_that_are_no_numbers(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Effort(**options)
+
+
+def test_numbers_of_other_libraries_are_numbers() -> None:
+    effort = Effort(np.int64(4), np.int32(2), np.float32(5))  # type: ignore[arg-type]
+    assert (effort.n_threads, effort.n_workers, effort.batch_seconds) == (4, 2, 5)
+
+
 def test_workers_share_the_threads() -> None:
     assert (Effort(8, 2).n_workers, Effort(8, 2).threads_each) == (2, 4)
     assert (Effort(3).n_workers, Effort(3).threads_each) == (3, 1)

@@ -1,10 +1,12 @@
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from trees import make_tree, summary
 
 from sercli.datasets import read_corpus
-from sercli.errors import DatasetError
+from sercli.errors import ConfigError, DatasetError
 
 
 def test_folders_of_classes(tmp_path: Path) -> None:
@@ -149,6 +151,16 @@ def test_columns_of_other_names(tmp_path: Path, name: str) -> None:
         read_corpus(path)
     with pytest.raises(DatasetError, match="expected speaker_id"):
         read_corpus(path, columns={**columns, "speaker": "speaker_id"})
+
+
+@pytest.mark.parametrize("wrong", ["angry=x", ["angry"], {"angry": 1}, {1: "angry"}, None])
+def test_names_that_are_no_mapping(tmp_path: Path, wrong: Any) -> None:
+    path = write_manifest(tmp_path, "file,emotion\na.wav,sad\n")
+    found = re.escape(repr(wrong))
+    with pytest.raises(ConfigError, match=rf"^mapping is {found}; expected a dict .*'happiness'"):
+        read_corpus(path, mapping=wrong)
+    with pytest.raises(ConfigError, match=rf"^columns is {found}; expected a dict .*'path'"):
+        read_corpus(path, columns=wrong)
 
 
 @pytest.mark.parametrize(

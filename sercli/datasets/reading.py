@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from reprlib import repr as shorten
 
 from sercli.datasets.annotated import read_iemocap, read_meld
 from sercli.datasets.audformat import HEADER, read_audformat
@@ -26,6 +27,8 @@ _ANNOTATED: Mapping[str, Callable[[MediaFolder], Corpus]] = {
     "iemocap": read_iemocap,
     "meld": read_meld,
 }
+# Of what a user may name otherwise.
+EXAMPLES = {"mapping": {"happy": "happiness"}, "columns": {"file": "path"}}
 # How a user names a reader.
 BY_NAME = "--corpus NAME (to train: --data NAME:PATH)"
 # Names of the readers.
@@ -63,7 +66,8 @@ def read_corpus(
     Raises
     ------
     ConfigError
-        If there is no such reader, or it has no use for `columns` or `song`.
+        If there is no such reader, it has no use for `columns` or `song`, or `mapping` or
+        `columns` is no dict of names.
     DatasetError
         If the path is not such a corpus or tells of none or of two, no clip is left, or no clip
         has a label that the mapping names.
@@ -87,6 +91,8 @@ def read_corpora(
     mapping, columns, song
         As for `read_corpus`, which this raises the errors of, too.
     """
+    _check_names("mapping", mapping)
+    _check_names("columns", columns)
     corpora, kinds = [], []
     unused = set(mapping)
     for path, kind in sources:
@@ -112,6 +118,17 @@ def read_corpora(
     if song and "ravdess" not in kinds:
         raise ConfigError(f"{merged.name}: has no songs; leave --song out")
     return merged
+
+
+def _check_names(name: str, value: Mapping[str, str]) -> None:
+    """Refuse what is no mapping of names; it may be anything."""
+    named = isinstance(value, Mapping) and all(
+        isinstance(one, str) for pair in value.items() for one in pair
+    )
+    if not named:
+        raise ConfigError(
+            f"{name} is {shorten(value)}; expected a dict of names, such as {EXAMPLES[name]!r}"
+        )
 
 
 def _read(path: Path, kind: str, columns: Mapping[str, str], song: bool) -> tuple[Corpus, str]:

@@ -9,7 +9,8 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from sercli.errors import OutputError
-from sercli.files import check_target, make_folder, write_bytes
+from sercli.files import AnyPath, check_target, make_folder, write_bytes
+from sercli.output.results import read_results
 from sercli.schema import MIX, FileResult, Segment, printable
 
 
@@ -29,8 +30,8 @@ class Format(NamedTuple):
 
 
 def export_labels(
-    results: Iterable[FileResult],
-    folder: str | os.PathLike[str],
+    results: Iterable[FileResult] | AnyPath,
+    folder: AnyPath,
     format_: str,
     *,
     overwrite: bool = False,
@@ -44,7 +45,7 @@ def export_labels(
     Parameters
     ----------
     results
-        Of `sercli.annotate`, or of `sercli.read_results`.
+        Of `sercli.annotate`, or the path of what `ser annotate` wrote; see `sercli.read_results`.
     folder
         Where they are written; it is made if need be.
     format_
@@ -61,10 +62,14 @@ def export_labels(
     ------
     OutputError
         If there is no such format, a file is there already, or cannot be written.
+    DatasetError
+        If the path cannot be read.
     """
     if format_ not in FORMATS:
         raise OutputError(f"format is {format_!r}; expected one of {', '.join(FORMATS)}")
     suffix, render = FORMATS[format_]
+    if isinstance(results, str | os.PathLike):
+        results = read_results(results)
     heard = {result.path: result for result in results if result.duration or result.segments}
     paths = _place(list(heard), Path(folder), suffix)
     for path in paths.values():
