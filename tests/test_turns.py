@@ -65,6 +65,21 @@ def test_channels_of_a_diarisation_of_any_length(tmp_path: Path) -> None:
     assert Turns.read(path, *TIMES).find("call.wav") == (Turn(0, 1, None, "a"),)
 
 
+def test_channels_of_a_diarisation_that_are_not_known(tmp_path: Path) -> None:
+    path = tmp_path / "all.rttm"
+    path.write_text(
+        "SPEAKER call <NA> 0 1 <NA> <NA> a <NA> <NA>\n"
+        "SPEAKER call 02 1 1 <NA> <NA> b <NA> <NA>\n"
+        "SPEAKER call left 2 1 <NA> <NA> c <NA> <NA>\n"
+    )
+    found = Turns.read(path, *TIMES).find("call.wav")
+    assert [(turn.channel, turn.speaker) for turn in found] == [
+        (None, "a"),
+        ("1", "b"),
+        (None, "c"),
+    ]
+
+
 def test_a_diarisation(tmp_path: Path) -> None:
     path = tmp_path / "all.rttm"
     path.write_text(
@@ -145,6 +160,14 @@ def test_segments_without_times(tmp_path: Path, fake_classifier: FakeClassifier)
             r"a\.rttm, line 1: duration is '-0\.5'; expected seconds",
         ),
         ("a.rttm", "SPEAKER call 1 0.0\n", "expected 8 fields"),
+        (
+            "a.rttm",
+            "SPEAKER call 1 0 1 <NA> <NA> a\nSPEAKER call 0 0 1 <NA> <NA> a\n",
+            r"a\.rttm, line 2: channel is '0'; expected a number from 1 on, as RTTM counts "
+            "them, or <NA>$",
+        ),
+        ("a.rttm", "SPEAKER call -1 0 1 <NA> <NA> a\n", "line 1: channel is '-1'; expected a num"),
+        ("a.rttm", "SPEAKER call 0.0 0 1 <NA> <NA> a\n", r"line 1: channel is '0\.0'; expected"),
         ("a.csv", "file,start,end\na.wav,1,5,2,5\n", "line 2: has 5 cells; expected 3"),
         ("a.csv", 'file,start,end,speaker\na.wav,1,2,"bob\na.wav,2,3,x\n', "unexpected end of"),
         ("a.csv", "file,start,end\na.wav,1,1e308\n", "line 2: end is '1e308'; expected seconds"),

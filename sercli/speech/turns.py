@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from io import StringIO
 from pathlib import Path
+from reprlib import repr as shorten
 from typing import NamedTuple, Self
 
 from sercli.delimited import MOST_SECONDS, parse_count, parse_seconds, read_table
@@ -233,11 +234,25 @@ def _read_diarisation(path: Path, content: bytes, _: Sequence[str]) -> Iterator[
             parse_seconds(field, f"{where}: {name}", ConfigError)
             for name, field in zip(("start", "duration"), fields[3:5], strict=True)
         )
-        # Counted from 1 there.
-        index = parse_count(fields[2])
-        channel = None if index is None else str(index - 1)
+        channel = _name_channel(fields[2], where)
         speaker = None if fields[7] == UNKNOWN else compose(fields[7])
         yield compose(fields[1]), Turn(start, start + duration, channel, speaker)
+
+
+def _name_channel(text: str, where: str) -> str | None:
+    """Return the channel that a diarisation means, as results name it, or None: any."""
+    try:
+        is_below = float(text) < 1
+    except ValueError:
+        is_below = False
+    # Counted from 1 there: from 0, each would be taken for the one before.
+    if is_below:
+        raise ConfigError(
+            f"{where}: channel is {shorten(text)}; expected a number from 1 on, as RTTM counts "
+            f"them, or {UNKNOWN}"
+        )
+    index = parse_count(text)
+    return None if index is None else str(index - 1)
 
 
 def _read_table(path: Path, content: bytes, needed: Sequence[str]) -> Iterator[tuple[Path, Turn]]:
