@@ -70,6 +70,48 @@ def test_labels_of_a_run_are_segments_of_another(
         assert (other.start, other.end) == pytest.approx((one.start, one.end), abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            'File type = "ooTextFile"\ntext = "caf\xe9"\n'.encode("latin-1"),
+            "is neither UTF-8 (line 2) nor UTF-16; expected a TextGrid in one of them, as Praat "
+            "saves it",
+        ),
+        (
+            "no grid".encode("utf-16")[:-1],
+            "is no UTF-16, as it begins; expected a TextGrid in one of them, as Praat saves it",
+        ),
+        (
+            b"no grid",
+            "is no TextGrid (list index out of range); expected one as Praat saves it, in UTF-8 or "
+            "UTF-16",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_grid_is_told_in_a_line(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    path = tmp_path / "call.TextGrid"
+    path.write_bytes(content)
+    for named in (path, tmp_path):
+        with pytest.raises(ConfigError) as caught:
+            Turns.read(named, *TIMES)
+        where = "" if named == path else "call.TextGrid: "
+        assert str(caught.value) == f"{named}: cannot be read: {where}{message}"
+
+
+def test_a_grid_is_not_told_as_a_whole(tmp_path: Path) -> None:
+    path = write_grid(tmp_path / "call.TextGrid", {"words": [(0, 9, "well")]})
+    path.write_text(path.read_text().replace("xmin = 0", "xmin = " + "a b\t" * 9_999, 1))
+    with pytest.raises(
+        ConfigError, match=r"is no TextGrid \(could not convert string to"
+    ) as caught:
+        Turns.read(path, *TIMES)
+    assert len(str(caught.value)) < len(str(path)) + 300
+    assert "\n" not in str(caught.value)
+
+
 def test_grids_that_tell_no_segments(tmp_path: Path) -> None:
     several = write_grid(tmp_path / "call.TextGrid", {"words": SPOKEN, "phones": SPOKEN})
     with pytest.raises(ConfigError, match="has the interval tiers words, phones; expected a sing"):

@@ -1,5 +1,6 @@
 """Stretches that somebody marked in Praat: the intervals of TextGrids."""
 
+import codecs
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
@@ -7,6 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 SUFFIX = ".textgrid"
+# Letters that are told of what the reader of grids says, in which the whole grid may be.
+MOST_TOLD = 120
 
 
 class Interval(NamedTuple):
@@ -69,14 +72,28 @@ def read_grids(path: Path, tiers: Sequence[str] = ()) -> tuple[list[Interval], s
     found: list[Interval] = []
     there: set[str] = set()
     for grid in grids:
-        digest.update(hashlib.sha256(grid.read_bytes()).digest())
+        content = grid.read_bytes()
+        digest.update(hashlib.sha256(content).digest())
         where = "" if grid == path else f"{grid.relative_to(path)}: "
+        _refuse_undecodable(content, where)
         names, intervals = _read(grid, where, tiers)
         there |= names
         found += intervals
     if absent := [name for name in tiers if name not in there]:
         raise ValueError(f"has no tier {absent[0]} in any grid; expected it in one at least")
     return found, digest.hexdigest()
+
+
+def _refuse_undecodable(content: bytes, where: str) -> None:
+    is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        content.decode("utf-16" if is_wide else "utf-8")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        found = "no UTF-16, as it begins" if is_wide else f"neither UTF-8 (line {line}) nor UTF-16"
+        raise ValueError(
+            f"{where}is {found}; expected a TextGrid in one of them, as Praat saves it"
+        ) from error
 
 
 def _read(grid: Path, where: str, tiers: Sequence[str]) -> tuple[set[str], list[Interval]]:
@@ -92,7 +109,10 @@ def _read(grid: Path, where: str, tiers: Sequence[str]) -> tuple[set[str], list[
             duplicateNamesMode="rename",
         )
     except Exception as error:  # it fails as whatever it stumbles over
-        raise ValueError(f"{where}is no TextGrid: {error!r}") from error
+        told = " ".join(str(error).split())[:MOST_TOLD]
+        raise ValueError(
+            f"{where}is no TextGrid ({told}); expected one as Praat saves it, in UTF-8 or UTF-16"
+        ) from error
     there = {tier.name: tier.entries for tier in read.tiers if isinstance(tier, IntervalTier)}
     names = [name for name in there if name in tiers] if tiers else list(there)
     if not names or (len(names) > 1 and not tiers):
