@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 from conftest import EXAMPLES, FakeClassifier
+from praatio.data_classes.interval_tier import IntervalTier
+from praatio.data_classes.textgrid import Textgrid
 
 import sercli
 from sercli.errors import ConfigError
@@ -99,6 +101,36 @@ def test_what_is_wrong_with_a_grid_is_told_in_a_line(
             Turns.read(named, *TIMES)
         where = "" if named == path else "call.TextGrid: "
         assert str(caught.value) == f"{named}: cannot be read: {where}{message}"
+
+
+def save(path: Path, tiers: Tiers, form: str) -> Path:
+    """Write a TextGrid in one of the forms that there are."""
+    grid = Textgrid(-9, 9)
+    for name, rows in tiers.items():
+        grid.addTier(IntervalTier(name, rows, -9, 9))
+    grid.save(str(path), form, includeBlankSpaces=True)
+    return path
+
+
+@pytest.mark.parametrize("form", ["long_textgrid", "short_textgrid", "textgrid_json", "json"])
+def test_times_below_0_are_refused(tmp_path: Path, form: str) -> None:
+    where = r"grids: cannot be read: call\.TextGrid: the tier words has an interval from"
+    folder = tmp_path / "grids"
+    folder.mkdir()
+    spoken = (3.0, 4.0, "-2")
+    for row, times in (((-0.5, 2.0, "well"), r"-0\.5 to 2"), ((-2.0, -1.0, "well"), "-2 to -1")):
+        tiers = {"other": [spoken], "words": [row, spoken]}
+        save(folder / "call.TextGrid", tiers, form)
+        with pytest.raises(ConfigError, match=f"{where} {times} s; expected no time below 0"):
+            Turns.read(folder, *TIMES, tiers=["words"])
+    # What has no text is no segment, and -0 is 0.
+    path = save(folder / "call.TextGrid", {"words": [(0.0, 1.0, "xmin = -1"), spoken]}, form)
+    text = path.read_text()
+    text = text.replace("xmin = 0 ", "xmin = -0 ").replace("\n0\n1\n", "\n-0\n1\n")
+    text = text.replace("[0.0, 1.0", "[-0.0, 1.0")
+    assert "-0" in text
+    path.write_text(text)
+    assert Turns.read(folder, *TIMES).find("call.wav") == (Turn(0, 1), Turn(3, 4))
 
 
 def test_a_grid_is_not_told_as_a_whole(tmp_path: Path) -> None:

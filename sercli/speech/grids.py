@@ -2,14 +2,21 @@
 
 import codecs
 import hashlib
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 SUFFIX = ".textgrid"
 # Letters that are told of what the reader of grids says, in which the whole grid may be.
 MOST_TOLD = 120
+# How the reader divides a grid in its long form, of whose times it drops the signs.
+ITEM, INTERVAL = re.compile(r"item ?\["), re.compile(r"intervals ?\[")
+NAME = re.compile(r'name ?= ?"(.*)"\s*$', re.MULTILINE)
+TIMES = re.compile(r"xmin ?= ?(\S+)\s+xmax ?= ?(\S+)")
+BELOW_0 = re.compile(r"-\S*[1-9]")
+LABEL = re.compile(r'text ?= ?"(.*)"', re.DOTALL)
 
 
 class Interval(NamedTuple):
@@ -56,8 +63,8 @@ def read_grids(path: Path, tiers: Sequence[str] = ()) -> tuple[list[Interval], s
     Raises
     ------
     ValueError
-        If there is no grid, two have one name, one cannot be read or has none of the tiers,
-        or no grid has one of them.
+        If there is no grid, two have one name, one cannot be read, has times below 0 or none of
+        the tiers, or no grid has one of them.
     OSError
         If a file cannot be read.
     """
@@ -75,7 +82,8 @@ def read_grids(path: Path, tiers: Sequence[str] = ()) -> tuple[list[Interval], s
         content = grid.read_bytes()
         digest.update(hashlib.sha256(content).digest())
         where = "" if grid == path else f"{grid.relative_to(path)}: "
-        _refuse_undecodable(content, where)
+        for tier, start, end in _find_signed(_decode(content, where)):
+            raise _refuse_negative(where, tier, start, end)
         names, intervals = _read(grid, where, tiers)
         there |= names
         found += intervals
@@ -84,16 +92,33 @@ def read_grids(path: Path, tiers: Sequence[str] = ()) -> tuple[list[Interval], s
     return found, digest.hexdigest()
 
 
-def _refuse_undecodable(content: bytes, where: str) -> None:
+def _decode(content: bytes, where: str) -> str:
     is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        content.decode("utf-16" if is_wide else "utf-8")
+        return content.decode("utf-16" if is_wide else "utf-8")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         found = "no UTF-16, as it begins" if is_wide else f"neither UTF-8 (line {line}) nor UTF-16"
         raise ValueError(
             f"{where}is {found}; expected a TextGrid in one of them, as Praat saves it"
         ) from error
+
+
+def _find_signed(text: str) -> Iterator[tuple[str, str, str]]:
+    """Give tier, start and end of intervals with a text and a time below 0, of the long form."""
+    for item in ITEM.split(text)[2:]:
+        header, *intervals = INTERVAL.split(item)
+        name = NAME.search(header)
+        for interval in intervals:
+            times, label = TIMES.search(interval), LABEL.search(interval)
+            if times and label and label[1].strip() and any(map(BELOW_0.match, times.groups())):
+                yield name[1] if name else "", times[1], times[2]
+
+
+def _refuse_negative(where: str, tier: str, start: str, end: str) -> ValueError:
+    return ValueError(
+        f"{where}the tier {tier} has an interval from {start} to {end} s; expected no time below 0"
+    )
 
 
 def _read(grid: Path, where: str, tiers: Sequence[str]) -> tuple[set[str], list[Interval]]:
@@ -114,6 +139,10 @@ def _read(grid: Path, where: str, tiers: Sequence[str]) -> tuple[set[str], list[
             f"{where}is no TextGrid ({told}); expected one as Praat saves it, in UTF-8 or UTF-16"
         ) from error
     there = {tier.name: tier.entries for tier in read.tiers if isinstance(tier, IntervalTier)}
+    for name, entries in there.items():
+        for start, end, text in entries:
+            if start < 0 and text.strip():
+                raise _refuse_negative(where, name, f"{start:g}", f"{end:g}")
     names = [name for name in there if name in tiers] if tiers else list(there)
     if not names or (len(names) > 1 and not tiers):
         raise ValueError(
