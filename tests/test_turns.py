@@ -121,6 +121,29 @@ def test_channels_of_a_diarisation_count_where_there_are_several(tmp_path: Path)
     assert found == (Turn(0, 1, "1"),)
 
 
+def test_a_diarisation_may_name_files_with_suffix(tmp_path: Path) -> None:
+    path = tmp_path / "all.rttm"
+    lines = [
+        f"SPEAKER {name} 1 0 {n} <NA> <NA> x\n" for n, name in enumerate(("a.wav", "a", "b"), 1)
+    ]
+    path.write_text("".join(lines))
+    turns = Turns.read(path, *TIMES)
+    # The name in full comes first, and is nobody else's.
+    expected = {
+        "x/a.wav": 1,
+        "x/a.mp3": 2,
+        "x/a": 2,
+        "x/b.wav": 3,
+        "x/a.wav.mp3": 1,
+        "x/c.wav": None,
+    }
+    found = {name: next((turn.end for turn in turns.find(name)), None) for name in expected}
+    assert found == expected
+    assert turns.find_others(["x/a.wav", "x/b.wav"]) == ["a"]
+    assert turns.find_others(["x/a.mp3", "x/b.wav"]) == ["a.wav"]
+    assert turns.find_shared(["x/a.wav", "x/a.mp3", "y/a.flac"]) == ["a"]
+
+
 def test_a_diarisation_of_nothing(tmp_path: Path) -> None:
     path = tmp_path / "all.rttm"
     path.write_text("speaker call 1 0.5 4.00 <NA> <NA> agent <NA> <NA>\n")

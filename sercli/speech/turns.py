@@ -72,7 +72,7 @@ class Turns:
     path
         Where they were read.
     by_recording
-        By resolved path, or by the name without suffix, in the order of the file.
+        By resolved path, or by the name with or without suffix, in the order of the file.
     local
         Whether a speaker's name is that of one person within a recording only, as a diarisation
         has it.
@@ -95,8 +95,8 @@ class Turns:
             A table (see `sercli.delimited.read_table`) with the column file and any of channel,
             start, end and speaker; its paths are relative to its folder or, if nothing is there,
             to where the program runs, as in the output of `ser annotate`. Or a diarisation in
-            RTTM, which names recordings without suffix. Or a TextGrid of Praat, or a folder of
-            them, each named as its recording: their intervals that have a text.
+            RTTM, which names recordings with or without suffix. Or a TextGrid of Praat, or a folder
+            of them, each named as its recording: their intervals that have a text.
         needed
             Columns that a table must have, too.
         tiers
@@ -175,7 +175,7 @@ class Turns:
         recordings
             Their paths.
         """
-        known = {key for recording in recordings for key in _keys(recording)}
+        known = {self._find_key(recording) for recording in recordings}
         return sorted(printable_path(str(key)) for key in self.by_recording if key not in known)
 
     def find_shared(self, recordings: Iterable[str]) -> list[str]:
@@ -211,9 +211,9 @@ def _resolve(path: str | os.PathLike[str]) -> Path:
 
 
 def _keys(recording: str) -> tuple[Path | str, ...]:
-    """Return by what the turns of a recording may be found: its path, or its name."""
+    """Return by what the turns of a recording are found: its path, or its name, first in full."""
     paths = map(Path, list_spellings(str(_resolve(recording))))
-    return (*paths, compose(Path(recording).stem))
+    return (*paths, compose(Path(recording).name), compose(Path(recording).stem))
 
 
 def _read_diarisation(path: Path, content: bytes, _: Sequence[str]) -> Iterator[tuple[str, Turn]]:
