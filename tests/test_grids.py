@@ -4,12 +4,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from conftest import EXAMPLES, FakeClassifier
 from praatio.data_classes.interval_tier import IntervalTier
 from praatio.data_classes.textgrid import Textgrid
 
 import sercli
+from sercli.cli import main
 from sercli.errors import ConfigError
+from sercli.schema import FileResult, Segment
 from sercli.speech.turns import TIMES, Turn, Turns
 
 Tiers = Mapping[str, Sequence[tuple[float, float, str]]]
@@ -55,7 +58,7 @@ def test_tiers_that_are_named_are_speakers(tmp_path: Path) -> None:
     assert turns.find("memo.wav") == (Turn(1, 2, None, "agent"),)
     # The agent of another call may be another.
     assert (turns.local, turns.tells_speakers) == (True, True)
-    assert turns.find_others(["call.wav"]) == ["memo"]
+    assert turns.find_others(["call.wav"]) == ["more/memo"]
     alone = Turns.read(folder, *TIMES, tiers=("agent",))
     assert alone.find("call.wav") == (Turn(0, 3),)
     assert alone.sha256 != turns.sha256
@@ -144,6 +147,69 @@ def test_a_grid_is_not_told_as_a_whole(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_what_was_exported_is_read(tmp_path: Path) -> None:
+    names = (
+        *("p1/visit.flac", "p2/visit.flac", "visit.flac", "same.wav", "same.mp3", "p1/same.wav"),
+        *("E.wav", "e.mp3", "f", "f.wav", "g.wav", "g.wav.flac", "b.c.wav", "p2/zo\u0308.wav"),
+    )
+    results = [
+        FileResult(
+            f"in/{name}", "ok", (Segment("mix", n, n + 0.5, "joy", 1.0, (1.0,)),), duration=99.0
+        )
+        for n, name in enumerate(names)
+    ]
+    sercli.export_labels(results, tmp_path / "grids", "textgrid")
+    turns = Turns.read(tmp_path / "grids", *TIMES, tiers=["emotion"])
+    for root in ("in", "elsewhere/in", str(tmp_path)):
+        recordings = [f"{root}/{name}" for name in names]
+        turns.refuse_ambiguous(recordings)
+        assert [turns.find(one)[0].start for one in recordings] == list(range(len(names)))
+        assert turns.find_others(recordings) == turns.find_shared(recordings) == []
+    # Folders tell one of several; of a single one, the name is enough.
+    assert [turn.start for turn in turns.find("p2/visit.flac")] == [1]
+    assert [turn.start for turn in turns.find("elsewhere/z\u00f6.mp3")] == [13]
+    assert turns.find("elsewhere/e.wav") == ()
+    assert turns.find_others(["p1/visit.mp3", "E.wav"])[:4] == ["b.c", "e.mp3", "f", "f.wav"]
+
+
+def test_a_grid_without_segments_is_that_of_its_recording(tmp_path: Path) -> None:
+    first = Segment("mix", 1, 2, "joy", 1.0, (1.0,))
+    results = [
+        FileResult("in/p1/visit.wav", "ok", (first,), duration=9.0),
+        FileResult("in/p2/visit.wav", "no speech", duration=9.0),
+    ]
+    sercli.export_labels(results, tmp_path, "textgrid")
+    turns = Turns.read(tmp_path, *TIMES, tiers=["emotion"])
+    recordings = [result.path for result in results]
+    assert [turns.find(one) for one in recordings] == [(Turn(1, 2),), ()]
+    assert turns.find_others(recordings[:1]) == turns.find_shared([*recordings, "x/p2/visit.mp3"])
+    assert turns.find_others(recordings[1:]) == ["p1/visit"]
+
+
+def test_recordings_that_may_be_those_of_several_grids(tmp_path: Path) -> None:
+    for folder in ("p1", "p2"):
+        (tmp_path / "grids" / folder).mkdir(parents=True)
+        write_grid(tmp_path / "grids" / folder / "visit.TextGrid", {"words": SPOKEN})
+    write_grid(tmp_path / "grids" / "p1" / "memo.TextGrid", {"words": SPOKEN})
+    turns = Turns.read(tmp_path / "grids", *TIMES)
+    message = (
+        r"grids: in/visit\.wav may be p1/visit or p2/visit; expected the recordings in folders"
+    )
+    with pytest.raises(ConfigError, match=message):
+        turns.refuse_ambiguous(["in/memo.wav", "in/visit.wav"])
+    # Others in the same layout tell that it is none of them.
+    turns.refuse_ambiguous(["in/memo.wav", "in/p2/visit.wav", "in/p3/visit.wav"])
+    assert turns.find("in/p3/visit.wav") == ()
+    command = ["annotate", str(EXAMPLES / "call.wav"), "--segments", str(tmp_path / "grids")]
+    for folder in ("p1", "p2"):
+        (tmp_path / "grids" / folder / "visit.TextGrid").rename(
+            tmp_path / "grids" / folder / "call.TextGrid"
+        )
+    done = CliRunner().invoke(main, [*command, "-m", "svm", "-q"])
+    assert done.exit_code == 2
+    assert f"{EXAMPLES}/call.wav may be p1/call or p2/call" in done.stderr
+
+
 def test_grids_that_tell_no_segments(tmp_path: Path) -> None:
     several = write_grid(tmp_path / "call.TextGrid", {"words": SPOKEN, "phones": SPOKEN})
     with pytest.raises(ConfigError, match="has the interval tiers words, phones; expected a sing"):
@@ -158,9 +224,9 @@ def test_grids_that_tell_no_segments(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="empty: cannot be read: holds no TextGrid; expected one"):
         Turns.read(tmp_path / "empty", *TIMES)
     (tmp_path / "two" / "a").mkdir(parents=True)
-    for place in ("two", "two/a"):
-        write_grid(tmp_path / place / "call.TextGrid", {"words": SPOKEN})
-    with pytest.raises(ConfigError, match="holds two TextGrids named call; expected one"):
+    for suffix in ("TextGrid", "textgrid"):
+        write_grid(tmp_path / "two" / "a" / f"call.{suffix}", {"words": SPOKEN})
+    with pytest.raises(ConfigError, match="holds two TextGrids named a/call; expected one"):
         Turns.read(tmp_path / "two", *TIMES)
     endless = write_grid(tmp_path / "endless.TextGrid", {"words": [(0, 10**308, "well")]})
     with pytest.raises(

@@ -104,7 +104,8 @@ segment_options = _options(
         help="What gets a label, in the place of detected speech: the rows of a CSV file with the "
         "columns file, start and end, and channel (with --channels split) and speaker if there are "
         "any; the turns of a diarisation (.rttm); or the intervals of a .TextGrid, or of a "
-        "folder of them, each named as its recording.",
+        "folder of them, each named as its recording, and laid out as these where several have one "
+        "name.",
     ),
     click.option(
         "--tier",
@@ -226,7 +227,7 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
     )
     inputs = _find(paths, options)
     output.refuse_inputs(options[name] for name in ("segments", "speakers") if options[name])
-    annotator = _create_annotator(options)
+    annotator = _create_annotator(options, [found.path for found in inputs])
     quiet = options["quiet"]
     if not quiet:
         _tell_limits(annotator.classifier)
@@ -269,7 +270,7 @@ def _refuse_unusable_paths(paths: tuple[str, ...], options: dict[str, Any]) -> N
         raise OutputError("standard output is closed; expected a file, by -o FILE")
 
 
-def _create_annotator(options: dict[str, Any]) -> "Annotator":
+def _create_annotator(options: dict[str, Any], paths: list[str]) -> "Annotator":
     from sercli.annotation.annotator import (
         Annotator,  # loads numpy and the decoders, which --help must not
     )
@@ -281,6 +282,7 @@ def _create_annotator(options: dict[str, Any]) -> "Annotator":
     turns = None
     if options["segments"]:
         turns = Turns.read(options["segments"], *TIMES, tiers=options["tiers"])
+        turns.refuse_ambiguous(paths)
     speakers = Speakers.parse(options["speakers"]) if options["speakers"] else None
     keep_less()
     classifier = load_model(
@@ -313,7 +315,7 @@ def _tell_unused_turns(turns: "Turns", inputs: list[Found], listed: str) -> None
         )
     for name in turns.find_shared(paths):
         say(
-            f"warning: {listed}: several inputs are named {name}; its segments are taken for "
+            f"warning: {listed}: several inputs may be {name}; its segments are taken for "
             "those of each"
         )
 
@@ -324,7 +326,7 @@ def _tell_nothing(run: LabelRun, turns: "Turns | None") -> None:
     # Of files that failed, the errors tell enough.
     if turns is None or counts["segments"] or counts["failed"] == counts["files"]:
         return
-    if turns.by_recording:
+    if any(turns.by_recording.values()):
         say(
             f"warning: {turns.path}: none of its segments has a label; the warning of each file "
             "says why (without -q, or in the run record)"

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from sercli.text import compose
+
 SUFFIX = ".textgrid"
 # Letters that are told of what the reader of grids says, in which the whole grid may be.
 MOST_TOLD = 120
@@ -24,15 +26,12 @@ class Interval(NamedTuple):
 
     Parameters
     ----------
-    recording
-        Name of the grid, without suffix, which is that of its recording.
     start, end
         In seconds.
     tier
         Its tier.
     """
 
-    recording: str
     start: float
     end: float
     tier: str
@@ -43,7 +42,7 @@ def is_grid(path: Path) -> bool:
     return path.is_dir() or path.suffix.lower() == SUFFIX
 
 
-def read_grids(path: Path, tiers: Sequence[str] = ()) -> tuple[list[Interval], str]:
+def read_grids(path: Path, tiers: Sequence[str] = ()) -> tuple[dict[str, list[Interval]], str]:
     """Read the intervals of a TextGrid, or of all in a folder and below.
 
     Parameters
@@ -55,8 +54,9 @@ def read_grids(path: Path, tiers: Sequence[str] = ()) -> tuple[list[Interval], s
 
     Returns
     -------
-    intervals : list of Interval
-        Those with a text, grid by grid, tier by tier.
+    intervals : dict of str to list of Interval
+        Those with a text, tier by tier, of each grid; its path below the folder, without suffix and
+        with ``/`` between its parts, is that of its recording, with or without suffix.
     sha256 : str
         Of all grids, and of the names of the tiers.
 
@@ -73,20 +73,22 @@ def read_grids(path: Path, tiers: Sequence[str] = ()) -> tuple[list[Interval], s
         grids = sorted(one for one in path.rglob("*") if one.suffix.lower() == SUFFIX)
     if not grids:
         raise ValueError("holds no TextGrid; expected one for each recording, of its name")
-    if twice := [name for name, n in Counter(one.stem for one in grids).items() if n > 1]:
+    names = [one.relative_to(path if path.is_dir() else path.parent) for one in grids]
+    recordings = [compose(one.with_suffix("").as_posix()) for one in names]
+    if twice := [name for name, n in Counter(recordings).items() if n > 1]:
         raise ValueError(f"holds two TextGrids named {twice[0]}; expected one for each recording")
     digest = hashlib.sha256("\0".join(tiers).encode())
-    found: list[Interval] = []
+    found: dict[str, list[Interval]] = {}
     there: set[str] = set()
-    for grid in grids:
+    for grid, recording in zip(grids, recordings, strict=True):
         content = grid.read_bytes()
         digest.update(hashlib.sha256(content).digest())
         where = "" if grid == path else f"{grid.relative_to(path)}: "
         for tier, start, end in _find_signed(_decode(content, where)):
             raise _refuse_negative(where, tier, start, end)
-        names, intervals = _read(grid, where, tiers)
-        there |= names
-        found += intervals
+        read = _read(grid, where, tiers)
+        there |= read.keys()
+        found[recording] = [Interval(*times, name) for name in read for times in read[name]]
     if absent := [name for name in tiers if name not in there]:
         raise ValueError(f"has no tier {absent[0]} in any grid; expected it in one at least")
     return found, digest.hexdigest()
@@ -121,8 +123,8 @@ def _refuse_negative(where: str, tier: str, start: str, end: str) -> ValueError:
     )
 
 
-def _read(grid: Path, where: str, tiers: Sequence[str]) -> tuple[set[str], list[Interval]]:
-    """Return the tiers that are taken, and their intervals with a text."""
+def _read(grid: Path, where: str, tiers: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
+    """Return start and end of the intervals with a text, of each tier that is taken."""
     from praatio.data_classes.interval_tier import IntervalTier
     from praatio.textgrid import openTextgrid
 
@@ -149,10 +151,6 @@ def _read(grid: Path, where: str, tiers: Sequence[str]) -> tuple[set[str], list[
             f"{where}has the interval tiers {', '.join(there) or 'none'}; expected "
             + (f"{' or '.join(tiers)}" if tiers else "a single one, or those that --tier names")
         )
-    intervals = [
-        Interval(grid.stem, start, end, name)
-        for name in names
-        for start, end, text in there[name]
-        if text.strip()
-    ]
-    return set(names), intervals
+    return {
+        name: [(start, end) for start, end, text in there[name] if text.strip()] for name in names
+    }

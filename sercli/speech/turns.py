@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from io import StringIO
 from pathlib import Path
 from reprlib import repr as shorten
@@ -72,7 +72,8 @@ class Turns:
     path
         Where they were read.
     by_recording
-        By resolved path, or by the name with or without suffix, in the order of the file.
+        By resolved path, or by the name with or without suffix, which folders may come before, in
+        the order of the file.
     local
         Whether a speaker's name is that of one person within a recording only, as a diarisation
         has it.
@@ -96,7 +97,8 @@ class Turns:
             start, end and speaker; its paths are relative to its folder or, if nothing is there,
             to where the program runs, as in the output of `ser annotate`. Or a diarisation in
             RTTM, which names recordings with or without suffix. Or a TextGrid of Praat, or a folder
-            of them, each named as its recording: their intervals that have a text.
+            of them, each named as its recording, and laid out as these where several have one name
+            (as `sercli.export_labels` does it): their intervals that have a text.
         needed
             Columns that a table must have, too.
         tiers
@@ -131,21 +133,25 @@ class Turns:
     @classmethod
     def _read_grids(cls, path: Path, tiers: Sequence[str]) -> Self:
         try:
-            intervals, sha256 = read_grids(path, tiers)
+            grids, sha256 = read_grids(path, tiers)
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path}: cannot be read: {error}") from error
-        found: dict[Path | str, list[Turn]] = {}
-        for one in intervals:
-            if not max(-one.start, one.end) <= MOST_SECONDS:  # also true for NaN
-                raise ConfigError(
-                    f"{path}: has an interval of {one.recording} from {one.start:g} to "
-                    f"{one.end:g} s; expected times up to {MOST_SECONDS:g} s"
-                )
-            speaker = one.tier if len(tiers) > 1 else None
-            found.setdefault(compose(one.recording), []).append(
-                Turn(one.start, one.end, None, speaker)
+        for recording, intervals in grids.items():
+            for one in intervals:
+                if not max(-one.start, one.end) <= MOST_SECONDS:  # also true for NaN
+                    raise ConfigError(
+                        f"{path}: has an interval of {recording} from {one.start:g} to "
+                        f"{one.end:g} s; expected times up to {MOST_SECONDS:g} s"
+                    )
+        # Also of grids without any: their recordings are not those of others of the name.
+        found: dict[Path | str, tuple[Turn, ...]] = {
+            recording: tuple(
+                Turn(one.start, one.end, None, one.tier if len(tiers) > 1 else None)
+                for one in intervals
             )
-        return cls(path, {key: tuple(turns) for key, turns in found.items()}, True, sha256)
+            for recording, intervals in grids.items()
+        }
+        return cls(path, found, True, sha256)
 
     def find(self, recording: str, *, mixed: bool = False) -> tuple[Turn, ...]:
         """Return the turns of a recording; there may be none.
@@ -176,7 +182,8 @@ class Turns:
             Their paths.
         """
         known = {self._find_key(recording) for recording in recordings}
-        return sorted(printable_path(str(key)) for key in self.by_recording if key not in known)
+        others = (key for key, turns in self.by_recording.items() if turns and key not in known)
+        return sorted(printable_path(str(key)) for key in others)
 
     def find_shared(self, recordings: Iterable[str]) -> list[str]:
         """Return what it has turns of that are taken for several of some recordings, sorted.
@@ -187,8 +194,32 @@ class Turns:
             Their paths.
         """
         counts = Counter(self._find_key(recording) for recording in recordings)
-        shared = (key for key, n in counts.items() if n > 1 and key is not None)
+        shared = (key for key, n in counts.items() if n > 1 and key and self.by_recording[key])
         return sorted(printable_path(str(key)) for key in shared)
+
+    def refuse_ambiguous(self, recordings: Sequence[str]) -> None:
+        """Refuse a recording that may be several of those that it names, with other folders.
+
+        Parameters
+        ----------
+        recordings
+            Paths of all. Where one of those is found by its folders, another of its name is none.
+
+        Raises
+        ------
+        ConfigError
+            If there is such a recording.
+        """
+        keys = {recording: self._find_key(recording) for recording in recordings}
+        found = {*keys.values()}
+        for recording, key in keys.items():
+            for name in () if key is not None else _list_own_names(recording):
+                meant = self._named.get(name, [])
+                if meant and found.isdisjoint(meant):
+                    raise ConfigError(
+                        f"{self.path}: {recording} may be {meant[0]} or {meant[1]}; expected the "
+                        "recordings in folders of these names, or names of their own"
+                    )
 
     @property
     def tells_times(self) -> bool:
@@ -197,7 +228,21 @@ class Turns:
         return all(math.isfinite(turn.end - turn.start) for turn in turns)
 
     def _find_key(self, recording: str) -> Path | str | None:
-        return next((key for key in _keys(recording) if key in self.by_recording), None)
+        found = next((key for key in _keys(recording) if key in self.by_recording), None)
+        if found is not None:
+            return found
+        # It lies elsewhere: its name tells it, if a single one has that.
+        alike = (self._named.get(name, []) for name in _list_own_names(recording))
+        return next((keys[0] for keys in alike if len(keys) == 1), None)
+
+    @cached_property
+    def _named(self) -> Mapping[str, list[str]]:
+        """Those that are not known by a path of their own, by their names without folders."""
+        named: dict[str, list[str]] = {}
+        for key in self.by_recording:
+            if isinstance(key, str):
+                named.setdefault(key.rpartition("/")[2], []).append(key)
+        return named
 
     @property
     def tells_speakers(self) -> bool:
@@ -210,10 +255,21 @@ def _resolve(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.realpath(path))
 
 
-def _keys(recording: str) -> tuple[Path | str, ...]:
-    """Return by what the turns of a recording are found: its path, or its name, first in full."""
-    paths = map(Path, list_spellings(str(_resolve(recording))))
-    return (*paths, compose(Path(recording).name), compose(Path(recording).stem))
+def _keys(recording: str) -> Iterator[Path | str]:
+    """Give by what the turns of a recording are found: its path, or the end of it.
+
+    The longest comes first, and each with its suffix before it is without.
+    """
+    yield from map(Path, list_spellings(str(_resolve(recording))))
+    folders = Path(os.path.abspath(recording)).parts[1:-1]
+    for first in range(len(folders) + 1):
+        for name in _list_own_names(recording):
+            yield "/".join((*map(compose, folders[first:]), name))
+
+
+def _list_own_names(recording: str) -> tuple[str, str]:
+    path = Path(os.path.abspath(recording))
+    return compose(path.name), compose(path.stem)
 
 
 def _read_diarisation(path: Path, content: bytes, _: Sequence[str]) -> Iterator[tuple[str, Turn]]:
