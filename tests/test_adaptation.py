@@ -1,7 +1,7 @@
 """Baselines: the mix of a group, what is made of it, how that is learned, and what it is worth."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,16 @@ from sercli.adaptation import (
 from sercli.calibration import Calibration, fit_temperature
 from sercli.datasets import Clip
 from sercli.errors import ConfigError, DatasetError, ModelError
+from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.mixes import EVEN, SINGLE, draw_group, list_mixes, measure_mixes
 from sercli.labels import EMOTIONS
 from sercli.training.adapters.adaptation import MAX_CHANGE, add_adapter, fit_adapter, fit_sharpening
 from sercli.training.adapters.groups import Examples, draw_groups, lean
 from sercli.training.adapters.network import AdapterNetwork, describe_group
+from sercli.training.adapters.trainer import AdapterTrainer
+from sercli.training.cache import CachedClips, _Entry
 from sercli.training.config import AdapterConfig
+from sercli.training.teachers import Teacher
 
 NEUTRAL = EMOTIONS.index("neutral")
 SMALL = AdapterConfig(
@@ -496,9 +500,65 @@ def test_clips_of_unknown_speakers_are_left_out(
     assert examples.classes.tolist() == [0, 0, 1]
     assert examples.voices.tolist() == ["/a", "/b", "/b"]
     said: list[str] = []
-    assert not add_adapter(fake_classifier, examples, 0, said.append)
+    assert not add_adapter(fake_classifier, examples, SMALL, said.append)
     assert said[0].endswith("expected clips of 6 speakers or more; found 2 that are known")
     assert fake_classifier.adapter is None
+
+
+@pytest.mark.parametrize("calm", [None, {"clips": 9}])
+def test_all_settings_of_an_adapter_count(
+    rng: np.random.Generator,
+    fake_classifier: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    calm: Any,
+) -> None:
+    # How well it learns is not the point.
+    monkeypatch.setattr("sercli.training.adapters.adaptation.MIN_STEPS", 3)
+    monkeypatch.setattr(
+        "sercli.training.adapters.adaptation.measure_mixes", lambda *_: [{"difference": -0.5}]
+    )
+    examples = draw_speakers(rng, 8, 12)
+    names = [str(number) for number in range(len(examples.classes))]
+    clips = tuple(
+        Clip(Path(name), EMOTIONS[label], voice.item(), name)
+        for name, label, voice in zip(names, examples.classes, examples.voices, strict=True)
+    )
+    entries = tuple(_Entry(Path(name), 0, 16_000, 1.0, name, 0, 16_000) for name in names)
+    held_out = dict(zip(names, examples.probabilities, strict=True))
+    fake_classifier.spec = replace(
+        fake_classifier.spec, labels=EMOTIONS, training={"seed": 9, "calm": calm}
+    )
+    teacher = Teacher(fake_classifier, held_out, TrainingManifest())
+    asked = replace(
+        SMALL,
+        n_hidden=5,
+        epochs=1,
+        single_shares=(0.7,),
+        max_loss=0.9,
+        repeated_share=0.4,
+        folds=2,
+        seed=3,
+        device="cpu",
+        jobs=1,
+    )
+    said: list[str] = []
+    trainer = AdapterTrainer(asked, teacher, tmp_path, said.append)
+    found = CachedClips(clips, entries, {})
+    model = trainer.fit(found, EMOTIONS, tmp_path / "model").classifier
+    # Only a model that learned as strangers is taught by groups as large as theirs.
+    used = asked if calm else replace(asked, repeated_share=0.0)
+    told = model.spec.training["adapter"]
+    assert (told["config"], told["single_share"]) == (asdict(used), 0.7)
+    assert (model.spec.training["seed"], "of fold 2 of 2" in said[2]) == (9, True)
+    expected = fit_adapter(
+        Examples.gather(clips, EMOTIONS, examples.probabilities), EMOTIONS, used
+    ).adapter.tensors()
+    assert model.adapter is not None
+    tensors = model.adapter.tensors()
+    assert tensors.keys() == expected.keys()
+    for name, tensor in expected.items():
+        np.testing.assert_array_equal(tensors[name], tensor)
 
 
 # What it is worth.

@@ -72,25 +72,25 @@ class FittedAdapter(NamedTuple):
 
 
 def add_adapter(
-    model: Classifier, examples: Examples, seed: int, say: Say = lambda _: None
+    model: Classifier, examples: Examples, config: AdapterConfig, say: Say = lambda _: None
 ) -> bool:
     """Give a model what judges by baselines, if the clips suffice to learn that.
 
     Parameters
     ----------
     model
-        Of which ``spec.training`` tells how, and what it is worth.
+        Of which ``spec.training`` then tells how, and what it is worth.
     examples, say
         As for `fit_adapter`.
-    seed
-        Of all draws.
+    config
+        How to train; of a model that did not learn as strangers, `AdapterConfig.repeated_share`
+        is 0.
 
     Returns
     -------
     bool
         Whether they did.
     """
-    config = AdapterConfig(seed=seed)
     if not model.spec.training.get("calm"):
         config = replace(config, repeated_share=0.0)
     try:

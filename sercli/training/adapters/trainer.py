@@ -34,7 +34,7 @@ class AdapterTrainer(CachedTrainer):
     Parameters
     ----------
     config
-        Seed, and where the model runs.
+        How to train, and where the model runs.
     model
         The model; it says of clips what a teacher would.
     cache
@@ -96,7 +96,7 @@ class AdapterTrainer(CachedTrainer):
         probabilities = self.model.judge(found, model.spec.labels)
         probabilities = np.where(probabilities > 0, probabilities, LEAST)
         examples = Examples.gather(found.clips, model.spec.labels, probabilities)
-        if not add_adapter(model, examples, self.config.seed, self.say):
+        if not add_adapter(model, examples, self.config, self.say):
             raise DatasetError(f"{self.model.name}: got no adapter from {len(found):,} clips")
         return Learned(model)
 

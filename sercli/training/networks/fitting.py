@@ -28,7 +28,7 @@ from sercli.text import format_count
 from sercli.training.adapters.adaptation import add_adapter
 from sercli.training.adapters.groups import Examples
 from sercli.training.cache import CachedClips
-from sercli.training.config import NeuralConfig
+from sercli.training.config import AdapterConfig, NeuralConfig
 from sercli.training.folds import (
     MIN_GROUPS,
     VERSIONS,
@@ -195,7 +195,7 @@ def _fit(
     held_out = [calibration.probabilities(version) for version in scores]
     if course.adapter:
         examples = Examples.gather(cached.clips, course.labels, *held_out)
-        add_adapter(model, examples, config.seed, say)
+        add_adapter(model, examples, AdapterConfig(seed=config.seed), say)
     return Learned(model, held_out[0])
 
 

@@ -16,7 +16,7 @@ from sercli.evaluation.leaks import TrainingManifest
 from sercli.training.adapters.adaptation import add_adapter
 from sercli.training.adapters.groups import Examples
 from sercli.training.cache import cache_clips
-from sercli.training.config import SvmConfig
+from sercli.training.config import AdapterConfig, SvmConfig
 from sercli.training.folds import check_folds
 from sercli.training.svm.fitting import fit_svm
 from sercli.training.svm.rows import BAND_LIMIT, TRANSPOSED, extract_versions
@@ -115,7 +115,7 @@ class SvmTrainer(Trainer[ClipFeatures]):
                 if name != TRANSPOSED
             ]
             examples = Examples.gather(found.clips, labels, *of_one)
-            add_adapter(classifier, examples, self.config.seed, self.say)
+            add_adapter(classifier, examples, AdapterConfig(seed=self.config.seed), self.say)
         return Learned(classifier, fitted.held_out[0])
 
     def fit_fold(
