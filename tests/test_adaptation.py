@@ -499,6 +499,10 @@ def test_clips_of_unknown_speakers_are_left_out(
     np.testing.assert_array_equal(examples.probabilities, probabilities[[0, 2, 3]])
     assert examples.classes.tolist() == [0, 0, 1]
     assert examples.voices.tolist() == ["/a", "/b", "/b"]
+    listed = [replace(clip, corpus="mine", namespace="table") for clip in clips]
+    released = [replace(clip, corpus="emodb") for clip in clips]
+    both = Examples.gather([*listed, *released], ("short", "long"), np.tile(probabilities, (2, 1)))
+    assert both.voices.tolist() == ["emodb/a", "emodb/b", "emodb/b"] * 2
     said: list[str] = []
     assert not add_adapter(fake_classifier, examples, SMALL, said.append)
     assert said[0].endswith("expected clips of 6 speakers or more; found 2 that are known")

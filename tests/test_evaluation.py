@@ -19,6 +19,7 @@ from sercli.datasets import Clip, Corpus, read_corpus
 from sercli.datasets.decoding import hash_audio, load_clip
 from sercli.datasets.votes import match_votes
 from sercli.errors import ConfigError, DatasetError, ModelError
+from sercli.evaluation.caveats import find_limits_of
 from sercli.evaluation.judging import Pool, choose_adaptation, name_groups, renormalise
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.measurement import break_down
@@ -221,6 +222,9 @@ def test_groups_of_clips_of_which_some_speakers_are_unknown(make_corpus: MakeCor
     apart = [replace(stranger, channel=1), replace(stranger, channel=0)]
     assert len(set(name_groups(apart, "channel").tolist())) == 2
     assert len(set(name_groups(apart, "recording").tolist())) == 1
+    released = [*clips, replace(clips[0], corpus="emodb"), replace(clips[0], corpus="ravdess")]
+    groups = name_groups(released, "speaker").tolist()
+    assert groups == ["emodb/a", "emodb/a", str(stranger.path), "emodb/a", "emodb/a"]
 
 
 @pytest.mark.parametrize(
@@ -649,6 +653,14 @@ def test_speakers_of_one_name_in_two_corpora_are_two() -> None:
     }
     one = break_down(Predictions("m", labels, clips[:2], rows[:2]))
     assert list(one["speaker"]) == ["03"]
+    # A table has either: who that is counts once.
+    listed = replace(clips[0], corpus="mine", namespace="table")
+    named = Predictions("m", labels, (*clips[:2], listed), rows[:3])
+    assert {name: row["n_segments"] for name, row in break_down(named)["speaker"].items()} == {
+        "03": 3
+    }
+    assert find_limits_of(clips)[0] == "Intervals from 2 speakers are too narrow."
+    assert find_limits_of((*clips, listed))[0].startswith("There are no intervals")
 
 
 def test_a_recording_that_changed_is_decoded_anew(

@@ -127,6 +127,10 @@ def test_what_is_resampled(predictions: Predictions) -> None:
     clips = tuple(make_clip(str(i), speaker="aab"[i]) for i in range(3))
     sample, kind = make_predictions(*clips).resampled()
     assert (kind, sample.n_units) == ("speakers", 2)
+    # Who may be a speaker of a published corpus is drawn with that one.
+    published = tuple(replace(clip, corpus="emodb", name=f"{clip.name}2") for clip in clips)
+    sample, kind = make_predictions(*clips, *published).resampled()
+    assert (kind, sample.n_units) == ("speakers", 2)
 
 
 def test_take_gives_clips_in_the_order_asked_for(predictions: Predictions) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from sercli.datasets import Clip, Corpus
+from sercli.datasets.matching import count_speakers, join_voices
 from sercli.datasets.protocols import (
     APART,
     SHARED,
@@ -18,6 +19,7 @@ from sercli.datasets.protocols import (
     split_by_speaker,
 )
 from sercli.errors import DatasetError
+from sercli.training.folds import group_clips
 
 
 def make_clip(
@@ -291,6 +293,68 @@ def test_folds_hold_every_clip_once_and_no_speaker_twice() -> None:
 def test_folds_tell_speakers_of_two_corpora_apart() -> None:
     clips = [make_clip("a"), replace(make_clip("a"), corpus="films")]
     assert sorted(fold_by_speaker(clips, 2)) == [[0], [1]]
+
+
+def make_everywhere(name: str, *corpora: str) -> list[Clip]:
+    """Return a clip of somebody of a name in each of some corpora; "table" is a table of ours."""
+    return [
+        replace(
+            make_clip(name),
+            name=f"{corpus}/{name}",
+            corpus=corpus,
+            namespace="table" if corpus == "table" else None,
+        )
+        for corpus in corpora
+    ]
+
+
+@pytest.mark.parametrize(
+    ("corpora", "joined"),
+    [
+        # A published corpus has its own speakers, and so has a database of somebody's.
+        (("cremad", "emodb"), (0, 1)),
+        (("plays", "films"), (0, 1)),
+        # A name in a table or a database may be that of anybody in any published corpus.
+        (("table", "cremad"), (1, 1)),
+        (("plays", "cremad"), (1, 1)),
+        (("table", "plays"), (1, 1)),
+        # Whom two may be, they may be both.
+        (("table", "emodb", "cremad"), (2, 2, 2)),
+        (("plays", "films", "emodb"), (2, 2, 2)),
+    ],
+)
+def test_voices_are_joined_that_may_be_one(corpora: Sequence[str], joined: Sequence[int]) -> None:
+    clips = make_everywhere("03", *corpora)
+    others = [make_clip(None), *make_everywhere("3", *corpora)[:1]]
+    names = sorted(one.voice for one in clips if one.voice)
+    expected = [names[0] if len({*joined}) == 1 else one.voice for one in clips]
+    assert join_voices([*clips, *others]) == [*expected, None, others[1].voice]
+    assert join_voices([*others, *clips[::-1]]) == [None, others[1].voice, *expected[::-1]]
+    assert count_speakers([*clips, *others]) == len({*joined}) + 1
+
+
+def test_folds_keep_those_together_who_may_be_one() -> None:
+    sizes = {"03": (4, 2), "08": (3, 3), "09": (2, 4), "10": (1, 1)}
+    clips = [
+        replace(clip, name=f"{clip.name}/{number}")
+        for name, counts in sizes.items()
+        for clip, n_clips in zip(make_everywhere(name, "emodb", "table"), counts, strict=True)
+        for number in range(n_clips)
+    ]
+    # By their names in each corpus, there would be eight.
+    for n_folds in (2, 3, 4):
+        folds = fold_by_speaker(clips, n_folds)
+        assert sorted(index for fold in folds for index in fold) == list(range(20))
+        people = [speaker for fold in folds for speaker in {clips[i].speaker for i in fold}]
+        assert sorted(str(speaker) for speaker in people) == list(sizes)
+        for fold in folds:
+            rest = [clip for index, clip in enumerate(clips) if index not in fold]
+            assert judge_protocol(rest, [clips[index] for index in fold]) == APART
+    with pytest.raises(DatasetError, match="found 4 speakers; expected at least 5 known ones for"):
+        fold_by_speaker(clips, 5)
+    groups = group_clips(clips, "speaker")
+    assert len({*groups}) == 4
+    assert len({(clip.speaker, group) for clip, group in zip(clips, groups, strict=True)}) == 4
 
 
 def test_too_few_speakers_for_folds() -> None:

@@ -388,6 +388,49 @@ def test_cross_validation_judges_speakers_that_nothing_was_chosen_by(
     assert sorted(os.listdir(tmp_path / "folds")) == KEPT_OF_FOLDS
 
 
+def list_some(corpus: Corpus) -> Corpus:
+    """Return a corpus of which one clip in three is in a table, that has the same speakers."""
+    return replace(
+        corpus,
+        clips=tuple(
+            clip if number % 3 else replace(clip, corpus="calls", namespace="table")
+            for number, clip in enumerate(corpus.clips)
+        ),
+    )
+
+
+def test_who_is_in_a_table_and_in_a_corpus_is_judged_by_strangers(
+    corpus: Corpus, cache: Path, tmp_path: Path, spy: Spy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, listed = replace(CONFIG, epochs=1), list_some(corpus)
+    assert len({clip.voice for clip in listed.clips}) == 12
+    result = cross_validate(listed, tmp_path / "folds", trainer(cache, config), 3)
+    every = set(map(str, ACTORS))
+    for number in range(3):
+        _, known, dev = spy.taught[number]
+        judged = spy.judged[2 * number + 1]
+        assert known | dev | judged == every
+        assert len(known) + len(dev) + len(judged) == len(every)
+    # Those by whom the last is calibrated, too.
+    assert [name for name, *_ in spy.taught[3:5]] == ["fold 1 of 2", "fold 2 of 2"]
+    for (_, known, _), judged in zip(spy.taught[3:5], spy.judged[6:], strict=True):
+        assert known == every - judged
+    assert result.evaluation is not None
+    figures = result.evaluation.figures
+    assert (figures["protocol"], figures["speakers"]) == ("speakers apart", sorted(every))
+    assert "Intervals from 6 speakers are too narrow." in figures["warnings"]
+    facts = read_training(tmp_path / "folds")
+    assert (facts["speakers"], facts["protocol"]) == (6, "speakers apart, 3 folds")
+
+    # What is told of folds is found out, and not taken for granted.
+    halves = [list(range(0, 48, 2)), list(range(1, 48, 2))]
+    monkeypatch.setattr("sercli.training.run.fold_by_speaker", lambda *_: halves)
+    result = cross_validate(listed, tmp_path / "mixed", trainer(cache, config), 2)
+    assert result.evaluation is not None
+    assert result.evaluation.figures["protocol"] == "speakers shared"
+    assert read_training(tmp_path / "mixed")["protocol"] == "speakers shared, 2 folds"
+
+
 def test_copies_under_another_name_are_told(
     corpus: Corpus, cache: Path, tmp_path: Path, spy: Spy
 ) -> None:

@@ -54,6 +54,38 @@ def speaker_names(clip: Clip, own: Iterable[str] = ()) -> list[str]:
     return [clip.voice, *(f"{corpus}/{clip.speaker}" for corpus in others)]
 
 
+def join_voices(clips: Sequence[Clip]) -> list[str | None]:
+    """Return the voice of each clip, the same for all that may be of one speaker; None if unknown.
+
+    Where two corpora name somebody who may be one speaker, see `speaker_names`, it is the first of
+    these names in order; whoever has both with a third is one with both.
+
+    Parameters
+    ----------
+    clips
+        Of one or several corpora.
+    """
+    known = {clip.voice: clip for clip in clips if clip.voice is not None}
+    earlier = {voice: voice for voice in known}
+
+    def find_first(voice: str) -> str:
+        while earlier[voice] != voice:
+            voice = earlier[voice]
+        return voice
+
+    for voice, clip in known.items():
+        for name in speaker_names(clip):
+            if name in known:
+                first, last = sorted((find_first(voice), find_first(name)))
+                earlier[last] = first
+    return [None if clip.voice is None else find_first(clip.voice) for clip in clips]
+
+
+def count_speakers(clips: Sequence[Clip]) -> int:
+    """Return how many speakers are known of clips; see `join_voices`."""
+    return len({*join_voices(clips)} - {None})
+
+
 def match_rows(
     names: Sequence[Sequence[str]], rows: Collection[str], things: Sequence[Hashable], where: str
 ) -> list[str | None]:

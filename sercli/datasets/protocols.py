@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from sercli.datasets.base import Clip, Corpus
-from sercli.datasets.matching import clip_names, match_rows, speaker_names
+from sercli.datasets.matching import clip_names, join_voices, match_rows, speaker_names
 from sercli.delimited import read_table
 from sercli.errors import DatasetError
 from sercli.text import compose
@@ -188,6 +188,8 @@ def split_by_file(corpus: Corpus, path: Path) -> Corpus:
 def fold_by_speaker(clips: Sequence[Clip], n_folds: int) -> list[list[int]]:
     """Return the indices of the clips of each fold; every speaker is in one fold.
 
+    So is who may be one speaker under several names, see `sercli.datasets.matching.join_voices`.
+
     Parameters
     ----------
     clips
@@ -202,7 +204,7 @@ def fold_by_speaker(clips: Sequence[Clip], n_folds: int) -> list[list[int]]:
     """
     from sklearn.model_selection import GroupKFold
 
-    voices = [clip.voice for clip in clips]
+    voices = join_voices(clips)
     n_voices = len(set(voices))
     if None in voices or n_voices < n_folds:
         found = "unknown speakers" if None in voices else f"{n_voices} speakers"

@@ -6,7 +6,7 @@ from typing import Any
 from sercli.classifiers.base import Classifier
 from sercli.config import Target
 from sercli.datasets.base import Clip
-from sercli.datasets.matching import is_published
+from sercli.datasets.matching import is_published, join_voices
 from sercli.datasets.protocols import APART, SHARED, UNKNOWN
 from sercli.errors import DatasetError
 from sercli.evaluation.leaks import TrainingManifest
@@ -81,7 +81,7 @@ def find_limits_of(clips: Sequence[Clip]) -> list[str]:
     clips
         Those that are scored.
     """
-    voices = {clip.voice for clip in clips}
+    voices = {*join_voices(clips)}
     warnings = []
     if None in voices:
         warnings.append("Speakers are unknown: intervals are from resampled clips, and too narrow.")

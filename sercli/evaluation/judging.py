@@ -15,6 +15,7 @@ from sercli.config import Adaptation, EvalConfig, Precision
 from sercli.datasets.base import Clip
 from sercli.datasets.decoding import Waveforms, cut_equally, order_by_source
 from sercli.datasets.extraction import ClipFeatures, Cut, Progress, extract_clip_features
+from sercli.datasets.matching import join_voices
 from sercli.evaluation.measurement import Judgement
 from sercli.evaluation.mixes import measure_mixes
 from sercli.evaluation.predictions import Predictions
@@ -212,9 +213,9 @@ def name_groups(clips: Sequence[Clip], adapt: Adaptation) -> NDArray[np.str_]:
     # Of whom it is not known who speaks, a recording is a group of its own.
     return np.array(
         [
-            (clip.voice if adapt == "speaker" else None)
+            (voice if adapt == "speaker" else None)
             or (f"{clip.path}@{clip.channel}" if adapt == "channel" else str(clip.path))
-            for clip in clips
+            for voice, clip in zip(join_voices(clips), clips, strict=True)
         ]
     )
 
@@ -230,7 +231,7 @@ def _measure_mixes(
         lambda group: renormalise(adapter.adapt(alone[group]), own, labels),
         renormalise(alone, own, labels),
         np.array([labels.index(clip.emotion) for clip in found.clips]),
-        [clip.voice for clip in found.clips],
+        join_voices(found.clips),
         labels,
         seed,
     )

@@ -8,6 +8,7 @@ import numpy as np
 
 from sercli.arrays import DoubleArray
 from sercli.config import EvalConfig
+from sercli.datasets.matching import join_voices
 from sercli.datasets.votes import Votes, match_votes
 from sercli.errors import DatasetError
 from sercli.evaluation import metrics
@@ -121,10 +122,11 @@ def break_down(predictions: Predictions) -> dict[str, dict[str, dict[str, Any]]]
     """
     values: dict[str, dict[str, list[int]]] = {}
     # A name may be that of different speakers in different corpora.
-    voices = {(clip.voice, clip.speaker) for clip in predictions.clips if clip.speaker}
-    is_plain = len({speaker for _, speaker in voices}) == len(voices)
-    for row, clip in enumerate(predictions.clips):
-        name = clip.speaker if is_plain else clip.voice
+    voices = join_voices(predictions.clips)
+    named = {(voice, clip.speaker) for voice, clip in zip(voices, predictions.clips, strict=True)}
+    is_plain = len({speaker for _, speaker in named}) == len(named)
+    for row, (voice, clip) in enumerate(zip(voices, predictions.clips, strict=True)):
+        name = clip.speaker if is_plain else voice
         speaker = {} if name is None else {"speaker": name}
         for trait, value in (speaker | dict(clip.traits)).items():
             values.setdefault(trait, {}).setdefault(value, []).append(row)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from sercli.arrays import DoubleArray
 from sercli.datasets.base import Clip, class_indices
+from sercli.datasets.matching import join_voices
 from sercli.errors import DatasetError
 from sercli.evaluation.resampling import Resampled, number_units
 from sercli.files import write_bytes
@@ -89,7 +90,7 @@ class Predictions:
 
     def resampled(self) -> tuple[Resampled, str]:
         """Return what intervals are computed from, and what is drawn for them."""
-        units, kind = number_units([clip.voice for clip in self.clips])
+        units, kind = number_units(join_voices(self.clips))
         return Resampled(self.y_true, self.probabilities, units), kind
 
     def take(self, keys: Sequence[tuple[str, str]]) -> "Predictions":

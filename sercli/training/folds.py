@@ -10,6 +10,7 @@ from sklearn.model_selection import GroupKFold
 from sercli.arrays import FloatArray, IntArray
 from sercli.calibration import Calibration
 from sercli.datasets.base import Clip, class_indices
+from sercli.datasets.matching import join_voices
 from sercli.errors import DatasetError
 from sercli.evaluation.metrics import evaluate_probabilities
 
@@ -42,8 +43,9 @@ def group_clips(clips: Sequence[Clip], group_by: GroupBy) -> Groups:
     """
     if group_by == "clip":
         return np.arange(len(clips)).astype(str)
-    if all(clip.voice for clip in clips):
-        return np.array([clip.voice for clip in clips])
+    voices = join_voices(clips)
+    if None not in voices:
+        return np.array(voices)
     raise DatasetError("speakers are unknown; expected a speaker for every clip, or a random split")
 
 

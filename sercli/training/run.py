@@ -1,7 +1,7 @@
 """From a corpus to a model folder: fit, save, measure, and write the card."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -157,10 +157,14 @@ def cross_validate(
     labels = choose_training_labels(corpus)
     folds = fold_by_speaker(corpus.clips, n_folds)
     classes = np.array(class_indices(corpus.clips, labels))
+    protocols = set()
     for fold in folds:
         others = np.delete(np.arange(len(classes)), fold)
+        rest = [corpus.clips[i] for i in others]
         check_labels(classes[others], labels)
-        trainer.check_fit_fold([corpus.clips[i] for i in others], labels)
+        trainer.check_fit_fold(rest, labels)
+        protocols.add(judge_protocol(rest, [corpus.clips[i] for i in fold]))
+    protocol = _find_worst(protocols)
     trainer.check_fit(corpus.clips, labels)
     trainer.check_judged(corpus.clips)
     trainer.begin(folder)
@@ -177,7 +181,7 @@ def cross_validate(
     trainer.say("fitting on all clips")
     learned = trainer.fit(found, labels, folder)
     split = f"{n_folds} folds"
-    record = {"splits": ["all"], "protocol": f"{APART}, {split}"}
+    record = {"splits": ["all"], "protocol": f"{protocol}, {split}"}
     saved = _save(learned, found, corpus, folder, trainer, {**record, **details})
     unknown = trainer.make_manifest(found).explain_unknown()
     n_heard = _count_heard([part.hashes for part in parts])
@@ -191,7 +195,9 @@ def cross_validate(
         "precision": "fp32",  # whatever the saved model takes: `judge` converts nothing
         "corpus": corpus.name,
         "split": split,
-        "protocol": SHARED if n_heard else UNKNOWN if unknown else APART,
+        "protocol": _find_worst(
+            {protocol, SHARED if n_heard else protocol, UNKNOWN if unknown else protocol}
+        ),
         "overlap": {"speakers": [], "clips": n_heard},
         "warnings": [
             "The figures are those of models trained on the other folds, not of this one.",
@@ -204,6 +210,11 @@ def cross_validate(
         **measure(judgement, EvalConfig(seed=trainer.config.seed)),
     }
     return _finish(saved, Evaluation(predictions, figures), found.failed, folder, trainer)
+
+
+def _find_worst(protocols: Collection[str]) -> str:
+    """Return what is to be said of all of several parts, of which each has a protocol."""
+    return next(one for one in (SHARED, UNKNOWN, APART) if one in protocols)
 
 
 def _count_heard(hashes: Sequence[Sequence[str]]) -> int:

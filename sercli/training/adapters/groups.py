@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sercli.adaptation import LEAST_PROBABILITY
 from sercli.arrays import DoubleArray, IntArray
 from sercli.datasets.base import Clip, class_indices
+from sercli.datasets.matching import join_voices
 from sercli.evaluation.mixes import draw_group
 from sercli.labels import CALM
 
@@ -62,7 +63,7 @@ class Examples(NamedTuple):
             Of all clips as they are, and of other versions of them.
         """
         n_versions = len(probabilities)
-        voices = np.tile([clip.voice or "" for clip in clips], n_versions)
+        voices = np.tile([voice or "" for voice in join_voices(clips)], n_versions)
         classes = np.tile(class_indices(clips, labels), n_versions)
         versions = np.repeat(np.arange(n_versions), len(clips))
         found = cls(np.concatenate(probabilities), classes, voices, versions)

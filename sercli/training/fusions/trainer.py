@@ -19,6 +19,7 @@ from sercli.classifiers.base import Classifier, ModelSpec
 from sercli.classifiers.fusion import LEAST, MIN_MEMBERS, FusionClassifier, Member
 from sercli.datasets.base import Clip, class_indices
 from sercli.datasets.extraction import Progress
+from sercli.datasets.matching import count_speakers
 from sercli.errors import ConfigError, DatasetError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.metrics import evaluate_probabilities
@@ -178,7 +179,7 @@ class FusionTrainer(CachedTrainer):
         self.say(f"fusion: {_tell(held_out)}, fitted on other {self.config.group_by}s")
         training = {
             "clips": len(found),
-            "speakers": len({clip.voice for clip in found.clips} - {None}),
+            "speakers": count_speakers(found.clips),
             "seed": self.config.seed,
             "folds": n_folds,
             "group_by": self.config.group_by,

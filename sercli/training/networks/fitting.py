@@ -21,6 +21,7 @@ from sercli.arrays import FloatArray
 from sercli.audio.reading import SAMPLE_RATE
 from sercli.calibration import Calibration, choose_calibration
 from sercli.classifiers.base import ModelSpec
+from sercli.datasets.matching import count_speakers
 from sercli.errors import DatasetError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.reporting.cards import DEVELOPMENT_SPEAKERS
@@ -155,7 +156,7 @@ def _fit(
     classes = np.tile(course.find_classes(judged), n_versions)
     training = {
         "clips": len(cached),
-        "speakers": len({clip.voice for clip in cached.clips} - {None}),
+        "speakers": count_speakers(cached.clips),
         "seed": config.seed,
         "config": asdict(config),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),

@@ -11,6 +11,7 @@ from sercli.classifiers.base import Classifier
 from sercli.classifiers.neural import NeuralClassifier
 from sercli.datasets.base import Clip, class_indices
 from sercli.datasets.extraction import Progress
+from sercli.datasets.matching import count_speakers
 from sercli.datasets.protocols import fold_by_speaker
 from sercli.datasets.votes import match_votes
 from sercli.errors import ConfigError, DatasetError
@@ -225,8 +226,8 @@ def _check_labels(clips: Sequence[Clip], labels: Sequence[str], left_out: str) -
 
 def _split_dev(clips: Sequence[Clip]) -> tuple[list[int], list[int]]:
     """Return the indices of the clips of development speakers, and of the others."""
-    n_voices = len({clip.voice for clip in clips})
-    dev, *others = fold_by_speaker(clips, max(MIN_GROUPS, min(DEV_FOLDS, n_voices)))
+    n_folds = max(MIN_GROUPS, min(DEV_FOLDS, count_speakers(clips)))
+    dev, *others = fold_by_speaker(clips, n_folds)
     return dev, sorted(index for fold in others for index in fold)
 
 

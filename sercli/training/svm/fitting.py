@@ -26,6 +26,7 @@ from sercli.calibration import Calibration, fit_temperature
 from sercli.classifiers.base import ModelSpec
 from sercli.classifiers.svm import SvmClassifier, pair_votes, rbf_kernel
 from sercli.datasets.extraction import ClipFeatures
+from sercli.datasets.matching import count_speakers
 from sercli.evaluation.metrics import unweighted_average_recall
 from sercli.features.vector import FEATURE_SET
 from sercli.training.config import SvmConfig
@@ -160,7 +161,7 @@ def fit_svm(
         tensors, gamma = _fit(rows, best, config.components)
     training = {
         "clips": len(found.clips),
-        "speakers": len({clip.voice for clip in found.clips} - {None}),
+        "speakers": count_speakers(found.clips),
         "versions": list(versions),
         "seed": config.seed,
         "folds": config.folds,
