@@ -49,8 +49,8 @@ class SegmentConfig:
         Longest segment in seconds, at most 30, and in ``mode="speech"``, which alone has it, at
         least twice `min_segment`; longer speech is cut at its quietest point.
     min_segment
-        Speech shorter than this, in seconds, joins a close neighbour; in the other modes, what is
-        left at the end is left out if it is shorter, unless it is all there is.
+        Speech shorter than this, in seconds, joins a close neighbour; of windows, what is left at
+        the end is left out if it is shorter, unless it is all there is.
     max_gap
         Pauses shorter than this, in seconds, are bridged; at least 0.1.
     window, hop

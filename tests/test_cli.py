@@ -306,6 +306,10 @@ def test_usage_errors(tmp_path: Path) -> None:
         ((EXAMPLES, "--segment", "word"), "'word' is not one of"),
         ((EXAMPLES, "--hop", "1"), "--hop goes with --segment window"),
         ((EXAMPLES, "--segment", "file", "--max-gap", "1"), "--max-gap goes with --segment speech"),
+        (
+            (EXAMPLES, "--segment", "file", "--min-segment", "1"),
+            "--min-segment goes with --segment speech or window",
+        ),
         ((EXAMPLES, "-0"), "-0 goes with --files-from"),
         ((EXAMPLES, "-"), "Audio is not read from standard input; name files"),
         ((EXAMPLES, "--resume"), "--resume goes with -o FILE"),

@@ -43,12 +43,18 @@ if TYPE_CHECKING:
 
 DEFAULTS = SegmentConfig()
 
-# The mode of segments that an option belongs to: with another, it would do nothing.
-MODE_OF = {"max_segment": "speech", "max_gap": "speech", "window": "window", "hop": "window"}
+# The modes of segments that an option belongs to: with another, it would do nothing.
+MODES_OF = {
+    "max_segment": ("speech",),
+    "min_segment": ("speech", "window"),
+    "max_gap": ("speech",),
+    "window": ("window",),
+    "hop": ("window",),
+}
 # Of the options, those that the record of a run has no use for.
 UNTOLD = ("files_from", "format_", "quiet", "verbose", "nul", "resume")
 # What says nothing where segments are given.
-CUTTING = ("mode", *MODE_OF, "min_segment", "vad_threshold")
+CUTTING = ("mode", *MODES_OF, "vad_threshold")
 
 
 def _options(*options: Decorator) -> Decorator:
@@ -123,8 +129,8 @@ segment_options = _options(
     _seconds(
         "--min-segment",
         DEFAULTS.min_segment,
-        "Shorter speech joins a close neighbour; with --segment window or file, a shorter rest at "
-        "the end is left out.",
+        "Shorter speech joins a close neighbour; with --segment window, a shorter rest at the end "
+        "is left out.",
     ),
     _seconds("--max-gap", DEFAULTS.max_gap, "Bridge shorter pauses."),
     _seconds("--window", DEFAULTS.window, "Length of a window (with --segment window)."),
@@ -354,9 +360,9 @@ def _refuse_idle_options(options: dict[str, Any]) -> None:
         for name in CUTTING:
             if is_given(name):
                 raise click.UsageError(f"{spell(name)} does not go with --segments.")
-    for name, mode in MODE_OF.items():
-        if is_given(name) and options["mode"] != mode:
-            raise click.UsageError(f"{spell(name)} goes with --segment {mode}.")
+    for name, modes in MODES_OF.items():
+        if is_given(name) and options["mode"] not in modes:
+            raise click.UsageError(f"{spell(name)} goes with --segment {' or '.join(modes)}.")
     by_speaker = options["adapt"] == "speaker"
     if options["speakers"] is not None and not by_speaker:
         raise click.UsageError("--speakers goes with --adapt speaker.")

@@ -311,16 +311,16 @@ class WindowSegmenter(Segmenter):
 
 
 class FileSegmenter(Segmenter):
-    """Pieces of a whole file, those that hold speech: what is speech, speech segments would tell.
+    """Pieces of a whole file, those that hold speech: where segments of it are found by default.
 
     Parameters
     ----------
     config
-        Of the speech segments.
+        Threshold.
     """
 
     def __init__(self, config: SegmentConfig) -> None:
-        self._segmenter = SpeechSegmenter(config)
+        self._segmenter = SpeechSegmenter(SegmentConfig(vad_threshold=config.vad_threshold))
         self._piece = _samples(LONGEST_SEGMENT_S)
         self._start = 0
         self._speech: list[Span] = []  # that is not before the next piece
