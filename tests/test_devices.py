@@ -73,7 +73,7 @@ def test_no_generator_is_asked_but_those_that_draw(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda _, one: restored.append(one))
     state = torch.get_rng_state()
     draws = []
-    for device in ("cpu", "cpu", "cuda:2"):
+    for device in ("cpu", "mps", "cuda:2"):
         with seeded(7, torch.device(device)):
             draws.append(torch.rand(3).tolist())
     generator = torch.Generator().manual_seed(7)

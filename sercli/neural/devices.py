@@ -147,7 +147,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 def seeded(seed: int, device: torch.device = CPU) -> Iterator[None]:
     """Seed what draws in the block, and leave the generators as they were.
 
-    Those of other GPUs are not asked how they were: each would be initialised for that.
+    Those of other GPUs are not asked how they were: each would be initialised for that. Apple's is
+    seeded, and not asked either, which PyTorch does for GPUs that have numbers.
 
     Parameters
     ----------
@@ -156,7 +157,7 @@ def seeded(seed: int, device: torch.device = CPU) -> Iterator[None]:
     device
         On which is drawn besides the CPU.
     """
-    with torch.random.fork_rng(devices=() if device.type == "cpu" else (device,)):
+    with torch.random.fork_rng(devices=(device,) if device.type == "cuda" else ()):
         torch.manual_seed(seed)
         yield
 
