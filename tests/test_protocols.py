@@ -21,6 +21,9 @@ from sercli.datasets.protocols import (
 from sercli.errors import DatasetError
 from sercli.training.folds import group_clips
 
+# Three actors of CREMA-D.
+GIVEN = (("1001", "train"), ("1049", "dev"), ("1048", "test"))
+
 
 def make_clip(
     speaker: str | None, number: int = 0, emotion: str = "anger", split: str | None = None
@@ -355,6 +358,70 @@ def test_folds_keep_those_together_who_may_be_one() -> None:
     groups = group_clips(clips, "speaker")
     assert len({*groups}) == 4
     assert len({(clip.speaker, group) for clip, group in zip(clips, groups, strict=True)}) == 4
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_who_may_be_one_is_drawn_once(seed: int) -> None:
+    names = [f"{number:02}" for number in range(10)]
+    released = [clip for name in names for clip in make_everywhere(name, "ravdess")]
+    listed = [clip for name in names for clip in make_everywhere(name, "table")]
+    # Even if those of the table are too few to be drawn, or some of the release are not in it.
+    for n_listed, n_released in ((10, 10), (2, 10), (10, 3), (4, 10)):
+        clips = [*listed[:n_listed], *released[:n_released]]
+        drawn = split_by_speaker(make_corpus(clips), seed)
+        people = {(clip.speaker, clip.split) for clip in drawn.clips}
+        assert len(people) == max(n_listed, n_released)
+        assert {split for _, split in people} == {"train", "dev", "test"}
+        assert judge_protocol(drawn.select("train"), drawn.select("test")) == APART
+    # Alone, each is drawn as it was.
+    for clips in (released, listed):
+        assert splits_of(split_by_speaker(make_corpus(clips), seed)) == splits_of(
+            split_by_speaker(make_speakers(10, 1), seed)
+        )
+
+
+def test_clips_without_split_follow_who_may_be_their_speaker() -> None:
+    given = [replace(make_clip(name), corpus="cremad", split=split) for name, split in GIVEN]
+    bare = [clip for name, _ in GIVEN for clip in make_everywhere(name, "table")]
+    split = split_by_speaker(make_corpus([*bare, *given]))
+    assert splits_of(split) == [split for _, split in GIVEN] * 2
+    assert split.clips[3:] == tuple(given)
+
+
+def test_splits_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    given = [replace(make_clip(name), corpus="cremad", split=split) for name, split in GIVEN]
+    listed = [clip for name, _ in GIVEN for clip in make_everywhere(name, "table")]
+    same = [replace(clip, split=split) for clip, (_, split) in zip(listed, GIVEN, strict=True)]
+    both = make_corpus([*given, *same])
+    assert split_by_speaker(both) == both
+    other = [*same[:2], replace(same[2], split="train")]
+    message = (
+        "plays: cremad/1048 is of the split test in cremad, and table/1048, who counts as the same "
+        "speaker, of train in table; expected one split; choose who is in which by --split FILE"
+    )
+    with pytest.raises(DatasetError, match=message):
+        split_by_speaker(make_corpus([*given, *other]))
+    # A table by itself is drawn from, whose speakers are in several splits; the release is not.
+    shared = [*same, replace(same[2], name="again", split="train")]
+    assert splits_of(split_by_speaker(make_corpus([*given, *shared]))) == [
+        *(split for _, split in GIVEN * 2),
+        "test",
+    ]
+    # Two tables, in which a name is one speaker, too.
+    two = [same[0], replace(same[0], corpus="calls", split="dev")]
+    with pytest.raises(DatasetError, match=r"table/1001 is of the split train in table, and table"):
+        split_by_speaker(make_corpus(two))
+
+    table, corpus = tmp_path / "splits.csv", make_corpus([*given, *listed])
+    table.write_text("speaker,split\n1001,test\ntable/1049,dev\ncremad/1049,dev\n")
+    assert splits_of(split_by_file(corpus, table)) == ["test", "dev", "test", "dev"]
+    table.write_text("speaker,split\ntable/1049,dev\ncremad/1049,train\n")
+    message = (
+        r"splits\.csv: lists the speaker cremad/1049 as train, and table/1049, who counts as the "
+        "same, as dev; expected one split; if these are two people, give one of them another name"
+    )
+    with pytest.raises(DatasetError, match=message):
+        split_by_file(corpus, table)
 
 
 def test_too_few_speakers_for_folds() -> None:

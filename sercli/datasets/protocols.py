@@ -5,7 +5,7 @@ of training; ``own`` and ``random`` are there to compare with work that did not.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,7 +35,8 @@ def split_by_speaker(corpus: Corpus, seed: int = 0) -> Corpus:
 
     Clips keep the split that their corpus gives them, and their speakers' other clips follow,
     unless a speaker of that corpus is in two of its splits. Of speakers without a split, 70 % are
-    drawn for ``train``, 15 % each for ``dev`` and ``test``, one at least.
+    drawn for ``train``, 15 % each for ``dev`` and ``test``, one at least. Who may be one speaker
+    under several names is in one split, see `sercli.datasets.matching.join_voices`.
 
     Parameters
     ----------
@@ -47,19 +48,30 @@ def split_by_speaker(corpus: Corpus, seed: int = 0) -> Corpus:
     Raises
     ------
     DatasetError
-        If clips without a split have unknown speakers, or those of a corpus fewer than three.
+        If clips without a split have unknown speakers, or those of a corpus fewer than three, or
+        two corpora give a speaker two splits.
     """
-    given = {(clip.voice, clip.split) for clip in corpus.clips if clip.voice and clip.split}
-    counts = Counter(voice for voice, _ in given)
-    sharing = {clip.corpus for clip in corpus.clips if clip.voice and counts[clip.voice] > 1}
+    everybody = join_voices(corpus.clips)
+    given = {
+        (clip.corpus, voice, clip.split)
+        for clip, voice in zip(corpus.clips, everybody, strict=True)
+        if voice and clip.split
+    }
+    counts = Counter((name, voice) for name, voice, _ in given)
+    sharing = {name for (name, _), n_splits in counts.items() if n_splits > 1}
     whole = [replace(one, split=None) if one.corpus in sharing else one for one in corpus.clips]
-    split_of = {clip.voice: clip.split for clip in whole if clip.voice and clip.split}
-    bare = [clip for clip in whole if not clip.split and clip.voice not in split_of]
-    for name in sorted({clip.corpus for clip in bare}):
-        clips = [clip for clip in bare if clip.corpus == name]
-        voices = sorted({clip.voice for clip in clips if clip.voice is not None})
-        unknown = any(clip.voice is None for clip in clips)
+    split_of = _find_given(corpus.name, whole, everybody)
+    bare: dict[str, set[str | None]] = {}
+    for clip, voice in zip(whole, everybody, strict=True):
+        if not clip.split and voice not in split_of:
+            bare.setdefault(clip.corpus, set()).add(voice)
+    # Last those of few speakers, who may all be drawn with another corpus by then.
+    for name in sorted(bare, key=lambda one: (len(bare[one]) < len(SPLITS), one)):
+        voices = sorted(voice for voice in bare[name] if voice is not None)
+        unknown = None in bare[name]
         if unknown or len(voices) < len(SPLITS):
+            if bare[name] <= split_of.keys():
+                continue
             raise DatasetError(
                 f"{name}: has {'splits that share speakers' if name in sharing else 'no splits'} "
                 + ("and unknown speakers" if unknown else f"and the speakers {', '.join(voices)}")
@@ -75,10 +87,29 @@ def split_by_speaker(corpus: Corpus, seed: int = 0) -> Corpus:
     return replace(
         corpus,
         clips=tuple(
-            clip if clip.split else replace(clip, split=split_of[clip.voice or ""])
-            for clip in whole
+            clip if clip.split else replace(clip, split=split_of[voice or ""])
+            for clip, voice in zip(whole, everybody, strict=True)
         ),
     )
+
+
+def _find_given(
+    name: str, clips: Sequence[Clip], voices: Sequence[str | None]
+) -> dict[str, str | None]:
+    """Return the split of each speaker who is given one, if two corpora do not give two."""
+    first_of: dict[str, Clip] = {}
+    for clip, voice in zip(clips, voices, strict=True):
+        if not voice or not clip.split:
+            continue
+        first = first_of.setdefault(voice, clip)
+        if first.split != clip.split:
+            raise DatasetError(
+                f"{name}: {first.voice} is of the split {first.split} in {first.corpus}, and "
+                f"{clip.voice}, who counts as the same speaker, of {clip.split} in {clip.corpus}; "
+                "expected one split; choose who is in which by --split FILE.csv or, if these are "
+                "two people, give one of them another name"
+            )
+    return {voice: clip.split for voice, clip in first_of.items()}
 
 
 def split_as_given(corpus: Corpus) -> Corpus:
@@ -161,8 +192,8 @@ def split_by_file(corpus: Corpus, path: Path) -> Corpus:
     Raises
     ------
     DatasetError
-        If the file cannot be read, has other columns or splits, gives one name two splits, lists
-        none of the clips, or a name that several files or speakers have.
+        If the file cannot be read, has other columns or splits, gives one name or speaker two
+        splits, lists none of the clips, or a name that several files or speakers have.
     """
     split_of, key = _read_splits(path)
     clips: list[Clip] = []
@@ -172,8 +203,10 @@ def split_by_file(corpus: Corpus, path: Path) -> Corpus:
         clip_names(clip) if of_files else (clip.voice or "", clip.speaker or "")
         for clip in corpus.clips
     ]
-    things = [str(clip.path) if of_files else clip.voice for clip in corpus.clips]
+    things = [str(one.path) for one in corpus.clips] if of_files else join_voices(corpus.clips)
     rows = match_rows(names, split_of, things, str(path))
+    if not of_files:
+        _refuse_two_splits(path, split_of, rows, things)
     for clip, row in zip(corpus.clips, rows, strict=True):
         if row is None:
             left_out[clip.name] = f"not in {path.name}"
@@ -183,6 +216,26 @@ def split_by_file(corpus: Corpus, path: Path) -> Corpus:
         raise DatasetError(f"{path}: lists no {key} of {corpus.name}; expected its {key} names")
     left_out |= dict.fromkeys(split_of.keys() - {*rows}, f"in {path.name}, but of no clip")
     return replace(corpus, clips=tuple(clips), skipped=left_out)
+
+
+def _refuse_two_splits(
+    path: Path,
+    split_of: Mapping[str, str],
+    rows: Sequence[str | None],
+    voices: Sequence[str | None],
+) -> None:
+    """Refuse rows that give who counts as one speaker two splits, by two names."""
+    first_of: dict[str | None, str] = {}
+    for row, voice in zip(rows, voices, strict=True):
+        if row is None:
+            continue
+        first = first_of.setdefault(voice, row)
+        if split_of[first] != split_of[row]:
+            raise DatasetError(
+                f"{path}: lists the speaker {first} as {split_of[first]}, and {row}, who counts as "
+                f"the same, as {split_of[row]}; expected one split; if these are two people, give "
+                "one of them another name"
+            )
 
 
 def fold_by_speaker(clips: Sequence[Clip], n_folds: int) -> list[list[int]]:
