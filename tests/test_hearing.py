@@ -2,14 +2,18 @@
 
 from dataclasses import replace
 from pathlib import Path
+from shutil import rmtree
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from checkpoints import TINY, save_checkpoint
 from conftest import EXAMPLES
+from safetensors.torch import save_file
 from torch import Tensor
 
+from sercli.errors import OutputError
 from sercli.neural.bases import Base, load_base
 from sercli.neural.encoders import create_encoder
 from sercli.neural.mel import NYQUIST
@@ -17,7 +21,7 @@ from sercli.training.cache import CachedClips
 from sercli.training.config import TransformerConfig
 from sercli.training.networks import hearing, loop
 from sercli.training.networks.hearing import Imitation, PairedBatches, learn_to_hear
-from sercli.training.networks.loop import TrainingBatch, TrainingProgress
+from sercli.training.networks.loop import Fitted, TrainingBatch, TrainingProgress, fit_network
 from sercli.training.networks.watcher import Watcher
 from sercli.training.unlabelled import Unlabelled
 
@@ -181,6 +185,52 @@ def test_what_was_interrupted_goes_on(base: Base, speech: CachedClips, tmp_path:
     parts = learn_to_hear(base, LIMIT, speech, CONFIG, tmp_path / "parts", listener)
     assert len(listener.losses) == CONFIG.hearing_epochs - 2
     assert parts.digest == whole.digest
+
+
+@pytest.mark.parametrize(("epoch", "at_its_end"), [(2, False), (2, True), (4, True)])
+def test_trainings_at_once_may_share_what_they_learn(
+    base: Base, speech: CachedClips, tmp_path: Path, epoch: int, at_its_end: bool
+) -> None:
+    other: list[Base] = []
+
+    class Overtaken(Watcher):
+        """While this one is in an epoch, another learns the same, and is done."""
+
+        def report(self, progress: TrainingProgress) -> None:
+            if (progress.epoch, progress.ends_epoch, other) == (epoch, at_its_end, []):
+                other.append(learn_to_hear(base, LIMIT, speech, CONFIG, tmp_path, Watcher()))
+
+    found = learn_to_hear(base, LIMIT, speech, CONFIG, tmp_path, Overtaken())
+    assert found.digest == other[0].digest != base.digest
+    assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
+
+
+def test_who_is_done_later_takes_what_is_there(
+    base: Base, speech: CachedClips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(CONFIG, hearing_epochs=1)
+    theirs = {name: one.half() for name, one in base.weights.items()}
+
+    def overtake(*given: Any, **options: Any) -> Fitted:
+        fitted = fit_network(*given, **options)
+        save_file(theirs, given[4].with_suffix(".safetensors"))
+        return fitted
+
+    monkeypatch.setattr(hearing, "fit_network", overtake)
+    found = learn_to_hear(base, LIMIT, speech, config, tmp_path / "other", Watcher())
+    assert all(torch.equal(found.weights[name], one.float()) for name, one in theirs.items())
+    assert [path.suffix for path in (tmp_path / "other").iterdir()] == [".safetensors"]
+
+    # Where nobody else was done, what cannot be written is told.
+    def lose(*given: Any, report: Any, **options: Any) -> Fitted:
+        def remove(_: TrainingProgress) -> None:
+            rmtree(given[4], ignore_errors=True)
+
+        return fit_network(*given, report=remove, **options)
+
+    monkeypatch.setattr(hearing, "fit_network", lose)
+    with pytest.raises(OutputError, match=r"checkpoint\.safetensors: cannot be written"):
+        learn_to_hear(base, LIMIT, speech, config, tmp_path / "gone", Watcher())
 
 
 @pytest.mark.parametrize("kind", [kind for kind in TINY if kind != "whisper"])

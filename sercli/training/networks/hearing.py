@@ -8,10 +8,11 @@ processing tasks with domain adaptation", and Guimarães et al. 2023, "RobustDis
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from shutil import rmtree
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sercli.audio.augment import crop, draw_voice
+from sercli.errors import ModelError, OutputError
 from sercli.files import write_bytes
 from sercli.neural.bases import Base
 from sercli.neural.batching import pad
@@ -137,6 +139,8 @@ def learn_to_hear(
 ) -> Base:
     """Return an encoder that makes the same of speech in other recordings, or nearly so.
 
+    Several trainings can share the folder: who is done first keeps the weights, and all take these.
+
     Parameters
     ----------
     base
@@ -154,10 +158,9 @@ def learn_to_hear(
 
     Raises
     ------
-    TrainingError, OutputError
+    TrainingError, ModelError, OutputError
         As of `sercli.training.networks.loop.fit_network`.
     """
-    device = choose_device(config.device)
     config = replace(
         config,
         epochs=config.hearing_epochs,
@@ -169,46 +172,65 @@ def learn_to_hear(
         **{name: getattr(config, name) for name in DECIDING},
         "base": base.digest,
         "limit": limit,
-        "precision": str(choose_precision(device)),
+        "precision": str(choose_precision(choose_device(config.device))),
         "speech": digest_audio(speech),
     }
     path = folder / f"{digest(repr(facts).encode())}.safetensors"
     if not path.is_file():
-        teacher = create_encoder(base.settings, limit)
-        teacher.model.load_state_dict(base.weights)
-        teacher.eval().requires_grad_(False).to(device)
-
-        def listen(waveforms: Tensor, lengths: Tensor) -> States:
-            with torch.no_grad():
-                found: States = teacher(waveforms, lengths)
-            return found
-
-        batches = PairedBatches(
-            speech, np.empty((len(speech), 0), np.float32), np.zeros(len(speech), np.intp), config
-        )
-        network = Imitation(
-            copy.deepcopy(teacher).requires_grad_(True), listen, _measure(listen, speech, config)
-        )
-        watcher.begin("the encoder, hearing", apart=True)
-        fitted = fit_network(
-            network,
-            batches,
-            len(batches),
-            config,
-            path.with_suffix(""),
-            loss=lambda distance, _: distance,
-            fingerprint=facts,
-            resume=(path.with_suffix("") / CHECKPOINT_FILE).exists(),
-            report=watcher.report,
-        )
-        assert isinstance(fitted.network, Imitation)
-        # As a model keeps them, so that a head learns from what it will hear.
-        state = fitted.network.encoder.model.state_dict()
-        kept = {name: one.cpu().half().contiguous() for name, one in state.items()}
-        write_bytes(path, save(kept))
-        rmtree(path.with_suffix(""), ignore_errors=True)
+        checkpoints = path.with_suffix("")
+        try:
+            kept = _learn(base, limit, speech, config, checkpoints, watcher, facts)
+            if not path.is_file():
+                write_bytes(path, save(kept))
+            rmtree(checkpoints, ignore_errors=True)
+        except (OutputError, ModelError):
+            if not path.is_file():  # else another training was first, and has removed them
+                raise
     weights = {name: one.float() for name, one in load_file(path).items()}
     return Base(base.name, base.settings, weights)
+
+
+def _learn(
+    base: Base,
+    limit: float,
+    speech: CachedClips,
+    config: TransformerConfig,
+    checkpoints: Path,
+    watcher: Watcher,
+    facts: Mapping[str, Any],
+) -> dict[str, Tensor]:
+    """Return what is learned, or go on with it: the encoder's weights, in half precision."""
+    teacher = create_encoder(base.settings, limit)
+    teacher.model.load_state_dict(base.weights)
+    teacher.eval().requires_grad_(False).to(choose_device(config.device))
+
+    def listen(waveforms: Tensor, lengths: Tensor) -> States:
+        with torch.no_grad():
+            found: States = teacher(waveforms, lengths)
+        return found
+
+    batches = PairedBatches(
+        speech, np.empty((len(speech), 0), np.float32), np.zeros(len(speech), np.intp), config
+    )
+    network = Imitation(
+        copy.deepcopy(teacher).requires_grad_(True), listen, _measure(listen, speech, config)
+    )
+    watcher.begin("the encoder, hearing", apart=True)
+    fitted = fit_network(
+        network,
+        batches,
+        len(batches),
+        config,
+        checkpoints,
+        loss=lambda distance, _: distance,
+        fingerprint=facts,
+        resume=(checkpoints / CHECKPOINT_FILE).exists(),
+        report=watcher.report,
+    )
+    assert isinstance(fitted.network, Imitation)
+    # As a model keeps them, so that a head learns from what it will hear.
+    state = fitted.network.encoder.model.state_dict()
+    return {name: one.cpu().half().contiguous() for name, one in state.items()}
 
 
 def _measure(listen: Listen, speech: CachedClips, config: TransformerConfig) -> list[Tensor]:
