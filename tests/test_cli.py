@@ -200,6 +200,26 @@ def test_annotate_segments_that_were_told(tmp_path: Path) -> None:
         assert line["prob_anger"] == pytest.approx(float(row["prob_anger"]), abs=1e-6)
 
 
+def test_speakers_of_other_recordings_are_told(tmp_path: Path) -> None:
+    memo, table, turns = EXAMPLES / "memo.m4a", tmp_path / "names.csv", tmp_path / "names.rttm"
+    table.write_text(f"file,speaker\n{memo},ann\nmeno.m4a,ann\nb.wav,ben\n")
+    turns.write_text("SPEAKER memo 1 0 9 <NA> <NA> a\nSPEAKER meno 1 0 9 <NA> <NA> a\n")
+    (tmp_path / "more").mkdir()
+    shutil.copy(memo, tmp_path / "more")
+    options = ("annotate", memo, tmp_path / "more", "-m", "svm", "--adapt", "speaker", "--speakers")
+    told = ser(*options, table).stderr
+    assert (
+        f"warning: {table} has speakers of 2 recordings not among the inputs, such as "
+        f"{tmp_path / 'b.wav'}\n"
+    ) in told
+    assert "several inputs" not in told
+    told = ser(*options, turns).stderr
+    assert f"warning: {turns} has speakers of 1 recording not among the inputs, such as me" in told
+    assert f"warning: {turns}: several inputs may be memo; its speakers are taken for th" in told
+    assert "not among the inputs" not in ser(*options, "(mem)o").stderr
+    assert ser(*options, table, "-q").stderr == ""
+
+
 def test_segments_of_which_none_is_judged_are_told_even_quietly(tmp_path: Path) -> None:
     call, memo, table = EXAMPLES / "call.wav", EXAMPLES / "memo.m4a", tmp_path / "segments.csv"
     options = ("-m", "svm", "-q", "--segments", table)

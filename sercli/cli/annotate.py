@@ -199,9 +199,10 @@ output_options = _options(
 @click.option(
     "--speakers",
     metavar="FILE|REGEX",
-    help="Who speaks: a CSV file with the columns file and speaker, and channel if it matters; or "
-    "a regular expression of which the first group in a path is the speaker (with --adapt "
-    "speaker). Where it does not know, the speaker of --segments counts.",
+    help="Who speaks: a CSV file with the columns file and speaker, and channel, or start and end, "
+    "where several speak in a recording; the turns of a diarisation (.rttm); or a regular "
+    "expression of which the first group in a path is the speaker (with --adapt speaker). "
+    "Where it does not know, the speaker of --segments counts.",
 )
 @input_options
 @segment_options
@@ -237,8 +238,10 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
     quiet = options["quiet"]
     if not quiet:
         _tell_limits(annotator.classifier)
-        if annotator.turns is not None:
-            _tell_unused_turns(annotator.turns, inputs, options["segments"])
+        speakers = annotator.speakers.turns if annotator.speakers else None
+        for what, turns in (("segments", annotator.turns), ("speakers", speakers)):
+            if turns is not None:
+                _tell_unused_turns(turns, what, inputs)
     told = {name: value for name, value in options.items() if name not in UNTOLD}
     run = LabelRun(annotator, inputs, output, told)
     if run.n_absent and not quiet:
@@ -309,20 +312,20 @@ def _create_annotator(options: dict[str, Any], paths: list[str]) -> "Annotator":
     )
 
 
-def _tell_unused_turns(turns: "Turns", inputs: list[Found], listed: str) -> None:
-    """Say of what recordings the segments cannot be taken, or are taken twice."""
+def _tell_unused_turns(turns: "Turns", what: str, inputs: list[Found]) -> None:
+    """Say of what recordings the segments or speakers cannot be taken, or are taken twice."""
     paths = [found.path for found in inputs]
     others = turns.find_others(paths)
     if others:
         recordings = format_count(len(others), "recording")
         say(
-            f"warning: {listed} has segments of {recordings} not among the inputs, such as "
+            f"warning: {turns.path} has {what} of {recordings} not among the inputs, such as "
             f"{others[0]}"
         )
     for name in turns.find_shared(paths):
         say(
-            f"warning: {listed}: several inputs may be {name}; its segments are taken for "
-            "those of each"
+            f"warning: {turns.path}: several inputs may be {name}; its {what} are taken for those "
+            "of each"
         )
 
 
