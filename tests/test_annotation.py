@@ -129,6 +129,42 @@ def test_channels(fake_classifier: FakeClassifier) -> None:
     assert parse_channels((1, 0)) == parse_channels("1,0") == (1, 0)
 
 
+@pytest.mark.parametrize(
+    ("gains", "is_told"),
+    [
+        ((1, -1), True),
+        ((1, -0.5, -0.5), True),
+        ((1, -0.95), True),
+        ((1, -0.8), False),
+        ((1, 0, 0, 0, 0, 0, 0, 0), False),
+        ((0, 0), False),
+        ((1,), False),
+    ],
+)
+def test_channels_that_cancel_each_other(
+    fake_classifier: FakeClassifier,
+    speech: NDArray[np.float32],
+    tmp_path: Path,
+    gains: tuple[float, ...],
+    is_told: bool,
+) -> None:
+    samples = 0.5 * speech[:, None] * np.array(gains, np.float32)
+    path = tmp_path / "call.wav"
+    sf.write(path, samples, 16_000, subtype="FLOAT")
+    told = ("the channels cancel each other in their mean; --channels split hears each",)
+    assert run(fake_classifier, path).warnings == (told if is_told else ())
+    assert run(fake_classifier, path, "split").warnings == ()
+    assert run(fake_classifier, path, "0").warnings == ()
+    # What is broken off is told of, too, and the whole of a recording counts.
+    sf.write(path, np.tile(samples, (6, 1)), 16_000)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    broken = run(fake_classifier, path)
+    assert (broken.status, broken.warnings) == ("failed", told if is_told else ())
+    sf.write(path, np.concatenate((np.tile(samples, (6, 1)), np.abs(samples))), 16_000)
+    assert run(fake_classifier, path).warnings == ()
+
+
 def test_a_channel_that_is_not_there(fake_classifier: FakeClassifier) -> None:
     result = run(fake_classifier, EXAMPLES / "statement.flac", "0,2")
     assert result.status == "failed"

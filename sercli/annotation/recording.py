@@ -30,8 +30,11 @@ from sercli.text import format_count
 # Setting of `channels` under which each channel is judged by itself.
 SPLIT = "split"
 SPLIT_REMEDY = "--channels split judges each by itself"
+CANCELLED = "the channels cancel each other in their mean; --channels split hears each"
 # A segment that was to end later than its recording by more than this was cut.
 CUT_S = 0.01
+# A mean of channels that keeps less of their power than this has lost what they hold.
+LEAST_POWER = 1e-3
 # Channels that are named in a warning: a table may have any number of them.
 MOST_NAMED = 5
 
@@ -117,6 +120,7 @@ class Recording:
         self.channels: tuple[str, ...] = ()
         self.ends: tuple[float, ...] = ()
         self.result = FileResult(os.fspath(found.path), "failed")
+        self._cancelled = False
         self._wanted = channels
         self._config = config
         self._detector = detector
@@ -154,20 +158,25 @@ class Recording:
                 sample_rate=audio.sample_rate,
                 channels=audio.channels,
                 error=reason,
-                warnings=(*audio.warnings, *self._find_unheard(audio.channels)),
+                warnings=(
+                    *audio.warnings,
+                    *((CANCELLED,) if self._cancelled else ()),
+                    *self._find_unheard(audio.channels),
+                ),
                 size=size,
                 modified=modified,
             )
 
     def _cut(self, audio: AudioFile) -> Iterator[Block]:
         try:
-            names, mixer = select_channels(self._wanted, audio.channels)
+            names, matrix = select_channels(self._wanted, audio.channels)
         except AudioError as error:
             raise AudioError(f"{audio.path}: {error}") from error
         self.channels = tuple(names)
         alone = audio.channels == 1
         tracks = [Track(self._create_cutter(name, alone=alone)) for name in names]
-        mixed = (block @ mixer for block in audio.blocks())
+        mixer = _Mixer(matrix)
+        mixed = mixer.mix(audio.blocks())
         blocks = resample_stream(mixed, audio.sample_rate, len(tracks))
         defect = None
         n_heard = 0
@@ -187,6 +196,7 @@ class Recording:
             if block is None:
                 break
         self.ends = tuple(audio.seconds_at(track.n_samples) for track in tracks)
+        self._cancelled = self._wanted == MIX and mixer.share < LEAST_POWER
         if defect is not None:
             raise defect
 
@@ -231,6 +241,36 @@ class Recording:
         start, end = audio.seconds_at(span.start), audio.seconds_at(span.end)
         self.pieces.append(Piece(channel, start, end, span.speech, span.turn))
         return waveform
+
+
+class _Mixer:
+    """Makes the channels that are judged of those of a file, and measures what is left of them.
+
+    Parameters
+    ----------
+    matrix
+        Of `select_channels`.
+    """
+
+    def __init__(self, matrix: FloatArray) -> None:
+        self._matrix = matrix
+        self._before = self._after = 0.0  # sums of squares
+
+    def mix(self, blocks: Iterable[FloatArray]) -> Iterator[FloatArray]:
+        """Give each block as it is judged."""
+        for block in blocks:
+            mixed = block @ self._matrix
+            self._before += float(np.vdot(block, block))
+            self._after += float(np.vdot(mixed, mixed))
+            yield mixed
+
+    @property
+    def share(self) -> float:
+        """Mean power of what was given so far, to that of the channels; 1 if these are silent."""
+        n_before, n_after = self._matrix.shape
+        if not self._before:
+            return 1.0
+        return float((self._after / n_after) / (self._before / n_before))
 
 
 def _group_unjudged(
