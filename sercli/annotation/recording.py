@@ -367,6 +367,7 @@ def select_channels(
     indices = range(n_channels) if channels == SPLIT else [int(index) for index in channels]
     if max(indices) >= n_channels:
         raise AudioError(
-            f"has {format_count(n_channels, 'channel')}; asked for channel {max(indices)}"
+            f"has {format_count(n_channels, 'channel')}; asked for channel {max(indices)}, counted "
+            "from 0; name channels that all files have, or --channels split"
         )
     return [str(index) for index in indices], np.eye(n_channels, dtype=np.float32)[:, indices]

@@ -146,7 +146,8 @@ segment_options = _options(
         "--channels",
         default=MIX,
         metavar="mix|split|0,1",
-        help="Judge the mean of all channels, each by itself, or those named.",
+        help="Judge the mean of all channels, each by itself, or those named, from 0, which all "
+        "files must have.",
     ),
 )
 
