@@ -233,6 +233,20 @@ def test_who_is_done_later_takes_what_is_there(
         learn_to_hear(base, LIMIT, speech, config, tmp_path / "gone", Watcher())
 
 
+def test_the_same_samples_at_another_rate_are_other_speech(
+    base: Base, speech: CachedClips, tmp_path: Path
+) -> None:
+    config = replace(CONFIG, hearing_epochs=1)
+    entries = [one._replace(n_samples=2 * one.n_samples // 3) for one in speech.entries]
+    shorter = replace(speech, entries=tuple(entries))
+    assert shorter.hashes == speech.hashes
+    learned = [
+        learn_to_hear(base, LIMIT, one, config, tmp_path, Watcher()).digest
+        for one in (speech, shorter, speech)
+    ]
+    assert learned[0] == learned[2] != learned[1]
+
+
 @pytest.mark.parametrize("kind", [kind for kind in TINY if kind != "whisper"])
 def test_every_architecture_learns_so(kind: str, speech: CachedClips, tmp_path: Path) -> None:
     save_checkpoint(kind, tmp_path / "tiny")

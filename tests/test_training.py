@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile as sf
 import torch
 from checkpoints import save_checkpoint
 from click.testing import CliRunner, Result
@@ -37,7 +38,7 @@ from sercli.neural.front_end import LogMelSettings
 from sercli.registry.store import load_model
 from sercli.reporting.cards import DEVELOPMENT_SPEAKERS
 from sercli.training.cache import CachedClips, cache_clips
-from sercli.training.config import NeuralConfig, SvmConfig
+from sercli.training.config import NeuralConfig, SvmConfig, TransformerConfig
 from sercli.training.networks import cnn as courses
 from sercli.training.networks import loop
 from sercli.training.networks.cnn import CnnCourse
@@ -1121,7 +1122,7 @@ def test_threads_matter_where_teachers_of_folds_are_made_anew(
 
 
 @pytest.mark.usefixtures("small")
-def test_a_training_goes_on_with_the_same_speakers_labels_and_rates(
+def test_a_training_goes_on_with_the_same_speakers_and_labels(
     corpus: Corpus, cache: Path, tmp_path: Path
 ) -> None:
     learned, judged = (
@@ -1144,11 +1145,48 @@ def test_a_training_goes_on_with_the_same_speakers_labels_and_rates(
         teach(learned, change(judged, emotion=other))
     with pytest.raises(ConfigError, match="data: names, speakers and labels is "):
         teach(change(learned, speaker="somebody else"), judged)
-    # The same samples at another rate, as a header was mended.
-    entry = judged.entries[0]
-    slower = (entry._replace(n_samples=entry.n_samples - 160), *judged.entries[1:])
-    with pytest.raises(ConfigError, match="data: development clips is "):
-        teach(learned, replace(judged, entries=slower))
+
+
+def test_the_same_samples_at_another_rate_are_other_audio(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    samples = [0.1 * rng.standard_normal(9_000) for _ in range(4)]
+    clips = [
+        Clip(tmp_path / f"{i}.wav", ("anger", "fear")[i % 2], f"s{i}", str(i)) for i in range(4)
+    ]
+
+    def record(rate: int) -> CachedClips:
+        for clip, sound in zip(clips, samples, strict=True):
+            sf.write(clip.path, sound, rate)
+        return cache_clips(clips, tmp_path / "cache", jobs=1)
+
+    slow, fast = record(8_000), record(16_000)
+    assert slow.hashes == fast.hashes
+    assert slow.lengths == (18_000,) * 4
+    labels = ("anger", "fear")
+    # What an encoder made of the one is not what it makes of the other.
+    save_checkpoint("whisper", tmp_path / "tiny")
+    config = TransformerConfig(versions=1, device="cpu", jobs=1)
+    rows: dict[str, list[Any]] = {"shared": [], "own": []}
+    for cached in (slow, fast):
+        for name in rows:
+            place = tmp_path / (name if name == "shared" else f"{name}{len(rows[name])}")
+            base = load_base(str(tmp_path / "tiny"))
+            course = TransformerCourse(config, labels, base=base, rows=place)
+            rows[name].append(np.array(course.prepare(cached, lambda _: None).rows))
+    np.testing.assert_array_equal(rows["shared"], rows["own"])
+    assert not np.allclose(*rows["own"], atol=0.01)
+    # A training of the one does not go on with the other, neither to learn nor to choose by.
+    alone = replace(CONFIG, epochs=1, guide_weight=0.0)
+
+    def teach(cached: CachedClips, dev: CachedClips) -> Fitted:
+        course = CnnCourse(alone, labels, settings=SMALL, resume=True)
+        return course.teach("network", Material(cached), tmp_path / "network", Material(dev))
+
+    teach(slow, slow)
+    assert len(teach(slow, slow).records) == 1
+    for cached, dev, other in ((fast, slow, "clips"), (slow, fast, "development clips")):
+        with pytest.raises(ConfigError, match=rf"other settings or data: {other} is '\w+', expec"):
+            teach(cached, dev)
 
 
 def test_loss_of_what_is_perceived(cache: Path) -> None:
