@@ -2,7 +2,7 @@
 
 import codecs
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import PurePath
@@ -42,6 +42,7 @@ def find_inputs(
     recursive: bool = True,
     include: str | Iterable[str] = (),
     exclude: str | Iterable[str] = (),
+    on_idle: Callable[[str], None] | None = None,
 ) -> Iterator[Found]:
     """Expand files and directories into the files to annotate.
 
@@ -56,9 +57,12 @@ def find_inputs(
     recursive
         Whether to walk sub-folders.
     include, exclude
-        Shell patterns, matched against the name and against the path below the directory, of files
-        found in directories; an include pattern also admits suffixes that are not audio's, and an
-        exclude pattern leaves out sub-folders, too.
+        Shell patterns, matched against the name, against the path below the directory, and, where
+        one does not begin with ``*``, against the path as it is given, of files found in
+        directories; an include pattern also admits suffixes that are not audio's, and an exclude
+        pattern leaves out sub-folders, too.
+    on_idle
+        Called at the end with each pattern that nothing matched, once.
 
     Yields
     ------
@@ -67,7 +71,8 @@ def find_inputs(
     """
     if isinstance(paths, str | os.PathLike):
         paths = (paths,)
-    walk = _Walk(recursive, _list(include), tuple(one.rstrip("/") for one in _list(exclude)))
+    included, excluded = _Patterns(_list(include)), _Patterns(_list(exclude))
+    walk = _Walk(recursive, included, excluded)
     seen: set[str] = set()
     for path in paths:
         if isinstance(path, Found):
@@ -79,6 +84,9 @@ def find_inputs(
             if key not in seen:
                 seen.add(key)
                 yield item
+    if on_idle is not None:
+        for pattern in dict.fromkeys((*included.idle, *excluded.idle)):
+            on_idle(pattern)
 
 
 def read_path_list(stream: BinaryIO, *, nul: bool = False) -> list[str]:
@@ -125,11 +133,53 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
+class _Patterns:
+    """Shell patterns, and which of them nothing matched so far.
+
+    Parameters
+    ----------
+    patterns
+        As they were written.
+    """
+
+    def __init__(self, patterns: tuple[str, ...]) -> None:
+        self._of_names = {one: one.rstrip("/") for one in patterns}
+        # One that begins anywhere is meant below the folder: what is above it is nobody's concern.
+        self._of_paths = {
+            one: os.path.normpath(one)
+            for one in patterns
+            if os.path.dirname(one.rstrip("/")) and not one.startswith("*")
+        }
+        self.idle = dict.fromkeys(patterns)
+
+    def __bool__(self) -> bool:
+        return bool(self._of_names)
+
+    def match(self, name: str, relative: str, path: str) -> bool:
+        """Tell whether a file or folder matches one, by its name, or its path below or as given."""
+        found = {
+            one
+            for one, pattern in self._of_names.items()
+            if fnmatch(name, pattern) or fnmatch(relative, pattern)
+        }
+        if self._of_paths:
+            path = os.path.normpath(path)
+            # A path may have brackets, which are not meant as those of a pattern.
+            found |= {
+                one
+                for one, pattern in self._of_paths.items()
+                if path == pattern or fnmatch(path, pattern)
+            }
+        for one in found:
+            self.idle.pop(one, None)
+        return bool(found)
+
+
 @dataclass(frozen=True)
 class _Walk:
     recursive: bool
-    include: tuple[str, ...]
-    exclude: tuple[str, ...]
+    include: _Patterns
+    exclude: _Patterns
 
     def run(self, root: str) -> Iterator[Found]:
         return self._folder(root, "", set())
@@ -148,19 +198,15 @@ class _Walk:
             if entry.name.startswith("."):
                 continue
             relative = f"{below}{entry.name}"
-            if _matches(self.exclude, entry.name, relative):
+            if self.exclude.match(entry.name, relative, entry.path):
                 continue
             if _is_folder(entry):
                 if self.recursive:
                     yield from self._folder(entry.path, f"{relative}/", visited)
-            elif self._wanted(entry.name, relative):
+            elif self._wanted(entry, relative):
                 yield Found(entry.path)
 
-    def _wanted(self, name: str, relative: str) -> bool:
+    def _wanted(self, entry: os.DirEntry[str], relative: str) -> bool:
         if self.include:
-            return _matches(self.include, name, relative)
-        return PurePath(name).suffix.lower() in MEDIA_SUFFIXES
-
-
-def _matches(patterns: tuple[str, ...], name: str, relative: str) -> bool:
-    return any(fnmatch(name, p) or fnmatch(relative, p) for p in patterns)
+            return self.include.match(entry.name, relative, entry.path)
+        return PurePath(entry.name).suffix.lower() in MEDIA_SUFFIXES

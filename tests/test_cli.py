@@ -362,6 +362,31 @@ def test_an_empty_directory_gives_an_empty_table(tmp_path: Path) -> None:
     assert f"found no audio or video files in: {tmp_path}" in result.stderr
 
 
+def test_patterns_that_nothing_matches_are_told(tmp_path: Path) -> None:
+    for name in ("may", "june"):
+        (tmp_path / "calls" / name).mkdir(parents=True)
+        shutil.copy(EXAMPLES / "memo.m4a", tmp_path / "calls" / name)
+    calls = tmp_path / "calls"
+    options = (
+        "annotate",
+        calls,
+        "-m",
+        "svm",
+        "--exclude",
+        calls / "may",
+        "--exclude",
+        calls / "mai",
+    )
+    done = ser(*options)
+    assert {row["file"] for row in read_rows(done.stdout)} == {str(calls / "june" / "memo.m4a")}
+    assert done.stderr.startswith(
+        f"warning: nothing in directories matches {calls / 'mai'}; expected a name, a path below "
+        "the directory, or one as it is given\n"
+    )
+    assert done.stderr.count("matches") == 1
+    assert ser(*options, "-q").stderr == ""
+
+
 def test_on_error_stop(tmp_path: Path) -> None:
     (tmp_path / "a.wav").touch()
     shutil.copy(EXAMPLES / "memo.m4a", tmp_path / "b.m4a")

@@ -70,6 +70,50 @@ def test_folders_are_left_out(tree: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("given", "pattern"),
+    [
+        ("calls", "calls/a/deep"),
+        ("calls", "./calls/a/deep/"),
+        ("./calls/", "calls/a/deep"),
+        (".", "./calls/a/deep"),
+        ("calls", "c*s/a/d??p"),
+        ("calls/../calls", "calls/../calls/a/deep"),
+    ],
+)
+def test_patterns_match_paths_as_they_are_given(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, given: str, pattern: str
+) -> None:
+    (tree / "calls").mkdir()
+    for name in ("a", "b.wav", "c.m4a", "d"):
+        (tree / name).rename(tree / "calls" / name)
+    monkeypatch.chdir(tree)
+    idle: list[str] = []
+    found = list(find_inputs([given], exclude=[pattern], on_idle=idle.append))
+    assert names(found, tree) == ["calls/a/z.MP3", "calls/b.wav", "calls/c.m4a", "calls/d/film.MKV"]
+    found = list(find_inputs([given], include=[f"{pattern.rstrip('/')}/*"], on_idle=idle.append))
+    assert names(found, tree) == ["calls/a/deep/x.flac"]
+    assert idle == []
+    (tree / "calls").rename(tree / "calls [1]")
+    found = list(find_inputs([tree / "calls [1]"], exclude=[str(tree / "calls [1]" / "a")]))
+    assert [Path(one.path).name for one in found] == ["b.wav", "c.m4a", "film.MKV"]
+    (tree / "calls [1]").rename(tree / "calls")
+    # Of names, and of what begins anywhere, what is above the folder is none.
+    exclude = ["calls", "c*s", "*/calls/*", "calls/e"]
+    found = list(find_inputs([tree / "calls"], exclude=exclude))
+    assert len(found) == 5
+
+
+def test_patterns_that_nothing_matches_are_told_once(tree: Path) -> None:
+    idle: list[str] = []
+    exclude, include = ["*.wav", "b.wav", "x", "x", "a/deep/"], ["*", "*.ogg", "x"]
+    list(find_inputs([tree, tree / "d"], exclude=exclude, include=include, on_idle=idle.append))
+    assert idle == ["*.ogg", "x"]
+    idle.clear()
+    list(find_inputs([tree / "b.wav"], exclude="b.wav", on_idle=idle.append))
+    assert idle == ["b.wav"]
+
+
 def test_a_named_file_is_taken_whatever_its_suffix_and_in_the_order_given(tree: Path) -> None:
     paths = [tree / "d", tree / "a/notes.txt", tree / ".h.wav", tree / "missing.wav"]
     found = find_inputs(paths, exclude=["*.txt"])

@@ -85,13 +85,14 @@ input_options = _options(
         "--include",
         multiple=True,
         metavar="GLOB",
-        help="In directories, take only what matches, whatever its suffix. Repeatable.",
+        help="In directories, take only files that match, whatever their suffix: their name, path "
+        "below the directory, or path as it is given. Repeatable.",
     ),
     click.option(
         "--exclude",
         multiple=True,
         metavar="GLOB",
-        help="In directories, leave out what matches. Repeatable.",
+        help="In directories, leave out files and sub-folders that match, likewise. Repeatable.",
     ),
 )
 
@@ -386,14 +387,21 @@ def _find(paths: tuple[str, ...], options: dict[str, Any]) -> list[Found]:
     listed = options["files_from"]
     if listed is not None:
         paths = (*paths, *read_path_list(listed, nul=options["nul"]))
+    idle: list[str] = []
     inputs = list(
         find_inputs(
             paths,
             recursive=not options["no_recursive"],
             include=options["include"],
             exclude=options["exclude"],
+            on_idle=idle.append,
         )
     )
+    for pattern in () if options["quiet"] else idle:
+        say(
+            f"warning: nothing in directories matches {pattern}; expected a name, a path below the "
+            "directory, or one as it is given"
+        )
     if not inputs and not options["quiet"]:
         say(f"found no audio or video files in: {', '.join(paths) or 'an empty list'}")
     return inputs
