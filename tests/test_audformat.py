@@ -7,6 +7,7 @@ import pytest
 from trees import make_tree, summary
 
 from sercli.datasets import read_corpus
+from sercli.datasets.facts import person_traits
 from sercli.errors import DatasetError
 
 
@@ -52,6 +53,58 @@ def test_audformat(tmp_path: Path) -> None:
         "gone.wav": "annotated, but the file is missing",
         "spare.wav": "not annotated",
     }
+
+
+@pytest.mark.parametrize(
+    ("age", "group"),
+    [
+        ("25-30", None),
+        ("31", None),
+        (None, None),
+        (-1, None),
+        (float("nan"), None),
+        (float("inf"), None),
+        (True, None),
+        (0, "under 30"),
+        (44.5, "30 to 44"),
+        pytest.param(10**400, "60 and over", id="huge"),
+    ],
+)
+def test_ages_that_are_none_are_left_out(
+    tmp_path: Path, age: float | str | None, group: str | None
+) -> None:
+    database = make_database(tmp_path)
+    people = {
+        "s1": {"gender": "female", "sex": None, "age": age, "language": " "},
+        "s2": {"gender": None, "age": 61},
+    }
+    database.schemes["speaker"] = audformat.Scheme(labels=people)
+    database["files"]["speaker"] = audformat.Column(scheme_id="speaker")
+    database["files"]["speaker"].set(["s1", "s2", "s2"])
+    database.save(str(tmp_path))
+    told = {"sex": "female", "language": "German"} | ({"age_group": group} if group else {})
+    traits = [clip.traits for clip in read_corpus(tmp_path).clips]
+    assert traits == [told, {"age_group": "60 and over", "language": "German"}]
+    # Whoever reads them.
+    assert person_traits({"sex": None, "age": age}) == ({"age_group": group} if group else {})
+
+
+def test_people_of_whom_a_table_lacks_something(tmp_path: Path) -> None:
+    database = make_database(tmp_path)
+    people = database["people"] = audformat.MiscTable(
+        audformat.filewise_index(["s1", "s2"]).rename("speaker")
+    )
+    for name, kind, cells in (("age", "int", [40, None]), ("sex", "str", [None, "male"])):
+        database.schemes[name] = audformat.Scheme(kind)
+        people[name] = audformat.Column(scheme_id=name)
+        people[name].set(cells)
+    database.schemes["speaker"] = audformat.Scheme("str", labels="people")
+    database.save(str(tmp_path))
+    traits = [clip.traits for clip in read_corpus(tmp_path).clips]
+    assert traits == [
+        {"age_group": "30 to 44", "language": "German"},
+        {"sex": "male", "language": "German"},
+    ]
 
 
 def add_segments(database: audformat.Database, values: dict[str, Any]) -> None:

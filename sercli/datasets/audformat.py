@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from sercli.datasets.base import Clip, Corpus
-from sercli.datasets.facts import person_traits
+from sercli.datasets.facts import is_known, person_traits
 from sercli.datasets.labelling import canonical_label
 from sercli.datasets.media import MISSING, NOT_ANNOTATED, MediaFolder
 from sercli.datasets.tables import LICENCE, SPLITS, parse_split, stretch_name
@@ -206,9 +206,9 @@ def _read_people(database: Any, columns: Mapping[str, str]) -> dict[str, dict[st
             labels = database.misc_tables[labels].df.to_dict("index")
         for speaker, facts in labels.items() if isinstance(labels, dict) else ():
             known = facts.items() if isinstance(facts, dict) else ()
-            # A value that is missing differs from itself.
+            # What is missing is not to hide the same fact by another of its names.
             people[str(speaker)] = person_traits(
-                {PERSON[key]: value for key, value in known if key in PERSON and value == value}
+                {PERSON[key]: value for key, value in known if key in PERSON and is_known(value)}
             )
     return people
 

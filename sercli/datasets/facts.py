@@ -1,6 +1,7 @@
 """What is known of the corpora: facts that come with the package as data."""
 
 import json
+import math
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
@@ -35,9 +36,19 @@ def person_traits(person: Mapping[str, Any]) -> dict[str, str]:
     Parameters
     ----------
     person
-        ``sex``, ``age`` in years and ``language``, as far as they are known.
+        ``sex``, ``age`` in years and ``language``, as far as they are known; what is none of these
+        is left out.
     """
-    traits = {key: str(person[key]) for key in ("sex", "language") if key in person}
-    if "age" in person:
-        traits["age_group"] = age_group(person["age"])
+    told = {key: person.get(key) for key in ("sex", "language")}
+    traits = {key: str(value) for key, value in told.items() if is_known(value)}
+    age = person.get("age")
+    if isinstance(age, int | float) and not isinstance(age, bool) and 0 <= age < math.inf:
+        traits["age_group"] = age_group(age)
     return traits
+
+
+def is_known(value: Any) -> bool:
+    """Tell whether a fact is one: a text, or a number, and not what stands for a missing one."""
+    if isinstance(value, str):
+        return bool(value.strip())
+    return isinstance(value, int | float) and value == value  # as no NaN is
