@@ -8,7 +8,7 @@ import pytest
 
 import sercli
 from sercli.datasets import Clip, Corpus
-from sercli.errors import ConfigError
+from sercli.errors import ConfigError, DatasetError
 from sercli.training.plan import Plan
 from sercli.training.train_config import Settings, TrainConfig
 
@@ -134,3 +134,21 @@ def test_number_of_networks_that_are_trained(corpus: Corpus) -> None:
         assert Plan.make(corpus, config).n_networks == n_networks, config
     bare = replace(corpus, clips=tuple(replace(clip, split="train") for clip in corpus.clips))
     assert Plan.make(bare, TrainConfig(three)).n_networks == 4
+
+
+def test_splits_that_are_not_taken_are_told(corpus: Corpus, tmp_path: Path) -> None:
+    splits = ("train", "dev", "test")
+    given = [replace(clip, split=splits[int(clip.name[0]) % 3]) for clip in corpus.clips]
+    assert not Plan.make(Corpus("own", "", tuple(given)), TrainConfig()).redrawn
+    # Of another corpus, a speaker is in two.
+    others = [replace(clip, corpus="shared") for clip in given]
+    others[0] = replace(others[0], split="dev")
+    both = Corpus("own+shared", "", (*given, *others))
+    plan = Plan.make(both, TrainConfig())
+    assert plan.redrawn == {"shared"}
+    for split in ("own", "random"):
+        assert not Plan.make(both, TrainConfig(split=split)).redrawn
+    told: list[str] = []
+    with pytest.raises(DatasetError):  # there is no such audio
+        plan.run(tmp_path / "model", say=told.append)
+    assert told[0].startswith("warning: shared: its own splits share speakers; others are drawn")

@@ -51,14 +51,7 @@ def split_by_speaker(corpus: Corpus, seed: int = 0) -> Corpus:
         If clips without a split have unknown speakers, or those of a corpus fewer than three, or
         two corpora give a speaker two splits.
     """
-    everybody = join_voices(corpus.clips)
-    given = {
-        (clip.corpus, voice, clip.split)
-        for clip, voice in zip(corpus.clips, everybody, strict=True)
-        if voice and clip.split
-    }
-    counts = Counter((name, voice) for name, voice, _ in given)
-    sharing = {name for (name, _), n_splits in counts.items() if n_splits > 1}
+    everybody, sharing = join_voices(corpus.clips), find_sharing(corpus)
     whole = [replace(one, split=None) if one.corpus in sharing else one for one in corpus.clips]
     split_of = _find_given(corpus.name, whole, everybody)
     bare: dict[str, set[str | None]] = {}
@@ -91,6 +84,23 @@ def split_by_speaker(corpus: Corpus, seed: int = 0) -> Corpus:
             for clip, voice in zip(whole, everybody, strict=True)
         ),
     )
+
+
+def find_sharing(corpus: Corpus) -> frozenset[str]:
+    """Return the names of corpora that give a speaker two splits, which nobody keeps apart.
+
+    Parameters
+    ----------
+    corpus
+        One or several corpora.
+    """
+    given = {
+        (clip.corpus, voice, clip.split)
+        for clip, voice in zip(corpus.clips, join_voices(corpus.clips), strict=True)
+        if voice and clip.split
+    }
+    counts = Counter((name, voice) for name, voice, _ in given)
+    return frozenset(name for (name, _), n_splits in counts.items() if n_splits > 1)
 
 
 def _find_given(

@@ -30,10 +30,13 @@ class Plan:
         Each clip has one of the labels that are learned, and a split unless there are folds.
     config
         What is trained, and how.
+    redrawn
+        Names of corpora whose own splits share speakers, so that others were drawn.
     """
 
     corpus: "Corpus"
     config: TrainConfig
+    redrawn: frozenset[str] = frozenset()
 
     @classmethod
     def make(cls, corpus: "Corpus | AnyPath", config: TrainConfig) -> "Plan":
@@ -56,8 +59,10 @@ class Plan:
 
         whole = corpus if isinstance(corpus, Corpus) else read_corpus(corpus)
         whole = whole.keep(choose_training_labels(whole))
+        redrawn: frozenset[str] = frozenset()
         if not config.folds:
             if config.split == "speaker":
+                redrawn = protocols.find_sharing(whole)
                 whole = protocols.split_by_speaker(whole, config.settings.seed)
             elif config.split == "own":
                 whole = protocols.split_as_given(whole)
@@ -65,7 +70,7 @@ class Plan:
                 whole = protocols.split_at_random(whole, config.settings.seed)
             else:
                 whole = protocols.split_by_file(whole, Path(config.split))
-        return cls(whole, config)
+        return cls(whole, config, redrawn)
 
     def __post_init__(self) -> None:
         """Refuse what would do nothing with the clips that there are."""
@@ -142,6 +147,12 @@ class Plan:
             trainer = create_trainer(
                 config, resume=resume, say=say, progress=progress, watcher=watcher
             )
+            if say is not None:
+                for name in sorted(self.redrawn):
+                    say(
+                        f"warning: {name}: its own splits share speakers; others are drawn "
+                        "(--split own takes its own)"
+                    )
             if config.folds:
                 result = cross_validate(self.corpus, folder, trainer, config.folds, details=details)
             else:
