@@ -2,13 +2,18 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sercli.datasets import Clip
 from sercli.datasets.protocols import judge_protocol
 from sercli.datasets.tables import read_manifest
 from sercli.errors import ModelError
+from sercli.evaluation.caveats import find_caveats
 from sercli.evaluation.leaks import MANIFEST_FILE, UNLABELLED, TrainingManifest, hash_speaker
+from sercli.evaluation.measurement import Judgement
+from sercli.evaluation.predictions import Predictions
+from sercli.registry.store import load_model
 
 HASHES = ("00000000000000b1", "00000000000000a0", "")
 
@@ -93,9 +98,6 @@ def test_unlabelled_audio_is_found_and_its_speakers_are_nobodys(
     assert "speech that nobody labelled" in str(both.explain_unknown())
     for unknown in (manifest, manifest.join([unlabelled])):
         assert "clips of unknown speakers" in str(unknown.explain_unknown())
-    chosen = known.choose_by([make_clip("bob", "other"), make_clip(None, "third")], ["f6", "g7"])
-    assert "chosen and calibrated by clips of unknown speakers" in str(chosen.explain_unknown())
-    assert known.choose_by([make_clip("bob", "other")], ["f6"]).explain_unknown() is None
 
 
 def test_who_speaks_in_unlabelled_audio_may_be_known_from_elsewhere() -> None:
@@ -109,6 +111,41 @@ def test_who_speaks_in_unlabelled_audio_may_be_known_from_elsewhere() -> None:
     # An unknown speaker of a labelled clip says no more.
     unknown = TrainingManifest.from_clips([make_clip(None)], ["b2"])
     assert set(unlabelled.join([unknown]).rows) == {*unlabelled.rows, *unknown.rows}
+
+
+def test_who_a_model_was_chosen_by_may_be_unknown() -> None:
+    ann, eve = make_clip("ann"), make_clip("eve")
+    known = TrainingManifest.from_clips([ann], HASHES[:1])
+    by_known = known.choose_by([eve], HASHES[1:2])
+    by_unknown = by_known.choose_by([make_clip(None)], ["00000000000000c2"])
+    sentence = (
+        "The model was chosen and calibrated by clips of unknown speakers: it may know these "
+        "speakers."
+    )
+    assert by_known.explain_unknown() is None
+    assert by_unknown.explain_unknown() == sentence
+    assert by_unknown.fitted.explain_unknown() is None
+    assert known.join([by_unknown]).explain_unknown() == sentence
+    # What it learned from says more.
+    learned = TrainingManifest.from_clips([make_clip(None)], ["00000000000000d3"])
+    assert "was trained on clips of unknown" in str(by_unknown.join([learned]).explain_unknown())
+    cid = replace(make_clip("cid"), emotion="short")
+    said = Judgement(Predictions("fake", ("short", "long"), (cid,), np.array([[0.9, 0.1]])), {}, {})
+    found = find_caveats(by_unknown, said, "intended", ())
+    assert found["protocol"] == "speakers unknown"
+    assert found["overlap"] == {"speakers": [], "clips": 0}
+    assert found["warnings"][0] == sentence
+    assert find_caveats(by_known, said, "intended", ())["protocol"] == "speakers apart"
+
+
+@pytest.mark.parametrize("name", ["svm", "cnn", "transformer", "best"])
+def test_whom_the_shipped_models_know_is_known(name: str) -> None:
+    manifest = TrainingManifest.of(load_model(name, "cpu"))
+    assert manifest is not None
+    assert manifest.explain_unknown() is None
+    # Actors of CREMA-D who are learned from, and who are measured.
+    cremad = [replace(make_clip(actor), corpus="cremad") for actor in ("1001", "1048")]
+    assert manifest.find_speakers(cremad) == ["cremad/1001"]
 
 
 def test_digest_tells_any_change() -> None:

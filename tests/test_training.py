@@ -231,6 +231,18 @@ def test_development_clips_are_known(corpus: Corpus, cache: Path, tmp_path: Path
     figures = evaluate(model, corpus, "dev").figures
     assert figures["protocol"] == "speakers shared"
     assert any("was chosen and calibrated by" in line for line in figures["warnings"])
+    assert read_training(tmp_path / "m")["protocol"] == "speakers apart"
+    # They are not told from those who are measured, where nobody knows who they are.
+    unknown = tuple(
+        replace(clip, speaker=None) if clip.split == "dev" else clip for clip in corpus.clips
+    )
+    learner = trainer(cache, replace(config, group_by="clip"))
+    result = train_on_splits(replace(corpus, clips=unknown), tmp_path / "u", learner)
+    assert result.evaluation is not None
+    figures = result.evaluation.figures
+    assert (figures["protocol"], figures["overlap"]["speakers"]) == ("speakers unknown", [])
+    assert any("was chosen and calibrated by clips of unk" in line for line in figures["warnings"])
+    assert read_training(tmp_path / "u")["protocol"] == "speakers unknown"
 
 
 def test_without_development_clips_folds_calibrate(

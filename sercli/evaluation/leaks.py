@@ -178,8 +178,8 @@ class TrainingManifest:
             )
         if "" in {speaker for _, speaker in self.chosen}:
             return (
-                "The model was chosen and calibrated by clips of unknown speakers: these speakers "
-                "may be among them."
+                "The model was chosen and calibrated by clips of unknown speakers: it may know "
+                "these speakers."
             )
         return None
 

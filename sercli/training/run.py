@@ -110,7 +110,8 @@ def train_on_splits(
     if n_heard := _count_heard([part.hashes for part in (found, *others)]):
         trainer.say(f"warning: {_explain_heard(n_heard)}")
     learned = trainer.fit(found, labels, folder, *others)
-    record = {"splits": list(fit_on), "protocol": judge_protocol(clips, held_out)}
+    # Who is among those that it is chosen by, it knows, too.
+    record = {"splits": list(fit_on), "protocol": judge_protocol((*clips, *dev), held_out)}
     saved = _save(learned, found, corpus, folder, trainer, {**record, **details}, *others)
     evaluation = None
     if test and not held_out:
