@@ -346,6 +346,55 @@ def test_a_label_of_those_alone_by_whom_an_epoch_is_chosen(cache: Path, tmp_path
     )
 
 
+@pytest.mark.parametrize("family", ["svm", "cnn"])
+def test_labels_that_nobody_learns_are_told_before_anything_is_heard(
+    family: str, cache: Path, tmp_path: Path
+) -> None:
+    def clips_of(split: Split | None = None, **emotions: str) -> tuple[Clip, ...]:
+        # There is no such audio: whoever listened would say so.
+        return tuple(
+            Clip(tmp_path / f"{who}{i}", word, who, f"{who}{i}", "gone", split=split)
+            for who, words in emotions.items()
+            for i, word in enumerate(words.split())
+        )
+
+    learner: AnyTrainer = trainer(cache, CONFIG)
+    if family == "svm":
+        learner = SvmTrainer(SvmConfig(folds=2, jobs=1))
+    train = clips_of("train", a="anger happiness", b="anger happiness", c="anger happiness")
+    dev = clips_of("dev", d="anger fear", e="anger fear happiness")
+    test = clips_of("test", f="anger fear sadness")
+    alone: tuple[Split, ...] = ("train",)
+    both: tuple[Split, ...] = ("train", "dev")
+    for clips, fit_on, missing in (
+        (train + dev, alone, "fear"),
+        (train + dev + test, alone, "fear, sadness"),
+        (train + dev + test, both, "sadness"),
+    ):
+        message = f"^no clips of {missing} are among those to learn from; expected some of every"
+        with pytest.raises(DatasetError, match=message):
+            train_on_splits(Corpus("gone", "", clips), tmp_path / "a", learner, fit_on=fit_on)
+
+    # There are two speakers with fear; where one is in a fold, the other is all that is left.
+    often = "anger anger anger sadness sadness sadness"
+    fearful = f"{often} fear fear fear"
+    clips = clips_of(a=fearful, b=often, c=often, d=often, e=often, f=fearful)
+    by_whom = {"svm": "", "cnn": " and the development speakers"}[family]
+    message = rf"^without the speakers of a fold{by_whom}, no clips of fear are left to learn from;"
+    with pytest.raises(DatasetError, match=message):
+        cross_validate(Corpus("gone", "", clips), tmp_path / "b", learner, 3)
+
+    # Where speakers are shared, folds are of clips.
+    learner = trainer(cache, replace(CONFIG, group_by="clip"))
+    if family == "svm":
+        learner = SvmTrainer(SvmConfig(folds=2, jobs=1, group_by="clip"))
+    rare = Corpus("gone", "", clips_of("train", a="anger anger anger fear"))
+    message = "^without the clips of a fold, no clips of fear are .*; expected every emotion of sev"
+    with pytest.raises(DatasetError, match=message):
+        train_on_splits(rare, tmp_path / "c", learner)
+    assert not [*tmp_path.iterdir()]
+
+
 def test_development_clips_that_do_not_suffice(
     corpus: Corpus, cache: Path, tmp_path: Path, spy: Spy
 ) -> None:

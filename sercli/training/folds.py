@@ -67,9 +67,9 @@ def count_folds(groups: Groups, n_folds: int, group_by: GroupBy) -> int:
 
 
 def check_labels(
-    classes: IntArray, labels: Sequence[str], left_out: str = "the speakers of a fold"
+    classes: IntArray, labels: Sequence[str], held_out: GroupBy | None = None, others: str = ""
 ) -> None:
-    """Refuse clips that are left to learn from and lack a label.
+    """Refuse clips to learn from that lack a label.
 
     Parameters
     ----------
@@ -77,8 +77,11 @@ def check_labels(
         Indices of the labels that are left to learn from.
     labels
         All of them.
-    left_out
-        Without whom they are left.
+    held_out
+        What a fold keeps together, if it is a fold that they are without; None: they are all clips
+        to learn from.
+    others
+        Who else is left out then, for the error.
 
     Raises
     ------
@@ -86,10 +89,16 @@ def check_labels(
         With the labels that are missing.
     """
     present: Collection[int] = set(classes.tolist())
-    if missing := [label for index, label in enumerate(labels) if index not in present]:
+    missing = ", ".join(label for index, label in enumerate(labels) if index not in present)
+    if missing and held_out:
         raise DatasetError(
-            f"without {left_out}, no clips of {', '.join(missing)} are left to learn from; "
-            "expected every emotion of several speakers"
+            f"without the {held_out}s of a fold{others}, no clips of {missing} are left to learn "
+            f"from; expected every emotion of several {held_out}s"
+        )
+    if missing:
+        raise DatasetError(
+            f"no clips of {missing} are among those to learn from; expected some of every emotion; "
+            "learn from more splits, such as train+dev, or by folds of all clips"
         )
 
 
@@ -110,15 +119,16 @@ def check_folds(
     Raises
     ------
     DatasetError
-        If speakers are unknown, there is only one, or an emotion occurs with the speakers of one
-        fold only.
+        If speakers are unknown, there is only one, or an emotion does not occur, or with the
+        speakers of one fold only.
     """
     groups = group_clips(clips, group_by)
     classes = np.array(class_indices(clips, labels))
+    check_labels(classes, labels)
     for inside, _ in GroupKFold(count_folds(groups, n_folds, group_by)).split(
         groups, groups=groups
     ):
-        check_labels(classes[inside], labels)
+        check_labels(classes[inside], labels, group_by)
 
 
 def cross_fitted_figures(

@@ -162,7 +162,7 @@ def cross_validate(
     for fold in folds:
         others = np.delete(np.arange(len(classes)), fold)
         rest = [corpus.clips[i] for i in others]
-        check_labels(classes[others], labels)
+        check_labels(classes[others], labels, "speaker")
         trainer.check_fit_fold(rest, labels)
         protocols.add(judge_protocol(rest, [corpus.clips[i] for i in fold]))
     protocol = _find_worst(protocols)

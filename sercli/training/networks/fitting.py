@@ -220,7 +220,7 @@ def _teach_folds(
     folds = list(GroupKFold(n_folds).split(groups, groups=groups))
     classes = course.find_classes(material.cached)
     for inside, _ in folds:  # before any of them is learned without
-        check_labels(classes[inside], course.labels)
+        check_labels(classes[inside], course.labels, course.config.group_by)
     for number, (inside, outside) in enumerate(folds, 1):
         place, pupil = folder / f"fold{number}", course
         if substitute is not None:

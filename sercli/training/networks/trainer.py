@@ -102,22 +102,22 @@ class NeuralTrainer(CachedTrainer):
     def check_fit(
         self, clips: Sequence[Clip], labels: Sequence[str], dev: Sequence[Clip] = ()
     ) -> None:
-        """Refuse development clips or, without any, folds that nothing could be judged by.
+        """Refuse clips without a label, and what nothing could be judged by.
 
-        And clips to learn from that lack a label.
+        That are development clips or, without any, folds.
         """
         if dev:
             check_dev(dev)
-            _check_labels(clips, labels, "the development clips")
+            check_labels(np.array(class_indices(clips, labels)), labels)
         else:
             check_folds(clips, labels, self.config.folds, self.config.group_by)
 
     def check_fit_fold(self, clips: Sequence[Clip], labels: Sequence[str]) -> None:
-        """Refuse other folds that would leave no development speakers, or a label to them alone."""
-        dev, others = _split_dev(clips)
+        """Refuse other folds that leave no development speakers, or nobody else with a label."""
+        dev, learned = _split_dev(clips)
         check_dev(dev)
-        left = [clips[index] for index in others]
-        _check_labels(left, labels, "the speakers of a fold and those by whom an epoch is chosen")
+        classes = np.array(class_indices(clips, labels))
+        check_labels(classes[learned], labels, "speaker", " and the development speakers")
 
     def prepare(self, parts: Sequence[Sequence[Clip]]) -> list[CachedClips]:
         """Decode the clips into the cache, and say how large they are in it."""

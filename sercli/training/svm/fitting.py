@@ -208,7 +208,7 @@ def search_settings(rows: Rows, config: SvmConfig, say: Say = lambda _: None) ->
     }
     folds = rows.split(config.folds)
     for inside, _ in folds:  # before anything is fitted
-        check_labels(rows.classes[inside], rows.labels)
+        check_labels(rows.classes[inside], rows.labels, config.group_by)
     for number, (inside, outside) in enumerate(folds, 1):
         fitted = rows.take(inside)
         projection, components = fit_projection(fitted.features, config.components)
