@@ -318,32 +318,6 @@ def test_folds_within_folds_are_checked_before_anything_is_heard(
     train = tuple(replace(clip, split="train") for clip in rare.clips)
     with pytest.raises(DatasetError, match="without the speakers of a fold, no clips of fear are"):
         train_on_splits(replace(rare, clips=train), tmp_path / "c", learner)
-    # Those who only develop speak with fear.
-    halves = tuple(
-        replace(clip, split="dev" if clip.speaker in ("a", "c") else "train") for clip in rare.clips
-    )
-    if family == "cnn":
-        reason = "without the development clips, no clips of fear are left to learn from"
-        with pytest.raises(DatasetError, match=reason):
-            train_on_splits(replace(rare, clips=halves), tmp_path / "d", learner)
-
-
-def test_a_label_of_those_alone_by_whom_an_epoch_is_chosen(cache: Path, tmp_path: Path) -> None:
-    refused = []
-    for afraid in "abc":
-        clips = [
-            Clip(tmp_path / f"{name}{i}.wav", emotion, name, f"{name}{i}", "gone")
-            for name in "abc"
-            for i, emotion in enumerate(("anger", "anger", "fear" if name == afraid else "anger"))
-        ]
-        try:
-            trainer(cache, CONFIG).check_fit_fold(clips, ("anger", "fear"))
-        except DatasetError as error:
-            refused.append(str(error))
-    (message,) = refused  # one of three develops
-    assert message.startswith(
-        "without the speakers of a fold and those by whom an epoch is chosen, no clips of fear are"
-    )
 
 
 @pytest.mark.parametrize("family", ["svm", "cnn"])

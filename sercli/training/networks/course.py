@@ -236,7 +236,7 @@ class Course(ABC):
         Of what nobody labelled, it is what the teacher says; what listeners hear is not known.
         """
         cached = material.cached
-        check_labels(self.find_classes(cached), self.labels, "those who are judged")
+        check_labels(self.find_classes(cached), self.labels)
         taught = self.teacher.judge(cached, self.labels) if self.teacher else None
         targets = make_targets(cached.clips, self.labels, self.config, taught)
         parts = [np.hstack((targets, self.find_perceived(cached)))]

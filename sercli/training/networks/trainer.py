@@ -220,10 +220,6 @@ class NeuralTrainer(CachedTrainer):
         return fit_model(found, course, place, dev=dev, say=self.say)
 
 
-def _check_labels(clips: Sequence[Clip], labels: Sequence[str], left_out: str) -> None:
-    check_labels(np.array(class_indices(clips, labels)), labels, left_out)
-
-
 def _split_dev(clips: Sequence[Clip]) -> tuple[list[int], list[int]]:
     """Return the indices of the clips of development speakers, and of the others."""
     n_folds = max(MIN_GROUPS, min(DEV_FOLDS, count_speakers(clips)))
