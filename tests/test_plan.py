@@ -1,5 +1,6 @@
 """Tests of trainings as one call: what is refused, who is learned from, how much is trained."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,21 @@ def test_what_would_do_nothing_is_refused(settings: dict[str, Any], message: str
 def test_settings_out_of_their_range(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         sercli.SvmConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("create", "name"),
+    [
+        (sercli.SvmConfig, "folds"),
+        (sercli.CnnConfig, "epochs"),
+        (sercli.TransformerConfig, "layers"),
+        (sercli.AdapterConfig, "n_hidden"),
+    ],
+)
+def test_what_is_counted_is_whole(create: Callable[..., Settings], name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{name} is 2\.5; expected a whole number"):
+        create(**{name: 2.5})
+    assert getattr(create(**{name: 2}), name) == 2
 
 
 def test_one_by_itself_need_not_be_in_a_list() -> None:

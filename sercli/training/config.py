@@ -7,6 +7,7 @@ from typing import Literal
 from sercli.config import (
     LONGEST_SEGMENT_S,
     SHORTEST_SEGMENT_S,
+    check_count,
     check_range,
     check_seed_and_jobs,
 )
@@ -50,7 +51,7 @@ class SvmConfig:
                 raise ConfigError(f"there are no values of {name} to search; expected some")
             for value in values:
                 check_range(name, value, 1e-9, 1e9)
-        check_range("components", self.components, 1, 100_000)
+        check_count("components", self.components, 1, 100_000)
         check_common(self)
 
 
@@ -177,8 +178,8 @@ class NeuralConfig:
 
     def __post_init__(self) -> None:
         """Check every value against its range."""
-        check_range("epochs", self.epochs, 1, 10_000)
-        check_range("batch size", self.batch_size, 2, 4096)
+        check_count("epochs", self.epochs, 1, 10_000)
+        check_count("batch size", self.batch_size, 2, 4096)
         check_range("learning rate", self.learning_rate, 1e-8, 10)
         check_range("warmup", self.warmup, 0, 0.99)
         if self.optimiser not in ("muon", "adamw"):
@@ -190,12 +191,12 @@ class NeuralConfig:
         check_range("weight of what is perceived", self.perceived_weight, 0, 1000)
         check_range("teacher weight", self.teacher_weight, 0, 1)
         check_range("guide weight", self.guide_weight, 0, 1000)
-        check_range("guide components", self.guide_components, 1, 10_000)
+        check_count("guide components", self.guide_components, 1, 10_000)
         check_range("mixup", self.mixup, 0, 1)
         check_range("clean share", self.clean_share, 0, 1)
         check_range("voice share", self.voice_share, 0, 1)
         check_range("crop", self.max_crop, 2 * SHORTEST_SEGMENT_S, LONGEST_SEGMENT_S)
-        check_range("patience", self.patience, 0, 10_000)
+        check_count("patience", self.patience, 0, 10_000)
         check_common(self)
 
 
@@ -255,15 +256,15 @@ class TransformerConfig(NeuralConfig):
     def __post_init__(self) -> None:
         """Check every value against its range."""
         super().__post_init__()
-        check_range("versions", self.versions, 0, 100)
-        check_range("layers", self.layers, 0, 1000)
-        check_range("epochs of tuning", self.tuning_epochs, 1, 10_000)
+        check_count("versions", self.versions, 0, 100)
+        check_count("layers", self.layers, 0, 1000)
+        check_count("epochs of tuning", self.tuning_epochs, 1, 10_000)
         check_range("learning rate of tuning", self.tuning_rate, 1e-9, 10)
         check_range("layer decay", self.layer_decay, 0.01, 1)
-        check_range("epochs of hearing", self.hearing_epochs, 0, 10_000)
+        check_count("epochs of hearing", self.hearing_epochs, 0, 10_000)
         check_range("learning rate of hearing", self.hearing_rate, 1e-9, 10)
         check_range("share of what strangers say", self.calm_share, 0, 1)
-        check_range("rank of matrices", self.lora, 0, 1024)
+        check_count("rank of matrices", self.lora, 0, 1024)
 
 
 @dataclass(frozen=True)
@@ -341,9 +342,9 @@ class AdapterConfig:
     def __post_init__(self) -> None:
         """Check every value against its range."""
         for name in ("n_hidden", "n_trust", "n_context", "epochs", "step_groups", "step_clips"):
-            check_range(name, getattr(self, name), 1, 100_000)
-        check_range("calibration_groups", self.calibration_groups, 1, 1_000_000)
-        check_range("folds", self.folds, 2, 100)
+            check_count(name, getattr(self, name), 1, 100_000)
+        check_count("calibration_groups", self.calibration_groups, 1, 1_000_000)
+        check_count("folds", self.folds, 2, 100)
         for share in self.single_shares:
             check_range("share of groups of a single label", share, 0, 1)
         if not self.single_shares:
@@ -374,7 +375,7 @@ def check_common(config: SvmConfig | FusionConfig | NeuralConfig) -> None:
     ConfigError
         If a value is out of its range.
     """
-    check_range("folds", config.folds, 2, 100)
+    check_count("folds", config.folds, 2, 100)
     if config.group_by not in ("speaker", "clip"):
         raise ConfigError(f"group_by is {config.group_by!r}; expected speaker or clip")
     check_seed_and_jobs(config.seed, config.jobs)
