@@ -76,60 +76,27 @@ def judge_clips(
     list of Judgement
         In the order of the models.
     """
-    to_score = [clip for clip in clips if clip.emotion in labels]
-
-    def extract(condition: str, model: Classifier = classifiers[0]) -> ClipFeatures:
-        pool = Pool(to_score, config.seed) if needs_talkers(condition) else None
-        cut = partial(_cut, condition, config.seed, pool)
-        if model.in_workers:
-            hear = partial(_hear, model, cut)
-            return extract_clip_features(clips, hear, jobs=config.jobs, progress=progress)
-        return extract_clip_features(
-            clips, cut, embed=model.extract_features, jobs=config.jobs, progress=progress
-        )
-
-    def judge(classifier: Classifier, features: Sequence[FloatArray]) -> DoubleArray:
-        scores = classifier.score(np.concatenate(features))
-        pieces = classifier.spec.find_calibration(config.target).probabilities(scores)
-        adapt = choose_adaptation(classifier, config, clips)
-        if adapt != "none":
-            adapter = classifier.find_adapter(config.target)
-            names = name_groups(clean.clips, adapt)
-            groups = np.repeat(names, [len(rows) for rows in features])
-            for name in np.unique(groups):
-                pieces[groups == name] = adapter.adapt(pieces[groups == name])
-        # Pieces of a clip are of one length, and count alike: their sum becomes their mean.
-        sums = np.add.reduceat(pieces, np.cumsum([0, *map(len, features)])[:-1])
-        means: DoubleArray = (sums / sums.sum(axis=1, keepdims=True))[scored]
-        return means
-
-    def judge_scored(classifier: Classifier, features: Sequence[FloatArray]) -> DoubleArray:
-        return renormalise(judge(classifier, features), classifier.spec.labels, labels)
-
-    clean = extract(CLEAN)
-    scored = [row for row, clip in enumerate(clean.clips) if clip.emotion in labels]
-    measured = clean.select(scored)
-    places = {clip.place for clip in to_score}
+    hearing = _Hearing(clips, labels, config, progress)
+    clean = hearing.extract(classifiers[0])
+    measured = clean.select(hearing.find_scored(clean.clips))
+    places = {clip.place for clip in hearing.to_score}
     failed = {place: error for place, error in clean.failed.items() if place in places}
     stressed: list[dict[str, DoubleArray]] = [{} for _ in classifiers]
     for condition in config.stress:
         # One condition at a time, so that memory does not grow with their number.
-        features = clean.features if condition == CLEAN else extract(condition).features
+        heard = clean if condition == CLEAN else hearing.extract(classifiers[0], condition)
         for classifier, found in zip(classifiers, stressed, strict=True):
-            found[condition] = judge_scored(classifier, features)
+            found[condition] = hearing.judge_scored(classifier, heard)
     converted: list[dict[str, DoubleArray]] = [{} for _ in classifiers]
     for classifier, found in zip(classifiers, converted, strict=True):
         for precision in config.precisions:
             with multiplying(classifier, precision):
-                found[precision] = judge_scored(classifier, extract(CLEAN, classifier).features)
-    n_alone = 0
-    if any(map(needs_talkers, config.stress)):
-        voices = {clip.voice for clip in draw_talkers(to_score, config.seed)}
-        n_alone = sum(not find_strangers(clip, voices) for clip in measured.clips)
+                found[precision] = hearing.judge_scored(classifier, hearing.extract(classifier))
+    n_alone = hearing.count_alone(measured.clips)
     judgements = []
     for one, under_stress, in_other in zip(classifiers, stressed, converted, strict=True):
         own = one.spec.labels
-        written = Predictions(one.name, own, measured.clips, judge(one, clean.features))
+        written = Predictions(one.name, own, measured.clips, hearing.judge(one, clean))
         probabilities = renormalise(written.probabilities, own, labels)
         judgements.append(
             Judgement(
@@ -143,6 +110,74 @@ def judge_clips(
             )
         )
     return judgements
+
+
+class _Hearing:
+    """Clips on their way to what models say of them.
+
+    Parameters
+    ----------
+    clips, labels, config, progress
+        As for `judge_clips`.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        labels: tuple[str, ...],
+        config: EvalConfig,
+        progress: Progress | None,
+    ) -> None:
+        self._clips = clips
+        self._labels = labels
+        self._config = config
+        self._progress = progress
+        self.to_score = [clip for clip in clips if clip.emotion in labels]
+
+    def find_scored(self, clips: Sequence[Clip]) -> list[int]:
+        """Return the indices of the clips that are scored."""
+        return [index for index, clip in enumerate(clips) if clip.emotion in self._labels]
+
+    def extract(self, model: Classifier, condition: str = CLEAN) -> ClipFeatures:
+        """Return what a model, and all with its front end, judge the clips by."""
+        config = self._config
+        pool = Pool(self.to_score, config.seed) if needs_talkers(condition) else None
+        cut = partial(_cut, condition, config.seed, pool)
+        embed = None if model.in_workers else model.extract_features
+        return extract_clip_features(
+            self._clips,
+            partial(_hear, model, cut) if embed is None else cut,
+            embed=embed,
+            jobs=config.jobs,
+            progress=self._progress,
+        )
+
+    def judge(self, model: Classifier, heard: ClipFeatures) -> DoubleArray:
+        """Return the probabilities of all of a model's labels, of the clips that are scored."""
+        lengths = [len(rows) for rows in heard.features]
+        scores = model.score(np.concatenate(heard.features))
+        pieces = model.spec.find_calibration(self._config.target).probabilities(scores)
+        adapt = choose_adaptation(model, self._config, self._clips)
+        if adapt != "none":
+            adapter = model.find_adapter(self._config.target)
+            groups = np.repeat(name_groups(heard.clips, adapt), lengths)
+            for name in np.unique(groups):
+                pieces[groups == name] = adapter.adapt(pieces[groups == name])
+        # Pieces of a clip are of one length, and count alike: their sum becomes their mean.
+        sums = np.add.reduceat(pieces, np.cumsum([0, *lengths])[:-1])
+        means: DoubleArray = sums / sums.sum(axis=1, keepdims=True)
+        return means[self.find_scored(heard.clips)]
+
+    def judge_scored(self, model: Classifier, heard: ClipFeatures) -> DoubleArray:
+        """Return the probabilities of the labels that are scored, of the clips that are."""
+        return renormalise(self.judge(model, heard), model.spec.labels, self._labels)
+
+    def count_alone(self, clips: Sequence[Clip]) -> int:
+        """Return behind how many of some clips babble may be of their own speaker."""
+        if not any(map(needs_talkers, self._config.stress)):
+            return 0
+        voices = {clip.voice for clip in draw_talkers(self.to_score, self._config.seed)}
+        return sum(not find_strangers(clip, voices) for clip in clips)
 
 
 @contextmanager
