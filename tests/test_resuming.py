@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from numpy.typing import NDArray
 
 import sercli
 from sercli import Annotator, OutputError, SegmentConfig, Turns
+from sercli.annotation import run as run_module
 from sercli.annotation.run import LabelRun, Output, RunWatcher
 from sercli.files import ORPHANED_S, AtomicFile
 from sercli.output.journal import Journal
-from sercli.output.writers import record_path
+from sercli.output.writers import CsvWriter, record_path
 from sercli.schema import FileResult, printable_path
 
 
@@ -191,6 +193,93 @@ def test_a_disk_that_is_full_when_a_run_begins_costs_nothing(
     report = sercli.write_labels(sounds, output, annotator, resume=True)
     assert (report.n_kept, report.n_files) == (1, 3)
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "jsonl"])
+def test_a_run_that_was_killed_before_its_first_file_is_gone_on_with(
+    fake_classifier: FakeClassifier,
+    sounds: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    suffix: str,
+) -> None:
+    output, annotator = tmp_path / f"labels.{suffix}", Annotator.load(fake_classifier)
+    sercli.write_labels(sounds / "memo.m4a", output, annotator)
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LabelRun, "_write_all", die)
+        with pytest.raises(Killed):
+            sercli.write_labels(sounds, output, annotator, overwrite=True)
+    assert count_rows(output) == {"memo.m4a": 2}
+    assert len(list(tmp_path.glob(".*.journal"))) == 1
+    report = sercli.write_labels(sounds, output, annotator, resume=True)
+    assert (report.n_kept, report.n_files) == (0, 3)
+    assert count_rows(output) | {"broken.wav": 0} == {
+        "broken.wav": 0, "memo.m4a": 2, "statement.flac": 3,
+    }  # fmt: skip
+    assert not list(tmp_path.glob(".*"))
+
+
+PLACES = (
+    (AtomicFile, "__init__"),
+    (AtomicFile, "close"),
+    (Journal, "__init__"),
+    (Journal, "_put"),
+    (Journal, "remove"),
+    (CsvWriter, "_footer"),
+    (LabelRun, "_begin_journal"),
+    (LabelRun, "_write_all"),
+    (run_module, "write_json"),
+)
+
+
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize(("owner", "name"), PLACES)
+def test_an_interrupt_anywhere_costs_nothing(
+    owner: Any,
+    name: str,
+    late: bool,
+    fake_classifier: FakeClassifier,
+    sounds: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output, annotator = tmp_path / "labels.csv", Annotator.load(fake_classifier)
+    gone, memo = tmp_path / "gone.m4a", sounds / "memo.m4a"
+    shutil.copy(memo, gone)
+    before = getattr(owner, name)
+    came: list[str] = []
+
+    def interrupted(*values: Any, **options: Any) -> Any:
+        result = before(*values, **options) if late else None
+        if not came:
+            came.append(name)
+            signal.raise_signal(signal.SIGINT)
+        return result if late else before(*values, **options)
+
+    def interrupt(*paths: Path, resume: bool) -> None:
+        came.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                sercli.write_labels(paths, output, annotator, resume=resume)
+        assert came
+
+    interrupt(gone, memo, resume=False)
+    sercli.write_labels([gone, memo], output, annotator, resume=True)
+    assert count_rows(output) == {"gone.m4a": 2, "memo.m4a": 2}
+    # One is gone, and the other is another recording since.
+    gone.unlink()
+    shutil.copy(sounds / "statement.flac", memo)
+    interrupt(memo, resume=True)
+    assert count_rows(output) in ({"gone.m4a": 2, "memo.m4a": n_rows} for n_rows in (2, 3))
+    sercli.write_labels(memo, output, annotator, resume=True)
+    assert count_rows(output) == {"gone.m4a": 2, "memo.m4a": 3}
+    assert not list(tmp_path.glob(".*.journal"))
 
 
 class Flaky(io.FileIO):

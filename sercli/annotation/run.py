@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -236,39 +236,48 @@ class LabelRun:
                 "--resume"
             )
         journal: Journal | None = None
+        writer: Writer | None = None
         interrupt: KeyboardInterrupt | None = None
         try:
-            with open_writer(
-                output.target,
-                output.format,
-                report.info,
-                overwrite=output.overwrite or output.resume,
-            ) as writer:
+            with ExitStack() as stack:
+                with delay_interrupts():  # or what is begun would not be ended in order
+                    writer = stack.enter_context(
+                        open_writer(
+                            output.target,
+                            output.format,
+                            report.info,
+                            overwrite=output.overwrite or output.resume,
+                            held=True,
+                        )
+                    )
+                    if writer.temporary is not None:
+                        journal = self._begin_journal(writer.temporary, writer)
+                        stack.enter_context(journal)
                 results = self._annotator.annotate(
                     self._new, watcher.heard, on_error, watcher.heard_file
                 )
-                to_file = writer.temporary
-                beside = nullcontext() if to_file is None else self._begin_journal(to_file, writer)
-                with closing(results), beside as journal:
-                    self._write_all(results, writer, watcher, journal)
+                stack.enter_context(closing(results))
+                self._write_all(results, writer, watcher, journal)
             report.completed = not self.n_left
         except KeyboardInterrupt as error:
             interrupt = error
         finally:
             failing = sys.exception()
-            # Where what a run before wrote stays in its place, so does the record of that.
-            stays = isinstance(failing, OutputError) and os.path.exists(output.target)
-            if output.target != STDOUT and not stays:
+            in_place = writer is not None and writer.in_place
+            # Where what a run before wrote stays in its place, so does the record of that. Why a
+            # first run could not write, its record tells.
+            is_lost = isinstance(failing, OutputError) and not os.path.exists(output.target)
+            if output.target != STDOUT and (in_place or is_lost):
                 try:
                     write_json(record_path(output.target), report.record(), overwrite=True)
                 except OutputError:
                     if failing is None:  # else that tells more
                         raise
-        # All of it has its place now.
-        if journal is not None:
-            journal.remove()
-        for one in output.unfinished:
-            one.remove()
+        if in_place:  # what lies beside it is of no use any more
+            if journal is not None:
+                journal.remove()
+            for one in output.unfinished:
+                one.remove()
         if interrupt is not None:
             raise interrupt
         return report
@@ -333,6 +342,7 @@ class LabelRun:
                     for entry, _ in self._known[n_done:]:
                         if entry is not None:
                             keep(entry)
+                    writer.held = False
 
 
 def write_labels(

@@ -224,6 +224,8 @@ def _place(
 
     Every row is to have its place: those that have none would be lost.
     """
+    if not found and not end:  # of a run that was killed before its first file
+        return
     for entry in found.values():
         check_file(entry)
     kind = info.options["format"]

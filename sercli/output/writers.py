@@ -26,6 +26,7 @@ from sercli.schema import (
     printable,
     printable_path,
 )
+from sercli.system.interrupts import delay_interrupts
 
 # Digits: milliseconds for times that were found, all for those that were given; probabilities so
 # that their rounded sum is 1 to the fifth.
@@ -64,9 +65,16 @@ class Writer(ABC):
         Where to.
     info
         What the run was asked to do.
+    held
+        Whether a file does not take its place, but is left where it is, until that is changed: it
+        is not to replace one of which it has not all yet.
 
     Attributes
     ----------
+    held
+        See above.
+    in_place
+        Whether a file has taken its place.
     temporary
         Where the output is until it takes its place; None of standard output.
     n_bytes
@@ -76,7 +84,11 @@ class Writer(ABC):
     format: ClassVar[str]
     line_end: ClassVar[str] = "\n"
 
-    def __init__(self, output: AtomicFile | StandardOutput, info: RunInfo) -> None:
+    def __init__(
+        self, output: AtomicFile | StandardOutput, info: RunInfo, *, held: bool = False
+    ) -> None:
+        self.held = held
+        self.in_place = False
         self._output = output
         self._info = info
         self._labels: tuple[str, ...] = tuple(info.model["labels"])
@@ -127,16 +139,22 @@ class Writer(ABC):
         trace: TracebackType | None,
     ) -> None:
         # Also after an error: what was finished must not be lost.
-        try:
-            # What cannot be written, or noted in the journal, is gone on with as it is.
-            if isinstance(error, OutputError):
-                raise error
+        if not isinstance(self._output, AtomicFile):
             self._put(self._footer())
-        except OutputError:
-            if isinstance(self._output, AtomicFile):
+            self._output.close()
+            return
+        # What cannot be written, or noted in the journal, is gone on with as it is.
+        if self.held or isinstance(error, OutputError):
+            self._output.leave()
+            return
+        with delay_interrupts():
+            try:
+                self._put(self._footer())
+            except OutputError:
                 self._output.leave()
-            raise
-        self._output.close()
+                raise
+            self._output.close()
+            self.in_place = True
 
     def _list_values(self, segment: Segment) -> list[Any]:
         """Return what JSON has of a segment, in the order of the columns after the file."""
@@ -272,7 +290,9 @@ def choose_format(target: str, asked: str | None) -> str:
     return suffix
 
 
-def open_writer(target: str, name: str, info: RunInfo, *, overwrite: bool = False) -> Writer:
+def open_writer(
+    target: str, name: str, info: RunInfo, *, overwrite: bool = False, held: bool = False
+) -> Writer:
     """Return a writer on a file or on standard output.
 
     Parameters
@@ -285,6 +305,8 @@ def open_writer(target: str, name: str, info: RunInfo, *, overwrite: bool = Fals
         What the run was asked to do.
     overwrite
         Whether an existing target may be replaced.
+    held
+        As of `Writer`.
 
     Raises
     ------
@@ -295,7 +317,7 @@ def open_writer(target: str, name: str, info: RunInfo, *, overwrite: bool = Fals
         return WRITERS[name](StandardOutput(), info)
     file = AtomicFile(Path(target), overwrite=overwrite)
     try:
-        return WRITERS[name](file, info)
+        return WRITERS[name](file, info, held=held)
     except OutputError:
         file.discard()
         raise
