@@ -399,7 +399,7 @@ def _find(paths: tuple[str, ...], options: dict[str, Any]) -> list[Found]:
     )
     for pattern in () if options["quiet"] else idle:
         say(
-            f"warning: nothing in directories matches {pattern}; expected a name, a path below the "
+            f"warning: nothing that was looked at in directories matches {pattern}; expected a name, a path below the "
             "directory, or one as it is given"
         )
     if not inputs and not options["quiet"]:
