@@ -380,8 +380,8 @@ def test_patterns_that_nothing_matches_are_told(tmp_path: Path) -> None:
     done = ser(*options)
     assert {row["file"] for row in read_rows(done.stdout)} == {str(calls / "june" / "memo.m4a")}
     assert done.stderr.startswith(
-        f"warning: nothing that was looked at in directories matches {calls / 'mai'}; expected a name, a path below "
-        "the directory, or one as it is given\n"
+        f"warning: nothing that was looked at in directories matches {calls / 'mai'}; expected a "
+        "name, a path below the directory, or one as it is given\n"
     )
     assert done.stderr.count("matches") == 1
     assert ser(*options, "-q").stderr == ""

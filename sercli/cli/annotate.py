@@ -399,8 +399,8 @@ def _find(paths: tuple[str, ...], options: dict[str, Any]) -> list[Found]:
     )
     for pattern in () if options["quiet"] else idle:
         say(
-            f"warning: nothing that was looked at in directories matches {pattern}; expected a name, a path below the "
-            "directory, or one as it is given"
+            f"warning: nothing that was looked at in directories matches {pattern}; expected a "
+            "name, a path below the directory, or one as it is given"
         )
     if not inputs and not options["quiet"]:
         say(f"found no audio or video files in: {', '.join(paths) or 'an empty list'}")
