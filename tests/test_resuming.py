@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 import sercli
 from sercli import Annotator, OutputError, SegmentConfig, Turns
 from sercli.annotation import run as run_module
-from sercli.annotation.run import LabelRun, Output, RunWatcher
+from sercli.annotation.run import LabelRun, RunWatcher
 from sercli.files import ORPHANED_S, AtomicFile
 from sercli.output.journal import Journal
+from sercli.output.target import Output
 from sercli.output.writers import CsvWriter, record_path
 from sercli.schema import FileResult, printable_path
 
@@ -410,3 +411,53 @@ def test_a_list_of_segments_may_grow(
     assert run() == 2
     with pytest.raises(OutputError, match="another segments: those given, now it is those found"):
         sercli.write_labels(paths, output, Annotator.load(fake_classifier), resume=True)
+    labels = output.read_bytes()
+    listed.write_text("file,start,end,speaker\nmemo.m4a,0,1,ann\n")
+    with pytest.raises(OutputError, match="another speakers: not told, now it is told"):
+        run()
+    assert output.read_bytes() == labels
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "jsonl"])
+def test_rows_of_a_file_that_cannot_be_opened_now_stay(
+    fake_classifier: FakeClassifier, sounds: Path, tmp_path: Path, suffix: str
+) -> None:
+    output, annotator = tmp_path / f"labels.{suffix}", Annotator.load(fake_classifier)
+    memo, _ = paths = [sounds / "memo.m4a", sounds / "statement.flac"]
+    sercli.write_labels(paths, output, annotator)
+    before, away = sercli.read_results(output), tmp_path / "away"
+    rows = output.read_bytes()
+    memo.rename(away)
+    told: list[FileResult] = []
+
+    class Told(RunWatcher):
+        def done(self, result: FileResult) -> None:
+            told.append(result)
+
+    for _ in range(2):
+        inputs = list(sercli.find_inputs(paths))
+        report = LabelRun(annotator, inputs, Output.prepare(output, resume=True)).write(Told())
+        assert (report.exit_code, report.n_segments, report.completed) == (1, 5, True)
+        assert (report.counts()["failed"], report.n_kept) == (1, 2)
+        if suffix != "json":
+            assert output.read_bytes() == rows
+        entry = read_files(output)[0]
+        assert (entry["status"], entry["n_segments"]) == ("failed", 2)
+        assert entry["error"] == f"{memo}: does not exist"
+        assert entry["warnings"] == [
+            "2 segments of an earlier run stay in the output; --resume tries the file again"
+        ]
+        now = sercli.read_results(output)
+        assert [one.status for one in now] == ["failed", "ok"]
+        assert [one.segments for one in now] == [one.segments for one in before]
+        assert now[0].error == entry["error"]
+    assert [one.status for one in told] == ["failed"] * 2
+    # When it is there again, it is labelled as ever.
+    away.rename(memo)
+    report = sercli.write_labels(paths, output, annotator, resume=True)
+    assert (report.exit_code, report.n_kept) == (0, 1)
+    assert sercli.read_results(output) == before
+    # Of another that takes its place, they would be wrong.
+    memo.write_bytes(b"no audio")
+    report = sercli.write_labels(paths, output, annotator, resume=True)
+    assert (report.exit_code, count_rows(output)) == (1, {"memo.m4a": 0, "statement.flac": 3})

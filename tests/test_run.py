@@ -15,11 +15,12 @@ from conftest import EXAMPLES, FakeClassifier
 
 import sercli
 from sercli.annotation.annotator import Annotator
-from sercli.annotation.run import LabelRun, Output, RunWatcher
+from sercli.annotation.run import LabelRun, RunWatcher
 from sercli.errors import ConfigError, DatasetError, OutputError
 from sercli.files import AtomicFile
 from sercli.output.journal import Journal
 from sercli.output.report import RunReport
+from sercli.output.target import Output
 from sercli.output.writers import CsvWriter, record_path
 from sercli.schema import FileResult
 

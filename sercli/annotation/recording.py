@@ -9,6 +9,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import compress
 from typing import NamedTuple
 
@@ -135,15 +136,16 @@ class Recording:
             For each block.
         """
         name = self.result.path
-        size, modified = _find_age(name)
-        if self.found.error is not None:
-            self.result = FileResult(name, "failed", error=f"{name}: {self.found.error}")
+        if self.found.error is not None:  # of a folder
+            self.result = replace(self.result, error=f"{name}: {self.found.error}")
             return
+        size, modified = _find_age(name)
+        self.result = replace(self.result, size=size, modified=modified)
         try:
             with self._stopwatch.measure("decode"):
                 audio = AudioFile(self.found.path)
         except AudioError as error:
-            self.result = FileResult(name, "failed", error=str(error))
+            self.result = replace(self.result, error=str(error))
             return
         with audio:
             reason = None
@@ -151,9 +153,9 @@ class Recording:
                 yield from self._cut(audio)
             except AudioError as error:
                 reason = str(error)
-            self.result = FileResult(
-                name,
-                "failed" if reason else "ok" if self.pieces else "no speech",
+            self.result = replace(
+                self.result,
+                status="failed" if reason else "ok" if self.pieces else "no speech",
                 duration=audio.duration,
                 sample_rate=audio.sample_rate,
                 channels=audio.channels,
@@ -163,8 +165,6 @@ class Recording:
                     *((CANCELLED,) if self._cancelled else ()),
                     *self._find_unheard(audio.channels),
                 ),
-                size=size,
-                modified=modified,
             )
 
     def _cut(self, audio: AudioFile) -> Iterator[Block]:

@@ -4,27 +4,34 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from sercli.config import ACROSS_FILES, OnError
 from sercli.discovery import Found, find_inputs
 from sercli.errors import ConfigError, OutputError
-from sercli.files import STDOUT, AnyPath, check_target, write_json
-from sercli.output.journal import Journal, Unfinished, find_unfinished
-from sercli.output.report import RunInfo, RunReport
+from sercli.files import STDOUT, AnyPath, write_json
+from sercli.output.journal import Journal, find_unfinished
+from sercli.output.report import RunInfo, RunReport, describe_file
 from sercli.output.resuming import Earlier
-from sercli.output.writers import Writer, choose_format, open_writer, record_path
+from sercli.output.target import Output
+from sercli.output.writers import Writer, open_writer, record_path
 from sercli.registry.catalogue import DEFAULT_MODEL
 from sercli.schema import FileResult, printable
 from sercli.system.interrupts import delay_interrupts
+from sercli.text import format_count
 from sercli.version import __version__
 
 if TYPE_CHECKING:
     from sercli.annotation.annotator import Annotator
     from sercli.classifiers.base import Classifier
+
+
+# What the record tells anew of a file that cannot be heard now, and whose rows stay.
+OF_A_FAILURE = ("status", "error", "warnings")
+KEPT = "{} of an earlier run stay in the output; --resume tries the file again"
 
 
 class RunWatcher:
@@ -38,98 +45,6 @@ class RunWatcher:
 
     def done(self, result: FileResult) -> None:
         """Be told that a file's labels are written."""
-
-
-@dataclass(frozen=True)
-class Output:
-    """Where labels go, which is known to be free, or may be replaced.
-
-    Parameters
-    ----------
-    target
-        A path, or ``"-"`` for standard output.
-    format
-        ``"csv"``, ``"json"`` or ``"jsonl"``.
-    overwrite
-        Whether what is there is replaced.
-    resume
-        Whether it is gone on with, and with what `unfinished` runs left.
-    unfinished
-        What runs left that were to write it, and did not come to their end.
-    """
-
-    target: str
-    format: str
-    overwrite: bool = False
-    resume: bool = False
-    unfinished: Sequence[Unfinished] = ()
-
-    @classmethod
-    def prepare(
-        cls,
-        target: str | os.PathLike[str],
-        format_: str | None = None,
-        *,
-        overwrite: bool = False,
-        resume: bool = False,
-    ) -> Self:
-        """Look whether labels may go there.
-
-        Parameters
-        ----------
-        target
-            A path, or ``"-"`` for standard output.
-        format_
-            ``"csv"``, ``"json"`` or ``"jsonl"``; None: by the suffix, CSV on standard output.
-        overwrite
-            Replace what is there.
-        resume
-            Go on with what is there, or with what a run left that was killed.
-
-        Raises
-        ------
-        ConfigError
-            If both are asked for, or to go on with standard output.
-        OutputError
-            If no format is told, something is there that is to stay, or another run writes it.
-        """
-        target = os.fspath(target)
-        if resume and target == STDOUT:
-            raise ConfigError("--resume goes with -o FILE")
-        if resume and overwrite:
-            raise ConfigError("--resume and --overwrite exclude each other")
-        format_ = choose_format(target, format_)
-        if target == STDOUT:
-            return cls(target, format_)
-        for path in (Path(target), record_path(target)):
-            check_target(path, overwrite=overwrite or resume)
-        unfinished = find_unfinished(Path(target))
-        if unfinished and not (overwrite or resume):
-            raise OutputError(
-                f"{target}: a run that was to write it was killed; go on from there with --resume, "
-                "or begin anew with --overwrite"
-            )
-        return cls(target, format_, overwrite, resume, unfinished)
-
-    def refuse_inputs(self, paths: Iterable[str | os.PathLike[str]]) -> None:
-        """Refuse to be written over what is read, as a pattern of the shell may have it.
-
-        Parameters
-        ----------
-        paths
-            Of all that is read.
-
-        Raises
-        ------
-        OutputError
-            If one of them is the output or its record, by whatever path.
-        """
-        if self.target == STDOUT:
-            return
-        written = {_identify(self.target), _identify(record_path(self.target))} - {None}
-        for path in paths if written else ():
-            if _identify(path) in written:
-                raise OutputError(f"{path}: is to be read; expected another output")
 
 
 class LabelRun:
@@ -313,8 +228,21 @@ class LabelRun:
 
         def keep(entry: Mapping[str, Any]) -> None:
             writer.copy(self._earlier.read_rows(entry))
-            self.report.keep(entry)
-            note(entry)
+            note(self.report.keep(entry))
+
+        def put(result: FileResult, entry: Mapping[str, Any] | None) -> FileResult:
+            digest = self._digest(next(new))
+            if entry is None or not self._earlier.outlasts(entry, result):
+                writer.write(result)
+                note(self.report.add(result, digest))
+                return result
+            rows = format_count(entry["n_segments"], "segment")
+            result = replace(result, warnings=(*result.warnings, KEPT.format(rows)))
+            told = describe_file(result)
+            failed = {**entry, **{name: told[name] for name in OF_A_FAILURE}}
+            writer.copy(self._earlier.read_rows(entry), failed)
+            note(self.report.keep(failed, failed=True))
+            return result
 
         n_done = 0
         new = iter(self._new)
@@ -331,8 +259,7 @@ class LabelRun:
                 with in_one_piece():
                     n_done += 1
                     self.n_left -= 1
-                    writer.write(result)
-                    note(self.report.add(result, self._digest(next(new))))
+                    result = put(result, entry)
                 watcher.done(result)
         finally:
             # However it ended: what there was before must not be lost, nor that of files which are
@@ -433,6 +360,7 @@ def describe_run(annotator: "Annotator", format_: str, options: Mapping[str, Any
         "segments_sha256": annotator.turns.sha256 if annotator.turns else None,
         "target": annotator.target,
         "adapt": annotator.adapt,
+        "tells_speakers": annotator.tells_speakers,
         "precision": classifier.precision,
         "threads": effort.n_threads,
         "workers": effort.n_workers,
@@ -456,12 +384,3 @@ def _stamp(path: AnyPath) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return status.st_ino, status.st_mtime_ns, status.st_size
-
-
-def _identify(path: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """Return by what a file is known, whatever its path; None if there is none."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):  # no path holds NUL
-        return None
-    return status.st_dev, status.st_ino

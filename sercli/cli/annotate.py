@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from sercli.annotation.run import LabelRun, Output
+from sercli.annotation.run import LabelRun
 from sercli.cli.commands import Command
 from sercli.cli.console import ClosedOutput, leave, reports_errors, say, show_progress
 from sercli.cli.options import (
@@ -29,6 +29,7 @@ from sercli.discovery import Found, find_inputs, read_path_list
 from sercli.errors import OutputError
 from sercli.files import STDOUT
 from sercli.output.report import ExitCode
+from sercli.output.target import Output
 from sercli.output.writers import WRITERS
 from sercli.registry.catalogue import DEFAULT_MODEL
 from sercli.registry.store import load_model

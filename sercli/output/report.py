@@ -111,14 +111,25 @@ class RunReport:
         self._files.append(entry)
         return entry
 
-    def keep(self, entry: Mapping[str, Any]) -> None:
-        """Count a file of which a run before told everything, as its record has it."""
+    def keep(self, entry: Mapping[str, Any], *, failed: bool = False) -> dict[str, Any]:
+        """Count a file whose rows an earlier run wrote, and return what the record has of it.
+
+        Parameters
+        ----------
+        entry
+            What the record is to have.
+        failed
+            Whether it was tried now, and failed.
+        """
+        entry = dict(entry)
+        self._any_failed |= failed
         self._statuses[entry["status"]] += 1
         self.n_kept += 1
         self.n_segments += entry["n_segments"]
         self.duration += entry["duration"]
         self._kept_duration += entry["duration"]
-        self._files.append(dict(entry))
+        self._files.append(entry)
+        return entry
 
     @property
     def n_files(self) -> int:

@@ -21,7 +21,7 @@ from sercli.files import parse_json
 from sercli.output.journal import Unfinished
 from sercli.output.report import RunInfo, check_file
 from sercli.output.writers import JSON_INDENT, record_path
-from sercli.schema import columns, printable_path
+from sercli.schema import FileResult, columns, printable_path
 from sercli.text import format_count
 
 # Of the options, those that bear on the labels; the others may be others.
@@ -156,6 +156,23 @@ class Earlier:
             return False
         return (status.st_size, status.st_mtime) == (entry["bytes"], entry["modified"])
 
+    def outlasts(self, entry: Mapping[str, Any], result: FileResult) -> bool:
+        """Return whether the rows of a file stay, as it cannot be heard now.
+
+        Nothing tells that they are wrong: the file is away, or as it was.
+
+        Parameters
+        ----------
+        entry
+            What the record has of the file.
+        result
+            What became of it now.
+        """
+        if result.status != "failed" or result.segments or not entry["n_segments"]:
+            return False
+        now = (result.size, result.modified)
+        return now in ((None, None), (entry["bytes"], entry["modified"]))
+
     def find_others(self, inputs: Iterable[Found]) -> list[dict[str, Any]]:
         """Return what the record has of files that are not among some inputs.
 
@@ -279,7 +296,12 @@ def _refuse_others(target: Path, data: Mapping[str, Any], info: RunInfo) -> None
 def _list_bearing(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return what bears on the labels of any file; which segments are given, on those of one."""
     source = "those given" if options.get("segments_sha256") else "those found"
-    return {"segments": source, **{name: options.get(name) for name in BEARING}}
+    speakers = "told" if options.get("tells_speakers") else "not told"
+    return {
+        "segments": source,
+        "speakers": speakers,
+        **{name: options.get(name) for name in BEARING},
+    }
 
 
 def _group(rows: Iterator[tuple[str, int, int]]) -> Iterator[Place]:

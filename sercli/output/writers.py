@@ -104,8 +104,16 @@ class Writer(ABC):
         """Write a file's results; they are on their way to a reader when this returns."""
         self.copy(self._body(result))
 
-    def copy(self, rows: str) -> None:
-        """Write what a run before wrote of a file, in the same format."""
+    def copy(self, rows: str, entry: Mapping[str, Any] | None = None) -> None:
+        """Write what an earlier run wrote of a file, in the same format.
+
+        Parameters
+        ----------
+        rows
+            As they are in its output.
+        entry
+            What the run record has of the file, if that is other than the rows tell.
+        """
         if rows and not rows.endswith("\n"):  # which some editors leave out at the end of a file
             rows += self.line_end
         self._put(rows)
@@ -233,8 +241,12 @@ class JsonWriter(Writer):
     format = "json"
     _separator = "\n"
 
-    def copy(self, rows: str) -> None:
-        """Write what a run before wrote of a file, in the same format."""
+    def copy(self, rows: str, entry: Mapping[str, Any] | None = None) -> None:
+        """Write what an earlier run wrote of a file; a document tells of the file, too."""
+        if entry is not None:
+            told = json.loads(rows)
+            told |= {name: entry[name] for name in told if name in entry}
+            rows = json.dumps(told, ensure_ascii=False)
         self._put(self._separator + JSON_INDENT + rows)
         self._separator = ",\n"
 
