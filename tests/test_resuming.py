@@ -115,6 +115,26 @@ def test_a_file_is_known_by_any_spelling_of_its_path(
         assert output.read_bytes() == rows
 
 
+def test_relative_paths_begin_where_they_began(
+    fake_classifier: FakeClassifier, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, annotator = tmp_path / "labels.csv", Annotator.load(fake_classifier)
+    monkeypatch.chdir(tmp_path)
+    sercli.write_labels("sounds", output, annotator, exclude="broken.wav")
+    rows = output.read_bytes()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    with pytest.raises(OutputError, match=rf"memo.m4a, are relative to {tmp_path}, and "):
+        sercli.write_labels(sounds, output, annotator, resume=True, exclude="broken.wav")
+    assert output.read_bytes() == rows
+    # A project may move with its recordings.
+    sounds.rename(elsewhere / "sounds")
+    report = sercli.write_labels("sounds", output, annotator, resume=True, exclude="broken.wav")
+    assert (report.n_kept, report.n_files) == (2, 2)
+    assert output.read_bytes() == rows
+
+
 def kill(
     annotator: Annotator, inputs: Path, output: Path, n_files: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,7 +49,7 @@ class Journal:
             raise OutputError(f"{self._path}: cannot be written: {error.strerror}") from error
         _lock(self._stream)
         try:
-            self._put(info.header() | {"replaces": replaces})
+            self._put(info.header() | {"directory": info.directory, "replaces": replaces})
         except OutputError:
             with suppress(OSError):
                 self._stream.close()

@@ -49,6 +49,8 @@ class RunInfo:
         Time in UTC, ISO 8601.
     speakers
         Whether it was told who speaks, so that results tell it, too.
+    directory
+        That relative paths begin at.
     """
 
     version: str
@@ -56,6 +58,7 @@ class RunInfo:
     options: Mapping[str, Any]
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     speakers: bool = False
+    directory: str = field(default_factory=lambda: printable_path(os.getcwd()))
 
     def header(self) -> dict[str, Any]:
         """Return what every JSON result starts with."""
@@ -178,6 +181,7 @@ class RunReport:
         """Return everything about the run but the labels, as JSON holds it."""
         return {
             **self.info.header(),
+            "directory": self.info.directory,
             "completed": self.completed,
             "wall_seconds": round(monotonic() - self._start, 3),
             "machine": {

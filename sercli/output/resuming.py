@@ -114,6 +114,7 @@ class Earlier:
                     data = parse_json(record.read_text(encoding="utf-8"))
                     found = {entry["path"]: entry for entry in data["files"]}
                 _refuse_others(target, data, info)
+                _refuse_elsewhere(target, data, found, info)
                 _place(found, target, target.stat().st_size, info, entries, places)
         for one in unfinished:
             if one.in_place:
@@ -121,6 +122,7 @@ class Earlier:
             with _reading(one.rows, f"its journal {one.journal}"):
                 told = one.read()
                 _refuse_others(one.rows, told.header, info)
+                _refuse_elsewhere(one.rows, told.header, told.entries, info)
                 _place(told.entries, one.rows, told.end, info, entries, places)
         return cls(entries, places)
 
@@ -291,6 +293,23 @@ def _refuse_others(target: Path, data: Mapping[str, Any], info: RunInfo) -> None
                 f"{target}: was made with another {name}: {was}, now it is {is_now}; go on with "
                 "the same, or begin anew with --overwrite"
             )
+
+
+def _refuse_elsewhere(
+    target: Path, data: Mapping[str, Any], entries: Iterable[str], info: RunInfo
+) -> None:
+    """Refuse paths that begin at another directory: all files would be there twice.
+
+    Not where they lead to files from here, as in a project that was moved.
+    """
+    before = data.get("directory", info.directory)
+    relative = [path for path in entries if not os.path.isabs(path)]
+    if before == info.directory or not relative or any(map(os.path.exists, relative)):
+        return
+    raise OutputError(
+        f"{target}: its paths, such as {relative[0]}, are relative to {before}, and this is "
+        f"{info.directory}; go on in that directory, or begin anew with --overwrite"
+    )
 
 
 def _list_bearing(options: Mapping[str, Any]) -> dict[str, Any]:
