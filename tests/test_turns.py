@@ -144,6 +144,27 @@ def test_a_diarisation_may_name_files_with_suffix(tmp_path: Path) -> None:
     assert turns.find_shared(["x/a.wav", "x/a.mp3", "y/a.flac"]) == ["a"]
 
 
+def test_a_recording_that_is_named_with_and_without_its_suffix(tmp_path: Path) -> None:
+    path = tmp_path / "all.rttm"
+    names = ("a", "b.wav", "p/a.wav", "a.wav", "a", "p/a", "c.d", "e", "p/f", "f.wav")
+    path.write_text("".join(f"SPEAKER {name} 1 0 1 <NA> <NA> x\n" for name in names))
+    turns = Turns.read(path, *TIMES)
+    expected = r"all\.rttm: {}; expected one name of each recording$"
+    told = r"x/a\.wav may be a\.wav \(line 4\) or a \(line 1\)"
+    for inputs in (["x/a.wav"], ["x/b.wav", "x/a.wav", "x/p/a.mp3"]):
+        with pytest.raises(ConfigError, match=expected.format(told)):
+            turns.refuse_ambiguous(inputs)
+    told = r"x/p/a\.wav may be p/a\.wav \(line 3\) or p/a \(line 6\)"
+    with pytest.raises(ConfigError, match=expected.format(told)):
+        turns.refuse_ambiguous(["x/p/a.wav"])
+    # What another is found by is the other's; and names in other folders are of others.
+    turns.refuse_ambiguous(["x/a.wav", "x/a.mp3", "x/b.wav", "x/c.d", "x/c.wav", "e", "e.wav"])
+    turns.refuse_ambiguous(["x/p/f.wav", "x/b.mp3", "x/e"])
+    # Of a name without segments, nothing is lost.
+    grids = Turns(path, {"a": (), "a.wav": (Turn(0, 1),)}, local=True)
+    grids.refuse_ambiguous(["a.wav"])
+
+
 def test_a_diarisation_of_nothing(tmp_path: Path) -> None:
     path = tmp_path / "all.rttm"
     path.write_text("speaker call 1 0.5 4.00 <NA> <NA> agent <NA> <NA>\n")

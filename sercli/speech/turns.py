@@ -79,12 +79,15 @@ class Turns:
         has it.
     sha256
         Of the file.
+    lines
+        Of a diarisation: where each name is first.
     """
 
     path: Path
     by_recording: Mapping[Path | str, tuple[Turn, ...]] = field(repr=False)
     local: bool = False
     sha256: str = ""
+    lines: Mapping[Path | str, int] = field(default_factory=dict, repr=False)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], *needed: str, tiers: Sequence[str] = ()) -> Self:
@@ -117,18 +120,23 @@ class Turns:
         if tiers:
             raise ConfigError(f"{path}: has no tiers; expected a TextGrid, or a folder of them")
         found: dict[Path | str, list[Turn]] = {}
+        lines: dict[Path | str, int] = {}
         is_local = path.suffix.lower() == RTTM
         try:
             content = path.read_bytes()  # once: it may be a pipe
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-        read = _read_diarisation if is_local else _read_table
-        for key, turn in read(path, content, needed):
-            found.setdefault(key, []).append(turn)
+        if is_local:
+            for number, name, turn in _read_diarisation(path, content):
+                found.setdefault(name, []).append(turn)
+                lines.setdefault(name, number)
+        else:
+            for place, turn in _read_table(path, content, needed):
+                found.setdefault(place, []).append(turn)
         if is_local and not found:
             raise ConfigError(f"{path}: has no turns; expected lines that begin with SPEAKER")
         turns_of = {key: tuple(turns) for key, turns in found.items()}
-        return cls(path, turns_of, is_local, hashlib.sha256(content).hexdigest())
+        return cls(path, turns_of, is_local, hashlib.sha256(content).hexdigest(), lines)
 
     @classmethod
     def _read_grids(cls, path: Path, tiers: Sequence[str]) -> Self:
@@ -198,12 +206,15 @@ class Turns:
         return sorted(printable_path(str(key)) for key in shared)
 
     def refuse_ambiguous(self, recordings: Sequence[str]) -> None:
-        """Refuse a recording that may be several of those that it names, with other folders.
+        """Refuse a recording that may be several of those that it names.
+
+        They have other folders, or the one its suffix and the other none.
 
         Parameters
         ----------
         recordings
-            Paths of all. Where one of those is found by its folders, another of its name is none.
+            Paths of all. Where one of those is found by its folders, another of its name is none;
+            a name without suffix is that of one with another suffix, if there is any.
 
         Raises
         ------
@@ -213,6 +224,13 @@ class Turns:
         keys = {recording: self._find_key(recording) for recording in recordings}
         found = {*keys.values()}
         for recording, key in keys.items():
+            if isinstance(key, str):
+                twin = _find_twin(recording, key)
+                if self.by_recording.get(twin) and twin not in found:
+                    raise ConfigError(
+                        f"{self.path}: {recording} may be {self._tell(key)} or {self._tell(twin)}; "
+                        "expected one name of each recording"
+                    )
             for name in () if key is not None else _list_own_names(recording):
                 meant = self._named.get(name, [])
                 if meant and found.isdisjoint(meant):
@@ -220,6 +238,9 @@ class Turns:
                         f"{self.path}: {recording} may be {meant[0]} or {meant[1]}; expected the "
                         "recordings in folders of these names, or names of their own"
                     )
+
+    def _tell(self, name: str) -> str:
+        return f"{name} (line {self.lines[name]})" if name in self.lines else name
 
     @property
     def tells_times(self) -> bool:
@@ -272,7 +293,18 @@ def _list_own_names(recording: str) -> tuple[str, str]:
     return compose(path.name), compose(path.stem)
 
 
-def _read_diarisation(path: Path, content: bytes, _: Sequence[str]) -> Iterator[tuple[str, Turn]]:
+def _find_twin(recording: str, key: str) -> str:
+    """Return by what a recording could be found in the place of its key: that has no suffix, or it.
+
+    They are one where the recording has none.
+    """
+    name, stem = _list_own_names(recording)
+    folders, slash, own = key.rpartition("/")
+    return f"{folders}{slash}{stem if own == name else name}"
+
+
+def _read_diarisation(path: Path, content: bytes) -> Iterator[tuple[int, str, Turn]]:
+    """Give the turns, each with its line and what it is of."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -292,7 +324,7 @@ def _read_diarisation(path: Path, content: bytes, _: Sequence[str]) -> Iterator[
         )
         channel = _name_channel(fields[2], where)
         speaker = None if fields[7] == UNKNOWN else compose(fields[7])
-        yield compose(fields[1]), Turn(start, start + duration, channel, speaker)
+        yield number, compose(fields[1]), Turn(start, start + duration, channel, speaker)
 
 
 def _name_channel(text: str, where: str) -> str | None:
