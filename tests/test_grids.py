@@ -1,5 +1,6 @@
 """Tests of segments from TextGrids: which intervals are taken, and whose they are."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -200,14 +201,49 @@ def test_recordings_that_may_be_those_of_several_grids(tmp_path: Path) -> None:
     # Others in the same layout tell that it is none of them.
     turns.refuse_ambiguous(["in/memo.wav", "in/p2/visit.wav", "in/p3/visit.wav"])
     assert turns.find("in/p3/visit.wav") == ()
-    command = ["annotate", str(EXAMPLES / "call.wav"), "--segments", str(tmp_path / "grids")]
+    # So they have told of some that a run goes on with.
+    turns.refuse_ambiguous(["in/p3/visit.wav"])
+    with pytest.raises(ConfigError, match=message):
+        turns.refuse_ambiguous(["in/visit.wav"])
+
+
+def test_what_may_be_of_several_grids_is_refused_however_it_is_labelled(
+    fake_classifier: FakeClassifier, tmp_path: Path
+) -> None:
+    call, grids = EXAMPLES / "call.wav", tmp_path / "grids"
     for folder in ("p1", "p2"):
-        (tmp_path / "grids" / folder / "visit.TextGrid").rename(
-            tmp_path / "grids" / folder / "call.TextGrid"
-        )
-    done = CliRunner().invoke(main, [*command, "-m", "svm", "-q"])
+        (grids / folder).mkdir(parents=True)
+        write_grid(grids / folder / "call.TextGrid", {"words": SPOKEN})
+    message = f"{call} may be p1/call or p2/call; expected the recordings in folders"
+    done = CliRunner().invoke(main, ["annotate", str(call), "--segments", str(grids), "-q"])
     assert done.exit_code == 2
-    assert f"{EXAMPLES}/call.wav may be p1/call or p2/call" in done.stderr
+    assert message in done.stderr
+    annotator = sercli.Annotator.load(fake_classifier, segments=grids)
+    # At once: not when a first result is asked for.
+    with pytest.raises(ConfigError, match=message):
+        sercli.annotate(call, fake_classifier, segments=grids)
+    with pytest.raises(ConfigError, match=message):
+        annotator.annotate([sercli.Found(str(call))])
+    with pytest.raises(ConfigError, match=message):
+        sercli.write_labels(call, tmp_path / "labels.csv", annotator)
+    assert not (tmp_path / "labels.csv").exists()
+    for folder in ("p1", "p2"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "call.wav").symlink_to(call)
+    results = annotator.annotate([tmp_path / "p1", tmp_path / "p2"])
+    assert [len(result.segments) for result in results] == [2, 2]
+
+
+def test_speakers_of_a_recording_with_two_names_are_refused(tmp_path: Path) -> None:
+    call, turns = EXAMPLES / "call.wav", tmp_path / "all.rttm"
+    turns.write_text("SPEAKER call 1 0 9 <NA> <NA> ann\nSPEAKER call.wav 1 9 90 <NA> <NA> ben\n")
+    message = f"{call} may be call.wav (line 2) or call (line 1); expected one name of each recor"
+    command = ["annotate", str(call), "--adapt", "speaker", "--speakers", str(turns), "-q"]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        sercli.annotate(call, "svm", adapt="speaker", speakers=turns)
 
 
 def test_grids_that_tell_no_segments(tmp_path: Path) -> None:

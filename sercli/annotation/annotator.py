@@ -116,8 +116,9 @@ def annotate(
     ModelError
         If the model cannot be loaded.
     ConfigError
-        If `channels` is not understood, `segments` or `speakers` cannot be read, or the model does
-        not run on the device, does not tell `target` or does not know what to make of a baseline.
+        If `channels` is not understood, `segments` or `speakers` cannot be read or may be of
+        several recordings, or the model does not run on the device, does not tell `target` or does
+        not know what to make of a baseline.
     """
     annotator = Annotator.load(
         model,
@@ -207,6 +208,8 @@ class Annotator:
                 "expected both of adapt 'speaker' and a table or pattern of speakers, or neither"
             )
         self.speakers = speakers
+        of_speakers = speakers.turns if speakers is not None else None
+        self._given = [one for one in (self.turns, of_speakers) if one is not None]
         self.tells_speakers = told or speakers is not None
         n_labels = len(classifier.spec.labels)
         self.piece_type = np.dtype(
@@ -263,7 +266,8 @@ class Annotator:
         ----------
         inputs
             A file or directory, or several, or what `sercli.find_inputs` found. Taken in the
-            threads that read, as files are due.
+            threads that read, as files are due; where their segments or speakers are given, listed
+            before, as in `refuse_ambiguous`.
         progress
             Called with the seconds that were decoded since it was called last.
         on_error
@@ -271,12 +275,48 @@ class Annotator:
         on_heard
             Called for each file that was heard to its end; its result may have to wait for others.
 
-        Yields
-        ------
-        FileResult
+        Returns
+        -------
+        generator of FileResult
             With status ``"failed"`` and the reason if a file cannot be decoded to its end;
             what was decoded before is annotated all the same.
+
+        Raises
+        ------
+        ConfigError
+            As `refuse_ambiguous`.
         """
+        if self._given:
+            listed = [*find_inputs(inputs)]
+            self.refuse_ambiguous(found.path for found in listed)
+            inputs = listed
+        return self._annotate(inputs, progress, on_error, on_heard)
+
+    def refuse_ambiguous(self, recordings: Iterable[str]) -> None:
+        """Refuse recordings of which it is not clear which segments or speakers are theirs.
+
+        Parameters
+        ----------
+        recordings
+            Paths of all; see `sercli.speech.turns.Turns.refuse_ambiguous`. Where some of them are
+            annotated after that, they stay told apart.
+
+        Raises
+        ------
+        ConfigError
+            If there is such a recording.
+        """
+        paths = [*recordings]
+        for turns in self._given:
+            turns.refuse_ambiguous(paths)
+
+    def _annotate(
+        self,
+        inputs: AnyPath | Iterable[AnyPath | Found],
+        progress: Progress | None,
+        on_error: OnError,
+        on_heard: OnHeard | None,
+    ) -> Generator[FileResult, None, None]:
         heard = self._hear_all(inputs, progress, on_error, on_heard or (lambda: None))
         if self.adapt == "none":
             yield from map(self._finish, heard)

@@ -296,6 +296,8 @@ def _create_annotator(options: dict[str, Any], paths: list[str]) -> "Annotator":
         turns = Turns.read(options["segments"], *TIMES, tiers=options["tiers"])
         turns.refuse_ambiguous(paths)
     speakers = Speakers.parse(options["speakers"]) if options["speakers"] else None
+    if speakers is not None and speakers.turns is not None:
+        speakers.turns.refuse_ambiguous(paths)
     keep_less()
     classifier = load_model(
         options["model"],

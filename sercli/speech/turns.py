@@ -88,6 +88,8 @@ class Turns:
     local: bool = False
     sha256: str = ""
     lines: Mapping[Path | str, int] = field(default_factory=dict, repr=False)
+    # Recordings that are known to be one of those that are named, or none.
+    _told_apart: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], *needed: str, tiers: Sequence[str] = ()) -> Self:
@@ -214,7 +216,8 @@ class Turns:
         ----------
         recordings
             Paths of all. Where one of those is found by its folders, another of its name is none;
-            a name without suffix is that of one with another suffix, if there is any.
+            a name without suffix is that of one with another suffix, if there is any. What was told
+            apart among more of them stays so.
 
         Raises
         ------
@@ -224,6 +227,8 @@ class Turns:
         keys = {recording: self._find_key(recording) for recording in recordings}
         found = {*keys.values()}
         for recording, key in keys.items():
+            if recording in self._told_apart:
+                continue
             if isinstance(key, str):
                 twin = _find_twin(recording, key)
                 if self.by_recording.get(twin) and twin not in found:
@@ -238,6 +243,7 @@ class Turns:
                         f"{self.path}: {recording} may be {meant[0]} or {meant[1]}; expected the "
                         "recordings in folders of these names, or names of their own"
                     )
+        self._told_apart.update(keys)
 
     def _tell(self, name: str) -> str:
         return f"{name} (line {self.lines[name]})" if name in self.lines else name
