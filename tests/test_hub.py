@@ -499,11 +499,55 @@ def test_bench_takes_the_labels_that_it_advises(tmp_path: Path) -> None:
     save_classifier("wav2vec2", tmp_path / "mine", ("joy", "zest"))
     common = ("bench", EXAMPLES / "memo.m4a", "-m", tmp_path / "mine", "--device", "cpu", "-q")
     result = ser(*common)
-    advice = "`--labels model` of `ser annotate` and `ser bench` keeps them as they are"
+    advice = "`--labels model` keeps them as they are"
     assert (result.exit_code, advice in result.stderr) == (2, True), result.stderr
     result = ser(*common, "--labels", "model")
     assert result.exit_code == 0, result.stderr
     assert result.stdout.startswith("mine, fp32, ")
+
+
+@pytest.mark.usefixtures("offline")
+def test_labels_of_a_model_are_measured_as_they_are_written(
+    tmp_path: Path, make_wav: MakeWav, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_classifier("wav2vec2", tmp_path / "mine", ("zest", "anger", "gloom"))
+    table = tmp_path / "clips.csv"
+    clips = [make_wav(f"{i}.wav", 0.5 + i / 4) for i in range(6)]
+    emotions = ("sad", "happy", "angry")
+    rows = [f"{clip},{emotions[i % 3]}" for i, clip in enumerate(clips)]
+    table.write_text("\n".join(("file,emotion", *rows)), encoding="utf-8")
+    common = ("eval", table, "-m", tmp_path / "mine", "--device", "cpu", "--jobs", "1")
+    own = ("--labels", "model", "--map", "happy=zest,sad=gloom")
+    result = ser(*common)
+    assert (result.exit_code, "`--labels model` keeps them" in result.stderr) == (2, True)
+    folder = tmp_path / "report"
+    result = ser(*common, *own, "--json", "-o", folder)
+    assert result.exit_code == 0, result.stderr
+    figures = json.loads(result.stdout)
+    model = load_model(tmp_path / "mine", "cpu", labels="model")
+    expected = model.predict_proba([sercli.load_audio(clip) for clip in clips]).argmax(1)
+    assert (figures["labels"], figures["n_segments"]) == (["zest", "anger", "gloom"], 6)
+    assert figures["accuracy"] == np.mean(expected == [2, 0, 1, 2, 0, 1])
+    assert figures["labels_left_out"] == {"model": [], "corpus": {}}
+    assert json.loads((folder / "metrics.json").read_text()) == figures
+    assert "Labels scored: zest, anger, gloom." in (folder / "report.md").read_text()
+    # Without --map, nothing of the corpus is taken for one of them.
+    result = ser(*common, "--labels", "model", "--json")
+    assert json.loads(result.stdout)["labels_left_out"]["corpus"] == {"happiness": 2, "sadness": 2}
+    # Beside a model that has ours alone.
+    save_classifier("wav2vec2", tmp_path / "other", ("sadness", "zest", "anger"))
+    monkeypatch.setattr("sercli.reporting.folder.write_report", lambda *_, **__: None)
+    compare = ("eval", table, "--jobs", "1", "-q", "--json", "--labels", "model", "--compare")
+    result = ser(*compare, "svm", tmp_path / "other")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["labels"] == ["anger", "sadness"]
+    result = ser(*compare, "svm", "cnn")
+    message = "labels is 'model', which goes with a classifier of Hugging Face"
+    assert (result.exit_code, message in result.stderr) == (2, True), result.stderr
+    result = ser(*compare, folder, folder)
+    assert (result.exit_code, result.stdout) == (2, "")
+    result = ser("eval", "--labels", "model", "--compare", folder, folder)
+    assert "--labels: would do nothing, since reports are not" in result.stderr
 
 
 @pytest.mark.usefixtures("cache", "offline")

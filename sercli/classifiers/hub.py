@@ -172,7 +172,7 @@ def group_labels(own: Sequence[str], scheme: LabelScheme) -> dict[str, list[int]
         if len(set(own)) < len(own):
             raise ModelError(f"its labels are {', '.join(own)}; expected different names")
         return {label: [index] for index, label in enumerate(own)}
-    keep = "`--labels model` of `ser annotate` and `ser bench` keeps them as they are"
+    keep = "`--labels model` keeps them as they are"
     if any(_UNNAMED.fullmatch(label) for label in own):
         raise ModelError(f"does not name its labels, which are {', '.join(own)}; {keep}")
     members: dict[str, list[int]] = {}

@@ -17,6 +17,7 @@ from sercli.cli.options import (
     device_option,
     is_given,
     jobs_option,
+    labels_option,
     model_options,
     precision_option,
     spell,
@@ -30,7 +31,7 @@ from sercli.neural.hub import HUB
 from sercli.output.report import ExitCode
 from sercli.registry.catalogue import DEFAULT_MODEL, METRICS_FILE
 from sercli.registry.description import MODEL_FILE
-from sercli.registry.store import load_model
+from sercli.registry.store import is_checkpoint_of_others, load_model
 from sercli.text import format_count
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ MEASURING = (
     "strict",
     "device",
     "revision",
+    "labels",
     "target",
     "adapt",
     "precision",
@@ -68,6 +70,7 @@ MEASURING = (
     metavar="CORPUS [--compare MODEL|REPORT ...]",
 )
 @model_options(f"What to measure.  [default: {DEFAULT_MODEL}]")
+@labels_option()
 @click.option(
     "--compare",
     is_flag=True,
@@ -196,10 +199,8 @@ def evaluate(paths: tuple[Path, ...], **options: Any) -> None:
         )
     if options["folder"]:
         prepare_report(options["folder"], overwrite=options["overwrite"])
-    classifier = _load(options["model"] or DEFAULT_MODEL, options)
-    result = _measure(read([(paths[0], options["kind"])], options), [classifier], config, options)[
-        0
-    ]
+    classifiers = _load([options["model"] or DEFAULT_MODEL], options)
+    (result,) = _measure(read([(paths[0], options["kind"])], options), classifiers, config, options)
     if options["folder"]:
         write_evaluation(result, options["folder"])
     if options["as_json"]:
@@ -261,7 +262,7 @@ def _compare(paths: tuple[Path, ...], config: EvalConfig, options: dict[str, Any
         check_target(folder / COMPARISON_FILE, overwrite=options["overwrite"])
         for place in _place_reports(folder, models):
             prepare_report(place, overwrite=options["overwrite"])
-    classifiers = [_load(model, options) for model in models]
+    classifiers = _load(models, options)
     results: list[Evaluation] = []
     if corpus is not None and classifiers:
         results = _measure(read([(corpus, options["kind"])], options), classifiers, config, options)
@@ -289,11 +290,20 @@ def _compare(paths: tuple[Path, ...], config: EvalConfig, options: dict[str, Any
     _finish(results, quiet=options["quiet"])
 
 
-def _load(model: str, options: dict[str, Any]) -> "Classifier":
-    # A revision is that of the model which --model names.
-    revision = options["revision"] if model == options["model"] else None
-    device, precision = options["device"] or "auto", options["precision"]
-    return load_model(model, device, revision=revision, precision=precision)
+def _load(models: Sequence[str], options: dict[str, Any]) -> "list[Classifier]":
+    of_others = [model for model in models if is_checkpoint_of_others(model)]
+    return [
+        load_model(
+            model,
+            options["device"] or "auto",
+            # A revision is that of the model which --model names.
+            revision=options["revision"] if model == options["model"] else None,
+            # Where there are none that have labels of their own, each refuses to.
+            labels=options["labels"] if model in of_others or not of_others else None,
+            precision=options["precision"],
+        )
+        for model in models
+    ]
 
 
 def _place_reports(folder: Path, models: Sequence[str]) -> list[Path]:

@@ -100,6 +100,23 @@ def load_model(
     return checkpoint
 
 
+def is_checkpoint_of_others(model: str | os.PathLike[str]) -> bool:
+    """Tell whether a model is a classifier of Hugging Face, and none that `ser train` made.
+
+    Parameters
+    ----------
+    model
+        As for `load_model`.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model.
+    """
+    name = os.fspath(model)
+    return name.startswith(HUB) or not is_model(find_model(name))
+
+
 def _load_folder(folder: Path, device: str) -> "Classifier":
     data = read_description(folder)
     try:
@@ -137,13 +154,12 @@ def load_models(
 
 def _find_trained(model: str) -> Path:
     """Return the folder of a model, which must be one that was trained here."""
-    folder = None if model.startswith(HUB) else find_model(model)
-    if folder is None or not is_model(folder):
+    if is_checkpoint_of_others(model):
         raise ModelError(
             f"{model}: is a classifier of Hugging Face, of which nobody knows what it was trained "
             "on; expected a model that `ser train` made"
         )
-    return folder
+    return find_model(model)
 
 
 def save_model(classifier: "Classifier", folder: str | os.PathLike[str]) -> Path:
