@@ -11,7 +11,7 @@ import sercli
 from sercli.datasets import Clip, Corpus
 from sercli.errors import ConfigError, DatasetError
 from sercli.training.plan import Plan
-from sercli.training.train_config import Settings, TrainConfig
+from sercli.training.train_config import Settings, TrainConfig, find_families
 
 
 @pytest.fixture
@@ -168,3 +168,21 @@ def test_splits_that_are_not_taken_are_told(corpus: Corpus, tmp_path: Path) -> N
     with pytest.raises(DatasetError):  # there is no such audio
         plan.run(tmp_path / "model", say=told.append)
     assert told[0].startswith("warning: shared: its own splits share speakers; others are drawn")
+
+
+def test_which_families_something_is_of_use_to() -> None:
+    networks = ("cnn", "transformer")
+    expected = {
+        "teacher": networks,
+        "batch_size": networks,
+        "patience": networks,
+        # An adapter has settings of these names, which are others.
+        "epochs": networks,
+        "learning_rate": networks,
+        "tuning_rate": ("transformer",),
+        "device": (*networks, "fusion", "adapter"),
+        "calm": ("svm", *networks),
+        "seed": ("svm", *networks, "fusion", "adapter"),
+        "overwrite": ("svm", *networks, "fusion", "adapter"),
+    }
+    assert {name: find_families(name) for name in expected} == expected

@@ -654,6 +654,11 @@ def test_options_that_would_do_nothing(folder: Path, tmp_path: Path) -> None:
             result = ser("train", "--data", folder, "-o", model, "--model", family, *option)
             assert result.exit_code == 2
             assert f"{option[0]} goes with --model transformer" in result.stderr
+    adapter = ("train", "--data", folder, "-o", model, "--model", "adapter", "--members", "cnn")
+    for option in (("--epochs", "3"), ("--learning-rate", "0.1"), ("--patience", "3")):
+        result = ser(*adapter, *option)
+        assert result.exit_code == 2
+        assert f"{option[0]} goes with --model cnn or transformer." in result.stderr
     transformer = ("train", "--data", folder, "-o", model, "--model", "transformer")
     result = ser(*transformer, "--lora", "4")
     assert (result.exit_code, "--lora goes with --layers N" in result.stderr) == (2, True)

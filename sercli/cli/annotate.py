@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
@@ -17,6 +16,7 @@ from sercli.cli.options import (
     effort_options,
     find_effort,
     is_given,
+    join_options,
     labels_option,
     model_options,
     precision_option,
@@ -58,22 +58,11 @@ UNTOLD = ("files_from", "format_", "quiet", "verbose", "nul", "resume")
 CUTTING = ("mode", *MODES_OF, "vad_threshold")
 
 
-def _options(*options: Decorator) -> Decorator:
-    """Join options into one decorator, in the order in which help shows them."""
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return decorate
-
-
 def _seconds(name: str, default: float | None, text: str) -> Decorator:
     return click.option(name, type=float, metavar="S", default=default, help=text)
 
 
-input_options = _options(
+input_options = join_options(
     click.option(
         "--files-from",
         type=click.File("rb"),
@@ -97,7 +86,7 @@ input_options = _options(
     ),
 )
 
-segment_options = _options(
+segment_options = join_options(
     click.option(
         "--segment",
         "mode",
@@ -153,7 +142,7 @@ segment_options = _options(
     ),
 )
 
-output_options = _options(
+output_options = join_options(
     click.option(
         "-o",
         "--output",

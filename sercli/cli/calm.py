@@ -5,16 +5,10 @@ from typing import Any
 
 import click
 
+from sercli.cli.options import join_options
 
-def calm_options(function: Any) -> Any:
-    """Add the options of calm speech."""
-    function = click.option(
-        "--calm-speakers",
-        metavar="FILE|REGEX",
-        help="Who speaks in them, as --speakers of `ser annotate`; without it, each recording "
-        "is taken for another speaker (with --calm).",
-    )(function)
-    return click.option(
+calm_options = join_options(
+    click.option(
         "--calm",
         type=click.Path(path_type=Path),
         multiple=True,
@@ -23,7 +17,14 @@ def calm_options(function: Any) -> Any:
         "labels: files and directories, several times for several. Clips are learned as these "
         "people might say them, too, so that the model holds in other voices, rooms and languages "
         "(svm, transformer; for a cnn whose teacher learned so: for teachers of folds).",
-    )(function)
+    ),
+    click.option(
+        "--calm-speakers",
+        metavar="FILE|REGEX",
+        help="Who speaks in them, as --speakers of `ser annotate`; without it, each recording "
+        "is taken for another speaker (with --calm).",
+    ),
+)
 
 
 def spell_calm(options: dict[str, Any]) -> list[str]:

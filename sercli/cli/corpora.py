@@ -1,37 +1,30 @@
 """Options that say how a corpus is read, which `ser eval` and `ser train` share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from sercli.cli.options import join_options
 from sercli.datasets.base import Corpus
 
 AUTO = "auto"
 
-Command = Callable[..., Any]
-
-
-def corpus_options(function: Command) -> Command:
-    """Add the options."""
-    options = (
-        click.option(
-            "--map",
-            "mapping",
-            metavar="THEIRS=OURS,...",
-            help="Take labels of the corpus for others, such as happy=happiness,calm=neutral.",
-        ),
-        click.option(
-            "--columns",
-            metavar="OURS=THEIRS,...",
-            help="Names of a table's columns, such as file=path,emotion=label.",
-        ),
-        click.option("--song", is_flag=True, help="Read songs, too (RAVDESS)."),
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
+corpus_options = join_options(
+    click.option(
+        "--map",
+        "mapping",
+        metavar="THEIRS=OURS,...",
+        help="Take labels of the corpus for others, such as happy=happiness,calm=neutral.",
+    ),
+    click.option(
+        "--columns",
+        metavar="OURS=THEIRS,...",
+        help="Names of a table's columns, such as file=path,emotion=label.",
+    ),
+    click.option("--song", is_flag=True, help="Read songs, too (RAVDESS)."),
+)
 
 
 def read(sources: Sequence[tuple[Path, str]], options: dict[str, Any]) -> Corpus:

@@ -1,160 +1,160 @@
 """What `ser train` has for networks: their options, and what these mean."""
 
 import os
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from sercli.cli.calm import spell_calm
-from sercli.cli.options import device_option, is_given, spell
+from sercli.cli.options import Decorator, device_option, is_given, join_options, spell
 from sercli.training.config import NEURAL_CONFIGS, NeuralConfig, TransformerConfig
 from sercli.training.train_config import (
-    CNN,
     DEFAULT_BASE,
     DEFAULTS,
-    NETWORKS,
-    OF_MEMBERS,
     SVM,
     TRANSFORMER,
     Settings,
+    find_families,
 )
 
 # Of the upper layers of an encoder that learn: without any, they would do nothing.
 TUNING = ("tuning_epochs", "tuning_rate", "layer_decay", "lora")
-# Families that have some options: with another, these would do nothing.
-FAMILIES_OF = {
-    **dict.fromkeys(("epochs", "batch_size", "learning_rate", "patience", "resume"), NETWORKS),
-    **dict.fromkeys(("hearing_epochs", "layers", *TUNING), (TRANSFORMER,)),
-    "device": (*NETWORKS, *OF_MEMBERS),
-    "cache": (*NETWORKS, *OF_MEMBERS, SVM),
-}
-# Those of all networks that decide what the model is.
-DECIDING = ("epochs", "batch_size", "learning_rate", "patience", "device")
+# Settings that decide what a network is, in the order in which its command has them.
+DECIDING = (
+    *("layers", "hearing_epochs", *TUNING),
+    *("epochs", "batch_size", "learning_rate", "patience", "device"),
+)
 
 
-def _tell_defaults(name: str) -> str:
-    """Return what is taken where an option is not given, of each family of networks."""
-    values = {family: getattr(config, name) for family, config in NEURAL_CONFIGS.items()}
-    if len(set(values.values())) == 1:
-        return f"  [default: {values[CNN]:g}]"
-    return f"  [default: {', '.join(f'{value:g} ({key})' for key, value in values.items())}]"
+def _spell(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
-def neural_options(function: Any) -> Any:
-    """Add the options of neural networks."""
-    options = (
-        click.option(
-            "--base",
-            metavar="NAME|DIR",
-            default=DEFAULT_BASE,
-            help="Pre-trained speech encoder: a name on the hub, or a folder, which may be that of "
-            "a transformer that `ser train` made (transformer).",
-        ),
-        click.option("--revision", help="Of the encoder on the hub (transformer)."),
-        click.option(
-            "--layers",
-            type=int,
-            default=TransformerConfig.layers,
-            metavar="N",
-            help="Upper layers of the encoder that learn, too, after the head (transformer).",
-        ),
-        click.option(
-            "--tuning-epochs",
-            type=int,
-            default=TransformerConfig.tuning_epochs,
-            help="Passes over the clips in which they learn (with --layers).",
-        ),
-        click.option(
-            "--tuning-rate",
-            type=float,
-            default=TransformerConfig.tuning_rate,
-            help="Learning rate of the uppermost, at its highest (with --layers).",
-        ),
-        click.option(
-            "--layer-decay",
-            type=float,
-            default=TransformerConfig.layer_decay,
-            metavar="FACTOR",
-            help="Of the learning rate, from each layer to the one below (with --layers).",
-        ),
-        click.option(
-            "--lora",
-            type=int,
-            default=TransformerConfig.lora,
-            metavar="RANK",
-            help="They learn by low-rank matrices, which become part of the weights at the end; "
-            "needs the extra sercli[lora]; 0: all their weights learn (with --layers).",
-        ),
-        click.option(
-            "--hearing-epochs",
-            type=int,
-            default=TransformerConfig.hearing_epochs,
-            help="Passes over the calm speech in which the encoder first learns to make of it in "
-            "other rooms, noise and lines what it makes of it as it is (transformer, with --calm).",
-            show_default=True,
-        ),
-        click.option(
-            "--epochs",
-            type=int,
-            help="Passes over the clips; with development clips, the best of them counts "
-            f"(networks).{_tell_defaults('epochs')}",
-        ),
-        click.option(
-            "--batch-size",
-            type=int,
-            help=f"Clips per step (networks).{_tell_defaults('batch_size')}",
-        ),
-        click.option(
-            "--learning-rate",
-            type=float,
-            help=f"At its highest (networks).{_tell_defaults('learning_rate')}",
-        ),
-        click.option(
-            "--patience",
-            type=int,
-            default=NeuralConfig.patience,
-            metavar="EPOCHS",
-            help="End after so many without a better development UAR; 0: never (networks).",
-        ),
-        click.option(
-            "--votes",
-            type=click.Path(path_type=Path),
-            metavar="FILE",
-            help="Learn from listeners, too: a CSV file with the columns clip and one per label "
-            "(networks).",
-        ),
-        click.option(
-            "--teacher",
-            metavar="NAME|DIR",
-            help="Learn from a model's probabilities, too (networks).",
-        ),
-        click.option(
-            "--unlabelled",
-            type=click.Path(path_type=Path),
-            multiple=True,
-            metavar="PATH",
-            help="Learn the teacher's probabilities of speech that nobody labelled, too: files "
-            "and directories, several times for several (with --teacher).",
-        ),
-        click.option(
-            "--cache",
-            type=click.Path(path_type=Path),
-            metavar="DIR",
-            help="Where decoded audio is kept for the next training (networks, fusion, adapter).  "
-            "[default: ser/audio in your cache folder]",
-        ),
-        click.option(
-            "--resume",
-            is_flag=True,
-            help="Go on with a training that was interrupted; give all else as then (networks).",
-        ),
-        device_option(),
+def _setting(
+    config: type[NeuralConfig], name: str, text: str, metavar: str | None = None
+) -> Decorator:
+    """Return the option of a setting that has one default."""
+    default = getattr(config, name)
+    return click.option(
+        _spell(name), type=type(default), default=default, metavar=metavar, help=text
     )
-    for option in reversed(options):
-        function = option(function)
-    return function
+
+
+def _setting_of_each(name: str, text: str) -> Decorator:
+    """Return the option of a setting of which each family has a default, which help tells."""
+    default = getattr(NeuralConfig, name)
+    values = {family: getattr(config, name) for family, config in NEURAL_CONFIGS.items()}
+    told = [f"{value:g} ({family})" for family, value in values.items()]
+    if {*values.values()} == {default}:
+        told = [f"{default:g}"]
+    text = f"{text}  [default: {', '.join(told)}]"
+    return click.option(_spell(name), type=type(default), help=text)
+
+
+_encoder_options = join_options(
+    click.option(
+        "--base",
+        metavar="NAME|DIR",
+        default=DEFAULT_BASE,
+        help="Pre-trained speech encoder: a name on the hub, or a folder, which may be that of "
+        "a transformer that `ser train` made (transformer).",
+    ),
+    click.option("--revision", help="Of the encoder on the hub (transformer)."),
+    _setting(
+        TransformerConfig,
+        "layers",
+        "Upper layers of the encoder that learn, too, after the head (transformer).",
+        "N",
+    ),
+    _setting(
+        TransformerConfig,
+        "tuning_epochs",
+        "Passes over the clips in which they learn (with --layers).",
+    ),
+    _setting(
+        TransformerConfig,
+        "tuning_rate",
+        "Learning rate of the uppermost, at its highest (with --layers).",
+    ),
+    _setting(
+        TransformerConfig,
+        "layer_decay",
+        "Of the learning rate, from each layer to the one below (with --layers).",
+        "FACTOR",
+    ),
+    _setting(
+        TransformerConfig,
+        "lora",
+        "They learn by low-rank matrices, which become part of the weights at the end; "
+        "needs the extra sercli[lora]; 0: all their weights learn (with --layers).",
+        "RANK",
+    ),
+    _setting(
+        TransformerConfig,
+        "hearing_epochs",
+        "Passes over the calm speech in which the encoder first learns to make of it in "
+        "other rooms, noise and lines what it makes of it as it is (transformer, with --calm).",
+    ),
+)
+
+_learning_options = join_options(
+    _setting_of_each(
+        "epochs",
+        "Passes over the clips; with development clips, the best of them counts (networks).",
+    ),
+    _setting_of_each("batch_size", "Clips per step (networks)."),
+    _setting_of_each("learning_rate", "At its highest (networks)."),
+    _setting(
+        NeuralConfig,
+        "patience",
+        "End after so many without a better development UAR; 0: never (networks).",
+        "EPOCHS",
+    ),
+)
+
+_source_options = join_options(
+    click.option(
+        "--votes",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Learn from listeners, too: a CSV file with the columns clip and one per label "
+        "(networks).",
+    ),
+    click.option(
+        "--teacher",
+        metavar="NAME|DIR",
+        help="Learn from a model's probabilities, too (networks).",
+    ),
+    click.option(
+        "--unlabelled",
+        type=click.Path(path_type=Path),
+        multiple=True,
+        metavar="PATH",
+        help="Learn the teacher's probabilities of speech that nobody labelled, too: files "
+        "and directories, several times for several (with --teacher).",
+    ),
+)
+
+neural_options = join_options(
+    _encoder_options,
+    _learning_options,
+    _source_options,
+    click.option(
+        "--cache",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Where decoded audio is kept for the next training (networks, fusion, adapter).  "
+        "[default: ser/audio in your cache folder]",
+    ),
+    click.option(
+        "--resume",
+        is_flag=True,
+        help="Go on with a training that was interrupted; give all else as then (networks).",
+    ),
+    device_option(),
+)
 
 
 def refuse_other_families(family: str) -> None:
@@ -170,7 +170,8 @@ def refuse_other_families(family: str) -> None:
     UsageError
         With the families that they go with.
     """
-    for name, families in FAMILIES_OF.items():
+    for name in click.get_current_context().params:
+        families = find_families(name)
         if is_given(name) and family not in families:
             raise click.UsageError(f"{spell(name)} goes with --model {' or '.join(families)}.")
 
@@ -192,7 +193,7 @@ def refuse_idle(options: dict[str, Any]) -> None:
         if is_given(name) and not options["layers"]:
             raise click.UsageError(f"{spell(name)} goes with --layers N.")
     if is_given("cache") and options["family"] == SVM and not options["calm"]:
-        others = " or ".join(one for one in FAMILIES_OF["cache"] if one != SVM)
+        others = " or ".join(one for one in find_families("cache") if one != SVM)
         raise click.UsageError(f"--cache goes with --model {others}, or with --calm PATH.")
 
 
@@ -204,16 +205,10 @@ def configure(options: dict[str, Any]) -> Settings:
     options
         Of the command line.
     """
-    family = options["family"]
-    names: tuple[str, ...] = ("seed", "jobs")
-    if family in NETWORKS:
-        names += DECIDING
-    elif family in OF_MEMBERS:
-        names += ("device",)
-    if family == TRANSFORMER:
-        names += ("hearing_epochs", "layers", *TUNING)
-    given = {name: options[name] for name in names if options[name] is not None}
-    return replace(DEFAULTS[family], **given)
+    settings = DEFAULTS[options["family"]]
+    # The folds that are given are those by which the model is measured.
+    names = {field.name for field in fields(settings)} & options.keys() - {"folds"}
+    return replace(settings, **{name: options[name] for name in names if options[name] is not None})
 
 
 def spell_network(options: dict[str, Any]) -> list[str]:
@@ -223,15 +218,12 @@ def spell_network(options: dict[str, Any]) -> list[str]:
         parts += ["--teacher", find_name(options["teacher"])]
     parts += ["--unlabelled", "PATH"] * len(options["unlabelled"])
     parts += spell_calm(options)
-    names: tuple[str, ...] = DECIDING
     if options["family"] == TRANSFORMER:
         parts += ["--base", find_name(options["base"])]
         parts += ["--revision", options["revision"]] if options["revision"] else []
-        parts += ["--layers", str(options["layers"])] if options["layers"] else []
-        names = ("hearing_epochs", *TUNING, *DECIDING)
-    for name in names:
-        default = getattr(NEURAL_CONFIGS[options["family"]], name)
-        if options[name] not in (None, default):
+    config = NEURAL_CONFIGS[options["family"]]
+    for name in DECIDING:
+        if hasattr(config, name) and options[name] not in (None, getattr(config, name)):
             parts += [spell(name), str(options[name])]
     return parts
 

@@ -13,6 +13,23 @@ DEVICES = "auto|cpu|cuda|cuda:N|mps"
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
+def join_options(*options: Decorator) -> Decorator:
+    """Return options as one decorator.
+
+    Parameters
+    ----------
+    *options
+        In the order in which help shows them.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
 def jobs_option(default: int) -> Decorator:
     """Return the option that says how many processes decode.
 
@@ -69,27 +86,23 @@ def precision_option() -> Decorator:
     )
 
 
-def effort_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say how much of the machine is used."""
-    options = (
-        click.option("--threads", type=int, metavar="N", help="Cores in use.  [default: all]"),
-        click.option(
-            "--workers",
-            type=int,
-            metavar="N",
-            help="Files and batches that are dealt with at once; fewer need less memory.  "
-            "[default: as many as threads]",
-        ),
-        click.option(
-            "--batch-seconds",
-            type=float,
-            metavar="S",
-            help="Audio that a worker judges at once.  [default: what suits the model]",
-        ),
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
+# Those that say how much of the machine is used.
+effort_options = join_options(
+    click.option("--threads", type=int, metavar="N", help="Cores in use.  [default: all]"),
+    click.option(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="Files and batches that are dealt with at once; fewer need less memory.  "
+        "[default: as many as threads]",
+    ),
+    click.option(
+        "--batch-seconds",
+        type=float,
+        metavar="S",
+        help="Audio that a worker judges at once.  [default: what suits the model]",
+    ),
+)
 
 
 def find_effort(options: dict[str, Any]) -> Effort:
@@ -151,7 +164,7 @@ def model_options(text: str, default: str | None = None) -> Decorator:
     revision = click.option(
         "--revision", help="Of a model on the hub: a commit, tag or branch (with hub:NAME)."
     )
-    return lambda function: model(revision(function))
+    return join_options(model, revision)
 
 
 def labels_option() -> Decorator:

@@ -40,7 +40,7 @@ MIN_FOLDS: Final = 2
 FIT_ON: Final = "train"
 FIT_MEMBERS_ON: Final = "dev"
 FITTED_ON: Final = ((FIT_ON,), (FIT_MEMBERS_ON,), (FIT_MEMBERS_ON, FIT_ON))
-# Families that some of the below are of use to.
+# Families that some of the below are of use to; what is not here, see `find_families`.
 FAMILIES_OF: Mapping[str, tuple[str, ...]] = {
     "votes": NETWORKS,
     "teacher": NETWORKS,
@@ -50,6 +50,12 @@ FAMILIES_OF: Mapping[str, tuple[str, ...]] = {
     "base": (TRANSFORMER,),
     "revision": (TRANSFORMER,),
     "members": OF_MEMBERS,
+    "cache": (*NETWORKS, *OF_MEMBERS, SVM),
+    # Of a training that was interrupted.
+    "resume": NETWORKS,
+    # What an adapter has by these names is no matter of how long clips are learned.
+    "epochs": NETWORKS,
+    "learning_rate": NETWORKS,
 }
 
 
@@ -131,7 +137,7 @@ class TrainConfig:
                 f"family is {self.model!r}; expected one of {', '.join(DEFAULTS)}, or its settings"
             )
         for name, families in FAMILIES_OF.items():
-            if getattr(self, name) and self.family not in families:
+            if getattr(self, name, None) and self.family not in families:
                 raise ConfigError(f"{_spell(name)} goes with --model {' or '.join(families)}")
         self._check_members()
         self._check_protocol()
@@ -214,6 +220,18 @@ class TrainConfig:
                 "--no-adapter would do nothing: where speakers are shared, baselines are not "
                 "learned"
             )
+
+
+def find_families(name: str) -> tuple[str, ...]:
+    """Return the families of models that something is of use to.
+
+    Parameters
+    ----------
+    name
+        Of a field of `TrainConfig`, or of a family's settings: of use to all that have it.
+    """
+    with_it = tuple(family for family, one in DEFAULTS.items() if hasattr(one, name))
+    return FAMILIES_OF.get(name) or with_it or (*DEFAULTS,)
 
 
 def _spell(name: str) -> str:
