@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 import sercli
 from sercli.audio.reading import load_audio
 from sercli.cli import main
-from sercli.cli.evaluate import _place_reports
+from sercli.cli.comparing import _place_reports
 from sercli.errors import ConfigError, DatasetError, OutputError
 from sercli.evaluation.mixes import EVEN, SINGLE
 from sercli.files import AtomicFile

@@ -1,0 +1,111 @@
+"""Models on a corpus, as `ser eval` has it: loaded, measured, and what is said of that."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sercli.cli.console import say, show_progress, tell_failed
+from sercli.cli.corpora import read
+from sercli.config import EvalConfig, Split
+from sercli.output.report import ExitCode
+from sercli.registry.store import is_checkpoint_of_others, load_model
+from sercli.text import format_count
+
+if TYPE_CHECKING:
+    from sercli.classifiers.base import Classifier
+    from sercli.evaluation.run import Evaluation
+
+
+def measure(
+    models: Sequence[str], path: Path, config: EvalConfig, options: dict[str, Any]
+) -> "list[Evaluation]":
+    """Measure models on a corpus.
+
+    Parameters
+    ----------
+    models
+        Names or folders.
+    path
+        Of the corpus.
+    config
+        What is measured.
+    options
+        Of the command line.
+    """
+    from sercli.datasets.votes import read_votes
+    from sercli.evaluation.judging import CLEAN
+    from sercli.evaluation.run import evaluate_all
+
+    classifiers = _load(models, options)
+    corpus = read([(path, options["kind"])], options)
+    votes = read_votes(options["votes"]) if options["votes"] else None
+    if not options["quiet"]:
+        say(corpus.describe())
+        for one in classifiers:
+            if config.adapt == "auto" and not one.adapts_unasked(config.target):
+                say(
+                    f"{one.name} judges each clip by itself, as it does with --adapt auto of "
+                    "ser annotate"
+                )
+    split: Split = options["split"] or corpus.default_split
+    n_passes = len({one.front_end for one in classifiers}) * (1 + len({*config.stress} - {CLEAN}))
+    n_passes += len(classifiers) * len(config.precisions)
+    total = len(corpus.select(split)) * n_passes
+    with show_progress("clips", total, quiet=options["quiet"]) as progress:
+        return evaluate_all(
+            classifiers, corpus, split, config, votes=votes, progress=progress.advance
+        )
+
+
+def _load(models: Sequence[str], options: dict[str, Any]) -> "list[Classifier]":
+    of_others = [model for model in models if is_checkpoint_of_others(model)]
+    return [
+        load_model(
+            model,
+            options["device"] or "auto",
+            # A revision is that of the model which --model names.
+            revision=options["revision"] if model == options["model"] else None,
+            # Where there are none that have labels of their own, each refuses to.
+            labels=options["labels"] if model in of_others or not of_others else None,
+            precision=options["precision"],
+        )
+        for model in models
+    ]
+
+
+def finish(results: "Sequence[Evaluation]", *, quiet: bool) -> None:
+    """Say how far figures hold, and end the command.
+
+    Parameters
+    ----------
+    results
+        All that were measured.
+    quiet
+        Say only whether a model knows what it was measured on, and what failed.
+    """
+    from sercli.datasets.protocols import SHARED
+
+    for figures in (result.figures for result in results):
+        if not quiet:
+            _tell_limits(figures)
+        elif figures["protocol"] == SHARED:  # of which the first warning is
+            say(f"warning: {figures['model']}: {figures['warnings'][0]}")
+        tell_failed(figures["failed"])
+    failed = any(result.figures["failed"] for result in results)
+    sys.exit(ExitCode.SOME_FAILED if failed else ExitCode.DONE)
+
+
+def _tell_limits(figures: dict[str, Any]) -> None:
+    name, left_out = figures["model"], figures["labels_left_out"]
+    for warning in figures["warnings"]:
+        say(f"warning: {name}: {warning}")
+    if left_out["model"]:
+        say(
+            f"labels of {name} that are not scored: {', '.join(left_out['model'])}; their "
+            "probabilities are shared out among the others"
+        )
+    heard = ", but in the baselines" if figures["adapt"] != "none" else ""
+    for label, n_clips in left_out["corpus"].items():
+        clips = format_count(n_clips, "clip")
+        say(f"{clips} of {label} left out{heard}: {name} has no such label")
