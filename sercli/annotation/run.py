@@ -95,6 +95,7 @@ class LabelRun:
                 "changes the labels of others; label all of them, or choose --adapt recording"
             )
         output.refuse_inputs(found.path for found in inputs)
+        annotator.refuse_ambiguous(found.path for found in inputs)
         self._before = _stamp(output.target)
         self._annotator = annotator
         self._output = output
