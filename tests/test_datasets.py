@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 from trees import make_tree
 
-from sercli.datasets import CORPORA, Clip, Corpus, class_indices, parse_mapping, read_corpus
+from sercli.datasets import (
+    CORPORA,
+    Clip,
+    Corpus,
+    class_indices,
+    parse_mapping,
+    read_corpora,
+    read_corpus,
+)
 from sercli.datasets.facts import age_group, load_facts
 from sercli.datasets.labelling import canonical_label
 from sercli.datasets.votes import read_votes
@@ -85,6 +93,20 @@ def test_many_files_left_out_are_counted(tmp_path: Path) -> None:
     corpus = read_corpus(tmp_path)
     assert {clip.path.suffix for clip in corpus.clips} == {".wav"}
     assert corpus.describe().endswith("; 10 files left out (10: another copy of a clip)")
+
+
+def test_speakers_under_several_names_are_counted_once(tmp_path: Path) -> None:
+    names = ["1001_DFA_ANG_XX", "1002_DFA_ANG_XX"]
+    make_tree(tmp_path, *(f"CREMA-D/{name}.wav" for name in names), "a.wav", "b.wav", "c.wav")
+    # 1001 may be the actor; 1003 is in two tables, and nobody else's name.
+    tables = [tmp_path / "plays.csv", tmp_path / "films.csv"]
+    tables[0].write_text("file,emotion,speaker\na.wav,anger,1001\nb.wav,anger,1003\n")
+    tables[1].write_text("file,emotion,speaker\nc.wav,anger,1003\n")
+    sources = [(path, "auto") for path in (tmp_path / "CREMA-D", *tables)]
+    assert read_corpora(sources[:1]).describe() == "cremad: 2 clips of 2 speakers"
+    assert read_corpora(sources[:2]).describe() == "cremad+plays: 4 clips of 3 speakers"
+    assert read_corpora(sources[1:]).describe() == "plays+films: 3 clips of 2 speakers"
+    assert read_corpora(sources).describe() == "cremad+plays+films: 5 clips of 3 speakers"
 
 
 def test_known_faults_are_left_out_and_told(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 from sercli.datasets.base import Clip, Corpus
 from sercli.datasets.facts import load_facts, person_traits
 from sercli.datasets.media import COPY, MISSING, NOT_ANNOTATED, MediaFolder, pick_copies
-from sercli.datasets.names import SCHEMES, no_such_names, unnamed
+from sercli.datasets.names import no_such_names, unnamed
+from sercli.datasets.schemes import SCHEMES
 from sercli.delimited import read_table
 from sercli.errors import DatasetError
 

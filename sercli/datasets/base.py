@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from sercli.config import Split
+from sercli.datasets.matching import count_speakers
 from sercli.errors import DatasetError
 from sercli.text import format_count
 
@@ -143,9 +144,9 @@ class Corpus:
 
     def describe(self) -> str:
         """Return in a line what was read and what was left out."""
-        speakers = {clip.voice for clip in self.clips} - {None}
+        n_speakers = count_speakers(self.clips)
         text = f"{self.name}: {format_count(len(self.clips), 'clip')} of " + (
-            format_count(len(speakers), "speaker") if speakers else "unknown speakers"
+            format_count(n_speakers, "speaker") if n_speakers else "unknown speakers"
         )
         if self.skipped:
             groups: dict[str, list[str]] = {}

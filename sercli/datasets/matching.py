@@ -2,15 +2,20 @@
 
 from collections.abc import Collection, Hashable, Iterable, Sequence
 from pathlib import PurePath
+from typing import TYPE_CHECKING
 
-from sercli.datasets.base import Clip
-from sercli.datasets.names import SCHEMES
-from sercli.datasets.tables import NAMESPACE
+from sercli.datasets.schemes import SCHEMES
 from sercli.errors import DatasetError
 from sercli.text import compose
 
+if TYPE_CHECKING:
+    from sercli.datasets.base import Clip
 
-def clip_names(clip: Clip) -> tuple[str, ...]:
+# One name in several tables is one speaker: who trains by one and measures by another is told.
+NAMESPACE = "table"
+
+
+def clip_names(clip: "Clip") -> tuple[str, ...]:
     """Return what a table may call a clip, the most exact first.
 
     Its name, its path, its name without suffix, the name of its file, and that without suffix.
@@ -28,12 +33,12 @@ def clip_names(clip: Clip) -> tuple[str, ...]:
     return clip.name, str(clip.path), bare, clip.path.name, clip.path.stem, name.stem
 
 
-def is_published(clip: Clip) -> bool:
+def is_published(clip: "Clip") -> bool:
     """Return whether a clip's speaker is named by a corpus that is known, not by a user's own."""
     return clip.namespace is None and clip.corpus in SCHEMES
 
 
-def speaker_names(clip: Clip, own: Iterable[str] = ()) -> list[str]:
+def speaker_names(clip: "Clip", own: Iterable[str] = ()) -> list[str]:
     """Return the names across corpora that a clip's speaker may have; none if unknown.
 
     Whether a table or a database lists clips of a published corpus is not known: its speakers may
@@ -54,7 +59,7 @@ def speaker_names(clip: Clip, own: Iterable[str] = ()) -> list[str]:
     return [clip.voice, *(f"{corpus}/{clip.speaker}" for corpus in others)]
 
 
-def join_voices(clips: Sequence[Clip]) -> list[str | None]:
+def join_voices(clips: "Sequence[Clip]") -> list[str | None]:
     """Return the voice of each clip, the same for all that may be of one speaker; None if unknown.
 
     Where two corpora name somebody who may be one speaker, see `speaker_names`, it is the first of
@@ -81,7 +86,7 @@ def join_voices(clips: Sequence[Clip]) -> list[str | None]:
     return [None if clip.voice is None else find_first(clip.voice) for clip in clips]
 
 
-def count_speakers(clips: Sequence[Clip]) -> int:
+def count_speakers(clips: "Sequence[Clip]") -> int:
     """Return how many speakers are known of clips; see `join_voices`."""
     return len({*join_voices(clips)} - {None})
 

@@ -3,13 +3,13 @@
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sercli.datasets.base import Clip, Corpus
 from sercli.datasets.facts import load_facts, person_traits
 from sercli.datasets.media import MediaFolder, pick_copies, suffix_rank
+from sercli.datasets.schemes import SCHEMES
 from sercli.delimited import read_table
 from sercli.errors import DatasetError
 
@@ -19,74 +19,6 @@ TRAITS = ("sentence", "intensity", "channel")
 
 VIDEO_ONLY = "02"
 SONG = "02"
-
-
-@dataclass(frozen=True)
-class NameScheme:
-    """How a corpus names its files.
-
-    Parameters
-    ----------
-    example
-        A name.
-    pattern
-        Of the end of a path without its suffix; the named groups are what it tells.
-    name
-        What a clip is called, made of the groups; without it, as the file is, without suffix.
-    """
-
-    example: str
-    pattern: str
-    name: str = ""
-
-    def match(self, path: Path) -> re.Match[str] | None:
-        """Return what a file's name tells, or None if it is not such a name."""
-        return re.fullmatch(f"(?:.*?/)?{self.pattern}", path.absolute().with_suffix("").as_posix())
-
-    def clip_name(self, path: Path, match: re.Match[str]) -> str:
-        """Return what the corpus calls a clip."""
-        return self.name.format(**match.groupdict()) if self.name else path.stem
-
-
-SCHEMES: Mapping[str, NameScheme] = {
-    "cremad": NameScheme(
-        "1001_DFA_ANG_XX.wav",
-        r"(?P<speaker>\d{4})_(?P<sentence>[A-Z]{3})_(?P<emotion>[A-Z]{3})"
-        r"_(?P<intensity>LO|MD|HI|XX|X)",
-    ),
-    "ravdess": NameScheme(
-        "03-01-05-01-02-01-12.wav",
-        r"(?P<modality>0[123])-(?P<channel>0[12])-(?P<emotion>\d{2})-(?P<intensity>0[12])"
-        r"-(?P<sentence>0[12])-(?P<repetition>0[12])-(?P<speaker>\d{2})",
-    ),
-    "tess": NameScheme(
-        "OAF_back_angry.wav", r"(?P<speaker>[OY]AF?)_(?P<sentence>[A-Za-z]+)_(?P<emotion>[A-Za-z]+)"
-    ),
-    "savee": NameScheme(
-        "DC/a01.wav",
-        r"(?P<speaker>DC|JE|JK|KL)[/_](?P<emotion>[a-z]{1,2})(?P<number>\d{2})",
-        # The release has a folder for each speaker, and the same file names in each.
-        name="{speaker}_{emotion}{number}",
-    ),
-    "emodb": NameScheme(
-        "03a01Fa.wav", r"(?P<speaker>\d{2})(?P<sentence>[ab]\d{2})(?P<emotion>[A-Z])[a-z]?"
-    ),
-    "emovo": NameScheme(
-        "dis-f1-b1.wav", r"(?P<emotion>[a-z]{3})-(?P<speaker>[fm]\d)-(?P<sentence>[a-z]\d)"
-    ),
-    "esd": NameScheme(
-        "0011/Angry/0011_000351.wav",
-        r"(?P<emotion>[^/]+)/(?:(?P<split>train|evaluation|test)/)?(?P<speaker>00\d{2})_\d{6}",
-    ),
-    "iemocap": NameScheme(
-        "Ses01F_impro01_F000.wav",
-        r"(?P<session>Ses\d{2})[FM]_(?P<type>impro|script)\w+_(?P<letter>[FM])\d{3}",
-    ),
-    "meld": NameScheme(
-        "train_splits/dia0_utt0.mp4",
-        r"(?:(?P<outer>[^/]+)/)?(?P<inner>[^/]+)/(?P<stem>dia\d+_utt\d+)",
-    ),
-}
 
 
 def read_named(folder: MediaFolder, kind: str, *, song: bool = False) -> Corpus:

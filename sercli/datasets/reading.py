@@ -13,7 +13,8 @@ from sercli.datasets.base import Corpus, merge
 from sercli.datasets.facts import load_facts
 from sercli.datasets.labelling import translate
 from sercli.datasets.media import MediaFolder, scan_folder
-from sercli.datasets.names import SCHEMES, read_named
+from sercli.datasets.names import read_named
+from sercli.datasets.schemes import SCHEMES
 from sercli.datasets.tables import join_rows, read_folders, read_manifest
 from sercli.errors import ConfigError, DatasetError
 

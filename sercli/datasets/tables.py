@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 from reprlib import repr as shorten
 
 from sercli.datasets.base import Clip, Corpus
+from sercli.datasets.matching import NAMESPACE
 from sercli.datasets.media import MISSING, MediaFolder, pick_copies
 from sercli.delimited import parse_count, parse_seconds, read_table
 from sercli.errors import DatasetError
@@ -15,8 +16,6 @@ from sercli.schema import MIX
 from sercli.text import compose
 
 LICENCE = "not stated"
-# One name in several tables is one speaker: who trains by one and measures by another is told.
-NAMESPACE = "table"
 # Names of a manifest's columns that mean something; any further column is a trait.
 NEEDED = ("file", "emotion")
 COLUMNS = (*NEEDED, "speaker", "start", "end", "split", "channel")
