@@ -8,6 +8,7 @@ import pytest
 
 from sercli.datasets import Clip
 from sercli.errors import DatasetError
+from sercli.evaluation.comparison import compare_predictions
 from sercli.evaluation.predictions import COLUMNS, Predictions
 
 LABELS = ("anger", "fear", "neutral")
@@ -47,7 +48,7 @@ def test_labels_as_numbers(predictions: Predictions) -> None:
 
 def test_table_of_predictions(tmp_path: Path, predictions: Predictions) -> None:
     first, second, third = predictions.clips
-    clips = (first, replace(second, start=1.5, end=2.25, channel=1), third)
+    clips = (first, replace(second, start=1.5, end=2.25, channel=1, namespace="table"), third)
     replace(predictions, clips=clips, hashes=("ab12", "", "cd34")).write(
         tmp_path / "predictions.csv"
     )
@@ -56,14 +57,14 @@ def test_table_of_predictions(tmp_path: Path, predictions: Predictions) -> None:
     assert header == [*COLUMNS, "prob_anger", "prob_fear", "prob_neutral"]
     read = Predictions.read(tmp_path / "predictions.csv", "svm")
     assert [clip.channel for clip in read.clips] == [None, 1, None]
+    assert [clip.namespace for clip in read.clips] == [None, "table", None]
     assert read.hashes == ("ab12", "", "cd34")
     assert read.take(read.keys()[:0:-1]).hashes == ("cd34", "")
     assert rows == [
-        "plays x x.wav  0.000  ab12 ann fear fear 0.700000 0.100000 0.700000 0.200000".split(" "),
-        "plays y y.wav 1 1.500 2.250  bob anger neutral 0.500000 0.250000 0.250000 0.500000".split(
-            " "
-        ),
-        "plays z z.wav  0.000  cd34  neutral anger 0.400000 0.400000 0.400000 0.200000".split(" "),
+        "plays x x.wav  0.000  ab12 ann  fear fear 0.700000 0.100000 0.700000 0.200000".split(" "),
+        "plays y y.wav 1 1.500 2.250  bob table anger neutral 0.500000 0.250000 0.250000 "
+        "0.500000".split(" "),
+        "plays z z.wav  0.000  cd34   neutral anger 0.400000 0.400000 0.400000 0.200000".split(" "),
     ]
 
 
@@ -133,6 +134,34 @@ def test_what_is_resampled(predictions: Predictions) -> None:
     assert (kind, sample.n_units) == ("speakers", 2)
 
 
+@pytest.mark.parametrize(
+    ("corpora", "n_speakers"),
+    [
+        # A name in two tables is one speaker, whatever they are called.
+        ({"plays": "table", "films": "table"}, 1),
+        ({"plays": None, "films": None}, 2),
+        # A table of the name of a published corpus may list clips of another.
+        ({"cremad": "table", "emodb": None}, 1),
+        ({"cremad": None, "emodb": None}, 2),
+    ],
+)
+def test_speakers_are_the_same_when_read_back(
+    tmp_path: Path, corpora: dict[str, str | None], n_speakers: int
+) -> None:
+    clips = [
+        replace(make_clip(corpus), corpus=corpus, namespace=namespace)
+        for corpus, namespace in corpora.items()
+    ]
+    predictions = make_predictions(*clips)
+    found = read_back(tmp_path, predictions)
+    assert predictions.resampled()[0].n_units == found.resampled()[0].n_units == n_speakers
+    assert compare_predictions([found, found])["warnings"][-2] == (
+        "There are no intervals: all clips are of one speaker."
+        if n_speakers == 1
+        else "Intervals from 2 speakers are too narrow."
+    )
+
+
 def test_take_gives_clips_in_the_order_asked_for(predictions: Predictions) -> None:
     part = predictions.take([("plays", "z"), ("plays", "x")])
     assert [clip.name for clip in part.clips] == ["z", "x"]
@@ -162,7 +191,7 @@ def test_label_that_was_not_scored(predictions: Predictions) -> None:
         (",".join((*COLUMNS, "prob_anger")).encode() + b"\nplays,x\n", "TypeError"),
         (
             ",".join((*COLUMNS, "prob_anger")).encode()
-            + b"\nplays,x,x.wav,,soon,,,,anger,anger,1,1",
+            + b"\nplays,x,x.wav,,soon,,,,,anger,anger,1,1",
             "ValueError.*soon",
         ),
         (b"\xff\xfe", "UnicodeDecodeError"),
@@ -182,12 +211,13 @@ def test_another_kind_of_table(tmp_path: Path, content: bytes, found: str) -> No
 
 def test_tables_of_before(tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
-    columns = [name for name in COLUMNS if name not in ("channel", "audio")]
+    columns = [name for name in COLUMNS if name not in ("channel", "audio", "namespace")]
     header = ",".join((*columns, "prob_anger", "prob_fear"))
     # Of equal probabilities, either may be the label.
     table.write_text(f"{header}\nplays,x,x.wav,0,,ann,anger,fear,0.5,0.5,0.5\n")
     found = Predictions.read(table, "svm")
     assert (found.clips[0].channel, found.hashes) == (None, ("",))
+    assert found.clips[0].voice == "plays/ann"
 
 
 def test_missing_table(tmp_path: Path) -> None:
@@ -222,8 +252,8 @@ def test_tables_that_somebody_changed(tmp_path: Path, rows: Sequence[str], messa
     for row in rows:
         name, label, of_anger, of_fear, *told = row.split(",")
         told = told or ["anger", "1"]
-        cells = ("plays", name, f"{name}.wav", "", "0", "", "", "", label, *told, of_anger, of_fear)
-        lines.append(",".join(cells))
+        told = ["plays", name, f"{name}.wav", "", "0", "", "", "", "", label, *told]
+        lines.append(",".join((*told, of_anger, of_fear)))
     table = tmp_path / "table.csv"
     table.write_text("\n".join(lines))
     with pytest.raises(DatasetError, match=message):

@@ -2,8 +2,10 @@
 
 A row per clip: ``corpus``, ``clip``, ``file``, ``channel`` (empty for the mean of all), ``start``,
 ``end`` (seconds; empty for the end of the file), ``audio`` (a hash of what was heard; empty for
-silence), ``speaker`` (empty if unknown), ``expected`` (the corpus's label), ``emotion`` (the
-model's), ``confidence`` and ``prob_<label>`` for each label that was scored.
+silence), ``speaker`` (empty if unknown), ``namespace`` (within which names of speakers are told
+apart, ``table`` for those of one's own tables; empty: within the corpus), ``expected`` (the
+corpus's label), ``emotion`` (the model's), ``confidence`` and ``prob_<label>`` for each label that
+was scored.
 """
 
 import csv
@@ -40,6 +42,7 @@ COLUMNS = (
     "end",
     "audio",
     "speaker",
+    "namespace",
     "expected",
     "emotion",
     "confidence",
@@ -134,6 +137,7 @@ class Predictions:
                     "" if clip.end is None else f"{clip.end:.3f}",
                     audio,
                     clip.speaker or "",
+                    clip.namespace or "",
                     clip.emotion,
                     self.labels[label],
                     *(f"{value:.6f}" for value in (row[label], *row)),
@@ -224,4 +228,6 @@ def _read_clip(row: dict[str, Any]) -> Clip:
         end=float(row["end"]) if row["end"] else None,
         # Tables of before have none.
         channel=int(row["channel"]) if row.get("channel") else None,
+        # Nor this: who is in two tables is two speakers there.
+        namespace=row.get("namespace") or None,
     )
