@@ -274,6 +274,10 @@ def test_a_recording_that_has_another_within_or_goes_on_is_one(tmp_path: Path) -
         (b"RIFF\x00\x00\x00\x00WAVEfmt ", False),
         (b"RIFF\x04\x00\x00\x00AVI RIFF\x20\x00\x00\x00AVIX", False),
         (b"RIFF\x04\x00\x00\x00AVI " + wav, False),
+        *(
+            (b"RF64\xff\xff\xff\xffWAVEds64\x1c\x00\x00\x00" + size.to_bytes(8, "little"), False)
+            for size in (2**62, 2**63 - 1, 2**64 - 1)
+        ),
     ):
         path = tmp_path / "head"
         path.write_bytes(head + bytes(100))

@@ -152,7 +152,10 @@ def is_followed(file: BinaryIO) -> bool:
     size = _find_size(head)
     if size is None:
         return False
-    file.seek(start + size)
+    try:
+        file.seek(start + size)
+    except (OSError, OverflowError):  # who wrote it did not know where it would end
+        return False
     behind = file.read(HEAD_BYTES)
     # Behind an odd number of bytes, one is left free.
     return any(
