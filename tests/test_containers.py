@@ -217,6 +217,9 @@ BEHIND = "another recording is put behind it in the file; hearing ends at {:.3f}
         {"format": "RF64"},
         {"format": "AIFF"},
         {"format": "AU"},
+        {"format": "CAF"},
+        {"format": "CAF", "subtype": "PCM_S8"},
+        {"format": "CAF", "subtype": "ALAC_16"},
         {"format": "FLAC"},
         {"format": "FLAC", "subtype": "PCM_24"},
     ],
@@ -244,17 +247,22 @@ def test_recordings_that_are_put_one_behind_the_other(
 
 
 def test_recordings_of_different_kinds_behind_each_other(tmp_path: Path) -> None:
-    wav, flac, aiff = (
-        write_tone(tmp_path / kind, 1.0, format=kind) for kind in ("WAV", "FLAC", "AIFF")
+    wav, flac, aiff, caf = (
+        write_tone(tmp_path / kind, 1.0, format=kind) for kind in ("WAV", "FLAC", "AIFF", "CAF")
     )
     path = tmp_path / "both"
-    for first, second in ((wav, flac), (aiff, wav), (wav, aiff)):
+    for first, second in ((wav, flac), (aiff, wav), (wav, aiff), (wav, caf), (caf, flac)):
         path.write_bytes(first + second)
         assert find_warnings(path) == (BEHIND.format(1),)
     path.write_bytes(flac + tag(200_000) + flac)
     assert find_warnings(path) == (BEHIND.format(1),)
     path.write_bytes(tag(200) + flac)
     assert find_warnings(path) == ()
+
+
+def caf(*chunks: bytes) -> bytes:
+    """Return a CAF file of such chunks, after that which describes it."""
+    return b"caff\0\1\0\0desc" + (32).to_bytes(8, "big") + bytes(32) + b"".join(chunks)
 
 
 def test_a_recording_that_has_another_within_or_goes_on_is_one(tmp_path: Path) -> None:
@@ -278,6 +286,14 @@ def test_a_recording_that_has_another_within_or_goes_on_is_one(tmp_path: Path) -
             (b"RF64\xff\xff\xff\xffWAVEds64\x1c\x00\x00\x00" + size.to_bytes(8, "little"), False)
             for size in (2**62, 2**63 - 1, 2**64 - 1)
         ),
+        # Of CAF, chunks may follow the sound, a byte be free behind it, or its size not be known.
+        (caf(b"data\0\0\0\0\0\0\0\x03abc", b"pakt" + bytes(8)) + caf(), True),
+        (caf(b"data\0\0\0\0\0\0\0\x03abc\0", b"pakt" + bytes(8)) + caf(), True),
+        (caf(b"data\0\0\0\0\0\0\0\x03abc\0") + wav, True),
+        (caf(b"data\0\0\0\0\0\0\0\x0cabc", caf()), False),
+        (caf(b"data" + b"\xff" * 8, caf()), False),
+        (caf(b"data\x7f" + b"\xff" * 7, caf()), False),
+        (caf(b"free" + bytes(8)), False),
     ):
         path = tmp_path / "head"
         path.write_bytes(head + bytes(100))

@@ -2,7 +2,7 @@
 
 libsndfile passes over that: it believes the first stream of an Ogg file to be all of it, and its
 packets to follow each other; and of an MP3 without an index it takes the length from the bits of
-its first frame. Of WAV, AIFF, AU and FLAC, no decoder looks behind the end.
+its first frame. Of WAV, AIFF, AU, CAF and FLAC, no decoder looks behind the end.
 """
 
 import re
@@ -37,6 +37,10 @@ RIFF = re.compile(rb"(?:RIFF|RIFX|RF64|FORM)....(?:WAVE|AIF[FC])", re.DOTALL)
 LARGE_RIFF = b"RF64"  # its size is in its first chunk
 BIG_ENDIAN = frozenset((b"RIFX", b"FORM"))
 AU = b".snd"
+CAF = b"caff\0\1\0\0desc"  # and the name of its first chunk
+CAF_CHUNK = struct.Struct(">4sq")  # its name and size, which is -1 of one that goes on to the end
+# A CAF file has a few; of one that seems to have more, who knows.
+MAX_CHUNKS = 1000
 FLAC = re.compile(rb"fLaC[\0\x80]\0\0\x22")  # and its first block, of stream information
 # Of any of these, what it takes to tell where it ends.
 HEAD_BYTES = 28
@@ -133,7 +137,7 @@ def is_whole_ogg(file: BinaryIO) -> bool:
 
 
 def is_followed(file: BinaryIO) -> bool:
-    """Tell whether another recording is put behind that of a file, of WAV, AIFF, AU or FLAC.
+    """Tell whether another recording is put behind that of a file, of WAV, AIFF, AU, CAF or FLAC.
 
     Parameters
     ----------
@@ -149,19 +153,49 @@ def is_followed(file: BinaryIO) -> bool:
         first = max(start + 1, stopped - MAX_AHEAD)
         file.seek(first)
         return FLAC.search(file.read(stopped + MAX_BETWEEN - first)) is not None
+    if head.startswith(CAF):
+        return _is_caf_followed(file, start)
     size = _find_size(head)
-    if size is None:
-        return False
+    return size is not None and _find_recording(_read_at(file, start + size), size)
+
+
+def _read_at(file: BinaryIO, place: int) -> bytes:
+    """Return what it takes to tell what begins at a place in a file; nothing behind its end."""
     try:
-        file.seek(start + size)
+        file.seek(place)
     except (OSError, OverflowError):  # who wrote it did not know where it would end
-        return False
-    behind = file.read(HEAD_BYTES)
+        return b""
+    return file.read(HEAD_BYTES)
+
+
+def _find_recording(behind: bytes, size: int) -> bool:
+    """Tell whether a recording begins with some bytes, those behind so many others."""
     # Behind an odd number of bytes, one is left free.
     return any(
-        RIFF.match(one) or one.startswith(AU) or FLAC.match(one)
+        RIFF.match(one) or one.startswith((AU, CAF)) or FLAC.match(one)
         for one in (behind, behind[1:] if size % 2 else b"")
     )
+
+
+def _is_caf_followed(file: BinaryIO, start: int) -> bool:
+    """Tell whether something else than a chunk is behind those of a CAF file: a recording.
+
+    How long it is, it does not tell as a whole, and packets may be told of behind the sound.
+    """
+    place, size = start + 8, 0
+    for _ in range(MAX_CHUNKS):
+        head = _read_at(file, place)
+        if _find_recording(head, size):
+            return True
+        # Some leave a byte free behind an odd number of them, which the format does not ask for.
+        free = int(size % 2 and head.startswith(b"\0"))
+        if len(head) < free + CAF_CHUNK.size:
+            return False
+        _, size = CAF_CHUNK.unpack_from(head, free)
+        if size < 0:
+            return False
+        place += free + CAF_CHUNK.size + size
+    return False
 
 
 def _find_size(head: bytes) -> int | None:
