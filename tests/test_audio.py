@@ -1,3 +1,5 @@
+import errno
+import io
 import os
 import re
 from itertools import islice
@@ -343,6 +345,35 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.wav")
     with pytest.raises(AudioError, match="not a regular file"):
         AudioFile(tmp_path / "pipe.wav")
+
+
+class FailingFile(io.FileIO):
+    """A file on a disk that fails after so many reads."""
+
+    def __init__(self, path: str, n_reads: int) -> None:
+        super().__init__(path)
+        self.n_left = n_reads
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.n_left -= 1
+        if self.n_left < 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().read(-1 if size is None else size) or b""
+
+
+@pytest.mark.parametrize("name", ["call.wav", "memo.m4a", "statement.flac"])
+def test_a_disk_that_fails_is_an_error_of_the_file(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = FailingFile(str(EXAMPLES / name), 1000)
+    monkeypatch.setattr("sercli.audio.reading._open_regular", lambda _: whole)
+    load_audio(EXAMPLES / name)
+    for n_reads in range(1000 - whole.n_left):
+        file = FailingFile(str(EXAMPLES / name), n_reads)
+        monkeypatch.setattr("sercli.audio.reading._open_regular", lambda _, file=file: file)
+        with pytest.raises(AudioError, match=f"{name}: .*{os.strerror(errno.EIO)}"):
+            load_audio(EXAMPLES / name)
+        assert file.closed
 
 
 def test_undecodable_name(make_wav: MakeWav, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import BinaryIO, Self
 
@@ -58,17 +59,17 @@ class AudioFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
-        self._file = _open_regular(self.path)
-        try:
-            self._decoder = open_decoder(self._file)
-            if not MIN_SAMPLE_RATE <= self._decoder.sample_rate <= MAX_SAMPLE_RATE:
-                raise DecodeError(
-                    f"sample rate is {self._decoder.sample_rate:,} Hz; expected "
-                    f"{MIN_SAMPLE_RATE:,} to {MAX_SAMPLE_RATE:,} Hz"
-                )
-        except DecodeError as error:
-            self._file.close()
-            raise AudioError(f"{self.path}: {error}") from error
+        with ExitStack() as opened:
+            self._file = opened.enter_context(_open_regular(self.path))
+            with _naming(self.path):
+                self._decoder = open_decoder(self._file)
+                opened.callback(self._decoder.close)
+                if not MIN_SAMPLE_RATE <= self._decoder.sample_rate <= MAX_SAMPLE_RATE:
+                    raise DecodeError(
+                        f"sample rate is {self._decoder.sample_rate:,} Hz; expected "
+                        f"{MIN_SAMPLE_RATE:,} to {MAX_SAMPLE_RATE:,} Hz"
+                    )
+            self._opened = opened.pop_all()
         self.sample_rate = self._decoder.sample_rate
         self.channels = self._decoder.channels
         self.format = self._decoder.format
@@ -92,20 +93,23 @@ class AudioFile:
         AudioError
             After the last block that could be decoded, if the file is not whole.
         """
-        try:
-            for block in self._decoder.blocks():
+        blocks = self._decoder.blocks()
+        while True:
+            with _naming(self.path):
+                block = next(blocks, None)
+            if block is None:
+                break
+            magnitude = np.abs(block)
+            valid = magnitude < MAX_MAGNITUDE  # false for NaN, too
+            if not valid.all():
+                self._n_invalid += int(block.size - np.count_nonzero(valid))
+                block = np.where(valid, block, np.float32(0))
                 magnitude = np.abs(block)
-                valid = magnitude < MAX_MAGNITUDE  # false for NaN, too
-                if not valid.all():
-                    self._n_invalid += int(block.size - np.count_nonzero(valid))
-                    block = np.where(valid, block, np.float32(0))
-                    magnitude = np.abs(block)
-                self._peak = max(self._peak, float(magnitude.max(initial=0)))
-                self.n_samples += len(block)
-                yield block
-        except DecodeError as error:
-            raise AudioError(f"{self.path}: {error}") from error
-        self._is_followed = is_followed(self._file)
+            self._peak = max(self._peak, float(magnitude.max(initial=0)))
+            self.n_samples += len(block)
+            yield block
+        with _naming(self.path):
+            self._is_followed = is_followed(self._file)
         if self._n_invalid and self._n_invalid == self.n_samples * self.channels:
             raise AudioError(
                 f"{self.path}: all {self._n_invalid:,} samples are NaN, infinite or huge"
@@ -142,8 +146,7 @@ class AudioFile:
 
     def close(self) -> None:
         """Close the file."""
-        self._decoder.close()
-        self._file.close()
+        self._opened.close()
 
     def __enter__(self) -> Self:
         return self
@@ -221,6 +224,17 @@ def load_audio(path: str | os.PathLike[str]) -> FloatArray:
         mono = (block.mean(axis=1, keepdims=True) for block in audio.blocks())
         parts = list(resample_stream(mono, audio.sample_rate, 1))
     return np.concatenate(parts)[:, 0] if parts else np.empty(0, np.float32)
+
+
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Raise what goes wrong with a file as an error that names it."""
+    try:
+        yield
+    except DecodeError as error:
+        raise AudioError(f"{path}: {error}") from error
+    except OSError as error:  # a disk or a network that fails halfway
+        raise AudioError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def _open_regular(path: str) -> BinaryIO:
