@@ -74,6 +74,8 @@ class AtomicFile:
             there is one now that must not be replaced.
         """
         try:
+            self.stream.flush()
+            os.fsync(self.stream.fileno())  # or a power cut may leave the name without the content
             self.stream.close()
             if not self._overwrite and os.path.exists(self._path):  # a link may lead to it
                 raise OutputError(

@@ -4,8 +4,11 @@ import errno
 import io
 import json
 import os
+import platform
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ from sercli import Annotator, OutputError, SegmentConfig, Turns
 from sercli.annotation import run as run_module
 from sercli.annotation.run import LabelRun, RunWatcher
 from sercli.files import ORPHANED_S, AtomicFile
-from sercli.output.journal import Journal
+from sercli.output.journal import STARTING_S, Journal, find_unfinished
 from sercli.output.target import Output
 from sercli.output.writers import CsvWriter, record_path
 from sercli.schema import FileResult, printable_path
@@ -210,7 +213,10 @@ def test_a_disk_that_is_full_when_a_run_begins_costs_nothing(
     assert not list(tmp_path.glob(".*"))
     # Nor one that was killed before it had written a line.
     (tmp_path / f".labels.{suffix}.01234567.tmp").touch()
-    (tmp_path / f".labels.{suffix}.01234567.tmp.journal").touch()
+    journal = tmp_path / f".labels.{suffix}.01234567.tmp.journal"
+    journal.touch()
+    old = journal.stat().st_mtime - STARTING_S - 1
+    os.utime(journal, (old, old))
     report = sercli.write_labels(sounds, output, annotator, resume=True)
     assert (report.n_kept, report.n_files) == (1, 3)
     assert not list(tmp_path.glob(".*"))
@@ -481,3 +487,53 @@ def test_rows_of_a_file_that_cannot_be_opened_now_stay(
     memo.write_bytes(b"no audio")
     report = sercli.write_labels(paths, output, annotator, resume=True)
     assert (report.exit_code, count_rows(output)) == (1, {"memo.m4a": 0, "statement.flac": 3})
+
+
+def test_a_journal_that_has_just_begun_is_of_a_run_at_work(tmp_path: Path) -> None:
+    target = tmp_path / "labels.csv"
+    rows = tmp_path / ".labels.csv.0123456789abcdef.tmp"
+    journal = rows.with_name(rows.name + ".journal")
+    rows.write_text("file")
+    for begun in ("", '{"schema_ver'):
+        journal.write_text(begun)
+        with pytest.raises(OutputError, match="another run is writing it"):
+            find_unfinished(target)
+        assert rows.exists()
+    old = journal.stat().st_mtime - STARTING_S - 1
+    os.utime(journal, (old, old))
+    assert find_unfinished(target) == []
+    assert not rows.exists()
+
+
+def test_without_locks_the_process_that_writes_is_asked_for(
+    fake_classifier: FakeClassifier, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sercli.output.journal._lock", lambda *_, **__: None)
+    output, annotator = tmp_path / "labels.csv", Annotator.load(fake_classifier)
+    sercli.write_labels(sounds, output, annotator)
+    kill(annotator, sounds, output, 2, monkeypatch)
+    (journal,) = tmp_path.glob("*.journal")
+    header, *lines = journal.read_text("utf-8").splitlines(keepends=True)
+    told = json.loads(header)
+    assert (told["host"], told["pid"]) == (platform.node(), os.getpid())
+
+    def tell(host: str, pid: int, age: float = 0) -> None:
+        journal.write_text(json.dumps(told | {"host": host, "pid": pid}) + "\n" + "".join(lines))
+        at = journal.stat().st_mtime - age
+        os.utime(journal, (at, at))
+
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    for host, pid, age in (
+        (platform.node(), os.getpid(), ORPHANED_S + 1),
+        ("another", 1, ORPHANED_S - 9),
+    ):
+        tell(host, pid, age)
+        with pytest.raises(OutputError, match="another run is writing it"):
+            find_unfinished(output)
+    for host, pid, age in (
+        (platform.node(), ended.pid, 0.0),
+        ("another", 1, ORPHANED_S + 1),
+    ):
+        tell(host, pid, age)
+        assert [one.journal for one in find_unfinished(output)] == [journal]

@@ -7,19 +7,31 @@ journal; one that was killed, or whose disk was full, leaves both, for the next 
 
 import glob
 import json
+import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from platform import node
+from time import time
 from typing import IO, Any, NamedTuple, Self
 
 from sercli.errors import OutputError
-from sercli.files import TEMPORARY, parse_json, prefix_temporary, remove_orphans, resolve_target
+from sercli.files import (
+    ORPHANED_S,
+    TEMPORARY,
+    parse_json,
+    prefix_temporary,
+    remove_orphans,
+    resolve_target,
+)
 from sercli.output.report import RunInfo
 from sercli.output.writers import record_path
 
 SUFFIX = ".journal"
+# A run has written the first line of its journal by then.
+STARTING_S = 10.0
 
 
 class Journal:
@@ -47,9 +59,10 @@ class Journal:
             self._stream = self._path.open("x", encoding="utf-8")
         except OSError as error:
             raise OutputError(f"{self._path}: cannot be written: {error.strerror}") from error
-        _lock(self._stream)
+        _lock(self._stream, wait=True)
+        header = info.header() | {"directory": info.directory, "replaces": replaces}
         try:
-            self._put(info.header() | {"directory": info.directory, "replaces": replaces})
+            self._put(header | {"host": node(), "pid": os.getpid()})
         except OutputError:
             with suppress(OSError):
                 self._stream.close()
@@ -197,7 +210,7 @@ def find_unfinished(target: Path) -> list[Unfinished]:
         # Not that of an output whose name only begins so.
         if "." in journal.name.removeprefix(prefix).removesuffix(TEMPORARY + SUFFIX):
             continue
-        if _is_locked(journal):
+        if _is_written(journal):
             raise OutputError(
                 f"{target}: another run is writing it; wait for its end, or name another output"
             )
@@ -211,30 +224,66 @@ def find_unfinished(target: Path) -> list[Unfinished]:
     return sorted(found, key=lambda one: one.journal.stat().st_mtime_ns)
 
 
-def _lock(stream: IO[str]) -> bool:
-    """Lock a file until it is closed, and tell whether that was possible.
+def _lock(stream: IO[str], *, wait: bool = False) -> bool | None:
+    """Lock a file until it is closed.
 
     Packages that do it take a tenth of a second to load, which every run would pay.
+
+    Parameters
+    ----------
+    stream
+        The open file.
+    wait
+        Wait until another process unlocks it.
+
+    Returns
+    -------
+    bool or None
+        False if another process has it locked, None if the file system has no locks.
     """
     try:
         if sys.platform == "win32":
             import msvcrt
 
-            msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
+            msvcrt.locking(stream.fileno(), msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
         else:
             import fcntl
 
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except (BlockingIOError, PermissionError):
         return False
-    except OSError:  # some file systems have no locks
-        return True
+    except OSError:
+        return None
     return True
 
 
-def _is_locked(path: Path) -> bool:
+def _is_written(journal: Path) -> bool:
+    """Return whether the run that began a journal is still at work."""
     try:
-        with path.open("r+", encoding="utf-8") as stream:
-            return not _lock(stream)
+        with journal.open("r+", encoding="utf-8") as stream:
+            is_free = _lock(stream)
+            age = time() - os.fstat(stream.fileno()).st_mtime
+            header = stream.readline() if is_free is not False else ""
     except OSError:
         return False
+    if is_free is False:
+        return True
+    if not header.endswith("\n"):  # it has just been created, and is about to be locked
+        return age < STARTING_S
+    return is_free is None and _is_at_work(header, age)
+
+
+def _is_at_work(header: str, age: float) -> bool:
+    """Return whether the run that wrote the first line of a journal is alive, without its lock."""
+    try:
+        told = parse_json(header)
+        is_here, pid = told["host"] == node(), int(told["pid"])
+    except (LookupError, TypeError, ValueError):
+        return False
+    if not is_here or sys.platform == "win32":  # where asking for a process would end it
+        return age < ORPHANED_S
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return True
