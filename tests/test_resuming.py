@@ -257,7 +257,7 @@ PLACES = (
     (Journal, "_put"),
     (Journal, "remove"),
     (CsvWriter, "_footer"),
-    (LabelRun, "_begin_journal"),
+    (LabelRun, "_open_ledger"),
     (LabelRun, "_write_all"),
     (run_module, "write_json"),
 )

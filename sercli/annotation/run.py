@@ -3,8 +3,8 @@
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, nullcontext
-from dataclasses import asdict, replace
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -151,60 +151,70 @@ class LabelRun:
                 f"{output.target}: another run has written it meanwhile; go on with that one, by "
                 "--resume"
             )
-        journal: Journal | None = None
-        writer: Writer | None = None
+        ledger: _Ledger | None = None
         interrupt: KeyboardInterrupt | None = None
         try:
             with ExitStack() as stack:
-                with delay_interrupts():  # or what is begun would not be ended in order
-                    writer = stack.enter_context(
-                        open_writer(
-                            output.target,
-                            output.format,
-                            report.info,
-                            overwrite=output.overwrite or output.resume,
-                            held=True,
-                        )
-                    )
-                    if writer.temporary is not None:
-                        journal = self._begin_journal(writer.temporary, writer)
-                        stack.enter_context(journal)
+                with delay_interrupts():  # or a file that was begun would be left behind
+                    ledger = self._open_ledger(stack)
                 results = self._annotator.annotate(
                     self._new, watcher.heard, on_error, watcher.heard_file
                 )
                 stack.enter_context(closing(results))
-                self._write_all(results, writer, watcher, journal)
+                self._write_all(results, ledger, watcher)
             report.completed = not self.n_left
         except KeyboardInterrupt as error:
             interrupt = error
         finally:
-            failing = sys.exception()
-            in_place = writer is not None and writer.in_place
-            # Where what a run before wrote stays in its place, so does the record of that. Why a
-            # first run could not write, its record tells.
-            is_lost = isinstance(failing, OutputError) and not os.path.exists(output.target)
-            if output.target != STDOUT and (in_place or is_lost):
-                try:
-                    write_json(record_path(output.target), report.record(), overwrite=True)
-                except OutputError:
-                    if failing is None:  # else that tells more
-                        raise
-        if in_place:  # what lies beside it is of no use any more
-            if journal is not None:
-                journal.remove()
+            in_place = ledger is not None and ledger.writer.in_place
+            self._write_record(sys.exception(), in_place=in_place)
+        if ledger is not None and in_place:  # journals have served their purpose
+            if ledger.journal is not None:
+                ledger.journal.remove()
             for one in output.unfinished:
                 one.remove()
         if interrupt is not None:
             raise interrupt
         return report
 
-    def _begin_journal(self, rows: Path, writer: Writer) -> Journal:
-        replaces = self._output.overwrite and os.path.exists(self._output.target)
+    def _open_ledger(self, stack: ExitStack) -> "_Ledger":
+        """Open the output and its journal; the stack closes them."""
+        output, info = self._output, self.report.info
+        writer = stack.enter_context(
+            open_writer(
+                output.target,
+                output.format,
+                info,
+                overwrite=output.overwrite or output.resume,
+                held=True,
+            )
+        )
+        journal = None
+        if writer.temporary is not None:
+            replaces = output.overwrite and os.path.exists(output.target)
+            try:
+                journal = Journal(writer.temporary, info, replaces=replaces)
+            except OutputError:
+                writer.discard()  # without a journal, no run could resume it
+                raise
+            stack.enter_context(journal)
+        return _Ledger(writer, journal, self.report, self._earlier)
+
+    def _write_record(self, failing: BaseException | None, *, in_place: bool) -> None:
+        """Write the run record beside an output that is in its place.
+
+        Where an earlier output stays, so does its record. If there is no output at all, the record
+        says why.
+        """
+        target = self._output.target
+        is_lost = isinstance(failing, OutputError) and not os.path.exists(target)
+        if target == STDOUT or not (in_place or is_lost):
+            return
         try:
-            return Journal(rows, self.report.info, replaces=replaces)
+            write_json(record_path(target), self.report.record(), overwrite=True)
         except OutputError:
-            writer.discard()  # of which nobody would know how far it is whole
-            raise
+            if failing is None:  # otherwise the first error says more
+                raise
 
     def _digest(self, found: Found) -> str | None:
         """Return by what it is known whether the segments given for a file are as they were."""
@@ -214,63 +224,91 @@ class LabelRun:
         return sha256(repr(turns.find(found.path)).encode(errors="backslashreplace")).hexdigest()
 
     def _write_all(
-        self,
-        results: Iterator[FileResult],
-        writer: Writer,
-        watcher: RunWatcher,
-        journal: Journal | None,
+        self, results: Iterator[FileResult], ledger: "_Ledger", watcher: RunWatcher
     ) -> None:
-        # A reader of standard output may take its time, and nothing goes on from there.
-        in_one_piece = nullcontext if journal is None else delay_interrupts
-
-        def note(entry: Mapping[str, Any]) -> None:
-            if journal is not None:
-                journal.note(entry, writer.n_bytes)
-
-        def keep(entry: Mapping[str, Any]) -> None:
-            writer.copy(self._earlier.read_rows(entry))
-            note(self.report.keep(entry))
-
-        def put(result: FileResult, entry: Mapping[str, Any] | None) -> FileResult:
-            digest = self._digest(next(new))
-            if entry is None or not self._earlier.outlasts(entry, result):
-                writer.write(result)
-                note(self.report.add(result, digest))
-                return result
-            rows = format_count(entry["n_segments"], "segment")
-            result = replace(result, warnings=(*result.warnings, KEPT.format(rows)))
-            told = describe_file(result)
-            failed = {**entry, **{name: told[name] for name in OF_A_FAILURE}}
-            writer.copy(self._earlier.read_rows(entry), failed)
-            note(self.report.keep(failed, failed=True))
-            return result
-
         n_done = 0
         new = iter(self._new)
         try:
-            for entry, is_all in self._known:
-                if entry is not None and is_all:
-                    with in_one_piece():
+            for entry, is_kept in self._known:
+                if entry is not None and is_kept:
+                    with ledger.in_one_piece():
                         n_done += 1
-                        keep(entry)
+                        ledger.keep(entry)
                     continue
                 result = next(results, None)
-                if result is None:  # they may end early
+                if result is None:  # with on_error="stop", after a file that failed
                     break
-                with in_one_piece():
+                with ledger.in_one_piece():
                     n_done += 1
                     self.n_left -= 1
-                    result = put(result, entry)
+                    result = ledger.put(result, self._digest(next(new)), entry)
                 watcher.done(result)
         finally:
-            # However it ended: what there was before must not be lost, nor that of files which are
-            # to be labelled anew and were not. What cannot be written leaves it where it is.
+            # Rows of an earlier run must not be lost, whatever ended this one. After an error of
+            # the output they stay where they are.
             if not isinstance(sys.exception(), OutputError):
-                with in_one_piece():
+                with ledger.in_one_piece():
                     for entry, _ in self._known[n_done:]:
                         if entry is not None:
-                            keep(entry)
-                    writer.held = False
+                            ledger.keep(entry)
+                    ledger.writer.held = False
+
+
+@dataclass(frozen=True)
+class _Ledger:
+    """Keeps the output, its journal and the report of a run in step, file by file."""
+
+    writer: Writer
+    journal: Journal | None
+    report: RunReport
+    earlier: Earlier
+
+    def in_one_piece(self) -> AbstractContextManager[None]:
+        """Delay interrupts while a file is written.
+
+        Not on standard output, where a reader may take its time and no run resumes.
+        """
+        return nullcontext() if self.journal is None else delay_interrupts()
+
+    def keep(self, entry: Mapping[str, Any]) -> None:
+        """Copy the rows of an earlier run."""
+        self.writer.copy(self.earlier.read_rows(entry))
+        self._note(self.report.keep(entry))
+
+    def put(
+        self, result: FileResult, turns_sha256: str | None, entry: Mapping[str, Any] | None
+    ) -> FileResult:
+        """Write the rows of a file; if it cannot be read now, keep those of an earlier run.
+
+        Parameters
+        ----------
+        result
+            Outcome of this run.
+        turns_sha256
+            Digest of the segments given for the file, if any.
+        entry
+            Of the file, in the record of an earlier run, if there is one.
+
+        Returns
+        -------
+        FileResult
+            The outcome, with a warning if rows were kept.
+        """
+        if entry is None or not self.earlier.outlasts(entry, result):
+            self.writer.write(result)
+            self._note(self.report.add(result, turns_sha256))
+            return result
+        rows = format_count(entry["n_segments"], "segment")
+        result = replace(result, warnings=(*result.warnings, KEPT.format(rows)))
+        told = describe_file(result)
+        failed = {**entry, **{name: told[name] for name in OF_A_FAILURE}}
+        self.writer.copy(self.earlier.read_rows(entry), failed)
+        self._note(self.report.keep(failed, failed=True))
+        return result
+
+    def _note(self, entry: Mapping[str, Any]) -> None:
+        if self.journal is not None:
+            self.journal.note(entry, self.writer.n_bytes)
 
 
 def write_labels(
