@@ -69,6 +69,19 @@ def test_every_command_has_help_with_an_example_and_is_in_the_readme(
     assert " ".join(("ser", *command)) in README
 
 
+def test_help_lists_options_under_headings() -> None:
+    lines = ser("annotate", "--help").stdout.splitlines()
+    headings = [line.removesuffix(":") for line in lines if re.fullmatch(r"\w+:", line)]
+    assert headings == ["Input", "Segments", "Model", "Output", "Speed", "Other"]
+    places = [lines.index("Segments:"), lines.index("Model:")]
+    (window,) = (place for place, line in enumerate(lines) if line.startswith("  --window "))
+    assert places[0] < window < places[1]
+    for name, command in main.commands.items():
+        listed = re.findall(r"^  (-[^ ,]+)", ser(name, "--help").stdout, re.MULTILINE)
+        options = [one for one in command.params if isinstance(one, click.Option)]
+        assert sorted(listed) == sorted(["-h", *(one.opts[0] for one in options)])
+
+
 def test_every_option_has_help() -> None:
     for command in main.commands.values():
         for parameter in command.params:

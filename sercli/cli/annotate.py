@@ -10,16 +10,15 @@ from sercli.annotation.run import LabelRun
 from sercli.cli.commands import Command
 from sercli.cli.console import ClosedOutput, leave, reports_errors, say, show_progress
 from sercli.cli.options import (
+    MODEL_HELP,
     Decorator,
     adapt_option,
-    device_option,
-    effort_options,
     find_effort,
     is_given,
     join_options,
     labels_option,
     model_options,
-    precision_option,
+    speed_options,
     spell,
     target_option,
 )
@@ -67,23 +66,25 @@ input_options = join_options(
         "--files-from",
         type=click.File("rb"),
         metavar="FILE",
-        help="Also take the paths listed in FILE, one a line; - for standard input.",
+        help="Also label the paths listed in FILE, one per line; - for standard input.",
     ),
-    click.option("-0", "--null", "nul", is_flag=True, help="The list is separated by NUL."),
-    click.option("--no-recursive", is_flag=True, help="Leave out sub-folders."),
+    click.option("-0", "--null", "nul", is_flag=True, help="Paths in FILE are separated by NUL."),
+    click.option("--no-recursive", is_flag=True, help="Do not search sub-folders."),
     click.option(
         "--include",
         multiple=True,
         metavar="GLOB",
-        help="In directories, take only files that match, whatever their suffix: their name, path "
-        "below the directory, or path as it is given. Repeatable.",
+        help="In directories, take only files that match, whatever their suffix, by name, by path "
+        "below the directory, or by path as given. Repeatable.",
     ),
     click.option(
         "--exclude",
         multiple=True,
         metavar="GLOB",
-        help="In directories, leave out files and sub-folders that match, likewise. Repeatable.",
+        help="In directories, leave out files and sub-folders that match, in the same ways. "
+        "Repeatable.",
     ),
+    heading="Input",
 )
 
 segment_options = join_options(
@@ -92,54 +93,74 @@ segment_options = join_options(
         "mode",
         type=click.Choice(get_args(SegmentMode)),
         default=DEFAULTS.mode,
-        help="What gets a label: detected speech, fixed windows, or the whole file.",
+        help="Label detected speech, fixed windows, or whole files.",
     ),
     click.option(
         "--segments",
         metavar="FILE|DIR",
         type=click.Path(exists=True),
-        help="What gets a label, in the place of detected speech: the rows of a CSV file with the "
-        "columns file, start and end, and channel (with --channels split) and speaker if there are "
-        "any; the turns of a diarisation (.rttm); or the intervals of a .TextGrid, or of a "
-        "folder of them, each named as its recording, and laid out as these where several have one "
-        "name.",
+        help="Label these segments instead: the rows of a CSV file with the columns file, start, "
+        "end and, optionally, channel (with --channels split) and speaker; the turns of a "
+        "diarisation (.rttm); or the intervals of a .TextGrid, or of a folder of them, each named "
+        "like its recording (and in the same sub-folder, where several have the same name).",
     ),
     click.option(
         "--tier",
         "tiers",
         multiple=True,
         metavar="NAME",
-        help="Of TextGrids: whose intervals, if there are several tiers. Repeatable: what each of "
-        "several speakers says (with --segments).",
+        help="Tier of a TextGrid to take intervals from. Repeatable: several tiers are several "
+        "speakers (with --segments).",
     ),
     _seconds(
         "--max-segment",
         DEFAULTS.max_segment,
-        "Cut longer speech at its quietest point; twice --min-segment or more.",
+        "Cut longer speech at its quietest point; at least twice --min-segment.",
     ),
     _seconds(
         "--min-segment",
         DEFAULTS.min_segment,
-        "Shorter speech joins a close neighbour; with --segment window, a shorter rest at the end "
-        "is left out.",
+        "Join shorter speech to a close neighbour; with --segment window, leave out a shorter "
+        "window at the end.",
     ),
     _seconds("--max-gap", DEFAULTS.max_gap, "Bridge shorter pauses."),
     _seconds("--window", DEFAULTS.window, "Length of a window (with --segment window)."),
-    _seconds("--hop", DEFAULTS.hop, "Step between windows; the length of a window by default."),
+    _seconds("--hop", DEFAULTS.hop, "Step between windows.  [default: the length of a window]"),
     click.option(
         "--vad-threshold",
         type=float,
         metavar="P",
         default=DEFAULTS.vad_threshold,
-        help="Probability from which a frame counts as speech.",
+        help="Speech probability from which on a frame counts as speech.",
     ),
     click.option(
         "--channels",
         default=MIX,
         metavar="mix|split|0,1",
-        help="Judge the mean of all channels, each by itself, or those named, from 0, which all "
-        "files must have.",
+        help="Judge the mean of all channels, each channel by itself, or the channels listed, "
+        "counted from 0, which all files must have.",
     ),
+    heading="Segments",
+)
+
+judging_options = join_options(
+    model_options(MODEL_HELP, DEFAULT_MODEL),
+    labels_option(),
+    target_option(),
+    adapt_option(
+        "auto",
+        "auto: the channel, if channels are judged by themselves, else the recording, with models "
+        "that gain from it. Groups of fewer than six segments have no baseline.",
+    ),
+    click.option(
+        "--speakers",
+        metavar="FILE|REGEX",
+        help="Who speaks: a CSV file with the columns file, speaker and, where several speak in a "
+        "recording, channel or start and end; the turns of a diarisation (.rttm); or a regular "
+        "expression whose first group, found in the path, is the speaker (with --adapt speaker). "
+        "Elsewhere, speakers of --segments are used.",
+    ),
+    heading="Model",
 )
 
 output_options = join_options(
@@ -149,16 +170,21 @@ output_options = join_options(
         "output",
         default=STDOUT,
         metavar="FILE",
-        help="labels.csv, .json or .jsonl; - for standard output.",
+        help="Output file: .csv, .json or .jsonl; - for standard output.",
     ),
-    click.option("--format", "format_", type=click.Choice(list(WRITERS)), help="Of the output."),
+    click.option(
+        "--format",
+        "format_",
+        type=click.Choice(list(WRITERS)),
+        help="Output format.  [default: by the suffix of FILE, else csv]",
+    ),
     click.option("--overwrite", is_flag=True, help="Replace the output if it exists."),
     click.option(
         "--resume",
         is_flag=True,
-        help="Go on with the output if it exists, or with what a run left that was killed: keep "
-        "what there is of files that are as they were or not among PATHS, and label those that are "
-        "new, have changed, or failed. Not with --adapt speaker or corpus.",
+        help="Add to the output of an earlier run, also of one that was killed: keep the rows of "
+        "files that have not changed or are not among PATHS, and label files that are new, have "
+        "changed, or failed. Not with --adapt speaker or corpus.",
     ),
     click.option(
         "--on-error",
@@ -166,46 +192,30 @@ output_options = join_options(
         default="continue",
         help="What to do after a file that cannot be read in full.",
     ),
+    heading="Output",
+)
+
+message_options = join_options(
     click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors."),
-    click.option("-v", "--verbose", is_flag=True, help="Say what became of each file."),
+    click.option("-v", "--verbose", is_flag=True, help="Report each file."),
 )
 
 
 @click.command(cls=Command, context_settings={"show_default": True})
 @click.argument("paths", nargs=-1, type=click.Path(readable=False))
-@model_options(
-    "A model by name (see: ser models), a model folder, or an audio classifier of Hugging Face: "
-    "hub:NAME, or its folder.",
-    DEFAULT_MODEL,
-)
-@labels_option()
-@device_option(several=True)
-@precision_option()
-@effort_options
-@target_option()
-@adapt_option(
-    "auto",
-    "auto: the channel, if each is judged by itself, else the recording, with models that gain by "
-    "it; groups of few segments have none.",
-)
-@click.option(
-    "--speakers",
-    metavar="FILE|REGEX",
-    help="Who speaks: a CSV file with the columns file and speaker, and channel, or start and end, "
-    "where several speak in a recording; the turns of a diarisation (.rttm); or a regular "
-    "expression of which the first group in a path is the speaker (with --adapt speaker). "
-    "Where it does not know, the speaker of --segments counts.",
-)
 @input_options
 @segment_options
+@judging_options
 @output_options
+@speed_options
+@message_options
 @reports_errors
 def annotate(paths: tuple[str, ...], **options: Any) -> None:
     """Label the speech segments of recordings.
 
-    PATHS are files and directories, mixed. Writes one row per segment with times in seconds, the
+    PATHS are files and directories. Writes one row per segment: its times in seconds, the
     emotion, its calibrated confidence and the probability of every emotion. Beside labels.csv,
-    labels.csv.run.json tells what became of each file.
+    labels.csv.run.json records the run and what became of each file.
 
     \b
     Examples:

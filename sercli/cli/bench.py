@@ -9,13 +9,12 @@ import click
 from sercli.cli.commands import Command
 from sercli.cli.console import give, reports_errors, say
 from sercli.cli.options import (
-    device_option,
-    effort_options,
+    MODEL_HELP,
     find_effort,
     is_given,
     labels_option,
     model_options,
-    precision_option,
+    speed_options,
 )
 from sercli.output.report import ExitCode
 from sercli.registry.catalogue import DEFAULT_MODEL
@@ -29,31 +28,27 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command, context_settings={"show_default": True})
 @click.argument("paths", nargs=-1, type=click.Path(readable=False))
-@model_options(
-    "A model by name (see: ser models), a model folder, or an audio classifier of Hugging Face: "
-    "hub:NAME, or its folder.",
-    DEFAULT_MODEL,
-)
+@model_options(MODEL_HELP, DEFAULT_MODEL)
 @labels_option()
 @click.option(
     "--hours",
     type=float,
     default=0.25,
     metavar="H",
-    help="Of synthetic recordings, if no PATHS are given.",
+    help="Hours of synthetic recordings, if no PATHS are given.",
 )
-@click.option("--runs", type=int, default=1, metavar="N", help="That count, after one to warm up.")
-@device_option(several=True)
-@precision_option()
-@effort_options
-@click.option("--json", "as_json", is_flag=True, help="All that was measured, as JSON.")
+@click.option(
+    "--runs", type=int, default=1, metavar="N", help="Number of measured runs, after a warm-up run."
+)
+@speed_options
+@click.option("--json", "as_json", is_flag=True, help="Print everything that was measured as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors and the figures.")
 @reports_errors
 def bench(paths: tuple[str, ...], **options: Any) -> None:
     """Measure how fast recordings are annotated here, and where the time goes.
 
-    PATHS are files and directories, mixed; without any, recordings are made of a voice that is
-    nobody's. Loading the model is not part of the figures.
+    PATHS are files and directories; without any, recordings of a synthetic voice are made. The
+    figures do not include loading the model.
 
     \b
     Examples:

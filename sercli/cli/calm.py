@@ -13,17 +13,18 @@ calm_options = join_options(
         type=click.Path(path_type=Path),
         multiple=True,
         metavar="PATH",
-        help="Calm speech of as many other people as there is, in as many rooms, without "
-        "labels: files and directories, several times for several. Clips are learned as these "
-        "people might say them, too, so that the model holds in other voices, rooms and languages "
-        "(svm, transformer; for a cnn whose teacher learned so: for teachers of folds).",
+        help="Calm speech of many other people in many rooms, without labels: a file or a "
+        "directory. Clips are also learned as these people might say them, so that the model "
+        "works with other voices, rooms and languages (svm, transformer; for a cnn whose teacher "
+        "learned so, for the teachers of its folds). Repeatable.",
     ),
     click.option(
         "--calm-speakers",
         metavar="FILE|REGEX",
-        help="Who speaks in them, as --speakers of `ser annotate`; without it, each recording "
-        "is taken for another speaker (with --calm).",
+        help="Who speaks there, as with --speakers of `ser annotate`; otherwise each recording "
+        "counts as another speaker (with --calm).",
     ),
+    heading="Calm speech",
 )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from sercli.cli.console import fill_streams, printing, reports_errors
+from sercli.cli.options import HEADINGS
 
 
 class Command(click.Command):
@@ -17,9 +18,28 @@ class Command(click.Command):
             return super().parse_args(ctx, args)
         ctx.exit()  # as after all of it, whose reader has seen enough
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the options under their headings, those without one at the end."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        rest: list[tuple[str, str]] = []
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is None or not isinstance(parameter, click.Option):
+                continue
+            heading = HEADINGS.get(parameter)
+            (rest if heading is None else sections.setdefault(heading, [])).append(record)
+        for heading, records in (*sections.items(), ("Other" if sections else "Options", rest)):
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
 
 class Commands(Command, click.Group):
     """Commands of one program."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the options and the commands."""
+        super().format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the program, whichever of its streams are open."""

@@ -16,14 +16,14 @@ corpus_options = join_options(
         "--map",
         "mapping",
         metavar="THEIRS=OURS,...",
-        help="Take labels of the corpus for others, such as happy=happiness,calm=neutral.",
+        help="Rename labels of the corpus, such as happy=happiness,calm=neutral.",
     ),
     click.option(
         "--columns",
         metavar="OURS=THEIRS,...",
-        help="Names of a table's columns, such as file=path,emotion=label.",
+        help="Names of the columns in a table, such as file=path,emotion=label.",
     ),
-    click.option("--song", is_flag=True, help="Read songs, too (RAVDESS)."),
+    click.option("--song", is_flag=True, help="Also read what is sung (RAVDESS)."),
 )
 
 

@@ -15,6 +15,7 @@ from sercli.cli.options import (
     adapt_option,
     device_option,
     jobs_option,
+    join_options,
     labels_option,
     model_options,
     precision_option,
@@ -29,6 +30,110 @@ from sercli.registry.catalogue import DEFAULT_MODEL
 SPLITS = ("test", "dev", "train", "all")
 
 
+subject_options = join_options(
+    model_options(f"Model to measure.  [default: {DEFAULT_MODEL}]"),
+    labels_option(),
+    target_option(),
+    click.option(
+        "--compare",
+        is_flag=True,
+        help="Compare the models, or reports of earlier runs, that follow CORPUS.",
+    ),
+    heading="Model",
+)
+
+data_options = join_options(
+    click.option(
+        "--corpus",
+        "kind",
+        type=click.Choice((AUTO, *CORPORA)),
+        default=AUTO,
+        help="Kind of CORPUS.",
+    ),
+    click.option(
+        "--split",
+        type=click.Choice(SPLITS),
+        help="Split to measure on.  [default: test, or all of a corpus without splits]",
+    ),
+    corpus_options,
+    heading="Data",
+)
+
+measure_options = join_options(
+    click.option(
+        "--stress",
+        metavar="CONDITION,...",
+        is_flag=False,
+        flag_value="default",
+        help="Also measure under these conditions: clean, phone, gsm, amr, noise<dB>, pink<dB>, "
+        "babble<dB>, reverb, mp3, opus, clip, gain<dB>. As the last option without a value: a "
+        "selection of them.",
+    ),
+    adapt_option(
+        "none",
+        "auto: the speaker where all are known, else the channel, if channels are judged by "
+        "themselves, else the recording; none for models without an adapter.",
+    ),
+    click.option(
+        "--mix",
+        is_flag=True,
+        help="Also measure what baselines are worth: in groups of 3 to 80 clips of one speaker, "
+        "from all neutral to all of one other emotion.",
+    ),
+    click.option(
+        "--votes",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Compare with listeners: a CSV file with the columns clip and one per label.",
+    ),
+    click.option(
+        "--target-precision",
+        type=float,
+        metavar="P",
+        help="Find the confidence above which this share of the labels of `ser annotate` is right.",
+    ),
+    click.option("--baseline", is_flag=True, help="Add the most frequent label and random labels."),
+    click.option(
+        "--precisions",
+        metavar="TYPE,...",
+        callback=lambda _context, _option, text: _split_precisions(text),
+        help="Also measure with these number types, and how many labels stay the same.",
+    ),
+    click.option(
+        "--strict", is_flag=True, help="Refuse clips or speakers that the model was trained on."
+    ),
+    click.option(
+        "--seed",
+        type=click.IntRange(min=0),
+        default=EvalConfig.seed,
+        help="Seed of everything that is random.",
+    ),
+    heading="Figures",
+)
+
+report_options = join_options(
+    click.option(
+        "-o",
+        "--output",
+        "folder",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Folder for metrics.json, predictions.csv, plots, report.md and report.html. With "
+        "--compare: for comparison.json, and these in a sub-folder for each model.",
+    ),
+    click.option("--overwrite", is_flag=True, help="Replace these files if they exist."),
+    click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON."),
+    heading="Output",
+)
+
+run_options = join_options(
+    device_option(default=None),
+    precision_option(),
+    jobs_option(EvalConfig.jobs),
+    heading="Speed",
+)
+
+
 @click.command("eval", cls=Command, context_settings={"show_default": True})
 @click.argument(
     "paths",
@@ -37,84 +142,11 @@ SPLITS = ("test", "dev", "train", "all")
     type=click.Path(path_type=Path),
     metavar="CORPUS [--compare MODEL|REPORT ...]",
 )
-@model_options(f"What to measure.  [default: {DEFAULT_MODEL}]")
-@labels_option()
-@click.option(
-    "--compare",
-    is_flag=True,
-    help="Put models, or reports of earlier runs, side by side: all that follow CORPUS.",
-)
-@click.option(
-    "--corpus", "kind", type=click.Choice((AUTO, *CORPORA)), default=AUTO, help="What CORPUS is."
-)
-@click.option(
-    "--split",
-    type=click.Choice(SPLITS),
-    help="Whose clips.  [default: test, or all of a corpus without splits]",
-)
-@corpus_options
-@click.option(
-    "--stress",
-    metavar="CONDITION,...",
-    is_flag=False,
-    flag_value="default",
-    help="Also hear the clips under these conditions: clean, phone, gsm, amr, noise<dB>, pink<dB>, "
-    "babble<dB>, reverb, mp3, opus, clip, gain<dB>; as the last option without a value, under a "
-    "selection of them.",
-)
-@click.option(
-    "--votes",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Compare with listeners: a CSV file with the columns clip and one per label.",
-)
-@click.option(
-    "--target-precision",
-    type=float,
-    metavar="P",
-    help="Find the confidence from which this share of the labels that `ser annotate` writes is "
-    "right.",
-)
-@target_option()
-@adapt_option(
-    "none",
-    "auto: the speaker where all are known, else the channel where each is by itself, else the "
-    "recording; none with models that cannot.",
-)
-@click.option(
-    "--mix",
-    is_flag=True,
-    help="Also measure what baselines are worth: in groups of 3 to 80 clips of one speaker, from "
-    "all neutral to one other emotion only.",
-)
-@click.option("--baseline", is_flag=True, help="Add the most frequent label and random labels.")
-@click.option("--strict", is_flag=True, help="Refuse clips or speakers that the model knows.")
-@click.option(
-    "-o",
-    "--output",
-    "folder",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Also write metrics.json, predictions.csv, plots, report.md and report.html; it is made. "
-    "With --compare: comparison.json, and these in a sub-folder for each model.",
-)
-@click.option("--overwrite", is_flag=True, help="Replace those files if they exist.")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=EvalConfig.seed,
-    help="Of everything that is random.",
-)
-@jobs_option(EvalConfig.jobs)
-@device_option(default=None)
-@precision_option()
-@click.option(
-    "--precisions",
-    metavar="TYPE,...",
-    callback=lambda _context, _option, text: _split_precisions(text),
-    help="Also judge the clips with these number types, and tell how many labels stay.",
-)
+@subject_options
+@data_options
+@measure_options
+@report_options
+@run_options
 @click.option(
     "-q",
     "--quiet",
@@ -126,9 +158,9 @@ def evaluate(paths: tuple[Path, ...], **options: Any) -> None:
     """Measure a model on a corpus, or compare several.
 
     CORPUS is the folder of CREMA-D, RAVDESS, TESS, SAVEE, EmoDB, EMOVO, IEMOCAP, MELD or ESD, a
-    folder with one sub-folder per class, a table (CSV or TSV: file, emotion and, where known,
-    speaker, start, end, channel, split) or an audformat database. Each clip is one segment.
-    Speakers and clips that the model was trained on are told.
+    folder with one sub-folder per class, a table (CSV or TSV: file, emotion and, optionally,
+    speaker, start, end, channel, split) or an audformat database. Each clip is one segment. Warns
+    about speakers and clips that the model was trained on.
 
     \b
     Examples:

@@ -16,9 +16,9 @@ from sercli.text import format_count
     "format_",
     type=click.Choice(list(FORMATS)),
     required=True,
-    help="Praat's TextGrid, a label track for Audacity, or subtitles.",
+    help="TextGrid for Praat and ELAN, label track for Audacity, or subtitles.",
 )
-@click.option("-o", "--output", required=True, metavar="DIR", help="Where the files are written.")
+@click.option("-o", "--output", required=True, metavar="DIR", help="Directory for the files.")
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 @reports_errors

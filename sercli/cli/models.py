@@ -15,7 +15,7 @@ _COLUMNS = ("name", "origin", "family", "UAR", "measured on", "MB", "target", "a
 
 
 @click.command(cls=Command)
-@click.option("--json", "as_json", is_flag=True, help="All that is known, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything about the models as JSON.")
 @reports_errors
 def models(as_json: bool) -> None:
     """List the models at hand.

@@ -53,63 +53,64 @@ def _setting_of_each(name: str, text: str) -> Decorator:
     return click.option(_spell(name), type=type(default), help=text)
 
 
-_encoder_options = join_options(
+encoder_options = join_options(
     click.option(
         "--base",
         metavar="NAME|DIR",
         default=DEFAULT_BASE,
-        help="Pre-trained speech encoder: a name on the hub, or a folder, which may be that of "
-        "a transformer that `ser train` made (transformer).",
+        help="Pre-trained speech encoder: its name on the hub, its folder, or the folder of a "
+        "transformer from `ser train`.",
     ),
-    click.option("--revision", help="Of the encoder on the hub (transformer)."),
+    click.option("--revision", help="Commit, tag or branch of the encoder on the hub."),
     _setting(
         TransformerConfig,
         "layers",
-        "Upper layers of the encoder that learn, too, after the head (transformer).",
+        "Number of upper encoder layers to train after the head.",
         "N",
     ),
     _setting(
         TransformerConfig,
         "tuning_epochs",
-        "Passes over the clips in which they learn (with --layers).",
+        "Epochs in which these layers are trained (with --layers).",
     ),
     _setting(
         TransformerConfig,
         "tuning_rate",
-        "Learning rate of the uppermost, at its highest (with --layers).",
+        "Peak learning rate of the uppermost layer (with --layers).",
     ),
     _setting(
         TransformerConfig,
         "layer_decay",
-        "Of the learning rate, from each layer to the one below (with --layers).",
+        "Factor of the learning rate from each layer to the one below (with --layers).",
         "FACTOR",
     ),
     _setting(
         TransformerConfig,
         "lora",
-        "They learn by low-rank matrices, which become part of the weights at the end; "
-        "needs the extra sercli[lora]; 0: all their weights learn (with --layers).",
+        "Train low-rank matrices of this rank, merged into the weights at the end, which needs "
+        "the extra sercli[lora]; 0: train all weights (with --layers).",
         "RANK",
     ),
     _setting(
         TransformerConfig,
         "hearing_epochs",
-        "Passes over the calm speech in which the encoder first learns to make of it in "
-        "other rooms, noise and lines what it makes of it as it is (transformer, with --calm).",
+        "Epochs in which the encoder first learns to hear the calm speech the same in other "
+        "rooms, noise and lines (transformer, with --calm).",
     ),
+    heading="Transformers",
 )
 
 _learning_options = join_options(
     _setting_of_each(
         "epochs",
-        "Passes over the clips; with development clips, the best of them counts (networks).",
+        "Epochs; with development clips, the best of them is kept.",
     ),
-    _setting_of_each("batch_size", "Clips per step (networks)."),
-    _setting_of_each("learning_rate", "At its highest (networks)."),
+    _setting_of_each("batch_size", "Clips in a batch."),
+    _setting_of_each("learning_rate", "Peak learning rate."),
     _setting(
         NeuralConfig,
         "patience",
-        "End after so many without a better development UAR; 0: never (networks).",
+        "Stop after so many epochs without a better development UAR; 0: never.",
         "EPOCHS",
     ),
 )
@@ -119,41 +120,41 @@ _source_options = join_options(
         "--votes",
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="Learn from listeners, too: a CSV file with the columns clip and one per label "
-        "(networks).",
+        help="Also learn from listeners' votes: a CSV file with the columns clip and one per "
+        "label.",
     ),
     click.option(
         "--teacher",
         metavar="NAME|DIR",
-        help="Learn from a model's probabilities, too (networks).",
+        help="Also learn from the probabilities of this model.",
     ),
     click.option(
         "--unlabelled",
         type=click.Path(path_type=Path),
         multiple=True,
         metavar="PATH",
-        help="Learn the teacher's probabilities of speech that nobody labelled, too: files "
-        "and directories, several times for several (with --teacher).",
+        help="Also learn the teacher's probabilities on speech without labels: a file or a "
+        "directory (with --teacher). Repeatable.",
     ),
 )
 
 neural_options = join_options(
-    _encoder_options,
     _learning_options,
     _source_options,
     click.option(
         "--cache",
         type=click.Path(path_type=Path),
         metavar="DIR",
-        help="Where decoded audio is kept for the next training (networks, fusion, adapter).  "
+        help="Folder that keeps decoded audio for the next training (networks, fusion, adapter).  "
         "[default: ser/audio in your cache folder]",
     ),
     click.option(
         "--resume",
         is_flag=True,
-        help="Go on with a training that was interrupted; give all else as then (networks).",
+        help="Continue a training that was interrupted, with the same options.",
     ),
     device_option(),
+    heading="Networks",
 )
 
 

@@ -1,30 +1,45 @@
 """Options that several commands share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import Any, get_args
+from weakref import WeakKeyDictionary
 
 import click
 from click.core import ParameterSource
 
 from sercli.config import Adaptation, Effort, LabelScheme, Precision, Target
 
+MODEL_HELP = (
+    "Model name (see: ser models), model folder, or an audio classifier of Hugging Face: hub:NAME, "
+    "or its folder."
+)
 DEVICES = "auto|cpu|cuda|cuda:N|mps"
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def join_options(*options: Decorator) -> Decorator:
+# Heading under which --help lists an option.
+HEADINGS: MutableMapping[click.Parameter, str] = WeakKeyDictionary()
+
+
+def join_options(*options: Decorator, heading: str | None = None) -> Decorator:
     """Return options as one decorator.
 
     Parameters
     ----------
     *options
-        In the order in which help shows them.
+        In the order in which help lists them.
+    heading
+        Heading under which help lists those that have none yet.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        before = len(getattr(function, "__click_params__", ()))
         for option in reversed(options):
             function = option(function)
+        if heading is not None:
+            for parameter in getattr(function, "__click_params__", ())[before:]:
+                HEADINGS.setdefault(parameter, heading)
         return function
 
     return decorate
@@ -43,7 +58,7 @@ def jobs_option(default: int) -> Decorator:
         type=int,
         default=default,
         metavar="N",
-        help="Processes; -1: all.",
+        help="Number of processes that decode; -1: one per core.",
     )
 
 
@@ -57,9 +72,9 @@ def device_option(default: str | None = "auto", *, several: bool = False) -> Dec
     several
         Whether they may run on several GPUs at once.
     """
-    text = "Where networks run; auto: on a GPU if there is one."
+    text = "Device that networks run on; auto: a GPU if there is one."
     if several:
-        text += " Several GPUs are separated by commas."
+        text += " Separate several GPUs by commas."
 
     def check(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
         if value is not None and "," in value and not several:
@@ -81,27 +96,31 @@ def precision_option() -> Decorator:
         "--precision",
         type=click.Choice(get_args(Precision)),
         default="auto",
-        help="Number type that networks multiply; auto: the fastest that the device has and that "
+        help="Number type of networks; auto: the fastest on the device that "
         "hardly changes a label.",
     )
 
 
-# Those that say how much of the machine is used.
-effort_options = join_options(
-    click.option("--threads", type=int, metavar="N", help="Cores in use.  [default: all]"),
+speed_options = join_options(
+    device_option(several=True),
+    precision_option(),
+    click.option(
+        "--threads", type=int, metavar="N", help="Number of cores to use.  [default: all]"
+    ),
     click.option(
         "--workers",
         type=int,
         metavar="N",
-        help="Files and batches that are dealt with at once; fewer need less memory.  "
+        help="Number of files and batches in work at once; fewer need less memory.  "
         "[default: as many as threads]",
     ),
     click.option(
         "--batch-seconds",
         type=float,
         metavar="S",
-        help="Audio that a worker judges at once.  [default: what suits the model]",
+        help="Seconds of audio in a batch.  [default: depends on the model]",
     ),
+    heading="Speed",
 )
 
 
@@ -127,8 +146,8 @@ def target_option() -> Decorator:
         "--target",
         type=click.Choice(get_args(Target)),
         default="intended",
-        help="What speakers want to express, or what listeners hear in it (of models that learned "
-        "from listeners, see: ser models).",
+        help="The emotion that speakers want to express, or the one that listeners hear (only with "
+        "models that learned from listeners, see: ser models).",
     )
 
 
@@ -146,7 +165,7 @@ def adapt_option(default: Adaptation, text: str) -> Decorator:
         "--adapt",
         type=click.Choice(get_args(Adaptation)),
         default=default,
-        help=f"Whose segments give the baseline that each of them is judged by. {text}",
+        help=f"Judge each segment against the baseline of its group. {text}",
     )
 
 
@@ -162,7 +181,7 @@ def model_options(text: str, default: str | None = None) -> Decorator:
     """
     model = click.option("-m", "--model", default=default, metavar="NAME|DIR|hub:NAME", help=text)
     revision = click.option(
-        "--revision", help="Of a model on the hub: a commit, tag or branch (with hub:NAME)."
+        "--revision", help="Commit, tag or branch of a model on the hub (with hub:NAME)."
     )
     return join_options(model, revision)
 
@@ -174,8 +193,8 @@ def labels_option() -> Decorator:
         type=click.Choice(get_args(LabelScheme)),
         # A run that gives the default is no other than one that does not, for --resume, too.
         callback=lambda _context, _option, scheme: None if scheme == "ours" else scheme,
-        help="Of a classifier of Hugging Face: ours for those that mean the same, or the model's "
-        "own.  [default: ours]",
+        help="Label names of a Hugging Face classifier: ours where they mean the same, or the "
+        "model's own.  [default: ours]",
     )
 
 

@@ -13,13 +13,14 @@ from sercli.cli.console import give, reports_errors, say, show_progress, tell_fa
 from sercli.cli.corpora import AUTO, corpus_options, read
 from sercli.cli.networks import (
     configure,
+    encoder_options,
     find_name,
     neural_options,
     refuse_idle,
     refuse_other_families,
     spell_network,
 )
-from sercli.cli.options import is_given, jobs_option
+from sercli.cli.options import is_given, jobs_option, join_options
 from sercli.cli.view import TrainingView
 from sercli.datasets import CORPORA
 from sercli.errors import ConfigError
@@ -42,93 +43,104 @@ if TYPE_CHECKING:
     from sercli.training.run import Training
 
 
+data_options = join_options(
+    click.option(
+        "--data",
+        "sources",
+        multiple=True,
+        required=True,
+        metavar="[KIND:]PATH",
+        help="Corpus to learn from, of any kind that `ser eval --help` lists. Repeatable.",
+    ),
+    corpus_options,
+    click.option(
+        "--split",
+        "protocol",
+        default="speaker",
+        metavar="speaker|own|random|FILE.csv",
+        help="How clips are split. speaker: nobody is in two splits; own: as the corpus splits "
+        "them, even if speakers are shared; random: clips at random, so that speakers are shared; "
+        "FILE.csv: a table with the columns split, and file or speaker.",
+    ),
+    click.option(
+        "--folds",
+        type=click.IntRange(min=MIN_FOLDS),
+        metavar="K",
+        help="Learn from all clips, and measure by cross-validation over speakers.",
+    ),
+    click.option(
+        "--fit-on",
+        type=click.Choice(["train", "dev", "train+dev"]),
+        help="Splits to learn from; with `train`, settings are chosen on `dev`.  "
+        f"[default: {FIT_ON}, {FIT_MEMBERS_ON} ({FUSION}, {ADAPTER})]",
+    ),
+    click.option(
+        "--test/--no-test",
+        default=True,
+        help="Measure on the test clips; not while you still choose settings.",
+    ),
+    heading="Data",
+)
+
+family_options = join_options(
+    click.option(
+        "-m",
+        "--model",
+        "family",
+        type=click.Choice(list(DEFAULTS)),
+        default=SVM,
+        help="Model family.",
+    ),
+    click.option(
+        "-o",
+        "--output",
+        "folder",
+        type=click.Path(path_type=Path),
+        required=True,
+        metavar="DIR",
+        help="Folder for the model.",
+    ),
+    click.option("--overwrite", is_flag=True, help="Replace the model if there is one."),
+    click.option(
+        "--members",
+        metavar="NAME|DIR,...",
+        help="Models to combine, two or more (fusion), or the model that gets an adapter "
+        "(adapter).",
+    ),
+    click.option(
+        "--seed",
+        type=click.IntRange(min=0),
+        default=SvmConfig.seed,
+        help="Seed of everything that is random.",
+    ),
+    jobs_option(SvmConfig.jobs),
+    click.option(
+        "--no-adapter",
+        is_flag=True,
+        help="Do not learn an adapter, which --adapt of `ser annotate` and `ser eval` needs. One "
+        "is learned where all speakers are in folds.",
+    ),
+    heading="Model",
+)
+
+
 @click.command(cls=Command, context_settings={"show_default": True})
-@click.option(
-    "--data",
-    "sources",
-    multiple=True,
-    required=True,
-    metavar="[KIND:]PATH",
-    help="A corpus, as `ser eval --help` lists them; several times for several.",
-)
-@click.option(
-    "-m",
-    "--model",
-    "family",
-    type=click.Choice(list(DEFAULTS)),
-    default=SVM,
-    help="Family.",
-)
-@click.option(
-    "-o",
-    "--output",
-    "folder",
-    type=click.Path(path_type=Path),
-    required=True,
-    metavar="DIR",
-    help="The model folder; it is made.",
-)
-@click.option("--overwrite", is_flag=True, help="Replace the model if there is one.")
-@click.option(
-    "--members",
-    metavar="NAME|DIR,...",
-    help="Models of which the weighted mean is fitted, two or more (fusion); the model that is "
-    "to judge by baselines, too (adapter).",
-)
-@corpus_options
-@click.option(
-    "--split",
-    "protocol",
-    default="speaker",
-    metavar="speaker|own|random|FILE.csv",
-    help="Who is trained on and who is measured: different speakers; as the corpus has it, whoever "
-    "is in its splits; clips drawn at random, so that speakers are shared; or as a table with the "
-    "columns split and file or speaker says.",
-)
-@click.option(
-    "--folds",
-    type=click.IntRange(min=MIN_FOLDS),
-    metavar="K",
-    help="Learn from all clips; measure by cross-validation over speakers.",
-)
-@click.option(
-    "--fit-on",
-    type=click.Choice(["train", "dev", "train+dev"]),
-    help="Splits to learn from; with `train`, `dev` is there to choose by.  "
-    f"[default: {FIT_ON}, {FIT_MEMBERS_ON} ({FUSION}, {ADAPTER})]",
-)
-@click.option(
-    "--test/--no-test",
-    default=True,
-    help="Measure on the test clips; not while you still choose settings.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=SvmConfig.seed,
-    help="Of everything that is random.",
-)
-@jobs_option(SvmConfig.jobs)
-@click.option(
-    "--no-adapter",
-    is_flag=True,
-    help="Do not learn to judge by baselines (--adapt of annotate and eval), too; that is learned "
-    "where all speakers are judged by folds.",
-)
+@data_options
+@family_options
 @neural_options
+@encoder_options
 @calm_options
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 @reports_errors
 def train(sources: tuple[str, ...], **options: Any) -> None:
     """Train and calibrate a model, measure it, and write its folder.
 
-    An SVM's settings are searched and its calibration is fitted by cross-validation within the
-    clips that are learned from. A network's epoch is chosen and its calibration fitted on the
-    clips of `dev`, or, where they are learned from, the calibration by cross-validation. The
-    weights of a fusion are fitted on what its members say of clips that they did not learn from,
-    or that were held out of them; likewise an adapter, by which a model judges segments by the
-    baseline of their group. The folder gets the model, its card, metrics.json,
-    predictions.csv, plots and reports of the test clips.
+    An SVM's settings are chosen and its calibration is fitted by cross-validation on the training
+    clips. A network's epoch is chosen and its calibration fitted on the clips of `dev`; with
+    --fit-on train+dev, its calibration is fitted by cross-validation. Fusions and adapters are
+    fitted on predictions for clips that their members did not learn from, or that were held out.
+    The folder gets the model, its card, and metrics.json, predictions.csv, plots and reports of
+    the test clips.
 
     \b
     Examples:
