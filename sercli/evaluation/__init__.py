@@ -1,1 +1,1 @@
-"""Measuring models on corpora: figures, their intervals, and who was measured."""
+"""Evaluation of models on corpora: figures, confidence intervals and leakage checks."""

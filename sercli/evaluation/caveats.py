@@ -1,4 +1,4 @@
-"""What a reader must know of figures: whom the model knows, how few speakers there are."""
+"""Warnings about figures, such as training overlap or too few speakers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,23 +21,24 @@ def refuse_known(
     clips: Sequence[Clip],
     hashes: Sequence[str],
 ) -> None:
-    """Refuse to measure a model on what it knows.
+    """Raise if a model was trained, selected or calibrated on any of the clips or speakers.
 
     Parameters
     ----------
     classifier
         The model.
     manifest
-        Of what it was trained on, if that is known.
+        Manifest of its training data, or None if it has none.
     clips
-        That are measured.
+        Clips to evaluate on.
     hashes
-        Of their audio, as far as it is known yet; see `sercli.datasets.decoding.hash_audio`.
+        Hashes of their audio, as far as they are known yet; see
+        `sercli.datasets.decoding.hash_audio`.
 
     Raises
     ------
     DatasetError
-        If it knows any of them, or does not tell what it knows.
+        If there is an overlap, or no manifest.
     """
     if manifest is None:
         raise DatasetError(
@@ -52,12 +53,12 @@ def refuse_known(
 
 
 def find_limits(judgement: Judgement) -> list[str]:
-    """Return what limits the figures of predictions, whatever the model; a sentence each.
+    """Return warnings about figures that hold for any model, one sentence each.
 
     Parameters
     ----------
     judgement
-        What was predicted.
+        The predictions.
     """
     warnings = find_limits_of(judgement.predictions.clips)
     if judgement.failed:
@@ -74,12 +75,12 @@ def find_limits(judgement: Judgement) -> list[str]:
 
 
 def find_limits_of(clips: Sequence[Clip]) -> list[str]:
-    """Return what limits figures and intervals of clips, whoever judges them; a sentence each.
+    """Return warnings about figures and intervals that follow from the clips, one sentence each.
 
     Parameters
     ----------
     clips
-        Those that are scored.
+        The scored clips.
     """
     voices = {*join_voices(clips)}
     warnings = []
@@ -102,20 +103,20 @@ def find_caveats(
     target: Target,
     limits: Sequence[str],
 ) -> dict[str, Any]:
-    """Return ``protocol``, ``overlap`` and ``warnings``: what a reader must know of the figures.
+    """Return ``protocol``, ``overlap`` and ``warnings`` for ``metrics.json``.
 
-    Of clips or speakers that the model knows, the first warning is.
+    A warning about an overlap with the training data comes first.
 
     Parameters
     ----------
     manifest
-        Of what the model was trained on, if that is known.
+        Manifest of the model's training data, or None if it has none.
     judgement
-        What it said.
+        The model's predictions.
     target
-        Which of its outputs was measured.
+        The output of the model that was evaluated.
     limits
-        Of the model itself; a sentence each.
+        Warnings about the model itself, one sentence each.
     """
     clips = judgement.predictions.clips
     voices = {clip.voice for clip in clips}

@@ -12,7 +12,7 @@ from sercli.evaluation.predictions import Predictions
 from sercli.evaluation.resampling import FIGURES, LEVEL, N_RESAMPLES, compare, find_intervals
 from sercli.text import format_count
 
-# Of the figures of each model: how it was measured.
+# Keys of a model's figures that describe how it was evaluated.
 WAYS: Final = ("target", "adapt", "precision")
 
 
@@ -22,33 +22,33 @@ def compare_predictions(
     measured: Sequence[Mapping[str, Any]] = (),
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Compare models on the clips that all of them judged and the labels that all of them score.
+    """Compare models on the clips and labels that all of them have predictions for.
 
     Parameters
     ----------
     predictions
-        Of two models or more; clips are told by corpus and name, and must be the same audio or,
-        where that is not known, the same stretch. Models of one name are numbered.
+        Predictions of two models or more. Clips are matched by corpus and name, and must have the
+        same audio or, where a hash is unknown, the same times and channel. Models of the same name
+        are numbered.
     measured
-        Figures of each, as in ``metrics.json``, of which ``target``, ``adapt``, ``precision`` and
-        ``protocol`` tell how it was measured; what is not known may lack.
+        Figures of each model, as in ``metrics.json``; ``target``, ``adapt``, ``precision`` and
+        ``protocol`` describe how it was evaluated. Unknown ones may be missing.
     seed
-        Of the resampling.
+        Seed of the resampling.
 
     Returns
     -------
     dict
-        ``labels``, ``n_segments``, ``resampled`` (what is drawn for the intervals), ``level``,
-        ``n_resamples``, ``seed``; ``models``: of each its ``name``, how it was measured, its
-        figures and their ``intervals``; ``warnings``: what a reader must know; ``differences``: of
-        each pair, later minus earlier, the ``difference`` and its paired ``interval`` for each
-        figure.
+        ``labels``, ``n_segments``, ``resampled`` (the kind of resampling unit), ``level``,
+        ``n_resamples``, ``seed``; ``models``: the ``name`` of each, how it was evaluated, its
+        figures and their ``intervals``; ``warnings``; ``differences``: for each pair of models,
+        later minus earlier, the ``difference`` and its paired ``interval`` for each figure.
 
     Raises
     ------
     DatasetError
-        If there are fewer than two, no clip is common to all, fewer than two labels are, or the
-        same clip has different labels.
+        If there are fewer than two models, no clip or fewer than two labels are common to all, or
+        the same clip has different labels.
     """
     if len(predictions) < 2:
         raise DatasetError("there is nothing to compare; expected two models or reports, or more")
@@ -98,9 +98,9 @@ def compare_predictions(
 def _pair(
     predictions: Sequence[Predictions], labels: Sequence[str]
 ) -> tuple[list[Predictions], int]:
-    """Return predictions for the clips that all judged, of labels that all score.
+    """Return the predictions for the clips and labels that all models have.
 
-    With the number of clips of one name that stay out, since they are not the same in all.
+    Also return the number of clips left out because the same name means different clips.
     """
     first = predictions[0]
     common = set.intersection(*(set(one.keys()) for one in predictions))
@@ -126,12 +126,12 @@ def _pair(
 
 
 def _is_same(parts: Sequence[Predictions], row: int) -> bool:
-    """Tell whether a clip is the same in all: by its audio or, where it is not known, by times."""
+    """Return whether a clip is the same in all: by audio or, if a hash is unknown, by times."""
     hashes = {part.hashes[row] for part in parts}
     if len(hashes - {""}) > 1:
         return False
     clips = [part.clips[row] for part in parts]
-    # As they are rounded in a table, of which old ones do not tell the channel.
+    # Times are rounded as in a table. Tables of earlier versions lack the channel.
     times = {(f"{clip.start:.3f}", clip.end and f"{clip.end:.3f}") for clip in clips}
     channels = {clip.channel for clip in clips} - {None}
     return "" not in hashes or (len(times) == 1 and len(channels) <= 1)
@@ -147,7 +147,7 @@ def _align(parts: Sequence[Predictions], labels: tuple[str, ...]) -> list[Predic
                 "clips; expected predictions for one corpus, read with one --map"
             )
         probabilities = renormalise(part.probabilities, part.labels, labels)
-        # With the first's clips, so that the same speakers are drawn for all.
+        # With the clips of the first model, so that the same speakers are drawn for all.
         aligned.append(Predictions(part.model, labels, clips, probabilities))
     return aligned
 
@@ -157,7 +157,7 @@ def _warn(
     ways: Sequence[Mapping[str, Any]],
     n_left: Sequence[int],
 ) -> list[str]:
-    """Return what makes a difference of figures one of more than the models; a sentence each."""
+    """Return warnings on how the models' evaluations differ, one sentence each."""
     warnings = []
     for way in WAYS:
         told = [(name, of[way]) for name, of in zip(names, ways, strict=True) if of[way]]
@@ -179,7 +179,7 @@ def _warn(
 
 
 def _warn_of_clips(names: Sequence[str], parts: Sequence[Predictions], n_others: int) -> list[str]:
-    """Return why clips of one name may not be the same; a sentence each."""
+    """Return warnings on clips of the same name that may differ, one sentence each."""
     warnings = []
     if n_others:
         warnings.append(

@@ -1,4 +1,4 @@
-"""What models say of clips, as `ser annotate` would: as they are, under stress, by baselines."""
+"""Classification of clips as `ser annotate` does it: clean, under stress and with baselines."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ from sercli.evaluation.stress import apply_condition, condition_rng, needs_talke
 
 CLEAN: Final = "clean"
 
-# People in the background: of so many clips, so many seconds each, all of which is in memory.
+# Background talkers are held in memory: at most this many clips, and seconds of each.
 MAX_TALKERS: Final = 1_200
 TALK_S: Final = 6.0
 
@@ -31,18 +31,18 @@ TALK_S: Final = 6.0
 def renormalise(
     probabilities: DoubleArray, labels: Sequence[str], wanted: Sequence[str]
 ) -> DoubleArray:
-    """Return the probabilities of some labels, given that it is one of them.
+    """Return the probabilities of some labels, given that one of these is right.
 
     Parameters
     ----------
     probabilities
-        Shape (n_segments, n_labels), in the order of `labels`.
+        Probabilities of all labels, shape (n_segments, n_labels), in the order of `labels`.
     labels
         All labels.
     wanted
-        Some of them.
+        The labels to keep, in the order of the result.
     """
-    # What is too small to matter must not be lost in 0 / 0.
+    # Avoids 0 / 0 where all wanted labels have the probability 0.
     chosen = probabilities[:, [list(labels).index(label) for label in wanted]] + 1e-300
     result: DoubleArray = chosen / chosen.sum(axis=1, keepdims=True)
     return result
@@ -55,26 +55,26 @@ def judge_clips(
     config: EvalConfig,
     progress: Progress | None,
 ) -> list[Judgement]:
-    """Judge clips under every condition with models that share their features.
+    """Classify clips under every condition with models that share their features.
 
     Parameters
     ----------
     classifiers
-        Models with one front end.
+        Models with equal front ends.
     clips
-        What is heard. Those of other labels are not scored, but are in their groups' baselines, as
-        they are for who does not know the labels.
+        Clips to decode. Those of other labels are not scored but contribute to the baselines of
+        their groups, as they do in annotation, where labels are unknown.
     labels
-        That are scored.
+        Scored labels.
     config
-        What is judged besides the clips as they are.
+        Which conditions, number types and mixes to add to the clean clips.
     progress
-        As for `sercli.evaluation.run.evaluate_all`.
+        Callback, as for `sercli.evaluation.run.evaluate_all`.
 
     Returns
     -------
     list of Judgement
-        In the order of the models.
+        The predictions of each model, in the order of the models.
     """
     hearing = _Hearing(clips, labels, config, progress)
     clean = hearing.extract(classifiers[0])
@@ -83,7 +83,7 @@ def judge_clips(
     failed = {place: error for place, error in clean.failed.items() if place in places}
     stressed: list[dict[str, DoubleArray]] = [{} for _ in classifiers]
     for condition in config.stress:
-        # One condition at a time, so that memory does not grow with their number.
+        # One condition at a time, so that memory does not grow with the number of conditions.
         heard = clean if condition == CLEAN else hearing.extract(classifiers[0], condition)
         for classifier, found in zip(classifiers, stressed, strict=True):
             found[condition] = hearing.judge_scored(classifier, heard)
@@ -113,7 +113,7 @@ def judge_clips(
 
 
 class _Hearing:
-    """Clips on their way to what models say of them.
+    """Feature extraction and classification of a set of clips.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ class _Hearing:
         return [index for index, clip in enumerate(clips) if clip.emotion in self._labels]
 
     def extract(self, model: Classifier, condition: str = CLEAN) -> ClipFeatures:
-        """Return what a model, and all with its front end, judge the clips by."""
+        """Return the clips' features, which all models with the same front end share."""
         config = self._config
         pool = Pool(self.to_score, config.seed) if needs_talkers(condition) else None
         cut = partial(_cut, condition, config.seed, pool)
@@ -153,7 +153,7 @@ class _Hearing:
         )
 
     def judge(self, model: Classifier, heard: ClipFeatures) -> DoubleArray:
-        """Return the probabilities of all of a model's labels, of the clips that are scored."""
+        """Return a model's probabilities for the scored clips, over all of its labels."""
         lengths = [len(rows) for rows in heard.features]
         scores = model.score(np.concatenate(heard.features))
         pieces = model.spec.find_calibration(self._config.target).probabilities(scores)
@@ -163,17 +163,17 @@ class _Hearing:
             groups = np.repeat(name_groups(heard.clips, adapt), lengths)
             for name in np.unique(groups):
                 pieces[groups == name] = adapter.adapt(pieces[groups == name])
-        # Pieces of a clip are of one length, and count alike: their sum becomes their mean.
+        # The pieces of a clip have equal lengths and equal weights: the sum is normalised.
         sums = np.add.reduceat(pieces, np.cumsum([0, *lengths])[:-1])
         means: DoubleArray = sums / sums.sum(axis=1, keepdims=True)
         return means[self.find_scored(heard.clips)]
 
     def judge_scored(self, model: Classifier, heard: ClipFeatures) -> DoubleArray:
-        """Return the probabilities of the labels that are scored, of the clips that are."""
+        """Return a model's probabilities for the scored clips, over the scored labels."""
         return renormalise(self.judge(model, heard), model.spec.labels, self._labels)
 
     def count_alone(self, clips: Sequence[Clip]) -> int:
-        """Return behind how many of some clips babble may be of their own speaker."""
+        """Return for how many clips the babble may contain the clip's own speaker."""
         if not any(map(needs_talkers, self._config.stress)):
             return 0
         voices = {clip.voice for clip in draw_talkers(self.to_score, self._config.seed)}
@@ -182,7 +182,7 @@ class _Hearing:
 
 @contextmanager
 def multiplying(classifier: Classifier, precision: Precision) -> Iterator[None]:
-    """Let a model multiply another number type within the block.
+    """Let a model compute with another number type within the block.
 
     Parameters
     ----------
@@ -194,7 +194,7 @@ def multiplying(classifier: Classifier, precision: Precision) -> Iterator[None]:
     Raises
     ------
     ConfigError
-        If it cannot.
+        If the model does not support it.
     """
     before = classifier.precision
     try:
@@ -207,16 +207,16 @@ def multiplying(classifier: Classifier, precision: Precision) -> Iterator[None]:
 def choose_adaptation(
     classifier: Classifier, config: EvalConfig, clips: Sequence[Clip]
 ) -> Adaptation:
-    """Return whose clips give baselines, where ``"auto"`` leaves it open.
+    """Return the kind of group that gives the baselines, with ``"auto"`` resolved.
 
     Parameters
     ----------
     classifier
-        The model: it is judged by none if it would annotate by none.
+        The model; ``"auto"`` is ``"none"`` if it does not adapt in annotation by default.
     config
-        What is measured.
+        Settings of the evaluation.
     clips
-        What is heard.
+        The clips that are decoded.
     """
     if config.adapt != "auto":
         return config.adapt
@@ -229,23 +229,23 @@ def choose_adaptation(
 
 
 def name_groups(clips: Sequence[Clip], adapt: Adaptation) -> NDArray[np.str_]:
-    """Return by whose baseline each clip is judged.
+    """Return the group whose baseline each clip is adapted to.
 
     Parameters
     ----------
     clips
         The clips.
     adapt
-        As in `EvalConfig`, but ``"none"`` and ``"auto"``.
+        Kind of group, as in `EvalConfig`, other than ``"none"`` and ``"auto"``.
 
     Returns
     -------
     ndarray of str, shape (n_clips,)
-        A name of its group for each clip.
+        Name of each clip's group.
     """
     if adapt == "corpus":
         return np.full(len(clips), adapt)
-    # Of whom it is not known who speaks, a recording is a group of its own.
+    # Where the speaker is unknown, the recording is the group.
     return np.array(
         [
             (voice if adapt == "speaker" else None)
@@ -258,7 +258,7 @@ def name_groups(clips: Sequence[Clip], adapt: Adaptation) -> NDArray[np.str_]:
 def _measure_mixes(
     classifier: Classifier, found: ClipFeatures, labels: tuple[str, ...], seed: int
 ) -> list[dict[str, Any]]:
-    """Measure groups of clips, each clip by its first piece."""
+    """Measure the effect of baselines; each clip is represented by its first piece."""
     adapter, own = classifier.find_adapter(), classifier.spec.labels
     scores = classifier.score(np.stack([rows[0] for rows in found.features]))
     alone = classifier.spec.calibration.probabilities(scores)
@@ -277,14 +277,14 @@ def _hear(classifier: Classifier, cut: Cut, clip: Clip, waveform: FloatArray) ->
 
 
 def draw_talkers(clips: Sequence[Clip], seed: int) -> Sequence[Clip]:
-    """Return the clips whose speakers may be heard behind others.
+    """Return the clips that serve as background talkers.
 
     Parameters
     ----------
     clips
-        All that are judged; of very many, some are drawn.
+        All scored clips; if there are more than `MAX_TALKERS`, as many are drawn.
     seed
-        Of the draw.
+        Seed of the draw.
     """
     if len(clips) <= MAX_TALKERS:
         return clips
@@ -293,27 +293,25 @@ def draw_talkers(clips: Sequence[Clip], seed: int) -> Sequence[Clip]:
 
 
 def find_strangers(clip: Clip, voices: Iterable[str | None]) -> list[str]:
-    """Return the voices that are known to be others than that of a clip.
+    """Return the voices that are known to differ from that of a clip.
 
     Parameters
     ----------
     clip
-        Whose speaker need not be known: then nobody is known to be another.
+        The clip; if its speaker is unknown, the result is empty.
     voices
-        Of all talkers.
+        Voices of all talkers; None if unknown.
     """
     return [one for one in voices if clip.voice and one not in (None, clip.voice)]
 
 
 class Pool:
-    """Who may speak behind a clip, decoded once for all of them.
+    """Background talkers, decoded once for all clips.
 
     Parameters
     ----------
-    clips
-        All that are judged; of very many, some are drawn.
-    seed
-        Of the draw.
+    clips, seed
+        As for `draw_talkers`.
     """
 
     def __init__(self, clips: Sequence[Clip], seed: int) -> None:
@@ -324,13 +322,13 @@ class Pool:
         self._names = [clip.name for clip in clips]
         order, waveforms = order_by_source(clips), Waveforms(clips)
         heard = [waveforms[index][: int(TALK_S * SAMPLE_RATE)] for index in order]
-        # In one array, which goes to other processes once, not with every few clips.
+        # One array, which is sent to worker processes once and not with every few clips.
         self._samples = np.concatenate(heard)
         starts = np.cumsum([0, *map(len, heard)])
         self._spans = {index: slice(*starts[i : i + 2].tolist()) for i, index in enumerate(order)}
 
     def find_talkers(self, clip: Clip) -> list[FloatArray]:
-        """Return waveforms of other speakers; where none is known, of other clips or of any."""
+        """Return waveforms of other speakers; if none is known, of other clips, else of all."""
         strangers = find_strangers(clip, self._by_voice)
         chosen = [index for voice in strangers for index in self._by_voice[voice]]
         if not chosen:
@@ -343,7 +341,7 @@ class Pool:
 def _cut(
     condition: str, seed: int, pool: Pool | None, clip: Clip, waveform: FloatArray
 ) -> list[FloatArray]:
-    """Return a clip as it is heard under a condition, in equal pieces."""
+    """Return a clip under a condition, cut into pieces of equal length."""
     if condition != CLEAN:
         rng = condition_rng(seed, condition, clip.name)
         talkers = pool.find_talkers(clip) if pool is not None else ()

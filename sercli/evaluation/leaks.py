@@ -1,9 +1,9 @@
-"""The leak guard: it tells whether a model knows what it is measured on.
+"""Check whether a model was trained on the clips or speakers that it is evaluated on.
 
-A model's folder holds a manifest of what it was trained on: a hash of each clip's decoded audio
-and of its speaker's name, and of speech that nobody labelled a hash of the audio alone; and of the
-development clips by which it was chosen and calibrated. Hashes tell whether something was among
-them, and nothing else.
+A model's folder holds a manifest of its training data: a hash of each clip's decoded audio and one
+of its speaker's name, or of the audio alone for unlabelled speech. It also lists the development
+clips by which the model was selected and calibrated. Hashes reveal only whether a given clip or
+speaker is among them.
 """
 
 import csv
@@ -25,26 +25,27 @@ if TYPE_CHECKING:
     from sercli.classifiers.base import Classifier
 
 MANIFEST_FILE = "manifest.csv"
-# Of speech that nobody labelled: in the place of its speaker, its label and its corpus.
+# Stands for the speaker, label and corpus of unlabelled speech.
 UNLABELLED = "unlabelled"
 HEADER = ["audio", "speaker"]
-# A third column is there if a model was chosen by some clips, and says which.
+# Third column and its values, if some clips were used to select the model.
 USE, FIT, CHOSEN = "use", "fit", "chosen"
 
 
 @dataclass(frozen=True)
 class TrainingManifest:
-    """Hashes of what a model was trained on.
+    """Hashes of a model's training data.
 
     Parameters
     ----------
     rows
-        Of each clip: the hash of its audio (see `sercli.datasets.decoding.hash_audio`) and of its
-        speaker, empty if unknown; `UNLABELLED` if the clip had no label either.
+        For each training clip, the hash of its audio (see `sercli.datasets.decoding.hash_audio`)
+        and the hash of its speaker, which is empty if unknown, or `UNLABELLED` if the clip has no
+        label either.
     chosen
-        The same of clips that were not learned from, and by which it was chosen and calibrated.
+        The same for clips that only served to select and calibrate the model.
     corpora
-        Names of the corpora that it is of, if they are known: they are not in the file.
+        Names of the training corpora, if known; they are not in the file.
     """
 
     rows: tuple[tuple[str, str], ...] = ()
@@ -53,35 +54,35 @@ class TrainingManifest:
 
     @classmethod
     def from_clips(cls, clips: Sequence[Clip], hashes: Sequence[str]) -> "TrainingManifest":
-        """Build the manifest of clips and the hashes of their audio."""
+        """Build the manifest from clips and the hashes of their audio."""
         rows = ((audio, hash_speaker(clip)) for clip, audio in zip(clips, hashes, strict=True))
         return cls(tuple(sorted(rows)))
 
     @classmethod
     def from_unlabelled(cls, hashes: Iterable[str]) -> "TrainingManifest":
-        """Build the manifest of audio that was learned from without labels, each once."""
+        """Build the manifest from the hashes of unlabelled training audio, without duplicates."""
         return cls(tuple((audio, UNLABELLED) for audio in sorted(set(hashes))))
 
     @property
     def fitted(self) -> "TrainingManifest":
-        """What was learned from, alone."""
+        """The manifest of the training clips alone."""
         return replace(self, chosen=())
 
     def choose_by(self, clips: Sequence[Clip], hashes: Sequence[str]) -> "TrainingManifest":
-        """Return the manifest with clips by which the model was chosen.
+        """Return the manifest with more clips by which the model was selected.
 
         Parameters
         ----------
         clips, hashes
-            As for `from_clips`.
+            Clips and the hashes of their audio, as for `from_clips`.
         """
         added = TrainingManifest.from_clips(clips, hashes).rows
         return replace(self, chosen=tuple(sorted({*self.chosen, *added} - {*self.rows})))
 
     def join(self, others: Iterable["TrainingManifest"]) -> "TrainingManifest":
-        """Return the manifest of all that any of several knows, each clip once.
+        """Return the union of this manifest and others, each clip once.
 
-        Of audio that one of them knows the speaker of, it is no matter that another does not.
+        Unlabelled audio is dropped where another manifest names its speaker.
         """
         others = tuple(others)
         rows = {*self.rows}.union(*(other.rows for other in others))
@@ -99,7 +100,7 @@ class TrainingManifest:
         Raises
         ------
         OutputError
-            If it cannot be written.
+            If the file cannot be written.
         """
         text = StringIO()
         csv.writer(text, lineterminator="\n").writerows(self._table())
@@ -107,12 +108,12 @@ class TrainingManifest:
 
     @classmethod
     def read(cls, folder: Path) -> "TrainingManifest | None":
-        """Read the manifest of a model's folder; None if it has none.
+        """Read the manifest in a folder; None if there is none.
 
         Raises
         ------
         ModelError
-            If the file is no such manifest.
+            If the file is not a valid manifest.
         """
         path = folder / MANIFEST_FILE
         if not path.is_file():
@@ -132,7 +133,7 @@ class TrainingManifest:
 
     @classmethod
     def of(cls, classifier: "Classifier") -> "TrainingManifest | None":
-        """Read the manifest of a model's folder; None if there is none.
+        """Read the manifest of a loaded model; None if it has none.
 
         Parameters
         ----------
@@ -142,7 +143,7 @@ class TrainingManifest:
         Raises
         ------
         ModelError
-            If it is not the one that the model came with.
+            If the file is not a valid manifest, or not the one that the model was saved with.
         """
         manifest = cls.read(classifier.folder) if classifier.folder else None
         if manifest is None:
@@ -156,7 +157,7 @@ class TrainingManifest:
         return replace(manifest, corpora=tuple(str(training.get("corpus", "")).split("+")))
 
     def digest(self) -> str:
-        """Return the SHA-256 of the rows, by which ``model.json`` knows its manifest."""
+        """Return the SHA-256 of the rows, which ``model.json`` records."""
         _, *rows = self._table()
         return hashlib.sha256("\n".join(map(",".join, rows)).encode()).hexdigest()
 
@@ -167,7 +168,7 @@ class TrainingManifest:
         return [[*HEADER, USE], *fitted, *((*row, CHOSEN) for row in self.chosen)]
 
     def explain_unknown(self) -> str | None:
-        """Return in a sentence whose speakers were not known; None if all were."""
+        """Return a sentence on clips of unknown speakers; None if all speakers are known."""
         speakers = {speaker for _, speaker in self.rows}
         if "" in speakers:
             return "The model was trained on clips of unknown speakers: it may know these speakers."
@@ -184,7 +185,7 @@ class TrainingManifest:
         return None
 
     def find_speakers(self, clips: Sequence[Clip]) -> list[str]:
-        """Return the speakers of clips who are in it, by any of their `speaker_names`."""
+        """Return the speakers of clips who are in the manifest, by any of their `speaker_names`."""
         known = {speaker for _, speaker in (*self.rows, *self.chosen)}
         voices = {clip.voice: clip for clip in clips if clip.voice is not None}
         return sorted(
@@ -194,19 +195,19 @@ class TrainingManifest:
         )
 
     def count_clips(self, hashes: Sequence[str]) -> int:
-        """Return how many of the hashes of audio are in it."""
+        """Return how many of the hashes of audio are in the manifest."""
         known = {audio for audio, _ in (*self.rows, *self.chosen)} - {""}
         return sum(audio in known for audio in hashes)
 
     def describe_known(self, clips: Sequence[Clip], hashes: Sequence[str]) -> str:
-        """Return in words what of clips is known, such as ``"trained on 2 speakers"``, or nothing.
+        """Return the overlap in words, such as ``"trained on 2 speakers"``; empty if there is none.
 
         Parameters
         ----------
         clips
-            To be measured on.
+            Clips to evaluate on.
         hashes
-            Of their audio, as far as it is known.
+            Hashes of their audio, as far as they are known.
         """
         for manifest, how in ((self.fitted, "trained on"), (self, "chosen and calibrated by")):
             speakers, n_clips = manifest.find_speakers(clips), manifest.count_clips(hashes)
@@ -216,18 +217,18 @@ class TrainingManifest:
 
 
 def hash_speaker(clip: Clip) -> str:
-    """Return a hash of a clip's speaker; empty if unknown."""
+    """Return a hash of a clip's speaker; empty if the speaker is unknown."""
     return "" if clip.voice is None else hash_name(clip.voice)
 
 
 def hash_name(voice: str) -> str:
-    """Return a hash of a speaker's name across corpora."""
-    # A speaker who is named by a folder may have bytes that are no text.
+    """Return a hash of a speaker's name, which includes the corpus (see `Clip.voice`)."""
+    # A speaker's name that comes from a folder may contain undecodable bytes.
     name = voice.encode("utf-8", "surrogateescape")
     return hashlib.blake2b(name, digest_size=HASH_BYTES).hexdigest()
 
 
 def describe_overlap(speakers: Sequence[str], n_clips: int) -> str:
-    """Return in words how many speakers and clips were trained on, such as ``"2 speakers"``."""
+    """Return numbers of speakers and clips in words, such as ``"2 speakers and 1 clip"``."""
     counts = ((len(speakers), "speaker"), (n_clips, "clip"))
     return " and ".join(format_count(n, noun) for n, noun in counts if n)

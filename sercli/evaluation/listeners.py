@@ -1,8 +1,8 @@
-"""The human ceiling: what listeners hear in the same clips.
+"""Comparison of a model with human listeners, whose votes on the same clips give a ceiling.
 
-Votes are counts of listeners per label. A vote for a label that is not scored is a wrong answer; of
-distributions, only the labels that are scored can be compared. Cross-entropy is in nats, the
-Jensen-Shannon divergence in bits, so that it lies in ``[0, 1]``.
+Votes are counts of listeners per label. A vote for a label that is not scored is a wrong answer;
+distributions are compared over the scored labels only. Cross-entropy is in nats, the Jensen-Shannon
+divergence in bits, so that it lies in ``[0, 1]``.
 """
 
 from typing import Any
@@ -16,34 +16,35 @@ from sercli.arrays import DoubleArray, IntArray, RealArray
 def compare_with_listeners(
     votes: RealArray, y_true: IntArray, probabilities: RealArray
 ) -> dict[str, Any]:
-    """Return the figures of listeners beside those of a model.
+    """Return the figures of listeners and of a model on the same clips.
 
     Parameters
     ----------
     votes
-        Of the clips: for the labels, in their order, and then for others that are not scored, shape
-        (n_segments, n_labels or more). Every clip has at least one, and some clip one for a label.
+        Votes for the scored labels, in their order, followed by those for other labels, shape
+        (n_segments, n_labels or more). Every clip has at least one vote, and at least one clip has
+        a vote for a scored label.
     y_true
         Indices of the intended labels, shape (n_segments,).
     probabilities
-        The model's, shape (n_segments, n_labels).
+        The model's probabilities, shape (n_segments, n_labels).
 
     Returns
     -------
     dict
-        ``n_segments`` and ``n_votes``, those for other labels, too;
+        ``n_segments``, and ``n_votes`` including those for other labels;
 
         - ``listener``: accuracy of a single vote, and its mean divergence from the votes of the
           other listeners of the clip (clips with two votes or more);
-        - ``majority``: accuracy of the label with most votes, be it scored or not; of labels that
-          tie, each counts as its share of the tie;
+        - ``majority``: accuracy of the label with the most votes, scored or not; a tie that
+          includes the right label counts as the fraction 1 / number of tied labels;
         - ``model``: accuracy, mean cross-entropy and divergence against the votes;
-        - ``constant``: the same of the mean distribution of these votes, which no constant beats
-          in cross-entropy;
-        - ``floor``: the cross-entropy of the votes' own distribution, which nothing beats.
+        - ``constant``: the same for the mean distribution of these votes, the constant with the
+          lowest cross-entropy;
+        - ``floor``: the cross-entropy of the votes' own distributions, the lower bound.
 
-        Accuracy is of all clips and votes; cross-entropy and divergence are of the votes for labels
-        that are scored, and of the clips that have any.
+        Accuracy is over all clips and votes; cross-entropy and divergence are over the votes for
+        scored labels, and over the clips that have any.
     """
     scored = votes[:, : probabilities.shape[1]]
     told = scored.sum(axis=1) > 0
@@ -73,7 +74,7 @@ def cross_entropy(shares: RealArray, probabilities: RealArray) -> DoubleArray:
     shares
         Distributions of votes, shape (n_segments, n_labels).
     probabilities
-        The model's, same shape.
+        The model's probabilities, same shape.
     """
     floor = np.finfo(np.float64).tiny
     logs = np.log(np.maximum(probabilities.astype(np.float64), floor))
@@ -91,8 +92,8 @@ def jensen_shannon(shares: RealArray, probabilities: RealArray) -> DoubleArray:
     """
     from scipy.spatial.distance import jensenshannon
 
-    # scipy gives the distance, the root of the divergence; rounding may make it the root of a
-    # number just below 0, which is NaN with a warning.
+    # scipy returns the distance, the square root of the divergence. By rounding, it may take the
+    # root of a number just below 0, which gives NaN and a warning.
     with np.errstate(invalid="ignore"):
         distances = jensenshannon(shares, probabilities, base=2, axis=1)
     result: DoubleArray = np.square(np.nan_to_num(distances))
@@ -102,7 +103,7 @@ def jensen_shannon(shares: RealArray, probabilities: RealArray) -> DoubleArray:
 def _closeness(
     shares: RealArray, told: NDArray[np.bool_], y_true: IntArray, probabilities: RealArray
 ) -> dict[str, float]:
-    """Return how close probabilities come to the labels, and to the shares of the clips told."""
+    """Return the accuracy on all clips, and the distance from the vote shares of `told` clips."""
     return {
         "accuracy": float((probabilities.argmax(axis=1) == y_true).mean()),
         "cross_entropy": float(cross_entropy(shares, probabilities[told]).mean()),
@@ -111,7 +112,7 @@ def _closeness(
 
 
 def _divergence_of_a_listener(votes: RealArray) -> float | None:
-    """Mean over all listeners who are not alone with a clip."""
+    """Return the mean divergence over all votes on clips with others; None if there are none."""
     total, weight = 0.0, 0.0
     for label in range(votes.shape[1]):
         rows = (votes[:, label] >= 1) & (votes.sum(axis=1) >= 2)

@@ -1,4 +1,4 @@
-"""All figures of a model's predictions for labelled clips, as ``metrics.json`` holds them."""
+"""Computation of all figures in ``metrics.json`` from predictions for labelled clips."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,25 +22,25 @@ N_WORST_SPEAKERS = 5
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
-    """What is known of a model and a corpus before anything is measured.
+    """A model's predictions for a corpus, before figures are computed.
 
     Parameters
     ----------
     predictions
-        Of the clips as they are.
+        Predictions for the clean clips.
     stressed
-        Probabilities under each other condition, by name.
+        Probabilities under each stress condition, by name.
     failed
-        Error of each clip that could not be heard, by its place.
+        Error of each clip that could not be decoded, by its place.
     mixes
-        What baselines are worth, of `sercli.evaluation.mixes.measure_mixes`, or None.
+        Result of `sercli.evaluation.mixes.measure_mixes`, or None.
     converted
-        Probabilities of the clips as they are with other number types, by their names.
+        Probabilities of the clean clips with other number types, by name of the type.
     written
-        What `ser annotate` would write of the clips as they are, where all labels of the model
-        compete; None: the predictions, since all labels are scored.
+        The predictions that `ser annotate` would write for the clean clips, over all labels of the
+        model. None: the same as `predictions`.
     n_alone
-        Clips with babble behind them that is not known to be of other speakers.
+        Number of clips whose babble may contain their own speaker.
     """
 
     predictions: Predictions
@@ -53,27 +53,32 @@ class Judgement:
 
     @property
     def hashes(self) -> tuple[str, ...]:
-        """Of the audio of each clip."""
+        """Hash of each clip's audio."""
         return self.predictions.hashes
 
 
 def measure(judgement: Judgement, config: EvalConfig, votes: Votes | None = None) -> dict[str, Any]:
-    """Return all figures of predictions, those that need no knowledge of the model.
+    """Return all figures that depend only on the predictions, not on the model.
 
     Parameters
     ----------
     judgement
-        What was predicted.
+        The predictions.
     config
-        What to measure besides.
+        Settings of the evaluation.
     votes
-        Of listeners, by name of the clip.
+        Listeners' votes, by name of the clip.
+
+    Raises
+    ------
+    DatasetError
+        If the votes match no clip, or none is for a scored label.
     """
     predictions = judgement.predictions
     y_true, probabilities = predictions.y_true, predictions.probabilities
     sample, kind = predictions.resampled()
     target = config.target_precision
-    # A confidence is for who has labels that were written, so that it must be one of those.
+    # Thresholds are applied to the confidences that `ser annotate` writes.
     written = judgement.written or predictions
     breakdown = break_down(predictions)
     speakers = breakdown.get("speaker", {})
@@ -107,21 +112,21 @@ def measure(judgement: Judgement, config: EvalConfig, votes: Votes | None = None
 
 
 def break_down(predictions: Predictions) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return size, accuracy, UAR and macro-F1 of every speaker and of each group by trait.
+    """Return size, accuracy, UAR and macro-F1 of every speaker and of the groups by each trait.
 
     Parameters
     ----------
     predictions
-        Of clips that know their traits.
+        Predictions for clips with traits.
 
     Returns
     -------
     dict
-        By the name of a trait, by its value. A trait that only one value is known of, or that
-        nearly every clip has a value of its own of, is no breakdown.
+        Figures by trait and value. Traits with a single value, or with more values than half the
+        number of clips, are left out.
     """
     values: dict[str, dict[str, list[int]]] = {}
-    # A name may be that of different speakers in different corpora.
+    # The same name may belong to different speakers in different corpora.
     voices = join_voices(predictions.clips)
     named = {(voice, clip.speaker) for voice, clip in zip(voices, predictions.clips, strict=True)}
     is_plain = len({speaker for _, speaker in named}) == len(named)
@@ -183,7 +188,7 @@ def _tabulate_precisions(judgement: Judgement) -> dict[str, Any]:
 
 
 def _compare(predictions: Predictions, probabilities: DoubleArray) -> dict[str, float]:
-    """Return figures of the same clips judged otherwise, and what they differ by."""
+    """Return figures of other probabilities for the same clips, and how they differ."""
     y_pred = probabilities.argmax(axis=1)
     figures = metrics.summarise_labels(predictions.y_true, y_pred)
     uar = metrics.unweighted_average_recall(predictions.y_true, predictions.y_pred)
@@ -197,7 +202,7 @@ def _compare(predictions: Predictions, probabilities: DoubleArray) -> dict[str, 
 
 
 def _find_baselines(predictions: Predictions, seed: int) -> dict[str, Any]:
-    """Figures of the best constant, and of probabilities drawn uniformly from the simplex."""
+    """Return figures of the label shares as a constant, and of uniform draws from the simplex."""
     n_clips, n_labels = predictions.probabilities.shape
     shares = np.bincount(predictions.y_true, minlength=n_labels) / n_clips
     drawn = np.random.default_rng(seed).dirichlet(np.ones(n_labels), n_clips)

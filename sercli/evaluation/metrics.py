@@ -1,8 +1,8 @@
 """Figures of a classifier: pure functions of true labels and probabilities.
 
-``y_true`` is always the index of the true label, shape (n_segments,), and ``probabilities`` has
-shape (n_segments, n_labels). WA (weighted accuracy) is plain accuracy; UAR (unweighted average
-recall) is the mean of the recalls of the classes, also called balanced accuracy.
+``y_true`` always holds the indices of the true labels, shape (n_segments,), and ``probabilities``
+has shape (n_segments, n_labels). WA (weighted accuracy) is plain accuracy; UAR (unweighted average
+recall) is the mean recall of the classes, also called balanced accuracy.
 """
 
 from collections.abc import Sequence
@@ -14,27 +14,27 @@ from numpy.typing import NDArray
 from sercli.arrays import DoubleArray, IntArray, RealArray
 
 N_BINS = 15
-# Draws of labels by exact probabilities.
+# Number of simulations for the calibration error of exact probabilities.
 N_EXACT_DRAWS = 1000
-# A curve of accuracy against coverage has no more points than this.
+# Most points of a curve of accuracy against coverage.
 MAX_CURVE_POINTS = 201
-# No threshold is found on fewer segments than this: some few are right by luck.
+# A threshold must keep at least this many segments: a few may all be right by chance.
 MIN_KEPT = 20
 
 
 def evaluate_probabilities(
     y_true: IntArray, probabilities: RealArray, labels: Sequence[str]
 ) -> dict[str, Any]:
-    """Return all figures of one set of segments as JSON holds them.
+    """Return all figures of a set of segments, as JSON-serialisable values.
 
     Parameters
     ----------
     y_true
         Indices of the true labels.
     probabilities
-        Of every label, rows summing to 1.
+        Predicted probabilities, rows summing to 1.
     labels
-        Names in the order of the columns.
+        Label names, in the order of the columns.
 
     Returns
     -------
@@ -73,7 +73,7 @@ def summarise_labels(y_true: IntArray, y_pred: IntArray) -> dict[str, Any]:
     Parameters
     ----------
     y_true, y_pred
-        Indices of the true and of the predicted labels.
+        Indices of the true and the predicted labels.
     """
     from sklearn.metrics import accuracy_score, f1_score
 
@@ -89,12 +89,12 @@ def summarise_labels(y_true: IntArray, y_pred: IntArray) -> dict[str, Any]:
 
 
 def unweighted_average_recall(y_true: IntArray, y_pred: IntArray) -> float:
-    """Return the mean recall of the classes that occur, in ``[0, 1]``.
+    """Return the mean recall of the classes that occur in `y_true`, in ``[0, 1]``.
 
     Parameters
     ----------
     y_true, y_pred
-        Indices of the true and of the predicted labels.
+        Indices of the true and the predicted labels.
     """
     from sklearn.metrics import recall_score
 
@@ -109,7 +109,7 @@ def segment_nll(y_true: IntArray, probabilities: RealArray) -> DoubleArray:
     y_true
         Indices of the true labels.
     probabilities
-        Of every label; below the smallest double they count as that.
+        Predicted probabilities, raised to at least the smallest normal double.
     """
     chosen = probabilities[np.arange(len(y_true)), y_true].astype(np.float64)
     result: DoubleArray = -np.log(np.maximum(chosen, np.finfo(np.float64).tiny))
@@ -117,16 +117,16 @@ def segment_nll(y_true: IntArray, probabilities: RealArray) -> DoubleArray:
 
 
 def segment_brier(y_true: IntArray, probabilities: RealArray) -> DoubleArray:
-    """Return each segment's squared distance of probabilities and truth, in ``[0, 2]``.
+    """Return each segment's Brier score, in ``[0, 2]``.
 
-    The sum over all labels, as Brier (1950) defined it.
+    It is the squared difference to the one-hot truth, summed over all labels (Brier 1950).
 
     Parameters
     ----------
     y_true
         Indices of the true labels.
     probabilities
-        Of every label.
+        Predicted probabilities.
     """
     distance = probabilities.astype(np.float64)
     distance[np.arange(len(y_true)), y_true] -= 1
@@ -137,19 +137,19 @@ def segment_brier(y_true: IntArray, probabilities: RealArray) -> DoubleArray:
 def expected_calibration_error(
     y_true: IntArray, probabilities: RealArray, n_bins: int = N_BINS
 ) -> float:
-    """Return the mean distance of confidence and accuracy over bins of equal mass, in ``[0, 1]``.
+    """Return the mean distance between confidence and accuracy over equal-mass bins, in ``[0, 1]``.
 
-    Segments are sorted by confidence and dealt into bins of as equal a size as can be; see
-    Nguyen and O'Connor (2015) for bins of equal mass, Guo et al. (2017) for the error.
+    Segments are sorted by confidence and split into bins of nearly equal size; see Nguyen and
+    O'Connor (2015) for equal-mass bins, Guo et al. (2017) for the error.
 
     Parameters
     ----------
     y_true
         Indices of the true labels.
     probabilities
-        Of every label.
+        Predicted probabilities.
     n_bins
-        Number of bins; fewer segments than that make a bin each.
+        Number of bins; with fewer segments, each is a bin of its own.
     """
     bins = reliability_bins(y_true, probabilities, n_bins)
     distances = [abs(one["confidence"] - one["accuracy"]) for one in bins]
@@ -157,26 +157,26 @@ def expected_calibration_error(
 
 
 def exact_calibration_error(probabilities: RealArray, level: float, seed: int) -> dict[str, Any]:
-    """Return the calibration error that these probabilities would have if they were exact.
+    """Return the calibration error that these probabilities would show if they were exact.
 
-    Bins of few segments are off by chance, and all of that counts as error (Bröcker and Smith
-    2007, who draw labels by the probabilities as is done here). An error within the interval says
-    nothing against the probabilities.
+    Bins of few segments deviate by chance, which counts as error. It is simulated by drawing labels
+    from the probabilities (Bröcker and Smith 2007). A measured error within the interval is no
+    evidence of miscalibration.
 
     Parameters
     ----------
     probabilities
-        Of every label.
+        Predicted probabilities.
     level
         Share of draws within the interval, in ``(0, 1)``.
     seed
-        Of the draws.
+        Seed of the draws.
 
     Returns
     -------
     dict
-        ``mean`` and ``interval`` of `expected_calibration_error`, over `N_EXACT_DRAWS` draws of
-        which labels are right.
+        ``mean`` and ``interval`` of `expected_calibration_error` over `N_EXACT_DRAWS` simulations,
+        in which each segment is right with the probability of its confidence.
     """
     confidence = np.sort(probabilities.max(axis=1).astype(np.float64))
     rng = np.random.default_rng(seed)
@@ -194,24 +194,25 @@ def exact_calibration_error(probabilities: RealArray, level: float, seed: int) -
 def reliability_bins(
     y_true: IntArray, probabilities: RealArray, n_bins: int = N_BINS
 ) -> list[dict[str, Any]]:
-    """Return the bins of the expected calibration error, by rising confidence.
+    """Return the bins of the expected calibration error, in ascending order of confidence.
 
     Parameters
     ----------
     y_true
         Indices of the true labels.
     probabilities
-        Of every label.
+        Predicted probabilities.
     n_bins
-        Number of bins; fewer segments than that make a bin each.
+        Number of bins; with fewer segments, each is a bin of its own.
 
     Returns
     -------
     list of dict
-        Mean ``confidence``, ``accuracy`` and number ``n`` of segments of each bin.
+        Mean ``confidence``, ``accuracy`` and number of segments ``n`` of each bin.
     """
     confidence = probabilities.max(axis=1)
-    # Segments of one confidence share their accuracy: where a bin ends among them must not matter.
+    # Segments with equal confidence share their mean accuracy, so that the result does not depend
+    # on which of them fall on which side of a bin boundary.
     _, tie, n_tied = np.unique(confidence, return_inverse=True, return_counts=True)
     correct = (np.bincount(tie, probabilities.argmax(axis=1) == y_true) / n_tied)[tie]
     order = np.argsort(confidence, kind="stable")
@@ -227,20 +228,20 @@ def reliability_bins(
 
 
 def coverage_curve(y_true: IntArray, probabilities: RealArray) -> list[dict[str, float]]:
-    """Return how accuracy rises as segments of low confidence are left out.
+    """Return accuracy against coverage as segments of low confidence are left out.
 
     Parameters
     ----------
     y_true
         Indices of the true labels.
     probabilities
-        Of every label.
+        Predicted probabilities.
 
     Returns
     -------
     list of dict
-        By rising ``threshold``: the share of segments with at least that confidence
-        (``coverage``) and their ``accuracy``; no more than `MAX_CURVE_POINTS`.
+        In ascending order of ``threshold``: the share of segments with at least that confidence
+        (``coverage``) and their ``accuracy``; at most `MAX_CURVE_POINTS` points.
     """
     thresholds, kept, accuracy = _accuracy_above(y_true, probabilities)
     if len(thresholds) > MAX_CURVE_POINTS:
@@ -261,23 +262,23 @@ def coverage_curve(y_true: IntArray, probabilities: RealArray) -> list[dict[str,
 def threshold_for_precision(
     y_true: IntArray, probabilities: RealArray, target: float
 ) -> dict[str, float | None]:
-    """Return the confidence from which the labels are right as often as asked for.
+    """Return the confidence threshold at which the kept labels reach a given precision.
 
     Parameters
     ----------
     y_true
         Indices of the true labels.
     probabilities
-        Of every label.
+        Predicted probabilities.
     target
-        The precision asked for, in ``(0, 1]``.
+        The required precision, in ``(0, 1]``.
 
     Returns
     -------
     dict
-        ``target``, and the ``threshold`` that reaches it and keeps most segments, the share that
-        it keeps (``coverage``) and their ``precision``: None if no threshold that keeps at least
-        `MIN_KEPT` segments reaches it.
+        ``target``; the ``threshold`` that reaches it and keeps the most segments, the share of
+        segments kept (``coverage``) and their ``precision``. The last three are None if no
+        threshold that keeps at least `MIN_KEPT` segments reaches the target.
     """
     thresholds, kept, accuracy = _accuracy_above(y_true, probabilities)
     reached = np.flatnonzero((accuracy >= target) & (kept >= MIN_KEPT))
@@ -295,7 +296,7 @@ def threshold_for_precision(
 def _accuracy_above(
     y_true: IntArray, probabilities: RealArray
 ) -> tuple[DoubleArray, NDArray[np.int64], DoubleArray]:
-    """Return every confidence that occurs, rising, and number and accuracy from it on."""
+    """Return the distinct confidences, ascending, and the number and accuracy of segments kept."""
     confidence = probabilities.max(axis=1).astype(np.float64)
     correct = probabilities.argmax(axis=1) == y_true
     order = np.argsort(confidence, kind="stable")

@@ -1,7 +1,7 @@
-"""How much a baseline helps, or hurts, in groups of any size and mix of emotions.
+"""Effect of adapting to a group's baseline, by group size and mix of emotions.
 
-Groups are drawn from the clips of each speaker. What is measured of them is what the model says of
-each clip by itself, and what it says by the baseline of the group.
+Groups are drawn from the clips of each speaker. Each clip is classified twice, by itself and with
+the baseline of its group, and the two results are compared.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,53 +15,53 @@ from sercli.evaluation.metrics import expected_calibration_error
 from sercli.labels import CALM
 
 SIZES: Final = (3, 10, 30, 80)
-# Shares of the calm label; all others are equally frequent.
+# Shares of the calm label; the other labels are equally frequent.
 CALM_SHARES: Final = (1.0, 0.8, 0.5)
 EVEN: Final = "even"
-# All of one label, which is not the calm one.
+# Name of the mix in which all clips have the same label, other than the calm one.
 SINGLE: Final = "one emotion"
 N_DRAWS: Final = 20
 N_RESAMPLES: Final = 1000
 
-# From the rows of a group to its probabilities.
+# Maps the row indices of a group to its adapted probabilities.
 Adapt = Callable[[IntArray], DoubleArray]
 
 
 class Drawn(NamedTuple):
-    """What was said of the clips of the groups of one size and mix."""
+    """Probabilities of the clips in all groups of one size and mix."""
 
-    voices: IntArray  # number of the speaker of each clip
-    classes: IntArray
-    alone: DoubleArray
-    adapted: DoubleArray
+    voices: IntArray  # index of each clip's speaker
+    classes: IntArray  # index of each clip's true label
+    alone: DoubleArray  # each clip by itself
+    adapted: DoubleArray  # with the baseline of its group
     n_groups: int
 
 
 def draw_group(
     classes: IntArray, shares: DoubleArray, size: int, rng: np.random.Generator
 ) -> IntArray:
-    """Draw clips of one speaker so that their emotions have given shares, none twice.
+    """Draw clips of one speaker, without replacement, so that the labels have given shares.
 
     Parameters
     ----------
     classes
-        Of the speaker's clips, shape (n_clips,).
+        Label indices of the speaker's clips, shape (n_clips,).
     shares
-        Of each label, shape (n_labels,), summing to 1.
+        Share of each label, shape (n_labels,), summing to 1.
     size
-        Clips to draw; fewer, if a label has not enough for its share.
+        Number of clips to draw; fewer are drawn if a label has too few clips for its share.
     rng
         Source of all draws.
 
     Returns
     -------
     ndarray of int
-        Places of the clips.
+        Indices of the drawn clips.
     """
     there = np.bincount(classes, minlength=len(shares))
     wanted = shares > 0
     size = min(size, int(np.min(there[wanted] / shares[wanted]) + 1e-9))
-    # Of shares that are no whole number of clips, by lot.
+    # Fractional counts are rounded up at random, with the fractions as weights.
     counts = np.floor(shares * size + 1e-9).astype(int)
     rest = np.flatnonzero(wanted & (counts < there))
     left = shares[rest] * size - counts[rest]
@@ -77,12 +77,12 @@ def draw_group(
 
 
 def list_mixes(labels: Sequence[str]) -> dict[str, list[DoubleArray]]:
-    """Return the mixes by name, each as the shares of the labels that it is drawn by in turn.
+    """Return the mixes by name, each as the label shares that successive groups use in turn.
 
     Parameters
     ----------
     labels
-        In the order of the shares.
+        Label names, in the order of the shares.
     """
     n_labels = len(labels)
     single = np.eye(n_labels)
@@ -111,28 +111,28 @@ def measure_mixes(
     Parameters
     ----------
     adapt
-        Judges the clips of a group, which are given by their rows.
+        Returns the probabilities of a group, given its row indices, with the group's baseline.
     alone
-        What the model says of each clip by itself, shape (n_clips, n_labels).
+        The model's probabilities of each clip by itself, shape (n_clips, n_labels).
     classes
         Indices of the true labels, shape (n_clips,).
     voices
         Speaker of each clip.
     labels
-        In the order of the probabilities.
+        Label names, in the order of the probabilities.
     seed
-        Of all draws.
+        Seed of all draws.
 
     Returns
     -------
     list of dict
-        A row for each size and mix: figures of the clips by themselves and by the baseline, and the
-        difference of their UAR, or of their accuracy where the labels are not equally frequent.
+        A row for each size and mix: the figures without and with the baseline, and the difference
+        in UAR, or in accuracy where the labels are not equally frequent.
 
     Raises
     ------
     DatasetError
-        If speakers are unknown.
+        If the speaker of any clip is unknown.
     """
     if None in voices:
         raise DatasetError(
@@ -145,7 +145,7 @@ def measure_mixes(
             rng = np.random.default_rng([seed, size])
             found = _draw(adapt, alone, classes, voices, turns, size, rng)
             mean_size = len(found.classes) / max(found.n_groups, 1)
-            # No more clips than the size before had: it would be the same row again.
+            # The speakers have no clips for larger groups: the row would repeat the previous one.
             if mean_size < largest + 1:
                 break
             largest = mean_size
@@ -182,7 +182,7 @@ def _describe(found: Drawn, mix: str, size: int, seed: int) -> dict[str, Any]:
     figure = "uar" if mix == EVEN else "accuracy"
     tables = {"alone": found.alone, "adapted": found.adapted}
     n_labels = found.alone.shape[1]
-    # Of each speaker, the clips of each label and those of them that were recognised.
+    # For each speaker, the numbers of clips and of correctly classified clips by label.
     sums = {name: np.stack(list(_count(found, rows, n_labels))) for name, rows in tables.items()}
     rng = np.random.default_rng([seed, 1])
     n_voices = len(sums["alone"])
@@ -191,7 +191,7 @@ def _describe(found: Drawn, mix: str, size: int, seed: int) -> dict[str, Any]:
         _rate(np.tensordot(counts, sums["adapted"], 1), figure)
         - _rate(np.tensordot(counts, sums["alone"], 1), figure)
     ]
-    # Of one speaker, nothing is known of how others differ.
+    # A single speaker says nothing about the variation between speakers.
     interval = np.percentile(differences, [2.5, 97.5]).tolist() if n_voices > 1 else None
     rates = {name: float(_rate(one.sum(axis=0)[None], figure)[0]) for name, one in sums.items()}
     return {
@@ -225,7 +225,7 @@ def _count(found: Drawn, rows: DoubleArray, n_labels: int) -> Iterator[DoubleArr
 
 
 def _rate(sums: DoubleArray, figure: str) -> DoubleArray:
-    """Return UAR or accuracy of counts, shape (n, 2, n_labels)."""
+    """Return the UAR or accuracy of each row of counts, which have shape (n, 2, n_labels)."""
     there, right = sums[:, 0], sums[:, 1]
     if figure == "accuracy":
         accuracy: DoubleArray = right.sum(axis=1) / there.sum(axis=1)

@@ -1,11 +1,11 @@
-"""What a model said of labelled clips, and the table ``predictions.csv`` that keeps it.
+"""A model's predictions for labelled clips, and the table ``predictions.csv`` that stores them.
 
-A row per clip: ``corpus``, ``clip``, ``file``, ``channel`` (empty for the mean of all), ``start``,
-``end`` (seconds; empty for the end of the file), ``audio`` (a hash of what was heard; empty for
-silence), ``speaker`` (empty if unknown), ``namespace`` (within which names of speakers are told
-apart, ``table`` for those of one's own tables; empty: within the corpus), ``expected`` (the
-corpus's label), ``emotion`` (the model's), ``confidence`` and ``prob_<label>`` for each label that
-was scored.
+One row per clip: ``corpus``, ``clip``, ``file``, ``channel`` (empty for the mean of all channels),
+``start``, ``end`` (seconds; empty for the end of the file), ``audio`` (a hash of the decoded audio;
+empty for silence), ``speaker`` (empty if unknown), ``namespace`` (the scope within which speaker
+names are unique: ``table`` for those of the user's own tables, empty for the corpus), ``expected``
+(the corpus's label), ``emotion`` (the model's label), ``confidence`` and ``prob_<label>`` for each
+scored label.
 """
 
 import csv
@@ -29,9 +29,9 @@ from sercli.files import write_bytes
 from sercli.schema import PROBABILITY_PREFIX
 
 PREDICTIONS_FILE = "predictions.csv"
-# What becomes of bytes that are no text, which Python holds as lone surrogates.
+# Error handler for bytes that are not valid text, which Python holds as lone surrogates.
 ESCAPE = "backslashreplace"
-# Of a probability that was written.
+# Largest rounding error of a written probability.
 ROUNDING = 1e-6
 COLUMNS = (
     "corpus",
@@ -51,22 +51,21 @@ COLUMNS = (
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Probabilities of clips whose labels are known.
+    """A model's probabilities for clips whose labels are known.
 
     Parameters
     ----------
     model
-        Its name.
+        Name of the model.
     labels
-        Those that were scored, in the order of the probabilities.
+        Scored labels, in the order of the probabilities.
     clips
-        What was judged; of each, the label is one of those.
+        Classified clips; the label of each is one of `labels`.
     probabilities
-        Shape (n_clips, n_labels), rows summing to 1.
+        Predicted probabilities, shape (n_clips, n_labels), rows summing to 1.
     hashes
-        Of the audio of each clip, empty where it is not known; see
-        `sercli.datasets.decoding.hash_audio`.
-        None at all: of no clip.
+        Hash of each clip's audio, empty where unknown; see `sercli.datasets.decoding.hash_audio`.
+        An empty tuple means that all are unknown.
     """
 
     model: str
@@ -76,7 +75,7 @@ class Predictions:
     hashes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Give each clip a hash."""
+        """Fill in empty hashes if none are given."""
         if not self.hashes:
             object.__setattr__(self, "hashes", ("",) * len(self.clips))
 
@@ -92,12 +91,12 @@ class Predictions:
         return indices
 
     def resampled(self) -> tuple[Resampled, str]:
-        """Return what intervals are computed from, and what is drawn for them."""
+        """Return the statistics for confidence intervals, and the kind of resampling unit."""
         units, kind = number_units(join_voices(self.clips))
         return Resampled(self.y_true, self.probabilities, units), kind
 
     def take(self, keys: Sequence[tuple[str, str]]) -> "Predictions":
-        """Return the predictions of some clips, in the order of their keys."""
+        """Return the predictions for the clips with the given keys, in that order."""
         index = {key: i for i, key in enumerate(self.keys())}
         rows = [index[key] for key in keys]
         clips = tuple(self.clips[i] for i in rows)
@@ -105,21 +104,21 @@ class Predictions:
         return Predictions(self.model, self.labels, clips, self.probabilities[rows], hashes)
 
     def keys(self) -> list[tuple[str, str]]:
-        """Return corpus and name of each clip, as `write` writes them."""
+        """Return the corpus and name of each clip, as `write` writes them."""
         return [(_escape(clip.corpus), _escape(clip.name)) for clip in self.clips]
 
     def write(self, path: Path) -> None:
-        """Write the table; what is no text in a name is escaped, so that any program can read it.
+        """Write the table; undecodable bytes in names are escaped, so that any program can read it.
 
         Parameters
         ----------
         path
-            Replaced if it exists.
+            Path of the table; replaced if it exists.
 
         Raises
         ------
         OutputError
-            If it cannot be written.
+            If the table cannot be written.
         """
         text = StringIO()
         writer = csv.writer(text)
@@ -152,15 +151,16 @@ class Predictions:
         Parameters
         ----------
         path
-            The table.
+            Path of the table.
         model
             Name of the model whose predictions it holds.
 
         Raises
         ------
         DatasetError
-            If it cannot be read or is no such table, a clip is in two rows, probabilities are none,
-            or a label is not the most probable one.
+            If the file cannot be read or is not such a table, a clip is in two rows, values are not
+            valid probabilities, a predicted label is not the most probable one, or an expected
+            label has no probability.
         """
         try:
             with path.open(encoding="utf-8", newline="") as file:
@@ -173,7 +173,7 @@ class Predictions:
             clips = tuple(_read_clip(row) for row in rows)
             values = [[float(row[PROBABILITY_PREFIX + name]) for name in labels] for row in rows]
             told = [(row["emotion"], float(row["confidence"])) for row in rows]
-            # Tables of before have none.
+            # Tables of earlier versions lack this column.
             hashes = tuple(row.get("audio") or "" for row in rows)
         except (
             OSError,
@@ -190,7 +190,7 @@ class Predictions:
             ) from error
         probabilities = np.array(values)
         sums = probabilities.sum(axis=1, keepdims=True)
-        # Six digits do not sum to exactly 1. Also false for NaN.
+        # Probabilities rounded to six digits need not sum to exactly 1. False for NaN, too.
         possible = (probabilities >= 0) & (abs(sums - 1) <= ROUNDING * len(labels))
         if not possible.all():
             row = int(np.flatnonzero(~possible.all(axis=1))[0])
@@ -201,7 +201,7 @@ class Predictions:
         for clip, (label, confidence), numbers in zip(clips, told, values, strict=True):
             of = dict(zip(labels, numbers, strict=True))
             is_best = of.get(label, -1.0) >= max(numbers) - ROUNDING
-            if not (is_best and abs(of[label] - confidence) <= ROUNDING):  # also for NaN
+            if not (is_best and abs(of[label] - confidence) <= ROUNDING):  # also true for NaN
                 raise DatasetError(
                     f"{path}: the label of {clip.name} is {label}, with a confidence of "
                     f"{confidence:g}; expected the most probable one, and its probability, of {of}"
@@ -209,7 +209,7 @@ class Predictions:
         found = cls(model, labels, clips, probabilities / sums, hashes)
         if twice := [key for key, n in Counter(found.keys()).items() if n > 1]:
             raise DatasetError(f"{path}: has {twice[0][1]} in two rows; expected each clip once")
-        class_indices(clips, labels)  # each of which is to have been scored
+        class_indices(clips, labels)  # raises if an expected label was not scored
         return found
 
 
@@ -226,8 +226,8 @@ def _read_clip(row: dict[str, Any]) -> Clip:
         corpus=row["corpus"],
         start=float(row["start"]),
         end=float(row["end"]) if row["end"] else None,
-        # Tables of before have none.
+        # Tables of earlier versions lack this column and the next. Without a namespace, a speaker
+        # of two tables counts as two.
         channel=int(row["channel"]) if row.get("channel") else None,
-        # Nor this: who is in two tables is two speakers there.
         namespace=row.get("namespace") or None,
     )

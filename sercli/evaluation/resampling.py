@@ -1,13 +1,15 @@
 """Confidence intervals by resampling whole speakers.
 
-Clips of one speaker are alike, so that an interval from resampled clips is far too narrow. What is
-drawn with replacement here are speakers, each with all their clips (a cluster bootstrap, Field and
-Welsh 2007); where speakers are not known, clips. Intervals are bias-corrected and accelerated
-(Efron 1987); with many units, where that no longer matters, percentiles. A calibration error grows
-with resampling itself, so that most draws are above that of all speakers, and such an interval
-hangs on the few that are below. Its interval is that of the percentiles less the bias, the mean of
-the draws less the figure: of what so many segments show, of which exact probabilities have some,
-too. It is taken for any figure whose own interval would be a point, or leave it out.
+Clips of one speaker are alike, so intervals from resampled clips would be far too narrow. Instead,
+speakers are drawn with replacement, each with all their clips (a cluster bootstrap, Field and Welsh
+2007); where speakers are unknown, clips are drawn. Intervals are bias-corrected and accelerated
+(BCa, Efron 1987), or percentile intervals where there are so many units that it no longer matters.
+
+Resampling itself raises a calibration error, so most draws exceed the error of the full sample, and
+a BCa interval would depend on the few that do not. Its interval is therefore the percentiles minus
+the bias, which is the mean of the draws minus the figure. This is an interval for the error
+measured on so many segments, part of which even exact probabilities have. The same interval is used
+for any figure whose own interval would be a single point or would exclude the figure.
 """
 
 import warnings
@@ -21,31 +23,31 @@ from sercli.arrays import DoubleArray, IntArray, RealArray
 from sercli.evaluation.metrics import N_BINS, segment_brier, segment_nll
 
 FIGURES: Final = ("uar", "accuracy", "macro_f1", "ece", "nll", "brier")
-# Those that grow with resampling.
+# Figures that resampling itself raises.
 BIASED: Final = ("ece",)
 LEVEL: Final = 0.95
 N_RESAMPLES: Final = 2000
 # With fewer speakers than this, intervals are known to be too narrow.
 FEW_UNITS: Final = 10
-# Leaving out each unit once, for the acceleration, takes too long beyond this.
+# With more units than this, the jackknife for the acceleration takes too long.
 MAX_ACCELERATED: Final = 1000
-# Numbers of a block of resamples that is held at once.
+# Most numbers (resamples times units) that are held in memory at once.
 BLOCK_NUMBERS: Final = 4_000_000
 
 Interval = tuple[float, float]
 
 
 class Resampled:
-    """Figures of any weighting of the units of a set of segments.
+    """Figures of a set of segments under any weighting of its units.
 
     Parameters
     ----------
     y_true
         Indices of the true labels, shape (n_segments,).
     probabilities
-        Shape (n_segments, n_labels).
+        Predicted probabilities, shape (n_segments, n_labels).
     units
-        Number of the speaker of each segment, from 0 on, shape (n_segments,).
+        Index of each segment's unit (its speaker, or the segment), shape (n_segments,).
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class Resampled:
         order = np.argsort(confidence, kind="stable")
         self._sorted_units = units[order]
         self._sorted_correct = (y_pred == y_true)[order]
-        # Each confidence that occurs, and where its segments begin.
+        # Each distinct confidence, and the index of its first segment in the sorted order.
         self._confidence, self._first = np.unique(confidence[order], return_index=True)
 
     def figure(self, name: str, counts: DoubleArray) -> DoubleArray:
@@ -99,7 +101,7 @@ class Resampled:
             accuracy: DoubleArray = hits.sum(axis=1) / n_segments
             return accuracy
         true, predicted = confusion.sum(axis=2), confusion.sum(axis=1)
-        # Recall is hits over true, F1 is hits over the mean of true and predicted.
+        # Recall is hits / true; F1 is hits / mean of true and predicted.
         divisor = true if name == "uar" else (true + predicted) / 2
         present = true > 0
         scores = np.divide(hits, divisor, out=np.zeros_like(hits), where=present)
@@ -110,24 +112,25 @@ class Resampled:
         repeats = counts[self._sorted_units].astype(np.int64)
         drawn = np.add.reduceat(repeats, self._first)
         right = np.add.reduceat(repeats * self._sorted_correct, self._first)
-        # Segments of one confidence share their accuracy, as in `metrics.reliability_bins`.
+        # Segments with equal confidence share their mean accuracy, as in
+        # `metrics.reliability_bins`.
         gaps = np.repeat(self._confidence - right / np.maximum(drawn, 1), drawn)
         bins = np.array_split(gaps, N_BINS)
         return float(sum(abs(one.sum()) for one in bins) / len(gaps))
 
 
 def number_units(speakers: Sequence[str | None]) -> tuple[NDArray[np.int64], str]:
-    """Return the unit of each segment, and what the units are.
+    """Return the resampling unit of each segment, and the kind of unit.
 
     Parameters
     ----------
     speakers
-        Of each segment.
+        Speaker of each segment.
 
     Returns
     -------
     units : ndarray of int, shape (n_segments,)
-        Numbers of the speakers; of the segments themselves if any speaker is unknown.
+        Indices of the speakers, or of the segments themselves if any speaker is unknown.
     kind : str
         ``"speakers"`` or ``"segments"``.
     """
@@ -139,16 +142,16 @@ def number_units(speakers: Sequence[str | None]) -> tuple[NDArray[np.int64], str
 def find_intervals(
     sample: Resampled, *, seed: int = 0, n_resamples: int = N_RESAMPLES
 ) -> dict[str, Interval | None]:
-    """Return the 95 % interval of each figure; None with a single unit.
+    """Return the 95 % interval of each figure, or None if there is a single unit.
 
     Parameters
     ----------
     sample
-        What was measured.
+        The resampling statistics of a model's predictions.
     seed
-        Of the resampling.
+        Seed of the resampling.
     n_resamples
-        How many times speakers are drawn.
+        Number of bootstrap resamples.
     """
     return {name: _interval(sample, None, name, seed, n_resamples) for name in FIGURES}
 
@@ -156,16 +159,16 @@ def find_intervals(
 def compare(
     sample: Resampled, other: Resampled, *, seed: int = 0, n_resamples: int = N_RESAMPLES
 ) -> dict[str, dict[str, Any]]:
-    """Return the differences of two models on the same segments, with paired 95 % intervals.
+    """Return the differences between two models on the same segments, with paired 95 % intervals.
 
     Parameters
     ----------
     sample, other
-        Figures of two models on the same segments in the same order.
+        Resampling statistics of two models on the same segments in the same order.
     seed
-        Of the resampling.
+        Seed of the resampling.
     n_resamples
-        How many times speakers are drawn; each draw is the same for both.
+        Number of bootstrap resamples; both models get the same ones.
 
     Returns
     -------
@@ -192,7 +195,7 @@ def _interval(
         return None
 
     def statistic(drawn: IntArray, axis: int = -1) -> DoubleArray:
-        # scipy asks with one row as well as with many, and drops the axis of the units.
+        # scipy passes one resample or many at once; the unit axis is reduced.
         rows = np.moveaxis(np.asarray(drawn), axis, -1)
         flat = rows.reshape(-1, rows.shape[-1]).astype(np.int64)
         counts = np.zeros((len(flat), n_units))
@@ -203,7 +206,7 @@ def _interval(
         return values.reshape(rows.shape[:-1])
 
     with warnings.catch_warnings():
-        # All draws alike: the interval is NaN, and found below.
+        # If all draws are equal, BCa warns and returns NaN, which is replaced below.
         warnings.simplefilter("ignore")
         result = bootstrap(
             (np.arange(n_units),),
@@ -217,7 +220,7 @@ def _interval(
         )
     low, high = map(float, result.confidence_interval)
     found = float(statistic(np.arange(n_units)))
-    if name in BIASED or not low <= found <= high or low == high:  # also if they are NaN
+    if name in BIASED or not low <= found <= high or low == high:  # also true for NaN
         draws = result.bootstrap_distribution
         low, high = np.quantile(draws, (0.025, 0.975)) - (draws.mean() - found)
         if other is None:

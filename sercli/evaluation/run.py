@@ -1,6 +1,6 @@
-"""Measuring models on a corpus: each clip is one segment, judged as `ser annotate` judges it.
+"""Evaluation of models on a corpus: each clip is one segment, classified as `ser annotate` does.
 
-Clips of more than 30 s are judged in equal pieces, and their probabilities are the mean of theirs.
+Clips of more than 30 s are cut into equal pieces, whose probabilities are averaged.
 """
 
 from collections import Counter
@@ -31,14 +31,14 @@ SCHEMA = 1
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """A model's predictions for a corpus, and what was measured on them.
+    """A model's predictions for a corpus, and the figures computed from them.
 
     Parameters
     ----------
     predictions
-        Of the clips as they are.
+        Predictions for the clean clips.
     figures
-        What ``metrics.json`` holds; its layout is described in
+        The content of ``metrics.json``; its layout is described in
         ``sercli/data/metrics.schema.json``.
     """
 
@@ -55,7 +55,7 @@ def evaluate(
     votes: Votes | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Measure a model on one split of a corpus.
+    """Evaluate a model on one split of a corpus.
 
     Only labels that both the model and the clips have are scored, with the model's probabilities
     renormalised over them.
@@ -63,19 +63,18 @@ def evaluate(
     Parameters
     ----------
     model
-        A model by name, its folder, or a loaded one; see `sercli.load_model`.
+        Name or folder of a model, or a loaded model; see `sercli.load_model`.
     corpus
         Labelled clips, or the path of a corpus; see `sercli.read_corpus`.
     split
-        Whose clips: None: those of ``test``, or all of a corpus without any.
+        Split to evaluate on. None: ``test``, or all clips if the corpus has no ``test``.
     config
-        What to measure besides.
+        Settings of the evaluation.
     votes
-        Of listeners, by name of the clip; clips without votes stay out of that comparison. Votes
-        for labels that are not scored are wrong answers.
+        Listeners' votes by name of the clip; clips without votes are left out of the comparison
+        with listeners. Votes for labels that are not scored are wrong answers.
     progress
-        Called with the number of clips that are newly done, once for each condition and number
-        type.
+        Called with the number of newly finished clips, once for each condition and number type.
 
     Returns
     -------
@@ -84,12 +83,14 @@ def evaluate(
     Raises
     ------
     DatasetError
-        If the corpus cannot be read, the split is empty or has no label of the model, or
-        `EvalConfig.strict` is set and the model was trained on some of it.
+        If the corpus cannot be read, the split is empty or has no label of the model, speakers
+        that `config` needs are unknown, or `EvalConfig.strict` is set and the model was trained
+        on some of the clips or speakers.
     ModelError
         If the model cannot be loaded.
     ConfigError
-        If the model cannot multiply one of `EvalConfig.precisions`, or a condition is unknown.
+        If the model does not support the target, adaptation or number types of `config`, or a
+        stress condition is unknown.
     """
     classifier = model if isinstance(model, Classifier) else load_model(model)
     if not isinstance(corpus, Corpus):
@@ -106,20 +107,20 @@ def evaluate_all(
     votes: Votes | None = None,
     progress: Progress | None = None,
 ) -> list[Evaluation]:
-    """Measure several models on the same clips and the labels that all of them have.
+    """Evaluate several models on the same clips and the labels that all of them have.
 
     Models with equal front ends share their features. The parameters are those of `evaluate`;
-    progress is called once for each clip, condition and front end, and for each number type of
-    each model.
+    `progress` counts each clip once for each condition and front end, and once for each number
+    type of each model.
 
     Returns
     -------
     list of Evaluation
-        In the order of the models.
+        The results, in the order of the models.
     """
     config, split = config or EvalConfig(), split or corpus.default_split
     found = corpus.select(split)
-    # What cannot be had is told now, not after an hour.
+    # Fail early on unsupported settings, not after an hour.
     for condition in config.stress:
         parse_conditions(condition)
     for classifier in classifiers:
@@ -130,7 +131,7 @@ def evaluate_all(
             with multiplying(classifier, precision):
                 pass
     clips, labels, left_out = choose_labels(classifiers, found)
-    # A baseline is of all that is there: who annotates does not know the labels.
+    # Baselines include clips of other labels, as in annotation, where labels are unknown.
     adapts = any(choose_adaptation(one, config, found) != "none" for one in classifiers)
     heard = found if adapts else clips
     if config.adapt == "speaker" and not any(clip.voice for clip in clips):
@@ -179,22 +180,22 @@ def evaluate_all(
 def choose_labels(
     classifiers: Sequence[Classifier], clips: Sequence[Clip]
 ) -> tuple[tuple[Clip, ...], tuple[str, ...], dict[str, int]]:
-    """Return the clips and labels that are scored, and the number of clips left out by label.
+    """Return the scored clips and labels, and the number of clips left out by label.
 
-    Scored are labels that all models and at least one clip have. Where that is a single one,
-    nothing could be told apart, and all labels that the models share are scored.
+    The scored labels are those that all models and at least one clip have. If there is only one, it
+    could not be confused with any other, so all labels that the models share are scored.
 
     Parameters
     ----------
     classifiers
         The models.
     clips
-        Of any labels.
+        Clips with any labels.
 
     Raises
     ------
     DatasetError
-        If no clip has a label that all models have.
+        If no clip has a label that all models have, or the models share fewer than two labels.
     """
     common = [
         label
@@ -214,7 +215,7 @@ def choose_labels(
 
 
 def describe_model(classifier: Classifier) -> dict[str, Any]:
-    """Return what figures must say of their model: its name, hash and the version of `ser`.
+    """Return how figures identify their model: schema and `ser` versions, name and hash.
 
     Parameters
     ----------

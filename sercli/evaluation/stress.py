@@ -1,8 +1,7 @@
-"""Recording conditions by name, to measure how much a classifier suffers from each.
+"""Recording conditions by name, to measure how much each degrades a classifier.
 
-They are made of what training varies its clips with (`sercli.audio.augment`,
-`sercli.audio.filters`) and of codecs, but each alone and at a fixed strength. All waveforms are
-mono, at 16 kHz.
+They use the augmentations of training (`sercli.audio.augment`, `sercli.audio.filters`) and codecs,
+but each alone and at a fixed strength. All waveforms are mono, at 16 kHz.
 """
 
 import re
@@ -30,7 +29,7 @@ DEFAULT_CONDITIONS: Final = (
     "gain-20",
 )
 
-# The codec behind each condition that needs one; those of a telephone get only its band.
+# Codec of each condition that needs one; line codecs follow a telephone's band-pass filter.
 LINE_CODECS: Final = {"phone": "mulaw", "gsm": "gsm", "amr": "amr"}
 FILE_CODECS: Final = {"mp3": "mp3", "opus": "opus"}
 
@@ -60,14 +59,14 @@ class _Condition(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The same for all ways to write the same level."""
+        """The canonical name, the same for all spellings of a level."""
         if self.level is None:
             return self.kind
         return f"{self.kind}{self.level:{'+g' if self.kind == 'gain' else 'g'}}"
 
 
 def known_conditions() -> tuple[str, ...]:
-    """Return the conditions that the libraries at hand can make; ``<dB>`` stands for a number."""
+    """Return the conditions that the installed libraries support; ``<dB>`` stands for a number."""
     graded = (f"{kind}<dB>" for kind in _RANGES)
     return (*(name for name in _PLAIN if _has_codec(name)), *graded)
 
@@ -85,12 +84,13 @@ def parse_conditions(text: str) -> tuple[str, ...]:
     Returns
     -------
     tuple of str
-        In the order given, each once, with its level written in one way.
+        Canonical names, in the order given, without duplicates.
 
     Raises
     ------
     ConfigError
-        If a condition is unknown, needs a codec that is not at hand, or its level is out of range.
+        If a condition is unknown, needs a codec that is not available, or its level is out of
+        range.
     """
     names = [_parse(part.strip()).name for part in text.split(",")]
     for name in names:
@@ -103,16 +103,16 @@ def parse_conditions(text: str) -> tuple[str, ...]:
 
 
 def condition_rng(seed: int, condition: str, name: str) -> np.random.Generator:
-    """Return the source of a clip's draws: the same in any order, process and choice of clips.
+    """Return a clip's random generator, which does not depend on order, process or other clips.
 
     Parameters
     ----------
     seed
-        Not negative.
+        Seed, 0 or more.
     condition
-        As in `parse_conditions`.
+        Name of the condition, as in `parse_conditions`.
     name
-        The clip's.
+        Name of the clip.
 
     Raises
     ------
@@ -126,7 +126,7 @@ def condition_rng(seed: int, condition: str, name: str) -> np.random.Generator:
 
 
 def needs_talkers(condition: str) -> bool:
-    """Return whether others speak in the background of a condition.
+    """Return whether a condition adds background talkers.
 
     Raises
     ------
@@ -142,43 +142,43 @@ def apply_condition(
     rng: np.random.Generator,
     talkers: Sequence[FloatArray],
 ) -> FloatArray:
-    """Return a waveform as it is under a condition.
+    """Return a waveform under a condition.
 
     Parameters
     ----------
     waveform
-        At 16 kHz, shape (n_samples,).
+        Waveform at 16 kHz, shape (n_samples,).
     condition
         ``clean``
-            As it is.
+            Unchanged.
         ``phone``, ``gsm``, ``amr``
             A telephone's band of 300 to 3,400 Hz, then its codec at 8 kHz: µ-law, GSM 06.10, AMR.
         ``mp3``, ``opus``
             A file or a call over the internet at a low bit rate, see `codecs.encode_decode`.
         ``noise<dB>``, ``pink<dB>``, ``babble<dB>``
-            White noise, pink noise or four talkers that much below the level of the speech, which
-            is that of the active frames, see `augment.mix`. Silence stays silence.
+            White noise, pink noise or four talkers at this signal-to-noise ratio, relative to the
+            level of the active frames, see `augment.mix`. Silence stays silence.
         ``reverb``
-            A room of T60 0.5 s whose tail has the energy of the direct sound. That keeps its
-            level: the sum is about 3 dB louder. The details of the tail are drawn.
+            A room of T60 0.5 s whose tail has the energy of the direct sound. The direct sound
+            keeps its level, so the sum is about 3 dB louder. The details of the tail are drawn.
         ``clip``
-            Cut off hard at 12 dB below the peak; the level is not restored.
+            Hard clipping at 12 dB below the peak; the level is not restored.
         ``gain<dB>``
-            Louder or softer. Values beyond 1 are kept, nothing is rounded.
+            Louder or softer, without clipping or rounding.
     rng
         Source of all draws, see `condition_rng`.
     talkers
-        Waveforms of people in the background, at 16 kHz; needed for babble only.
+        Waveforms of background talkers, at 16 kHz; needed for babble only.
 
     Returns
     -------
     ndarray of float32, shape (n_samples,)
-        Never the input itself.
+        A new array, never the input itself.
 
     Raises
     ------
     ConfigError
-        If there is no such condition, its codec is not at hand, or there is nobody to babble.
+        If there is no such condition, its codec is not available, or babble has no talkers.
     """
     kind, level = _parse(condition)
     if not len(waveform):
