@@ -1,7 +1,7 @@
-"""What all plots share: look, size, titles, and bytes that do not change from run to run.
+"""Common parts of all plots: style, size, titles and reproducible rendering.
 
-Blues and one vermilion (Okabe and Ito 2008), which colour-blind readers and grey prints keep
-apart. No text is smaller than 8 points at a width of 6.4 inches.
+Colours are blues and one vermilion (Okabe and Ito 2008), which remain distinguishable to
+colour-blind readers and in greyscale. No text is smaller than 8 points at a width of 6.4 inches.
 """
 
 import math
@@ -27,7 +27,7 @@ WIDTH: Final = 6.4  # inches
 TITLE_HEIGHT: Final = 0.48  # inches
 DPI: Final = 200
 LONGEST_NAME: Final = 18  # characters
-UNKNOWN: Final = "n/a"  # a number that there is not
+UNKNOWN: Final = "n/a"  # stands for a missing number
 
 BLUE: Final = "#0072B2"
 PALE: Final = "#A6CBE3"
@@ -37,7 +37,7 @@ GREY: Final = "#595959"
 STYLE: Final[Mapping[str, Any]] = MappingProxyType(
     {
         "font.family": "sans-serif",
-        "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib
+        "font.sans-serif": ["DejaVu Sans"],  # bundled with matplotlib
         "font.size": 9,
         "axes.labelsize": 9,
         "xtick.labelsize": 8,
@@ -49,7 +49,7 @@ STYLE: Final[Mapping[str, Any]] = MappingProxyType(
         "axes.axisbelow": True,
         "grid.color": "#DDDDDD",
         "grid.linewidth": 0.6,
-        "text.parse_math": False,  # a name may hold dollar signs
+        "text.parse_math": False,  # names may contain dollar signs
         "svg.fonttype": "path",  # looks the same wherever it is opened
     }
 )
@@ -57,12 +57,12 @@ STYLE: Final[Mapping[str, Any]] = MappingProxyType(
 
 @contextmanager
 def style(**more: Any) -> Iterator[None]:
-    """Set the look of plots whatever the user's matplotlibrc says, and take it back.
+    """Apply the style of these plots within the block, regardless of the user's matplotlibrc.
 
     Parameters
     ----------
     **more
-        Settings of matplotlib, with ``_`` for ``.``.
+        Further matplotlib settings, with ``_`` for ``.`` in their names.
     """
     import matplotlib
 
@@ -74,7 +74,7 @@ def style(**more: Any) -> Iterator[None]:
 
 
 def styled(draw: "Callable[[Figures], Figure]") -> "Callable[[Figures], Figure]":
-    """Make a function draw in the look of these plots."""
+    """Decorate a function so that it draws in the style of these plots."""
 
     @wraps(draw)
     def drawn(figures: Figures) -> "Figure":
@@ -87,21 +87,21 @@ def styled(draw: "Callable[[Figures], Figure]") -> "Callable[[Figures], Figure]"
 def new_figure(
     title: str, subtitle: str, *, height: float, width: float = WIDTH, n_columns: int = 1
 ) -> "tuple[Figure, Axes]":
-    """Return a figure with axes side by side, and the first of these.
+    """Return a figure with axes side by side, and the first of these axes.
 
     Parameters
     ----------
     title, subtitle
-        What is shown, and how to read it.
+        Title, and a line below it on how to read the plot.
     height, width
-        In inches.
+        Size in inches.
     n_columns
         Number of axes.
     """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    # The layout knows nothing of the two lines of text: leave the top to them.
+    # The layout does not account for the two lines of text: reserve space for them at the top.
     layout = ConstrainedLayoutEngine(rect=(0, 0, 1, 1 - TITLE_HEIGHT / height))
     figure = Figure(figsize=(width, height), layout=layout)
     figure.subplots(1, n_columns)
@@ -117,9 +117,9 @@ def render_plot(figure: "Figure", name: str, format_: str) -> bytes:
     Parameters
     ----------
     figure
-        What was drawn.
+        The plot.
     name
-        Every id in an SVG starts with it, so that one page can hold several.
+        Prefix of every id in an SVG, so that one page can hold several plots.
     format_
         One of `FORMATS`.
 
@@ -133,29 +133,29 @@ def render_plot(figure: "Figure", name: str, format_: str) -> bytes:
     left_out = ("Software",) if format_ == "png" else ("Creator", "Date", "Format", "Type")
     stream = BytesIO()
     with style(svg_hashsalt=name), warnings.catch_warnings():
-        # A name in a script that the font lacks is told in the tables.
+        # Names in scripts that the font lacks are readable in the tables.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(stream, format=format_, dpi=DPI, metadata=dict.fromkeys(left_out))
     if format_ == "png":
         return stream.getvalue()
-    # The salt reaches only some of the ids.
+    # The hash salt affects only some of the ids.
     return re.sub(rb'( id="|href="#|url\(#)', rb"\1" + name.encode() + b"-", stream.getvalue())
 
 
 def subject(figures: Figures) -> str:
-    """Return which model on which corpus, for a title."""
+    """Return the model and the corpus, for a title."""
     corpus = f"{figures['corpus']} {figures['split']}"
     return f"{shorten(figures['model'])} on {shorten(corpus)}"
 
 
 def shorten(name: str) -> str:
-    """Return a name in one line that leaves room for the plot."""
+    """Return a name as one line, shortened to leave room for the plot."""
     words = " ".join(name.split())
     return words if len(words) <= LONGEST_NAME else words[: LONGEST_NAME - 1] + "…"
 
 
 def is_number(value: float | None) -> bool:
-    """Whether there is a figure, and a finite one."""
+    """Return whether a figure is present and finite."""
     return value is not None and math.isfinite(value)
 
 

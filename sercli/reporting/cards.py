@@ -1,4 +1,4 @@
-"""The card of a model: what a person should know before using it."""
+"""Model cards: what a user should know before using a model."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,8 @@ from sercli.files import write_bytes
 from sercli.registry.catalogue import CARD_FILE
 from sercli.text import format_count, format_duration
 
-# What `ModelSpec.training` says a network was calibrated on where speakers were left out for it.
+# Value of ``calibration_on`` in `ModelSpec.training` where speakers were held out to calibrate a
+# network.
 DEVELOPMENT_SPEAKERS = "the development speakers"
 
 _CARD = """\
@@ -52,7 +53,7 @@ model was trained on, by which `ser eval` tells when it is measured on any of th
 - A label says how speech sounds, not what a person feels. Do not decide about people by it.
 """
 
-# Of CREMA-D, and of others.
+# Limits of models trained on CREMA-D, and of all others.
 _CREMAD_LIMITS = """\
 - The emotions of such corpora are mostly acted, and those of CREMA-D by North American actors, in
   English. How well they carry over to spontaneous speech, other languages, other ages and other
@@ -105,20 +106,20 @@ _FIGURE_NAMES: Final = {"uar": "UAR", "accuracy": "accuracy"}
 
 @dataclass(frozen=True)
 class _Parts:
-    """What a card says of one family alone.
+    """The texts of a card that depend on the model family.
 
     Parameters
     ----------
     introduction
-        What kind of model it is.
+        Kind of model.
     settings
-        Rows of the table, by their names.
+        Rows of the table of training settings, by name.
     calibrated_on
-        Whose scores its calibration was fitted on.
+        Scores that the calibration was fitted on.
     judged
-        Whose figures ``training["held_out"]`` holds.
+        How the figures in ``training["held_out"]`` were obtained.
     folds
-        What a fold keeps together, if there are folds: a sentence and a space.
+        What the folds keep together, as a sentence and a space; empty if there are no folds.
     """
 
     introduction: str
@@ -238,7 +239,8 @@ def _describe_network(
 ) -> _Parts:
     config = training["config"]
     calibrated_on, epoch = training["calibration_on"], training["best_epoch"]
-    chosen = calibrated_on == DEVELOPMENT_SPEAKERS  # else there was nobody to choose the epoch by
+    # Without development speakers, the epoch could not be selected.
+    chosen = calibrated_on == DEVELOPMENT_SPEAKERS
     return _Parts(
         introduction=introduction,
         settings={
@@ -265,7 +267,7 @@ def _describe_network(
 
 
 def _tell_unlabelled(training: Mapping[str, Any]) -> dict[str, str]:
-    """Return a row on speech that nobody labelled, if there is any."""
+    """Return the table row on unlabelled speech; empty if none was used."""
     unlabelled = training.get("unlabelled")
     if not unlabelled:
         return {}
@@ -277,7 +279,10 @@ def _tell_unlabelled(training: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _tell_calm(training: Mapping[str, Any], share: float) -> dict[str, str]:
-    """Return a row on calm speech of strangers, if there is any, and the share heard as theirs."""
+    """Return the table row on calm speech of other speakers; empty if none was used.
+
+    `share` is the share of the training data that was transposed to these speakers.
+    """
     calm = training.get("calm")
     if not calm:
         return {}
@@ -289,7 +294,7 @@ def _tell_calm(training: Mapping[str, Any], share: float) -> dict[str, str]:
 
 
 def _tell_teaching(training: Mapping[str, Any]) -> str:
-    """Return what is to be known of figures by folds of what was taught."""
+    """Return a note on cross-validated figures of models that learned from a teacher."""
     if not training.get("teacher"):
         return ""
     if training.get("substitutes"):
@@ -320,11 +325,17 @@ def write_card(spec: ModelSpec, folder: Path, figures: Mapping[str, Any] | None 
     Parameters
     ----------
     spec
-        Of a model that `sercli.training.run` made.
+        Specification of a model that `sercli.training.run` made.
     folder
-        The model folder; its name is the model's.
+        The model folder, whose name is the model's.
     figures
-        Of clips that it was not trained on, if it was measured; see `sercli.evaluation.run`.
+        Figures on clips that it was not trained on, if it was evaluated; see
+        `sercli.evaluation.run`.
+
+    Raises
+    ------
+    OutputError
+        If the card cannot be written.
     """
     text = _render(spec, folder.resolve().name, figures)
     write_bytes(folder / CARD_FILE, text.encode())
@@ -419,7 +430,7 @@ def _render_precisions(figures: Mapping[str, Any]) -> str:
     return _PRECISIONS.format(
         precision=figures["precision"],
         rows="\n".join(
-            # -0.0 + 0.0 is 0.0.
+            # Adding 0.0 turns -0.0 into 0.0.
             f"| {name} | {row['uar']:.3f} ({round(-row['drop'], 3) + 0.0:+.3f}) "
             f"| {row['unchanged']:.1%} | {row['change']:.3f} |"
             for name, row in figures["precisions"].items()

@@ -1,6 +1,6 @@
-"""What a report says: sections of plain sentences and tables, for any format.
+"""Content of a report: sections of plain sentences and tables, for any format.
 
-Sections about figures that there are not are left out.
+Sections about missing figures are left out.
 """
 
 from collections.abc import Mapping
@@ -31,9 +31,9 @@ GLOSSARY: Final = (
     ("Brier", "Squared distance of the probabilities from the truth, from 0 (best) to 2."),
 )
 
-MOST_FAILED: Final = 20  # files named; all are in metrics.json
+MOST_FAILED: Final = 20  # failed clips listed; all are in metrics.json
 MOST_THRESHOLDS: Final = 12
-SMALLEST_GAP: Final = 0.0005  # of confidence and accuracy; less is 0 in three decimals
+SMALLEST_GAP: Final = 0.0005  # between confidence and accuracy; less is 0 in three decimals
 LONG_TABLE: Final = 6  # rows from which a breakdown is sorted by accuracy
 
 
@@ -43,12 +43,12 @@ def report_title(figures: Figures) -> str:
 
 
 def report_sections(figures: Figures) -> list[Section]:
-    """Return the sections of a report, but for those that would be empty.
+    """Return the non-empty sections of a report.
 
     Parameters
     ----------
     figures
-        Of one model on one corpus, as ``metrics.json`` holds them.
+        Figures of one model on one corpus, as in ``metrics.json``.
     """
     sections = (
         _main(figures),
@@ -189,7 +189,7 @@ def _coverage(figures: Figures) -> Section:
     points = figures["coverage"]
     if not points:
         return Section("Confidence as a filter")
-    # Evenly over the curve, its ends included.
+    # Evenly spaced over the curve, including both ends.
     chosen = np.unique(np.linspace(0, len(points) - 1, MOST_THRESHOLDS).round().astype(int))
     keys = ("threshold", "coverage", "accuracy")
     rows = tuple(tuple(format_figures(points[i][key] for key in keys)) for i in chosen)
@@ -251,7 +251,7 @@ def _breakdown_table(
 ) -> Table:
     items = list(groups.items())
     if by_accuracy:
-        # Those without an accuracy come last.
+        # Groups without an accuracy come last.
         items.sort(key=lambda g: g[1]["accuracy"] if is_number(g[1]["accuracy"]) else np.inf)
     names = ("uar", "accuracy", "macro_f1")
     rows = tuple(
@@ -406,7 +406,7 @@ def _origin(figures: Figures) -> Section:
         ("SHA-256", figures["sha256"]),
         ("corpus", figures["corpus"]),
         ("split", figures["split"]),
-        # Which figures of an earlier version do not tell.
+        # Figures of earlier versions lack these.
         *((name, figures[name]) for name in ("target", "adapt", "precision") if name in figures),
     )
     table = Table(("what", "which"), tuple((a, str(b)) for a, b in rows), n_texts=2)

@@ -1,4 +1,4 @@
-"""Reports of `ser eval`: Markdown that links its plots, and a page of HTML that holds them."""
+"""Reports of `ser eval`: Markdown with links to its plots, and HTML with embedded plots."""
 
 import re
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ PLOT_TITLES: Final = {
     "speakers": "Accuracy of each speaker",
     "stress": "UAR under stress",
 }
-# What Markdown would take for markup inside a line or a cell.
+# Characters that Markdown would interpret inside a line or a cell.
 MARKUP: Final = re.compile(r"[\\`*_\[\]|~#$!]")
 
 
@@ -31,9 +31,9 @@ def write_report(figures: Figures, folder: Path) -> list[Path]:
     Parameters
     ----------
     figures
-        Of one model on one corpus, as ``metrics.json`` holds them.
+        Figures of one model on one corpus, as in ``metrics.json``.
     folder
-        Where to; it exists, and what is there is replaced.
+        Existing folder of the output; files of the same names are replaced.
 
     Returns
     -------
@@ -62,7 +62,7 @@ def write_report(figures: Figures, folder: Path) -> list[Path]:
 
 
 def render_markdown(figures: Figures) -> str:
-    """Return the report as Markdown (GitHub's, for the tables); plots are links to PNG files.
+    """Return the report as GitHub-flavoured Markdown, with links to the PNG files of the plots.
 
     Parameters
     ----------
@@ -85,14 +85,14 @@ def render_markdown(figures: Figures) -> str:
 
 
 def render_html(figures: Figures, plots: Mapping[str, str]) -> str:
-    """Return the report as one page that needs no other file.
+    """Return the report as a self-contained HTML page.
 
     Parameters
     ----------
     figures
         As for `write_report`.
     plots
-        SVG documents by the name of the plot; no two may share an id. They are put in as they are.
+        SVG documents by name of the plot, inserted unchanged; no two may share an id.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -105,7 +105,7 @@ def render_html(figures: Figures, plots: Mapping[str, str]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    # Inside a page an SVG has neither XML declaration nor document type.
+    # An SVG inside a page must have neither an XML declaration nor a document type.
     inline = {name: Markup(svg[svg.index("<svg") :]) for name, svg in plots.items()}  # noqa: S704
     return environment.get_template("report.html.j2").render(
         title=report_title(figures),
@@ -117,19 +117,19 @@ def render_html(figures: Figures, plots: Mapping[str, str]) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Return a text in one line that Markdown shows as it is.
+    """Return a text as one line, escaped so that Markdown shows it literally.
 
     Parameters
     ----------
     text
-        Any.
+        Any text.
     """
     line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return MARKUP.sub(r"\\\g<0>", line)
 
 
 def _markdown_table(table: Table) -> str:
-    """Columns are padded, so that the source reads well too."""
+    """Return a table with padded columns, so that the source is readable, too."""
     rows = [[escape_markdown(cell) for cell in row] for row in (table.head, *table.rows)]
     widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
     rule = ["-" * width for width in widths]

@@ -1,4 +1,4 @@
-"""All files of an evaluation: figures, predictions, plots and reports."""
+"""The folder of an evaluation: figures, predictions, plots and reports."""
 
 from itertools import product
 from pathlib import Path
@@ -17,19 +17,19 @@ REPORT_FILES: Final = (METRICS_FILE, PREDICTIONS_FILE, MARKDOWN_FILE, HTML_FILE)
 
 
 def prepare_report(folder: Path, *, overwrite: bool) -> None:
-    """Make the folder of a report.
+    """Create the folder of a report.
 
     Parameters
     ----------
     folder
-        Where the report is to be.
+        Folder of the report.
     overwrite
-        Whether a report that is there may be replaced.
+        Whether an existing report may be replaced.
 
     Raises
     ------
     OutputError
-        If it may not, or the folder cannot be made.
+        If there is a report that may not be replaced, or the folder cannot be created.
     """
     make_folder(folder)
     for name in REPORT_FILES:
@@ -37,12 +37,12 @@ def prepare_report(folder: Path, *, overwrite: bool) -> None:
 
 
 def remove_report(folder: Path) -> None:
-    """Remove a report, and its plots, if there is one: those of another model or of other clips.
+    """Remove an existing report and its plots, which may be of another model or of other clips.
 
     Parameters
     ----------
     folder
-        Of the report.
+        Folder of the report.
     """
     for name in REPORT_FILES:
         (folder / name).unlink(missing_ok=True)
@@ -56,9 +56,9 @@ def write_evaluation(evaluation: "Evaluation", folder: Path) -> None:
     Parameters
     ----------
     evaluation
-        What was measured.
+        Result of an evaluation.
     folder
-        Of `prepare_report`; files of the same names are replaced.
+        Folder made by `prepare_report`; an existing report in it is replaced.
 
     Raises
     ------

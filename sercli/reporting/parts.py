@@ -1,4 +1,4 @@
-"""What reports are made of: sections, tables and the texts of numbers."""
+"""Building blocks of reports: sections, tables and formatted numbers."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Final
 
 from sercli.reporting.canvas import format_figure
 
-# What the figures of a whole set of segments are called, in the order of every table.
+# Display names of the figures of a set of segments, in the order of every table.
 NAMES: Final = {
     "uar": "UAR",
     "accuracy": "accuracy",
@@ -28,9 +28,9 @@ class Table:
     rows
         Texts of the cells.
     caption
-        What it shows; empty if the section says that.
+        Caption; empty if the section makes it redundant.
     n_texts
-        How many columns from the left hold text; the others hold numbers.
+        Number of columns, from the left, that hold text; the others hold numbers.
     """
 
     head: tuple[str, ...]
@@ -46,13 +46,13 @@ class Section:
     Parameters
     ----------
     title
-        Its heading.
+        Heading of the section.
     sentences
         Paragraphs.
     tables
-        Below the paragraphs.
+        Tables below the paragraphs.
     plot
-        Name of the plot between them; empty for none.
+        Name of the plot between paragraphs and tables; empty for none.
     """
 
     title: str
@@ -62,5 +62,5 @@ class Section:
 
 
 def format_figures(values: Iterable[float | None]) -> tuple[str, ...]:
-    """Return the texts of figures, as the cells of a row."""
+    """Return formatted figures, for the cells of a row."""
     return tuple(format_figure(value) for value in values)

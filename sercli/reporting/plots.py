@@ -36,7 +36,7 @@ def plot_names(figures: Figures) -> tuple[str, ...]:
     Parameters
     ----------
     figures
-        Of one model on one corpus, as ``metrics.json`` holds them.
+        Figures of one model on one corpus, as in ``metrics.json``.
     """
     needs: dict[str, Any] = {
         "confusion": figures["confusion"],
@@ -87,7 +87,7 @@ def draw_confusion(figures: Figures) -> "Figure":
         height=1.3 + 0.58 * len(labels),
         width=max(WIDTH, 1.6 + 0.62 * len(labels)),
     )
-    # Cells, not an image: SVG then holds no pixels.
+    # A mesh, not an image, so that the SVG holds no pixels.
     edges = np.arange(len(labels) + 1) - 0.5
     axes.pcolormesh(edges, edges, shares, cmap="Blues", vmin=0, vmax=1, edgecolors="white", lw=1)
     axes.invert_yaxis()
@@ -117,10 +117,10 @@ def draw_confusion(figures: Figures) -> "Figure":
 
 @styled
 def draw_reliability(figures: Figures) -> "Figure":
-    """Draw accuracy against confidence, with the diagonal that a calibrated model keeps to.
+    """Draw accuracy against confidence, with the diagonal of a calibrated model.
 
-    Each bin has its 95 % interval (Wilson 1927), as if its segments were independent: gaps within
-    it may be chance.
+    Each bin has a 95 % interval (Wilson 1927), as if its segments were independent: a gap to the
+    diagonal within it may be chance.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ def draw_reliability(figures: Figures) -> "Figure":
         width=5.2,
     )
     axes.plot([0, 1], [0, 1], "--", color=GREY, lw=1, label="calibrated")
-    # Rounding may leave the estimate a hair outside its interval.
+    # Rounding may leave the estimate slightly outside its interval.
     low = [max(0.0, a - i.low) for a, i in zip(accuracy, intervals, strict=True)]
     high = [max(0.0, i.high - a) for a, i in zip(accuracy, intervals, strict=True)]
     axes.errorbar(
@@ -184,11 +184,12 @@ def draw_coverage(figures: Figures) -> "Figure":
         "labels below a confidence are left out; numbers on the line: that confidence",
         height=4.2,
     )
-    # Not that of the main figures, where labels that were not scored do not count.
+    # Not the accuracy of the main figures, which excludes labels that are not scored.
     overall = accuracy[0] if accuracy else figures["accuracy"]
     axes.axhline(overall, color=GREY, ls="--", lw=1, label=f"all segments: {overall:.3f}")
     axes.plot(coverage, accuracy, color=BLUE, lw=1.6)
-    # Thresholds that keep the same segments share a mark; the first point keeps all.
+    # Thresholds that keep the same segments share a mark; the first point, which keeps all
+    # segments, has none.
     marked = points[:1]
     for threshold in MARKED_THRESHOLDS:
         kept = next((one for one in points if one["threshold"] >= threshold), None)
@@ -222,7 +223,7 @@ def _mark_target(axes: "Axes", found: Mapping[str, Any] | None) -> None:
 
 @styled
 def draw_speakers(figures: Figures) -> "Figure":
-    """Draw the accuracy of each speaker, best first; of more than `MAX_SPEAKERS`, the worst.
+    """Draw the accuracy of each speaker, best first; at most the `MAX_SPEAKERS` worst.
 
     Parameters
     ----------
@@ -261,7 +262,7 @@ def draw_speakers(figures: Figures) -> "Figure":
 
 @styled
 def draw_stress(figures: Figures) -> "Figure":
-    """Draw the UAR under each condition, with its distance from that of clean recordings.
+    """Draw the UAR under each condition, with its change from clean recordings.
 
     Parameters
     ----------
