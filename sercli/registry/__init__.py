@@ -1,1 +1,1 @@
-"""Model folders: where they are, what they say of themselves, and that they are whole."""
+"""Model folders: how they are found, described and verified."""

@@ -1,4 +1,4 @@
-"""Where model folders are, and what a list of them tells without loading any."""
+"""Locations of model folders, and a list of the models without loading any."""
 
 import os
 from dataclasses import asdict, dataclass
@@ -14,14 +14,15 @@ CARD_FILE = "README.md"
 METRICS_FILE = "metrics.json"
 MODELS_VARIABLE = "SER_MODELS"
 DEFAULT_MODEL = "transformer"
-# Safetensors begin with the length of their header, which is JSON; all else in it is tensors.
+# A safetensors file begins with the length of its JSON header, whose keys other than the metadata
+# are tensors.
 LENGTH_BYTES = 8
 METADATA = "__metadata__"
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A model folder as a list of models shows it, without loading the model.
+    """An entry in the list of models, made without loading the model.
 
     Parameters
     ----------
@@ -30,19 +31,19 @@ class ModelEntry:
     origin
         ``"shipped"`` or ``"user"``.
     path
-        The folder.
+        Path of the folder.
     family, labels
-        As in ``model.json``.
+        Model family and labels, as in ``model.json``.
     targets
-        What it tells: ``"intended"``, and some ``"perceived"``, too.
+        Outputs of the model: ``"intended"``, and for some models ``"perceived"``.
     adapts
-        Whether it can judge segments by the baseline of their group.
+        Whether it can adapt segments to the baseline of their group.
     uar
-        Measured unweighted average recall, or None.
+        Unweighted average recall of its evaluation, or None.
     measured_on
-        Corpus and split that `uar` was measured on, or None.
+        Corpus and split of that evaluation, or None.
     size
-        Bytes of all files of the folder.
+        Size of all files of the folder, in bytes.
     error
         Why the folder cannot be used, or None.
     """
@@ -61,14 +62,14 @@ class ModelEntry:
 
 
 def shipped_folder() -> Path:
-    """Return the folder of the shipped models, of a wheel or of a checkout."""
+    """Return the folder of the shipped models, in a wheel or in a checkout."""
     package = Path(__file__).resolve().parents[1]
     inside = package / "models"
     return inside if inside.is_dir() else package.parent / "models"
 
 
 def user_folder() -> Path:
-    """Return the user's folder of models: ``$SER_MODELS``, else the platform's data folder."""
+    """Return the user's folder of models: ``$SER_MODELS``, else in the platform's data folder."""
     from platformdirs import user_data_path
 
     variable = os.environ.get(MODELS_VARIABLE)
@@ -76,21 +77,22 @@ def user_folder() -> Path:
 
 
 def find_model(model: str | os.PathLike[str]) -> Path:
-    """Return the folder of a model, which may be one in the layout of Hugging Face.
+    """Return the folder of a model, which may be in the layout of Hugging Face.
 
     Parameters
     ----------
     model
-        A name, looked up in the user's folder, then among the shipped; or the path of a folder.
+        A name, looked up in the user's folder, then among the shipped models; or the path of a
+        folder.
 
     Raises
     ------
     ModelError
-        If there is no such model; the message lists the places tried and the models there are.
+        If there is no such model; the message lists the places tried and the known models.
     """
     name = os.fspath(model)
-    # A bare name is first a name: a folder that happens to lie in the working directory must not
-    # take the place of a shipped model.
+    # A bare name is looked up as a name first: a folder that happens to be in the working directory
+    # must not replace a shipped model.
     is_name = bool(name) and Path(name).name == name
     tried = [user_folder() / name, shipped_folder() / name] if is_name else []
     tried.append(Path(name))
@@ -107,7 +109,7 @@ def find_model(model: str | os.PathLike[str]) -> Path:
 
 
 def list_models() -> list[ModelEntry]:
-    """Return the shipped models, then the user's, by name; unusable folders with their error."""
+    """Return the shipped models, then the user's, sorted by name; unusable ones have an error."""
     return [
         _describe(folder, origin)
         for origin, root in (("shipped", shipped_folder()), ("user", user_folder()))
@@ -118,14 +120,14 @@ def list_models() -> list[ModelEntry]:
 
 
 def find_member(folder: Path, name: str) -> Path:
-    """Return the folder of a model that a fusion consists of: beside the fusion, else by its name.
+    """Return the folder of a fusion's member: beside the fusion, else as `find_model` finds it.
 
     Parameters
     ----------
     folder
-        Of the fusion; it may not be there yet.
+        Folder of the fusion; it need not exist yet.
     name
-        Of the member.
+        Name of the member.
 
     Raises
     ------
@@ -137,23 +139,23 @@ def find_member(folder: Path, name: str) -> Path:
 
 
 def is_model(folder: Path) -> bool:
-    """Tell whether a folder is one of a model, whatever its name is.
+    """Return whether a folder is a model folder.
 
     Parameters
     ----------
     folder
         Any path.
     """
-    return os.path.isfile(folder / MODEL_FILE)  # takes names of any length
+    return os.path.isfile(folder / MODEL_FILE)  # does not raise if a name is too long
 
 
 def entry_as_dict(entry: ModelEntry) -> dict[str, Any]:
-    """Return an entry as JSON holds it.
+    """Return an entry as a JSON-serialisable dict.
 
     Parameters
     ----------
     entry
-        A row of `list_models`.
+        An entry of `list_models`.
     """
     return asdict(entry) | {"path": str(entry.path)}
 
@@ -196,11 +198,11 @@ def _read_uar(folder: Path) -> tuple[float | None, str | None]:
         uar = data["uar"]
         return (float(uar), f"{data['corpus']} {data['split']}") if is_number(uar) else (None, None)
     except (OSError, ValueError, KeyError, TypeError):
-        return None, None  # not measured, or not by `ser eval`
+        return None, None  # not evaluated, or not by `ser eval`
 
 
 def _is_cut(path: Path) -> bool:
-    """Tell whether a file is no safetensors of the length that its header tells."""
+    """Return whether a file is not safetensors, or not of the length that its header states."""
     try:
         with path.open("rb") as stream:
             length = int.from_bytes(stream.read(LENGTH_BYTES), "little")

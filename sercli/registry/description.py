@@ -1,4 +1,4 @@
-"""What ``model.json`` says of a model."""
+"""Reading and checking of ``model.json``, the description of a model."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +9,7 @@ from sercli.classifiers.families import FAMILIES
 from sercli.errors import ModelError
 from sercli.files import is_number, parse_json
 
-# Version of the layout of model.json; a reader refuses those it does not know.
+# Version of the layout of model.json; others are rejected.
 FORMAT = 1
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -25,13 +25,12 @@ _KINDS: Mapping[str, tuple[type | tuple[type, ...], str]] = {
         ("calibration", "settings", "training", "versions", "weights"), (dict, "{...}")
     ),
 }
-# What a model has besides that tells what is perceived, and one that knows what to make of a
-# baseline.
+# Keys of models that also predict what is perceived, and of those that adapt to a baseline.
 PERCEIVED, ADAPTER = "perceived", "adapter"
 OPTIONAL = frozenset((PERCEIVED, ADAPTER))
-# What tells of a model, and decides nothing of it: figures in it may be none.
+# Informational keys that do not affect the model: numbers in them need not be finite.
 TOLD = frozenset(("training", "versions"))
-# No description that is written has lists in lists in lists beyond this.
+# Deepest nesting; no description that was written reaches it.
 DEPTH = 20
 
 
@@ -46,8 +45,8 @@ def read_description(folder: Path) -> dict[str, Any]:
     Raises
     ------
     ModelError
-        If it cannot be read, has another layout or family than this version knows, or numbers that
-        are of no use.
+        If it cannot be read, has a layout or family that this version does not know, or has
+        unusable values.
     """
     path = folder / MODEL_FILE
     try:
@@ -85,7 +84,7 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 
 def _check_numbers(path: Path, data: Mapping[str, Any]) -> None:
-    """Refuse what is nested too deeply to be told, and numbers that are of no use."""
+    """Raise if values are nested too deeply, or numbers are not finite or too large."""
     left: list[tuple[str, Any, int]] = [(name, value, 0) for name, value in data.items()]
     while left:
         place, value, depth = left.pop()

@@ -1,10 +1,10 @@
-"""Model folders: what they hold, and that nothing in them was altered.
+"""Loading, verifying and saving of model folders.
 
 A model folder holds ``model.json``, the weights as safetensors, ``README.md`` (the card) and
-``metrics.json`` (what ``ser eval`` measured). Nothing in it can run code. A pre-trained encoder has
-a file of its own, which stays the same when another head is trained on it. A fusion has no weights;
-its ``model.json`` holds the names and hashes of the models that it consists of. Classifiers of
-Hugging Face, from the hub or from folders of their own layout, are loaded beside them as they are.
+``metrics.json`` (the figures of ``ser eval``). Nothing in it can run code. A pre-trained encoder
+has a file of its own, which stays the same when another head is trained on it. A fusion has no
+weights; its ``model.json`` holds the names and hashes of its members. Classifiers of Hugging Face
+are loaded as published, from the hub or from folders in their own layout.
 """
 
 import hashlib
@@ -49,20 +49,20 @@ def load_model(
     Parameters
     ----------
     model
-        A shipped or user's model by name, or the path of a model folder; or an audio classifier of
+        Name of a shipped or user's model, or the path of a model folder; or an audio classifier of
         Hugging Face: ``"hub:ORG/NAME"``, or a folder with its ``config.json`` and
         ``model.safetensors``, see `sercli.classifiers.hub.load_checkpoint`.
     device
-        Where a network runs: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"mps"``, or
+        Device of a network: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"mps"``, or
         several GPUs, separated by commas. Other models run on the CPU.
     revision
-        Of a model on the hub: a commit, tag or branch.
+        Commit, tag or branch of a model on the hub.
     labels
         ``"ours"``, the default, translates the labels of a classifier of Hugging Face by the table
-        of labels; ``"model"`` keeps them. Other models have ours alone.
+        of labels; ``"model"`` keeps them. All other models have our labels.
     precision
-        Number type that a network multiplies: ``"fp32"``, ``"bf16"``, ``"fp16"`` on a GPU,
-        ``"int8"`` on a CPU; ``"auto"``: what is fastest and hardly changes a label.
+        Number type of a network's matrix products: ``"fp32"``, ``"bf16"``, ``"fp16"`` on a GPU,
+        ``"int8"`` on a CPU; ``"auto"``: the fastest that hardly changes a label.
 
     Returns
     -------
@@ -73,8 +73,8 @@ def load_model(
     ModelError
         If the model is missing, incomplete, altered or of an unknown kind.
     ConfigError
-        If there is no such device, the model does not run on it, or `revision`, `labels` or
-        `precision` does not go with it.
+        If there is no such device, the model does not run on it, or it does not support
+        `revision`, `labels` or `precision`.
     """
     name = os.fspath(model)
     if not name.startswith(HUB):
@@ -101,7 +101,7 @@ def load_model(
 
 
 def is_checkpoint_of_others(model: str | os.PathLike[str]) -> bool:
-    """Tell whether a model is a classifier of Hugging Face, and none that `ser train` made.
+    """Return whether a model is a classifier of Hugging Face, not one that `ser train` made.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ def _load_folder(folder: Path, device: str) -> "Classifier":
 def load_models(
     models: Sequence[str | os.PathLike[str]], device: str = "auto"
 ) -> "list[Classifier]":
-    """Load models that are used together: the networks among them run on the device, in float32.
+    """Load models that are used together; networks among them run on the device, in float32.
 
     Parameters
     ----------
@@ -141,8 +141,8 @@ def load_models(
     Raises
     ------
     ModelError, ConfigError
-        As for `load_model`; also if one is a classifier of Hugging Face, or the device is not the
-        CPU, and none of them is a network.
+        As for `load_model`; also if a model is a classifier of Hugging Face, or none is a network
+        and the device is not the CPU.
     """
     folders = [_find_trained(os.fspath(model)) for model in models]
     placed = [not load_family(read_description(folder)["family"]).in_workers for folder in folders]
@@ -153,7 +153,7 @@ def load_models(
 
 
 def _find_trained(model: str) -> Path:
-    """Return the folder of a model, which must be one that was trained here."""
+    """Return the folder of a model that `ser train` made; raise if it is another."""
     if is_checkpoint_of_others(model):
         raise ModelError(
             f"{model}: is a classifier of Hugging Face, of which nobody knows what it was trained "
@@ -163,19 +163,26 @@ def _find_trained(model: str) -> Path:
 
 
 def save_model(classifier: "Classifier", folder: str | os.PathLike[str]) -> Path:
-    """Write a model's description, and its weights if it has any; the folder is made.
+    """Write a model's description, and its weights if it has any.
 
     Parameters
     ----------
     classifier
         The model.
     folder
-        Where to; files of the same names are replaced.
+        Folder of the output, created if needed; files of the same names are replaced.
 
     Returns
     -------
     Path
         The folder.
+
+    Raises
+    ------
+    ModelError
+        If the model is a classifier of Hugging Face.
+    OutputError
+        If a file cannot be written.
     """
     from safetensors.numpy import save
 
@@ -192,7 +199,7 @@ def save_model(classifier: "Classifier", folder: str | os.PathLike[str]) -> Path
         write_bytes(target / file, content)
         weights[file] = hashlib.sha256(content).hexdigest()
     for file in {WEIGHTS_FILE, ENCODER_FILE, ADAPTER_FILE} - weights.keys():
-        # Of an earlier model in this folder, whose description is replaced.
+        # Left over from an earlier model in this folder, whose description is replaced.
         (target / file).unlink(missing_ok=True)
     spec = classifier.spec
     data: dict[str, Any] = {"format": FORMAT}
@@ -210,7 +217,7 @@ def save_model(classifier: "Classifier", folder: str | os.PathLike[str]) -> Path
 
 
 def model_hash(folder: Path) -> str:
-    """Return the SHA-256 of a model's description, which in turn holds those of its weights.
+    """Return the SHA-256 of a model's description, which in turn holds the hashes of its weights.
 
     Parameters
     ----------
@@ -221,7 +228,7 @@ def model_hash(folder: Path) -> str:
 
 
 def _parse_spec(data: Mapping[str, Any]) -> "ModelSpec":
-    """Return what a description says, without the hashes of the weights."""
+    """Return the specification in a description, without the hashes of the weights."""
     from sercli.audio.reading import SAMPLE_RATE
     from sercli.calibration import Calibration
     from sercli.classifiers.base import ModelSpec
@@ -303,7 +310,7 @@ def _build_adapter(
 
 
 def _sort_tensors(classifier: "Classifier") -> dict[str, dict[str, Any]]:
-    """Return the weights of each file."""
+    """Return the tensors of each weight file."""
     from sercli.classifiers.base import TensorClassifier
 
     files: dict[str, dict[str, Any]] = {}
