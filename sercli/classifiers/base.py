@@ -1,4 +1,4 @@
-"""What all model families share: a specification, and the way from waveforms to probabilities."""
+"""Base classes of all model families: specification, and prediction from waveforms."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ from sercli.system.shared_limit import SharedLimit
 
 Tensors = Mapping[str, NDArray[Any]]
 
-# Larger batches are hardly faster on a CPU, and need more memory.
+# Seconds of audio in a batch; larger batches are hardly faster on a CPU and need more memory.
 BATCH_S = 12.0
 
 
@@ -35,28 +35,29 @@ _BLAS_LIMIT = SharedLimit(_limit_blas)
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What a model folder says of its model; the content of ``model.json``.
+    """Specification of a model, as in ``model.json``.
 
     Parameters
     ----------
     family
-        Which classifier reads the weights, such as ``"svm"``.
+        Model family, such as ``"svm"``; it determines the class that reads the weights.
     labels
-        In the order of the probabilities.
+        Label names, in the order of the probabilities.
     sample_rate
-        Of the waveforms that the model takes, in Hz.
+        Sample rate of the model's input, in Hz.
     band_limit
-        Frequency in Hz to which audio is limited before features, in training and in use alike.
+        Frequency in Hz to which audio is limited before feature extraction, in training and in use.
     calibration
-        From scores to probabilities of what is intended.
+        Maps scores to probabilities of the intended emotion.
     settings
-        What the family needs besides its weights.
+        Settings of the family, other than weights.
     training
-        How the model came about: data, speakers, split, seed, figures.
+        Record of the training: data, speakers, split, seed, figures.
     versions
-        Packages that it was trained with.
+        Versions of the packages that the model was trained with.
     perceived
-        From scores to the shares of listeners who hear each label; None: it does not tell them.
+        Maps scores to the shares of listeners who perceive each label; None if the model does not
+        predict them.
     """
 
     family: str
@@ -71,7 +72,7 @@ class ModelSpec:
 
     @property
     def n_scores(self) -> int:
-        """Number of scores that the model gives a segment."""
+        """Number of scores per segment."""
         return len(self.calibration.weights)
 
     def find_calibration(self, target: Target = "intended") -> Calibration:
@@ -80,7 +81,7 @@ class ModelSpec:
         Parameters
         ----------
         target
-            What the probabilities are to tell.
+            Whether to predict what is intended or what is perceived.
 
         Raises
         ------
@@ -100,12 +101,12 @@ class ModelSpec:
 
 
 def check_scores(spec: ModelSpec) -> None:
-    """Refuse a model whose scores are one for each label, and its calibration takes others.
+    """Raise if the calibration does not take one score per label.
 
     Raises
     ------
     ModelError
-        With both numbers.
+        If the numbers of scores and of labels differ.
     """
     if spec.n_scores != len(spec.labels):
         raise ModelError(
@@ -115,31 +116,32 @@ def check_scores(spec: ModelSpec) -> None:
 
 
 class Classifier(ABC):
-    """A model that is ready to judge segments.
+    """A model that is ready to classify segments.
 
-    Features and scores are apart so that work on whole groups of segments can come between.
+    Features and scores are separate steps, so that whole groups of segments can be processed in
+    between.
 
     Parameters
     ----------
     spec
-        What its folder says of it.
+        Specification of the model.
 
     Attributes
     ----------
     family
-        Name of the family, as `ModelSpec.family` spells it.
+        Name of the family, as in `ModelSpec.family`.
     in_workers
-        Whether, for many clips, its features are computed beside the decoding, in worker
-        processes; else in this process, on the model's device.
+        Whether features of many clips are extracted in the worker processes that decode them, and
+        not in this process on the model's device.
     folder
-        The model folder that it was loaded from, or None.
+        Model folder that it was loaded from, or None.
     sha256
-        Of what is stored of it, or None: of ``model.json``, which in turn holds those of the
-        weights, or of the weights of a checkpoint of Hugging Face.
+        SHA-256 of the stored model, or None if it is not stored: of ``model.json``, which in turn
+        holds the hashes of the weights, or of the weights of a checkpoint of Hugging Face.
     revision
-        The commit of a checkpoint of the hub, else None.
+        Commit of a checkpoint on the hub, else None.
     adapter
-        That judges segments by the baseline of their group, or None: it has none.
+        Adapts probabilities to the baseline of a group of segments, or None.
     """
 
     family: ClassVar[str]
@@ -154,41 +156,41 @@ class Classifier(ABC):
 
     @property
     def name(self) -> str:
-        """Name of its folder, or of its family if it comes from none."""
+        """Name of its folder, or of its family if it has no folder."""
         return self.folder.name if self.folder else self.family
 
     @property
     def limits(self) -> tuple[str, ...]:
-        """What a reader of its labels must know; a sentence each."""
+        """Limitations that a user of its labels must know, one sentence each."""
         return ()
 
     @property
     def front_end(self) -> Hashable:
-        """What decides the features: models of which it is equal can share them."""
+        """Key of the feature extraction: models with equal keys can share features."""
         return id(self)
 
     @property
     def batch_seconds(self) -> float:
-        """Audio that is best judged at once by one worker, in seconds, padding included."""
+        """Best batch size of one worker, in seconds of audio, padding included."""
         return BATCH_S
 
     @property
     def precision(self) -> Precision:
-        """Number type that it multiplies."""
+        """Number type of its matrix products."""
         return "fp32"
 
     def use_precision(self, precision: Precision) -> None:
-        """Multiply another number type from now on.
+        """Change the number type of the matrix products.
 
         Parameters
         ----------
         precision
-            See `sercli.neural.devices.find_precision`.
+            Number type; see `sercli.neural.devices.find_precision`.
 
         Raises
         ------
         ConfigError
-            If it cannot.
+            If the model or its device does not support it.
         """
         if precision not in ("auto", "fp32"):
             raise ConfigError(
@@ -197,12 +199,13 @@ class Classifier(ABC):
 
     @contextmanager
     def using_threads(self, n_threads: int) -> Iterator[None]:
-        """Limit the threads of each worker that computes in the block.
+        """Limit the threads of each worker that computes within the block.
 
         Parameters
         ----------
         n_threads
-            For matrix products; where these are small, threads would only wait for each other.
+            Number of threads for matrix products; for small ones, further threads would only wait
+            for each other.
         """
         with _BLAS_LIMIT.hold(n_threads):
             yield
@@ -211,16 +214,16 @@ class Classifier(ABC):
     def replicas(
         self, n_workers: int, n_threads: int, batch_seconds: float
     ) -> Iterator[Sequence[Self]]:
-        """Give models that judge alike and may do so at the same time, in several threads.
+        """Yield models with the same results that may be used at the same time, one per thread.
 
         Parameters
         ----------
         n_workers
-            Threads that judge.
+            Number of worker threads.
         n_threads
-            With which each of them computes; see `using_threads`.
+            Number of threads with which each worker computes; see `using_threads`.
         batch_seconds
-            Audio that each of them judges at once.
+            Batch size of each worker, in seconds of audio.
         """
         with self.using_threads(n_threads):
             yield [self] * n_workers
@@ -242,7 +245,7 @@ class Classifier(ABC):
         Parameters
         ----------
         features
-            Shape (n_segments, n_features).
+            Features, shape (n_segments, n_features).
         """
 
     def predict_proba(
@@ -255,12 +258,12 @@ class Classifier(ABC):
         waveforms
             Segments at the model's sample rate, each of shape (n_samples,).
         target
-            Whether they tell what is intended, or what is perceived.
+            Whether to predict what is intended or what is perceived.
 
         Raises
         ------
         ConfigError
-            If the model does not tell that, or a waveform is none.
+            If the model does not have this output, or a waveform is invalid.
         """
         calibration = self.spec.find_calibration(target)
         waveforms = [np.asarray(waveform) for waveform in waveforms]
@@ -280,29 +283,29 @@ class Classifier(ABC):
         return calibration.probabilities(self.score(self.extract_features(waveforms)))
 
     def adapts_unasked(self, target: Target) -> bool:
-        """Tell whether segments are judged by baselines where that is left to the model (`auto`).
+        """Return whether the model adapts to baselines by default (``"auto"``).
 
-        Not if some mixes of emotions lose by it.
+        It does not if adaptation makes some mixes of emotions worse.
 
         Parameters
         ----------
         target
-            What is to be told.
+            Whether to predict what is intended or what is perceived.
         """
         return target == "intended" and self.adapter is not None and self.adapter.settings.safe
 
     def find_adapter(self, target: Target = "intended") -> Adapter:
-        """Return what judges segments by the baseline of their group.
+        """Return the adapter to the baseline of a group.
 
         Parameters
         ----------
         target
-            What is to be told.
+            Whether to predict what is intended or what is perceived.
 
         Raises
         ------
         ConfigError
-            If the model has nothing that does, or it tells something else.
+            If the model has no adapter, or the target is not ``"intended"``.
         """
         if self.adapter is None:
             raise ConfigError(
@@ -323,8 +326,8 @@ class TensorClassifier(Classifier):
     Attributes
     ----------
     weight_files
-        Files for weights that are not in the one for all others: name of the file, to that with
-        which the names of its tensors begin.
+        Additional weight files: name of the file, to the prefix of the names of its tensors. All
+        other tensors are in the common weight file.
     """
 
     weight_files: ClassVar[Mapping[str, str]] = {}
@@ -337,18 +340,18 @@ class TensorClassifier(Classifier):
         Parameters
         ----------
         spec, tensors
-            What its folder holds.
+            Specification and tensors from the model folder.
         device
-            Where it is to run; see `sercli.registry.store.load_model`.
+            Device to run on; see `sercli.registry.store.load_model`.
 
         Raises
         ------
         ModelError
             If tensors are missing or unexpected, or their shapes do not fit.
         ConfigError
-            If it does not run on the device.
+            If the model does not run on the device.
         """
 
     @abstractmethod
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """Return the weights as they are stored."""
+        """Return the weights in their stored form."""

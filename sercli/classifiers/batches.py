@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-# Once a batch is half full, a segment shorter than this share of its longest begins another.
+# Once a batch is half full, a segment shorter than this share of its longest starts a new one.
 MIN_SHARE: Final = 0.9
 
 
@@ -13,14 +13,14 @@ def group_by_length(lengths: Sequence[int], n_samples: int) -> Iterator[list[int
     Parameters
     ----------
     lengths
-        Samples of each segment.
+        Number of samples of each segment.
     n_samples
         Most samples of a batch, padding included; a longer segment is a batch by itself.
 
     Yields
     ------
     list of int
-        Indices of the segments of a batch; longest first, so that memory is at its peak at once.
+        Indices of the segments of a batch, longest first, so that memory peaks at the start.
     """
     batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):

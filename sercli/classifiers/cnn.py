@@ -10,17 +10,17 @@ class CnnClassifier(NeuralClassifier):
     """Seven convolutional layers, see `sercli.neural.cnn.Cnn`; ``settings`` are `CnnSettings`."""
 
     family = "cnn"
-    # Its layers are over in a moment, and workers wait for each other between them.
+    # Its layers take so little time that workers would mostly wait for each other between them.
     cpu_batch_s = 48.0
 
     @classmethod
     def create_network(cls, spec: ModelSpec) -> Cnn:
-        """Return a network of random weights.
+        """Return a network with random weights.
 
         Raises
         ------
         ModelError, ConfigError
-            If the settings are not understood.
+            If the settings are invalid.
         """
         network = Cnn(CnnSettings.from_dict(spec.settings), spec.n_scores)
         limit = network.settings.log_mel.f_max

@@ -1,4 +1,4 @@
-"""The families of models that there are; none of their packages is imported before it is needed."""
+"""Registry of the model families, whose packages are imported only when needed."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sercli.classifiers.base import Classifier
 
-# Family to "module:class": a family's packages load with its first model, and never before.
+# Family to "module:class"; a family's packages are imported with its first model.
 FAMILIES: Mapping[str, str] = {
     "svm": "sercli.classifiers.svm:SvmClassifier",
     "cnn": "sercli.classifiers.cnn:CnnClassifier",
@@ -15,17 +15,17 @@ FAMILIES: Mapping[str, str] = {
     "fusion": "sercli.classifiers.fusion:FusionClassifier",
 }
 
-# A transformer's pre-trained encoder is apart from what is trained on it.
+# File of a transformer's pre-trained encoder; its head is stored separately.
 ENCODER_FILE = "encoder.safetensors"
 
 
 def load_family(name: str) -> type["Classifier"]:
-    """Return the class of a family, importing what it needs.
+    """Return the class of a family, importing its packages.
 
     Parameters
     ----------
     name
-        One of `FAMILIES`.
+        Name of the family, one of `FAMILIES`.
     """
     module, _, attribute = FAMILIES[name].partition(":")
     result: type[Classifier] = getattr(import_module(module), attribute)

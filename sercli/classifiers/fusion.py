@@ -1,7 +1,7 @@
 """A fusion of models: the weighted mean of the calibrated probabilities of its members.
 
-That is a linear opinion pool (Stone 1961). Of members that are calibrated it is not sure enough
-(Ranjan and Gneiting 2010), so that the mean is calibrated once more.
+This is a linear opinion pool (Stone 1961). A mean of calibrated members is underconfident (Ranjan
+and Gneiting 2010), so it is calibrated once more.
 """
 
 import copy
@@ -20,23 +20,23 @@ from sercli.config import Precision
 from sercli.errors import ModelError
 
 MIN_MEMBERS = 2
-# A member's probabilities below this are taken for it, or one that is all but certain could not be
-# outvoted.
+# Members' probabilities are raised to at least this, or a member that is almost certain could not
+# be outvoted.
 LEAST = 5e-5
 
 
 @dataclass(frozen=True)
 class Member:
-    """A model that a fusion consists of, as the fusion's ``settings`` hold it.
+    """A member of a fusion, as listed in the fusion's ``settings``.
 
     Parameters
     ----------
     name
-        Of its folder.
+        Name of its folder.
     sha256
-        Of its ``model.json``, which in turn holds that of its weights.
+        SHA-256 of its ``model.json``, which in turn holds those of its weights.
     weight
-        Its share of the mean, in ``[0, 1]``.
+        Weight in the mean, in ``[0, 1]``.
     """
 
     name: str
@@ -50,12 +50,12 @@ def read_members(settings: Mapping[str, Any]) -> tuple[Member, ...]:
     Parameters
     ----------
     settings
-        As `ModelSpec` holds them.
+        ``settings`` of the fusion's `ModelSpec`.
 
     Raises
     ------
     ModelError
-        If they are not two members or more of different names, with weights that sum to 1.
+        If there are not two or more members with different names and weights that sum to 1.
     """
     try:
         members = tuple(Member(**one) for one in settings["members"])
@@ -63,7 +63,7 @@ def read_members(settings: Mapping[str, Any]) -> tuple[Member, ...]:
         if len(names) < max(len(members), MIN_MEMBERS):
             raise ValueError(f"found {len(members)} members of {len(names)} names")
         for member in members:
-            # The name of a folder, and no path that leads anywhere else.
+            # A plain folder name, not a path that leads elsewhere.
             is_name = Path(member.name).name == member.name and member.name not in ("", "..")
             if not is_name or not isinstance(member.sha256, str):
                 raise ValueError(f"found the member {member.name!r}")
@@ -86,9 +86,9 @@ def mix(probabilities: RealArray, weights: DoubleArray) -> DoubleArray:
     Parameters
     ----------
     probabilities
-        Of each member, shape (n_members, n_segments, n_labels).
+        Probabilities of each member, shape (n_members, n_segments, n_labels).
     weights
-        Shape (n_members,), summing to 1.
+        Weights of the members, shape (n_members,), summing to 1.
     """
     members = np.maximum(probabilities.astype(np.float64), LEAST)
     result: DoubleArray = np.log(np.tensordot(weights, members, 1))
@@ -96,30 +96,31 @@ def mix(probabilities: RealArray, weights: DoubleArray) -> DoubleArray:
 
 
 class FusionClassifier(Classifier):
-    """Models that judge together.
+    """Models whose probabilities are averaged.
 
-    Each member limits the band of what it hears by itself; that of the fusion is the widest.
+    Each member limits the band of its input itself; the fusion's band limit is the highest of them.
 
     Parameters
     ----------
     spec
-        ``settings`` holds the members; see `read_members`.
+        Specification, whose ``settings`` hold the members; see `read_members`.
     members
         The models, in the same order.
 
     Raises
     ------
     ModelError
-        If a member tells other labels than the fusion, or its calibration takes other scores.
+        If a member has other labels than the fusion, or the fusion's calibration does not take one
+        score per label.
 
     Attributes
     ----------
     weights
-        Of the members, shape (n_members,).
+        Weights of the members, shape (n_members,).
     """
 
     family = "fusion"
-    # Any of them may be a network.
+    # Any member may be a network.
     in_workers = False
 
     def __init__(self, spec: ModelSpec, members: Sequence[Classifier]) -> None:
@@ -136,16 +137,16 @@ class FusionClassifier(Classifier):
 
     @property
     def batch_seconds(self) -> float:
-        """Audio that is best judged at once by one worker, in seconds, padding included."""
+        """Best batch size of one worker, in seconds of audio, padding included."""
         return max(member.batch_seconds for member in self._members)
 
     @property
     def precision(self) -> Precision:
-        """That of its members that are networks."""
+        """Number type of its first network's matrix products, else ``"fp32"``."""
         return next((one.precision for one in self._members if not one.in_workers), "fp32")
 
     def use_precision(self, precision: Precision) -> None:
-        """Let the networks among its members multiply another number type; see `Classifier`."""
+        """Change the number type of the networks among its members; see `Classifier`."""
         networks = [member for member in self._members if not member.in_workers]
         for member in networks or self._members:
             member.use_precision(precision)
@@ -162,21 +163,21 @@ class FusionClassifier(Classifier):
     def replicas(
         self, n_workers: int, n_threads: int, batch_seconds: float
     ) -> Iterator[Sequence[Self]]:
-        """Give models that may judge at the same time; see `Classifier`."""
+        """Yield models that may be used at the same time; see `Classifier`."""
         with ExitStack() as stack:
             replicas = [
                 stack.enter_context(member.replicas(n_workers, n_threads, batch_seconds))
                 for member in self._members
             ]
             found = []
-            for members in zip(*replicas, strict=False):  # of networks on a GPU, there are fewer
+            for members in zip(*replicas, strict=False):  # networks on a GPU have fewer replicas
                 replica = copy.copy(self)
                 replica._members = members
                 found.append(replica)
             yield found
 
     def extract_features(self, waveforms: Sequence[FloatArray]) -> FloatArray:
-        """Return the probabilities that the members give.
+        """Return the members' probabilities.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Classifiers of Hugging Face, made by others: their own heads, under our labels or theirs."""
+"""Published classifiers of Hugging Face with their own heads, under our labels or theirs."""
 
 import hashlib
 import re
@@ -21,27 +21,26 @@ from sercli.neural.heads import PublishedNetwork, load_published
 from sercli.neural.hub import HUB, WEIGHTS_FILE, fetch_checkpoint
 from sercli.neural.mel import NYQUIST, SAMPLE_RATE
 
-# What transformers calls labels that nobody has named.
+# Default names that transformers gives to labels without a name.
 _UNNAMED = re.compile(r"LABEL_\d+")
 
 
 class HubClassifier(NetworkClassifier):
-    """A classifier of Hugging Face as it is.
-
-    Its probabilities are its own: nothing calibrates them.
+    """A published classifier of Hugging Face, whose probabilities are not calibrated.
 
     Parameters
     ----------
     spec
-        ``settings`` holds ``architecture``, and its own ``labels`` in their order.
+        Specification, whose ``settings`` hold the ``architecture`` and the checkpoint's own
+        ``labels``, in their order.
     network
-        With its weights.
+        Network with its weights.
     members
-        Of each label of `spec`, the indices of its own labels that mean the same.
+        For each label of `spec`, the indices of the checkpoint's own labels that map to it.
     name
-        On the hub, or of its folder.
+        Name on the hub, or of its folder.
     device
-        Where it runs; see `sercli.neural.devices.choose_devices`.
+        Device to run on; see `sercli.neural.devices.choose_devices`.
     """
 
     family = "hub"
@@ -60,34 +59,34 @@ class HubClassifier(NetworkClassifier):
 
     @property
     def name(self) -> str:
-        """On the hub, or of its folder."""
+        """Name on the hub, or of its folder."""
         return self._name
 
     @property
     def limits(self) -> tuple[str, ...]:
-        """What a reader of its labels must know; a sentence each."""
+        """Limitations that a user of its labels must know, one sentence each."""
         seconds = (self.network.n_samples or np.inf) / SAMPLE_RATE
         cut = f"Of a segment, it hears the first {seconds:.1f} s."
         return ("Its confidences are not calibrated.", *((cut,) * (seconds < LONGEST_SEGMENT_S)))
 
     def use_precision(self, precision: Precision) -> None:
-        """Multiply another number type from now on; see `Classifier`.
+        """Change the number type of the matrix products; see `Classifier`.
 
-        With ``"auto"``, it is float32: whether another changes its labels, nobody has measured.
+        ``"auto"`` means float32: the effect of other types on its labels has not been measured.
         """
         super().use_precision("fp32" if precision == AUTO else precision)
 
     def length(self, waveform: FloatArray) -> int:
-        """Return how many samples the network hears of a segment, padding included."""
+        """Return the number of samples of a segment in the network's input, padding included."""
         return self.network.n_samples or len(waveform)
 
     def compute_rows(self, waveforms: Sequence[FloatArray]) -> torch.Tensor:
-        """Return logits of its own labels, shape (n_segments, n_labels)."""
+        """Return logits of the checkpoint's own labels, shape (n_segments, n_own_labels)."""
         logits: torch.Tensor = self.network(waveforms)
         return logits
 
     def score(self, features: FloatArray) -> FloatArray:
-        """Return logits, shape (n_segments, n_labels): odds of labels that mean the same add up."""
+        """Return logits, shape (n_segments, n_labels); probabilities of merged labels add up."""
         columns = [np.logaddexp.reduce(features[:, own], axis=1) for own in self._members]
         return np.stack(columns, axis=1)
 
@@ -103,22 +102,22 @@ def load_checkpoint(
     Parameters
     ----------
     model
-        ``hub:NAME`` or ``hub:ORG/NAME``, or a folder; with a folder, the network is never asked.
+        ``hub:NAME`` or ``hub:ORG/NAME``, or the path of a folder, for which no connection is made.
     device
-        Where it runs; see `sercli.neural.devices.choose_devices`.
+        Device to run on; see `sercli.neural.devices.choose_devices`.
     revision
-        On the hub: a commit, tag or branch.
+        Commit, tag or branch on the hub.
     labels
-        ``"ours"``: its labels are translated by the table of labels, and those that become the
-        same are one; ``"model"``: they stay what they are.
+        ``"ours"``: its labels are translated by the table of labels, and merged where several
+        become the same; ``"model"``: they are kept.
 
     Raises
     ------
     ModelError
         If it cannot be loaded, see `sercli.neural.hub.fetch_checkpoint` and
-        `sercli.neural.heads.load_published`, or the table does not know its labels.
+        `sercli.neural.heads.load_published`, or its labels are unsuitable, see `group_labels`.
     ConfigError
-        If there is no such device, or no such way to name labels.
+        If there is no such device, or `labels` is invalid.
     """
     if labels not in get_args(LabelScheme):
         raise ConfigError(f"labels is {labels!r}; expected {' or '.join(get_args(LabelScheme))}")
@@ -149,24 +148,26 @@ def load_checkpoint(
 
 
 def group_labels(own: Sequence[str], scheme: LabelScheme) -> dict[str, list[int]]:
-    """Return the labels of a model, and which of a checkpoint's own labels each is.
+    """Return the labels of a model, each with the checkpoint's own labels that map to it.
 
     Parameters
     ----------
     own
-        A checkpoint's labels.
+        Labels of the checkpoint.
     scheme
-        As in `load_checkpoint`.
+        Label scheme, as `labels` in `load_checkpoint`.
 
     Returns
     -------
     dict
-        Label to indices into `own`; ours are in alphabetical order, theirs in their own.
+        Label to indices into `own`; our labels are in alphabetical order, the checkpoint's own in
+        their order.
 
     Raises
     ------
     ModelError
-        If the table of labels does not know one of them, or there are not two different labels.
+        For ``"ours"``, if a label is not in the table of labels, or fewer than two different ones
+        result; for ``"model"``, if two labels are the same.
     """
     if scheme == "model":
         if len(set(own)) < len(own):

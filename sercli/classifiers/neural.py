@@ -1,4 +1,4 @@
-"""What classifiers that are neural networks share."""
+"""Base classes of classifiers that are neural networks."""
 
 import copy
 from abc import abstractmethod
@@ -29,41 +29,41 @@ from sercli.neural.devices import (
 )
 from sercli.neural.quantised import quantise
 
-# Audio that runs through a network at once, padding included, on a GPU.
+# Seconds of audio in a batch on a GPU, padding included.
 GPU_BATCH_S = 240.0
-# Where windows and filters are in a network: they follow from the settings.
+# In the names of windows and filters, which follow from the settings and are not stored.
 FRONT_END = "front_end."
 
 
 class Embedder(Protocol):
-    """A network in two parts, between which there is one row per segment."""
+    """A network in two parts: an embedding of one row per segment, and a head."""
 
     n_features: int
 
     @property
     def head(self) -> torch.nn.Module:
-        """Return what judges the rows."""
+        """Return the head, which maps rows to logits."""
 
     def embed(self, waveforms: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Return rows, shape (n_segments, n_features)."""
 
 
 class NetworkClassifier(Classifier):
-    """A classifier that is a network of PyTorch.
+    """A classifier that is a PyTorch network.
 
     Parameters
     ----------
     spec
-        What its folder says of it.
+        Specification of the model.
     network
-        With its weights.
+        Network with its weights.
     device
-        Where it runs; see `sercli.neural.devices.choose_devices`.
+        Device to run on; see `sercli.neural.devices.choose_devices`.
 
     Attributes
     ----------
     cpu_batch_s
-        Audio that is best judged at once on a CPU, in seconds, padding included.
+        Best batch size on a CPU, in seconds of audio, padding included.
     """
 
     in_workers = False
@@ -80,21 +80,21 @@ class NetworkClassifier(Classifier):
 
     @property
     def device(self) -> torch.device:
-        """Where it runs."""
+        """Device that it runs on."""
         return self._device
 
     @property
     def batch_seconds(self) -> float:
-        """Audio that is best judged at once by one worker, in seconds, padding included."""
+        """Best batch size of one worker, in seconds of audio, padding included."""
         return self._batch_s
 
     @property
     def precision(self) -> Precision:
-        """Number type that it multiplies."""
+        """Number type of its matrix products."""
         return self._precision
 
     def use_precision(self, precision: Precision) -> None:
-        """Multiply another number type from now on; see `Classifier`."""
+        """Change the number type of the matrix products; see `Classifier`."""
         found = find_precision(precision, *self._devices)
         if found == "int8":
             self.network = quantise(self._exact)
@@ -114,7 +114,7 @@ class NetworkClassifier(Classifier):
     def replicas(
         self, n_workers: int, n_threads: int, batch_seconds: float
     ) -> Iterator[Sequence[Self]]:
-        """Give models that may judge at the same time, on all devices; see `Classifier`."""
+        """Yield models that may be used at the same time, on all devices; see `Classifier`."""
         found = []
         for network, device in replicate(self.network, self._devices, n_workers):
             replica = copy.copy(self)
@@ -125,9 +125,9 @@ class NetworkClassifier(Classifier):
             yield found
 
     def extract_features(self, waveforms: Sequence[FloatArray]) -> FloatArray:
-        """Return one row per segment, which its head judges, shape (n_segments, n_features).
+        """Return the input of the network's head, shape (n_segments, n_features).
 
-        Where the memory of a GPU does not suffice, batches are half as large from then on.
+        If a GPU runs out of memory, all further batches are half as large as the failed one.
         """
         rows: FloatArray | None = None
         type_ = TYPES.get(self._precision, torch.float32)
@@ -141,7 +141,7 @@ class NetworkClassifier(Classifier):
                 if len(some) == 1 or not is_out_of_memory(error):
                     raise
                 computed = None
-            if computed is None:  # what the failed batch held is free by now
+            if computed is None:  # outside of the handler, the failed batch's memory is free
                 self._batch_s = sum(map(self.length, some)) / SAMPLE_RATE / 2
                 computed = self.extract_features(some)
             if rows is None:
@@ -151,7 +151,7 @@ class NetworkClassifier(Classifier):
         return rows
 
     def length(self, waveform: FloatArray) -> int:
-        """Return how many samples the network hears of a segment."""
+        """Return the number of samples of a segment in the network's input."""
         return len(waveform)
 
     @abstractmethod
@@ -161,7 +161,7 @@ class NetworkClassifier(Classifier):
         Parameters
         ----------
         waveforms
-            A batch.
+            The segments of a batch.
         """
 
 
@@ -171,22 +171,22 @@ class NeuralClassifier(NetworkClassifier, TensorClassifier):
     Parameters
     ----------
     spec
-        ``settings`` holds those of the network.
+        Specification, whose ``settings`` are those of the network.
     network
-        With its weights; an `Embedder`.
+        Network with its weights; an `Embedder`.
     device
-        Where it runs; see `sercli.neural.devices.choose_devices`.
+        Device to run on; see `sercli.neural.devices.choose_devices`.
     """
 
     @classmethod
     @abstractmethod
     def create_network(cls, spec: ModelSpec) -> torch.nn.Module:
-        """Return a network of random weights.
+        """Return a network with random weights.
 
         Raises
         ------
         ModelError, ConfigError
-            If the settings are not understood.
+            If the settings are invalid.
         """
 
     @classmethod
@@ -196,18 +196,19 @@ class NeuralClassifier(NetworkClassifier, TensorClassifier):
         Raises
         ------
         ModelError
-            If the settings are not understood, or the tensors do not fit.
+            If the settings are invalid, or the tensors do not fit.
         ConfigError
             If there is no such device.
         """
         try:
-            with torch.random.fork_rng(devices=()):  # what it draws is replaced, and is not missed
+            # The random weights are replaced: creating them must not advance the generator.
+            with torch.random.fork_rng(devices=()):
                 network = cls.create_network(spec)
         except ModelError:
             raise
         except ConfigError as error:
             raise ModelError(str(error)) from error
-        except Exception as error:  # what was altered fails as whatever it stumbles over
+        except Exception as error:  # altered settings can raise anything
             raise ModelError(f"its settings are of no network: {error!r}; copy it anew") from error
         expected = {name: tuple(tensor.shape) for name, tensor in _weights(network).items()}
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
@@ -227,17 +228,17 @@ class NeuralClassifier(NetworkClassifier, TensorClassifier):
         return cls(spec, network, device)
 
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """Return the weights as they are stored: what is multiplied with in half precision."""
+        """Return the weights in their stored form: float16 for matrices, float32 for vectors."""
         return {
             name: tensor.numpy(force=True).astype(np.float16 if tensor.ndim > 1 else np.float32)
             for name, tensor in _weights(self._exact).items()
         }
 
     def compute_rows(self, waveforms: Sequence[FloatArray]) -> torch.Tensor:
-        """Return one row per segment, which the head judges."""
+        """Return the input of the head, one row per segment."""
         batch = pad(waveforms)
-        # What is pinned is kept until the GPU has read it. Of anything else, Apple's may read what
-        # has been freed, and filled with something else, by then.
+        # Pinned memory is kept until a CUDA device has read it. An Apple GPU copies asynchronously
+        # from memory that may have been freed and reused by then, so that copy must block.
         pinned = self._device.type == "cuda"
         if pinned:
             batch = WaveformBatch(*(part.pin_memory() for part in batch))
@@ -255,7 +256,7 @@ class NeuralClassifier(NetworkClassifier, TensorClassifier):
 
 
 def _weights(network: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Return what is learned."""
+    """Return the weights to store: all floating-point tensors outside of the front end."""
     return {
         name: tensor
         for name, tensor in network.state_dict().items()

@@ -1,4 +1,4 @@
-"""Features in processes of their own, where Python would let one thread compute at a time."""
+"""Feature extraction in other processes, where the GIL would let one thread compute at a time."""
 
 import os
 import signal
@@ -13,28 +13,29 @@ from sercli.audio.reading import SAMPLE_RATE
 
 Extract = Callable[[Sequence[FloatArray]], FloatArray]
 
-# For less audio than this, it is not worth to start them.
+# Seconds of audio from which starting the processes is worthwhile.
 START_S: Final = 60.0
-# How often a process looks whether the one that started it is still there.
+# Interval in seconds at which a process checks that its parent is still alive.
 WATCH_S: Final = 2.0
-# What limits the threads of matrix products in a process that starts.
+# Environment variables that limit the threads of matrix products in a new process.
 THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class FeatureProcesses:
-    """Computes features, from some audio on in other processes; several threads may call it.
+    """Thread-safe feature extraction in other processes, once there is enough audio.
 
-    They start when they are first needed, and end with the block that this manages. Where there can
-    be none, or one of them is killed, the features are computed in this process from then on.
+    The processes start when they are first needed, and end with the context manager's block. If
+    they cannot be started, or one of them is killed, features are extracted in this process from
+    then on.
 
     Parameters
     ----------
     extract
-        From segments to rows, shape (n_segments, n_features); it can be pickled.
+        Maps segments to rows, shape (n_segments, n_features); it must be picklable.
     n_processes
-        Number of them.
+        Number of processes.
     n_threads
-        With which each computes.
+        Number of threads with which each process computes.
     """
 
     def __init__(self, extract: Extract, n_processes: int, n_threads: int) -> None:
@@ -47,16 +48,16 @@ class FeatureProcesses:
         self._executor: Any = None
 
     def __enter__(self) -> Self:
-        """Start nothing yet."""
+        """Return this object; no process starts yet."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the processes, whatever they are at."""
+        """Kill the processes, even if they are busy."""
         if self._executor is not None:
             self._executor.shutdown(kill_workers=True)
 
     def __call__(self, waveforms: Sequence[FloatArray]) -> FloatArray:
-        """Return rows, shape (n_segments, n_features).
+        """Return rows of features, shape (n_segments, n_features).
 
         Parameters
         ----------
@@ -74,7 +75,7 @@ class FeatureProcesses:
         return self._extract(waveforms)
 
     def _find_executor(self, seconds: float) -> Any:
-        """Return what computes in processes; None if it is not worth it, or not possible."""
+        """Return the process pool; None if it is not worthwhile yet, or not possible."""
         with self._lock:
             self._seconds += seconds
             if self._is_broken or self._seconds < START_S:
@@ -82,12 +83,11 @@ class FeatureProcesses:
             if self._executor is None:
                 from multiprocessing import current_process
 
-                if current_process().daemon:  # one of a pool may have none of its own
+                if current_process().daemon:  # daemonic processes cannot have children
                     self._is_broken = True
                     return None
                 try:
-                    # Unlike the standard library's, it does not run a script once more that calls
-                    # this.
+                    # Unlike the standard library's pool, it does not re-run the calling script.
                     from loky import ProcessPoolExecutor
 
                     self._executor = ProcessPoolExecutor(
@@ -102,7 +102,7 @@ class FeatureProcesses:
 
 
 def _begin(parent: int) -> None:
-    """Leave interrupts to the process that started this one, and end if that was killed."""
+    """Leave interrupts to the parent process, and exit when it has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_after, args=(parent,), daemon=True).start()
 

@@ -1,7 +1,7 @@
 """A support vector machine with an RBF kernel on spectral statistics.
 
-The machine is kept as plain arrays, and its decisions are a few matrix products for all segments
-and all pairs of classes, so that using a model needs no scikit-learn; training does.
+The model is stored as plain arrays, and its decisions are a few matrix products for all segments
+and all pairs of classes. Only training needs scikit-learn.
 """
 
 import copy
@@ -21,31 +21,32 @@ from sercli.errors import ConfigError, ModelError
 from sercli.features.vector import FEATURE_SET, MAX_BAND_LIMIT, extract_rows, feature_names
 from sercli.files import is_number
 
-# Standardised features beyond this are outliers that would only make a segment unlike anything.
+# Standardised features are clipped to this: outliers would put a segment far from everything.
 MAX_DEVIATION = 3.0
-# Audio that is judged at once.
+# Seconds of audio in a batch.
 BATCH_S = 30.0
-# Names of the only device that it runs on.
+# Accepted names of its only device.
 DEVICES = ("auto", "cpu")
 
 
 class SvmClassifier(TensorClassifier):
-    """One-against-one SVM on the direction of the principal components of standardised features.
+    """One-against-one SVM on the principal components of standardised features, scaled to length 1.
 
     Parameters
     ----------
     spec
-        ``settings`` holds ``gamma`` and ``feature_set``.
+        Specification, whose ``settings`` hold ``gamma`` and ``feature_set``.
     mean, scale
-        Of the training features, shape (n_features,).
+        Mean and scale of the training features, shape (n_features,).
     axes
         Principal axes, shape (n_features, n_components).
     support_vectors
-        Shape (n_vectors, n_components).
+        Support vectors, shape (n_vectors, n_components).
     coefficients
-        Shape (n_vectors, n_pairs), pairs in the order (0, 1), (0, 2), ..., (1, 2), ...
+        Dual coefficients, shape (n_vectors, n_pairs), pairs in the order (0, 1), (0, 2), ...,
+        (1, 2), ...
     intercepts
-        Shape (n_pairs,).
+        Intercepts of the pairs, shape (n_pairs,).
     """
 
     family = "svm"
@@ -72,12 +73,12 @@ class SvmClassifier(TensorClassifier):
         self._mean = mean
         self._scale = scale
         self._axes = axes.astype(np.float32)
-        # Thousands of vectors against a few segments: half of the time goes into reading them, and
-        # component by component they are read as they lie.
+        # With thousands of vectors and few segments, half of the time goes into reading the
+        # vectors; in Fortran order, they are read contiguously.
         self._vectors = np.asfortranarray(support_vectors, np.float32)
         self._squares = np.square(self._vectors).sum(axis=1)
         # Thousands of terms of either sign cancel: in float32, their sum would depend on the order
-        # in which a processor takes them, and with it on the batch.
+        # of summation, and so on the batch.
         self._coefficients = coefficients.astype(np.float64)
         self._intercepts = intercepts
         self._gamma = float(spec.settings["gamma"])
@@ -96,7 +97,8 @@ class SvmClassifier(TensorClassifier):
         Raises
         ------
         ModelError
-            If the features are another version's, or the tensors do not fit.
+            If the feature set is of another version, a setting is invalid, or the tensors do not
+            fit.
         ConfigError
             If the device is not the CPU.
         """
@@ -136,19 +138,19 @@ class SvmClassifier(TensorClassifier):
         return cls(spec, **tensors)
 
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """Return the weights as they are stored."""
+        """Return the weights in their stored form."""
         return dict(self._stored)
 
     @property
     def batch_seconds(self) -> float:
-        """More than others take at once: all support vectors are read for every batch."""
+        """Larger than for other families, since every batch reads all support vectors."""
         return BATCH_S
 
     @contextmanager
     def replicas(
         self, n_workers: int, n_threads: int, batch_seconds: float
     ) -> Iterator[Sequence[Self]]:
-        """Give models that may judge at the same time, in processes; see `Classifier`."""
+        """Yield models that extract features in other processes; see `Classifier`."""
         with super().replicas(n_workers, n_threads, batch_seconds) as replicas:
             if n_workers == 1:
                 yield replicas
@@ -163,7 +165,7 @@ class SvmClassifier(TensorClassifier):
         return self._extract(waveforms)
 
     def score(self, features: FloatArray) -> FloatArray:
-        """Return how strongly its pairs decide for each class, shape (n_segments, n_labels).
+        """Return the score of each class, shape (n_segments, n_labels).
 
         A class's score is the sum over its pairs of the hyperbolic tangent of the decision value:
         between a count of votes and a sum of margins. It keeps the ranks of the votes and leaves
@@ -188,19 +190,19 @@ def standardise(features: FloatArray, mean: FloatArray, scale: FloatArray) -> Fl
 def project(
     features: FloatArray, mean: FloatArray, scale: FloatArray, axes: FloatArray
 ) -> FloatArray:
-    """Return the direction in which segments differ from the average, of length 1.
+    """Return the principal components of standardised features, scaled to length 1.
 
-    On the sphere, distances are bounded: a recording unlike all that was trained on is not so far
-    from every support vector that the intercepts alone would decide.
+    Distances on the unit sphere are bounded. Otherwise, a recording unlike all training data could
+    be so far from every support vector that the intercepts alone would decide.
 
     Parameters
     ----------
     features
-        Shape (n_segments, n_features).
+        Features, shape (n_segments, n_features).
     mean, scale
-        Shape (n_features,).
+        Mean and scale of the training features, shape (n_features,).
     axes
-        Shape (n_features, n_components).
+        Principal axes, shape (n_features, n_components).
 
     Returns
     -------
@@ -220,12 +222,12 @@ def rbf_kernel(
     Parameters
     ----------
     rows, columns
-        Shapes (n_rows, n_components) and (n_columns, n_components).
+        Vectors, shapes (n_rows, n_components) and (n_columns, n_components).
     gamma
-        Inverse width of the kernel.
+        Coefficient of the squared distance.
     squares
-        Squared lengths of the columns, if they are known: for a single row, computing them would
-        cost as much as all the rest.
+        Squared lengths of the columns, if known: for a single row, computing them would take as
+        long as everything else.
     """
     if squares is None:
         squares = np.square(columns).sum(axis=1)
@@ -239,7 +241,7 @@ def rbf_kernel(
 
 
 def pair_votes(n_classes: int) -> FloatArray:
-    """Return for each pair (i, j) of classes 1 in column i and -1 in column j."""
+    """Return a row for each pair (i, j) of classes, with 1 in column i and -1 in column j."""
     pairs = list(combinations(range(n_classes), 2))
     votes = np.zeros((len(pairs), n_classes), np.float32)
     for row, (i, j) in enumerate(pairs):

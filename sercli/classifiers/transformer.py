@@ -1,4 +1,4 @@
-"""A pre-trained speech encoder with a head that tells emotions."""
+"""A pre-trained speech encoder with an emotion classification head."""
 
 from collections.abc import Mapping
 from typing import ClassVar, Self
@@ -18,12 +18,12 @@ class TransformerClassifier(NeuralClassifier):
 
     @classmethod
     def create_network(cls, spec: ModelSpec) -> Transformer:
-        """Return a network of random weights.
+        """Return a network with random weights.
 
         Raises
         ------
         ModelError, ConfigError
-            If the settings are not understood.
+            If the settings are invalid.
         """
         network = Transformer(TransformerSettings.from_dict(spec.settings), spec.n_scores)
         if spec.band_limit != network.settings.band_limit:
