@@ -1,8 +1,8 @@
-"""Pitch, voicing strength and harmonic levels, for whole matrices of frames at a time.
+"""Pitch, voicing strength and harmonic levels, for all frames at once.
 
 The tracker is the windowed, window-corrected autocorrelation of Boersma (1993), with his octave
-cost. In place of his path search (a loop over frames) it takes two passes, the second in a range
-set by the quartiles of the first, as De Looze and Hirst (2008) do; every step is then one array
+cost. In place of his path search (a loop over frames) it makes two passes, the second in a range
+set by the quartiles of the first, as De Looze and Hirst (2008) do, so that every step is an array
 operation.
 """
 
@@ -23,14 +23,14 @@ MIN_PITCH_HZ: Final = 65.0
 MAX_PITCH_HZ: Final = 600.0
 PITCH_WINDOW_SECONDS: Final = 0.048  # three periods at the lowest pitch
 FFT_SIZE: Final = 512  # window and longest lag, so correlations do not wrap around
-# The autocorrelation is of the band below 2 kHz: there voices are periodic, its peaks are wide
-# enough for a parabola to find their tops, and telephones carry enough of it.
+# The autocorrelation uses the band below 2 kHz: there, voices are periodic, peaks are wide enough
+# for parabolic interpolation, and telephones carry most of it.
 PERIODIC_BAND_HZ: Final = (1500.0, 2000.0)  # full weight below the first, none above the second
 OCTAVE_COST: Final = 0.02  # strength per octave, against sub-harmonics
 RANGE_COST: Final = 0.4  # strength per octave outside the speaker's range
 RANGE_FACTORS: Final = (0.75, 1.6)  # times the lower and the upper quartile of the first pass
-RANGE_STRENGTH: Final = 0.6  # frames that count for the quartiles
-VOICED_STRENGTH: Final = 0.5
+RANGE_STRENGTH: Final = 0.6  # least strength of frames that count for the quartiles
+VOICED_STRENGTH: Final = 0.5  # least strength of voiced frames
 MIN_VOICED_FRAMES: Final = 3
 STRENGTH_LIMITS: Final = (0.01, 0.999)  # -20 dB to 30 dB of harmonics to noise
 HARMONICS: Final = 8
@@ -45,10 +45,11 @@ class PitchTrack:
     Attributes
     ----------
     hertz : FloatArray, shape (T,)
-        The best pitch of the frame, also where it is not voiced.
+        Best pitch candidate in Hz, also of unvoiced frames.
     strength : FloatArray, shape (T,)
         Autocorrelation at that pitch, 0 to 1.
     voiced : NDArray[np.bool_], shape (T,)
+        Whether the frame is voiced.
     power : FloatArray, shape (T, FFT_SIZE // 2 + 1)
         Power spectrum of the pitch window.
     """
@@ -60,14 +61,14 @@ class PitchTrack:
 
 
 def track_pitch(frames: FloatArray, sample_rate: int, active: BoolArray) -> PitchTrack:
-    """Follow the pitch.
+    """Return the pitch track of a signal.
 
     Parameters
     ----------
     frames : FloatArray, shape (T, window)
-        Overlapping windows of the signal, of unit power overall.
+        Overlapping windows of the signal, which has unit power overall.
     sample_rate : int
-        Hz.
+        Sample rate in Hz.
     active : NDArray[np.bool_], shape (T,)
         Frames that may be voiced.
 
@@ -84,7 +85,7 @@ def track_pitch(frames: FloatArray, sample_rate: int, active: BoolArray) -> Pitc
     inner = correlation[:, 1:-1]
     peak = (inner >= correlation[:, :-2]) & (inner >= correlation[:, 2:])
     octaves = np.log2(sample_rate / lags).astype(np.float32)
-    # A lag that is no peak loses to every lag that is one.
+    # The penalty makes a lag that is not a peak lose to every lag that is one.
     score = np.where(peak, inner, inner - 2.0) + OCTAVE_COST * (octaves - octaves[0])
     hertz, strength = _refine(correlation, lags, score.argmax(axis=1), sample_rate)
     sure = active & (strength > RANGE_STRENGTH)
@@ -97,12 +98,12 @@ def track_pitch(frames: FloatArray, sample_rate: int, active: BoolArray) -> Pitc
 
 
 class _Correlator(NamedTuple):
-    """From power spectra to autocorrelations, of the few bins and to the few lags that matter."""
+    """Maps power spectra to autocorrelations, for only the relevant bins and lags."""
 
-    lags: NDArray[np.intp]  # of the pitch range and one more at each end
-    scale: FloatArray  # (bins,): from power to energy
-    inverse: FloatArray  # (bins, lags + 2): the inverse transform, one more lag at each end
-    own: FloatArray  # (lags + 2,): autocorrelation of the window
+    lags: NDArray[np.intp]  # (lags,): those of the pitch range
+    scale: FloatArray  # (bins,): weights whose product with the power is the energy
+    inverse: FloatArray  # (bins, lags + 2): inverse transform, with one more lag at each end
+    own: FloatArray  # (lags + 2,): normalised autocorrelation of the window
 
 
 @lru_cache(maxsize=1)
@@ -122,7 +123,7 @@ def _create_correlator(window_length: int, sample_rate: int) -> _Correlator:
 
 
 def _normalised_autocorrelation(power: FloatArray, correlator: _Correlator) -> FloatArray:
-    """Autocorrelation at the lags of the pitch range and one more at each end (Boersma 1993)."""
+    """Return the autocorrelation at all lags and one more at each end (Boersma 1993)."""
     heard = power[:, : len(correlator.scale)]
     energy = heard @ correlator.scale
     guarded = energy + RELATIVE_FLOOR * energy.max() + TINY
@@ -135,7 +136,10 @@ def _normalised_autocorrelation(power: FloatArray, correlator: _Correlator) -> F
 def _refine(
     correlation: FloatArray, lags: NDArray[np.intp], best: NDArray[np.intp], sample_rate: int
 ) -> tuple[FloatArray, FloatArray]:
-    """Top of the parabola through the chosen lag (column ``best + 1``) and its neighbours."""
+    """Return pitch in Hz and strength at the top of a parabola.
+
+    The parabola passes through the chosen lag (column ``best + 1``) and its neighbours.
+    """
     rows = np.arange(len(best))
     before, at, after = (correlation[rows, best + step] for step in range(3))
     bend = np.minimum(before - 2.0 * at + after, -1e-6)
@@ -145,14 +149,14 @@ def _refine(
 
 
 def harmonics_to_noise(track: PitchTrack) -> FloatArray:
-    """Harmonics-to-noise ratio in dB (Boersma 1993), shape (T, 1)."""
+    """Return the harmonics-to-noise ratio in dB (Boersma 1993), shape (T, 1)."""
     strength = np.clip(track.strength, *STRENGTH_LIMITS)
     ratio = 10.0 * np.log10(strength / (1.0 - strength))
     return ratio.astype(np.float32)[:, None]
 
 
 def harmonic_names() -> tuple[str, ...]:
-    """Names of the columns of `harmonic_levels`."""
+    """Return the names of the columns of `harmonic_levels`."""
     formants = range(1, len(FORMANT_BANDS_HZ) + 1)
     return (
         *(f"h1_h{n}" for n in range(2, HARMONICS + 1)),
@@ -165,15 +169,16 @@ def harmonic_names() -> tuple[str, ...]:
 
 
 def harmonic_levels(track: PitchTrack, sample_rate: int) -> FloatArray:
-    """Differences in dB between harmonics and formant bands: breathy against pressed voice.
+    """Return level differences in dB of harmonics and formant bands (breathy or pressed voice).
 
-    H1-H2 and H1-A3 after Hanson (1997), with the strongest bin of a fixed band for each formant.
+    H1-H2 and H1-A3 follow Hanson (1997), with the strongest bin of a fixed band for each formant.
 
     Parameters
     ----------
     track : PitchTrack
+        Pitch track of the signal.
     sample_rate : int
-        Hz.
+        Sample rate in Hz.
 
     Returns
     -------

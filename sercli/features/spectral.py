@@ -1,7 +1,7 @@
-"""Log-mel spectra, their cepstra and the shape of the spectrum, for every frame at a time.
+"""Log-mel spectra, their cepstra and the shape of the spectrum, for all frames at once.
 
 All levels are relative to the signal's own energy-weighted level, so that gain and added silence
-leave them alone.
+do not affect them.
 """
 
 from functools import lru_cache
@@ -30,13 +30,13 @@ TINY: Final = 1e-20  # keeps digital silence finite; far below any signal of uni
 
 @lru_cache(maxsize=4)
 def hann(length: int) -> FloatArray:
-    """Hann window without its zeros at the ends, shape (length,)."""
+    """Return a Hann window without the zeros at its ends, shape (length,)."""
     window: FloatArray = np.hanning(length + 2)[1:-1].astype(np.float32)
     return window
 
 
 def power_spectrum(frames: FloatArray) -> FloatArray:
-    """Hann-windowed power spectra: (T, window) to (T, window // 2 + 1)."""
+    """Return Hann-windowed power spectra: (T, window) to (T, window // 2 + 1)."""
     window = hann(frames.shape[1])
     spectrum = np.fft.rfft(frames * window)
     power: FloatArray = (spectrum.real**2 + spectrum.imag**2).astype(np.float32, copy=False)
@@ -44,16 +44,17 @@ def power_spectrum(frames: FloatArray) -> FloatArray:
 
 
 def limit_decay(power: FloatArray, rate: float) -> FloatArray:
-    """Let no bin fall faster than sound does in a room.
+    """Limit how fast each bin falls to the decay of sound in a room.
 
-    Recordings close to the mouth fall faster than a room lets them; to a classifier that knows
-    only the room, they would sound like nothing it has learned.
+    Recordings close to the mouth decay faster than a room allows; to a classifier trained on
+    recordings of rooms, they would be unlike all training data.
 
     Parameters
     ----------
     power : FloatArray, shape (T, F)
+        Power spectra.
     rate : float
-        Steepest fall, dB per frame.
+        Steepest fall, in dB per frame.
 
     Returns
     -------
@@ -68,14 +69,14 @@ def limit_decay(power: FloatArray, rate: float) -> FloatArray:
 
 @lru_cache(maxsize=1)
 def mel_filters(sample_rate: int, window: int) -> FloatArray:
-    """Triangles evenly spaced in mel (Davis and Mermelstein 1980), each of sum 1.
+    """Return triangular mel filters (Davis and Mermelstein 1980), each with the sum 1.
 
     Parameters
     ----------
     sample_rate : int
-        Hz.
+        Sample rate in Hz.
     window : int
-        Samples.
+        Length of the analysis window in samples.
 
     Returns
     -------
@@ -84,7 +85,8 @@ def mel_filters(sample_rate: int, window: int) -> FloatArray:
     frequency = np.fft.rfftfreq(window, 1.0 / sample_rate)
     low, high = (2595.0 * np.log10(1.0 + f / 700.0) for f in (LOW_HZ, HIGH_HZ))
     edges = 700.0 * (10.0 ** (np.linspace(low, high, BANDS + 2) / 2595.0) - 1.0)
-    # The lowest triangles are narrower than a bin: sum them over a fine grid, or some are empty.
+    # The lowest triangles are narrower than a bin: without summing over a fine grid, some would be
+    # empty.
     fine = np.arange(0.0, frequency[-1], 2.0)[:, None]
     rising = (fine - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - fine) / (edges[2:] - edges[1:-1])
@@ -96,12 +98,12 @@ def mel_filters(sample_rate: int, window: int) -> FloatArray:
 
 
 def reference_level(energy: FloatArray) -> float:
-    """Energy-weighted mean of the frame energies, which added silence does not change."""
+    """Return the energy-weighted mean of the frame energies, which ignores added silence."""
     return float((energy * energy).sum() / (energy.sum() + TINY)) + TINY
 
 
 def decibels(power: FloatArray, level: float) -> FloatArray:
-    """Level in dB above `level`, with a soft floor at `FLOOR_DB`."""
+    """Return levels in dB above `level`, with a soft floor at `FLOOR_DB`."""
     floor = 10.0 ** (FLOOR_DB / 10.0)
     relative: FloatArray = (10.0 * np.log10(power / level + floor)).astype(np.float32)
     return relative
@@ -116,12 +118,12 @@ def _cosine_basis() -> FloatArray:
 
 
 def cepstra(log_mel: FloatArray) -> FloatArray:
-    """Orthonormal cosine transform over bands: (T, BANDS) to (T, CEPSTRA)."""
+    """Return the orthonormal cosine transform over bands: (T, BANDS) to (T, CEPSTRA)."""
     return log_mel @ _cosine_basis()
 
 
 def shape_names() -> tuple[str, ...]:
-    """Names of the columns of `spectral_shape`."""
+    """Return the names of the columns of `spectral_shape`."""
     return (
         *("centroid_khz", "spread_khz", "skewness", "log_kurtosis", "flatness_db", "entropy"),
         *(f"rolloff{100 * share:.0f}_octaves" for share in ROLLOFF_SHARES),
@@ -133,18 +135,19 @@ def shape_names() -> tuple[str, ...]:
 
 
 def spectral_shape(power: FloatArray, frequency: FloatArray, level: float) -> FloatArray:
-    """Moments, roll-off, tilt and change of the spectrum.
+    """Return moments, roll-off, tilt and change of the spectrum.
 
-    Alpha ratio, Hammarberg index and slopes follow Eyben et al. (2016, eGeMAPS), cut to the band
-    that a telephone carries; the rest is after Peeters (2004).
+    Alpha ratio, Hammarberg index and slopes follow Eyben et al. (2016, eGeMAPS), limited to the
+    band that a telephone carries; the others follow Peeters (2004).
 
     Parameters
     ----------
     power : FloatArray, shape (T, F)
+        Power spectra.
     frequency : FloatArray, shape (F,)
-        Hz.
+        Frequencies of the bins in Hz.
     level : float
-        Reference of the floor, see `reference_level`.
+        Reference level of the floor, see `reference_level`.
 
     Returns
     -------
@@ -174,12 +177,12 @@ def spectral_shape(power: FloatArray, frequency: FloatArray, level: float) -> Fl
 
 
 def _band(values: FloatArray, hertz: FloatArray, low: float, high: float) -> FloatArray:
-    """Columns of the frequencies from `low` to below `high` Hz (a view)."""
+    """Return the columns with frequencies from `low` to below `high` Hz (a view)."""
     return values[:, np.searchsorted(hertz, low) : np.searchsorted(hertz, high)]
 
 
 def _moments(share: FloatArray, hertz: FloatArray) -> tuple[FloatArray, ...]:
-    """Centroid and spread in kHz, skewness and log kurtosis."""
+    """Return centroid and spread in kHz, skewness and log kurtosis."""
     centroid = share @ hertz
     offset = hertz - centroid[:, None]
     weighted = share * offset * offset
@@ -192,20 +195,20 @@ def _moments(share: FloatArray, hertz: FloatArray) -> tuple[FloatArray, ...]:
 
 
 def _evenness(power: FloatArray, share: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Flatness in dB (geometric to arithmetic mean) and entropy in nats."""
+    """Return flatness in dB (geometric to arithmetic mean) and entropy in nats."""
     flatness = 10.0 / np.log(10.0) * (np.log(power).mean(axis=1) - np.log(power.mean(axis=1)))
     return flatness, -(share * np.log(share)).sum(axis=1)
 
 
 def _rolloff(share: FloatArray, hertz: FloatArray) -> tuple[FloatArray, ...]:
-    """Octaves (above 1 Hz) below which each of `ROLLOFF_SHARES` of the energy lies."""
+    """Return the roll-off for each of `ROLLOFF_SHARES` of the energy, in octaves above 1 Hz."""
     cumulative = np.cumsum(share, axis=1)
     octaves = np.log2(hertz)
     return tuple(octaves[(cumulative >= part).argmax(axis=1)] for part in ROLLOFF_SHARES)
 
 
 def _slope(log_power: FloatArray, hertz: FloatArray, low: float, high: float) -> FloatArray:
-    """Least-squares slope of the level in a band, dB per kHz."""
+    """Return the least-squares slope of the level in a band, in dB per kHz."""
     offset = _band(hertz[None, :], hertz, low, high)[0] / 1000.0
     offset = offset - offset.mean()
     decibel = float(10.0 / np.log(10.0))
@@ -214,27 +217,28 @@ def _slope(log_power: FloatArray, hertz: FloatArray, low: float, high: float) ->
 
 
 def contrast_names() -> tuple[str, ...]:
-    """Names of the columns of `spectral_contrast`."""
+    """Return the names of the columns of `spectral_contrast`."""
     return tuple(
         f"{kind}{low:.0f}_db" for low in CONTRAST_EDGES_HZ[:-1] for kind in ("contrast", "valley")
     )
 
 
 def spectral_contrast(power: FloatArray, frequency: FloatArray, level: float) -> FloatArray:
-    """Peaks over valleys, and valleys, of octave bands in dB (Jiang et al. 2002).
+    """Return the spectral contrast and the valleys of octave bands in dB (Jiang et al. 2002).
 
     Parameters
     ----------
     power : FloatArray, shape (T, F)
+        Power spectra.
     frequency : FloatArray, shape (F,)
-        Hz.
+        Frequencies of the bins in Hz.
     level : float
-        Zero of the valleys' levels, see `reference_level`.
+        Reference level (0 dB) of the valleys, see `reference_level`.
 
     Returns
     -------
     FloatArray, shape (T, 10)
-        For each band the contrast, then the level of its valleys.
+        For each band its contrast (peaks over valleys) and the level of its valleys.
     """
     log_power = 10.0 * np.log10(power / level + SHAPE_FLOOR / len(frequency))
     columns = []

@@ -18,20 +18,21 @@ STATISTICS: Final = (
 
 
 class Block(NamedTuple):
-    """A table of features, all summaries (rows) of some descriptors (columns)."""
+    """A table of features: summaries (rows) of descriptors (columns)."""
 
-    source: str
+    source: str  # first part of the features' names
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     values: FloatArray  # (rows, columns)
 
 
 def slopes(values: FloatArray) -> FloatArray:
-    """Regression slopes over five frames (Furui 1986).
+    """Return regression slopes over five frames (Furui 1986).
 
     Parameters
     ----------
     values : FloatArray, shape (T, D)
+        D descriptors of T frames.
 
     Returns
     -------
@@ -43,16 +44,16 @@ def slopes(values: FloatArray) -> FloatArray:
 
 
 def statistics(source: str, columns: tuple[str, ...], values: FloatArray) -> Block:
-    """Apply `STATISTICS` to descriptors of frames.
+    """Return the `STATISTICS` of descriptors over frames.
 
     Parameters
     ----------
     source : str
-        What the frames are, for the names.
+        Kind of frames, for the names of the features.
     columns : tuple[str, ...]
         Names of the D descriptors.
     values : FloatArray, shape (T, D)
-        T is at least 1.
+        D descriptors of T frames, at least one.
 
     Returns
     -------
@@ -83,13 +84,14 @@ def statistics(source: str, columns: tuple[str, ...], values: FloatArray) -> Blo
 
 
 def modulation(values: FloatArray, frame_rate: float, floor: float) -> FloatArray:
-    """Log power of trajectories in bands of modulation frequency.
+    """Return the log power of trajectories in bands of modulation frequency.
 
     Parameters
     ----------
     values : FloatArray, shape (T, D)
+        D descriptors of T frames.
     frame_rate : float
-        Hz.
+        Frames per second.
     floor : float
         Added to the power, in the squared unit of the values.
 
@@ -108,6 +110,6 @@ def modulation(values: FloatArray, frame_rate: float, floor: float) -> FloatArra
 
 
 def runs(flags: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Lengths of the runs of true values, in frames; a single 0 if there are none."""
+    """Return the lengths of the runs of true values, in frames; a single 0 if there are none."""
     change = np.flatnonzero(np.diff(flags.astype(np.int8), prepend=0, append=0))
     return change[1::2] - change[::2] if len(change) else np.zeros(1, dtype=np.intp)

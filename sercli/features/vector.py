@@ -1,9 +1,9 @@
-"""Fixed-length description of how a stretch of speech sounds, from the band below 4 kHz.
+"""Fixed-length feature vector of a segment of speech, from the band below 4 kHz.
 
-Frame descriptors (cepstra, spectral shape and contrast, harmonics, pitch) are summed up by
+Frame descriptors (cepstra, spectral shape and contrast, harmonics, pitch) are summarised by
 statistics over the active and the voiced frames, by modulation spectra, and by one covariance
 between descriptors. Every level is relative to the signal's own, so gain has no effect, and
-silence at the edges is not counted.
+silence at the edges is ignored.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from sercli.audio.reading import SAMPLE_RATE
 from sercli.features import pitch, spectral, summaries
 from sercli.features.summaries import Block
 
-# Name of this set of features and their exact definition: a model is bound to it.
+# Name of this exact definition of the features, which a model requires.
 FEATURE_SET: Final = "spectral-1"
 ANALYSIS_RATE: Final = 8000  # Hz; nothing is lost below MAX_BAND_LIMIT
 MAX_BAND_LIMIT: Final = ANALYSIS_RATE / 2  # Hz
@@ -36,7 +36,8 @@ ENVELOPE_POWER: Final = 0.25  # compression between loudness and amplitude
 LEVEL_BANDS: Final = 8
 ENVELOPE_BANDS: Final = 16
 COVARIANCE_CEPSTRA: Final = 10
-# Typical deviations: cepstra, their slopes, level (dB), pitch (semitones), tilt (dB), strength.
+# Typical standard deviations: cepstra, their slopes, level (dB), pitch (semitones), tilt (dB),
+# strength.
 COVARIANCE_SCALES: Final = (
     *(10.0,) * COVARIANCE_CEPSTRA,
     *(3.0,) * COVARIANCE_CEPSTRA,
@@ -69,14 +70,14 @@ class Frames(NamedTuple):
 
 
 def extract_features(waveform: FloatArray, band_limit: float = MAX_BAND_LIMIT) -> FloatArray:
-    """Describe speech by one vector.
+    """Return the feature vector of a segment.
 
     Parameters
     ----------
     waveform : FloatArray, shape (n_samples,)
         Mono, at 16 kHz, any gain, finite.
     band_limit : float
-        Frequency in Hz, at most `MAX_BAND_LIMIT`, above which nothing is heard.
+        Frequency in Hz, at most `MAX_BAND_LIMIT`, above which audio is removed.
 
     Returns
     -------
@@ -87,19 +88,21 @@ def extract_features(waveform: FloatArray, band_limit: float = MAX_BAND_LIMIT) -
 
 
 def extract_rows(waveforms: Sequence[FloatArray], band_limit: float) -> FloatArray:
-    """Describe several stretches of speech, shape (n_segments, len(feature_names())).
+    """Return the feature vectors of segments, shape (n_segments, len(feature_names())).
 
     Parameters
     ----------
-    waveforms, band_limit
-        Each as for `extract_features`.
+    waveforms : Sequence[FloatArray]
+        Segments, each as for `extract_features`.
+    band_limit : float
+        As for `extract_features`.
     """
     return np.stack([extract_features(waveform, band_limit) for waveform in waveforms])
 
 
 @lru_cache(maxsize=1)
 def feature_names() -> tuple[str, ...]:
-    """Name of every value of `extract_features`, in order."""
+    """Return the name of every feature of `extract_features`, in order."""
     blocks = _blocks(np.zeros(SAMPLE_RATE, dtype=np.float32), MAX_BAND_LIMIT)
     return tuple(
         f"{block.source}.{row}.{column}"
@@ -110,7 +113,7 @@ def feature_names() -> tuple[str, ...]:
 
 
 def _blocks(waveform: FloatArray, band_limit: float) -> list[Block]:
-    """All features, in order."""
+    """Return all features, in order."""
     frames = _describe_frames(_normalise(waveform, band_limit))
     shape = (*spectral.shape_names(), *spectral.contrast_names())
     cepstra = _numbered("cepstrum", spectral.CEPSTRA)
@@ -141,8 +144,8 @@ def _blocks(waveform: FloatArray, band_limit: float) -> list[Block]:
 
 
 def _normalise(waveform: FloatArray, band_limit: float) -> FloatArray:
-    """Band-limit, halve the rate, and bring to unit power; at least one pitch window long."""
-    # A constant offset would be a step, hence a click, where the signal meets the padding.
+    """Band-limit, halve the rate, scale to unit power; pad to at least one pitch window."""
+    # A constant offset would be a step, and so a click, at the border to the padding.
     centred = waveform - waveform.mean()
     limited = limit_band(centred, band_limit, ANALYSIS_RATE)
     padded = np.pad(limited, (0, max(0, PITCH_WINDOW - len(limited))))
@@ -151,13 +154,13 @@ def _normalise(waveform: FloatArray, band_limit: float) -> FloatArray:
 
 
 def _cut(signal: FloatArray, window: int) -> FloatArray:
-    """Overlapping windows centred on every `HOP`-th sample (a view)."""
+    """Return overlapping windows centred on every `HOP`-th sample (a view)."""
     padded = np.pad(signal, (window // 2, window // 2))
     return np.lib.stride_tricks.sliding_window_view(padded, window)[::HOP]
 
 
 def _describe_frames(signal: FloatArray) -> Frames:
-    """Everything known of each frame."""
+    """Return the descriptors of every frame."""
     frequency = np.fft.rfftfreq(WINDOW, 1.0 / ANALYSIS_RATE).astype(np.float32)
     power = spectral.limit_decay(spectral.power_spectrum(_cut(signal, WINDOW)), MAX_DECAY_DB)
     mel: FloatArray = power @ spectral.mel_filters(ANALYSIS_RATE, WINDOW)
@@ -192,17 +195,17 @@ def _describe_frames(signal: FloatArray) -> Frames:
 
 @cache
 def _numbered(name: str, count: int) -> tuple[str, ...]:
-    """Names of `count` columns."""
+    """Return the names of `count` columns: ``name0``, ``name1``, ..."""
     return tuple(f"{name}{number}" for number in range(count))
 
 
 def _or_active(region: NDArray[np.bool_], active: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Fall back on the active frames if a region is too small for statistics."""
+    """Return a region, or the active frames if it is too small for statistics."""
     return region if np.count_nonzero(region) >= MIN_FRAMES else active
 
 
 def _modulation_blocks(frames: Frames, cepstra: tuple[str, ...]) -> list[Block]:
-    """Modulation spectra of cepstra, levels and envelopes (after Greenberg and Kingsbury 1997)."""
+    """Return modulation spectra of cepstra, levels, envelopes (Greenberg and Kingsbury 1997)."""
     trajectories = np.concatenate((frames.cepstra, frames.level), axis=1)[frames.span]
     levels = frames.log_mel[frames.span].reshape(-1, LEVEL_BANDS, spectral.BANDS // LEVEL_BANDS)
     power = frames.mel[frames.span].reshape(-1, ENVELOPE_BANDS, spectral.BANDS // ENVELOPE_BANDS)
@@ -220,7 +223,7 @@ def _modulation_blocks(frames: Frames, cepstra: tuple[str, ...]) -> list[Block]:
 
 
 def _pitch_blocks(frames: Frames) -> list[Block]:
-    """Register, range and movement of the pitch."""
+    """Return statistics of pitch and pitch steps, jitter and shimmer, over voiced frames."""
     voiced = frames.voiced
     pitches = frames.semitones[_or_active(voiced, frames.active)]
     both = voiced[1:] & voiced[:-1]
@@ -250,7 +253,7 @@ def _pitch_blocks(frames: Frames) -> list[Block]:
 
 
 def _timing_block(frames: Frames) -> Block:
-    """Durations, pauses and rates of voiced runs and of syllables, within the active span."""
+    """Return durations, pauses and rates of voiced runs and syllables in the active span."""
     active, voiced = frames.active[frames.span], frames.voiced[frames.span]
     level = frames.level[frames.span, 0]
     count = len(active)
@@ -283,10 +286,11 @@ def _timing_block(frames: Frames) -> Block:
 
 
 def _covariance_block(frames: Frames, change: FloatArray) -> Block:
-    """Matrix logarithm of the covariance of descriptors over active frames (Arsigny et al. 2006).
+    """Return the matrix logarithm of the descriptors' covariance (Arsigny et al. 2006).
 
-    The logarithm makes Euclidean distance between such matrices, which the kernel takes, a
-    distance between covariances. Off-diagonal entries count twice, hence the root of 2.
+    The covariance is over active frames. With the logarithm, the Euclidean distance in the SVM's
+    kernel is a distance between covariances. Off-diagonal entries count twice, hence the factor
+    of the square root of 2.
     """
     tilt = frames.shape[:, spectral.shape_names().index("alpha_ratio_db")]
     others = np.stack((frames.level[:, 0], frames.semitones, tilt, frames.strength), axis=1)
@@ -302,11 +306,11 @@ def _covariance_block(frames: Frames, change: FloatArray) -> Block:
 
 
 class _CovariancePairs(NamedTuple):
-    """The entries of a covariance on its diagonal and above."""
+    """Indices, weights and names of the upper triangle of a covariance, with its diagonal."""
 
     rows: NDArray[np.intp]
     columns: NDArray[np.intp]
-    weights: DoubleArray  # of a whole matrix
+    weights: DoubleArray  # for the whole matrix
     names: tuple[str, ...]
 
 
