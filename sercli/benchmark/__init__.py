@@ -1,1 +1,1 @@
-"""How fast recordings are annotated on a machine, and why."""
+"""Benchmark of the annotation speed on a machine."""

@@ -1,4 +1,4 @@
-"""How many multiply-adds a network needs, and how many this machine can do."""
+"""Number of multiply-adds that a network needs, and this machine's peak rate of them."""
 
 import copy
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from sercli.audio.reading import SAMPLE_RATE
 from sercli.classifiers.neural import NetworkClassifier
 
-# Size of the matrices, large enough for every core, and for how long they are multiplied.
+# Size of the square matrices, large enough to occupy every core, and how long to multiply them.
 MATRIX_SIZE = 2048
 SECONDS = 1.0
-# Segments are taken for as long as the next multiple of this many samples.
+# Lengths of segments are rounded to the nearest multiple of this many samples.
 STEP = SAMPLE_RATE // 5
 
 
@@ -27,22 +27,22 @@ def _count_attention(
     return int(count(query, key, value))
 
 
-# What PyTorch does not count by itself.
+# Operation that PyTorch does not count by itself.
 _UNCOUNTED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _count_attention}
 
 
 def count_multiply_adds(classifier: NetworkClassifier, durations: Sequence[float]) -> float:
-    """Return how many multiply-adds a network needs for segments, each by itself.
+    """Return how many multiply-adds a network needs for segments, each in a batch of its own.
 
-    Those of matrix products and convolutions count, without padding: as in float32, since shapes
-    are rounded up for other number types.
+    Matrix products, convolutions and attention are counted, without padding. The count is made in
+    float32, since shapes are rounded up for other number types.
 
     Parameters
     ----------
     classifier
-        With the network; it is run once for every length.
+        Classifier with the network, which is run once for every distinct length.
     durations
-        Of the segments, in seconds.
+        Durations of the segments, in seconds.
     """
     lengths, counts = np.unique(
         [max(1, round(duration * SAMPLE_RATE / STEP)) * STEP for duration in durations],
@@ -59,14 +59,15 @@ def count_multiply_adds(classifier: NetworkClassifier, durations: Sequence[float
 
 
 def measure_peak(classifier: NetworkClassifier, n_workers: int) -> float:
-    """Return how many multiply-adds per second the device does in products of large matrices.
+    """Return the device's multiply-adds per second in products of large matrices.
 
     Parameters
     ----------
     classifier
-        Of which the device and the number type are taken.
+        Classifier whose device and number type are used.
     n_workers
-        Threads that multiply at the same time, each with as many as `torch` is told to use.
+        Number of workers that multiply at the same time on a CPU, each with the number of threads
+        that `torch` is set to.
     """
     device, precision = classifier.device, classifier.precision
     types = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -1,4 +1,4 @@
-"""How fast recordings are annotated on this machine, and where the time goes."""
+"""Measurement of the annotation speed on this machine, by stage."""
 
 import sys
 from collections.abc import Callable, Iterable
@@ -23,22 +23,22 @@ from sercli.output.writers import open_writer
 from sercli.text import format_count
 from sercli.version import __version__
 
-# Length of a synthetic recording, in seconds.
+# Longest synthetic recording, in seconds.
 RECORDING_S = 120.0
 
 
 @dataclass(frozen=True)
 class StageTime:
-    """What a stage took.
+    """Time that a stage took in the median run.
 
     Parameters
     ----------
     seconds
-        Of all workers together, in the median run.
+        Total time of all workers, in seconds.
     speed
-        Seconds of audio that one worker deals with in a second, if it does nothing else.
+        Seconds of audio per second of one worker that runs only this stage.
     share
-        Of the time of all stages, in ``[0, 1]``.
+        Share of the time of all stages, in ``[0, 1]``.
     """
 
     seconds: float
@@ -48,34 +48,37 @@ class StageTime:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What `measure` found.
+    """Result of `measure`.
 
     Parameters
     ----------
     model, precision
-        What judged.
+        Name and number type of the model.
     threads, workers, batch_seconds
-        See `sercli.config.Effort`.
+        Settings as in `sercli.config.Effort`, with defaults resolved.
     files, failed, segments
-        Their numbers; those that failed could not be read in full.
+        Numbers of files, of files that could not be read in full, and of segments.
     audio_seconds, speech_seconds
-        Of all files, and of their segments.
+        Total durations of all files and of their segments.
     wall_seconds
-        Of each run, from the first file to the last row; loading the model is not part of it.
+        Wall-clock time of each run, in ascending order, from the first file to the last row;
+        loading the model is not included.
     speed
         How many times faster than real time the median run was.
     hours_per_minute
         Hours of audio per minute, in that run.
     stages
-        Of that run, by name; ``features`` is what runs up to the head of a network.
+        Times of the stages of that run, by name; for a network, ``features`` includes all but its
+        head.
     multiply_adds
-        That a network needs for the segments, or None for other models.
+        Multiply-adds that a network needs for the segments, or None for other models.
     peak
-        Multiply-adds per second of products of large matrices of the same number type.
+        Multiply-adds per second in products of large matrices of the same number type.
     model_share, run_share
-        Of that peak: what is reached while features and model run, and in the whole run.
+        Shares of that peak that are reached in the stages ``features`` and ``model``, and in the
+        whole run.
     peak_memory
-        Bytes that this process has held at most, or None where that is not known.
+        Peak memory of this process in bytes, or None if unknown.
     """
 
     model: str
@@ -99,7 +102,7 @@ class Benchmark:
     peak_memory: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what JSON can hold."""
+        """Return a JSON-serialisable dict."""
         return asdict(self)
 
 
@@ -116,29 +119,29 @@ def measure(
 ) -> Benchmark:
     """Annotate recordings and measure how long that takes.
 
-    A run before those that count warms up the disk cache and the libraries.
+    An extra first run, which is not counted, warms up the disk cache and the libraries.
 
     Parameters
     ----------
     classifier
         The model.
     paths
-        Recordings and directories; none: synthetic ones, of a voice that is nobody's.
+        Recordings and directories; if empty, synthetic recordings are used.
     hours
-        Of synthetic recordings.
+        Total duration of the synthetic recordings, in hours.
     segments, effort
-        As in `sercli.annotate`.
+        Settings, as in `sercli.annotate`.
     runs
-        That count.
+        Number of counted runs.
     seed
-        Of synthetic recordings.
+        Seed of the synthetic recordings.
     say
-        Told what is done next.
+        Called with each progress message.
 
     Raises
     ------
     ConfigError
-        If there are no recordings or runs, or there is no speech in them.
+        If `runs` or `hours` is out of range, or there are no recordings or no speech in them.
     """
     if runs < 1 or not 0 < hours <= 1000:
         raise ConfigError(
@@ -232,7 +235,7 @@ def _add_shares(
     durations: list[float],
     say: Callable[[str], None],
 ) -> Benchmark:
-    """Add what part of the machine's peak is reached, if the model is a network."""
+    """Add the shares of the machine's peak that are reached, if the model is a network."""
     if classifier.in_workers or classifier.family == "fusion":
         return found
     from sercli.benchmark.peak import count_multiply_adds, measure_peak

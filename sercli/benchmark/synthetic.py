@@ -1,4 +1,4 @@
-"""Speech-like sound: enough of a voice for a speech detector, and nobody's."""
+"""Synthetic speech-like sound, close enough to a voice for a speech detector."""
 
 import numpy as np
 from scipy.signal import lfilter
@@ -19,12 +19,12 @@ VOWELS = np.array(
     ]
 )
 BANDWIDTHS = (80, 100, 140)
-# Shortest and longest, in seconds.
+# Shortest and longest durations, in seconds, and the lowest and highest pitch of a phrase.
 PHRASE_S = (1.5, 5.0)
 PAUSE_S = (0.4, 1.5)
 SYLLABLE_S = (0.12, 0.28)
 PITCH_HZ = (90, 220)
-# How much the pitch of a phrase rises and falls, and how fast.
+# Relative depth of the pitch modulation of a phrase, and range of its frequency.
 BEND = 0.15
 BEND_HZ = (0.2, 0.6)
 LOUDNESS = 0.3
@@ -37,7 +37,7 @@ def synthesise(seconds: float, rng: np.random.Generator) -> FloatArray:
     Parameters
     ----------
     seconds
-        Their length.
+        Total duration in seconds.
     rng
         Source of all draws.
     """
