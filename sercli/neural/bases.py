@@ -1,4 +1,4 @@
-"""Pre-trained networks from a folder or from the hub: settings and weights, and no code."""
+"""Loading of pre-trained networks from a folder or the hub: settings and weights, never code."""
 
 import json
 import os
@@ -27,9 +27,9 @@ from sercli.neural.hub import HUB_NAME, PREPROCESSOR_FILES
 from sercli.neural.published_encoders import choose_attention
 from sercli.neural.speech_encoder import ARCHITECTURES, AST, WHISPER
 
-# What transformers is told where nothing may come from the network.
+# Arguments for transformers where nothing may be downloaded.
 LOCAL: Mapping[str, Any] = {"trust_remote_code": False, "local_files_only": True}
-# Of a checkpoint's settings, what says nothing of its encoder.
+# Settings of a checkpoint that do not concern its encoder.
 APART = frozenset(
     (
         "architectures",
@@ -42,9 +42,9 @@ APART = frozenset(
         "_name_or_path",
     )
 )
-# What a checkpoint may lack: the heads on top of the encoder, which are not used.
+# Prefixes of weights that a checkpoint may lack: the heads on the encoder, which are not used.
 HEADS = ("classifier.", "projector.", "layer_weights")
-# What transformers raises on settings and weights that it does not understand.
+# Errors that transformers raises on invalid settings and weights.
 _FAILURES = (
     AttributeError,
     ImportError,
@@ -65,11 +65,11 @@ class Base:
     Parameters
     ----------
     name
-        Its name on the hub, or that of its folder.
+        Name on the hub, or of its folder.
     settings
-        For `sercli.neural.encoders.create_encoder`.
+        Settings for `sercli.neural.encoders.create_encoder`.
     weights
-        By name.
+        Weights by name, in float32.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Base:
 
     @cached_property
     def digest(self) -> str:
-        """A hash of its settings and weights."""
+        """Hash of its settings and weights."""
         content = blake2b(json.dumps(dict(self.settings), sort_keys=True).encode(), digest_size=16)
         for name, tensor in sorted(self.weights.items()):
             content.update(name.encode())
@@ -87,20 +87,20 @@ class Base:
 
 
 def load_base(base: str, revision: str | None = None) -> Base:
-    """Load an encoder.
+    """Load a pre-trained encoder.
 
     Parameters
     ----------
     base
-        A folder, or a name on the hub.
+        Path of a folder, or a name on the hub.
     revision
-        Of the hub: a commit, tag or branch.
+        Commit, tag or branch on the hub.
 
     Raises
     ------
     ModelError
-        If there is none, it is of an unknown architecture, it has no safetensors, or weights are
-        missing.
+        If it does not exist or cannot be loaded, its architecture is unknown, it has no
+        safetensors, or weights are missing.
     """
     local = os.path.isdir(base)
     if not local and not HUB_NAME.fullmatch(base):
@@ -125,7 +125,7 @@ def load_base(base: str, revision: str | None = None) -> Base:
         settings |= _read_standardisation(base, local, revision)
     weights = {name: tensor.float() for name, tensor in encoder.state_dict().items()}
     name = Path(base).resolve().name if local else base
-    # As a model folder gives them back.
+    # A round trip through JSON gives the settings as a model folder returns them.
     return Base(name, json.loads(json.dumps(settings | {"model_type": kind})), weights)
 
 
@@ -153,9 +153,9 @@ class Weights(NamedTuple):
     Parameters
     ----------
     model
-        An encoder with a head that classifies.
+        Encoder with a classification head.
     missing
-        Names of its weights that the checkpoint lacks, or has in another size: these are random.
+        Names of weights that the checkpoint lacks or has in another size; these are random.
     unexpected
         Names of weights that only the checkpoint has.
     """
@@ -171,14 +171,14 @@ def read_config(source: str, told: Mapping[str, Any]) -> PreTrainedConfig:
     Parameters
     ----------
     source
-        A folder, or a name on the hub.
+        Path of a folder, or a name on the hub.
     told
-        To `transformers`: at least ``trust_remote_code``.
+        Keyword arguments for `transformers`; at least ``trust_remote_code``.
 
     Raises
     ------
     ModelError
-        If it is of an unknown architecture, or its weights are quantised.
+        If its architecture is unknown, or its weights are quantised.
     """
     config: PreTrainedConfig = AutoConfig.from_pretrained(source, **told)
     if config.model_type not in ARCHITECTURES:
@@ -217,16 +217,16 @@ def read_weights(source: str, config: PreTrainedConfig, told: Mapping[str, Any])
 
 @contextmanager
 def loading(source: str, what: str) -> Iterator[None]:
-    """Load with `transformers`: quietly, and with its errors as ours.
+    """Silence `transformers` within the block, and convert its errors to `ModelError`.
 
-    It reports on heads that are not there, and draws bars.
+    Otherwise, it logs missing heads and shows progress bars.
 
     Parameters
     ----------
     source
-        What is loaded: a folder, or a name on the hub.
+        Path of a folder, or a name on the hub, for error messages.
     what
-        What it should be.
+        Description of the expected content, for error messages.
 
     Raises
     ------

@@ -10,14 +10,14 @@ from sercli.arrays import FloatArray
 
 
 class WaveformBatch(NamedTuple):
-    """Waveforms side by side.
+    """A padded batch of waveforms.
 
     Parameters
     ----------
     waveforms
-        Padded with zeros at their ends, float32, shape (n_segments, n_samples).
+        Waveforms, padded with zeros at their ends, float32, shape (n_segments, n_samples).
     lengths
-        Samples of each waveform, int64, shape (n_segments,).
+        Number of samples of each waveform, int64, shape (n_segments,).
     """
 
     waveforms: torch.Tensor
@@ -25,12 +25,12 @@ class WaveformBatch(NamedTuple):
 
 
 def pad(waveforms: Sequence[FloatArray]) -> WaveformBatch:
-    """Return waveforms as a batch.
+    """Return waveforms as a padded batch.
 
     Parameters
     ----------
     waveforms
-        One or more, each of shape (n_samples,).
+        One or more waveforms, each of shape (n_samples,).
     """
     lengths = [len(waveform) for waveform in waveforms]
     padded = np.zeros((len(waveforms), max(lengths)), np.float32)

@@ -1,4 +1,4 @@
-"""Seven convolutional layers over log-mel frames."""
+"""A convolutional network of seven layers on log-mel frames."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -14,31 +14,31 @@ from sercli.neural.masking import MaskingSettings, mask_at_random
 from sercli.neural.pooling import AttentiveStatistics
 
 N_LAYERS = 7
-# Of the layers over frequency and time, in both directions.
+# Kernel size of the layers over frequency and time, in both directions.
 KERNEL = 3
 
 
 @dataclass(frozen=True)
 class CnnSettings:
-    """The shape of a network.
+    """Settings of a network.
 
     Parameters
     ----------
     log_mel
-        How frames are computed.
+        Settings of the log-mel frames.
     channels
-        Of the seven layers.
+        Numbers of output channels of the seven layers.
     strides
-        Of the seven layers, over frequency and time.
+        Strides of the seven layers, over frequency and time.
     n_planar
-        Number of layers over frequency and time. Those after them see the channels of all bands at
-        once, and are convolutions over time alone.
+        Number of layers over frequency and time. The layers after them are convolutions over time
+        alone, whose input channels are the channels of all bands.
     kernel_time
-        Frames that a layer over time alone sees; odd.
+        Kernel size in frames of the layers over time alone; odd.
     dropout
-        Share of the pooled row that is dropped in training.
+        Dropout rate of the pooled row in training.
     masking
-        What is hidden of the frames in training.
+        Settings of the masking of frames in training.
 
     Raises
     ------
@@ -55,7 +55,7 @@ class CnnSettings:
     masking: MaskingSettings = field(default_factory=MaskingSettings)
 
     def __post_init__(self) -> None:
-        """Check what a damaged description could break."""
+        """Check the values that a damaged description could break."""
         strides = [number for pair in self.strides for number in pair]
         if (
             (len(self.channels), len(self.strides), len(strides)) != (N_LAYERS, N_LAYERS, 14)
@@ -78,7 +78,7 @@ class CnnSettings:
             raise ConfigError(f"dropout is {self.dropout}; expected 0 or more, and less than 1")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what JSON can hold; `from_dict` reads it back."""
+        """Return a JSON-serialisable dict, which `from_dict` reads back."""
         return asdict(self)
 
     @classmethod
@@ -105,15 +105,15 @@ class CnnSettings:
 
 
 class Cnn(nn.Module):
-    """Levelled log-mel frames, seven convolutions, attentive statistics, one linear layer.
+    """Level-normalised log-mel frames, seven convolutions, attentive statistics, a linear layer.
 
-    A segment gets the same scores alone, padded in a batch, and in any order: after its end, every
-    layer is zero, which is what a convolution sees beyond the end of a segment that is alone.
+    A segment has the same scores alone, padded in a batch, and in any order: every layer is zero
+    after its end, which equals the zero padding of a segment that is alone.
 
     Parameters
     ----------
     settings
-        Its shape.
+        Settings of the network.
     n_labels
         Number of scores.
     """
@@ -136,7 +136,7 @@ class Cnn(nn.Module):
                 over_time.append(
                     ConvolutionalLayer(inputs, n_channels, kernel, stride, squeeze=True)
                 )
-            # The channels of all bands are one row of channels from the first layer over time on.
+            # From the first layer over time on, the bands are flattened into the channels.
             n_bands = 1 if over_time else -(-n_bands // stride[0])
             n_inputs = n_channels
         self.planar = nn.ModuleList(planar)
@@ -155,9 +155,10 @@ class Cnn(nn.Module):
         Parameters
         ----------
         waveforms
-            At the sample rate, zero after the end of each segment, shape (n_segments, n_samples).
+            Waveforms at the sample rate of the settings, zero after the end of each segment, shape
+            (n_segments, n_samples).
         lengths
-            Samples of each segment, shape (n_segments,).
+            Number of samples of each segment, shape (n_segments,).
         """
         frames, mask = self.front_end(waveforms, lengths)
         if self.training:
@@ -181,18 +182,19 @@ class Cnn(nn.Module):
 
 
 class ConvolutionalLayer(nn.Module):
-    """A convolution over frequency and time, normalised and rectified.
+    """A convolution over frequency and time, batch normalisation and ReLU.
 
-    Where its input has its output's shape, it adds to it (He et al. 2016).
+    It has a residual connection if input and output have the same shape (He et al. 2016).
 
     Parameters
     ----------
     n_inputs, n_channels
-        Channels of its input and output.
+        Numbers of channels of its input and output.
     kernel, stride
-        Over frequency and time; a kernel's lengths are odd.
+        Kernel sizes, which are odd, and strides, over frequency and time.
     squeeze
-        Weigh the channels by what they are on the whole (Hu et al. 2018).
+        Whether to add squeeze-and-excitation: weights of the channels, computed from their means
+        (Hu et al. 2018).
     """
 
     def __init__(
@@ -229,13 +231,14 @@ class ConvolutionalLayer(nn.Module):
         Parameters
         ----------
         frames
-            Zero after the end of each segment, shape (n_segments, n_inputs, n_bands, n_frames).
+            Frames, zero after the end of each segment, shape (n_segments, n_inputs, n_bands,
+            n_frames).
         mask
             1 for frames of the segment, 0 after its end, shape (n_segments, n_frames).
         """
         mask = mask[:, :: self.convolution.stride[1]]
         out = self.norm(self.convolution(frames))
-        # Of the same number type, or all that is multiplied with it would become float32.
+        # In the same number type, or every product with it would become float32.
         inside = mask[:, None, None].to(out.dtype)
         if self.squeeze is not None:
             count = mask.sum(dim=1)[:, None] * out.shape[2]

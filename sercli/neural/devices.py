@@ -1,4 +1,4 @@
-"""Where networks run, in which number type, and with how many threads."""
+"""Devices, number types and threads of networks."""
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
@@ -16,25 +16,25 @@ from sercli.system.shared_limit import SharedLimit
 
 AUTO = "auto"
 CPU = torch.device("cpu")
-# Of each GPU: while it computes for one worker, another prepares what comes next.
+# While a GPU computes for one worker, the other prepares the next batch.
 WORKERS_PER_GPU = 2
 
-# Of Apple's GPUs it is told by these words: the error has no type of its own.
+# Message that identifies the error on Apple's GPUs, which has no type of its own.
 MPS_OUT_OF_MEMORY = "MPS backend out of memory"
 
-# Number types that autocast multiplies.
+# Floating-point number types by name.
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
 def choose_device(name: str = AUTO) -> torch.device:
-    """Return the device of a name.
+    """Return the device with a given name.
 
     Parameters
     ----------
     name
-        ``"auto"``: CUDA if there is any, else Apple's MPS, else the CPU; or ``"cpu"``, ``"cuda"``,
+        ``"auto"``: CUDA if available, else Apple's MPS, else the CPU; or ``"cpu"``, ``"cuda"``,
         ``"cuda:N"``, ``"mps"``.
 
     Raises
@@ -63,12 +63,12 @@ def choose_devices(names: str = AUTO) -> tuple[torch.device, ...]:
     Parameters
     ----------
     names
-        Each as for `choose_device`.
+        Names as for `choose_device`.
 
     Raises
     ------
     ConfigError
-        If one of them is not there, or is named twice, or there is a CPU among several.
+        If a device does not exist or is named twice, or the CPU is one of several.
     """
     devices = tuple(choose_device(name.strip()) for name in names.split(","))
     if len(devices) > 1 and (len({*devices}) < len(devices) or CPU in devices):
@@ -79,20 +79,20 @@ def choose_devices(names: str = AUTO) -> tuple[torch.device, ...]:
 def replicate(
     network: Network, devices: Sequence[torch.device], n_workers: int
 ) -> Iterator[tuple[Network, torch.device]]:
-    """Give networks that may run at the same time in several threads, and where they are.
+    """Yield networks that may run at the same time in several threads, and their devices.
 
-    Their modules are apart, since some keep what they know of a batch from one layer to another;
-    the weights of those on one device are the same. They go round the devices, so that the first
-    few are on all of these.
+    Each has modules of its own, since some modules keep information on a batch from one layer to
+    another; networks on the same device share their weights. The devices take turns, so that the
+    first few networks cover all of them.
 
     Parameters
     ----------
     network
-        On the first of the devices.
+        Network on the first of the devices.
     devices
-        Where they are to be.
+        Devices to run on.
     n_workers
-        Threads.
+        Number of networks on a CPU; the number on each GPU is fixed.
     """
     placed = {
         device: network if device == devices[0] else copy.deepcopy(network).to(device)
@@ -110,12 +110,12 @@ def replicate(
 
 @contextmanager
 def limit_threads(n_threads: int) -> Iterator[None]:
-    """Limit the threads with which a CPU computes, in this thread and those that start later.
+    """Limit the intra-op threads of PyTorch on a CPU, in this thread and those that start later.
 
     Parameters
     ----------
     n_threads
-        Of each of them.
+        Number of threads with which each of these computes.
     """
     with _LIMIT.hold(n_threads):
         yield
@@ -131,12 +131,12 @@ _LIMIT = SharedLimit(_limit_torch)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error is that the memory of a GPU does not suffice.
+    """Return whether an error means that a GPU is out of memory.
 
     Parameters
     ----------
     error
-        That was raised by a computation.
+        Error raised by a computation.
     """
     return isinstance(error, torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and MPS_OUT_OF_MEMORY in str(error)
@@ -145,17 +145,17 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def seeded(seed: int, device: torch.device = CPU) -> Iterator[None]:
-    """Seed what draws in the block, and leave the generators as they were.
+    """Seed the random generators within the block, and restore their states afterwards.
 
-    Those of other GPUs are not asked how they were: each would be initialised for that. Apple's is
-    seeded, and not asked either, which PyTorch does for GPUs that have numbers.
+    The states of other GPUs are not saved, since that would initialise each of them. Apple's GPU is
+    seeded, but its state is not restored: PyTorch does that only for GPUs with an index.
 
     Parameters
     ----------
     seed
-        Of the draws.
+        Seed of the draws.
     device
-        On which is drawn besides the CPU.
+        Device that draws, in addition to the CPU.
     """
     with torch.random.fork_rng(devices=(device,) if device.type == "cuda" else ()):
         torch.manual_seed(seed)
@@ -165,25 +165,25 @@ def seeded(seed: int, device: torch.device = CPU) -> Iterator[None]:
 def choose_precision(*devices: torch.device) -> torch.dtype:
     """Return bfloat16 if all devices multiply it faster than float32, else float32.
 
-    It depends on the hardware alone, and is not measured: the results of two runs on one machine
-    are to be the same.
+    The choice depends on the hardware alone and is not measured, so that two runs on the same
+    machine have the same results.
 
     Parameters
     ----------
     devices
-        Where the network runs.
+        Devices that the network runs on.
     """
     return torch.bfloat16 if all(map(_has_fast_bf16, devices)) else torch.float32
 
 
 def _has_fast_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
-        with torch.cuda.device(device):  # that is what it tells of
+        with torch.cuda.device(device):  # the query is about the current device
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
-        # A CPU without such instructions takes bfloat16, too, and is hundreds of times slower. One
-        # of Intel whose tiles (AMX) are hidden by a virtual machine multiplies it half as fast as
-        # float32 by those that are left; one of AMD, nearly twice as fast.
+        # A CPU without such instructions supports bfloat16, too, but hundreds of times slower. If a
+        # virtual machine hides the tiles (AMX) of an Intel CPU, AVX512-BF16 remains, which is half
+        # as fast as float32; on AMD, it is nearly twice as fast.
         can = torch.cpu.get_capabilities()
         by_intel = str(can.get("cpu_name", "")).startswith("Intel")
         return bool(can.get("amx_bf16") or (can.get("avx512_bf16") and not by_intel))
@@ -191,21 +191,21 @@ def _has_fast_bf16(device: torch.device) -> bool:
 
 
 def find_precision(name: Precision, *devices: torch.device) -> Precision:
-    """Return the number type that networks multiply on devices; ``"auto"`` is resolved.
+    """Return the number type of a network's matrix products, with ``"auto"`` resolved.
 
     Parameters
     ----------
     name
-        ``"auto"``: the fastest of those that hardly change a label: bfloat16 where the hardware
-        multiplies it faster than float32, else float16 on a GPU, else float32. ``"int8"``:
+        ``"auto"``: the fastest that hardly changes a label, which is bfloat16 where the hardware
+        multiplies it faster than float32, else float16 on CUDA, else float32. ``"int8"``:
         eight-bit integers in the layers of a transformer, on a CPU.
     devices
-        Where the network runs, the same on all of them.
+        Devices that the network runs on, all with the same number type.
 
     Raises
     ------
     ConfigError
-        If a device does not multiply it.
+        If there is no such number type, or a device does not support it.
     """
     types = {device.type for device in devices}
     if name == AUTO:
@@ -225,17 +225,18 @@ def find_precision(name: Precision, *devices: torch.device) -> Precision:
 
 
 def store_as(network: Network, precision: torch.dtype) -> Network:
-    """Return a network that holds what it multiplies in the number type of the products.
+    """Return a network whose weights of matrix products are stored in the products' number type.
 
-    It is for use in `computing`, which would convert the same weights anew for every batch, and
-    makes the same of everything. All other tensors are those of the given network.
+    In `computing`, it gives the same results as the original, whose weights would be converted
+    again for every batch. All other tensors are shared with the original.
 
     Parameters
     ----------
     network
-        Which stays as it is; its ``head``, if it has one, is used elsewhere and is left out.
+        The network, which is not changed. Its ``head``, if any, is used elsewhere and is not
+        converted.
     precision
-        Of matrix products.
+        Number type of matrix products.
     """
     shared = {id(one): one for one in chain(network.parameters(), network.buffers())}
     stored = copy.deepcopy(network, shared)
@@ -246,14 +247,14 @@ def store_as(network: Network, precision: torch.dtype) -> Network:
 
 
 def round_to(network: nn.Module, precision: torch.dtype) -> None:
-    """Round what a network multiplies to what another number type can hold.
+    """Round a network's weights of matrix products, in place, to values of another number type.
 
     Parameters
     ----------
     network
-        Whose weights stay of the type that they are of; its ``head``, if it has one, is left out.
+        The network, whose weights keep their own type; its ``head``, if any, is not rounded.
     precision
-        Of matrix products.
+        Number type to round to.
     """
     with torch.no_grad():
         for _, _, weights in _find_multiplied(network):
@@ -261,7 +262,7 @@ def round_to(network: nn.Module, precision: torch.dtype) -> None:
 
 
 def _find_multiplied(network: nn.Module) -> list[tuple[nn.Module, str, nn.Parameter]]:
-    """Return the weights of matrix products and convolutions: module, name and weights."""
+    """Return module, name and values of the weights of linear layers and convolutions."""
     left_out = set(getattr(network, "head", nn.Identity()).modules())
     return [
         (module, name, weights)
@@ -272,14 +273,14 @@ def _find_multiplied(network: nn.Module) -> list[tuple[nn.Module, str, nn.Parame
 
 
 def computing(device: torch.device, precision: torch.dtype) -> AbstractContextManager[object]:
-    """Return a context in which matrix products are of that number type, and the rest is float32.
+    """Return a context in which matrix products use a number type, and all else uses float32.
 
     Parameters
     ----------
     device
-        Where the network runs.
+        Device that the network runs on.
     precision
-        Of matrix products.
+        Number type of matrix products.
     """
     if precision != torch.float32:
         return torch.autocast(device.type, dtype=precision)
@@ -288,14 +289,14 @@ def computing(device: torch.device, precision: torch.dtype) -> AbstractContextMa
 
 @contextmanager
 def repeatable(device: torch.device) -> Iterator[None]:
-    """Let a network that learns end at the same weights every time.
+    """Make the training of a network reproducible within the block.
 
-    Gradients are not computed in `computing`, so that float32 is seen to here, too.
+    Gradients are computed outside of `computing`, so exact float32 products are set here, too.
 
     Parameters
     ----------
     device
-        Where it learns.
+        Device that the network is trained on.
     """
     if device.type != "cuda":
         yield
@@ -305,7 +306,7 @@ def repeatable(device: torch.device) -> Iterator[None]:
 
 
 def _set_flags(*flags: tuple[Any, str, Any]) -> Callable[[], None]:
-    """Set attributes, and return what sets them as they were."""
+    """Set attributes, and return a function that restores them."""
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in flags]
     for flag in flags:
         setattr(*flag)
@@ -317,17 +318,17 @@ def _set_flags(*flags: tuple[Any, str, Any]) -> Callable[[], None]:
     return undo
 
 
-_CUDNN: Any = torch.backends.cudnn  # types leave some of it out
-# Else CUDA's convolutions multiply ten bits of each float32 (TF32), and products where somebody
-# lets them.
+_CUDNN: Any = torch.backends.cudnn  # its type stubs are incomplete
+# Otherwise, CUDA's convolutions multiply only ten bits of each float32's fraction (TF32), and so do
+# matrix products if that was enabled.
 _EXACT = SharedLimit(
     lambda _: _set_flags(
         (_CUDNN.conv, "fp32_precision", "ieee"),
         (torch.backends.cuda.matmul, "fp32_precision", "ieee"),
     )
 )
-# Else the gradients of convolutions are sums in any order, or computed in whichever way was the
-# fastest when all were tried.
+# Otherwise, the gradients of convolutions are summed in any order, and the algorithm is the one
+# that was fastest in a trial.
 _REPEATED = SharedLimit(
     lambda _: _set_flags(
         (_CUDNN, "deterministic", True),

@@ -1,8 +1,8 @@
 """Pre-trained speech encoders: from waveforms to the hidden states of all their layers.
 
-An encoder runs on the frames that are there. What it was trained with, padding to 30 s or
-statistics over padding, is left out or replaced by masks, so that a segment has the same states
-alone and in any batch.
+An encoder runs only on the frames of a segment. The padding to 30 s, or statistics over padding,
+with which it was trained are left out or masked, so that a segment has the same states alone and in
+any batch.
 """
 
 from collections.abc import Mapping
@@ -17,14 +17,14 @@ from sercli.neural.whisper import WhisperEncoder, WhisperSettings
 
 
 class WhisperStates(SpeechEncoder):
-    """The encoder of Whisper (Radford et al. 2023), on as many frames as there are.
+    """The encoder of Whisper (Radford et al. 2023), without padding to 30 s.
 
     Parameters
     ----------
     settings
-        Its shape.
+        Settings of the encoder.
     band_limit
-        Frequency in Hz above which nothing is heard.
+        Frequency in Hz above which audio is removed.
     """
 
     def __init__(self, settings: WhisperSettings, band_limit: float) -> None:
@@ -33,12 +33,12 @@ class WhisperStates(SpeechEncoder):
 
     @property
     def layers(self) -> nn.ModuleList:
-        """Those of the transformer, from the input up."""
+        """Layers of the transformer, starting from the input."""
         layers: nn.ModuleList = self.model.layers
         return layers
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[list[Tensor], list[slice]]:
-        """Return hidden states and the rows of each segment; see `SpeechEncoder.forward`."""
+        """Return hidden states and each segment's rows; see `SpeechEncoder.forward`."""
         frames, mask = self.front_end(waveforms, lengths)
         found: tuple[list[Tensor], list[slice]] = self.model(frames, mask.sum(dim=1).tolist())
         return found
@@ -50,15 +50,17 @@ def create_encoder(config: Mapping[str, Any], band_limit: float = NYQUIST) -> Sp
     Parameters
     ----------
     config
-        The settings of `transformers`: ``model_type`` is one of `ARCHITECTURES`; and ``mean`` and
-        ``deviation`` of the frames of an audio spectrogram transformer.
+        Settings of `transformers`, whose ``model_type`` is one of `ARCHITECTURES`; for an audio
+        spectrogram transformer, also the ``mean`` and ``deviation`` of its frames.
     band_limit
-        Frequency in Hz above which nothing is heard; the highest there is for all but Whisper.
+        Frequency in Hz above which audio is removed; other encoders than Whisper's support only
+        the Nyquist frequency.
 
     Raises
     ------
     ModelError
-        If the settings are of another architecture, or not understood.
+        If the architecture is unknown, the settings are invalid, or the band limit is not
+        supported.
     """
     settings = dict(config)
     kind = settings.pop("model_type", None)

@@ -1,4 +1,4 @@
-"""From waveforms to levelled log-mel frames, in batches, on the network's device."""
+"""From waveforms to level-normalised log-mel frames, in batches, on the network's device."""
 
 from dataclasses import dataclass
 
@@ -8,26 +8,27 @@ from torchaudio.transforms import MelScale, Spectrogram
 
 from sercli.errors import ConfigError
 
-# Quieter than any recording: digital silence must not divide by zero.
+# Added to the root mean square, so that digital silence does not divide by zero; quieter than any
+# recording.
 SILENCE = 1e-6
 
 
 @dataclass(frozen=True)
 class LogMelSettings:
-    """How log-mel frames are computed.
+    """Settings of log-mel frames.
 
     Parameters
     ----------
     sample_rate
-        Of the waveforms, in Hz.
+        Sample rate of the waveforms, in Hz.
     win_length, hop_length
-        Length of a Hann window and step between windows, in samples.
+        Length of the Hann window and hop length, in samples.
     n_mels
         Number of mel bands.
     f_min, f_max
-        Where the lowest band starts and the highest ends, in Hz.
+        Lower edge of the lowest band and upper edge of the highest, in Hz.
     floor
-        Level in dB below a segment's loudest band and frame at which everything softer is cut.
+        Dynamic range in dB: lower levels are raised to this much below a segment's highest level.
 
     Raises
     ------
@@ -44,7 +45,7 @@ class LogMelSettings:
     floor: float = 80.0
 
     def __post_init__(self) -> None:
-        """Check what a damaged description could break."""
+        """Check the values that a damaged description could break."""
         if not 0 <= self.f_min < self.f_max <= self.sample_rate / 2:
             raise ConfigError(
                 f"mel bands from {self.f_min} to {self.f_max} Hz; expected limits from 0 to "
@@ -63,15 +64,15 @@ class LogMel(nn.Module):
 
     Frames are centred on multiples of the hop length, with silence before the segment's start and
     after its end, whether it is alone or padded in a batch. Each segment's mean over all bands and
-    frames is 0; a level of 10 dB is about 0.6.
+    frames is 0, and a difference of 10 dB is about 0.6.
 
     Parameters
     ----------
     settings
-        How frames are computed.
+        Settings of the frames.
     """
 
-    # Standard deviation in dB of the levels of speech around their mean.
+    # Typical standard deviation in dB of speech levels around their mean.
     SPREAD_DB = 16.0
 
     def __init__(self, settings: LogMelSettings) -> None:
@@ -94,23 +95,23 @@ class LogMel(nn.Module):
         )
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return frames and which of them are of the segment.
+        """Return frames and their mask.
 
         Parameters
         ----------
         waveforms
-            Zero after the end of each segment, shape (n_segments, n_samples).
+            Waveforms, zero after the end of each segment, shape (n_segments, n_samples).
         lengths
-            Samples of each segment, shape (n_segments,).
+            Number of samples of each segment, shape (n_segments,).
 
         Returns
         -------
         frames : Tensor, shape (n_segments, n_mels, n_frames)
-            Zero after the end of each segment.
+            Frames, zero after the end of each segment.
         mask : Tensor, shape (n_segments, n_frames)
             1 for frames of the segment, 0 after its end.
         """
-        # Autocast must not touch levels: their logarithms need every bit that float32 has.
+        # Without autocast, since the logarithms of levels need the full precision of float32.
         with torch.autocast(waveforms.device.type, enabled=False):
             waveforms = waveforms.float()
             power = waveforms.square().sum(dim=1, keepdim=True) / lengths[:, None]
@@ -132,11 +133,12 @@ class LogMel(nn.Module):
 def measure_power(spectrum: Tensor) -> Tensor:
     """Return the squared magnitudes of complex numbers.
 
-    Half of a front end's time would go into a root that is squared again, or into sums of two.
+    Taking the absolute value and squaring it, or summing over pairs of real and imaginary parts,
+    would take half of a front end's time.
 
     Parameters
     ----------
     spectrum
-        Complex, of any shape.
+        Complex tensor of any shape.
     """
     return spectrum.real.square() + spectrum.imag.square()

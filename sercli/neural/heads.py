@@ -1,7 +1,7 @@
-"""Classifiers of Hugging Face as they are, each with the head that it came with.
+"""Published classifiers of Hugging Face, each with its own head.
 
-What a segment becomes before a network hears it is left to the checkpoint's own feature extractor,
-on each segment by itself, so that the result is that of `transformers` for the segment alone.
+The checkpoint's own feature extractor is applied to each segment separately, so that the result is
+the same as that of `transformers` for the segment alone.
 """
 
 from abc import ABC, abstractmethod
@@ -28,9 +28,9 @@ from sercli.neural.mel import SAMPLE_RATE
 from sercli.neural.published_encoders import WaveformStates
 from sercli.neural.speech_encoder import AST, WHISPER
 
-# Of an audio spectrogram transformer: 25 ms every 10 ms.
+# Frames of an audio spectrogram transformer: 25 ms every 10 ms.
 WIN_LENGTH, HOP_LENGTH = 400, 160
-# Of all checkpoints, but for masks of training that a checkpoint may have kept.
+# Name of the mask embedding of pre-training, which a checkpoint may have kept.
 _UNUSED = "masked_spec_embed"
 
 
@@ -40,11 +40,12 @@ class PublishedNetwork(nn.Module, ABC):
     Parameters
     ----------
     model
-        Of `transformers`.
+        Model of `transformers`.
     extractor
-        From a waveform to its input.
+        Feature extractor, from a waveform to the model's input.
     n_samples
-        To which every segment is padded or cut; None: it hears the whole segment, and no padding.
+        Number of samples to which every segment is padded or cut; None if the input is the whole
+        segment without padding.
     """
 
     def __init__(self, model: Any, extractor: Any, n_samples: int | None = None) -> None:
@@ -60,12 +61,12 @@ class PublishedNetwork(nn.Module, ABC):
         Parameters
         ----------
         waveforms
-            One or more, at 16 kHz, each of shape (n_samples,).
+            One or more segments at 16 kHz, each of shape (n_samples,).
         """
 
     def _extract(self, waveform: FloatArray) -> FloatArray:
         name = self.extractor.model_input_names[0]
-        # Some of them multiply by PyTorch, and fail on what autocast makes of that.
+        # Some extractors use matrix products of PyTorch, and fail on the results of autocast.
         with torch.autocast(next(self.parameters()).device.type, enabled=False):
             found = self.extractor(waveform, sampling_rate=SAMPLE_RATE, return_tensors="np")[name]
         return np.asarray(found[0], np.float32)
@@ -74,14 +75,14 @@ class PublishedNetwork(nn.Module, ABC):
 class WaveformNetwork(PublishedNetwork):
     """wav2vec 2.0 or a relative, the mean of its projected frames, and a linear layer.
 
-    It hears the frames of a segment and nothing else, whatever else is in the batch.
+    Its output depends on the frames of a segment alone, not on padding or the rest of the batch.
 
     Parameters
     ----------
     model
-        Such as `transformers.Wav2Vec2ForSequenceClassification`.
+        Model such as `transformers.Wav2Vec2ForSequenceClassification`.
     extractor
-        Standardises waveforms, or leaves them as they are.
+        Feature extractor, which standardises waveforms or leaves them unchanged.
     """
 
     def __init__(self, model: Any, extractor: Wav2Vec2FeatureExtractor) -> None:
@@ -107,20 +108,20 @@ class WaveformNetwork(PublishedNetwork):
 
 
 class FixedNetwork(PublishedNetwork):
-    """Whisper's encoder or an audio spectrogram transformer, on input of the length it learned on.
+    """Whisper's encoder or an audio spectrogram transformer, with the input length of its training.
 
-    Both learned on segments that were padded (Whisper to 30 s, a spectrogram transformer to its
-    ``max_length`` frames, mostly 10.2 s), and their heads see the mean over padding, too: without
-    it, their probabilities would be others. Of a longer segment, they hear the beginning.
+    Both were trained on padded segments (Whisper to 30 s, a spectrogram transformer to its
+    ``max_length`` frames, mostly 10.2 s), and the input of their heads includes the padding:
+    without it, the probabilities would differ. Longer segments are cut to their beginning.
 
     Parameters
     ----------
     model
-        Such as `transformers.WhisperForAudioClassification`.
+        Model such as `transformers.WhisperForAudioClassification`.
     extractor
-        Makes frames.
+        Feature extractor, which computes frames.
     n_samples
-        That the frames cover.
+        Number of samples that the frames cover.
     """
 
     def __init__(self, model: Any, extractor: Any, n_samples: int) -> None:
@@ -135,23 +136,23 @@ class FixedNetwork(PublishedNetwork):
 
 
 def load_published(folder: Path) -> PublishedNetwork:
-    """Load a classifier of Hugging Face; the network is never asked.
+    """Load a classifier of Hugging Face from a folder, without any network connection.
 
     Parameters
     ----------
     folder
-        Holds ``config.json``, ``model.safetensors`` and ``preprocessor_config.json``.
+        Folder with ``config.json``, ``model.safetensors`` and one of `PREPROCESSOR_FILES`.
 
     Returns
     -------
     PublishedNetwork
-        In float32, whatever it was saved in.
+        The network in float32, whatever type it was saved in.
 
     Raises
     ------
     ModelError
-        If files or weights are missing or do not fit each other, its architecture is unknown, it
-        does not tell one label of several, or it takes audio of another sample rate.
+        If files or weights are missing or do not fit each other, its architecture is unknown, it is
+        not a single-label classifier, or its sample rate is not 16 kHz.
     """
     source = str(folder)
     _check_files(folder)
@@ -193,7 +194,7 @@ def _check_task(source: str, config: Any) -> None:
 
 
 def _check_weights(source: str, model: Any, missing: list[str], unexpected: list[str]) -> None:
-    """Refuse what would be random, and a head that computes something else than this one."""
+    """Raise if weights are missing, or unknown ones suggest a different head."""
     unexpected = [name for name in unexpected if not name.endswith(_UNUSED)]
     if missing:
         others = f"; it has {', '.join(unexpected[:3])} instead" if unexpected else ""
@@ -211,13 +212,13 @@ def _check_weights(source: str, model: Any, missing: list[str], unexpected: list
 
 
 def _join(source: str, model: Any, extractor: Any) -> PublishedNetwork:
-    """Put a feature extractor before a network, if they fit."""
+    """Return a network with its feature extractor; raise if they do not fit."""
     config: Any = model.config
     kind: type
     wanted = {"sampling_rate": SAMPLE_RATE}
     if config.model_type == WHISPER:
         kind = WhisperFeatureExtractor
-        # The second convolution halves the frames.
+        # The second convolution halves the number of frames.
         n_frames = 2 * config.max_source_positions
         wanted |= {"feature_size": config.num_mel_bins, "nb_max_frames": n_frames}
     elif config.model_type == AST:
@@ -232,7 +233,7 @@ def _join(source: str, model: Any, extractor: Any) -> PublishedNetwork:
             f"expected {_spell(kind, wanted)}"
         )
     if isinstance(extractor, WhisperFeatureExtractor):
-        extractor.dither = 0.0  # the same segment is to have the same frames
+        extractor.dither = 0.0  # makes the frames of a segment reproducible
         return FixedNetwork(model, extractor, extractor.n_samples)
     if isinstance(extractor, ASTFeatureExtractor):
         n_samples = (extractor.max_length - 1) * HOP_LENGTH + WIN_LENGTH

@@ -1,4 +1,4 @@
-"""Checkpoints in the layout of Hugging Face: how they are named, and how they come from the hub."""
+"""Checkpoints in the layout of Hugging Face: file names, and download from the hub."""
 
 import os
 import re
@@ -7,44 +7,44 @@ from pathlib import Path
 
 from sercli.errors import ModelError
 
-# What a name on the hub starts with.
+# Prefix of a name on the hub.
 HUB = "hub:"
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-# Where the way from a waveform to a network's input is described: in one of these.
+# One of these describes how a waveform becomes a network's input.
 PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
-# A name, or that of an organisation and one in it.
+# NAME or ORG/NAME.
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Tell whether a folder has the layout of Hugging Face.
+    """Return whether a folder has the layout of Hugging Face.
 
     Parameters
     ----------
     folder
         Any path.
     """
-    return os.path.isfile(folder / CONFIG_FILE)  # takes names of any length
+    return os.path.isfile(folder / CONFIG_FILE)  # does not raise if a name is too long
 
 
 def fetch_checkpoint(name: str, revision: str | None = None) -> Path:
-    """Return the folder of a checkpoint of the hub, which is downloaded if it is not in the cache.
+    """Return the folder of a checkpoint on the hub, downloading it if it is not in the cache.
 
-    Only settings and safetensors are: nothing that can run code. With ``HF_HUB_OFFLINE``, or where
-    the hub cannot be reached, it is taken from the cache.
+    Only settings and safetensors are downloaded, nothing that can run code. With
+    ``HF_HUB_OFFLINE``, or if the hub cannot be reached, the cache is used.
 
     Parameters
     ----------
     name
-        On the hub, such as ``"superb/hubert-base-superb-er"``.
+        Name on the hub, such as ``"superb/hubert-base-superb-er"``.
     revision
-        A commit, tag or branch; the newest commit by default.
+        Commit, tag or branch; the newest commit by default.
 
     Returns
     -------
     Path
-        In the cache of the hub; its name is the commit.
+        Folder in the cache of the hub; its name is the commit.
 
     Raises
     ------
@@ -64,9 +64,9 @@ def fetch_checkpoint(name: str, revision: str | None = None) -> Path:
     if not HUB_NAME.fullmatch(name):
         raise ModelError(f"{where}: is no name on the hub; expected {HUB}NAME or {HUB}ORG/NAME")
     try:
-        # All files are of the commit that the first one is of.
+        # All files are taken from the commit of the first.
         folder = Path(hf_hub_download(name, CONFIG_FILE, revision=revision)).parent
-        with suppress(RemoteEntryNotFoundError):  # what is missing is told where it is read
+        with suppress(RemoteEntryNotFoundError):  # reported when the weights are loaded
             hf_hub_download(name, WEIGHTS_FILE, revision=folder.name)
         for file in PREPROCESSOR_FILES:
             with suppress(EntryNotFoundError):
@@ -89,7 +89,7 @@ def fetch_checkpoint(name: str, revision: str | None = None) -> Path:
         raise ModelError(
             f"{where}: has no {CONFIG_FILE}; expected a checkpoint in the layout of transformers"
         ) from error
-    except Exception as error:  # the libraries of the network below have errors of their own
+    except Exception as error:  # the underlying network libraries raise errors of their own
         cause = error.__cause__ or error
         reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
         reason = "HF_HUB_OFFLINE is set" if is_offline_mode() else reason.rstrip(".")

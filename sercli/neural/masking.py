@@ -1,4 +1,4 @@
-"""Hiding parts of what a network sees in training (SpecAugment, Park et al. 2019)."""
+"""Random masking of a network's input frames in training (SpecAugment, Park et al. 2019)."""
 
 from dataclasses import dataclass
 
@@ -10,14 +10,15 @@ from sercli.errors import ConfigError
 
 @dataclass(frozen=True)
 class MaskingSettings:
-    """How much of the frames is hidden from a network in training.
+    """Settings of the random masking of frames in training.
 
     Parameters
     ----------
     n_bands, n_times
-        Number of stripes of bands and of frames that are hidden.
+        Numbers of masks over bands and over frames.
     max_bands, max_times
-        Widest stripe, as a share of all bands and of the segment's frames, in ``[0, 1]``.
+        Greatest width of a mask, as a share of all bands and of the segment's frames, in
+        ``[0, 1]``.
 
     Raises
     ------
@@ -43,16 +44,16 @@ class MaskingSettings:
 
 
 def mask_at_random(frames: Tensor, mask: Tensor, settings: MaskingSettings) -> Tensor:
-    """Return frames of which some bands and times are 0: the mean of a levelled segment.
+    """Return frames with some bands and times set to 0, the mean of level-normalised frames.
 
     Parameters
     ----------
     frames
-        Shape (n_segments, n_bands, n_frames).
+        Frames, shape (n_segments, n_bands, n_frames).
     mask
         1 for frames of the segment, 0 after its end, shape (n_segments, n_frames).
     settings
-        How much is hidden.
+        Settings of the masking.
     """
     n_segments, n_bands, n_frames = frames.shape
     bands = torch.full((n_segments,), n_bands, device=frames.device)
@@ -63,13 +64,13 @@ def mask_at_random(frames: Tensor, mask: Tensor, settings: MaskingSettings) -> T
 
 
 def _draw_stripes(sizes: Tensor, n_places: int, n_stripes: int, max_share: float) -> Tensor:
-    """Return which of the places are hidden, shape (n_segments, n_places)."""
+    """Return which of the places are masked, shape (n_segments, n_places)."""
     places = torch.arange(n_places, device=sizes.device)
     hidden = torch.zeros(len(sizes), n_places, dtype=torch.bool, device=sizes.device)
     for _ in range(n_stripes):
-        # From the generator of the CPU on any device, so that a seed means the same everywhere.
+        # Drawn on the CPU for any device, so that a seed has the same effect everywhere.
         width, start = torch.rand(2, len(sizes)).to(sizes.device)
-        # Up to and including the widest: floor of a number drawn below widest + 1.
+        # Uniform over the integers from 0 to the greatest width, inclusive.
         width = (width * ((max_share * sizes).floor() + 1)).floor()
         first = (start * (sizes - width + 1)).floor()
         inside = (places >= first[:, None]) & (places < (first + width)[:, None])

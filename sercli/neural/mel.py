@@ -1,4 +1,4 @@
-"""Log-mel frames as pre-trained encoders know them, in batches, whatever the gain."""
+"""Log-mel frames as pre-trained encoders expect them, in batches, independent of the gain."""
 
 import torch
 from torch import Tensor, nn
@@ -10,13 +10,13 @@ from sercli.neural.front_end import SILENCE, measure_power
 
 SAMPLE_RATE = 16_000
 NYQUIST = SAMPLE_RATE / 2
-# Root mean square to which a segment is brought: that of speech which is not loud.
+# Root mean square to which segments are scaled, that of speech which is not loud.
 LEVEL = 0.05
-# Of the filter at the band limit: 80 dB of attenuation, reached within 200 Hz.
+# Low-pass filter at the band limit: an attenuation of 80 dB within a transition band of 200 Hz.
 FILTER_TAPS = 401
 FILTER_BETA = 7.86
 FILTER_TRANSITION = 200.0
-# Samples that are filtered at once.
+# Number of samples in a block of the filter.
 FILTER_BLOCK = 2048
 
 
@@ -26,10 +26,10 @@ class WhisperMel(nn.Module):
     Parameters
     ----------
     n_mels
-        Number of bands, up to 8 kHz.
+        Number of mel bands, up to 8 kHz.
     band_limit
-        Frequency in Hz above which nothing is heard: neither in these bands, which are as soft as
-        can be, nor as part of the level, nor by what a window smears to below it.
+        Frequency in Hz above which audio is removed, so that it affects neither the bands above,
+        which are at the floor, nor the level, nor, by leakage of the window, the bands below.
     """
 
     WIN_LENGTH = 400
@@ -37,7 +37,7 @@ class WhisperMel(nn.Module):
 
     def __init__(self, n_mels: int, band_limit: float = NYQUIST) -> None:
         super().__init__()
-        # Of the bins of the spectrum, which go up to and including the highest frequency.
+        # Number of bins up to and including the band limit.
         self.n_heard = 1 + int(band_limit * self.WIN_LENGTH / SAMPLE_RATE)
         self.low_pass = LowPass(band_limit) if band_limit < NYQUIST else None
         self.spectrogram = Spectrogram(
@@ -54,23 +54,23 @@ class WhisperMel(nn.Module):
         )
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return frames and which of them are of the segment.
+        """Return frames and their mask.
 
         Parameters
         ----------
         waveforms
-            Zero after the end of each segment, shape (n_segments, n_samples).
+            Waveforms, zero after the end of each segment, shape (n_segments, n_samples).
         lengths
-            Samples of each segment, shape (n_segments,).
+            Number of samples of each segment, shape (n_segments,).
 
         Returns
         -------
         frames : Tensor, shape (n_segments, n_mels, n_frames)
-            Zero after the end of each segment; their number is even, or odd for the longest alone.
+            Frames, zero after the end of each segment.
         mask : Tensor of bool, shape (n_segments, n_frames)
-            True for frames of the segment.
+            True for frames of the segment, False after its end.
         """
-        # Autocast must not touch levels: their logarithms need every bit that float32 has.
+        # Without autocast, since the logarithms of levels need the full precision of float32.
         with torch.autocast(waveforms.device.type, enabled=False):
             waveforms = waveforms.float()
             if self.low_pass is not None:
@@ -89,17 +89,17 @@ class WhisperMel(nn.Module):
 
 
 class LowPass(nn.Module):
-    """Takes what is above a frequency from waveforms, without moving what is below in time.
+    """A zero-phase low-pass filter.
 
-    It does for a batch on the device what `sercli.audio.filters.limit_band` does for one waveform;
-    and each sample depends on a few around it only, so that padding changes nothing. Waveforms are
-    filtered in blocks of the same size (overlap-save), which is faster than all at once, and gives
-    the same to the last bit whatever they are padded to.
+    It is the counterpart of `sercli.audio.filters.limit_band` for a batch on the device. Each
+    sample depends on only a few around it, so padding has no effect. Waveforms are filtered in
+    blocks of the same size (overlap-save), which is faster than filtering them at once and gives
+    the same result to the last bit whatever their padding.
 
     Parameters
     ----------
     limit
-        In Hz; what is `FILTER_TRANSITION` below is untouched.
+        Stop-band edge in Hz; frequencies lower than `FILTER_TRANSITION` below it pass unchanged.
     """
 
     taps: Tensor
@@ -115,7 +115,7 @@ class LowPass(nn.Module):
         self.register_buffer("taps", (taps / taps.sum()).float(), persistent=False)
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
-        """Return the waveforms, filtered, of the same shape and zero after their ends.
+        """Return the filtered waveforms, of the same shape and zero after their ends.
 
         Parameters
         ----------
@@ -123,7 +123,7 @@ class LowPass(nn.Module):
             As for `WhisperMel.forward`.
         """
         n_samples, before = waveforms.shape[1], FILTER_TAPS // 2
-        # Of each block, what is heard before its first full sum is left out.
+        # The first outputs of each block are discarded: they wrap around (circular convolution).
         n_lost = FILTER_TAPS - 1
         step = FILTER_BLOCK - n_lost
         after = -n_samples % step + n_lost - before
@@ -141,9 +141,9 @@ class KaldiMel(nn.Module):
     Parameters
     ----------
     n_mels
-        Number of bands, up to 8 kHz.
+        Number of mel bands, up to 8 kHz.
     mean, deviation
-        By which they are standardised.
+        Mean to subtract, and standard deviation, by twice which the frames are divided.
     """
 
     def __init__(self, n_mels: int, mean: float, deviation: float) -> None:
@@ -151,19 +151,21 @@ class KaldiMel(nn.Module):
         self.n_mels, self.mean, self.deviation = n_mels, mean, deviation
 
     def forward(self, waveforms: Tensor, lengths: Tensor, least: int) -> tuple[Tensor, Tensor]:
-        """Return frames and how many each segment has.
+        """Return frames and their number for each segment.
 
         Parameters
         ----------
         waveforms, lengths
             As for `WhisperMel.forward`.
         least
-            Frames that a segment has at least, if need be of silence.
+            Least number of frames of a segment; shorter ones are padded before standardisation.
 
         Returns
         -------
         frames : Tensor, shape (n_segments, n_frames, n_mels)
+            Standardised frames.
         counts : Tensor, shape (n_segments,)
+            Number of frames of each segment.
         """
         with torch.autocast(waveforms.device.type, enabled=False):
             levelled = level(waveforms.float(), lengths)
@@ -186,9 +188,10 @@ class KaldiMel(nn.Module):
 
 
 def level(waveforms: Tensor, lengths: Tensor) -> Tensor:
-    """Return waveforms of the same root mean square over their own samples.
+    """Return waveforms scaled to the same root mean square over their own samples.
 
-    The order of a sum depends on its length: each is summed by itself, not with its padding.
+    Each is summed without its padding, since the order of a sum, and so its rounding, depends on
+    the length.
 
     Parameters
     ----------

@@ -1,26 +1,26 @@
-"""From frames to one row per segment, whatever its length."""
+"""Pooling of the frames of a segment of any length into one row."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-# Under a root, so that a channel that never changes has a gradient.
+# Added under a square root, so that a constant channel has a finite gradient.
 TINY = 1e-5
 
 
 class AttentiveStatistics(nn.Module):
     """Weighted mean and standard deviation over time (Okabe et al. 2018).
 
-    Each channel has weights of its own, which see the segment as a whole, too (Desplanques et al.
-    2020).
+    Each channel has weights of its own, which also depend on the mean and deviation of the whole
+    segment (Desplanques et al. 2020).
 
     Parameters
     ----------
     n_channels
-        Of the frames.
+        Number of channels of the frames.
     n_hidden
-        Width of the network that weighs them.
+        Width of the network that computes the weights.
     """
 
     def __init__(self, n_channels: int, n_hidden: int = 128) -> None:
@@ -34,7 +34,7 @@ class AttentiveStatistics(nn.Module):
         Parameters
         ----------
         frames
-            Shape (n_segments, n_channels, n_frames).
+            Frames, shape (n_segments, n_channels, n_frames).
         mask
             1 for frames of the segment, 0 after its end, shape (n_segments, n_frames).
         """
@@ -52,9 +52,9 @@ def weighted_statistics(frames: Tensor, weights: Tensor) -> tuple[Tensor, Tensor
     Parameters
     ----------
     frames
-        Shape (n_segments, n_channels, n_frames).
+        Frames, shape (n_segments, n_channels, n_frames).
     weights
-        Of the frames, with a sum of 1 over time; the same shape, or one channel for all.
+        Weights of the frames, summing to 1 over time; of the same shape, or with a single channel.
     """
     mean = (frames * weights).sum(dim=2)
     variance = ((frames - mean[:, :, None]).square() * weights).sum(dim=2)
@@ -62,16 +62,17 @@ def weighted_statistics(frames: Tensor, weights: Tensor) -> tuple[Tensor, Tensor
 
 
 def statistics(rows: Tensor, spans: Sequence[slice]) -> Tensor:
-    """Return the mean over time of each segment, then the deviation.
+    """Return the mean and standard deviation over time of each segment.
 
-    Segment by segment, so that it does not depend on what else is in a batch, to the last bit.
+    Segments are processed one by one, so that results do not depend on the rest of the batch, to
+    the last bit.
 
     Parameters
     ----------
     rows
         Frames, shape (n_rows, n_channels).
     spans
-        Those of each segment.
+        Rows of each segment.
 
     Returns
     -------
@@ -92,6 +93,6 @@ def pool_states(states: Sequence[Tensor], spans: Sequence[slice]) -> Tensor:
     Parameters
     ----------
     states, spans
-        As an encoder gives them, see `sercli.neural.speech_encoder.SpeechEncoder.forward`.
+        Output of an encoder, see `sercli.neural.speech_encoder.SpeechEncoder.forward`.
     """
     return torch.cat([statistics(state, spans) for state in states], dim=1)

@@ -1,4 +1,4 @@
-"""Encoders as `transformers` has them, with masks for what is padding."""
+"""Encoders of `transformers`, with masks for padding."""
 
 import warnings
 from collections.abc import Mapping
@@ -15,19 +15,19 @@ from sercli.neural.speech_encoder import AST, SpeechEncoder, broadcast, flatten
 
 
 class WaveformStates(SpeechEncoder):
-    """wav2vec 2.0 (Baevski et al. 2020) and its relatives, which hear waveforms.
+    """wav2vec 2.0 (Baevski et al. 2020) and its relatives, whose input is waveforms.
 
     Parameters
     ----------
     model
-        Of `transformers`; it is changed.
+        Model of `transformers`; it is modified.
     standardise
-        Whether waveforms are to have the mean 0 and the deviation 1 before they are heard.
+        Whether waveforms are scaled to mean 0 and standard deviation 1.
     """
 
     def __init__(self, model: Any, standardise: bool = True) -> None:
         config = model.config
-        # Its own draws come from elsewhere than the seed of a training.
+        # These draw from generators that the seed of a training does not control.
         config.apply_spec_augment = False
         config.layerdrop = 0.0
         super().__init__(model, config.num_hidden_layers + 1, config.hidden_size)
@@ -44,12 +44,12 @@ class WaveformStates(SpeechEncoder):
 
     @property
     def layers(self) -> nn.ModuleList:
-        """Those of the transformer, from the input up."""
+        """Layers of the transformer, starting from the input."""
         layers: nn.ModuleList = self.model.encoder.layers
         return layers
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[list[Tensor], list[slice]]:
-        """Return hidden states and the rows of each segment; see `SpeechEncoder.forward`."""
+        """Return hidden states and each segment's rows; see `SpeechEncoder.forward`."""
         model = self.model
         inside = torch.arange(waveforms.shape[1], device=lengths.device) < lengths[:, None]
         heard = (_standardise(waveforms, lengths) if self.standardise else waveforms) * inside
@@ -66,29 +66,29 @@ class WaveformStates(SpeechEncoder):
         found = model._get_feat_extract_output_lengths(waveforms.shape[1])
         self._mask = torch.arange(int(found), device=lengths.device) < n_frames[:, None]
         with warnings.catch_warnings():
-            # WavLM's attention in transformers mixes types of masks, which torch deprecates.
+            # WavLM's attention in transformers mixes types of masks, for which torch warns.
             warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")
             output = model(heard, attention_mask=inside.long(), output_hidden_states=True)
         return flatten(output.hidden_states, self._mask)
 
     def _silence(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-        """Keep what one layer puts after the end of a segment from the next convolution."""
+        """Set a layer's output after the end of each segment to zero, for the next convolution."""
         assert self._mask is not None
         return output * self._mask[:, None].to(output.dtype)
 
 
 class SpectrogramStates(SpeechEncoder):
-    """The audio spectrogram transformer (Gong et al. 2021), on as many frames as there are.
+    """The audio spectrogram transformer (Gong et al. 2021), without padding to a fixed length.
 
-    Its frames are the means over the patches of all bands; after the last position, positions
-    start anew.
+    A frame of its hidden states is the mean over the patches of all frequency bands. After the last
+    time position, the position embeddings repeat from the first.
 
     Parameters
     ----------
     config
-        Of `transformers`.
+        Settings of `transformers`.
     mean, deviation
-        Of the frames that it was trained on.
+        Mean and standard deviation of the frames that it was trained on.
     """
 
     def __init__(self, config: PreTrainedConfig, mean: float, deviation: float) -> None:
@@ -98,12 +98,12 @@ class SpectrogramStates(SpeechEncoder):
 
     @property
     def layers(self) -> nn.ModuleList:
-        """Those of the transformer, from the input up."""
+        """Layers of the transformer, starting from the input."""
         layers: nn.ModuleList = self.model.layers
         return layers
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[list[Tensor], list[slice]]:
-        """Return hidden states and the rows of each segment; see `SpeechEncoder.forward`."""
+        """Return hidden states and each segment's rows; see `SpeechEncoder.forward`."""
         model, config = self.model, self.model.config
         frames, counts = self.front_end(waveforms, lengths, config.patch_size)
         embeddings = model.embeddings
@@ -130,12 +130,12 @@ class SpectrogramStates(SpeechEncoder):
 
 
 class MaskedNorm(nn.Module):
-    """Each channel's mean and deviation over the frames of its segment, without padding.
+    """Normalisation of each channel over the frames of a segment, without padding.
 
     Parameters
     ----------
     norm
-        Whose weights it has, and which it replaces.
+        Layer that it replaces, whose weights it uses.
     """
 
     def __init__(self, norm: nn.GroupNorm) -> None:
@@ -149,7 +149,7 @@ class MaskedNorm(nn.Module):
         Parameters
         ----------
         frames
-            Shape (n_segments, n_channels, n_frames).
+            Frames, shape (n_segments, n_channels, n_frames).
         """
         assert self.n_frames is not None
         places = torch.arange(frames.shape[2], device=frames.device)
@@ -169,14 +169,14 @@ def create_published(settings: Mapping[str, Any], kind: str) -> SpeechEncoder:
     Parameters
     ----------
     settings
-        As for `sercli.neural.encoders.create_encoder`, without ``model_type``.
+        Settings as for `sercli.neural.encoders.create_encoder`, without ``model_type``.
     kind
-        Which architecture it is, other than Whisper.
+        Architecture, other than Whisper.
 
     Raises
     ------
     ModelError
-        If the settings are not understood.
+        If the settings are invalid.
     """
     known = dict(settings)
     mean, deviation = known.pop("mean", 0.0), known.pop("deviation", 0.5)
@@ -191,14 +191,14 @@ def create_published(settings: Mapping[str, Any], kind: str) -> SpeechEncoder:
 
 
 def choose_attention(kind: str) -> str:
-    """Return how `transformers` is to compute the attention of an architecture.
+    """Return the attention implementation that `transformers` uses for an architecture.
 
-    Settings of others could name a kernel on the hub instead, which would be code.
+    It is always set, since a checkpoint's settings could name a kernel on the hub, which is code.
 
     Parameters
     ----------
     kind
-        One of `ARCHITECTURES`.
+        Architecture, one of `ARCHITECTURES`.
     """
     return "eager" if kind == "wavlm" else "sdpa"
 
@@ -208,7 +208,7 @@ def _build(config: PreTrainedConfig) -> Any:
 
 
 def _standardise(waveforms: Tensor, lengths: Tensor) -> Tensor:
-    """Return waveforms of mean 0 and deviation 1 over their own samples."""
+    """Return waveforms with mean 0 and standard deviation 1 over their own samples."""
     count = lengths[:, None]
     inside = torch.arange(waveforms.shape[1], device=lengths.device) < count
     mean = waveforms.sum(dim=1, keepdim=True) / count

@@ -1,8 +1,8 @@
 """Matrix products of eight-bit integers instead of floating-point numbers, on a CPU.
 
-Each row of a layer's input and each row of its weights has a scale of its own, found when it is
-multiplied (Dettmers et al. 2022, without their treatment of outliers), so that what becomes of a
-segment does not depend on the others of its batch.
+Each row of the weights and, at run time, each row of a layer's input has a scale of its own
+(Dettmers et al. 2022, without their treatment of outliers), so that the result for a segment does
+not depend on the rest of its batch.
 """
 
 import copy
@@ -15,7 +15,7 @@ from sercli.errors import ConfigError
 
 # Largest magnitude of an integer.
 LARGEST = 127
-# Under a scale, so that a row of zeros has one.
+# Least magnitude that a scale is computed from, so that a row of zeros has a scale above 0.
 TINY = 1e-12
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -27,7 +27,7 @@ class QuantisedLinear(nn.Module):
     Parameters
     ----------
     layer
-        Whose weights it rounds.
+        Layer whose weights are quantised.
     """
 
     scales: Tensor
@@ -49,7 +49,7 @@ class QuantisedLinear(nn.Module):
         Parameters
         ----------
         rows
-            Shape (..., n_inputs).
+            Input, shape (..., n_inputs).
         """
         flat = rows.reshape(-1, rows.shape[-1])
         scales = flat.abs().amax(dim=1, keepdim=True).clamp_(min=TINY).div_(LARGEST)
@@ -67,15 +67,15 @@ def quantise(network: Network) -> Network:
     Parameters
     ----------
     network
-        Which stays as it is.
+        The network, which is not changed.
 
     Raises
     ------
     ConfigError
-        If it has no such layers.
+        If the network has no transformer layers.
     """
     quantised = copy.deepcopy(network)
-    # WavLM's attention hands the weights of its layers to a function instead of calling them.
+    # WavLM's attention does not call its linear layers but passes their weights to a function.
     parents = [
         module
         for name, module in quantised.named_modules()

@@ -1,4 +1,4 @@
-"""What all pre-trained speech encoders have in common."""
+"""Base class of all pre-trained speech encoders."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -12,22 +12,22 @@ ARCHITECTURES = (WHISPER, AST, *WAVEFORM)
 
 
 class SpeechEncoder(nn.Module, ABC):
-    """From waveforms to hidden states; see `sercli.neural.encoders` for the architectures.
+    """An encoder from waveforms to hidden states; see `sercli.neural.encoders`.
 
     Parameters
     ----------
     model
-        With its layers.
+        Network with the layers.
 
     Attributes
     ----------
     n_states
-        The frames that enter the first layer, and what each layer makes of them.
+        Number of hidden states: the input of the first layer, and the output of each layer.
     n_channels
-        Of each frame.
+        Number of channels of each frame.
     """
 
-    # What is in those of transformers is not known to the type checker.
+    # The type checker does not know the attributes of models of transformers.
     model: Any
 
     def __init__(self, model: nn.Module, n_states: int, n_channels: int) -> None:
@@ -38,36 +38,36 @@ class SpeechEncoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[list[Tensor], list[slice]]:
-        """Return hidden states of all frames, and which of them are of each segment.
+        """Return the hidden states of all frames, and the rows of each segment.
 
         Parameters
         ----------
         waveforms
-            At 16 kHz, zero after the end of each segment, shape (n_segments, n_samples).
+            Waveforms at 16 kHz, zero after the end of each segment, shape (n_segments, n_samples).
         lengths
-            Samples of each segment, shape (n_segments,).
+            Number of samples of each segment, shape (n_segments,).
 
         Returns
         -------
         states : list of Tensor, each of shape (n_rows, n_channels)
-            `n_states` of them; each row is a frame of a segment, or of none and of any value.
+            `n_states` hidden states; a row is a frame of a segment, or padding of any value.
         spans : list of slice
-            The rows of each segment.
+            Rows of each segment.
         """
 
     @property
     @abstractmethod
     def layers(self) -> nn.ModuleList:
-        """Those of the transformer, from the input up."""
+        """Layers of the transformer, starting from the input."""
 
 
 def flatten(states: Sequence[Tensor], mask: Tensor) -> tuple[list[Tensor], list[slice]]:
-    """Return states of padded segments as `SpeechEncoder.forward` gives them.
+    """Return states of padded segments in the form of `SpeechEncoder.forward`.
 
     Parameters
     ----------
     states
-        Each of shape (n_segments, n_frames, n_channels).
+        Hidden states, each of shape (n_segments, n_frames, n_channels).
     mask
         True for frames of the segment, shape (n_segments, n_frames).
     """
@@ -77,7 +77,7 @@ def flatten(states: Sequence[Tensor], mask: Tensor) -> tuple[list[Tensor], list[
 
 
 def broadcast(mask: Tensor) -> Tensor | None:
-    """Return which frames each frame may attend to; None if there is no padding.
+    """Return the mask of the frames that each frame may attend to; None if there is no padding.
 
     Parameters
     ----------

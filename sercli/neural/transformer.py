@@ -1,4 +1,4 @@
-"""A pre-trained speech encoder, the statistics of all its layers, and a small head on them."""
+"""A pre-trained speech encoder with a small head on the statistics of all its layers."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -15,24 +15,24 @@ from sercli.neural.encoders import create_encoder
 from sercli.neural.mel import NYQUIST
 from sercli.neural.pooling import pool_states
 
-# Standardised statistics beyond this are outliers, which a head should not follow.
+# The head clips standardised statistics to this, to limit the effect of outliers.
 MAX_DEVIATION = 5.0
 
 
 @dataclass(frozen=True)
 class TransformerSettings:
-    """The shape of a network.
+    """Settings of a network.
 
     Parameters
     ----------
     encoder
         Settings of `transformers` with ``model_type``; see `sercli.neural.encoders`.
     band_limit
-        Frequency in Hz above which nothing is heard.
+        Frequency in Hz above which audio is removed.
     n_hidden
-        Width of the head.
+        Width of the head's hidden layer.
     dropout, hidden_dropout
-        Shares of the statistics and of the head's hidden row that are dropped in training.
+        Dropout rates of the statistics and of the head's hidden layer in training.
 
     Raises
     ------
@@ -47,7 +47,7 @@ class TransformerSettings:
     hidden_dropout: float = 0.5
 
     def __post_init__(self) -> None:
-        """Check what a damaged description could break."""
+        """Check the values that a damaged description could break."""
         if not (0 <= self.dropout < 1 and 0 <= self.hidden_dropout < 1) or self.n_hidden < 1:
             raise ConfigError(
                 f"dropout is {self.dropout}, hidden_dropout {self.hidden_dropout}, n_hidden "
@@ -56,7 +56,7 @@ class TransformerSettings:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what JSON can hold; `from_dict` reads it back."""
+        """Return a JSON-serialisable dict, which `from_dict` reads back."""
         return asdict(self)
 
     @classmethod
@@ -77,13 +77,13 @@ class TransformerSettings:
 class Transformer(nn.Module):
     """An encoder's hidden states, their mean and deviation over time, and two linear layers.
 
-    The layers of an encoder know different things: what they know together is worth more than a
-    weighted sum of them, which would have to take the same of all.
+    The layers of an encoder carry different information, so their statistics are concatenated: a
+    weighted sum of the layers would have to use the same features of all.
 
     Parameters
     ----------
     settings
-        Its shape.
+        Settings of the network.
     n_labels
         Number of scores.
     """
@@ -97,15 +97,15 @@ class Transformer(nn.Module):
 
     @property
     def deviations(self) -> NDArray[np.bool_]:
-        """Which of the features are deviations; the others are means; shape (n_features,)."""
+        """Mask of the features that are deviations, not means, shape (n_features,)."""
         each = np.repeat((False, True), self.encoder.n_channels)
         return np.tile(each, self.encoder.n_states)
 
     def round_encoder(self) -> None:
-        """Round what the encoder multiplies to what bfloat16 can hold.
+        """Round the encoder's weights of matrix products, in place, to bfloat16.
 
-        What it makes of a segment is then nearly the same wherever it runs: of what is lost in
-        bfloat16, the weights are the larger part.
+        Its output is then nearly the same with any number type: most of the error of bfloat16 comes
+        from rounding the weights.
         """
         round_to(self.encoder, torch.bfloat16)
 
@@ -115,9 +115,9 @@ class Transformer(nn.Module):
         Parameters
         ----------
         waveforms
-            At 16 kHz, zero after the end of each segment, shape (n_segments, n_samples).
+            Waveforms at 16 kHz, zero after the end of each segment, shape (n_segments, n_samples).
         lengths
-            Samples of each segment, shape (n_segments,).
+            Number of samples of each segment, shape (n_segments,).
         """
         return pool_states(*self.encoder(waveforms, lengths))
 
@@ -133,9 +133,9 @@ def create_head(settings: TransformerSettings, n_features: int, n_labels: int) -
     Parameters
     ----------
     settings
-        Its width and dropout.
+        Settings with the head's width and dropout rates.
     n_features, n_labels
-        Lengths of the rows that it takes and gives.
+        Numbers of inputs and outputs.
     """
     return nn.Sequential(
         nn.BatchNorm1d(n_features, affine=False),

@@ -1,7 +1,7 @@
-"""The encoder of Whisper (Radford et al. 2023), with the names of weights that `transformers` has.
+"""The encoder of Whisper (Radford et al. 2023), with the names of weights in `transformers`.
 
-Importing theirs takes 3 s and 200 MB, which every run would pay; and it copies the keys and values
-of each layer once more.
+Importing the implementation of `transformers` would cost every run 3 s and 200 MB; it also makes an
+additional copy of the keys and values of each layer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,32 +14,31 @@ from torch.nn import functional
 
 from sercli.errors import ConfigError, ModelError
 
-# Frames that attend to the others of their segment at once: what a CPU multiplies for more of them
-# does not stay at hand.
+# Number of queries in a block of attention; the scores of more do not fit into a CPU's cache.
 QUERIES = 256
-# To multiples of these, the rows of a batch and those that attend to each other are rounded up: a
-# CPU prepares what multiplies bfloat16 for each shape, and keeps that for the last shapes only.
+# The number of rows of a batch is rounded up to a multiple of ROWS, and that of keys in attention
+# to one of STEP: a CPU prepares a bfloat16 kernel for each shape, and caches only the last few.
 ROWS, STEP = 32, 16
-# Between frames, behind the convolutions.
+# Seconds between frames after the convolutions.
 FRAME_S = 0.02
 
 
 @dataclass(frozen=True)
 class WhisperSettings:
-    """The shape of the encoder, as `transformers` spells it, with its defaults.
+    """Settings of the encoder, with the names and defaults of `transformers`.
 
     Parameters
     ----------
     num_mel_bins
-        Bands of a frame.
+        Number of mel bands.
     d_model
-        Channels of a frame between the layers.
+        Number of channels between the layers.
     encoder_layers, encoder_attention_heads, encoder_ffn_dim
-        Number of layers, of heads of their attention, and channels within a layer.
+        Numbers of layers, of attention heads, and of channels within a layer's feed-forward part.
     max_source_positions
-        Most frames of a segment, after the second convolution has left out every other.
+        Most frames of a segment, after the second convolution has halved their number.
     dropout, attention_dropout, activation_dropout
-        Shares that are dropped in training.
+        Dropout rates in training.
     """
 
     num_mel_bins: int = 80
@@ -54,17 +53,17 @@ class WhisperSettings:
 
     @classmethod
     def parse(cls, settings: Mapping[str, Any]) -> Self:
-        """Return what concerns the encoder.
+        """Return the settings of the encoder.
 
         Parameters
         ----------
         settings
-            Of a whole model; what concerns its decoder is left out.
+            Settings of a whole model; those of its decoder are ignored.
 
         Raises
         ------
         ModelError
-            If something is of another kind than this encoder has.
+            If a value is invalid or not supported by this encoder.
         """
         found = {name: settings[name] for name in cls.__dataclass_fields__ if name in settings}
         wrong = {
@@ -87,17 +86,17 @@ class WhisperSettings:
 
 
 class WhisperEncoder(nn.Module):
-    """Two convolutions, positions, and layers of a transformer.
+    """Two convolutions, position embeddings, and transformer layers.
 
-    The frames of all segments of a batch are rows of one matrix, one segment after another: nothing
-    is computed for padding, and the products of matrices have few different shapes, for each of
-    which a CPU would have to prepare anew. One row at least lies between two segments: it belongs
-    to none, and what is in it may be anything.
+    The frames of all segments of a batch are rows of one matrix, one segment after another. So
+    nothing is computed for padding, and matrix products have few different shapes, for each of
+    which a CPU would have to prepare a kernel. At least one row of arbitrary content separates two
+    segments.
 
     Parameters
     ----------
     settings
-        Its shape.
+        Settings of the encoder.
     """
 
     def __init__(self, settings: WhisperSettings) -> None:
@@ -110,20 +109,21 @@ class WhisperEncoder(nn.Module):
         self.layer_norm = nn.LayerNorm(width)
 
     def forward(self, frames: Tensor, counts: Sequence[int]) -> tuple[list[Tensor], list[slice]]:
-        """Return the rows that enter the first layer, and those that each layer makes of them.
+        """Return the input of the first layer and the output of each layer.
 
         Parameters
         ----------
         frames
-            Of mel spectra, shape (n_segments, n_mels, n_frames).
+            Mel spectra, shape (n_segments, n_mels, n_frames).
         counts
-            Number of frames of each segment; what comes after them is not heard.
+            Number of frames of each segment; frames after them are ignored.
 
         Returns
         -------
         states : list of Tensor, each of shape (n_rows, n_channels)
+            Hidden states, of which the last is normalised.
         spans : list of slice
-            The rows of each segment.
+            Rows of each segment.
 
         Raises
         ------
@@ -138,7 +138,7 @@ class WhisperEncoder(nn.Module):
                 f"a segment lasts {FRAME_S * longest:.2f} s; expected at most "
                 f"{FRAME_S * n_positions:g} s"
             )
-        # Silence stays before each segment and after the last, as there is around a segment alone.
+        # Zeros remain before each segment and after the last, as around a segment that is alone.
         packed = frames.new_zeros((2 * n_rows + 3, frames.shape[1]))
         inside = torch.zeros((2 * n_rows + 1, 1), dtype=torch.bool, device=frames.device)
         positions = torch.zeros(n_rows, dtype=torch.long, device=frames.device)
@@ -159,12 +159,12 @@ class WhisperEncoder(nn.Module):
 
 
 class WhisperLayer(nn.Module):
-    """Attention and two linear layers, each on what was normalised, and added to what there was.
+    """A pre-norm transformer layer: attention and two linear layers, with residual connections.
 
     Parameters
     ----------
     settings
-        Its shape.
+        Settings of the encoder.
     """
 
     def __init__(self, settings: WhisperSettings) -> None:
@@ -183,15 +183,15 @@ class WhisperLayer(nn.Module):
         Parameters
         ----------
         hidden
-            Those before it.
+            Rows before this layer, shape (n_rows, n_channels).
         spans
-            The rows of each segment, which attend to each other.
+            Rows of each segment, which attend to each other.
         """
         attended = self.self_attn(self.self_attn_layer_norm(hidden), spans)
         hidden = hidden + self._drop(attended, self.settings.dropout).to(hidden.dtype)
         inner = functional.gelu(self.fc1(self.final_layer_norm(hidden)))
         outer = self.fc2(self._drop(inner, self.settings.activation_dropout))
-        # Of one type: a sum of two takes ten times as long.
+        # In one number type: a sum of two different types takes ten times as long.
         return hidden + self._drop(outer, self.settings.dropout).to(hidden.dtype)
 
     def _drop(self, frames: Tensor, share: float) -> Tensor:
@@ -204,7 +204,7 @@ class WhisperAttention(nn.Module):
     Parameters
     ----------
     settings
-        Its shape.
+        Settings of the encoder.
     """
 
     def __init__(self, settings: WhisperSettings) -> None:
@@ -218,9 +218,9 @@ class WhisperAttention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def forward(self, hidden: Tensor, spans: Sequence[slice]) -> Tensor:
-        """Return what each row takes from those of its segment; see `WhisperLayer.forward`."""
+        """Return the attention output of each row; parameters as for `WhisperLayer.forward`."""
         if torch.is_autocast_enabled(hidden.device.type):
-            # Once, or each of the projections would convert the same frames.
+            # Convert once, or each of the projections would convert the same frames.
             hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
         query, key, value = (
             projection(hidden).unflatten(1, (self.n_heads, -1)).transpose(0, 1)
@@ -233,10 +233,10 @@ class WhisperAttention(nn.Module):
 
 
 def _lay_out(counts: Sequence[int], *, rounded: bool) -> tuple[list[slice], int]:
-    """Return where the rows of each segment are, and the number of rows.
+    """Return the rows of each segment, and the total number of rows.
 
-    Rounded, it is the same for many batches: a multiple of `ROWS`, of which the last segment may
-    take as many as attention rounds its rows to.
+    If `rounded`, the total is a multiple of `ROWS`, so that many batches share it, and has room for
+    the rows of the last segment rounded up to a multiple of `STEP`, as attention needs them.
     """
     spans, start = list[slice](), 0
     for count in counts:
@@ -253,7 +253,7 @@ def _round_up(number: int, step: int) -> int:
 
 
 def _convolve(rows: Tensor, convolution: nn.Conv1d) -> Tensor:
-    """Return a convolution of rows, without padding, as a product of matrices."""
+    """Return a convolution of rows, without padding, computed as a matrix product."""
     n_places, stride = convolution.kernel_size[0], convolution.stride[0]
     windows = rows.unfold(0, n_places, stride).transpose(1, 2).flatten(1)
     weights = convolution.weight.transpose(1, 2).flatten(1)
@@ -263,9 +263,9 @@ def _convolve(rows: Tensor, convolution: nn.Conv1d) -> Tensor:
 def _attend_one_by_one(
     query: Tensor, key: Tensor, value: Tensor, spans: Sequence[slice], dropout: float
 ) -> Tensor:
-    """Return what each row takes from those of its segment, shape (n_rows, n_channels).
+    """Return the attention output of each row, segment by segment, shape (n_rows, n_channels).
 
-    Of rows that are of no segment, it is 0. All others have shape (n_heads, n_rows, n_channels of a
+    Rows that belong to no segment are 0. The inputs have shape (n_heads, n_rows, n_channels per
     head).
     """
     n_heads, n_rows, n_channels = query.shape
@@ -284,20 +284,20 @@ def _attend_one_by_one(
 def _attend_by_products(
     taken: Tensor, query: Tensor, key: Tensor, value: Tensor, span: slice, dropout: float
 ) -> None:
-    """Write what each row of a segment takes from the others.
+    """Write the attention output of the rows of a segment into `taken`.
 
-    Products of matrices in bfloat16 take a CPU half as long as PyTorch's attention.
+    On a CPU, matrix products in bfloat16 take half as long as PyTorch's attention.
     """
     n_frames = span.stop - span.start
-    # With some rows of the next segment, which nothing is taken from or written to.
+    # May include rows of the next segment, which are masked as keys and not written as queries.
     end = span.start + _round_up(n_frames, STEP)
-    # In this order in memory, or a product would copy what is transposed, slowly.
+    # Contiguous, or the product would make a slow copy of the transposed keys.
     keys, values = key[:, span.start : end].contiguous(), value[:, span.start : end]
     for first in range(span.start, span.stop, QUERIES):
         queries = query[:, first : min(first + QUERIES, end)] * query.shape[2] ** -0.5
         scores = queries @ keys.transpose(1, 2)
         scores[:, :, n_frames:] = -torch.inf
-        # Computed in float32 in any case, but without copies in it.
+        # Computed internally in float32 in any case, but without copies in float32.
         shares = functional.dropout(scores.softmax(dim=2), dropout)
         last = min(first + QUERIES, span.stop)
         taken[first:last] = (shares @ values)[:, : last - first].transpose(0, 1)
@@ -306,9 +306,9 @@ def _attend_by_products(
 def _attend_at_once(
     query: Tensor, key: Tensor, value: Tensor, spans: Sequence[slice], dropout: float
 ) -> Tensor:
-    """Return the same as `_attend_one_by_one`, from all segments side by side, with padding.
+    """Return the same as `_attend_one_by_one`, computed for all segments at once, with padding.
 
-    A GPU takes longer to begin many small products than to compute them.
+    On a GPU, launching many small products takes longer than computing them.
     """
     longest = max(span.stop - span.start for span in spans)
     places = torch.arange(longest, device=query.device)
