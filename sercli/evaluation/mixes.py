@@ -106,7 +106,7 @@ def measure_mixes(
     labels: Sequence[str],
     seed: int,
 ) -> list[dict[str, Any]]:
-    """Measure a model on groups of all sizes and mixes.
+    """Measure the effect of baselines in groups of all sizes and mixes.
 
     Parameters
     ----------

@@ -72,14 +72,13 @@ def known_conditions() -> tuple[str, ...]:
 
 
 def parse_conditions(text: str) -> tuple[str, ...]:
-    """Return the conditions that a text names.
+    """Parse a comma-separated list of conditions.
 
     Parameters
     ----------
     text
-        Names separated by commas, such as ``"clean,noise10,gain-20"``: those of
-        `known_conditions`, with the signal-to-noise ratio (-20 to 60) or the gain (-80 to 40) in
-        place of ``<dB>``.
+        Names of `known_conditions`, such as ``"clean,noise10,gain-20"``, with a signal-to-noise
+        ratio (-20 to 60) or a gain (-80 to 40) in place of ``<dB>``.
 
     Returns
     -------

@@ -1,1 +1,1 @@
-"""A fixed-length description of how a stretch of speech sounds."""
+"""Fixed-length feature vectors of segments of speech."""

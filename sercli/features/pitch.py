@@ -24,7 +24,7 @@ MAX_PITCH_HZ: Final = 600.0
 PITCH_WINDOW_SECONDS: Final = 0.048  # three periods at the lowest pitch
 FFT_SIZE: Final = 512  # window and longest lag, so correlations do not wrap around
 # The autocorrelation uses the band below 2 kHz: there, voices are periodic, peaks are wide enough
-# for parabolic interpolation, and telephones carry most of it.
+# for parabolic interpolation, and telephones carry enough of it.
 PERIODIC_BAND_HZ: Final = (1500.0, 2000.0)  # full weight below the first, none above the second
 OCTAVE_COST: Final = 0.02  # strength per octave, against sub-harmonics
 RANGE_COST: Final = 0.4  # strength per octave outside the speaker's range
@@ -35,7 +35,7 @@ MIN_VOICED_FRAMES: Final = 3
 STRENGTH_LIMITS: Final = (0.01, 0.999)  # -20 dB to 30 dB of harmonics to noise
 HARMONICS: Final = 8
 FORMANT_BANDS_HZ: Final = ((300.0, 1000.0), (1000.0, 2000.0), (2000.0, 3500.0))
-RELATIVE_FLOOR: Final = 1e-4  # of the strongest bin of the signal
+RELATIVE_FLOOR: Final = 1e-4  # relative to the signal's highest energy or strongest bin
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from sercli.arrays import FloatArray
 QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
 MOMENT_FLOOR: Final = 1e-3  # keeps the skewness of a constant finite
 MODULATION_EDGES_HZ: Final = (0.5, 1.5, 3.0, 5.0, 8.0, 12.0, 18.0, 28.0)
-MODULATION_FFT: Final = 512  # at least: 0.2 Hz per bin
+MODULATION_FFT: Final = 512  # least size of the FFT: 0.2 Hz per bin
 STATISTICS: Final = (
     *("mean", "deviation", "skewness", "magnitude", "trend"),
     *(f"quantile{100 * q:.0f}" for q in QUANTILES),
@@ -64,7 +64,7 @@ def statistics(source: str, columns: tuple[str, ...], values: FloatArray) -> Blo
     """
     rows = np.ascontiguousarray(values.T)
     count = rows.shape[1]
-    share = np.full(count, 1.0 / count, np.float32)  # a product with it is a mean
+    share = np.full(count, 1.0 / count, np.float32)  # the dot product with it is the mean
     mean = rows @ share
     centred = rows - mean[:, None]
     squares = centred * centred

@@ -45,7 +45,7 @@ COVARIANCE_SCALES: Final = (
 )
 COVARIANCE_FLOOR: Final = 0.02  # variance of noise added to each scaled descriptor
 PITCH_REFERENCE_HZ: Final = 100.0
-UNVOICED_SEMITONES: Final = 10.0  # stands for the pitch of speech without any: about 178 Hz
+UNVOICED_SEMITONES: Final = 10.0  # pitch of segments without voiced frames: about 178 Hz
 MAX_PITCH_STEP: Final = 3.0  # semitones per frame; more is an octave error
 SYLLABLE_PEAK_DB: Final = -15.0
 SYLLABLE_SMOOTHING: Final = 7  # frames

@@ -1,1 +1,1 @@
-"""Neural networks on speech: front ends, layers, and where they run."""
+"""Neural networks for speech: front ends, encoders, layers and devices."""

@@ -193,14 +193,14 @@ def read_config(source: str, told: Mapping[str, Any]) -> PreTrainedConfig:
 
 
 def read_weights(source: str, config: PreTrainedConfig, told: Mapping[str, Any]) -> Weights:
-    """Return the network of a checkpoint, from safetensors only.
+    """Return the network of a checkpoint, loaded from safetensors only.
 
     Parameters
     ----------
     source, told
         As for `read_config`.
     config
-        Its settings.
+        Settings of the checkpoint.
     """
     model, found = AutoModelForAudioClassification.from_pretrained(
         source,

@@ -1,1 +1,1 @@
-"""Figures of `ser eval` as plots and as documents to read, print and keep."""
+"""Reports of `ser eval`: plots, Markdown and HTML documents, and model cards."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-DARK_CELL: Final = 0.68  # share from which a cell needs white text
+DARK_CELL: Final = 0.68  # share above which a cell has white text
 MARKED_THRESHOLDS: Final = (0.5, 0.6, 0.7, 0.8, 0.9)
 MAX_SPEAKERS: Final = 120
 SPEAKERS_PER_COLUMN: Final = 40
