@@ -80,7 +80,7 @@ class Resampled:
         Parameters
         ----------
         name
-            One of `FIGURES`.
+            Name of the figure, one of `FIGURES`.
         counts
             How often each unit was drawn, shape (n_resamples, n_units).
 
