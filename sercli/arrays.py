@@ -1,5 +1,6 @@
-"""Arrays by the number that they hold."""
+"""Types of arrays by the number that they hold, and groups of their elements."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,3 +14,23 @@ DoubleArray = NDArray[np.float64]
 RealArray = NDArray[np.floating[Any]]
 # Indices of classes, rows or groups.
 IntArray = NDArray[np.integer[Any]]
+
+
+def split_by(keys: NDArray[Any]) -> Iterator[IntArray]:
+    """Give the places of equal keys, group by group, in the order of the sorted keys.
+
+    Parameters
+    ----------
+    keys
+        Shape (n,), such as names of speakers.
+
+    Yields
+    ------
+    ndarray of int
+        Ascending places of one key.
+    """
+    if not len(keys):
+        return
+    order = np.argsort(keys, kind="stable")
+    ends = np.flatnonzero(keys[order][1:] != keys[order][:-1]) + 1
+    yield from np.split(order, ends)

@@ -5,7 +5,9 @@ The command line reads its defaults from here, and every result records the sett
 
 import os
 from dataclasses import dataclass
+from math import ceil
 from numbers import Integral, Real
+from pathlib import Path
 from reprlib import repr as shorten
 from typing import Literal, get_args
 
@@ -34,6 +36,8 @@ SHORTEST_SEGMENT_S = 0.1
 LONGEST_SEGMENT_S = 30.0
 # Threads or processes that may be asked for: on any machine, and where there are many cores.
 AT_ONCE, AT_ONCE_PER_CORE = 64, 4
+# Where Linux has the CPU quota of a container: microseconds of CPU time per period, and the period.
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 @dataclass(frozen=True)
@@ -148,10 +152,15 @@ class Effort:
 
 
 def count_cores() -> int:
-    """Return the number of cores that this process may use."""
+    """Return the number of cores that this process may use, also in a container with a quota."""
+    n_cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        n_cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = CPU_QUOTA.read_text(encoding="ascii").split()
+        return max(1, min(n_cores, ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such file, or no quota: "max"
+        return n_cores
 
 
 def most_at_once() -> int:

@@ -712,5 +712,7 @@ def test_probabilities_that_are_no_numbers_are_no_labels(
         return np.full((len(features), 2), np.nan, np.float32)
 
     monkeypatch.setattr(fake_classifier, "score", score)
-    with pytest.raises(ModelError, match="gives probabilities that are no finite numbers"):
-        list(sercli.annotate(EXAMPLES / "memo.m4a", fake_classifier, effort=ONE_WORKER))
+    for precision, advice in (("fp32", "Copy its folder anew"), ("fp16", "Try --precision fp32")):
+        monkeypatch.setattr(FakeClassifier, "precision", precision)
+        with pytest.raises(ModelError, match=f"that are no finite numbers .*{advice}"):
+            list(sercli.annotate(EXAMPLES / "memo.m4a", fake_classifier, effort=ONE_WORKER))

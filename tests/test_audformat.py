@@ -55,6 +55,15 @@ def test_audformat(tmp_path: Path) -> None:
     }
 
 
+def test_speaker_zero_is_a_speaker(tmp_path: Path) -> None:
+    database = make_database(tmp_path)
+    database.schemes["number"] = audformat.Scheme("int")
+    database["files"]["speaker"] = audformat.Column(scheme_id="number")
+    database["files"]["speaker"].set([0, 1, 1])
+    database.save(str(tmp_path))
+    assert [clip.speaker for clip in read_corpus(tmp_path).clips] == ["0", "1"]
+
+
 @pytest.mark.parametrize(
     ("age", "group"),
     [

@@ -63,6 +63,8 @@ def test_precision_is_what_the_hardware_multiplies_faster(monkeypatch: pytest.Mo
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda can=can: can)
         assert choose_precision(cpu) == expected
     assert choose_precision(torch.device("mps")) == torch.float32
+    monkeypatch.delattr(torch.cpu, "get_capabilities")  # as before PyTorch 2.11
+    assert choose_precision(cpu) == torch.float32
 
 
 def test_no_generator_is_asked_but_those_that_draw(monkeypatch: pytest.MonkeyPatch) -> None:

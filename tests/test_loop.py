@@ -142,6 +142,12 @@ def test_mixing_levels_first() -> None:
     assert mixed.targets.tolist() == [[0.75, 0.25], [0.25, 0.75]]
 
 
+def test_mixing_keeps_the_scale_of_rows() -> None:
+    rows = torch.tensor([[3.0, -3.0], [0.0, 1.0]])
+    mixed = mix(TrainingBatch(rows, torch.ones(2), torch.eye(2)), torch.tensor([1, 0]), 0.75)
+    torch.testing.assert_close(mixed.waveforms, torch.tensor([[2.25, -2.0], [0.75, 0.0]]))
+
+
 def test_average_moves_towards_the_network() -> None:
     average, network = nn.BatchNorm1d(1), nn.BatchNorm1d(1)
     nn.init.constant_(average.weight, 1.0)

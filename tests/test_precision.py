@@ -271,6 +271,8 @@ NO_MEMORY = [
         "MPS backend out of memory (MPS allocated: 8.89 GiB, other allocations: 172.98 MiB, max "
         "allowed: 9.07 GiB). Tried to allocate 6.25 MiB on private pool."
     ),
+    RuntimeError("Invalid buffer size: 20.00 GiB"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
 ]
 
 

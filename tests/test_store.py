@@ -1,6 +1,7 @@
 import json
 import math
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,20 @@ def test_listing(copy: Path, models: Path) -> None:
     assert (mine.origin, mine.uar, mine.error) == ("user", None, None)
     assert other.error is not None
     assert "family is 'hmm'; this version knows svm" in other.error
+
+
+def test_a_folder_of_models_that_cannot_be_read_is_empty(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    iterdir = Path.iterdir
+
+    def refuse(self: Path) -> Iterator[Path]:
+        if self == models:
+            raise PermissionError(13, "Permission denied", str(self))
+        return iterdir(self)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert [entry.name for entry in list_models()] == ["best", "cnn", "svm", "transformer"]
 
 
 def test_round_trip(copy: Path, tmp_path: Path) -> None:

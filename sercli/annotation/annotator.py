@@ -376,9 +376,13 @@ class Annotator:
         with self.stopwatch.measure("model"):
             probabilities = self._calibration.probabilities(classifier.score(features))
         if not np.isfinite(probabilities).all():
+            advice = "Copy its folder anew"
+            if classifier.precision == "fp16":  # which ends at 65,504
+                advice = "Try --precision fp32, which cannot overflow so easily"
             raise ModelError(
-                f"model {classifier.name}: gives probabilities that are no finite numbers; "
-                "expected weights and settings as they were saved. Copy its folder anew"
+                f"model {classifier.name}: gives probabilities that are no finite numbers with "
+                f"precision {classifier.precision}; expected weights and settings as they were "
+                f"saved. {advice}"
             )
         return probabilities
 

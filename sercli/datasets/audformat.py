@@ -74,7 +74,11 @@ def _load(folder: MediaFolder) -> Any:
 
 def _read_database(folder: MediaFolder, database: Any, columns: Mapping[str, str]) -> Corpus:
     found = _find_labels(folder, database, columns)
-    speakers = {key: str(value) for key, value, _ in _cells(database, "speaker", columns) if value}
+    speakers = {
+        key: str(value)
+        for key, value, _ in _cells(database, "speaker", columns)
+        if value not in (None, "")  # 0 is a speaker
+    }
     people = _read_people(database, columns)
     language = _name_languages(database)
     clips = []
@@ -129,7 +133,7 @@ def _find_labels(
     splits = {
         key: parse_split(str(value), f"{folder.root}: {stretch_name(*key)}")
         for key, value, _ in _cells(database, "split", columns)
-        if value
+        if value not in (None, "")
     }
     found: dict[Stretch, _Found] = {}
     for key, value, table in _cells(database, "emotion", columns):

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sercli.arrays import DoubleArray, FloatArray
+from sercli.arrays import DoubleArray, FloatArray, split_by
 from sercli.audio.reading import SAMPLE_RATE
 from sercli.classifiers.base import Classifier
 from sercli.config import Adaptation, EvalConfig, Precision
@@ -161,8 +161,8 @@ class _Hearing:
         if adapt != "none":
             adapter = model.find_adapter(self._config.target)
             groups = np.repeat(name_groups(heard.clips, adapt), lengths)
-            for name in np.unique(groups):
-                pieces[groups == name] = adapter.adapt(pieces[groups == name])
+            for members in split_by(groups):
+                pieces[members] = adapter.adapt(pieces[members])
         # The pieces of a clip have equal lengths and equal weights: the sum is normalised.
         sums = np.add.reduceat(pieces, np.cumsum([0, *lengths])[:-1])
         means: DoubleArray = sums / sums.sum(axis=1, keepdims=True)

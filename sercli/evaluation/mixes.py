@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from sercli.arrays import DoubleArray, IntArray
+from sercli.arrays import DoubleArray, IntArray, split_by
 from sercli.errors import DatasetError
 from sercli.evaluation.metrics import expected_calibration_error
 from sercli.labels import CALM
@@ -162,10 +162,8 @@ def _draw(
     size: int,
     rng: np.random.Generator,
 ) -> Drawn:
-    names, numbers = np.unique(np.array(voices, str), return_inverse=True)
     parts: list[tuple[IntArray, IntArray, DoubleArray]] = []
-    for voice in range(len(names)):
-        own = np.flatnonzero(numbers == voice)
+    for voice, own in enumerate(split_by(np.array(voices, str))):
         for number in range(N_DRAWS):
             group = own[draw_group(classes[own], turns[number % len(turns)], size, rng)]
             if not len(group):
@@ -173,7 +171,7 @@ def _draw(
             parts.append((np.full(len(group), voice), group, adapt(group)))
     if not parts:
         empty = np.empty((0, alone.shape[1]))
-        return Drawn(numbers[:0], classes[:0], empty, empty, 0)
+        return Drawn(np.empty(0, np.int64), classes[:0], empty, empty, 0)
     drawn_voices, drawn, adapted_rows = (np.concatenate(one) for one in zip(*parts, strict=True))
     return Drawn(drawn_voices, classes[drawn], alone[drawn], adapted_rows, len(parts))
 

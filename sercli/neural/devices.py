@@ -19,8 +19,14 @@ CPU = torch.device("cpu")
 # While a GPU computes for one worker, the other prepares the next batch.
 WORKERS_PER_GPU = 2
 
-# Message that identifies the error on Apple's GPUs, which has no type of its own.
-MPS_OUT_OF_MEMORY = "MPS backend out of memory"
+# Messages about too little memory, of errors that have no type of their own.
+OUT_OF_MEMORY = (
+    "MPS backend out of memory",
+    "Invalid buffer size",  # on MPS, of a tensor that exceeds the largest buffer
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUFFT_ALLOC_FAILED",
+)
 
 # Floating-point number types by name.
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -139,7 +145,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         Error raised by a computation.
     """
     return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and MPS_OUT_OF_MEMORY in str(error)
+        isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY)
     )
 
 
@@ -184,7 +190,8 @@ def _has_fast_bf16(device: torch.device) -> bool:
         # A CPU without such instructions supports bfloat16, too, but hundreds of times slower. If a
         # virtual machine hides the tiles (AMX) of an Intel CPU, AVX512-BF16 remains, which is half
         # as fast as float32; on AMD, it is nearly twice as fast.
-        can = torch.cpu.get_capabilities()
+        # PyTorch before 2.11 does not report what a CPU supports: take float32 then.
+        can: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
         by_intel = str(can.get("cpu_name", "")).startswith("Intel")
         return bool(can.get("amx_bf16") or (can.get("avx512_bf16") and not by_intel))
     return False

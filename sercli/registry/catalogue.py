@@ -114,9 +114,17 @@ def list_models() -> list[ModelEntry]:
         _describe(folder, origin)
         for origin, root in (("shipped", shipped_folder()), ("user", user_folder()))
         if os.path.isdir(root)
-        for folder in sorted(root.iterdir())
+        for folder in _list_folder(root)
         if is_model(folder)
     ]
+
+
+def _list_folder(folder: Path) -> list[Path]:
+    """Return what is in a folder; nothing if it cannot be read."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
 
 
 def find_member(folder: Path, name: str) -> Path:

@@ -14,7 +14,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from sercli.arrays import FloatArray, IntArray, RealArray
+from sercli.arrays import FloatArray, IntArray, RealArray, split_by
 from sercli.datasets.base import Clip, class_indices
 from sercli.errors import ConfigError, DatasetError
 from sercli.labels import CALM
@@ -189,14 +189,15 @@ def find_strangers(
         If there are fewer.
     """
     sources = [clip.voice or str(clip.path) for clip in clips]
-    names, numbers = np.unique(sources, return_inverse=True)
-    if len(names) < least:
+    strangers = list(split_by(np.array(sources, str)))
+    if len(strangers) < least:
         raise DatasetError(
-            f"calm speech: that of {format_count(len(names), 'recording')} (or speaker, where that "
-            f"is known); expected {least} or more: fewer do not tell how voices and rooms differ"
+            f"calm speech: that of {format_count(len(strangers), 'recording')} (or speaker, where "
+            f"that is known); expected {least} or more: fewer do not tell how voices and rooms "
+            "differ"
         )
     straight = straighten(rows, deviations)
-    return np.stack([straight[numbers == number].mean(axis=0) for number in range(len(names))])
+    return np.stack([straight[own].mean(axis=0) for own in strangers])
 
 
 def straighten(rows: RealArray, deviations: Mask) -> FloatArray:

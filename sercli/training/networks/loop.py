@@ -236,14 +236,16 @@ def mix(batch: TrainingBatch, order: Tensor, share: float) -> TrainingBatch:
     Parameters
     ----------
     batch
-        The clips; each is brought to the same level first.
+        The clips; waveforms are brought to the same level first.
     order
         The clip that each is mixed with, shape (n_clips,).
     share
         Of the first, in ``[0, 1]``; as for the waveforms, so for the targets.
     """
     power = batch.waveforms.square().sum(dim=1) / batch.lengths
-    levelled = batch.waveforms / (power.sqrt() + SILENCE)[:, None]
+    # Rows of features, whose length is 1, have no level: a head depends on their scale.
+    level = torch.where(batch.lengths > 1, power.sqrt() + SILENCE, 1.0)
+    levelled = batch.waveforms / level[:, None]
     return TrainingBatch(
         share * levelled + (1 - share) * levelled[order],
         torch.maximum(batch.lengths, batch.lengths[order]),

@@ -87,6 +87,7 @@ def embed_versions(
             for clips, file in zip(blocks, files, strict=True):
                 rows[clips.start : clips.stop] = _read(file)
             rows.flush()
+            del rows  # Windows does not rename a file that is still mapped
             os.replace(temporary, path)
             rmtree(parts, ignore_errors=True)
         except (OSError, OutputError) as error:
