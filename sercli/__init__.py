@@ -1,6 +1,6 @@
 """Batch annotator of emotion in recorded speech.
 
-The names below load on first use, so that importing the package costs nothing.
+The names below are imported on first use, so that importing the package itself is fast.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Types of arrays by the number that they hold, and groups of their elements."""
+"""Type aliases of NumPy arrays by the kind of number that they hold, and groups of elements."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float32]
 # Scores and probabilities.
 DoubleArray = NDArray[np.float64]
-# Of either number.
+# Any floating-point type.
 RealArray = NDArray[np.floating[Any]]
 # Indices of classes, rows or groups.
 IntArray = NDArray[np.integer[Any]]

@@ -1,8 +1,8 @@
-"""From a model's raw scores to probabilities that mean what they say.
+"""Calibration: a map from a model's raw scores to calibrated probabilities.
 
 Every calibration is an affine map of the scores followed by a softmax (Guo et al. 2017):
 temperature scaling multiplies all scores by one number, vector scaling has a factor and a bias for
-each label. It is fitted on scores of speakers that the model which gave them was not trained on.
+each label. It is fitted on scores of held-out speakers, which the model was not trained on.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,26 +15,26 @@ from numpy.typing import NDArray
 from sercli.arrays import DoubleArray, IntArray, RealArray
 from sercli.errors import ModelError
 
-# What `Calibration.method` says.
+# Values of `Calibration.method`.
 UNCALIBRATED = "none"
 TEMPERATURE = "temperature"
 VECTOR_SCALING = "vector scaling"
-# In nats, of a vector scaling that has a bias of 1 or a factor twice as large as the temperature's.
+# In nats: the penalty for one bias of 1, or for one factor of twice the temperature's.
 PENALTY = 1.0
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Maps scores to probabilities.
+    """Map from scores to probabilities.
 
     Parameters
     ----------
     method
-        How it was fitted.
+        Name of the method by which it was fitted.
     weights
-        Shape (n_scores, n_labels).
+        Matrix that scores are multiplied by, shape (n_scores, n_labels).
     bias
-        Shape (n_labels,).
+        Vector that is added to the product, shape (n_labels,).
     """
 
     method: str
@@ -47,37 +47,37 @@ class Calibration:
         Parameters
         ----------
         scores
-            Shape (n_segments, n_scores).
+            Raw scores of the model, shape (n_segments, n_scores).
         """
         return _softmax(self.logits(scores))
 
     def logits(self, scores: RealArray) -> DoubleArray:
-        """Return what the softmax is taken of, shape (n_segments, n_labels).
+        """Return calibrated logits, the input of the softmax, shape (n_segments, n_labels).
 
         Parameters
         ----------
         scores
-            Shape (n_segments, n_scores).
+            Raw scores of the model, shape (n_segments, n_scores).
         """
         result: DoubleArray = np.asarray(scores, np.float64) @ self.weights + self.bias
         return result
 
     def widen(self, first: int, n_scores: int) -> Self:
-        """Return the same for scores among which others are, too, that do not matter.
+        """Return the same calibration for wider rows of scores, of which it ignores the others.
 
         Parameters
         ----------
         first
-            Place of the first score that matters.
+            Index of the first score that this calibration uses.
         n_scores
-            Number of all.
+            Number of scores in a row.
         """
         weights = np.zeros((n_scores, len(self.bias)))
         weights[first : first + len(self.weights)] = self.weights
         return replace(self, weights=weights)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what JSON can hold; `from_dict` reads it back exactly."""
+        """Return a dict of JSON types, from which `from_dict` rebuilds it exactly."""
         return {
             "method": self.method,
             "weights": self.weights.tolist(),
@@ -86,7 +86,7 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Rebuild from `to_dict`.
+        """Rebuild a calibration from the result of `to_dict`.
 
         Raises
         ------
@@ -116,14 +116,14 @@ Fit = Callable[[RealArray, IntArray | RealArray], Calibration]
 
 
 def fit_temperature(scores: RealArray, classes: IntArray | RealArray) -> Calibration:
-    """Fit one factor for all scores, by the log-likelihood.
+    """Fit temperature scaling, one factor for all scores, by maximum likelihood.
 
     Parameters
     ----------
     scores
         One score per label, shape (n_segments, n_labels).
     classes
-        Index of the true label of each segment, shape (n_segments,); or shares of the labels, shape
+        Index of the true label of each segment, shape (n_segments,); or soft labels, shape
         (n_segments, n_labels), rows summing to 1.
     """
     from scipy.optimize import minimize_scalar
@@ -131,7 +131,8 @@ def fit_temperature(scores: RealArray, classes: IntArray | RealArray) -> Calibra
     scores = np.asarray(scores, np.float64)
     n_labels = scores.shape[1]
     truth = _find_shares(classes, n_labels)
-    # The factor is looked for around one over the size of the scores, whatever their unit is.
+    # The search is centred on the inverse of the scores' mean deviation, so that their unit does
+    # not matter.
     size = np.abs(scores - scores.mean(axis=1, keepdims=True)).mean() or 1.0
 
     def loss(log_factor: float) -> float:
@@ -142,10 +143,10 @@ def fit_temperature(scores: RealArray, classes: IntArray | RealArray) -> Calibra
 
 
 def fit_vector_scaling(scores: RealArray, classes: IntArray | RealArray) -> Calibration:
-    """Fit a factor and a bias for each label, by the log-likelihood.
+    """Fit vector scaling, a factor and a bias for each label, by penalised maximum likelihood.
 
-    Where there are few segments, it stays near temperature scaling: the sum of the squared biases
-    and of the squared relative differences from the one factor, times `PENALTY`, is added to the
+    With few segments, it stays near temperature scaling: the sum of the squared biases and of the
+    squared relative differences from the temperature's factor, times `PENALTY`, is added to the
     negative log-likelihood of all segments.
 
     Parameters
@@ -184,7 +185,7 @@ def choose_calibration(
     groups: NDArray[Any],
     n_folds: int = 5,
 ) -> Calibration:
-    """Fit temperature or vector scaling, whichever is better on groups that it was not fitted on.
+    """Fit temperature or vector scaling, whichever is better in cross-validation over groups.
 
     Parameters
     ----------
@@ -193,16 +194,17 @@ def choose_calibration(
     classes
         As for `fit_temperature`.
     groups
-        What a fold keeps together, such as the speaker of each segment, shape (n_segments,). With
-        a single group nothing can be compared, and it is temperature scaling; as it is where no
-        segment has one of the labels, or a bias would make sure that none is given it, either.
+        Group of each segment, such as its speaker, shape (n_segments,); a fold keeps groups
+        together. With a single group nothing can be compared, and temperature scaling is fitted.
+        So it is if no segment has one of the labels: a bias would keep that label from ever being
+        predicted.
     n_folds
-        At least 2; with fewer groups, each group is a fold.
+        Number of folds, at least 2; with fewer groups, each group is a fold.
 
     Returns
     -------
     Calibration
-        Fitted on all segments.
+        The better one, fitted on all segments.
     """
     from sklearn.model_selection import GroupKFold
 
@@ -219,7 +221,7 @@ def choose_calibration(
             held_out[outside] = fit(scores[inside], classes[inside]).logits(scores[outside])
         return _negative_log_likelihood(held_out, truth)
 
-    # Of equals, the first: it has fewer parameters.
+    # On a tie, `min` takes the first, which has fewer parameters.
     best = min((fit_temperature, fit_vector_scaling), key=judge)
     return best(scores, classes)
 
@@ -231,7 +233,7 @@ def _softmax(logits: DoubleArray) -> DoubleArray:
 
 
 def _find_shares(classes: IntArray | RealArray, n_labels: int) -> DoubleArray:
-    """Return what is true of each segment as shares of the labels, shape (n_segments, n_labels)."""
+    """Return the truth as soft labels, shape (n_segments, n_labels)."""
     if classes.ndim == 1:
         certain: DoubleArray = np.eye(n_labels)[classes]
         return certain
@@ -239,7 +241,7 @@ def _find_shares(classes: IntArray | RealArray, n_labels: int) -> DoubleArray:
 
 
 def _negative_log_likelihood(logits: DoubleArray, shares: DoubleArray) -> float:
-    """Return the mean over segments in nats; from logits, so that it is finite if they are."""
+    """Return the mean over segments in nats; computed from logits, so it is finite if they are."""
     shifted = logits - logits.max(axis=1, keepdims=True)
     true = (shares * shifted).sum(axis=1)
     return float((np.log(np.exp(shifted).sum(axis=1)) - true).mean())

@@ -1,4 +1,4 @@
-"""Settings as frozen dataclasses: the one place where a default lives.
+"""Settings as frozen dataclasses, the only place where their defaults are defined.
 
 The command line reads its defaults from here, and every result records the settings it came from.
 """
@@ -13,28 +13,28 @@ from typing import Literal, get_args
 
 from sercli.errors import ConfigError
 
-# Whose clips of a corpus.
+# Which part of a corpus.
 Split = Literal["train", "dev", "test", "all"]
 SegmentMode = Literal["speech", "window", "file"]
 OnError = Literal["continue", "stop"]
-# What a speaker wants to express, or what listeners hear in it.
+# The emotion that a speaker wants to express, or that listeners perceive.
 Target = Literal["intended", "perceived"]
-# Whose segments give the baseline that each of them is judged by.
+# The group whose segments share a baseline.
 Adaptation = Literal["none", "recording", "channel", "speaker", "corpus", "auto"]
-# With these, groups may have segments in several files.
+# With these, a group may have segments in several files.
 ACROSS_FILES = ("speaker", "corpus")
-# Number type that networks multiply.
+# Number type in which networks compute.
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
-# What the labels of a checkpoint by others are called.
+# Whether labels of a third-party checkpoint are renamed to ours or keep their own names.
 LabelScheme = Literal["ours", "model"]
 
-# Pauses below this are closures within words; the detector needs as much to end a speech region.
+# Shorter pauses are closures within words; the detector needs this much to end a speech region.
 MIN_GAP_S = 0.1
-# No model here is trained on pieces shorter than this or judges them.
+# Shorter pieces are neither trained on nor labelled.
 SHORTEST_SEGMENT_S = 0.1
-# The longest piece of audio that is held in memory and judged at once.
+# The longest piece of audio that is held in memory and scored at once.
 LONGEST_SEGMENT_S = 30.0
-# Threads or processes that may be asked for: on any machine, and where there are many cores.
+# Upper limits of threads or processes, of which the larger holds: on any machine, and per core.
 AT_ONCE, AT_ONCE_PER_CORE = 64, 4
 # Where Linux has the CPU quota of a container: microseconds of CPU time per period, and the period.
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -42,7 +42,7 @@ CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 @dataclass(frozen=True)
 class SegmentConfig:
-    """How a recording is cut into the segments that get a label.
+    """Settings of how a recording is cut into the segments that get a label.
 
     Parameters
     ----------
@@ -50,15 +50,15 @@ class SegmentConfig:
         ``"speech"``: regions of detected speech; ``"window"``: fixed windows; ``"file"``: one
         label for the whole recording.
     max_segment
-        Longest segment in seconds, at most 30, and in ``mode="speech"``, which alone has it, at
-        least twice `min_segment`; longer speech is cut at its quietest point.
+        Longest segment in seconds, for ``mode="speech"``: at most 30 and at least twice
+        `min_segment`; longer speech is cut at its quietest point.
     min_segment
-        Speech shorter than this, in seconds, joins a close neighbour; of windows, what is left at
-        the end is left out if it is shorter, unless it is all there is.
+        Shortest segment in seconds. Shorter speech joins a close neighbour; with
+        ``mode="window"``, a shorter remainder at the end is left out, unless it is all there is.
     max_gap
-        Pauses shorter than this, in seconds, are bridged; at least 0.1.
+        Pauses shorter than this, in seconds, are bridged, for ``mode="speech"``; at least 0.1.
     window, hop
-        Length of a window and step between windows, in seconds, for ``mode="window"``;
+        Length of a window and hop length between windows, in seconds, for ``mode="window"``;
         without ``hop``, windows follow each other without overlap.
     vad_threshold
         Probability in ``(0, 1)`` from which a frame counts as speech.
@@ -99,18 +99,19 @@ class SegmentConfig:
 
 @dataclass(frozen=True)
 class Effort:
-    """How much of the machine is used.
+    """Settings of how many cores are used, and how much memory.
 
     Parameters
     ----------
     threads
-        Cores that may compute at once; None: all that this process may use.
+        Number of cores that may compute at once; None: all that this process may use.
     workers
-        Files and batches that are dealt with at once, by as many threads; None: as many as
-        `threads`. Fewer workers need less memory, and each of them computes with several threads.
+        Number of worker threads, each of which reads one file or scores one batch at a time;
+        None: as many as `threads`. Fewer workers need less memory, and each of them computes with
+        several threads.
     batch_seconds
-        Audio that is judged at once by one worker, in seconds, padding included; None: what suits
-        the model and its device.
+        Size of a batch in seconds of audio, padding included; None: a size that suits the model
+        and its device.
 
     Raises
     ------
@@ -137,17 +138,17 @@ class Effort:
 
     @property
     def n_threads(self) -> int:
-        """Cores that may compute at once."""
+        """Number of cores that may compute at once."""
         return self.threads or count_cores()
 
     @property
     def n_workers(self) -> int:
-        """Files and batches that are dealt with at once."""
+        """Number of worker threads."""
         return self.n_threads if self.workers is None else self.workers
 
     @property
     def threads_each(self) -> int:
-        """Threads with which a worker computes."""
+        """Number of threads with which each worker computes."""
         return self.n_threads // self.n_workers
 
 
@@ -164,39 +165,41 @@ def count_cores() -> int:
 
 
 def most_at_once() -> int:
-    """Return how many threads or processes may be asked for: more would only take memory."""
+    """Return the largest allowed number of threads or processes; more would only take memory."""
     return max(AT_ONCE, AT_ONCE_PER_CORE * count_cores())
 
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """What is measured besides the figures of the clips as they are.
+    """Settings of an evaluation: which output is measured, and which extra measurements are made.
 
     Parameters
     ----------
     stress
-        Conditions that the clips are heard under, too; see `sercli.evaluation.stress`.
+        Conditions, such as noise, under which the clips are also evaluated; see
+        `sercli.evaluation.stress`.
     target_precision
-        Precision in ``(0, 1]`` for which a threshold of confidence is looked for, or None.
+        Precision in ``(0, 1]`` for which a confidence threshold is looked for, or None.
     baselines
-        Also give the figures of the most frequent label and of random labels.
+        Whether to add the figures of the most frequent label and of random labels.
     strict
-        Refuse to measure a model on clips or speakers that it was trained on.
+        Whether to raise if the model was trained on clips or speakers that it is measured on.
     seed
-        Of the stress conditions, the resampling and the random baseline.
+        Seed of the stress conditions, the resampling and the random baseline.
     jobs
         Number of processes; -1 for one per core.
     target
-        Which of the model's outputs is measured.
+        The output of the model that is measured: ``"intended"`` or ``"perceived"`` emotions.
     adapt
-        Whose clips give the baseline that each of them is judged by: those of its
-        ``"recording"``, its ``"channel"`` of it, its ``"speaker"``, the ``"corpus"``, or
-        ``"none"``; ``"auto"``: the speaker where all are known, else the channel where each is by
-        itself, else the recording, and none with models that have nothing to judge by them.
+        The group whose clips share a baseline: the ``"recording"``, the ``"channel"`` of a
+        recording, the ``"speaker"``, the whole ``"corpus"``, or ``"none"``. ``"auto"``: the
+        speaker if all are known, else the channel if any clip is a single channel, else the
+        recording; none for perceived emotions and for models without a safe adapter.
     mixes
-        Also measure what baselines are worth in groups of any size and mix of emotions.
+        Whether to measure how much baselines help or hurt in groups of various sizes and mixes of
+        emotions.
     precisions
-        Number types that the model multiplies, too, to tell how far its labels depend on them.
+        Number types in which the model is also run, to measure how far its labels depend on them.
 
     Raises
     ------
@@ -230,12 +233,12 @@ class EvalConfig:
 
 
 def check_seed_and_jobs(seed: int, jobs: int) -> None:
-    """Check what nearly all settings have.
+    """Raise if a seed or a number of processes is out of its range.
 
     Parameters
     ----------
     seed
-        Of what is random.
+        Random seed.
     jobs
         Number of processes, or -1 for one per core.
 
@@ -253,21 +256,21 @@ def check_seed_and_jobs(seed: int, jobs: int) -> None:
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:
-    """Refuse a number that is out of its range.
+    """Raise if a number is out of its range.
 
     Parameters
     ----------
     name
-        What the number is.
+        Name of the setting, for the error message.
     value
         The number.
     low, high
-        Its least and its largest value.
+        The smallest and the largest allowed value.
 
     Raises
     ------
     ConfigError
-        If it is out of the range, or no number.
+        If it is out of the range, or not a number.
     """
     if not _is_kind(value, Real):
         raise ConfigError(f"{name} is {shorten(value)}; expected a number from {low:g} to {high:g}")
@@ -278,7 +281,7 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
 
 
 def check_count(name: str, value: int, low: int, high: int) -> None:
-    """Refuse a whole number that is out of its range.
+    """Raise if a whole number is out of its range.
 
     Parameters
     ----------
@@ -288,31 +291,31 @@ def check_count(name: str, value: int, low: int, high: int) -> None:
     Raises
     ------
     ConfigError
-        If it is out of the range, or no whole number.
+        If it is out of the range, or not a whole number.
     """
     check_whole(name, value)
     check_range(name, value, low, high)
 
 
 def check_whole(name: str, value: int) -> None:
-    """Refuse what is no whole number.
+    """Raise if a value is not a whole number.
 
     Parameters
     ----------
     name
-        What it is.
+        Name of the setting, for the error message.
     value
-        Anything.
+        The value, of any type.
 
     Raises
     ------
     ConfigError
-        With what was found.
+        If it is not a whole number.
     """
     if not _is_kind(value, Integral):
         raise ConfigError(f"{name} is {shorten(value)}; expected a whole number")
 
 
 def _is_kind(value: object, kind: type) -> bool:
-    """Tell whether a value is a number of a kind; True and False are none."""
+    """Return whether a value is a number of the given kind; booleans do not count."""
     return isinstance(value, kind) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""Tables that people write: UTF-8, with commas, semicolons or tabs between the cells."""
+"""Tables from users: UTF-8, with commas, semicolons or tabs between the cells."""
 
 import csv
 from collections import Counter
@@ -14,21 +14,21 @@ from sercli.text import format_count
 DELIMITERS = ",\t;"
 TAB_SUFFIXES = (".tsv", ".tab")
 EXPECTED = "expected CSV, or TSV, in UTF-8"
-# Three thousand years: times may be counted in samples, and some write a large one for the end.
+# Three thousand years: times may be counted in samples, and some tables write a huge end time.
 MOST_SECONDS = 1e11
-# Of an index or a count.
+# Most digits of an index or a count.
 MOST_DIGITS = 9
 
 
 class Row(NamedTuple):
-    """A row of a table.
+    """Row of a table.
 
     Parameters
     ----------
     where
-        Path and line, as an error begins.
+        Path and line, with which error messages begin.
     cells
-        By the name of the column, as they stand there.
+        Texts of the cells by column name, unchanged.
     """
 
     where: str
@@ -36,14 +36,14 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table of which the header was read.
+    """Table of which the header has been read.
 
     Parameters
     ----------
     columns
-        Names, without spaces around them; several may have none.
+        Column names, without surrounding spaces; several may be empty.
     rows
-        Those that are not empty, read one by one.
+        Iterator over the rows that are not empty; it reads them one by one.
     """
 
     columns: tuple[str, ...]
@@ -63,22 +63,23 @@ def read_table(
     Parameters
     ----------
     path
-        The file; tabs are between its cells if its suffix says so and its header has some, else
-        what there is most of there.
+        Path of the file. Its delimiter is the tab if its suffix is one of `TAB_SUFFIXES` and its
+        header contains tabs, else the delimiter that is most frequent in the header.
     error
-        What to raise.
+        Class of the error to raise.
     content
-        Of the file, if it was read.
+        Content of the file, if already read.
     undecodable
-        What becomes of bytes that are no UTF-8, as for `bytes.decode`.
+        Handling of bytes that are not UTF-8: the ``errors`` argument of `bytes.decode`.
     may_be_empty
-        Whether a header alone will do.
+        Whether a table without rows is accepted.
 
     Raises
     ------
     error
-        If it cannot be read, has two columns of one name or no row, a quote is not closed, or,
-        when the rows are read, one is not as long as the header, but for empty cells at its end.
+        If the file cannot be read, has two columns of the same name or no row, or a quote is not
+        closed; and, while rows are read, if one is not as long as the header, not counting empty
+        cells at its end.
     """
     try:
         content = path.read_bytes() if content is None else content
@@ -101,16 +102,21 @@ def read_table(
 
 
 def parse_seconds(text: str, where: str, error: type[SerError]) -> float:
-    """Return a time.
+    """Return a time in seconds.
 
     Parameters
     ----------
     text
-        What stands there.
+        Text of the cell.
     where
-        What an error begins with: the place, and what it is.
+        Beginning of the error message: the place and the meaning of the text.
     error
-        What to raise.
+        Class of the error to raise.
+
+    Raises
+    ------
+    error
+        If the text is not a number from 0 to `MOST_SECONDS`.
     """
     try:
         seconds = float(text)
@@ -125,12 +131,12 @@ def parse_seconds(text: str, where: str, error: type[SerError]) -> float:
 
 
 def parse_count(text: str) -> int | None:
-    """Return a number of things, or an index from 0; None if it is none that is of use.
+    """Return a count, or an index from 0; None if the text is not one, or has too many digits.
 
     Parameters
     ----------
     text
-        What stands there.
+        Text of the cell.
     """
     is_count = text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS
     return int(text) if is_count else None
@@ -147,7 +153,7 @@ def _find_delimiter(path: Path, text: str) -> str:
 
 
 def _read_lines(path: Path, text: str, error: type[SerError]) -> Iterator[tuple[int, list[str]]]:
-    """Give the cells of what is not empty, and the line where they begin."""
+    """Yield the cells of each row that is not empty, and the line where it begins."""
     line = 1
     try:
         delimiter = _find_delimiter(path, text)
@@ -173,7 +179,7 @@ def _read_rows(
 ) -> Iterator[Row]:
     for line, cells in lines:
         where = f"{path}, line {line}"
-        if not any(cells[len(columns) :]):  # as spreadsheets fill up what they save
+        if not any(cells[len(columns) :]):  # spreadsheets pad rows with empty cells
             cells = cells[: len(columns)]
         if len(cells) != len(columns):
             found = format_count(len(cells), "cell")

@@ -1,4 +1,4 @@
-"""Which recordings a run is about: paths, directories and lists, in a stable order."""
+"""Search for the input files of a run: from paths, directories and lists, in a stable order."""
 
 import codecs
 import os
@@ -11,7 +11,7 @@ from typing import BinaryIO
 from sercli.errors import ConfigError
 from sercli.files import AnyPath
 
-# Inside a directory only these are tried; a path named directly is tried whatever its suffix.
+# Inside a directory only these are taken; a path named directly is taken whatever its suffix.
 MEDIA_SUFFIXES = frozenset(
     ".3g2 .3ga .3gp .aac .ac3 .aif .aifc .aiff .amr .ape .asf .au .avi .awb .caf .dsf .dts "
     ".eac3 .f4v .flac .flv .gsm .m2ts .m4a .m4b .m4v .mka .mkv .mov .mp2 .mp3 .mp4 .mpeg .mpg "
@@ -22,12 +22,12 @@ MEDIA_SUFFIXES = frozenset(
 
 @dataclass(frozen=True)
 class Found:
-    """A path to annotate, or a place that could not be searched.
+    """File to annotate, or directory that could not be listed.
 
     Parameters
     ----------
     path
-        As given, or the given directory joined with what was found below it.
+        Path as given, or the given directory joined with the path below it.
     error
         Why a directory could not be listed; None for a file.
     """
@@ -46,23 +46,23 @@ def find_inputs(
 ) -> Iterator[Found]:
     """Expand files and directories into the files to annotate.
 
-    Directories are walked in the order of their entries' names, files and sub-folders alike;
-    links are followed once, so that loops end; hidden entries are skipped. A file that is reached
-    twice is given once, where it was reached first.
+    Directories are walked in the order of the names of their entries, files and sub-folders mixed.
+    Links are followed, but no directory is walked twice, so that loops end. Hidden entries are
+    skipped. A file that is found twice is yielded once, at its first place.
 
     Parameters
     ----------
     paths
-        A file or directory, or several, mixed, and what was found before, which is given as it is.
+        A file or directory, or several; `Found` objects among them are yielded unchanged.
     recursive
         Whether to walk sub-folders.
     include, exclude
-        Shell patterns, matched against the name, against the path below the directory, and, where
-        one does not begin with ``*``, against the path as it is given, of files found in
-        directories; an include pattern also admits suffixes that are not audio's, and an exclude
-        pattern leaves out sub-folders, too.
+        Shell patterns for files found in directories. A pattern is matched against the name, the
+        path below the directory and, if it names a folder and does not begin with ``*``, the whole
+        path. An include pattern also admits suffixes that are not those of audio or video; an
+        exclude pattern also leaves out sub-folders.
     on_idle
-        Called at the end with each pattern that nothing matched, once.
+        Called at the end, once with each pattern that nothing matched.
 
     Yields
     ------
@@ -90,24 +90,25 @@ def find_inputs(
 
 
 def read_path_list(stream: BinaryIO, *, nul: bool = False) -> list[str]:
-    r"""Read a list of paths, one a line, or separated by NUL.
+    r"""Read a list of paths, one per line or separated by NUL.
 
     Parameters
     ----------
     stream
-        Binary, since names need not be text.
+        Binary stream, since file names need not be valid text.
     nul
         Whether NUL separates the paths, as ``find -print0`` writes them.
 
     Returns
     -------
     list of str
-        Empty entries left out; undecodable bytes become surrogates as `os.fsdecode` does it.
+        The paths without empty entries, decoded by `os.fsdecode`: undecodable bytes become
+        surrogates.
 
     Raises
     ------
     ConfigError
-        If it is to be separated by lines, and holds NUL.
+        If lines should separate the paths, but the list contains NUL.
     """
     separator = b"\0" if nul else b"\n"
     listed = stream.read().removeprefix(codecs.BOM_UTF8)
@@ -129,22 +130,22 @@ def _list(patterns: str | Iterable[str]) -> tuple[str, ...]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself, or to where one may not look: opening it tells
+    except OSError:  # a link to itself or to a forbidden place: opening it will report why
         return False
 
 
 class _Patterns:
-    """Shell patterns, and which of them nothing matched so far.
+    """Shell patterns, and those of them that nothing has matched so far.
 
     Parameters
     ----------
     patterns
-        As they were written.
+        Patterns as the user wrote them.
     """
 
     def __init__(self, patterns: tuple[str, ...]) -> None:
         self._of_names = {one: one.rstrip("/") for one in patterns}
-        # One that begins anywhere is meant below the folder: what is above it is nobody's concern.
+        # A pattern that begins with * is meant for paths below the folder, not for those above it.
         self._of_paths = {
             one: os.path.normpath(one)
             for one in patterns
@@ -156,7 +157,17 @@ class _Patterns:
         return bool(self._of_names)
 
     def match(self, name: str, relative: str, path: str) -> bool:
-        """Tell whether a file or folder matches one, by its name, or its path below or as given."""
+        """Return whether any pattern matches a file or folder.
+
+        Parameters
+        ----------
+        name
+            Its name.
+        relative
+            Its path below the directory that is searched.
+        path
+            Its whole path.
+        """
         found = {
             one
             for one, pattern in self._of_names.items()
@@ -164,7 +175,7 @@ class _Patterns:
         }
         if self._of_paths:
             path = os.path.normpath(path)
-            # A path may have brackets, which are not meant as those of a pattern.
+            # Also compared literally: a path may have brackets that are not meant as a pattern.
             found |= {
                 one
                 for one, pattern in self._of_paths.items()

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and what to say where they cannot be written."""
+"""Atomic writing of files, which appear whole or not at all, and checks of their targets."""
 
 import glob
 import json
@@ -18,28 +18,28 @@ from sercli.text import list_spellings
 
 AnyPath = str | os.PathLike[str]
 
-# Stands for standard output where a file may be named.
+# The file name that stands for standard output.
 STDOUT = "-"
-# What the name of a file ends with until it takes its place.
+# Suffix of a temporary file, which is renamed to its target when it is complete.
 TEMPORARY = ".tmp"
-# Before that, a number is drawn.
+# Before the suffix, a random number in hexadecimal digits.
 DRAWN_BYTES = 4
 DRAWN = re.compile(rf"[0-9a-f]{{{2 * DRAWN_BYTES}}}")
-# Seconds after which a temporary file is nobody's: those in use are written to, or have a journal.
+# Seconds after which a temporary file is abandoned: those in use are written to, or have a journal.
 ORPHANED_S = 600.0
-# Bytes of a name to which that and a journal's suffix can be added: file systems have 255.
+# Most bytes of a name to which these suffixes and a journal's can be added: file systems allow 255.
 LONGEST = 220
-# No number is as large that is written on purpose, and floats hold it.
+# Larger than any number that is written on purpose; a float can hold it.
 LARGE = 1e300
 
 
 class AtomicFile:
-    """A text file that takes its place when it is closed.
+    """Text file that is renamed to its target when it is closed.
 
     Parameters
     ----------
     path
-        The target; of a link, what it leads to.
+        Path of the target; of a link, the file that it points to is replaced.
     overwrite
         Whether an existing target may be replaced.
 
@@ -51,7 +51,9 @@ class AtomicFile:
     Attributes
     ----------
     temporary
-        Where it is written until then.
+        Path of the temporary file that is written until then.
+    stream
+        Stream that writes to it.
     """
 
     def __init__(self, path: Path, *, overwrite: bool = False) -> None:
@@ -65,19 +67,19 @@ class AtomicFile:
             raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
 
     def close(self) -> None:
-        """Put the file in its place.
+        """Rename the file to its target.
 
         Raises
         ------
         OutputError
-            If it cannot be there, as on Windows while another program has the old one open, or if
-            there is one now that must not be replaced.
+            If it cannot be renamed, as on Windows while another program has the old file open, or
+            if the target exists by now and must not be replaced.
         """
         try:
             self.stream.flush()
             os.fsync(self.stream.fileno())  # or a power cut may leave the name without the content
             self.stream.close()
-            if not self._overwrite and os.path.exists(self._path):  # a link may lead to it
+            if not self._overwrite and os.path.exists(self._path):  # also by way of a link
                 raise OutputError(
                     f"{self._path}: appeared meanwhile; what was to be there is {self.temporary}. "
                     "Move the other away, unless it is of a run, too, and go on by --resume"
@@ -90,23 +92,31 @@ class AtomicFile:
             ) from error
 
     def leave(self) -> None:
-        """Leave it under its temporary name, as it could not be written to its end."""
-        with suppress(OSError):  # what it is left for
+        """Close the file under its temporary name, because it could not be written completely."""
+        with suppress(OSError):  # the error because of which it is left
             self.stream.close()
 
     def discard(self) -> None:
-        """Remove it, as nothing of it is of use."""
+        """Remove the temporary file."""
         self.leave()
         self.temporary.unlink(missing_ok=True)
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
-    """Refuse a target that exists, or that cannot be made.
+    """Raise if a target exists or cannot be created.
+
+    Parameters
+    ----------
+    path
+        Path of the target.
+    overwrite
+        Whether an existing file may be replaced.
 
     Raises
     ------
     OutputError
-        With what to do.
+        If the target is a directory or another special file, exists and may not be replaced, or
+        its folder does not exist.
     """
     try:
         mode = path.stat().st_mode
@@ -130,19 +140,19 @@ def check_target(path: Path, *, overwrite: bool) -> None:
 
 
 def make_folder(folder: Path, kind: str = "folder") -> None:
-    """Make a folder, and those above it, where it is not there yet.
+    """Create a folder and its parents, unless they exist.
 
     Parameters
     ----------
     folder
-        Where it is to be.
+        Path of the folder.
     kind
-        What an error calls it.
+        Name for the folder in error messages.
 
     Raises
     ------
     OutputError
-        If it cannot be made.
+        If it cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -153,7 +163,16 @@ def make_folder(folder: Path, kind: str = "folder") -> None:
 
 
 def write_json(path: Path, data: Mapping[str, Any], *, overwrite: bool = False) -> None:
-    """Write a JSON file in one piece.
+    """Write a JSON file atomically.
+
+    Parameters
+    ----------
+    path
+        Path of the file.
+    data
+        Content of the file.
+    overwrite
+        Whether an existing file may be replaced.
 
     Raises
     ------
@@ -165,17 +184,17 @@ def write_json(path: Path, data: Mapping[str, Any], *, overwrite: bool = False) 
 
 
 def parse_json(text: str) -> Any:
-    """Return what JSON holds that somebody may have altered.
+    """Parse JSON that a user may have edited.
 
     Parameters
     ----------
     text
-        All of it.
+        The whole document.
 
     Raises
     ------
     ValueError
-        If it is no JSON, or is nested as nothing is that this package writes.
+        If it is not valid JSON, or is nested too deeply for Python to parse.
     """
     try:
         return json.loads(text)
@@ -184,19 +203,19 @@ def parse_json(text: str) -> Any:
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Tell whether a value of JSON, which has integers of any size and NaN, is of use as one."""
+    """Return whether a JSON value is a number that is neither NaN nor too large for a float."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGE
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that at any moment it is the old one or the new one, whatever happens.
+    """Write a file atomically: at any moment there is either the old file or the new one.
 
     Parameters
     ----------
     path
-        The file; it is replaced.
+        Path of the file; an existing file is replaced.
     content
-        All of it.
+        The whole content.
 
     Raises
     ------
@@ -217,52 +236,53 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def resolve_target(path: Path) -> Path:
-    """Return what is written where a path is asked for: of a link, what it leads to."""
+    """Return the real path of a target: of a link, the path that it points to."""
     return Path(os.path.realpath(path))
 
 
 def find_file(folder: Path, name: str) -> Path | None:
-    """Return where a file is, or None; in whatever form of Unicode its name is there.
+    """Return the path of an existing file whatever the Unicode form of its name, or None.
 
     Parameters
     ----------
     folder
-        Where to look.
+        Folder to search.
     name
-        Its path from there, as somebody wrote it.
+        Path of the file relative to the folder, in any Unicode form.
     """
     places = (folder / one for one in list_spellings(name))
     return next(filter(os.path.lexists, places), None)
 
 
 def prefix_temporary(target: Path) -> str:
-    """Return what the names begin with that a file has until it takes its place.
+    """Return the prefix that the names of a target's temporary files have in common.
 
     Parameters
     ----------
     target
-        Its place, which no link leads to.
+        Real path of the target, as `resolve_target` returns it.
     """
     name = os.fsencode(target.name)
     return f".{target.name if len(name) <= LONGEST else sha256(name).hexdigest()}."
 
 
 def remove_orphans(target: Path, companion: str) -> None:
-    """Remove what was written under temporary names by who did not live to say how far it is whole.
+    """Remove abandoned temporary files of a target, left by runs that were killed early.
+
+    Only files that are older than `ORPHANED_S` and have no journal are removed.
 
     Parameters
     ----------
     target
-        Its place.
+        Path of the target.
     companion
-        What the name of the file that would say so ends with, after the temporary name: what has
-        one stays.
+        Suffix that a journal's name adds to the name of the temporary file.
     """
     oldest = time() - ORPHANED_S
     prefix = prefix_temporary(resolve_target(target))
     for path in target.parent.glob(f"{glob.escape(prefix)}*{TEMPORARY}"):
         drawn = path.name.removeprefix(prefix).removesuffix(TEMPORARY)
-        with suppress(OSError):  # another may have removed it
+        with suppress(OSError):  # another process may have removed it
             is_old = DRAWN.fullmatch(drawn) and path.stat().st_mtime < oldest
             if is_old and not path.with_name(path.name + companion).exists():
                 path.unlink()

@@ -1,10 +1,10 @@
 """Canonical emotion labels.
 
 The names are audformat's (``emotion`` scheme), in alphabetical order. That order is also the
-column order of every table and every probability vector of a model trained here. How corpora
-spell them is data: ``data/labels.json``.
+column order of every table and every probability vector of a model trained here. The spellings
+that corpora use are in ``data/labels.json``.
 """
 
-# What most speech is said in.
+# The label of most everyday speech.
 CALM = "neutral"
 EMOTIONS: tuple[str, ...] = ("anger", "disgust", "fear", "happiness", "neutral", "sadness")

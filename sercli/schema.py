@@ -1,4 +1,4 @@
-"""Results as they cross modules: segments with labels, and files with a status.
+"""Results that modules exchange: segments with labels, and files with a status.
 
 Times are seconds from the start of the file, half-open ``[start, end)``.
 """
@@ -11,34 +11,34 @@ from typing import Literal
 
 Status = Literal["ok", "no speech", "failed"]
 
-# Channel name of a row that judges the mean of several channels.
+# Channel name of a segment of the mean of several channels.
 MIX = "mix"
 
-# What stands for an undecodable byte in a text.
+# The escape that stands for an undecodable byte in a text.
 ESCAPE = re.compile(r"\\(x[0-9a-f]{2})")
 
-# Columns of probabilities are named by it and the label.
+# The name of a column of probabilities is this and the label.
 PROBABILITY_PREFIX = "prob_"
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of one channel with its label.
+    """Stretch of one channel with its label.
 
     Parameters
     ----------
     channel
         Index of the channel from 0, or ``"mix"`` for the mean of several.
     start, end
-        Seconds from the start of the file.
+        Times in seconds from the start of the file.
     emotion
         The label with the highest probability.
     confidence
         Calibrated probability of that label, in ``[0, 1]``.
     probabilities
-        One per label, in the order of the model's labels; they sum to 1.
+        Calibrated probability of each label, in the order of the model's labels; they sum to 1.
     speaker
-        Who speaks, where that was told.
+        Name of the speaker, if known.
     """
 
     channel: str
@@ -52,16 +52,17 @@ class Segment:
 
 @dataclass(frozen=True)
 class Group:
-    """Segments that are judged by a baseline of their own.
+    """Group of segments that share a baseline.
 
     Parameters
     ----------
     name
-        The recording, channel or speaker, or ``"corpus"``.
+        Name of the recording, channel or speaker, or ``"corpus"``.
     n_segments
-        Of all files.
+        Number of its segments in all files.
     adapted
-        Whether they were judged by it; else there were too few, and each was judged by itself.
+        Whether the baseline was used; if not, the group has too few segments, and each was scored
+        by itself.
     """
 
     name: str
@@ -71,7 +72,7 @@ class Group:
 
 @dataclass(frozen=True)
 class FileResult:
-    """What became of one file.
+    """Result of one file: its status, its segments and facts about it.
 
     Parameters
     ----------
@@ -81,23 +82,23 @@ class FileResult:
         ``"ok"``, ``"no speech"`` or ``"failed"``; a file that fails half-way keeps the segments
         found until then.
     segments
-        Sorted by start, then channel.
+        Labelled segments, sorted by start, end and channel.
     labels
-        Of the model, in the order of their probabilities; empty where that is not known.
+        Labels of the model, in the order of the probabilities; empty if unknown.
     duration
-        Seconds that were decoded.
+        Decoded duration in seconds.
     sample_rate
-        The file's own, in Hz; None if it could not be opened.
+        Sample rate of the file in Hz; None if it could not be opened.
     channels
         Number of channels in the file; None if it could not be opened.
     error
         Why the file failed, else None.
     warnings
-        What a user should know of a file that did not fail.
+        Warnings about the file.
     groups
-        Whose baselines its segments were judged by, if by any.
+        Groups whose baselines its segments were scored with; empty without baselines.
     size, modified
-        Bytes of the file, and when it was last changed, in seconds since 1970; None if there is no
+        Size in bytes, and time of the last change in seconds since 1970; None if there is no
         file.
     """
 
@@ -121,9 +122,9 @@ def columns(labels: Sequence[str], *, speakers: bool = False) -> tuple[str, ...]
     Parameters
     ----------
     labels
-        The model's labels in order.
+        Labels of the model, in order.
     speakers
-        Whether it was told who speaks.
+        Whether to include a column of speakers.
     """
     place = ("file", "channel", "start", "end", *(("speaker",) if speakers else ()))
     return (*place, "emotion", "confidence", *(PROBABILITY_PREFIX + label for label in labels))
@@ -132,13 +133,13 @@ def columns(labels: Sequence[str], *, speakers: bool = False) -> tuple[str, ...]
 def printable_path(path: str) -> str:
     r"""Return a path that any encoder can write, undecodable bytes escaped as ``\xNN``.
 
-    A path that spells such an escape has its backslash escaped, too, so that no two are alike;
-    but on Windows, where backslashes separate folders, and no name has undecodable bytes.
+    In a path that spells such an escape, the backslash is escaped too, so that no two paths become
+    the same. Not on Windows, where backslashes separate folders and no name has undecodable bytes.
 
     Parameters
     ----------
     path
-        A path as Python holds it, where undecodable bytes are lone surrogates.
+        Path as Python holds it, with undecodable bytes as lone surrogates.
     """
     if os.name != "nt":
         path = ESCAPE.sub(r"\\x5c\1", path)
@@ -151,8 +152,8 @@ def printable(text: str) -> str:
     Parameters
     ----------
     text
-        Such as a message with paths in it, as Python holds them.
+        Text, such as a message that contains paths, with undecodable bytes as lone surrogates.
     """
-    # Whatever the encoding of names is here: of a table, they may be in any script.
+    # UTF-8 whatever the file system's encoding: names from a table may be in any script.
     strays = "surrogatepass" if os.name == "nt" else "surrogateescape"
     return text.encode("utf-8", strays).decode("utf-8", "backslashreplace")

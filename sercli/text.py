@@ -1,50 +1,52 @@
-"""Numbers and words as people say and spell them."""
+"""Unicode forms of words, and counts and durations as text."""
 
 import unicodedata
 
 
 def compose(word: str) -> str:
-    """Return a word in the one form in which all are compared: some systems decompose letters.
+    """Return a word in Unicode's composed form (NFC), in which all words are compared.
+
+    Some systems store letters with accents in decomposed form.
 
     Parameters
     ----------
     word
-        In any form of Unicode.
+        The word, in any Unicode form.
     """
     return unicodedata.normalize("NFC", word)
 
 
 def list_spellings(name: str) -> list[str]:
-    """Return a name as it is, and as systems may have it that compose or decompose letters.
+    """Return the different Unicode forms of a name: as given, composed and decomposed.
 
     Parameters
     ----------
     name
-        In any form of Unicode.
+        The name, in any Unicode form.
     """
     return [*dict.fromkeys((name, compose(name), unicodedata.normalize("NFD", name)))]
 
 
 def format_count(number: int, noun: str) -> str:
-    """Return a number of things, in the plural where there is not just one.
+    """Return a number and its noun, in the plural unless the number is 1.
 
     Parameters
     ----------
     number
-        How many.
+        The number of things.
     noun
-        In the singular.
+        The noun in the singular.
     """
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def format_duration(seconds: float) -> str:
-    """Return a duration as people say it.
+    """Return a duration in seconds, minutes or hours, whichever reads best.
 
     Parameters
     ----------
     seconds
-        Not negative.
+        The duration in seconds, not negative.
     """
     if seconds < 60:
         return f"{seconds:.1f} s"

@@ -1,3 +1,3 @@
-"""The version, where nothing else has to be imported for it."""
+"""The version of the package, in a module that imports nothing else."""
 
 __version__ = "0.2.0"
