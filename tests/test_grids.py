@@ -54,9 +54,9 @@ def test_tiers_that_are_named_are_speakers(tmp_path: Path) -> None:
     write_grid(folder / "call.TextGrid", tiers)
     write_grid(folder / "more" / "memo.textgrid", {"agent": [(1, 2, "note")]})
     turns = Turns.read(folder, *TIMES, tiers=("client", "agent"))
-    spoken = (Turn(0, 3, None, "agent"), Turn(2, 5, None, "client"))
+    spoken = (Turn(0, 3, None, "call/agent"), Turn(2, 5, None, "call/client"))
     assert turns.find("call.wav") == turns.find("call.wav", mixed=True) == spoken
-    assert turns.find("memo.wav") == (Turn(1, 2, None, "agent"),)
+    assert turns.find("memo.wav") == (Turn(1, 2, None, "more/memo/agent"),)
     # The agent of another call may be another.
     assert (turns.local, turns.tells_speakers) == (True, True)
     assert turns.find_others(["call.wav"]) == ["more/memo"]

@@ -60,8 +60,8 @@ def test_by_a_diarisation(tmp_path: Path) -> None:
         "SPEAKER call 1 4.00 3.00 <NA> <NA> spk01 <NA> <NA>\n"
     )
     speakers = Speakers.parse(str(turns))
-    assert speakers.find("elsewhere/call.mp3", "mix", 1, 3) == "spk00"
-    assert speakers.find("elsewhere/call.mp3", "mix", 3.5, 6) == "spk01"
+    assert speakers.find("elsewhere/call.mp3", "mix", 1, 3) == "call/spk00"
+    assert speakers.find("elsewhere/call.mp3", "mix", 3.5, 6) == "call/spk01"
     assert speakers.find("elsewhere/other.mp3", "mix", 1, 3) is None
 
 
@@ -146,4 +146,4 @@ def test_a_diarisation_tells_of_the_mix_and_of_channels_in_any_order(tmp_path: P
     )
     speakers = Speakers.parse(str(turns))
     told = [speakers.find("call.wav", "0", 2, 5, mixed=mixed) for mixed in (False, True, False)]
-    assert told == ["anna", "bert", "anna"]
+    assert told == ["call/anna", "call/bert", "call/anna"]

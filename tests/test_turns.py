@@ -54,15 +54,15 @@ def test_names_in_any_form_of_unicode(tmp_path: Path) -> None:
     for name in (decomposed, composed):
         other = str(recording.with_stem(name))
         assert Turns.read(table, *TIMES).find(other) == (Turn(0, 1, None, composed),)
-    for path in (table, diarisation):
-        assert Turns.read(path, *TIMES).find(str(recording)) == (Turn(0, 1, None, composed),)
+    for path, speaker in ((table, composed), (diarisation, f"{composed}/{composed}")):
+        assert Turns.read(path, *TIMES).find(str(recording)) == (Turn(0, 1, None, speaker),)
         assert Turns.read(path, *TIMES).find_others([str(recording)]) == []
 
 
 def test_channels_of_a_diarisation_of_any_length(tmp_path: Path) -> None:
     path = tmp_path / "all.rttm"
     path.write_text(f"SPEAKER call {'9' * 5_000} 0 1 <NA> <NA> a <NA> <NA>\n")
-    assert Turns.read(path, *TIMES).find("call.wav") == (Turn(0, 1, None, "a"),)
+    assert Turns.read(path, *TIMES).find("call.wav") == (Turn(0, 1, None, "call/a"),)
 
 
 def test_channels_of_a_diarisation_that_are_not_known(tmp_path: Path) -> None:
@@ -74,9 +74,9 @@ def test_channels_of_a_diarisation_that_are_not_known(tmp_path: Path) -> None:
     )
     found = Turns.read(path, *TIMES).find("call.wav")
     assert [(turn.channel, turn.speaker) for turn in found] == [
-        (None, "a"),
-        ("1", "b"),
-        (None, "c"),
+        (None, "call/a"),
+        ("1", "call/b"),
+        (None, "call/c"),
     ]
 
 
@@ -90,7 +90,7 @@ def test_a_diarisation(tmp_path: Path) -> None:
     turns = Turns.read(path, *TIMES)
     path.write_text(path.read_text().replace("\n", "\r"))
     assert Turns.read(path, *TIMES).by_recording == turns.by_recording
-    assert turns.find("any/where/call.mp3") == (Turn(0.5, 4.5, None, "spk00"), Turn(4, 7))
+    assert turns.find("any/where/call.mp3") == (Turn(0.5, 4.5, None, "call/spk00"), Turn(4, 7))
     assert turns.find_others(["call.mp3"]) == []
     assert turns.find_others(["called.mp3"]) == ["call"]
 
@@ -103,17 +103,17 @@ def test_channels_of_a_diarisation_count_where_there_are_several(tmp_path: Path)
         "SPEAKER memo 2 1.00 1.00 <NA> <NA> ann <NA> <NA>\n"
     )
     turns = Turns.read(path, *TIMES)
-    agent, client = Turn(0.5, 4.5, "0", "agent"), Turn(4, 7, "1", "client")
+    agent, client = Turn(0.5, 4.5, "0", "call/agent"), Turn(4, 7, "1", "call/client")
     assert turns.find("call.wav") == (agent, client)
     mixed = (agent._replace(channel=None), client._replace(channel=None))
     assert turns.find("call.wav", mixed=True) == mixed
-    assert turns.find("memo.wav") == (Turn(1, 2, None, "ann"),)
+    assert turns.find("memo.wav") == (Turn(1, 2, None, "memo/ann"),)
     speakers = Speakers.parse(str(path))
-    assert speakers.find("call.wav", "0", 3.0, 7.0) == "agent"
-    assert Speakers.parse(str(path)).find("call.wav", "mix", 3.0, 7.0) == "client"
+    assert speakers.find("call.wav", "0", 3.0, 7.0) == "call/agent"
+    assert Speakers.parse(str(path)).find("call.wav", "mix", 3.0, 7.0) == "call/client"
     # The only channel of a file may be of what was a mix.
     alone = Speakers.parse(str(path))
-    assert alone.find("call.wav", "0", 3.0, 7.0, mixed=True) == "client"
+    assert alone.find("call.wav", "0", 3.0, 7.0, mixed=True) == "call/client"
     # A table says itself what is of the mix.
     table = tmp_path / "all.csv"
     table.write_text("file,start,end,channel\ncall.wav,0,1,1\n")

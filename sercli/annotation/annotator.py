@@ -412,13 +412,13 @@ class Annotator:
                     labels[winner],
                     probabilities[winner],
                     probabilities,
-                    self._find_speaker(heard, piece)[0],
+                    self._find_speaker(heard, piece),
                 )
             )
         return replace(heard.result, segments=tuple(segments), labels=labels)
 
-    def _find_speaker(self, heard: Heard, piece: np.void) -> tuple[str | None, bool]:
-        """Return who speaks, and whether that is the name of one person in this file only."""
+    def _find_speaker(self, heard: Heard, piece: np.void) -> str | None:
+        """Return who speaks, if that is known."""
         if self.speakers is not None:
             channel, start, end = heard.channels[piece["channel"]], piece["start"], piece["end"]
             found = self.speakers.find(
@@ -430,19 +430,15 @@ class Annotator:
                 alone=heard.result.channels == 1,
             )
             if found:
-                return found, self.speakers.local
-        if self.turns is None or not heard.turns:
-            return None, False
-        return heard.turns[piece["turn"]].speaker, self.turns.local
+                return found
+        return heard.turns[piece["turn"]].speaker if heard.turns else None
 
     def _name_group(self, heard: Heard, piece: np.void) -> str:
         path = heard.result.path
         if self.adapt == CORPUS:
             return CORPUS
         if self.adapt == "speaker":
-            # Strangers may have one name in two recordings.
-            speaker, local = self._find_speaker(heard, piece)
-            return path if speaker is None else f"{path}#{speaker}" if local else speaker
+            return self._find_speaker(heard, piece) or path
         return f"{path}#{heard.channels[piece['channel']]}" if self.adapt == "channel" else path
 
 

@@ -58,11 +58,6 @@ class Speakers:
         default_factory=dict, init=False, repr=False, compare=False
     )
 
-    @property
-    def local(self) -> bool:
-        """Whether a name is that of one speaker within a recording only."""
-        return self.turns is not None and self.turns.local
-
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read a table or a diarisation if there is a file of this name; else it is a pattern.

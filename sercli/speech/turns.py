@@ -156,7 +156,12 @@ class Turns:
         # Also of grids without any: their recordings are not those of others of the name.
         found: dict[Path | str, tuple[Turn, ...]] = {
             recording: tuple(
-                Turn(one.start, one.end, None, one.tier if len(tiers) > 1 else None)
+                Turn(
+                    one.start,
+                    one.end,
+                    None,
+                    _name_speaker(recording, one.tier) if len(tiers) > 1 else None,
+                )
                 for one in intervals
             )
             for recording, intervals in grids.items()
@@ -329,8 +334,14 @@ def _read_diarisation(path: Path, content: bytes) -> Iterator[tuple[int, str, Tu
             for name, field in zip(("start", "duration"), fields[3:5], strict=True)
         )
         channel = _name_channel(fields[2], where)
-        speaker = None if fields[7] == UNKNOWN else compose(fields[7])
-        yield number, compose(fields[1]), Turn(start, start + duration, channel, speaker)
+        name = compose(fields[1])
+        speaker = None if fields[7] == UNKNOWN else _name_speaker(name, compose(fields[7]))
+        yield number, name, Turn(start, start + duration, channel, speaker)
+
+
+def _name_speaker(recording: str, name: str) -> str:
+    """Return a name that no speaker of another recording has: there, the same is somebody else."""
+    return f"{recording}/{name}"
 
 
 def _name_channel(text: str, where: str) -> str | None:
