@@ -1,16 +1,17 @@
-"""Judging segments by the baseline of their group: what a voice, a room and a line have in common.
+"""Adaptation: corrects the scores of segments by the baseline of their group.
 
-A loud speaker is not angry, and a studio is no joy. What the segments of a group have in common
-beyond what their emotions explain is their baseline, and it is taken from each of them. Were it
-simply their mean, a calm call would turn into anger; so what their emotions explain is estimated
-from what a model says of them one by one, and from the mix of emotions that this makes likely (the
-expectation-maximisation of Saerens et al. 2002, with a prior). How far each of these is to be
-trusted in a group of that size and mix was learned from random groups of many speakers, see
+A group shares a voice, a room or a telephone line. A loud speaker is not necessarily angry, so the
+offset that the segments of a group have in common, beyond what their emotions explain, is their
+baseline, and it is subtracted from each of them. If it were simply their mean, a calm call would
+turn into anger. So the part that emotions explain is estimated first, from the model's
+probabilities for each segment by itself and from the mix of emotions that these make likely
+(expectation-maximisation after Saerens et al. 2002, with a prior). How far each estimate is trusted
+in a group of a given size and mix was learned from random groups of many speakers, see
 `sercli.training.adapters.adaptation`.
 
-All of it works on what the model says of each segment by itself: in trials, the logarithms of six
-probabilities told as much of a group as thousands of features. So it does not matter what model it
-is, and nothing else has to be kept of a segment.
+The only inputs are the model's probabilities for each segment by itself: in trials, the logarithms
+of six probabilities were as informative about a group as thousands of features. So an adapter works
+with any model, and nothing else has to be kept of a segment.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,26 +26,27 @@ from sercli.arrays import DoubleArray, RealArray
 from sercli.calibration import Calibration
 from sercli.errors import ConfigError, ModelError
 
-# Of standardised inputs: outliers beyond this are cut.
+# Standardised inputs are clipped to this magnitude.
 MAX_DEVIATION = 5.0
 # Segments whose hidden rows are in memory at once.
 BLOCK_SEGMENTS = 4096
-# Rounds of expectation and maximisation: the mix changes by little after that.
+# Iterations of expectation-maximisation: the mix hardly changes after that.
 N_ROUNDS = 5
-# Segments of each emotion that are assumed before any is counted.
+# The prior of the mix: this many segments of each emotion are added to the counts.
 CONCENTRATION = 1.0
 # Added to a share before its logarithm is taken.
 LEAST_SHARE = 0.02
-# Added to a probability before its logarithm is taken. In another world, a model may be sure of the
-# wrong label, and what it thinks of the others is all that is left to judge by.
+# Added to a probability before its logarithm is taken. It is small because on speech unlike its
+# training data a model may be sure of a wrong label, and the small probabilities of the others are
+# the only evidence left.
 LEAST_PROBABILITY = 1e-8
-# What may explain the mean of a group: each segment by itself, its likely mix, an even mix.
+# Mixes that may explain the mean of a group: mean probabilities, likely shares, an even mix.
 N_EXPLANATIONS = 3
-# A larger group is not trusted more: none was learned from.
+# A larger group is not trusted more, as the adapter was trained on none.
 MAX_SIZE = 80
-# A factor of seven: where few groups tell, more would make certain what is merely likely.
+# A factor of seven: more, fitted on few groups, would turn likely labels into certain ones.
 MAX_SHARPENING = 2.0
-# Parts of an adapter that are two layers with a rectifier between them.
+# Parts of an adapter that are two linear layers with a ReLU between them.
 LAYERED = ("trust", "context")
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -52,19 +54,20 @@ Tensors = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class AdapterSettings:
-    """How far a baseline is trusted.
+    """Settings of how far a baseline is trusted.
 
     Parameters
     ----------
     least
-        Segments that a group has at least: those of smaller ones are judged each by itself.
+        Smallest group with a baseline; segments of smaller groups are scored by themselves.
     shrinkage
-        A baseline of as many segments is trusted by one half.
+        Number of segments at which the weight of a baseline is one half.
     safe
-        Whether it is used where nobody asks for it: it hurt no mix of emotions by more than little.
+        Whether it may be used without being asked for, as it hurt no mix of emotions by more than
+        a little.
     sharpening
-        Logarithm of how much surer it is of a group that is all of one label than of an even mix,
-        see `Adapter.calibrate`.
+        Logarithm of the factor by which scores are multiplied in a group that is all of one
+        label, compared with an even mix; see `Adapter.calibrate`.
 
     Raises
     ------
@@ -78,7 +81,7 @@ class AdapterSettings:
     sharpening: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check what a damaged description could break."""
+        """Check every value against its range, as a damaged description could break it."""
         if self.least < 1 or self.shrinkage < 0:
             raise ModelError(
                 f"its adapter has least {self.least} and shrinkage {self.shrinkage}; expected 1 "
@@ -92,12 +95,12 @@ class AdapterSettings:
 
 
 class Moments(NamedTuple):
-    """What is known of the hidden rows of a group.
+    """Mean and standard deviation of the hidden rows of a group.
 
     Parameters
     ----------
     mean, deviation
-        Of each column, shape (n_hidden,).
+        Mean and standard deviation of each column, shape (n_hidden,).
     """
 
     mean: DoubleArray
@@ -105,25 +108,26 @@ class Moments(NamedTuple):
 
 
 class Adapter:
-    """Scores of segments in the light of their group.
+    """Network that scores the segments of a group with regard to their baseline.
 
     Parameters
     ----------
     settings
-        How far a baseline is trusted.
+        Settings of how far a baseline is trusted.
     calibration
-        From scores to probabilities.
+        Calibration of the scores.
     tensors
         ``mean`` and ``scale`` of the inputs, shape (n_labels,); ``first.weight`` (n_hidden,
         n_labels) and ``first.bias``; ``centres`` of each emotion's hidden rows (n_labels,
         n_hidden); ``last.weight`` (n_labels, n_hidden) and ``last.bias``; ``trust.*``, two layers
-        from the mix of emotions to what explains the mean; ``context.*``, two layers from the
-        moments and the mix to a shift of all rows.
+        from the mix of emotions to the weights of the mixes that may explain the mean;
+        ``context.*``, two layers from the moments and the mix to a shift of all rows.
 
     Raises
     ------
     ModelError
-        If tensors are missing or unknown, do not fit each other, or hold what is not finite.
+        If tensors are missing or unknown, do not fit each other, or have values that are not
+        finite.
     """
 
     def __init__(
@@ -164,7 +168,7 @@ class Adapter:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], tensors: Tensors) -> Self:
-        """Rebuild from `to_dict` and `tensors`.
+        """Rebuild an adapter from the results of `to_dict` and `tensors`.
 
         Raises
         ------
@@ -181,34 +185,34 @@ class Adapter:
         return cls(settings, calibration, tensors)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what ``model.json`` holds of it."""
+        """Return the settings and the calibration as they are stored in ``model.json``."""
         return {"settings": asdict(self.settings), "calibration": self.calibration.to_dict()}
 
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """Return its weights as they are stored: what is multiplied with in half precision."""
+        """Return the weights as they are stored: matrices as float16, vectors as float32."""
         return {
             name: tensor.astype(np.float16 if tensor.ndim > 1 else np.float32)
             for name, tensor in self._stored.items()
         }
 
     def adapt(self, probabilities: RealArray) -> DoubleArray:
-        """Judge the segments of a group by what they have in common.
+        """Return the probabilities of the segments of a group, corrected by its baseline.
 
         Parameters
         ----------
         probabilities
-            What the model says of each segment by itself, shape (n_segments, n_labels).
+            The model's probabilities for each segment by itself, shape (n_segments, n_labels).
 
         Returns
         -------
         ndarray, shape (n_segments, n_labels)
-            Calibrated, rows summing to 1; as they were, if there are too few segments. They do not
-            depend on the order of the segments.
+            Calibrated probabilities, rows summing to 1; unchanged if there are too few segments.
+            They do not depend on the order of the segments.
 
         Raises
         ------
         ConfigError
-            If they are of another shape.
+            If `probabilities` have another shape.
         """
         alone = self._check(probabilities)
         if len(alone) < self.settings.least:
@@ -216,7 +220,7 @@ class Adapter:
         return self.calibrate(self.score(alone))
 
     def _check(self, probabilities: RealArray) -> DoubleArray:
-        """Return what a caller gives as an array; it may be anything."""
+        """Return a caller's probabilities as an array, or raise if they are none."""
         n_labels = len(self.calibration.bias)
         try:
             found = np.asarray(probabilities, np.float64)
@@ -233,21 +237,21 @@ class Adapter:
     def calibrate(self, scores: RealArray) -> DoubleArray:
         """Return the probabilities of a group, shape (n_segments, n_labels), rows summing to 1.
 
-        A group that is mostly of one label is easier than its segments look: a label that most of
-        it has is the right one more often than their scores say. So the scores of a group are
-        multiplied by the more, the more of one label it is found to be.
+        In a group that is mostly of one label, that label is right more often than the scores of
+        its segments say. So the scores of a group are multiplied by a factor that grows with the
+        concentration of the group on a single label.
 
         Parameters
         ----------
         scores
-            Of all its segments, as `score` returns them, shape (n_segments, n_labels).
+            Scores of all its segments, as `score` returns them, shape (n_segments, n_labels).
         """
         evenly = self.calibration.probabilities(scores)
         factor = np.exp(self.settings.sharpening * find_concentration(evenly.mean(axis=0)))
         return self.calibration.probabilities(factor * np.asarray(scores, np.float64))
 
     def score(self, probabilities: RealArray) -> DoubleArray:
-        """Return uncalibrated scores of a group of any size; the parameter is that of `adapt`."""
+        """Return uncalibrated scores of a group of any size; `probabilities` as for `adapt`."""
         parts = self._parts
         shift = self._find_shift(probabilities)
         scores = [
@@ -257,7 +261,7 @@ class Adapter:
         return np.concatenate(scores)
 
     def _describe(self, probabilities: RealArray) -> Iterator[DoubleArray]:
-        """Give hidden rows, block by block: of a large group they are much larger than it is."""
+        """Yield hidden rows in blocks, as they take much more memory than the probabilities."""
         parts = self._parts
         for start in range(0, len(probabilities), BLOCK_SEGMENTS):
             inputs = find_inputs(probabilities[start : start + BLOCK_SEGMENTS])
@@ -266,7 +270,7 @@ class Adapter:
             yield deviations @ parts["first.weight"].T + parts["first.bias"]
 
     def _find_shift(self, probabilities: RealArray) -> DoubleArray:
-        """Return what is added to the hidden rows of a group, shape (n_hidden,)."""
+        """Return the vector that is added to all hidden rows of a group, shape (n_hidden,)."""
         n_segments = len(probabilities)
         mean, deviation = measure_moments(self._describe(probabilities))
         likely = find_likely_shares(probabilities)
@@ -292,13 +296,13 @@ def measure_moments(parts: Iterable[RealArray]) -> Moments:
     Parameters
     ----------
     parts
-        Each of shape (n_segments, n_hidden); at least one row in all.
+        Arrays of hidden rows, each of shape (n_segments, n_hidden); at least one row in all.
     """
     count = 0
     origin = total = squares = np.zeros(0)
     for part in parts:
         if not count:
-            # Around the first row: far from zero, squares would leave nothing of a deviation.
+            # Relative to the first row: far from zero, squares would lose a small deviation.
             origin = part[0].astype(np.float64)
             total = squares = np.zeros_like(origin)
         deviations = part - origin
@@ -311,12 +315,12 @@ def measure_moments(parts: Iterable[RealArray]) -> Moments:
 
 
 def find_likely_shares(probabilities: RealArray) -> DoubleArray:
-    """Return what mix of emotions a group seems to have, shape (n_labels,), summing to 1.
+    """Return the likely mix of emotions in a group, shape (n_labels,), summing to 1.
 
     Parameters
     ----------
     probabilities
-        Of each segment by itself, for a mix in which all labels are equally frequent, shape
+        Probabilities of each segment by itself, with all labels equally frequent a priori, shape
         (n_segments, n_labels).
     """
     alone = np.asarray(probabilities, np.float64)
@@ -331,12 +335,14 @@ def find_likely_shares(probabilities: RealArray) -> DoubleArray:
 def explain(probabilities: RealArray, likely: RealArray) -> DoubleArray:
     """Return mixes that may explain the mean of a group, shape (N_EXPLANATIONS, n_labels).
 
+    They are the mean probabilities, the likely shares, and an even mix.
+
     Parameters
     ----------
     probabilities
-        Of each segment by itself, shape (n_segments, n_labels).
+        Probabilities of each segment by itself, shape (n_segments, n_labels).
     likely
-        Of `find_likely_shares`.
+        Likely shares of the labels, from `find_likely_shares`.
     """
     alone = np.mean(probabilities, axis=0, dtype=np.float64)
     return np.stack((alone, likely, np.full(len(likely), 1 / len(likely))))
@@ -348,40 +354,42 @@ def describe_mix(probabilities: RealArray) -> DoubleArray:
     Parameters
     ----------
     probabilities
-        Of each segment by itself, shape (n_segments, n_labels).
+        Probabilities of each segment by itself, shape (n_segments, n_labels).
     """
     shares: DoubleArray = np.mean(probabilities, axis=0, dtype=np.float64)
-    # Logarithms around that of an even mix, and sizes from 1 to some hundreds, are around 0 to 1.
+    # Logarithms relative to an even mix, and log sizes over 4, are of the order of 1.
     logs = np.log(shares + LEAST_SHARE) - np.log(1 / len(shares) + LEAST_SHARE)
     return np.concatenate((shares, logs, [np.log(min(len(probabilities), MAX_SIZE)) / 4]))
 
 
 def find_concentration(shares: DoubleArray) -> DoubleArray:
-    """Return how far groups are of a single label: 0 for an even mix, 1 for one label alone.
+    """Return how far groups consist of a single label: 0 for an even mix, 1 for one label alone.
+
+    It is 1 minus the normalised entropy of the shares.
 
     Parameters
     ----------
     shares
-        Of the labels in each group, shape (..., n_labels), the last axis summing to 1.
+        Shares of the labels in each group, shape (..., n_labels), the last axis summing to 1.
     """
     entropy = -np.sum(shares * np.log(np.maximum(shares, LEAST_PROBABILITY)), axis=-1)
     return np.asarray(1 - entropy / np.log(shares.shape[-1]), np.float64)
 
 
 def find_inputs(probabilities: RealArray) -> DoubleArray:
-    """Return logarithms of probabilities, around their mean, shape (n_segments, n_labels).
+    """Return log probabilities minus the mean of each row, shape (n_segments, n_labels).
 
     Parameters
     ----------
     probabilities
-        Of each segment by itself, shape (n_segments, n_labels).
+        Probabilities of each segment by itself, shape (n_segments, n_labels).
     """
     logs = np.log(np.asarray(probabilities, np.float64) + LEAST_PROBABILITY)
     return np.asarray(logs - logs.mean(axis=1, keepdims=True), np.float64)
 
 
 def count_mix_inputs(n_labels: int) -> int:
-    """Return the length of what `describe_mix` returns."""
+    """Return the length of the vector that `describe_mix` returns."""
     return 2 * n_labels + 1
 
 

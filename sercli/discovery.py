@@ -58,9 +58,9 @@ def find_inputs(
         Whether to walk sub-folders.
     include, exclude
         Shell patterns for files found in directories. A pattern is matched against the name, the
-        path below the directory and, if it names a folder and does not begin with ``*``, the whole
-        path. An include pattern also admits suffixes that are not those of audio or video; an
-        exclude pattern also leaves out sub-folders.
+        path below the directory and, if it contains a folder and does not begin with ``*``, the
+        whole path. An include pattern also admits suffixes that are not those of audio or video;
+        an exclude pattern also leaves out sub-folders.
     on_idle
         Called at the end, once with each pattern that nothing matched.
 

@@ -203,7 +203,7 @@ def parse_json(text: str) -> Any:
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Return whether a JSON value is a number that is neither NaN nor too large for a float."""
+    """Return whether a JSON value is a number below `LARGE` in magnitude; booleans do not count."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGE
 
 

@@ -1,1 +1,1 @@
-"""From recordings to their labelled segments, in one streaming pass."""
+"""Annotation: from recordings to labelled segments, in one streaming pass."""

@@ -1,8 +1,8 @@
-"""The annotator: from recordings to their labelled segments, in one streaming pass.
+"""The annotator: from recordings to labelled segments, in one streaming pass.
 
-Files are read and their segments judged by `sercli.annotation.pipeline`. Where segments are judged
-by the baseline of their group, what the model says of each by itself, less than a hundred bytes,
-waits until all of the group were heard.
+`sercli.annotation.pipeline` reads files and scores their segments. With baselines, the model's
+probabilities for each segment by itself, less than a hundred bytes, are kept until all segments of
+the group are scored.
 """
 
 import os
@@ -42,7 +42,7 @@ from sercli.speech.turns import TIMES, Turn, Turns
 from sercli.speech.vad import SpeechDetector
 from sercli.system.memory import IdleMemory
 
-# The only group of a run whose segments are all of one.
+# Value of `adapt` with one group for all segments of a run, and the name of that group.
 CORPUS = "corpus"
 
 Progress = Callable[[float], None]
@@ -70,55 +70,57 @@ def annotate(
     Parameters
     ----------
     paths
-        A file or directory, or several, which are listed before any is heard.
+        Path of a file or directory, or several paths. An iterable is read at once.
     model
-        A model by name, its folder, or a loaded one; see `sercli.load_model`.
+        Name of a model, path of its folder, or a loaded model; see `sercli.load_model`.
     segments
-        How recordings are cut; speech segments of at most 6 s by default. Or the segments
-        themselves: a table or a diarisation, see `sercli.speech.turns.Turns.read`. Each of these
-        gets a label, whatever is heard in it; those of more than 30 s are judged in equal parts, of
-        which the label is the mean.
+        Settings of how recordings are cut; speech segments of at most 6 s by default. Or the
+        segments themselves: a table, a diarisation or TextGrids, see
+        `sercli.speech.turns.Turns.read`. Each given segment gets a label, whether or not it
+        contains speech; one of more than 30 s is scored in equal parts, whose probabilities are
+        averaged.
     channels
-        ``"mix"``: the mean of all channels; ``"split"``: each by itself; or indices from 0,
-        such as ``"0,1"`` or ``(0, 1)``.
+        ``"mix"``: the mean of all channels; ``"split"``: each channel by itself; or channel
+        indices from 0, such as ``"0,1"`` or ``(0, 1)``.
     device
-        Where a model that is loaded here runs, see `sercli.load_model`; ``"auto"`` by default.
+        Device of a model that is loaded here, see `sercli.load_model`; ``"auto"`` by default.
     precision
-        Number type that a model which is loaded here multiplies, see `sercli.load_model`;
+        Number type in which a model that is loaded here computes, see `sercli.load_model`;
         ``"auto"`` by default.
     target
-        ``"intended"``: what speakers want to express; ``"perceived"``: what listeners hear, each
-        probability being the expected share of listeners who hear it.
+        ``"intended"``: the emotion that speakers want to express; ``"perceived"``: the emotion that
+        listeners perceive, each probability being the expected share of listeners.
     adapt
-        Whose segments give the baseline that each of them is judged by: those of the ``"channel"``
-        of a file, of the file (``"recording"``), of the ``"speaker"``, of all files
-        (``"corpus"``), or ``"none"``. ``"auto"``: the channel, if each is judged by itself, else
-        the recording; none, if the model has no use for it, or not a safe one, or tells what is
-        perceived. Groups of few segments have no baseline. With ``"speaker"`` and ``"corpus"``,
-        results come after all files were heard.
+        The group whose segments share a baseline: the ``"channel"`` of a file, the file
+        (``"recording"``), the ``"speaker"``, all files (``"corpus"``), or ``"none"``. ``"auto"``:
+        the channel if channels are labelled separately, else the recording; none if the model has
+        no adapter or not a safe one, or if `target` is ``"perceived"``. Groups of few segments have
+        no baseline. With ``"speaker"`` and ``"corpus"``, results come after all files are read.
     speakers
-        Who speaks, for ``"speaker"``: see `sercli.speech.speakers.Speakers.parse`; not needed if
-        `segments` tell it. Where both do, this counts; where this does not know, what `segments`
-        tell. A file of which it is not known is a group of its own.
+        Speakers of the recordings, for ``adapt="speaker"``, see
+        `sercli.speech.speakers.Speakers.parse`; not needed if `segments` name them. They take
+        precedence over the speakers of `segments`, which fill the gaps. The segments of a file
+        whose speaker is unknown are one group.
     effort
-        How much is done at once; all cores by default. While it runs, what else this process
-        computes has no more threads than one worker.
+        Number of threads and workers, and size of batches; all cores by default. During the run,
+        other computations of this process are limited to the threads of one worker.
     recursive, include, exclude
         Which files of directories are taken; see `sercli.find_inputs`.
 
     Returns
     -------
     generator of FileResult
-        One per file in the order of the inputs, also for files that fail, as soon as it is known.
+        One result per file, also for files that fail, in the order of the inputs and as soon as it
+        is known.
 
     Raises
     ------
     ModelError
         If the model cannot be loaded.
     ConfigError
-        If `channels` is not understood, `segments` or `speakers` cannot be read or may be of
-        several recordings, or the model does not run on the device, does not tell `target` or does
-        not know what to make of a baseline.
+        If `channels` is not valid; if `segments` or `speakers` cannot be read, or may belong to
+        several recordings; or if the model does not run on the device, does not predict `target`,
+        or has no adapter for the baseline that `adapt` asks for.
     """
     annotator = Annotator.load(
         model,
@@ -139,39 +141,44 @@ def annotate(
 
 
 class Annotator:
-    """A model with its settings, ready for any number of files.
+    """Model with its settings, ready to annotate any number of files.
 
     Parameters
     ----------
     classifier
         The model.
     segments
-        How recordings are cut, or where.
+        Settings of how recordings are cut, or the segments themselves; speech segments of at most
+        6 s by default.
     channels, target, adapt
         As in `annotate`.
     speakers
-        Who speaks; needed for ``"speaker"`` if `segments` do not tell it.
+        Speakers of the recordings; needed for ``adapt="speaker"`` if `segments` do not name them,
+        and not allowed otherwise.
     effort
-        How much is done at once; all cores by default.
+        Number of threads and workers, and size of batches; all cores by default.
 
     Attributes
     ----------
+    config
+        Settings of how recordings are cut; the defaults if the segments were given.
     adapt
-        Whose segments give the baseline: ``"auto"`` is resolved.
+        The group whose segments share a baseline, with ``"auto"`` resolved.
     turns
-        The segments, if they were given.
+        The given segments, or None.
     stopwatch
-        How long each stage took so far.
+        Time that each stage has taken so far.
     tells_speakers
-        Whether segments tell who speaks.
+        Whether results name speakers.
     piece_type
-        Of a row of `Heard.pieces`.
+        Data type of a row of `Heard.pieces`.
 
     Raises
     ------
     ConfigError
-        If `channels` is not understood, segments lack their times, the model does not tell
-        `target` or does not know what to make of a baseline, or it is not known who speaks.
+        If `channels` is not valid, given segments lack their times, the model does not predict
+        `target` or has no adapter for the baseline that `adapt` asks for, or speakers are missing
+        for ``adapt="speaker"`` or given for another `adapt`.
     """
 
     def __init__(
@@ -237,7 +244,11 @@ class Annotator:
         speakers: AnyPath | Speakers | None = None,
         effort: Effort | None = None,
     ) -> Self:
-        """Load a model and what else is named; parameters and errors are those of `annotate`."""
+        """Load a model, and read segments and speakers that are given as paths.
+
+        Parameters and errors are those of `annotate`. A `device` or `precision` given for a model
+        that is already loaded raises `ConfigError`.
+        """
         if isinstance(model, Classifier):
             for name, value in (("device", device), ("precision", precision)):
                 if value is not None:
@@ -265,26 +276,27 @@ class Annotator:
         Parameters
         ----------
         inputs
-            A file or directory, or several, or what `sercli.find_inputs` found. Taken in the
-            threads that read, as files are due; where their segments or speakers are given, listed
-            before, as in `refuse_ambiguous`.
+            Path of a file or directory, several paths, or the results of `sercli.find_inputs`. An
+            iterable is consumed by the reading threads as they need files; if segments or speakers
+            are given, it is listed at once, to check it by `refuse_ambiguous`.
         progress
-            Called with the seconds that were decoded since it was called last.
+            Called with the seconds of audio decoded since the last call.
         on_error
-            Whether files after one that failed are annotated, too.
+            Whether to ``"continue"`` or ``"stop"`` after a file that failed.
         on_heard
-            Called for each file that was heard to its end; its result may have to wait for others.
+            Called once for each file whose segments are scored; its result may have to wait for
+            other files of its groups.
 
         Returns
         -------
         generator of FileResult
-            With status ``"failed"`` and the reason if a file cannot be decoded to its end;
-            what was decoded before is annotated all the same.
+            One result per file. A file that cannot be decoded to its end has the status
+            ``"failed"``, the reason, and the segments decoded before.
 
         Raises
         ------
         ConfigError
-            As `refuse_ambiguous`.
+            If given segments or speakers may belong to several recordings, see `refuse_ambiguous`.
         """
         if self._given:
             listed = [*find_inputs(inputs)]
@@ -293,13 +305,13 @@ class Annotator:
         return self._annotate(inputs, progress, on_error, on_heard)
 
     def refuse_ambiguous(self, recordings: Iterable[str]) -> None:
-        """Refuse recordings of which it is not clear which segments or speakers are theirs.
+        """Raise if it is unclear which of the given segments or speakers belong to a recording.
 
         Parameters
         ----------
         recordings
-            Paths of all; see `sercli.speech.turns.Turns.refuse_ambiguous`. Where some of them are
-            annotated after that, they stay told apart.
+            Paths of all recordings; see `sercli.speech.turns.Turns.refuse_ambiguous`. Recordings
+            that are distinguished among all of them remain so when only some are annotated later.
 
         Raises
         ------
@@ -336,7 +348,7 @@ class Annotator:
         on_error: OnError,
         on_heard: OnHeard,
     ) -> Iterator[Heard]:
-        """Give what the model makes of each piece of each file by itself."""
+        """Yield each file with the model's probabilities for each of its pieces by itself."""
         recordings = (
             Recording(
                 found,
@@ -371,7 +383,7 @@ class Annotator:
     def _judge(self, classifier: Classifier, waveforms: Sequence[FloatArray]) -> DoubleArray:
         with self.stopwatch.measure("features"):
             features = classifier.extract_features(waveforms)
-            # Between reading and reading, seconds pass, in which it may have become much.
+            # Here, as seconds pass between two reads, in which idle memory may grow by much.
             self._idle.check()
         with self.stopwatch.measure("model"):
             probabilities = self._calibration.probabilities(classifier.score(features))
@@ -394,7 +406,7 @@ class Annotator:
         return Heard(recording.result, pieces, recording.channels, recording.ends, turns)
 
     def _finish(self, heard: Heard) -> FileResult:
-        """Return a file with its segments, in order of time."""
+        """Return the result of a file with its segments, in order of time."""
         pieces = heard.pieces
         if self.config.mode == "file" or self.turns is not None:
             pieces = _join(heard)
@@ -457,7 +469,7 @@ def _choose_adaptation(
 
 
 def _join(heard: Heard) -> NDArray[Any]:
-    """Return one piece for each turn, or each channel: the mean, weighted by the speech."""
+    """Return one piece per turn, or per channel: the mean of its pieces, weighted by speech."""
     order = np.lexsort((heard.pieces["turn"], heard.pieces["channel"]))
     pieces = heard.pieces[order]
     keys = pieces[["channel", "turn"]]
@@ -469,7 +481,7 @@ def _join(heard: Heard) -> NDArray[Any]:
         whole, speech = parts[0].copy(), parts["speech"]
         whole["start"], whole["end"], whole["speech"] = 0.0, end, speech.sum()
         if heard.turns:
-            # As they were told, not as samples have them.
+            # The times as given, not as rounded to samples.
             turn = heard.turns[whole["turn"]]
             whole["start"], whole["end"] = turn.start, min(turn.end, end)
         whole["probabilities"] = speech @ parts["probabilities"] / speech.sum()

@@ -1,4 +1,4 @@
-"""Files that wait until all of their groups were heard, to be judged by their baselines."""
+"""Files that wait until their groups are complete, to be rescored with baselines."""
 
 from array import array
 from collections.abc import Callable, Iterator, Sequence
@@ -15,18 +15,19 @@ from sercli.speech.turns import Turn
 
 
 class Heard(NamedTuple):
-    """What the model makes of each piece of a file by itself.
+    """File with the model's probabilities for each of its pieces by itself.
 
     Parameters
     ----------
     result
-        The file, without its segments.
+        Result of the file, without its segments.
     pieces
-        Their channel, start and end in seconds, seconds of speech, and probabilities.
+        One row per piece, of `sercli.annotation.annotator.Annotator.piece_type`: channel, start and
+        end in seconds, seconds of speech, turn, and probabilities.
     channels, ends
-        Names of the channels that are judged, and where they end, in seconds.
+        Names of the selected channels, and their ends in seconds.
     turns
-        That it was cut at, if they were told.
+        Given turns at which the file was cut; empty if there are none.
     """
 
     result: FileResult
@@ -36,21 +37,21 @@ class Heard(NamedTuple):
     turns: Sequence[Turn] = ()
 
 
-# From a piece of a file to the name of its group.
+# Returns the name of the group of a file's piece.
 NameGroup = Callable[[Heard, np.void], str]
 
 
 class WaitingFiles:
-    """Files that were heard, and the groups that their pieces are of.
+    """Scored files, and the groups of their pieces.
 
     Parameters
     ----------
     adapter
-        That judges groups.
+        Adapter that rescores the pieces of a group.
     store
-        Where pieces wait.
+        Store of the pieces that wait.
     name_group
-        Tells of which group a piece is.
+        Function that returns the name of a piece's group.
     """
 
     def __init__(self, adapter: Adapter, store: RowStore, name_group: NameGroup) -> None:
@@ -59,7 +60,7 @@ class WaitingFiles:
         self._members: dict[str, array[int]] = {}
 
     def add(self, heard: Heard) -> None:
-        """Take a file."""
+        """Add a scored file."""
         numbers = self._store.append(heard.pieces)
         names = [self._name_group(heard, piece) for piece in heard.pieces]
         for name, number in zip(names, numbers, strict=True):
@@ -68,7 +69,7 @@ class WaitingFiles:
         self._files.append((waiting, numbers, frozenset(names)))
 
     def judge(self) -> Iterator[Heard]:
-        """Judge all groups by their baselines, and give the files, in their order."""
+        """Rescore all groups with their baselines, yield the files in order, and forget them."""
         groups: dict[str, Group] = {}
         for name, members in self._members.items():
             pieces = self._store.read(members)

@@ -1,13 +1,12 @@
-"""Many recordings on all cores: workers that read files and judge segments, whatever is due.
+"""Pipeline that runs recordings on all cores: each worker reads files and scores batches.
 
-A worker that reads takes a file some seconds further; the segments that are final with that wait,
-and from `WINDOW_S` of audio on are divided into batches of similar lengths. A worker that judges
-runs the model on a batch. Every worker does both, so that one long file keeps all of them as busy
-as many short ones do: it is read by one, and judged by all.
+A reading worker decodes some seconds of a file. The segments that become final wait in a window,
+which is divided into batches of similar lengths once it holds `WINDOW_S` of audio. A scoring worker
+runs the model on a batch. Every worker does both, whichever is due, so that one long file keeps all
+of them as busy as many short ones: it is read by one worker, and scored by all.
 
-What is judged together does not depend on chance: a window holds the segments of one file as they
-come, or the last segments of files in their order. So the results do not depend on it either, and
-two runs give the same to the last bit.
+Batches do not depend on the timing of threads: a window holds the segments of one file in order, or
+the last segments of several files in order. So two runs give the same results to the last bit.
 """
 
 from collections import deque
@@ -22,22 +21,23 @@ from sercli.arrays import DoubleArray, FloatArray
 from sercli.audio.reading import SAMPLE_RATE
 from sercli.classifiers.batches import group_by_length
 
-# Segments are divided into batches from this much audio on: the more, the less of it is padding.
-# The first windows are smaller, so that no worker waits long for something to judge.
+# Audio in a window, in seconds, when it is divided into batches: the more, the less padding. The
+# first windows are smaller, so that no worker waits long for a batch.
 WINDOW_S = 360.0
 FIRST_WINDOW_S = 60.0
-# Workers read on while less audio than this is ready to be judged.
+# Workers read on while less audio than this, in seconds, is in batches that are ready.
 READY_S = 120.0
-# A worker that reads does so for this much audio at a time, or to the end of the file.
+# A worker reads this much audio at a time, in seconds, or to the end of the file.
 STEP_S = 30.0
-# So many files at most have their last segments in one window: where hardly anybody speaks, it
-# would not be full for long.
+# Most files that have their last segments in one window: with little speech, it would take long to
+# fill.
 WINDOW_FILES = 1024
-# Of files that were read before one ahead of them: audio that may wait for it, and their number.
+# Limits of reading ahead while an earlier file is not finished: seconds of audio in last segments
+# that wait for it, and number of files.
 WAITING_S = 600.0
 MAX_AHEAD = 4 * WINDOW_FILES
-# On Windows, only a wait that ends by itself can be interrupted; and a worker has to see that the
-# program is over, though nobody took all results.
+# Timeout of waits in seconds: on Windows, only a wait with a timeout can be interrupted; and a
+# worker has to notice that the program has ended though results are left.
 WAKE_S = 1.0
 
 Progress = Callable[[float], None]
@@ -45,14 +45,14 @@ Judge = Callable[[Sequence[FloatArray]], DoubleArray]
 
 
 class Judged(NamedTuple):
-    """A recording, and what the model makes of its pieces.
+    """Recording with the probabilities of its pieces.
 
     Parameters
     ----------
     recording
-        Read to its end.
+        The recording, read to its end.
     probabilities
-        Of each piece, shape (n_pieces, n_labels).
+        Probabilities of each piece, shape (n_pieces, n_labels).
     """
 
     recording: Recording
@@ -60,14 +60,15 @@ class Judged(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """How much is done at once.
+    """Number of workers and size of batches.
 
     Parameters
     ----------
     workers
-        Threads.
+        Number of worker threads.
     batch_seconds
-        Audio that is judged at once, padding included; a longer segment is judged by itself.
+        Size of a batch in seconds of audio, padding included; a longer segment is a batch of its
+        own.
     """
 
     workers: int
@@ -75,7 +76,7 @@ class Limits(NamedTuple):
 
 
 class _Window:
-    """Segments that are to be divided into batches of similar lengths."""
+    """Segments that wait to be divided into batches of similar lengths."""
 
     def __init__(self, batch_seconds: float) -> None:
         self._n_samples = int(batch_seconds * SAMPLE_RATE)
@@ -83,7 +84,7 @@ class _Window:
         self.items: list[_Item] = []
 
     def add(self, items: list["_Item"]) -> list[list["_Item"]]:
-        """Return the batches, if there is enough for them now."""
+        """Add segments; return all in batches if the window is full, else an empty list."""
         self.items += items
         if _seconds(self.items) < self._size:
             return []
@@ -91,7 +92,7 @@ class _Window:
         return self.divide()
 
     def divide(self) -> list[list["_Item"]]:
-        """Return all that is there, in batches."""
+        """Return all segments in batches, and empty the window."""
         items, self.items = self.items, []
         lengths = [len(item.waveform) for item in items]
         groups = group_by_length(lengths, self._n_samples)
@@ -99,14 +100,14 @@ class _Window:
 
 
 class _Job:
-    """A recording under way."""
+    """Recording that is being read and scored."""
 
     def __init__(self, number: int, recording: Recording, batch_seconds: float) -> None:
         self.number = number
         self.recording = recording
         self.steps = recording.listen()
         self.window = _Window(batch_seconds)
-        self.n_open = 0  # segments that are not judged yet
+        self.n_open = 0  # segments that are not scored yet
         self.is_read = False
         self.rows: list[tuple[list[int], DoubleArray]] = []
 
@@ -122,7 +123,7 @@ class _Job:
 
 
 class _Item(NamedTuple):
-    """A segment that waits to be judged."""
+    """Segment that waits to be scored."""
 
     job: _Job
     place: int
@@ -136,26 +137,27 @@ def judge_recordings(
     limits: Limits,
     progress: Progress | None = None,
 ) -> Generator[Judged, None, None]:
-    """Read recordings and judge their segments, in several threads.
+    """Read recordings and score their segments, in several threads.
 
     Parameters
     ----------
     recordings
-        Taken one after the other, no sooner than they can be read.
+        Recordings; the iterable is advanced only when the next one can be read.
     judges
-        Each judges one batch at a time: from waveforms to probabilities.
+        Functions from the waveforms of a batch to probabilities, one per replica of the model; each
+        scores one batch at a time.
     n_labels
-        Number of these.
+        Number of labels.
     limits
-        How much is done at once.
+        Number of workers and size of batches.
     progress
-        Called with the seconds that were decoded since it was called last, in the thread that takes
-        the results.
+        Called with the seconds of audio decoded since the last call, in the thread that takes the
+        results.
 
     Yields
     ------
     Judged
-        Of each recording, in their order.
+        Each recording with its probabilities, in order.
     """
     crew = _Crew(iter(recordings), judges, limits)
     threads = [Thread(target=crew.work, name=f"worker {n}") for n in range(limits.workers)]
@@ -167,15 +169,15 @@ def judge_recordings(
     finally:
         crew.stop()
         for thread in threads:
-            # One may not have been started, as the system gives only so many; and a worker may
-            # collect what nobody refers to any more.
+            # A thread may not have been started, as the system limits their number; and this
+            # generator may be garbage-collected in a worker, which cannot join itself.
             if thread.ident is not None and thread is not current_thread():
                 thread.join()
         crew.close()
 
 
 class _Crew:
-    """What the workers share, under one lock."""
+    """State that the workers share, under one lock."""
 
     def __init__(
         self, recordings: Iterator[Recording], judges: Sequence[Judge], limits: Limits
@@ -183,48 +185,48 @@ class _Crew:
         self._limits = limits
         self._changed = Condition()
         self._recordings: Iterator[Recording] | None = recordings
-        # The one that rested longest is taken, so that a few workers use the models on all GPUs.
+        # The one unused for longest is taken, so that even a few workers use all GPUs.
         self._free = deque(judges)
-        self._idle: list[_Job] = []  # files that are open, and not being read right now
+        self._idle: list[_Job] = []  # open files that no worker is reading right now
         self._n_open = 0
         self._ready: deque[list[_Item]] = deque()
         self._ready_s = 0.0
-        self._jobs: dict[int, _Job] = {}  # that were not given away yet
+        self._jobs: dict[int, _Job] = {}  # recordings that have not been returned yet
         self._n_begun = 0
         self._n_given = 0
-        # The last segments of files that were read: of those whose turn it is not yet, and of the
-        # others.
+        # The last segments of files that were read: in `_tails` until all earlier files were read,
+        # then in `_window`.
         self._tails: dict[int, list[_Item]] = {}
         self._tails_s = 0.0
         self._n_joined = 0
-        self._is_looking = False  # for the next file, which may take time
+        self._is_looking = False  # a worker looks for the next file, which may take time
         self._window = _Window(limits.batch_seconds)
         self._n_in_window = 0
         self._heard = 0.0
         self._error: BaseException | None = None
         self._is_stopped = False
-        # Who takes the results: when that thread and the main one are over, nobody does any more.
+        # The thread that takes the results: when it and the main thread have ended, nobody does.
         self._taker = current_thread()
 
     def work(self) -> None:
-        """Do what is due until nothing is left: what a worker does."""
+        """Run due tasks until none is left; the target of each worker thread."""
         try:
             while (task := self._take()) is not None:
                 task()
-        except BaseException as error:  # for the one who waits
+        except BaseException as error:  # raised in `wait`
             with self._changed:
                 self._error = self._error or error
                 self._is_stopped = True
                 self._changed.notify_all()
 
     def stop(self) -> None:
-        """Let no worker begin anything more."""
+        """Let no worker begin another task."""
         with self._changed:
             self._is_stopped = True
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Close the files that nobody reads any more."""
+        """Close the files that are still open."""
         for job in self._jobs.values():
             job.steps.close()
 
@@ -234,7 +236,7 @@ class _Crew:
         Parameters
         ----------
         progress
-            Of `judge_recordings`.
+            As for `judge_recordings`.
         """
         self._taker = current_thread()
         while True:
@@ -274,7 +276,7 @@ class _Crew:
             return None
 
     def _find_reading(self) -> Callable[[], None] | None:
-        """Return what reads on: in the first of the files that are open, else in the next."""
+        """Return a task that reads on in the first open file, or else in the next file."""
         if self._idle:
             job = min(self._idle, key=lambda job: job.number)
             self._idle.remove(job)
@@ -308,7 +310,7 @@ class _Crew:
 
     def _read(self, job: _Job) -> None:
         heard, waveforms, is_read = 0.0, list[FloatArray](), False
-        # Segments that overlap may be much more audio than was decoded.
+        # Overlapping segments may be much more audio than was decoded.
         n_samples = 0
         while max(heard, n_samples / SAMPLE_RATE) < STEP_S:
             block: Block | None = next(job.steps, None)
@@ -368,7 +370,7 @@ class _Crew:
 
 
 def _own(waveform: FloatArray) -> FloatArray:
-    """Return a waveform that a model may change, though segments that overlap share memory."""
+    """Return a waveform that a model may modify: a copy if it shares memory with others."""
     return waveform if waveform.flags.owndata else waveform.copy()
 
 

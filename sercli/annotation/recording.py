@@ -1,8 +1,8 @@
-"""A file on its way: decoded, its speech found and cut, block by block.
+"""Recording: decodes a file block by block, and cuts its channels into segments.
 
-A file is decoded once and resampled once; each channel that is judged runs through speech detection
-and a segmenter, or is cut at turns that were told, and hands over segments as soon as they are
-final. Memory holds a few blocks and the open segment of each channel.
+A file is decoded once and resampled once. Each selected channel passes through speech detection and
+a segmenter, or is cut at given turns; segments are handed over as soon as they are final. Memory
+holds a few blocks and the open segment of each channel.
 """
 
 import math
@@ -28,28 +28,28 @@ from sercli.speech.turns import Turn
 from sercli.speech.vad import SpeechDetector
 from sercli.text import format_count
 
-# Setting of `channels` under which each channel is judged by itself.
+# Value of `channels` that selects each channel by itself.
 SPLIT = "split"
 SPLIT_REMEDY = "--channels split judges each by itself"
 CANCELLED = "the channels cancel each other in their mean; --channels split hears each"
-# A segment that was to end later than its recording by more than this was cut.
+# A given segment that ends later than its recording by more than this is reported as cut.
 CUT_S = 0.01
-# A mean of channels that keeps less of their power than this has lost what they hold.
+# If the mean of channels keeps less than this share of their power, they cancel each other.
 LEAST_POWER = 1e-3
-# Channels that are named in a warning: a table may have any number of them.
+# Most channels that a warning names: a table may have any number of them.
 MOST_NAMED = 5
 
 
 class Block(NamedTuple):
-    """What one block of a recording brought.
+    """Result of reading one block of a recording.
 
     Parameters
     ----------
     seconds
-        That were decoded.
+        Seconds that were decoded.
     waveforms
-        Of the segments that are final now, at 16 kHz, each of shape (n_samples,); those that
-        overlap may share memory.
+        Waveforms of the segments that became final, at 16 kHz, each of shape (n_samples,);
+        overlapping ones may share memory.
     """
 
     seconds: float
@@ -57,16 +57,16 @@ class Block(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Where a segment is.
+    """Position of a segment in a recording.
 
     Parameters
     ----------
     channel
-        Its place among those that are judged.
+        Index of the channel among the selected channels.
     start, end, speech
-        In seconds; see `sercli.speech.segmentation.Span`.
+        Start, end and duration of speech in seconds; see `sercli.speech.segmentation.Span`.
     turn
-        Of which of the recording's turns it is, if they were told.
+        Index of the recording's turn that it belongs to, if turns were given.
     """
 
     channel: int
@@ -77,33 +77,34 @@ class Piece(NamedTuple):
 
 
 class Recording:
-    """A file that is read once, from its start to its end.
+    """File that is read once, from its start to its end.
 
     Parameters
     ----------
     found
         The file, or a folder that could not be searched.
     channels
-        Of `parse_channels`.
+        Selected channels, from `parse_channels`.
     config
-        How it is cut.
+        Settings of how it is cut.
     detector
-        Of its speech.
+        Speech detector.
     stopwatch
-        Told how long each stage takes.
+        Stopwatch that records how long each stage takes.
     turns
-        Where it is cut, whatever is heard there; None: where its speech is.
+        Turns at which it is cut, whether or not they contain speech; None: it is cut into speech
+        segments.
 
     Attributes
     ----------
     pieces
-        Where the segments are that were given so far, in their order.
+        Positions of the segments that were handed over so far, in order.
     channels
-        Names of the channels that are judged.
+        Names of the selected channels.
     ends
-        Where these end, in seconds; known at the end.
+        Ends of these channels in seconds; set when the file is read.
     result
-        What became of the file, without its segments; known at the end.
+        Result of the file, without its segments; set when the file is read.
     """
 
     def __init__(
@@ -128,15 +129,15 @@ class Recording:
         self._stopwatch = stopwatch
 
     def listen(self) -> Generator[Block, None, None]:
-        """Decode the file to its end, or as far as that is possible.
+        """Decode the file to its end, or as far as possible, and cut it into segments.
 
         Yields
         ------
         Block
-            For each block.
+            Decoded seconds and final segments of each block.
         """
         name = self.result.path
-        if self.found.error is not None:  # of a folder
+        if self.found.error is not None:  # a folder that could not be listed
             self.result = replace(self.result, error=f"{name}: {self.found.error}")
             return
         size, modified = _find_age(name)
@@ -207,12 +208,12 @@ class Recording:
         return TurnCutter(own)
 
     def _find_unheard(self, n_channels: int) -> Iterator[str]:
-        """Give what became of turns of which there is no piece, a sentence for each reason."""
+        """Yield warnings about given turns that were cut or have no piece, one per reason."""
         if self.turns is None:
             return
         if not self.turns:
             yield "has no segments in the list of them"
-        if not self.ends:  # nothing was heard, and the error says why
+        if not self.ends:  # nothing was decoded, and the error says why
             return
         heard = {piece.turn for piece in self.pieces}
         rest = [turn for number, turn in enumerate(self.turns) if number not in heard]
@@ -244,12 +245,12 @@ class Recording:
 
 
 class _Mixer:
-    """Makes the channels that are judged of those of a file, and measures what is left of them.
+    """Mixes the channels of a file to the selected ones, and measures the power that is left.
 
     Parameters
     ----------
     matrix
-        Of `select_channels`.
+        Mixing matrix, from `select_channels`.
     """
 
     def __init__(self, matrix: FloatArray) -> None:
@@ -257,7 +258,7 @@ class _Mixer:
         self._before = self._after = 0.0  # sums of squares
 
     def mix(self, blocks: Iterable[FloatArray]) -> Iterator[FloatArray]:
-        """Give each block as it is judged."""
+        """Yield each block, mixed to the selected channels."""
         for block in blocks:
             mixed = block @ self._matrix
             self._before += float(np.vdot(block, block))
@@ -266,7 +267,7 @@ class _Mixer:
 
     @property
     def share(self) -> float:
-        """Mean power of what was given so far, to that of the channels; 1 if these are silent."""
+        """Mean power of the mixed channels relative to the file's; 1 if these are silent."""
         n_before, n_after = self._matrix.shape
         if not self._before:
             return 1.0
@@ -276,16 +277,16 @@ class _Mixer:
 def _group_unjudged(
     found: Mapping[str, int], judged: Sequence[str], n_channels: int
 ) -> Iterator[tuple[int, str]]:
-    """Give how many segments are of channels that are not judged, and how these would be.
+    """Yield the numbers of given segments on channels that are not selected, and the reasons.
 
     Parameters
     ----------
     found
-        Number of the segments of each of these channels.
+        Number of given segments on each channel that is not selected.
     judged
-        Names of those that are judged.
+        Names of the selected channels.
     n_channels
-        Of the recording.
+        Number of channels in the recording.
     """
     numbered = {str(index) for index in range(n_channels)}
     they = f"{', '.join(judged)} {'is' if len(judged) == 1 else 'are'} judged"
@@ -304,26 +305,26 @@ def _group_unjudged(
 
 
 def _find_age(path: str) -> tuple[int | None, float | None]:
-    """Return the bytes of a file, and when it was last changed, before it is read."""
+    """Return the size of a file in bytes and the time of its last change; None if unknown."""
     try:
         status = os.stat(path)
-    except (OSError, ValueError):  # no path holds NUL
+    except (OSError, ValueError):  # ValueError: the path contains NUL
         return None, None
     return status.st_size, status.st_mtime
 
 
 def parse_channels(channels: str | Iterable[int]) -> str | tuple[int, ...]:
-    """Return ``"mix"``, ``"split"`` or the indices that a setting names.
+    """Return a setting of channels as ``"mix"``, ``"split"`` or indices.
 
     Parameters
     ----------
     channels
-        As in `sercli.annotate`.
+        Setting, as in `sercli.annotate`.
 
     Raises
     ------
     ConfigError
-        If it is none of these.
+        If it is none of these, or the indices are negative or not distinct.
     """
     if channels in (MIX, SPLIT):
         return channels
@@ -342,24 +343,26 @@ def parse_channels(channels: str | Iterable[int]) -> str | tuple[int, ...]:
 def select_channels(
     channels: str | tuple[int, ...], n_channels: int
 ) -> tuple[list[str], FloatArray]:
-    """Return the names of the channels to judge, and the matrix that makes them.
+    """Return the names of the selected channels, and the matrix that mixes them.
 
     Parameters
     ----------
     channels
-        Of `parse_channels`.
+        Selected channels, from `parse_channels`.
     n_channels
-        Of the file.
+        Number of channels in the file.
 
     Returns
     -------
     names : list of str
+        Names of the selected channels.
     mixer : ndarray of float32, shape (n_channels, n_names)
+        Matrix that blocks of shape (n_samples, n_channels) are multiplied by.
 
     Raises
     ------
     AudioError
-        If the file has not so many channels.
+        If the file has too few channels.
     """
     if channels == MIX:
         name = "0" if n_channels == 1 else MIX

@@ -1,4 +1,4 @@
-"""A run: many files in, one output and its record out, gone on with where another run ended."""
+"""A run: labels many files, writes one output and its record, and can resume an earlier run."""
 
 import os
 import sys
@@ -29,57 +29,57 @@ if TYPE_CHECKING:
     from sercli.classifiers.base import Classifier
 
 
-# What the record tells anew of a file that cannot be heard now, and whose rows stay.
+# Fields that the record updates for a file that cannot be read now and whose rows are kept.
 OF_A_FAILURE = ("status", "error", "warnings")
 KEPT = "{} of an earlier run stay in the output; --resume tries the file again"
 
 
 class RunWatcher:
-    """Is told how far a run is; what is to be done about it, a subclass does."""
+    """Callbacks for the progress of a run, which do nothing; subclasses override them."""
 
     def heard(self, seconds: float) -> None:
-        """Be told that so much more audio was heard, in seconds."""
+        """Note the seconds of audio that were decoded since the last call."""
 
     def heard_file(self) -> None:
-        """Be told that one more file was heard to its end."""
+        """Note that one more file was scored."""
 
     def done(self, result: FileResult) -> None:
-        """Be told that a file's labels are written."""
+        """Note that a file's labels were written."""
 
 
 class LabelRun:
-    """Labels files, and writes them to one output with the record of the run beside it.
+    """Run that labels files, and writes one output with the record of the run beside it.
 
     Parameters
     ----------
     annotator
-        What labels them.
+        Annotator that labels the files.
     inputs
-        What a search gave: files, and folders that could not be searched.
+        Files, and folders that could not be searched, from `sercli.find_inputs`.
     output
-        Where the labels go.
+        Output for the labels.
     options
-        What else the record is to tell of the settings.
+        Further settings for the record.
 
     Attributes
     ----------
     report
-        What became of each file so far.
+        Report of the files that are done so far.
     n_files
-        Number of the inputs, and of files that a run before had besides.
+        Number of inputs and of kept files that are not among them.
     n_new
-        Number of the inputs that are labelled now.
+        Number of inputs that this run labels.
     n_left
         Number of these that are not labelled yet.
     n_absent
-        Number of files that a run before had and that are not among the inputs: they are kept.
+        Number of files of the earlier run that are not among the inputs, and are kept.
 
     Raises
     ------
     ConfigError
-        If a run is to go on whose labels depend on all files.
+        If a run is to be resumed with a baseline for which labels depend on all files.
     OutputError
-        If the output is an input, or cannot be gone on with.
+        If the output is one of the inputs, or cannot be resumed.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class LabelRun:
             for found, entry in zip(inputs, known, strict=True)
         ]
         self._new = [found for found, kept in zip(inputs, is_kept, strict=True) if not kept]
-        # Of each file, what the record of a run before has, and whether that is all.
+        # The entry of each file in the record of the earlier run, and whether the file is kept.
         self._known: list[tuple[Mapping[str, Any] | None, bool]] = [
             *((entry, True) for entry in absent),
             *zip(known, is_kept, strict=True),
@@ -120,28 +120,29 @@ class LabelRun:
         self.n_left = self.n_new
 
     def write(self, watcher: RunWatcher | None = None, on_error: OnError = "continue") -> RunReport:
-        """Label the files and write them in their order, after those that are not among them.
+        """Label the files and write them in order, after kept files that are not among the inputs.
 
-        However it ends, what was finished is in the output, or beside it for a run that goes on.
+        However it ends, the rows of finished files are in the output, or beside it for a run that
+        resumes.
 
         Parameters
         ----------
         watcher
-            Told how far it is, if anybody is.
+            Callbacks for the progress, if any.
         on_error
-            Whether files after one that failed are labelled, too.
+            Whether to ``"continue"`` or ``"stop"`` after a file that failed.
 
         Returns
         -------
         RunReport
-            What became of each file.
+            Report of all files.
 
         Raises
         ------
         OutputError
             If the output or the record cannot be written.
         KeyboardInterrupt
-            If it was interrupted: when what was finished is in its place.
+            If the run was interrupted; raised after the rows of finished files are in the output.
         """
         output, report, watcher = self._output, self.report, watcher or RunWatcher()
         if output.target != STDOUT:
@@ -155,7 +156,7 @@ class LabelRun:
         interrupt: KeyboardInterrupt | None = None
         try:
             with ExitStack() as stack:
-                with delay_interrupts():  # or a file that was begun would be left behind
+                with delay_interrupts():  # or an interrupt could leave a temporary file behind
                     ledger = self._open_ledger(stack)
                 results = self._annotator.annotate(
                     self._new, watcher.heard, on_error, watcher.heard_file
@@ -201,10 +202,10 @@ class LabelRun:
         return _Ledger(writer, journal, self.report, self._earlier)
 
     def _write_record(self, failing: BaseException | None, *, in_place: bool) -> None:
-        """Write the run record beside an output that is in its place.
+        """Write the run record beside the finished output.
 
-        Where an earlier output stays, so does its record. If there is no output at all, the record
-        says why.
+        If an earlier output stays, so does its record. If there is no output because it could not
+        be written, the record is written nevertheless.
         """
         target = self._output.target
         is_lost = isinstance(failing, OutputError) and not os.path.exists(target)
@@ -217,7 +218,7 @@ class LabelRun:
                 raise
 
     def _digest(self, found: Found) -> str | None:
-        """Return by what it is known whether the segments given for a file are as they were."""
+        """Return a hash of the segments given for a file, which shows whether they changed."""
         turns = self._annotator.turns
         if turns is None:
             return None
@@ -245,7 +246,7 @@ class LabelRun:
                 watcher.done(result)
         finally:
             # Rows of an earlier run must not be lost, whatever ended this one. After an error of
-            # the output they stay where they are.
+            # the output they stay in the earlier files.
             if not isinstance(sys.exception(), OutputError):
                 with ledger.in_one_piece():
                     for entry, _ in self._known[n_done:]:
@@ -271,7 +272,7 @@ class _Ledger:
         return nullcontext() if self.journal is None else delay_interrupts()
 
     def keep(self, entry: Mapping[str, Any]) -> None:
-        """Copy the rows of an earlier run."""
+        """Copy the rows of a file from an earlier run."""
         self.writer.copy(self.earlier.read_rows(entry))
         self._note(self.report.keep(entry))
 
@@ -283,16 +284,16 @@ class _Ledger:
         Parameters
         ----------
         result
-            Outcome of this run.
+            Result of the file in this run.
         turns_sha256
-            Digest of the segments given for the file, if any.
+            Hash of the segments given for the file, if any.
         entry
-            Of the file, in the record of an earlier run, if there is one.
+            Entry of the file in the record of an earlier run, if there is one.
 
         Returns
         -------
         FileResult
-            The outcome, with a warning if rows were kept.
+            The result, with a warning if rows were kept.
         """
         if entry is None or not self.earlier.outlasts(entry, result):
             self.writer.write(result)
@@ -331,24 +332,25 @@ def write_labels(
     paths, recursive, include, exclude
         As for `sercli.annotate`.
     output
-        A file, or ``"-"`` for standard output.
+        Path of the output, or ``"-"`` for standard output.
     annotator
-        What labels them: a model by name, its folder, or a loaded one; or a model with settings of
-        its own, see `sercli.Annotator.load`.
+        An annotator, see `sercli.Annotator.load`; or the name of a model, the path of its folder,
+        or a loaded model, which is used with default settings.
     format_
-        ``"csv"``, ``"json"`` or ``"jsonl"``; None: by the suffix of the output.
+        ``"csv"``, ``"json"`` or ``"jsonl"``; None: by the suffix of the output, CSV on standard
+        output.
     overwrite
-        Replace the output if it exists.
+        Whether to replace the output if it exists.
     resume
-        Go on with the output if it exists, or with what a run left that was killed: keep what there
-        is of files that are as they were, and label those that are new, have changed, or failed.
+        Whether to add to the output if it exists, or to the files that a killed run left: rows of
+        unchanged files are kept; files that are new, have changed, or failed are labelled.
     on_error
-        Whether files after one that failed are labelled, too.
+        Whether to ``"continue"`` or ``"stop"`` after a file that failed.
 
     Returns
     -------
     RunReport
-        What became of each file; failures do not raise.
+        Report of all files; files that fail do not raise.
 
     Raises
     ------
@@ -357,7 +359,8 @@ def write_labels(
     ModelError
         If the model cannot be loaded.
     OutputError
-        If the output cannot be written, or is there and is to stay.
+        If the output cannot be written, exists with neither `overwrite` nor `resume`, or cannot be
+        resumed.
     """
     from sercli.annotation.annotator import (
         Annotator,  # loads numpy and the decoders, which --help must not
@@ -371,16 +374,16 @@ def write_labels(
 
 
 def describe_run(annotator: "Annotator", format_: str, options: Mapping[str, Any]) -> RunInfo:
-    """Return what a run is asked to do.
+    """Return the description of a run.
 
     Parameters
     ----------
     annotator
-        What labels the files.
+        Annotator that labels the files.
     format_
-        Of the output.
+        Format of the output.
     options
-        What else is to be told of the settings.
+        Further settings for the record.
     """
     classifier, effort = annotator.classifier, annotator.effort
     spec, channels = classifier.spec, annotator.channels
@@ -410,14 +413,14 @@ def describe_run(annotator: "Annotator", format_: str, options: Mapping[str, Any
 
 
 def _make_printable(value: Any) -> Any:
-    """Return what was given as JSON can hold it."""
+    """Return the value of an option in JSON types."""
     if isinstance(value, tuple):
         return [_make_printable(one) for one in value]
     return printable(value) if isinstance(value, str) else value
 
 
 def _stamp(path: AnyPath) -> tuple[int, int, int] | None:
-    """Return by what it is known whether a file was written again; None if there is none."""
+    """Return inode, modification time and size, which show a rewrite; None if there is no file."""
     try:
         status = os.stat(path)
     except OSError:

@@ -15,14 +15,14 @@ MEMORY_LIMIT = 64_000_000
 
 
 class RowStore:
-    """Rows that wait, and are read and written by their numbers.
+    """Store of rows that are read and written by their numbers.
 
     Parameters
     ----------
     dtype
-        Of a row.
+        Data type of a row.
     limit
-        Bytes from which on all of it is in a temporary file; `MEMORY_LIMIT` by default.
+        Size in bytes above which all rows move to a temporary file; `MEMORY_LIMIT` by default.
     """
 
     def __init__(self, dtype: DTypeLike, limit: int | None = None) -> None:
@@ -36,7 +36,7 @@ class RowStore:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Forget all rows for good."""
+        """Delete all rows and close the file."""
         self._close()
 
     def __len__(self) -> int:
@@ -44,14 +44,14 @@ class RowStore:
         return self._n_rows
 
     def append(self, rows: NDArray[Any]) -> range:
-        """Keep rows, and return their numbers."""
+        """Append rows, and return their numbers."""
         numbers = range(self._n_rows, self._n_rows + len(rows))
         self._n_rows = numbers.stop
         self.write(numbers, rows)
         return numbers
 
     def read(self, numbers: Sequence[int]) -> NDArray[Any]:
-        """Return rows by their numbers, which rise."""
+        """Return rows by their numbers, which must be in rising order."""
         rows = np.empty(len(numbers), self._dtype)
         with _told():
             for run in self._seek(numbers):
@@ -61,27 +61,27 @@ class RowStore:
         return rows
 
     def write(self, numbers: Sequence[int], rows: NDArray[Any]) -> None:
-        """Put rows where others were, by their numbers, which rise."""
+        """Overwrite rows by their numbers, which must be in rising order."""
         with _told():
             for run in self._seek(numbers):
                 self._file.write(np.ascontiguousarray(rows[run], self._dtype).tobytes())
 
     def clear(self) -> None:
-        """Forget all rows."""
+        """Delete all rows; the store can be used again."""
         self._close()
         self._file = self._open()
         self._n_rows = 0
 
     def _close(self) -> None:
-        with suppress(OSError):  # what could not be written is not needed any more
+        with suppress(OSError):  # rows that could not be written are not needed any more
             self._file.close()
 
     def _open(self) -> "SpooledTemporaryFile[bytes]":
-        # It has no name, or none for long: what is in it is of no use to anybody else.
+        # It has no name, or none for long: nobody else needs its content.
         return SpooledTemporaryFile(max_size=self._limit)
 
     def _seek(self, numbers: Sequence[int]) -> Iterator[slice]:
-        """Go to each run of rows that follow each other: their places in `numbers`."""
+        """Seek to each run of consecutive rows, and yield the slice of `numbers` that it covers."""
         wanted = np.asarray(numbers, np.int64)
         if not len(wanted):
             return
@@ -93,7 +93,7 @@ class RowStore:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Turn a full disk, which whatever moves in the file may meet, into an error that says so."""
+    """Turn an error of the temporary file, such as a full disk, into `OutputError`."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""How long the stages of a run take."""
+"""Timing of the stages of a run."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,12 +10,13 @@ Stage = Literal["decode", "speech", "features", "model", "write"]
 
 
 class Stopwatch:
-    """Adds up what each stage takes, in all threads.
+    """Total time spent in each stage, over all threads.
 
     Attributes
     ----------
     seconds
-        Of each stage: of all workers together, so that two that are busy for a second make two.
+        Seconds spent in each stage, summed over all workers: two that are busy for one second
+        make two.
     """
 
     def __init__(self) -> None:
@@ -24,12 +25,12 @@ class Stopwatch:
 
     @contextmanager
     def measure(self, stage: Stage) -> Iterator[None]:
-        """Add the time that is spent in the block, also if that ends in an error.
+        """Add the time spent in the block to a stage, also if the block ends in an error.
 
         Parameters
         ----------
         stage
-            That it is part of.
+            Stage that the block is part of.
         """
         start = perf_counter()
         try:

@@ -1,4 +1,4 @@
-"""A channel on its way to its segments: where it is cut, and the audio in between."""
+"""Cutting of one channel into segments, while its audio arrives."""
 
 import math
 from abc import ABC, abstractmethod
@@ -17,15 +17,15 @@ from sercli.speech.vad import SpeechDetector
 
 
 class Cutter(ABC):
-    """Takes the audio of a channel as it comes, gives spans as soon as they are final."""
+    """Base of classes that take a channel's audio as it arrives and return its final spans."""
 
     @abstractmethod
     def push(self, waveform: FloatArray) -> list[Span]:
-        """Take more audio; give the spans that are final now."""
+        """Take more audio, and return the spans that became final."""
 
     @abstractmethod
     def finish(self, n_samples: int) -> list[Span]:
-        """Take the length of the channel; give the spans that are left."""
+        """Take the length of the channel in samples, and return the remaining spans."""
 
     @property
     @abstractmethod
@@ -34,12 +34,14 @@ class Cutter(ABC):
 
 
 class SpeechCutter(Cutter):
-    """Finds the speech, and cuts it by a segmenter.
+    """Cutter that detects speech, and cuts it by a segmenter.
 
     Parameters
     ----------
-    detector, config
-        How speech is found, and cut.
+    detector
+        Speech detector.
+    config
+        Settings of the segmenter.
     """
 
     def __init__(self, detector: SpeechDetector, config: SegmentConfig) -> None:
@@ -47,11 +49,11 @@ class SpeechCutter(Cutter):
         self._segmenter = create_segmenter(config)
 
     def push(self, waveform: FloatArray) -> list[Span]:
-        """Take more audio; give the spans that are final now."""
+        """Take more audio, and return the spans that became final."""
         return self._segmenter.push(self._stream.push(waveform))
 
     def finish(self, n_samples: int) -> list[Span]:
-        """Take the length of the channel; give the spans that are left."""
+        """Take the length of the channel in samples, and return the remaining spans."""
         final = self._segmenter.push(self._stream.finish())
         return final + self._segmenter.finish(n_samples)
 
@@ -62,32 +64,32 @@ class SpeechCutter(Cutter):
 
 
 class TurnCutter(Cutter):
-    """Cuts at turns that were told, whatever is heard in them.
+    """Cutter at given turns, whether or not they contain speech.
 
-    A turn that is longer than what can be judged at once is cut into equal parts. What is left of
-    one at the end of the channel counts, if it is long enough to be judged.
+    A turn longer than `LONGEST_SEGMENT_S` is cut into equal parts. A part that the end of the
+    channel cuts short is kept unless it is shorter than `SHORTEST_SEGMENT_S`.
 
     Parameters
     ----------
     turns
-        With their numbers, in any order; they may overlap.
+        Turns with their numbers, in any order; they may overlap.
     """
 
     def __init__(self, turns: Iterable[tuple[int, Turn]]) -> None:
         self._parts = {number: _Parts.of(turn) for number, turn in turns}
-        # Of each turn the next part: where it starts, and which it is. A turn may be said to end
-        # long after the recording, so that nobody should list all of them.
+        # The next part of each turn: its start, the turn's number, the part's index. Parts are not
+        # listed in advance, as a turn may have an end long after that of the recording.
         self._waiting = [(parts.edge(0), number, 0) for number, parts in self._parts.items()]
         heapify(self._waiting)
         self._position = 0
 
     def push(self, waveform: FloatArray) -> list[Span]:
-        """Take more audio; give the spans that are final now."""
+        """Take more audio, and return the spans that became final."""
         self._position += len(waveform)
         return self._take(self._position)
 
     def finish(self, n_samples: int) -> list[Span]:
-        """Take the length of the channel; give the spans that are left."""
+        """Take the length of the channel in samples, and return the remaining spans."""
         return self._take(n_samples, is_end=True)
 
     @property
@@ -114,22 +116,22 @@ class TurnCutter(Cutter):
 
 
 class Track:
-    """One channel on its way: where it is cut, and the audio not yet given away.
+    """One channel, with the audio that is still needed for segments.
 
     Parameters
     ----------
     cutter
-        Tells where.
+        Cutter of the channel.
     """
 
     def __init__(self, cutter: Cutter) -> None:
         self.n_samples = 0
         self._cutter = cutter
         self._audio = np.empty(0, np.float32)
-        self._first = 0  # sample of the recording that _audio starts with
+        self._first = 0  # sample of the recording at which _audio starts
 
     def push(self, waveform: FloatArray) -> list[tuple[Span, FloatArray]]:
-        """Take more audio, and return the segments that are final, with theirs."""
+        """Take more audio, and return the segments that became final, with their audio."""
         self.n_samples += len(waveform)
         self._audio = np.concatenate((self._audio, waveform))
         final = self._take(self._cutter.push(waveform))
@@ -139,13 +141,13 @@ class Track:
         return final
 
     def finish(self) -> list[tuple[Span, FloatArray]]:
-        """Return the segments that are left, with their audio."""
+        """Return the remaining segments, with their audio."""
         return self._take(self._cutter.finish(self.n_samples))
 
     def _take(self, spans: list[Span]) -> list[tuple[Span, FloatArray]]:
         first = self._first
         cut = [self._audio[span.start - first : span.end - first] for span in spans]
-        # A part keeps the whole buffer that it was cut from, which is more than a copy, unless they
+        # A view keeps the whole buffer in memory, which is more than copies take, unless segments
         # overlap: each second may be in hundreds of windows.
         if sum(map(len, cut)) <= len(self._audio):
             cut = [part.copy() for part in cut]
@@ -153,7 +155,7 @@ class Track:
 
 
 class _Parts(NamedTuple):
-    """A turn as equal parts that can be judged; how much of them is heard is not known yet."""
+    """Turn divided into equal parts; the recording may end before them."""
 
     start: int  # in samples
     end: int
@@ -165,5 +167,5 @@ class _Parts(NamedTuple):
         return cls(start, end, max(1, math.ceil((end - start) / (LONGEST_SEGMENT_S * SAMPLE_RATE))))
 
     def edge(self, index: int) -> int:
-        """Return where a part starts, or the last one ends."""
+        """Return the sample at which a part starts, or the last part ends."""
         return self.start + (self.end - self.start) * index // self.n_parts

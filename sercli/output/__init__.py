@@ -1,1 +1,1 @@
-"""What a run leaves: labels, its record, and files for other programs."""
+"""Output of a run: labels, the run record, and exports for other programs."""

@@ -1,4 +1,4 @@
-"""Labels in files of each recording, for programs in which people listen and look."""
+"""Export of labels to one file per recording, for audio editors and players."""
 
 import os
 from collections import Counter
@@ -15,14 +15,14 @@ from sercli.schema import MIX, FileResult, Segment, printable
 
 
 class Format(NamedTuple):
-    """A format of such files.
+    """Format of exported files.
 
     Parameters
     ----------
     suffix
-        Of their names.
+        Suffix of the file names.
     render
-        Returns what a file holds of a recording.
+        Function from the result of a recording to the content of its file.
     """
 
     suffix: str
@@ -38,32 +38,33 @@ def export_labels(
 ) -> dict[str, Path]:
     """Write the labels of each recording to a file of its own.
 
-    The files lie below each other as the recordings do, from the folder on that holds them all. A
-    recording without speech gets a file without labels; one of which nothing could be decoded gets
-    none.
+    The files are in the same sub-folders as the recordings, relative to the folder that all
+    recordings share. A recording without speech gets a file without labels; one that could not be
+    decoded at all gets no file.
 
     Parameters
     ----------
     results
-        Of `sercli.annotate`, or the path of what `ser annotate` wrote; see `sercli.read_results`.
+        Results of `sercli.annotate`, or the path of an output of `ser annotate`, see
+        `sercli.read_results`.
     folder
-        Where they are written; it is made if need be.
+        Folder for the files; it is created if needed.
     format_
         ``"textgrid"`` (Praat), ``"audacity"`` (a label track) or ``"srt"`` (subtitles).
     overwrite
-        Whether files that are there may be replaced.
+        Whether existing files may be replaced.
 
     Returns
     -------
     dict of str to Path
-        The file of each recording, by its path.
+        Path of each file, by the path of its recording.
 
     Raises
     ------
     OutputError
-        If there is no such format, a file is there already, or cannot be written.
+        If there is no such format, or a file exists already or cannot be written.
     DatasetError
-        If the path cannot be read.
+        If the output of `ser annotate` cannot be read.
     """
     if format_ not in FORMATS:
         raise OutputError(f"format is {format_!r}; expected one of {', '.join(FORMATS)}")
@@ -81,7 +82,7 @@ def export_labels(
 
 
 def _place(recordings: Sequence[str], folder: Path, suffix: str) -> dict[str, Path]:
-    """Return the file of each recording; recordings that differ by their suffix keep it."""
+    """Return the path of each file; recordings that differ only by their suffix keep it."""
     full = [os.path.abspath(recording) for recording in recordings]
     try:
         root = os.path.commonpath([os.path.dirname(path) for path in full]) if full else ""
@@ -91,7 +92,8 @@ def _place(recordings: Sequence[str], folder: Path, suffix: str) -> dict[str, Pa
         ) from error
     relative = [Path(os.path.relpath(path, root)) for path in full]
     short = [str(path.with_suffix("")) for path in relative]
-    # As systems have it to which a and A are one name; and another may be named as one with suffix.
+    # Without case, as some file systems ignore it; with the full names, as a name without its
+    # suffix may be that of another recording.
     counts = Counter(name.casefold() for name in (*short, *map(str, relative)))
     return {
         recording: folder / f"{name if counts[name.casefold()] == 1 else path}{suffix}"
@@ -100,7 +102,10 @@ def _place(recordings: Sequence[str], folder: Path, suffix: str) -> dict[str, Pa
 
 
 def _render_textgrid(result: FileResult) -> str:
-    """Return two tiers for each voice: its emotions, and how sure they are."""
+    """Return a TextGrid with two tiers for each voice: emotion and confidence.
+
+    Overlapping segments of a voice are divided into several layers with two tiers each.
+    """
     from praatio.data_classes.interval_tier import IntervalTier
     from praatio.data_classes.textgrid import Textgrid
 
@@ -109,7 +114,7 @@ def _render_textgrid(result: FileResult) -> str:
     voices: dict[str, list[Segment]] = {}
     for segment in result.segments:
         voices.setdefault(_name_voice(result, segment), []).append(segment)
-    taken = set(voices)  # a speaker may be called as the second layer of another would be
+    taken = set(voices)  # a speaker may have the name of another one's second layer
     for voice, segments in voices.items() or [("", [])]:
         which = voice
         for layer in _separate(segments):
@@ -119,7 +124,7 @@ def _render_textgrid(result: FileResult) -> str:
             names = (f"{voice} ({number})".lstrip() for number in count(2))
             which = next(name for name in names if name not in taken)
             taken.add(which)
-    with TemporaryDirectory() as folder:  # it writes nowhere else
+    with TemporaryDirectory() as folder:  # praatio writes only to files
         path = Path(folder) / "grid"
         grid.save(str(path), "long_textgrid", includeBlankSpaces=True)
         return path.read_text(encoding="utf-8")
@@ -130,7 +135,7 @@ def _tell(segment: Segment, what: str) -> str:
 
 
 def _separate(segments: Sequence[Segment]) -> list[list[Segment]]:
-    """Divide segments into layers, in none of which they overlap; at least one."""
+    """Divide segments into layers without overlaps; there is at least one layer."""
     layers: list[list[Segment]] = [[]]
     for segment in sorted(segments, key=lambda one: (one.start, one.end)):
         for layer in layers:
@@ -168,12 +173,12 @@ def _caption(result: FileResult, segment: Segment) -> str:
 
 
 def _join_lines(text: str) -> str:
-    """Return a text in a single line, which no line ends or tabs break."""
+    """Return a text on a single line, with spaces for line ends and tabs."""
     return " ".join(text.split())
 
 
 def _name_voice(result: FileResult, segment: Segment) -> str:
-    """Return the speaker, or else the channel if several are judged, each by itself."""
+    """Return the speaker, or else the channel if channels are labelled separately, or ``""``."""
     if speaker := _join_lines(printable(segment.speaker or "")):
         return speaker
     return "" if segment.channel == MIX or result.channels == 1 else f"channel {segment.channel}"

@@ -1,8 +1,9 @@
-"""What a run has written so far: not even one that is killed loses it.
+"""Journal of a run, from which another run resumes if it is killed.
 
-While an output is written under its temporary name, a journal lies beside it: a line for each file
-tells what became of it, and up to where the output is whole. A run that ends in order removes its
-journal; one that was killed, or whose disk was full, leaves both, for the next to go on with.
+While an output is written under its temporary name, there is a journal beside it. It has a line for
+each file: the file's entry in the run record, and the size of the output at the end of its rows. A
+run that ends properly removes its journal; one that is killed, or whose disk is full, leaves both
+for the next run to resume.
 """
 
 import glob
@@ -30,21 +31,21 @@ from sercli.output.report import RunInfo
 from sercli.output.writers import record_path
 
 SUFFIX = ".journal"
-# A run has written the first line of its journal by then.
+# Seconds within which a run writes the first line of its journal.
 STARTING_S = 10.0
 
 
 class Journal:
-    """Is written by a run that is under way; a context manager, locked until it is left.
+    """Journal of the current run; a context manager that keeps the file locked.
 
     Parameters
     ----------
     rows
-        The output, under its temporary name.
+        Path of the output, under its temporary name.
     info
-        What the run was asked to do.
+        Description of the run.
     replaces
-        Whether it is to replace an output that is there, which is not to come back.
+        Whether the run replaces an existing output, whose rows a resumed run must not keep.
 
     Raises
     ------
@@ -70,30 +71,35 @@ class Journal:
             raise
 
     def note(self, entry: Mapping[str, Any], end: int) -> None:
-        """Tell what became of a file.
+        """Add a line for a file.
 
         Parameters
         ----------
         entry
-            As the run record has it.
+            Entry of the file in the run record.
         end
-            Of its rows in the output, in bytes.
+            End of its rows in the output, in bytes.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written.
         """
         self._put({"end": end, "file": entry})
 
     def remove(self) -> None:
-        """Remove it, as the output is in its place."""
+        """Remove the journal, when the output is complete."""
         self._path.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(OSError):  # of a full disk, which was told
+        with suppress(OSError):  # a full disk, which was reported before
             self._stream.close()
 
     def _put(self, data: Mapping[str, Any]) -> None:
-        # After a line that is not whole, none could be read.
+        # Lines after an incomplete one could not be read.
         if self._is_broken:
             raise OutputError(f"{self._path}: could not be written before")
         try:
@@ -105,16 +111,16 @@ class Journal:
 
 
 class Told(NamedTuple):
-    """What a journal tells.
+    """Content of a journal.
 
     Parameters
     ----------
     header
-        What every JSON result of the run starts with.
+        Header of the run, as `RunInfo.header` returns it, with some more fields.
     entries
-        Of the run record, by the path of the file.
+        Entries of the run record by the path of the file.
     end
-        Up to where the rows of these are whole, in bytes.
+        End of the rows of these files in the output, in bytes.
     """
 
     header: dict[str, Any]
@@ -124,16 +130,16 @@ class Told(NamedTuple):
 
 @dataclass(frozen=True)
 class Unfinished:
-    """What a run left that did not come to its end.
+    """Files that an unfinished run left.
 
     Parameters
     ----------
     rows
-        Its output, under a temporary name.
+        Path of its output, usually under the temporary name.
     journal
-        Of it.
+        Path of its journal.
     in_place
-        The output has its name, but perhaps not yet its record.
+        Whether the output already has its final name, but perhaps no run record yet.
     """
 
     rows: Path
@@ -141,19 +147,19 @@ class Unfinished:
     in_place: bool = False
 
     def read(self) -> Told:
-        """Return what the journal tells, of files whose rows are all there.
+        """Return the content of the journal, for files whose rows are complete.
 
         Raises
         ------
         OSError, ValueError
-            If it cannot be read, or is damaged before its end.
+            If it cannot be read, or is damaged before its last line.
         """
         size = self.rows.stat().st_size
-        # A full disk may have cut it within a character, too.
+        # A full disk may have cut it within a character.
         text = self.journal.read_text(encoding="utf-8", errors="replace")
         header, *lines = text.split("\n")
         told = Told(parse_json(header) if lines else {}, {}, 0)
-        for number, line in enumerate(lines[:-1], start=2):  # the last was not written to its end
+        for number, line in enumerate(lines[:-1], start=2):  # the last is empty or incomplete
             try:
                 note = parse_json(line)
                 end, path = int(note["end"]), note["file"]["path"]
@@ -167,39 +173,41 @@ class Unfinished:
 
     @property
     def replaces(self) -> bool:
-        """Whether it was to replace the output that was there."""
+        """Whether the run was to replace an existing output."""
         try:
             return self.read().header.get("replaces") is True
-        except (OSError, ValueError, AttributeError):  # which is told when it is gone on with
+        except (OSError, ValueError, AttributeError):  # reported when a run resumes from it
             return False
 
     @property
     def is_empty(self) -> bool:
-        """Whether it is known that no file was finished, and nothing was to be replaced."""
+        """Whether it is certain that no file was finished, and no output was to be replaced."""
         try:
             return not self.read().entries and not self.replaces
         except (OSError, ValueError):
             return False
 
     def remove(self) -> None:
-        """Remove it, as all that is of use is elsewhere."""
+        """Remove the journal, and the output unless it has its final name."""
         self.journal.unlink(missing_ok=True)
         if not self.in_place:
             self.rows.unlink(missing_ok=True)
 
 
 def find_unfinished(target: Path) -> list[Unfinished]:
-    """Return what runs left that were to write an output, the oldest first.
+    """Return the files that unfinished runs of an output left, the oldest first.
+
+    Files of runs that did not finish a recording are removed.
 
     Parameters
     ----------
     target
-        The output.
+        Path of the output.
 
     Raises
     ------
     OutputError
-        If one of them is not at its end yet.
+        If one of the runs is still writing.
     """
     found = []
     target = resolve_target(target)
@@ -207,7 +215,7 @@ def find_unfinished(target: Path) -> list[Unfinished]:
     remove_orphans(record_path(target), SUFFIX)
     prefix = prefix_temporary(target)
     for journal in target.parent.glob(f"{glob.escape(prefix)}*{SUFFIX}"):
-        # Not that of an output whose name only begins so.
+        # Skip the journal of another output, whose name begins with that of this one.
         if "." in journal.name.removeprefix(prefix).removesuffix(TEMPORARY + SUFFIX):
             continue
         if _is_written(journal):
@@ -219,7 +227,7 @@ def find_unfinished(target: Path) -> list[Unfinished]:
             one = Unfinished(target, journal, in_place=True)
         if one.rows.exists() and not one.is_empty:
             found.append(one)
-        else:  # no file was finished
+        else:  # no file was finished, or the output is gone
             one.remove()
     return sorted(found, key=lambda one: one.journal.stat().st_mtime_ns)
 
@@ -227,19 +235,20 @@ def find_unfinished(target: Path) -> list[Unfinished]:
 def _lock(stream: IO[str], *, wait: bool = False) -> bool | None:
     """Lock a file until it is closed.
 
-    Packages that do it take a tenth of a second to load, which every run would pay.
+    Packages for this take a tenth of a second to import, in every run.
 
     Parameters
     ----------
     stream
         The open file.
     wait
-        Wait until another process unlocks it.
+        Whether to wait until another process unlocks it.
 
     Returns
     -------
     bool or None
-        False if another process has it locked, None if the file system has no locks.
+        True if it is locked now, False if another process has locked it, None if the file system
+        does not support locks.
     """
     try:
         if sys.platform == "win32":
@@ -258,7 +267,7 @@ def _lock(stream: IO[str], *, wait: bool = False) -> bool | None:
 
 
 def _is_written(journal: Path) -> bool:
-    """Return whether the run that began a journal is still at work."""
+    """Return whether the run that created a journal is still writing it."""
     try:
         with journal.open("r+", encoding="utf-8") as stream:
             is_free = _lock(stream)
@@ -268,19 +277,19 @@ def _is_written(journal: Path) -> bool:
         return False
     if is_free is False:
         return True
-    if not header.endswith("\n"):  # it has just been created, and is about to be locked
+    if not header.endswith("\n"):  # it may have just been created, and not be locked yet
         return age < STARTING_S
     return is_free is None and _is_at_work(header, age)
 
 
 def _is_at_work(header: str, age: float) -> bool:
-    """Return whether the run that wrote the first line of a journal is alive, without its lock."""
+    """Return whether the run that wrote a journal's first line is alive, if there are no locks."""
     try:
         told = parse_json(header)
         is_here, pid = told["host"] == node(), int(told["pid"])
     except (LookupError, TypeError, ValueError):
         return False
-    if not is_here or sys.platform == "win32":  # where asking for a process would end it
+    if not is_here or sys.platform == "win32":  # on Windows, `os.kill` would end the process
         return age < ORPHANED_S
     try:
         os.kill(pid, 0)

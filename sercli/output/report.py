@@ -1,4 +1,4 @@
-"""The tally of a run: what became of each file, the exit code, and the record of it all."""
+"""Report of a run: counts of outcomes, the exit code, and the run record."""
 
 import json
 import os
@@ -18,14 +18,14 @@ from sercli.text import format_count, format_duration
 
 # Version of the layout of the JSON outputs and of the run record.
 SCHEMA_VERSION = 1
-# What is told of a file, by its kind; of what is None there, nothing was known.
+# Fields of a file's entry by type; texts and numbers are None if unknown.
 TEXTS = ("error",)
 NUMBERS = ("bytes", "modified", "sample_rate", "channels")
 LISTS = ("warnings", "groups")
 
 
 class ExitCode(IntEnum):
-    """What a command's exit status means."""
+    """Exit codes of the commands."""
 
     DONE = 0
     SOME_FAILED = 1
@@ -35,22 +35,22 @@ class ExitCode(IntEnum):
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a run was asked to do.
+    """Description of a run: its model and settings.
 
     Parameters
     ----------
     version
-        Of this package.
+        Version of this package.
     model
         Name, family, labels, calibration, hash and revision of the model.
     options
-        Every setting, also those that bear on no result, such as the number of workers.
+        All settings, also those that do not affect results, such as the number of workers.
     started
-        Time in UTC, ISO 8601.
+        Start of the run in UTC, ISO 8601; now by default.
     speakers
-        Whether it was told who speaks, so that results tell it, too.
+        Whether results name speakers.
     directory
-        That relative paths begin at.
+        Directory that relative paths are relative to; the current one by default.
     """
 
     version: str
@@ -61,7 +61,7 @@ class RunInfo:
     directory: str = field(default_factory=lambda: printable_path(os.getcwd()))
 
     def header(self) -> dict[str, Any]:
-        """Return what every JSON result starts with."""
+        """Return the fields with which every JSON output of the run begins."""
         return {
             "schema_version": SCHEMA_VERSION,
             "ser_version": self.version,
@@ -72,12 +72,27 @@ class RunInfo:
 
 
 class RunReport:
-    """Counts outcomes, and tells them as a summary, a record and an exit code.
+    """Outcomes of a run, as a summary, a record and an exit code.
 
     Parameters
     ----------
     info
-        What the run was asked to do.
+        Description of the run.
+
+    Attributes
+    ----------
+    info
+        Description of the run.
+    completed
+        Whether all files are done.
+    n_kept
+        Number of files whose rows an earlier run wrote.
+    n_segments
+        Number of segments, with kept ones.
+    n_unknown
+        Number of segments without a speaker, among those of this run.
+    duration
+        Seconds of audio, with kept files.
     """
 
     def __init__(self, info: RunInfo) -> None:
@@ -94,14 +109,14 @@ class RunReport:
         self._start = monotonic()
 
     def add(self, result: FileResult, turns_sha256: str | None = None) -> dict[str, Any]:
-        """Count a file, and return what the record has of it.
+        """Count a file, and return its entry in the record.
 
         Parameters
         ----------
         result
-            What became of it.
+            Result of the file.
         turns_sha256
-            Of the segments that were given for it, if any were.
+            Hash of the segments given for the file, if any.
         """
         self._statuses[result.status] += 1
         self._any_failed |= result.status == "failed"
@@ -115,14 +130,14 @@ class RunReport:
         return entry
 
     def keep(self, entry: Mapping[str, Any], *, failed: bool = False) -> dict[str, Any]:
-        """Count a file whose rows an earlier run wrote, and return what the record has of it.
+        """Count a file whose rows an earlier run wrote, and return its entry in the record.
 
         Parameters
         ----------
         entry
-            What the record is to have.
+            Entry of the file for the record.
         failed
-            Whether it was tried now, and failed.
+            Whether this run tried the file, and failed.
         """
         entry = dict(entry)
         self._any_failed |= failed
@@ -136,16 +151,16 @@ class RunReport:
 
     @property
     def n_files(self) -> int:
-        """Files counted so far."""
+        """Number of files counted so far."""
         return len(self._files)
 
     @property
     def exit_code(self) -> ExitCode:
-        """Whether any file failed, but for those that failed in a run before."""
+        """Exit code: whether any file failed in this run."""
         return ExitCode.SOME_FAILED if self._any_failed else ExitCode.DONE
 
     def speed(self, duration: float) -> float:
-        """Return how many times faster than real time `duration` seconds were dealt with."""
+        """Return the speed relative to real time, for `duration` seconds of audio until now."""
         return duration / max(monotonic() - self._start, 1e-9)
 
     def counts(self) -> dict[str, Any]:
@@ -161,7 +176,7 @@ class RunReport:
         }
 
     def summary(self) -> str:
-        """Return the run in a line."""
+        """Return a one-line summary of the run."""
         counts = self.counts()
         kept = f", {self.n_kept} kept from before" if self.n_kept else ""
         heard = self.duration - self._kept_duration
@@ -178,7 +193,7 @@ class RunReport:
         return "segments" if self.info.options.get("segments_sha256") else "speech"
 
     def record(self) -> dict[str, Any]:
-        """Return everything about the run but the labels, as JSON holds it."""
+        """Return the run record in JSON types: everything but the labels."""
         return {
             **self.info.header(),
             "directory": self.info.directory,
@@ -195,12 +210,12 @@ class RunReport:
 
 
 def describe_file(result: FileResult) -> dict[str, Any]:
-    """Return everything about a file but its segments, as JSON holds it.
+    """Return everything about a file but its segments, in JSON types.
 
     Parameters
     ----------
     result
-        What became of the file.
+        Result of the file.
     """
     return {
         "path": printable_path(result.path),
@@ -224,17 +239,17 @@ def describe_file(result: FileResult) -> dict[str, Any]:
 
 
 def check_file(entry: Any) -> dict[str, Any]:
-    """Return what `describe_file` told of a file, which somebody may have altered.
+    """Check a file's entry that was read back, as a user may have edited it, and return it.
 
     Parameters
     ----------
     entry
-        As JSON has it; it may have more.
+        Entry as `describe_file` returns it, parsed from JSON; it may have more fields.
 
     Raises
     ------
     ValueError
-        If it is something else.
+        If a field is missing or has another type, or the entry cannot be encoded.
     """
     try:
         fits = (
@@ -245,9 +260,9 @@ def check_file(entry: Any) -> dict[str, Any]:
             and all(entry[name] is None or isinstance(entry[name], str) for name in TEXTS)
             and all(entry[name] is None or is_number(entry[name]) for name in NUMBERS)
             and all(isinstance(entry[name], list) for name in LISTS)
-            and is_number(entry.get("n_segments", 0))  # of a table
+            and is_number(entry.get("n_segments", 0))  # only in run records
         )
-        json.dumps(entry, ensure_ascii=False).encode()  # nothing is to fail when it is written
+        json.dumps(entry, ensure_ascii=False).encode()  # so that it can be written again
     except (KeyError, TypeError, AttributeError, UnicodeError) as error:
         raise ValueError(f"of a file, it tells {shorten(entry)} ({error!r})") from error
     if not fits:

@@ -1,4 +1,4 @@
-"""What `ser annotate` wrote, read back."""
+"""Reading of the outputs of `ser annotate`."""
 
 import codecs
 import os
@@ -14,7 +14,7 @@ from sercli.output.writers import record_path
 from sercli.schema import PROBABILITY_PREFIX, FileResult, Segment
 
 EXPECTED = "expected what ser annotate wrote"
-# What may be wrong with what was altered.
+# Errors that files edited by users may cause.
 FAILURES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
@@ -24,19 +24,19 @@ def read_results(path: str | os.PathLike[str]) -> list[FileResult]:
     Parameters
     ----------
     path
-        The output. If it is a table, which has only segments, what else is known of the files is
-        taken from the run record beside it, if that is there.
+        Path of the output. CSV and JSON Lines have only segments: the other facts about files are
+        read from the run record beside them, if there is one.
 
     Returns
     -------
     list of FileResult
-        In the order of the output, or of the record. Paths are escaped where they were written so,
-        and groups are not read.
+        Results in the order of the output, or of the run record. Paths have the escapes of the
+        output, see `sercli.schema.printable_path`; groups are not read.
 
     Raises
     ------
     DatasetError
-        If it cannot be read, or is something else.
+        If it cannot be read, or is not an output of `ser annotate`.
     """
     path = Path(path)
     try:
@@ -62,13 +62,13 @@ def read_results(path: str | os.PathLike[str]) -> list[FileResult]:
         files = [_read_file(one, rows.pop(one["path"], []), labels) for one in told["files"]]
     except (OSError, *FAILURES) as error:
         raise DatasetError(f"{path}: cannot be read: {error}; {EXPECTED}") from error
-    # Without a record, nothing else is known.
+    # Files that are not in a record have only their segments.
     rest = (FileResult(one, "ok", tuple(some), labels=labels) for one, some in rows.items())
     return [*files, *rest]
 
 
 def _read_table(path: Path, content: bytes) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Give place and cells of the rows of a table in CSV, or in JSON Lines."""
+    """Yield the place and the cells of each row of a CSV or JSON Lines file."""
     if content and not content.startswith(b"{"):
         columns, rows = read_table(path, DatasetError, content, may_be_empty=True)
         if "emotion" not in columns:

@@ -1,4 +1,4 @@
-"""Where the labels of a run go: what is there already, and whether it may be replaced."""
+"""Target of a run's labels: its format, and whether it may be written, replaced or resumed."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -14,20 +14,20 @@ from sercli.output.writers import choose_format, record_path
 
 @dataclass(frozen=True)
 class Output:
-    """Where labels go, which is known to be free, or may be replaced.
+    """Output for labels, which does not exist yet, or may be replaced or resumed.
 
     Parameters
     ----------
     target
-        A path, or ``"-"`` for standard output.
+        Path of the output, or ``"-"`` for standard output.
     format
         ``"csv"``, ``"json"`` or ``"jsonl"``.
     overwrite
-        Whether what is there is replaced.
+        Whether to replace an existing output.
     resume
-        Whether it is gone on with, and with what `unfinished` runs left.
+        Whether to add to an existing output, and to the files of `unfinished` runs.
     unfinished
-        What runs left that were to write it, and did not come to their end.
+        Files that unfinished runs of this output left.
     """
 
     target: str
@@ -45,25 +45,26 @@ class Output:
         overwrite: bool = False,
         resume: bool = False,
     ) -> Self:
-        """Look whether labels may go there.
+        """Check that labels may be written to a target, and return the output.
 
         Parameters
         ----------
         target
-            A path, or ``"-"`` for standard output.
+            Path of the output, or ``"-"`` for standard output.
         format_
             ``"csv"``, ``"json"`` or ``"jsonl"``; None: by the suffix, CSV on standard output.
         overwrite
-            Replace what is there.
+            Whether to replace an existing output.
         resume
-            Go on with what is there, or with what a run left that was killed.
+            Whether to add to an existing output, or to the files that a killed run left.
 
         Raises
         ------
         ConfigError
-            If both are asked for, or to go on with standard output.
+            If both `overwrite` and `resume` are true, or `resume` with standard output.
         OutputError
-            If no format is told, something is there that is to stay, or another run writes it.
+            If the format is unknown, the output cannot be written or exists with neither
+            `overwrite` nor `resume`, or another run is writing it.
         """
         target = os.fspath(target)
         if resume and target == STDOUT:
@@ -84,17 +85,17 @@ class Output:
         return cls(target, format_, overwrite, resume, unfinished)
 
     def refuse_inputs(self, paths: Iterable[str | os.PathLike[str]]) -> None:
-        """Refuse to be written over what is read, as a pattern of the shell may have it.
+        """Raise if the output would overwrite an input, which a shell pattern may have matched.
 
         Parameters
         ----------
         paths
-            Of all that is read.
+            Paths of all inputs.
 
         Raises
         ------
         OutputError
-            If one of them is the output or its record, by whatever path.
+            If one of them leads to the output or its run record.
         """
         if self.target == STDOUT:
             return
@@ -105,9 +106,9 @@ class Output:
 
 
 def _identify(path: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """Return by what a file is known, whatever its path; None if there is none."""
+    """Return device and inode, which identify a file whatever its path; None if there is none."""
     try:
         status = os.stat(path)
-    except (OSError, ValueError):  # no path holds NUL
+    except (OSError, ValueError):  # ValueError: the path contains NUL
         return None
     return status.st_dev, status.st_ino

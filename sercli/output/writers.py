@@ -1,7 +1,7 @@
-"""Labels as CSV, JSON or JSON Lines, to a file that appears whole or to standard output.
+"""Writers of labels as CSV, JSON or JSON Lines, to a file or to standard output.
 
 Files are written under a temporary name beside the target and renamed at the end, also when a run
-is interrupted: what was finished is kept, and the run record says that the run was not complete.
+is interrupted: finished rows are kept, and the run record says that the run was not complete.
 """
 
 import csv
@@ -28,57 +28,65 @@ from sercli.schema import (
 )
 from sercli.system.interrupts import delay_interrupts
 
-# Digits: milliseconds for times that were found, all for those that were given; probabilities so
-# that their rounded sum is 1 to the fifth.
+# Decimals: milliseconds for detected times, all decimals of given times; of probabilities so many
+# that the sum of the rounded ones is 1 to five decimals.
 TIME_DIGITS = 3
 GIVEN_TIME_DIGITS = 9
 PROBABILITY_DIGITS = 6
-# Before the line of a file in the JSON document.
+# Indentation of a file's line in the JSON document.
 JSON_INDENT = "  "
 
 
 class StandardOutput:
-    """Standard output in the encoding of the formats, whatever the locale."""
+    """Standard output in UTF-8, whatever the locale.
+
+    Raises
+    ------
+    OutputError
+        If standard output is closed, or does not accept bytes.
+    """
 
     def __init__(self) -> None:
         if sys.stdout is None:
             raise OutputError("standard output is closed; expected a file, by -o FILE")
         if not hasattr(sys.stdout, "buffer"):
             raise OutputError("standard output takes no bytes, as in a notebook; expected a file")
-        sys.stdout.flush()  # what was printed before comes before
+        sys.stdout.flush()  # so that earlier output comes first
         self.stream = TextIOWrapper(sys.stdout.buffer, encoding="utf-8", newline="")
 
     def close(self) -> None:
-        """Flush, and leave standard output open."""
+        """Flush the stream, and leave standard output open."""
         self.stream.flush()
         self.stream.detach()
 
 
 class Writer(ABC):
-    """Writes results in one format; a context manager.
+    """Base of the writers of results in one format; a context manager.
 
-    Each result goes out in a single piece, so that an interrupt cannot leave half a file's rows.
+    The rows of a file are written at once, so that an interrupt cannot leave half of them. On exit,
+    the output is completed and renamed to its target, also after an error, unless it is `held`
+    or the error is an `OutputError`.
 
     Parameters
     ----------
     output
-        Where to.
+        File or standard output to write to.
     info
-        What the run was asked to do.
+        Description of the run.
     held
-        Whether a file does not take its place, but is left where it is, until that is changed: it
-        is not to replace one of which it has not all yet.
+        Whether to leave the output under its temporary name on exit. A resuming run resets it once
+        all earlier rows are copied, so that the output cannot replace one with more rows.
 
     Attributes
     ----------
     held
-        See above.
+        See above; may be changed at any time.
     in_place
-        Whether a file has taken its place.
+        Whether the output was renamed to its target.
     temporary
-        Where the output is until it takes its place; None of standard output.
+        Path of the output until it is renamed; None for standard output.
     n_bytes
-        Written so far.
+        Number of bytes written so far.
     """
 
     format: ClassVar[str]
@@ -101,30 +109,41 @@ class Writer(ABC):
         self._put(self._header())
 
     def write(self, result: FileResult) -> None:
-        """Write a file's results; they are on their way to a reader when this returns."""
+        """Write the rows of a file, and flush them.
+
+        Parameters
+        ----------
+        result
+            Result of the file.
+
+        Raises
+        ------
+        OutputError
+            If they cannot be written.
+        """
         self.copy(self._body(result))
 
     def copy(self, rows: str, entry: Mapping[str, Any] | None = None) -> None:
-        """Write what an earlier run wrote of a file, in the same format.
+        """Write the rows of a file from an earlier run, in the same format.
 
         Parameters
         ----------
         rows
-            As they are in its output.
+            Rows as they are in the earlier output.
         entry
-            What the run record has of the file, if that is other than the rows tell.
+            Entry of the file in the run record, if it differs from that in the rows.
         """
-        if rows and not rows.endswith("\n"):  # which some editors leave out at the end of a file
+        if rows and not rows.endswith("\n"):  # some editors remove it at the end of a file
             rows += self.line_end
         self._put(rows)
 
     def discard(self) -> None:
-        """Remove what was written to a file: nothing of it is of use."""
+        """Remove the temporary file."""
         if isinstance(self._output, AtomicFile):
             self._output.discard()
 
     def _put(self, text: str) -> None:
-        # What could not be written would follow, if there is room again, and nobody counted it.
+        # After an error, buffered text could still be written later, and was not counted.
         if self._is_broken:
             raise OutputError("the output could not be written before")
         try:
@@ -132,7 +151,7 @@ class Writer(ABC):
             self._output.stream.flush()
             self.n_bytes += len(text.encode())
         except BrokenPipeError:
-            raise  # the reader has seen enough: no fault of the output
+            raise  # the reader has closed the pipe, which is not an error of the output
         except OSError as error:
             self._is_broken = True
             raise OutputError(f"the output cannot be written: {error.strerror}") from error
@@ -146,12 +165,13 @@ class Writer(ABC):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # Also after an error: what was finished must not be lost.
+        # Also after an error: finished rows must not be lost.
         if not isinstance(self._output, AtomicFile):
             self._put(self._footer())
             self._output.close()
             return
-        # What cannot be written, or noted in the journal, is gone on with as it is.
+        # After an error of the output or the journal, another run can resume from the temporary
+        # file.
         if self.held or isinstance(error, OutputError):
             self._output.leave()
             return
@@ -165,7 +185,7 @@ class Writer(ABC):
             self.in_place = True
 
     def _list_values(self, segment: Segment) -> list[Any]:
-        """Return what JSON has of a segment, in the order of the columns after the file."""
+        """Return the values of a segment for JSON, in the order of the columns after the file."""
         return [
             segment.channel,
             round(segment.start, self._time_digits),
@@ -190,7 +210,7 @@ class Writer(ABC):
 
 
 class CsvWriter(Writer):
-    """One row per segment, after RFC 4180: fields quoted where needed, lines ending in CRLF."""
+    """Writer of one row per segment, after RFC 4180: fields quoted if needed, lines end in CRLF."""
 
     format = "csv"
     line_end = "\r\n"
@@ -222,7 +242,7 @@ class CsvWriter(Writer):
 
 
 class JsonLinesWriter(Writer):
-    """One segment a line, with the names of the CSV columns; a file without any gives no line."""
+    """Writer of one JSON object per segment and line, with the names of the CSV columns."""
 
     format = "jsonl"
 
@@ -236,13 +256,13 @@ class JsonLinesWriter(Writer):
 
 
 class JsonWriter(Writer):
-    """One document: the run, then every file with its status and segments."""
+    """Writer of one JSON document: the run, then every file with its status and segments."""
 
     format = "json"
     _separator = "\n"
 
     def copy(self, rows: str, entry: Mapping[str, Any] | None = None) -> None:
-        """Write what an earlier run wrote of a file; a document tells of the file, too."""
+        """Write a file from an earlier run, with the fields of `entry` in place of the old ones."""
         if entry is not None:
             told = json.loads(rows)
             told |= {name: entry[name] for name in told if name in entry}
@@ -278,14 +298,14 @@ def choose_format(target: str, asked: str | None) -> str:
     Parameters
     ----------
     target
-        A path, or ``"-"``.
+        Path of the output, or ``"-"``.
     asked
-        Name of a format, or None.
+        Name of the format, or None.
 
     Raises
     ------
     OutputError
-        If neither tells, or there is no such format.
+        If there is no such format, or the suffix names none.
     """
     if asked is not None:
         if asked not in WRITERS:
@@ -305,20 +325,20 @@ def choose_format(target: str, asked: str | None) -> str:
 def open_writer(
     target: str, name: str, info: RunInfo, *, overwrite: bool = False, held: bool = False
 ) -> Writer:
-    """Return a writer on a file or on standard output.
+    """Return a writer to a file or to standard output.
 
     Parameters
     ----------
     target
-        A path, or ``"-"``.
+        Path of the output, or ``"-"``.
     name
         Name of the format.
     info
-        What the run was asked to do.
+        Description of the run.
     overwrite
         Whether an existing target may be replaced.
     held
-        As of `Writer`.
+        Whether to leave the file under its temporary name on exit; see `Writer`.
 
     Raises
     ------
@@ -336,7 +356,7 @@ def open_writer(
 
 
 def record_path(target: str | os.PathLike[str]) -> Path:
-    """Return where the record of a run lies: ``labels.csv.run.json`` beside ``labels.csv``."""
+    """Return the path of a run record: ``labels.csv.run.json`` for ``labels.csv``."""
     return Path(f"{os.fspath(target)}.run.json")
 
 
