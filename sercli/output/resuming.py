@@ -1,8 +1,8 @@
-"""What runs before had: the labels of files that need not be heard again.
+"""Results of earlier runs, from which a run resumes: the rows of files that have not changed.
 
-It is found in the output of a run, file by file, and in the run record beside it, which tells what
-became of each file and how large and old it was; or in what a run left that was killed, and in the
-journal beside that. Nothing is kept in memory but where the rows of each file are.
+The rows are in the output of an earlier run, and the run record beside it has the status, size and
+modification time of each file. Or they are in the temporary file of a killed run, with its journal
+instead of a record. Only the positions of the rows are kept in memory.
 """
 
 import csv
@@ -24,7 +24,7 @@ from sercli.output.writers import JSON_INDENT, record_path
 from sercli.schema import FileResult, columns, printable_path
 from sercli.text import format_count
 
-# Of the options, those that bear on the labels; the others may be others.
+# Options that affect the labels, and must be the same as before.
 BEARING = (
     "target",
     "adapt",
@@ -47,14 +47,14 @@ Entries = Mapping[str, dict[str, Any]]
 
 
 class Rows(NamedTuple):
-    """Where the rows of a file are.
+    """Position of the rows of a file.
 
     Parameters
     ----------
     output
-        That holds them.
+        Path of the output that has them.
     start, end
-        In bytes; the same if there are none.
+        Start and end in bytes; the same if there are no rows.
     """
 
     output: Path
@@ -64,14 +64,14 @@ class Rows(NamedTuple):
 
 @dataclass(frozen=True)
 class Earlier:
-    """The results of runs before.
+    """Results of earlier runs.
 
     Parameters
     ----------
     entries
-        Of their records, by the path of the file: those whose rows are there.
+        Entries of run records and journals by the path of the file, of files whose rows exist.
     places
-        Where these are.
+        Positions of these rows, by the path of the file.
     """
 
     entries: Entries = field(default_factory=dict)
@@ -79,28 +79,29 @@ class Earlier:
 
     @classmethod
     def read(cls, target: Path, info: RunInfo, unfinished: Sequence[Unfinished] = ()) -> Self:
-        """Find the results of runs before; there are none if they left nothing.
+        """Find the results of earlier runs of an output; they may be empty.
 
         Parameters
         ----------
         target
-            Their output.
+            Path of the output.
         info
-            Of the run that goes on.
+            Description of the run that resumes.
         unfinished
-            What others left that were to write it; of a file, the last counts.
+            Files that unfinished runs of the output left, the oldest first; if several have rows of
+            a file, the last counts.
 
         Raises
         ------
         OutputError
-            If it was a run with another model or other settings, or what it left cannot be read, or
-            does not go together.
+            If an earlier run had another model or other settings, or its files cannot be read or do
+            not match each other.
         """
         entries: dict[str, dict[str, Any]] = {}
         places: dict[str, Rows] = {}
         record = record_path(target)
         anew = [number for number, one in enumerate(unfinished) if one.replaces]
-        if anew:  # what was there before is to be gone
+        if anew:  # the last run with --overwrite replaces all that was before it
             unfinished = unfinished[anew[-1] :]
         in_place = [one for one in unfinished if one.in_place]
         # A run that could not write its output may have written its record.
@@ -108,7 +109,7 @@ class Earlier:
         if in_place or (has_output and not anew):
             beside = f"its journal {in_place[-1].journal}" if in_place else f"its record {record}"
             with _reading(target, beside):
-                if in_place:  # the record may be that of the output before
+                if in_place:  # the record may be that of the previous output
                     data, found, _ = in_place[-1].read()
                 else:
                     data = parse_json(record.read_text(encoding="utf-8"))
@@ -127,26 +128,26 @@ class Earlier:
         return cls(entries, places)
 
     def find(self, found: Found) -> dict[str, Any] | None:
-        """Return what the record has of a file, however its path was spelled.
+        """Return the entry of a file, however its path is spelled, or None.
 
         Parameters
         ----------
         found
-            An input.
+            The file, an input of the run.
         """
         return self._by_place.get(_place_of(found.path))
 
     def still_holds(self, found: Found, entry: Mapping[str, Any], turns: str | None) -> bool:
-        """Return whether a file was heard to its end, and has not changed.
+        """Return whether the rows of a file are still valid: it did not fail, and has not changed.
 
         Parameters
         ----------
         found
-            An input.
+            The file, an input of the run.
         entry
-            What the record has of it.
+            Its entry in the record.
         turns
-            Digest of the segments that are given for it, if any are.
+            Hash of the segments given for it, if any.
         """
         if found.error is not None or entry["status"] == "failed":
             return False
@@ -154,21 +155,21 @@ class Earlier:
             return False
         try:
             status = os.stat(found.path)
-        except (OSError, ValueError):  # no path holds NUL
+        except (OSError, ValueError):  # ValueError: the path contains NUL
             return False
         return (status.st_size, status.st_mtime) == (entry["bytes"], entry["modified"])
 
     def outlasts(self, entry: Mapping[str, Any], result: FileResult) -> bool:
-        """Return whether the rows of a file stay, as it cannot be heard now.
+        """Return whether to keep the earlier rows of a file that cannot be read now.
 
-        Nothing tells that they are wrong: the file is away, or as it was.
+        They are kept if the file is missing or unchanged, as nothing shows that they are wrong.
 
         Parameters
         ----------
         entry
-            What the record has of the file.
+            Entry of the file in the record.
         result
-            What became of it now.
+            Result of the file in this run.
         """
         if result.status != "failed" or result.segments or not entry["n_segments"]:
             return False
@@ -176,14 +177,14 @@ class Earlier:
         return now in ((None, None), (entry["bytes"], entry["modified"]))
 
     def find_others(self, inputs: Iterable[Found]) -> list[dict[str, Any]]:
-        """Return what the record has of files that are not among some inputs.
+        """Return the entries of files that are not among the inputs.
 
-        But for those that failed and have no rows: some have never been there.
+        Files that failed and have no rows are left out, as some have never existed.
 
         Parameters
         ----------
         inputs
-            What is labelled now.
+            Inputs of the run.
         """
         named = {_place_of(found.path) for found in inputs}
         return [
@@ -194,16 +195,16 @@ class Earlier:
 
     @cached_property
     def _by_place(self) -> dict[str, dict[str, Any]]:
-        """The entries by where the files are: of each, there are to be rows once."""
+        """The entries by absolute path, so that each file has its rows only once."""
         return {os.path.abspath(path): entry for path, entry in self.entries.items()}
 
     def read_rows(self, entry: Mapping[str, Any]) -> str:
-        """Return the rows of a file, as they are in the output.
+        """Return the rows of a file, as they are in the earlier output.
 
         Parameters
         ----------
         entry
-            Of `find`.
+            Entry of the file, from `find` or `find_others`.
         """
         output, start, end = self.places[entry["path"]]
         if start == end:
@@ -219,7 +220,7 @@ def _place_of(path: str) -> str:
 
 @contextmanager
 def _reading(output: Path, beside: str) -> Iterator[None]:
-    """Turn what may go wrong with what a run left into an error that says what to do."""
+    """Turn errors in reading an earlier run's files into `OutputError` with a remedy."""
     try:
         yield
     except (OSError, ValueError, LookupError, TypeError, AttributeError, csv.Error) as error:
@@ -239,17 +240,17 @@ def _place(
     entries: dict[str, dict[str, Any]],
     places: dict[str, Rows],
 ) -> None:
-    """Add what is known of files whose rows are in an output, which is whole up to its `end`.
+    """Add the entries of an output, and the positions of their rows up to `end` in bytes.
 
-    Every row is to have its place: those that have none would be lost.
+    Raises `ValueError` if a row belongs to no entry, as it would be lost.
     """
-    if not found and not end:  # of a run that was killed before its first file
+    if not found and not end:  # the run was killed before its first file
         return
     for entry in found.values():
         check_file(entry)
     kind = info.options["format"]
     names = columns(info.model["labels"], speakers=info.speakers)
-    # What has no rows is in no table.
+    # Files without rows do not appear in tables.
     left = {path: one["n_segments"] for path, one in found.items()}
     placed = {
         path: Rows(output, 0, 0) for path, n_rows in left.items() if not n_rows and kind != "json"
@@ -270,17 +271,17 @@ def _place(
 
 
 def _read_lines(stream: BinaryIO, end: int) -> Iterator[bytes]:
-    """Give lines up to a place, of which the last may lack its end."""
+    """Yield lines up to the byte `end`; the last one may lack its line end."""
     while (left := end - stream.tell()) > 0:
         yield stream.readline(left)
 
 
 def _refuse_others(target: Path, data: Mapping[str, Any], info: RunInfo) -> None:
-    """Refuse to go on with labels that would not be the same today."""
+    """Raise if the model, the version or a setting that affects labels has changed."""
     before = {"ser": data["ser_version"], "model": data["model"]["sha256"]}
     now = {"ser": info.version, "model": info.model["sha256"]}
     before |= _list_bearing(data["options"])
-    # As JSON has them.
+    # In JSON types, as the earlier ones.
     now |= json.loads(json.dumps(_list_bearing(info.options)))
     for name, value in now.items():
         if before[name] != value:
@@ -298,9 +299,9 @@ def _refuse_others(target: Path, data: Mapping[str, Any], info: RunInfo) -> None
 def _refuse_elsewhere(
     target: Path, data: Mapping[str, Any], entries: Iterable[str], info: RunInfo
 ) -> None:
-    """Refuse paths that begin at another directory: all files would be there twice.
+    """Raise if paths are relative to another directory, as all files would be added again.
 
-    Not where they lead to files from here, as in a project that was moved.
+    Not if any of them exists from the current directory, as in a project that was moved.
     """
     before = data.get("directory", info.directory)
     relative = [path for path in entries if not os.path.isabs(path)]
@@ -313,7 +314,10 @@ def _refuse_elsewhere(
 
 
 def _list_bearing(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what bears on the labels of any file; which segments are given, on those of one."""
+    """Return the options that affect labels of all files.
+
+    Whether segments are given is one; which ones, affects single files, see `Earlier.still_holds`.
+    """
     source = "those given" if options.get("segments_sha256") else "those found"
     speakers = "told" if options.get("tells_speakers") else "not told"
     return {
@@ -324,7 +328,7 @@ def _list_bearing(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _group(rows: Iterator[tuple[str, int, int]]) -> Iterator[Place]:
-    """Give the rows of each file together; they follow each other."""
+    """Yield the place of each run of consecutive rows of the same file."""
     place: Place | None = None
     for path, start, end in rows:
         if place is not None and place[0] == path:
@@ -338,7 +342,7 @@ def _group(rows: Iterator[tuple[str, int, int]]) -> Iterator[Place]:
 
 
 def _index_csv(stream: Iterable[bytes], names: Sequence[str]) -> Iterator[Place]:
-    # A field may hold line ends: the reader takes as many lines as a row has.
+    # A field may contain line ends: the reader consumes as many lines as a row has.
     ends = [0]
 
     def lines() -> Iterator[str]:
@@ -381,7 +385,7 @@ def _index_json_lines(stream: Iterable[bytes], names: Sequence[str]) -> Iterator
 
 
 def _index_json(stream: Iterable[bytes], _: Sequence[str]) -> Iterator[Place]:
-    # A line for each file.
+    # Each file is on a line of its own.
     start = 0
     for line in stream:
         if line.startswith(JSON_INDENT.encode() + b"{"):

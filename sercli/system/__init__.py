@@ -1,1 +1,1 @@
-"""The process that a run is: its memory, its end, and limits that several runs share."""
+"""The process of a run: its memory, its signals, and limits that several runs share."""

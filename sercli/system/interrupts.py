@@ -1,4 +1,4 @@
-"""Ending in order: what ends a program, once, and what is not cut in two by it."""
+"""Handling of signals that end the process."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -7,8 +7,8 @@ from threading import current_thread, main_thread
 from types import FrameType
 from typing import Any
 
-# Signals that end a process, where the system has them: of a user, a system or scheduler, a
-# terminal that closes.
+# Signals that end a process, if the system has them: from a user (Ctrl-C), from the system or a
+# scheduler, from a terminal that closes.
 ENDING = tuple(
     number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None))
 )
@@ -18,9 +18,9 @@ Handler = Callable[[int, FrameType | None], Any]
 
 @contextmanager
 def ending_in_order() -> Iterator[None]:
-    """Let a system that shuts down, a scheduler or a closed terminal do what Ctrl-C does.
+    """Raise `KeyboardInterrupt` on SIGTERM and SIGHUP too, as Ctrl-C does on SIGINT.
 
-    Once it has begun to end, it is not interrupted again: what it has done is being written.
+    Only the first signal does so: later ones are ignored, while results are being written.
     """
     is_ending = False
 
@@ -31,14 +31,14 @@ def ending_in_order() -> Iterator[None]:
             raise KeyboardInterrupt
 
     usual = (signal.SIG_DFL, signal.default_int_handler)
-    # What somebody handles or ignores already, as nohup does, stays.
+    # Signals that are handled or ignored already, as by nohup, are left alone.
     with _handling(interrupt, lambda found: found in usual):
         yield
 
 
 @contextmanager
 def delay_interrupts() -> Iterator[None]:
-    """Let signals that end a process wait for the end of a block, where Python handles them."""
+    """Delay signals that end the process to the end of the block, if they have Python handlers."""
     came: list[tuple[int, FrameType | None]] = []
     before: dict[int, Any] = {}
     try:
@@ -51,9 +51,9 @@ def delay_interrupts() -> Iterator[None]:
 
 @contextmanager
 def _handling(handler: Handler, wanted: Callable[[Any], bool]) -> Iterator[dict[int, Any]]:
-    """Handle the signals whose handlers are wanted, and give these.
+    """Set a handler for the signals whose present handler is `wanted`; yield the present ones.
 
-    Only the main thread may, and none arrives in others.
+    Does nothing outside the main thread: only that may set handlers, and signals arrive only there.
     """
     before: dict[int, Any] = {}
     if current_thread() is main_thread():

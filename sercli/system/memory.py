@@ -1,39 +1,39 @@
-"""How this process gets its memory, and gives it back, where the C library is glibc."""
+"""Settings of the memory allocator, and return of idle memory, if the C library is glibc."""
 
 import ctypes
 import os
 from pathlib import Path
 from typing import Any, Final
 
-# Of <malloc.h>.
+# Parameters of mallopt, from <malloc.h>.
 M_ARENA_MAX: Final = -8
 M_TRIM_THRESHOLD: Final = -1
 M_MMAP_THRESHOLD: Final = -3
-# What may lie idle in this process. Giving it back takes some hundredths of a second, and so does
-# asking for it anew.
+# Memory that may be idle in this process. Returning it to the system takes some hundredths of a
+# second, and so does requesting it again.
 MAX_IDLE_BYTES: Final = 300_000_000
-# Blocks up to this size are taken from what lies idle, and so much at its end is kept.
+# Blocks up to this size are allocated from the heap, and this much idle memory is kept at its top.
 LARGE_BYTES: Final = 16_000_000
 TOP_BYTES: Final = 32_000_000
 
-# Read by oneDNN and by what PyTorch has around it, once. Both keep code and buffers for each shape
-# that they met, by default for 1,024 of them, and batches have ever other shapes.
+# Environment variables that oneDNN and PyTorch's cache around it read once. Both cache code and
+# buffers for each shape, by default for 1,024 shapes, and almost every batch has a new one.
 CACHES: Final = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128", "LRU_CACHE_CAPACITY": "16"}
 
 _STATUS: Final = Path("/proc/self/status")
 
 
 def keep_less() -> None:
-    """Keep little that is not in use; to be called before PyTorch is imported.
+    """Limit idle memory and caches; to be called before PyTorch is imported.
 
-    All threads allocate from one arena. By default each has its own, and keeps what it once needed:
-    with two workers, 200 MB that lie idle. Workers allocate large blocks now and then, so that they
-    hardly wait for each other. These blocks are taken from what lies idle, too: by default the
-    system is asked for each, and clears its pages first, for a tenth of the time of a transformer.
+    All threads allocate from one arena. By default each has its own, and keeps its peak: with two
+    workers, 200 MB of idle memory. Workers seldom allocate, and large blocks, so they hardly wait
+    for each other. Large blocks are allocated from the heap, too: by default each is requested from
+    the system, which clears its pages first, for a tenth of the time of a transformer.
 
-    What PyTorch keeps for batches to come is limited: with bfloat16, it would be 300 MB after half
-    an hour of audio. Making it anew takes little time where batches have few shapes, as those of a
-    transformer have. What the environment says otherwise stays.
+    The caches of PyTorch are limited: with bfloat16, they would hold 300 MB after half an hour of
+    audio. Recomputing their content takes little time if batches have few shapes, as those of a
+    transformer do. Environment variables that are set already are kept.
     """
     for name, capacity in CACHES.items():
         os.environ.setdefault(name, capacity)
@@ -45,10 +45,10 @@ def keep_less() -> None:
 
 
 class IdleMemory:
-    """What lies idle between allocated blocks, which is given back once it may be much.
+    """Returns idle memory between allocated blocks to the system when it may have become large.
 
-    Blocks of ever other sizes leave gaps that hold no other block: with two workers of a
-    transformer, some 100 MB in a second, and more over hours.
+    Blocks of varying sizes leave gaps that fit no other block: with two workers of a transformer,
+    some 100 MB in a second, and more over hours.
     """
 
     def __init__(self) -> None:
@@ -56,20 +56,20 @@ class IdleMemory:
         self._least = self._last = measure_allocated()
 
     def check(self) -> None:
-        """Give it back if this process has grown by as much as may lie idle."""
+        """Return idle memory to the system if the process has grown by `MAX_IDLE_BYTES`."""
         if self._trim is None:
             return
         held = measure_allocated()
         self._least = min(self._least, held)
-        # From the least on, since much may be in use when it is given back; but where that is in
-        # use for good, not again and again.
+        # Growth is measured from the minimum, as much may be in use right after a trim; and from
+        # the last trim, so as not to trim again and again if that much remains in use.
         if held > max(self._least + MAX_IDLE_BYTES, self._last + MAX_IDLE_BYTES // 2):
             self._trim(0)
             self._last = measure_allocated()
 
 
 def measure_allocated() -> int:
-    """Return how many bytes this process holds besides files; 0 where that is not told."""
+    """Return the anonymous memory of this process in bytes; 0 if the system does not report it."""
     try:
         lines = _STATUS.read_text().splitlines()
     except OSError:
@@ -78,7 +78,7 @@ def measure_allocated() -> int:
 
 
 def _find_function(name: str) -> Any:
-    """Return a function of the C library, or None: this is not Linux, or another library."""
+    """Return a function of the C library, or None if it has none of that name."""
     try:
         return getattr(ctypes.CDLL(None), name)
     except (OSError, AttributeError, TypeError):

@@ -1,4 +1,4 @@
-"""A limit of the whole process that several runs may hold at once."""
+"""A limit of the whole process that several runs may set at the same time."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,12 +8,12 @@ Undo = Callable[[], object]
 
 
 class SharedLimit:
-    """Keeps a limit while anybody holds it; then all is again as it was before the first did.
+    """Limit that is kept while anyone holds it; then the state before the first holder returns.
 
     Parameters
     ----------
     apply
-        Sets the limit, and returns what undoes that.
+        Function that sets the limit, and returns a function that restores the previous state.
     """
 
     def __init__(self, apply: Callable[[int], Undo]) -> None:
@@ -24,12 +24,12 @@ class SharedLimit:
 
     @contextmanager
     def hold(self, limit: int) -> Iterator[None]:
-        """Hold the limit within the block; of several, the one that came last counts.
+        """Hold a limit within the block; of several, the last one set counts.
 
         Parameters
         ----------
         limit
-            Its value.
+            Value of the limit.
         """
         with self._lock:
             undo = self._apply(limit)
