@@ -1,4 +1,4 @@
-"""The command line: options become settings, one call does the work, its outcome an exit code."""
+"""The command line: parses options into settings, runs them, and sets the exit code."""
 
 import click
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 DEFAULTS = SegmentConfig()
 
-# The modes of segments that an option belongs to: with another, it would do nothing.
+# The values of --segment with which an option has an effect.
 MODES_OF = {
     "max_segment": ("speech",),
     "min_segment": ("speech", "window"),
@@ -51,9 +51,9 @@ MODES_OF = {
     "window": ("window",),
     "hop": ("window",),
 }
-# Of the options, those that the record of a run has no use for.
+# Options that the run record leaves out.
 UNTOLD = ("files_from", "format_", "quiet", "verbose", "nul", "resume")
-# What says nothing where segments are given.
+# Options that have no effect if segments are given.
 CUTTING = ("mode", *MODES_OF, "vad_threshold")
 
 
@@ -248,7 +248,7 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
     run = LabelRun(annotator, inputs, output, told)
     if run.n_absent and not quiet:
         say(f"{format_count(run.n_absent, 'file')} of before not among the inputs: kept")
-    # On the terminal of the rows, a bar would be on the line of one.
+    # If rows are printed on the terminal, a bar would mix with them.
     bar = not (output.target == STDOUT and sys.stdout.isatty())
     try:
         with show_progress("files", run.n_new, quiet=quiet, bar=bar) as progress:
@@ -258,7 +258,7 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
         n_done = run.n_files - run.n_left
         say(f"interrupted after {n_done} of {format_count(run.n_files, 'file')}")
         code = ExitCode.INTERRUPTED
-    except BrokenPipeError:  # of the rows, somebody has seen enough
+    except BrokenPipeError:  # the reader of the rows has closed the pipe
         leave(sys.stdout)
         sys.exit(ExitCode.DONE)
     if code != ExitCode.INTERRUPTED:
@@ -288,7 +288,7 @@ def _create_annotator(options: dict[str, Any], paths: list[str]) -> "Annotator":
     from sercli.speech.speakers import Speakers
     from sercli.speech.turns import TIMES, Turns
 
-    # Before a model is loaded, as they may be unusable.
+    # Before the model is loaded, so that invalid settings are reported at once.
     config, effort = _segment_config(options), find_effort(options)
     turns = None
     if options["segments"]:
@@ -317,7 +317,7 @@ def _create_annotator(options: dict[str, Any], paths: list[str]) -> "Annotator":
 
 
 def _tell_unused_turns(turns: "Turns", what: str, inputs: list[Found]) -> None:
-    """Say of what recordings the segments or speakers cannot be taken, or are taken twice."""
+    """Warn of recordings in `turns` that are not among the inputs, or match several of them."""
     paths = [found.path for found in inputs]
     others = turns.find_others(paths)
     if others:
@@ -334,9 +334,9 @@ def _tell_unused_turns(turns: "Turns", what: str, inputs: list[Found]) -> None:
 
 
 def _tell_nothing(run: LabelRun, turns: "Turns | None") -> None:
-    """Say if none of the segments that were given has a label: it is no small matter."""
+    """Warn, even with --quiet, if none of the given segments has a label."""
     counts = run.report.counts()
-    # Of files that failed, the errors tell enough.
+    # If all files failed, their errors say enough.
     if turns is None or counts["segments"] or counts["failed"] == counts["files"]:
         return
     if any(turns.by_recording.values()):
@@ -347,7 +347,7 @@ def _tell_nothing(run: LabelRun, turns: "Turns | None") -> None:
 
 
 def _tell_rest(run: LabelRun, code: ExitCode, options: dict[str, Any]) -> None:
-    """Say what the summary does not: what was not tried, and who is not known."""
+    """Report files that were not tried, and segments whose speaker is unknown."""
     report = run.report
     if run.n_left and code != ExitCode.INTERRUPTED:
         say(f"stopped at a file that failed: {format_count(run.n_left, 'file')} not tried")

@@ -1,4 +1,4 @@
-"""What `ser train` has for the calm speech of strangers: its options, and what these mean."""
+"""Options of `ser train` for the calm speech of other people."""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ calm_options = join_options(
 
 
 def spell_calm(options: dict[str, Any]) -> list[str]:
-    """Return the options of calm speech, without the user's own paths."""
+    """Return the arguments for the options of calm speech, without the user's own paths."""
     parts = ["--calm", "PATH"] * len(options["calm"])
     if options["calm_speakers"]:
         named = Path(options["calm_speakers"]).is_file()

@@ -1,4 +1,4 @@
-"""Commands whose help is printed as what they are asked for is."""
+"""Command classes that print help by headings, and handle errors in printing it."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ from sercli.cli.options import HEADINGS
 
 
 class Command(click.Command):
-    """A command of which help that cannot be printed is told as figures are that cannot."""
+    """Command that handles errors in printing help as those in printing results."""
 
     @reports_errors
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the command line; where it asks for help or the version, these are printed."""
+        """Parse the command line, and print help or the version if it asks for them."""
         with printing():
             return super().parse_args(ctx, args)
-        ctx.exit()  # as after all of it, whose reader has seen enough
+        ctx.exit()  # the reader of the help has closed the pipe: exit as if it was printed
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the options under their headings, those without one at the end."""
@@ -34,7 +34,7 @@ class Command(click.Command):
 
 
 class Commands(Command, click.Group):
-    """Commands of one program."""
+    """Group of the commands of the program."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the options and the commands."""
@@ -42,6 +42,6 @@ class Commands(Command, click.Group):
         self.format_commands(ctx, formatter)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the program, whichever of its streams are open."""
+        """Run the program, also with closed standard streams."""
         fill_streams()
         return super().main(*args, **kwargs)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 COMPARISON_FILE = "comparison.json"
 # Options that a comparison shows in the report of each model only.
 REPORTED = ("stress", "votes", "baseline", "target_precision", "mix", "precisions")
-# Options that tell how models are measured, and on what.
+# Options of how models are measured, and on what.
 MEASURING = (
     *REPORTED,
     "split",
@@ -41,16 +41,16 @@ MEASURING = (
 
 
 class Sides(NamedTuple):
-    """What is put side by side.
+    """Models and reports to compare.
 
     Parameters
     ----------
     corpus
-        On which models are measured, or None.
+        Path of the corpus that models are measured on, or None.
     models
-        Names or folders.
+        Names or folders of the models.
     reports
-        Folders.
+        Folders of the reports.
     """
 
     corpus: Path | None
@@ -59,16 +59,16 @@ class Sides(NamedTuple):
 
 
 def compare(paths: Sequence[Path], config: EvalConfig, options: dict[str, Any]) -> None:
-    """Put models, or reports of earlier runs, side by side.
+    """Compare models, or reports of earlier runs, and print the comparison.
 
     Parameters
     ----------
     paths
-        A corpus and models, reports among them, or reports alone.
+        Paths of a corpus, models and reports, or of reports alone.
     config
-        What is measured.
+        Settings of the evaluation.
     options
-        Of the command line.
+        Options of the command line.
     """
     from sercli.evaluation.comparison import compare_predictions
     from sercli.evaluation.predictions import PREDICTIONS_FILE, Predictions
@@ -102,7 +102,7 @@ def compare(paths: Sequence[Path], config: EvalConfig, options: dict[str, Any]) 
 
 
 def _sort(paths: Sequence[Path], model: str | None) -> Sides:
-    """Tell a corpus, models and reports apart, of which some may be missing."""
+    """Divide the paths into a corpus, models and reports, some of which may be missing."""
     from sercli.evaluation.predictions import PREDICTIONS_FILE
 
     def is_report(path: Path) -> bool:
@@ -111,7 +111,7 @@ def _sort(paths: Sequence[Path], model: str | None) -> Sides:
     corpus, others = (None, paths) if is_report(paths[0]) else (paths[0], paths[1:])
     reports = [path for path in others if is_report(path)]
     if corpus is not None:
-        # A model's folder has the report of its training, too: of another corpus, or fewer clips.
+        # A model's folder also has the report of its training, on another corpus or fewer clips.
         reports = [path for path in reports if not (path / MODEL_FILE).is_file()]
     models = [model] if model else []
     models += [str(path) for path in others if path not in reports]
@@ -126,7 +126,7 @@ def _sort(paths: Sequence[Path], model: str | None) -> Sides:
 
 
 def _refuse_idle(sides: Sides, options: dict[str, Any]) -> None:
-    """Refuse options that would do nothing."""
+    """Raise if an option would have no effect."""
     if not sides.models and (unused := [name for name in MEASURING if is_given(name)]):
         raise ConfigError(
             f"{', '.join(map(spell, unused))}: would do nothing, since reports are not measured "
@@ -140,7 +140,7 @@ def _refuse_idle(sides: Sides, options: dict[str, Any]) -> None:
 
 
 def _place_reports(folder: Path, models: Sequence[str]) -> list[Path]:
-    """Return the sub-folder for the report of each model; those of one name are numbered."""
+    """Return the sub-folder for the report of each model; equal names are numbered."""
     names = [Path(model.removeprefix(HUB)).name for model in models]
     places: list[Path] = []
     for name in names:
@@ -151,7 +151,7 @@ def _place_reports(folder: Path, models: Sequence[str]) -> list[Path]:
 
 
 def _read_figures(folder: Path) -> dict[str, Any]:
-    """Return the figures of a report, or nothing if they are not there."""
+    """Return the figures of a report, or an empty dict if they cannot be read."""
     try:
         figures = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -160,13 +160,13 @@ def _read_figures(folder: Path) -> dict[str, Any]:
 
 
 def _report_name(folder: Path, figures: dict[str, Any]) -> str:
-    """Name of the model whose report it is, and of the report."""
+    """Return the name of a report: that of its model, and of its folder if that differs."""
     name = figures.get("model", folder.name)
     return folder.name if name == folder.name else f"{name} ({folder.name})"
 
 
 def _show(comparison: dict[str, Any], options: dict[str, Any]) -> None:
-    """Print a comparison, and say how far it holds."""
+    """Print a comparison and its warnings."""
     from sercli.datasets.protocols import SHARED
 
     if options["as_json"]:

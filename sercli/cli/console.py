@@ -1,4 +1,4 @@
-"""What commands print and say, and how errors of the package end a command."""
+"""Console output of the commands, and conversion of the package's errors to exit codes."""
 
 import errno
 import os
@@ -21,10 +21,10 @@ from sercli.system.interrupts import ending_in_order
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Without a terminal, a line of progress is worth reading this often.
+# Seconds between lines of progress, if there is no terminal.
 PROGRESS_INTERVAL_S = 30.0
-# What would move a terminal's cursor, or worse, but line feeds and tabs; what breaks lines or turns
-# the direction of what follows.
+# Escapes for control characters that act on a terminal, but for line feeds and tabs, and for
+# characters that break lines or change the direction of text.
 CONTROLS = {
     code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
     for code in (
@@ -41,7 +41,7 @@ CONTROLS = {
 
 
 class UsageFailure(click.ClickException):
-    """An error of the package that ends a command: wrong usage, model, corpus or target."""
+    """Error of the package that ends a command: wrong usage, model, corpus or output."""
 
     exit_code = ExitCode.USAGE
 
@@ -51,17 +51,18 @@ class UsageFailure(click.ClickException):
 
 
 class ClosedOutput(TextIOBase):
-    """Stands for standard output that is closed: libraries count on one that can be flushed."""
+    """Substitute for a closed standard output, as libraries expect one that can be flushed."""
 
     def write(self, text: str) -> int:
-        """Refuse the text."""
+        """Raise `OSError`, as for a closed file."""
         raise OSError(errno.EBADF, "it is closed")
 
 
 def fill_streams() -> None:
-    """Put something in the place of standard output and standard error where they are closed.
+    """Substitute standard output and standard error if they are closed.
 
-    A file that is opened would get the number of one, and with it what libraries print there.
+    Otherwise, the next file that is opened would get the descriptor of one of them, and the text
+    that libraries print there.
     """
     for number, stream in enumerate((sys.stdout, sys.stderr), start=1):
         if stream is None:
@@ -69,13 +70,13 @@ def fill_streams() -> None:
                 os.fstat(number)
             except OSError:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), number)
-                os.set_inheritable(number, True)  # which one that is opened as it is not
+                os.set_inheritable(number, True)  # new descriptors are not, by default
     sys.stdout = sys.stdout or ClosedOutput()
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def reports_errors(function: Callable[P, T]) -> Callable[P, T]:
-    """Turn the package's own errors into a message and exit code 2; bugs stay bugs."""
+    """Turn the package's own errors into a message and exit code 2; others propagate."""
 
     @wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -92,36 +93,36 @@ def reports_errors(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def say(message: str) -> None:
-    """Print a line on standard error, as far as that is read."""
+    """Print a line on standard error, and ignore it if that fails."""
     try:
         click.echo(escape(message), err=True)
-    except OSError:  # which nobody can be told of
+    except OSError:  # there is nowhere to report it
         leave(sys.stderr)
 
 
 def tell_failed(failed: Mapping[str, str]) -> None:
-    """Say which clips could not be heard, and why.
+    """Report the clips that could not be decoded, and why.
 
     Parameters
     ----------
     failed
-        Error of each, by its place.
+        Error messages by the clip's place.
     """
     for place, error in failed.items():
         place, error = printable(place), printable(error)
-        # The error names the recording, of which there may be many clips.
+        # The error begins with the recording, which the clip's place names already.
         colons = [found.start() for found in re.finditer(": ", error)]
         ends = [end for end in colons if place.startswith(error[:end])]
         say(f"failed: {place}{error[ends[-1] :] if ends else f': {error}'}")
 
 
 def give(text: str) -> None:
-    """Print what was asked for on standard output.
+    """Print a result on standard output.
 
     Parameters
     ----------
     text
-        One line or several.
+        Text of one or more lines.
 
     Raises
     ------
@@ -134,14 +135,14 @@ def give(text: str) -> None:
 
 @contextmanager
 def printing() -> Iterator[None]:
-    """Print on standard output within the block, up to where its reader has seen enough.
+    """Handle errors of standard output within the block.
 
-    That is no fault, and no reason to leave undone what is to follow.
+    If the reader closes the pipe, the block ends there without an error, and the command goes on.
 
     Raises
     ------
     OutputError
-        If it cannot be written.
+        If standard output cannot be written.
     """
     try:
         yield
@@ -153,41 +154,41 @@ def printing() -> Iterator[None]:
 
 
 def leave(stream: TextIO) -> None:
-    """Let what is buffered for a stream go nowhere, and all that follows.
+    """Redirect a stream to the null device, with what is still in its buffer.
 
     Parameters
     ----------
     stream
         Standard output or standard error, which cannot be written.
     """
-    with suppress(OSError):  # one that is no file has no number
+    with suppress(OSError):  # a stream that is not a file has no descriptor
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def escape(message: str) -> str:
-    """Return what no terminal takes for a command, whatever is in the name of a file.
+    """Return a message with control characters escaped, which file names may contain.
 
     Parameters
     ----------
     message
-        One line or several.
+        Text of one or more lines.
     """
     return printable(message).translate(CONTROLS)
 
 
 class Progress:
-    """How far a long command is: a bar on a terminal, a line now and then elsewhere.
+    """Progress of a long command: a bar on a terminal, else a line from time to time.
 
     Parameters
     ----------
     title
-        What is counted, such as ``"files"``.
+        Name of the things that are counted, such as ``"files"``.
     total
-        How many there are.
+        Total number of these.
     quiet
-        Show neither bar nor lines.
+        Whether to show neither a bar nor lines.
     bar
-        Show a bar where that is possible.
+        Whether to show a bar if standard error is a terminal.
     """
 
     def __init__(self, title: str, total: int, *, quiet: bool = False, bar: bool = True) -> None:
@@ -203,11 +204,11 @@ class Progress:
 
     @property
     def has_bar(self) -> bool:
-        """Whether there is a terminal to show a bar on."""
+        """Whether a bar is shown."""
         return self._bar is not None
 
     def advance(self, n: int = 1, note: str = "") -> None:
-        """Count what is done, and show a note beside it."""
+        """Add `n` to the count, and show a note beside it."""
         self._done += n
         if self._bar is not None:
             self._bar.update(self._task, advance=n, note=note)
@@ -216,14 +217,14 @@ class Progress:
             say(f"{self._done}/{self._total} {self._title} {note}".rstrip())
 
     def show(self, title: str, done: int, total: int, note: str) -> None:
-        """Show that so much of something else is done; without a terminal, nothing."""
+        """Show another count on the bar, such as that of a part; does nothing without a bar."""
         if self._bar is not None:
             self._bar.update(
                 self._task, description=title, completed=done, total=total, note=note, timed=False
             )
 
     def say(self, message: str) -> None:
-        """Print a line above the bar."""
+        """Print a line on standard error, above the bar if there is one."""
         if self._bar is None:
             say(message)
         else:
@@ -248,7 +249,7 @@ def _create_bar() -> Any:
     from rich.console import Console
 
     class TimeLeft(progress.TimeRemainingColumn):
-        """Of a task that says so: one of several parts tells nothing of the whole."""
+        """Remaining time of tasks with ``timed=True``; that of a part would mislead."""
 
         def render(self, task: Any) -> Any:
             return super().render(task) if task.fields["timed"] else ""

@@ -1,4 +1,4 @@
-"""Options that say how a corpus is read, which `ser eval` and `ser train` share."""
+"""Options of how a corpus is read, which `ser eval` and `ser train` share."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,14 +28,14 @@ corpus_options = join_options(
 
 
 def read(sources: Sequence[tuple[Path, str]], options: dict[str, Any]) -> Corpus:
-    """Read corpora as the options say.
+    """Read corpora with the settings of the command line.
 
     Parameters
     ----------
     sources
-        Path and reader of each; ``"auto"`` tells from the names of the files.
+        Path and reader of each corpus; ``"auto"`` chooses the reader by the names of the files.
     options
-        Of `corpus_options`.
+        Options of the command line, with those of `corpus_options`.
     """
     from sercli.datasets import parse_mapping, read_corpora
 

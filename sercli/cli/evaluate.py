@@ -212,7 +212,7 @@ def evaluate(paths: tuple[Path, ...], **options: Any) -> None:
 
 
 def _split_precisions(text: str | None) -> tuple[Precision, ...]:
-    """Return the number types that ``--precisions`` names, each once."""
+    """Return the distinct number types that ``--precisions`` lists."""
     known = {name: name for name in get_args(Precision) if name != "auto"}
     names = [part.strip() for part in text.split(",")] if text else []
     for name in names:

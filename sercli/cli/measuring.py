@@ -1,4 +1,4 @@
-"""Models on a corpus, as `ser eval` has it: loaded, measured, and what is said of that."""
+"""Measurement of models on a corpus for `ser eval`, with its messages and exit code."""
 
 import sys
 from collections.abc import Sequence
@@ -25,13 +25,13 @@ def measure(
     Parameters
     ----------
     models
-        Names or folders.
+        Names or folders of the models.
     path
-        Of the corpus.
+        Path of the corpus.
     config
-        What is measured.
+        Settings of the evaluation.
     options
-        Of the command line.
+        Options of the command line.
     """
     from sercli.datasets.votes import read_votes
     from sercli.evaluation.judging import CLEAN
@@ -64,9 +64,9 @@ def _load(models: Sequence[str], options: dict[str, Any]) -> "list[Classifier]":
         load_model(
             model,
             options["device"] or "auto",
-            # A revision is that of the model which --model names.
+            # --revision applies to the model that --model names.
             revision=options["revision"] if model == options["model"] else None,
-            # Where there are none that have labels of their own, each refuses to.
+            # --labels applies to classifiers of Hugging Face; if there are none, loading raises.
             labels=options["labels"] if model in of_others or not of_others else None,
             precision=options["precision"],
         )
@@ -75,21 +75,21 @@ def _load(models: Sequence[str], options: dict[str, Any]) -> "list[Classifier]":
 
 
 def finish(results: "Sequence[Evaluation]", *, quiet: bool) -> None:
-    """Say how far figures hold, and end the command.
+    """Print warnings and failed clips, and exit.
 
     Parameters
     ----------
     results
-        All that were measured.
+        Results of all models.
     quiet
-        Say only whether a model knows what it was measured on, and what failed.
+        Whether to print only failed clips, and whether a model was trained on the test material.
     """
     from sercli.datasets.protocols import SHARED
 
     for figures in (result.figures for result in results):
         if not quiet:
             _tell_limits(figures)
-        elif figures["protocol"] == SHARED:  # of which the first warning is
+        elif figures["protocol"] == SHARED:  # the first warning is about this
             say(f"warning: {figures['model']}: {figures['warnings'][0]}")
         tell_failed(figures["failed"])
     failed = any(result.figures["failed"] for result in results)

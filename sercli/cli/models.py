@@ -56,14 +56,14 @@ def _row(entry: ModelEntry, own: Set[str]) -> tuple[str, ...]:
 
 
 def _render_table(rows: list[tuple[str, ...]]) -> str:
-    """Return the list as a terminal shows it."""
+    """Return the list as a table for a terminal."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     cells = [[escape(value).replace(",", ", ") for value in row] for row in rows]
     for column in zip(_COLUMNS, *cells, strict=True):
-        # On a narrow terminal, lists are broken between their words, and no word is.
+        # On a narrow terminal, lists are wrapped between words, never within one.
         words = [word for cell in column for word in cell.split()]
         table.add_column(column[0], min_width=max(map(len, words)))
     for row in cells:

@@ -1,4 +1,4 @@
-"""What `ser train` has for networks: their options, and what these mean."""
+"""Options of `ser train` for networks, and the settings that they stand for."""
 
 import os
 from dataclasses import fields, replace
@@ -19,9 +19,9 @@ from sercli.training.train_config import (
     find_families,
 )
 
-# Of the upper layers of an encoder that learn: without any, they would do nothing.
+# Settings of training the upper layers of an encoder, which have no effect without --layers.
 TUNING = ("tuning_epochs", "tuning_rate", "layer_decay", "lora")
-# Settings that decide what a network is, in the order in which its command has them.
+# Settings that affect the trained network, in the order in which its recorded command lists them.
 DECIDING = (
     *("layers", "hearing_epochs", *TUNING),
     *("epochs", "batch_size", "learning_rate", "patience", "device"),
@@ -35,7 +35,7 @@ def _spell(name: str) -> str:
 def _setting(
     config: type[NeuralConfig], name: str, text: str, metavar: str | None = None
 ) -> Decorator:
-    """Return the option of a setting that has one default."""
+    """Return the option of a setting whose default is the same in all families."""
     default = getattr(config, name)
     return click.option(
         _spell(name), type=type(default), default=default, metavar=metavar, help=text
@@ -43,7 +43,7 @@ def _setting(
 
 
 def _setting_of_each(name: str, text: str) -> Decorator:
-    """Return the option of a setting of which each family has a default, which help tells."""
+    """Return the option of a setting whose default depends on the family; its help lists them."""
     default = getattr(NeuralConfig, name)
     values = {family: getattr(config, name) for family, config in NEURAL_CONFIGS.items()}
     told = [f"{value:g} ({family})" for family, value in values.items()]
@@ -159,17 +159,17 @@ neural_options = join_options(
 
 
 def refuse_other_families(family: str) -> None:
-    """Refuse options that are given and would do nothing with a model of this family.
+    """Raise if an option is given that has no effect with a model family.
 
     Parameters
     ----------
     family
-        That is trained.
+        Model family that is trained.
 
     Raises
     ------
     UsageError
-        With the families that they go with.
+        If there is such an option; names the families that it goes with.
     """
     for name in click.get_current_context().params:
         families = find_families(name)
@@ -178,17 +178,17 @@ def refuse_other_families(family: str) -> None:
 
 
 def refuse_idle(options: dict[str, Any]) -> None:
-    """Refuse options that would do nothing without another, or with it.
+    """Raise if an option is given that has no effect without another one.
 
     Parameters
     ----------
     options
-        Of the command line.
+        Options of the command line.
 
     Raises
     ------
     UsageError
-        With the other option.
+        If there is such an option; names the other one.
     """
     for name in TUNING:
         if is_given(name) and not options["layers"]:
@@ -199,21 +199,21 @@ def refuse_idle(options: dict[str, Any]) -> None:
 
 
 def configure(options: dict[str, Any]) -> Settings:
-    """Return the settings of a family: its defaults, and what was given.
+    """Return the settings of the model family: its defaults, replaced by options that are given.
 
     Parameters
     ----------
     options
-        Of the command line.
+        Options of the command line.
     """
     settings = DEFAULTS[options["family"]]
-    # The folds that are given are those by which the model is measured.
+    # --folds sets the folds by which the model is measured, not those of the family's settings.
     names = {field.name for field in fields(settings)} & options.keys() - {"folds"}
     return replace(settings, **{name: options[name] for name in names if options[name] is not None})
 
 
 def spell_network(options: dict[str, Any]) -> list[str]:
-    """Return the options that make this network, without the user's own paths."""
+    """Return the arguments that train this network, without the user's own paths."""
     parts = ["--votes", "FILE"] if options["votes"] else []
     if options["teacher"]:
         parts += ["--teacher", find_name(options["teacher"])]
@@ -230,11 +230,11 @@ def spell_network(options: dict[str, Any]) -> list[str]:
 
 
 def find_name(given: str | os.PathLike[str]) -> str:
-    """Return a name as it is, and of a path the last part.
+    """Return the name of a model: the last part of a folder's path, or the name as given.
 
     Parameters
     ----------
     given
-        On the command line.
+        Name or path on the command line.
     """
     return Path(given).resolve().name if Path(given).is_dir() else os.fspath(given)

@@ -23,12 +23,12 @@ HEADINGS: MutableMapping[click.Parameter, str] = WeakKeyDictionary()
 
 
 def join_options(*options: Decorator, heading: str | None = None) -> Decorator:
-    """Return options as one decorator.
+    """Return one decorator that adds several options.
 
     Parameters
     ----------
     *options
-        In the order in which help lists them.
+        Decorators of the options, in the order in which help lists them.
     heading
         Heading under which help lists those that have none yet.
     """
@@ -46,12 +46,12 @@ def join_options(*options: Decorator, heading: str | None = None) -> Decorator:
 
 
 def jobs_option(default: int) -> Decorator:
-    """Return the option that says how many processes decode.
+    """Return the option for the number of processes that decode.
 
     Parameters
     ----------
     default
-        Number of processes; -1 for one per core.
+        Default number of processes; -1 for one per core.
     """
     return click.option(
         "--jobs",
@@ -63,14 +63,14 @@ def jobs_option(default: int) -> Decorator:
 
 
 def device_option(default: str | None = "auto", *, several: bool = False) -> Decorator:
-    """Return the option that says where networks run.
+    """Return the option for the device that networks run on.
 
     Parameters
     ----------
     default
-        None where it matters whether the option is given; it means auto.
+        Default device; None, which means auto, if the command checks whether the option is given.
     several
-        Whether they may run on several GPUs at once.
+        Whether several GPUs may be given.
     """
     text = "Device that networks run on; auto: a GPU if there is one."
     if several:
@@ -91,7 +91,7 @@ def device_option(default: str | None = "auto", *, several: bool = False) -> Dec
 
 
 def precision_option() -> Decorator:
-    """Return the option that says which number type networks multiply."""
+    """Return the option for the number type in which networks compute."""
     return click.option(
         "--precision",
         type=click.Choice(get_args(Precision)),
@@ -125,12 +125,12 @@ speed_options = join_options(
 
 
 def find_effort(options: dict[str, Any]) -> Effort:
-    """Return how much of the machine is used.
+    """Return the settings of threads, workers and batches.
 
     Parameters
     ----------
     options
-        Of the command line.
+        Options of the command line, with those of `speed_options`.
 
     Raises
     ------
@@ -141,7 +141,7 @@ def find_effort(options: dict[str, Any]) -> Effort:
 
 
 def target_option() -> Decorator:
-    """Return the option that says which of a model's outputs counts."""
+    """Return the option for the model output that is used."""
     return click.option(
         "--target",
         type=click.Choice(get_args(Target)),
@@ -152,14 +152,14 @@ def target_option() -> Decorator:
 
 
 def adapt_option(default: Adaptation, text: str) -> Decorator:
-    """Return the option that says by whose baseline segments are judged.
+    """Return the option for the groups whose segments share a baseline.
 
     Parameters
     ----------
     default
-        What holds if it is not given.
+        Default value.
     text
-        What is special to the command.
+        End of the help text, which depends on the command.
     """
     return click.option(
         "--adapt",
@@ -175,9 +175,9 @@ def model_options(text: str, default: str | None = None) -> Decorator:
     Parameters
     ----------
     text
-        What the model is for.
+        Help text of ``--model``.
     default
-        None where it matters whether the option is given.
+        Default model; None if the command checks whether the option is given.
     """
     model = click.option("-m", "--model", default=default, metavar="NAME|DIR|hub:NAME", help=text)
     revision = click.option(
@@ -187,11 +187,11 @@ def model_options(text: str, default: str | None = None) -> Decorator:
 
 
 def labels_option() -> Decorator:
-    """Return the option that says what the labels of a model of others are called."""
+    """Return the option for the label names of a Hugging Face classifier."""
     return click.option(
         "--labels",
         type=click.Choice(get_args(LabelScheme)),
-        # A run that gives the default is no other than one that does not, for --resume, too.
+        # Giving the default is the same as giving nothing, also when --resume compares runs.
         callback=lambda _context, _option, scheme: None if scheme == "ours" else scheme,
         help="Label names of a Hugging Face classifier: ours where they mean the same, or the "
         "model's own.  [default: ours]",
@@ -199,24 +199,24 @@ def labels_option() -> Decorator:
 
 
 def spell(name: str) -> str:
-    """Return an option of the present command as it is written.
+    """Return an option of the current command as it is written, with its dashes.
 
     Parameters
     ----------
     name
-        Of its parameter.
+        Name of the option's parameter.
     """
     parameters = click.get_current_context().command.params
     return next(one.opts[-1] for one in parameters if one.name == name)
 
 
 def is_given(name: str) -> bool:
-    """Tell whether an option of the present command is on the command line.
+    """Return whether an option of the current command is on the command line.
 
     Parameters
     ----------
     name
-        Of its parameter.
+        Name of the option's parameter.
     """
     source = click.get_current_context().get_parameter_source(name)
     return source == ParameterSource.COMMANDLINE

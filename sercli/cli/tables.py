@@ -1,4 +1,4 @@
-"""Figures as tables for standard output."""
+"""Tables of figures for standard output."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,9 +12,9 @@ from sercli.evaluation.resampling import FEW_UNITS
 from sercli.reporting.parts import NAMES
 from sercli.text import format_count
 
-# What a table of models has room for.
+# Figures that fit into a table of models.
 COMPARED = ("uar", "accuracy", "macro_f1", "ece", "nll")
-# Tables of groups with more rows than this are for the report.
+# Tables of groups with more rows than this are only in the report.
 MAX_ROWS = 6
 
 Figures = Mapping[str, Any]
@@ -33,12 +33,12 @@ MIX_HEADING = (
 
 
 def render_figures(figures: Figures) -> str:
-    """Return the figures of one model, as standard output shows them.
+    """Return the figures of one model as text for standard output.
 
     Parameters
     ----------
     figures
-        Of `sercli.evaluation.run.evaluate`.
+        Figures from `sercli.evaluation.run.evaluate`.
     """
     page = _page()
     speakers = figures["speakers"]
@@ -56,12 +56,12 @@ def render_figures(figures: Figures) -> str:
 
 
 def render_comparison(comparison: Figures) -> str:
-    """Return models side by side, and their differences, as standard output shows them.
+    """Return the figures of several models and their differences as text for standard output.
 
     Parameters
     ----------
     comparison
-        Of `sercli.evaluation.comparison.compare_predictions`.
+        Result of `sercli.evaluation.comparison.compare_predictions`.
     """
     page = _page()
     page.print(
@@ -75,12 +75,12 @@ def render_comparison(comparison: Figures) -> str:
 
 
 def comparison_tables(comparison: Figures) -> list[tuple[Sequence[str], list[list[str]]]]:
-    """Return heading and rows of the models and of their differences.
+    """Return heading and rows of two tables: the models, and their differences.
 
     Parameters
     ----------
     comparison
-        Of `sercli.evaluation.comparison.compare_predictions`.
+        Result of `sercli.evaluation.comparison.compare_predictions`.
     """
     names = COMPARED
     heading = [NAMES[name] for name in names]
@@ -200,12 +200,12 @@ def _group_tables(figures: Figures) -> list[tuple[Sequence[str], list[list[str]]
 
 
 def describe_mixes(mixes: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Return the rows of a table of what baselines are worth.
+    """Return the rows of the table of figures without and with baselines.
 
     Parameters
     ----------
     mixes
-        Of `sercli.evaluation.mixes.measure_mixes`.
+        Result of `sercli.evaluation.mixes.measure_mixes`.
     """
     return [
         [
@@ -221,9 +221,9 @@ def describe_mixes(mixes: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 
 def _page() -> Console:
-    """Return a console that renders as for standard output, and prints nothing."""
+    """Return a console that renders for standard output into a buffer."""
     on_terminal = sys.stdout.isatty()
-    # A file or a pipe has no width that tables should be squeezed into.
+    # A file or a pipe has no width that tables must fit.
     width = None if on_terminal else 200
     return Console(
         file=StringIO(), force_terminal=on_terminal, width=width, highlight=False, markup=False
@@ -231,7 +231,7 @@ def _page() -> Console:
 
 
 def _read(page: Console) -> str:
-    """Return what was rendered, without the end of its last line."""
+    """Return the rendered text, without its last line end."""
     assert isinstance(page.file, StringIO)
     return page.file.getvalue().removesuffix("\n")
 

@@ -223,7 +223,7 @@ def _run(plan: Plan, sources: tuple[str, ...], options: dict[str, Any]) -> "Trai
 
 
 def _spell_command(plan: Plan, sources: tuple[str, ...], options: dict[str, Any]) -> str:
-    """Return the command that makes this model, without the user's own paths."""
+    """Return the command that trains this model, without the user's own paths."""
     config, names = plan.config, plan.corpus.name.split("+")
     parts = ["ser", "train"]
     for name, (_, kind) in zip(names, map(_parse_source, sources), strict=False):

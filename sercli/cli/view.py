@@ -1,4 +1,4 @@
-"""What commands show while they work: `ser annotate` of a run, `ser train` of its networks."""
+"""Views of progress: of a run for `ser annotate`, of networks for `ser train`."""
 
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 class View(RunWatcher):
-    """Tells the progress of a run.
+    """Shows the progress of a run.
 
     Parameters
     ----------
     report
-        Of the run.
+        Report of the run.
     progress
-        Where it is shown.
+        Bar or lines to show it with.
     verbose
-        Say what became of each file.
+        Whether to print a line for each file.
     quiet
-        Say nothing but errors.
+        Whether to print only errors.
     """
 
     def __init__(
@@ -39,16 +39,16 @@ class View(RunWatcher):
         self._seconds = 0.0
 
     def heard(self, seconds: float) -> None:
-        """Show that so much more audio was heard."""
+        """Show that more seconds of audio were decoded."""
         self._seconds += seconds
         self._progress.advance(0, self._note())
 
     def heard_file(self) -> None:
-        """Show that one more file was heard."""
+        """Show that one more file was scored."""
         self._progress.advance(1, self._note())
 
     def done(self, result: FileResult) -> None:
-        """Say what a user should know of a file."""
+        """Print the error or warnings of a file, and with `verbose` its status."""
         if result.error is not None:
             self._progress.say(f"failed: {result.error}")
         elif self._verbose:
@@ -63,14 +63,14 @@ class View(RunWatcher):
 
 
 class TrainingView(Watcher):
-    """How far the networks of a training are: a bar on a terminal, a line per epoch elsewhere.
+    """Shows the progress of training networks: a bar on a terminal, else a line per epoch.
 
     Parameters
     ----------
     progress
-        Where to show it.
+        Bar or lines to show it with.
     n_networks
-        How many there will be, by which the time that is left is guessed.
+        Number of networks, from which the remaining time is estimated.
     """
 
     def __init__(self, progress: Progress, n_networks: int) -> None:
@@ -83,11 +83,11 @@ class TrainingView(Watcher):
         self._said = monotonic()
 
     def search(self, n_done: int, n_recordings: int) -> None:
-        """Be told how many of the recordings that nobody labelled were searched for speech."""
+        """Show how many of the unlabelled recordings were searched for speech."""
         self._show("recordings searched", n_done, n_recordings)
 
     def hear(self, n_done: int, n_clips: int) -> None:
-        """Be told how many of the clips an encoder has heard."""
+        """Show for how many clips an encoder has extracted features."""
         self._show("clips heard", n_done, n_clips)
 
     def _show(self, title: str, n_done: int, n_all: int) -> None:
@@ -97,8 +97,16 @@ class TrainingView(Watcher):
             self._progress.say(f"{n_done}/{n_all} {title}")
 
     def begin(self, name: str, *, apart: bool = False) -> None:
-        """Be told that a network begins, or goes on."""
-        # One apart takes its own time, which tells nothing of the others'.
+        """Note that the training of a network starts or resumes.
+
+        Parameters
+        ----------
+        name
+            Name of the network.
+        apart
+            Whether it is not one of the `n_networks`.
+        """
+        # A network apart is timed by itself, as it may take longer or shorter than the others.
         self._n_all, self._place = (1, 0) if apart else (self._n_networks, self._n_begun)
         self._n_begun += not apart
         self._name = f"{name}: " if apart or self._n_networks > 1 else ""
@@ -108,10 +116,10 @@ class TrainingView(Watcher):
         self._is_first = True
 
     def report(self, at: "TrainingProgress") -> None:
-        """Be told of every step and the end of every epoch."""
+        """Show a step, or the end of an epoch."""
         of_network = (at.epoch - 1 + at.step / at.n_steps) / at.n_epochs
         share = (self._place + of_network) / self._n_all
-        if self._is_first:  # what a checkpoint holds took no time now
+        if self._is_first:  # steps restored from a checkpoint took no time in this run
             self._skipped += share - self._share
             self._is_first = False
         self._share = share
