@@ -25,7 +25,7 @@ Adaptation = Literal["none", "recording", "channel", "speaker", "corpus", "auto"
 ACROSS_FILES = ("speaker", "corpus")
 # Number type in which networks compute.
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
-# Whether labels of a third-party checkpoint are renamed to ours or keep their own names.
+# Label names of a Hugging Face classifier: those of this package, or the model's own.
 LabelScheme = Literal["ours", "model"]
 
 # Shorter pauses are closures within words; the detector needs this much to end a speech region.
@@ -47,14 +47,14 @@ class SegmentConfig:
     Parameters
     ----------
     mode
-        ``"speech"``: regions of detected speech; ``"window"``: fixed windows; ``"file"``: one
-        label for the whole recording.
+        ``"speech"``: regions of detected speech; ``"window"``: fixed windows that contain speech;
+        ``"file"``: one label for the whole recording.
     max_segment
         Longest segment in seconds, for ``mode="speech"``: at most 30 and at least twice
         `min_segment`; longer speech is cut at its quietest point.
     min_segment
-        Shortest segment in seconds. Shorter speech joins a close neighbour; with
-        ``mode="window"``, a shorter remainder at the end is left out, unless it is all there is.
+        Speech shorter than this, in seconds, joins a close neighbour; with ``mode="window"``, a
+        remainder at the end is left out if it is shorter, unless it is all there is.
     max_gap
         Pauses shorter than this, in seconds, are bridged, for ``mode="speech"``; at least 0.1.
     window, hop

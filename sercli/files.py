@@ -93,7 +93,7 @@ class AtomicFile:
 
     def leave(self) -> None:
         """Close the file under its temporary name, because it could not be written completely."""
-        with suppress(OSError):  # the error because of which it is left
+        with suppress(OSError):  # closing writes the buffer, which may fail again
             self.stream.close()
 
     def discard(self) -> None:

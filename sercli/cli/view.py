@@ -106,7 +106,7 @@ class TrainingView(Watcher):
         apart
             Whether it is not one of the `n_networks`.
         """
-        # A network apart is timed by itself, as it may take longer or shorter than the others.
+        # A network apart is timed by itself: its time says nothing about that of the others.
         self._n_all, self._place = (1, 0) if apart else (self._n_networks, self._n_begun)
         self._n_begun += not apart
         self._name = f"{name}: " if apart or self._n_networks > 1 else ""

@@ -260,7 +260,7 @@ def check_file(entry: Any) -> dict[str, Any]:
             and all(entry[name] is None or isinstance(entry[name], str) for name in TEXTS)
             and all(entry[name] is None or is_number(entry[name]) for name in NUMBERS)
             and all(isinstance(entry[name], list) for name in LISTS)
-            and is_number(entry.get("n_segments", 0))  # only in run records
+            and is_number(entry.get("n_segments", 0))  # only in run records and journals
         )
         json.dumps(entry, ensure_ascii=False).encode()  # so that it can be written again
     except (KeyError, TypeError, AttributeError, UnicodeError) as error:
