@@ -1,4 +1,4 @@
-"""Type aliases of NumPy arrays by the kind of number that they hold, and groups of elements."""
+"""Type aliases of NumPy arrays by the kind of number that they hold, and grouping of elements."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,17 +17,17 @@ IntArray = NDArray[np.integer[Any]]
 
 
 def split_by(keys: NDArray[Any]) -> Iterator[IntArray]:
-    """Give the places of equal keys, group by group, in the order of the sorted keys.
+    """Yield the indices of equal keys, group by group, in the order of the sorted keys.
 
     Parameters
     ----------
     keys
-        Shape (n,), such as names of speakers.
+        Array of keys, such as names of speakers, shape (n,).
 
     Yields
     ------
     ndarray of int
-        Ascending places of one key.
+        Indices of one key, in ascending order.
     """
     if not len(keys):
         return

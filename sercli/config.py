@@ -36,7 +36,7 @@ SHORTEST_SEGMENT_S = 0.1
 LONGEST_SEGMENT_S = 30.0
 # Upper limits of threads or processes, of which the larger holds: on any machine, and per core.
 AT_ONCE, AT_ONCE_PER_CORE = 64, 4
-# Where Linux has the CPU quota of a container: microseconds of CPU time per period, and the period.
+# File with the CPU quota of a container on Linux: microseconds of CPU time per period, the period.
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -153,7 +153,7 @@ class Effort:
 
 
 def count_cores() -> int:
-    """Return the number of cores that this process may use, also in a container with a quota."""
+    """Return the number of cores that this process may use, within the quota of its container."""
     n_cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
         n_cores = len(os.sched_getaffinity(0))

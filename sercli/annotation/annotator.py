@@ -389,7 +389,7 @@ class Annotator:
             probabilities = self._calibration.probabilities(classifier.score(features))
         if not np.isfinite(probabilities).all():
             advice = "Copy its folder anew"
-            if classifier.precision == "fp16":  # which ends at 65,504
+            if classifier.precision == "fp16":  # its largest number is 65,504
                 advice = "Try --precision fp32, which cannot overflow so easily"
             raise ModelError(
                 f"model {classifier.name}: gives probabilities that are no finite numbers with "
