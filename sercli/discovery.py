@@ -47,8 +47,8 @@ def find_inputs(
     """Expand files and directories into the files to annotate.
 
     Directories are walked in the order of the names of their entries, files and sub-folders mixed.
-    Links are followed, but no directory is walked twice, so that loops end. Hidden entries are
-    skipped. A file that is found twice is yielded once, at its first place.
+    Links are followed, but below a given directory none is walked twice, so that loops end. Hidden
+    entries are skipped. A path that is found twice is yielded once, at its first place.
 
     Parameters
     ----------
