@@ -1,1 +1,1 @@
-"""Where somebody speaks in a recording, who it is, and where that is cut into segments."""
+"""Voice activity detection, segmentation and speakers of recordings."""

@@ -1,4 +1,4 @@
-"""Stretches that somebody marked in Praat: the intervals of TextGrids."""
+"""Segments marked in Praat: the intervals of TextGrids."""
 
 import codecs
 import hashlib
@@ -11,9 +11,10 @@ from typing import NamedTuple
 from sercli.text import compose
 
 SUFFIX = ".textgrid"
-# Letters that are told of what the reader of grids says, in which the whole grid may be.
+# Characters quoted of an error message of praatio, which may contain the whole grid.
 MOST_TOLD = 120
-# How the reader divides a grid in its long form, of whose times it drops the signs.
+# The patterns by which praatio splits a grid in Praat's long format. It drops the signs of the
+# times there, so that negative times have to be found in the text.
 ITEM, INTERVAL = re.compile(r"item ?\["), re.compile(r"intervals ?\[")
 NAME = re.compile(r'name ?= ?"(.*)"\s*$', re.MULTILINE)
 TIMES = re.compile(r"xmin ?= ?(\S+)\s+xmax ?= ?(\S+)")
@@ -27,9 +28,9 @@ class Interval(NamedTuple):
     Parameters
     ----------
     start, end
-        In seconds.
+        Times in seconds.
     tier
-        Its tier.
+        Name of its tier.
     """
 
     start: float
@@ -38,33 +39,34 @@ class Interval(NamedTuple):
 
 
 def is_grid(path: Path) -> bool:
-    """Tell whether a path is that of a TextGrid, or of a folder that may hold some."""
+    """Return whether a path is a TextGrid by its suffix, or a folder, which may hold some."""
     return path.is_dir() or path.suffix.lower() == SUFFIX
 
 
 def read_grids(path: Path, tiers: Sequence[str] = ()) -> tuple[dict[str, list[Interval]], str]:
-    """Read the intervals of a TextGrid, or of all in a folder and below.
+    """Read the intervals of a TextGrid, or of all TextGrids in a folder and its subfolders.
 
     Parameters
     ----------
     path
-        The file or the folder.
+        Path of the file or the folder.
     tiers
-        Names of the tiers; without any, each grid is to have a single one of intervals.
+        Names of the tiers to read; without any, each grid must have exactly one interval tier.
 
     Returns
     -------
     intervals : dict of str to list of Interval
-        Those with a text, tier by tier, of each grid; its path below the folder, without suffix and
-        with ``/`` between its parts, is that of its recording, with or without suffix.
+        Intervals with a text of each grid, tier by tier. The keys are the paths of the grids
+        relative to the folder, without suffix and with ``/`` between their parts; those of the
+        recordings match them, with or without suffix.
     sha256 : str
-        Of all grids, and of the names of the tiers.
+        SHA-256 digest of all grids and the names of the tiers.
 
     Raises
     ------
     ValueError
-        If there is no grid, two have one name, one cannot be read, has times below 0 or none of
-        the tiers, or no grid has one of them.
+        If there is no grid, two grids have the same name, a grid cannot be parsed, has times below
+        0 or none of the tiers, or a tier is in no grid.
     OSError
         If a file cannot be read.
     """
@@ -107,7 +109,7 @@ def _decode(content: bytes, where: str) -> str:
 
 
 def _find_signed(text: str) -> Iterator[tuple[str, str, str]]:
-    """Give tier, start and end of intervals with a text and a time below 0, of the long form."""
+    """Yield tier, start and end of intervals with a text and a negative time (long format)."""
     for item in ITEM.split(text)[2:]:
         header, *intervals = INTERVAL.split(item)
         name = NAME.search(header)
@@ -124,7 +126,7 @@ def _refuse_negative(where: str, tier: str, start: str, end: str) -> ValueError:
 
 
 def _read(grid: Path, where: str, tiers: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
-    """Return start and end of the intervals with a text, of each tier that is taken."""
+    """Return the start and end of the intervals with a text, for each tier that is read."""
     from praatio.data_classes.interval_tier import IntervalTier
     from praatio.textgrid import openTextgrid
 
@@ -135,7 +137,7 @@ def _read(grid: Path, where: str, tiers: Sequence[str]) -> dict[str, list[tuple[
             reportingMode="silence",
             duplicateNamesMode="rename",
         )
-    except Exception as error:  # it fails as whatever it stumbles over
+    except Exception as error:  # praatio raises errors of any type for malformed files
         told = " ".join(str(error).split())[:MOST_TOLD]
         raise ValueError(
             f"{where}is no TextGrid ({told}); expected one as Praat saves it, in UTF-8 or UTF-16"

@@ -1,8 +1,8 @@
-"""From frames with speech probabilities to the spans of a recording that get a label.
+"""Segmentation of a recording into the spans that get a label, from speech probabilities.
 
-Segmenters take frames as they come, give each span as soon as nothing later can change it, and
-hold no more than one long segment: memory does not depend on the length of a recording. What they
-give does not depend on how the frames are cut into pieces.
+Segmenters process a stream of frames, return each span as soon as later frames cannot change it,
+and hold no more than one long segment: memory does not depend on the length of a recording. The
+spans do not depend on how the frames are split over calls.
 
 The speech regions are those of Silero VAD's own ``get_speech_timestamps``: a region starts with a
 frame at the threshold and ends where the probability falls 0.15 below it for `max_gap`; regions of
@@ -21,26 +21,26 @@ from sercli.audio.reading import SAMPLE_RATE
 from sercli.config import LONGEST_SEGMENT_S, SHORTEST_SEGMENT_S, SegmentConfig
 from sercli.speech.vad import FRAME_LENGTH, FRAME_S, SpeechDetector, SpeechFrames
 
-# Of Silero VAD, its defaults.
+# Defaults of Silero VAD.
 HYSTERESIS = 0.15
 MIN_SPEECH_S = 0.25
 PADDING_S = 0.03
 
-# A cut looks for the quietest 0.1 s, not for the zero between two periods of a voice.
+# Speech is cut in its quietest 0.1 s; in less, the minimum might lie between two pitch periods.
 QUIET_FRAMES = 3
 
 
 class Span(NamedTuple):
-    """A stretch of one channel, in samples at 16 kHz, half-open.
+    """A half-open interval of one channel, in samples at 16 kHz.
 
     Parameters
     ----------
     start, end
         Samples from the start of the recording.
     speech
-        Seconds of it in frames that count as speech.
+        Duration of the speech in it, in seconds.
     turn
-        Of which of the turns that were told it is; see `sercli.annotation.tracks.TurnCutter`.
+        Number of the given turn that it belongs to; see `sercli.annotation.tracks.TurnCutter`.
     """
 
     start: int
@@ -50,15 +50,15 @@ class Span(NamedTuple):
 
 
 class Segmenter(ABC):
-    """Takes frames in order, gives spans in order."""
+    """Base class of segmenters, which take the frames of a channel and return spans, in order."""
 
     @abstractmethod
     def push(self, frames: SpeechFrames) -> list[Span]:
-        """Take the next frames; give the spans that are final now."""
+        """Process the next frames and return the spans that are final now."""
 
     @abstractmethod
     def finish(self, n_samples: int) -> list[Span]:
-        """Take the length of the recording; give the spans that are left."""
+        """Return the remaining spans of a recording of `n_samples` samples."""
 
     @property
     @abstractmethod
@@ -67,12 +67,13 @@ class Segmenter(ABC):
 
 
 def create_segmenter(config: SegmentConfig) -> Segmenter:
-    """Return the segmenter that a configuration asks for.
+    """Return the segmenter for the mode of a configuration.
 
     Parameters
     ----------
     config
-        Its mode decides. For ``"file"`` the spans are the pieces in which a file is judged.
+        Mode and settings of the segmentation. For the mode ``"file"``, the spans are the pieces of
+        a file that are classified one by one.
     """
     if config.mode == "speech":
         return SpeechSegmenter(config)
@@ -91,11 +92,11 @@ def find_speech(
     Parameters
     ----------
     pieces
-        Of its waveform at 16 kHz, one after the other, each of shape (n_samples,).
+        Consecutive pieces of its waveform at 16 kHz, each of shape (n_samples,).
     detector
-        Of speech.
+        Detector of speech.
     config
-        Speech segments by default.
+        Settings of the segmentation; speech segments by default.
     """
     stream = detector.stream()
     segmenter = create_segmenter(config or SegmentConfig())
@@ -109,7 +110,7 @@ def find_speech(
 
 
 class SpeechSegmenter(Segmenter):
-    """Speech regions, bridged, joined and cut to length.
+    """Segmenter into speech regions: pauses are bridged, short regions joined, long ones cut.
 
     Parameters
     ----------
@@ -125,16 +126,16 @@ class SpeechSegmenter(Segmenter):
         self._max_gap = _samples(config.max_gap)
         self._min_speech = _samples(MIN_SPEECH_S)
         self._padding = _samples(PADDING_S)
-        self._position = 0  # samples taken
+        self._position = 0  # samples processed so far
         self._first_frame = 0  # index of the frame whose energy is _energies[0]
         self._energies: deque[float] = deque()
-        self._region: int | None = None  # where the open region's speech starts
-        self._piece = 0  # where the open region's next span starts, padded or at a cut
-        self._silence: int | None = None  # where the open region ends, if it does
-        self._held: Span | None = None  # a span that a neighbour may still join
+        self._region: int | None = None  # start of the speech of the open region
+        self._piece = 0  # start of the open region's next span, padded or at a cut
+        self._silence: int | None = None  # end of the open region, unless speech resumes
+        self._held: Span | None = None  # a span that may still be joined with the next one
 
     def push(self, frames: SpeechFrames) -> list[Span]:
-        """Take the next frames; give the spans that are final now."""
+        """Process the next frames and return the spans that are final now."""
         spans: list[Span] = []
         for probability, energy in zip(
             frames.probabilities.tolist(), frames.energies.tolist(), strict=True
@@ -159,7 +160,7 @@ class SpeechSegmenter(Segmenter):
         return spans
 
     def finish(self, n_samples: int) -> list[Span]:
-        """Take the length of the recording; give the spans that are left."""
+        """Return the remaining spans of a recording of `n_samples` samples."""
         spans = [] if self._region is None else self._close(n_samples, n_samples)
         if self._held is not None:
             spans.append(self._held)
@@ -176,7 +177,7 @@ class SpeechSegmenter(Segmenter):
         return max(self._position - self._padding, 0)
 
     def _close(self, speech_end: int, end: int) -> list[Span]:
-        """End the open region; `end` is where its speech ends, with padding."""
+        """Close the open region; `end` is `speech_end` with padding."""
         assert self._region is not None
         spans: list[Span] = []
         was_cut = self._piece > self._region
@@ -188,14 +189,14 @@ class SpeechSegmenter(Segmenter):
         return spans
 
     def _cut_open_region(self) -> list[Span]:
-        """Cut a region that is too long wherever it will end, so that it need not be held."""
+        """Cut an open region that will be too long wherever it ends, so as not to hold it."""
         certain = self._position if self._silence is None else self._silence
         if certain - self._piece < self._max + self._min:
             return []
         return self._cut(self._piece + self._max)
 
     def _cut(self, latest: int) -> list[Span]:
-        """End a span at the quietest point between half its longest length and `latest`."""
+        """End a span at the quietest point between half of the maximum length and `latest`."""
         earliest = self._piece + self._max // 2
         first = earliest // FRAME_LENGTH
         last = max(latest // FRAME_LENGTH - 1, first)
@@ -212,7 +213,7 @@ class SpeechSegmenter(Segmenter):
         return spans
 
     def _add(self, start: int, end: int) -> list[Span]:
-        """Hold a new span, joined with the one held if either is short and they are close."""
+        """Hold a new span, joined with the held one if either is short and they are close."""
         span = Span(start, end, (end - start) / SAMPLE_RATE)
         held, self._held = self._held, span
         if held is None:
@@ -224,7 +225,7 @@ class SpeechSegmenter(Segmenter):
         return [held]
 
     def _release(self, position: int) -> list[Span]:
-        """Give the held span once no region can start close enough to join it."""
+        """Return the held span if no region can start close enough to join it any more."""
         if self._held is None or position - self._held.end < self._min:
             return []
         span, self._held = self._held, None
@@ -238,17 +239,17 @@ class SpeechSegmenter(Segmenter):
 
 
 class WindowSegmenter(Segmenter):
-    """Windows of fixed length, those that hold speech.
+    """Segmenter into windows of fixed length; windows without speech are left out.
 
-    A window counts as speech with at least 0.25 s of it, or half of a shorter window. What is
-    left at the end is a window of its own if it is at least `min_segment` long, or all there is.
+    A window needs at least 0.25 s of speech, or half of its length if that is less. The rest at
+    the end is a window of its own if it is at least `min_segment` long, or the whole recording.
 
     Parameters
     ----------
     config
-        Threshold, and the shortest window at the end.
+        Speech threshold and shortest window at the end.
     window, hop
-        Length and step in seconds.
+        Window length and hop length in seconds.
     """
 
     def __init__(self, config: SegmentConfig, window: float, hop: float) -> None:
@@ -262,11 +263,11 @@ class WindowSegmenter(Segmenter):
         self._is_speech: deque[bool] = deque()
 
     def push(self, frames: SpeechFrames) -> list[Span]:
-        """Take the next frames; give the windows that are complete now."""
+        """Process the next frames and return the windows that are complete now."""
         self._is_speech.extend((frames.probabilities >= self._threshold).tolist())
         self._position += FRAME_LENGTH * len(frames.probabilities)
         spans = []
-        # The last frame may be filled up beyond the end of the recording: `finish` knows.
+        # The last frame may be padded beyond the end of the recording: it is left to `finish`.
         while self._start + self._window <= self._position - FRAME_LENGTH:
             spans += self._span(self._start + self._window)
             self._start += self._hop
@@ -274,7 +275,7 @@ class WindowSegmenter(Segmenter):
         return spans
 
     def finish(self, n_samples: int) -> list[Span]:
-        """Take the length of the recording; give the windows that are left."""
+        """Return the remaining windows of a recording of `n_samples` samples."""
         spans = []
         while self._start < n_samples:
             covered = self._start - self._hop + self._window if self._start else 0
@@ -296,7 +297,7 @@ class WindowSegmenter(Segmenter):
             self._is_speech[frame - self._first_frame]
             for frame in range(first, min(last, self._first_frame + len(self._is_speech)))
         )
-        # Frames reach over the window's edges.
+        # Frames may extend beyond the edges of the window.
         length = (end - self._start) / SAMPLE_RATE
         speech = min(n_speech * FRAME_S, length)
         enough = min(MIN_SPEECH_S, length / 2)
@@ -311,22 +312,24 @@ class WindowSegmenter(Segmenter):
 
 
 class FileSegmenter(Segmenter):
-    """Pieces of a whole file, those that hold speech: where segments of it are found by default.
+    """Segmenter of a whole file into pieces of the longest length that can be classified at once.
+
+    Speech is segmented with the default lengths; pieces without any are left out.
 
     Parameters
     ----------
     config
-        Threshold.
+        Settings, of which only the speech threshold is used.
     """
 
     def __init__(self, config: SegmentConfig) -> None:
         self._segmenter = SpeechSegmenter(SegmentConfig(vad_threshold=config.vad_threshold))
         self._piece = _samples(LONGEST_SEGMENT_S)
         self._start = 0
-        self._speech: list[Span] = []  # that is not before the next piece
+        self._speech: list[Span] = []  # speech that ends after the start of the next piece
 
     def push(self, frames: SpeechFrames) -> list[Span]:
-        """Take the next frames; give the pieces whose speech is known."""
+        """Process the next frames and return the pieces whose speech is known now."""
         self._speech += self._segmenter.push(frames)
         spans = []
         while self._start + self._piece <= self._segmenter.needed_from:
@@ -334,7 +337,7 @@ class FileSegmenter(Segmenter):
         return spans
 
     def finish(self, n_samples: int) -> list[Span]:
-        """Take the length of the recording; give the pieces that are left."""
+        """Return the remaining pieces of a recording of `n_samples` samples."""
         self._speech += self._segmenter.finish(n_samples)
         spans = []
         while self._start < n_samples:
@@ -347,7 +350,7 @@ class FileSegmenter(Segmenter):
         return self._start
 
     def _cut(self, end: int) -> list[Span]:
-        """Go on to the next piece, and give the one before if there is speech in it."""
+        """End the current piece and return it if it contains speech."""
         start, self._start = self._start, end
         inside = sum(max(min(span.end, end) - max(span.start, start), 0) for span in self._speech)
         self._speech = [span for span in self._speech if span.end > end]

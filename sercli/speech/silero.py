@@ -1,9 +1,9 @@
-"""The network of Silero VAD, written as products of large matrices.
+"""The network of Silero VAD, rewritten as products of large matrices.
 
 Silero VAD (https://github.com/snakers4/silero-vad, MIT) convolves over the four spectra of a frame,
-one frame after the other; most of its time goes into thousands of tiny products. Here the same
-weights are multiplied with all frames of a call at once, which takes less than a third of the time
-and gives the same probabilities but for rounding.
+frame by frame, and spends most of its time on thousands of tiny products. Here the same weights are
+multiplied with all frames of a call at once, which takes less than a third of the time and gives
+the same probabilities up to rounding.
 """
 
 import importlib.util
@@ -20,12 +20,13 @@ from sercli.errors import ModelError
 
 _MODEL_FILE: Final = "silero_vad_16k_sequence.onnx"
 
-# A frame is 64 samples before it and 512 of its own, mirrored at its end; its four windows of 256
-# samples are neighbouring pairs of its five blocks of 128. The windows' taper is symmetric about
-# their sample 128, so that cosines see the sum of both sides, sines the difference.
-# A convolution over time is a product with what lies side by side in memory: a spectrum has 129
-# values, the outputs of the layers have 128, 64, 64 and 128. Zeros stand where there is no
-# neighbour; the last two layers see one output only and need no weights for others.
+# An input row is the 512 samples of a frame and the 64 before it. It is mirrored at its end to five
+# blocks of 128 samples; each of the four STFT windows of 256 samples is a pair of adjacent blocks.
+# The window function is symmetric about sample 128, so that the cosines are multiplied with the sum
+# of both halves and the sines with their difference.
+# A convolution over time is a matrix product with adjacent values in memory: a spectrum has 129
+# values, the outputs of the layers have 128, 64, 64 and 128. The first two layers are padded with
+# zeros in time; the last two have one output each, and their weights for padding are left out.
 _GRAPH: Final = """
 <ir_version: 8, opset_import: ["" : 16]>
 silero (float[n, 576] input, float[1, 1, 128] h, float[1, 1, 128] c)
@@ -98,11 +99,12 @@ silero (float[n, 576] input, float[1, 1, 128] h, float[1, 1, 128] c)
 
 
 def build_network() -> bytes:
-    """Return the network in ONNX, with the weights of the installed package silero-vad.
+    """Return the serialised ONNX network, with the weights of the installed package silero-vad.
 
-    Its inputs are ``input``, float32 of shape (n_frames, 576), the samples of each frame and the 64
-    before it; ``h`` and ``c``, the state before them, float32 of shape (1, 1, 128). Its outputs are
-    ``speech_probs``, float32 of shape (n_frames,), and the state behind them, ``hn`` and ``cn``.
+    Its inputs are ``input``, float32 of shape (n_frames, 576), the 64 samples before each frame and
+    those of the frame; ``h`` and ``c``, the LSTM state before the frames, float32 of shape
+    (1, 1, 128). Its outputs are ``speech_probs``, float32 of shape (n_frames,), and the state after
+    the frames, ``hn`` and ``cn``.
 
     Raises
     ------
@@ -128,7 +130,7 @@ def build_network() -> bytes:
 
 
 def _arrange(weights: dict[str, FloatArray]) -> dict[str, FloatArray]:
-    """Return the package's weights as what the graph multiplies with."""
+    """Return the matrices of the graph, made of the package's weights."""
     basis = weights["stft.forward_basis_buffer"].reshape(2, 129, 256)
     cosines, sines = basis[:, :, 1:129].transpose(0, 2, 1)
     cosines = cosines.copy()

@@ -1,4 +1,4 @@
-"""Who speaks when in which recording: by its name, a table, or the turns of a diarisation."""
+"""Speakers of segments, from the names of recordings, a table or a diarisation."""
 
 import os
 import re
@@ -16,22 +16,23 @@ from sercli.speech.turns import Turn, Turns
 
 
 class Timeline:
-    """Who speaks when in a recording, found without a look at all of its turns.
+    """Speakers of a recording over time, found by bisection of its turns.
 
     Parameters
     ----------
     turns
-        In any order; those of unknown speakers are left out.
+        Turns in any order; those of unknown speakers are left out.
     """
 
     def __init__(self, turns: Iterable[Turn]) -> None:
         self._turns = sorted((one for one in turns if one.speaker), key=lambda one: one.start)
         self._starts = [one.start for one in self._turns]
-        # Of each turn and all before it: those up to the first that is late enough are over.
+        # Latest end of each turn and all before it, which never falls: bisection finds the first
+        # turn that may reach into a segment.
         self._ends = list(accumulate((one.end for one in self._turns), max))
 
     def find(self, channel: str, start: float, end: float, *, alone: bool = False) -> str | None:
-        """Return who speaks for most of a segment; see `Speakers.find`."""
+        """Return the speaker of most of a segment; see `Speakers.find`."""
         spoken: dict[str, float] = {}
         for turn in self._turns[bisect_right(self._ends, start) : bisect_left(self._starts, end)]:
             overlap = min(end, turn.end) - max(start, turn.start)
@@ -42,14 +43,15 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Speakers:
-    """Tells who speaks in a segment of a recording.
+    """Source of the speaker of a segment.
 
     Parameters
     ----------
     pattern
-        Searched for in a path, with ``/`` between its parts; its first group is the speaker.
+        Regular expression, searched for in the path of a recording with ``/`` between its parts;
+        its first group is the speaker.
     turns
-        Who speaks when, if there is no pattern.
+        Turns with speakers, used if there is no pattern.
     """
 
     pattern: re.Pattern[str] | None = None
@@ -60,22 +62,22 @@ class Speakers:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a table or a diarisation if there is a file of this name; else it is a pattern.
+        """Read a table or a diarisation if there is a file of this name, else compile a pattern.
 
         Parameters
         ----------
         text
-            The path of a CSV file with the columns file and speaker, and channel, or start and end
-            in seconds, where several speak in a recording; or of a diarisation in RTTM; see
-            `sercli.speech.turns.Turns.read`. Or a regular expression with one group, such as
-            ``([0-9]{4})_``.
+            Path of a CSV file with the columns file and speaker, and with channel, or start and end
+            in seconds, where a recording has several speakers; or path of a diarisation in RTTM;
+            see `sercli.speech.turns.Turns.read`. Otherwise a regular expression with one group,
+            such as ``([0-9]{4})_``.
 
         Raises
         ------
         ConfigError
             If it is none of these.
         """
-        if os.path.isfile(text):  # which takes a pattern of any length
+        if os.path.isfile(text):  # does not fail on a pattern that is too long for a path
             if is_grid(Path(text)):
                 raise ConfigError(
                     f"{text}: is a TextGrid; expected a table or a diarisation. Tiers tell who "
@@ -105,21 +107,21 @@ class Speakers:
         mixed: bool = False,
         alone: bool = False,
     ) -> str | None:
-        """Return who speaks for most of a segment, or None if that is not known.
+        """Return the speaker of most of a segment, or None if that is unknown.
 
         Parameters
         ----------
         path
-            Of the recording.
+            Path of the recording.
         channel
-            As results name it.
+            Name of the channel in the results.
         start, end
-            Of the segment, in seconds.
+            Start and end of the segment in seconds.
         mixed
-            Whether the channels are judged as one, as in `sercli.speech.turns.Turns.find`; there
-            may be a single one.
+            Whether the channels are mixed down, as in `sercli.speech.turns.Turns.find`; there may
+            be only one.
         alone
-            Whether there is a single one, which is the mix, too.
+            Whether the recording has only one channel, which is also its mix.
         """
         if self.pattern is not None:
             found = self.pattern.search(Path(path).as_posix())

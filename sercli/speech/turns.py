@@ -1,4 +1,4 @@
-"""Stretches of recordings that somebody marked: in a table, a diarisation, or TextGrids."""
+"""Turns of recordings, given in a table, a diarisation or TextGrids."""
 
 import hashlib
 import math
@@ -20,29 +20,29 @@ from sercli.schema import MIX, printable_path
 from sercli.speech.grids import is_grid, read_grids
 from sercli.text import compose, list_spellings
 
-# Columns that segments need.
+# Columns that a table of segments must have.
 TIMES = ("start", "end")
 
 RTTM = ".rttm"
 # Fields of a turn: type, file, channel, start, duration, and the speaker after two more.
 RTTM_FIELDS = 8
-# A byte that is no text, see `sercli.schema.printable_path`.
+# The escape of an undecodable byte; see `sercli.schema.printable_path`.
 ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
-# What stands in a diarisation for what is not known.
+# Unknown values in a diarisation.
 UNKNOWN = "<NA>"
 
 
 class Turn(NamedTuple):
-    """A stretch of a recording.
+    """A stretch of a recording, by default the whole.
 
     Parameters
     ----------
     start, end
-        In seconds.
+        Times in seconds.
     channel
-        As results name it, or None: any.
+        Name of the channel in the results, or None for all channels.
     speaker
-        Who speaks, or None: that is not known.
+        Name of the speaker, or None if unknown.
     """
 
     start: float = -math.inf
@@ -51,14 +51,14 @@ class Turn(NamedTuple):
     speaker: str | None = None
 
     def is_of(self, channel: str, *, alone: bool = False) -> bool:
-        """Tell whether it is of a channel.
+        """Return whether the turn applies to a channel.
 
         Parameters
         ----------
         channel
-            As results name it.
+            Name of the channel in the results.
         alone
-            Whether the recording has no other, so that it is its mix, too.
+            Whether the recording has only this channel, which is then also its mix.
         """
         return self.channel in (None, channel) or (alone and self.channel == MIX)
 
@@ -70,17 +70,16 @@ class Turns:
     Parameters
     ----------
     path
-        Where they were read.
+        Path of the file or folder that they were read from.
     by_recording
-        By resolved path, or by the name with or without suffix, which folders may come before, in
-        the order of the file.
+        Turns of each recording in the order of the file. A key is a resolved path (table), or a
+        name with or without suffix, after folders if any (diarisation, TextGrids).
     local
-        Whether a speaker's name is that of one person within a recording only, as a diarisation
-        has it.
+        Whether a name stands for the same speaker within a recording only, as in a diarisation.
     sha256
-        Of the file.
+        SHA-256 digest of the file; of TextGrids, of all of them and the names of the tiers.
     lines
-        Of a diarisation: where each name is first.
+        Line at which each name first appears in a diarisation.
     """
 
     path: Path
@@ -88,7 +87,7 @@ class Turns:
     local: bool = False
     sha256: str = ""
     lines: Mapping[Path | str, int] = field(default_factory=dict, repr=False)
-    # Recordings that are known to be one of those that are named, or none.
+    # Recordings for which it is clear which turns are theirs, if any.
     _told_apart: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     @classmethod
@@ -99,22 +98,23 @@ class Turns:
         ----------
         path
             A table (see `sercli.delimited.read_table`) with the column file and any of channel,
-            start, end and speaker; its paths are relative to its folder or, if nothing is there,
-            to where the program runs, as in the output of `ser annotate`. Or a diarisation in
+            start, end and speaker; its paths are relative to its folder or, if there is no such
+            file, to the working directory, as in the output of `ser annotate`. Or a diarisation in
             RTTM, which names recordings with or without suffix. Or a TextGrid of Praat, or a folder
-            of them, each named as its recording, and laid out as these where several have one name
-            (as `sercli.export_labels` does it): their intervals that have a text.
+            of them, of which the intervals with a text are read; each is named after its recording,
+            in the same subfolders where several recordings have one name, as written by
+            `sercli.export_labels`.
         needed
-            Columns that a table must have, too.
+            Columns that a table must have in addition to file.
         tiers
-            Of TextGrids, each of which is what one speaker says, where there are several; without
-            any, each grid is to have one tier of intervals.
+            Names of the tiers of TextGrids to read. If there are several, each is taken for a
+            speaker; without any, each grid must have exactly one interval tier.
 
         Raises
         ------
         ConfigError
-            If it is none of these, a time is no number of seconds, a recording is that of two
-            speakers throughout, or a grid lacks the tiers.
+            If it is none of these, a time is no number of seconds, a recording has two speakers
+            throughout, or a grid lacks the tiers.
         """
         path = Path(path)
         if is_grid(path):
@@ -153,7 +153,7 @@ class Turns:
                         f"{path}: has an interval of {recording} from {one.start:g} to "
                         f"{one.end:g} s; expected times up to {MOST_SECONDS:g} s"
                     )
-        # Also of grids without any: their recordings are not those of others of the name.
+        # Grids without intervals are kept, so that their recordings match no other of that name.
         found: dict[Path | str, tuple[Turn, ...]] = {
             recording: tuple(
                 Turn(
@@ -169,60 +169,60 @@ class Turns:
         return cls(path, found, True, sha256)
 
     def find(self, recording: str, *, mixed: bool = False) -> tuple[Turn, ...]:
-        """Return the turns of a recording; there may be none.
+        """Return the turns of a recording, possibly none.
 
         Parameters
         ----------
         recording
-            Its path.
+            Path of the recording.
         mixed
-            Whether its channels are judged as one: what a diarisation tells of each is then told of
-            that. (A table may have rows of the mix and of channels.)
+            Whether its channels are mixed down: the turns of a diarisation then apply to the mix,
+            whatever their channels. (A table may have rows of the mix and of channels.)
         """
         key = self._find_key(recording)
         turns = () if key is None else self.by_recording[key]
         if not self.local:
             return turns
-        # Most diarisations are of a mix, and name a channel all the same.
+        # Most diarisations are made from a mix, but name a channel nevertheless.
         if mixed or len({turn.channel for turn in turns}) == 1:
             return tuple(turn._replace(channel=None) for turn in turns)
         return turns
 
     def find_others(self, recordings: Iterable[str]) -> list[str]:
-        """Return what it has turns of besides some recordings, as it names it, sorted.
+        """Return the names, sorted, that have turns but match none of some recordings.
 
         Parameters
         ----------
         recordings
-            Their paths.
+            Paths of the recordings.
         """
         known = {self._find_key(recording) for recording in recordings}
         others = (key for key, turns in self.by_recording.items() if turns and key not in known)
         return sorted(printable_path(str(key)) for key in others)
 
     def find_shared(self, recordings: Iterable[str]) -> list[str]:
-        """Return what it has turns of that are taken for several of some recordings, sorted.
+        """Return the names, sorted, whose turns are used for more than one recording.
 
         Parameters
         ----------
         recordings
-            Their paths.
+            Paths of the recordings.
         """
         counts = Counter(self._find_key(recording) for recording in recordings)
         shared = (key for key, n in counts.items() if n > 1 and key and self.by_recording[key])
         return sorted(printable_path(str(key)) for key in shared)
 
     def refuse_ambiguous(self, recordings: Sequence[str]) -> None:
-        """Refuse a recording that may be several of those that it names.
+        """Raise if a recording matches several names, and it is not clear which is meant.
 
-        They have other folders, or the one its suffix and the other none.
+        Such names differ in their folders, or one has a suffix and the other has none.
 
         Parameters
         ----------
         recordings
-            Paths of all. Where one of those is found by its folders, another of its name is none;
-            a name without suffix is that of one with another suffix, if there is any. What was told
-            apart among more of them stays so.
+            Paths of all recordings. If one of the names matches another recording, by its folders
+            or because that has another suffix, there is no doubt. Recordings that passed an earlier
+            call are not checked again.
 
         Raises
         ------
@@ -263,13 +263,13 @@ class Turns:
         found = next((key for key in _keys(recording) if key in self.by_recording), None)
         if found is not None:
             return found
-        # It lies elsewhere: its name tells it, if a single one has that.
+        # In other folders than those named: its name alone decides, if it is unique.
         alike = (self._named.get(name, []) for name in _list_own_names(recording))
         return next((keys[0] for keys in alike if len(keys) == 1), None)
 
     @cached_property
     def _named(self) -> Mapping[str, list[str]]:
-        """Those that are not known by a path of their own, by their names without folders."""
+        """Keys of `by_recording` that are no paths, by their names without folders."""
         named: dict[str, list[str]] = {}
         for key in self.by_recording:
             if isinstance(key, str):
@@ -278,19 +278,19 @@ class Turns:
 
     @property
     def tells_speakers(self) -> bool:
-        """Whether it is known of any turn who speaks."""
+        """Whether any turn has a speaker."""
         return any(turn.speaker for turns in self.by_recording.values() for turn in turns)
 
 
 def _resolve(path: str | os.PathLike[str]) -> Path:
-    # Unlike `Path.resolve`, it does not fail on a loop of links.
+    # Unlike `Path.resolve`, this does not fail on a loop of links.
     return Path(os.path.realpath(path))
 
 
 def _keys(recording: str) -> Iterator[Path | str]:
-    """Give by what the turns of a recording are found: its path, or the end of it.
+    """Yield the keys that may hold the turns of a recording: its path and the ends of it.
 
-    The longest comes first, and each with its suffix before it is without.
+    The longest comes first; each with its suffix comes before the same without.
     """
     yield from map(Path, list_spellings(str(_resolve(recording))))
     folders = Path(os.path.abspath(recording)).parts[1:-1]
@@ -305,9 +305,9 @@ def _list_own_names(recording: str) -> tuple[str, str]:
 
 
 def _find_twin(recording: str, key: str) -> str:
-    """Return by what a recording could be found in the place of its key: that has no suffix, or it.
+    """Return the key of a recording without suffix if `key` has one, otherwise with it.
 
-    They are one where the recording has none.
+    Both are the same if the recording has no suffix.
     """
     name, stem = _list_own_names(recording)
     folders, slash, own = key.rpartition("/")
@@ -315,7 +315,7 @@ def _find_twin(recording: str, key: str) -> str:
 
 
 def _read_diarisation(path: Path, content: bytes) -> Iterator[tuple[int, str, Turn]]:
-    """Give the turns, each with its line and what it is of."""
+    """Yield the line number, the name of the recording and the turn, for each turn."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -345,12 +345,12 @@ def _name_speaker(recording: str, name: str) -> str:
 
 
 def _name_channel(text: str, where: str) -> str | None:
-    """Return the channel that a diarisation means, as results name it, or None: any."""
+    """Return the channel of a diarisation as results name it, or None for any."""
     try:
         is_below = float(text) < 1
     except ValueError:
         is_below = False
-    # Counted from 1 there: from 0, each would be taken for the one before.
+    # RTTM counts from 1: if counted from 0, each channel would be taken for the one before.
     if is_below:
         raise ConfigError(
             f"{where}: channel is {shorten(text)}; expected a number from 1 on, as RTTM counts "
@@ -362,7 +362,7 @@ def _name_channel(text: str, where: str) -> str | None:
 
 def _read_table(path: Path, content: bytes, needed: Sequence[str]) -> Iterator[tuple[Path, Turn]]:
     expected = ("file", *needed)
-    # What `ser annotate` writes where nobody speaks has a header alone.
+    # A table that `ser annotate` wrote of recordings without speech has only a header.
     table = read_table(path, ConfigError, content, may_be_empty={*TIMES} <= {*needed})
     if not set(expected) <= set(table.columns):
         raise ConfigError(
@@ -380,7 +380,7 @@ def _read_table(path: Path, content: bytes, needed: Sequence[str]) -> Iterator[t
             else missing
             for name, missing in zip(TIMES, (-math.inf, math.inf), strict=True)
         )
-        # What has no length is said to be too short where it matters; diarisations have such turns.
+        # Turns of length 0 are allowed, as diarisations have them, and reported as too short later.
         if start > end:
             raise ConfigError(
                 f"{where}: starts at {start:g} s and ends at {end:g} s; expected no end before the "
@@ -395,7 +395,7 @@ def _read_table(path: Path, content: bytes, needed: Sequence[str]) -> Iterator[t
 
 
 def _refuse_second(where: str, known: dict[str | None, str], turn: Turn) -> None:
-    """Refuse a second speaker of all of a recording, or of all of its channel."""
+    """Raise if a whole recording, or a whole channel of it, has a second speaker."""
     if turn.speaker is None:
         return
     channels = known if turn.channel is None else (turn.channel, None)
@@ -408,11 +408,11 @@ def _refuse_second(where: str, known: dict[str | None, str], turn: Turn) -> None
     known[turn.channel] = turn.speaker
 
 
-# A table has many rows of one file.
+# Cached, as tables have many consecutive rows of one file.
 @lru_cache(maxsize=1)
 def _find_file(folder: Path, name: str) -> Path:
-    # As the output of a run has it: from where that was, and with bytes that are no text escaped,
-    # by which no other name is meant there.
+    # As in the output of `ser annotate`, a path may be relative to the working directory and have
+    # undecodable bytes escaped; there, the unescaped name is the only one that can be meant.
     plain = os.fsdecode(ESCAPED.sub(lambda found: bytes([int(found[1], 16)]), os.fsencode(name)))
     places = ((folder, plain), (Path(), plain), (folder, name), (Path(), name))
     return _resolve(next(filter(None, (find_file(*place) for place in places)), folder / name))

@@ -1,8 +1,8 @@
 """Voice activity detection: the probability of speech for every 32 ms of a stream.
 
-The detector is Silero VAD, which takes many frames in one call here and gives the same
-probabilities as its frame-by-frame model. It runs in ONNX Runtime: the package itself is not
-imported, since that would load torch.
+The detector is Silero VAD, rewritten to process many frames per call with the same probabilities as
+its frame-by-frame model. It runs in ONNX Runtime: the package itself is not imported, since that
+would load torch.
 """
 
 from functools import cache
@@ -15,7 +15,7 @@ from sercli.arrays import FloatArray
 from sercli.audio.reading import SAMPLE_RATE
 from sercli.speech.silero import build_network
 
-# Fixed by the model: frames of 32 ms, each seen with the last 4 ms before it.
+# Fixed by the model: frames of 32 ms, each preceded by the last 4 ms before it as context.
 FRAME_LENGTH = 512
 CONTEXT_LENGTH = 64
 FRAME_S = FRAME_LENGTH / SAMPLE_RATE
@@ -23,12 +23,12 @@ STATE_SIZE = 128
 
 
 class SpeechFrames(NamedTuple):
-    """What the detector says of consecutive frames.
+    """Output of the detector for consecutive frames.
 
     Parameters
     ----------
     probabilities
-        Of speech, in ``[0, 1]``, shape (n_frames,).
+        Probabilities of speech in ``[0, 1]``, shape (n_frames,).
     energies
         Mean squares of the samples, shape (n_frames,).
     """
@@ -38,7 +38,7 @@ class SpeechFrames(NamedTuple):
 
 
 class SpeechDetector:
-    """The loaded detector; many streams share one.
+    """Speech detector, of which many streams share one.
 
     Raises
     ------
@@ -48,7 +48,7 @@ class SpeechDetector:
 
     def __init__(self) -> None:
         options = onnxruntime.SessionOptions()
-        # The network is too small to gain from threads; they would only take turns.
+        # The network is too small to gain from threads.
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(
@@ -56,36 +56,36 @@ class SpeechDetector:
         )
 
     def stream(self) -> "SpeechStream":
-        """Start on a new recording or channel."""
+        """Return a stream for a new recording or channel."""
         return SpeechStream(self._session)
 
 
 @cache
 def shared_detector() -> SpeechDetector:
-    """Return the detector of this process: it cannot be handed from one to another."""
+    """Return the detector of this process, as it cannot be passed to another."""
     return SpeechDetector()
 
 
 class SpeechStream:
-    """The detector's state along one channel.
+    """State of the detector along one channel.
 
-    Feeding a waveform in pieces gives the same frames as feeding it whole.
+    A waveform gives the same frames in pieces as in one call.
     """
 
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
         self._session = session
-        # Context of the next frame, then samples that do not fill a frame yet.
+        # Context of the next frame, followed by samples that do not fill a frame yet.
         self._pending = np.zeros(CONTEXT_LENGTH, np.float32)
         self._hidden = np.zeros((1, 1, STATE_SIZE), np.float32)
         self._cell = np.zeros((1, 1, STATE_SIZE), np.float32)
 
     def push(self, waveform: FloatArray) -> SpeechFrames:
-        """Give the frames that are complete with this piece.
+        """Return the frames that this piece completes.
 
         Parameters
         ----------
         waveform
-            The next samples at 16 kHz, shape (n_samples,), any number of them.
+            Next samples at 16 kHz, shape (n_samples,), any number of them.
         """
         samples = np.concatenate((self._pending, waveform))
         n_frames = (len(samples) - CONTEXT_LENGTH) // FRAME_LENGTH
@@ -102,7 +102,7 @@ class SpeechStream:
         return SpeechFrames(probabilities.reshape(-1), energies)
 
     def finish(self) -> SpeechFrames:
-        """Give the last frame, filled up with zeros, if samples are left over."""
+        """Return the last frame, padded with zeros, if samples are left over."""
         left = len(self._pending) - CONTEXT_LENGTH
         padding = FRAME_LENGTH - left if left else 0
         return self.push(np.zeros(padding, np.float32))
