@@ -1,1 +1,1 @@
-"""Audio of recordings: decoded as a stream, filtered, sent through codecs, changed."""
+"""Audio of recordings: streaming decoders, filters, codecs and augmentation."""

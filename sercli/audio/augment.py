@@ -1,8 +1,8 @@
-"""Random conditions for training: stretch of speech, voice, room, microphone, noise, line.
+"""Augmentation of training clips: crops and joins, voice, room, microphone, noise, telephone.
 
-A classifier that has only heard one studio takes its microphone, its room and the length of its
-sentences for signs of emotion. Each draw of `vary` moves a clip to another recording. All
-waveforms are mono, at 16 kHz.
+A classifier that is trained on clips of one studio takes its microphone, its room and the length of
+its sentences for signs of emotion. Each call of `vary` makes a clip sound like one of another
+recording. All waveforms are mono, at 16 kHz.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,8 @@ from sercli.arrays import FloatArray
 from sercli.audio.filters import telephone_band
 from sercli.audio.reading import SAMPLE_RATE
 
-# Probabilities, each drawn for itself; what is not cropped or joined is the clip or its speech.
+# Probabilities, drawn independently; but a clip is joined or cropped or neither, and then it is
+# used whole or reduced to its speech (WHOLE_PROBABILITY).
 JOIN_PROBABILITY: Final = 0.25
 CROP_PROBABILITY: Final = 0.2
 WHOLE_PROBABILITY: Final = 0.5
@@ -30,13 +31,13 @@ CROP_S: Final = (1.0, 2.5)
 PAUSE_S: Final = (0.1, 0.4)
 MAX_JOINED_S: Final = 6.0
 
-VOICE_OCTAVES: Final = 0.25  # up or down: what a person's voice differs from another's
+VOICE_OCTAVES: Final = 0.25  # up or down: how much the voices of two people differ
 
 TILT_DB: Final = 6.0  # per octave, up or down
 TILT_CENTRE_HZ: Final = 1000.0
 MAX_TILT_DB: Final = 15.0
-BEND_DB: Final = 6.0  # of each point of the bent line added to the tilt
-BEND_POINTS: Final = (3, 5)  # least and most
+BEND_DB: Final = 6.0  # up or down, for each point of the bent line added to the tilt
+BEND_POINTS: Final = (3, 5)  # least and most of these points
 BEND_HZ: Final = (60.0, 8000.0)
 
 REVERBERATION_S: Final = (0.15, 0.6)  # until the tail has lost 60 dB
@@ -45,18 +46,18 @@ DIRECT_DB: Final = (0.0, 15.0)  # direct sound above the tail
 SNR_DB: Final = (5.0, 40.0)
 COLOURS: Final = (0.0, 1.0, 2.0)  # white, pink, brown: power falls with this power of frequency
 COLOUR_LOW_HZ: Final = 50.0  # below it noise is white, or brown noise would be all rumble
-TALKERS: Final = 4  # babbling at once
-ACTIVE_DB: Final = -25.0  # frames down to this from the loudest are speech
+TALKERS: Final = 4  # voices of babble noise
+ACTIVE_DB: Final = -25.0  # frames at or above this level, relative to the loudest, are speech
 FRAME: Final = 320  # samples: 20 ms
 
 
 class Utterance(NamedTuple):
-    """A clip and where in it somebody speaks.
+    """A clip and the place of the speech in it.
 
     Parameters
     ----------
     waveform
-        At 16 kHz, shape (n_samples,).
+        Waveform at 16 kHz, shape (n_samples,).
     start, end
         First sample of the speech, and the one after its last.
     """
@@ -72,23 +73,24 @@ def vary(
     talkers: Sequence[FloatArray],
     rng: np.random.Generator,
 ) -> FloatArray:
-    """Return an utterance as another recording might have it.
+    """Return an utterance under random conditions of another recording.
 
     Parameters
     ----------
     utterance
-        What is recorded.
+        Utterance to augment.
     find_partner
-        Gives another utterance of the same voice and with the same emotion; called when needed.
+        Function that returns another utterance of the same voice and emotion; called when needed.
     talkers
-        Waveforms of people in the background, at 16 kHz; taken when needed.
+        Waveforms of people in the background, at 16 kHz; indexed when needed.
     rng
-        Source of all draws.
+        Random number generator.
 
     Returns
     -------
     ndarray of float32, shape (n_samples,)
-        At 16 kHz; as long as the part of the utterance that was drawn.
+        Waveform at 16 kHz. Its length is that of the part of the utterance that was drawn, changed
+        with the speed of the voice.
     """
     waveform = draw_part(utterance, find_partner, rng)
     if rng.random() < VOICE_PROBABILITY:
@@ -99,19 +101,19 @@ def vary(
 def record(
     waveform: FloatArray, talkers: Sequence[FloatArray], rng: np.random.Generator
 ) -> FloatArray:
-    """Return what is said as another room, microphone, background and line might give it.
+    """Return a waveform with a random room, microphone, background noise and telephone line.
 
     Parameters
     ----------
     waveform
-        At 16 kHz, shape (n_samples,).
+        Waveform at 16 kHz, shape (n_samples,).
     talkers, rng
         As for `vary`.
 
     Returns
     -------
     ndarray of float32, shape (n_samples,)
-        In time with the waveform.
+        Changed waveform, aligned with the input.
     """
     if rng.random() < ROOM_PROBABILITY:
         waveform = reverberate(
@@ -132,14 +134,14 @@ def record(
 
 
 def draw_voice(waveform: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """Return a sound in another voice, as long as that makes it."""
+    """Return a waveform in a random other voice, which changes its length."""
     return change_voice(waveform, 2 ** rng.uniform(-VOICE_OCTAVES, VOICE_OCTAVES))
 
 
 def draw_part(
     utterance: Utterance, find_partner: Callable[[], Utterance], rng: np.random.Generator
 ) -> FloatArray:
-    """Return the clip, its speech, a crop of that, or its speech and that of a partner."""
+    """Return the clip, its speech, a crop of its speech, or its speech joined with a partner's."""
     speech = utterance.waveform[utterance.start : utterance.end]
     draw = rng.random()
     if draw < JOIN_PROBABILITY:
@@ -150,14 +152,14 @@ def draw_part(
 
 
 def join(first: Utterance, second: Utterance, pause: float) -> FloatArray:
-    """Return the speech of two clips, with the background that follows the first in between.
+    """Return the speech of two clips, separated by the background that follows it in the first.
 
     Parameters
     ----------
     first, second
-        What is joined.
+        Clips to join.
     pause
-        In seconds; less if the first clip ends before.
+        Length of the pause in seconds; it is shorter if the first clip ends before.
     """
     opening = first.waveform[first.start : first.end + int(pause * SAMPLE_RATE)]
     joined = np.concatenate((opening, second.waveform[second.start : second.end]))
@@ -165,21 +167,21 @@ def join(first: Utterance, second: Utterance, pause: float) -> FloatArray:
 
 
 def crop(waveform: FloatArray, duration: float, rng: np.random.Generator) -> FloatArray:
-    """Return a stretch of `duration` seconds from anywhere, or all if there is less."""
+    """Return a random stretch of `duration` seconds, or all if there is less."""
     n_samples = int(duration * SAMPLE_RATE)
     start = int(rng.integers(max(0, len(waveform) - n_samples) + 1))
     return waveform[start : start + n_samples]
 
 
 def change_voice(waveform: FloatArray, factor: float) -> FloatArray:
-    """Play a sound faster and higher, or slower and deeper: another person (Ko et al. 2015).
+    """Change speed and pitch together, as for another speaker (Ko et al. 2015).
 
     Parameters
     ----------
     waveform
-        At 16 kHz, shape (n_samples,).
+        Waveform at 16 kHz, shape (n_samples,).
     factor
-        Of speed and of all frequencies.
+        Factor of the speed and of all frequencies.
 
     Returns
     -------
@@ -190,7 +192,7 @@ def change_voice(waveform: FloatArray, factor: float) -> FloatArray:
 
 
 def equalise(waveform: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """Colour a sound as another microphone might: by a tilt and a bent line over log frequency."""
+    """Simulate another microphone by a random spectral tilt and bent line over log frequency."""
     tilt = rng.uniform(-TILT_DB, TILT_DB)
     n_points = int(rng.integers(BEND_POINTS[0], BEND_POINTS[1] + 1))
     bends = rng.uniform(-BEND_DB, BEND_DB, n_points)
@@ -206,18 +208,18 @@ def equalise(waveform: FloatArray, rng: np.random.Generator) -> FloatArray:
 def reverberate(
     waveform: FloatArray, duration: float, direct: float, rng: np.random.Generator
 ) -> FloatArray:
-    """Put a sound into a room whose tail is exponentially decaying noise.
+    """Add the reverberation of a room, with exponentially decaying noise as its tail.
 
     Parameters
     ----------
     waveform
-        At 16 kHz, shape (n_samples,).
+        Waveform at 16 kHz, shape (n_samples,).
     duration
-        In seconds, until the tail has lost 60 dB.
+        Reverberation time in seconds, until the tail has lost 60 dB.
     direct
-        Level of the direct sound above the tail, in dB.
+        Level of the direct sound relative to the tail, in dB.
     rng
-        Draws the tail.
+        Random number generator for the tail.
 
     Returns
     -------
@@ -242,9 +244,9 @@ def coloured_noise(n_samples: int, colour: float, rng: np.random.Generator) -> F
 
 
 def babble(talkers: Sequence[FloatArray], n_samples: int, rng: np.random.Generator) -> FloatArray:
-    """Return `TALKERS` people, drawn from `talkers`, who speak at once and over and over."""
+    """Return the sum of `TALKERS` waveforms drawn from `talkers`, each repeated to the length."""
     chosen = rng.integers(len(talkers), size=TALKERS)
-    # One after the other: to take one may be to decode it.
+    # One after the other, as indexing may decode a file.
     heard = (talkers[one] for one in chosen)
     voices = [np.resize(waveform / _level(waveform), n_samples) for waveform in heard]
     total: FloatArray = np.stack(voices).sum(axis=0).astype(np.float32)
@@ -252,13 +254,13 @@ def babble(talkers: Sequence[FloatArray], n_samples: int, rng: np.random.Generat
 
 
 def mix(waveform: FloatArray, noise: FloatArray, snr: float) -> FloatArray:
-    """Add noise at `snr` dB below the level of the speech."""
+    """Add noise, `snr` dB below the level of the speech."""
     gain = _level(waveform) / _level(noise) * 10 ** (-snr / 20)
     return waveform + np.float32(gain) * noise
 
 
 def _level(waveform: FloatArray) -> float:
-    """Root mean square of the frames within `ACTIVE_DB` of the loudest; never 0."""
+    """Return the root mean square of the frames within `ACTIVE_DB` of the loudest; never 0."""
     whole = max(FRAME, len(waveform) // FRAME * FRAME)
     frames = np.resize(waveform, whole).reshape(-1, FRAME).astype(np.float64)
     power = np.mean(frames**2, axis=1)

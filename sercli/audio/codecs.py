@@ -1,8 +1,7 @@
-"""Sending a waveform through a lossy codec and back, in memory.
+"""Encoding and decoding of waveforms with lossy codecs, in memory.
 
-libsndfile has the codecs of telephone exchanges and of GSM built in; FFmpeg, through PyAV, has
-the others, as far as it was built with them. libsndfile's µ-law is that of the ITU reference bit by
-bit, FFmpeg's is not.
+libsndfile has µ-law and GSM built in; FFmpeg, through PyAV, has the others, as far as it was built
+with them. µ-law of libsndfile is bit-exact with the ITU reference; that of FFmpeg is not.
 """
 
 import math
@@ -18,7 +17,7 @@ from sercli.arrays import FloatArray
 from sercli.audio.reading import SAMPLE_RATE
 from sercli.errors import ConfigError
 
-# Silence behind the signal: brings the end of it out of a codec that answers late.
+# Silence after the signal, so that codecs with a delay return all of it.
 PADDING_S: Final = 0.02
 INT16_SCALE: Final = 32_768
 
@@ -29,21 +28,21 @@ class _Decoded(NamedTuple):
 
 
 class _SndfileCodec(NamedTuple):
-    """A codec of libsndfile, which answers without delay.
+    """A codec of libsndfile, without delay.
 
     Parameters
     ----------
     subtype
-        libsndfile's name of it.
+        Name of the codec in libsndfile.
     sample_rate
-        In Hz.
+        Sample rate in Hz.
     """
 
     subtype: str
     sample_rate: int
 
     def is_available(self) -> bool:
-        """Tell whether libsndfile has it."""
+        """Return whether libsndfile has the codec."""
         return bool(sf.check_format("RAW", self.subtype))
 
     def encode_decode(self, samples: FloatArray) -> _Decoded:
@@ -63,17 +62,17 @@ class _FfmpegCodec(NamedTuple):
     Parameters
     ----------
     encoder, decoder
-        FFmpeg's names.
+        Names of the encoder and the decoder in FFmpeg.
     sample_rate
-        In Hz, of the encoder; the decoder tells its own.
+        Sample rate of the encoder in Hz; the decoder reports its own.
     sample_format
-        Of the encoder, FFmpeg's name.
+        FFmpeg's name of the sample format of the encoder.
     bit_rate
-        In bit/s.
+        Bit rate in bit/s.
     options
-        Of the encoder.
+        Options of the encoder.
     delay
-        Samples by which the decoder's output is late, beyond those that it drops itself.
+        Delay of the decoder's output in samples, beyond those that the decoder drops itself.
     """
 
     encoder: str
@@ -85,7 +84,7 @@ class _FfmpegCodec(NamedTuple):
     delay: int
 
     def is_available(self) -> bool:
-        """Tell whether PyAV's FFmpeg has the encoder and the decoder."""
+        """Return whether PyAV's FFmpeg has the encoder and the decoder."""
         from av.codec import Codec
         from av.codec.codec import UnknownCodecError
 
@@ -110,7 +109,7 @@ class _FfmpegCodec(NamedTuple):
         values = samples if self.sample_format.startswith("flt") else _to_int16(samples)
         frame = AudioFrame.from_ndarray(values[None], format=self.sample_format, layout="mono")
         frame.sample_rate = self.sample_rate
-        frame.pts = 0  # the encoder counts its delay from here, and tells the decoder
+        frame.pts = 0  # the encoder counts its delay from here and passes it to the decoder
         packets = [*encoder.encode(frame), *encoder.encode(None)]
 
         decoder = Codec(self.decoder, "r").create("audio")
@@ -123,11 +122,11 @@ class _FfmpegCodec(NamedTuple):
         return _Decoded(decoded[self.delay :], frames[0].sample_rate)
 
 
-# The rates of MP3 and Opus are about the lowest in use for speech.
+# The bit rates of MP3 and Opus are about the lowest in use for speech.
 _CODECS: Final[dict[str, _SndfileCodec | _FfmpegCodec]] = {
     "mulaw": _SndfileCodec("ULAW", 8_000),
     "gsm": _SndfileCodec("GSM610", 8_000),
-    # The encoder looks 5 ms ahead: FFmpeg does not make up for it.
+    # FFmpeg does not compensate for the encoder's look-ahead of 5 ms.
     "amr": _FfmpegCodec("libopencore_amrnb", "amrnb", 8_000, "s16", 12_200, {}, 40),
     "mp3": _FfmpegCodec("libmp3lame", "mp3float", 16_000, "fltp", 16_000, {}, 0),
     "opus": _FfmpegCodec("libopus", "opus", 16_000, "flt", 12_000, {"application": "voip"}, 0),
@@ -136,40 +135,40 @@ CODECS: Final = tuple(_CODECS)
 
 
 def codec_available(codec: str) -> bool:
-    """Tell whether the libraries at hand can both encode and decode a codec.
+    """Return whether the installed libraries can both encode and decode a codec.
 
     Parameters
     ----------
     codec
-        One of `CODECS`; anything else is not available.
+        Name of the codec, one of `CODECS`; any other is not available.
     """
     return codec in _CODECS and _CODECS[codec].is_available()
 
 
 def encode_decode(waveform: FloatArray, codec: str) -> FloatArray:
-    """Return what is left of a waveform behind an encoder and its decoder.
+    """Return a waveform after encoding and decoding it with a lossy codec.
 
-    The same input gives the same output as long as the libraries and the machine stay the same.
-    A waveform that exceeds full scale is encoded at a level that fits, and its own is restored:
-    codecs of whole numbers would clip it.
+    The output is deterministic for given libraries on a given machine. A waveform that exceeds full
+    scale is scaled down for the codec and back afterwards, since integer codecs would clip it.
 
     Parameters
     ----------
     waveform
-        At 16 kHz, shape (n_samples,), finite.
+        Waveform at 16 kHz, shape (n_samples,), with finite values.
     codec
-        ``"mulaw"`` (ITU-T G.711), ``"gsm"`` (GSM 06.10 full rate), ``"amr"`` (AMR narrowband at
-        12.2 kbit/s), all at 8 kHz; ``"mp3"`` (16 kbit/s) and ``"opus"`` (12 kbit/s), at 16 kHz.
+        Name of the codec: ``"mulaw"`` (ITU-T G.711), ``"gsm"`` (GSM 06.10 full rate) or ``"amr"``
+        (AMR narrowband at 12.2 kbit/s), all at 8 kHz; ``"mp3"`` (16 kbit/s) or ``"opus"``
+        (12 kbit/s), at 16 kHz.
 
     Returns
     -------
     ndarray of float32, shape (n_samples,)
-        At 16 kHz, aligned with the input to within a millisecond.
+        Decoded waveform at 16 kHz, aligned with the input to within a millisecond.
 
     Raises
     ------
     ConfigError
-        If there is no such codec, or it is not at hand.
+        If the codec does not exist or is not available.
     """
     if not codec_available(codec):
         at_hand = ", ".join(filter(codec_available, CODECS))
@@ -180,7 +179,7 @@ def encode_decode(waveform: FloatArray, codec: str) -> FloatArray:
     coder = _CODECS[codec]
     samples = _resample(waveform, SAMPLE_RATE, coder.sample_rate)
     samples = np.pad(samples, (0, math.ceil(PADDING_S * coder.sample_rate)))
-    # Of what the codec gets: resampling overshoots.
+    # The peak after resampling, which overshoots.
     peak = np.float32(max(1.0, np.abs(samples).max()))
     decoded = coder.encode_decode(samples / peak)
     result = _resample(decoded.samples, decoded.sample_rate, SAMPLE_RATE)[: len(waveform)]

@@ -1,8 +1,8 @@
-"""What containers tell of their length, their holes and what is behind them.
+"""Length, gaps and trailing data of audio files, read from their containers.
 
-libsndfile passes over that: it believes the first stream of an Ogg file to be all of it, and its
-packets to follow each other; and of an MP3 without an index it takes the length from the bits of
-its first frame. Of WAV, AIFF, AU, CAF and FLAC, no decoder looks behind the end.
+libsndfile ignores these: it takes the first stream of an Ogg file for the whole file and its
+packets for contiguous, and estimates the length of an MP3 without index from its first frame. In
+WAV, AIFF, AU, CAF and FLAC files, no decoder looks beyond the end of the first recording.
 """
 
 import re
@@ -12,53 +12,55 @@ from typing import BinaryIO, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-# Bytes behind what an MP3's index tells that are tags, not sound: of more, who knows.
+# Up to this many bytes after the frames that the index of an MP3 covers are taken for tags; more
+# may be audio.
 MAX_TAGS = 4096
-# Of an MP3: where the index is within its first frame, by MPEG version (1, else 2 and 2.5) and by
-# whether there is one channel; and samples of a frame.
+# Offset of the index behind the header of the first frame of an MP3, by whether it is MPEG 1 (else
+# 2 or 2.5) and whether it is mono; and samples of a frame, by whether it is MPEG 1.
 SIDE_INFORMATION = {(True, False): 32, (True, True): 17, (False, False): 17, (False, True): 9}
 FRAME_SAMPLES = {True: 1152, False: 576}
-# The first frame of an MP3 is among so many bytes behind its tags.
+# Bytes after the tags of an MP3 in which its first frame is searched for.
 MAX_SEARCH = 4096
 
 OGG_PAGE = struct.Struct("<4sBBqIIIB")
 OGG_BEGINS = 2  # flag of the first page of a stream
-OPUS_RATE = 48_000  # Hz, in which positions are counted
-# Samples of a frame by the first five bits of a packet (RFC 6716, table 2): four sizes of SILK, two
-# of both, four of CELT.
+OPUS_RATE = 48_000  # Hz, the rate of positions, whatever that of the sound
+# Samples of a frame by the first byte of a packet, whose first five bits decide (RFC 6716, table
+# 2): four sizes of SILK, two of hybrid, four of CELT.
 OPUS_SAMPLES = np.repeat(
     np.array((*(480, 960, 1920, 2880) * 3, *(480, 960) * 2, *(120, 240, 480, 960) * 4)), 8
 )
-# A jump of positions by more than packets explain; less may be a packet that two pages share.
+# Positions that exceed the samples of the packets by more than this mark a gap; less may be a
+# packet that spans two pages.
 MAX_JUMP = OPUS_RATE // 4
 
-# What a recording of WAV or AIFF begins with; other files of that layout may go on in a second one.
+# The first bytes of a WAV or AIFF recording. Other RIFF files may continue in a second RIFF chunk.
 RIFF = re.compile(rb"(?:RIFF|RIFX|RF64|FORM)....(?:WAVE|AIF[FC])", re.DOTALL)
 LARGE_RIFF = b"RF64"  # its size is in its first chunk
 BIG_ENDIAN = frozenset((b"RIFX", b"FORM"))
 AU = b".snd"
-CAF = b"caff\0\1\0\0desc"  # and the name of its first chunk
-CAF_CHUNK = struct.Struct(">4sq")  # its name and size, which is -1 of one that goes on to the end
-# A CAF file has a few; of one that seems to have more, who knows.
+CAF = b"caff\0\1\0\0desc"  # with the name of its first chunk
+CAF_CHUNK = struct.Struct(">4sq")  # name and size; -1 for a chunk that extends to the end
+# A CAF file has few chunks; the search for a recording stops after this many.
 MAX_CHUNKS = 1000
-FLAC = re.compile(rb"fLaC[\0\x80]\0\0\x22")  # and its first block, of stream information
-# Of any of these, what it takes to tell where it ends.
+FLAC = re.compile(rb"fLaC[\0\x80]\0\0\x22")  # with the header of its first block, STREAMINFO
+# Bytes at the start of any of these from which its end can be found.
 HEAD_BYTES = 28
-# A FLAC decoder reads that far ahead at most; and as large are tags between two streams.
+# Bytes that a FLAC decoder reads ahead at most, and largest size of tags between two streams.
 MAX_AHEAD, MAX_BETWEEN = 1 << 16, 1 << 20
 
 
 class Mp3Index(NamedTuple):
-    """What the first frame of an MP3 tells of all others (Xing, Info).
+    """Index in the first frame of an MP3 (Xing, Info), which gives the size of all others.
 
     Parameters
     ----------
     n_samples
-        In all frames, per channel.
+        Samples per channel in all frames.
     n_bytes
-        Of all frames; None if it is not told.
+        Bytes of all frames; None if the index does not have it.
     start
-        First byte of these.
+        Position of the first frame in bytes.
     """
 
     n_samples: int
@@ -67,12 +69,12 @@ class Mp3Index(NamedTuple):
 
     @classmethod
     def read(cls, file: BinaryIO) -> Self | None:
-        """Find the index; None if there is none.
+        """Return the index of a file, or None if there is none.
 
         Parameters
         ----------
         file
-            Open at any place; it is moved.
+            File open at any position, which is changed.
         """
         start = _skip_id3(file)
         file.seek(start)
@@ -92,26 +94,26 @@ class Mp3Index(NamedTuple):
         return None
 
     def tells_all(self, file_size: int) -> bool:
-        """Tell whether nothing but tags follows what it tells of.
+        """Return whether nothing but tags follows the frames that the index covers.
 
         Parameters
         ----------
         file_size
-            In bytes.
+            Size of the file in bytes.
         """
         return self.n_bytes is not None and file_size - self.start - self.n_bytes <= MAX_TAGS
 
 
 def is_whole_ogg(file: BinaryIO) -> bool:
-    """Tell whether an Ogg file is a single stream without holes.
+    """Return whether a file has a single Ogg stream without gaps, or is no Ogg file.
 
-    A page that is missing is told by the number of the next; sound that is missing, where somebody
-    did not send any, by a position that is later than the packets of Opus explain.
+    A missing page shows in the number of the next. Sound that was never sent, as in pauses of a
+    transmission, shows in a position that is later than the Opus packets explain.
 
     Parameters
     ----------
     file
-        Open at any place; it is moved.
+        File open at any position, which is changed.
     """
     file.seek(0)
     number: int | None = None
@@ -120,7 +122,7 @@ def is_whole_ogg(file: BinaryIO) -> bool:
     while len(header := file.read(OGG_PAGE.size)) == OGG_PAGE.size:
         magic, _, flags, end, serial, found, _, n_sizes = OGG_PAGE.unpack(header)
         if magic != b"OggS":
-            return True  # damaged, or something else behind it: decoding tells
+            return True  # damaged, or followed by something else: decoding will show
         sizes = np.frombuffer(file.read(n_sizes), np.uint8)
         body = file.read(int(sizes.sum()))
         if number is None:
@@ -137,19 +139,20 @@ def is_whole_ogg(file: BinaryIO) -> bool:
 
 
 def is_followed(file: BinaryIO) -> bool:
-    """Tell whether another recording is put behind that of a file, of WAV, AIFF, AU, CAF or FLAC.
+    """Return whether a WAV, AIFF, AU, CAF or FLAC file has a second recording after the first.
 
     Parameters
     ----------
     file
-        Open where a decoder that came to the end has left it; it is moved.
+        File open at the position where a decoder left it after decoding to the end. The position is
+        changed.
     """
     stopped = file.tell()
     start = _skip_id3(file)
     file.seek(start)
     head = file.read(HEAD_BYTES)
     if FLAC.match(head):
-        # Where a stream ends, its header does not tell, but its decoder was there.
+        # The header does not have the size of the stream, but the decoder stopped near its end.
         first = max(start + 1, stopped - MAX_AHEAD)
         file.seek(first)
         return FLAC.search(file.read(stopped + MAX_BETWEEN - first)) is not None
@@ -160,17 +163,17 @@ def is_followed(file: BinaryIO) -> bool:
 
 
 def _read_at(file: BinaryIO, place: int) -> bytes:
-    """Return what it takes to tell what begins at a place in a file; nothing behind its end."""
+    """Return the first bytes at a position in a file; none beyond its end."""
     try:
         file.seek(place)
-    except (OSError, OverflowError):  # who wrote it did not know where it would end
+    except (OSError, OverflowError):  # the size was not known when the header was written
         return b""
     return file.read(HEAD_BYTES)
 
 
 def _find_recording(behind: bytes, size: int) -> bool:
-    """Tell whether a recording begins with some bytes, those behind so many others."""
-    # Behind an odd number of bytes, one is left free.
+    """Return whether a recording begins with the bytes that follow `size` others."""
+    # An odd number of bytes is followed by one for padding.
     return any(
         RIFF.match(one) or one.startswith((AU, CAF)) or FLAC.match(one)
         for one in (behind, behind[1:] if size % 2 else b"")
@@ -178,16 +181,17 @@ def _find_recording(behind: bytes, size: int) -> bool:
 
 
 def _is_caf_followed(file: BinaryIO, start: int) -> bool:
-    """Tell whether something else than a chunk is behind those of a CAF file: a recording.
+    """Return whether a recording follows the chunks of a CAF file.
 
-    How long it is, it does not tell as a whole, and packets may be told of behind the sound.
+    All chunks have to be walked through: the header has no total size, and the packet table may
+    come after the audio.
     """
     place, size = start + 8, 0
     for _ in range(MAX_CHUNKS):
         head = _read_at(file, place)
         if _find_recording(head, size):
             return True
-        # Some leave a byte free behind an odd number of them, which the format does not ask for.
+        # Some programs pad chunks of an odd size by a byte, which the format does not ask for.
         free = int(size % 2 and head.startswith(b"\0"))
         if len(head) < free + CAF_CHUNK.size:
             return False
@@ -199,7 +203,7 @@ def _is_caf_followed(file: BinaryIO, start: int) -> bool:
 
 
 def _find_size(head: bytes) -> int | None:
-    """Return the bytes of a recording of WAV, AIFF or AU, as it begins; None of others."""
+    """Return the size of a WAV, AIFF or AU recording in bytes, from its first bytes; else None."""
     if len(head) < HEAD_BYTES:
         return None
     if head.startswith(AU):
@@ -213,7 +217,7 @@ def _find_size(head: bytes) -> int | None:
 
 
 def _count_opus(sizes: NDArray[np.uint8], body: bytes) -> int:
-    """Return the samples of the packets that begin in a page."""
+    """Return the number of samples of the Opus packets that begin in a page."""
     ends = np.flatnonzero(sizes < 255)
     offsets = np.concatenate(([0], np.cumsum(sizes, dtype=np.int64)[ends]))
     content = np.frombuffer(body, np.uint8)
@@ -226,7 +230,7 @@ def _count_opus(sizes: NDArray[np.uint8], body: bytes) -> int:
 
 
 def _skip_id3(file: BinaryIO) -> int:
-    """Return where what follows the tags at the start begins."""
+    """Return the position after the ID3 tags at the start of a file."""
     start = 0
     while True:
         file.seek(start)
@@ -240,7 +244,7 @@ def _skip_id3(file: BinaryIO) -> int:
 
 
 def _is_frame(header: bytes, *, is_first: bool, is_mono: bool) -> bool:
-    """Tell whether bytes are the header of a frame of layer III, of such a kind."""
+    """Return whether bytes are the header of an MPEG layer III frame of the given kind."""
     return (
         len(header) == 4
         and header[0] == 0xFF

@@ -1,9 +1,9 @@
-"""The two libraries that decode recordings, each behind the same few names.
+"""Decoders of recordings: libsndfile and FFmpeg behind a common interface.
 
-libsndfile reads what it can (WAV of every kind, FLAC, Ogg, Opus, MP3, AIFF, AU, ...), FFmpeg
-through PyAV the rest (m4a, mp4, webm, mkv, wma, amr, ...), and what libsndfile would only read a
-part of: see `sercli.audio.containers`. Both judge a file by its content: it is handed to them as an
-open file, without its name, so that no suffix can mislead them.
+libsndfile reads what it can (WAV of every kind, FLAC, Ogg, Opus, MP3, AIFF, AU, ...). FFmpeg,
+through PyAV, reads the rest (m4a, mp4, webm, mkv, wma, amr, ...) and files that libsndfile would
+read only in part (see `sercli.audio.containers`). Both recognise a format by its content: they get
+an open file without its name, so that no suffix can mislead them.
 """
 
 import os
@@ -23,36 +23,37 @@ from sercli.text import format_count
 if TYPE_CHECKING:
     from av import AudioFrame
 
-# Samples of all channels together in a block: 2 s of a mono file at 48 kHz. Small enough that
-# memory stays flat, large enough that the cost of a call does not show.
+# Samples of a block, all channels together: 2 s of a mono file at 48 kHz. Small enough to keep
+# memory flat, large enough to make the cost of a call negligible.
 BLOCK_SIZE = 96_000
 # libsndfile estimates the length of some lossy files; only more than this missing is a truncation.
 LENGTH_TOLERANCE_S = 0.1
 # Containers round their length up by a packet or two; more than this missing is a truncation.
 CONTAINER_TOLERANCE_S = 0.5
-# Those whose headers tell how long each stream is, or all of it; of others, FFmpeg guesses it by
-# their size.
+# Containers whose headers have the duration of each stream, or of the whole file; for others,
+# FFmpeg estimates it from the size of the file.
 TELLING_STREAMS, TELLING_CONTAINERS = "mov", frozenset(("matroska", "flv", "asf"))
-# What libsndfile logs of a header that promises more, or less, than the file has, in bytes.
+# libsndfile's log of a header that promises more, or fewer, bytes than the file has.
 PROMISE = re.compile(
     r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*:\s*(\d+) \(should be (\d+)\)", re.MULTILINE
 )
-# From here on, sizes in bytes are what those put there who cannot go back, as SoX in a pipe.
+# Sizes in bytes from here on are placeholders, by programs that cannot seek back to write the size,
+# such as SoX in a pipe.
 UNKNOWN_SIZE = 0x7F000000
-# From here on, so are numbers of samples.
+# Numbers of samples from here on are placeholders, too.
 UNKNOWN_LENGTH = 1 << 62
 # Containers mark pauses in transmission by a jump in time stamps; less than this is jitter.
 MIN_TIMESTAMP_GAP_S = 0.1
-# A longer jump is a fault of the stamp: filling it would invent hours of silence.
+# A longer jump is an error of the time stamp: filling it would insert hours of silence.
 MAX_TIMESTAMP_GAP_S = 3600.0
 
 
 class DecodeError(Exception):
-    """Why a decoder gave up; `AudioFile` adds the path."""
+    """Error of a decoder, without the path, which `AudioFile` adds."""
 
 
 class Decoder(ABC):
-    """One library's view of an open file."""
+    """Base class of decoders of an open file."""
 
     sample_rate: int
     channels: int
@@ -62,25 +63,25 @@ class Decoder(ABC):
 
     @abstractmethod
     def blocks(self) -> Iterator[FloatArray]:
-        """Give arrays of shape (n_samples, channels); raise DecodeError at a defect."""
+        """Yield arrays of shape (n_samples, channels); raise DecodeError at a defect."""
 
     @abstractmethod
     def close(self) -> None:
-        """Release what the library holds, but not the file."""
+        """Release the resources of the library, but leave the file open."""
 
 
 def open_decoder(file: BinaryIO) -> Decoder:
-    """Return a decoder of the first library that knows what to do with a file.
+    """Return a decoder of the first library that can decode a file.
 
     Parameters
     ----------
     file
-        Open at any place; it stays open.
+        File open at any position; it stays open.
 
     Raises
     ------
     DecodeError
-        If none of them does.
+        If no library can.
     """
     reasons = []
     for decoder in (_SndfileDecoder, _FfmpegDecoder):
@@ -95,7 +96,7 @@ def open_decoder(file: BinaryIO) -> Decoder:
 class _SndfileDecoder(Decoder):
     def __init__(self, file: BinaryIO) -> None:
         n_bytes = os.fstat(file.fileno()).st_size
-        # Before it is opened: libsndfile counts on finding the file where it left it.
+        # Before libsndfile opens the file, as it relies on the position staying where it left it.
         index = Mp3Index.read(file)
         if not is_whole_ogg(file):
             raise DecodeError("libsndfile would read but the first part of this Ogg file")
@@ -122,8 +123,8 @@ class _SndfileDecoder(Decoder):
         defect = "the file ends early"
         whole = True
         while whole:
-            # Where the file breaks off, the call fails without telling how much it has decoded:
-            # what is no longer NaN.
+            # If the file breaks off, the call fails without reporting how much it has decoded:
+            # those samples are no longer NaN.
             block = np.full((size, self.channels), np.nan, np.float32)
             try:
                 block = self._sound.read(out=block)
@@ -131,7 +132,7 @@ class _SndfileDecoder(Decoder):
                 whole, defect = False, error.error_string.removeprefix("Error : ").rstrip(".")
                 decoded = np.flatnonzero(~np.isnan(block).all(axis=1))
                 n_decoded = int(decoded[-1]) + 1 if len(decoded) else 0
-                # Of some formats, it fills up with zeros.
+                # For some formats, libsndfile fills the rest with zeros.
                 block = block[: min(n_decoded, max(expected - read, 0)) if expected else n_decoded]
             if not len(block):
                 break
@@ -148,12 +149,12 @@ class _SndfileDecoder(Decoder):
 
 
 def _find_promise(sound: sf.SoundFile, n_bytes: int) -> int | None:
-    """Return how many samples per channel the header promises; None if it does not."""
+    """Return the number of samples per channel that the header promises, or None."""
     n_samples: int = sound.frames
     if n_samples >= UNKNOWN_LENGTH:
         return None
-    # libsndfile believes the size of a file more than its header, and tells that in its log only,
-    # between the comments in the file, which may look like that.
+    # libsndfile trusts the size of a file more than its header. It reports that in its log only,
+    # which also has the comments of the file, which may look the same.
     for promised, found in PROMISE.findall(sound.extra_info):
         if n_bytes / 2 < int(found) < int(promised) < UNKNOWN_SIZE:
             return round(n_samples * int(promised) / int(found))
@@ -161,9 +162,10 @@ def _find_promise(sound: sf.SoundFile, n_bytes: int) -> int | None:
 
 
 class _Source:
-    """What FFmpeg reads a file through: a damaged container sends it to places that do not exist.
+    """File interface for FFmpeg that returns -1 if a seek fails.
 
-    It expects -1 for those; an exception it would drop, with a message on standard error.
+    A damaged container makes FFmpeg seek to positions that do not exist. It expects -1 for those;
+    an exception would be dropped, with a message on standard error.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -186,8 +188,8 @@ class _FfmpegDecoder(Decoder):
         self._mp3 = Mp3Index.read(file)
         file.seek(0)
         try:
-            # Tags in an unknown encoding are no reason to refuse the sound. A file may name others,
-            # or a place on the network, to be played in its place: nothing but itself is read.
+            # Tags in an unknown encoding are ignored, as the sound may be fine. A file may refer to
+            # others, or to the network, for its content: nothing but the file itself is read.
             self._container = av.open(
                 _Source(file),
                 "r",
@@ -197,9 +199,9 @@ class _FfmpegDecoder(Decoder):
         except (av.FFmpegError, OSError) as error:
             raise DecodeError(f"FFmpeg cannot open it ({error.strerror})") from error
         self._n_corrupt = 0
-        self._end = 0.0  # of the packets so far, in seconds
+        self._end = 0.0  # end of the packets so far, in seconds
         try:
-            # The header of some codecs tells another rate than they decode to: ask the first frame.
+            # Some codecs decode to another rate than that of the header: take it from a frame.
             self._frames = self._decode()
             self._first = next(self._frames)
         except (DecodeError, StopIteration) as error:
@@ -210,7 +212,7 @@ class _FfmpegDecoder(Decoder):
         length = self._container.duration
         self.duration_hint = None if length is None else length / av.time_base
         self._jumps: list[str] = []
-        self._skipped = 0.0  # of the time stamps, in seconds: jumps that were not filled
+        self._skipped = 0.0  # jumps of the time stamps that were not filled, in seconds
 
     @property
     def warnings(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -243,7 +245,7 @@ class _FfmpegDecoder(Decoder):
                 block = samples.astype(np.float32, copy=False).reshape(-1, self.channels)
                 position += len(block)
                 yield block
-        # The last packet may be one that is to last until then.
+        # The last packet may be short of samples, but have a duration up to the promised end.
         promised = self._find_promise()
         end = max(position / self.sample_rate, self._end)
         if end < promised - CONTAINER_TOLERANCE_S:
@@ -253,7 +255,7 @@ class _FfmpegDecoder(Decoder):
             )
 
     def _find_promise(self) -> float:
-        """Return how long the header promises the sound to be, in seconds; 0 if it does not."""
+        """Return the duration that the header promises for the sound, in seconds; 0 if none."""
         names = {*self._container.format.name.split(",")}
         stream = self._container.streams.audio[0]
         if self._jumps:
@@ -262,7 +264,7 @@ class _FfmpegDecoder(Decoder):
             return self._mp3.n_samples / self.sample_rate
         if TELLING_STREAMS in names and stream.duration and stream.time_base:
             return float(stream.duration * stream.time_base)
-        # It is that of the longest stream, which need not be the sound, and up to where that ends.
+        # The duration of the file is the end of its longest stream, which need not be the sound.
         alone = len(self._container.streams) == 1
         if alone and TELLING_CONTAINERS & names and self.duration_hint is not None:
             return self.duration_hint - (self._container.start_time or 0) / self._av.time_base
@@ -283,15 +285,15 @@ class _FfmpegDecoder(Decoder):
                     self._end = max(self._end, end - start)
                 try:
                     yield from packet.decode()
-                except self._av.FFmpegError:  # what damaged data looks like varies by codec
+                except self._av.FFmpegError:  # the error for damaged data varies by codec
                     self._n_corrupt += 1
         except (self._av.FFmpegError, OSError) as error:
             raise DecodeError(f"FFmpeg stops decoding it ({error.strerror})") from error
-        except IndexError as error:  # PyAV does not know a stream that begins on the way
+        except IndexError as error:  # PyAV does not support streams that begin midway
             raise DecodeError("FFmpeg finds a stream that its header does not tell") from error
 
     def _gap(self, frame: "AudioFrame", position: int) -> Iterator[FloatArray]:
-        """Give the silence between what was decoded and a frame's time stamp."""
+        """Yield silence that fills the gap between the decoded samples and a frame's time stamp."""
         if frame.time is None:
             return
         start = (self._container.start_time or 0) / self._av.time_base
@@ -303,7 +305,7 @@ class _FfmpegDecoder(Decoder):
             return
         beyond = self.duration_hint is not None and frame.time - start > self.duration_hint
         if beyond or gap > MAX_TIMESTAMP_GAP_S:
-            # Nothing is known of where it is to end, either.
+            # From here on, the promised end is not reliable either: see `_find_promise`.
             self._skipped = missing
             self._jumps.append(
                 f"its time stamps jump by {gap:.0f} s at {position / self.sample_rate:.3f} s, and "

@@ -1,42 +1,43 @@
-"""Filters without delay, made in the spectrum."""
+"""Zero-phase filters, applied in the frequency domain."""
 
 import numpy as np
 
 from sercli.arrays import FloatArray
 from sercli.audio.reading import SAMPLE_RATE
 
-# Of a band limit passes whole; the rest is the filter's flank.
+# Share of the band below a limit that passes unchanged; the rest is the transition band.
 PASS_SHARE = 0.9
-# Silence behind the signal while it is filtered: outlasts the ringing of a flank.
+# Silence after the signal during filtering, longer than the ringing of a transition band.
 PADDING_S = 0.125
 
-# The edges of a segment fade in and out: an abrupt edge of a high sound clicks at all frequencies.
+# Fade at both edges of a segment: an abrupt edge of a high sound clicks at all frequencies.
 FADE_S = 0.008
 
-# Of a telephone line: blocked below the first, whole between the second and the third, blocked
-# above the last, in Hz. The band of ITU-T G.712 is 300 to 3,400 Hz.
+# Band of a telephone line in Hz: blocked below the first, unchanged between the second and the
+# third, blocked above the last. The band of ITU-T G.712 is 300 to 3,400 Hz.
 TELEPHONE_BAND = (250.0, 350.0, 3300.0, 3500.0)
 
 
 def limit_band(waveform: FloatArray, limit: float, sample_rate: int = SAMPLE_RATE) -> FloatArray:
-    """Take away everything from a frequency on.
+    """Apply a low-pass filter.
 
     Parameters
     ----------
     waveform
-        At 16 kHz, shape (n_samples,).
+        Waveform at 16 kHz, shape (n_samples,).
     limit
-        In Hz; the gain is 1 up to 90 % of it and falls as a raised cosine to exactly 0.
+        Cutoff in Hz: the gain is 1 up to 90 % of it and falls as a raised cosine to exactly 0 at
+        it.
     sample_rate
-        Of the result in Hz: 16 kHz or half of that, with a limit of at most half of it.
+        Sample rate of the result in Hz: 16 kHz, or 8 kHz for a limit of at most 4 kHz.
 
     Returns
     -------
-    ndarray of float32, shape (n_samples,), or every other one of them
+    ndarray of float32, shape (n_samples,), or half of that, rounded up, at 8 kHz
     """
     step = SAMPLE_RATE // sample_rate
     size = _find_size(waveform)
-    # What lies above the limit is not even transformed back.
+    # Only the part of the spectrum that the sample rate of the result has is transformed back.
     spectrum = np.fft.rfft(_fade(waveform), size)[: size // (2 * step) + 1]
     first = int(PASS_SHARE * limit * size / SAMPLE_RATE)
     position = np.arange(first, len(spectrum)) * (SAMPLE_RATE / size / limit)
@@ -48,12 +49,12 @@ def limit_band(waveform: FloatArray, limit: float, sample_rate: int = SAMPLE_RAT
 
 
 def telephone_band(waveform: FloatArray) -> FloatArray:
-    """Return what a telephone line lets through, `TELEPHONE_BAND`.
+    """Limit a waveform to the band of a telephone line, `TELEPHONE_BAND`.
 
     Parameters
     ----------
     waveform
-        At 16 kHz, shape (n_samples,).
+        Waveform at 16 kHz, shape (n_samples,).
 
     Returns
     -------
@@ -68,8 +69,8 @@ def telephone_band(waveform: FloatArray) -> FloatArray:
 
 
 def _find_size(waveform: FloatArray) -> int:
-    """Return a size that is transformed fast, as is its half."""
-    # Zeros at the end keep the filter from wrapping one edge round to the other.
+    """Return a power of 2 as the size of the FFT, so that its half is fast, too."""
+    # Zeros at the end keep the filter from wrapping one edge around to the other.
     padded = len(waveform) + int(PADDING_S * SAMPLE_RATE)
     return 1 << (padded - 1).bit_length()
 

@@ -1,4 +1,4 @@
-"""Recordings of any kind as a stream of blocks, and resampling that stream."""
+"""Reading of recordings of any format as a stream of blocks, and resampling of that stream."""
 
 import os
 import stat
@@ -15,46 +15,46 @@ from sercli.audio.containers import is_followed
 from sercli.audio.decoders import DecodeError, open_decoder
 from sercli.errors import AudioError
 
-# Rate in Hz of everything behind the decoder: speech detection and all models work at it.
+# Sample rate in Hz of speech detection and all models.
 SAMPLE_RATE = 16_000
 
-# Full scale is 1; a floating-point file with larger values than this holds no sound.
+# Full scale is 1; values of a floating-point file from here on are no sound.
 MAX_MAGNITUDE = 1e6
-# Nor does one with larger values than this keep to that scale: it may be that of integers.
+# A file with larger values than this has another full scale, possibly that of integers.
 STRANGE_MAGNITUDE = 16.0
 MIN_SAMPLE_RATE = 1_000
 MAX_SAMPLE_RATE = 768_000
 
 
 class AudioFile:
-    """An open recording; a context manager that gives its samples block by block.
+    """An open recording, read block by block; a context manager.
 
     Parameters
     ----------
     path
-        Any audio file, or a video file, of which the first audio stream is read.
+        Path of an audio file, or of a video file, of which the first audio stream is read.
 
     Attributes
     ----------
     path
-        As given.
+        Path as given.
     sample_rate
-        The file's own, in Hz.
+        Sample rate of the file in Hz.
     channels
         Number of channels.
     format
         Container and codec, such as ``"WAV/PCM_16"``.
     duration_hint
-        Seconds, as the header tells, or None: for progress displays only.
+        Duration in seconds by the header, or None; for progress displays only.
     n_samples
-        Samples per channel given so far.
+        Number of samples per channel read so far.
     warnings
-        What was repaired on the way, or is not heard.
+        Sentences on defects that were repaired and on parts that are not decoded.
 
     Raises
     ------
     AudioError
-        If there is no such file, it is empty, or nothing can decode it.
+        If there is no such file, it is empty, or no decoder can read it.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -80,18 +80,19 @@ class AudioFile:
         self._is_followed = False
 
     def blocks(self) -> Iterator[FloatArray]:
-        """Give the samples from the start to the end, once.
+        """Yield the samples from the start to the end, once.
 
         Yields
         ------
         ndarray of float32, shape (n_samples, channels)
-            In ``[-1, 1]`` for integer formats, as stored for floating-point ones; samples that
-            are NaN, infinite or beyond a million are replaced by 0 and counted in `warnings`.
+            Samples in ``[-1, 1]`` for integer formats, as stored for floating-point ones. Those
+            that are NaN, infinite or beyond a million are replaced by 0 and counted in `warnings`.
 
         Raises
         ------
         AudioError
-            After the last block that could be decoded, if the file is not whole.
+            After the last block that could be decoded, if the file is truncated or damaged, or if
+            no sample was valid.
         """
         blocks = self._decoder.blocks()
         while True:
@@ -117,20 +118,20 @@ class AudioFile:
 
     @property
     def duration(self) -> float:
-        """Seconds given so far."""
+        """Duration read so far, in seconds."""
         return self.n_samples / self.sample_rate
 
     def seconds_at(self, sample: int) -> float:
-        """Return the time in seconds of a sample at `SAMPLE_RATE`; at the latest, the end so far.
+        """Return the time of a sample at `SAMPLE_RATE` in seconds, at most `duration`.
 
-        It is that of the nearest sample of the file itself: it holds at the file's own rate.
+        It is rounded to the nearest sample of the file itself.
         """
         own = min(round(sample * self.sample_rate / SAMPLE_RATE), self.n_samples)
         return own / self.sample_rate
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What was repaired so far, or is not heard, a sentence each."""
+        """Sentences on defects repaired so far and on parts that are not decoded."""
         notes = self._decoder.warnings
         if self._is_followed:
             notes = (
@@ -165,8 +166,8 @@ def resample_stream(
 ) -> Iterator[FloatArray]:
     """Resample a stream of blocks to `SAMPLE_RATE`.
 
-    The stream resampler keeps its phase from block to block and its output is aligned with its
-    input, so that sample ``i`` lies at ``i / SAMPLE_RATE`` seconds however long the stream.
+    The resampler keeps its phase from block to block and its output is aligned with its input:
+    sample ``i`` is at ``i / SAMPLE_RATE`` seconds, however long the stream.
 
     Parameters
     ----------
@@ -184,7 +185,7 @@ def resample_stream(
     Raises
     ------
     AudioError
-        What the blocks raise, after the last sample before it.
+        If reading the blocks raises it; the samples before are yielded first.
     """
     if sample_rate == SAMPLE_RATE:
         yield from blocks
@@ -196,7 +197,7 @@ def resample_stream(
             yield resampler.resample_chunk(block).reshape(-1, channels)
     except AudioError as error:
         defect = error
-    # What the filter still holds was decoded, even where the file breaks off behind it.
+    # The samples that the filter still holds were decoded, even if the file breaks off after them.
     tail = resampler.resample_chunk(np.empty((0, channels), np.float32), last=True)
     yield tail.reshape(-1, channels)
     if defect is not None:
@@ -204,12 +205,12 @@ def resample_stream(
 
 
 def load_audio(path: str | os.PathLike[str]) -> FloatArray:
-    """Read a whole recording as one channel at `SAMPLE_RATE`, the mean of its channels.
+    """Read a whole recording at `SAMPLE_RATE`, as the mean of its channels.
 
     Parameters
     ----------
     path
-        A recording short enough to be held in memory.
+        Path of a recording short enough to be held in memory.
 
     Returns
     -------
@@ -228,7 +229,7 @@ def load_audio(path: str | os.PathLike[str]) -> FloatArray:
 
 @contextmanager
 def _naming(path: str) -> Iterator[None]:
-    """Raise what goes wrong with a file as an error that names it."""
+    """Turn errors of reading a file into an AudioError with its path."""
     try:
         yield
     except DecodeError as error:
@@ -239,7 +240,7 @@ def _naming(path: str) -> Iterator[None]:
 
 def _open_regular(path: str) -> BinaryIO:
     try:
-        # Opening a pipe would wait for a writer: look before.
+        # Checked first, as opening a pipe would wait for a writer.
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):
             kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
