@@ -1,4 +1,4 @@
-"""Corpora of labelled recordings: which clips, whose voice, which emotion, which split."""
+"""Corpora of labelled recordings: their clips, with emotion, speaker and split."""
 
 from sercli.datasets.base import Clip, Corpus, class_indices
 from sercli.datasets.labelling import parse_mapping

@@ -1,4 +1,4 @@
-"""Corpora with files of annotations beside the recordings: IEMOCAP and MELD."""
+"""Corpora with annotations in files of their own: IEMOCAP and MELD."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,7 +19,7 @@ NO_AGREEMENT = "xxx"
 
 MELD_SPLITS = ("train", "dev", "test")
 MELD_COLUMNS = ("Dialogue_ID", "Utterance_ID", "Speaker", "Emotion")
-# How some utterances of the test split are found a second time.
+# Names of copies that some utterances of the test split have.
 MELD_COPY = re.compile(r"final_videos_testdia\d+_utt\d+")
 
 
@@ -29,12 +29,12 @@ def read_iemocap(folder: MediaFolder) -> Corpus:
     Parameters
     ----------
     folder
-        The release, one of its sessions, or a folder of utterances in a session.
+        Folder of the release, of one of its sessions, or of utterances in a session.
 
     Returns
     -------
     Corpus
-        With the corpus's own codes for emotions; names are those of the utterances.
+        Clips with IEMOCAP's own codes for emotions, named after the utterances.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def read_iemocap(folder: MediaFolder) -> Corpus:
             skipped[name] = "no agreement among the annotators"
         else:
             groups = matches[path].groupdict()
-            # A dialogue bears the name of one of its two speakers; the letter tells who speaks.
+            # A dialogue is named after one of its two speakers; the letter is that of the speaker.
             speaker = f"{groups['session']}{groups['letter']}"
             traits = person_traits({**facts, **facts["speakers"].get(speaker, {})})
             traits["type"] = facts["type"][groups["type"]]
@@ -70,8 +70,8 @@ def read_iemocap(folder: MediaFolder) -> Corpus:
 
 
 def _read_evaluations(folder: MediaFolder, utterances: Iterable[Path]) -> dict[str, str]:
-    """Return the code of each utterance that the sessions at hand annotate."""
-    # An utterance lies in SESSION/sentences/wav/DIALOGUE, its annotation in SESSION/dialog.
+    """Return the code of each utterance that is annotated in the sessions found."""
+    # An utterance is in SESSION/sentences/wav/DIALOGUE, its annotation in SESSION/dialog.
     sessions = {
         path.absolute().parents[3] for path in utterances if len(path.absolute().parents) > 3
     }
@@ -98,12 +98,12 @@ def read_meld(folder: MediaFolder) -> Corpus:
     Parameters
     ----------
     folder
-        The release, or the folder of one of its splits.
+        Folder of the release or of one of its splits.
 
     Returns
     -------
     Corpus
-        With the corpus's own words for emotions; names are such as ``train/dia0_utt0``.
+        Clips with MELD's own words for emotions, and names such as ``train/dia0_utt0``.
 
     Raises
     ------
@@ -149,7 +149,7 @@ def _meld_clip(path: Path, name: str, row: Mapping[str, str], facts: Mapping[str
 
 
 def _split_of_folder(*names: str | None) -> str | None:
-    """Return the split of which a folder or, failing that, the folder around it tells."""
+    """Return the split in the first of some names of folders that has one, or None."""
     found = (split for name in names if name for split in MELD_SPLITS if split in name.lower())
     return next(found, None)
 
@@ -157,7 +157,7 @@ def _split_of_folder(*names: str | None) -> str | None:
 def _meld_rows(
     folder: MediaFolder, splits: Iterable[str]
 ) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """Yield name and row of each utterance that the tables of some splits annotate."""
+    """Yield the name and the row of each utterance in the tables of some splits."""
     tables = {split: _find_table(folder.root, f"{split}_sent_emo.csv") for split in splits}
     if not any(tables.values()):
         expected = " and ".join(f"{split}_sent_emo.csv" for split in tables)

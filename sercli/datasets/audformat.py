@@ -18,10 +18,10 @@ from sercli.datasets.tables import LICENCE, SPLITS, parse_split, stretch_name
 from sercli.errors import DatasetError
 
 HEADER = "db.yaml"
-# Facts of a speaker, by the names that databases have for them.
+# Facts about a speaker, by their names in databases.
 PERSON = {"sex": "sex", "gender": "sex", "age": "age", "language": "language"}
 
-# A file, and start and end of a stretch of it in seconds.
+# A file, and the start and end of a stretch of it in seconds.
 Stretch = tuple[str, float, float | None]
 
 
@@ -34,29 +34,29 @@ class _Found:
 def read_audformat(folder: MediaFolder, columns: Mapping[str, str]) -> Corpus:
     """Read a database in audformat.
 
-    All tables are read that have a column of emotions. A stretch that two tables label otherwise
-    is left out.
+    All tables with a column of emotions are read. A stretch with different labels is left out.
 
     Parameters
     ----------
     folder
-        Holds ``db.yaml``.
+        Folder with ``db.yaml``.
     columns
-        The database's names for ``emotion``, ``speaker`` and ``split``: of a column or of its
-        scheme, or ``TABLE/COLUMN``, in which ``*`` stands for any part of the table's name.
+        Names in the database for ``emotion``, ``speaker`` and ``split``: each the name of a column
+        or of its scheme, or ``TABLE/COLUMN``, in which ``*`` stands for any part of the table's
+        name.
 
     Returns
     -------
     Corpus
-        Of the database's name.
+        Clips of the database, whose name is that of the corpus.
 
     Raises
     ------
     DatasetError
-        If the package `audformat` is missing, the folder is no such database, or no column or
-        more than one of a table can be meant.
+        If the package `audformat` is missing, the folder is no such database, no column matches, or
+        several columns of a table do.
     """
-    # Which parts of pandas the package uses is no concern of ours or of the user's.
+    # The package uses deprecated parts of pandas: the user can do nothing about these warnings.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         return _read_database(folder, _load(folder), columns)
@@ -68,7 +68,7 @@ def _load(folder: MediaFolder) -> Any:
         raise DatasetError(f"{folder.root}: has no {HEADER}; expected a database in audformat")
     try:
         return audformat.Database.load(str(folder.root), load_data=True)
-    except Exception as error:  # the package reads YAML, CSV, Parquet: each has errors of its own
+    except Exception as error:  # the package reads YAML, CSV and Parquet, each with its own errors
         raise DatasetError(f"{folder.root}: audformat cannot load it: {error}") from error
 
 
@@ -129,7 +129,7 @@ def _import_audformat() -> ModuleType:
 def _find_labels(
     folder: MediaFolder, database: Any, columns: Mapping[str, str]
 ) -> dict[Stretch, _Found]:
-    """Return words and splits of each stretch."""
+    """Return the words and the splits of each stretch."""
     splits = {
         key: parse_split(str(value), f"{folder.root}: {stretch_name(*key)}")
         for key, value, _ in _cells(database, "split", columns)
@@ -156,7 +156,7 @@ def _find_labels(
 
 
 def _tables_of(database: Any, role: str, columns: Mapping[str, str]) -> dict[str, str]:
-    """Return the column that has a role, for each table that has one."""
+    """Return the column for a role in each table that has one."""
     wanted = columns.get(role, role)
     pattern, slash, name = wanted.rpartition("/")
     columns_of = {}
@@ -179,7 +179,7 @@ def _tables_of(database: Any, role: str, columns: Mapping[str, str]) -> dict[str
 def _cells(
     database: Any, role: str, columns: Mapping[str, str]
 ) -> Iterator[tuple[Stretch, Hashable | None, str]]:
-    """Yield stretch, value (None for none) and table of each cell of a role's columns."""
+    """Yield the stretch, value or None, and table of each cell of a role's columns."""
     audformat = _import_audformat()
     for table_id, column in _tables_of(database, role, columns).items():
         values = database.tables[table_id][column].get().dropna()
@@ -194,14 +194,14 @@ def _cells(
 
 
 def _split_of(database: Any, table_id: str) -> str | None:
-    """Return the split that a table belongs to, or that its name tells."""
+    """Return the split that a table belongs to, or that is in its name."""
     split_id = database.tables[table_id].split_id
     words = [database.splits[split_id].type] if split_id else table_id.split(".")
     return next((SPLITS[word] for word in words if word in SPLITS), None)
 
 
 def _read_people(database: Any, columns: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """Return the traits of the speakers whom their column's scheme describes."""
+    """Return the traits of the speakers that the scheme of their column describes."""
     people = {}
     for table_id, column in _tables_of(database, "speaker", columns).items():
         scheme = database.schemes.get(database.tables[table_id].columns[column].scheme_id)
@@ -210,7 +210,7 @@ def _read_people(database: Any, columns: Mapping[str, str]) -> dict[str, dict[st
             labels = database.misc_tables[labels].df.to_dict("index")
         for speaker, facts in labels.items() if isinstance(labels, dict) else ():
             known = facts.items() if isinstance(facts, dict) else ()
-            # What is missing is not to hide the same fact by another of its names.
+            # Unknown values are left out, or one might replace the same fact under another name.
             people[str(speaker)] = person_traits(
                 {PERSON[key]: value for key, value in known if key in PERSON and is_known(value)}
             )
@@ -218,7 +218,7 @@ def _read_people(database: Any, columns: Mapping[str, str]) -> dict[str, dict[st
 
 
 def _name_languages(database: Any) -> dict[str, str]:
-    """Return the language of a database that has just one."""
+    """Return the language as a trait if the database has exactly one, else no trait."""
     import iso639
 
     languages = database.languages

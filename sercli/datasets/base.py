@@ -1,4 +1,4 @@
-"""What every corpus becomes: labelled clips, and an account of what was left out."""
+"""Common form of all corpora: labelled clips, and the reasons of files that were left out."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -11,7 +11,7 @@ from sercli.datasets.matching import count_speakers
 from sercli.errors import DatasetError
 from sercli.text import format_count
 
-# More files than this that are left out for one reason are counted instead of named.
+# If more files than this are left out for the same reason, they are counted instead of named.
 MAX_NAMED = 3
 
 
@@ -22,25 +22,25 @@ class Clip:
     Parameters
     ----------
     path
-        The audio file.
+        Path of the audio file.
     emotion
-        A canonical label where there is one, else the corpus's own.
+        Canonical label, or the corpus's own if there is no canonical one.
     speaker
-        Name of the speaker within the corpus, or None where it is not known.
+        Name of the speaker within the corpus, or None if unknown.
     name
-        What the corpus calls the clip; unique within it.
+        Name of the clip, unique within the corpus.
     corpus
         Name of the corpus.
     start, end
-        The stretch of the file, in seconds; without `end`, up to the end of the file.
+        Stretch of the file in seconds; without `end`, up to the end of the file.
     split
-        ``"train"``, ``"dev"`` or ``"test"`` where the corpus or the user says so, else None.
+        ``"train"``, ``"dev"`` or ``"test"`` if the corpus or the user defines splits, else None.
     channel
-        Index of the channel, from 0; None: the mean of all.
+        Index of the channel, from 0; None for the mean of all.
     namespace
-        Within which the names of speakers are told apart; None: within the corpus.
+        Scope in which the name of the speaker is unique; None for the corpus.
     traits
-        What else is known, by the name of a breakdown: ``sex``, ``age_group``, ``sentence``,
+        Further facts, by the name of a breakdown: ``sex``, ``age_group``, ``sentence``,
         ``intensity``, ``language``, ...
     """
 
@@ -58,13 +58,13 @@ class Clip:
 
     @property
     def voice(self) -> str | None:
-        """The speaker's name across corpora, such as ``"cremad/1001"``, or None."""
+        """Name of the speaker across corpora, such as ``"cremad/1001"``, or None."""
         within = self.corpus if self.namespace is None else self.namespace
         return None if self.speaker is None else f"{within}/{self.speaker}"
 
     @property
     def place(self) -> str:
-        """The path, and the stretch of the file and its channel, if it is of one."""
+        """Path, followed by the stretch of the file and the channel, if any."""
         channel = "" if self.channel is None else f"@{self.channel}"
         if not self.start and self.end is None:
             return f"{self.path}{channel}"
@@ -74,16 +74,16 @@ class Clip:
 
 @dataclass(frozen=True)
 class Corpus:
-    """The clips of one or several corpora, and what was left out.
+    """Clips of one or several corpora, and the files that were left out.
 
     Parameters
     ----------
     name, licence
-        Of the corpus.
+        Name and licence of the corpus.
     clips
-        In the order of their names.
+        Clips in the order of their names.
     skipped
-        Reason of each file that was left out, by file name.
+        Reason why a file was left out, for each, by file name.
     """
 
     name: str
@@ -93,11 +93,16 @@ class Corpus:
 
     @property
     def default_split(self) -> Split:
-        """What is measured if nothing else is asked for: ``test``, or all if there is none."""
+        """Split that is evaluated by default: ``test``, or ``all`` if there are no test clips."""
         return "test" if any(clip.split == "test" for clip in self.clips) else "all"
 
     def select(self, split: Split) -> tuple[Clip, ...]:
-        """Return the clips of one split.
+        """Return the clips of a split.
+
+        Parameters
+        ----------
+        split
+            Name of the split, or ``"all"``.
 
         Raises
         ------
@@ -117,7 +122,12 @@ class Corpus:
         return clips
 
     def keep(self, labels: Collection[str]) -> Self:
-        """Return the corpus without the clips of other labels, which count as left out.
+        """Return the corpus with the clips of some labels only; the others count as left out.
+
+        Parameters
+        ----------
+        labels
+            Labels to keep.
 
         Raises
         ------
@@ -139,11 +149,11 @@ class Corpus:
         return replace(self, clips=clips, skipped={**self.skipped, **reasons})
 
     def count_skipped(self) -> dict[str, int]:
-        """Return how many files were left out for each reason."""
+        """Return the number of files left out for each reason, most frequent first."""
         return dict(Counter(self.skipped.values()).most_common())
 
     def describe(self) -> str:
-        """Return in a line what was read and what was left out."""
+        """Return a one-line summary of the clips and of the files that were left out."""
         n_speakers = count_speakers(self.clips)
         text = f"{self.name}: {format_count(len(self.clips), 'clip')} of " + (
             format_count(n_speakers, "speaker") if n_speakers else "unknown speakers"
@@ -161,17 +171,17 @@ class Corpus:
 
 
 def merge(corpora: Sequence[Corpus]) -> Corpus:
-    """Return several corpora as one.
+    """Merge several corpora into one.
 
     Parameters
     ----------
     corpora
-        At least one; a single one is returned as it is.
+        One or more corpora; a single one is returned unchanged.
 
     Raises
     ------
     DatasetError
-        If two have the same name, so that their speakers could not be told apart.
+        If two have the same name, so that their speakers could not be distinguished.
     """
     if len(corpora) == 1:
         return corpora[0]
@@ -193,10 +203,17 @@ def merge(corpora: Sequence[Corpus]) -> Corpus:
 def class_indices(clips: Sequence[Clip], labels: Sequence[str]) -> list[int]:
     """Return the index of each clip's label.
 
+    Parameters
+    ----------
+    clips
+        Labelled clips.
+    labels
+        All labels in order.
+
     Raises
     ------
     DatasetError
-        If a clip has a label that is not among them.
+        If a clip has another label.
     """
     order = {label: index for index, label in enumerate(labels)}
     unknown = sorted({clip.emotion for clip in clips} - set(order))

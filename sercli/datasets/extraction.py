@@ -1,4 +1,4 @@
-"""Decoding labelled clips and extracting their features, on several cores."""
+"""Feature extraction from labelled clips on several cores."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,33 +11,33 @@ from sercli.datasets.base import Clip
 from sercli.datasets.decoding import decode_clip, order_by_source
 from sercli.errors import AudioError, DatasetError
 
-# One worker takes this many clips at a time.
+# Clips per task of a worker.
 CLIPS_PER_TASK = 16
-# Where a model runs in this process, workers may be ahead of it by this many tasks each.
+# If a model runs in this process, workers may be ahead of it by this many tasks each.
 TASKS_AHEAD = 4
 
 Extract = Callable[[Clip, FloatArray], FloatArray]
 Cut = Callable[[Clip, FloatArray], list[FloatArray]]
 Embed = Callable[[Sequence[FloatArray]], FloatArray]
 Progress = Callable[[int], None]
-# Of a clip: the hash of its audio and what was extracted, or the error.
+# Result for a clip: the hash of its audio and what was extracted, or the error message.
 _Outcome = tuple[str, Any] | str
 
 
 @dataclass(frozen=True)
 class ClipFeatures:
-    """Features of the clips that could be heard.
+    """Features of the clips that could be decoded.
 
     Parameters
     ----------
     clips
-        Those that could be heard, in order.
+        Clips that could be decoded, in the given order.
     features
-        What was extracted from each clip: one row or more, shape (n_rows, n_features).
+        Features of each clip: one or more rows, shape (n_rows, n_features).
     hashes
-        Of the decoded audio of each clip; see `hash_audio`.
+        Hash of the decoded audio of each clip; see `sercli.datasets.decoding.hash_audio`.
     failed
-        Error of each clip that could not be heard, by its place.
+        Error message for each clip that could not be decoded, by `Clip.place`.
     """
 
     clips: tuple[Clip, ...]
@@ -63,27 +63,33 @@ def extract_clip_features(
     jobs: int = -1,
     progress: Progress | None = None,
 ) -> ClipFeatures:
-    """Decode clips and extract their features, on several cores.
+    """Decode clips and extract their features on several cores.
 
     Parameters
     ----------
     clips
-        What to decode.
+        Clips to decode.
     extract
-        From a clip and its waveform at 16 kHz to rows of features or, with `embed`, to one or more
-        pieces of audio; called in other processes.
+        Function of a clip and its waveform at 16 kHz that returns rows of features or, with
+        `embed`, one or more pieces of audio. It is called in other processes.
     embed
-        From pieces of audio to one row of features each; called in this process, with the pieces
-        of several clips at a time, for a model that must not be in several processes.
+        Function of pieces of audio that returns one row of features for each, for a model that
+        cannot be loaded in several processes. It is called in this process, with the pieces of
+        several clips at a time.
     jobs
         Number of processes; -1 for one per core.
     progress
-        Called with the number of clips that are newly done.
+        Called with the number of clips completed since the last call.
+
+    Returns
+    -------
+    ClipFeatures
+        Features of the clips that could be decoded, and the errors of the others.
 
     Raises
     ------
     DatasetError
-        If not one clip can be heard.
+        If no clip can be decoded.
     """
     order = order_by_source(clips)
     tasks = [order[i : i + CLIPS_PER_TASK] for i in range(0, len(order), CLIPS_PER_TASK)]
@@ -126,10 +132,10 @@ def _run_tasks(
 ) -> Iterator[list[_Outcome]]:
     """Yield the outcomes of each task, in order.
 
-    If they are limited, workers wait where they are too far ahead of who takes the outcomes. For
-    rows of features that does not matter; waveforms of a whole corpus do not fit into memory. Not
-    even its `pre_dispatch` limits what joblib holds: a task that is done makes room for the next,
-    whether its outcome was taken or not. So it is given some tasks at a time.
+    If `limited`, workers wait when they are too far ahead of the consumer of the outcomes. Rows of
+    features need no limit, but the waveforms of a whole corpus do not fit into memory. joblib's
+    `pre_dispatch` is no such limit: a completed task makes room for the next, even if its outcome
+    was not consumed. joblib is therefore given a limited number of tasks at a time.
     """
     from joblib import Parallel, delayed, effective_n_jobs
 
@@ -152,6 +158,6 @@ def _extract_task(clips: Sequence[Clip], extract: Extract | Cut) -> list[_Outcom
 
 
 def _embed_pieces(clips: Sequence[list[FloatArray]], embed: Embed) -> list[FloatArray]:
-    """Return the rows of each clip; the pieces of all clips are embedded together."""
+    """Return the rows of features of each clip; the pieces of all clips are embedded together."""
     rows = embed([piece for pieces in clips for piece in pieces])
     return np.split(rows, np.cumsum([len(pieces) for pieces in clips])[:-1])

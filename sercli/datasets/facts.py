@@ -1,4 +1,4 @@
-"""What is known of the corpora: facts that come with the package as data."""
+"""Facts about the corpora, from data files of the package."""
 
 import json
 import math
@@ -7,18 +7,18 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-# First age of a group, and the group's name; from the oldest down.
+# Lowest age and name of each group, from the oldest to the youngest.
 AGE_GROUPS = ((60, "60 and over"), (45, "45 to 59"), (30, "30 to 44"), (0, "under 30"))
 
 
 @cache
 def load_facts(name: str) -> Mapping[str, Any]:
-    """Return a data file of the package.
+    """Return the content of a data file of the package.
 
     Parameters
     ----------
     name
-        Of a corpus, or ``"labels"``.
+        Name of a corpus, or ``"labels"``.
     """
     text = (files("sercli") / "data" / f"{name}.json").read_text(encoding="utf-8")
     facts: dict[str, Any] = json.loads(text)
@@ -36,8 +36,13 @@ def person_traits(person: Mapping[str, Any]) -> dict[str, str]:
     Parameters
     ----------
     person
-        ``sex``, ``age`` in years and ``language``, as far as they are known; what is none of these
-        is left out.
+        Facts about the speaker, of which ``sex``, ``age`` in years and ``language`` are used if
+        they are known.
+
+    Returns
+    -------
+    dict of str to str
+        Traits ``sex``, ``language`` and ``age_group``, as far as known.
     """
     told = {key: person.get(key) for key in ("sex", "language")}
     traits = {key: str(value) for key, value in told.items() if is_known(value)}
@@ -48,7 +53,7 @@ def person_traits(person: Mapping[str, Any]) -> dict[str, str]:
 
 
 def is_known(value: Any) -> bool:
-    """Tell whether a fact is one: a text, or a number, and not what stands for a missing one."""
+    """Return whether a value is known: a text that is not blank, or a number other than NaN."""
     if isinstance(value, str):
         return bool(value.strip())
-    return isinstance(value, int | float) and value == value  # as no NaN is
+    return isinstance(value, int | float) and value == value  # false for NaN

@@ -1,8 +1,8 @@
-"""From a corpus's own words for emotions to the canonical labels, and to the user's.
+"""Translation of a corpus's own words for emotions to canonical labels and to the user's labels.
 
-The table of words is data. The corpora with codes have a table each, in which an unknown code is
-no label; manifests, folders of classes and audformat share a table of English words, and a word
-that is not in it stays what it is. Neither case nor the form of Unicode matters.
+The words are in a data file. Each corpus with codes has its own table, and clips of a code that is
+not in it are left out. Manifests, folders of classes and audformat share a table of English words,
+and a word that is not in it is kept as the label. Case and Unicode form do not matter.
 """
 
 from collections.abc import Mapping
@@ -13,22 +13,27 @@ from sercli.datasets.facts import load_facts
 from sercli.errors import ConfigError
 from sercli.text import compose
 
-# The table of English words.
+# Name of the table of English words.
 COMMON = "common"
 
 
 def parse_mapping(text: str) -> dict[str, str]:
-    """Return what a user wants labels to be called.
+    """Parse a mapping of labels given by the user.
 
     Parameters
     ----------
     text
-        ``THEIRS=OURS,...``, such as ``happy=happiness,calm=neutral``.
+        Pairs ``THEIRS=OURS,...``, such as ``happy=happiness,calm=neutral``.
+
+    Returns
+    -------
+    dict of str to str
+        The new label for each label.
 
     Raises
     ------
     ConfigError
-        If a part is not of that form, or a label is to become two.
+        If a part is not of that form, or a label is mapped to two.
     """
     mapping: dict[str, str] = {}
     for part in compose(text).split(","):
@@ -49,14 +54,15 @@ def canonical_label(word: str, kind: str = COMMON) -> str | None:
     Parameters
     ----------
     word
-        In any case.
+        Word or code of the corpus for an emotion, in any case.
     kind
-        Name of a corpus with a table of its own; any other shares the table of English words.
+        Name of a corpus with its own table; for any other, the table of English words is used.
 
     Returns
     -------
     str or None
-        None for an unknown code of a corpus with a table of its own.
+        Canonical label, or the word itself if it is not among the English words. None for an
+        unknown code of a corpus with its own table.
     """
     if kind not in load_facts("labels") or kind == COMMON:
         return common_label(word) or compose(word)
@@ -64,12 +70,12 @@ def canonical_label(word: str, kind: str = COMMON) -> str | None:
 
 
 def common_label(word: str) -> str | None:
-    """Return the canonical label of an English word, or of its first letters; None if unknown.
+    """Return the canonical label of an English word or abbreviation, or None if unknown.
 
     Parameters
     ----------
     word
-        In any case.
+        Word in any case.
     """
     return _look_up(word, COMMON)
 
@@ -82,24 +88,24 @@ def _look_up(word: str, table: str) -> str | None:
 def translate(
     corpus: Corpus, kind: str, mapping: Mapping[str, str]
 ) -> tuple[Corpus, frozenset[str]]:
-    """Return a corpus whose clips bear canonical labels, or those the user maps them to.
+    """Replace the labels of a corpus by canonical labels, or by those that the user maps them to.
 
     Parameters
     ----------
     corpus
-        Its clips bear the corpus's own words.
+        Corpus whose clips have its own words as labels.
     kind
         Name of the reader.
     mapping
-        The user's; keys are the corpus's own words or canonical labels, in any case, and the
-        corpus's own come first.
+        The user's labels, by the corpus's own words or by canonical labels, in any case; the
+        corpus's own words take precedence.
 
     Returns
     -------
     corpus : Corpus
-        Clips of unknown words are left out.
+        Corpus with the new labels; clips with unknown words are left out.
     unused : frozenset of str
-        Keys of the mapping that no clip is labelled with.
+        Keys of the mapping that match no clip.
     """
     words = sorted({clip.emotion for clip in corpus.clips})
     wanted = {compose(theirs).casefold(): compose(ours) for theirs, ours in mapping.items()}

@@ -1,4 +1,4 @@
-"""By which names clips and speakers are found: in tables, and in what a model knows."""
+"""Names by which clips and speakers are matched with rows of tables and with those of models."""
 
 from collections.abc import Collection, Hashable, Iterable, Sequence
 from pathlib import PurePath
@@ -11,45 +11,47 @@ from sercli.text import compose
 if TYPE_CHECKING:
     from sercli.datasets.base import Clip
 
-# One name in several tables is one speaker: who trains by one and measures by another is told.
+# Namespace of speakers in manifests, which all share: if one is used to train and another to
+# evaluate, the same name counts as the same speaker, and the overlap is reported.
 NAMESPACE = "table"
 
 
 def clip_names(clip: "Clip") -> tuple[str, ...]:
-    """Return what a table may call a clip, the most exact first.
+    """Return the names that a table may have for a clip, the most exact first.
 
-    Its name, its path, its name without suffix, the name of its file, and that without suffix.
+    These are its name, its path, its name without suffix, the name of its file, that without suffix
+    and its name without folders and suffix.
 
     Parameters
     ----------
     clip
-        The clip.
+        Clip to name.
     """
     name = PurePath(clip.name)
     is_part = clip.start or clip.end is not None or clip.channel is not None
-    if is_part or not name.name:  # times and channels are no suffix
+    if is_part or not name.name:  # times and channels must not be cut off as a suffix
         return clip.name, str(clip.path), clip.name, clip.path.name, clip.path.stem, clip.path.stem
     bare = name.with_suffix("").as_posix()
     return clip.name, str(clip.path), bare, clip.path.name, clip.path.stem, name.stem
 
 
 def is_published(clip: "Clip") -> bool:
-    """Return whether a clip's speaker is named by a corpus that is known, not by a user's own."""
+    """Return whether a clip's speaker is named by a published corpus, not by the user."""
     return clip.namespace is None and clip.corpus in SCHEMES
 
 
 def speaker_names(clip: "Clip", own: Iterable[str] = ()) -> list[str]:
     """Return the names across corpora that a clip's speaker may have; none if unknown.
 
-    Whether a table or a database lists clips of a published corpus is not known: its speakers may
-    be those of any such corpus who have the same names.
+    A table or a database may list clips of a published corpus, whatever its own name is: its
+    speakers may be those of the same names in any published corpus.
 
     Parameters
     ----------
     clip
-        The clip.
+        Clip of the speaker.
     own
-        Names of corpora, of which those that are not published are looked for, too.
+        Names of corpora; the speaker may also have its name in those that are not published.
     """
     if clip.voice is None:
         return []
@@ -62,13 +64,13 @@ def speaker_names(clip: "Clip", own: Iterable[str] = ()) -> list[str]:
 def join_voices(clips: "Sequence[Clip]") -> list[str | None]:
     """Return the voice of each clip, the same for all that may be of one speaker; None if unknown.
 
-    Where two corpora name somebody who may be one speaker, see `speaker_names`, it is the first of
-    these names in order; whoever has both with a third is one with both.
+    Voices that may be the same speaker (see `speaker_names`) are merged into the first of them in
+    alphabetical order. This is transitive: two voices that may each be a third are merged, too.
 
     Parameters
     ----------
     clips
-        Of one or several corpora.
+        Clips of one or several corpora.
     """
     known = {clip.voice: clip for clip in clips if clip.voice is not None}
     earlier = {voice: voice for voice in known}
@@ -87,32 +89,37 @@ def join_voices(clips: "Sequence[Clip]") -> list[str | None]:
 
 
 def count_speakers(clips: "Sequence[Clip]") -> int:
-    """Return how many speakers are known of clips; see `join_voices`."""
+    """Return the number of known speakers of clips; see `join_voices`."""
     return len({*join_voices(clips)} - {None})
 
 
 def match_rows(
     names: Sequence[Sequence[str]], rows: Collection[str], things: Sequence[Hashable], where: str
 ) -> list[str | None]:
-    """Return the row of each clip, by the most exact of its names; None if none is one.
+    """Match clips with the rows of a table, each by the most exact name that is a row's.
 
-    What a row is called by a clip's more exact name, it is not by the less exact one of another.
+    A row that matches one clip by a more exact name is not matched by a less exact name of another.
 
     Parameters
     ----------
     names
-        Of each clip, as many, the most exact first.
+        Names of each clip, the most exact first; all clips have equally many.
     rows
-        Names of the rows of a table. The form of Unicode does not matter.
+        Names of the rows of the table. Their Unicode form does not matter.
     things
-        What a row is to tell something of: for each clip, itself, its file or its speaker.
+        What a row describes, for each clip: the clip itself, its file or its speaker.
     where
-        What has the rows, for errors.
+        Name of the table for error messages.
+
+    Returns
+    -------
+    list of str or None
+        Name of the row of each clip; None if no row matches.
 
     Raises
     ------
     DatasetError
-        If a row is that of two things: which is meant, it does not tell.
+        If a row matches two things by equally exact names, so that it is ambiguous.
     """
     by_form = {compose(row): row for row in rows}
     found: list[str | None] = [None] * len(names)

@@ -1,4 +1,4 @@
-"""The media files of a folder, and which of several copies of a clip is read."""
+"""Media files of a folder, and the choice between several copies of a clip."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -9,7 +9,7 @@ from typing import Any
 from sercli.discovery import find_inputs
 from sercli.errors import DatasetError
 
-# A release holds the same clip in several folders and formats: the first of these is read.
+# A release may have a clip in several folders and formats: these are preferred, in this order.
 PREFERRED_SUFFIXES = (".wav", ".flac")
 
 COPY = "another copy of a clip"
@@ -24,11 +24,11 @@ class MediaFolder:
     Parameters
     ----------
     root
-        The folder.
+        Path of the folder.
     media
-        What lies in it, at any depth; nothing hidden.
+        Media files in it at any depth, without hidden ones.
     problems
-        Why a sub-folder could not be searched, by its name.
+        Errors of sub-folders that could not be searched, by their names.
     """
 
     root: Path
@@ -46,12 +46,12 @@ def scan_folder(root: Path) -> MediaFolder:
     Parameters
     ----------
     root
-        The folder; links are followed once.
+        Path of the folder; links are followed once.
 
     Raises
     ------
     DatasetError
-        If it is not a folder, or holds no media file.
+        If it is not a folder or has no media file.
     """
     if not root.exists():
         raise DatasetError(f"{root}: does not exist; expected a folder with a corpus, or a table")
@@ -71,7 +71,7 @@ def scan_folder(root: Path) -> MediaFolder:
 
 
 def suffix_rank(path: Path) -> int:
-    """Return how readily a file is read instead of its copies; the least is read."""
+    """Return the rank of a file among its copies, of which the lowest is read."""
     suffix = path.suffix.lower()
     known = suffix in PREFERRED_SUFFIXES
     return PREFERRED_SUFFIXES.index(suffix) if known else len(PREFERRED_SUFFIXES)
@@ -87,18 +87,19 @@ def pick_copies(
     Parameters
     ----------
     folder
-        Where they lie.
+        Folder of the files.
     named
-        Names and files, a name once for each copy.
+        Pairs of a name and a file, one for each copy.
     rank
-        Of a file: the copy of least rank is picked, the first by its path among equals.
+        Function that returns the rank of a file: the copy of the lowest rank is picked, of equal
+        ranks the first by its path.
 
     Returns
     -------
     chosen
         File of each name, in the order of the names.
     skipped
-        Reason for each other file.
+        Reason for leaving out each other file.
     """
     chosen: dict[str, Path] = {}
     skipped: dict[str, str] = {}

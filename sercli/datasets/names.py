@@ -1,4 +1,4 @@
-"""Corpora whose file names tell everything: speaker, emotion, sentence and the rest."""
+"""Corpora whose file names encode speaker, emotion, sentence and the rest."""
 
 import math
 import re
@@ -14,7 +14,7 @@ from sercli.delimited import read_table
 from sercli.errors import DatasetError
 
 DEMOGRAPHICS = "VideoDemographics.csv"
-# Parts of a name that become traits; where the corpus's facts explain a code, as its meaning.
+# Parts of a name that become traits; a code is replaced by its meaning in the corpus's facts.
 TRAITS = ("sentence", "intensity", "channel")
 
 VIDEO_ONLY = "02"
@@ -22,26 +22,26 @@ SONG = "02"
 
 
 def read_named(folder: MediaFolder, kind: str, *, song: bool = False) -> Corpus:
-    """Read a corpus whose file names tell everything.
+    """Read a corpus whose file names encode all annotations.
 
     Parameters
     ----------
     folder
-        Holds the clips, at any depth.
+        Folder with the clips, at any depth.
     kind
         Name of the corpus.
     song
-        Whether to read what is sung.
+        Whether to read sung clips.
 
     Returns
     -------
     Corpus
-        With the corpus's own codes for emotions.
+        Clips with the corpus's own codes for emotions.
 
     Raises
     ------
     DatasetError
-        If no file is named as the corpus names them.
+        If no file has a name of the corpus.
     """
     facts, scheme = load_facts(kind), SCHEMES[kind]
     matches = {path: match for path in folder.media if (match := scheme.match(path))}
@@ -64,7 +64,7 @@ def read_named(folder: MediaFolder, kind: str, *, song: bool = False) -> Corpus:
 
 
 def no_such_names(folder: MediaFolder, kind: str) -> DatasetError:
-    """Return the error that no file is named as a corpus names them."""
+    """Return the error for a folder without any file that is named like those of a corpus."""
     return DatasetError(
         f"{folder.root}: found no audio file named like {load_facts(kind)['title']}'s "
         f"{SCHEMES[kind].example}; expected the folder of that corpus"
@@ -72,13 +72,13 @@ def no_such_names(folder: MediaFolder, kind: str) -> DatasetError:
 
 
 def unnamed(folder: MediaFolder, known: Mapping[Path, Any], kind: str) -> dict[str, str]:
-    """Return the reason for each file that is not named as a corpus names them."""
+    """Return the reason for leaving out each file that is not named like those of a corpus."""
     reason = f"not named like {SCHEMES[kind].example}"
     return {folder.name(path): reason for path in folder.media if path not in known}
 
 
 def _copies_key(name: str, match: re.Match[str]) -> str:
-    # The sound of a video is that of the recording without it; a video without sound is no copy.
+    # A video and an audio file of the same clip are copies; a video without sound is not.
     modality = match.groupdict().get("modality", VIDEO_ONLY)
     return name if modality == VIDEO_ONLY else name.removeprefix(f"{modality}-")
 
@@ -102,7 +102,7 @@ def _clip(
 ) -> Clip:
     spelling = str(groups["speaker"])
     speaker = facts.get("aliases", {}).get(spelling, spelling)
-    # What holds for all speakers stands beside them.
+    # Facts at the top level hold for all speakers.
     traits = person_traits({**facts, **people.get(speaker, {})})
     for key in TRAITS:
         if code := groups.get(key):
@@ -128,7 +128,7 @@ def _split(speaker: str, code: str | None, facts: Mapping[str, Any]) -> str | No
 
 
 def _demographics(root: Path, kind: str) -> dict[str, dict[str, Any]]:
-    """Return sex and age of CREMA-D's speakers, if their table lies at hand."""
+    """Return the sex and age of CREMA-D's speakers if their table is in or beside the folder."""
     path = next(
         (p for p in (root / DEMOGRAPHICS, root.absolute().parent / DEMOGRAPHICS) if p.is_file()),
         None,

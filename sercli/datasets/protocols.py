@@ -1,7 +1,7 @@
-"""Who is trained on and who is measured: splits of a corpus.
+"""Protocols, which assign the clips of a corpus to the splits train, dev and test, and folds.
 
-A protocol gives every clip its split. Only ``speaker`` keeps the voices of the measured clips out
-of training; ``own`` and ``random`` are there to compare with work that did not.
+Only ``speaker`` guarantees that the speakers of the test clips are not in training; ``own`` and
+``random`` are there for comparison with work that did not keep them apart.
 """
 
 from collections import Counter
@@ -17,10 +17,10 @@ from sercli.delimited import read_table
 from sercli.errors import DatasetError
 from sercli.text import compose
 
-# Shares of the speakers that are held out of a corpus without splits of its own.
+# Shares of speakers held out of a corpus without splits of its own.
 DEV_SHARE = 0.15
 TEST_SHARE = 0.15
-# Of the clips, for a random split.
+# Share of clips held out in a random split.
 RANDOM_TEST_SHARE = 0.2
 
 SPLITS = ("train", "dev", "test")
@@ -31,25 +31,26 @@ UNKNOWN = "speakers unknown"
 
 
 def split_by_speaker(corpus: Corpus, seed: int = 0) -> Corpus:
-    """Return a corpus of which every clip has a split, no speaker being in two.
+    """Return a corpus in which every clip has a split and no speaker is in two.
 
-    Clips keep the split that their corpus gives them, and their speakers' other clips follow,
-    unless a speaker of that corpus is in two of its splits. Of speakers without a split, 70 % are
-    drawn for ``train``, 15 % each for ``dev`` and ``test``, one at least. Who may be one speaker
-    under several names is in one split, see `sercli.datasets.matching.join_voices`.
+    Clips keep the split of their corpus, and other clips of their speakers get the same, unless a
+    speaker of that corpus is in several of its splits, which are then ignored. Of the speakers
+    without a split, 70 % are drawn for ``train`` and 15 % each, but at least one, for ``dev`` and
+    ``test``, corpus by corpus. Names that may be the same speaker are kept in one split; see
+    `sercli.datasets.matching.join_voices`.
 
     Parameters
     ----------
     corpus
         One or several corpora.
     seed
-        Of the draw.
+        Seed of the draw.
 
     Raises
     ------
     DatasetError
-        If clips without a split have unknown speakers, or those of a corpus fewer than three, or
-        two corpora give a speaker two splits.
+        If clips without a split have unknown speakers or, in a corpus, fewer than three, or two
+        corpora give a speaker different splits.
     """
     everybody, sharing = join_voices(corpus.clips), find_sharing(corpus)
     whole = [replace(one, split=None) if one.corpus in sharing else one for one in corpus.clips]
@@ -58,7 +59,7 @@ def split_by_speaker(corpus: Corpus, seed: int = 0) -> Corpus:
     for clip, voice in zip(whole, everybody, strict=True):
         if not clip.split and voice not in split_of:
             bare.setdefault(clip.corpus, set()).add(voice)
-    # Last those of few speakers, who may all be drawn with another corpus by then.
+    # Corpora with few such speakers come last: these may all be drawn with another corpus by then.
     for name in sorted(bare, key=lambda one: (len(bare[one]) < len(SPLITS), one)):
         voices = sorted(voice for voice in bare[name] if voice is not None)
         unknown = None in bare[name]
@@ -87,7 +88,7 @@ def split_by_speaker(corpus: Corpus, seed: int = 0) -> Corpus:
 
 
 def find_sharing(corpus: Corpus) -> frozenset[str]:
-    """Return the names of corpora that give a speaker two splits, which nobody keeps apart.
+    """Return the names of corpora whose own splits share speakers.
 
     Parameters
     ----------
@@ -106,7 +107,7 @@ def find_sharing(corpus: Corpus) -> frozenset[str]:
 def _find_given(
     name: str, clips: Sequence[Clip], voices: Sequence[str | None]
 ) -> dict[str, str | None]:
-    """Return the split of each speaker who is given one, if two corpora do not give two."""
+    """Return the split of each speaker that has one; raise if a speaker has two."""
     first_of: dict[str, Clip] = {}
     for clip, voice in zip(clips, voices, strict=True):
         if not voice or not clip.split:
@@ -123,7 +124,7 @@ def _find_given(
 
 
 def split_as_given(corpus: Corpus) -> Corpus:
-    """Return a corpus that gives every clip its split itself, whoever is in them.
+    """Return a corpus with its own splits, which may share speakers.
 
     Parameters
     ----------
@@ -133,7 +134,7 @@ def split_as_given(corpus: Corpus) -> Corpus:
     Raises
     ------
     DatasetError
-        If some clips have none.
+        If some clips have no split.
     """
     bare = [clip for clip in corpus.clips if not clip.split]
     if bare:
@@ -147,19 +148,20 @@ def split_as_given(corpus: Corpus) -> Corpus:
 def split_at_random(corpus: Corpus, seed: int = 0) -> Corpus:
     """Return a corpus with 80 % of the clips of each emotion in ``train``, the rest in ``test``.
 
-    Speakers are in both: figures from this split do not hold for new speakers.
+    Speakers are in both: results on this split do not hold for new speakers.
 
     Parameters
     ----------
     corpus
         One or several corpora.
     seed
-        Of the draw.
+        Seed of the draw.
 
     Raises
     ------
     DatasetError
-        If an emotion has fewer than two clips, or there are too few to test one of each.
+        If an emotion has fewer than two clips, or there are too few clips to have one of each
+        emotion in ``test``.
     """
     from sklearn.model_selection import train_test_split
 
@@ -187,23 +189,23 @@ def split_at_random(corpus: Corpus, seed: int = 0) -> Corpus:
 
 
 def split_by_file(corpus: Corpus, path: Path) -> Corpus:
-    """Return a corpus with the splits that a CSV file gives.
+    """Return a corpus with the splits of a CSV file.
 
     Parameters
     ----------
     corpus
         One or several corpora.
     path
-        Has the columns ``split`` (``train``, ``dev`` or ``test``) and either ``speaker`` or
-        ``file``: a clip's name or path, with or without folders and suffix; if it has several of
-        these, the most exact counts. Clips that it does not list are left out, and so is what it
-        lists and is of no clip.
+        Path of a file with the columns ``split`` (``train``, ``dev`` or ``test``) and either
+        ``speaker`` or ``file``: the name or path of a clip, with or without folders and suffix, of
+        which the most exact counts. Clips that the file does not list count as left out, and so do
+        its rows that match no clip.
 
     Raises
     ------
     DatasetError
-        If the file cannot be read, has other columns or splits, gives one name or speaker two
-        splits, lists none of the clips, or a name that several files or speakers have.
+        If the file cannot be read, has other columns or splits, gives a name or speaker two splits,
+        lists none of the clips, or has a name that matches several files or speakers.
     """
     split_of, key = _read_splits(path)
     clips: list[Clip] = []
@@ -234,7 +236,7 @@ def _refuse_two_splits(
     rows: Sequence[str | None],
     voices: Sequence[str | None],
 ) -> None:
-    """Refuse rows that give who counts as one speaker two splits, by two names."""
+    """Raise if two rows give a speaker two splits under two names."""
     first_of: dict[str | None, str] = {}
     for row, voice in zip(rows, voices, strict=True):
         if row is None:
@@ -251,19 +253,20 @@ def _refuse_two_splits(
 def fold_by_speaker(clips: Sequence[Clip], n_folds: int) -> list[list[int]]:
     """Return the indices of the clips of each fold; every speaker is in one fold.
 
-    So is who may be one speaker under several names, see `sercli.datasets.matching.join_voices`.
+    Names that may be the same speaker are kept in one fold; see
+    `sercli.datasets.matching.join_voices`.
 
     Parameters
     ----------
     clips
-        Of known speakers.
+        Clips of known speakers.
     n_folds
-        At least 2.
+        Number of folds, at least 2.
 
     Raises
     ------
     DatasetError
-        If speakers are unknown or fewer than folds.
+        If a speaker is unknown, or there are fewer speakers than folds.
     """
     from sklearn.model_selection import GroupKFold
 
@@ -279,7 +282,7 @@ def fold_by_speaker(clips: Sequence[Clip], n_folds: int) -> list[list[int]]:
 
 
 def judge_protocol(train: Sequence[Clip], test: Sequence[Clip]) -> str:
-    """Return `APART`, `SHARED` or `UNKNOWN`: whether the speakers of two sets are the same."""
+    """Return whether two sets share speakers: `APART`, `SHARED` or `UNKNOWN`."""
     sets = [{clip.voice: clip for clip in clips} for clips in (train, test)]
     if any(None in clips for clips in sets):
         return UNKNOWN

@@ -1,4 +1,4 @@
-"""Reading a corpus: which one it is, its clips, their labels."""
+"""Reading of corpora: recognition, clips and labels."""
 
 import os
 from collections import Counter
@@ -19,18 +19,18 @@ from sercli.datasets.tables import join_rows, read_folders, read_manifest
 from sercli.errors import ConfigError, DatasetError
 
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".tab", ".txt")
-# A corpus with fewer files than this, per file of the one that has most, is there by accident.
+# A corpus is ignored if its files are no more than this share of those of the corpus with most.
 STRAY_SHARE = 0.1
-# A corpus is recognised by this share of a folder's files, or more.
+# Least share of a folder's files by which a corpus is recognised.
 LEAST_SHARE = 0.5
 
 _ANNOTATED: Mapping[str, Callable[[MediaFolder], Corpus]] = {
     "iemocap": read_iemocap,
     "meld": read_meld,
 }
-# Of what a user may name otherwise.
+# Examples of the dicts of names, for error messages.
 EXAMPLES = {"mapping": {"happy": "happiness"}, "columns": {"file": "path"}}
-# How a user names a reader.
+# Options that name a reader, for error messages.
 BY_NAME = "--corpus NAME (to train: --data NAME:PATH)"
 # Names of the readers.
 CORPORA = (*SCHEMES, "folders", "manifest", "audformat")
@@ -49,29 +49,31 @@ def read_corpus(
     Parameters
     ----------
     path
-        Folder of the corpus's release or of its recordings, or a manifest: a CSV or TSV file.
+        Path of the corpus's release, of its recordings, or of a manifest (CSV or TSV file).
     kind
-        Name of a reader, one of `CORPORA`; ``"auto"`` tells from the names of the files.
+        Name of a reader, one of `CORPORA`; ``"auto"`` to recognise it by the names of the files.
     mapping
-        What labels are to be called, by the corpus's own words or the canonical labels.
+        New labels, by the corpus's own words or the canonical labels.
     columns
-        A manifest's or an audformat database's names of columns, by ours.
+        Names of the columns of a manifest or an audformat database, by the standard names, such as
+        ``emotion``; see `sercli.datasets.tables.read_manifest` and
+        `sercli.datasets.audformat.read_audformat`.
     song
-        Whether to read what is sung in RAVDESS.
+        Whether to read the sung clips of RAVDESS.
 
     Returns
     -------
     Corpus
-        Clips in the order of their names, with canonical labels where there are any.
+        Clips in the order of their names, with canonical labels as far as there are any.
 
     Raises
     ------
     ConfigError
-        If there is no such reader, it has no use for `columns` or `song`, or `mapping` or
-        `columns` is no dict of names.
+        If there is no such reader, it does not use `columns` or `song`, or `mapping` or `columns`
+        is no dict of names.
     DatasetError
-        If the path is not such a corpus or tells of none or of two, no clip is left, or no clip
-        has a label that the mapping names.
+        If the path is not such a corpus, or is recognised as none or as two, no clip is left, or no
+        clip has a label of the mapping.
     """
     return read_corpora([(Path(path), kind)], mapping=mapping, columns=columns, song=song)
 
@@ -83,14 +85,24 @@ def read_corpora(
     columns: Mapping[str, str] = {},
     song: bool = False,
 ) -> Corpus:
-    """Read several corpora as one; an option has to be of use to one of them at least.
+    """Read several corpora as one.
 
     Parameters
     ----------
     sources
-        Path and kind of each.
+        Path and kind of each corpus, as for `read_corpus`.
     mapping, columns, song
-        As for `read_corpus`, which this raises the errors of, too.
+        As for `read_corpus`; each has to apply to at least one of the corpora.
+
+    Returns
+    -------
+    Corpus
+        Clips of all corpora.
+
+    Raises
+    ------
+    ConfigError, DatasetError
+        As for `read_corpus`; also if two corpora have the same name.
     """
     _check_names("mapping", mapping)
     _check_names("columns", columns)
@@ -122,7 +134,7 @@ def read_corpora(
 
 
 def _check_names(name: str, value: Mapping[str, str]) -> None:
-    """Refuse what is no mapping of names; it may be anything."""
+    """Raise if a value, of any type, is no mapping of names."""
     named = isinstance(value, Mapping) and all(
         isinstance(one, str) for pair in value.items() for one in pair
     )
@@ -146,10 +158,15 @@ def _read(path: Path, kind: str, columns: Mapping[str, str], song: bool) -> tupl
 def recognise(folder: MediaFolder) -> str:
     """Return the name of the reader for a folder.
 
+    Parameters
+    ----------
+    folder
+        Folder with its media files.
+
     Raises
     ------
     DatasetError
-        If the files' names tell of no corpus, or of two.
+        If no reader is recognised, or several are.
     """
     total = len(folder.media)
     counts = {
@@ -182,7 +199,7 @@ def recognise(folder: MediaFolder) -> str:
 
 
 def _find_classes(folder: MediaFolder) -> list[str]:
-    """Return the sub-folders named after emotions, if most files lie in two or more of them."""
+    """Return the sub-folders named after emotions, if two or more hold at least half the files."""
     words = load_facts("labels")["common"]
     names = Counter(folder.name(path).rpartition("/")[0].split("/")[0] for path in folder.media)
     classes = {name: count for name, count in names.items() if name.casefold() in words}

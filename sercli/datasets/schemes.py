@@ -1,4 +1,4 @@
-"""How the corpora that are known name their files."""
+"""File names of the published corpora."""
 
 import re
 from collections.abc import Mapping
@@ -8,16 +8,17 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class NameScheme:
-    """How a corpus names its files.
+    """Scheme by which a corpus names its files.
 
     Parameters
     ----------
     example
-        A name.
+        Example of a name.
     pattern
-        Of the end of a path without its suffix; the named groups are what it tells.
+        Regular expression for the end of a path without suffix; its named groups are the
+        annotations.
     name
-        What a clip is called, made of the groups; without it, as the file is, without suffix.
+        Format of a clip's name from the groups; without it, the name of the file without suffix.
     """
 
     example: str
@@ -25,11 +26,11 @@ class NameScheme:
     name: str = ""
 
     def match(self, path: Path) -> re.Match[str] | None:
-        """Return what a file's name tells, or None if it is not such a name."""
+        """Return the match of a path with the pattern, or None."""
         return re.fullmatch(f"(?:.*?/)?{self.pattern}", path.absolute().with_suffix("").as_posix())
 
     def clip_name(self, path: Path, match: re.Match[str]) -> str:
-        """Return what the corpus calls a clip."""
+        """Return the name of a clip."""
         return self.name.format(**match.groupdict()) if self.name else path.stem
 
 

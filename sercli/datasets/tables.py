@@ -1,4 +1,4 @@
-"""Corpora of one's own: a table that names the files, or a folder for each class."""
+"""Corpora of the user: a table of files, or a folder for each class."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,7 @@ from sercli.schema import MIX
 from sercli.text import compose
 
 LICENCE = "not stated"
-# Names of a manifest's columns that mean something; any further column is a trait.
+# Columns of a manifest with a meaning; any other column is a trait.
 NEEDED = ("file", "emotion")
 COLUMNS = (*NEEDED, "speaker", "start", "end", "split", "channel")
 
@@ -32,12 +32,12 @@ def read_folders(folder: MediaFolder) -> Corpus:
     Parameters
     ----------
     folder
-        Its sub-folders' names are the labels; files lie in them at any depth.
+        Folder whose sub-folders are named after the labels, with files at any depth.
 
     Returns
     -------
     Corpus
-        Of that folder's name, its speakers unknown.
+        Clips of unknown speakers; the corpus is named after the folder.
     """
     name = folder.root.resolve().name
     paths = {folder.name(path): path for path in folder.media}
@@ -56,26 +56,27 @@ def read_folders(folder: MediaFolder) -> Corpus:
 
 
 def read_manifest(path: Path, columns: Mapping[str, str]) -> Corpus:
-    """Read a table that names files and their emotions.
+    """Read a table of files and their emotions.
 
     Parameters
     ----------
     path
-        A table with the columns ``file``, ``emotion`` and, if known, ``speaker``, ``start`` and
-        ``end`` in seconds, ``split``, ``channel``; any further column is a trait. Files are
-        relative to the table's folder.
+        Path of a table with the columns ``file``, ``emotion`` and, if known, ``speaker``, ``start``
+        and ``end`` in seconds, ``split``, ``channel``; any other column is a trait. Paths of files
+        are relative to the table's folder.
     columns
-        The table's names of columns, by ours.
+        Names of the columns in the table, by the names above.
 
     Returns
     -------
     Corpus
-        Of the table's name without suffix; a speaker is who has that name in any table.
+        Clips with the table's own words as labels. The corpus is named after the table, without
+        suffix; a speaker's name stands for the same speaker in all tables.
 
     Raises
     ------
     DatasetError
-        If the table cannot be read, or a row is not what its header promises.
+        If the table cannot be read, lacks a column, or has a cell that is not valid.
     """
     clips: list[Clip] = []
     skipped: dict[str, str] = {}
@@ -88,7 +89,7 @@ def read_manifest(path: Path, columns: Mapping[str, str]) -> Corpus:
         clip = _manifest_clip(path, where, cells)
         if not clip.emotion:
             skipped[clip.name] = "no emotion given"
-        elif not os.path.isfile(clip.path):  # which takes a name of any length
+        elif not os.path.isfile(clip.path):  # does not fail on a name that is too long
             skipped[clip.name] = MISSING
         else:
             clips.append(clip)
@@ -96,13 +97,13 @@ def read_manifest(path: Path, columns: Mapping[str, str]) -> Corpus:
 
 
 def join_rows(corpus: Corpus) -> Corpus:
-    """Return a manifest's clips once each, without those whose rows contradict each other.
+    """Return a manifest's clips without duplicates and without those with contradictory rows.
 
     Parameters
     ----------
     corpus
-        Of `read_manifest`, with the labels that its clips are to have: words that become one label
-        do not contradict each other.
+        Corpus of `read_manifest` with its final labels: different words for the same label do not
+        contradict each other.
     """
     groups: dict[str, list[Clip]] = {}
     for clip in corpus.clips:
@@ -125,12 +126,19 @@ def join_rows(corpus: Corpus) -> Corpus:
 
 
 def parse_split(word: str, where: str) -> str | None:
-    """Return the split that a word names; None for no word.
+    """Return the split that a word stands for; None for an empty word.
+
+    Parameters
+    ----------
+    word
+        Name of a split, in any case; ``validation``, ``val`` and ``devel`` stand for ``dev``.
+    where
+        Place of the word, with which an error message begins.
 
     Raises
     ------
     DatasetError
-        If it names none; the message begins with `where`.
+        If it stands for no split.
     """
     if word and word.casefold() not in SPLITS:
         raise DatasetError(f"{where}: split is {word!r}; expected train, dev or test, or nothing")
@@ -138,7 +146,7 @@ def parse_split(word: str, where: str) -> str | None:
 
 
 def stretch_name(file: str, start: float, end: float | None, channel: int | None = None) -> str:
-    """Return the name of a clip: its file's, ``#START-END`` in seconds, and ``@CHANNEL``."""
+    """Return the name of a clip: that of its file, ``#START-END`` in seconds, ``@CHANNEL``."""
     own = "" if channel is None else f"@{channel}"
     if start == 0.0 and end is None:
         return f"{file}{own}"
@@ -146,9 +154,9 @@ def stretch_name(file: str, start: float, end: float | None, channel: int | None
 
 
 def _rename(path: Path, header: Iterable[str], columns: Mapping[str, str]) -> dict[str, str]:
-    """Return our names of columns, by the table's."""
+    """Return the standard name of each column of the table."""
     ours = {theirs: name for name, theirs in columns.items()}
-    # A column that has our name, but is not the one the user means, is not to be taken for it.
+    # A column with a standard name that the user gives to another column must not be taken for it.
     renamed = {
         name: ours.get(name, f"their {name}" if name in columns else name)
         for name in filter(None, header)
@@ -194,7 +202,7 @@ def _manifest_clip(path: Path, where: str, cells: Mapping[str, str]) -> Clip:
 
 
 def _parse_channel(where: str, text: str) -> int | None:
-    """Return the index that `ser annotate` names a channel by; None for the mean of all."""
+    """Return the index of a channel, as `ser annotate` writes it, or None for the mean of all."""
     if text in ("", MIX):
         return None
     channel = parse_count(text)

@@ -1,8 +1,8 @@
-"""What listeners heard: counts of votes per clip and label.
+"""Votes of listeners: counts per clip and label.
 
 A table of votes is CSV: the header ``clip,LABEL,LABEL,...``, then a row of counts for each clip.
-CREMA-D's own ``processedResults/tabulatedVotes.csv`` is read too: of its rows those of the voice
-alone, whose numbers are 100001 and following; 2xxxxx are of the face, 3xxxxx of both.
+CREMA-D's own ``processedResults/tabulatedVotes.csv`` is read, too. Only its rows for the voice
+alone are used, which are numbered from 100001 on; 2xxxxx are for the face, 3xxxxx for both.
 """
 
 from collections import Counter
@@ -25,7 +25,7 @@ CREMAD_COLUMNS = {
     "S": "sadness",
 }
 CREMAD_CLIP = "fileName"
-# Rows of one kind of stimulus are numbered from a multiple of this; the first is the voice alone.
+# Rows for each kind of stimulus are numbered from a multiple of this; the voice alone is first.
 CREMAD_BLOCK = 100_000
 VOICE = 1
 
@@ -41,12 +41,17 @@ def match_votes(votes: Votes, clips: Sequence[Clip]) -> list[Mapping[str, int]]:
     votes
         Counts by label, by name of the clip.
     clips
-        The clips; on some there may be none.
+        Clips, of which some may have no votes.
+
+    Returns
+    -------
+    list of mappings
+        Counts by label for each clip; empty for clips without votes.
 
     Raises
     ------
     DatasetError
-        If a name is that of two clips.
+        If a name matches two clips.
     """
     things = [clip.place for clip in clips]
     rows = match_rows([*map(clip_names, clips)], votes, things, "the table of votes")
@@ -54,14 +59,14 @@ def match_votes(votes: Votes, clips: Sequence[Clip]) -> list[Mapping[str, int]]:
 
 
 def find_unknown(votes: Votes, known: Collection[str]) -> list[str]:
-    """Return the labels of a table of votes that are nobody's, of which some may be misspelt.
+    """Return the labels of a table of votes that are unknown, and may be misspelt.
 
     Parameters
     ----------
     votes
         Counts by label, by name of the clip.
     known
-        Labels of clips and models; English words for emotions are known in any case.
+        Labels of clips and models; English words for emotions always count as known.
     """
     labels = {label for row in votes.values() for label in row}
     return sorted(one for one in labels.difference(known) if common_label(one) is None)
@@ -73,7 +78,7 @@ def read_votes(path: Path) -> dict[str, dict[str, int]]:
     Parameters
     ----------
     path
-        A CSV file of one of the two kinds.
+        Path of a CSV file of either kind.
 
     Returns
     -------
@@ -83,8 +88,8 @@ def read_votes(path: Path) -> dict[str, dict[str, int]]:
     Raises
     ------
     DatasetError
-        If the file cannot be read, is of neither kind, names a clip or a label twice, or has a
-        cell that is no count.
+        If the file cannot be read, is of neither kind, has no votes, names a clip or a label twice,
+        or has a cell that is no count.
     """
     columns, rows = read_table(path, DatasetError)
     clip_column, labels = _read_header(path, columns)
@@ -106,7 +111,7 @@ def read_votes(path: Path) -> dict[str, dict[str, int]]:
 
 
 def _read_header(path: Path, header: Sequence[str]) -> tuple[str, dict[str, str]]:
-    """Return the column of the clips' names, and the label of each column of counts."""
+    """Return the column of the clips' names and the label of each column of counts."""
     if header[0] != "clip" and {CREMAD_CLIP, *CREMAD_COLUMNS} <= set(header):
         return CREMAD_CLIP, CREMAD_COLUMNS
     if len(header) < 2 or header[0] != "clip" or not all(header):
