@@ -1,12 +1,12 @@
-"""How much faster `ser annotate` is than other ways to the same or similar labels.
+"""Compare the speed of `ser annotate` with other ways to get the same or similar labels.
 
     pip install -e '.[compare]'
     python examples/compare_speed.py RECORDINGS [--runs 5] [--only NAME]
 
-`ser` is timed from the first file to the last row, and, for the second ratio, while it judges
-segments only. The others are given the segments that it found, decoded, and of the slow ones a
-sample, whose time is scaled up to all of them. Runs take turns, so that both sides meet the same
-machine. Ratios are of medians.
+`ser` is timed from the first file to the last row and, for the second ratio, only while it
+classifies segments. The others get the segments that it found, already decoded; the slow ones get a
+sample, and their time is scaled up to all segments. Runs of both sides alternate, so that both meet
+the same load of the machine. Ratios are ratios of medians.
 """
 
 import argparse
@@ -37,12 +37,12 @@ Judge = Callable[[list[FloatArray]], Any]
 
 
 class Comparison(NamedTuple):
-    """A model of ours, and another way to labels."""
+    """A shipped model, and another way to labels that it is compared with."""
 
     name: str
     model: str
     create: Callable[[], Judge]
-    sample: int  # of how many segments the other way is timed; 0: of all
+    sample: int  # number of segments that the other way is timed on; 0 for all
 
 
 def create_pipeline() -> Judge:
@@ -76,7 +76,7 @@ def create_pipeline() -> Judge:
                 dtype=type_,
                 device="cpu",
             )
-            # bfloat16 is of use where it is multiplied.
+            # bfloat16 is faster only on processors that multiply it in hardware.
             for type_ in {torch.float32, choose_precision(torch.device("cpu"))}
             for size in (1, 4, 8)
         }
@@ -96,13 +96,13 @@ def _consume(work: Callable[[list[Any]], Any], given: list[Any]) -> None:
 
 
 def create_clip_by_clip() -> Judge:
-    """Return the shipped transformer, which is called for each segment by itself."""
+    """Return the shipped transformer, called for one segment at a time."""
     model = sercli.load_model("transformer", "cpu")
     return lambda waveforms: [model.predict_proba([waveform]) for waveform in waveforms]
 
 
 def create_librosa_cnn() -> Judge:
-    """Return the shipped CNN behind a mel front end of librosa, segment by segment."""
+    """Return the shipped CNN with a mel front end of librosa, called for one segment at a time."""
     import librosa
     import torch
 
@@ -144,7 +144,7 @@ def _extract_functionals(waveforms: list[FloatArray]) -> list[Any]:
 
 
 def create_opensmile() -> Judge:
-    """Return eGeMAPS functionals by opensmile-python, in as many processes as there are cores."""
+    """Return the extraction of eGeMAPS functionals by opensmile-python, in a process per core."""
     n_processes = count_cores()
     pool = multiprocessing.get_context("spawn").Pool(n_processes)
     pool.map(_extract_functionals, [[np.zeros(SAMPLE_RATE, np.float32)]] * 2 * n_processes)
@@ -165,14 +165,14 @@ COMPARISONS = (
 
 
 def measure(work: Callable[[], Any]) -> float:
-    """Return the seconds that something takes."""
+    """Return the duration of a call in seconds."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
 def find_segments(paths: list[Path]) -> list[FloatArray]:
-    """Return the audio of all segments that `ser annotate` judges."""
+    """Return the audio of all segments that `ser annotate` classifies."""
     detector, found = SpeechDetector(), []
     for one in sercli.find_inputs(paths):
         recording = Recording(one, "mix", SegmentConfig(), detector, Stopwatch())
@@ -184,7 +184,7 @@ def find_segments(paths: list[Path]) -> list[FloatArray]:
 def compare(
     one: Comparison, paths: list[Path], segments: list[FloatArray], runs: int
 ) -> dict[str, Any]:
-    """Return how long both sides took, and the ratio of their medians."""
+    """Return the times of both sides and the ratios of their medians."""
     classifier = sercli.load_model(one.model, "cpu")
     judge = one.create()
     rng = np.random.default_rng(0)
@@ -215,7 +215,7 @@ def compare(
 
 
 def main() -> None:
-    """Compare, and print a line for each way, or JSON."""
+    """Run the comparisons and print a line for each, or JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("paths", nargs="+", type=Path)
     parser.add_argument("--runs", type=int, default=5)

@@ -1,7 +1,7 @@
 """Make the recordings of this folder: `python examples/make_examples.py`.
 
-All voices are synthetic, spoken by espeak-ng (https://github.com/espeak-ng/espeak-ng), which has to
-be installed. They exercise the annotator, but their emotions are nobody's.
+All voices are synthesised by espeak-ng (https://github.com/espeak-ng/espeak-ng), which has to be
+installed. They exercise the annotator, but express no real emotions.
 """
 
 import subprocess
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 HERE = Path(__file__).parent
 PHONE_RATE = 8_000
 
-# Voice, words a minute, pitch from 0 to 99, and what is said.
+# Voice, words per minute, pitch from 0 to 99, and text.
 Line = tuple[str, int, int, str]
 
 AGENT = "en-gb"
@@ -47,7 +47,7 @@ MEMO: tuple[Line, ...] = (
 
 
 def speak(line: Line, sample_rate: int) -> NDArray[np.float32]:
-    """Return a spoken line at a sample rate in Hz, shape (n_samples,)."""
+    """Return a synthesised line at a sample rate in Hz, shape (n_samples,)."""
     voice, speed, pitch, text = line
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "line.wav"
@@ -61,7 +61,7 @@ def speak(line: Line, sample_rate: int) -> NDArray[np.float32]:
 
 
 def make_call(path: Path) -> None:
-    """Write a call of a minute: agent left, caller right, pauses and line noise."""
+    """Write a call of one minute: agent left, caller right, with pauses and line noise."""
     rng = np.random.default_rng(0)
     call = 0.0005 * rng.standard_normal((60 * PHONE_RATE, 2)).astype(np.float32)
     position = PHONE_RATE
@@ -74,14 +74,14 @@ def make_call(path: Path) -> None:
 
 
 def make_monologue(path: Path, lines: tuple[Line, ...]) -> None:
-    """Write lines one after another, a second apart."""
+    """Write lines one after another, separated by one second of silence."""
     pause = np.zeros(16_000, np.float32)
     parts = [part for line in lines for part in (pause, speak(line, 16_000))]
     sf.write(path, np.concatenate((*parts, pause)), 16_000)
 
 
 def make_memo(path: Path) -> None:
-    """Write lines as AAC in an m4a file, as telephones record voice memos."""
+    """Write a voice memo as phones record it: AAC in an m4a file."""
     sample_rate = 44_100
     waveform = np.concatenate([speak(line, sample_rate) for line in MEMO])
     with av.open(path, "w", format="ipod") as container:
