@@ -1,4 +1,4 @@
-"""Decoding labelled clips: whole files, and stretches of recordings that may be long."""
+"""Decoding of labelled clips: whole files and stretches of recordings, which may be long."""
 
 import hashlib
 import math
@@ -18,29 +18,29 @@ from sercli.datasets.base import Clip
 from sercli.errors import AudioError
 from sercli.text import format_count
 
-# Where a recording ends before a clip of it, this share of the clip may be missing: what people
-# annotate is often a little longer than what was recorded.
+# Share of a clip that may be missing at the end of its recording: annotations often end a little
+# after the recording does.
 MAX_MISSING = 0.1
-# Of a hash of audio: for a million clips, two would share one with a probability of 1 in 10**7.
+# Size of a hash of audio: two of a million clips have the same with a probability below 1 in 10**7.
 HASH_BYTES = 8
 
 
 class DecodedClip(NamedTuple):
-    """A clip's waveform at 16 kHz, shape (n_samples,), and the hash of its decoded audio."""
+    """The waveform of a clip at 16 kHz, shape (n_samples,), and the hash of its audio."""
 
     waveform: FloatArray
     audio_hash: str
 
 
 def order_by_source(clips: Sequence[Clip]) -> list[int]:
-    """Return the places of clips in an order in which no recording is decoded twice.
+    """Return the indices of clips in an order that decodes each channel of a recording only once.
 
-    Those of one channel of a recording follow each other, by their start.
+    The clips of a channel of a recording follow each other, sorted by start.
 
     Parameters
     ----------
     clips
-        In any order, in which the recordings are met.
+        Clips in any order; recordings are ordered by their first clip.
     """
     first: dict[tuple[Path, int | None], int] = {}
     for place, clip in enumerate(clips):
@@ -54,12 +54,12 @@ def order_by_source(clips: Sequence[Clip]) -> list[int]:
 
 
 def load_clip(clip: Clip) -> FloatArray:
-    """Return the waveform of a clip at 16 kHz: of its channel, or the mean of all.
+    """Return the waveform of a clip at 16 kHz: that of its channel, or the mean of all.
 
     Parameters
     ----------
     clip
-        A file, or a stretch of one.
+        Clip to decode, a file or a stretch of one.
 
     Returns
     -------
@@ -68,8 +68,8 @@ def load_clip(clip: Clip) -> FloatArray:
     Raises
     ------
     AudioError
-        If it cannot be decoded to its end, is too short to be judged, has no such channel, or is
-        digital silence.
+        If the clip cannot be decoded to its end, is too short to be classified, has no such
+        channel, or is digital silence.
     """
     return decode_clip(clip).waveform
 
@@ -77,12 +77,12 @@ def load_clip(clip: Clip) -> FloatArray:
 def decode_clip(clip: Clip) -> DecodedClip:
     """Return the waveform of a clip, as `load_clip` does, and the hash of its audio.
 
-    Clips that come in the order of `order_by_source` are decoded in one pass of each recording.
+    Clips in the order of `order_by_source` are decoded in one pass through each recording.
 
     Parameters
     ----------
     clip
-        A file, or a stretch of one.
+        Clip to decode, a file or a stretch of one.
 
     Raises
     ------
@@ -93,48 +93,49 @@ def decode_clip(clip: Clip) -> DecodedClip:
 
 
 class ClipReader:
-    """One channel of a recording, or the mean of all, from which clips are read in one pass.
+    """Reader of clips from one channel of a recording, or from the mean of all, in one pass.
 
-    In memory is no more than from the start of the last clip to the end of the furthest.
+    Only audio between the start of the last clip and the furthest end of a clip is in memory.
 
     Parameters
     ----------
     path
-        The recording.
+        Path of the recording.
     channel
-        Index from 0, or None.
+        Index of the channel, from 0, or None for the mean of all.
 
     Raises
     ------
     AudioError
-        If it cannot be opened.
+        If the recording cannot be opened.
     """
 
     def __init__(self, path: Path, channel: int | None) -> None:
         self._audio = AudioFile(path)
         self._own = _Window(self._audio.sample_rate)
         self._resampled = _Window(SAMPLE_RATE)
-        self._error = ""  # why it ends before its end
+        self._error = ""  # the error that ended decoding early
         self._stream: Iterator[FloatArray] | None = resample_stream(
             self._decode(channel), self._audio.sample_rate, 1
         )
 
     def __del__(self) -> None:
-        # Nobody knows which clip is the last: until the next recording is opened, or this ends.
+        # Which clip is the last is unknown: the file is open until its end has been decoded, the
+        # next recording is opened or the thread ends.
         if hasattr(self, "_audio"):
             self._audio.close()
 
     def holds(self, clip: Clip) -> bool:
-        """Return whether what comes before a clip, but not its start, was let go."""
+        """Return whether the reader still has the audio from the start of a clip on."""
         return self._own.start <= clip.start and self._resampled.start <= clip.start
 
     def read(self, clip: Clip) -> DecodedClip:
-        """Return what `decode_clip` returns.
+        """Decode a clip, as `decode_clip` does.
 
         Parameters
         ----------
         clip
-            Of this recording and channel, one that it still holds.
+            Clip of this recording and channel, whose start is still held.
 
         Raises
         ------
@@ -172,22 +173,22 @@ class ClipReader:
 
 
 class _Window:
-    """The samples of a stream that may still be asked for."""
+    """Samples of a stream that may still be needed."""
 
     def __init__(self, sample_rate: int) -> None:
         self._rate = sample_rate
         self._blocks: deque[FloatArray] = deque()
-        self._first = 0  # sample of the stream that the first block starts with
-        self._n_samples = 0  # of the stream so far
+        self._first = 0  # position of the first block in the stream, in samples
+        self._n_samples = 0  # length of the stream so far
 
     @property
     def start(self) -> float:
-        """Of what is there, in seconds."""
+        """Start of the samples held, in seconds."""
         return self._first / self._rate
 
     @property
     def end(self) -> float:
-        """Of the stream so far, in seconds."""
+        """End of the stream so far, in seconds."""
         return self._n_samples / self._rate
 
     def push(self, samples: FloatArray) -> None:
@@ -195,7 +196,7 @@ class _Window:
         self._n_samples += len(samples)
 
     def reaches(self, time: float | None) -> bool:
-        """Return whether the stream has come to a time in seconds; never to its own end."""
+        """Return whether the stream has reached a time in seconds; False for None, its end."""
         return time is not None and self._n_samples >= round(time * self._rate)
 
     def cut(self, clip: Clip) -> FloatArray:
@@ -212,14 +213,14 @@ class _Window:
         return np.concatenate(needed)[start:end] if needed else np.empty(0, np.float32)
 
     def forget(self, time: float) -> None:
-        """Let go of the blocks before a time in seconds."""
+        """Drop the blocks before a time in seconds."""
         first = round(time * self._rate)
         while self._blocks and self._first + len(self._blocks[0]) <= first:
             self._first += len(self._blocks.popleft())
 
 
 class _Readers(threading.local):
-    """What a thread read last: the clips of a long recording come one after the other."""
+    """The last reader of each thread, since the clips of a long recording follow each other."""
 
     def __init__(self) -> None:
         self._source: tuple[object, ...] = ()
@@ -227,9 +228,9 @@ class _Readers(threading.local):
 
     def read(self, clip: Clip) -> DecodedClip:
         source = (clip.path, clip.channel, *_find_version(clip.path))
-        reader, self._reader = self._reader, None  # one that is interrupted is not asked again
+        reader, self._reader = self._reader, None  # after an interruption, it is not used again
         if reader is None or source != self._source or not reader.holds(clip):
-            reader = None  # is closed before the next is opened
+            reader = None  # closes the file before the next is opened
             reader, self._source = ClipReader(clip.path, clip.channel), source
         try:
             decoded = reader.read(clip)
@@ -241,28 +242,29 @@ class _Readers(threading.local):
 
 
 _clips = _Readers()
-# Another: who speaks in the background of a clip is heard before the next clip is.
+# Separate readers for clips that others are augmented with, decoded between one clip and the next.
 _others = _Readers()
 
 
 def _find_version(path: Path) -> tuple[int, ...]:
-    """Return what tells a recording from what it was in an earlier run."""
+    """Return the size and modification time of a recording, which change with its content."""
     try:
         status = os.stat(path)
-    except OSError:  # which is told when it is opened
+    except OSError:  # reported when the file is opened
         return ()
     return status.st_size, status.st_mtime_ns
 
 
 class Waveforms(Sequence[FloatArray]):
-    """Waveforms of clips, decoded when they are asked for; a second of silence where that fails.
+    """Waveforms of clips that others are augmented with, decoded on access.
 
-    A clip that is broken fails by itself, not those that borrow it as background.
+    If that fails, the waveform is one second of silence: a defective clip is an error where it is
+    used itself, not where others are mixed or joined with it.
 
     Parameters
     ----------
     clips
-        What is decoded.
+        Clips to decode.
     """
 
     def __init__(self, clips: Sequence[Clip]) -> None:
@@ -272,7 +274,7 @@ class Waveforms(Sequence[FloatArray]):
         return len(self._clips)
 
     def __getitem__(self, index: Any) -> Any:
-        """Return one waveform."""
+        """Return the waveform of a clip."""
         try:
             return _others.read(self._clips[index]).waveform
         except AudioError:
@@ -280,29 +282,30 @@ class Waveforms(Sequence[FloatArray]):
 
 
 def cut_equally(waveform: FloatArray) -> list[FloatArray]:
-    """Return a clip in equal pieces, of 30 s at most: what is said of it is their mean.
+    """Split a clip into equal pieces of at most 30 s, over which its results are averaged.
 
     Parameters
     ----------
     waveform
-        At 16 kHz, shape (n_samples,).
+        Waveform at 16 kHz, shape (n_samples,).
     """
     n_pieces = math.ceil(len(waveform) / (LONGEST_SEGMENT_S * SAMPLE_RATE))
     return np.array_split(waveform, n_pieces)
 
 
 def hash_audio(waveform: FloatArray) -> str:
-    """Return a hash of decoded audio, which does not depend on the file's name or lossless format.
+    """Return a hash of decoded audio, independent of the name and lossless format of the file.
 
     Parameters
     ----------
     waveform
-        At the file's own rate, in ``[-1, 1]``; rounded to 16 bits, shape (n_samples,).
+        Waveform at the sample rate of the file, in ``[-1, 1]``, shape (n_samples,). It is rounded
+        to 16 bits.
 
     Returns
     -------
     str
-        16 hexadecimal digits; empty for digital silence, of which any is like any other.
+        16 hexadecimal digits; empty for digital silence, which does not identify a clip.
     """
     audio = AudioHash()
     audio.push(waveform)
@@ -310,14 +313,14 @@ def hash_audio(waveform: FloatArray) -> str:
 
 
 class AudioHash:
-    """The hash of audio that comes in pieces; see `hash_audio`."""
+    """Hash of audio that is given in pieces; see `hash_audio`."""
 
     def __init__(self) -> None:
         self._hash = hashlib.blake2b(digest_size=HASH_BYTES)
         self._is_silent = True
 
     def push(self, waveform: FloatArray) -> None:
-        """Take the next samples."""
+        """Add the next samples."""
         integers = np.clip(np.rint(waveform * np.float32(32_768)), -32_768, 32_767).astype("<i2")
         self._is_silent = self._is_silent and not integers.any()
         self._hash.update(integers.tobytes())
@@ -339,7 +342,7 @@ def _take_channel(audio: AudioFile, channel: int | None) -> Iterator[FloatArray]
 
 
 def _check_length(clip: Clip, n_samples: int, duration: float) -> None:
-    """Refuse a clip of which its recording, of a duration in seconds, has too little."""
+    """Raise if a clip is too short, or too much of it is after the end of its recording."""
     if not n_samples:
         raise AudioError(
             f"{clip.path}: holds no samples"
