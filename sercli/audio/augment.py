@@ -41,7 +41,7 @@ BEND_POINTS: Final = (3, 5)  # least and most of these points
 BEND_HZ: Final = (60.0, 8000.0)
 
 REVERBERATION_S: Final = (0.15, 0.6)  # until the tail has lost 60 dB
-DIRECT_DB: Final = (0.0, 15.0)  # direct sound above the tail
+DIRECT_DB: Final = (0.0, 15.0)  # level of the direct sound relative to the tail
 
 SNR_DB: Final = (5.0, 40.0)
 COLOURS: Final = (0.0, 1.0, 2.0)  # white, pink, brown: power falls with this power of frequency

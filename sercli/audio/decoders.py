@@ -33,7 +33,7 @@ CONTAINER_TOLERANCE_S = 0.5
 # Containers whose headers have the duration of each stream, or of the whole file; for others,
 # FFmpeg estimates it from the size of the file.
 TELLING_STREAMS, TELLING_CONTAINERS = "mov", frozenset(("matroska", "flv", "asf"))
-# libsndfile's log of a header that promises more, or fewer, bytes than the file has.
+# Lines of libsndfile's log on a header that promises more, or fewer, bytes than the file has.
 PROMISE = re.compile(
     r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*:\s*(\d+) \(should be (\d+)\)", re.MULTILINE
 )

@@ -1,4 +1,4 @@
-"""Common form of all corpora: labelled clips, and the reasons of files that were left out."""
+"""Common form of all corpora: labelled clips, and the reasons why files were left out."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence

@@ -36,8 +36,8 @@ def split_by_speaker(corpus: Corpus, seed: int = 0) -> Corpus:
     Clips keep the split of their corpus, and other clips of their speakers get the same, unless a
     speaker of that corpus is in several of its splits, which are then ignored. Of the speakers
     without a split, 70 % are drawn for ``train`` and 15 % each, but at least one, for ``dev`` and
-    ``test``, corpus by corpus. Names that may be the same speaker are kept in one split; see
-    `sercli.datasets.matching.join_voices`.
+    ``test``, corpus by corpus; the last draw counts for a speaker of several corpora. Names that
+    may be the same speaker are kept in one split; see `sercli.datasets.matching.join_voices`.
 
     Parameters
     ----------
