@@ -1510,6 +1510,43 @@ def test_eval_tells_which_clips_failed_and_why(trained: Path, corpus: Path, tmp_
     assert found == sorted(f"failed: {line}" for line in expected)
 
 
+def test_what_annotate_tells_of_a_recording_is_told_of_its_clips(
+    trained: Path, corpus: Path, tmp_path: Path
+) -> None:
+    folder, report = tmp_path / "corpus", tmp_path / "report"
+    shutil.copytree(corpus, folder)
+    (folder / "1048_IEO_ANG_LO.wav").unlink()  # which fails
+    behind, invalid = folder / "1001_IEO_FEA_XX.wav", folder / "1048_IEO_SAD_XX.wav"
+    behind.write_bytes(2 * behind.read_bytes())
+    samples, rate = sf.read(invalid, dtype="float32")
+    samples[:7] = np.inf
+    sf.write(invalid, samples, rate, "FLOAT")
+    told = ser("annotate", behind, invalid, "-m", "svm").stderr.splitlines()[:2]
+    assert told[0].startswith(f"{behind}: another recording is put behind it")
+    assert told[1] == f"{invalid}: 7 samples NaN, infinite or huge, taken as silence"
+
+    def find_told(result: Result) -> list[str]:
+        assert result.exit_code == 0, result.stderr
+        return [line for line in result.stderr.splitlines() if line.startswith(str(folder))]
+
+    options = ("--jobs", "1", "-m", trained, "--split", "all")
+    result = ser("eval", folder, *options, "--stress", "phone", "-o", report)
+    assert find_told(result) == told
+    assert "mine: Of 2 recordings, something was repaired or is not heard." in result.stderr
+    figures = read_record(report / "metrics.json")
+    schema = json.loads((Path(sercli.__file__).parent / "data/metrics.schema.json").read_text())
+    jsonschema.validate(figures, schema)
+    assert [f"{path}: {line}" for path, (line,) in figures["repaired"].items()] == told
+    assert find_told(ser("eval", folder, *options, "-q")) == []
+    assert find_told(ser("eval", folder, *options, "--compare", "svm", "cnn")) == told
+    # Of what is learned from, and what is measured on.
+    training = ("train", "--data", folder, "--jobs", "1", "-o", tmp_path / "model")
+    assert find_told(ser(*training)) == told
+    assert find_told(ser(*training, "--overwrite", "-q")) == []
+    # Of folds, all are both.
+    assert find_told(ser(*training, "--overwrite", "--folds", "3")) == told
+
+
 def test_an_error_that_names_no_clip_is_told_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     from sercli.cli.console import tell_failed
 

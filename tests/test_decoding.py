@@ -22,6 +22,7 @@ from sercli.datasets.decoding import (
     order_by_source,
 )
 from sercli.datasets.extraction import extract_clip_features
+from sercli.datasets.notes import Notes
 from sercli.errors import AudioError
 from sercli.training import cache as caching
 from sercli.training.cache import cache_clips
@@ -139,6 +140,59 @@ def test_each_recording_is_decoded_once(
         decode_clip(clips[index])
         assert len(Waveforms(clips)[3]) == 8_000
     assert len(opened) == 5
+
+
+@pytest.fixture
+def faulty(tmp_path: Path, rng: np.random.Generator) -> Path:
+    """Three seconds with samples that are none, and another recording behind them."""
+    path = tmp_path / "faulty.au"
+    samples = rng.uniform(-0.5, 0.5, 48_000).astype(np.float32)
+    samples[3_000:3_011] = samples[40_000:40_005] = np.nan
+    sf.write(path, samples, 16_000, "FLOAT")
+    path.write_bytes(2 * path.read_bytes())
+    return path
+
+
+BEHIND = "another recording is put behind it in the file; hearing ends at 3.000 s"
+INVALID = "{} samples NaN, infinite or huge, taken as silence"
+START, LATE, REST = (0.0, 1.0), (7.0, 8.0), (2.6, None)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        # As far as it was decoded.
+        ((START, (0.5, 1.5)), (25_000, (INVALID.format(11),))),
+        ((START, REST, (0.5, 1.5)), (48_000, (BEHIND, INVALID.format(16)))),
+        # What is not there is behind it.
+        ((START, LATE), (48_000, (BEHIND, INVALID.format(16)))),
+    ],
+)
+def test_what_is_to_be_known_of_a_recording_is_told_once(
+    recording: Path,
+    faulty: Path,
+    times: tuple[tuple[float, float | None], ...],
+    expected: tuple[int, tuple[str, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(caching, "CLIPS_PER_TASK", 1)
+    monkeypatch.setattr("sercli.datasets.extraction.CLIPS_PER_TASK", 1)
+    clips = [make_clip(recording), *(make_clip(faulty, *one) for one in times)]
+    # A channel is a pass of its own, of which this does not come as far.
+    clips += [replace(clips[1], channel=0), make_clip(tmp_path / "missing.wav")]
+    n_failed = 1 + (LATE in times)
+    notes = {str(faulty): Notes(*expected)}
+    found = extract_clip_features(clips, lambda _, waveform: waveform[:1, None], jobs=1)
+    assert (len(found.failed), found.notes) == (n_failed, notes)
+    assert found.select([0]).notes == notes
+    for turn in ("new", "known"):
+        cached = cache_clips(clips, tmp_path / "cache", jobs=1)
+        assert (len(cached.failed), cached.notes) == (n_failed, notes), turn
+    assert cached.take([0]).notes == notes
+    some = [cache_clips(clips[i : i + 2], tmp_path / "cache", jobs=1) for i in (2, 0)]
+    assert type(cached).join([cached, *some]).notes == notes
 
 
 def test_an_interrupted_recording_is_decoded_anew(

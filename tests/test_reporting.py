@@ -407,6 +407,15 @@ def test_many_failed_files_are_cut_short() -> None:
     assert len(find_table(read_markdown_tables(text), "clip", "error")) == 20
 
 
+def test_recordings_that_were_repaired_are_named() -> None:
+    text = render_markdown(figures(repaired={f"{i}.wav": ["odd", "cut"] for i in range(30)}))
+    assert "not heard as they are, the first ones; all are in metrics.json" in text
+    table = find_table(read_markdown_tables(text), "recording", "what was repaired or is not heard")
+    assert table[:3] == [["0.wav", "odd"], ["0.wav", "cut"], ["1.wav", "odd"]]
+    assert len(table) == 20
+    assert "not heard as they are" not in render_markdown(figures(repaired={}))
+
+
 def test_a_target_that_is_not_reached() -> None:
     found = {"target": 0.99, "threshold": None, "coverage": None, "precision": None}
     data = figures(target_precision=found)

@@ -20,12 +20,13 @@ from sercli.labels import EMOTIONS
 from sercli.registry.store import load_model
 from sercli.speech.speakers import Speakers
 from sercli.training.cache import CachedClips, cache_clips
-from sercli.training.config import NeuralConfig
+from sercli.training.config import NeuralConfig, SvmConfig
 from sercli.training.networks import course as courses
 from sercli.training.networks.batches import NO_LABEL, TrainingBatches, count_draws, draw_order
 from sercli.training.networks.cnn import CnnCourse
 from sercli.training.networks.material import Material
 from sercli.training.networks.targets import make_targets
+from sercli.training.svm.trainer import SvmTrainer
 from sercli.training.teachers import Teacher
 from sercli.training.unlabelled import Unlabelled, find_unlabelled
 
@@ -148,6 +149,15 @@ def test_what_fails_is_told(tmp_path: Path, cache: Path) -> None:
     assert list(found.failed) == [str(broken), str(missing)]
     assert "does not exist" in found.failed[str(missing)]
     assert told == [(1, 3), (2, 3), (3, 3)]
+    # Another recording behind it is not heard; nobody need speak before that.
+    twice = tmp_path / "twice.wav"
+    twice.write_bytes(2 * (EXAMPLES / "silence.wav").read_bytes())
+    (behind,) = find_unlabelled([*paths, twice], jobs=1).notes.items()
+    assert behind[0] == str(twice)
+    assert behind[1].warnings[0].startswith("another recording is put behind it in the file")
+    unlabelled = search(*paths, twice, cache=cache)
+    assert unlabelled.notes == dict([behind])
+    assert SvmTrainer(SvmConfig(), calm=unlabelled).notes == unlabelled.notes
     assert search(*paths, cache=cache).describe().endswith("in 1 of 3 recordings; 2 failed")
     with pytest.raises(
         DatasetError, match=r"no speech of 1 s or more in 1 recording to .*: .*broken\.wav: libsnd"

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from functools import wraps
 from io import TextIOBase
 from time import monotonic
-from typing import IO, Any, ParamSpec, TextIO, TypeVar
+from typing import IO, TYPE_CHECKING, Any, ParamSpec, TextIO, TypeVar
 
 import click
 
@@ -17,6 +17,9 @@ from sercli.errors import OutputError, SerError
 from sercli.output.report import ExitCode
 from sercli.schema import printable
 from sercli.system.interrupts import ending_in_order
+
+if TYPE_CHECKING:
+    from sercli.datasets.notes import Notes
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -114,6 +117,19 @@ def tell_failed(failed: Mapping[str, str]) -> None:
         colons = [found.start() for found in re.finditer(": ", error)]
         ends = [end for end in colons if place.startswith(error[:end])]
         say(f"failed: {place}{error[ends[-1] :] if ends else f': {error}'}")
+
+
+def tell_notes(notes: "Mapping[str, Notes]") -> None:
+    """Say what was repaired of recordings, or is not heard, as `ser annotate` does.
+
+    Parameters
+    ----------
+    notes
+        Of each, by its path.
+    """
+    for path, found in notes.items():
+        for warning in found.warnings:
+            say(f"{path}: {warning}")
 
 
 def give(text: str) -> None:

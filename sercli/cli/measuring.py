@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sercli.cli.console import say, show_progress, tell_failed
+from sercli.cli.console import say, show_progress, tell_failed, tell_notes
 from sercli.cli.corpora import read
 from sercli.config import EvalConfig, Split
 from sercli.output.report import ExitCode
@@ -84,6 +84,7 @@ def finish(results: "Sequence[Evaluation]", *, quiet: bool) -> None:
     quiet
         Whether to print only failed clips, and whether a model was trained on the test material.
     """
+    from sercli.datasets.notes import join_notes
     from sercli.datasets.protocols import SHARED
 
     for figures in (result.figures for result in results):
@@ -92,6 +93,8 @@ def finish(results: "Sequence[Evaluation]", *, quiet: bool) -> None:
         elif figures["protocol"] == SHARED:  # the first warning is about this
             say(f"warning: {figures['model']}: {figures['warnings'][0]}")
         tell_failed(figures["failed"])
+    if not quiet:
+        tell_notes(join_notes(result.notes for result in results))
     failed = any(result.figures["failed"] for result in results)
     sys.exit(ExitCode.SOME_FAILED if failed else ExitCode.DONE)
 

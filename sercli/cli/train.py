@@ -9,7 +9,7 @@ import click
 
 from sercli.cli.calm import calm_options, spell_calm
 from sercli.cli.commands import Command
-from sercli.cli.console import give, reports_errors, say, show_progress, tell_failed
+from sercli.cli.console import give, reports_errors, say, show_progress, tell_failed, tell_notes
 from sercli.cli.corpora import AUTO, corpus_options, read
 from sercli.cli.networks import (
     configure,
@@ -166,6 +166,7 @@ def train(sources: tuple[str, ...], **options: Any) -> None:
         raise
     if not quiet:
         _tell(result, folder)
+        tell_notes(result.notes)
     tell_failed(result.failed)
     sys.exit(ExitCode.SOME_FAILED if result.failed else ExitCode.DONE)
 

@@ -15,6 +15,7 @@ from sercli.arrays import FloatArray
 from sercli.audio.reading import SAMPLE_RATE, AudioFile, resample_stream
 from sercli.config import LONGEST_SEGMENT_S, SHORTEST_SEGMENT_S
 from sercli.datasets.base import Clip
+from sercli.datasets.notes import Notes
 from sercli.errors import AudioError
 from sercli.text import format_count
 
@@ -23,13 +24,34 @@ from sercli.text import format_count
 MAX_MISSING = 0.1
 # Size of a hash of audio: two of a million clips have the same with a probability below 1 in 10**7.
 HASH_BYTES = 8
+_NO_NOTES = Notes()
 
 
 class DecodedClip(NamedTuple):
-    """The waveform of a clip at 16 kHz, shape (n_samples,), and the hash of its audio."""
+    """The waveform of a clip at 16 kHz, shape (n_samples,), and the hash of its audio.
+
+    The notes are about its recording, as far as that was decoded.
+    """
 
     waveform: FloatArray
     audio_hash: str
+    notes: Notes = _NO_NOTES
+
+
+class ClipError(AudioError):
+    """A clip cannot be heard.
+
+    Parameters
+    ----------
+    message
+        Why not.
+    notes
+        What is to be known of its recording, as far as that was decoded.
+    """
+
+    def __init__(self, message: str, notes: Notes = _NO_NOTES) -> None:
+        super().__init__(message)
+        self.notes = notes
 
 
 def order_by_source(clips: Sequence[Clip]) -> list[int]:
@@ -86,10 +108,15 @@ def decode_clip(clip: Clip) -> DecodedClip:
 
     Raises
     ------
-    AudioError
+    ClipError
         As for `load_clip`.
     """
-    return _clips.read(clip)
+    try:
+        return _clips.read(clip)
+    except ClipError:
+        raise
+    except AudioError as error:  # it cannot be opened
+        raise ClipError(str(error)) from error
 
 
 class ClipReader:
@@ -115,6 +142,7 @@ class ClipReader:
         self._own = _Window(self._audio.sample_rate)
         self._resampled = _Window(SAMPLE_RATE)
         self._error = ""  # the error that ended decoding early
+        self._notes = _NO_NOTES
         self._stream: Iterator[FloatArray] | None = resample_stream(
             self._decode(channel), self._audio.sample_rate, 1
         )
@@ -139,9 +167,16 @@ class ClipReader:
 
         Raises
         ------
-        AudioError
+        ClipError
             As for `load_clip`.
         """
+        try:
+            waveform, audio_hash = self._read(clip)
+        except AudioError as error:
+            raise ClipError(str(error), self._notes) from error
+        return DecodedClip(waveform, audio_hash, self._notes)
+
+    def _read(self, clip: Clip) -> tuple[FloatArray, str]:
         windows = self._own, self._resampled
         while True:
             for window in windows:
@@ -149,6 +184,7 @@ class ClipReader:
             if self._stream is None or all(one.reaches(clip.end) for one in windows):
                 break
             block = next(self._stream, None)
+            self._notes = Notes(self._audio.n_samples, self._audio.warnings)
             if block is None:
                 self._stream = None
                 self._audio.close()
@@ -161,7 +197,7 @@ class ClipReader:
         audio_hash = hash_audio(self._own.cut(clip))
         if not audio_hash:
             raise AudioError(f"{clip.place}: is digital silence; expected speech")
-        return DecodedClip(waveform, audio_hash)
+        return waveform, audio_hash
 
     def _decode(self, channel: int | None) -> Iterator[FloatArray]:
         try:

@@ -1,15 +1,16 @@
 """Feature extraction from labelled clips on several cores."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
 
 from sercli.arrays import FloatArray
 from sercli.datasets.base import Clip
-from sercli.datasets.decoding import decode_clip, order_by_source
-from sercli.errors import AudioError, DatasetError
+from sercli.datasets.decoding import ClipError, decode_clip, order_by_source
+from sercli.datasets.notes import Notes, join_notes
+from sercli.errors import DatasetError
 
 # Clips per task of a worker.
 CLIPS_PER_TASK = 16
@@ -38,15 +39,18 @@ class ClipFeatures:
         Hash of the decoded audio of each clip; see `sercli.datasets.decoding.hash_audio`.
     failed
         Error message for each clip that could not be decoded, by `Clip.place`.
+    notes
+        Notes on recordings that were repaired or are not read in full, by their paths.
     """
 
     clips: tuple[Clip, ...]
     features: tuple[FloatArray, ...]
     hashes: tuple[str, ...]
     failed: dict[str, str]
+    notes: Mapping[str, Notes] = field(default_factory=dict)
 
     def select(self, rows: Sequence[int]) -> Self:
-        """Return the features of some of the clips, by their indices, and all errors."""
+        """Return the features of some of the clips, by their indices, and all errors and notes."""
         return replace(
             self,
             clips=tuple(self.clips[row] for row in rows),
@@ -95,9 +99,11 @@ def extract_clip_features(
     tasks = [order[i : i + CLIPS_PER_TASK] for i in range(0, len(order), CLIPS_PER_TASK)]
     done: dict[int, tuple[str, FloatArray]] = {}
     errors: dict[int, str] = {}
+    notes: list[dict[str, Notes]] = []
     some_clips = [[clips[place] for place in task] for task in tasks]
     results = _run_tasks(some_clips, extract, jobs, limited=embed is not None)
-    for task, outcomes in zip(tasks, results, strict=True):
+    for task, (outcomes, told) in zip(tasks, results, strict=True):
+        notes.append(told)
         heard: dict[int, tuple[str, Any]] = {}
         for place, outcome in zip(task, outcomes, strict=True):
             if isinstance(outcome, str):
@@ -124,13 +130,14 @@ def extract_clip_features(
         features,
         hashes,
         {clips[place].place: errors[place] for place in sorted(errors)},
+        join_notes(notes),
     )
 
 
 def _run_tasks(
     tasks: Sequence[Sequence[Clip]], extract: Extract | Cut, jobs: int, *, limited: bool
-) -> Iterator[list[_Outcome]]:
-    """Yield the outcomes of each task, in order.
+) -> Iterator[tuple[list[_Outcome], dict[str, Notes]]]:
+    """Yield the outcomes of each task and the notes of its recordings, in order.
 
     If `limited`, workers wait when they are too far ahead of the consumer of the outcomes. Rows of
     features need no limit, but the waveforms of a whole corpus do not fit into memory. joblib's
@@ -146,15 +153,20 @@ def _run_tasks(
             yield from parallel(delayed(_extract_task)(task, extract) for task in some)
 
 
-def _extract_task(clips: Sequence[Clip], extract: Extract | Cut) -> list[_Outcome]:
+def _extract_task(
+    clips: Sequence[Clip], extract: Extract | Cut
+) -> tuple[list[_Outcome], dict[str, Notes]]:
     outcomes: list[_Outcome] = []
+    notes: list[dict[str, Notes]] = []
     for clip in clips:
         try:
-            waveform, audio_hash = decode_clip(clip)
+            waveform, audio_hash, told = decode_clip(clip)
             outcomes.append((audio_hash, extract(clip, waveform)))
-        except AudioError as error:
+        except ClipError as error:
             outcomes.append(str(error))
-    return outcomes
+            told = error.notes
+        notes.append({str(clip.path): told})
+    return outcomes, join_notes(notes)
 
 
 def _embed_pieces(clips: Sequence[list[FloatArray]], embed: Embed) -> list[FloatArray]:

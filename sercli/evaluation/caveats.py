@@ -65,6 +65,11 @@ def find_limits(judgement: Judgement) -> list[str]:
         warnings.append(
             f"{format_count(len(judgement.failed), 'clip')} could not be heard and stayed out."
         )
+    if judgement.notes:
+        warnings.append(
+            f"Of {format_count(len(judgement.notes), 'recording')}, something was repaired or is "
+            "not heard."
+        )
     if judgement.n_alone:
         clips = format_count(len(judgement.predictions.clips), "clip")
         warnings.append(

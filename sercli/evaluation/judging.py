@@ -107,6 +107,7 @@ def judge_clips(
                 in_other,
                 written,
                 n_alone,
+                clean.notes,
             )
         )
     return judgements

@@ -9,6 +9,7 @@ import numpy as np
 from sercli.arrays import DoubleArray
 from sercli.config import EvalConfig
 from sercli.datasets.matching import join_voices
+from sercli.datasets.notes import Notes
 from sercli.datasets.votes import Votes, match_votes
 from sercli.errors import DatasetError
 from sercli.evaluation import metrics
@@ -41,6 +42,8 @@ class Judgement:
         model. None: the same as `predictions`.
     n_alone
         Number of clips whose babble may contain their own speaker.
+    notes
+        Notes on recordings that were repaired or are not read in full, by their paths.
     """
 
     predictions: Predictions
@@ -50,6 +53,7 @@ class Judgement:
     converted: Mapping[str, DoubleArray] = field(default_factory=dict)
     written: Predictions | None = None
     n_alone: int = 0
+    notes: Mapping[str, Notes] = field(default_factory=dict)
 
     @property
     def hashes(self) -> tuple[str, ...]:
@@ -86,6 +90,9 @@ def measure(judgement: Judgement, config: EvalConfig, votes: Votes | None = None
         "labels": list(predictions.labels),
         "speakers": sorted(speakers),
         "failed": {printable_path(place): error for place, error in judgement.failed.items()},
+        "repaired": {
+            printable_path(path): list(notes.warnings) for path, notes in judgement.notes.items()
+        },
         **metrics.evaluate_probabilities(y_true, probabilities, predictions.labels),
         "exact_ece": metrics.exact_calibration_error(probabilities, LEVEL, config.seed),
         "intervals": {

@@ -4,7 +4,7 @@ Clips of more than 30 s are cut into equal pieces, whose probabilities are avera
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from sercli.classifiers.base import Classifier
 from sercli.config import EvalConfig, Split
 from sercli.datasets.base import Clip, Corpus
 from sercli.datasets.extraction import Progress
+from sercli.datasets.notes import Notes
 from sercli.datasets.reading import read_corpus
 from sercli.datasets.votes import Votes, find_unknown
 from sercli.errors import DatasetError
@@ -40,10 +41,13 @@ class Evaluation:
     figures
         The content of ``metrics.json``; its layout is described in
         ``sercli/data/metrics.schema.json``.
+    notes
+        What was repaired of recordings, or is not heard, by their paths.
     """
 
     predictions: Predictions = field(repr=False)
     figures: dict[str, Any] = field(repr=False)
+    notes: Mapping[str, Notes] = field(default_factory=dict, repr=False)
 
 
 def evaluate(
@@ -173,7 +177,7 @@ def evaluate_all(
                 f"The table of votes has columns that are no label: {', '.join(misspelt)}. Votes "
                 "for these count as wrong answers."
             )
-        results.append(Evaluation(judgement.predictions, figures))
+        results.append(Evaluation(judgement.predictions, figures, judgement.notes))
     return results
 
 

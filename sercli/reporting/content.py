@@ -113,12 +113,24 @@ def _method(figures: Figures) -> Section:
     shown = tuple(failed.items())[:MOST_FAILED]
     more = f", the first {len(shown)}; all are in metrics.json" if len(shown) < len(failed) else ""
     caption = f"{format_count(len(failed), 'clip')} could not be heard{more}"
+    repaired = tuple(
+        (path, warning)
+        for path, warnings in figures.get("repaired", {}).items()
+        for warning in warnings
+    )
+    more = ", the first ones; all are in metrics.json" if len(repaired) > MOST_FAILED else ""
     return Section(
         "How it was measured",
         tuple(sentences),
         _filled(
             Table(("left out because", "files"), reasons, "Files of the corpus that were left out"),
             Table(("clip", "error"), shown, caption, n_texts=2),
+            Table(
+                ("recording", "what was repaired or is not heard"),
+                repaired[:MOST_FAILED],
+                f"Recordings that were not heard as they are{more}",
+                n_texts=2,
+            ),
         ),
     )
 

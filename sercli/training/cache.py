@@ -7,8 +7,8 @@ copied recording is found again, and a changed one is not.
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -21,9 +21,10 @@ from safetensors.numpy import save
 from sercli.audio.augment import Utterance
 from sercli.audio.reading import SAMPLE_RATE
 from sercli.datasets.base import Clip
-from sercli.datasets.decoding import DecodedClip, decode_clip, order_by_source
+from sercli.datasets.decoding import ClipError, DecodedClip, decode_clip, order_by_source
 from sercli.datasets.extraction import CLIPS_PER_TASK, Progress
-from sercli.errors import AudioError, DatasetError
+from sercli.datasets.notes import Notes, join_notes
+from sercli.errors import DatasetError
 from sercli.files import make_folder, write_bytes
 from sercli.training.trainer import Trainer
 from sercli.training.versions import find_utterance
@@ -47,6 +48,14 @@ class _Entry(NamedTuple):
     audio_hash: str
     start: int
     end: int
+    notes: Notes = Notes()
+
+
+class _Failure(NamedTuple):
+    """Why there is no file of a clip."""
+
+    error: str
+    notes: Notes
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,11 +70,14 @@ class CachedClips:
         Where the audio of each is.
     failed
         Error of each clip that could not be decoded, by its place.
+    notes
+        What was repaired of recordings, or is not heard, by their paths.
     """
 
     clips: tuple[Clip, ...]
     entries: tuple[_Entry, ...]
     failed: dict[str, str]
+    notes: Mapping[str, Notes] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -104,6 +116,7 @@ class CachedClips:
             tuple(clip for part in parts for clip in part.clips),
             tuple(entry for part in parts for entry in part.entries),
             {place: error for part in parts for place, error in part.failed.items()},
+            join_notes(part.notes for part in parts),
         )
 
     def take(self, indices: Sequence[int]) -> Self:
@@ -112,6 +125,7 @@ class CachedClips:
             tuple(self.clips[index] for index in indices),
             tuple(self.entries[index] for index in indices),
             self.failed,
+            self.notes,
         )
 
 
@@ -151,7 +165,7 @@ def cache_clips(
     order = order_by_source(clips)
     in_order = [clips[place] for place in order]
     tasks = [in_order[i : i + CLIPS_PER_TASK] for i in range(0, len(clips), CLIPS_PER_TASK)]
-    found: list[_Entry | str] = []
+    found: list[_Entry | _Failure] = []
     parallel = Parallel(n_jobs=jobs, return_as="generator")
     for result in parallel(delayed(_cache_task)(task, folder) for task in tasks):
         found += result
@@ -159,25 +173,26 @@ def cache_clips(
             progress(len(result))
     outcome_of = dict(zip(order, found, strict=True))
     outcomes = [(clip, outcome_of[place]) for place, clip in enumerate(clips)]
-    done = [(clip, one) for clip, one in outcomes if not isinstance(one, str)]
-    failed = {clip.place: one for clip, one in outcomes if isinstance(one, str)}
+    done = [(clip, one) for clip, one in outcomes if not isinstance(one, _Failure)]
+    failed = {clip.place: one.error for clip, one in outcomes if isinstance(one, _Failure)}
     if not done:
         first = next(iter(failed.values()), "there are none")
         raise DatasetError(f"none of {len(clips)} clips could be decoded; the first: {first}")
     heard, entries = zip(*done, strict=True)
-    return CachedClips(heard, entries, failed)
+    notes = join_notes({str(clip.path): one.notes} for clip, one in outcomes)
+    return CachedClips(heard, entries, failed, notes)
 
 
-def _cache_task(clips: Sequence[Clip], folder: Path) -> list[_Entry | str]:
+def _cache_task(clips: Sequence[Clip], folder: Path) -> list[_Entry | _Failure]:
     return [_cache_clip(clip, folder) for clip in clips]
 
 
-def _cache_clip(clip: Clip, folder: Path) -> _Entry | str:
+def _cache_clip(clip: Clip, folder: Path) -> _Entry | _Failure:
     try:
         path = _path(clip, folder)
         return _read(path) or _write(decode_clip(clip), path)
-    except AudioError as error:
-        return str(error)
+    except ClipError as error:
+        return _Failure(str(error), error.notes)
 
 
 def _path(clip: Clip, folder: Path) -> Path:
@@ -186,7 +201,7 @@ def _path(clip: Clip, folder: Path) -> Path:
         status = clip.path.stat()
         digest = _hash_file(str(clip.path), status.st_size, status.st_mtime_ns)
     except OSError as error:
-        raise AudioError(f"{clip.path}: cannot be read: {error.strerror}") from error
+        raise ClipError(f"{clip.path}: cannot be read: {error.strerror}") from error
     facts = [FORMAT, digest, clip.start, clip.end]
     part = json.dumps(facts if clip.channel is None else [*facts, clip.channel])
     key = hashlib.blake2b(part.encode(), digest_size=16).hexdigest()
@@ -215,6 +230,8 @@ def _read(path: Path) -> _Entry | None:
             facts["audio_hash"],
             int(facts["start"]),
             int(facts["end"]),
+            # Files of before have none.
+            Notes(int(facts.get("decoded", 0)), tuple(json.loads(facts.get("warnings", "[]")))),
         )
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None
@@ -222,7 +239,7 @@ def _read(path: Path) -> _Entry | None:
 
 def _write(decoded: DecodedClip, path: Path) -> _Entry:
     """Write a clip into the cache."""
-    waveform, audio_hash = decoded
+    waveform, audio_hash, notes = decoded
     utterance = find_utterance(waveform)
     scale = float(np.abs(waveform).max()) / PEAK or 1.0  # digital silence has no peak
     facts = {
@@ -230,6 +247,8 @@ def _write(decoded: DecodedClip, path: Path) -> _Entry:
         "audio_hash": audio_hash,
         "start": str(utterance.start),
         "end": str(utterance.end),
+        "decoded": str(notes.n_samples),
+        "warnings": json.dumps(notes.warnings),
     }
     samples = np.rint(waveform / scale).astype("<i2")
     path.parent.mkdir(exist_ok=True)

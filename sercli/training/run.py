@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from sercli.classifiers.base import Classifier
 from sercli.config import EvalConfig, Split
 from sercli.datasets.base import Corpus, class_indices
+from sercli.datasets.notes import Notes, join_notes
 from sercli.datasets.protocols import APART, SHARED, UNKNOWN, fold_by_speaker, judge_protocol
 from sercli.errors import DatasetError
 from sercli.evaluation.caveats import find_limits
@@ -40,11 +41,14 @@ class Training:
     failed
         Error of each clip that could not be decoded, and of each recording that was to be learned
         from besides, by path.
+    notes
+        What was repaired of recordings, or is not heard, by their paths.
     """
 
     classifier: Classifier
     evaluation: Evaluation | None
     failed: dict[str, str]
+    notes: Mapping[str, Notes] = field(default_factory=dict)
 
 
 def choose_training_labels(corpus: Corpus) -> tuple[str, ...]:
@@ -120,8 +124,7 @@ def train_on_splits(
         trainer.say(f"measuring on {len(held_out)} clips that were not learned from")
         config = EvalConfig(seed=trainer.config.seed, jobs=trainer.config.jobs)
         evaluation = evaluate(saved, corpus, "test", config)
-    failed = {place: error for part in (found, *others) for place, error in part.failed.items()}
-    return _finish(saved, evaluation, failed, folder, trainer)
+    return _finish(saved, evaluation, (found, *others), folder, trainer)
 
 
 def cross_validate(
@@ -188,7 +191,7 @@ def cross_validate(
     n_heard = _count_heard([part.hashes for part in parts])
     said = np.concatenate(probabilities)
     predictions = Predictions(saved.name, labels, found.clips, said, found.hashes)
-    judgement = Judgement(predictions, {}, found.failed)
+    judgement = Judgement(predictions, {}, found.failed, notes=found.notes)
     figures = {
         **describe_model(saved),
         "target": "intended",
@@ -210,7 +213,7 @@ def cross_validate(
         "left_out": corpus.count_skipped(),
         **measure(judgement, EvalConfig(seed=trainer.config.seed)),
     }
-    return _finish(saved, Evaluation(predictions, figures), found.failed, folder, trainer)
+    return _finish(saved, Evaluation(predictions, figures), (found,), folder, trainer)
 
 
 def _find_worst(protocols: Collection[str]) -> str:
@@ -270,10 +273,21 @@ def _save(
 def _finish(
     classifier: Classifier,
     evaluation: Evaluation | None,
-    failed: dict[str, str],
+    heard: Sequence[Prepared],
     folder: Path,
     trainer: AnyTrainer,
 ) -> Training:
+    """Write what else belongs into a model's folder, and gather what is to be told.
+
+    Parameters
+    ----------
+    heard
+        What it learned from and was chosen by.
+    """
     write_card(classifier.spec, folder, evaluation.figures if evaluation else None)
     trainer.finish(folder)
-    return Training(classifier, evaluation, {**failed, **trainer.failed})
+    failed = {place: error for part in heard for place, error in part.failed.items()}
+    told = [*(part.notes for part in heard), trainer.notes]
+    if evaluation is not None:
+        told.append(evaluation.notes)
+    return Training(classifier, evaluation, {**failed, **trainer.failed}, join_notes(told))

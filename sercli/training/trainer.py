@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 from sercli.arrays import DoubleArray
 from sercli.classifiers.base import Classifier
 from sercli.datasets.base import Clip
+from sercli.datasets.notes import Notes
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.training.config import AdapterConfig, FusionConfig, NeuralConfig, SvmConfig
 
@@ -28,6 +29,10 @@ class Prepared(Protocol):
     @property
     def failed(self) -> Mapping[str, str]:
         """Error of each clip that could not be decoded, by its place."""
+
+    @property
+    def notes(self) -> Mapping[str, Notes]:
+        """What was repaired of recordings, or is not heard, by their paths."""
 
 
 class Learned(NamedTuple):
@@ -74,6 +79,11 @@ class Trainer(ABC, Generic[P]):
     @property
     def failed(self) -> Mapping[str, str]:
         """Error of what was to be learned from besides the clips, and failed, by its place."""
+        return {}
+
+    @property
+    def notes(self) -> Mapping[str, Notes]:
+        """What was repaired of what is learned from besides the clips, or is not heard of it."""
         return {}
 
     def begin(self, folder: Path) -> None:

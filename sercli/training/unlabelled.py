@@ -5,7 +5,7 @@ They are the segments that `ser annotate` would label, but for those too short t
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from sercli.arrays import FloatArray
 from sercli.audio.reading import AudioFile, resample_stream
 from sercli.datasets.base import Clip
 from sercli.datasets.decoding import AudioHash
+from sercli.datasets.notes import Notes, join_notes
 from sercli.discovery import find_inputs
 from sercli.errors import AudioError, ConfigError, DatasetError
 from sercli.evaluation.leaks import UNLABELLED, TrainingManifest
@@ -49,12 +50,15 @@ class FoundSpeech:
         be listed, by its path.
     n_searched
         Number of recordings, those included in which nobody speaks, and those that failed.
+    notes
+        What was repaired of recordings, or is not heard, by their paths.
     """
 
     clips: tuple[Clip, ...]
     recordings: Mapping[str, str]
     failed: Mapping[str, str]
     n_searched: int
+    notes: Mapping[str, Notes] = field(default_factory=dict)
 
 
 def find_unlabelled(
@@ -82,9 +86,11 @@ def find_unlabelled(
     files = [found.path for found in every if not found.error]
     clips: list[Clip] = []
     recordings: dict[str, str] = {}
+    notes: list[dict[str, Notes]] = []
     parallel = Parallel(n_jobs=jobs, return_as="generator")
     results = parallel(delayed(_search)(path) for path in files)
-    for number, (path, outcome) in enumerate(zip(files, results, strict=True), 1):
+    for number, (path, (outcome, told)) in enumerate(zip(files, results, strict=True), 1):
+        notes.append({path: told})
         if isinstance(outcome, str):
             failed[path] = outcome
         else:
@@ -98,7 +104,7 @@ def find_unlabelled(
                 clips += long
                 recordings[path] = audio_hash
         report(number, len(files))
-    return FoundSpeech(tuple(clips), recordings, failed, len(every))
+    return FoundSpeech(tuple(clips), recordings, failed, len(every), join_notes(notes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,6 +160,11 @@ class Unlabelled:
     def failed(self) -> dict[str, str]:
         """Error of what could not be decoded or listed, by its place."""
         return {**self.found.failed, **self.cached.failed}
+
+    @property
+    def notes(self) -> dict[str, Notes]:
+        """What was repaired of its recordings, or is not heard, by their paths."""
+        return join_notes((self.found.notes, self.cached.notes))
 
     @property
     def manifest(self) -> TrainingManifest:
@@ -221,21 +232,34 @@ def _make_clip(path: str, start: float, end: float, speakers: Speakers | None) -
     return Clip(Path(path), UNLABELLED, speaker, name, UNLABELLED, start, end)
 
 
-def _search(path: str) -> tuple[list[tuple[float, float]], str] | str:
-    """Return when somebody speaks in a recording and the hash of its audio, or the error."""
-    audio_hash = AudioHash()
+# When somebody speaks in a recording and the hash of its audio.
+_Times = tuple[list[tuple[float, float]], str]
+
+
+def _search(path: str) -> tuple[_Times | str, Notes]:
+    """Return what was found in a recording, or the error, and what is to be known of it."""
+    found: _Times | str
     try:
         with AudioFile(path) as audio:
+            try:
+                found = _listen(audio)
+            except AudioError as error:
+                found = str(error)
+            return found, Notes(audio.n_samples, audio.warnings)
+    except AudioError as error:  # it cannot be opened
+        return str(error), Notes()
 
-            def mix() -> Iterator[FloatArray]:
-                for block in audio.blocks():
-                    mean = block.mean(axis=1, keepdims=True)
-                    audio_hash.push(mean[:, 0])
-                    yield mean
 
-            blocks = resample_stream(mix(), audio.sample_rate, 1)
-            spans = find_speech((block[:, 0] for block in blocks), shared_detector())
-            times = [(audio.seconds_at(span.start), audio.seconds_at(span.end)) for span in spans]
-    except AudioError as error:
-        return str(error)
+def _listen(audio: AudioFile) -> _Times:
+    audio_hash = AudioHash()
+
+    def mix() -> Iterator[FloatArray]:
+        for block in audio.blocks():
+            mean = block.mean(axis=1, keepdims=True)
+            audio_hash.push(mean[:, 0])
+            yield mean
+
+    blocks = resample_stream(mix(), audio.sample_rate, 1)
+    spans = find_speech((block[:, 0] for block in blocks), shared_detector())
+    times = [(audio.seconds_at(span.start), audio.seconds_at(span.end)) for span in spans]
     return times, audio_hash.finish()

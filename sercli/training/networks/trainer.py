@@ -12,6 +12,7 @@ from sercli.classifiers.neural import NeuralClassifier
 from sercli.datasets.base import Clip, class_indices
 from sercli.datasets.extraction import Progress
 from sercli.datasets.matching import count_speakers
+from sercli.datasets.notes import Notes, join_notes
 from sercli.datasets.protocols import fold_by_speaker
 from sercli.datasets.votes import match_votes
 from sercli.errors import ConfigError, DatasetError
@@ -76,6 +77,11 @@ class NeuralTrainer(CachedTrainer):
     def failed(self) -> Mapping[str, str]:
         """Error of each recording and segment without labels that could not be decoded."""
         return {place: error for one in self.course.speech for place, error in one.failed.items()}
+
+    @property
+    def notes(self) -> Mapping[str, Notes]:
+        """What was repaired of recordings without labels, or is not heard."""
+        return join_notes(one.notes for one in self.course.speech)
 
     def begin(self, folder: Path) -> None:
         """Remove what is left of an earlier training, or it would be taken for a part of this."""

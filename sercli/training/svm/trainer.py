@@ -12,6 +12,7 @@ from sercli.classifiers.base import Classifier
 from sercli.classifiers.svm import SvmClassifier
 from sercli.datasets.base import Clip
 from sercli.datasets.extraction import ClipFeatures, Progress
+from sercli.datasets.notes import Notes, join_notes
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.training.adapters.adaptation import add_adapter
 from sercli.training.adapters.groups import Examples
@@ -57,6 +58,11 @@ class SvmTrainer(Trainer[ClipFeatures]):
         """Error of each recording of calm speech that could not be decoded."""
         return {} if self.calm is None else self.calm.failed
 
+    @property
+    def notes(self) -> Mapping[str, Notes]:
+        """What was repaired of the recordings of calm speech, or is not heard."""
+        return {} if self.calm is None else self.calm.notes
+
     def check_judged(self, clips: Sequence[Clip]) -> None:
         """Refuse calm speech that holds clips which are to be judged."""
         if self.calm is None:
@@ -91,6 +97,7 @@ class SvmTrainer(Trainer[ClipFeatures]):
             tuple(rows for part in parts for rows in part.features),
             tuple(digest for part in parts for digest in part.hashes),
             {place: error for part in parts for place, error in part.failed.items()},
+            join_notes(part.notes for part in parts),
         )
 
     def fit(
