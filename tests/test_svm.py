@@ -15,6 +15,7 @@ from sercli.calibration import Calibration
 from sercli.classifiers.base import ModelSpec
 from sercli.classifiers.svm import SvmClassifier, pair_votes, project, rbf_kernel
 from sercli.datasets import Clip
+from sercli.datasets.decoding import Waveforms
 from sercli.datasets.extraction import ClipFeatures
 from sercli.errors import ConfigError, DatasetError, ModelError
 from sercli.features.vector import FEATURE_SET, extract_features, feature_names
@@ -214,14 +215,15 @@ def test_versions_of_a_clip(tmp_path: Path, speech: NDArray[np.float32]) -> None
         sf.write(path, speech[16_000 * index : 16_000 * (index + 4)], 16_000, subtype="FLOAT")
         clips.append(Clip(path, emotion, speaker))
     (tmp_path / "2.wav").write_bytes(b"broken")  # in the background, it is silent
-    versions = Versions(("whole", "varied", "varied"), tuple(clips), 4_000.0, seed=1)
+    names = ("whole", "varied", "varied")
+    versions = Versions(names, tuple(clips), Waveforms(clips), 4_000.0, seed=1)
     waveform = load_audio(clips[0].path)
     features = versions(clips[0], waveform)
     assert features.shape == (3, len(feature_names()))
     np.testing.assert_array_equal(features[0], extract_features(waveform))
     assert not np.array_equal(features[1], features[2])
     np.testing.assert_array_equal(versions(clips[0], waveform), features)
-    other = Versions(versions.names, versions.pool, 4_000.0, seed=2)(clips[0], waveform)
+    other = replace(versions, seed=2)(clips[0], waveform)
     np.testing.assert_array_equal(other[0], features[0])
     assert not np.array_equal(other[1], features[1])
 

@@ -22,7 +22,7 @@ Cut = Callable[[Clip, FloatArray], list[FloatArray]]
 Embed = Callable[[Sequence[FloatArray]], FloatArray]
 Progress = Callable[[int], None]
 # Result for a clip: the hash of its audio and what was extracted, or the error message.
-_Outcome = tuple[str, Any] | str
+Outcome = tuple[str, Any] | str
 
 
 @dataclass(frozen=True)
@@ -95,14 +95,11 @@ def extract_clip_features(
     DatasetError
         If no clip can be decoded.
     """
-    order = order_by_source(clips)
-    tasks = [order[i : i + CLIPS_PER_TASK] for i in range(0, len(order), CLIPS_PER_TASK)]
     done: dict[int, tuple[str, FloatArray]] = {}
     errors: dict[int, str] = {}
     notes: list[dict[str, Notes]] = []
-    some_clips = [[clips[place] for place in task] for task in tasks]
-    results = _run_tasks(some_clips, extract, jobs, limited=embed is not None)
-    for task, (outcomes, told) in zip(tasks, results, strict=True):
+    results = extract_in_order(clips, extract, jobs, limited=embed is not None)
+    for task, outcomes, told in results:
         notes.append(told)
         heard: dict[int, tuple[str, Any]] = {}
         for place, outcome in zip(task, outcomes, strict=True):
@@ -134,9 +131,38 @@ def extract_clip_features(
     )
 
 
+def extract_in_order(
+    clips: Sequence[Clip], extract: Extract | Cut, jobs: int, *, limited: bool
+) -> Iterator[tuple[list[int], list[Outcome], dict[str, Notes]]]:
+    """Decode clips task by task, in an order in which no process decodes a recording twice.
+
+    Parameters
+    ----------
+    clips, extract, jobs
+        As for `extract_clip_features`.
+    limited
+        Whether workers wait for the consumer, for results that do not fit into memory.
+
+    Yields
+    ------
+    places : list of int
+        Places of some of the clips.
+    outcomes : list
+        For each of them, the hash of its audio and what was extracted, or the error message.
+    notes : dict
+        Notes on recordings that were repaired or are not read in full, by their paths.
+    """
+    order = order_by_source(clips)
+    tasks = [order[i : i + CLIPS_PER_TASK] for i in range(0, len(order), CLIPS_PER_TASK)]
+    some_clips = [[clips[place] for place in task] for task in tasks]
+    results = _run_tasks(some_clips, extract, jobs, limited=limited)
+    for task, (outcomes, notes) in zip(tasks, results, strict=True):
+        yield task, outcomes, notes
+
+
 def _run_tasks(
     tasks: Sequence[Sequence[Clip]], extract: Extract | Cut, jobs: int, *, limited: bool
-) -> Iterator[tuple[list[_Outcome], dict[str, Notes]]]:
+) -> Iterator[tuple[list[Outcome], dict[str, Notes]]]:
     """Yield the outcomes of each task and the notes of its recordings, in order.
 
     If `limited`, workers wait when they are too far ahead of the consumer of the outcomes. Rows of
@@ -155,8 +181,8 @@ def _run_tasks(
 
 def _extract_task(
     clips: Sequence[Clip], extract: Extract | Cut
-) -> tuple[list[_Outcome], dict[str, Notes]]:
-    outcomes: list[_Outcome] = []
+) -> tuple[list[Outcome], dict[str, Notes]]:
+    outcomes: list[Outcome] = []
     notes: list[dict[str, Notes]] = []
     for clip in clips:
         try:

@@ -1,5 +1,6 @@
 """The versions of a clip that are learned from: as it is, and as other recordings might have it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from zlib import crc32
@@ -9,7 +10,6 @@ import numpy as np
 from sercli.arrays import FloatArray
 from sercli.audio.augment import Utterance, vary
 from sercli.datasets.base import Clip
-from sercli.datasets.decoding import Waveforms
 from sercli.features.vector import extract_features
 from sercli.speech.segmentation import find_speech
 from sercli.speech.vad import shared_detector
@@ -25,6 +25,8 @@ class Versions:
         Which versions: ``"whole"`` or ``"varied"``.
     pool
         All clips that are learned from: what is joined with one, and who talks behind it.
+    waveforms
+        Of the pool, at 16 kHz.
     band_limit
         Frequency in Hz above which nothing is heard.
     seed
@@ -33,6 +35,7 @@ class Versions:
 
     names: tuple[str, ...]
     pool: tuple[Clip, ...]
+    waveforms: Sequence[FloatArray]
     band_limit: float
     seed: int
 
@@ -46,23 +49,23 @@ class Versions:
         return np.stack([extract_features(version, self.band_limit) for version in versions])
 
     @cached_property
-    def _alike(self) -> dict[tuple[str | None, str], list[Clip]]:
+    def _alike(self) -> dict[tuple[str | None, str], list[int]]:
         """The pool by speaker and emotion: looked for once, not for each clip."""
-        groups: dict[tuple[str | None, str], list[Clip]] = {}
-        for clip in self.pool:
-            groups.setdefault((clip.voice, clip.emotion), []).append(clip)
+        groups: dict[tuple[str | None, str], list[int]] = {}
+        for index, clip in enumerate(self.pool):
+            groups.setdefault((clip.voice, clip.emotion), []).append(index)
         return groups
 
     def _vary(self, clip: Clip, utterance: Utterance, rng: np.random.Generator) -> FloatArray:
         alike = self._alike.get((clip.voice, clip.emotion), ())
-        others = [other for other in alike if other != clip]
+        others = [index for index in alike if self.pool[index] != clip]
 
         def find_partner() -> Utterance:
             if not others:
                 return utterance
-            return find_utterance(Waveforms(others)[rng.integers(len(others))])
+            return find_utterance(self.waveforms[others[rng.integers(len(others))]])
 
-        return vary(utterance, find_partner, Waveforms(self.pool), rng)
+        return vary(utterance, find_partner, self.waveforms, rng)
 
 
 def find_utterance(waveform: FloatArray) -> Utterance:

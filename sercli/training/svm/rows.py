@@ -11,6 +11,7 @@ from sercli.arrays import FloatArray, IntArray
 from sercli.datasets.base import Clip, class_indices
 from sercli.datasets.extraction import ClipFeatures, Progress, extract_clip_features
 from sercli.features.vector import MAX_BAND_LIMIT
+from sercli.training.company import gather_company
 from sercli.training.config import SvmConfig
 from sercli.training.folds import GroupBy, group_clips
 from sercli.training.transposition import Transposition
@@ -75,9 +76,12 @@ def extract_versions(
     ------
     DatasetError
         If not one clip can be decoded.
+    OutputError
+        If there is no room for decoded audio.
     """
-    versions = Versions(VERSIONS, tuple(clips), BAND_LIMIT, config.seed)
-    return extract_clip_features(clips, versions, jobs=config.jobs, progress=progress)
+    with gather_company(clips, config.jobs) as company:
+        versions = Versions(VERSIONS, tuple(clips), company, BAND_LIMIT, config.seed)
+        return extract_clip_features(clips, versions, jobs=config.jobs, progress=progress)
 
 
 def as_rows(found: ClipFeatures, labels: Sequence[str], group_by: GroupBy = "speaker") -> Rows:
