@@ -14,6 +14,7 @@ of six probabilities were as informative about a group as thousands of features.
 with any model, and nothing else has to be kept of a segment.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from reprlib import repr as shorten
@@ -82,7 +83,7 @@ class AdapterSettings:
 
     def __post_init__(self) -> None:
         """Check every value against its range, as a damaged description could break it."""
-        if self.least < 1 or self.shrinkage < 0:
+        if self.least < 1 or not 0 <= self.shrinkage < math.inf:
             raise ModelError(
                 f"its adapter has least {self.least} and shrinkage {self.shrinkage}; expected 1 "
                 "or more, and 0 or more"

@@ -1,6 +1,7 @@
 """Baselines: the mix of a group, what is made of it, how that is learned, and what it is worth."""
 
 import json
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -276,6 +277,8 @@ def test_tensors_that_do_not_fit(
         {},
         {"settings": {"least": 0}},
         {"settings": {"shrinkage": -1.0}},
+        {"settings": {"shrinkage": math.nan}},
+        {"settings": {"shrinkage": math.inf}},
         {"settings": {"sharpening": float("nan")}},
         {"settings": {"unknown": 1}},
     ],

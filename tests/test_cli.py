@@ -194,14 +194,14 @@ def test_annotate_segments_that_were_told(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
     rows = read_rows(target.read_bytes().decode())
     times = [(row["start"], row["end"], row["speaker"]) for row in rows]
-    assert times == [("1.000", "2.500", "anna"), ("3.000", "5.250", "ben")]
+    assert times == [("1.000", "2.500", "statement/anna"), ("3.000", "5.250", "statement/ben")]
     assert "has segments of 1 recording not among the inputs, such as other" in result.stderr
     assert f"{paths[1]}: has no segments in the list of them" in result.stderr
     record = read_record(tmp_path / "labels.csv.run.json")
     assert record["options"]["segments"] == str(diarisation)
     assert [entry["status"] for entry in record["files"]] == ["ok", "no speech"]
     names = [group["name"] for group in record["files"][0]["groups"]]
-    assert names == [f"{paths[0]}#{who}" for who in ("anna", "ben")]
+    assert names == ["statement/anna", "statement/ben"]
     assert "1 labelled, 1 without segments, 0 failed" in result.stderr
 
     # What was written is a list of segments, too: of the same there are the same labels.
@@ -629,7 +629,7 @@ def test_speakers_of_a_diarisation_are_those_of_a_recording(tmp_path: Path) -> N
     table.write_text("\n".join(["file,start,end,speaker", *rows]))
     groups = {}
     inputs = [tmp_path / f"{name}.flac" for name in "ab"]
-    for segments in (turns, table):
+    for segments, speakers in ((turns, {"a/S0", "b/S0"}), (table, {"S0"})):
         target = tmp_path / f"{segments.suffix[1:]}.csv"
         options = ("-m", "svm", "--segments", segments, "--adapt", "speaker", "-o", target)
         assert ser("annotate", *inputs, *options).exit_code == 0
@@ -637,9 +637,13 @@ def test_speakers_of_a_diarisation_are_those_of_a_recording(tmp_path: Path) -> N
         groups[segments.suffix] = [
             (group["name"], group["segments"]) for file in files for group in file["groups"]
         ]
-        assert {row["speaker"] for row in read_rows(target.read_text())} == {"S0"}
+        assert {row["speaker"] for row in read_rows(target.read_text())} == speakers
     assert groups[".csv"] == [("S0", 16)] * 2
-    assert groups[".rttm"] == [(f"{path}#S0", 8) for path in inputs]
+    assert groups[".rttm"] == [("a/S0", 8), ("b/S0", 8)]
+    # Nor are they one where these rows are the segments of another run.
+    labels = tmp_path / "rttm.csv"
+    again = ser("annotate", *inputs, "-m", "svm", "--segments", labels, "--adapt", "speaker")
+    assert again.stdout_bytes == labels.read_bytes()
     (tmp_path / "more").mkdir()
     shutil.copy(EXAMPLES / "statement.flac", tmp_path / "more" / "a.flac")
     told = ser("annotate", *inputs, tmp_path / "more", "-m", "svm", "--segments", turns)

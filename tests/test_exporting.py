@@ -1,5 +1,6 @@
 """Labels of each recording in a file of its own, as the programs that read them understand it."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,6 +48,9 @@ def test_what_was_written_is_read(tmp_path: Path, format_: str) -> None:
     spoken = replace(RESULTS[0], segments=(replace(FIRST, speaker="Grün"), SECOND))
     assert read_results(write(tmp_path / f"who.{format_}", [spoken], told)) == [spoken]
     assert read_results(write(tmp_path / f"none.{format_}", [])) == []
+    if format_ == "json":  # in whatever way another program has written it
+        path.write_text(json.dumps(json.loads(path.read_text("utf-8")), separators=(",", ":")))
+        assert read_results(path) == RESULTS
 
 
 def test_a_path_is_read(tmp_path: Path) -> None:
@@ -146,7 +150,7 @@ def test_each_voice_has_tiers_and_none_overlap(tmp_path: Path) -> None:
     assert found == {
         "emotion channel 0": [0.5, 2.0],
         "emotion channel 0 (2)": [1.0],
-        'emotion Zoë "Z"': [0.5],
+        'emotion Zoë "Z" (channel 1)': [0.5],
     }
 
 

@@ -173,6 +173,34 @@ def test_what_was_exported_is_read(tmp_path: Path) -> None:
     assert turns.find_others(["p1/visit.mp3", "E.wav"])[:4] == ["b.c", "e.mp3", "f", "f.wav"]
 
 
+def test_exported_labels_keep_their_speakers_and_channels(tmp_path: Path) -> None:
+    def tell(start: float, end: float, channel: str, speaker: str | None = None) -> Segment:
+        return Segment(channel, start, end, "joy", 1.0, (1.0,), speaker)
+
+    results = [
+        FileResult("in/call.wav", "ok", segments, duration=9.0, channels=2)
+        for segments in (
+            (tell(0, 2, "0", "agent"), tell(1, 3, "1", "p1/client (2)"), tell(1, 4, "0", "agent")),
+            (tell(0, 2, "0"), tell(1, 3, "1")),
+            (tell(0, 2, "mix", "agent"), tell(2, 3, "mix", "client")),
+            (tell(0, 2, "mix"), tell(1, 3, "mix")),
+            (tell(0, 2, "1"),),
+        )
+    ]
+    for number, result in enumerate(results):
+        sercli.export_labels([result], tmp_path / str(number), "textgrid")
+        found = Turns.read(tmp_path / str(number), *TIMES).find("in/call.wav")
+        expected = {
+            (one.start, one.end, None if one.channel == "mix" else one.channel, one.speaker)
+            for one in result.segments
+        }
+        assert {(one.start, one.end, one.channel, one.speaker) for one in found} == expected
+    # Another tier may be what is meant.
+    write_grid(tmp_path / "0" / "more.TextGrid", {"emotion": SPOKEN, "words": SPOKEN})
+    with pytest.raises(ConfigError, match="has the interval tiers emotion, words; expected a"):
+        Turns.read(tmp_path / "0", *TIMES)
+
+
 def test_a_grid_without_segments_is_that_of_its_recording(tmp_path: Path) -> None:
     first = Segment("mix", 1, 2, "joy", 1.0, (1.0,))
     results = [

@@ -147,3 +147,9 @@ def test_a_diarisation_tells_of_the_mix_and_of_channels_in_any_order(tmp_path: P
     speakers = Speakers.parse(str(turns))
     told = [speakers.find("call.wav", "0", 2, 5, mixed=mixed) for mixed in (False, True, False)]
     assert told == ["call/anna", "call/bert", "call/anna"]
+
+
+def test_a_pattern_whose_group_is_empty_knows_nobody() -> None:
+    speakers = Speakers.parse("([0-9]*)_")
+    assert speakers.find("12_x.wav", "0", 0, 1) == "12"
+    assert speakers.find("ab_x.wav", "0", 0, 1) is None

@@ -11,6 +11,9 @@ from conftest import FakeClassifier
 from sercli.annotation.annotator import Annotator
 from sercli.annotation.tracks import Track, TurnCutter
 from sercli.errors import ConfigError
+from sercli.output.report import RunInfo
+from sercli.output.writers import open_writer
+from sercli.schema import FileResult, Segment
 from sercli.speech.speakers import Speakers
 from sercli.speech.turns import TIMES, Turn, Turns
 
@@ -357,3 +360,35 @@ def test_segments_of_a_run_that_found_none(tmp_path: Path) -> None:
     assert Turns.read(path, *TIMES).find(str(tmp_path / "a.wav")) == ()
     with pytest.raises(ConfigError, match="has no row below its header"):
         Turns.read(path)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "jsonl"])
+def test_labels_of_a_run_in_any_format_are_segments(tmp_path: Path, suffix: str) -> None:
+    segments = (
+        Segment("0", 0.0, 1.5, "joy", 1.0, (1.0,), "ann"),
+        Segment("1", 1.25, 2.0, "joy", 1.0, (1.0,)),
+    )
+    result = FileResult("calls/a.wav", "ok", segments, duration=2.0, channels=2)
+    info = RunInfo("0", {"labels": ["joy"]}, {}, speakers=True)
+    path = tmp_path / f"labels.{suffix}"
+    with open_writer(str(path), suffix, info) as writer:
+        writer.write(result)
+        writer.write(FileResult("calls/b.wav", "no speech"))
+    found = Turns.read(path, *TIMES).find(str(tmp_path / "calls" / "a.wav"))
+    assert found == (Turn(0, 1.5, "0", "ann"), Turn(1.25, 2, "1"))
+    if suffix != "csv":
+        path.write_text(path.read_text()[:-20])
+        with pytest.raises(ConfigError, match="expected what `ser annotate` wrote, or a table"):
+            Turns.read(path, *TIMES)
+
+
+def test_what_may_be_in_other_folders_is_not_guessed(tmp_path: Path) -> None:
+    path = tmp_path / "all.rttm"
+    for names in (("x/a", "y/a.wav"), ("x/a.wav", "y/a.wav", "z/a")):
+        path.write_text("".join(f"SPEAKER {name} 1 0 1 <NA> <NA> x\n" for name in names))
+        turns = Turns.read(path, *TIMES)
+        assert turns.find("elsewhere/a.wav") == ()
+        with pytest.raises(
+            ConfigError, match=r"elsewhere/a\.wav may be y/a\.wav or x/a; |x/a\.wav or y"
+        ):
+            turns.refuse_ambiguous(["elsewhere/a.wav"])

@@ -149,9 +149,9 @@ def _meld_clip(path: Path, name: str, row: Mapping[str, str], facts: Mapping[str
 
 
 def _split_of_folder(*names: str | None) -> str | None:
-    """Return the split in the first of some names of folders that has one, or None."""
-    found = (split for name in names if name for split in MELD_SPLITS if split in name.lower())
-    return next(found, None)
+    """Return the split named by a whole word in the first folder name that has one, or None."""
+    words = (word for name in names if name for word in re.split(r"[^a-z]+", name.lower()))
+    return next((word for word in words if word in MELD_SPLITS), None)
 
 
 def _meld_rows(

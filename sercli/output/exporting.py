@@ -113,7 +113,7 @@ def _render_textgrid(result: FileResult) -> str:
     grid = Textgrid(0, end)
     voices: dict[str, list[Segment]] = {}
     for segment in result.segments:
-        voices.setdefault(_name_voice(result, segment), []).append(segment)
+        voices.setdefault(_name_tier(result, segment), []).append(segment)
     taken = set(voices)  # a speaker may have the name of another one's second layer
     for voice, segments in voices.items() or [("", [])]:
         which = voice
@@ -182,6 +182,14 @@ def _name_voice(result: FileResult, segment: Segment) -> str:
     if speaker := _join_lines(printable(segment.speaker or "")):
         return speaker
     return "" if segment.channel == MIX or result.channels == 1 else f"channel {segment.channel}"
+
+
+def _name_tier(result: FileResult, segment: Segment) -> str:
+    """Return the speaker and the channel, as far as they are known."""
+    voice = _name_voice(result, segment)
+    if not segment.speaker or segment.channel == MIX or result.channels == 1:
+        return voice
+    return f"{voice} (channel {segment.channel})"
 
 
 FORMATS: Mapping[str, Format] = {

@@ -41,8 +41,7 @@ def read_results(path: str | os.PathLike[str]) -> list[FileResult]:
     path = Path(path)
     try:
         content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
-        if content.split(maxsplit=1)[:1] == [b"{"]:
-            document = parse_json(content.decode("utf-8"))
+        if (document := _parse_document(content)) is not None:
             labels = tuple(document["model"]["labels"])
             return [
                 _read_file(entry, [_read_segment(row) for row in entry["segments"]], labels)
@@ -65,6 +64,19 @@ def read_results(path: str | os.PathLike[str]) -> list[FileResult]:
     # Files that are not in a record have only their segments.
     rest = (FileResult(one, "ok", tuple(some), labels=labels) for one, some in rows.items())
     return [*files, *rest]
+
+
+def _parse_document(content: bytes) -> Any:
+    """Return the JSON document, or None for a table: CSV, or JSON Lines."""
+    if not content.startswith(b"{"):
+        return None
+    if content.split(maxsplit=1)[0] == b"{":  # as it was written: tell what is wrong with it
+        return parse_json(content.decode("utf-8"))
+    try:
+        document = parse_json(content.decode("utf-8"))
+    except ValueError:  # more than one line of objects
+        return None
+    return document if "files" in document else None
 
 
 def _read_table(path: Path, content: bytes) -> Iterator[tuple[str, Mapping[str, Any]]]:

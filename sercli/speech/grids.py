@@ -4,7 +4,7 @@ import codecs
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,10 @@ ITEM, INTERVAL = re.compile(r"item ?\["), re.compile(r"intervals ?\[")
 NAME = re.compile(r'name ?= ?"(.*)"\s*$', re.MULTILINE)
 TIMES = re.compile(r"xmin ?= ?(\S+)\s+xmax ?= ?(\S+)")
 BELOW_0 = re.compile(r"-\S*[1-9]")
+# Tiers of emotions that were exported, with a voice: a channel, a speaker or both; and a layer.
+EXPORTED = re.compile(r"emotion(?: (.+))?")
+CHANNEL = re.compile(r"channel (\d+)|(.+) \(channel (\d+)\)")
+LAYER = re.compile(r" \(\d+\)$")
 LABEL = re.compile(r'text ?= ?"(.*)"', re.DOTALL)
 
 
@@ -31,11 +35,15 @@ class Interval(NamedTuple):
         Times in seconds.
     tier
         Name of its tier.
+    speaker, channel
+        Speaker and channel in the tier's name, if `sercli.export_labels` wrote the grid.
     """
 
     start: float
     end: float
     tier: str
+    speaker: str | None = None
+    channel: str | None = None
 
 
 def is_grid(path: Path) -> bool:
@@ -88,9 +96,13 @@ def read_grids(path: Path, tiers: Sequence[str] = ()) -> tuple[dict[str, list[In
         where = "" if grid == path else f"{grid.relative_to(path)}: "
         for tier, start, end in _find_signed(_decode(content, where)):
             raise _refuse_negative(where, tier, start, end)
-        read = _read(grid, where, tiers)
+        read, exported = _read(grid, where, tiers)
         there |= read.keys()
-        found[recording] = [Interval(*times, name) for name in read for times in read[name]]
+        found[recording] = [
+            Interval(*times, name, *exported.get(name, (None, None)))
+            for name in read
+            for times in read[name]
+        ]
     if absent := [name for name in tiers if name not in there]:
         raise ValueError(f"has no tier {absent[0]} in any grid; expected it in one at least")
     return found, digest.hexdigest()
@@ -125,8 +137,10 @@ def _refuse_negative(where: str, tier: str, start: str, end: str) -> ValueError:
     )
 
 
-def _read(grid: Path, where: str, tiers: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
-    """Return the start and end of the intervals with a text, for each tier that is read."""
+def _read(
+    grid: Path, where: str, tiers: Sequence[str]
+) -> tuple[dict[str, list[tuple[float, float]]], dict[str, tuple[str | None, str | None]]]:
+    """Return start and end of the intervals with a text in each tier to read, and its voice."""
     from praatio.data_classes.interval_tier import IntervalTier
     from praatio.textgrid import openTextgrid
 
@@ -147,12 +161,32 @@ def _read(grid: Path, where: str, tiers: Sequence[str]) -> dict[str, list[tuple[
         for start, end, text in entries:
             if start < 0 and text.strip():
                 raise _refuse_negative(where, name, f"{start:g}", f"{end:g}")
-    names = [name for name in there if name in tiers] if tiers else list(there)
-    if not names or (len(names) > 1 and not tiers):
+    exported = {} if tiers else _find_exported(there)
+    names = [name for name in there if name in (tiers or exported or there)]
+    if not names or (len(names) > 1 and not tiers and not exported):
         raise ValueError(
             f"{where}has the interval tiers {', '.join(there) or 'none'}; expected "
             + (f"{' or '.join(tiers)}" if tiers else "a single one, or those that --tier names")
         )
-    return {
+    times = {
         name: [(start, end) for start, end, text in there[name] if text.strip()] for name in names
     }
+    return times, exported
+
+
+def _find_exported(names: Iterable[str]) -> dict[str, tuple[str | None, str | None]]:
+    """Return speaker and channel of each tier of emotions, if `sercli.export_labels` wrote them.
+
+    It writes a tier of confidences for each, and no other.
+    """
+    names = {*names}
+    voices = {name: found[1] or "" for name in names if (found := EXPORTED.fullmatch(name))}
+    if names != {*voices, *(name.replace("emotion", "confidence", 1) for name in voices)}:
+        return {}
+    exported = {}
+    for name, voice in voices.items():
+        # Overlapping segments of a voice are in several layers.
+        voice = voices.get(LAYER.sub("", name), voice)
+        found = CHANNEL.fullmatch(voice)
+        exported[name] = (found[2], found[1] or found[3]) if found else (voice or None, None)
+    return exported

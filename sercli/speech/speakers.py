@@ -125,7 +125,7 @@ class Speakers:
         """
         if self.pattern is not None:
             found = self.pattern.search(Path(path).as_posix())
-            return found[1] if found else None
+            return found[1] or None if found else None  # a group may match nothing
         key = path, mixed or channel == MIX
         if key not in self._timelines:
             turns = self.turns.find(path, mixed=key[1]) if self.turns else ()

@@ -1,5 +1,6 @@
 """Turns of recordings, given in a table, a diarisation or TextGrids."""
 
+import codecs
 import hashlib
 import math
 import os
@@ -9,13 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from io import StringIO
+from itertools import chain
 from pathlib import Path
 from reprlib import repr as shorten
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
-from sercli.delimited import MOST_SECONDS, parse_count, parse_seconds, read_table
+from sercli.delimited import MOST_SECONDS, Row, Table, parse_count, parse_seconds, read_table
 from sercli.errors import ConfigError
-from sercli.files import find_file
+from sercli.files import find_file, parse_json
 from sercli.schema import MIX, printable_path
 from sercli.speech.grids import is_grid, read_grids
 from sercli.text import compose, list_spellings
@@ -159,8 +161,8 @@ class Turns:
                 Turn(
                     one.start,
                     one.end,
-                    None,
-                    _name_speaker(recording, one.tier) if len(tiers) > 1 else None,
+                    one.channel,
+                    _name_speaker(recording, one.tier) if len(tiers) > 1 else one.speaker,
                 )
                 for one in intervals
             )
@@ -184,7 +186,8 @@ class Turns:
         if not self.local:
             return turns
         # Most diarisations are made from a mix, but name a channel nevertheless.
-        if mixed or len({turn.channel for turn in turns}) == 1:
+        is_diarisation = bool(self.lines)
+        if mixed or (is_diarisation and len({turn.channel for turn in turns}) == 1):
             return tuple(turn._replace(channel=None) for turn in turns)
         return turns
 
@@ -241,13 +244,12 @@ class Turns:
                         f"{self.path}: {recording} may be {self._tell(key)} or {self._tell(twin)}; "
                         "expected one name of each recording"
                     )
-            for name in () if key is not None else _list_own_names(recording):
-                meant = self._named.get(name, [])
-                if meant and found.isdisjoint(meant):
-                    raise ConfigError(
-                        f"{self.path}: {recording} may be {meant[0]} or {meant[1]}; expected the "
-                        "recordings in folders of these names, or names of their own"
-                    )
+            meant = [] if key is not None else self._find_alike(recording)
+            if meant and found.isdisjoint(meant):
+                raise ConfigError(
+                    f"{self.path}: {recording} may be {meant[0]} or {meant[1]}; expected the "
+                    "recordings in folders of these names, or names of their own"
+                )
         self._told_apart.update(keys)
 
     def _tell(self, name: str) -> str:
@@ -264,8 +266,13 @@ class Turns:
         if found is not None:
             return found
         # In other folders than those named: its name alone decides, if it is unique.
+        alike = self._find_alike(recording)
+        return alike[0] if len(alike) == 1 else None
+
+    def _find_alike(self, recording: str) -> list[str]:
+        """Return the keys in any folder with the name of a recording, with or without suffix."""
         alike = (self._named.get(name, []) for name in _list_own_names(recording))
-        return next((keys[0] for keys in alike if len(keys) == 1), None)
+        return list(dict.fromkeys(chain.from_iterable(alike)))
 
     @cached_property
     def _named(self) -> Mapping[str, list[str]]:
@@ -363,11 +370,15 @@ def _name_channel(text: str, where: str) -> str | None:
 def _read_table(path: Path, content: bytes, needed: Sequence[str]) -> Iterator[tuple[Path, Turn]]:
     expected = ("file", *needed)
     # A table that `ser annotate` wrote of recordings without speech has only a header.
-    table = read_table(path, ConfigError, content, may_be_empty={*TIMES} <= {*needed})
+    if content.removeprefix(codecs.BOM_UTF8).startswith(b"{"):
+        table = _read_results(path, content)
+    else:
+        table = read_table(path, ConfigError, content, may_be_empty={*TIMES} <= {*needed})
     if not set(expected) <= set(table.columns):
+        others = [name for name in ("channel", *TIMES, "speaker") if name not in expected]
         raise ConfigError(
             f"{path}: has the columns {', '.join(filter(None, table.columns))}; expected "
-            f"{', '.join(expected)}, and any of channel, start, end and speaker"
+            f"{', '.join(expected)}, and any of {', '.join(others)}"
         )
     whole: dict[Path, dict[str | None, str]] = {}
     for where, cells in table.rows:
@@ -392,6 +403,37 @@ def _read_table(path: Path, content: bytes, needed: Sequence[str]) -> Iterator[t
         if turn[:2] == Turn()[:2]:
             _refuse_second(where, whole.setdefault(key, {}), turn)
         yield key, turn
+
+
+def _read_results(path: Path, content: bytes) -> Table:
+    """Read JSON or JSON Lines that `ser annotate` wrote, as a table."""
+    columns = ("file", "channel", *TIMES, "speaker")
+
+    def read() -> Iterator[Row]:
+        lines = content.decode("utf-8-sig").splitlines()
+        try:
+            document = parse_json("\n".join(lines))
+        except ValueError:
+            document = {}
+        if "files" in document:
+            for file in document["files"]:
+                for segment in file["segments"]:
+                    yield make(f"{path}: {file['path']}", {"file": file["path"], **segment})
+            return
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield make(f"{path}, line {number}", parse_json(line))
+
+    def make(where: str, values: Mapping[str, Any]) -> Row:
+        found = {name: values.get(name) for name in columns}
+        return Row(where, {name: "" if one is None else str(one) for name, one in found.items()})
+
+    try:
+        return Table(columns, iter([*read()]))
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{path}: cannot be read: {error}; expected what `ser annotate` wrote, or a table"
+        ) from error
 
 
 def _refuse_second(where: str, known: dict[str | None, str], turn: Turn) -> None:
