@@ -388,6 +388,20 @@ def test_clips_without_split_follow_who_may_be_their_speaker() -> None:
     assert split.clips[3:] == tuple(given)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_speakers_of_two_corpora_are_drawn_once(seed: int) -> None:
+    shared = [clip for n in range(3) for clip in make_everywhere(f"s{n}", "emodb", "table")]
+    others = [clip for n in range(3, 20) for clip in make_everywhere(f"s{n}", "table")]
+    split = split_by_speaker(make_corpus([*shared, *others]), seed)
+    splits = {name: Counter[str | None]() for name in ("emodb", "table")}
+    for clip in split.clips:
+        splits[clip.corpus][clip.split] += 1
+    assert splits["emodb"] == {"train": 1, "dev": 1, "test": 1}
+    assert splits["table"] == {"train": 14, "dev": 3, "test": 3}
+    voices = join_voices(split.clips)
+    assert len({*zip(voices, splits_of(split), strict=True)}) == 20
+
+
 def test_splits_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     given = [replace(make_clip(name), corpus="cremad", split=split) for name, split in GIVEN]
     listed = [clip for name, _ in GIVEN for clip in make_everywhere(name, "table")]

@@ -36,7 +36,7 @@ def split_by_speaker(corpus: Corpus, seed: int = 0) -> Corpus:
     Clips keep the split of their corpus, and other clips of their speakers get the same, unless a
     speaker of that corpus is in several of its splits, which are then ignored. Of the speakers
     without a split, 70 % are drawn for ``train`` and 15 % each, but at least one, for ``dev`` and
-    ``test``, corpus by corpus; the last draw counts for a speaker of several corpora. Names that
+    ``test``, corpus by corpus; the first draw counts for a speaker of several corpora. Names that
     may be the same speaker are kept in one split; see `sercli.datasets.matching.join_voices`.
 
     Parameters
@@ -72,9 +72,12 @@ def split_by_speaker(corpus: Corpus, seed: int = 0) -> Corpus:
                 + "; expected three known speakers or more; name the speakers in a manifest, or "
                 "choose --split own, random or FILE.csv"
             )
-        drawn = np.random.default_rng(seed).permutation(voices).tolist()
-        n_dev = max(1, round(DEV_SHARE * len(drawn)))
-        n_test = max(1, round(TEST_SHARE * len(drawn)))
+        # Speakers who were drawn with another corpus count here, too.
+        n_given = Counter(split_of[voice] for voice in voices if voice in split_of)
+        shuffled = np.random.default_rng(seed).permutation(voices).tolist()
+        drawn = [voice for voice in shuffled if voice not in split_of]
+        n_dev = max(0, max(1, round(DEV_SHARE * len(voices))) - n_given["dev"])
+        n_test = max(0, max(1, round(TEST_SHARE * len(voices))) - n_given["test"])
         split_of |= dict.fromkeys(drawn, "train")
         split_of |= dict.fromkeys(drawn[:n_test], "test")
         split_of |= dict.fromkeys(drawn[n_test : n_test + n_dev], "dev")
