@@ -1143,7 +1143,11 @@ def test_training_in_python_is_that_of_the_command(
     assert "none: trained from Python" in card
     with pytest.raises(OutputError, match=r"mine/model\.json: exists"):
         sercli.train(corpus, tmp_path / "mine", config)
-    measured = sercli.train(corpus, tmp_path / "mine", sercli.SvmConfig(jobs=1), overwrite=True)
+    partly = Path(shutil.copytree(corpus, tmp_path / "partly"))
+    broken = min(partly.rglob("1048*.wav"))
+    broken.write_text("no audio")
+    measured = sercli.train(partly, tmp_path / "mine", sercli.SvmConfig(jobs=1), overwrite=True)
+    assert [*measured.failed] == [str(broken)]
     assert measured.evaluation is not None
     figures = measured.evaluation.figures
     assert (figures["protocol"], figures["speakers"]) == ("speakers apart", ["1048"])

@@ -64,6 +64,14 @@ def test_figures_of_known_answers(fake_classifier: FakeClassifier, make_corpus: 
     assert figures["stress"] is figures["listeners"] is figures["baselines"] is None
 
 
+def test_none_of_the_clips_that_are_scored(make_corpus: MakeCorpus) -> None:
+    corpus = make_corpus(("anger", 1.0, "a"), ("sadness", 1.0, "b"), ("boredom", 1.0, "a"))
+    for clip in corpus.clips[:2]:
+        clip.path.write_text("no audio")
+    with pytest.raises(DatasetError, match=r"^none of 2 clips could be decoded; the first: .*0\.w"):
+        evaluate("svm", corpus, "all", EvalConfig(jobs=1, adapt="recording"))
+
+
 @pytest.mark.parametrize(
     ("trained_on", "protocol"),
     [

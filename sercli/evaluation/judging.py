@@ -16,6 +16,7 @@ from sercli.datasets.base import Clip
 from sercli.datasets.decoding import Waveforms, cut_equally, order_by_source
 from sercli.datasets.extraction import ClipFeatures, Cut, Progress, extract_clip_features
 from sercli.datasets.matching import join_voices
+from sercli.errors import DatasetError
 from sercli.evaluation.measurement import Judgement
 from sercli.evaluation.mixes import measure_mixes
 from sercli.evaluation.predictions import Predictions
@@ -81,6 +82,9 @@ def judge_clips(
     measured = clean.select(hearing.find_scored(clean.clips))
     places = {clip.place for clip in hearing.to_score}
     failed = {place: error for place, error in clean.failed.items() if place in places}
+    if not measured.clips:  # those that could be decoded have other labels
+        first = next(iter(failed.values()))
+        raise DatasetError(f"none of {len(places)} clips could be decoded; the first: {first}")
     stressed: list[dict[str, DoubleArray]] = [{} for _ in classifiers]
     for condition in config.stress:
         # One condition at a time, so that memory does not grow with the number of conditions.

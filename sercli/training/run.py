@@ -39,8 +39,8 @@ class Training:
     evaluation
         On clips that it was not trained on; None if it was not asked for or there are none.
     failed
-        Error of each clip that could not be decoded, and of each recording that was to be learned
-        from besides, by path.
+        Error of each clip, for training or testing, and of each recording without labels that
+        could not be decoded, by path.
     notes
         What was repaired of recordings, or is not heard, by their paths.
     """
@@ -288,6 +288,8 @@ def _finish(
     trainer.finish(folder)
     failed = {place: error for part in heard for place, error in part.failed.items()}
     told = [*(part.notes for part in heard), trainer.notes]
+    failed |= trainer.failed
     if evaluation is not None:
+        failed |= evaluation.figures["failed"]
         told.append(evaluation.notes)
-    return Training(classifier, evaluation, {**failed, **trainer.failed}, join_notes(told))
+    return Training(classifier, evaluation, failed, join_notes(told))
