@@ -537,3 +537,22 @@ def test_without_locks_the_process_that_writes_is_asked_for(
     ):
         tell(host, pid, age)
         assert [one.journal for one in find_unfinished(output)] == [journal]
+
+
+def test_speakers_that_changed_are_told_anew(
+    fake_classifier: FakeClassifier, sounds: Path, tmp_path: Path
+) -> None:
+    output, table = tmp_path / "labels.csv", tmp_path / "who.csv"
+    paths = [sounds / "memo.m4a", sounds / "statement.flac"]
+
+    def run(speakers: str) -> tuple[int, list[str | None]]:
+        annotator = Annotator.load(fake_classifier, speakers=speakers)
+        n_kept = sercli.write_labels(paths, output, annotator, resume=output.exists()).n_kept
+        return n_kept, [one.segments[0].speaker for one in sercli.read_results(output)]
+
+    table.write_text(f"file,speaker\n{paths[0]},ann\n")
+    assert run(str(table)) == (0, ["ann", None])
+    table.write_text(f"file,speaker\n{paths[0]},ann\n{paths[1]},ben\n")
+    assert run(str(table)) == (1, ["ann", "ben"])
+    with pytest.raises(OutputError, match=r"another speakers_pattern: None, now it is \(m\|s\)"):
+        run("(m|s)")

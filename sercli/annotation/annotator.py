@@ -97,7 +97,7 @@ def annotate(
         no adapter or not a safe one, or if `target` is ``"perceived"``. Groups of few segments have
         no baseline. With ``"speaker"`` and ``"corpus"``, results come after all files are read.
     speakers
-        Speakers of the recordings, for ``adapt="speaker"``, see
+        Speakers of the recordings, for ``adapt="speaker"`` and the results, see
         `sercli.speech.speakers.Speakers.parse`; not needed if `segments` name them. They take
         precedence over the speakers of `segments`, which fill the gaps. The segments of a file
         whose speaker is unknown are one group.
@@ -153,8 +153,7 @@ class Annotator:
     channels, target, adapt
         As in `annotate`.
     speakers
-        Speakers of the recordings; needed for ``adapt="speaker"`` if `segments` do not name them,
-        and not allowed otherwise.
+        Speakers of the recordings; needed for ``adapt="speaker"`` if `segments` do not name them.
     effort
         Number of threads and workers, and size of batches; all cores by default.
 
@@ -166,6 +165,8 @@ class Annotator:
         The group whose segments share a baseline, with ``"auto"`` resolved.
     turns
         The given segments, or None.
+    given
+        The given segments, and the turns of the given speakers.
     stopwatch
         Time that each stage has taken so far.
     tells_speakers
@@ -178,7 +179,7 @@ class Annotator:
     ConfigError
         If `channels` is not valid, given segments lack their times, the model does not predict
         `target` or has no adapter for the baseline that `adapt` asks for, or speakers are missing
-        for ``adapt="speaker"`` or given for another `adapt`.
+        for ``adapt="speaker"``.
     """
 
     def __init__(
@@ -208,15 +209,14 @@ class Annotator:
         self.channels = parse_channels(channels)
         self.adapt = _choose_adaptation(adapt, classifier, target, self.channels)
         told = self.turns is not None and self.turns.tells_speakers
-        wanted = self.adapt == "speaker"
-        if (speakers is not None and not wanted) or (wanted and speakers is None and not told):
+        if self.adapt == "speaker" and speakers is None and not told:
             raise ConfigError(
-                f"adapt is {self.adapt!r} and speakers are {'' if speakers else 'not '}told; "
-                "expected both of adapt 'speaker' and a table or pattern of speakers, or neither"
+                "adapt is 'speaker' and it is not known who speaks; expected a table or pattern of "
+                "speakers, or segments with speakers"
             )
         self.speakers = speakers
         of_speakers = speakers.turns if speakers is not None else None
-        self._given = [one for one in (self.turns, of_speakers) if one is not None]
+        self.given = [one for one in (self.turns, of_speakers) if one is not None]
         self.tells_speakers = told or speakers is not None
         n_labels = len(classifier.spec.labels)
         self.piece_type = np.dtype(
@@ -298,7 +298,7 @@ class Annotator:
         ConfigError
             If given segments or speakers may belong to several recordings, see `refuse_ambiguous`.
         """
-        if self._given:
+        if self.given:
             listed = [*find_inputs(inputs)]
             self.refuse_ambiguous(found.path for found in listed)
             inputs = listed
@@ -319,7 +319,7 @@ class Annotator:
             If there is such a recording.
         """
         paths = [*recordings]
-        for turns in self._given:
+        for turns in self.given:
             turns.refuse_ambiguous(paths)
 
     def _annotate(

@@ -218,11 +218,15 @@ class LabelRun:
                 raise
 
     def _digest(self, found: Found) -> str | None:
-        """Return a hash of the segments given for a file, which shows whether they changed."""
-        turns = self._annotator.turns
-        if turns is None:
+        """Return a hash of the segments and speakers given for a file, to see whether they changed.
+
+        None if none are given.
+        """
+        given = self._annotator.given
+        if not given:
             return None
-        return sha256(repr(turns.find(found.path)).encode(errors="backslashreplace")).hexdigest()
+        turns = [one.find(found.path) for one in given]
+        return sha256(repr(turns).encode(errors="backslashreplace")).hexdigest()
 
     def _write_all(
         self, results: Iterator[FileResult], ledger: "_Ledger", watcher: RunWatcher
@@ -403,6 +407,7 @@ def describe_run(annotator: "Annotator", format_: str, options: Mapping[str, Any
         "target": annotator.target,
         "adapt": annotator.adapt,
         "tells_speakers": annotator.tells_speakers,
+        "speakers_pattern": annotator.speakers and annotator.speakers.spelled,
         "precision": classifier.precision,
         "threads": effort.n_threads,
         "workers": effort.n_workers,

@@ -157,8 +157,8 @@ judging_options = join_options(
         metavar="FILE|REGEX",
         help="Who speaks: a CSV file with the columns file, speaker and, where several speak in a "
         "recording, channel or start and end; the turns of a diarisation (.rttm); or a regular "
-        "expression whose first group, found in the path, is the speaker (with --adapt speaker). "
-        "Elsewhere, speakers of --segments are used.",
+        "expression whose first group, found in the path, is the speaker. Elsewhere, speakers of "
+        "--segments are used.",
     ),
     heading="Model",
 )
@@ -371,8 +371,6 @@ def _refuse_idle_options(options: dict[str, Any]) -> None:
         if is_given(name) and options["mode"] not in modes:
             raise click.UsageError(f"{spell(name)} goes with --segment {' or '.join(modes)}.")
     by_speaker = options["adapt"] == "speaker"
-    if options["speakers"] is not None and not by_speaker:
-        raise click.UsageError("--speakers goes with --adapt speaker.")
     if by_speaker and options["speakers"] is None and options["segments"] is None:
         raise click.UsageError(
             "--adapt speaker goes with --speakers FILE|REGEX, or with --segments that tell who "

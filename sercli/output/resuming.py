@@ -28,6 +28,7 @@ from sercli.text import format_count
 BEARING = (
     "target",
     "adapt",
+    "speakers_pattern",
     "precision",
     "labels",
     "mode",

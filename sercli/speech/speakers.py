@@ -60,6 +60,11 @@ class Speakers:
         default_factory=dict, init=False, repr=False, compare=False
     )
 
+    @property
+    def spelled(self) -> str | None:
+        """The pattern as text, or None if there are turns."""
+        return self.pattern and self.pattern.pattern
+
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read a table or a diarisation if there is a file of this name, else compile a pattern.
