@@ -1,1 +1,1 @@
-"""How neural networks learn, whatever their family."""
+"""Training of neural networks of all families."""

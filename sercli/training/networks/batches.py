@@ -1,7 +1,7 @@
-"""What a network hears in training: clips of all labels alike, each time in another recording.
+"""Training batches: clips drawn equally often from all labels, each augmented anew.
 
-Every draw comes from the seed, the epoch, and how often a clip was drawn before: the same clips
-sound the same in any order and on any number of threads.
+Every draw is seeded by the seed, the epoch, the clip, and how often the clip was drawn before in
+the epoch, so that the result does not depend on the order of the clips or the number of threads.
 """
 
 from collections import defaultdict
@@ -22,34 +22,34 @@ from sercli.training.config import NeuralConfig
 from sercli.training.networks.loop import TrainingBatch
 
 CODEC_PROBABILITY: Final = 0.1
-# Codec by weight: what telephones do costs more than what files do.
+# Codecs with their weights: those of telephones degrade speech more than those of files.
 CODECS: Final = {"mulaw": 1, "gsm": 2, "amr": 2, "mp3": 1, "opus": 1}
 LINES: Final = frozenset(("mulaw", "gsm", "amr"))
-# Before a codec, which rounds to 16 bits and cuts off what is beyond 1.
+# Peak before a codec, which rounds to 16 bits and clips at 1.
 CODEC_PEAK: Final = 0.5
 
-# Batches that are made while one is learned from.
+# Number of batches prepared ahead of the one that is being trained on.
 LOOKAHEAD: Final = 4
 
-# In the place of a label's index: nobody labelled the clip.
+# Class of clips without a label.
 NO_LABEL: Final = -1
 
 
 class TrainingBatches:
-    """Batches of an epoch, for `sercli.training.networks.loop.fit_network`.
+    """Batches of augmented waveforms, for `sercli.training.networks.loop.fit_network`.
 
     Parameters
     ----------
     cached
-        The clips; others of them talk in the background of each.
+        The clips; they are also the source of background talkers in the augmentation.
     targets
-        Shape (n_clips, n_labels).
+        Targets of the clips, shape (n_clips, n_targets).
     classes
         Indices of the labels, or `NO_LABEL`, shape (n_clips,).
     config
-        Seed, size of a batch, and how much is varied.
+        Training settings, of which seed, batch size and the settings of augmentation are used.
     threads
-        That draw batches ahead; 0: none.
+        Number of threads that prepare batches ahead; 0: batches are made when needed.
     """
 
     def __init__(
@@ -76,11 +76,11 @@ class TrainingBatches:
         self._weights = weights / weights.sum() if len(weights) else weights
 
     def __len__(self) -> int:
-        """Return the number of batches of an epoch."""
+        """Return the number of batches per epoch."""
         return self._n_draws // self._size
 
     def __call__(self, epoch: int) -> Iterator[TrainingBatch]:
-        """Give the batches of an epoch, which is counted from 0."""
+        """Yield the batches of an epoch, counted from 0."""
         draws = draw_order(self._classes, self._config.seed, epoch)
         parts = [draws[i * self._size : (i + 1) * self._size] for i in range(len(self))]
         if not self._threads:
@@ -100,18 +100,18 @@ class TrainingBatches:
             pool.shutdown(cancel_futures=True)
 
     def hear(self, index: int, rng: np.random.Generator) -> FloatArray:
-        """Return a clip as another recording might have it, shape (n_samples,).
+        """Return an augmented version of a clip, shape (n_samples,).
 
         Parameters
         ----------
         index
-            Of the clip.
+            Index of the clip.
         rng
-            Source of all draws.
+            Random generator of all draws.
         """
         utterance = self._cached.utterance(index)
         clip = self._cached.clips[index]
-        # Whose voice is unknown has no partner but itself.
+        # A clip of an unknown speaker is only joined with itself.
         alike = self._alike[clip.voice, clip.emotion] if clip.voice else [index]
 
         def find_partner() -> Utterance:
@@ -121,19 +121,23 @@ class TrainingBatches:
         return self._send(waveform, rng)
 
     def record(self, waveform: FloatArray, rng: np.random.Generator) -> FloatArray:
-        """Return what is said, sample by sample, as another recording might have it.
+        """Return a waveform with random room, microphone, noise and channel.
+
+        Voice and timing are kept: samples stay aligned, unless a codec changes the length.
 
         Parameters
         ----------
         waveform
-            At 16 kHz, shape (n_samples,).
+            Waveform at 16 kHz, shape (n_samples,).
         rng
-            Source of all draws.
+            Random generator of all draws.
         """
         return self._send(record(waveform, _Talkers(self._cached), rng), rng)
 
     def draw(self, index: int, rng: np.random.Generator) -> FloatArray:
-        """Return a clip as it is learned from: as it was recorded, or varied; shape (n_samples,).
+        """Return a training version of a clip, shape (n_samples,).
+
+        A share `clean_share` of the draws is not augmented but for a possible change of voice.
 
         Parameters
         ----------
@@ -149,7 +153,7 @@ class TrainingBatches:
         return waveform
 
     def _send(self, waveform: FloatArray, rng: np.random.Generator) -> FloatArray:
-        """Return a waveform, now and then after a codec."""
+        """Return a waveform, passed through a codec with probability `CODEC_PROBABILITY`."""
         if self._codecs and rng.random() < CODEC_PROBABILITY:
             return _through(waveform, str(rng.choice(self._codecs, p=self._weights)))
         return waveform
@@ -166,17 +170,17 @@ class TrainingBatches:
 
 
 def draw_order(classes: IntArray, seed: int, epoch: int) -> list[tuple[int, int]]:
-    """Return clips, and how often each was drawn before; all labels equally often.
+    """Return indices of clips, each with how often it was drawn before; all labels equally often.
 
-    Clips without a label are drawn as if theirs were one more: they are the teacher's examples
-    beside those of each label, however many there are.
+    Clips without a label, whose targets come from a teacher, are drawn as if they had one more
+    label, however many they are.
 
     Parameters
     ----------
     classes
         Indices of the clips' labels, or `NO_LABEL`, shape (n_clips,).
     seed, epoch
-        Of the draw.
+        Seed and number of the epoch, which decide the draw.
     """
     rng = np.random.default_rng([seed, epoch])
     n_each = _count_each(classes)
@@ -190,7 +194,10 @@ def draw_order(classes: IntArray, seed: int, epoch: int) -> list[tuple[int, int]
 
 
 def count_draws(classes: IntArray) -> int:
-    """Return how many clips an epoch has at least: the labelled, and as many more as of a label.
+    """Return the minimum number of draws per epoch.
+
+    It is the number of labelled clips and, if there are unlabelled ones, the draws of one label
+    more.
 
     Parameters
     ----------
@@ -202,13 +209,13 @@ def count_draws(classes: IntArray) -> int:
 
 
 def _count_each(classes: IntArray) -> int:
-    """Return how often each label is drawn: together, as often as there are labelled clips."""
+    """Return the draws per label: the labelled clips divided by the labels, rounded up."""
     labelled = classes[classes != NO_LABEL]
     return -(-len(labelled) // len(np.unique(labelled)))
 
 
 class _Talkers(Sequence[FloatArray]):
-    """Waveforms of clips, read when they are asked for."""
+    """Waveforms of clips, read on access."""
 
     def __init__(self, cached: CachedClips) -> None:
         self._cached = cached
@@ -221,7 +228,7 @@ class _Talkers(Sequence[FloatArray]):
 
 
 def _through(waveform: FloatArray, codec: str) -> FloatArray:
-    """Return a waveform after a codec; a telephone's has its band, too."""
+    """Return a waveform after a codec; for telephone codecs, limited to the telephone band."""
     if codec in LINES:
         waveform = telephone_band(waveform)
     peak = float(np.abs(waveform).max())

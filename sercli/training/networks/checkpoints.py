@@ -1,4 +1,4 @@
-"""Where a training stands: one file, replaced as a whole after each epoch."""
+"""Checkpoints of a training: one file, replaced atomically after each epoch."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from sercli.files import write_bytes
 from sercli.training.networks.history import EpochRecord
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
-# Version of the layout of the file.
+# Version of the file format.
 FORMAT = 2
 
 Tensors = Mapping[str, Tensor]
@@ -23,24 +23,24 @@ Tensors = Mapping[str, Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """All that the next epoch needs.
+    """State of a training after an epoch.
 
     Parameters
     ----------
     network
-        Weights, as the last step left them.
+        Weights after the last step.
     average
-        Their moving average.
+        Moving average of the weights.
     best
-        The average after the best epoch.
+        Moving average after the best epoch.
     optimiser
-        Of `sercli.training.networks.optimiser.Optimiser.state`.
+        State of the optimiser, from `sercli.training.networks.optimiser.Optimiser.state`.
     step
         Number of steps done.
     best_epoch
-        From 1.
+        Number of the best epoch, from 1.
     records
-        Of the epochs done.
+        Records of the epochs done.
     """
 
     network: Tensors
@@ -58,16 +58,16 @@ _PARTS = ("network", "average", "best", "optimiser")
 def save_checkpoint(
     checkpoint: Checkpoint, path: Path, fingerprint: Mapping[str, Any] | None = None
 ) -> None:
-    """Write a checkpoint; the old one stays until the new one is whole.
+    """Write a checkpoint; the old file is kept until the new one is complete.
 
     Parameters
     ----------
     checkpoint
-        What is written.
+        Checkpoint to write.
     path
-        The file.
+        Path of the file.
     fingerprint
-        Settings and data, which must be the same when the training goes on; what JSON can hold.
+        JSON-serialisable settings and data, which must be the same when the training is resumed.
 
     Raises
     ------
@@ -96,16 +96,16 @@ def load_checkpoint(path: Path, fingerprint: Mapping[str, Any] | None = None) ->
     Parameters
     ----------
     path
-        The file.
+        Path of the file.
     fingerprint
-        Of the settings and data with which training goes on.
+        Settings and data of the training that resumes.
 
     Raises
     ------
     ModelError
-        If there is no such file, or it is damaged.
+        If there is no such file, or it is damaged or of another format.
     ConfigError
-        If it is of other settings or data.
+        If it was written with another fingerprint.
     """
     parts: dict[str, dict[str, Tensor]] = {part: {} for part in _PARTS}
     try:
@@ -113,7 +113,7 @@ def load_checkpoint(path: Path, fingerprint: Mapping[str, Any] | None = None) ->
             facts = json.loads((file.metadata() or {})["facts"])
             if facts["format"] != FORMAT:
                 raise ValueError(f"format is {facts['format']!r}, expected {FORMAT}")
-            # Not a mapping, whatever it looks like: it must be asked for its keys.
+            # The file is no mapping: iteration needs keys().
             for key in file.keys():  # noqa: SIM118
                 part, _, name = key.partition(".")
                 parts[part][name] = file.get_tensor(key)
@@ -128,7 +128,7 @@ def load_checkpoint(path: Path, fingerprint: Mapping[str, Any] | None = None) ->
             f"{path}: is no checkpoint of this version, or damaged ({error}); delete it, and start "
             "without --resume"
         ) from error
-    # As JSON gives it back: tuples are lists.
+    # Through JSON, like the stored one: tuples become lists.
     wanted = json.loads(json.dumps(dict(fingerprint or {})))
     other = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
     if other:

@@ -1,4 +1,4 @@
-"""How convolutional networks learn: from waveforms, with guides."""
+"""Training of convolutional networks, from waveforms and with guides."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,12 +25,14 @@ from sercli.training.trainer import Say
 
 @dataclass(frozen=True, eq=False)
 class CnnCourse(Course):
-    """Trains networks on what they hear of each clip, each time in another recording.
+    """Course of networks that are trained on a new augmentation of each clip in every epoch.
+
+    The other parameters are those of `Course`.
 
     Parameters
     ----------
     settings
-        The shape of the networks.
+        Settings of the networks' architecture.
     """
 
     classifier = CnnClassifier
@@ -40,18 +42,18 @@ class CnnCourse(Course):
 
     @property
     def network_settings(self) -> CnnSettings:
-        """The shape of the networks."""
+        """Settings of the networks' architecture."""
         return self.settings
 
     @property
     def band_limit(self) -> float:
-        """Frequency in Hz above which nothing is heard."""
+        """Upper frequency limit of the audio, in Hz."""
         return self.settings.log_mel.f_max
 
     def prepare(
         self, cached: CachedClips, say: Say, *, learned: bool = True, judged: bool = True
     ) -> Material:
-        """Extract the features of which guides are made."""
+        """Extract the features from which the guides are computed, if guides are used."""
         if not (learned and self.config.guide_weight):
             return Material(cached)
         say(f"extracting what {len(cached):,} clips tell besides their labels")
@@ -87,7 +89,7 @@ class CnnCourse(Course):
         return replace(fitted, network=kept.network if isinstance(kept, GuidedNetwork) else kept)
 
     def hear(self, network: nn.Module, material: Material) -> FloatArray:
-        """Return scores of clips as they are and varied; see `Course.hear`."""
+        """Return scores of clips, unchanged and augmented; see `Course.hear`."""
         cached, classes = material.cached, self.find_classes(material.cached)
         drawing = TrainingBatches(
             cached, np.eye(len(self.labels), dtype=np.float32)[classes], classes, self.config

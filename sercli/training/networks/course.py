@@ -1,4 +1,4 @@
-"""What the networks of one training have in common, and how each of them learns."""
+"""Base class of the courses: how the networks of one training learn and are scored."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -46,58 +46,58 @@ from sercli.training.teachers import Teacher
 from sercli.training.trainer import Say
 from sercli.training.unlabelled import Unlabelled
 
-# Settings that may be others when a training goes on: where and on how many cores it runs.
+# Settings that may change when a training is resumed: its device and number of processes.
 FREE = ("device", "jobs")
 
 Hear = Callable[[int], FloatArray]
 
 
 class Settings(Protocol):
-    """The shape of a network."""
+    """Settings of a network's architecture."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what JSON can hold."""
+        """Return the settings as a JSON-serialisable dict."""
 
 
 @dataclass(frozen=True, eq=False)
 class Course(ABC):
-    """What all networks of a training have in common.
+    """Settings and methods that all networks of a training share.
 
     Parameters
     ----------
     config
-        How to train.
+        Training settings.
     labels
-        In the order of the scores.
+        Labels, in the order of the scores.
     votes
-        Of listeners, by name of the clip, or None.
+        Listeners' votes, by clip name, or None.
     teacher
-        Whose probabilities are learned, too, or None.
+        Teacher whose probabilities are part of the targets, or None.
     substitute
-        How teachers like it are trained, for networks that are judged by a fold that it knows, or
-        None; see `sercli.training.substitutes`.
+        Course that trains substitutes for the teacher when networks are scored on folds whose
+        speakers the teacher knows, or None; see `sercli.training.substitutes`.
     adapter
-        Whether what judges by baselines is trained, too.
+        Whether an adapter is trained, too; see `sercli.training.adapters`.
     unlabelled
-        Speech on which they are all that is learned, or None.
+        Unlabelled speech, for which the teacher's probabilities are the only targets, or None.
     before
-        Of what the networks learned from before this training.
+        Manifest of what the networks were trained on before this training.
     resume
-        Go on from checkpoints where there are any.
+        Whether to resume from existing checkpoints.
     watcher
-        Told how far it is.
+        Receiver of progress reports.
 
     Raises
     ------
     ConfigError
-        If there is unlabelled speech, and no teacher.
+        If there is unlabelled speech but no teacher.
 
     Attributes
     ----------
     classifier
-        What is made of a network.
+        Class of the classifier that wraps a trained network.
     packages
-        That decide what a network is.
+        Names of the packages whose versions are recorded in the model.
     """
 
     classifier: ClassVar[type[NeuralClassifier]]
@@ -115,7 +115,7 @@ class Course(ABC):
     watcher: Watcher = field(default_factory=Watcher)
 
     def __post_init__(self) -> None:
-        """Refuse speech of which nobody says anything."""
+        """Raise if there is unlabelled speech but no teacher."""
         if self.unlabelled is not None and self.teacher is None:
             raise ConfigError(
                 "speech that nobody labelled is learned from by what a teacher says of it; "
@@ -124,39 +124,39 @@ class Course(ABC):
 
     @property
     def speech(self) -> tuple[Unlabelled, ...]:
-        """All speech without labels that the networks learn from."""
+        """All sets of unlabelled speech used in training."""
         return () if self.unlabelled is None else (self.unlabelled,)
 
     @property
     @abstractmethod
     def network_settings(self) -> Settings:
-        """The shape of the networks."""
+        """Settings of the networks' architecture."""
 
     @property
     @abstractmethod
     def band_limit(self) -> float:
-        """Frequency in Hz above which nothing is heard."""
+        """Upper frequency limit of the audio, in Hz."""
 
     @abstractmethod
     def prepare(
         self, cached: CachedClips, say: Say, *, learned: bool = True, judged: bool = True
     ) -> Material:
-        """Compute what the networks need of each clip.
+        """Compute the inputs that the networks need for each clip.
 
         Parameters
         ----------
         cached
             The clips.
         say
-            Told what is done.
+            Called with each message.
         learned
-            They are learned from.
+            Whether the clips are training clips.
         judged
-            They are judged, by networks that do not learn from them.
+            Whether the clips are scored by networks that were not trained on them.
         """
 
     def gather(self, cached: CachedClips, say: Say) -> Material:
-        """Prepare clips that are learned from, and with them the speech that nobody labelled.
+        """Prepare the training clips and, if any, the unlabelled speech, scored by the teacher.
 
         Parameters
         ----------
@@ -180,35 +180,35 @@ class Course(ABC):
         Parameters
         ----------
         name
-            By which the watcher knows it.
+            Name of the network in progress reports.
         material
-            What is learned from, of `gather`.
+            Training clips, as returned by `gather`.
         folder
-            Of its checkpoint.
+            Folder of the checkpoint.
         dev
-            By which the epoch is chosen, if there are any.
+            Development clips, on which the best epoch is chosen, or None.
         """
 
     @abstractmethod
     def hear(self, network: nn.Module, material: Material) -> FloatArray:
-        """Return scores of versions of clips, shape (n_versions, n_clips, n_scores).
+        """Return scores of several versions of clips, shape (n_versions, n_clips, n_scores).
 
-        They are those of `sercli.training.folds.VERSIONS`, or the first of them.
+        The versions are all or the first of `sercli.training.folds.VERSIONS`.
 
         Parameters
         ----------
         network
-            That did not learn from them.
+            Network that was not trained on the clips.
         material
-            The clips; others of them talk in the background when they are varied.
+            The clips; they are also the source of background talkers in the augmentation.
         """
 
     def assemble(self, network: nn.Module) -> nn.Module:
-        """Return all of a network, of which a part was trained."""
+        """Return the complete network, given the part of it that was trained."""
         return network
 
     def describe(self) -> dict[str, Any]:
-        """Return what else a model is to say of its training."""
+        """Return further facts for the model's record of its training."""
         return {}
 
     def find_classes(self, cached: CachedClips) -> NDArray[np.intp]:
@@ -216,24 +216,28 @@ class Course(ABC):
         return np.array(class_indices(cached.clips, self.labels))
 
     def find_draws(self, material: Material) -> NDArray[np.intp]:
-        """Return as what each clip that is learned from is drawn: its label's index, or none."""
+        """Return the class as which each training clip is drawn: its label's index or `NO_LABEL`.
+
+        The unlabelled segments come after the labelled clips.
+        """
         n_unlabelled = len(material.heard) - len(material)
         return np.append(self.find_classes(material.cached), np.full(n_unlabelled, NO_LABEL))
 
     @property
     def tells_perceived(self) -> bool:
-        """Whether the networks also tell what listeners hear."""
+        """Whether the networks also predict the emotion that listeners perceive."""
         return self.votes is not None and self.config.perceived_weight > 0
 
     @property
     def n_scores(self) -> int:
-        """Number of scores that the networks give a clip: of the labels, and as they are heard."""
+        """Number of scores per clip: one per label, and again for the perceived emotions."""
         return len(self.labels) * (2 if self.tells_perceived else 1)
 
     def find_targets(self, material: Material) -> FloatArray:
-        """Return what is to be said of each clip that is learned from, shape (n_clips, n_scores).
+        """Return the targets of all training clips, shape (n_clips, n_scores).
 
-        Of what nobody labelled, it is what the teacher says; what listeners hear is not known.
+        Targets of unlabelled segments are the teacher's probabilities; their perceived part is
+        zero.
         """
         cached = material.cached
         check_labels(self.find_classes(cached), self.labels)
@@ -247,13 +251,13 @@ class Course(ABC):
         return np.vstack(parts)
 
     def find_perceived(self, cached: CachedClips) -> FloatArray:
-        """Return the listeners' shares, shape (n_clips, n_labels); (n_clips, 0) if not learned."""
+        """Return the listeners' shares, shape (n_clips, n_labels), or (n_clips, 0) if not used."""
         if self.votes is None or not self.tells_perceived:
             return np.empty((len(cached), 0), np.float32)
         return find_vote_shares(cached.clips, self.labels, self.votes)
 
     def find_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss of what is intended, and of what is perceived where there are votes.
+        """Return the loss of the intended emotions, plus that of the perceived ones if learned.
 
         Parameters
         ----------
@@ -263,18 +267,21 @@ class Course(ABC):
         n_labels = len(self.labels)
         loss = cross_entropy(outputs[:, :n_labels], targets[:, :n_labels])
         if self.tells_perceived:
-            # A clip without votes, or without a label, has a row of zeros, which costs nothing.
+            # A clip without votes or without a label has a row of zeros, whose loss is 0.
             heard = cross_entropy(outputs[:, n_labels:], targets[:, n_labels:])
             loss = loss + self.config.perceived_weight * heard
         return loss
 
     def create(self, make: Callable[[], nn.Module]) -> nn.Module:
-        """Return what `make` makes, its random weights by the seed."""
+        """Return the network that `make` creates, with random weights drawn from the seed."""
         with seeded(self.config.seed):
             return make()
 
     def draw_varied(self, cached: CachedClips, index: int) -> np.random.Generator:
-        """Return the source of all draws by which a clip is varied to be judged."""
+        """Return the random generator for the augmented version of a held-out clip.
+
+        It depends on the seed and the clip's name alone.
+        """
         name = crc32(cached.clips[index].name.encode(errors="surrogateescape"))
         return np.random.default_rng([self.config.seed, name])
 
@@ -294,7 +301,7 @@ class Course(ABC):
         score: Callable[[nn.Module, Material], FloatArray],
         facts: Mapping[str, Any],
     ) -> Fitted:
-        """Train a network by the loop, or go on from its checkpoint.
+        """Train a network, or resume from its checkpoint.
 
         Parameters
         ----------
@@ -303,11 +310,11 @@ class Course(ABC):
         network, batches, n_batches, loss, groups
             As for `sercli.training.networks.loop.fit_network`.
         config
-            Where this network is trained otherwise.
+            Training settings of this network; those of the course by default.
         score
-            Gives the scores of the development clips.
+            Function that returns a network's scores of the development clips.
         facts
-            What else must be the same for a checkpoint to be of use.
+            Further facts that must be the same for a checkpoint to be resumed.
         """
         config, cached, unlabelled = config or self.config, material.cached, material.unlabelled
         self.watcher.begin(name)
@@ -321,7 +328,7 @@ class Course(ABC):
             groups=groups,
             validate=self._validate_on(dev, score) if dev else None,
             fingerprint={
-                # One by one, so that it can be told which is another.
+                # One entry per setting, so that the error can name the one that differs.
                 **{key: value for key, value in asdict(config).items() if key not in FREE},
                 "settings": self.network_settings.to_dict(),
                 "labels": self.labels,
@@ -331,7 +338,8 @@ class Course(ABC):
                 "development clips": digest_audio(dev.cached) if dev else None,
                 "development labels": _digest_facts(dev.cached) if dev else None,
                 "targets": digest(self.find_targets(material).tobytes()),  # with votes and teacher
-                # What a teacher of a fold says is computed anew, and rounded by their number.
+                # A substitute's probabilities are recomputed after a restart, and their rounding
+                # depends on the number of threads.
                 "threads": torch.get_num_threads() if self.substitute else None,
                 **facts,
             },
@@ -354,16 +362,16 @@ class Course(ABC):
 
 
 def score_clips(network: nn.Module, cached: CachedClips, hear: Hear | None = None) -> FloatArray:
-    """Return scores of clips, shape (n_clips, n_scores); few waveforms are in memory at once.
+    """Return scores of clips, shape (n_clips, n_scores), loading few waveforms at a time.
 
     Parameters
     ----------
     network
-        In evaluation mode.
+        Network in evaluation mode.
     cached
         The clips.
     hear
-        From the index of a clip to its waveform; as it is by default.
+        Function from the index of a clip to its waveform; by default the unchanged waveform.
     """
     device = next(network.parameters()).device
     parts, order = [], []
@@ -377,19 +385,20 @@ def score_clips(network: nn.Module, cached: CachedClips, hear: Hear | None = Non
 
 
 def digest_audio(cached: CachedClips) -> str:
-    """Return a short hash of the audio of clips, at the rate at which it is heard.
+    """Return a short hash of the audio of clips and their lengths at 16 kHz.
 
-    The hash of a clip does not know its rate, which a header may have had wrong.
+    The hash of a clip's audio alone does not depend on its sample rate, which a file header may
+    have had wrong; the lengths do.
     """
     return digest(repr((cached.hashes, cached.lengths)).encode())
 
 
 def _digest_facts(cached: CachedClips) -> str:
-    """Return a short hash of what decides the draws of clips, and what they are to be judged as."""
+    """Return a short hash of the clips' names, speakers and labels."""
     facts = [(clip.name, clip.voice, clip.emotion) for clip in cached.clips]
     return digest(repr(facts).encode(errors="surrogateescape"))
 
 
 def digest(content: bytes) -> str:
-    """Return a short hash, by which contents are told apart."""
+    """Return a short hash of a content."""
     return hashlib.blake2b(content, digest_size=8).hexdigest()

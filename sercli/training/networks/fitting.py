@@ -1,10 +1,12 @@
-"""Fitting a network of any family on a corpus, and its calibration.
+"""Training and calibrating a network of any family on a corpus.
 
-With development clips, which are not learned from, the epoch is chosen and the calibration fitted
-on them. Without, the number of epochs is fixed; networks that each learn from all folds but one
-give the scores on which the calibration is fitted, and then one network learns from all clips.
+With development clips, which are not trained on, the best epoch is chosen and the calibration
+fitted on them. Without, the number of epochs is fixed, and the calibration is fitted on
+cross-validated scores: for each fold, one network is trained on all other folds. The final network
+is then trained on all clips.
 
-Either way the calibration knows every clip as it is and as another recording might have it.
+In both cases the calibration is fitted on every held-out clip in several versions: unchanged,
+augmented, and possibly transposed.
 """
 
 from collections.abc import Sized
@@ -46,10 +48,10 @@ from sercli.training.teachers import Teacher
 from sercli.training.trainer import Learned, Say
 from sercli.version import __version__
 
-# Folds by which the figures of development clips are calibrated on others of them; and of which
-# one has the development speakers where all others judge a fold of a cross-validation.
+# Number of folds for the cross-fitted figures of development clips, and for choosing the
+# development speakers (one fold) of a network that scores a fold of a cross-validation.
 DEV_FOLDS = 5
-# Of the checkpoints of a fold's teacher, inside the folder of the fold's.
+# Subfolder of a fold's folder, for the checkpoints of the fold's teacher.
 TEACHER_FOLDER = "teacher"
 
 
@@ -66,21 +68,27 @@ def fit_model(
     Parameters
     ----------
     cached
-        What is learned from.
+        Training clips.
     course
-        How.
+        Training settings and methods.
     folder
-        Of the checkpoints; those of folds are in folders of their own inside.
+        Folder of the checkpoints; those of folds are in subfolders.
     dev
-        Development clips; without any, networks are trained on folds, too, see above.
+        Development clips, or None: then networks are trained on folds, too; see the module.
     say
-        Told what is done next.
+        Called with each message.
+
+    Returns
+    -------
+    Learned
+        The model and, without development clips, the held-out probabilities of the training
+        clips.
 
     Raises
     ------
     DatasetError
-        If speakers are unknown, there is only one, an emotion occurs with the speakers of one
-        fold only, or there is a single development clip.
+        If speakers are unknown, there is only one, an emotion occurs only with the speakers of one
+        fold, there is a single development clip, or no clip to calibrate on has votes.
     ConfigError
         If a checkpoint is of another training.
     """
@@ -105,14 +113,14 @@ def fit_model(
 
 
 class Substitute(NamedTuple):
-    """How the teacher of a fold is trained, and what it learns from.
+    """Course and training clips of the substitute teachers, one of which is trained per fold.
 
     Parameters
     ----------
     course
-        Of the teachers.
+        Course of the teachers.
     material
-        Of all clips: those of the pupil's fold are left out.
+        All clips; those of the pupil's fold are left out for each teacher.
     """
 
     course: Course
@@ -128,7 +136,7 @@ def _fit(
     dev: Material | None = None,
     substitute: Substitute | None = None,
 ) -> Learned:
-    """Train and calibrate a network on what was prepared; see `fit_model`."""
+    """Train and calibrate a network on prepared clips; see `fit_model`."""
     config, cached = course.config, material.cached
     seconds = 0.0
     if dev:
@@ -142,8 +150,8 @@ def _fit(
         groups = group_clips(cached.clips, config.group_by)
         n_folds = count_folds(groups, config.folds, config.group_by)
         judged, judges = cached, f"{n_folds} folds of {config.group_by}s"
-        # What one network judged stays together: how it leans, no other network leans, nor will the
-        # one that learns from all clips.
+        # For the calibration, clips scored by the same network form one group: each network has
+        # its own bias towards some labels, which the final network will not share.
         scores, groups, seconds = _teach_folds(
             material, course, folder, groups, n_folds, substitute, say
         )
@@ -209,17 +217,23 @@ def _teach_folds(
     substitute: Substitute | None,
     say: Say,
 ) -> tuple[FloatArray, Groups, float]:
-    """Return scores of all clips, each of a network that did not learn from its fold.
+    """Return held-out scores of all clips, each by a network not trained on the clip's fold.
 
-    Their shape is (n_versions, n_clips, n_scores), see `Course.hear`; with the number of the
-    network that judged each clip, shape (n_clips,), and the seconds of the trainings.
+    Returns
+    -------
+    scores : ndarray, shape (n_versions, n_clips, n_scores)
+        See `Course.hear`.
+    judges : ndarray of str, shape (n_clips,)
+        Number of the fold, and so of the network, of each clip.
+    seconds : float
+        Total training time.
     """
     parts, order = [], []
     judges = np.empty(len(material), "U8")
     seconds = 0.0
     folds = list(GroupKFold(n_folds).split(groups, groups=groups))
     classes = course.find_classes(material.cached)
-    for inside, _ in folds:  # before any of them is learned without
+    for inside, _ in folds:  # before any training starts
         check_labels(classes[inside], course.labels, course.config.group_by)
     for number, (inside, outside) in enumerate(folds, 1):
         place, pupil = folder / f"fold{number}", course
@@ -241,25 +255,25 @@ def _teach_folds(
 def _train_teacher(
     substitute: Substitute, inside: NDArray[np.intp], course: Course, folder: Path
 ) -> Teacher:
-    """Return a teacher that learned from some of the clips, and says of them what it did not."""
+    """Return a teacher trained on some of the clips, with its held-out probabilities of them."""
     material = substitute.material.take(inside)
     fitted = _fit(material, substitute.course, folder, lambda _: None)
     assert fitted.held_out is not None
     held_out = dict(zip(material.cached.hashes, fitted.held_out, strict=True))
     teacher = Teacher(fitted.classifier, held_out, TrainingManifest())
     if course.unlabelled is not None:
-        # Now: the encoder is shared with the next teacher, whose head it then has.
+        # Now, because the next teacher uses the same encoder and will replace the head on it.
         teacher.judge(course.unlabelled.cached, course.labels)
     return teacher
 
 
 def check_dev(dev: Sized) -> None:
-    """Refuse development clips that do not suffice to calibrate on.
+    """Raise if there are too few development clips to calibrate on.
 
     Parameters
     ----------
     dev
-        The clips.
+        The development clips.
 
     Raises
     ------
@@ -274,7 +288,7 @@ def check_dev(dev: Sized) -> None:
 
 
 def _check_dev(course: Course, dev: CachedClips, say: Say) -> None:
-    """Find out now, not after the training, what cannot be calibrated on development clips."""
+    """Check the development clips before the training, and report labels that they lack."""
     check_dev(dev)
     found = {clip.emotion for clip in dev.clips}
     if missing := [label for label in course.labels if label not in found]:
@@ -285,7 +299,7 @@ def _check_dev(course: Course, dev: CachedClips, say: Say) -> None:
 
 
 def _check_votes(course: Course, judged: CachedClips) -> None:
-    """Find out now, not after the training, that what is perceived could not be calibrated."""
+    """Raise before the training if no clip to calibrate on has votes, where votes are used."""
     if course.tells_perceived and not course.find_perceived(judged).any():
         raise DatasetError(
             f"the table of votes has none of the {len(judged):,} clips to calibrate on; expected "
@@ -296,7 +310,7 @@ def _check_votes(course: Course, judged: CachedClips) -> None:
 def _calibrate_perceived(
     course: Course, judged: CachedClips, scores: FloatArray, groups: Groups
 ) -> Calibration | None:
-    """Fit what is perceived on the votes on clips that were held out."""
+    """Fit the calibration of the perceived emotions on the votes of held-out clips, if any."""
     if not course.tells_perceived:
         return None
     n_labels = len(course.labels)
@@ -311,13 +325,13 @@ def _calibrate_perceived(
 
 
 def _group_dev(dev: CachedClips, config: NeuralConfig) -> Groups:
-    """Return what of the development clips stays together: of a single speaker, each clip."""
+    """Return the group of each development clip; with a single group, each clip is its own."""
     groups = group_clips(dev.clips, config.group_by)
     return groups if len(np.unique(groups)) >= MIN_GROUPS else group_clips(dev.clips, "clip")
 
 
 def _describe_unlabelled(material: Material) -> dict[str, float] | None:
-    """Return how much is learned from that nobody labelled."""
+    """Return the number of unlabelled segments and their total duration, or None."""
     if material.unlabelled is None:
         return None
     cached = material.unlabelled.cached

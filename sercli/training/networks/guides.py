@@ -1,8 +1,8 @@
-"""Guides: what a network learns of each clip besides its label.
+"""Guides: auxiliary regression targets that a network learns in addition to the labels.
 
-They are principal components of the features that describe a clip as it is. A network that has to
-tell them, too, whatever recording of the clip it hears, learns sooner what of a voice matters; the
-part of it that tells them is left behind.
+They are principal components of the features of each unchanged clip. A network that also has to
+predict them from any augmented version of the clip learns sooner which properties of a voice
+matter. The layer that predicts them is dropped after training.
 """
 
 import numpy as np
@@ -18,22 +18,22 @@ from sercli.neural.cnn import Cnn
 from sercli.training.cache import CachedClips
 from sercli.training.networks.loop import Loss
 
-# Standardised features and guides beyond these are outliers, which a squared error would follow.
+# Standardised features and guides are clipped here: a squared error would follow outliers.
 MAX_DEVIATION = 5.0
 MAX_GUIDE = 4.0
-# Components with less than this share of the largest variance are rounding.
+# Components with less than this share of the largest variance are rounding errors.
 RANK_TOLERANCE = 1e-6
 
 
 def extract_clean_features(cached: CachedClips, band_limit: float, jobs: int = -1) -> FloatArray:
-    """Return the features of clips as they are, shape (n_clips, n_features).
+    """Return the features of unchanged clips, shape (n_clips, n_features).
 
     Parameters
     ----------
     cached
         The clips.
     band_limit
-        Frequency in Hz above which nothing is heard.
+        Upper frequency limit of the audio, in Hz; at most `MAX_BAND_LIMIT` is used.
     jobs
         Number of processes; -1 for one per core.
     """
@@ -48,19 +48,19 @@ def extract_clean_features(cached: CachedClips, band_limit: float, jobs: int = -
 
 
 def make_guides(features: RealArray, n_components: int) -> FloatArray:
-    """Return principal components of standardised features, each of unit variance.
+    """Return principal components of standardised features, each scaled to unit variance.
 
     Parameters
     ----------
     features
-        Shape (n_clips, n_features).
+        Features of the clips, shape (n_clips, n_features).
     n_components
-        Kept at most, the largest; of few clips there are fewer.
+        Maximum number of components, the largest first; few clips give fewer.
 
     Returns
     -------
     ndarray of float32, shape (n_clips, n_guides)
-        Within `MAX_GUIDE` of 0.
+        The components, clipped to ``[-MAX_GUIDE, MAX_GUIDE]``.
     """
     n_clips, n_features = features.shape
     rows = features.astype(np.float64)
@@ -69,7 +69,7 @@ def make_guides(features: RealArray, n_components: int) -> FloatArray:
     rows /= np.where(scale > 0, scale, 1)
     np.clip(rows, -MAX_DEVIATION, MAX_DEVIATION, out=rows)
     rows -= rows.mean(axis=0)
-    # Clips that are fewer than their features have the same components by their products.
+    # With fewer clips than features, the smaller Gram matrix gives the same components.
     few = n_clips < n_features
     products = (rows @ rows.T if few else rows.T @ rows) / n_clips
     size = len(products)
@@ -83,12 +83,12 @@ def make_guides(features: RealArray, n_components: int) -> FloatArray:
 
 
 class GuidedNetwork(nn.Module):
-    """A network that also tells the guides while it learns.
+    """A network that also predicts the guides during training.
 
     Parameters
     ----------
     network
-        From waveforms to labels.
+        Network from waveforms to logits.
     n_guides
         Number of guides.
     """
@@ -99,7 +99,7 @@ class GuidedNetwork(nn.Module):
         self.guide = nn.Linear(network.n_features, n_guides)
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
-        """Return logits, in training with the guides after them: (n_clips, n_scores + n_guides).
+        """Return logits, in training mode followed by guides: (n_clips, n_scores + n_guides).
 
         Parameters
         ----------
@@ -115,16 +115,16 @@ class GuidedNetwork(nn.Module):
 
 
 def guided_loss(find_loss: Loss, n_scores: int, weight: float) -> Loss:
-    """Return the loss of a guided network: that of its scores, and squared error of the rest.
+    """Return the loss of a guided network: that of the scores plus the guides' squared error.
 
     Parameters
     ----------
     find_loss
-        Of the scores.
+        Loss of the scores.
     n_scores
-        Columns of the outputs and targets before those of the guides.
+        Number of columns of outputs and targets before those of the guides.
     weight
-        Of the guides' mean squared error.
+        Weight of the guides' mean squared error.
     """
 
     def loss(outputs: Tensor, targets: Tensor) -> Tensor:

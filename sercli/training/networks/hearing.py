@@ -1,10 +1,10 @@
-"""An encoder that learns to hear through rooms, noise and lines, from itself and without labels.
+"""Self-distillation that makes an encoder robust to rooms, noise and channels, without labels.
 
-A copy of it hears speech as another recording might have it, and learns to make of that what the
-encoder makes of the speech as it is: frame by frame in all layers, and in their statistics over
-time, which is what a head hears. So it learns nothing of emotions, and forgets nothing of what is
-known of them (after Huang et al. 2022, "Improving distortion robustness of self-supervised speech
-processing tasks with domain adaptation", and Guimarães et al. 2023, "RobustDistiller").
+A copy of the encoder takes augmented speech, and learns to reproduce the hidden states that the
+encoder computes from the unchanged speech: frame by frame in all layers, and in their statistics
+over time, which are the input of a head. So it neither learns nor forgets anything about emotions
+(after Huang et al. 2022, "Improving distortion robustness of self-supervised speech processing
+tasks with domain adaptation", and Guimarães et al. 2023, "RobustDistiller").
 """
 
 import copy
@@ -37,14 +37,14 @@ from sercli.training.networks.course import digest, digest_audio
 from sercli.training.networks.loop import TrainingBatch, fit_network
 from sercli.training.networks.watcher import Watcher
 
-# Clips per step: more do not fit into everybody's memory.
+# Maximum number of clips per step, to fit into the memory of common machines.
 BATCH_SIZE = 32
-# Clips by which it is found how much the values of a channel differ.
+# Number of clips on which the standard deviation of each channel is measured.
 N_MEASURED = 128
-# Below it, a channel is as good as constant, and is not brought to the scale of the others.
+# Added to standard deviations, so that nearly constant channels are not amplified.
 TINY = 1e-3
 
-# Settings that decide what is learned; with others of a head, it is not learned again.
+# Settings that the result depends on; changing others, those of the head, needs no new training.
 DECIDING = (
     "epochs",
     "batch_size",
@@ -64,7 +64,7 @@ Listen = Callable[[Tensor, Tensor], States]
 
 
 class PairedBatches(TrainingBatches):
-    """Batches of clips as they are, and after these, the same as other recordings might have them.
+    """Batches of clips before augmentation, followed by the same clips after it.
 
     The parameters are those of `TrainingBatches`.
     """
@@ -77,7 +77,7 @@ class PairedBatches(TrainingBatches):
             if rng.random() < self._config.voice_share:
                 waveform = draw_voice(waveform, rng)
             plain.append(waveform)
-            # A codec may end some samples early or late.
+            # A codec may make the waveform some samples shorter or longer.
             heard = self.record(waveform, rng)[: len(waveform)]
             recorded.append(np.pad(heard, (0, len(waveform) - len(heard))))
         padded, lengths = pad([*plain, *recorded])
@@ -85,18 +85,18 @@ class PairedBatches(TrainingBatches):
 
 
 class Imitation(nn.Module):
-    """An encoder, and how far it is from what another makes of the same speech as it is.
+    """An encoder whose output is its distance from another encoder's states of unchanged speech.
 
     Parameters
     ----------
     encoder
-        That learns.
+        Encoder to train.
     listen
-        What the other makes of waveforms; as a function, so that its weights are not among those
-        that learn.
+        Function from waveforms to the states of the other encoder; a function, so that the weights
+        of that encoder are not parameters of this module.
     scales
-        How much the values of each channel differ: over time in each state, each of shape
-        (n_channels,), and then over clips in their statistics, shape (n_features,).
+        Standard deviations by which values are divided: for each state, over its frames, shape
+        (n_channels,); and last, of the statistics, over clips, shape (n_features,).
     """
 
     def __init__(self, encoder: SpeechEncoder, listen: Listen, scales: Sequence[Tensor]) -> None:
@@ -106,15 +106,15 @@ class Imitation(nn.Module):
         self._scales = tuple(scales)
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
-        """Return the mean distance of frames, and of statistics over time, added up.
+        """Return the sum of the mean distances of the frames and of the statistics over time.
 
         Parameters
         ----------
         waveforms
-            Of clips as they are, and after these, of the same in other recordings, shape
+            Waveforms of the clips before augmentation, followed by those after it, shape
             (2 * n_clips, n_samples).
         lengths
-            Samples of each, shape (2 * n_clips,).
+            Number of samples of each, shape (2 * n_clips,).
         """
         n_clips = len(lengths) // 2
         told, spans = self._listen(waveforms[:n_clips], lengths[:n_clips])
@@ -137,36 +137,43 @@ def learn_to_hear(
     folder: Path,
     watcher: Watcher,
 ) -> Base:
-    """Return an encoder that makes the same of speech in other recordings, or nearly so.
+    """Return an encoder trained to compute nearly the same states of augmented speech.
 
-    Several trainings can share the folder: who is done first keeps the weights, and all take these.
+    Several trainings can share the folder: the first that finishes writes the weights, and all use
+    those.
 
     Parameters
     ----------
     base
         The encoder.
     limit
-        Frequency in Hz above which nothing is heard.
+        Upper frequency limit of the audio, in Hz.
     speech
-        Of anybody; emotions do not matter.
+        Speech of any speakers; their emotions do not matter.
     config
-        Passes, learning rate, and how clips are drawn.
+        Training settings; `hearing_epochs` and `hearing_rate` are the number of epochs and the
+        learning rate.
     folder
-        In which the weights are kept for the next training, and a checkpoint until they are there.
+        Folder in which the weights are kept for later trainings, and a checkpoint before that.
     watcher
-        Told how far it is.
+        Receiver of progress reports.
+
+    Returns
+    -------
+    Base
+        The trained encoder.
 
     Raises
     ------
     TrainingError, ModelError, OutputError
-        As of `sercli.training.networks.loop.fit_network`.
+        As for `sercli.training.networks.loop.fit_network`.
     """
     config = replace(
         config,
         epochs=config.hearing_epochs,
         learning_rate=config.hearing_rate,
         batch_size=min(config.batch_size, BATCH_SIZE),
-        mixup=0.0,  # of what is compared pair by pair
+        mixup=0.0,  # clips are compared in pairs
     )
     facts = {
         **{name: getattr(config, name) for name in DECIDING},
@@ -184,7 +191,7 @@ def learn_to_hear(
                 write_bytes(path, save(kept))
             rmtree(checkpoints, ignore_errors=True)
         except (OutputError, ModelError):
-            if not path.is_file():  # else another training was first, and has removed them
+            if not path.is_file():  # else another training was first, and removed the checkpoints
                 raise
     weights = {name: one.float() for name, one in load_file(path).items()}
     return Base(base.name, base.settings, weights)
@@ -199,7 +206,7 @@ def _learn(
     watcher: Watcher,
     facts: Mapping[str, Any],
 ) -> dict[str, Tensor]:
-    """Return what is learned, or go on with it: the encoder's weights, in half precision."""
+    """Return the trained encoder's weights in half precision; resume if there is a checkpoint."""
     teacher = create_encoder(base.settings, limit)
     teacher.model.load_state_dict(base.weights)
     teacher.eval().requires_grad_(False).to(choose_device(config.device))
@@ -228,13 +235,13 @@ def _learn(
         report=watcher.report,
     )
     assert isinstance(fitted.network, Imitation)
-    # As a model keeps them, so that a head learns from what it will hear.
+    # In half precision, as a model stores them, so that the head is trained on the same features.
     state = fitted.network.encoder.model.state_dict()
     return {name: one.cpu().half().contiguous() for name, one in state.items()}
 
 
 def _measure(listen: Listen, speech: CachedClips, config: TransformerConfig) -> list[Tensor]:
-    """Return how much values differ, see `Imitation`; by some of the speech, as it is."""
+    """Return the scales of `Imitation`, measured on some of the speech without augmentation."""
     device = choose_device(config.device)
     chosen = np.unique(np.linspace(0, len(speech) - 1, N_MEASURED).astype(int))
     totals: list[list[Tensor]] = []
@@ -252,5 +259,5 @@ def _measure(listen: Listen, speech: CachedClips, config: TransformerConfig) -> 
 
 
 def _find_rows(spans: Sequence[slice], device: torch.device) -> Tensor:
-    """Return the rows of all segments, without those between them."""
+    """Return the indices of the rows that belong to a segment."""
     return torch.cat([torch.arange(span.start, span.stop, device=device) for span in spans])

@@ -1,4 +1,4 @@
-"""What happened in each epoch of a training, as a table and as curves."""
+"""Training history: figures of each epoch, as a table and as curves."""
 
 import csv
 from collections.abc import Sequence
@@ -19,20 +19,20 @@ CURVES_FILE = "curves.png"
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One epoch.
+    """Figures of one epoch.
 
     Parameters
     ----------
     epoch
-        From 1.
+        Number of the epoch, from 1.
     learning_rate
-        At its end.
+        Learning rate at the end of the epoch.
     loss
-        Mean over its batches.
+        Mean loss over the batches.
     dev_loss, dev_uar
-        Of the averaged weights on the development clips; None without any.
+        Loss and UAR of the averaged weights on the development clips; None without such clips.
     seconds
-        How long it took.
+        Duration of the epoch.
     """
 
     epoch: int
@@ -43,19 +43,19 @@ class EpochRecord:
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what JSON can hold, exactly."""
+        """Return the record as a JSON-serialisable dict, without loss."""
         return asdict(self)
 
 
 def write_history(records: Sequence[EpochRecord], folder: Path) -> None:
-    """Write ``history.csv``, a row for each epoch; what there is not is empty.
+    """Write ``history.csv``, one row per epoch; missing values are empty.
 
     Parameters
     ----------
     records
-        In the order of the epochs.
+        Records of the epochs, in order.
     folder
-        Where to.
+        Folder of the file.
     """
     names = [item.name for item in fields(EpochRecord)]
     text = StringIO()
@@ -77,9 +77,9 @@ def draw_history(records: Sequence[EpochRecord], best_epoch: int) -> "Figure":
     Parameters
     ----------
     records
-        In the order of the epochs.
+        Records of the epochs, in order.
     best_epoch
-        Which is marked.
+        Number of the epoch to mark, from 1.
     """
     measured = [
         (record.epoch, record.dev_loss, record.dev_uar)

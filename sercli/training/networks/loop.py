@@ -1,8 +1,8 @@
-"""The one loop that trains networks, whatever their architecture.
+"""The loop that trains networks of any architecture.
 
-The learning rate warms up and falls along a cosine; an exponential moving average of the weights is
-what is measured after each epoch, and what is kept of the best. Each epoch draws from a seed of its
-own, so that a training that goes on from a checkpoint ends at the same weights.
+The learning rate warms up linearly and then falls along a cosine. After each epoch, an exponential
+moving average of the weights is evaluated; that of the best epoch is kept. Each epoch has its own
+seed, so that a training resumed from a checkpoint ends at the same weights.
 """
 
 import copy
@@ -36,27 +36,26 @@ from sercli.training.networks.checkpoints import (
 from sercli.training.networks.history import EpochRecord, write_curves, write_history
 from sercli.training.networks.optimiser import Groups, Optimiser
 
-# Weights of a mixture are drawn from Beta(MIXING, MIXING): mostly one clip, and some of another.
+# Mixup weights are drawn from Beta(MIXING, MIXING): mostly one clip, and a little of another.
 MIXING = 0.4
-# Drawing the curves takes as long as an epoch of a small head: not after each of them.
+# Minimum time between two plots of the curves: one takes as long as an epoch of a small head.
 CURVES_S = 30.0
-# Quieter than any recording: digital silence must not divide by zero.
+# Added to the level of a clip, to avoid division by zero; lower than the level of any recording.
 SILENCE = 1e-6
 
 
 class TrainingBatch(NamedTuple):
-    """Clips that make one step.
+    """Clips of one training step.
 
     Parameters
     ----------
     waveforms
-        Zero after the end of each clip, float32, shape (n_clips, n_samples).
+        Waveforms, zero after the end of each clip, float32, shape (n_clips, n_samples).
     lengths
-        Samples of each clip, int64, shape (n_clips,).
+        Number of samples of each clip, int64, shape (n_clips,).
     targets
-        What is to be said of each, float32, shape (n_clips, n_labels + n_guides): probabilities of
-        the labels, and after them its guides, if there are any; see
-        `sercli.training.networks.guides`.
+        Targets of each clip, float32, shape (n_clips, n_scores + n_guides): probabilities,
+        followed by the guides, if any; see `sercli.training.networks.guides`.
     """
 
     waveforms: Tensor
@@ -65,7 +64,7 @@ class TrainingBatch(NamedTuple):
 
 
 class Validation(NamedTuple):
-    """What a network reaches on the development clips: mean loss in nats, and UAR."""
+    """Mean loss in nats, and UAR, of a network on the development clips."""
 
     loss: float
     uar: float
@@ -73,21 +72,21 @@ class Validation(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """Where a training stands.
+    """Progress of a training.
 
     Parameters
     ----------
     epoch, n_epochs
-        The epoch from 1, and how many there are.
+        Number of the current epoch, from 1, and number of epochs.
     step, n_steps
-        Steps done of this epoch, and how many it has.
+        Number of steps done in this epoch, and in the whole epoch.
     loss
-        Mean over the steps of this epoch.
+        Mean loss over the steps of this epoch.
     dev_uar, best_uar
-        After the last epoch, and after the best; None before the first or without development
-        clips.
+        Development UAR after the last finished epoch and after the best; None before the first or
+        without development clips.
     ends_epoch
-        Whether the epoch has just ended, so that `dev_uar` is its own.
+        Whether the epoch has just ended, so that `dev_uar` belongs to it.
     """
 
     epoch: int
@@ -102,16 +101,17 @@ class TrainingProgress:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A network that was trained.
+    """A trained network.
 
     Parameters
     ----------
     network
-        With the averaged weights of the best epoch; of the last without development clips.
+        Network with the averaged weights of the best epoch; without development clips, of the
+        last.
     records
-        Of all epochs.
+        Records of all epochs.
     best_epoch
-        From 1.
+        Number of the best epoch, from 1.
     """
 
     network: nn.Module
@@ -144,28 +144,35 @@ def fit_network(
     Parameters
     ----------
     network
-        From waveforms and lengths to outputs, shape (n_clips, n_outputs).
+        Network from waveforms and lengths to outputs of shape (n_clips, n_outputs).
     batches
-        From the number of an epoch, from 0, to its batches: the same whenever it is called.
+        Function from the number of an epoch, from 0, to its batches; deterministic.
     n_batches
-        Of every epoch.
+        Number of batches per epoch.
     config
-        How to train.
+        Training settings.
     folder
-        Gets the checkpoint, ``history.csv`` and ``curves.png`` after every epoch; it is made.
+        Folder of the checkpoint and ``history.csv``, both written after every epoch, and of
+        ``curves.png``, drawn at most every `CURVES_S` seconds and at the end; created if missing.
     loss
-        Of outputs and targets; their `cross_entropy` by default.
+        Loss of outputs and targets; by default `cross_entropy`.
     validate
-        Measures the averaged network, in evaluation mode, after every epoch; None: no development
-        clips, all epochs are run, and the last one counts.
+        Function that evaluates the averaged network, in evaluation mode, after every epoch; None
+        without development clips: all epochs are run, and the last one is kept.
     groups
-        Parameters with the factor of their learning rate; all with 1 by default.
+        Parameters with the factor of their learning rate; by default all with 1.
     fingerprint
-        What must be the same for a checkpoint to be of use.
+        Settings and data that must be the same for a checkpoint to be resumed.
     resume
-        Go on from the checkpoint in `folder`; after its last epoch, there is nothing left to do.
+        Whether to resume from the checkpoint in `folder`; if all its epochs are done, nothing more
+        is trained.
     report
-        Told after every step and every epoch.
+        Called with the progress after every step and every epoch.
+
+    Returns
+    -------
+    Fitted
+        The trained network and the records of its epochs.
 
     Raises
     ------
@@ -194,7 +201,7 @@ def fit_network(
             write_curves(run.records, run.best_epoch, folder)
             drawn = monotonic()
         report(replace(run.progress(n_batches, mean, run.epoch), ends_epoch=True))
-    # Also of a training that was killed at its very end.
+    # Written again for a training that was killed between its last checkpoint and this point.
     write_history(run.records, folder)
     write_curves(run.records, run.best_epoch, folder)
     run.average.load_state_dict(run.best)
@@ -202,16 +209,16 @@ def fit_network(
 
 
 def schedule(step: int, n_steps: int, warmup: float) -> float:
-    """Return the factor of the learning rate for a step: up along a line, down along a cosine.
+    """Return the learning rate factor of a step: linear warmup, then cosine decay.
 
     Parameters
     ----------
     step
-        From 0.
+        Number of the step, from 0.
     n_steps
-        Of the whole training.
+        Number of steps of the whole training.
     warmup
-        Share of the steps in which it rises.
+        Share of the steps used for warmup.
     """
     rising = round(warmup * n_steps)
     if step < rising:
@@ -225,22 +232,22 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     Parameters
     ----------
     logits, targets
-        Shape (n_clips, n_labels); rows of targets sum to 1.
+        Logits and target probabilities, shape (n_clips, n_labels).
     """
     return -(targets * logits.float().log_softmax(dim=1)).sum(dim=1).mean()
 
 
 def mix(batch: TrainingBatch, order: Tensor, share: float) -> TrainingBatch:
-    """Return clips with others sounding at the same time (mixup, Zhang et al. 2018).
+    """Return clips mixed with other clips of the batch (mixup, Zhang et al. 2018).
 
     Parameters
     ----------
     batch
         The clips; waveforms are brought to the same level first.
     order
-        The clip that each is mixed with, shape (n_clips,).
+        Index of the clip that each is mixed with, shape (n_clips,).
     share
-        Of the first, in ``[0, 1]``; as for the waveforms, so for the targets.
+        Weight of the first clip in the mixture, in ``[0, 1]``, for waveforms and targets alike.
     """
     power = batch.waveforms.square().sum(dim=1) / batch.lengths
     # Rows of features, whose length is 1, have no level: a head depends on their scale.
@@ -254,16 +261,16 @@ def mix(batch: TrainingBatch, order: Tensor, share: float) -> TrainingBatch:
 
 
 def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move averaged weights, and statistics of normalisation, towards the present ones.
+    """Update the moving average of the weights and the normalisation statistics in place.
 
     Parameters
     ----------
     average
-        What is changed.
+        Network that holds the average; it is changed.
     network
-        Of the same architecture.
+        Network of the same architecture with the current weights.
     decay
-        Share of the average that stays, in ``[0, 1]``.
+        Weight of the old average, in ``[0, 1]``.
     """
     present = network.state_dict()
     with torch.no_grad():
@@ -275,7 +282,7 @@ def update_average(average: nn.Module, network: nn.Module, decay: float) -> None
 
 
 class _Run:
-    """A training on its way."""
+    """State of a running training."""
 
     def __init__(
         self, network: nn.Module, config: NeuralConfig, n_batches: int, groups: Groups | None
@@ -298,7 +305,7 @@ class _Run:
 
     @property
     def is_over(self) -> bool:
-        """Whether all epochs are done, or none was better for too long."""
+        """Whether all epochs are done, or the patience for a better one has run out."""
         patience = self.config.patience
         waited = self.epoch - self.best_epoch
         stuck = bool(patience and self.records and self.records[-1].dev_uar is not None)
@@ -310,7 +317,7 @@ class _Run:
         return self.config.learning_rate * schedule(step, n_steps, self.config.warmup)
 
     def close_epoch(self, loss: float, found: Validation | None, seconds: float) -> None:
-        """Note an epoch, and keep its weights if they are the best."""
+        """Record an epoch, and keep its averaged weights if they are the best."""
         rate = self.find_rate(self.step - 1)
         dev_loss, dev_uar = found or (None, None)
         self.records.append(EpochRecord(self.epoch + 1, rate, loss, dev_loss, dev_uar, seconds))
@@ -359,13 +366,13 @@ def _run_epoch(
     device: torch.device,
     report: Report,
 ) -> float:
-    """Make all steps of an epoch, and return the mean loss."""
+    """Run all steps of an epoch, and return the mean loss."""
     config, network = run.config, run.network.train()
     precision = choose_precision(device)
     rng = np.random.default_rng([config.seed, run.epoch])
     total = 0.0
     for number, drawn in enumerate(batches(run.epoch), 1):
-        # The copies are waited for: nobody else keeps what was drawn until a GPU has read it.
+        # Blocking copies: nothing else keeps the drawn batch alive until a GPU has read it.
         batch = TrainingBatch(*(part.to(device) for part in drawn))
         if rng.random() < config.mixup:
             share = rng.beta(MIXING, MIXING)
@@ -396,7 +403,7 @@ def _run_epoch(
         nn.utils.clip_grad_norm_(network.parameters(), config.max_norm)
         run.optimiser.step()
         run.step += 1
-        # In the first steps the average would hold little but the random start.
+        # With the full decay, the average would be mostly the random weights in the first steps.
         decay = min(config.averaging, (1 + run.step) / (10 + run.step))
         update_average(run.average, network, decay)
         total += value
@@ -409,5 +416,5 @@ def _copy_state(network: nn.Module) -> dict[str, Tensor]:
 
 
 def _find_seed(seed: int, epoch: int) -> int:
-    """Return the seed of what draws inside an epoch."""
+    """Return the seed of the random draws inside an epoch."""
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])

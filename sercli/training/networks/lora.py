@@ -1,7 +1,7 @@
-"""Low-rank matrices: layers learn small corrections of their weights (LoRA, Hu et al. 2021).
+"""Low-rank adaptation: layers learn low-rank corrections of their weights (LoRA, Hu et al. 2021).
 
-They take less memory and forget less than layers of which all weights learn. At the end they become
-part of the weights, so that a model has none and runs without the package that trains them.
+This takes less memory and forgets less than training all weights of the layers. After training, the
+corrections are merged into the weights, so that a model runs without the package that trains them.
 """
 
 from collections.abc import Sequence
@@ -11,30 +11,31 @@ from torch import nn
 from sercli.errors import ConfigError
 
 NAME = "ser"
-# They are multiplied by twice their rank over their rank, whatever the rank is.
+# peft scales the corrections by lora_alpha / rank; lora_alpha is ALPHA times the rank.
 ALPHA = 2
-# Of the learning rate of the weights themselves: they start from zero.
+# Factor of the learning rate relative to training the weights themselves: corrections start at 0.
 RATE_FACTOR = 10.0
 
 
 def add_lora(model: nn.Module, layers: Sequence[nn.Module], rank: int) -> None:
-    """Add low-rank matrices to the linear maps of some layers; nothing else learns any more.
+    """Add trainable low-rank matrices to the linear maps of some layers, and freeze the rest.
 
-    What a layer hands to its attention as bare weights (WavLM) stays as it is.
+    Weights that a layer passes to its attention directly, not as a module call (WavLM), get no
+    effective correction.
 
     Parameters
     ----------
     model
-        Of which the layers are a part.
+        Model that contains the layers.
     layers
-        That are to learn.
+        Layers to train.
     rank
-        Of the corrections.
+        Rank of the corrections.
 
     Raises
     ------
     ConfigError
-        If the package that trains them is not installed.
+        If the package peft is not installed.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -50,12 +51,12 @@ def add_lora(model: nn.Module, layers: Sequence[nn.Module], rank: int) -> None:
 
 
 def merge_lora(model: nn.Module) -> None:
-    """Make low-rank matrices a part of the weights that they correct, and remove them.
+    """Merge low-rank matrices into the weights that they correct, and remove them.
 
     Parameters
     ----------
     model
-        With those of `add_lora`.
+        Model with matrices added by `add_lora`.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 

@@ -1,4 +1,4 @@
-"""Clips that networks learn from or judge, and what was computed of each for their family."""
+"""Clips for training or scoring, with the rows that a family of networks computed for each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,20 +12,20 @@ from sercli.training.cache import CachedClips
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """Clips, and what was computed of each for a family.
+    """Clips, with the rows that a family computed for each.
 
     Parameters
     ----------
     cached
         The clips.
     rows
-        One or more for each clip, of shape (n_clips, ...), or None.
+        One or more rows of features per clip, shape (n_clips, ...), or None.
     unlabelled
-        Speech that nobody labelled, which is learned from, too, or None. It is no clip of these:
-        nothing is held out of it, and nothing is judged on it.
+        Unlabelled speech for training, or None. It is not part of `cached`: none of it is held out
+        or scored.
     strangers
-        What the calm speech of strangers has in common, shape (n_strangers, n_features), or None;
-        see `sercli.training.transposition`.
+        Mean calm speech of each stranger, shape (n_strangers, n_features), or None; see
+        `sercli.training.transposition`.
     """
 
     cached: CachedClips
@@ -39,7 +39,7 @@ class Material:
 
     @property
     def parts(self) -> tuple["Material", ...]:
-        """What is learned from: the clips, then the speech that nobody labelled."""
+        """All training material: the clips, then the unlabelled speech if there is any."""
         return (self,) if self.unlabelled is None else (self, self.unlabelled)
 
     @property
@@ -48,22 +48,24 @@ class Material:
         return CachedClips.join([part.cached for part in self.parts])
 
     def take(self, indices: Sequence[int] | IntArray) -> Self:
-        """Return those clips alone, and all else that is learned from."""
+        """Return a selection of the clips, with the same unlabelled speech and strangers."""
         chosen = np.asarray(indices)
         rows = None if self.rows is None else self.rows[chosen]
         return replace(self, cached=self.cached.take(chosen.tolist()), rows=rows)
 
     def meet(self, number: int, n_parts: int, *, others: bool) -> Self:
-        """Return the same with some of the strangers: judged by others than it learned from.
+        """Return the same material with one part of the strangers, or with all other parts.
+
+        So networks are trained on other strangers than they are scored on.
 
         Parameters
         ----------
         number
-            Of the part that is judged by, from 1.
+            Number of the part used for scoring, from 1.
         n_parts
-            Of the strangers.
+            Number of parts into which the strangers are divided.
         others
-            Whether it is the strangers of all other parts, who are learned from.
+            Whether to keep the strangers of all other parts, for training, instead.
         """
         if self.strangers is None:
             return self

@@ -1,9 +1,9 @@
-"""Muon: steps of the same length in every direction of a matrix of weights.
+"""Muon: an optimiser whose steps have the same length in every direction of a weight matrix.
 
-As `torch.optim.Muon` does it, with two differences. The products are of float32: that of torch
-computes in bfloat16, which takes most of a training's time on processors that have no instructions
-for it. And most of them are of the Gram matrix, which is smaller than the gradient where a layer
-has more inputs than outputs.
+Equivalent to `torch.optim.Muon` but for two differences. Matrix products are in float32: torch
+computes them in bfloat16, which would take most of the training time on processors without
+instructions for it. And most products are of the Gram matrix, which is smaller than the gradient
+where a layer has more inputs than outputs.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,27 +13,28 @@ import torch
 from torch import Tensor
 
 MOMENTUM: Final = 0.95
-# Of the quintic iteration of Jordan et al. (2024), whose slope at zero is as large as can be.
+# Coefficients of the quintic iteration of Jordan et al. (2024), chosen for the largest slope at
+# zero.
 COEFFICIENTS: Final = (3.4445, -4.7750, 2.0315)
 N_ITERATIONS: Final = 5
-# A step's root mean square is that of AdamW's (Liu et al. 2025).
+# Root mean square of a step, the same as that of AdamW's steps (Liu et al. 2025).
 STEP_RMS: Final = 0.2
 EPSILON: Final = 1e-7
 
 
 class Muon(torch.optim.Optimizer):
-    """Moves matrices along the orthogonal factor of their gradients (Jordan et al. 2024).
+    """Optimiser that steps along the orthogonal factor of the gradient (Jordan et al. 2024).
 
-    Nesterov's momentum; weight decay that is decoupled from the gradient.
+    It uses Nesterov momentum and decoupled weight decay.
 
     Parameters
     ----------
     params
-        Matrices, or groups of them with settings of their own.
+        Matrices, or groups of matrices with their own settings.
     lr
-        Learning rate; it means the same as that of `torch.optim.AdamW`.
+        Learning rate, on the same scale as that of `torch.optim.AdamW`.
     weight_decay
-        Share of the weights, times the learning rate, that a step takes away.
+        Weight decay; each step multiplies the weights by ``1 - lr * weight_decay``.
     """
 
     def __init__(
@@ -52,12 +53,12 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Move the matrices that have gradients.
+        """Update the matrices that have gradients.
 
         Parameters
         ----------
         closure
-            Evaluates the loss, with gradients, and returns it.
+            Function that computes the loss and its gradients, and returns the loss.
         """
         loss = None
         if closure is not None:
@@ -81,20 +82,20 @@ class Muon(torch.optim.Optimizer):
 def orthogonalise(matrix: Tensor) -> Tensor:
     """Return a matrix with the same singular vectors, and singular values near 1.
 
-    Newton and Schulz's iteration, of which each step multiplies the matrix X with a polynomial of
-    its Gram matrix X Xᵀ. These polynomials commute, so that the Gram matrix can be iterated alone,
-    and the matrix is multiplied once, with the product of them all.
+    Each step of the Newton-Schulz iteration multiplies the matrix X by a polynomial of its Gram
+    matrix X Xᵀ. These polynomials commute; so only the Gram matrix is iterated, and X is multiplied
+    once, by the product of all polynomials.
 
     Parameters
     ----------
     matrix
-        float32, shape (n_rows, n_columns).
+        Matrix of float32, shape (n_rows, n_columns).
 
     Returns
     -------
     Tensor
-        Of the same shape. Singular values above a thousandth of the matrix's norm become 0.4 to
-        1.25; smaller ones are raised by a factor of up to 485.
+        Matrix of the same shape. Singular values above a thousandth of the norm of `matrix` become
+        0.4 to 1.25; smaller ones are multiplied by up to 485.
     """
     wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
     wide = wide / wide.norm().clamp(min=EPSILON)

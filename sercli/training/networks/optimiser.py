@@ -1,8 +1,9 @@
-"""What moves the weights: Muon for convolutions, AdamW for all else.
+"""The optimiser: Muon for convolutions, AdamW for all other parameters.
 
-Muon (Jordan et al. 2024) gives every direction of a convolution's weights a step of the same
-length, where AdamW (Loshchilov and Hutter 2019) follows the few that dominate its gradient. A step
-has the length of one of AdamW's (Liu et al. 2025), so that both have the same learning rate.
+Muon (Jordan et al. 2024) takes a step of the same length in every direction of a convolution's
+weight matrix, whereas AdamW (Loshchilov and Hutter 2019) follows the few directions that dominate
+the gradient. Muon's steps are scaled to the length of AdamW's (Liu et al. 2025), so that both use
+the same learning rate.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,19 +18,19 @@ Groups = Sequence[tuple[Sequence[nn.Parameter], float]]
 
 
 class Optimiser:
-    """Takes the steps of a training.
+    """Optimiser of all parameters of a network.
 
     Parameters
     ----------
     groups
-        Parameters with the factor of their learning rate.
+        Groups of parameters, each with the factor of its learning rate.
     config
-        Learning rate, weight decay, and whether convolutions have Muon.
+        Training settings, of which optimiser, learning rate and weight decay are used.
     """
 
     def __init__(self, groups: Groups, config: NeuralConfig) -> None:
         muon, adamw = [], []
-        # Muon takes matrices: each is a view of the weights of a convolution.
+        # Muon takes matrices: views of the weights of the convolutions.
         self._views: list[tuple[nn.Parameter, Tensor]] = []
         for parameters, factor in groups:
             trained = [p for p in parameters if p.requires_grad]
@@ -39,7 +40,7 @@ class Optimiser:
             muon.append({"params": views, "weight_decay": config.weight_decay, "factor": factor})
             chosen = {id(p) for p in matrices}
             for decayed in (True, False):
-                # Only what is multiplied with is drawn to zero.
+                # No weight decay for biases and other vectors.
                 others = [p for p in trained if id(p) not in chosen and (p.ndim > 1) == decayed]
                 decay = config.weight_decay if decayed else 0.0
                 adamw.append({"params": others, "weight_decay": decay, "factor": factor})
@@ -54,20 +55,20 @@ class Optimiser:
             )
 
     def set_rate(self, rate: float) -> None:
-        """Set the learning rate, of which each group has its factor."""
+        """Set the learning rate; each group multiplies it by its own factor."""
         for part in self._parts.values():
             for group in part.param_groups:
                 group["lr"] = rate * group["factor"]
 
     def step(self) -> None:
-        """Move the weights along their gradients."""
+        """Update the parameters from their gradients."""
         for parameter, view in self._views:
             view.grad = None if parameter.grad is None else parameter.grad.reshape(view.shape)
         for part in self._parts.values():
             part.step()
 
     def state(self) -> dict[str, Tensor]:
-        """Return what the next step needs to know of those before: ``"adamw.0.exp_avg"``."""
+        """Return the state of the optimisers as tensors, by names such as ``"adamw.0.exp_avg"``."""
         return {
             f"{name}.{index}.{key}": value
             for name, part in self._parts.items()
@@ -76,7 +77,7 @@ class Optimiser:
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a `state`."""
+        """Restore a state returned by `state`."""
         rows: dict[str, dict[int, dict[str, Tensor]]] = {name: {} for name in self._parts}
         for place, tensor in state.items():
             name, index, key = place.split(".")
@@ -86,5 +87,5 @@ class Optimiser:
 
 
 def _is_hidden(parameter: nn.Parameter) -> bool:
-    """Tell whether these are weights of a convolution that does not hear the frames themselves."""
+    """Return whether this is the weight of a convolution other than the first, on the frames."""
     return parameter.ndim > 2 and parameter.shape[1] > 1

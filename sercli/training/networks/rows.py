@@ -1,4 +1,4 @@
-"""Rows of statistics of a frozen encoder: of each clip as it is, and as other recordings."""
+"""Rows of features (statistics of a frozen encoder) of each clip, unchanged and augmented."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -28,10 +28,10 @@ from sercli.training.networks.batches import count_draws, draw_order
 from sercli.training.networks.loop import TrainingBatch
 
 HalfArray = NDArray[np.float16]
-# From the index of a clip to its waveform.
+# Function from the index of a clip to its waveform.
 Hear = Callable[[int], FloatArray]
 
-# From rows, and from the index of the clip of each and a seed, to what is learned from.
+# Function from rows, the index of the clip of each row, and a seed, to the rows to train on.
 Change = Callable[[FloatArray, NDArray[np.intp], Sequence[int]], FloatArray]
 
 # Clips whose waveforms are in memory at once.
@@ -47,21 +47,22 @@ def embed_versions(
 ) -> HalfArray:
     """Return rows of every version of every clip, shape (n_clips, n_versions, n_features).
 
-    Those of `CLIPS_AT_ONCE` clips at a time are kept beside ``path`` until all are there, so that a
-    run that was interrupted goes on where it was.
+    Rows are computed for `CLIPS_AT_ONCE` clips at a time and written to a folder beside ``path``
+    until they are complete, so that an interrupted run resumes where it stopped.
 
     Parameters
     ----------
     network
-        Whose rows they are.
+        Network that computes the rows.
     n_clips
         Number of clips.
     versions
-        How each clip is heard; the first 30 s of it, which an encoder may have as its longest.
+        For each version, a function from the index of a clip to its waveform. Only the first
+        `LONGEST_SEGMENT_S` seconds are used, the maximum of some encoders.
     path
-        Where the rows are kept; if they are there, they are not computed again.
+        File of the rows; if it exists, its rows are returned.
     report
-        Called with the number of clips that are done, and of all.
+        Called with the number of clips that are done, and of all clips.
 
     Raises
     ------
@@ -73,7 +74,7 @@ def embed_versions(
         parts = path.with_name(f"{path.name}.parts")
         shape = (n_clips, len(versions), network.n_features)
         starts = range(0, n_clips, CLIPS_AT_ONCE)
-        # With the end in their names: another version may take other numbers of clips.
+        # The names contain the end, since another release may use another block size.
         blocks = [range(start, min(start + CLIPS_AT_ONCE, n_clips)) for start in starts]
         files = [parts / f"{clips.start}-{clips.stop}.npy" for clips in blocks]
         try:
@@ -82,7 +83,7 @@ def embed_versions(
                 if not file.is_file():
                     _write(file, _embed(network, versions, clips))
                 report(clips.stop, n_clips)
-            # Under its name when it is whole, as a run may be interrupted here, too.
+            # Renamed only when complete, as a run may be interrupted here, too.
             rows = open_memmap(temporary, "w+", np.float16, shape)
             for clips, file in zip(blocks, files, strict=True):
                 rows[clips.start : clips.stop] = _read(file)
@@ -101,7 +102,7 @@ def embed_versions(
 
 
 def _embed(network: Embedder, versions: Sequence[Hear], clips: range) -> HalfArray:
-    """Return rows of some clips, shape (n_clips, n_versions, n_features)."""
+    """Return rows of a range of clips, shape (n_clips, n_versions, n_features)."""
     rows = np.empty((len(clips), len(versions), network.n_features), np.float16)
     device = next(network.head.parameters()).device
     with torch.inference_mode(), computing(device, choose_precision(device)):
@@ -127,21 +128,21 @@ def _read(path: Path) -> HalfArray:
 
 
 class RowBatches:
-    """Batches of rows, for `sercli.training.networks.loop.fit_network`: each time another version.
+    """Batches of rows of randomly drawn versions, for `fit_network`.
 
     Parameters
     ----------
     rows
-        One or more arrays of shape (n_clips, n_versions, n_features), which are not joined: they
-        may be larger than memory.
+        One or more arrays of shape (n_clips, n_versions, n_features). They are not concatenated,
+        since they may be memory-mapped and larger than memory.
     targets
-        Of the clips of all arrays, shape (n_clips, n_scores).
+        Targets of the clips of all arrays, shape (n_clips, n_scores).
     classes
         Indices of the labels, or `sercli.training.networks.batches.NO_LABEL`, shape (n_clips,).
     config
-        Seed and size of a batch.
+        Training settings, of which seed and batch size are used.
     change
-        What is made of the rows of a batch, or None.
+        Function applied to the rows of each batch, or None.
     """
 
     def __init__(
@@ -159,11 +160,11 @@ class RowBatches:
         self._size = min(config.batch_size, self._n_draws)
 
     def __len__(self) -> int:
-        """Return the number of batches of an epoch."""
+        """Return the number of batches per epoch."""
         return self._n_draws // self._size
 
     def __call__(self, epoch: int) -> Iterator[TrainingBatch]:
-        """Give the batches of an epoch, which is counted from 0."""
+        """Yield the batches of an epoch, counted from 0."""
         rng = np.random.default_rng([self._seed, epoch, 1])
         order = [index for index, _ in draw_order(self._classes, self._seed, epoch)]
         for number in range(len(self)):
@@ -187,12 +188,12 @@ class RowBatches:
 
 
 class RowNetwork(nn.Module):
-    """A head by itself, which takes the rows of a batch in the place of waveforms.
+    """A head without its encoder, which takes rows instead of waveforms.
 
     Parameters
     ----------
     head
-        From rows to scores.
+        Module from rows to scores.
     """
 
     def __init__(self, head: nn.Module) -> None:
@@ -205,9 +206,9 @@ class RowNetwork(nn.Module):
         Parameters
         ----------
         rows
-            Shape (n_clips, n_features).
+            Rows of features, shape (n_clips, n_features).
         lengths
-            Not needed.
+            Ignored.
         """
         scores: Tensor = self.head(rows)
         return scores

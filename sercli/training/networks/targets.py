@@ -1,4 +1,4 @@
-"""What a network is to say of each clip: its label, and how sure listeners were of it."""
+"""Targets of the training clips: smoothed labels with a teacher's share, and listeners' votes."""
 
 from collections.abc import Sequence
 
@@ -16,18 +16,18 @@ def make_targets(
     config: NeuralConfig,
     taught: DoubleArray | None = None,
 ) -> FloatArray:
-    """Return the probabilities to be learned, shape (n_clips, n_labels), rows summing to 1.
+    """Return target probabilities, shape (n_clips, n_labels), rows summing to 1.
 
     Parameters
     ----------
     clips
-        Their labels must be among `labels`.
+        Clips whose labels are all among `labels`.
     labels
-        In the order of the columns.
+        Labels, in the order of the columns.
     config
-        How much is spread over all labels, and how much a teacher counts.
+        Training settings, of which label smoothing and teacher weight are used.
     taught
-        Probabilities that a teacher gives the clips, shape (n_clips, n_labels), or None.
+        The teacher's probabilities of the clips, shape (n_clips, n_labels), or None.
     """
     smoothing = config.label_smoothing
     certain = np.eye(len(labels))[class_indices(clips, labels)]
@@ -38,16 +38,16 @@ def make_targets(
 
 
 def find_vote_shares(clips: Sequence[Clip], labels: Sequence[str], votes: Votes) -> FloatArray:
-    """Return the shares of listeners who hear each label, shape (n_clips, n_labels).
+    """Return the shares of listeners who chose each label, shape (n_clips, n_labels).
 
     Parameters
     ----------
     clips
-        Those without a vote for one of the labels have a row of zeros; all others sum to 1.
+        The clips; the row of a clip without a vote for any label is zero, all others sum to 1.
     labels
-        In the order of the columns.
+        Labels, in the order of the columns.
     votes
-        Counts by label, by name of the clip.
+        Number of votes by label, for each clip name.
     """
     found = match_votes(votes, clips)
     counts = np.array([[row.get(label, 0) for label in labels] for row in found], np.float32)

@@ -1,4 +1,4 @@
-"""The trainer of networks of any family: what it prepares, refuses and keeps."""
+"""Trainer of neural networks of any family."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,29 +27,29 @@ from sercli.training.networks.fitting import DEV_FOLDS, check_dev, fit_model
 from sercli.training.networks.history import CURVES_FILE, HISTORY_FILE
 from sercli.training.trainer import Learned, Say
 
-# Of a model folder: where its training stands, until the model is complete.
+# Subfolder of a model folder for checkpoints and history, until the model is complete.
 TRAINING_FOLDER = "training"
 
 
 @dataclass(frozen=True, eq=False)
 class NeuralTrainer(CachedTrainer):
-    """Trains networks of one family.
+    """Trainer of the networks of one family.
 
     Parameters
     ----------
     course
-        What the networks have in common.
+        Training settings and methods of the networks.
     cache
-        Folder of the decoded audio; it is made.
+        Folder of the decoded audio; created if missing.
     say
-        Told what is done next and what was found.
+        Called with each message.
     progress
-        Called with the number of clips whose audio is newly in the cache.
+        Called with the number of newly decoded clips.
 
     Raises
     ------
     ConfigError
-        If there is no such device.
+        If the device of the settings does not exist.
     """
 
     uses_dev = True
@@ -60,22 +60,22 @@ class NeuralTrainer(CachedTrainer):
     progress: Progress | None = None
 
     def __post_init__(self) -> None:
-        """Find out now, not after all clips are decoded, that there is no such device."""
+        """Check that the device exists, before any clip is decoded."""
         choose_device(self.config.device)
 
     @property
     def config(self) -> NeuralConfig:  # type: ignore[override]
-        """How to train."""
+        """Training settings."""
         return self.course.config
 
     @property
     def device(self) -> str:
-        """That of the training."""
+        """Device of the training."""
         return self.config.device
 
     @property
     def failed(self) -> Mapping[str, str]:
-        """Error of each recording and segment without labels that could not be decoded."""
+        """Error of each unlabelled recording and segment that could not be decoded, by place."""
         return {place: error for one in self.course.speech for place, error in one.failed.items()}
 
     @property
@@ -84,12 +84,21 @@ class NeuralTrainer(CachedTrainer):
         return join_notes(one.notes for one in self.course.speech)
 
     def begin(self, folder: Path) -> None:
-        """Remove what is left of an earlier training, or it would be taken for a part of this."""
+        """Remove the files of an earlier training from the folder, unless it is resumed."""
         if not self.course.resume:
             clear_training(folder)
 
     def check_judged(self, clips: Sequence[Clip]) -> None:
-        """Refuse a teacher or base that knows their speakers, and to learn from them unlabelled."""
+        """Raise if held-out clips are known to the teacher or base, or are in unlabelled speech.
+
+        Raises
+        ------
+        ConfigError
+            If the teacher or base was trained on their speakers, or the unlabelled or calm speech
+            contains the clips.
+        DatasetError
+            If there is no speech in the unlabelled recordings.
+        """
         course = self.course
         if course.teacher is not None:
             course.teacher.refuse_judged(
@@ -108,9 +117,9 @@ class NeuralTrainer(CachedTrainer):
     def check_fit(
         self, clips: Sequence[Clip], labels: Sequence[str], dev: Sequence[Clip] = ()
     ) -> None:
-        """Refuse clips without a label, and what nothing could be judged by.
+        """Raise if a label has no clips, or development clips or folds do not suffice.
 
-        That are development clips or, without any, folds.
+        Folds are needed only without development clips.
         """
         if dev:
             check_dev(dev)
@@ -119,19 +128,27 @@ class NeuralTrainer(CachedTrainer):
             check_folds(clips, labels, self.config.folds, self.config.group_by)
 
     def check_fit_fold(self, clips: Sequence[Clip], labels: Sequence[str]) -> None:
-        """Refuse other folds that leave no development speakers, or nobody else with a label."""
+        """Raise if there are too few development clips, or other speakers lack a label."""
         dev, learned = _split_dev(clips)
         check_dev(dev)
         classes = np.array(class_indices(clips, labels))
         check_labels(classes[learned], labels, "speaker", " and the development speakers")
 
     def prepare(self, parts: Sequence[Sequence[Clip]]) -> list[CachedClips]:
-        """Decode the clips into the cache, and say how large they are in it."""
+        """Decode the clips into the cache, and check votes, teacher and unlabelled speech.
+
+        Raises
+        ------
+        DatasetError
+            If no clip of a part can be decoded, or no clip has votes where votes are used.
+        ConfigError
+            As for `check_judged`, if folds of the training clips will be scored.
+        """
         found = self.decode(parts)
         duration, n_bytes = sum(one.duration for one in found), sum(one.n_bytes for one in found)
         self.say(f"{duration:,.0f} s of audio in {self.cache}, {n_bytes / 1e6:,.0f} MB")
         if len(found) == 1:
-            # Without development clips, folds of those that are learned from are judged.
+            # Without development clips, folds of the training clips are scored.
             self._refuse_known(found[0].clips)
             for speech in self.course.speech:
                 speech.refuse_judged(found[0])
@@ -178,30 +195,30 @@ class NeuralTrainer(CachedTrainer):
     def fit_fold(
         self, found: CachedClips, labels: Sequence[str], folder: Path, number: int
     ) -> Classifier:
-        """Train and calibrate a model, with a fifth of the speakers as development speakers.
+        """Train and calibrate a model, with about a fifth of the speakers for development.
 
-        Folds within folds would be better by little, and take `NeuralConfig.folds` times as long.
+        Nested folds would be little better, and take `NeuralConfig.folds` times as long.
         """
         dev, learned = _split_dev(found.clips)
         place = folder / TRAINING_FOLDER / f"judge{number}"
         return self._fit(found.take(learned), labels, place, found.take(dev)).classifier
 
     def judge(self, model: Classifier, found: CachedClips) -> DoubleArray:
-        """Return a model's probabilities for clips as they are, shape (n_clips, n_labels)."""
+        """Return a model's probabilities of unchanged clips, shape (n_clips, n_labels)."""
         assert isinstance(model, NeuralClassifier)
         return model.spec.calibration.probabilities(score_clips(model.network, found))
 
     def make_manifest(self, found: CachedClips) -> TrainingManifest:
-        """Return the manifest of a model that learned from clips, and from what else it did."""
+        """Return the manifest of a model trained on clips, including all other training data."""
         course = self.course
         others = [course.before, *(speech.manifest for speech in course.speech)]
         if course.teacher is not None:
-            # What it says of others, it learned from these.
+            # The teacher's training clips influence its probabilities, and so the pupil.
             others.append(course.teacher.manifest)
         return super().make_manifest(found).join(others)
 
     def finish(self, folder: Path) -> None:
-        """Keep the history of the network, and remove the checkpoints."""
+        """Move the history of the network to the model folder, and remove the checkpoints."""
         for name in (HISTORY_FILE, CURVES_FILE):
             (folder / TRAINING_FOLDER / name).replace(folder / name)
         clear_training(folder)
@@ -234,15 +251,15 @@ def _split_dev(clips: Sequence[Clip]) -> tuple[list[int], list[int]]:
 
 
 def has_checkpoints(folder: Path) -> bool:
-    """Tell whether a training into a model folder was interrupted, and can go on."""
+    """Return whether a model folder has checkpoints of an interrupted training."""
     return any((folder / TRAINING_FOLDER).rglob(CHECKPOINT_FILE))
 
 
 def clear_training(folder: Path) -> None:
-    """Remove what trainings write into a model folder besides the model, and nothing else."""
+    """Remove checkpoints and history from the training subfolder of a model folder, only those."""
     place = folder / TRAINING_FOLDER
     for name in (CHECKPOINT_FILE, HISTORY_FILE, CURVES_FILE):
-        # Before and after the name: a file that was being written has more there.
+        # The wildcards match temporary files that were being written, too.
         for path in place.rglob(f"*{name}*"):
             path.unlink()
     inner = sorted(path for path in place.rglob("*") if path.is_dir())

@@ -1,9 +1,10 @@
-"""How transformers learn: a head on the statistics of a pre-trained encoder, then upper layers.
+"""Training of transformers: a head on statistics of a pre-trained encoder, then upper layers.
 
-The encoder hears every clip as it is and in several other recordings, once; the head then learns
-from the rows in minutes. After that, if they are to, upper layers of the encoder learn together
-with the head, gently, from what is drawn anew in every epoch: a head that knows nothing yet would
-destroy what they know.
+The encoder computes rows of features of every clip once, unchanged and in several augmented
+versions; the head is then trained on these rows within minutes. After that, upper layers of the
+encoder can be fine-tuned together with the head, at a low learning rate, on clips augmented anew
+in every epoch. They start after the head, since the gradients of an untrained head would destroy
+their pre-trained weights.
 """
 
 import copy
@@ -39,42 +40,45 @@ from sercli.training.trainer import Say
 from sercli.training.transposition import MIN_STRANGERS, Transposition, find_strangers
 from sercli.training.unlabelled import Unlabelled
 
-# In Hz: what a telephone lets through, with some room; Whisper's bands above are left out.
+# Upper frequency limit for Whisper, in Hz: the telephone band with a margin.
 WHISPER_LIMIT = 4000.0
-# Where the encoder's own training stands, in the folder of the head's.
+# Subfolder for the checkpoint of the encoder's fine-tuning, in the folder of the head's checkpoint.
 TUNING_FOLDER = "encoder"
-# Clips per step in which the encoder learns: more do not fit into everybody's memory.
+# Maximum batch size of the encoder's fine-tuning, to fit into the memory of common machines.
 TUNING_BATCH = 32
-# Of the rows; another one where clips are varied or heard otherwise, so that old rows are not taken
-# for new.
+# Version of the rows; to be changed with the augmentation or the encoder's computation, so that
+# outdated rows are not reused.
 ROWS_FORMAT = 3
-# Of a clip's versions: as it is; the last of clips that are judged is for that alone.
+# Indices of a clip's versions: the unchanged one, and, for clips that are scored when held out, the
+# last one, which is augmented and used for scoring only.
 AS_IS, JUDGED = 0, -1
 
 
 @dataclass(frozen=True, eq=False)
 class TransformerCourse(Course):
-    """Trains heads on an encoder.
+    """Course of heads on a pre-trained encoder, and of upper layers of the encoder.
+
+    The other parameters are those of `Course`.
 
     Parameters
     ----------
     base
         The encoder.
     rows
-        Folder in which its rows are kept for the next training.
+        Folder in which the encoder's rows are kept for later trainings.
     limit
-        Frequency in Hz above which nothing is heard; by default `WHISPER_LIMIT` for Whisper, and
-        for others all there is. An encoder of our own has that of its model; see
-        `sercli.training.origins`.
+        Upper frequency limit of the audio, in Hz; by default `WHISPER_LIMIT` for Whisper, and the
+        Nyquist frequency for others. An encoder from a model of this package has the limit of that
+        model; see `sercli.training.origins`.
     calm
-        Calm speech of strangers, as whom clips are heard, too, or None; see
+        Calm speech of strangers, to whom training clips are transposed, or None; see
         `sercli.training.transposition`.
 
     Raises
     ------
     ConfigError
-        As of `Course`; if there is calm speech, and layers of the encoder learn; if there is none,
-        and the encoder is to learn to hear by it.
+        As for `Course`; if there is calm speech and layers of the encoder are fine-tuned; or if
+        there is none and ``config.hearing_epochs`` is above 0.
     """
 
     classifier = TransformerClassifier
@@ -87,7 +91,7 @@ class TransformerCourse(Course):
     calm: Unlabelled | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        """Refuse an encoder that learns from clips as nobody else might say them."""
+        """Raise if calm speech is missing but needed, or given with layers to fine-tune."""
         super().__post_init__()
         if self.config.hearing_epochs and self.calm is None:
             raise ConfigError(
@@ -103,24 +107,24 @@ class TransformerCourse(Course):
 
     @property
     def speech(self) -> tuple[Unlabelled, ...]:
-        """All speech without labels that the networks learn from."""
+        """All sets of unlabelled speech used in training."""
         return super().speech + (() if self.calm is None else (self.calm,))
 
     @property
     def band_limit(self) -> float:
-        """Frequency in Hz above which nothing is heard."""
+        """Upper frequency limit of the audio, in Hz."""
         if self.limit is not None:
             return self.limit
         return WHISPER_LIMIT if self.base.settings["model_type"] == WHISPER else NYQUIST
 
     @property
     def network_settings(self) -> TransformerSettings:
-        """The shape of the networks."""
+        """Settings of the networks' architecture."""
         return TransformerSettings(self.base.settings, self.band_limit)
 
     @cached_property
     def _encoder(self) -> Base:
-        """The encoder, which may have learned to hear through noise first."""
+        """The encoder, after the training against noise of `learn_to_hear` if there is one."""
         if not self.config.hearing_epochs or self.calm is None:
             return self.base
         speech = self.calm.cached
@@ -130,19 +134,19 @@ class TransformerCourse(Course):
 
     @cached_property
     def _network(self) -> Transformer:
-        """The encoder, and a head that is not of use before it has learned."""
+        """The frozen encoder with a head, which is untrained at first."""
         network = cast(Transformer, self.create(self._create_network))
         return network.eval().requires_grad_(False).to(choose_device(self.config.device))
 
     def prepare(
         self, cached: CachedClips, say: Say, *, learned: bool = True, judged: bool = True
     ) -> Material:
-        """Let the encoder hear all versions of the clips.
+        """Compute the encoder's rows of all versions of the clips; see `Course.prepare`.
 
         Raises
         ------
         ConfigError
-            If more layers are to learn than there are.
+            If ``config.layers`` is larger than the number of layers.
         """
         n_layers = len(self._network.encoder.layers)
         if self.config.layers > n_layers:
@@ -169,12 +173,12 @@ class TransformerCourse(Course):
         return Material(cached, rows)
 
     def gather(self, cached: CachedClips, say: Say) -> Material:
-        """Prepare what is learned from, and with it the calm speech of strangers.
+        """Prepare the training clips and the calm speech of strangers; see `Course.gather`.
 
         Raises
         ------
         DatasetError
-            If there are few strangers.
+            If there are too few strangers.
         """
         material = super().gather(cached, say)
         if self.calm is None:
@@ -191,7 +195,7 @@ class TransformerCourse(Course):
     def teach(
         self, name: str, material: Material, folder: Path, dev: Material | None = None
     ) -> Fitted:
-        """Train a head; see `Course.teach`."""
+        """Train a head, and then upper layers of the encoder if asked for; see `Course.teach`."""
         assert material.rows is not None
         rows = [material.rows[:, :JUDGED]]
         if material.unlabelled is not None and material.unlabelled.rows is not None:
@@ -246,11 +250,14 @@ class TransformerCourse(Course):
             merge_lora(tuned.network)
         assert isinstance(tuned.network, Transformer)
         tuned.network.round_encoder()
-        # The epoch that a model tells is the head's, the time that of both.
+        # A model reports the best epoch of the head, and the time of both trainings.
         return replace(fitted, network=tuned.network, records=fitted.records + tuned.records)
 
     def hear(self, network: nn.Module, material: Material) -> FloatArray:
-        """Return scores of clips as they are, varied, and of strangers; see `Course.hear`."""
+        """Return scores of clips, unchanged, augmented, and transposed if there are strangers.
+
+        See `Course.hear`.
+        """
         if isinstance(network, Transformer):
             cached = material.cached
             drawing = self._draw_from(cached)
@@ -274,14 +281,14 @@ class TransformerCourse(Course):
         return self._network
 
     def describe(self) -> dict[str, Any]:
-        """Return what else a model is to say of its training."""
+        """Return further facts for the model's record of its training."""
         facts: dict[str, Any] = {"base": self.base.name}
         if self.calm is not None:
             facts["calm"] = self.calm.facts
         return facts
 
     def _transpose(self, material: Material) -> Transposition | None:
-        """Return what hears clips as the strangers who are there might say them."""
+        """Return the transposition of the clips to the strangers, or None without strangers."""
         if material.strangers is None:
             return None
         return Transposition.of(
@@ -293,14 +300,14 @@ class TransformerCourse(Course):
         )
 
     def _find_change(self, material: Material) -> Change | None:
-        """Return what becomes of the rows of a batch."""
+        """Return the function that transposes rows of a batch, or None without strangers."""
         transposition = self._transpose(material)
         if transposition is None:
             return None
         return partial(transposition.draw, share=self.config.calm_share)
 
     def _find_key(self, cached: CachedClips, n_versions: int, *, judged: bool) -> str:
-        """Return a hash of all that decides the rows of clips."""
+        """Return a hash of everything that the rows of clips depend on."""
         config = self.config
         device = choose_device(config.device)
         facts = (
@@ -309,14 +316,15 @@ class TransformerCourse(Course):
             self.band_limit,
             str(choose_precision(device)),
             (config.seed, config.clean_share, config.voice_share, n_versions),
-            # By name the version to judge by is drawn, by voice and emotion who talks on.
+            # The name seeds the version for scoring; voice and emotion decide which clips are
+            # joined.
             [(clip.name if judged else None, clip.voice, clip.emotion) for clip in cached.clips],
             digest_audio(cached),
         )
         return digest(repr(facts).encode(errors="surrogateescape"))
 
     def _draw_from(self, cached: CachedClips) -> TrainingBatches:
-        """Return what draws a version of a clip; batches, which have targets, are not asked for."""
+        """Return an object that draws versions of clips; it has no targets for batches."""
         targets = np.empty((len(cached), 0), np.float32)
         return TrainingBatches(cached, targets, np.zeros(len(cached), np.intp), self.config)
 
@@ -328,14 +336,16 @@ class TransformerCourse(Course):
 
 
 def group_parameters(network: Transformer, config: TransformerConfig) -> Groups:
-    """Return what learns, with the factor of its learning rate; all else is frozen.
+    """Return the trainable parameters with their learning rate factors, and freeze all others.
 
     Parameters
     ----------
     network
-        Of which the head and the upper layers learn, or the low-rank matrices that these are given.
+        Network of which the head and upper layers are trained. With LoRA, low-rank matrices are
+        added to these layers and trained instead.
     config
-        How many layers, by what, and how the factor falls from each of them to the one below.
+        Training settings, of which the number of layers, the rank of LoRA, and the decay of the
+        factor from layer to layer are used.
     """
     learning = network.encoder.layers[len(network.encoder.layers) - config.layers :]
     network.requires_grad_(False)

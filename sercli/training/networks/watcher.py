@@ -1,4 +1,4 @@
-"""Who is told how far a training is."""
+"""Receivers of progress reports of a training."""
 
 from typing import TYPE_CHECKING
 
@@ -7,33 +7,36 @@ if TYPE_CHECKING:
 
 
 class Watcher:
-    """Is told how far a training is; what is to be done about it, a subclass does."""
+    """Receiver of progress reports; its methods do nothing, subclasses override them."""
 
     def hear(self, n_done: int, n_clips: int) -> None:
-        """Be told how many of the clips an encoder has heard."""
+        """Receive the number of clips that the encoder has embedded, and of all clips."""
 
     def search(self, n_done: int, n_recordings: int) -> None:
-        """Be told how many of the recordings that nobody labelled were searched for speech."""
+        """Receive the number of unlabelled recordings that were searched for speech, and of all."""
 
     def begin(self, name: str, *, apart: bool = False) -> None:
-        """Be told that a network begins, or goes on; there may be several, and one apart."""
+        """Receive the name of a network whose training starts or resumes.
+
+        With `apart`, it is not one of the networks counted by `sercli.training.plan.Plan`.
+        """
 
     def report(self, progress: "TrainingProgress") -> None:
-        """Be told of every step and the end of every epoch."""
+        """Receive the progress after every step and at the end of every epoch."""
 
 
 class Listener(Watcher):
-    """Is told how many of the clips an encoder has heard, and tells another; of nothing else.
+    """Watcher that forwards reports of embedded clips to another, and ignores all others.
 
     Parameters
     ----------
     other
-        Who is told.
+        Watcher that receives the reports.
     """
 
     def __init__(self, other: Watcher) -> None:
         self._other = other
 
     def hear(self, n_done: int, n_clips: int) -> None:
-        """Pass it on."""
+        """Forward the report."""
         self._other.hear(n_done, n_clips)
