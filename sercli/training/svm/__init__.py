@@ -1,1 +1,1 @@
-"""How SVMs learn."""
+"""Training of support vector machines."""

@@ -1,11 +1,10 @@
-"""Fitting an SVM on a corpus, and its calibration.
+"""Fitting and calibrating an SVM on a corpus.
 
 Settings are searched by cross-validation that keeps every speaker in one fold. The calibration is
-fitted on the scores of the held-out folds, so that it, too, knows only speakers that the model did
-not. Then one model is fitted on all clips.
+fitted on the held-out scores, which come from models that were not trained on the speaker. The
+final model is then fitted on all clips.
 
-Every clip is learned from as it is and as other recordings might have it: see
-`sercli.audio.augment`.
+Every clip is used unchanged and in augmented versions; see `sercli.audio.augment`.
 """
 
 import warnings
@@ -56,7 +55,7 @@ from sercli.version import __version__
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """Settings, and what they gave on speakers held out.
+    """A combination of settings, with its held-out scores.
 
     Parameters
     ----------
@@ -65,9 +64,9 @@ class Trial:
     classes
         True classes of the rows, shape (n_rows,).
     scores
-        Shape (n_rows, n_labels); of each row by the model of the fold that held its speaker out.
+        Scores of each row by the model that was not trained on its fold, shape (n_rows, n_labels).
     folds
-        Rows of each fold.
+        Indices of the held-out rows of each fold.
     """
 
     regularisation: float
@@ -88,7 +87,7 @@ class Trial:
         return float(np.mean(self.fold_uars))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what JSON can hold."""
+        """Return settings and UARs as a JSON-serialisable dict."""
         return {
             "C": self.regularisation,
             "gamma_scale": self.gamma_scale,
@@ -98,15 +97,15 @@ class Trial:
 
 
 class FittedSvm(NamedTuple):
-    """A model, and what others like it say of clips that they did not learn from.
+    """A trained SVM, and held-out probabilities of its training clips.
 
     Parameters
     ----------
     classifier
-        Its ``spec.training`` tells its settings and what it reached on clips held out.
+        The model; its ``spec.training`` records settings and figures on held-out clips.
     held_out
-        Calibrated probabilities of all versions of clips that it learned from, each by the model of
-        a fold that did not, shape (n_versions, n_clips, n_labels).
+        Calibrated probabilities of all versions of the training clips, each by the model that was
+        not trained on the clip's fold, shape (n_versions, n_clips, n_labels).
     """
 
     classifier: SvmClassifier
@@ -121,29 +120,34 @@ def fit_svm(
     strangers: FloatArray | None = None,
     say: Say = lambda _: None,
 ) -> FittedSvm:
-    """Search settings, fit and calibrate an SVM.
+    """Search settings, then fit and calibrate an SVM.
 
     Parameters
     ----------
     found
-        Of `extract_versions`.
+        Features from `extract_versions`.
     labels
-        Of the clips, in the order of the model's probabilities.
+        Labels of the clips, in the order of the model's probabilities.
     config
-        What to search, and how; with fewer speakers than folds, each speaker is a fold.
+        Training settings; with fewer speakers than folds, each speaker is a fold.
     strangers
-        What their calm speech has in common, of
-        `sercli.training.transposition.find_strangers`, or None.
+        Mean calm speech of each stranger, from `sercli.training.transposition.find_strangers`,
+        shape (n_strangers, n_features), or None.
     say
-        Told what is done next and what was found.
+        Called with each message.
+
+    Returns
+    -------
+    FittedSvm
+        The model, and held-out probabilities of the training clips.
 
     Raises
     ------
     ConfigError
-        If there are strangers, and no label is calm.
+        If there are strangers but no label is calm.
     DatasetError
-        If speakers are unknown, there is only one, an emotion occurs with the speakers of one
-        fold only, or there are strangers, and no clip is calm.
+        If speakers are unknown, there is only one, an emotion occurs only with the speakers of one
+        fold, or there are strangers but no clip is calm.
     """
     rows = as_rows(found, labels, config.group_by)
     config = replace(config, folds=count_folds(rows.groups, config.folds, config.group_by))
@@ -152,7 +156,7 @@ def fit_svm(
         versions = WITH_STRANGERS
         rows = transpose_rows(rows, found.clips, strangers, config)
     with warnings.catch_warnings():
-        # What is left after so many iterations are equal rows, of which any choice is as good.
+        # After that many iterations only equal rows are left undecided, and any choice will do.
         warnings.simplefilter("ignore", ConvergenceWarning)
         say(f"searching settings on {len(rows.classes)} versions of the clips")
         trials = search_settings(rows, config, say)
@@ -186,21 +190,26 @@ def fit_svm(
 
 
 def search_settings(rows: Rows, config: SvmConfig, say: Say = lambda _: None) -> list[Trial]:
-    """Try every combination of settings by cross-validation over speakers.
+    """Evaluate every combination of settings by grouped cross-validation.
 
     Parameters
     ----------
     rows
-        What is learned from.
+        Training rows.
     config
-        The grid and the number of folds.
+        Training settings, of which the grid, the number of folds and others are used.
     say
-        Told after each fold.
+        Called with a message after each fold.
+
+    Returns
+    -------
+    list of Trial
+        A trial for each combination of settings.
 
     Raises
     ------
     DatasetError
-        If an emotion occurs with the speakers of one fold only.
+        If an emotion occurs only with the speakers of one fold.
     """
     grid = list(product(config.regularisations, config.gamma_scales))
     scores = {
@@ -217,7 +226,7 @@ def search_settings(rows: Rows, config: SvmConfig, say: Say = lambda _: None) ->
             gamma = find_gamma(components, scale)
             kernel = rbf_kernel(components, components, gamma).astype(np.float64)
             others = rbf_kernel(held_out, components, gamma)
-            # Fitting leaves the interpreter alone, and all fits share one kernel.
+            # Threads, since fitting releases the GIL and all fits can share one kernel matrix.
             results = Parallel(config.jobs, prefer="threads")(
                 delayed(_fit_and_score)(kernel, fitted.classes, others, c)
                 for c in config.regularisations

@@ -1,4 +1,4 @@
-"""The parts of an SVM that are fitted: its projection, its machine, its coefficients."""
+"""The fitted parts of an SVM: projection, machine and coefficients."""
 
 from itertools import combinations
 from typing import Final, NamedTuple
@@ -11,8 +11,8 @@ from sklearn.svm import SVC
 from sercli.arrays import DoubleArray, FloatArray, IntArray
 from sercli.classifiers.svm import project, standardise
 
-# libsvm may go round for ever among rows that are equal but for rounding, such as copies of a clip.
-# Other fits take a few iterations per row.
+# libsvm may loop forever on rows that are equal but for rounding, such as copies of a clip. Other
+# fits take a few iterations per row.
 ITERATIONS_PER_ROW: Final = 100
 MIN_ITERATIONS: Final = 1_000_000
 
@@ -20,14 +20,14 @@ N_BINARY: Final = 2
 
 
 class Projection(NamedTuple):
-    """From features to principal components; the names are those of the model's tensors.
+    """Map from features to principal components; field names are those of the model's tensors.
 
     Parameters
     ----------
     mean, scale
-        Of the training features, shape (n_features,).
+        Mean and standard deviation of the training features, shape (n_features,).
     axes
-        Shape (n_features, n_components).
+        Principal axes, shape (n_features, n_components).
     """
 
     mean: FloatArray
@@ -41,26 +41,26 @@ def fit_projection(features: FloatArray, n_components: int) -> tuple[Projection,
     Parameters
     ----------
     features
-        Shape (n_rows, n_features).
+        Training features, shape (n_rows, n_features).
     n_components
-        Principal components that are kept, if there are as many.
+        Maximum number of principal components.
 
     Returns
     -------
     projection : Projection
-        With axes rounded as they are stored.
+        The projection, with axes rounded to 16 bits as they are stored.
     components : ndarray of float32, shape (n_rows, n_components)
-        Of the rows, rounded to 16 bits as support vectors are stored.
+        Components of the rows, rounded to 16 bits as support vectors are stored.
     """
     mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
     scale = features.std(axis=0, dtype=np.float64).astype(np.float32)
     scale[scale == 0] = 1
     standard = standardise(features, mean, scale)
-    # Exact both ways; the covariance is the smaller matrix only where there are many rows.
+    # Both solvers are exact; the covariance matrix is smaller only if there are many rows.
     solver = "covariance_eigh" if len(standard) > standard.shape[1] else "full"
     pca = PCA(min(n_components, *standard.shape), svd_solver=solver).fit(standard)
     projection = Projection(mean, scale, pca.components_.T.astype(np.float16))
-    # Rounded as they will be stored: before fitting it costs nothing, after it moves the margins.
+    # Rounded as stored, and before fitting: rounding after it would move the margins.
     return projection, apply_projection(features, projection).astype(np.float16).astype(np.float32)
 
 
@@ -70,38 +70,38 @@ def apply_projection(features: FloatArray, projection: Projection) -> FloatArray
     Parameters
     ----------
     features
-        Shape (n_rows, n_features).
+        Features, shape (n_rows, n_features).
     projection
-        Of `fit_projection`.
+        Projection from `fit_projection`.
     """
     axes = projection.axes.astype(np.float32)
     return project(features, projection.mean, projection.scale, axes)
 
 
 def find_gamma(components: FloatArray, scale: float) -> float:
-    """Return a kernel's gamma.
+    """Return the gamma of an RBF kernel.
 
     Parameters
     ----------
     components
-        Shape (n_rows, n_components).
+        Principal components, shape (n_rows, n_components).
     scale
-        In units of one over the total variance of the components.
+        Gamma in units of one over the total variance of the components.
     """
     return float(scale / components.var(axis=0, dtype=np.float64).sum())
 
 
 def fit_machine(kernel: DoubleArray, classes: IntArray, c: float) -> SVC:
-    """Fit a one-against-one machine, all classes weighing alike.
+    """Fit a one-against-one SVM with balanced class weights.
 
     Parameters
     ----------
     kernel
-        Of the rows with each other, shape (n_rows, n_rows).
+        Kernel matrix of the rows, shape (n_rows, n_rows).
     classes
-        Of the rows, shape (n_rows,).
+        Classes of the rows, shape (n_rows,).
     c
-        Regularisation: the largest coefficient of a row.
+        Regularisation parameter C: the upper bound of a row's coefficient, before class weights.
     """
     machine = SVC(
         C=c,
@@ -114,17 +114,16 @@ def fit_machine(kernel: DoubleArray, classes: IntArray, c: float) -> SVC:
 
 
 def read_machine(machine: SVC) -> tuple[FloatArray, FloatArray]:
-    """Return what decides between each pair of classes (i, j), above 0 for i.
+    """Return the decision functions of all pairs of classes (i, j), positive for class i.
 
-    libsvm's packed dual coefficients are spread over one column per pair.
-
-    Row ``j - 1`` of class ``i``'s vectors belongs to the pair (i, j) with i < j, row ``i`` of
-    class ``j``'s vectors to the same pair (Chang and Lin 2011, section 4.1).
+    libsvm's packed dual coefficients are unpacked into one column per pair. For the pair (i, j)
+    with i < j, row ``j - 1`` has the coefficients of class ``i``'s support vectors, and row ``i``
+    those of class ``j``'s (Chang and Lin 2011, section 4.1).
 
     Parameters
     ----------
     machine
-        Fitted.
+        The fitted SVM.
 
     Returns
     -------
@@ -138,6 +137,6 @@ def read_machine(machine: SVC) -> tuple[FloatArray, FloatArray]:
     for column, (i, j) in enumerate(pairs):
         dense[blocks[i], column] = machine.dual_coef_[j - 1, blocks[i]]
         dense[blocks[j], column] = machine.dual_coef_[i, blocks[j]]
-    # Of two classes, scikit-learn turns the signs, to be above 0 for the second.
+    # With two classes, scikit-learn flips the signs, to be positive for the second class.
     sign = np.float32(-1 if len(blocks) == N_BINARY else 1)
     return sign * dense, sign * machine.intercept_.astype(np.float32)

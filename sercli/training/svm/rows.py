@@ -1,4 +1,4 @@
-"""What SVMs learn from: rows of features of every version of every clip."""
+"""Training rows of SVMs: features of every version of every clip."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,29 +17,30 @@ from sercli.training.folds import GroupBy, group_clips
 from sercli.training.transposition import Transposition
 from sercli.training.versions import Versions
 
-# Versions of each clip that are learned from; and those if there is calm speech of strangers.
+# Training versions of each clip, without and with calm speech of strangers.
 VERSIONS = ("whole", "varied", "varied", "varied")
 TRANSPOSED = "transposed"
 WITH_STRANGERS = ("whole", "varied", "varied", TRANSPOSED)
 
-# Telephones end below 4 kHz: what a model learns from must be there in all recordings.
+# The telephone band ends below 4 kHz: features must be available in all recordings.
 BAND_LIMIT = MAX_BAND_LIMIT
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What is learned from: rows of features with their class and group.
+    """Rows of features with their classes and groups.
 
     Parameters
     ----------
     features
-        Shape (n_rows, n_features).
+        Features, shape (n_rows, n_features).
     classes
-        Indices of labels, shape (n_rows,).
+        Indices of the labels, shape (n_rows,).
     groups
-        What cross-validation keeps together, such as the speaker, shape (n_rows,).
+        Group of each row, such as the speaker, that cross-validation keeps together, shape
+        (n_rows,).
     labels
-        Names of the classes.
+        Labels, in the order of the class indices.
     """
 
     features: FloatArray
@@ -54,23 +55,28 @@ class Rows:
         )
 
     def split(self, n_folds: int) -> list[tuple[IntArray, IntArray]]:
-        """Return what is learned from and what is judged in each fold."""
+        """Return the indices of the training and of the held-out rows of each fold."""
         return list(GroupKFold(n_folds).split(self.features, groups=self.groups))
 
 
 def extract_versions(
     clips: Sequence[Clip], config: SvmConfig, progress: Progress | None = None
 ) -> ClipFeatures:
-    """Extract the features of all versions of clips, a row for each version.
+    """Extract the features of all versions of clips, one row per version.
 
     Parameters
     ----------
     clips
-        What is learned from; each may be heard in the background of another.
+        Training clips; they are also the source of background talkers in the augmentation.
     config
-        Seed and number of processes.
+        Training settings, of which seed and number of processes are used.
     progress
-        Called with the number of clips that are newly done.
+        Called with the number of newly processed clips.
+
+    Returns
+    -------
+    ClipFeatures
+        The features, each of shape (n_versions, n_features).
 
     Raises
     ------
@@ -85,21 +91,21 @@ def extract_versions(
 
 
 def as_rows(found: ClipFeatures, labels: Sequence[str], group_by: GroupBy = "speaker") -> Rows:
-    """Return all versions of all clips, version by version.
+    """Return the rows of all versions of all clips, all clips of one version after another.
 
     Parameters
     ----------
     found
-        Of `extract_versions`.
+        Features from `extract_versions`.
     labels
-        Of the clips.
+        Labels of the clips.
     group_by
-        What stays together in cross-validation.
+        Whether cross-validation keeps all clips of a speaker together, or the versions of a clip.
 
     Raises
     ------
     DatasetError
-        If clips are to be grouped by speakers that are not known.
+        If clips are grouped by speaker and a speaker is unknown.
     """
     features = np.stack(found.features)
     n_versions = features.shape[1]
@@ -116,28 +122,30 @@ def as_rows(found: ClipFeatures, labels: Sequence[str], group_by: GroupBy = "spe
 def transpose_rows(
     rows: Rows, clips: Sequence[Clip], strangers: FloatArray, config: SvmConfig
 ) -> Rows:
-    """Return rows of which the last version is as strangers might say it.
+    """Return rows in which the last version of each clip is transposed to a stranger.
+
+    Each fold has its own strangers, so that held-out clips are transposed to strangers that no
+    training row comes from.
 
     Parameters
     ----------
     rows
-        All versions of all clips, version by version, as they are first.
+        Rows of all versions, all clips of one version after another, the unchanged version first.
     clips
-        Of which they are.
+        The clips of the rows.
     strangers
-        As of `fit_svm`; those of a fold are others than those of all other folds, so that who is
-        held out is heard as strangers whom nobody learned from.
+        As for `fit_svm`.
     config
-        How folds are made, and the seed.
+        Training settings, of which the number of folds and the seed are used.
 
     Raises
     ------
     SerError
-        As of `Transposition.of`.
+        As for `Transposition.of`.
     """
     n_clips, features = len(clips), rows.features.copy()
     whole, last = slice(n_clips), slice(len(features) - n_clips, None)
-    nothing = np.zeros(features.shape[1], bool)  # is a deviation
+    nothing = np.zeros(features.shape[1], bool)  # no feature is a deviation
     moving = Transposition.of(clips, rows.labels, features[whole], strangers, nothing)
     for number, (_, outside) in enumerate(rows.split(config.folds)):
         mine = outside[outside < n_clips]

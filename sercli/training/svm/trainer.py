@@ -1,4 +1,4 @@
-"""The trainer of SVMs: what it prepares, refuses and keeps."""
+"""Trainer of SVMs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,20 +28,20 @@ from sercli.training.unlabelled import Unlabelled
 
 @dataclass(frozen=True, eq=False)
 class SvmTrainer(Trainer[ClipFeatures]):
-    """Trains SVMs.
+    """Trainer of SVMs.
 
     Parameters
     ----------
     config
-        How to train.
+        Training settings.
     say
-        Told what is done next and what was found.
+        Called with each message.
     progress
-        Called with the number of clips whose features are newly extracted.
+        Called with the number of newly processed clips.
     adapter
-        Whether what judges by baselines is learned, too.
+        Whether an adapter is trained, too; see `sercli.training.adapters`.
     calm
-        Calm speech of strangers, as whom clips are heard, too, or None; see
+        Calm speech of strangers, to whom training clips are transposed, or None; see
         `sercli.training.transposition`.
     """
 
@@ -55,7 +55,7 @@ class SvmTrainer(Trainer[ClipFeatures]):
 
     @property
     def failed(self) -> Mapping[str, str]:
-        """Error of each recording of calm speech that could not be decoded."""
+        """Error of each recording of calm speech that could not be decoded, by place."""
         return {} if self.calm is None else self.calm.failed
 
     @property
@@ -64,7 +64,15 @@ class SvmTrainer(Trainer[ClipFeatures]):
         return {} if self.calm is None else self.calm.notes
 
     def check_judged(self, clips: Sequence[Clip]) -> None:
-        """Refuse calm speech that holds clips which are to be judged."""
+        """Raise if the calm speech contains held-out clips.
+
+        Raises
+        ------
+        ConfigError
+            If it does.
+        DatasetError
+            If there is no speech in the recordings.
+        """
         if self.calm is None:
             return
         self.say("looking for speech in what nobody labelled")
@@ -75,18 +83,18 @@ class SvmTrainer(Trainer[ClipFeatures]):
     def check_fit(
         self, clips: Sequence[Clip], labels: Sequence[str], dev: Sequence[Clip] = ()
     ) -> None:
-        """Refuse clips by whose folds settings could not be searched."""
+        """Raise if the folds of the clips do not suffice to search settings."""
         check_folds(clips, labels, self.config.folds, self.config.group_by)
 
     def check_fit_fold(self, clips: Sequence[Clip], labels: Sequence[str]) -> None:
-        """Refuse other folds that have no folds themselves."""
+        """Raise if the clips of the other folds cannot be divided into folds themselves."""
         self.check_fit(clips, labels)
 
     def prepare(self, parts: Sequence[Sequence[Clip]]) -> list[ClipFeatures]:
         """Extract the features of all versions of clips; see `extract_versions`."""
         found = [extract_versions(clips, self.config, self.progress) for clips in parts]
         if self.calm is not None:
-            for part in found:  # of which folds are judged
+            for part in found:  # folds of it are scored
                 self.calm.refuse_judged(part)
         return found
 
@@ -114,7 +122,7 @@ class SvmTrainer(Trainer[ClipFeatures]):
             training = {**classifier.spec.training, "calm": self.calm.facts}
             classifier.spec = replace(classifier.spec, training=training)
         if self.adapter:
-            # What is heard as many strangers has no baseline.
+            # Transposed clips of a speaker come from many strangers, so they have no baseline.
             versions = classifier.spec.training["versions"]
             of_one = [
                 said
@@ -128,22 +136,22 @@ class SvmTrainer(Trainer[ClipFeatures]):
     def fit_fold(
         self, found: ClipFeatures, labels: Sequence[str], folder: Path, number: int
     ) -> SvmClassifier:
-        """Train and calibrate a model; its settings, too, come from the other folds alone."""
+        """Train and calibrate a model; its settings, too, are chosen on the other folds alone."""
         return fit_svm(found, labels, self.config, strangers=self._strangers).classifier
 
     def judge(self, model: Classifier, found: ClipFeatures) -> DoubleArray:
-        """Return a model's probabilities for clips as they are, shape (n_clips, n_labels)."""
+        """Return a model's probabilities of unchanged clips, shape (n_clips, n_labels)."""
         scores = model.score(np.stack([rows[0] for rows in found.features]))
         return model.spec.calibration.probabilities(scores)
 
     def make_manifest(self, found: ClipFeatures) -> TrainingManifest:
-        """Return the manifest of a model that learned from clips, and from calm speech."""
+        """Return the manifest of a model trained on clips, including the calm speech."""
         others = [] if self.calm is None else [self.calm.manifest]
         return super().make_manifest(found).join(others)
 
     @cached_property
     def _strangers(self) -> FloatArray | None:
-        """What the calm speech of each stranger has in common, or None."""
+        """Mean calm speech of each stranger, shape (n_strangers, n_features), or None."""
         if self.calm is None:
             return None
         from sercli.training.networks.guides import extract_clean_features  # which imports PyTorch
