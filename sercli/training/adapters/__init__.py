@@ -1,1 +1,1 @@
-"""How judging by baselines is learned."""
+"""Training of adapters, which classify segments relative to the baseline of their group."""

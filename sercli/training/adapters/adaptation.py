@@ -1,8 +1,8 @@
-"""Training what judges segments by the baseline of their group.
+"""Training of adapters, which classify segments relative to the baseline of their group.
 
-It learns from groups that are drawn anew in every step, of any size and mix of emotions, each of
-the clips of one speaker: so it learns how far a baseline is to be trusted. What the model says of
-each clip by itself is what it said of it while the clip was held out, as it will be of strangers.
+An adapter is trained on groups of clips drawn at random in every step, each of one speaker and of
+any size and mix of emotions, and so learns how far a baseline can be trusted. Its inputs are the
+model's held-out probabilities of each clip, which are like those of strangers.
 """
 
 import itertools
@@ -36,34 +36,33 @@ from sercli.training.adapters.network import AdapterNetwork, describe_group
 from sercli.training.config import AdapterConfig
 from sercli.training.trainer import Say
 
-# Fewer speakers do not tell what voices have in common.
+# Fewer speakers do not show what voices have in common.
 MIN_SPEAKERS = 6
-# Of few clips, more epochs are learned from.
+# Minimum number of steps, for few clips; it means more epochs than configured.
 MIN_STEPS = 100
-# Of many clips, or of several versions of each, fewer: more steps than this hardly help.
+# Maximum number of steps, for many clips or several versions of each: more hardly help.
 MAX_STEPS = 20_000
-# A large group counts more than a small one, but not as much more as it is larger: the power of its
-# size by which a segment counts.
+# Weight of a segment in the loss, as a power of the size of its group: a large group counts more
+# than a small one, but less than in proportion to its size.
 GROUP_WEIGHT = -0.25
-# Of the logarithm of the temperature, from where all groups have one to where it goes with a
-# sharpening.
+# Bound on the change of the logarithm of the scale of the scores, from its fit without sharpening
+# to its joint fit with it.
 MAX_CHANGE = 0.5
-# Added to a deviation by which inputs are divided.
+# Added to the standard deviations by which inputs are divided.
 LEAST_SCALE = 1e-5
 
 
 class FittedAdapter(NamedTuple):
-    """An adapter, and what is known of it.
+    """A trained adapter and its figures.
 
     Parameters
     ----------
     adapter
-        Calibrated.
+        The calibrated adapter.
     figures
-        What it is worth to speakers that it did not learn from, see
-        `sercli.evaluation.mixes.measure_mixes`.
+        Figures on held-out speakers, from `sercli.evaluation.mixes.measure_mixes`.
     single_share
-        The one of `AdapterConfig.single_shares` that it learned with.
+        The one of `AdapterConfig.single_shares` that was used.
     """
 
     adapter: Adapter
@@ -74,22 +73,22 @@ class FittedAdapter(NamedTuple):
 def add_adapter(
     model: Classifier, examples: Examples, config: AdapterConfig, say: Say = lambda _: None
 ) -> bool:
-    """Give a model what judges by baselines, if the clips suffice to learn that.
+    """Train an adapter and add it to a model, if the clips suffice.
 
     Parameters
     ----------
     model
-        Of which ``spec.training`` then tells how, and what it is worth.
+        The model; settings and figures of the adapter are added to its ``spec.training``.
     examples, say
         As for `fit_adapter`.
     config
-        How to train; of a model that did not learn as strangers, `AdapterConfig.repeated_share`
-        is 0.
+        Training settings; `AdapterConfig.repeated_share` is replaced by 0 for a model that was not
+        trained on transposed clips.
 
     Returns
     -------
     bool
-        Whether they did.
+        Whether an adapter was added; if not, `say` is called with the reason.
     """
     if not model.spec.training.get("calm"):
         config = replace(config, repeated_share=0.0)
@@ -116,24 +115,29 @@ def fit_adapter(
     config: AdapterConfig,
     say: Say = lambda _: None,
 ) -> FittedAdapter:
-    """Train an adapter, and calibrate and measure it on speakers that it did not learn from.
+    """Train an adapter, and calibrate and evaluate it by cross-validation over speakers.
 
     Parameters
     ----------
     examples
-        Clips of all speakers.
+        Clips of all speakers, with the model's held-out probabilities.
     labels
-        In the order of the probabilities.
+        Labels, in the order of the probabilities.
     config
-        How to train.
+        Training settings.
     say
-        Told what is done next.
+        Called with each message.
+
+    Returns
+    -------
+    FittedAdapter
+        The calibrated adapter, trained on all speakers, and its figures on held-out ones.
 
     Raises
     ------
     DatasetError
-        If there are too few speakers, or too few clips of each, or all clips of a label are those
-        of speakers who are held out together.
+        If there are too few speakers, or too few clips of each, or all clips of a label are from
+        speakers of the same fold.
     """
     folds = _split(examples, labels, config.folds)
     for share in config.single_shares:
@@ -160,22 +164,22 @@ def fit_adapter(
 def fit_sharpening(
     scores: DoubleArray, classes: IntArray, sizes: Sequence[int]
 ) -> tuple[Calibration, float]:
-    """Fit what `Adapter.calibrate` does, by the log-likelihood.
+    """Fit the parameters of `Adapter.calibrate` by maximum likelihood.
 
     Parameters
     ----------
     scores
-        Of the segments of all groups, one group after the other, shape (n_segments, n_labels).
+        Scores of the segments, one group after another, shape (n_segments, n_labels).
     classes
         Index of the true label of each segment, shape (n_segments,).
     sizes
-        Segments in each group, none of which is empty.
+        Number of segments in each group, all above 0.
 
     Returns
     -------
-    calibration
-        The temperature.
-    sharpening
+    calibration : Calibration
+        Temperature scaling.
+    sharpening : float
         See `sercli.adaptation.AdapterSettings`.
     """
     start = fit_temperature(scores, classes)
@@ -190,8 +194,8 @@ def fit_sharpening(
         logits = np.repeat(factors, sizes)[:, None] * logits
         return -float(log_softmax(logits, axis=1)[rows, classes].mean())
 
-    # The temperature is near that of all groups. Where all labels are right, as they may be where
-    # there is little to learn from, no factor would be too much.
+    # Bounded near the temperature without sharpening: if all predictions are right, as with little
+    # data, the likelihood would grow with the factor without limit.
     bounds = ((-MAX_CHANGE, MAX_CHANGE), (-MAX_SHARPENING, MAX_SHARPENING))
     log_factor, sharpening = minimize(loss, (0.0, 0.0), method="Nelder-Mead", bounds=bounds).x
     return replace(start, weights=np.exp(log_factor) * start.weights), float(sharpening)
@@ -200,7 +204,7 @@ def fit_sharpening(
 def _split(
     examples: Examples, labels: Sequence[str], n_folds: int
 ) -> list[tuple[IntArray, IntArray]]:
-    """Return the clips inside and outside of each fold, if all of them can be learned from."""
+    """Return the training and the held-out clips of each fold; raise if they do not suffice."""
     n_speakers = len(np.unique(examples.voices))
     if n_speakers < MIN_SPEAKERS:
         raise DatasetError(
@@ -226,7 +230,7 @@ def _split(
 def _train(
     examples: Examples, config: AdapterConfig, labels: Sequence[str], single_share: float
 ) -> Adapter:
-    """Train an adapter; it is not calibrated yet."""
+    """Return a trained adapter that is not calibrated yet."""
     inputs = find_inputs(examples.probabilities)
     mean, scale = inputs.mean(axis=0), inputs.std(axis=0) + LEAST_SCALE
 
@@ -290,7 +294,7 @@ def _train(
     tensors = {"mean": mean, "scale": scale, **network.tensors()}
     n_labels = len(labels)
     unscaled = Calibration(UNCALIBRATED, np.eye(n_labels), np.zeros(n_labels))
-    # As they are stored: the calibration is of these, too.
+    # Rounded as stored, so that the calibration is fitted on the same weights.
     return Adapter(settings, unscaled, Adapter(settings, unscaled, tensors).tensors())
 
 
@@ -301,7 +305,7 @@ def _calibrate(
     labels: Sequence[str],
     single_share: float,
 ) -> tuple[Calibration, float]:
-    """Fit temperature and sharpening on groups of speakers held out, of any size and mix."""
+    """Fit temperature and sharpening on groups of held-out speakers, of any size and mix."""
     rng = np.random.default_rng([config.seed, 1])
     scores, classes = [], []
     for outside, judge in judges:
@@ -328,7 +332,7 @@ def _measure(
     labels: Sequence[str],
     seed: int,
 ) -> list[dict[str, Any]]:
-    """Measure adapters on groups of speakers held out, of clips as they are."""
+    """Evaluate adapters on groups of unchanged clips of held-out speakers."""
     by_clip = np.empty(len(examples.classes), object)
     for outside, judge in judges:
         by_clip[outside] = judge

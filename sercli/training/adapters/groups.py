@@ -1,4 +1,4 @@
-"""Random groups of clips, of any size and mix of emotions, that adapters learn from."""
+"""Random groups of clips, of any size and mix of emotions, to train adapters on."""
 
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple, Self
@@ -13,10 +13,10 @@ from sercli.datasets.matching import join_voices
 from sercli.evaluation.mixes import draw_group
 from sercli.labels import CALM
 
-# Of the groups that are not of a single label: those with any share of the calm label. All others
-# have equal shares.
+# Share of groups with a random share of the calm label, among those of more than one label. The
+# others have equal shares of all labels.
 ANY_SHARE: Final = 0.42
-# Of the beta distribution of the share of the calm label: mostly little of it, or much.
+# Parameter of the beta distribution of the share of the calm label: mostly low or high.
 CALM_BETA: Final = 0.7
 
 
@@ -26,13 +26,13 @@ class Examples(NamedTuple):
     Parameters
     ----------
     probabilities
-        Of each clip, by a model that did not learn from it, shape (n_clips, n_labels).
+        Held-out probabilities of each clip, shape (n_clips, n_labels).
     classes
         Indices of the labels, shape (n_clips,).
     voices
         Speaker of each clip, shape (n_clips,).
     versions
-        0 for a clip as it is; others are as other recordings might have it, shape (n_clips,).
+        Version of each clip: 0 for an unchanged clip, above 0 for other versions, shape (n_clips,).
     """
 
     probabilities: DoubleArray
@@ -42,7 +42,7 @@ class Examples(NamedTuple):
 
     @property
     def sources(self) -> IntArray:
-        """Return a number for each speaker and version: a group is of one source."""
+        """Index of each clip's combination of speaker and version; a group is of one source."""
         pairs = np.stack((np.unique(self.voices, return_inverse=True)[1], self.versions))
         sources: IntArray = np.unique(pairs, axis=1, return_inverse=True)[1].ravel()
         return sources
@@ -51,16 +51,17 @@ class Examples(NamedTuple):
     def gather(
         cls, clips: Sequence[Clip], labels: Sequence[str], *probabilities: DoubleArray
     ) -> Self:
-        """Return the clips of which the speaker is known.
+        """Create examples from the clips of known speakers.
 
         Parameters
         ----------
         clips
             All clips.
         labels
-            In the order of the probabilities.
+            Labels, in the order of the probabilities.
         *probabilities
-            Of all clips as they are, and of other versions of them.
+            Held-out probabilities of all clips, for the unchanged version and any others, each of
+            shape (n_clips, n_labels).
         """
         n_versions = len(probabilities)
         voices = np.tile([voice or "" for voice in join_voices(clips)], n_versions)
@@ -88,24 +89,29 @@ def draw_groups(
     calm_share: float | None = None,
     repeated_share: float = 0.0,
 ) -> Iterator[IntArray]:
-    """Give groups of one source without end, of any size in any mix of emotions.
+    """Yield groups endlessly, each of one source and of any size and mix of emotions.
 
     Parameters
     ----------
     classes, sources
-        Of the clips.
+        Class and source of each clip, shape (n_clips,).
     labels
-        Of the classes.
+        Labels, in the order of the class indices.
     single_share
-        Of the groups: those of a single label.
+        Share of the groups that have a single label.
     rng
-        Source of all draws.
+        Random generator of all draws.
     calm_share
-        Of the groups of a single label: those that are of the calm one in any case; None: no more
-        than of any other.
+        Share of the groups of a single label for which the calm label is set, in addition to those
+        that draw it by chance; None: the labels are equally likely.
     repeated_share
-        Of the groups for whose mix there are not clips enough: those that are as large all the
-        same, by clips that come more than once.
+        Share of the groups with too few clips for their mix that are filled up to their size with
+        repeated clips.
+
+    Yields
+    ------
+    ndarray of int
+        Indices of the clips of a group.
     """
     own = [np.flatnonzero(sources == source) for source in np.unique(sources)]
     largest = max(map(len, own))
@@ -135,23 +141,30 @@ def draw_groups(
 def lean(
     probabilities: DoubleArray, most: float, least_contrast: float, rng: np.random.Generator
 ) -> DoubleArray:
-    """Return what a model might say of a group in a world where it leans to some labels.
+    """Return probabilities of a group as in another domain, where the model leans to some labels.
 
-    There, its segments are also more alike to it: of calm reading by strangers, what the models of
-    this package say of the segments of a speaker varies by half as much as it does among clips of a
-    speaker and an emotion that they know. Without that, an adapter takes whatever varies little for
-    a group of a single emotion.
+    There the segments are also more alike to the model: in calm reading by strangers, the
+    predictions of this package's models for the segments of a speaker vary half as much as those
+    for the clips of one speaker and emotion in a corpus that they know. Without simulating this, an
+    adapter takes any group that varies little for one of a single emotion.
 
     Parameters
     ----------
     probabilities
-        What it says in this one, shape (n_segments, n_labels).
+        Probabilities to change, shape (n_segments, n_labels).
     most
-        Largest standard deviation of what is added to the logarithms, the same for all segments.
+        Maximum standard deviation of the biases that are added to the log probabilities, the same
+        for all segments of the group.
     least_contrast
-        Least factor of the logarithms before, in ``(0, 1]``; it is even between that and 1.
+        Minimum factor of the log probabilities before that, in ``(0, 1]``; the factor is drawn
+        uniformly between that and 1.
     rng
-        Source of all draws.
+        Random generator of all draws.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_segments, n_labels)
+        The changed probabilities, rows summing to 1.
     """
     leaning = rng.normal(0, rng.uniform(0, most), probabilities.shape[1])
     contrast = rng.uniform(least_contrast, 1)

@@ -1,4 +1,4 @@
-"""What `sercli.adaptation.Adapter` computes, as it is trained: many groups at once."""
+"""Trainable version of `sercli.adaptation.Adapter`, which takes several groups at once."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -21,18 +21,18 @@ from sercli.training.config import AdapterConfig
 
 
 class Group(NamedTuple):
-    """Segments of a group, and what the model that judges each by itself says of them.
+    """Inputs of the network for one group of segments.
 
     Parameters
     ----------
     inputs
-        Standardised, shape (n_segments, n_inputs).
+        Standardised inputs of the segments, shape (n_segments, n_inputs).
     mix
-        Of `sercli.adaptation.describe_mix`.
+        Mix of emotions and size, from `sercli.adaptation.describe_mix`.
     likely
-        Of `sercli.adaptation.find_likely_shares`.
+        Likely mix of emotions, from `sercli.adaptation.find_likely_shares`.
     explanations
-        Of `sercli.adaptation.explain`.
+        Mixes that may explain the mean of the group, from `sercli.adaptation.explain`.
     """
 
     inputs: Tensor
@@ -42,14 +42,14 @@ class Group(NamedTuple):
 
 
 def describe_group(inputs: FloatArray, probabilities: RealArray) -> Group:
-    """Return a group as it is learned from.
+    """Return the network's inputs for a group.
 
     Parameters
     ----------
     inputs
-        Standardised, shape (n_segments, n_inputs).
+        Standardised inputs of the segments, shape (n_segments, n_inputs).
     probabilities
-        Of each segment by itself, shape (n_segments, n_labels).
+        The model's probabilities of each segment, shape (n_segments, n_labels).
     """
     likely = find_likely_shares(probabilities)
     described = (describe_mix(probabilities), likely, explain(probabilities, likely))
@@ -58,14 +58,14 @@ def describe_group(inputs: FloatArray, probabilities: RealArray) -> Group:
 
 
 class AdapterNetwork(nn.Module):
-    """What `sercli.adaptation.Adapter` computes, as it is trained.
+    """Trainable version of `sercli.adaptation.Adapter`.
 
     Parameters
     ----------
     centres
-        Of the standardised inputs of each label, shape (n_labels, n_inputs).
+        Mean standardised inputs of each label, shape (n_labels, n_inputs).
     config
-        Its width.
+        Training settings, of which the widths of the layers are used.
     shrinkage
         See `sercli.adaptation.AdapterSettings`.
     """
@@ -84,7 +84,7 @@ class AdapterNetwork(nn.Module):
         self.context = _create_layers(n_mix + 2 * n_hidden, config.n_context, n_hidden)
 
     def forward(self, groups: Sequence[Group]) -> Tensor:
-        """Return scores of the segments of groups, shape (n_segments, n_labels)."""
+        """Return scores of the segments of all groups, shape (n_segments, n_labels)."""
         sizes = [len(group.inputs) for group in groups]
         centred = []
         for group, size in zip(groups, sizes, strict=True):
@@ -102,7 +102,7 @@ class AdapterNetwork(nn.Module):
         return scores
 
     def tensors(self) -> dict[str, FloatArray]:
-        """Return those of `sercli.adaptation.Adapter`, without the scaling of the inputs."""
+        """Return the tensors of `sercli.adaptation.Adapter` but for ``mean`` and ``scale``."""
         with torch.inference_mode():
             found = {"centres": self.first(self.centres)}
         layers = {"first": self.first, "last": self.last}
@@ -115,7 +115,7 @@ class AdapterNetwork(nn.Module):
 
 
 def _create_layers(n_inputs: int, n_hidden: int, n_outputs: int) -> nn.Sequential:
-    """Return two layers that give nothing yet: at first, a group is only centred."""
+    """Return two layers whose output is 0 before training, so that a group is only centred."""
     last = nn.Linear(n_hidden, n_outputs)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)

@@ -1,4 +1,4 @@
-"""Teaching a model that there is to judge by baselines, by what it says of clips."""
+"""Trainer that adds an adapter to an existing model."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -23,26 +23,26 @@ from sercli.training.config import AdapterConfig
 from sercli.training.teachers import HELD_OUT_FILE, Teacher, check_place
 from sercli.training.trainer import Learned, Say
 
-# In the place of a zero: what was held out is rounded, in older models to four decimals.
+# Replaces a probability of 0: held-out probabilities are rounded, in older models to four decimals.
 LEAST = 2.5e-5
 
 
 @dataclass(frozen=True, eq=False)
 class AdapterTrainer(CachedTrainer):
-    """Trains adapters of a model, on clips that it did not learn from or that were held out of it.
+    """Trainer of an adapter of a model, on clips that are new to the model or were held out of it.
 
     Parameters
     ----------
     config
-        How to train, and where the model runs.
+        Training settings, with the device of the model.
     model
-        The model; it says of clips what a teacher would.
+        The model, loaded as a teacher.
     cache
-        Folder of the decoded audio; it is made.
+        Folder of the decoded audio; created if missing.
     say
-        Told what is done next and what was found.
+        Called with each message.
     progress
-        Called with the number of clips whose audio is newly in the cache.
+        Called with the number of newly processed clips.
     """
 
     uses_dev = False
@@ -55,11 +55,19 @@ class AdapterTrainer(CachedTrainer):
 
     @property
     def device(self) -> str:
-        """That of the model."""
+        """Device of the model."""
         return self.config.device
 
     def begin(self, folder: Path) -> None:
-        """Refuse to replace the model while it is read, or to lose what it is made of."""
+        """Raise if the folder is the model's own, or a fusion's members would not be found from it.
+
+        Raises
+        ------
+        ConfigError
+            If the folder is that of the model, or another model would be found for a member.
+        ModelError
+            If no model would be found for a member.
+        """
         if folder.resolve() == self.model.folder.resolve():
             raise ConfigError(f"{folder}: is the model itself; expected another folder")
         spec = self.model.classifier.spec
@@ -67,7 +75,13 @@ class AdapterTrainer(CachedTrainer):
             check_place(folder, member.name, find_member(self.model.folder, member.name))
 
     def check_judged(self, clips: Sequence[Clip]) -> None:
-        """Refuse a model that knows the speakers of clips that are to judge it."""
+        """Raise if the model was trained on speakers of held-out clips.
+
+        Raises
+        ------
+        ConfigError
+            If there are such speakers.
+        """
         self.model.refuse_judged(clips, "model")
 
     def prepare(self, parts: Sequence[Sequence[Clip]]) -> list[CachedClips]:
@@ -76,8 +90,8 @@ class AdapterTrainer(CachedTrainer):
         Raises
         ------
         DatasetError
-            If not one clip of a part can be decoded, or the model learned from any and has nothing
-            on it from when it was held out.
+            If no clip of a part can be decoded, or the model was trained on a clip or its speaker
+            and has no held-out probabilities of it.
         """
         found = self.decode(parts)
         for cached in found:
@@ -91,7 +105,13 @@ class AdapterTrainer(CachedTrainer):
         folder: Path,
         dev: CachedClips | None = None,
     ) -> Learned:
-        """Train and calibrate an adapter of the model."""
+        """Train and calibrate an adapter, and add it to the model.
+
+        Raises
+        ------
+        DatasetError
+            If the clips do not suffice.
+        """
         model = self.model.classifier
         probabilities = self.model.judge(found, model.spec.labels)
         probabilities = np.where(probabilities > 0, probabilities, LEAST)
@@ -103,22 +123,22 @@ class AdapterTrainer(CachedTrainer):
     def fit_fold(
         self, found: CachedClips, labels: Sequence[str], folder: Path, number: int
     ) -> Classifier:
-        """Return the model: by itself it judges as it did."""
+        """Return the unchanged model: an adapter does not change its scores of single clips."""
         return self.model.classifier
 
     def judge(self, model: Classifier, found: CachedClips) -> DoubleArray:
-        """Return what the model says of clips by themselves, shape (n_clips, n_labels)."""
+        """Return the model's probabilities of each clip by itself, shape (n_clips, n_labels)."""
         return self.model.judge(found, model.spec.labels)
 
     def make_manifest(self, found: CachedClips) -> TrainingManifest:
-        """Return the manifest of what the adapter and the model learned from."""
+        """Return the manifest of the training clips of adapter and model."""
         return super().make_manifest(found).join([self.model.manifest])
 
     def record(self, details: dict[str, Any], training: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what is told of the model, and within it what is of its adapter."""
+        """Return the record of the model, with that of the adapter inside."""
         return {**training, "adapter": {**details, **training["adapter"]}}
 
     def finish(self, folder: Path) -> None:
-        """Keep what the model said of clips while they were held out."""
+        """Copy the model's held-out probabilities, if any, into the new model folder."""
         if (self.model.folder / HELD_OUT_FILE).is_file():
             shutil.copy(self.model.folder / HELD_OUT_FILE, folder / HELD_OUT_FILE)

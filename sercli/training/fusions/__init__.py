@@ -1,1 +1,1 @@
-"""How fusions of models are weighed."""
+"""Fitting of fusions of models."""

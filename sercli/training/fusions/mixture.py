@@ -1,4 +1,4 @@
-"""How much each member of a fusion counts, and how their mean is calibrated."""
+"""Weights of the members of a fusion, and calibration of their weighted mean."""
 
 from typing import NamedTuple
 
@@ -10,20 +10,20 @@ from sercli.calibration import Calibration, fit_temperature
 from sercli.classifiers.fusion import mix
 from sercli.training.folds import Groups
 
-# Weights are found when no others could be better by more than this, in nats per clip.
+# The weights have converged if no others could be better by more than this, in nats per clip.
 TOLERANCE = 1e-6
 MAX_STEPS = 10_000
 
 
 class Mixture(NamedTuple):
-    """From the probabilities of members to those of the fusion.
+    """Map from the probabilities of members to those of the fusion.
 
     Parameters
     ----------
     weights
-        Of the members, shape (n_members,), summing to 1.
+        Weights of the members, shape (n_members,), summing to 1.
     calibration
-        Of the logarithm of their mean.
+        Calibration of the logarithm of the members' weighted mean.
     """
 
     weights: DoubleArray
@@ -35,21 +35,21 @@ class Mixture(NamedTuple):
         Parameters
         ----------
         probabilities
-            Of each member, shape (n_members, n_clips, n_labels).
+            Probabilities of each member, shape (n_members, n_clips, n_labels).
         """
         return self.calibration.probabilities(mix(probabilities, self.weights))
 
 
 def fit_weights(likelihoods: DoubleArray) -> DoubleArray:
-    """Return the weights of which the mean is the most likely, shape (n_members,), summing to 1.
+    """Return the weights whose mean has the highest likelihood, shape (n_members,), summing to 1.
 
     They are found by expectation maximisation. The log-likelihood is concave, so that no weights
-    are better than those found by more than the largest gain less 1.
+    can be better than the current ones by more than the largest gain minus 1.
 
     Parameters
     ----------
     likelihoods
-        Probability that each member gives the true label of each clip, above 0, shape
+        Each member's probability of the true label of each clip, above 0, shape
         (n_members, n_clips).
     """
     weights = np.full(len(likelihoods), 1 / len(likelihoods))
@@ -67,28 +67,29 @@ def fit_mixture(probabilities: DoubleArray, classes: IntArray) -> Mixture:
     Parameters
     ----------
     probabilities
-        Of each member, none below `LEAST`, shape (n_members, n_clips, n_labels).
+        Probabilities of each member, none below `sercli.classifiers.fusion.LEAST`, shape
+        (n_members, n_clips, n_labels).
     classes
         Index of the true label of each clip, shape (n_clips,).
     """
     weights = fit_weights(probabilities[:, np.arange(len(classes)), classes])
-    # One factor alone: a bias would be that of the networks which judged these clips.
+    # Temperature only: a bias would be that of the networks that scored these held-out clips.
     return Mixture(weights, fit_temperature(mix(probabilities, weights), classes))
 
 
 def cross_fit(
     probabilities: DoubleArray, classes: IntArray, groups: Groups, n_folds: int
 ) -> DoubleArray:
-    """Return what a fusion says of each clip that was not fitted on the clip's group.
+    """Return probabilities of each clip by a fusion that was not fitted on the clip's group.
 
     Parameters
     ----------
     probabilities, classes
         As for `fit_mixture`.
     groups
-        What stays together, shape (n_clips,).
+        Group of each clip, which folds keep together, shape (n_clips,).
     n_folds
-        Of which all but one are fitted on, and one is judged.
+        Number of folds; the mixture of each fold is fitted on all others.
 
     Returns
     -------

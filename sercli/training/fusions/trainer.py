@@ -1,6 +1,6 @@
-"""Fitting a fusion of models on what they say of clips that they did not learn from.
+"""Trainer of fusions, fitted on probabilities of clips that the members were not trained on.
 
-These are clips that are new to a member, or that were held out of models like it: see
+These are clips that are new to a member, or of which it has held-out probabilities; see
 `sercli.training.teachers`.
 """
 
@@ -32,31 +32,31 @@ from sercli.training.teachers import Teacher, check_place
 from sercli.training.trainer import Learned, Say
 from sercli.version import __version__
 
-# Of the figures of a member, what is told.
+# Figures of a member that are recorded.
 TOLD = ("uar", "nll")
 
 
 @dataclass(frozen=True, eq=False)
 class FusionTrainer(CachedTrainer):
-    """Fits fusions of the same members.
+    """Trainer of fusions of given members.
 
     Parameters
     ----------
     config
-        How to fit.
+        Settings of the fitting.
     members
-        The models; each says of clips what a teacher would.
+        The members, loaded as teachers.
     cache
-        Folder of the decoded audio; it is made.
+        Folder of the decoded audio; created if missing.
     say
-        Told what is done next and what was found.
+        Called with each message.
     progress
-        Called with the number of clips whose audio is newly in the cache.
+        Called with the number of newly processed clips.
 
     Raises
     ------
     ConfigError
-        If there are fewer than two members, or they differ in their labels or have one name.
+        If there are fewer than two members, two have the same name, or their labels differ.
     """
 
     uses_dev = False
@@ -84,18 +84,18 @@ class FusionTrainer(CachedTrainer):
 
     @property
     def device(self) -> str:
-        """That of the networks among the members."""
+        """Device of the networks among the members."""
         return self.config.device
 
     def begin(self, folder: Path) -> None:
-        """Refuse a folder from which the members would not be found again.
+        """Raise if a member would not be found by its name from the model folder.
 
         Raises
         ------
         ConfigError
-            With the member that is elsewhere.
+            If the folder has the name of a member, or another model would be found.
         ModelError
-            If there is no model of a member's name.
+            If no model would be found.
         """
         for member in self.members:
             if folder.resolve().name == member.name:
@@ -106,14 +106,20 @@ class FusionTrainer(CachedTrainer):
             check_place(folder, member.name, member.folder)
 
     def check_judged(self, clips: Sequence[Clip]) -> None:
-        """Refuse members that know the speakers of clips that are to judge the fusion."""
+        """Raise if a member was trained on speakers of held-out clips.
+
+        Raises
+        ------
+        ConfigError
+            If there are such speakers.
+        """
         for member in self.members:
             member.refuse_judged(clips, "member")
 
     def check_fit(
         self, clips: Sequence[Clip], labels: Sequence[str], dev: Sequence[Clip] = ()
     ) -> None:
-        """Refuse clips by whose folds the fusion could not be judged."""
+        """Raise if the folds of the clips do not suffice to evaluate the fusion."""
         groups = group_clips(clips, self.config.group_by)
         count_folds(groups, self.config.folds, self.config.group_by)
 
@@ -123,8 +129,8 @@ class FusionTrainer(CachedTrainer):
         Raises
         ------
         DatasetError
-            If not one clip of a part can be decoded, they have other labels than the members, or a
-            member learned from any and has nothing on it from when it was held out.
+            If no clip of a part can be decoded, the labels are not those of the members, or a
+            member was trained on a clip or its speaker and has no held-out probabilities of it.
         """
         expected = self.members[0].labels
         labels = sorted({clip.emotion for part in parts for clip in part})
@@ -134,7 +140,7 @@ class FusionTrainer(CachedTrainer):
                 f"members, {', '.join(expected)}"
             )
         for member in self.members:
-            if not member.held_out:  # which is clear before anything is decoded
+            if not member.held_out:  # can be checked before anything is decoded
                 for clips in parts:
                     member.refuse_learned(clips)
         found = self.decode(parts)
@@ -163,7 +169,7 @@ class FusionTrainer(CachedTrainer):
         folder: Path,
         dev: CachedClips | None = None,
     ) -> Learned:
-        """Fit and calibrate a fusion, and tell what it is worth beside its members."""
+        """Fit and calibrate a fusion, and evaluate it and each of its members."""
         probabilities = self._judge(found, labels)
         classes = np.array(class_indices(found.clips, labels))
         groups = group_clips(found.clips, self.config.group_by)
@@ -184,7 +190,7 @@ class FusionTrainer(CachedTrainer):
             "folds": n_folds,
             "group_by": self.config.group_by,
             "members": figures,
-            # Whether any of them learned as strangers.
+            # Whether any member was trained on transposed clips.
             "calm": any(bool(one.classifier.spec.training.get("calm")) for one in self.members),
             "held_out": {"whole": held_out},
         }
@@ -193,24 +199,24 @@ class FusionTrainer(CachedTrainer):
     def fit_fold(
         self, found: CachedClips, labels: Sequence[str], folder: Path, number: int
     ) -> FusionClassifier:
-        """Fit and calibrate a fusion that judges one fold."""
+        """Fit and calibrate a fusion that scores one fold."""
         classes = np.array(class_indices(found.clips, labels))
         mixture = fit_mixture(self._judge(found, labels), classes)
         return self._build(mixture, labels, {})
 
     def judge(self, model: Classifier, found: CachedClips) -> DoubleArray:
-        """Return a fusion's probabilities for clips as they are, shape (n_clips, n_labels)."""
+        """Return a fusion's probabilities of unchanged clips, shape (n_clips, n_labels)."""
         assert isinstance(model, FusionClassifier)
         mixture = Mixture(model.weights, model.spec.calibration)
         return mixture.judge(self._judge(found, model.spec.labels))
 
     def make_manifest(self, found: CachedClips) -> TrainingManifest:
-        """Return the manifest of what the fusion was fitted on and its members learned from."""
+        """Return the manifest of the clips that the fusion and its members were trained on."""
         own = super().make_manifest(found)
         return own.join(member.manifest for member in self.members)
 
     def _judge(self, found: CachedClips, labels: Sequence[str]) -> DoubleArray:
-        """Return what each member says of clips, shape (n_members, n_clips, n_labels)."""
+        """Return the probabilities of each member, shape (n_members, n_clips, n_labels)."""
         judged = []
         for member in self.members:
             n_kept = sum(audio in member.held_out for audio in found.hashes)
@@ -218,7 +224,7 @@ class FusionTrainer(CachedTrainer):
                 f"{member.name} judges {len(found):,} clips, {n_kept:,} of them while held out"
             )
             judged.append(member.judge(found, labels))
-        # What was held out is rounded, and may be zero.
+        # Held-out probabilities are rounded, and may be zero.
         return np.maximum(np.stack(judged), LEAST)
 
     def _build(
@@ -245,19 +251,23 @@ class FusionTrainer(CachedTrainer):
 def load_members(
     models: Sequence[str | os.PathLike[str]], device: str = "auto"
 ) -> tuple[Teacher, ...]:
-    """Load the members of a fusion that is to be fitted.
+    """Load the members of a new fusion.
 
     Parameters
     ----------
     models, device
         As for `sercli.registry.store.load_models`.
 
+    Returns
+    -------
+    tuple of Teacher
+
     Raises
     ------
     ModelError
-        If one cannot be loaded, or does not tell what it was trained on.
+        If a member cannot be loaded, or has no manifest.
     ConfigError
-        If the device is not the CPU, and none of them is a network.
+        If the device is not the CPU and no member is a network.
     """
     return tuple(map(Teacher.of, load_models(models, device)))
 
