@@ -1,8 +1,8 @@
-"""Audio that is decoded once and kept memory-mapped, for trainings that hear it again and again.
+"""Cache of decoded audio, which is memory-mapped by trainings that read it in every epoch.
 
-The cache is a folder with a file for each clip: its waveform, a hash of the decoded audio, and
-where somebody speaks. A file's name comes from the content of the recording, so that a renamed or
-copied recording is found again, and a changed one is not.
+The cache is a folder with one file per clip: its waveform, a hash of the decoded audio, and the
+bounds of the speech. A file's name is derived from the content of the recording, so that a renamed
+or copied recording is found again, and a changed one is not.
 """
 
 import hashlib
@@ -29,17 +29,17 @@ from sercli.files import make_folder, write_bytes
 from sercli.training.trainer import Trainer
 from sercli.training.versions import find_utterance
 
-# Version of the files: others are not found, and decoded anew.
+# Version of the files: those of other versions are not found, and their clips decoded again.
 FORMAT = 1
-# Of 16 bits: half the size of float32, with an error 96 dB below the peak of the clip.
+# Largest 16-bit sample: half the size of float32, with an error 96 dB below the peak of the clip.
 PEAK = 32_767
 TAG_FILE = "CACHEDIR.TAG"
-# By which backups know what they need not keep: https://bford.info/cachedir/
+# Marks the folder as a cache that backups can skip: https://bford.info/cachedir/
 TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Decoded audio of `ser train`.\n"
 
 
 class _Entry(NamedTuple):
-    """What a file of the cache says of itself."""
+    """Metadata of a file in the cache."""
 
     path: Path
     offset: int  # of the first sample, in bytes
@@ -60,14 +60,14 @@ class _Failure(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class CachedClips:
-    """Clips whose audio is at hand.
+    """Clips whose audio is in the cache.
 
     Parameters
     ----------
     clips
-        Those that could be decoded, in order.
+        Clips that could be decoded, in order.
     entries
-        Where the audio of each is.
+        Metadata of each clip's file in the cache.
     failed
         Error of each clip that could not be decoded, by its place.
     notes
@@ -84,26 +84,26 @@ class CachedClips:
 
     @cached_property
     def hashes(self) -> tuple[str, ...]:
-        """Of the decoded audio of each clip; see `sercli.datasets.decoding.hash_audio`."""
+        """Hash of the decoded audio of each clip; see `sercli.datasets.decoding.hash_audio`."""
         return tuple(entry.audio_hash for entry in self.entries)
 
     @cached_property
     def lengths(self) -> tuple[int, ...]:
-        """Samples of each clip."""
+        """Number of samples of each clip, at 16 kHz."""
         return tuple(entry.n_samples for entry in self.entries)
 
     @property
     def duration(self) -> float:
-        """Of all clips, in seconds."""
+        """Total duration of all clips, in seconds."""
         return sum(self.lengths) / SAMPLE_RATE
 
     @property
     def n_bytes(self) -> int:
-        """Size of their audio in the cache."""
+        """Size of the files of all clips in the cache, in bytes."""
         return sum(entry.path.stat().st_size for entry in set(self.entries))
 
     def utterance(self, index: int) -> Utterance:
-        """Return a clip's waveform at 16 kHz, and where in it somebody speaks."""
+        """Return a clip's waveform at 16 kHz, with the bounds of its speech."""
         entry = self.entries[index]
         samples = np.memmap(entry.path, "<i2", "r", entry.offset, (entry.n_samples,))
         waveform = samples.astype(np.float32) * np.float32(entry.scale)
@@ -130,7 +130,7 @@ class CachedClips:
 
 
 def find_cache() -> Path:
-    """Return the folder of decoded audio if none is named: one in the user's own cache."""
+    """Return the default folder of decoded audio, in the user's cache."""
     from platformdirs import user_cache_path
 
     return user_cache_path("ser", appauthor=False) / "audio"
@@ -139,23 +139,28 @@ def find_cache() -> Path:
 def cache_clips(
     clips: Sequence[Clip], folder: Path, *, jobs: int = -1, progress: Progress | None = None
 ) -> CachedClips:
-    """Decode what the cache does not hold yet, on several cores.
+    """Decode clips into the cache unless they are there, with several processes.
 
     Parameters
     ----------
     clips
-        What is needed.
+        The clips.
     folder
-        Of the cache; it is made. Several trainings can share it.
+        Folder of the cache; created if missing. Several trainings can share it.
     jobs
         Number of processes; -1 for one per core.
     progress
-        Called with the number of clips that are newly done.
+        Called with the number of newly processed clips.
+
+    Returns
+    -------
+    CachedClips
+        Clips that could be decoded, and errors of the others.
 
     Raises
     ------
     DatasetError
-        If not one clip can be decoded.
+        If no clip can be decoded.
     OutputError
         If the cache cannot be written.
     """
@@ -196,7 +201,7 @@ def _cache_clip(clip: Clip, folder: Path) -> _Entry | _Failure:
 
 
 def _path(clip: Clip, folder: Path) -> Path:
-    """Return where the audio of a clip is, or would be."""
+    """Return the path of a clip's file in the cache, whether it exists or not."""
     try:
         status = clip.path.stat()
         digest = _hash_file(str(clip.path), status.st_size, status.st_mtime_ns)
@@ -205,11 +210,12 @@ def _path(clip: Clip, folder: Path) -> Path:
     facts = [FORMAT, digest, clip.start, clip.end]
     part = json.dumps(facts if clip.channel is None else [*facts, clip.channel])
     key = hashlib.blake2b(part.encode(), digest_size=16).hexdigest()
-    # Not all in one folder: some file systems and tools are slow with thousands in one.
+    # Subfolders, as some file systems and tools are slow with thousands of files in one folder.
     return folder / key[:2] / f"{key}.safetensors"
 
 
-# A long recording has many clips, which come one after the other; it may change between two runs.
+# One entry suffices: the clips of a recording follow each other. Size and time of modification are
+# part of the key, since the file may change between two runs in the same process.
 @lru_cache(maxsize=1)
 def _hash_file(path: str, _size: int, _modified: int) -> str:
     with open(path, "rb") as file:
@@ -217,14 +223,14 @@ def _hash_file(path: str, _size: int, _modified: int) -> str:
 
 
 def _read(path: Path) -> _Entry | None:
-    """Return what is in the cache; None if there is nothing, or it is damaged."""
+    """Return the metadata of a file in the cache; None if it is missing or damaged."""
     try:
         with safe_open(path, "numpy") as file:
             facts = file.metadata()
             n_samples = file.get_slice("samples").get_shape()[0]
         return _Entry(
             path,
-            path.stat().st_size - 2 * n_samples,  # the only tensor: it ends where the file does
+            path.stat().st_size - 2 * n_samples,  # the only tensor ends where the file ends
             n_samples,
             float(facts["scale"]),
             facts["audio_hash"],
@@ -259,14 +265,14 @@ def _write(decoded: DecodedClip, path: Path) -> _Entry:
 
 
 class CachedTrainer(Trainer[CachedClips]):
-    """A trainer that takes clips from the cache.
+    """Base class of trainers that read clips from the cache.
 
     Attributes
     ----------
     cache
-        Folder of the decoded audio; it is made.
+        Folder of the decoded audio; created if missing.
     progress
-        Called with the number of clips whose audio is newly in the cache.
+        Called with the number of newly processed clips.
     """
 
     cache: Path
@@ -275,10 +281,15 @@ class CachedTrainer(Trainer[CachedClips]):
     def decode(self, parts: Sequence[Sequence[Clip]]) -> list[CachedClips]:
         """Decode clips into the cache, part by part.
 
+        Parameters
+        ----------
+        parts
+            Clips of each part.
+
         Raises
         ------
         DatasetError
-            If not one clip of a part can be decoded.
+            If no clip of a part can be decoded.
         """
         jobs = self.config.jobs
         return [

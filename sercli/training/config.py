@@ -1,4 +1,4 @@
-"""Settings of trainings as frozen dataclasses: the one place where a default of theirs lives."""
+"""Training settings as frozen dataclasses; all their defaults are defined here."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,24 +16,29 @@ from sercli.errors import ConfigError
 
 @dataclass(frozen=True)
 class SvmConfig:
-    """How an SVM is trained.
+    """Training settings of an SVM.
 
     Parameters
     ----------
     regularisations, gamma_scales
-        Values that are searched: of the SVM's C, and of its kernel's gamma in units of one over
-        the total variance of the components.
+        Values to search: of the SVM's C, and of the kernel's gamma in units of one over the total
+        variance of the components.
     components
-        Principal components that are kept of the features.
+        Maximum number of principal components of the features.
     folds
-        Of the cross-validation.
+        Number of folds of the cross-validation.
     group_by
         What a fold keeps together: all clips of a ``"speaker"``, or only the versions of a
-        ``"clip"``, as it always does where the split shares speakers.
+        ``"clip"``, which is always used if train and test share speakers.
     seed
-        Of everything that is random.
+        Seed of all random draws.
     jobs
         Number of processes; -1 for one per core.
+
+    Raises
+    ------
+    ConfigError
+        If a value is out of range.
     """
 
     regularisations: tuple[float, ...] = (1.0, 3.0, 10.0)
@@ -57,22 +62,27 @@ class SvmConfig:
 
 @dataclass(frozen=True)
 class FusionConfig:
-    """How a fusion of models is fitted.
+    """Settings of the fitting of a fusion.
 
     Parameters
     ----------
     folds
-        Of the cross-validation that tells what it is worth.
+        Number of folds of the cross-validation that evaluates the fusion.
     group_by
-        What a fold keeps together: all clips of a ``"speaker"``, or just the ``"clip"``, as it
-        always does where the split shares speakers.
+        What a fold keeps together: all clips of a ``"speaker"``, or each ``"clip"`` by itself,
+        which is always used if train and test share speakers.
     seed
-        Of the resampling by which it is measured; nothing else is random.
+        Seed of the resampling in the evaluation; nothing else is random.
     device
-        Of the networks among its members: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or
+        Device of the networks among the members: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or
         ``"mps"``.
     jobs
         Number of processes that decode; -1 for one per core.
+
+    Raises
+    ------
+    ConfigError
+        If a value is out of range.
     """
 
     folds: int = 5
@@ -88,61 +98,58 @@ class FusionConfig:
 
 @dataclass(frozen=True)
 class NeuralConfig:
-    """How a neural network is trained.
+    """Training settings of a neural network.
 
     Parameters
     ----------
     epochs
-        Passes over the clips.
+        Number of passes over the clips.
     batch_size
-        Clips per step.
+        Number of clips per step.
     learning_rate
-        Its highest value; it warms up linearly and falls along a cosine to zero.
+        Maximum learning rate; it warms up linearly and then falls along a cosine to zero.
     warmup
-        Share of all steps in which it warms up, in ``[0, 1)``.
+        Share of all steps used for warmup, in ``[0, 1)``.
     optimiser
-        ``"adamw"``, or ``"muon"`` for convolutions and AdamW for all else: it learns in fewer steps
-        what AdamW learns in more.
+        ``"adamw"``, or ``"muon"`` for convolutions with AdamW for all other parameters; Muon needs
+        fewer steps than AdamW.
     weight_decay
-        For weights of two or more dimensions.
+        Weight decay of weights with two or more dimensions.
     max_norm
-        To which the gradient's norm is clipped.
+        Maximum norm of the gradient, to which it is clipped.
     averaging
-        Decay per step of the exponential moving average of the weights, which is the model.
+        Decay per step of the exponential moving average of the weights, which becomes the model.
     label_smoothing
         Share of a target that is spread over all labels, in ``[0, 1)``.
     perceived_weight
-        Of the loss of what listeners hear, beside that of what is intended, where there are votes;
-        0: the model does not tell it.
+        Weight of the loss of the perceived emotions, added to that of the intended ones if there
+        are votes; 0: the model does not predict perceived emotions.
     teacher_weight
-        Share of a target that is a teacher's probabilities, where there is a teacher, in
-        ``[0, 1]``.
+        Share of the teacher's probabilities in a target if there is a teacher, in ``[0, 1]``.
     guide_weight
-        Of the guides: what is learned of a clip besides its label, see
-        `sercli.training.networks.guides`; 0: nothing.
+        Weight of the loss of the guides, see `sercli.training.networks.guides`; 0: no guides.
     guide_components
-        Number of guides, at most.
+        Maximum number of guides.
     mixup
         Share of the batches in which pairs of clips are mixed, in ``[0, 1]``.
     clean_share
-        Share of the clips that are heard as they were recorded, the others being varied in all that
-        a recording is, in ``[0, 1]``.
+        Share of the drawn clips that are not augmented, in ``[0, 1]``.
     voice_share
-        Share of the clips heard as they were recorded of which the voice is changed, in ``[0, 1]``.
+        Share of the clips without augmentation whose voice is changed nevertheless, in ``[0, 1]``.
     max_crop
-        Longest stretch of a clip that is heard at once in training, in seconds.
+        Maximum duration of a training example, in seconds; longer clips are cropped at random.
     patience
-        Epochs without a better development UAR after which training ends; 0: never before the
-        last epoch.
+        Number of epochs without a better development UAR after which training stops; 0: all epochs
+        are run.
     folds
-        Of the calibration, where no speakers are left out to calibrate on.
+        Number of folds for the calibration if there are no development clips.
     group_by
-        What a fold keeps together: all clips of a ``"speaker"``, or just the ``"clip"``, as it
-        always does where the split shares speakers.
+        What a fold keeps together: all clips of a ``"speaker"``, or each ``"clip"`` by itself,
+        which is always used if train and test share speakers.
     seed
-        Of everything that is random.
+        Seed of all random draws.
     device
-        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"mps"``.
+        Device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"mps"``.
     jobs
         Number of processes that decode; -1 for one per core.
 
@@ -202,32 +209,36 @@ class NeuralConfig:
 
 @dataclass(frozen=True)
 class CnnConfig(NeuralConfig):
-    """How a convolutional network is trained; parameters and errors are those of `NeuralConfig`."""
+    """Training settings of a convolutional network; see `NeuralConfig`."""
 
 
 @dataclass(frozen=True)
 class TransformerConfig(NeuralConfig):
-    """How a head on a pre-trained encoder is trained, and upper layers of the encoder.
+    """Training settings of a head on a pre-trained encoder, and of upper layers of the encoder.
+
+    The other parameters are those of `NeuralConfig`.
 
     Parameters
     ----------
     versions
-        How often each clip is heard in another recording by an encoder that does not learn.
+        Number of training versions of each clip, drawn like those of `clean_share`, for which the
+        frozen encoder computes features, in addition to the unchanged clip.
     layers
-        Upper layers of the encoder that learn, too, after the head has learned; 0: none.
+        Number of upper layers of the encoder that are fine-tuned after the head is trained.
     tuning_epochs, tuning_rate
-        Passes over the clips and highest learning rate in which they learn.
+        Number of epochs and maximum learning rate of the fine-tuning.
     layer_decay
-        By which the learning rate falls from each layer to the one below, in ``(0, 1]``.
+        Factor of the learning rate from each layer to the one below, in ``(0, 1]``.
     hearing_epochs, hearing_rate
-        Passes over the calm speech of strangers, if there is any, and highest learning rate in
-        which the encoder first learns to hear through rooms, noise and lines; 0: it does not. See
+        Number of epochs, on the calm speech of strangers, and maximum learning rate of the
+        self-distillation that makes the encoder robust first; 0 epochs: it is left out. See
         `sercli.training.networks.hearing`.
     calm_share
-        Share of what a head learns that is heard as strangers might say it, if there is calm speech
-        of any; see `sercli.training.transposition`.
+        Share of the head's training rows that are transposed to strangers if there is calm speech
+        of strangers; see `sercli.training.transposition`.
     lora
-        Rank of the low-rank matrices by which they learn; 0: all their weights learn.
+        Rank of the low-rank matrices that are trained instead of the layers' weights; 0: all
+        weights of the layers are trained.
 
     Raises
     ------
@@ -269,46 +280,50 @@ class TransformerConfig(NeuralConfig):
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """How what judges segments by the baseline of their group is trained.
+    """Training settings of an adapter, which classifies segments relative to a group's baseline.
 
     Parameters
     ----------
     n_hidden
-        Of the rows in which baselines are found.
+        Number of hidden features in which baselines are computed.
     n_trust, n_context
-        Width of the layers that find out what to make of a group.
+        Hidden width of the layers that weigh the explanations of a group's mean, and of those that
+        shift its rows.
     epochs
-        As many clips are drawn as this many times all of them would be.
+        Number of passes over the clips.
     step_groups, step_clips
-        Groups in a step, and the clips that count as one.
+        Number of groups per step, and number of clips that a step counts as in the length of the
+        training.
     single_shares
-        Of the groups: how many are of a single label; the first of these shares with which no mix
-        of speakers held out loses more than `max_loss` counts, else the last. With few of them, a
-        mood is soon taken for a habit; with many, a habit for a mood.
+        Shares of the training groups that have a single label, to be tried in turn. The first is
+        used with which no mix of held-out speakers loses more than `max_loss`, else the last. With
+        few such groups, a lasting emotion is easily taken for a speaker's baseline; with many, a
+        baseline for an emotion.
     max_loss
-        Of UAR or accuracy, in ``[0, 1]``.
+        Maximum loss of UAR or accuracy, in ``[0, 1]``.
     leaning_share, leaning, leaning_contrast
-        Of the groups: how many are as of another world, in which the model leans to some labels;
-        how far, and how much of their contrast segments keep at least, see
-        `sercli.training.adapters.groups.lean`.
+        Share of the groups that simulate another domain, in which the model leans to some labels;
+        the maximum strength of the bias; and the minimum share of contrast between segments that
+        is kept. See `sercli.training.adapters.groups.lean`.
     leaning_single_share, leaning_calm_share
-        Of those: how many are of a single label, and how many of these of the calm one. What sounds
-        the same all the time to a model in another world is mostly calm speech.
+        Share of those groups that have a single label, and share of these that have the calm one.
+        In another domain, speech that sounds constant to a model is mostly calm.
     repeated_share
-        Of the groups for whose mix a speaker has not clips enough: those that are as large all the
-        same. Of a label there are a dozen clips, of a calm call hundreds of segments: without that,
-        no large group would be of one label, and none be taken for one. For a model that did not
-        learn as strangers it is 0: what it takes their calm speech for would be believed.
+        Share of the groups with too few clips for their mix that are filled up with repeated clips.
+        A speaker has a dozen clips of a label, but a calm call has hundreds of segments: without
+        repetition no large group would have a single label, and the adapter would take none for
+        one. It is 0 for a model that was not trained on transposed clips, whose errors on calm
+        speech of strangers would be trusted.
     learning_rate, warmup, weight_decay
-        As of `NeuralConfig`.
+        As for `NeuralConfig`.
     calibration_groups
-        Drawn for each fold.
+        Number of groups drawn for each fold, to calibrate on.
     folds
-        By speakers, for the calibration and the figures.
+        Number of folds of speakers, for the calibration and the figures.
     seed
-        Of all draws.
+        Seed of all random draws.
     device, jobs
-        As of `NeuralConfig`, where the model has yet to judge clips.
+        As for `NeuralConfig`, for the model's own scores if they are still to be computed.
 
     Raises
     ------
@@ -363,7 +378,7 @@ class AdapterConfig:
 
 
 def check_common(config: SvmConfig | FusionConfig | NeuralConfig) -> None:
-    """Check what all of these have against its range.
+    """Check the settings that several families share.
 
     Parameters
     ----------
@@ -373,7 +388,7 @@ def check_common(config: SvmConfig | FusionConfig | NeuralConfig) -> None:
     Raises
     ------
     ConfigError
-        If a value is out of its range.
+        If a value is out of range.
     """
     check_count("folds", config.folds, 2, 100)
     if config.group_by not in ("speaker", "clip"):
@@ -381,7 +396,7 @@ def check_common(config: SvmConfig | FusionConfig | NeuralConfig) -> None:
     check_seed_and_jobs(config.seed, config.jobs)
 
 
-# Of each family of networks.
+# Default settings of each family of networks.
 NEURAL_CONFIGS: Mapping[str, NeuralConfig] = {
     "cnn": CnnConfig(),
     "transformer": TransformerConfig(),

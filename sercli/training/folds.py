@@ -1,4 +1,4 @@
-"""Folds of clips that are learned from, and figures of those held out."""
+"""Folds of training clips, and figures of held-out clips."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal
@@ -14,32 +14,36 @@ from sercli.datasets.matching import join_voices
 from sercli.errors import DatasetError
 from sercli.evaluation.metrics import evaluate_probabilities
 
-# Fewer cannot be told apart by leaving one out.
+# Fewer groups than this cannot be split into folds.
 MIN_GROUPS = 2
-# Of clips that are judged: as they are, as other recordings might have them, and as strangers might
-# say them, see `sercli.training.transposition`.
+# Versions of held-out clips: unchanged, augmented, and transposed to other speakers, see
+# `sercli.training.transposition`.
 VERSIONS = ("whole", "varied", "transposed")
 
 GroupBy = Literal["speaker", "clip"]
 Groups = NDArray[np.str_]
-# From scores, classes and groups.
+# Function from scores, classes and groups to a calibration.
 Calibrate = Callable[[FloatArray, IntArray, Groups], Calibration]
 
 
 def group_clips(clips: Sequence[Clip], group_by: GroupBy) -> Groups:
-    """Return a name for each clip, which those share that a fold keeps together.
+    """Return the group of each clip; clips of a group stay in the same fold.
 
     Parameters
     ----------
     clips
-        What is divided.
+        Clips to divide into folds.
     group_by
-        What stays together.
+        Whether all clips of a speaker form a group, or each clip its own.
+
+    Returns
+    -------
+    ndarray of str, shape (n_clips,)
 
     Raises
     ------
     DatasetError
-        If clips are to be grouped by speakers that are not known.
+        If clips are grouped by speaker and a speaker is unknown.
     """
     if group_by == "clip":
         return np.arange(len(clips)).astype(str)
@@ -50,7 +54,16 @@ def group_clips(clips: Sequence[Clip], group_by: GroupBy) -> Groups:
 
 
 def count_folds(groups: Groups, n_folds: int, group_by: GroupBy) -> int:
-    """Return the number of folds: with fewer groups, each group is a fold.
+    """Return the number of folds; with fewer groups than `n_folds`, each group is a fold.
+
+    Parameters
+    ----------
+    groups
+        Group of each clip, as returned by `group_clips`.
+    n_folds
+        Requested number of folds.
+    group_by
+        Kind of the groups, for the error message.
 
     Raises
     ------
@@ -69,24 +82,23 @@ def count_folds(groups: Groups, n_folds: int, group_by: GroupBy) -> int:
 def check_labels(
     classes: IntArray, labels: Sequence[str], held_out: GroupBy | None = None, others: str = ""
 ) -> None:
-    """Refuse clips to learn from that lack a label.
+    """Raise if the training clips lack a label.
 
     Parameters
     ----------
     classes
-        Indices of the labels that are left to learn from.
+        Index of the label of each training clip.
     labels
-        All of them.
+        All labels.
     held_out
-        What a fold keeps together, if it is a fold that they are without; None: they are all clips
-        to learn from.
+        Kind of the groups if a fold is held out of the training clips; None if no fold is.
     others
-        Who else is left out then, for the error.
+        Description of what else is held out in that case, for the error message.
 
     Raises
     ------
     DatasetError
-        With the labels that are missing.
+        If labels are missing; the message names them.
     """
     present: Collection[int] = set(classes.tolist())
     missing = ", ".join(label for index, label in enumerate(labels) if index not in present)
@@ -105,22 +117,22 @@ def check_labels(
 def check_folds(
     clips: Sequence[Clip], labels: Sequence[str], n_folds: int, group_by: GroupBy
 ) -> None:
-    """Refuse clips whose folds do not suffice to learn from, before any of them is heard.
+    """Raise if the folds of clips do not suffice for training; nothing is decoded for that.
 
     Parameters
     ----------
     clips
-        What is to be divided.
+        Clips to divide into folds.
     labels
-        Of the clips.
+        Labels of the clips.
     n_folds, group_by
         As for `count_folds`.
 
     Raises
     ------
     DatasetError
-        If speakers are unknown, there is only one, or an emotion does not occur, or with the
-        speakers of one fold only.
+        If speakers are unknown, there is only one, or an emotion does not occur at all or only
+        with the speakers of one fold.
     """
     groups = group_clips(clips, group_by)
     classes = np.array(class_indices(clips, labels))
@@ -140,28 +152,30 @@ def cross_fitted_figures(
     calibrate: Calibrate,
     versions: Sequence[str],
 ) -> dict[str, Any]:
-    """Return figures of versions of clips, of groups that no part of it has heard.
+    """Return figures of versions of clips, cross-fitting the calibration.
+
+    Neither the model nor the calibration that gives a probability has seen the group of the clip.
 
     Parameters
     ----------
     scores
-        Held out: of models that did not hear the group; version after version, of all clips each,
-        shape (n_rows, n_labels).
+        Held-out scores, each by a model not trained on the clip's group; all clips of one version
+        after those of another, shape (n_rows, n_labels).
     classes, groups
-        Of the rows, shape (n_rows,).
+        Classes and groups of the rows, shape (n_rows,).
     labels
-        In the order of the columns.
+        Labels, in the order of the columns.
     n_folds
-        Of which all but one are calibrated on, and one is judged.
+        Number of folds; the calibration of each fold is fitted on all others.
     calibrate
-        Fits the calibration.
+        Function that fits a calibration.
     versions
-        Names of the versions, see `VERSIONS`; what has the same name is one.
+        Names of the versions, see `VERSIONS`; versions of the same name are pooled.
 
     Returns
     -------
     dict
-        Figures of each version, by its name.
+        Figures by version name.
     """
     probabilities = np.empty(scores.shape)
     for inside, outside in GroupKFold(n_folds).split(scores, groups=groups):

@@ -1,4 +1,4 @@
-"""Where the encoder of a training comes from: a pre-trained checkpoint, or a model of our own."""
+"""The encoder that a training starts from: a pre-trained checkpoint, or a model of this package."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,16 +13,17 @@ from sercli.registry.store import load_model
 
 @dataclass(frozen=True, eq=False)
 class Origin:
-    """An encoder, and what is known of its past.
+    """An encoder and its training history.
 
     Parameters
     ----------
     base
         The encoder.
     limit
-        Frequency in Hz above which it heard nothing in a model of our own; None for others.
+        Upper frequency limit of the audio, in Hz, for an encoder from a model of this package;
+        None for others.
     manifest
-        Of what that model was trained on; empty for others, whose clips have no hashes.
+        Manifest of the clips that such a model was trained on; empty for others.
     """
 
     base: Base
@@ -31,21 +32,21 @@ class Origin:
 
 
 def find_origin(base: str, revision: str | None = None) -> Origin:
-    """Load an encoder to begin a training with.
+    """Load the encoder for a training.
 
     Parameters
     ----------
     base
-        The folder of a transformer that `ser train` made; or what `sercli.neural.bases.load_base`
-        takes.
+        Folder of a transformer trained by `ser train`; or a folder or name that
+        `sercli.neural.bases.load_base` accepts.
     revision
         As for `load_base`.
 
     Raises
     ------
     ModelError
-        As `load_base` and `sercli.registry.store.load_model` do; if the model is no transformer, or
-        does not tell what it was trained on.
+        As for `load_base` and `sercli.registry.store.load_model`; if the model is no transformer or
+        has no manifest.
     """
     folder = Path(base)
     if not (folder / MODEL_FILE).is_file():

@@ -1,4 +1,4 @@
-"""A whole training as one call: what is learned from, by what model, and how it is measured."""
+"""A complete training as one call: data, model, evaluation."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,16 +22,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """A training that is ready to begin.
+    """A training that is ready to run.
 
     Parameters
     ----------
     corpus
-        Each clip has one of the labels that are learned, and a split unless there are folds.
+        Corpus whose clips all have a label to be learned and, unless there are folds, a split.
     config
-        What is trained, and how.
+        All settings of the training.
     redrawn
-        Names of corpora whose own splits share speakers, so that others were drawn.
+        Names of corpora whose own splits share speakers, so that new ones were drawn.
+
+    Raises
+    ------
+    ConfigError
+        If a setting would have no effect with these clips.
     """
 
     corpus: "Corpus"
@@ -40,19 +45,21 @@ class Plan:
 
     @classmethod
     def make(cls, corpus: "Corpus | AnyPath", config: TrainConfig) -> "Plan":
-        """Choose the labels that are learned, and who is learned from.
+        """Choose the labels to learn, and split the corpus.
 
         Parameters
         ----------
         corpus
-            A corpus, or its path; see `sercli.read_corpus`.
+            Corpus or its path; see `sercli.read_corpus`.
         config
-            What is trained, and how.
+            All settings of the training.
 
         Raises
         ------
         DatasetError
-            If the corpus cannot be read, has one label only, or cannot be split so.
+            If the corpus cannot be read, has only one label, or cannot be split in this way.
+        ConfigError
+            As for the class.
         """
         from sercli.datasets import Corpus, protocols, read_corpus
         from sercli.training.run import choose_training_labels
@@ -73,7 +80,7 @@ class Plan:
         return cls(whole, config, redrawn)
 
     def __post_init__(self) -> None:
-        """Refuse what would do nothing with the clips that there are."""
+        """Raise if a setting would have no effect with these clips."""
         config = self.config
         if config.calm and config.family == CNN and self.n_networks == 1:
             raise ConfigError(
@@ -84,7 +91,7 @@ class Plan:
 
     @property
     def heard(self) -> "tuple[Clip, ...]":
-        """Clips that are learned from, or chosen by."""
+        """Clips used for training, or for choosing and calibrating the model."""
         if self.config.folds:
             return self.corpus.clips
         of_dev = ("dev",) if self.config.family in NETWORKS else ()
@@ -93,11 +100,11 @@ class Plan:
 
     @property
     def n_networks(self) -> int:
-        """How many networks are trained, if there are speakers enough for all folds."""
+        """Number of networks that are trained, if there are enough speakers for all folds."""
         config, settings = self.config, self.config.settings
         if not isinstance(settings, NeuralConfig):
             return 0
-        # The head, and then the encoder.
+        # The head, and then the head with the encoder's upper layers.
         n_stages = 2 if isinstance(settings, TransformerConfig) and settings.layers else 1
         if config.folds:
             return n_stages * (config.folds + settings.folds + 1)
@@ -115,18 +122,24 @@ class Plan:
         watcher: "Watcher | None" = None,
         details: Mapping[str, Any] = {},
     ) -> "Training":
-        """Train, calibrate and measure the model, and write its folder.
+        """Train, calibrate and evaluate the model, and write its folder.
 
         Parameters
         ----------
         folder, overwrite, resume, say
             As for `train`.
         progress
-            Called with the number of clips that are newly ready to be learned from.
+            Called with the number of newly decoded clips, or of clips whose features were
+            extracted.
         watcher
-            Told how far the networks are.
+            Receiver of progress reports of networks.
         details
-            Added to ``training`` in ``model.json``.
+            Facts to add to ``training`` in ``model.json``.
+
+        Returns
+        -------
+        Training
+            As for `train`.
 
         Raises
         ------
@@ -166,7 +179,7 @@ class Plan:
                 )
         except SerError:
             if is_new:
-                with suppress(OSError):  # unless there is something in it
+                with suppress(OSError):  # raised if the folder is not empty
                     folder.rmdir()
             raise
         if result.evaluation is not None:
@@ -174,7 +187,7 @@ class Plan:
         return result
 
     def _check_checkpoints(self, folder: Path, *, overwrite: bool, resume: bool) -> None:
-        """Refuse to resume what was never begun, and to begin anew what was interrupted."""
+        """Raise if there is nothing to resume, or an interrupted training would be overwritten."""
         found = self.config.family in NETWORKS and has_checkpoints(folder)
         if resume and not found:
             raise ConfigError(
@@ -189,7 +202,7 @@ class Plan:
 
 
 def has_checkpoints(folder: Path) -> bool:
-    """Tell whether a training into a model folder was interrupted, and can go on."""
+    """Return whether a model folder has checkpoints of an interrupted training."""
     from sercli.training.networks import trainer  # which imports PyTorch
 
     return trainer.has_checkpoints(folder)
@@ -204,43 +217,45 @@ def train(
     resume: bool = False,
     say: "Say | None" = None,
 ) -> "Training":
-    """Train, calibrate and measure a model, and write its folder: all that `ser train` does.
+    """Train, calibrate and evaluate a model, and write its folder, like `ser train`.
 
-    The folder gets the model, its card and manifest, and, if it is measured, ``metrics.json``,
-    ``predictions.csv``, plots and reports.
+    The folder gets the model, its card and manifest, and, if the model is evaluated,
+    ``metrics.json``, ``predictions.csv``, plots and reports.
 
     Parameters
     ----------
     corpus
-        A corpus, or its path; see `sercli.read_corpus`.
+        Corpus or its path; see `sercli.read_corpus`.
     folder
-        The model folder; it is made.
+        Path of the model folder; created if missing.
     config
-        What is trained and how, or only the family or its settings.
+        All settings of the training, or only the family or its settings.
     overwrite
-        Replace the model if there is one.
+        Whether to replace an existing model.
     resume
-        Go on with a training of a network that was interrupted; all else has to be as then.
+        Whether to resume an interrupted training of a network; all other arguments must be the
+        same as before.
     say
-        Told what is done next and what was found, such as ``print``.
+        Called with each message, such as ``print``.
 
     Returns
     -------
     Training
-        The model, what was measured of it, and what failed.
+        The model, its evaluation, and the errors of clips and recordings.
 
     Raises
     ------
     ConfigError
-        If settings exclude each other, or a model that is to help knows who is judged.
+        If settings exclude each other, or a teacher, member or base was trained on speakers of
+        held-out clips.
     DatasetError
-        If the corpus cannot be read or split so, or does not suffice.
+        If the corpus cannot be read or split in this way, or has too few clips.
     ModelError
         If a teacher, member or base cannot be loaded.
     OutputError
         If there is a model already, or the folder cannot be written.
     TrainingError
-        If training cannot go on.
+        If training fails, such as with a loss that is not finite.
     """
     whole = config if isinstance(config, TrainConfig) else TrainConfig(config)
     plan = Plan.make(corpus, whole)

@@ -1,4 +1,4 @@
-"""From a corpus to a model folder: fit, save, measure, and write the card."""
+"""From a corpus to a model folder: fit, save, evaluate, and write the card."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -30,14 +30,15 @@ from sercli.training.trainer import AnyTrainer, Learned, Prepared
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """A model that was trained, and what was measured of it.
+    """A trained model and its evaluation.
 
     Parameters
     ----------
     classifier
-        The model, as its folder holds it.
+        The model, as loaded from its folder.
     evaluation
-        On clips that it was not trained on; None if it was not asked for or there are none.
+        Evaluation on clips that the model was not trained on; None if not requested or if there
+        are no such clips.
     failed
         Error of each clip, for training or testing, and of each recording without labels that
         could not be decoded, by path.
@@ -52,12 +53,17 @@ class Training:
 
 
 def choose_training_labels(corpus: Corpus) -> tuple[str, ...]:
-    """Return those of our emotions that a corpus has; all its labels if it has fewer than two.
+    """Return the canonical emotions of a corpus; all its labels if there are fewer than two.
+
+    Parameters
+    ----------
+    corpus
+        The corpus.
 
     Raises
     ------
     DatasetError
-        If it has one label only.
+        If the corpus has only one label.
     """
     found = {clip.emotion for clip in corpus.clips}
     if len(found) == 1:
@@ -78,24 +84,28 @@ def train_on_splits(
     test: bool = True,
     details: Mapping[str, Any] = {},
 ) -> Training:
-    """Train a model on some splits of a corpus, and measure it on the clips of ``test``.
+    """Train a model on some splits of a corpus, and evaluate it on the ``test`` clips.
 
     Parameters
     ----------
     corpus
-        Of which every clip has a split; see `sercli.datasets.protocols`. Its clips must have the
-        labels that are to be learned, and no others.
+        Corpus in which every clip has a split; see `sercli.datasets.protocols`. Its clips must have
+        the labels to be learned, and no others.
     folder
-        The model folder; it is made.
+        Path of the model folder; created if missing.
     trainer
-        Of the family.
+        Trainer of the family.
     fit_on
-        Splits that are learned from. If ``dev`` is not among them, its clips choose and calibrate,
-        where the family uses them.
+        Splits to train on. If ``dev`` is not among them and the family uses development clips, the
+        model is chosen and calibrated on them.
     test
-        Measure the model, if there are clips of ``test`` that are not learned from.
+        Whether to evaluate the model, if there are ``test`` clips that are not trained on.
     details
-        Added to ``training`` in ``model.json``.
+        Facts to add to ``training`` in ``model.json``.
+
+    Returns
+    -------
+    Training
 
     Raises
     ------
@@ -114,7 +124,7 @@ def train_on_splits(
     if n_heard := _count_heard([part.hashes for part in (found, *others)]):
         trainer.say(f"warning: {_explain_heard(n_heard)}")
     learned = trainer.fit(found, labels, folder, *others)
-    # Who is among those that it is chosen by, it knows, too.
+    # The model also knows the development speakers, by whom it is chosen.
     record = {"splits": list(fit_on), "protocol": judge_protocol((*clips, *dev), held_out)}
     saved = _save(learned, found, corpus, folder, trainer, {**record, **details}, *others)
     evaluation = None
@@ -135,23 +145,27 @@ def cross_validate(
     *,
     details: Mapping[str, Any] = {},
 ) -> Training:
-    """Train a model on all clips, and measure models that did not hear the speakers of a fold.
+    """Train a model on all clips, and evaluate models of its kind by cross-validation.
 
-    Every fold's clips are judged by a model whose settings, weights and calibration come from the
-    other folds alone. The model that is saved learns from all of them.
+    The clips of each fold are scored by a model whose settings, weights and calibration come from
+    the other folds alone. The saved model is trained on all folds.
 
     Parameters
     ----------
     corpus
-        Its clips must have the labels that are to be learned, and no others.
+        Corpus whose clips have the labels to be learned, and no others.
     folder
-        The model folder; it is made.
+        Path of the model folder; created if missing.
     trainer
-        Of the family.
+        Trainer of the family.
     n_folds
-        Number of folds, at least 2; every speaker is in one.
+        Number of folds, at least 2; every speaker is in one fold.
     details
         As for `train_on_splits`.
+
+    Returns
+    -------
+    Training
 
     Raises
     ------
@@ -172,8 +186,8 @@ def cross_validate(
     trainer.check_fit(corpus.clips, labels)
     trainer.check_judged(corpus.clips)
     trainer.begin(folder)
-    # Clips are heard in the background of others: they are prepared fold by fold, so that no voice
-    # of one fold is heard in another.
+    # The augmentation mixes clips into the background of others; so clips are prepared fold by
+    # fold, to keep voices of one fold out of the others.
     parts = trainer.prepare([[corpus.clips[i] for i in fold] for fold in folds])
     probabilities = []
     for number, part in enumerate(parts, 1):
@@ -196,7 +210,7 @@ def cross_validate(
         **describe_model(saved),
         "target": "intended",
         "adapt": "none",
-        "precision": "fp32",  # whatever the saved model takes: `judge` converts nothing
+        "precision": "fp32",  # whatever that of the saved model: `judge` converts nothing
         "corpus": corpus.name,
         "split": split,
         "protocol": _find_worst(
@@ -217,17 +231,17 @@ def cross_validate(
 
 
 def _find_worst(protocols: Collection[str]) -> str:
-    """Return what is to be said of all of several parts, of which each has a protocol."""
+    """Return the protocol of a whole from those of its parts: the least strict of them."""
     return next(one for one in (SHARED, UNKNOWN, APART) if one in protocols)
 
 
 def _count_heard(hashes: Sequence[Sequence[str]]) -> int:
-    """Return how many clips have the very audio of a clip in another part.
+    """Return the number of clips whose audio is identical to that of a clip in another part.
 
     Parameters
     ----------
     hashes
-        Of the audio of each part's clips; see `sercli.datasets.decoding.hash_audio`.
+        Hashes of the audio of each part's clips; see `sercli.datasets.decoding.hash_audio`.
     """
     n_parts = Counter(one for part in hashes for one in {*part} - {""})
     return sum(n_parts[one] > 1 for part in hashes for one in part)
@@ -250,7 +264,7 @@ def _save(
     details: dict[str, Any],
     *chosen_by: Prepared,
 ) -> Classifier:
-    """Write all of a model: until here, what was in its folder before is whole."""
+    """Write all files of a model; an earlier model in the folder is intact until this call."""
     classifier, held_out = learned
     manifest = trainer.make_manifest(found)
     for dev in chosen_by:
@@ -263,7 +277,7 @@ def _save(
     remove_report(folder)
     manifest.write(folder)
     if held_out is None:
-        # Of an earlier model in this folder, it would teach what this one never said.
+        # The file of an earlier model in this folder would give another model's probabilities.
         (folder / HELD_OUT_FILE).unlink(missing_ok=True)
     else:
         write_held_out(folder, found.hashes, classifier.spec.labels, held_out)

@@ -1,9 +1,10 @@
-"""Substitutes: teachers like a given one, that know fewer speakers.
+"""Substitutes: teachers like a given one, trained without the speakers of a fold.
 
-A teacher that learned from a corpus knows the speakers of every fold. Whoever is taught by it is
-told of them, too, by what it says of the others: what such a pupil then says of the fold is better
-than what it would say of strangers. A pupil that is to be judged by a fold is taught by a
-substitute instead, which learned from the same speakers as the pupil, and by its own held-out word.
+A teacher that was trained on a corpus knows the speakers of every fold. Through its probabilities
+of the other speakers, a pupil learns about those of the held-out fold, too, so that the pupil's
+held-out scores are better than its scores of strangers would be. A pupil that is scored on a fold
+therefore learns from a substitute, which is trained on the same speakers as the pupil, and from the
+substitute's own held-out probabilities.
 """
 
 from dataclasses import replace
@@ -27,23 +28,30 @@ def find_substitute(
     calm: Unlabelled | None = None,
     **common: Any,
 ) -> TransformerCourse | None:
-    """Return how teachers like a given one are trained; None if that takes too long or is unknown.
+    """Return the course that trains substitutes of a teacher, or None if there is none.
 
-    It is known of a transformer whose encoder learned nothing from the corpus: its heads are
-    trained in a minute.
+    There is one for a transformer whose encoder was not fine-tuned on the corpus and that had no
+    teacher and no unlabelled speech itself: its heads are trained within a minute. Votes and calm
+    speech that the teacher was trained with must be given.
 
     Parameters
     ----------
     teacher
-        The model.
+        The teacher.
     pupil
-        What is to be taught: by it, who is in a fold.
+        Training settings of the pupil, of which the grouping of folds, the device and the number
+        of processes are used.
     votes
-        Of listeners, from which the teacher may have learned, too.
+        Listeners' votes, or None; used if the teacher was trained with votes.
     calm
-        Calm speech of strangers, likewise.
+        Calm speech of strangers, or None; used if the teacher was trained with it.
     **common
         Other fields of `sercli.training.networks.transformer.TransformerCourse`.
+
+    Raises
+    ------
+    ModelError
+        If the encoder of the teacher cannot be loaded; see `sercli.training.origins.find_origin`.
     """
     spec = teacher.classifier.spec
     facts = spec.training
@@ -52,7 +60,7 @@ def find_substitute(
     try:
         config = TransformerConfig(**facts["config"])
     except (KeyError, TypeError, ConfigError):
-        return None  # of another version
+        return None  # a model of another version, with other settings
     lacks = (facts.get("votes") and votes is None) or (facts.get("calm") and calm is None)
     if config.layers or lacks:
         return None
@@ -60,7 +68,7 @@ def find_substitute(
     return TransformerCourse(
         replace(
             config,
-            hearing_epochs=0,  # its encoder has learned to hear already, if it was to
+            hearing_epochs=0,  # the teacher's encoder already has this training, if any
             group_by=pupil.group_by,
             device=pupil.device,
             jobs=pupil.jobs,

@@ -1,8 +1,8 @@
-"""Teachers: models whose probabilities a network learns besides labels (Hinton et al. 2015).
+"""Teachers: models whose probabilities a network learns in addition to labels (Hinton et al. 2015).
 
-A teacher says of clips that it learned from what models like it said while those clips were held
-out of them: what it says of them now is little more than their labels. A model folder keeps that as
-``held_out.csv``, by the hash of the audio.
+For its own training clips, a teacher gives the probabilities of models like it from which those
+clips were held out, since its present probabilities of them are little more than their labels. A
+model folder keeps them in ``held_out.csv``, by the hash of the audio.
 """
 
 import csv
@@ -29,28 +29,28 @@ from sercli.training.cache import CachedClips
 
 HELD_OUT_FILE = "held_out.csv"
 AUDIO = "audio"
-# Clips whose waveforms are in memory at once.
+# Maximum number of clips whose waveforms are in memory at once.
 CLIPS_AT_ONCE = 256
 
 
 def check_place(folder: Path, name: str, model: Path) -> None:
-    """Refuse a model folder from which a model that it is made of would not be found again.
+    """Raise if a member would not be found by its name from a new model folder.
 
     Parameters
     ----------
     folder
-        That is to be made.
+        Path of the new model folder.
     name
-        Of the model that it is made of.
+        Name of the member.
     model
-        The folder of that.
+        Path of the member's folder.
 
     Raises
     ------
     ConfigError
         If another model would be found.
     ModelError
-        If none would.
+        If no model would be found.
     """
     found = find_member(folder, name)
     if model_hash(found) != model_hash(model):
@@ -62,16 +62,16 @@ def check_place(folder: Path, name: str, model: Path) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Teacher:
-    """A model that teaches.
+    """A model as a source of target probabilities.
 
     Parameters
     ----------
     classifier
         The model.
     held_out
-        By the hash of a clip's audio, what was said of it while it was held out.
+        Held-out probabilities of its training clips, by the hash of their audio.
     manifest
-        Of what the model was trained on.
+        Manifest of its training clips.
     """
 
     classifier: Classifier
@@ -91,23 +91,24 @@ class Teacher:
         Raises
         ------
         ModelError
-            If the model cannot be loaded, or does not tell what it was trained on.
+            If the model cannot be loaded, or has no valid manifest or held-out probabilities.
         """
         return cls.of(load_model(model, device, precision="fp32"))
 
     @classmethod
     def of(cls, classifier: Classifier) -> Self:
-        """Make a teacher of a model.
+        """Create a teacher from a loaded model.
 
         Parameters
         ----------
         classifier
-            That was loaded.
+            The model, loaded from its folder.
 
         Raises
         ------
         ModelError
-            If the model does not tell what it was trained on, or no longer as it was saved.
+            If the model has no manifest, or the manifest or the held-out probabilities in its
+            folder are not valid.
         """
         folder, manifest = classifier.folder, TrainingManifest.of(classifier)
         if folder is None or manifest is None:
@@ -119,18 +120,18 @@ class Teacher:
 
     @property
     def name(self) -> str:
-        """That of the model."""
+        """Name of the model."""
         return self.classifier.name
 
     @property
     def folder(self) -> Path:
-        """That of the model."""
+        """Folder of the model."""
         assert self.classifier.folder is not None
         return self.classifier.folder
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Those of the model."""
+        """Labels of the model."""
         return self.classifier.spec.labels
 
     def refuse_judged(
@@ -139,21 +140,21 @@ class Teacher:
         role: str = "teacher",
         advice: str = "",
     ) -> None:
-        """Refuse to be a part of what is measured on clips whose speakers it knows.
+        """Raise if the model was trained on speakers of held-out clips.
 
         Parameters
         ----------
         clips
-            That are held out of what learns from it.
+            Clips held out of the training that uses the model.
         role
-            What it is to that.
+            Role of the model in that training, for the error message.
         advice
-            What else could be done about it.
+            Further advice, for the error message.
 
         Raises
         ------
         ConfigError
-            With the first of these speakers.
+            If there are such speakers; the message names the first.
         """
         known = self.manifest.fitted.find_speakers(clips)
         if known:
@@ -164,19 +165,19 @@ class Teacher:
             )
 
     def refuse_learned(self, clips: Sequence[Clip], hashes: Sequence[str] = ()) -> None:
-        """Refuse to fit, on what it says of clips, what it learned from these clips.
+        """Raise if the model was trained on clips to fit on that were never held out of it.
 
         Parameters
         ----------
         clips
-            That it has nothing on from when they were held out.
+            Clips to fit on, of which there are no held-out probabilities.
         hashes
-            Of their audio.
+            Hashes of their audio, if known.
 
         Raises
         ------
         DatasetError
-            If it knows any of them or of their speakers.
+            If the model was trained on any of the clips or of their speakers.
         """
         fitted = self.manifest.fitted
         speakers, n_clips = fitted.find_speakers(clips), fitted.count_clips(hashes)
@@ -189,41 +190,43 @@ class Teacher:
             )
 
     def check_held_out(self, cached: CachedClips) -> None:
-        """Refuse clips that it knows and has nothing on from when they were held out.
+        """Raise if the model knows clips of which it has no held-out probabilities.
 
         Parameters
         ----------
         cached
-            The clips.
+            Clips to fit on.
 
         Raises
         ------
         DatasetError
-            See `refuse_learned`.
+            As for `refuse_learned`.
         """
         rest = [i for i, audio in enumerate(cached.hashes) if audio not in self.held_out]
         new = cached.take(rest)
         self.refuse_learned(new.clips, new.hashes)
 
     def count_learned(self, cached: CachedClips) -> int:
-        """Return of how many clips it says what it learned, for want of anything held out."""
+        """Return the number of clips that are training clips without held-out probabilities."""
         rest = [audio for audio in cached.hashes if audio not in self.held_out]
         return self.manifest.fitted.count_clips(rest)
 
     def judge(self, cached: CachedClips, labels: Sequence[str]) -> DoubleArray:
-        """Return what it says of clips, shape (n_clips, n_labels), rows summing to 1.
+        """Return probabilities of clips, shape (n_clips, n_labels), rows summing to 1.
+
+        They are the held-out ones where there are any, else those of the model.
 
         Parameters
         ----------
         cached
             The clips.
         labels
-            In the order of the columns.
+            Labels, in the order of the columns.
 
         Raises
         ------
         ConfigError
-            If it has other labels.
+            If the model has other labels.
         """
         own = self.labels
         if set(own) != set(labels):
@@ -257,18 +260,18 @@ def write_held_out(
     Parameters
     ----------
     folder
-        The model folder.
+        Path of the model folder.
     hashes
-        Of the audio of each clip.
+        Hash of the audio of each clip.
     labels
-        In the order of the columns.
+        Labels, in the order of the columns.
     probabilities
-        Of models that did not learn from the clip, shape (n_clips, n_labels).
+        Probabilities by models that were not trained on the clip, shape (n_clips, n_labels).
 
     Raises
     ------
     OutputError
-        If it cannot be written.
+        If the file cannot be written.
     """
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -279,17 +282,22 @@ def write_held_out(
 
 
 def read_held_out(folder: Path, labels: Sequence[str]) -> dict[str, DoubleArray]:
-    """Read ``held_out.csv`` of a model's folder; there is nothing if it has none.
+    """Read ``held_out.csv`` from a model's folder; return an empty dict if there is none.
 
     Parameters
     ----------
     folder, labels
         As for `write_held_out`.
 
+    Returns
+    -------
+    dict
+        Probabilities of each clip, summing to 1, by the hash of its audio.
+
     Raises
     ------
     ModelError
-        If the file is not of these labels.
+        If the file cannot be read, or has other columns or invalid rows.
     """
     path = folder / HELD_OUT_FILE
     if not path.is_file():
@@ -308,5 +316,5 @@ def read_held_out(folder: Path, labels: Sequence[str]) -> dict[str, DoubleArray]
             f"{path}: {error}; expected a CSV file with the columns {', '.join(expected)}. Copy "
             "the model's folder anew"
         ) from error
-    # Rounded as they are, they do not sum to 1.
+    # The values in the file are rounded, so that they do not sum to 1.
     return {audio: row / row.sum() for audio, row in found.items()}

@@ -1,4 +1,4 @@
-"""What is trained, what from, and how it is measured: all settings of a training as one value."""
+"""All settings of a training in one value: model, data and evaluation."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ TRANSFORMER: Final = "transformer"
 FUSION: Final = "fusion"
 ADAPTER: Final = "adapter"
 NETWORKS: Final = (*NEURAL_CONFIGS,)
-# Those that are made of models that there are.
+# Families that are built from existing models.
 OF_MEMBERS: Final = (FUSION, ADAPTER)
 DEFAULTS: Mapping[str, Settings] = {
     SVM: SvmConfig(),
@@ -36,11 +36,12 @@ DEFAULTS: Mapping[str, Settings] = {
 }
 DEFAULT_BASE = "openai/whisper-base"
 MIN_FOLDS: Final = 2
-# Splits that are learned from by default; models that there are mostly learned from the first.
+# Default splits to train on; existing models were mostly trained on the first, so that families
+# built from them are fitted on the other.
 FIT_ON: Final = "train"
 FIT_MEMBERS_ON: Final = "dev"
 FITTED_ON: Final = ((FIT_ON,), (FIT_MEMBERS_ON,), (FIT_MEMBERS_ON, FIT_ON))
-# Families that some of the below are of use to; what is not here, see `find_families`.
+# Families that use certain options; for options not listed here, see `find_families`.
 FAMILIES_OF: Mapping[str, tuple[str, ...]] = {
     "votes": NETWORKS,
     "teacher": NETWORKS,
@@ -51,9 +52,9 @@ FAMILIES_OF: Mapping[str, tuple[str, ...]] = {
     "revision": (TRANSFORMER,),
     "members": OF_MEMBERS,
     "cache": (*NETWORKS, *OF_MEMBERS, SVM),
-    # Of a training that was interrupted.
+    # Only an interrupted training of a network can be resumed.
     "resume": NETWORKS,
-    # What an adapter has by these names is no matter of how long clips are learned.
+    # An adapter's settings of these names are about other things than passes over the clips.
     "epochs": NETWORKS,
     "learning_rate": NETWORKS,
 }
@@ -61,7 +62,7 @@ FAMILIES_OF: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What is trained, what from, and how it is measured.
+    """All settings of a training: model, data and evaluation.
 
     Parameters
     ----------
@@ -69,45 +70,49 @@ class TrainConfig:
         Family, with its default settings, or its settings: one of `SvmConfig`, `CnnConfig`,
         `TransformerConfig`, `FusionConfig` and `AdapterConfig` of `sercli.training.config`.
     split
-        Who is learned from and who is measured: ``"speaker"``, ``"own"``, ``"random"``, or a CSV
-        file; see `sercli.datasets.protocols`.
+        Division of the corpus into train, dev and test: ``"speaker"``, ``"own"``, ``"random"``, or
+        the path of a CSV file; see `sercli.datasets.protocols`.
     folds
-        Learn from all clips, and measure by cross-validation over so many folds of speakers.
+        Number of folds of speakers for a cross-validation, with a final model trained on all
+        clips; None: no cross-validation.
     fit_on
-        Splits to learn from, ``train``, ``dev`` or both; None: ``train``, or ``dev`` for what is
-        made of members, most of which learned from ``train``.
+        Splits to train on, ``train``, ``dev`` or both; None: ``train``, or ``dev`` for families
+        built from members, most of which were trained on ``train``.
     test
-        Measure the model on the clips of ``test``.
+        Whether to evaluate the model on the ``test`` clips.
     adapter
-        Learn to judge by baselines, too, where all speakers are judged by folds. Not where they
-        are shared: of speakers that it knows, a model says of each clip alone what it will say of
-        no stranger.
+        Whether to train an adapter, too, if all speakers are scored by cross-validation. None is
+        trained if train and test share speakers: scores of known speakers are not like those of
+        strangers.
     members
-        Models of which the weighted mean is fitted, two or more (fusion); the one that is to judge
-        by baselines (adapter). One by itself need not be in a list, here and below.
+        Models whose weighted mean is fitted, two or more (fusion); or the model to which an
+        adapter is added (adapter). A single path need not be in a list; this holds for
+        `unlabelled` and `calm`, too.
     votes
-        A table of listeners' votes to learn from, too (networks).
+        Path of a table of listeners' votes, used as additional targets (networks).
     teacher
-        Model whose probabilities are learned, too (networks).
+        Model whose probabilities are used as additional targets (networks).
     unlabelled
-        Files and directories of speech of which only they are learned (with `teacher`).
+        Files and directories of unlabelled speech, for which the teacher's probabilities are the
+        only targets (with `teacher`).
     calm
-        Files and directories of calm speech of strangers, as whom clips are learned, too (svm,
-        transformer; a cnn that has a teacher which learned so).
+        Files and directories of calm speech of strangers, to whom training clips are transposed
+        (svm, transformer; a cnn only with a teacher that was trained in this way).
     calm_speakers
-        Who speaks in it, as the speakers of `sercli.annotate`; None: each recording is of another.
+        Speakers of the calm speech, in the form of the speakers of `sercli.annotate`; None: each
+        recording has another speaker.
     base
-        Pre-trained encoder: a name on the hub, a folder, or that of a transformer of ours
-        (transformer); None: `DEFAULT_BASE`.
+        Pre-trained encoder: a name on the hub, a folder, or the folder of a transformer trained by
+        `ser train` (transformer); None: `DEFAULT_BASE`.
     revision
-        Of an encoder on the hub.
+        Revision of an encoder on the hub.
     cache
-        Folder of decoded audio; None: in the user's own cache.
+        Folder of decoded audio; None: a folder in the user's cache.
 
     Raises
     ------
     ConfigError
-        If a value is out of range, or would do nothing beside the others.
+        If a value is out of range, or has no effect in combination with the others.
     """
 
     model: Family | Settings = SVM
@@ -127,7 +132,7 @@ class TrainConfig:
     cache: AnyPath | None = None
 
     def __post_init__(self) -> None:
-        """Check every value, and what it does beside the others."""
+        """Check every value, and its combination with the others."""
         for name in ("members", "unlabelled", "calm", "fit_on"):
             if isinstance(value := getattr(self, name), str | os.PathLike):
                 object.__setattr__(self, name, (value,))
@@ -166,24 +171,24 @@ class TrainConfig:
 
     @property
     def settings(self) -> Settings:
-        """Of the family."""
+        """Settings of the family."""
         return DEFAULTS[self.model] if isinstance(self.model, str) else self.model
 
     @property
     def splits(self) -> tuple[Split, ...]:
-        """That are learned from."""
+        """Splits to train on."""
         if self.fit_on is not None:
             return self.fit_on
         return (FIT_MEMBERS_ON if self.family in OF_MEMBERS else FIT_ON,)
 
     @property
     def is_shared(self) -> bool:
-        """Whether speakers are learned from and measured by design."""
+        """Whether train and test share speakers by design."""
         return self.split == "random"
 
     @property
     def has_dev(self) -> bool:
-        """Whether development clips may be left out of what is learned from."""
+        """Whether there may be development clips that are not trained on."""
         return "dev" not in self.splits and self.split != "random"
 
     def _check_members(self) -> None:
@@ -223,12 +228,13 @@ class TrainConfig:
 
 
 def find_families(name: str) -> tuple[str, ...]:
-    """Return the families of models that something is of use to.
+    """Return the families of models that use an option.
 
     Parameters
     ----------
     name
-        Of a field of `TrainConfig`, or of a family's settings: of use to all that have it.
+        Name of a field of `TrainConfig` or of a family's settings. Options not in `FAMILIES_OF`
+        are used by all families whose settings have the field, else by all families.
     """
     with_it = tuple(family for family, one in DEFAULTS.items() if hasattr(one, name))
     return FAMILIES_OF.get(name) or with_it or (*DEFAULTS,)

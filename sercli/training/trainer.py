@@ -1,4 +1,4 @@
-"""What `sercli.training.run` asks of a family: to prepare, to learn from and to judge clips."""
+"""Interface of the trainers: `sercli.training.run` prepares, fits and scores clips through it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -16,19 +16,19 @@ Say = Callable[[str], None]
 
 
 class Prepared(Protocol):
-    """Clips that are ready to be learned from; those that failed are named apart."""
+    """Clips that are ready for training, and the errors of those that are not."""
 
     @property
     def clips(self) -> tuple[Clip, ...]:
-        """Those that could be decoded."""
+        """Clips that could be decoded."""
 
     @property
     def hashes(self) -> tuple[str, ...]:
-        """Of the decoded audio of each clip."""
+        """Hash of the decoded audio of each clip."""
 
     @property
     def failed(self) -> Mapping[str, str]:
-        """Error of each clip that could not be decoded, by its place."""
+        """Error of each clip that could not be decoded, by `Clip.place`."""
 
     @property
     def notes(self) -> Mapping[str, Notes]:
@@ -36,15 +36,15 @@ class Prepared(Protocol):
 
 
 class Learned(NamedTuple):
-    """A model, and what others like it say of clips that they did not learn from.
+    """A trained model, and held-out probabilities of its training clips.
 
     Parameters
     ----------
     classifier
-        Its ``spec.training`` tells its settings and what it reached on clips held out.
+        The model; its ``spec.training`` records settings and figures on held-out clips.
     held_out
-        Calibrated probabilities of all clips that it learned from, each by a model that did not,
-        shape (n_clips, n_labels); None if there were no such models.
+        Calibrated probabilities of all training clips, each by a model that was not trained on the
+        clip, shape (n_clips, n_labels); None if there are no such models.
     """
 
     classifier: Classifier
@@ -55,16 +55,16 @@ P = TypeVar("P", bound=Prepared)
 
 
 class Trainer(ABC, Generic[P]):
-    """How the models of one family are trained.
+    """Base class of the trainers, one for each family of models.
 
     Attributes
     ----------
     uses_dev
-        Whether development clips, which are not learned from, are of use to it.
+        Whether the trainer uses development clips, to choose and calibrate the model.
     config
-        How to train.
+        Training settings.
     say
-        Told what is done next and what was found.
+        Called with each message.
     """
 
     uses_dev: ClassVar[bool]
@@ -73,12 +73,12 @@ class Trainer(ABC, Generic[P]):
 
     @property
     def device(self) -> str:
-        """Where a model that it trained is to be measured."""
+        """Device on which a trained model is to be evaluated."""
         return "auto"
 
     @property
     def failed(self) -> Mapping[str, str]:
-        """Error of what was to be learned from besides the clips, and failed, by its place."""
+        """Error of each recording or segment of unlabelled speech that failed, by its place."""
         return {}
 
     @property
@@ -87,45 +87,82 @@ class Trainer(ABC, Generic[P]):
         return {}
 
     def begin(self, folder: Path) -> None:
-        """Make a model folder ready, before anything is learned."""
+        """Check and prepare the model folder before the training.
+
+        Parameters
+        ----------
+        folder
+            Path of the model folder.
+        """
 
     def check_judged(self, clips: Sequence[Clip]) -> None:
-        """Refuse to train what would know something of clips that are held out to judge it.
+        """Raise if the models would be trained on held-out clips or their speakers indirectly.
+
+        That is, through a teacher, a base, members, or unlabelled speech.
+
+        Parameters
+        ----------
+        clips
+            Clips that are held out to evaluate, choose or calibrate the models.
 
         Raises
         ------
         ConfigError
-            With what it would know.
+            If a model or speech that the training uses knows the clips or their speakers.
         """
 
     def check_fit(
         self, clips: Sequence[Clip], labels: Sequence[str], dev: Sequence[Clip] = ()
     ) -> None:
-        """Refuse clips that `fit` would refuse, before any of them is heard.
+        """Raise before any decoding if `fit` would raise with these clips.
+
+        Parameters
+        ----------
+        clips
+            Training clips.
+        labels
+            Labels of the clips.
+        dev
+            Development clips, if any.
 
         Raises
         ------
         DatasetError
-            If they do not suffice, as far as that can be told without hearing them.
+            If the clips do not suffice, as far as that is known without decoding them.
         """
 
     def check_fit_fold(self, clips: Sequence[Clip], labels: Sequence[str]) -> None:
-        """Refuse clips that `fit_fold` would refuse, before any of them is heard.
+        """Raise before any decoding if `fit_fold` would raise with these clips.
+
+        Parameters
+        ----------
+        clips, labels
+            As for `check_fit`.
 
         Raises
         ------
         DatasetError
-            As of `check_fit`.
+            As for `check_fit`.
         """
 
     @abstractmethod
     def prepare(self, parts: Sequence[Sequence[Clip]]) -> list[P]:
-        """Make clips ready, part by part: nothing of one part is heard in another.
+        """Prepare clips, part by part: no clip of one part is used in the augmentation of another.
+
+        Parameters
+        ----------
+        parts
+            Clips of each part.
+
+        Returns
+        -------
+        list of Prepared
+            The prepared clips of each part.
 
         Raises
         ------
         DatasetError
-            If not one clip of a part can be decoded.
+            If no clip of a part can be decoded.
         """
 
     @abstractmethod
@@ -139,13 +176,17 @@ class Trainer(ABC, Generic[P]):
         Parameters
         ----------
         found
-            What is learned from.
+            Training clips.
         labels
-            Of the clips, in the order of the model's probabilities.
+            Labels of the clips, in the order of the model's probabilities.
         folder
-            The model folder; what of a training is not kept may lie in it.
+            Path of the model folder, which may hold temporary files of the training.
         dev
-            Development clips, if there are any and it uses them.
+            Development clips, if there are any and the trainer uses them.
+
+        Returns
+        -------
+        Learned
 
         Raises
         ------
@@ -155,40 +196,46 @@ class Trainer(ABC, Generic[P]):
 
     @abstractmethod
     def fit_fold(self, found: P, labels: Sequence[str], folder: Path, number: int) -> Classifier:
-        """Train and calibrate a model that judges one fold of a cross-validation.
+        """Train and calibrate a model that scores one fold of a cross-validation.
 
         Parameters
         ----------
         found
-            The other folds.
+            Clips of all other folds.
         labels, folder
             As for `fit`.
         number
-            Of the fold, from 1.
+            Number of the fold, from 1.
         """
 
     @abstractmethod
     def judge(self, model: Classifier, found: P) -> DoubleArray:
-        """Return a model's probabilities for clips as they are, shape (n_clips, n_labels)."""
+        """Return a model's probabilities of unchanged clips, shape (n_clips, n_labels)."""
 
     def make_manifest(self, found: P) -> TrainingManifest:
-        """Return the manifest of a model that learned from clips."""
+        """Return the manifest of a model trained on clips."""
         return TrainingManifest.from_clips(found.clips, found.hashes)
 
     def record(self, details: dict[str, Any], training: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what ``model.json`` tells of a training.
+        """Return the record of a training for ``model.json``.
 
         Parameters
         ----------
         details
-            What was learned from, and by what command.
+            Facts about the data and the command.
         training
-            Settings and figures, of `fit`.
+            Settings and figures from `fit`.
         """
         return {**details, **training}
 
     def finish(self, folder: Path) -> None:
-        """Put a model folder in order, after all is learned and measured."""
+        """Clean up and complete the model folder after training and evaluation.
+
+        Parameters
+        ----------
+        folder
+            Path of the model folder.
+        """
 
 
 AnyTrainer = Trainer[Any]

@@ -1,4 +1,4 @@
-"""Which trainer a training needs, with all that it learns from besides the clips."""
+"""Creation of the trainer for a training, with the teacher, votes and unlabelled speech."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sercli.training.trainer import AnyTrainer, Say
     from sercli.training.unlabelled import Report, Unlabelled
 
-# As what the calm speech of strangers is told of.
+# Name of the calm speech of strangers in messages.
 KIND = "calm"
 
 
@@ -34,27 +34,31 @@ def create_trainer(
     progress: "Progress | None" = None,
     watcher: "Watcher | None" = None,
 ) -> "AnyTrainer":
-    """Return what trains the models of a training.
+    """Return the trainer of the family that a training needs.
 
     Parameters
     ----------
     config
-        What is trained, and what from.
+        All settings of the training.
     resume
-        Go on from checkpoints where there are any.
+        Whether to resume from existing checkpoints.
     say
-        Told what is done next and what was found.
+        Called with each message.
     progress
-        Called with the number of clips that are newly ready to be learned from.
+        Called with the number of newly decoded clips, or of clips whose features were extracted.
     watcher
-        Told how far the networks are.
+        Receiver of progress reports of networks.
+
+    Returns
+    -------
+    Trainer
 
     Raises
     ------
     ConfigError
-        If what it is to learn from does not fit together.
+        If settings, or a teacher, members or calm speech, do not go together.
     ModelError
-        If a model that it needs cannot be loaded.
+        If a model that is needed cannot be loaded.
     DatasetError
         If the votes cannot be read.
     """
@@ -99,7 +103,7 @@ def _create_course(
     *,
     resume: bool,
 ) -> "Course":
-    """Return what the networks of a training have in common."""
+    """Return the course of the networks of a training."""
     from sercli.datasets.votes import read_votes
     from sercli.training.networks.watcher import Listener, Watcher
     from sercli.training.teachers import Teacher
@@ -146,7 +150,7 @@ def _create_course(
 def _find_calm(
     config: TrainConfig, cache: Path, jobs: int, report: "Report | None"
 ) -> "Unlabelled | None":
-    """Return the calm speech of strangers that is to be learned from, or None."""
+    """Return the calm speech of strangers, or None if the settings name none."""
     if not config.calm:
         return None
     from sercli.speech.speakers import Speakers

@@ -1,10 +1,12 @@
-"""Clips as strangers might have said them, in other rooms and into other microphones.
+"""Transposition: features of clips as if strangers had said them in other rooms.
 
-What a frozen encoder makes of somebody's calm speech tells of the voice, the room and the
-microphone; what it makes of other speech of theirs differs from that by the emotion. So the
-difference of a clip from its speaker's calm clips, added to a stranger's calm speech, is about what
-the encoder would make of the same emotion over there. Of strangers, nothing but calm speech is
-needed, which is at hand anywhere, as actors who were told to be angry are not.
+Features of a speaker's calm speech describe the voice, the room and the microphone; features of
+other speech of the speaker differ from them by the emotion. So the difference between a clip and
+its speaker's calm clips, added to a stranger's calm speech, approximates the features of the same
+emotion from that stranger. Only calm speech of strangers is needed, which is available anywhere,
+unlike acted emotions.
+
+The features are those of the SVM, or statistics of a frozen encoder.
 """
 
 from collections.abc import Sequence
@@ -20,14 +22,14 @@ from sercli.errors import ConfigError, DatasetError
 from sercli.labels import CALM
 from sercli.text import format_count
 
-# Least and most of what is kept of the difference from what is calm: people show emotions more or
-# less strongly.
+# Range of the factor of the difference from calm speech: people show emotions more or less
+# strongly.
 CONTRAST = (0.7, 1.2)
-# Fewer do not tell how voices and rooms differ.
+# Fewer strangers do not show how voices and rooms differ.
 MIN_STRANGERS = 6
-# Deviations are compared by their ratio; of smaller ones nothing is made.
+# Minimum of standard deviations before their logarithm is taken.
 LEAST_DEVIATION = 1e-3
-# Of the source of draws, so that it is none of those of a batch.
+# Appended to seeds, so that the draws differ from those of a batch.
 _DRAWS = 2
 
 Mask = NDArray[np.bool_]
@@ -35,20 +37,21 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Transposition:
-    """Moves rows of clips to strangers.
+    """Transposition of the rows of clips to strangers.
 
     Parameters
     ----------
     strangers
-        Calm speech of each stranger, of `find_strangers`, shape (n_strangers, n_features).
+        Mean calm speech of each stranger, from `find_strangers`, shape (n_strangers, n_features).
     calm
-        Calm speech of each clip's own speaker, in the same space, shape (n_speakers, n_features).
+        Mean calm speech of each speaker of the clips, straightened like `strangers`, shape
+        (n_speakers, n_features).
     speakers
         Index of each clip's speaker in `calm`, shape (n_clips,).
     names
-        Of the clips' speakers, shape (n_speakers,).
+        Names of the speakers of the clips, shape (n_speakers,).
     deviations
-        Which features are deviations, shape (n_features,).
+        Mask of the features that are standard deviations, shape (n_features,).
     """
 
     strangers: FloatArray
@@ -66,25 +69,25 @@ class Transposition:
         strangers: FloatArray,
         deviations: Mask,
     ) -> "Transposition":
-        """Find what is calm of each speaker.
+        """Create a transposition by averaging the calm clips of each speaker.
 
         Parameters
         ----------
         clips
-            Those that are to be moved.
+            Clips to transpose.
         labels
-            Of which one is calm.
+            Labels of the clips, among them the calm one.
         rows
-            Of the clips as they are, shape (n_clips, n_features).
+            Features of the unchanged clips, shape (n_clips, n_features).
         strangers, deviations
-            As of the class.
+            As for the class.
 
         Raises
         ------
         ConfigError
             If no label is calm.
         DatasetError
-            If no clip is.
+            If no clip is calm.
         """
         if CALM not in labels:
             raise ConfigError(
@@ -97,7 +100,8 @@ class Transposition:
                 f"no clip is {CALM}: nothing tells how strangers would say the others; expected "
                 "some of every speaker"
             )
-        # Whose speaker is unknown, or is never calm, differs from what is calm of all.
+        # All unknown speakers count as one, with the name "". For speakers without calm clips, the
+        # mean of all calm clips is used.
         found = [clip.voice or "" for clip in clips]
         names, speakers = np.unique(found, return_inverse=True)
         straight = straighten(rows, deviations)
@@ -109,20 +113,22 @@ class Transposition:
     def draw(
         self, rows: FloatArray, clips: IntArray, seed: Sequence[int], share: float
     ) -> FloatArray:
-        """Return rows of which some are moved towards a stranger, by any part of the way.
+        """Return rows of which some are moved a random part of the way to a random stranger.
 
-        Their difference from what is calm of their speaker is made a bit smaller or larger.
+        Their difference from their speaker's calm speech is scaled by a factor drawn from
+        `CONTRAST`.
 
         Parameters
         ----------
         rows
-            Shape (n_rows, n_features).
+            Features, shape (n_rows, n_features).
         clips
-            Index of the clip of each row; what is no clip of these stays, shape (n_rows,).
+            Index of the clip of each row, shape (n_rows,). Rows with an index beyond the clips, of
+            unlabelled segments, are left unchanged.
         seed
-            Of all draws.
+            Seed of all draws.
         share
-            Of the rows that are moved, in ``[0, 1]``.
+            Share of the rows that are moved, in ``[0, 1]``.
         """
         rng = np.random.default_rng([*seed, _DRAWS])
         moved = np.flatnonzero((rng.random(len(rows)) < share) & (clips < len(self.speakers)))
@@ -134,14 +140,14 @@ class Transposition:
         return found
 
     def move(self, rows: FloatArray) -> FloatArray:
-        """Return all clips as a stranger might say them, the same for all of a speaker.
+        """Return the rows of all clips moved to strangers, one stranger per speaker.
 
         Parameters
         ----------
         rows
-            Of each clip, shape (n_clips, n_features).
+            Features of each clip, shape (n_clips, n_features).
         """
-        # By their names, so that it does not depend on who else is there.
+        # Chosen by the speaker's name, so as not to depend on the other speakers.
         chosen = [crc32(name.encode(errors="surrogateescape")) for name in self.names]
         strangers = np.array(chosen)[self.speakers] % len(self.strangers)
         whole = np.ones((1, 1), np.float32)
@@ -155,7 +161,7 @@ class Transposition:
         way: FloatArray,
         contrast: FloatArray,
     ) -> FloatArray:
-        """Return rows some part of the way to strangers, each of shape (n_rows, ...)."""
+        """Return rows moved by the share `way`, shape (n_rows or 1, 1), towards strangers."""
         calm = self.calm[self.speakers[clips]]
         emotion = straighten(rows, self.deviations) - calm
         moved = calm + way * (self.strangers[strangers] - calm) + contrast * emotion
@@ -169,24 +175,24 @@ def find_strangers(
     deviations: Mask,
     least: int = MIN_STRANGERS,
 ) -> FloatArray:
-    """Return what the calm speech of each stranger has in common, shape (n_strangers, n_features).
+    """Return the mean calm speech of each stranger, shape (n_strangers, n_features).
 
     Parameters
     ----------
     clips
-        Segments of calm speech; those of a recording are of one stranger, but where the speaker is
-        known.
+        Segments of calm speech; if the speaker of a segment is unknown, its recording counts as
+        one stranger.
     rows
-        Of the segments, shape (n_clips, n_features).
+        Features of the segments, shape (n_clips, n_features).
     deviations
-        Which features are deviations, shape (n_features,).
+        Mask of the features that are standard deviations, shape (n_features,).
     least
-        Number of strangers that are needed.
+        Minimum number of strangers.
 
     Raises
     ------
     DatasetError
-        If there are fewer.
+        If there are fewer strangers.
     """
     sources = [clip.voice or str(clip.path) for clip in clips]
     strangers = list(split_by(np.array(sources, str)))
@@ -201,14 +207,14 @@ def find_strangers(
 
 
 def straighten(rows: RealArray, deviations: Mask) -> FloatArray:
-    """Return rows in which deviations are logarithms, so that what is added is a ratio.
+    """Return rows with logarithms of the standard deviations, so that differences are log ratios.
 
     Parameters
     ----------
     rows
-        Shape (n_rows, n_features).
+        Features, shape (n_rows, n_features).
     deviations
-        Which features are deviations, shape (n_features,).
+        Mask of the features that are standard deviations, shape (n_features,).
     """
     straight = np.array(rows, np.float32)
     straight[:, deviations] = np.log(np.maximum(straight[:, deviations], LEAST_DEVIATION))

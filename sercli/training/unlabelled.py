@@ -1,6 +1,6 @@
-"""Speech that nobody labelled: segments of recordings, of which a teacher says what it hears.
+"""Unlabelled speech: segments of recordings, used with a teacher's probabilities or as calm speech.
 
-They are the segments that `ser annotate` would label, but for those too short to tell much.
+They are the segments that `ser annotate` would label, without those too short to be useful.
 """
 
 import os
@@ -27,27 +27,27 @@ from sercli.text import format_count, format_duration
 from sercli.training.cache import CachedClips, cache_clips
 from sercli.training.trainer import Prepared
 
-# Shorter segments are a word or two.
+# Shorter segments are only a word or two.
 MIN_SEGMENT_S = 1.0
 
-# Called with the number of recordings that were searched, and of all.
+# Called with the number of recordings searched, and of all recordings.
 Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class FoundSpeech:
-    """What a search gave.
+    """Result of a search for speech.
 
     Parameters
     ----------
     clips
-        Segments of at least `MIN_SEGMENT_S`, in the order of the recordings and of time.
+        Segments of at least `MIN_SEGMENT_S`, ordered by recording and time.
     recordings
-        The hash of the audio of each recording that has segments, by its path; see
+        Hash of the audio of each recording that has segments, by path; see
         `sercli.datasets.decoding.hash_audio`.
     failed
-        Error of each recording that cannot be decoded to its end, and of each folder that cannot
-        be listed, by its path.
+        Error of each recording that cannot be fully decoded, and of each folder that cannot be
+        listed, by path.
     n_searched
         Number of recordings, those included in which nobody speaks, and those that failed.
     notes
@@ -68,18 +68,18 @@ def find_unlabelled(
     jobs: int = -1,
     report: Report = lambda *_: None,
 ) -> FoundSpeech:
-    """Find the speech in recordings, on several cores; of none of them much is in memory at once.
+    """Find the speech in recordings, with several processes that stream the audio.
 
     Parameters
     ----------
     paths
         Files and directories; see `sercli.discovery.find_inputs`.
     speakers
-        Who speaks, where that is known.
+        Speakers of the recordings, if known.
     jobs
         Number of processes; -1 for one per core.
     report
-        Told how far it is.
+        Called with the number of recordings searched, and of all recordings.
     """
     every = list(find_inputs(paths))
     failed = {found.path: f"{found.path}: {found.error}" for found in every if found.error}
@@ -109,16 +109,16 @@ def find_unlabelled(
 
 @dataclass(frozen=True, eq=False)
 class Unlabelled:
-    """Speech that nobody labelled, which is found and decoded when it is first asked for.
+    """Unlabelled speech, searched for and decoded when it is first accessed.
 
     Parameters
     ----------
     paths
         Files and directories.
     cache
-        Folder of the decoded audio; it is made.
+        Folder of the decoded audio; created if missing.
     name
-        What it is, in a word.
+        Kind of speech, for messages.
     speakers, jobs, report
         As for `find_unlabelled`.
     """
@@ -132,12 +132,12 @@ class Unlabelled:
 
     @cached_property
     def found(self) -> FoundSpeech:
-        """What was found.
+        """Result of the search.
 
         Raises
         ------
         DatasetError
-            If that is nothing.
+            If no speech was found.
         """
         found = find_unlabelled(
             self.paths, speakers=self.speakers, jobs=self.jobs, report=self.report
@@ -153,12 +153,12 @@ class Unlabelled:
 
     @cached_property
     def cached(self) -> CachedClips:
-        """The segments, with their audio."""
+        """Segments with their audio in the cache."""
         return cache_clips(self.found.clips, self.cache, jobs=self.jobs)
 
     @property
     def failed(self) -> dict[str, str]:
-        """Error of what could not be decoded or listed, by its place."""
+        """Error of each recording, segment or folder that could not be read, by its place."""
         return {**self.found.failed, **self.cached.failed}
 
     @property
@@ -168,9 +168,10 @@ class Unlabelled:
 
     @property
     def manifest(self) -> TrainingManifest:
-        """The hashes of the segments, and of the recordings that they are of.
+        """Manifest with the hashes of the segments and of their recordings.
 
-        Of a recording that is a clip of some corpus, the segments are other audio than the clip.
+        Recordings are included since one may be a clip of some corpus: the hash of the clip differs
+        from those of its segments.
         """
         clips = self.cached.clips
         whose = {str(clip.path): clip for clip in clips}
@@ -186,7 +187,7 @@ class Unlabelled:
 
     @property
     def facts(self) -> dict[str, float]:
-        """What a model is to say of it: segments, recordings, and seconds of speech."""
+        """Facts for a model's record: number of segments and recordings, and seconds of speech."""
         return {
             "clips": len(self.cached),
             "recordings": len(self.found.recordings),
@@ -194,7 +195,7 @@ class Unlabelled:
         }
 
     def describe(self) -> str:
-        """Return in a line how much was found."""
+        """Return a summary of the found speech in one line."""
         found = self.found
         duration = sum((clip.end or 0.0) - clip.start for clip in found.clips)
         text = (
@@ -204,17 +205,18 @@ class Unlabelled:
         return f"{text}; {len(found.failed):,} failed" if found.failed else text
 
     def refuse_judged(self, judged: Prepared) -> None:
-        """Refuse to learn from what is to be judged.
+        """Raise if the speech contains held-out clips.
 
         Parameters
         ----------
         judged
-            Clips that are held out.
+            Held-out clips.
 
         Raises
         ------
         ConfigError
-            With the first of them that is here, too: the same audio, or a part of a recording.
+            If a clip has the same audio as a segment or recording, or is from one of the
+            recordings; the message names the first.
         """
         known = {audio for audio, _ in self.manifest.rows} - {""}
         files = {os.path.realpath(path) for path in self.found.recordings}

@@ -1,4 +1,4 @@
-"""The versions of a clip that are learned from: as it is, and as other recordings might have it."""
+"""Versions of a clip for training: unchanged and augmented."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,20 +17,20 @@ from sercli.speech.vad import shared_detector
 
 @dataclass(frozen=True)
 class Versions:
-    """Extracts features of several versions of a clip, shape (n_versions, n_features).
+    """Extractor of the features of several versions of a clip.
 
     Parameters
     ----------
     names
-        Which versions: ``"whole"`` or ``"varied"``.
+        Kind of each version: ``"whole"`` (unchanged) or ``"varied"`` (augmented).
     pool
         All clips that are learned from: what is joined with one, and who talks behind it.
     waveforms
         Of the pool, at 16 kHz.
     band_limit
-        Frequency in Hz above which nothing is heard.
+        Upper frequency limit of the audio, in Hz.
     seed
-        Together with the name of a clip, decides all draws.
+        Seed that decides all draws, together with the name of a clip.
     """
 
     names: tuple[str, ...]
@@ -40,7 +40,15 @@ class Versions:
     seed: int
 
     def __call__(self, clip: Clip, waveform: FloatArray) -> FloatArray:
-        """Return the features of a clip's versions."""
+        """Return the features of a clip's versions, shape (n_versions, n_features).
+
+        Parameters
+        ----------
+        clip
+            The clip.
+        waveform
+            Its waveform at 16 kHz, shape (n_samples,).
+        """
         rng = np.random.default_rng([self.seed, crc32(clip.name.encode(errors="surrogateescape"))])
         utterance = find_utterance(waveform)
         versions = [
@@ -69,7 +77,13 @@ class Versions:
 
 
 def find_utterance(waveform: FloatArray) -> Utterance:
-    """Return a waveform at 16 kHz and where in it somebody speaks; anywhere if nobody does."""
+    """Return a waveform at 16 kHz with the bounds of its speech; those of the waveform if none.
+
+    Parameters
+    ----------
+    waveform
+        Waveform at 16 kHz, shape (n_samples,).
+    """
     spans = find_speech([waveform], shared_detector())
     start, end = (spans[0].start, spans[-1].end) if spans else (0, len(waveform))
     return Utterance(waveform, start, end)
