@@ -42,7 +42,7 @@ class Evaluation:
         The content of ``metrics.json``; its layout is described in
         ``sercli/data/metrics.schema.json``.
     notes
-        What was repaired of recordings, or is not heard, by their paths.
+        Notes on recordings that were repaired or are not read in full, by their paths.
     """
 
     predictions: Predictions = field(repr=False)

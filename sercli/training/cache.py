@@ -71,7 +71,7 @@ class CachedClips:
     failed
         Error of each clip that could not be decoded, by its place.
     notes
-        What was repaired of recordings, or is not heard, by their paths.
+        Notes on recordings that were repaired or are not read in full, by their paths.
     """
 
     clips: tuple[Clip, ...]

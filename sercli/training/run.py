@@ -43,7 +43,7 @@ class Training:
         Error of each clip, for training or testing, and of each recording without labels that
         could not be decoded, by path.
     notes
-        What was repaired of recordings, or is not heard, by their paths.
+        Notes on recordings that were repaired or are not read in full, by their paths.
     """
 
     classifier: Classifier

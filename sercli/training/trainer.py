@@ -32,7 +32,7 @@ class Prepared(Protocol):
 
     @property
     def notes(self) -> Mapping[str, Notes]:
-        """What was repaired of recordings, or is not heard, by their paths."""
+        """Notes on recordings that were repaired or are not read in full, by their paths."""
 
 
 class Learned(NamedTuple):

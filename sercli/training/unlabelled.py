@@ -51,7 +51,7 @@ class FoundSpeech:
     n_searched
         Number of recordings, those included in which nobody speaks, and those that failed.
     notes
-        What was repaired of recordings, or is not heard, by their paths.
+        Notes on recordings that were repaired or are not read in full, by their paths.
     """
 
     clips: tuple[Clip, ...]
@@ -163,7 +163,7 @@ class Unlabelled:
 
     @property
     def notes(self) -> dict[str, Notes]:
-        """What was repaired of its recordings, or is not heard, by their paths."""
+        """Notes on its recordings that were repaired or are not read in full, by their paths."""
         return join_notes((self.found.notes, self.cached.notes))
 
     @property
