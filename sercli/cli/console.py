@@ -120,12 +120,12 @@ def tell_failed(failed: Mapping[str, str]) -> None:
 
 
 def tell_notes(notes: "Mapping[str, Notes]") -> None:
-    """Say what was repaired of recordings, or is not heard, as `ser annotate` does.
+    """Print the warnings about recordings, as `ser annotate` does.
 
     Parameters
     ----------
     notes
-        Of each, by its path.
+        Notes on each recording, by its path.
     """
     for path, found in notes.items():
         for warning in found.warnings:

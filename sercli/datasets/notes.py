@@ -1,19 +1,18 @@
-"""What is to be known of the recordings that clips are of: what was repaired, or is not heard."""
+"""Notes on the recordings of clips: repairs by the decoder, and audio that it did not read."""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 
 class Notes(NamedTuple):
-    """What decoding tells of a recording, as far as it came.
+    """Warnings about a recording, as far as it was decoded.
 
     Parameters
     ----------
     n_samples
-        That were decoded until then, per channel.
+        Number of samples per channel that were decoded.
     warnings
-        What was repaired in them, or is not heard, a sentence each; see
-        `sercli.audio.reading.AudioFile`.
+        Sentences about repairs and unread audio; see `sercli.audio.reading.AudioFile`.
     """
 
     n_samples: int = 0
@@ -21,15 +20,15 @@ class Notes(NamedTuple):
 
 
 def join_notes(parts: Iterable[Mapping[str, Notes]]) -> dict[str, Notes]:
-    """Return the notes of recordings of which there is something to tell, by their paths.
+    """Return the notes of the recordings that have warnings, by their paths.
 
-    Clips of one recording may be decoded in several passes, and each counts from its start: what
-    tells all is that which came furthest.
+    Clips of one recording may be decoded in several passes, each from its start: the notes of the
+    pass that came furthest are complete.
 
     Parameters
     ----------
     parts
-        Of some clips each.
+        Notes of several sets of clips.
     """
     found: dict[str, Notes] = {}
     for part in parts:

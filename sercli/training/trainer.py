@@ -83,7 +83,7 @@ class Trainer(ABC, Generic[P]):
 
     @property
     def notes(self) -> Mapping[str, Notes]:
-        """What was repaired of what is learned from besides the clips, or is not heard of it."""
+        """Notes on unlabelled recordings that were repaired or are not read in full."""
         return {}
 
     def begin(self, folder: Path) -> None:

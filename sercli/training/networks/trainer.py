@@ -80,7 +80,7 @@ class NeuralTrainer(CachedTrainer):
 
     @property
     def notes(self) -> Mapping[str, Notes]:
-        """What was repaired of recordings without labels, or is not heard."""
+        """Notes on unlabelled recordings that were repaired or are not read in full."""
         return join_notes(one.notes for one in self.course.speech)
 
     def begin(self, folder: Path) -> None:

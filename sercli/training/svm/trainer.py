@@ -60,7 +60,7 @@ class SvmTrainer(Trainer[ClipFeatures]):
 
     @property
     def notes(self) -> Mapping[str, Notes]:
-        """What was repaired of the recordings of calm speech, or is not heard."""
+        """Notes on recordings of calm speech that were repaired or are not read in full."""
         return {} if self.calm is None else self.calm.notes
 
     def check_judged(self, clips: Sequence[Clip]) -> None:
