@@ -290,10 +290,9 @@ class AdapterConfig:
         Hidden width of the layers that weigh the explanations of a group's mean, and of those that
         shift its rows.
     epochs
-        Number of passes over the clips.
+        Length of the training: ``epochs * n_clips / step_clips`` steps, within limits.
     step_groups, step_clips
-        Number of groups per step, and number of clips that a step counts as in the length of the
-        training.
+        Number of groups per step, and number of clips that a step counts as.
     single_shares
         Shares of the training groups that have a single label, to be tried in turn. The first is
         used with which no mix of held-out speakers loses more than `max_loss`, else the last. With

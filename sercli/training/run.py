@@ -231,7 +231,7 @@ def cross_validate(
 
 
 def _find_worst(protocols: Collection[str]) -> str:
-    """Return the protocol of a whole from those of its parts: the least strict of them."""
+    """Return the worst protocol of several parts: `SHARED`, then `UNKNOWN`, then `APART`."""
     return next(one for one in (SHARED, UNKNOWN, APART) if one in protocols)
 
 

@@ -54,7 +54,7 @@ FAMILIES_OF: Mapping[str, tuple[str, ...]] = {
     "cache": (*NETWORKS, *OF_MEMBERS, SVM),
     # Only an interrupted training of a network can be resumed.
     "resume": NETWORKS,
-    # An adapter's settings of these names are about other things than passes over the clips.
+    # An adapter has settings of these names, too, to which these options do not apply.
     "epochs": NETWORKS,
     "learning_rate": NETWORKS,
 }

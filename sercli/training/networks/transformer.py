@@ -124,7 +124,7 @@ class TransformerCourse(Course):
 
     @cached_property
     def _encoder(self) -> Base:
-        """The encoder, after the training against noise of `learn_to_hear` if there is one."""
+        """The encoder, made robust to noise by `learn_to_hear` if the settings ask for that."""
         if not self.config.hearing_epochs or self.calm is None:
             return self.base
         speech = self.calm.cached
