@@ -1,8 +1,8 @@
-"""Clips that are heard with another: joined with it, or behind it.
+"""Decoded clips that augmentation combines with others: joined with a clip, or talking behind it.
 
-Which ones is drawn for each clip, so that what is drawn cannot follow the order of the recordings:
-one with many clips would be decoded from its start again and again. So all are decoded before, in
-that order, and lie in a temporary file meanwhile.
+Which ones these are is drawn for each clip, so they do not follow the order of the recordings, and
+a recording with many clips would be decoded from its start again and again. All clips are therefore
+decoded once, in that order, into a temporary file.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,22 +20,22 @@ from sercli.datasets.base import Clip
 from sercli.datasets.extraction import extract_in_order
 from sercli.errors import OutputError
 
-# Of a longer clip, so much is heard with others.
+# Samples of a clip that others are combined with; the rest of longer clips is left out.
 MAX_SAMPLES = round(LONGEST_SEGMENT_S * SAMPLE_RATE)
 
 
 class Company(Sequence[FloatArray]):
-    """Waveforms of clips at 16 kHz, up to their first 30 s, read when they are asked for.
+    """Waveforms of clips at 16 kHz, up to their first 30 s, read from a file on access.
 
-    One that is broken fails by itself, and is a second of silence for those that it is heard with.
+    A clip that cannot be decoded is a second of silence here.
 
     Parameters
     ----------
     path
-        The file, of float32.
+        Path of the file of float32 samples.
     spans
-        First sample of each clip in it, and the one after its last; the same for one that is
-        broken, shape (n_clips, 2).
+        First sample of each clip in the file and the one after its last, shape (n_clips, 2); both
+        are the same for a clip that could not be decoded.
     """
 
     def __init__(self, path: Path, spans: IntArray) -> None:
@@ -46,7 +46,7 @@ class Company(Sequence[FloatArray]):
         return len(self._spans)
 
     def __getitem__(self, index: Any) -> Any:
-        """Return one waveform."""
+        """Return the waveform of a clip, shape (n_samples,)."""
         start, end = self._spans[index].tolist()
         if start == end:
             return np.zeros(SAMPLE_RATE, np.float32)
@@ -55,24 +55,24 @@ class Company(Sequence[FloatArray]):
 
 @contextmanager
 def gather_company(clips: Sequence[Clip], jobs: int) -> Iterator[Company]:
-    """Decode clips for those that they are heard with, on several cores.
+    """Decode clips into a temporary file, on several cores.
 
     Parameters
     ----------
     clips
-        What is decoded, each recording in one pass.
+        Clips to decode; each recording is decoded in one pass.
     jobs
         Number of processes; -1 for one per core.
 
     Yields
     ------
     Company
-        In the order of the clips, as long as the block runs.
+        The waveforms in the order of the clips; the file is removed at the end of the block.
 
     Raises
     ------
     OutputError
-        If there is no room for them.
+        If the file cannot be written.
     """
     with _telling():
         temporary = TemporaryDirectory(prefix="ser-train-")
@@ -82,7 +82,7 @@ def gather_company(clips: Sequence[Clip], jobs: int) -> Iterator[Company]:
 
 
 def _write(clips: Sequence[Clip], jobs: int, path: Path) -> IntArray:
-    """Write the waveforms of clips, and return their spans."""
+    """Write the waveforms of clips and return their spans."""
     spans = np.zeros((len(clips), 2), np.intp)
     end = 0
     with _telling():
@@ -90,7 +90,7 @@ def _write(clips: Sequence[Clip], jobs: int, path: Path) -> IntArray:
     try:
         for places, outcomes, _ in extract_in_order(clips, _begin, jobs, limited=True):
             for place, outcome in zip(places, outcomes, strict=True):
-                if isinstance(outcome, str):  # which is told when the clip itself is heard
+                if isinstance(outcome, str):  # reported when its own features are extracted
                     continue
                 with _telling():
                     file.write(outcome[1].tobytes())
@@ -104,7 +104,7 @@ def _write(clips: Sequence[Clip], jobs: int, path: Path) -> IntArray:
 
 @contextmanager
 def _telling() -> Iterator[None]:
-    """Turn a full disk, which closing a file may tell, too, into an error that says so."""
+    """Raise errors of the file system, such as a full disk, as an error with advice."""
     try:
         yield
     except OSError as error:
