@@ -242,7 +242,7 @@ def test_clips_of_other_labels_are_left_out() -> None:
     clips = tuple(Clip(Path(word), word, name=word) for word in ("anger", "calm"))
     kept = Corpus("mine", "none", clips).keep(EMOTIONS)
     assert [clip.name for clip in kept.clips] == ["anger"]
-    assert kept.skipped == {"calm": "label calm is not asked for"}
+    assert kept.skipped == {"calm": "the label calm is not among those to learn"}
 
 
 def test_votes_of_ones_own(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from sercli.cli.console import Progress
 from sercli.cli.view import TrainingView
 from sercli.config import EvalConfig, SegmentConfig, Split
 from sercli.datasets import Clip, Corpus, read_corpus
+from sercli.datasets.base import merge
 from sercli.datasets.decoding import decode_clip, load_clip
 from sercli.datasets.protocols import split_by_speaker
 from sercli.errors import ConfigError, DatasetError, ModelError
@@ -501,6 +502,28 @@ def test_one_label_is_nothing_to_learn(corpus: Corpus, n_labels: int) -> None:
         return
     with pytest.raises(DatasetError, match=f"clips are labelled {labels[0]}; expected two labels"):
         choose_training_labels(few)
+
+
+def test_which_labels_are_learned() -> None:
+    def corpus(name: str, *labels: str, namespace: str | None = None) -> Corpus:
+        clips = (
+            Clip(Path(f"{name}{n}.wav"), label, "a", f"{name}{n}", name, namespace=namespace)
+            for n, label in enumerate(labels)
+        )
+        return Corpus(name, "", tuple(clips))
+
+    published = corpus("emodb", "sadness", "boredom", "anger")
+    own = corpus("calls", "satisfied", "anger", "frustrated", "neutral", namespace="table")
+    assert choose_training_labels(published) == ("anger", "sadness")
+    assert choose_training_labels(own) == ("anger", "neutral", "frustrated", "satisfied")
+    both = ("anger", "neutral", "sadness", "frustrated", "satisfied")
+    assert choose_training_labels(merge([published, own])) == both
+    assert choose_training_labels(corpus("emodb", "boredom", "anger")) == ("anger", "boredom")
+    assert choose_training_labels(own, ["Angry", "satisfied"]) == ("anger", "satisfied")
+    assert choose_training_labels(published, ["boredom", "anger"]) == ("anger", "boredom")
+    for wanted in (["anger"], ["anger", "joy"]):
+        with pytest.raises(DatasetError, match="satisfied; expected two or more of them to learn"):
+            choose_training_labels(own, wanted)
 
 
 @pytest.fixture(scope="module")

@@ -75,6 +75,12 @@ data_options = join_options(
         f"[default: {FIT_ON}, {FIT_MEMBERS_ON} ({FUSION}, {ADAPTER})]",
     ),
     click.option(
+        "--emotions",
+        metavar="LABEL,...",
+        help="Labels to learn; clips of others are left out.  [default: the six of published "
+        "corpora, all labels of your own]",
+    ),
+    click.option(
         "--test/--no-test",
         default=True,
         help="Measure on the test clips; not while you still choose settings.",
@@ -179,9 +185,10 @@ def _plan(options: dict[str, Any]) -> TrainConfig:
         split=options["protocol"],
         folds=options["folds"],
         fit_on=tuple(options["fit_on"].split("+")) if options["fit_on"] else None,
+        emotions=_split(options["emotions"]),
         test=options["test"],
         adapter=not options["no_adapter"],
-        members=_split_members(options["members"]),
+        members=_split(options["members"]),
         votes=options["votes"],
         teacher=options["teacher"],
         unlabelled=options["unlabelled"],
@@ -198,8 +205,8 @@ def _plan(options: dict[str, Any]) -> TrainConfig:
     return config
 
 
-def _split_members(members: str | None) -> list[str]:
-    return [member.strip() for member in (members or "").split(",") if member.strip()]
+def _split(text: str | None) -> list[str]:
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
 def _parse_source(source: str) -> tuple[Path, str]:
@@ -233,7 +240,7 @@ def _spell_command(plan: Plan, sources: tuple[str, ...], options: dict[str, Any]
     parts += ["--model", config.family]
     if config.members:
         parts += ["--members", ",".join(map(find_name, config.members))]
-    for option, key in (("--map", "mapping"), ("--columns", "columns")):
+    for option, key in (("--map", "mapping"), ("--columns", "columns"), ("--emotions", "emotions")):
         if options[key]:
             parts += [option, options[key]]
     if options["song"]:

@@ -142,7 +142,7 @@ class Corpus:
                 f"{sorted(labels)}; say which is which by --map THEIRS=OURS"
             )
         reasons = {
-            clip.name: f"label {clip.emotion} is not asked for"
+            clip.name: f"the label {clip.emotion} is not among those to learn"
             for clip in self.clips
             if clip.emotion in dropped
         }

@@ -1,6 +1,6 @@
 """A complete training as one call: data, model, evaluation."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +65,11 @@ class Plan:
         from sercli.training.run import choose_training_labels
 
         whole = corpus if isinstance(corpus, Corpus) else read_corpus(corpus)
-        whole = whole.keep(choose_training_labels(whole))
+        wanted = config.emotions
+        if config.members and not wanted:
+            known = {clip.emotion for clip in whole.clips}
+            wanted = [label for label in _list_labels_of(config.members) if label in known]
+        whole = whole.keep(choose_training_labels(whole, wanted))
         redrawn: frozenset[str] = frozenset()
         if not config.folds:
             if config.split == "speaker":
@@ -260,3 +264,13 @@ def train(
     whole = config if isinstance(config, TrainConfig) else TrainConfig(config)
     plan = Plan.make(corpus, whole)
     return plan.run(Path(folder), overwrite=overwrite, resume=resume, say=say)
+
+
+def _list_labels_of(members: Sequence[AnyPath]) -> Sequence[str]:
+    """Return the labels of the first member, which those of the others equal; none if unknown."""
+    from sercli.registry.catalogue import find_model, is_model
+    from sercli.registry.description import read_description
+
+    folder = find_model(members[0])
+    # What else may be wrong with a member is found when all are loaded.
+    return read_description(folder)["labels"] if is_model(folder) else ()

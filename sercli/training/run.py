@@ -11,6 +11,8 @@ import numpy as np
 from sercli.classifiers.base import Classifier
 from sercli.config import EvalConfig, Split
 from sercli.datasets.base import Corpus, class_indices
+from sercli.datasets.labelling import canonical_label
+from sercli.datasets.matching import is_published
 from sercli.datasets.notes import Notes, join_notes
 from sercli.datasets.protocols import APART, SHARED, UNKNOWN, fold_by_speaker, judge_protocol
 from sercli.errors import DatasetError
@@ -52,18 +54,23 @@ class Training:
     notes: Mapping[str, Notes] = field(default_factory=dict)
 
 
-def choose_training_labels(corpus: Corpus) -> tuple[str, ...]:
-    """Return the canonical emotions of a corpus; all its labels if there are fewer than two.
+def choose_training_labels(corpus: Corpus, wanted: Collection[str] = ()) -> tuple[str, ...]:
+    """Return the labels of a corpus to learn: the canonical emotions first, then by name.
+
+    By default, these are the canonical emotions of published corpora and all labels of the user's
+    own; all labels of all corpora if these are fewer than two.
 
     Parameters
     ----------
     corpus
-        The corpus.
+        One or several corpora.
+    wanted
+        The labels to learn instead, in any spelling that a corpus may use.
 
     Raises
     ------
     DatasetError
-        If the corpus has only one label.
+        If the corpus lacks a wanted label, or there are fewer than two.
     """
     found = {clip.emotion for clip in corpus.clips}
     if len(found) == 1:
@@ -71,8 +78,26 @@ def choose_training_labels(corpus: Corpus) -> tuple[str, ...]:
             f"{corpus.name}: all {len(corpus.clips)} clips are labelled {found.pop()}; expected "
             "two labels or more to learn"
         )
-    ours = tuple(label for label in EMOTIONS if label in found)
-    return ours if len(ours) > 1 else tuple(sorted(found))
+    chosen = {label if label in found else canonical_label(label) or label for label in wanted}
+    if not wanted:
+        chosen = {
+            clip.emotion
+            for clip in corpus.clips
+            if clip.emotion in EMOTIONS or not is_published(clip)
+        }
+        chosen = chosen if len(chosen) > 1 else found
+    if len(chosen) < 2 or not chosen <= found:
+        raise DatasetError(
+            f"{corpus.name}: has the labels {', '.join(sorted(found))}; expected two or more of "
+            f"them to learn, found {', '.join(sorted(chosen))}"
+        )
+    ours = tuple(label for label in EMOTIONS if label in chosen)
+    return (*ours, *sorted(chosen.difference(ours)))
+
+
+def _list_labels(corpus: Corpus) -> tuple[str, ...]:
+    """Return all labels of a corpus, in the order of `choose_training_labels`."""
+    return choose_training_labels(corpus, {clip.emotion for clip in corpus.clips})
 
 
 def train_on_splits(
@@ -116,7 +141,7 @@ def train_on_splits(
     held_out = tuple(clip for clip in corpus.clips if clip.split == "test")
     uses_dev = trainer.uses_dev and "dev" not in fit_on
     dev = tuple(clip for clip in corpus.clips if clip.split == "dev") if uses_dev else ()
-    labels = choose_training_labels(corpus)
+    labels = _list_labels(corpus)
     trainer.check_fit(clips, labels, dev)
     trainer.check_judged((*dev, *held_out))
     trainer.begin(folder)
@@ -172,7 +197,7 @@ def cross_validate(
     DatasetError
         If speakers are unknown or fewer than folds, or the clips do not suffice.
     """
-    labels = choose_training_labels(corpus)
+    labels = _list_labels(corpus)
     folds = fold_by_speaker(corpus.clips, n_folds)
     classes = np.array(class_indices(corpus.clips, labels))
     protocols = set()

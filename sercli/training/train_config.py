@@ -78,6 +78,10 @@ class TrainConfig:
     fit_on
         Splits to train on, ``train``, ``dev`` or both; None: ``train``, or ``dev`` for families
         built from members, most of which were trained on ``train``.
+    emotions
+        Labels to learn; clips of others are left out. By default, the canonical emotions of
+        published corpora and all labels of the user's own (of a fusion or an adapter, those of its
+        members).
     test
         Whether to evaluate the model on the ``test`` clips.
     adapter
@@ -119,6 +123,7 @@ class TrainConfig:
     split: AnyPath = "speaker"
     folds: int | None = None
     fit_on: tuple[Split, ...] | None = None
+    emotions: Sequence[str] = ()
     test: bool = True
     adapter: bool = True
     members: Sequence[AnyPath] = ()
@@ -133,7 +138,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check every value, and its combination with the others."""
-        for name in ("members", "unlabelled", "calm", "fit_on"):
+        for name in ("members", "unlabelled", "calm", "fit_on", "emotions"):
             if isinstance(value := getattr(self, name), str | os.PathLike):
                 object.__setattr__(self, name, (value,))
         known = (*DEFAULTS, *map(type, DEFAULTS.values()))
