@@ -25,6 +25,8 @@ TEMPORARY = ".tmp"
 # Before the suffix, a random number in hexadecimal digits.
 DRAWN_BYTES = 4
 DRAWN = re.compile(rf"[0-9a-f]{{{2 * DRAWN_BYTES}}}")
+# The escape of an undecodable byte; see `sercli.schema.printable_path`.
+ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 # Seconds after which a temporary file is abandoned: those in use are written to, or have a journal.
 ORPHANED_S = 600.0
 # Most bytes of a name to which these suffixes and a journal's can be added: file systems allow 255.
@@ -252,6 +254,24 @@ def find_file(folder: Path, name: str) -> Path | None:
     """
     places = (folder / one for one in list_spellings(name))
     return next(filter(os.path.lexists, places), None)
+
+
+def find_listed(folder: Path, name: str) -> Path | None:
+    """Return the path of a file that a table lists, or None if there is no such file.
+
+    As in the output of `ser annotate`, the name may be relative to the working directory, and have
+    undecodable bytes escaped; there, only the unescaped name can be meant.
+
+    Parameters
+    ----------
+    folder
+        Folder of the table, where the file is looked for first.
+    name
+        Path of the file in the table.
+    """
+    plain = os.fsdecode(ESCAPED.sub(lambda found: bytes([int(found[1], 16)]), os.fsencode(name)))
+    places = ((folder, plain), (Path(), plain), (folder, name), (Path(), name))
+    return next(filter(None, (find_file(*place) for place in places)), None)
 
 
 def prefix_temporary(target: Path) -> str:

@@ -24,7 +24,7 @@ from sercli.evaluation.judging import Pool, choose_adaptation, name_groups, reno
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.measurement import break_down
 from sercli.evaluation.predictions import Predictions
-from sercli.evaluation.run import evaluate
+from sercli.evaluation.run import evaluate, evaluate_all
 from sercli.registry.store import load_model
 
 MakeCorpus = Callable[..., Corpus]
@@ -280,6 +280,12 @@ class DullClassifier(LocalClassifier):
     def score(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         dull = np.full_like(features, np.log(2))
         return np.hstack((super().score(features), dull))
+
+
+def test_models_that_share_no_label_are_not_compared(make_corpus: MakeCorpus) -> None:
+    models = [load_model("svm"), DullClassifier()]
+    with pytest.raises(DatasetError, match=r"two labels \(svm: anger, .*; fake: short, long, dull"):
+        evaluate_all(models, make_corpus(("short", 1.0, "a")), "all", CONFIG)
 
 
 def test_a_threshold_holds_where_all_labels_compete(make_corpus: MakeCorpus) -> None:

@@ -1,3 +1,4 @@
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -72,9 +73,21 @@ def test_manifest(tmp_path: Path) -> None:
     assert corpus.clips[3].path == tmp_path / "sub/b.wav"
     assert corpus.clips[0].place == f"{tmp_path / 'a.wav'}#0.5-1.25@0"
     assert corpus.skipped == {
-        "gone.wav": "annotated, but the file is missing",
+        "gone.wav": "annotated, but the file is missing, beside the table and in the working "
+        "directory",
         "a.wav#9-10": "no emotion given",
     }
+
+
+def test_paths_in_the_output_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    undecodable = os.fsdecode(b"calls/caf\xe9.wav")
+    make_tree(tmp_path, "calls/a.wav", "calls/b.wav", "out/calls/b.wav", undecodable)
+    path = tmp_path / "out" / "labels.csv"
+    rows = ("calls/a.wav,0,1,anger", "calls/b.wav,0,1,anger", r"calls/caf\xe9.wav,0,1,anger")
+    path.write_text("\n".join(("file,start,end,emotion", *rows)))
+    monkeypatch.chdir(tmp_path)
+    found = [clip.path.resolve() for clip in read_corpus(path).clips]
+    assert found == [tmp_path / name for name in ("calls/a.wav", "out/calls/b.wav", undecodable)]
 
 
 def test_rows_that_differ_in_words_which_become_one_label(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from sercli.datasets.matching import NAMESPACE
 from sercli.datasets.media import MISSING, MediaFolder, pick_copies
 from sercli.delimited import parse_count, parse_seconds, read_table
 from sercli.errors import DatasetError
-from sercli.files import find_file
+from sercli.files import find_listed
 from sercli.schema import MIX
 from sercli.text import compose
 
@@ -63,7 +63,7 @@ def read_manifest(path: Path, columns: Mapping[str, str]) -> Corpus:
     path
         Path of a table with the columns ``file``, ``emotion`` and, if known, ``speaker``, ``start``
         and ``end`` in seconds, ``split``, ``channel``; any other column is a trait. Paths of files
-        are relative to the table's folder.
+        are relative to the table's folder or, if nothing is there, to the working directory.
     columns
         Names of the columns in the table, by the names above.
 
@@ -90,7 +90,7 @@ def read_manifest(path: Path, columns: Mapping[str, str]) -> Corpus:
         if not clip.emotion:
             skipped[clip.name] = "no emotion given"
         elif not os.path.isfile(clip.path):  # does not fail on a name that is too long
-            skipped[clip.name] = MISSING
+            skipped[clip.name] = f"{MISSING}, beside the table and in the working directory"
         else:
             clips.append(clip)
     return Corpus(path.stem, LICENCE, tuple(clips), skipped)
@@ -187,7 +187,7 @@ def _manifest_clip(path: Path, where: str, cells: Mapping[str, str]) -> Clip:
     file = PurePath(os.path.normpath(cells["file"]))
     channel = _parse_channel(where, cells.get("channel", ""))
     return Clip(
-        find_file(path.parent, str(file)) or path.parent / file,
+        find_listed(path.parent, str(file)) or path.parent / file,
         cells["emotion"],
         compose(cells.get("speaker", "")) or None,
         name=stretch_name(file.as_posix(), start or 0.0, end, channel),

@@ -208,6 +208,11 @@ def choose_labels(
     ]
     counts = Counter(clip.emotion for clip in clips)
     shared = tuple(label for label in common if counts[label])
+    if len(common) < 2 and len(classifiers) > 1:
+        own = "; ".join(f"{one.name}: {', '.join(one.spec.labels)}" for one in classifiers)
+        raise DatasetError(
+            f"the models share fewer than two labels ({own}); measure each by itself"
+        )
     if not shared or len(common) < 2:
         raise DatasetError(
             f"the clips have the labels {sorted(counts)}; expected some of the model's "

@@ -4,7 +4,6 @@ import codecs
 import hashlib
 import math
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple, Self
 
 from sercli.delimited import MOST_SECONDS, Row, Table, parse_count, parse_seconds, read_table
 from sercli.errors import ConfigError
-from sercli.files import find_file, parse_json
+from sercli.files import find_listed, parse_json
 from sercli.schema import MIX, printable_path
 from sercli.speech.grids import is_grid, read_grids
 from sercli.text import compose, list_spellings
@@ -28,8 +27,6 @@ TIMES = ("start", "end")
 RTTM = ".rttm"
 # Fields of a turn: type, file, channel, start, duration, and the speaker after two more.
 RTTM_FIELDS = 8
-# The escape of an undecodable byte; see `sercli.schema.printable_path`.
-ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 # Unknown values in a diarisation.
 UNKNOWN = "<NA>"
 
@@ -453,8 +450,4 @@ def _refuse_second(where: str, known: dict[str | None, str], turn: Turn) -> None
 # Cached, as tables have many consecutive rows of one file.
 @lru_cache(maxsize=1)
 def _find_file(folder: Path, name: str) -> Path:
-    # As in the output of `ser annotate`, a path may be relative to the working directory and have
-    # undecodable bytes escaped; there, the unescaped name is the only one that can be meant.
-    plain = os.fsdecode(ESCAPED.sub(lambda found: bytes([int(found[1], 16)]), os.fsencode(name)))
-    places = ((folder, plain), (Path(), plain), (folder, name), (Path(), name))
-    return _resolve(next(filter(None, (find_file(*place) for place in places)), folder / name))
+    return _resolve(find_listed(folder, name) or folder / name)

@@ -117,7 +117,10 @@ class AdapterTrainer(CachedTrainer):
         probabilities = np.where(probabilities > 0, probabilities, LEAST)
         examples = Examples.gather(found.clips, model.spec.labels, probabilities)
         if not add_adapter(model, examples, self.config, self.say):
-            raise DatasetError(f"{self.model.name}: got no adapter from {len(found):,} clips")
+            raise DatasetError(
+                f"{self.model.name}: got no adapter from {len(found):,} clips; learn from more, by "
+                "--fit-on train+dev or --folds"
+            )
         return Learned(model)
 
     def fit_fold(
