@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sercli.adaptation import AdapterSettings
 from sercli.annotation.annotator import Annotator
 from sercli.calibration import Calibration
+from sercli.classifiers.base import Classifier
 from sercli.config import EvalConfig, Precision
 from sercli.datasets import Clip, Corpus, read_corpus
 from sercli.datasets.decoding import hash_audio, load_clip
@@ -280,6 +281,37 @@ class DullClassifier(LocalClassifier):
     def score(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         dull = np.full_like(features, np.log(2))
         return np.hstack((super().score(features), dull))
+
+
+def train_on(classifier: Classifier, manifest: TrainingManifest, folder: Path) -> Classifier:
+    """Return a model whose folder says that it was trained on some clips."""
+    folder.mkdir()
+    manifest.write(folder)
+    training = {"manifest_sha256": manifest.digest()}
+    classifier.spec = replace(classifier.spec, training=training)
+    classifier.folder = folder
+    return classifier
+
+
+def test_a_split_of_speakers_whom_no_model_knows(
+    fake_classifier: FakeClassifier, make_corpus: MakeCorpus, tmp_path: Path
+) -> None:
+    corpus = make_corpus(
+        *((label, 1.0, speaker) for speaker in "abc" for label in ("short", "long")),
+        ("short", 1.0, None),
+    )
+    of = {clip.voice: clip for clip in corpus.clips}
+    knows = TrainingManifest.from_clips([of["toy/a"]], ["1"]).choose_by([of["toy/b"]], ["2"])
+    trained = train_on(fake_classifier, knows, tmp_path / "fake")
+    figures = evaluate(trained, corpus, "new", CONFIG).figures
+    assert (figures["split"], figures["speakers"], figures["n_segments"]) == ("new", ["c"], 2)
+    assert figures["protocol"] == "speakers apart"
+    knows_all = TrainingManifest.from_clips([of["toy/c"]], ["3"])
+    both = [trained, train_on(DullClassifier(), knows_all, tmp_path / "dull")]
+    with pytest.raises(DatasetError, match="toy: the models know all 3 speakers that are named"):
+        evaluate_all(both, corpus, "new", CONFIG)
+    with pytest.raises(DatasetError, match="another split, or all, or new: speakers whom no"):
+        evaluate(trained, corpus, "test", CONFIG)
 
 
 def test_models_that_share_no_label_are_not_compared(make_corpus: MakeCorpus) -> None:

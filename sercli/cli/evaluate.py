@@ -21,13 +21,13 @@ from sercli.cli.options import (
     precision_option,
     target_option,
 )
-from sercli.config import EvalConfig, Precision
+from sercli.config import EvalConfig, Precision, Split
 from sercli.datasets import CORPORA
 from sercli.errors import ConfigError
 from sercli.neural.hub import HUB
 from sercli.registry.catalogue import DEFAULT_MODEL
 
-SPLITS = ("test", "dev", "train", "all")
+SPLITS = (*get_args(Split), "new")
 
 
 subject_options = join_options(
@@ -53,7 +53,8 @@ data_options = join_options(
     click.option(
         "--split",
         type=click.Choice(SPLITS),
-        help="Split to measure on.  [default: test, or all of a corpus without splits]",
+        help="Split to measure on; new: speakers that no model was trained on or chosen by.  "
+        "[default: test, or all of a corpus without splits]",
     ),
     corpus_options,
     heading="Data",

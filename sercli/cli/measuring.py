@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sercli.cli.console import say, show_progress, tell_failed, tell_notes
 from sercli.cli.corpora import read
-from sercli.config import EvalConfig, Split
+from sercli.config import EvalConfig
 from sercli.output.report import ExitCode
 from sercli.registry.store import is_checkpoint_of_others, load_model
 from sercli.text import format_count
@@ -35,7 +35,7 @@ def measure(
     """
     from sercli.datasets.votes import read_votes
     from sercli.evaluation.judging import CLEAN
-    from sercli.evaluation.run import evaluate_all
+    from sercli.evaluation.run import evaluate_all, select_clips
 
     classifiers = _load(models, options)
     corpus = read([(path, options["kind"])], options)
@@ -48,10 +48,10 @@ def measure(
                     f"{one.name} judges each clip by itself, as it does with --adapt auto of "
                     "ser annotate"
                 )
-    split: Split = options["split"] or corpus.default_split
+    split = options["split"] or corpus.default_split
     n_passes = len({one.front_end for one in classifiers}) * (1 + len({*config.stress} - {CLEAN}))
     n_passes += len(classifiers) * len(config.precisions)
-    total = len(corpus.select(split)) * n_passes
+    total = len(select_clips(classifiers, corpus, split)) * n_passes
     with show_progress("clips", total, quiet=options["quiet"]) as progress:
         return evaluate_all(
             classifiers, corpus, split, config, votes=votes, progress=progress.advance

@@ -6,7 +6,7 @@ Clips of more than 30 s are cut into equal pieces, whose probabilities are avera
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from sercli.classifiers.base import Classifier
 from sercli.config import EvalConfig, Split
@@ -24,10 +24,13 @@ from sercli.evaluation.predictions import Predictions
 from sercli.evaluation.stress import parse_conditions
 from sercli.files import AnyPath
 from sercli.registry.store import load_model
+from sercli.text import format_count
 from sercli.version import __version__
 
 # Version of the layout of metrics.json, `sercli/data/metrics.schema.json`.
 SCHEMA = 1
+# The clips of speakers whom no model knows, as a split.
+NEW = "new"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +56,7 @@ class Evaluation:
 def evaluate(
     model: Classifier | AnyPath,
     corpus: Corpus | AnyPath,
-    split: Split | None = None,
+    split: Split | Literal["new"] | None = None,
     config: EvalConfig | None = None,
     *,
     votes: Votes | None = None,
@@ -71,7 +74,8 @@ def evaluate(
     corpus
         Labelled clips, or the path of a corpus; see `sercli.read_corpus`.
     split
-        Split to evaluate on. None: ``test``, or all clips if the corpus has no ``test``.
+        Split to evaluate on; ``"new"``: clips of known speakers on whom no model was trained, nor
+        chosen by them. None: ``test``, or all clips if the corpus has no ``test``.
     config
         Settings of the evaluation.
     votes
@@ -105,7 +109,7 @@ def evaluate(
 def evaluate_all(
     classifiers: Sequence[Classifier],
     corpus: Corpus,
-    split: Split | None = None,
+    split: Split | Literal["new"] | None = None,
     config: EvalConfig | None = None,
     *,
     votes: Votes | None = None,
@@ -123,7 +127,7 @@ def evaluate_all(
         The results, in the order of the models.
     """
     config, split = config or EvalConfig(), split or corpus.default_split
-    found = corpus.select(split)
+    found = select_clips(classifiers, corpus, split)
     # Fail early on unsupported settings, not after an hour.
     for condition in config.stress:
         parse_conditions(condition)
@@ -179,6 +183,46 @@ def evaluate_all(
             )
         results.append(Evaluation(judgement.predictions, figures, judgement.notes))
     return results
+
+
+def select_clips(
+    classifiers: Sequence[Classifier], corpus: Corpus, split: Split | Literal["new"]
+) -> tuple[Clip, ...]:
+    """Return the clips of a split, see `evaluate`.
+
+    Parameters
+    ----------
+    classifiers
+        The models to evaluate.
+    corpus
+        Labelled clips.
+    split
+        Name of the split.
+
+    Raises
+    ------
+    DatasetError
+        If there are none.
+    """
+    if split != "new":  # spelled out for the type of `split`
+        try:
+            return corpus.select(split)
+        except DatasetError as error:
+            raise DatasetError(f"{error}, or {NEW}: speakers whom no model knows") from error
+    manifests = (TrainingManifest.of(classifier) for classifier in classifiers)
+    known = {
+        voice
+        for manifest in manifests
+        if manifest is not None
+        for voice in manifest.find_speakers(corpus.clips)
+    }
+    clips = tuple(clip for clip in corpus.clips if clip.voice and clip.voice not in known)
+    if not clips:
+        raise DatasetError(
+            f"{corpus.name}: the models know all {format_count(len(known), 'speaker')} that are "
+            "named; expected clips of others"
+        )
+    return clips
 
 
 def choose_labels(
