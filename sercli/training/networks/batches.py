@@ -24,6 +24,7 @@ from sercli.training.networks.loop import TrainingBatch
 CODEC_PROBABILITY: Final = 0.1
 # Codecs with their weights: those of telephones degrade speech more than those of files.
 CODECS: Final = {"mulaw": 1, "gsm": 2, "amr": 2, "mp3": 1, "opus": 1}
+# Codecs of telephone lines, which also limit the band.
 LINES: Final = frozenset(("mulaw", "gsm", "amr"))
 # Peak before a codec, which rounds to 16 bits and clips at 1.
 CODEC_PEAK: Final = 0.5

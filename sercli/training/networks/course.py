@@ -262,7 +262,7 @@ class Course(ABC):
         Parameters
         ----------
         outputs, targets
-            Shape (n_clips, n_scores).
+            Logits and targets, shape (n_clips, n_scores).
         """
         n_labels = len(self.labels)
         loss = cross_entropy(outputs[:, :n_labels], targets[:, :n_labels])

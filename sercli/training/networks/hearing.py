@@ -66,7 +66,8 @@ Listen = Callable[[Tensor, Tensor], States]
 class PairedBatches(TrainingBatches):
     """Batches of clips before augmentation, followed by the same clips after it.
 
-    The parameters are those of `TrainingBatches`.
+    Of a share `voice_share` of the clips, the voice is changed in both. The parameters are those of
+    `TrainingBatches`.
     """
 
     def _make(self, draws: Sequence[tuple[int, int]], epoch: int) -> TrainingBatch:

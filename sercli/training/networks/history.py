@@ -30,9 +30,10 @@ class EpochRecord:
     loss
         Mean loss over the batches.
     dev_loss, dev_uar
-        Loss and UAR of the averaged weights on the development clips; None without such clips.
+        Loss in nats and UAR of the averaged weights on the development clips; None without such
+        clips.
     seconds
-        Duration of the epoch.
+        Duration of the epoch, validation included.
     """
 
     epoch: int

@@ -50,9 +50,10 @@ class TrainingBatch(NamedTuple):
     Parameters
     ----------
     waveforms
-        Waveforms, zero after the end of each clip, float32, shape (n_clips, n_samples).
+        Waveforms, zero after the end of each clip, float32, shape (n_clips, n_samples); or rows of
+        features, shape (n_clips, n_features), see `sercli.training.networks.rows`.
     lengths
-        Number of samples of each clip, int64, shape (n_clips,).
+        Number of samples of each clip, 1 for rows of features, int64, shape (n_clips,).
     targets
         Targets of each clip, float32, shape (n_clips, n_scores + n_guides): probabilities,
         followed by the guides, if any; see `sercli.training.networks.guides`.
@@ -232,7 +233,8 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     Parameters
     ----------
     logits, targets
-        Logits and target probabilities, shape (n_clips, n_labels).
+        Logits and target probabilities, shape (n_clips, n_labels). Rows of targets sum to 1, or are
+        zero and add nothing to the sum.
     """
     return -(targets * logits.float().log_softmax(dim=1)).sum(dim=1).mean()
 
@@ -250,7 +252,7 @@ def mix(batch: TrainingBatch, order: Tensor, share: float) -> TrainingBatch:
         Weight of the first clip in the mixture, in ``[0, 1]``, for waveforms and targets alike.
     """
     power = batch.waveforms.square().sum(dim=1) / batch.lengths
-    # Rows of features, whose length is 1, have no level: a head depends on their scale.
+    # Rows of features, whose length is 1, are not scaled: a head depends on their scale.
     level = torch.where(batch.lengths > 1, power.sqrt() + SILENCE, 1.0)
     levelled = batch.waveforms / level[:, None]
     return TrainingBatch(

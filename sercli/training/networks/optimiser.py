@@ -87,5 +87,8 @@ class Optimiser:
 
 
 def _is_hidden(parameter: nn.Parameter) -> bool:
-    """Return whether this is the weight of a convolution other than the first, on the frames."""
+    """Return whether this is the weight of a convolution of several input channels.
+
+    The first layer, on the frames, has a single one.
+    """
     return parameter.ndim > 2 and parameter.shape[1] > 1
