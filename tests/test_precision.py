@@ -273,6 +273,11 @@ NO_MEMORY = [
     ),
     RuntimeError("Invalid buffer size: 20.00 GiB"),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED"),
+    # Memory that is not allocated by PyTorch, such as that of a kernel.
+    torch.AcceleratorError("CUDA error: out of memory"),
 ]
 
 

@@ -19,13 +19,12 @@ CPU = torch.device("cpu")
 # While a GPU computes for one worker, the other prepares the next batch.
 WORKERS_PER_GPU = 2
 
-# Messages about too little memory, of errors that have no type of their own.
+# Parts of messages about too little memory, of errors that have no type of their own.
 OUT_OF_MEMORY = (
-    "MPS backend out of memory",
+    "out of memory",  # of CUDA outside of PyTorch's allocator, and on MPS
     "Invalid buffer size",  # on MPS, of a tensor that exceeds the largest buffer
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "CUFFT_ALLOC_FAILED",
+    "ALLOC_FAILED",  # of cuBLAS, cuFFT and cuSOLVER, and of cuDNN before version 9
+    "ALLOCATION_FAILED",  # of cuDNN
 )
 
 # Floating-point number types by name.
