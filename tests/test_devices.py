@@ -163,16 +163,26 @@ def test_products_are_of_the_chosen_type() -> None:
 
 
 # What somebody may have set: float32 may be multiplied less exactly, and the fastest way be tried.
-SLOPPY = {"conv": "tf32", "matmul": "tf32", "deterministic": False, "benchmark": True}
+SLOPPY: dict[str, object] = {
+    "conv": "tf32",
+    "rnn": "tf32",
+    "matmul": "tf32",
+    "deterministic": False,
+    "benchmark": True,
+    "allow_tf32": True,
+}
+EXACT = dict.fromkeys(("conv", "rnn", "matmul"), "ieee") | {"allow_tf32": False}
 
 
 def read_flags() -> dict[str, object]:
     cudnn: Any = torch.backends.cudnn
     return {
         "conv": cudnn.conv.fp32_precision,
+        "rnn": cudnn.rnn.fp32_precision,
         "matmul": torch.backends.cuda.matmul.fp32_precision,
         "deterministic": cudnn.deterministic,
         "benchmark": cudnn.benchmark,
+        "allow_tf32": cudnn.allow_tf32,
     }
 
 
@@ -192,7 +202,7 @@ def sloppy() -> Iterator[None]:
 @pytest.mark.usefixtures("sloppy")
 def test_float32_on_a_gpu_is_no_tf32() -> None:
     cuda = torch.device("cuda:1")
-    exact = SLOPPY | {"conv": "ieee", "matmul": "ieee"}
+    exact = SLOPPY | EXACT
     # In several threads, one begins before another ends.
     first, second = computing(cuda, torch.float32), computing(cuda, torch.float32)
     first.__enter__()
@@ -210,9 +220,33 @@ def test_float32_on_a_gpu_is_no_tf32() -> None:
 
 
 @pytest.mark.usefixtures("sloppy")
+def test_others_may_set_and_read_older_flags_meanwhile() -> None:
+    flags: Any = torch.backends.cudnn.flags
+    with computing(torch.device("cuda"), torch.float32):
+        with flags(enabled=True, allow_tf32=True):
+            assert read_flags()["conv"] == "tf32"
+        assert read_flags()["conv"] != "tf32"
+        assert not torch.backends.cudnn.allow_tf32
+
+
+def test_flags_that_differ_are_left_as_they_were() -> None:
+    cudnn: Any = torch.backends.cudnn
+    cudnn.conv.fp32_precision = "ieee"
+    try:
+        with pytest.raises(RuntimeError, match="different TF32 flags"):
+            _ = cudnn.allow_tf32
+        with computing(torch.device("cuda"), torch.float32):
+            assert (cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision) == ("ieee", "ieee")
+        assert (cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision) == ("ieee", "tf32")
+    finally:
+        cudnn.conv.fp32_precision = "tf32"
+    assert cudnn.allow_tf32
+
+
+@pytest.mark.usefixtures("sloppy")
 def test_a_training_on_a_gpu_leaves_nothing_to_chance() -> None:
     cuda = torch.device("cuda:0")
-    repeated = {"conv": "ieee", "matmul": "ieee", "deterministic": True, "benchmark": False}
+    repeated = EXACT | {"deterministic": True, "benchmark": False}
     with repeatable(cuda):
         with computing(cuda, torch.float32):
             assert read_flags() == repeated

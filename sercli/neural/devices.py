@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from itertools import chain
 from typing import Any, TypeVar, get_args
@@ -31,6 +31,8 @@ OUT_OF_MEMORY = (
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 Network = TypeVar("Network", bound=nn.Module)
+
+_CUDNN: Any = torch.backends.cudnn  # its type stubs are incomplete
 
 
 def choose_device(name: str = AUTO) -> torch.device:
@@ -324,15 +326,19 @@ def _set_flags(*flags: tuple[Any, str, Any]) -> Callable[[], None]:
     return undo
 
 
-_CUDNN: Any = torch.backends.cudnn  # its type stubs are incomplete
+def _forbid_tf32() -> Callable[[], None]:
+    owners = (_CUDNN.conv, _CUDNN.rnn, torch.backends.cuda.matmul)
+    flags = [(owner, "fp32_precision", "ieee") for owner in owners]
+    # The older flag comes first, as it sets the newer ones. Where these differ from it, PyTorch
+    # raises an error if other code reads it, as `torch.backends.cudnn.flags` does.
+    with suppress(RuntimeError):  # they differ already, by somebody else's settings
+        return _set_flags((_CUDNN, "allow_tf32", False), *flags)
+    return _set_flags(*flags)
+
+
 # Otherwise, CUDA's convolutions multiply only ten bits of each float32's fraction (TF32), and so do
 # matrix products if that was enabled.
-_EXACT = SharedLimit(
-    lambda _: _set_flags(
-        (_CUDNN.conv, "fp32_precision", "ieee"),
-        (torch.backends.cuda.matmul, "fp32_precision", "ieee"),
-    )
-)
+_EXACT = SharedLimit(lambda _: _forbid_tf32())
 # Otherwise, the gradients of convolutions are summed in any order, and the algorithm is the one
 # that was fastest in a trial.
 _REPEATED = SharedLimit(
