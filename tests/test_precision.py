@@ -12,6 +12,7 @@ from torch import nn
 
 from sercli import load_model
 from sercli.benchmark.peak import count_multiply_adds
+from sercli.classifiers import neural
 from sercli.classifiers.neural import NetworkClassifier, NeuralClassifier
 from sercli.config import Precision
 from sercli.errors import ConfigError
@@ -106,6 +107,30 @@ def test_weights_are_converted_once_and_to_the_same(name: str) -> None:
     assert {one.weight.dtype for one in products} == {torch.bfloat16}
     stored = exact.tensors()
     assert all(np.array_equal(one, stored[key]) for key, one in model.tensors().items())
+
+
+@pytest.mark.parametrize("name", ["cnn", "transformer"])
+def test_a_gpu_holds_the_converted_weights_alone(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_model(name, "cpu", precision="fp32")
+    assert isinstance(model, NeuralClassifier)
+    stored = {key: one.copy() for key, one in model.tensors().items()}
+    gpu = torch.device("meta")
+    monkeypatch.setattr(model, "_device", gpu)
+    monkeypatch.setattr(model, "_devices", (gpu,))
+    monkeypatch.setattr(neural, "find_precision", lambda name, *_: name)
+    model.use_precision("bf16")
+    weights = [*model.network.parameters(), *model.network.buffers()]
+    assert {one.device for one in weights} == {gpu}
+    assert {one.dtype for one in weights} >= {torch.float32, torch.bfloat16}
+    exact = model.tensors()
+    assert all(np.array_equal(one, stored[key]) for key, one in exact.items())
+    kept = [*model._exact.parameters(), *model._exact.buffers()]
+    assert {one.device for one in kept} == {CPU}
+    model.use_precision("fp32")
+    assert {one.device for one in model.network.parameters()} == {gpu}
+    assert {one.dtype for one in model.network.parameters()} == {torch.float32}
 
 
 def test_what_is_multiplied_is_rounded_and_nothing_else() -> None:

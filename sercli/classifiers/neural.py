@@ -18,6 +18,7 @@ from sercli.config import Precision
 from sercli.errors import ConfigError, ModelError
 from sercli.neural.batching import WaveformBatch, pad
 from sercli.neural.devices import (
+    CPU,
     TYPES,
     choose_devices,
     computing,
@@ -96,12 +97,15 @@ class NetworkClassifier(Classifier):
     def use_precision(self, precision: Precision) -> None:
         """Change the number type of the matrix products; see `Classifier`."""
         found = find_precision(precision, *self._devices)
-        if found == "int8":
-            self.network = quantise(self._exact)
-        elif found == "fp32":
-            self.network = self._exact
+        if found == "fp32":
+            self.network = self._exact.to(self._device)
         else:
-            self.network = store_as(self._exact, TYPES[found])
+            # The exact weights wait on the CPU, or a GPU would hold them beside the converted ones.
+            exact = self._exact.to(CPU)
+            converted = quantise(exact) if found == "int8" else store_as(exact, TYPES[found])
+            if self._device != CPU:
+                converted = copy.deepcopy(converted).to(self._device)  # shares nothing with them
+            self.network = converted
         self._precision = found
 
     @contextmanager
