@@ -212,8 +212,7 @@ def _describe(found: Drawn, mix: str, size: int, seed: int) -> dict[str, Any]:
 
 def _count(found: Drawn, rows: DoubleArray, n_labels: int) -> Iterator[DoubleArray]:
     right = rows.argmax(axis=1) == found.classes
-    for voice in np.unique(found.voices):
-        own = found.voices == voice
+    for own in split_by(found.voices):
         yield np.stack(
             (
                 np.bincount(found.classes[own], minlength=n_labels),

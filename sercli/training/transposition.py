@@ -106,8 +106,8 @@ class Transposition:
         names, speakers = np.unique(found, return_inverse=True)
         straight = straighten(rows, deviations)
         everybody = straight[calm].mean(axis=0)
-        own = [calm & (speakers == number) for number in range(len(names))]
-        means = [straight[mine].mean(axis=0) if mine.any() else everybody for mine in own]
+        own = [mine[calm[mine]] for mine in split_by(speakers)]
+        means = [straight[mine].mean(axis=0) if len(mine) else everybody for mine in own]
         return cls(strangers, np.stack(means), speakers, names.tolist(), deviations)
 
     def draw(

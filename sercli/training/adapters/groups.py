@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sercli.adaptation import LEAST_PROBABILITY
-from sercli.arrays import DoubleArray, IntArray
+from sercli.arrays import DoubleArray, IntArray, split_by
 from sercli.datasets.base import Clip, class_indices
 from sercli.datasets.matching import join_voices
 from sercli.evaluation.mixes import draw_group
@@ -113,7 +113,7 @@ def draw_groups(
     ndarray of int
         Indices of the clips of a group.
     """
-    own = [np.flatnonzero(sources == source) for source in np.unique(sources)]
+    own = [*split_by(sources)]
     largest = max(map(len, own))
     n_labels = len(labels)
     calm = labels.index(CALM) if CALM in labels else None
