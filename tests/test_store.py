@@ -1,5 +1,6 @@
 import json
 import math
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -110,6 +111,27 @@ def test_a_folder_of_models_that_cannot_be_read_is_empty(
 
     monkeypatch.setattr(Path, "iterdir", refuse)
     assert [entry.name for entry in list_models()] == ["best", "cnn", "svm", "transformer"]
+
+
+def test_files_that_cannot_be_read_have_no_size(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = copy / "locked"
+    inside.mkdir()
+    (inside / "notes").write_bytes(bytes(1000))
+    expected = sum(path.stat().st_size for path in copy.iterdir() if path.is_file())
+    stat = Path.stat
+
+    def refuse(self: Path, **options: Any) -> os.stat_result:
+        if self.parent == inside:
+            raise PermissionError(13, "Permission denied", str(self))
+        return stat(self, **options)
+
+    (mine,) = (entry for entry in list_models() if entry.origin == "user")
+    assert mine.size == expected + 1000
+    monkeypatch.setattr(Path, "stat", refuse)
+    (mine,) = (entry for entry in list_models() if entry.origin == "user")
+    assert (mine.size, mine.error) == (expected, None)
 
 
 def test_round_trip(copy: Path, tmp_path: Path) -> None:

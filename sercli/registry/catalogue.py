@@ -3,6 +3,7 @@
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from sercli.errors import ModelError
@@ -169,7 +170,7 @@ def entry_as_dict(entry: ModelEntry) -> dict[str, Any]:
 
 
 def _describe(folder: Path, origin: str) -> ModelEntry:
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    size = sum(map(_find_size, folder.rglob("*")))
     try:
         data = read_description(folder)
     except ModelError as error:
@@ -198,6 +199,15 @@ def _describe(folder: Path, origin: str) -> ModelEntry:
         measured_on,
         size,
     )
+
+
+def _find_size(path: Path) -> int:
+    """Return the size of a file; 0 of all else, and of what cannot be read or is gone by now."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0
+    return status.st_size if S_ISREG(status.st_mode) else 0
 
 
 def _read_uar(folder: Path) -> tuple[float | None, str | None]:
