@@ -1,6 +1,9 @@
 """Rows of a frozen encoder, and what a head hears of them."""
 
+import os
+import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,6 +52,30 @@ def test_every_version_of_every_clip_has_its_row(
     # They are not computed again.
     again = embed_versions(Sums(), 10, [lambda _: 1 / 0], path)  # type: ignore[list-item, return-value]
     np.testing.assert_array_equal(again, found)
+
+
+def test_rows_are_no_longer_mapped_when_they_get_their_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows refuses to rename a file that is mapped."""
+    mapped: list[weakref.ref[np.memmap]] = []
+    create, replace = np.lib.format.open_memmap, os.replace
+
+    def spy(*given: Any) -> np.memmap:
+        found = create(*given)
+        mapped.append(weakref.ref(found))
+        return found
+
+    def rename(source: Path, target: Path) -> None:
+        if target.name == "rows.npy":
+            assert [one() for one in mapped] == [None]
+        replace(source, target)
+
+    monkeypatch.setattr(module, "open_memmap", spy)
+    monkeypatch.setattr(os, "replace", rename)
+    found = embed_versions(Sums(), 3, [hear], tmp_path / "rows.npy")
+    assert found[:, 0, 1].tolist() == [100, 107, 114]
+    assert len(mapped) == 1
 
 
 def test_of_long_clips_no_more_is_heard_than_encoders_can(tmp_path: Path) -> None:
