@@ -197,6 +197,13 @@ def test_what_is_not_known_is_said(folder: Path) -> None:
     assert "| command | `none: trained from Python` |" in text
     assert "Folds keep each clip together. " in text
     assert "split test" not in text  # for it was not measured
+    assert "labels left out" not in text
+
+
+def test_card_tells_which_labels_were_not_learned(folder: Path) -> None:
+    left_out = {"labels_left_out": {"boredom": 81, "calm": 1}}
+    text = card(replace(SVM, training={**SVM.training, **left_out}), folder)
+    assert "\n| labels left out | 81 clips of boredom, 1 clip of calm |\n| fitted on | " in text
 
 
 def test_card_of_a_cnn(folder: Path) -> None:

@@ -135,6 +135,46 @@ def test_a_plan_keeps_speakers_apart_and_knows_who_is_heard(corpus: Corpus) -> N
     assert {clip.speaker for clip in other.heard} != who["train"]
 
 
+def test_labels_that_are_left_out_are_told(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(plan: Plan) -> str:
+        said: list[str] = []
+        with pytest.raises(DatasetError):  # there is no such audio
+            plan.run(tmp_path / "model", say=said.append)
+        return said[0]
+
+    asked = Plan.make(corpus, TrainConfig(emotions=("angry", "sadness")))
+    assert asked.left_out == {"love": 10}
+    assert told(asked) == "labels left out, which --emotions does not name: love (10 clips)"
+    renamed = {"love": "boredom"}
+    bored = (replace(one, emotion=renamed.get(one.emotion, one.emotion)) for one in corpus.clips)
+    published = Corpus("emodb", "", tuple(replace(one, corpus="emodb") for one in bored))
+    plan = Plan.make(published, TrainConfig())
+    assert told(plan).startswith(
+        "warning: labels left out, which are none of the six emotions: boredom (10 clips); name all"
+    )
+    # A pupil has the labels of its teacher.
+    pupil = Plan.make(corpus, TrainConfig("cnn", teacher="transformer", cache=tmp_path))
+    assert {clip.emotion for clip in pupil.corpus.clips} == {"anger", "sadness"}
+    assert pupil._tell_left_out() == (
+        "warning: labels left out, which transformer does not have: love (10 clips)"
+    )
+    recorded = {}
+
+    def train(*_: Any, details: dict[str, Any], **__: Any) -> None:
+        recorded.update(details)
+        raise DatasetError("enough")
+
+    monkeypatch.setattr("sercli.training.run.train_on_splits", train)
+    with pytest.raises(DatasetError, match="enough"):
+        asked.run(tmp_path / "model", details={"command": "ser"})
+    assert recorded == {"command": "ser", "labels_left_out": {"love": 10}}
+    with pytest.raises(DatasetError, match="enough"):
+        Plan.make(corpus, TrainConfig()).run(tmp_path / "model")
+    assert Plan.make(corpus, TrainConfig()).left_out == {}
+
+
 def test_calm_speech_that_no_cnn_would_learn_from(corpus: Corpus) -> None:
     config = TrainConfig("cnn", teacher="transformer", calm=("calls",))
     with pytest.raises(ConfigError, match="--calm would do nothing: of a cnn, only the teachers"):

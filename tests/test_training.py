@@ -521,6 +521,11 @@ def test_which_labels_are_learned() -> None:
     assert choose_training_labels(corpus("emodb", "boredom", "anger")) == ("anger", "boredom")
     assert choose_training_labels(own, ["Angry", "satisfied"]) == ("anger", "satisfied")
     assert choose_training_labels(published, ["boredom", "anger"]) == ("anger", "boredom")
+    # What a label of a published corpus was mapped to is wanted; a folder is one's own by any name.
+    mapped = corpus("emodb", "negative", "boredom", "happiness", "neutral")
+    assert choose_training_labels(mapped) == ("happiness", "neutral", "negative")
+    named = corpus("emodb", "sadness", "boredom", "anger", namespace="table")
+    assert choose_training_labels(named) == ("anger", "sadness", "boredom")
     for wanted in (["anger"], ["anger", "joy"]):
         with pytest.raises(DatasetError, match="satisfied; expected two or more of them to learn"):
             choose_training_labels(own, wanted)

@@ -49,7 +49,13 @@ def read_folders(folder: MediaFolder) -> Corpus:
         (key for key in paths if "/" not in key), "in no sub-folder of a class"
     )
     clips = tuple(
-        Clip(path, PurePath(key).parts[0], name=folder.name(path), corpus=name)
+        Clip(
+            path,
+            PurePath(key).parts[0],
+            name=folder.name(path),
+            corpus=name,
+            namespace=NAMESPACE,  # or a folder of that name would be taken for a published corpus
+        )
         for key, path in chosen.items()
     )
     return Corpus(name, LICENCE, clips, skipped)

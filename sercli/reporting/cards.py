@@ -26,7 +26,7 @@ _CARD = """\
 | | |
 |---|---|
 | corpus | {corpus} ({licence}) |
-| fitted on | {n_clips:,} clips of {n_speakers} speakers; splits: {splits} |
+{left_out}| fitted on | {n_clips:,} clips of {n_speakers} speakers; splits: {splits} |
 | protocol | {protocol} |
 {settings}
 | calibration | {calibration}, on {calibrated_on} |
@@ -266,6 +266,12 @@ def _describe_network(
     )
 
 
+def _tell_left_out(labels: Mapping[str, int]) -> str:
+    """Return the table row on labels of the corpus that the model does not learn, if any."""
+    counts = ", ".join(f"{format_count(n, 'clip')} of {label}" for label, n in labels.items())
+    return f"| labels left out | {counts} |\n" if counts else ""
+
+
 def _tell_unlabelled(training: Mapping[str, Any]) -> dict[str, str]:
     """Return the table row on unlabelled speech; empty if none was used."""
     unlabelled = training.get("unlabelled")
@@ -358,6 +364,7 @@ def _render(spec: ModelSpec, name: str, figures: Mapping[str, Any] | None) -> st
         corpus_limits=(
             _CREMAD_LIMITS if "cremad" in training["corpus"].split("+") else _OTHER_LIMITS
         ),
+        left_out=_tell_left_out(training.get("labels_left_out", {})),
         n_clips=training["clips"],
         n_speakers=training["speakers"] or "unknown",
         splits=" and ".join(f"`{split}`" for split in training["splits"]),

@@ -105,7 +105,8 @@ def check_labels(
     if missing and held_out:
         raise DatasetError(
             f"without the {held_out}s of a fold{others}, no clips of {missing} are left to learn "
-            f"from; expected every emotion of several {held_out}s"
+            f"from; expected every emotion of several {held_out}s; rare ones can be left out by "
+            "--emotions"
         )
     if missing:
         raise DatasetError(

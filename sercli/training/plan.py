@@ -1,14 +1,16 @@
 """A complete training as one call: data, model, evaluation."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sercli.errors import ConfigError, OutputError, SerError
 from sercli.files import AnyPath, check_target
 from sercli.registry.description import MODEL_FILE
+from sercli.text import format_count
 from sercli.training.config import NeuralConfig, TransformerConfig
 from sercli.training.train_config import CNN, NETWORKS, SVM, Family, Settings, TrainConfig
 
@@ -32,6 +34,8 @@ class Plan:
         All settings of the training.
     redrawn
         Names of corpora whose own splits share speakers, so that new ones were drawn.
+    left_out
+        Number of clips of each label that is not learned.
 
     Raises
     ------
@@ -42,6 +46,7 @@ class Plan:
     corpus: "Corpus"
     config: TrainConfig
     redrawn: frozenset[str] = frozenset()
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def make(cls, corpus: "Corpus | AnyPath", config: TrainConfig) -> "Plan":
@@ -66,10 +71,13 @@ class Plan:
 
         whole = corpus if isinstance(corpus, Corpus) else read_corpus(corpus)
         wanted = config.emotions
-        if config.members and not wanted:
+        if config.partners and not wanted:
             known = {clip.emotion for clip in whole.clips}
-            wanted = [label for label in _list_labels_of(config.members) if label in known]
-        whole = whole.keep(choose_training_labels(whole, wanted))
+            wanted = [label for label in _list_labels_of(config.partners) if label in known]
+        labels = choose_training_labels(whole, wanted)
+        counts = Counter(clip.emotion for clip in whole.clips)
+        left_out = {label: n for label, n in sorted(counts.items()) if label not in labels}
+        whole = whole.keep(labels)
         redrawn: frozenset[str] = frozenset()
         if not config.folds:
             if config.split == "speaker":
@@ -81,7 +89,7 @@ class Plan:
                 whole = protocols.split_at_random(whole, config.settings.seed)
             else:
                 whole = protocols.split_by_file(whole, Path(config.split))
-        return cls(whole, config, redrawn)
+        return cls(whole, config, redrawn, left_out)
 
     def __post_init__(self) -> None:
         """Raise if a setting would have no effect with these clips."""
@@ -164,7 +172,11 @@ class Plan:
             trainer = create_trainer(
                 config, resume=resume, say=say, progress=progress, watcher=watcher
             )
+            if self.left_out:
+                details = {**details, "labels_left_out": self.left_out}
             if say is not None:
+                if self.left_out:
+                    say(self._tell_left_out())
                 for name in sorted(self.redrawn):
                     say(
                         f"warning: {name}: its own splits share speakers; others are drawn "
@@ -189,6 +201,20 @@ class Plan:
         if result.evaluation is not None:
             write_evaluation(result.evaluation, folder)
         return result
+
+    def _tell_left_out(self) -> str:
+        counts = ", ".join(
+            f"{label} ({format_count(n, 'clip')})" for label, n in self.left_out.items()
+        )
+        if self.config.emotions:
+            return f"labels left out, which --emotions does not name: {counts}"
+        if partners := self.config.partners:
+            name = Path(partners[0]).name
+            return f"warning: labels left out, which {name} does not have: {counts}"
+        return (
+            f"warning: labels left out, which are none of the six emotions: {counts}; name all "
+            "labels to learn by --emotions, or rename these by --map"
+        )
 
     def _check_checkpoints(self, folder: Path, *, overwrite: bool, resume: bool) -> None:
         """Raise if there is nothing to resume, or an interrupted training would be overwritten."""
@@ -266,11 +292,11 @@ def train(
     return plan.run(Path(folder), overwrite=overwrite, resume=resume, say=say)
 
 
-def _list_labels_of(members: Sequence[AnyPath]) -> Sequence[str]:
-    """Return the labels of the first member, which those of the others equal; none if unknown."""
+def _list_labels_of(models: Sequence[AnyPath]) -> Sequence[str]:
+    """Return the labels of the first model, which those of the others equal; none if unknown."""
     from sercli.registry.catalogue import find_model, is_model
     from sercli.registry.description import read_description
 
-    folder = find_model(members[0])
-    # What else may be wrong with a member is found when all are loaded.
+    folder = find_model(models[0])
+    # What else may be wrong with a model is found when all are loaded.
     return read_description(folder)["labels"] if is_model(folder) else ()

@@ -10,7 +10,8 @@ import numpy as np
 
 from sercli.classifiers.base import Classifier
 from sercli.config import EvalConfig, Split
-from sercli.datasets.base import Corpus, class_indices
+from sercli.datasets.base import Clip, Corpus, class_indices
+from sercli.datasets.facts import load_facts
 from sercli.datasets.labelling import canonical_label
 from sercli.datasets.matching import is_published
 from sercli.datasets.notes import Notes, join_notes
@@ -58,7 +59,8 @@ def choose_training_labels(corpus: Corpus, wanted: Collection[str] = ()) -> tupl
     """Return the labels of a corpus to learn: the canonical emotions first, then by name.
 
     By default, these are the canonical emotions of published corpora and all labels of the user's
-    own; all labels of all corpora if these are fewer than two.
+    own, including those that labels of published corpora are mapped to; all labels of all corpora
+    if these are fewer than two.
 
     Parameters
     ----------
@@ -80,11 +82,7 @@ def choose_training_labels(corpus: Corpus, wanted: Collection[str] = ()) -> tupl
         )
     chosen = {label if label in found else canonical_label(label) or label for label in wanted}
     if not wanted:
-        chosen = {
-            clip.emotion
-            for clip in corpus.clips
-            if clip.emotion in EMOTIONS or not is_published(clip)
-        }
+        chosen = {clip.emotion for clip in corpus.clips if not _is_extra(clip)}
         chosen = chosen if len(chosen) > 1 else found
     if len(chosen) < 2 or not chosen <= found:
         raise DatasetError(
@@ -93,6 +91,12 @@ def choose_training_labels(corpus: Corpus, wanted: Collection[str] = ()) -> tupl
         )
     ours = tuple(label for label in EMOTIONS if label in chosen)
     return (*ours, *sorted(chosen.difference(ours)))
+
+
+def _is_extra(clip: Clip) -> bool:
+    """Return whether a published corpus itself gives a clip a label that is no canonical one."""
+    own = load_facts("labels").get(clip.corpus, {}) if is_published(clip) else {}
+    return clip.emotion not in EMOTIONS and clip.emotion in own.values()
 
 
 def _list_labels(corpus: Corpus) -> tuple[str, ...]:

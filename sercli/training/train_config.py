@@ -81,7 +81,7 @@ class TrainConfig:
     emotions
         Labels to learn; clips of others are left out. By default, the canonical emotions of
         published corpora and all labels of the user's own (of a fusion or an adapter, those of its
-        members).
+        members; with a teacher, those of the teacher).
     test
         Whether to evaluate the model on the ``test`` clips.
     adapter
@@ -178,6 +178,11 @@ class TrainConfig:
     def settings(self) -> Settings:
         """Settings of the family."""
         return DEFAULTS[self.model] if isinstance(self.model, str) else self.model
+
+    @property
+    def partners(self) -> Sequence[AnyPath]:
+        """Models whose labels the new model has to have: its members or its teacher, if any."""
+        return self.members or (() if self.teacher is None else (self.teacher,))
 
     @property
     def splits(self) -> tuple[Split, ...]:
