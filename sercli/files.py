@@ -83,15 +83,20 @@ class AtomicFile:
             self.stream.close()
             if not self._overwrite and os.path.exists(self._path):  # also by way of a link
                 raise OutputError(
-                    f"{self._path}: appeared meanwhile; what was to be there is {self.temporary}. "
-                    "Move the other away, unless it is of a run, too, and go on by --resume"
+                    f"{self._path}: appeared meanwhile; {self._tell_temporary()}. Move the other "
+                    "away, unless it is of a run, too, and go on by --resume"
                 )
             os.replace(self.temporary, resolve_target(self._path))
         except OSError as error:
             raise OutputError(
-                f"{self._path}: cannot be replaced: {error.strerror}; close what has it open. "
-                f"What was to be there is {self.temporary}"
+                f"{self._path}: cannot be replaced: {error.strerror}; close what has it open; "
+                f"{self._tell_temporary()}"
             ) from error
+
+    def _tell_temporary(self) -> str:
+        if os.path.exists(self.temporary):
+            return f"what was to be there is {self.temporary}"
+        return f"what was to be there, {self.temporary}, was removed by another program"
 
     def leave(self) -> None:
         """Close the file under its temporary name, because it could not be written completely."""

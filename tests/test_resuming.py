@@ -1,6 +1,7 @@
 """Runs that go on where others ended, however that was: no row is lost, doubled, brought back."""
 
 import errno
+import fcntl
 import io
 import json
 import os
@@ -23,7 +24,7 @@ from sercli import Annotator, OutputError, SegmentConfig, Turns
 from sercli.annotation import run as run_module
 from sercli.annotation.run import LabelRun, RunWatcher
 from sercli.files import ORPHANED_S, AtomicFile
-from sercli.output.journal import STARTING_S, Journal, find_unfinished
+from sercli.output.journal import STARTING_S, Journal, Unfinished, find_unfinished
 from sercli.output.target import Output
 from sercli.output.writers import CsvWriter, record_path
 from sercli.schema import FileResult, printable_path
@@ -556,3 +557,160 @@ def test_speakers_that_changed_are_told_anew(
     assert run(str(table)) == (1, ["ann", "ben"])
     with pytest.raises(OutputError, match=r"another speakers_pattern: None, now it is \(m\|s\)"):
         run("(m|s)")
+
+
+def test_another_folder_with_files_of_the_same_names_is_another(
+    fake_classifier: FakeClassifier, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, annotator = tmp_path / "labels.csv", Annotator.load(fake_classifier)
+    for day in ("day1", "day2"):
+        (tmp_path / day).mkdir()
+        shutil.copy(sounds / "memo.m4a", tmp_path / day / "rec1.m4a")
+    monkeypatch.chdir(tmp_path / "day1")
+    sercli.write_labels(".", output, annotator)
+    rows = output.read_bytes()
+    monkeypatch.chdir(tmp_path / "day2")
+    with pytest.raises(OutputError, match=r"such as \./rec1\.m4a, are relative to .*day1, and "):
+        sercli.write_labels(".", output, annotator, resume=True)
+    assert output.read_bytes() == rows
+    # Nor is it that of a project that was moved, if it is another file.
+    (tmp_path / "day1" / "rec1.m4a").unlink()
+    (tmp_path / "day2" / "rec1.m4a").write_bytes(b"other")
+    with pytest.raises(OutputError, match="are relative to"):
+        sercli.write_labels(".", output, annotator, resume=True)
+
+
+@pytest.mark.parametrize("name", ["cw\udcff", r"cw\x41", "cw"])
+def test_a_working_directory_of_any_name(
+    fake_classifier: FakeClassifier,
+    sounds: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    output, annotator = tmp_path / "labels.csv", Annotator.load(fake_classifier)
+    folder = tmp_path / name
+    folder.mkdir()
+    shutil.copy(sounds / "memo.m4a", folder)
+    monkeypatch.chdir(folder)
+    for path in ("memo.m4a", folder / "memo.m4a"):
+        report = sercli.write_labels(path, output, annotator, resume=output.exists())
+        assert (report.n_files, report.n_segments) == (1, 2)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_a_later_run_replaced_does_not_come_back(
+    fake_classifier: FakeClassifier,
+    sounds: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    overwrite: bool,
+) -> None:
+    output, annotator = tmp_path / "labels.csv", Annotator.load(fake_classifier)
+    memo, statement = sounds / "memo.m4a", sounds / "statement.flac"
+    sercli.write_labels(statement, output, annotator)
+    kill(annotator, sounds, output, 2, monkeypatch)  # with the file that fails and the memo
+    shutil.copy(statement, sounds / "broken.wav")  # it is repaired
+
+    def die(_: object) -> None:
+        raise Killed
+
+    for owner in (Unfinished, Journal):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, "remove", die)
+            inputs = statement if overwrite else sounds
+            with pytest.raises(Killed):
+                sercli.write_labels(
+                    inputs, output, annotator, overwrite=overwrite, resume=not overwrite
+                )
+        shutil.copytree(tmp_path, copy := tmp_path / owner.__name__, ignore=ignore_folders)
+        sercli.write_labels(
+            memo if not overwrite else statement, copy / output.name, annotator, resume=True
+        )
+        expected = (
+            {"statement.flac": 3}
+            if overwrite
+            else {"broken.wav": 3, "memo.m4a": 2, "statement.flac": 3}
+        )
+        assert count_rows(copy / output.name) == expected
+
+
+def ignore_folders(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if (Path(folder) / name).is_dir()]
+
+
+def test_an_output_that_is_changed_meanwhile_stays(
+    fake_classifier: FakeClassifier, sounds: Path, tmp_path: Path
+) -> None:
+    output, annotator = tmp_path / "labels.csv", Annotator.load(fake_classifier)
+    paths = [sounds / "memo.m4a", sounds / "statement.flac"]
+
+    class Edit(RunWatcher):
+        """Edits the output as another program would, in a new file."""
+
+        def done(self, result: FileResult) -> None:
+            edited = tmp_path / "edited"
+            edited.write_bytes(output.read_bytes().replace(b",0,", b",9,"))
+            edited.replace(output)
+
+    for changed, resumed in ((paths[:1], paths), (paths, paths)):
+        sercli.write_labels(paths, output, annotator, overwrite=output.exists())
+        change(*changed)
+        run = LabelRun(
+            annotator, list(sercli.find_inputs(resumed)), Output.prepare(output, resume=True)
+        )
+        with pytest.raises(OutputError, match="another run or program has written it meanwhile"):
+            run.write(Edit())
+        assert output.read_bytes().count(b",9,") == 5
+
+
+def test_rows_that_cannot_be_read_for_a_moment_stay(
+    fake_classifier: FakeClassifier, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, annotator = tmp_path / "labels.csv", Annotator.load(fake_classifier)
+    paths = [sounds / "memo.m4a", sounds / "statement.flac"]
+    sercli.write_labels(paths, output, annotator)
+    rows, opened, n_opened = output.read_bytes(), Path.open, 0
+
+    def fail(self: Path, mode: str = "r", **options: Any) -> Any:
+        nonlocal n_opened
+        n_opened += self == output and mode == "rb"
+        if n_opened == 3:  # the first indexes it
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return opened(self, mode, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", fail)
+        with pytest.raises(
+            OutputError, match=r"labels\.csv: cannot be read: .*; go on with --resume"
+        ):
+            sercli.write_labels(paths, output, annotator, resume=True)
+    assert output.read_bytes() == rows
+    assert sercli.write_labels(paths, output, annotator, resume=True).n_kept == 2
+
+
+def test_a_journal_of_somebody_else_is_of_a_run_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "labels.csv"
+    journal = tmp_path / ".labels.csv.01234567.tmp.journal"
+    journal.write_text("{}\n")
+    journal.with_suffix("").write_text("rows")
+
+    refused = ["r+"]
+
+    def refuse(self: Path, mode: str = "r", **_: Any) -> Any:
+        if mode in refused:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return opened(self, mode)
+
+    opened = Path.open
+    with opened(journal, "r+") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        for _ in range(2):
+            with monkeypatch.context() as patch:
+                patch.setattr(Path, "open", refuse)
+                with pytest.raises(OutputError, match="another run is writing it"):
+                    find_unfinished(target)
+            refused.append("r")
+    assert journal.exists()

@@ -177,7 +177,7 @@ def test_runs_that_begin_at_once_do_not_replace_each_other(
         for path in (paths[1], sounds / "broken.wav")
     ]
     assert going_on[0].write().n_kept == 1
-    with pytest.raises(OutputError, match="another run has written it meanwhile"):
+    with pytest.raises(OutputError, match="another run or program has written it meanwhile"):
         going_on[1].write()
     assert [len(one.segments) for one in sercli.read_results(output)] == [2, 3]
     # Where another came to its end while this one wrote, what this one has is gone on with.

@@ -15,7 +15,7 @@ from sercli.errors import ConfigError, OutputError
 from sercli.files import STDOUT, AnyPath, write_json
 from sercli.output.journal import Journal, find_unfinished
 from sercli.output.report import RunInfo, RunReport, describe_file
-from sercli.output.resuming import Earlier
+from sercli.output.resuming import Earlier, check_stamp, find_stamp
 from sercli.output.target import Output
 from sercli.output.writers import Writer, open_writer, record_path
 from sercli.registry.catalogue import DEFAULT_MODEL
@@ -96,7 +96,7 @@ class LabelRun:
             )
         output.refuse_inputs(found.path for found in inputs)
         annotator.refuse_ambiguous(found.path for found in inputs)
-        self._before = _stamp(output.target)
+        self._before = find_stamp(output.target)
         self._annotator = annotator
         self._output = output
         self.report = RunReport(describe_run(annotator, output.format, options))
@@ -147,11 +147,7 @@ class LabelRun:
         output, report, watcher = self._output, self.report, watcher or RunWatcher()
         if output.target != STDOUT:
             find_unfinished(Path(output.target))  # another run may have begun to write it since
-        if output.resume and _stamp(output.target) != self._before:
-            raise OutputError(
-                f"{output.target}: another run has written it meanwhile; go on with that one, by "
-                "--resume"
-            )
+        self._check_unchanged()
         ledger: _Ledger | None = None
         interrupt: KeyboardInterrupt | None = None
         try:
@@ -170,13 +166,19 @@ class LabelRun:
             in_place = ledger is not None and ledger.writer.in_place
             self._write_record(sys.exception(), in_place=in_place)
         if ledger is not None and in_place:  # journals have served their purpose
-            if ledger.journal is not None:
-                ledger.journal.remove()
             for one in output.unfinished:
                 one.remove()
+            # Last, as until then it shows that older ones are superseded.
+            if ledger.journal is not None:
+                ledger.journal.remove()
         if interrupt is not None:
             raise interrupt
         return report
+
+    def _check_unchanged(self) -> None:
+        """Raise if the output was changed since its rows were found."""
+        if self._output.resume:
+            check_stamp(self._output.target, self._before, find_stamp(self._output.target))
 
     def _open_ledger(self, stack: ExitStack) -> "_Ledger":
         """Open the output and its journal; the stack closes them."""
@@ -237,16 +239,16 @@ class LabelRun:
             for entry, is_kept in self._known:
                 if entry is not None and is_kept:
                     with ledger.in_one_piece():
-                        n_done += 1
                         ledger.keep(entry)
+                        n_done += 1
                     continue
                 result = next(results, None)
                 if result is None:  # with on_error="stop", after a file that failed
                     break
                 with ledger.in_one_piece():
+                    result = ledger.put(result, self._digest(next(new)), entry)
                     n_done += 1
                     self.n_left -= 1
-                    result = ledger.put(result, self._digest(next(new)), entry)
                 watcher.done(result)
         finally:
             # Rows of an earlier run must not be lost, whatever ended this one. After an error of
@@ -256,6 +258,7 @@ class LabelRun:
                     for entry, _ in self._known[n_done:]:
                         if entry is not None:
                             ledger.keep(entry)
+                    self._check_unchanged()
                     ledger.writer.held = False
 
 
@@ -422,12 +425,3 @@ def _make_printable(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_make_printable(one) for one in value]
     return printable(value) if isinstance(value, str) else value
-
-
-def _stamp(path: AnyPath) -> tuple[int, int, int] | None:
-    """Return inode, modification time and size, which show a rewrite; None if there is no file."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns, status.st_size

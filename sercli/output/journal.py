@@ -266,15 +266,24 @@ def _lock(stream: IO[str], *, wait: bool = False) -> bool | None:
     return True
 
 
+def _open_journal(journal: Path) -> IO[str]:
+    try:
+        return journal.open("r+", encoding="utf-8")  # some file systems lock only such files
+    except PermissionError:
+        return journal.open(encoding="utf-8")
+
+
 def _is_written(journal: Path) -> bool:
     """Return whether the run that created a journal is still writing it."""
     try:
-        with journal.open("r+", encoding="utf-8") as stream:
+        with _open_journal(journal) as stream:
             is_free = _lock(stream)
             age = time() - os.fstat(stream.fileno()).st_mtime
             header = stream.readline() if is_free is not False else ""
-    except OSError:
+    except FileNotFoundError:  # that run has just ended
         return False
+    except OSError:  # another user's, who must not lose it
+        return True
     if is_free is False:
         return True
     if not header.endswith("\n"):  # it may have just been created, and not be locked yet

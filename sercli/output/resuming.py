@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple, Self
 
 from sercli.discovery import Found
 from sercli.errors import OutputError
-from sercli.files import parse_json
+from sercli.files import AnyPath, parse_json
 from sercli.output.journal import Unfinished
 from sercli.output.report import RunInfo, check_file
 from sercli.output.writers import JSON_INDENT, record_path
@@ -42,6 +42,7 @@ BEARING = (
     "format",
 )
 
+Stamp = tuple[int, int, int]
 # Path of a file, number of its rows, and where they begin and end in the output, in bytes.
 Place = tuple[str, int, int, int]
 Entries = Mapping[str, dict[str, Any]]
@@ -56,11 +57,14 @@ class Rows(NamedTuple):
         Path of the output that has them.
     start, end
         Start and end in bytes; the same if there are no rows.
+    stamp
+        Stamp of the output when the rows were found; see `find_stamp`.
     """
 
     output: Path
     start: int
     end: int
+    stamp: Stamp | None
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,9 @@ class Earlier:
         anew = [number for number, one in enumerate(unfinished) if one.replaces]
         if anew:  # the last run with --overwrite replaces all that was before it
             unfinished = unfinished[anew[-1] :]
+        # A run whose output is in its place has copied all that is older.
+        last = max((number for number, one in enumerate(unfinished) if one.in_place), default=0)
+        unfinished = unfinished[last:]
         in_place = [one for one in unfinished if one.in_place]
         # A run that could not write its output may have written its record.
         has_output = target.exists() or (record.exists() and not unfinished)
@@ -197,7 +204,11 @@ class Earlier:
     @cached_property
     def _by_place(self) -> dict[str, dict[str, Any]]:
         """The entries by absolute path, so that each file has its rows only once."""
-        return {os.path.abspath(path): entry for path, entry in self.entries.items()}
+        here = printable_path(os.getcwd())
+        return {
+            os.path.normpath(os.path.join(here, path)): entry
+            for path, entry in self.entries.items()
+        }
 
     def read_rows(self, entry: Mapping[str, Any]) -> str:
         """Return the rows of a file, as they are in the earlier output.
@@ -207,16 +218,59 @@ class Earlier:
         entry
             Entry of the file, from `find` or `find_others`.
         """
-        output, start, end = self.places[entry["path"]]
+        output, start, end, stamp = self.places[entry["path"]]
         if start == end:
             return ""
-        with output.open("rb") as stream:
-            stream.seek(start)
-            return stream.read(end - start).decode("utf-8")
+        try:
+            with output.open("rb") as stream:
+                check_stamp(output, stamp, find_stamp(stream.fileno()))
+                stream.seek(start)
+                return stream.read(end - start).decode("utf-8")
+        except (OSError, UnicodeError) as error:
+            raise OutputError(
+                f"{output}: cannot be read: {error}; go on with --resume when it can"
+            ) from error
+
+
+def find_stamp(path: AnyPath | int) -> Stamp | None:
+    """Return inode, time of change and size of a file, which show a change; None if it is missing.
+
+    Parameters
+    ----------
+    path
+        Path of the file, or its descriptor.
+    """
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def check_stamp(output: AnyPath, before: Stamp | None, now: Stamp | None) -> None:
+    """Raise if an output has changed.
+
+    Parameters
+    ----------
+    output
+        Path of the output.
+    before, now
+        Its stamps; see `find_stamp`.
+
+    Raises
+    ------
+    OutputError
+        If the stamps differ.
+    """
+    if before != now:
+        raise OutputError(
+            f"{output}: another run or program has written it meanwhile; go on with that one, by "
+            "--resume"
+        )
 
 
 def _place_of(path: str) -> str:
-    return os.path.abspath(printable_path(path))
+    return printable_path(os.path.abspath(path))
 
 
 @contextmanager
@@ -253,10 +307,10 @@ def _place(
     names = columns(info.model["labels"], speakers=info.speakers)
     # Files without rows do not appear in tables.
     left = {path: one["n_segments"] for path, one in found.items()}
-    placed = {
-        path: Rows(output, 0, 0) for path, n_rows in left.items() if not n_rows and kind != "json"
-    }
+    absent = [path for path, n_rows in left.items() if not n_rows and kind != "json"]
+    placed = {path: Rows(output, 0, 0, None) for path in absent}
     with output.open("rb") as stream:
+        stamp = find_stamp(stream.fileno())
         for path, n_rows, first, last in INDEXES[kind](_read_lines(stream, end), names):
             if path in placed or left.get(path) != n_rows:
                 told = left.get(path, "none")
@@ -264,7 +318,7 @@ def _place(
                     f"it has {format_count(n_rows, 'row')} of {path} together, and was written "
                     f"with {told}"
                 )
-            placed[path] = Rows(output, first, last)
+            placed[path] = Rows(output, first, last, stamp)
     if lost := found.keys() - placed.keys():
         raise ValueError(f"it has no row of {min(lost)}, and was written with {left[min(lost)]}")
     entries |= found
@@ -298,20 +352,31 @@ def _refuse_others(target: Path, data: Mapping[str, Any], info: RunInfo) -> None
 
 
 def _refuse_elsewhere(
-    target: Path, data: Mapping[str, Any], entries: Iterable[str], info: RunInfo
+    target: Path, data: Mapping[str, Any], entries: Entries, info: RunInfo
 ) -> None:
     """Raise if paths are relative to another directory, as all files would be added again.
 
-    Not if any of them exists from the current directory, as in a project that was moved.
+    Not if they exist from the current directory instead, as in a project that was moved.
     """
     before = data.get("directory", info.directory)
     relative = [path for path in entries if not os.path.isabs(path)]
-    if before == info.directory or not relative or any(map(os.path.exists, relative)):
+    if before == info.directory or not relative:
+        return
+    # Another folder may have files of the same names.
+    was_moved = not any(os.path.exists(os.path.join(before, path)) for path in relative)
+    if was_moved and any(_has_size(path, entries[path]["bytes"]) for path in relative):
         return
     raise OutputError(
         f"{target}: its paths, such as {relative[0]}, are relative to {before}, and this is "
         f"{info.directory}; go on in that directory, or begin anew with --overwrite"
     )
+
+
+def _has_size(path: str, n_bytes: int | None) -> bool:
+    try:
+        return os.path.getsize(path) == n_bytes
+    except OSError:
+        return False
 
 
 def _list_bearing(options: Mapping[str, Any]) -> dict[str, Any]:
