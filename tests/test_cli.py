@@ -616,6 +616,13 @@ def test_what_a_journal_tells(tmp_path: Path) -> None:
     assert other.read().end == 6
 
 
+def test_speakers_that_nobody_is_are_told(tmp_path: Path) -> None:
+    options = ("annotate", EXAMPLES / "memo.m4a", "-m", "svm", "--speakers")
+    told = ser(*options, "(patient[0-9]+)").stderr
+    assert "warning: of 2 of 2 segments it is not known who speaks\n" in told
+    assert "not known" not in ser(*options, "(memo)").stderr
+
+
 def test_speakers_of_a_diarisation_are_those_of_a_recording(tmp_path: Path) -> None:
     for name in ("a.flac", "b.flac"):
         shutil.copy(EXAMPLES / "statement.flac", tmp_path / name)

@@ -149,7 +149,7 @@ def test_each_voice_has_tiers_and_none_overlap(tmp_path: Path) -> None:
     }
     assert found == {
         "emotion channel 0": [0.5, 2.0],
-        "emotion channel 0 (2)": [1.0],
+        "emotion channel 0 (layer 2)": [1.0],
         'emotion Zoë "Z" (channel 1)': [0.5],
     }
 
@@ -161,7 +161,8 @@ def test_names_of_speakers_that_would_break_a_grid(tmp_path: Path) -> None:
     (path,) = export_labels([result], tmp_path, "textgrid").values()
     grid = openTextgrid(str(path), includeEmptyIntervals=False)
     found = {name: len(grid.getTier(name).entries) for name in grid.tierNames}
-    expected = ("", " a", " a (3)", " a (2)", " a (2) (2)", " (2)", ' b "', " (3)", " (4)")
+    layers = (" (layer 2)", " (layer 3)", " a (layer 2)", " a (2) (layer 2)")
+    expected = ("", " a", " a (2)", " (2)", ' b "', *layers)
     assert found == {f"{what}{name}": 1 for name in expected for what in ("emotion", "confidence")}
 
 

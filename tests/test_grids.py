@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -181,6 +182,18 @@ def test_exported_labels_keep_their_speakers_and_channels(tmp_path: Path) -> Non
         FileResult("in/call.wav", "ok", segments, duration=9.0, channels=2)
         for segments in (
             (tell(0, 2, "0", "agent"), tell(1, 3, "1", "p1/client (2)"), tell(1, 4, "0", "agent")),
+            (tell(0, 2, "mix", "channel 1"), tell(0, 3, "mix"), tell(1, 3, "mix")),
+            (tell(0, 2, "1", "Bo (channel 0)"), tell(2, 4, "mix", "Bo (channel 0)")),
+            (
+                tell(0, 2, "mix", "Anna"),
+                tell(0, 3, "mix", "Anna (layer 2)"),
+                tell(1, 4, "mix", "Anna"),
+            ),
+            (
+                tell(0, 2, "mix", "(layer 2)"),
+                tell(2, 4, "0", "A (speaker)"),
+                tell(4, 5, "mix", "x (2)"),
+            ),
             (tell(0, 2, "0"), tell(1, 3, "1")),
             (tell(0, 2, "mix", "agent"), tell(2, 3, "mix", "client")),
             (tell(0, 2, "mix"), tell(1, 3, "mix")),
@@ -195,6 +208,9 @@ def test_exported_labels_keep_their_speakers_and_channels(tmp_path: Path) -> Non
             for one in result.segments
         }
         assert {(one.start, one.end, one.channel, one.speaker) for one in found} == expected
+    odd = replace(results[0], segments=(tell(0, 2, "mix", "item [1]"),))
+    sercli.export_labels([odd], tmp_path / "odd", "textgrid")
+    assert Turns.read(tmp_path / "odd", *TIMES).find("call.wav")[0].speaker == "item (1]"
     # Another tier may be what is meant.
     write_grid(tmp_path / "0" / "more.TextGrid", {"emotion": SPOKEN, "words": SPOKEN})
     with pytest.raises(ConfigError, match="has the interval tiers emotion, words; expected a"):

@@ -2,6 +2,7 @@
 
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -376,7 +377,16 @@ def test_labels_of_a_run_in_any_format_are_segments(tmp_path: Path, suffix: str)
         writer.write(FileResult("calls/b.wav", "no speech"))
     found = Turns.read(path, *TIMES).find(str(tmp_path / "calls" / "a.wav"))
     assert found == (Turn(0, 1.5, "0", "ann"), Turn(1.25, 2, "1"))
+    if suffix == "jsonl":  # of a run that found no speech
+        (tmp_path / "none.jsonl").touch()
+        assert Turns.read(tmp_path / "none.jsonl", *TIMES).find("a.wav") == ()
     if suffix != "csv":
+        with open_writer(str(path), suffix, info, overwrite=True) as writer:
+            writer.write(replace(result, path="calls/b\u2028\x85c.wav", segments=segments[1:]))
+        (turn,) = Turns.read(path, *TIMES).find(str(tmp_path / "calls" / "b\u2028\x85c.wav"))
+        assert turn == Turn(1.25, 2, "1")
+        with pytest.raises(ConfigError, match="expected file, speaker, and any of channel, start,"):
+            Speakers.parse(str(path))
         path.write_text(path.read_text()[:-20])
         with pytest.raises(ConfigError, match="expected what `ser annotate` wrote, or a table"):
             Turns.read(path, *TIMES)
@@ -392,3 +402,18 @@ def test_what_may_be_in_other_folders_is_not_guessed(tmp_path: Path) -> None:
             ConfigError, match=r"elsewhere/a\.wav may be y/a\.wav or x/a; |x/a\.wav or y"
         ):
             turns.refuse_ambiguous(["elsewhere/a.wav"])
+
+
+def test_turns_of_another_folder_are_not_those_of_a_recording(tmp_path: Path) -> None:
+    path = tmp_path / "all.rttm"
+    path.write_text("SPEAKER s1/x 1 0 1 <NA> <NA> A <NA> <NA>\n")
+    inputs = ["rec/s1/x.flac", "rec/s2/x.flac"]
+    turns = Turns.read(path, *TIMES)
+    turns.refuse_ambiguous(inputs)
+    assert [len(turns.find(one)) for one in inputs] == [1, 0]
+    turns.refuse_ambiguous(inputs[1:])  # as in a run that goes on
+    assert turns.find(inputs[1]) == ()
+    # One that lies elsewhere, alone, is meant.
+    turns = Turns.read(path, *TIMES)
+    turns.refuse_ambiguous(inputs[1:])
+    assert len(turns.find(inputs[1])) == 1

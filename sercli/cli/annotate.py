@@ -351,10 +351,13 @@ def _tell_rest(run: LabelRun, code: ExitCode, options: dict[str, Any]) -> None:
     report = run.report
     if run.n_left and code != ExitCode.INTERRUPTED:
         say(f"stopped at a file that failed: {format_count(run.n_left, 'file')} not tried")
-    if options["adapt"] == "speaker" and report.n_unknown:
+    by_speaker = options["adapt"] == "speaker"
+    if report.n_unknown and (by_speaker or options["speakers"]):
+        n_new = report.n_segments - report.n_kept_segments
+        judged = "; they are judged by the baseline of their file" if by_speaker else ""
         say(
-            f"warning: of {report.n_unknown} of {format_count(report.n_segments, 'segment')} it is "
-            "not known who speaks; they are judged by the baseline of their file"
+            f"warning: of {report.n_unknown} of {format_count(n_new, 'segment')} it is not known "
+            f"who speaks{judged}"
         )
 
 

@@ -1,9 +1,9 @@
 """Export of labels to one file per recording, for audio editors and players."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -12,6 +12,10 @@ from sercli.errors import OutputError
 from sercli.files import AnyPath, check_target, make_folder, write_bytes
 from sercli.output.results import read_results
 from sercli.schema import MIX, FileResult, Segment, printable
+from sercli.speech.grids import name_voice
+
+# Words in the name of a speaker at which praatio would divide a grid.
+GRID_PARTS = re.compile(r"\b(item|intervals|points) ?\[")
 
 
 class Format(NamedTuple):
@@ -111,19 +115,15 @@ def _render_textgrid(result: FileResult) -> str:
 
     end = max([result.duration, *(segment.end for segment in result.segments)])
     grid = Textgrid(0, end)
-    voices: dict[str, list[Segment]] = {}
+    voices: dict[tuple[str | None, str | None], list[Segment]] = {}
     for segment in result.segments:
-        voices.setdefault(_name_tier(result, segment), []).append(segment)
-    taken = set(voices)  # a speaker may have the name of another one's second layer
-    for voice, segments in voices.items() or [("", [])]:
-        which = voice
-        for layer in _separate(segments):
+        voices.setdefault(_find_voice(result, segment), []).append(segment)
+    for voice, segments in voices.items() or [((None, None), [])]:
+        for number, layer in enumerate(_separate(segments), start=1):
             for what in ("emotion", "confidence"):
                 rows = [(one.start, one.end, _tell(one, what)) for one in layer]
-                grid.addTier(IntervalTier(f"{what} {which}".rstrip(), rows, 0, end))
-            names = (f"{voice} ({number})".lstrip() for number in count(2))
-            which = next(name for name in names if name not in taken)
-            taken.add(which)
+                name = f"{what} {name_voice(*voice, number)}".rstrip()
+                grid.addTier(IntervalTier(name, rows, 0, end))
     with TemporaryDirectory() as folder:  # praatio writes only to files
         path = Path(folder) / "grid"
         grid.save(str(path), "long_textgrid", includeBlankSpaces=True)
@@ -178,18 +178,16 @@ def _join_lines(text: str) -> str:
 
 
 def _name_voice(result: FileResult, segment: Segment) -> str:
-    """Return the speaker, or else the channel if channels are labelled separately, or ``""``."""
-    if speaker := _join_lines(printable(segment.speaker or "")):
-        return speaker
-    return "" if segment.channel == MIX or result.channels == 1 else f"channel {segment.channel}"
+    """Return the speaker, or the channel if several are judged by themselves, or nothing."""
+    speaker, channel = _find_voice(result, segment)
+    return speaker or (f"channel {channel}" if channel is not None else "")
 
 
-def _name_tier(result: FileResult, segment: Segment) -> str:
-    """Return the speaker and the channel, as far as they are known."""
-    voice = _name_voice(result, segment)
-    if not segment.speaker or segment.channel == MIX or result.channels == 1:
-        return voice
-    return f"{voice} (channel {segment.channel})"
+def _find_voice(result: FileResult, segment: Segment) -> tuple[str | None, str | None]:
+    """Return the speaker, and the channel if several are judged by themselves."""
+    speaker = GRID_PARTS.sub(r"\1 (", _join_lines(printable(segment.speaker or "")))
+    is_alone = segment.channel == MIX or result.channels == 1
+    return speaker or None, None if is_alone else segment.channel
 
 
 FORMATS: Mapping[str, Format] = {

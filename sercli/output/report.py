@@ -100,6 +100,7 @@ class RunReport:
         self.completed = False
         self.n_kept = 0
         self.n_segments = 0
+        self.n_kept_segments = 0
         self.n_unknown = 0
         self.duration = 0.0
         self._kept_duration = 0.0
@@ -143,6 +144,7 @@ class RunReport:
         self._any_failed |= failed
         self._statuses[entry["status"]] += 1
         self.n_kept += 1
+        self.n_kept_segments += entry["n_segments"]
         self.n_segments += entry["n_segments"]
         self.duration += entry["duration"]
         self._kept_duration += entry["duration"]

@@ -22,7 +22,9 @@ BELOW_0 = re.compile(r"-\S*[1-9]")
 # Tiers of emotions that were exported, with a voice: a channel, a speaker or both; and a layer.
 EXPORTED = re.compile(r"emotion(?: (.+))?")
 CHANNEL = re.compile(r"channel (\d+)|(.+) \(channel (\d+)\)")
-LAYER = re.compile(r" \(\d+\)$")
+LAYER = re.compile(r"(?:^| )\(layer \d+\)$")
+# Names of speakers that would be read as something else.
+RESERVED = re.compile(r"channel \d+|(?:.* )?\((?:channel \d+|layer \d+|speaker)\)")
 LABEL = re.compile(r'text ?= ?"(.*)"', re.DOTALL)
 
 
@@ -185,8 +187,33 @@ def _find_exported(names: Iterable[str]) -> dict[str, tuple[str | None, str | No
         return {}
     exported = {}
     for name, voice in voices.items():
-        # Overlapping segments of a voice are in several layers.
-        voice = voices.get(LAYER.sub("", name), voice)
-        found = CHANNEL.fullmatch(voice)
-        exported[name] = (found[2], found[1] or found[3]) if found else (voice or None, None)
+        exported[name] = _parse_voice(voice)
     return exported
+
+
+def name_voice(speaker: str | None, channel: str | None, layer: int) -> str:
+    """Return a name for a tier by its speaker and channel, from which both can be read back.
+
+    Parameters
+    ----------
+    speaker, channel
+        Speaker and channel, as far as they are known.
+    layer
+        Number of the layer, from 1: overlapping segments are in different ones.
+    """
+    parts = []
+    if speaker is not None:
+        parts = [f"{speaker} (speaker)" if RESERVED.fullmatch(speaker) else speaker]
+    if channel is not None:
+        parts.append(f"(channel {channel})" if parts else f"channel {channel}")
+    if layer > 1:
+        parts.append(f"(layer {layer})")
+    return " ".join(parts)
+
+
+def _parse_voice(voice: str) -> tuple[str | None, str | None]:
+    """Return the speaker and the channel in a name of `name_voice`."""
+    voice = LAYER.sub("", voice)
+    found = CHANNEL.fullmatch(voice)
+    speaker, channel = (found[2], found[1] or found[3]) if found else (voice, None)
+    return (speaker or "").removesuffix(" (speaker)") or None, channel

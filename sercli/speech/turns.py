@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from io import StringIO
-from itertools import chain
 from pathlib import Path
 from reprlib import repr as shorten
 from typing import Any, NamedTuple, Self
@@ -86,8 +85,10 @@ class Turns:
     local: bool = False
     sha256: str = ""
     lines: Mapping[Path | str, int] = field(default_factory=dict, repr=False)
-    # Recordings for which it is clear which turns are theirs, if any.
+    # Recordings for which it is clear which turns are theirs, if any; and those that have none, as
+    # the only turns of their name are of another recording.
     _told_apart: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
+    _without: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], *needed: str, tiers: Sequence[str] = ()) -> Self:
@@ -229,10 +230,15 @@ class Turns:
         ConfigError
             If there is such a recording.
         """
+        exact = {recording: self._find_exact(recording) for recording in recordings}
+        taken = _list_last_names(exact.values())
+        for recording, key in exact.items():
+            if key is None and not taken.isdisjoint(_list_own_names(recording)):
+                self._without.add(recording)
         keys = {recording: self._find_key(recording) for recording in recordings}
-        found = {*keys.values()}
+        found, found_names = {*keys.values()}, _list_last_names(keys.values())
         for recording, key in keys.items():
-            if recording in self._told_apart:
+            if recording in self._told_apart or recording in self._without:
                 continue
             if isinstance(key, str):
                 twin = _find_twin(recording, key)
@@ -242,7 +248,7 @@ class Turns:
                         "expected one name of each recording"
                     )
             meant = [] if key is not None else self._find_alike(recording)
-            if meant and found.isdisjoint(meant):
+            if meant and found_names.isdisjoint(_list_own_names(recording)):
                 raise ConfigError(
                     f"{self.path}: {recording} may be {meant[0]} or {meant[1]}; expected the "
                     "recordings in folders of these names, or names of their own"
@@ -259,17 +265,24 @@ class Turns:
         return all(math.isfinite(turn.end - turn.start) for turn in turns)
 
     def _find_key(self, recording: str) -> Path | str | None:
-        found = next((key for key in _keys(recording) if key in self.by_recording), None)
+        if recording in self._without:
+            return None
+        found = self._find_exact(recording)
         if found is not None:
             return found
         # In other folders than those named: its name alone decides, if it is unique.
         alike = self._find_alike(recording)
         return alike[0] if len(alike) == 1 else None
 
-    def _find_alike(self, recording: str) -> list[str]:
+    def _find_exact(self, recording: str) -> Path | str | None:
+        """Return the key of a recording by its path or the end of it, or None."""
+        return next((key for key in _keys(recording) if key in self.by_recording), None)
+
+    def _find_alike(self, recording: str) -> Sequence[str]:
         """Return the keys in any folder with the name of a recording, with or without suffix."""
-        alike = (self._named.get(name, []) for name in _list_own_names(recording))
-        return list(dict.fromkeys(chain.from_iterable(alike)))
+        full, stem = (self._named.get(name, []) for name in _list_own_names(recording))
+        # Without suffix, both are the same list.
+        return full if full is stem or not stem else stem if not full else [*full, *stem]
 
     @cached_property
     def _named(self) -> Mapping[str, list[str]]:
@@ -306,6 +319,11 @@ def _keys(recording: str) -> Iterator[Path | str]:
 def _list_own_names(recording: str) -> tuple[str, str]:
     path = Path(os.path.abspath(recording))
     return compose(path.name), compose(path.stem)
+
+
+def _list_last_names(keys: Iterable[Path | str | None]) -> set[str]:
+    """Return the names in keys that are no paths, without folders."""
+    return {key.rpartition("/")[2] for key in keys if isinstance(key, str)}
 
 
 def _find_twin(recording: str, key: str) -> str:
@@ -367,7 +385,8 @@ def _name_channel(text: str, where: str) -> str | None:
 def _read_table(path: Path, content: bytes, needed: Sequence[str]) -> Iterator[tuple[Path, Turn]]:
     expected = ("file", *needed)
     # A table that `ser annotate` wrote of recordings without speech has only a header.
-    if content.removeprefix(codecs.BOM_UTF8).startswith(b"{"):
+    is_empty = not content and path.suffix.lower() == ".jsonl"  # of a run that found no speech
+    if is_empty or content.removeprefix(codecs.BOM_UTF8).startswith(b"{"):
         table = _read_results(path, content)
     else:
         table = read_table(path, ConfigError, content, may_be_empty={*TIMES} <= {*needed})
@@ -407,9 +426,8 @@ def _read_results(path: Path, content: bytes) -> Table:
     columns = ("file", "channel", *TIMES, "speaker")
 
     def read() -> Iterator[Row]:
-        lines = content.decode("utf-8-sig").splitlines()
         try:
-            document = parse_json("\n".join(lines))
+            document = parse_json(content.decode("utf-8-sig"))
         except ValueError:
             document = {}
         if "files" in document:
@@ -417,16 +435,19 @@ def _read_results(path: Path, content: bytes) -> Table:
                 for segment in file["segments"]:
                     yield make(f"{path}: {file['path']}", {"file": file["path"], **segment})
             return
-        for number, line in enumerate(lines, start=1):
+        # Of bytes: texts have more kinds of line ends, which may be within names.
+        for number, line in enumerate(content.splitlines(), start=1):
             if line.strip():
-                yield make(f"{path}, line {number}", parse_json(line))
+                yield make(f"{path}, line {number}", parse_json(line.decode("utf-8-sig")))
 
     def make(where: str, values: Mapping[str, Any]) -> Row:
         found = {name: values.get(name) for name in columns}
         return Row(where, {name: "" if one is None else str(one) for name, one in found.items()})
 
     try:
-        return Table(columns, iter([*read()]))
+        rows = [*read()]
+        tells_speakers = any(row.cells["speaker"] for row in rows)
+        return Table(columns if tells_speakers else columns[:-1], iter(rows))
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{path}: cannot be read: {error}; expected what `ser annotate` wrote, or a table"
