@@ -86,6 +86,7 @@ def read_manifest(path: Path, columns: Mapping[str, str]) -> Corpus:
     """
     clips: list[Clip] = []
     skipped: dict[str, str] = {}
+    missing: dict[str, Path] = {}
     table = read_table(path, DatasetError)
     names = _rename(path, table.columns, columns)
     for where, row in table.rows:
@@ -96,9 +97,17 @@ def read_manifest(path: Path, columns: Mapping[str, str]) -> Corpus:
         if not clip.emotion:
             skipped[clip.name] = "no emotion given"
         elif not os.path.isfile(clip.path):  # does not fail on a name that is too long
-            skipped[clip.name] = f"{MISSING}, beside the table and in the working directory"
+            missing[clip.name] = clip.path
         else:
             clips.append(clip)
+    if missing:
+        first = next(iter(missing.values()))
+        # One reason for all, so that they are counted together.
+        reason = (
+            f"{MISSING}, such as {first}, where paths are relative to the table's folder or, if "
+            "nothing is there, to the working directory"
+        )
+        skipped |= dict.fromkeys(missing, reason)
     return Corpus(path.stem, LICENCE, tuple(clips), skipped)
 
 
