@@ -265,7 +265,8 @@ def test_only_shared_labels_are_scored(
     assert figures["n_segments"] == 2
     assert figures["labels_left_out"] == {"model": [], "corpus": {"dull": 1}}
     with pytest.raises(
-        DatasetError, match=r"labels \['dull'\]; expected some of .*'short', 'long'"
+        DatasetError,
+        match=r"labels \['dull'\]; expected some that the model has, .*'short', 'long'",
     ):
         evaluate(fake_classifier, make_corpus(("dull", 1.0, "a")), "all", CONFIG)
 
@@ -318,6 +319,16 @@ def test_models_that_share_no_label_are_not_compared(make_corpus: MakeCorpus) ->
     models = [load_model("svm"), DullClassifier()]
     with pytest.raises(DatasetError, match=r"two labels \(svm: anger, .*; fake: short, long, dull"):
         evaluate_all(models, make_corpus(("short", 1.0, "a")), "all", CONFIG)
+    # Here the labels of the clips can be translated: to those that both have.
+    models = [FakeClassifier(), DullClassifier()]
+    with pytest.raises(
+        DatasetError, match=r"some that all models have, \['short', 'long'\]; say wh"
+    ):
+        evaluate_all(models, make_corpus(("dull", 1.0, "a")), "all", CONFIG)
+    with pytest.raises(
+        DatasetError, match=r"the model has, \['short', 'long', 'dull'\]; say which"
+    ):
+        evaluate_all(models[1:], make_corpus(("brief", 1.0, "a")), "all", CONFIG)
 
 
 def test_a_threshold_holds_where_all_labels_compete(make_corpus: MakeCorpus) -> None:

@@ -259,8 +259,9 @@ def choose_labels(
         )
     if not shared or len(common) < 2:
         raise DatasetError(
-            f"the clips have the labels {sorted(counts)}; expected some of the model's "
-            f"{list(classifiers[0].spec.labels)}; say which is which by --map THEIRS=OURS"
+            f"the clips have the labels {sorted(counts)}; expected some that "
+            f"{'all models have' if len(classifiers) > 1 else 'the model has'}, {common}; "
+            "say which is which by --map THEIRS=OURS"
         )
     left_out = {label: n for label, n in sorted(counts.items()) if label not in common}
     kept = tuple(clip for clip in clips if clip.emotion in common)
