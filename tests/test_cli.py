@@ -1349,11 +1349,18 @@ def test_train_an_adapter_of_what_cannot_have_one(
     for more, message in (
         (("--members", f"{trained},svm", "-o", tmp_path / "a"), "2 are named; expected one"),
         (("-o", tmp_path / "a"), "0 are named; expected one"),
-        (("--members", trained, "-o", trained, "--overwrite"), "is the model itself"),
-        (("--members", trained, "-o", tmp_path / "a"), "expected clips of 6 speakers or more"),
+        (
+            ("--members", trained, "-o", trained, "--overwrite", "--fit-on", "train+dev"),
+            "is the model itself",
+        ),
+        (
+            ("--members", trained, "-o", tmp_path / "a"),
+            "from clips of 6 speakers or more; found 5 that are known; learn from more, by "
+            "--fit-on train+dev or --folds",
+        ),
         (("--members", trained, "-o", tmp_path / "a", "--no-adapter"), "does not go with"),
         (
-            ("--members", "svm", "--fit-on", "train", "-o", tmp_path / "a"),
+            ("--members", "svm", "--fit-on", "train+dev", "-o", tmp_path / "a"),
             "when they were held out",
         ),
     ):

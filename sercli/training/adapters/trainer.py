@@ -13,10 +13,11 @@ from sercli.classifiers.base import Classifier
 from sercli.classifiers.fusion import FusionClassifier, read_members
 from sercli.datasets.base import Clip
 from sercli.datasets.extraction import Progress
+from sercli.datasets.matching import count_speakers
 from sercli.errors import ConfigError, DatasetError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.registry.catalogue import find_member
-from sercli.training.adapters.adaptation import add_adapter
+from sercli.training.adapters.adaptation import MIN_SPEAKERS, add_adapter
 from sercli.training.adapters.groups import Examples
 from sercli.training.cache import CachedClips, CachedTrainer
 from sercli.training.config import AdapterConfig
@@ -83,6 +84,26 @@ class AdapterTrainer(CachedTrainer):
             If there are such speakers.
         """
         self.model.refuse_judged(clips, "model")
+
+    def check_fit(
+        self, clips: Sequence[Clip], labels: Sequence[str], dev: Sequence[Clip] = ()
+    ) -> None:
+        """Raise if the clips are of too few speakers, before any is decoded.
+
+        Raises
+        ------
+        DatasetError
+            If they are.
+        """
+        n_speakers = count_speakers(clips)
+        if n_speakers < MIN_SPEAKERS:
+            # Of both splits, or without splits, there are no more clips to be had.
+            more = len({clip.split for clip in clips}) == 1 and clips[0].split is not None
+            raise DatasetError(
+                f"an adapter is learned from clips of {MIN_SPEAKERS} speakers or more; found "
+                f"{n_speakers} that are known"
+                + ("; learn from more, by --fit-on train+dev or --folds" if more else "")
+            )
 
     def prepare(self, parts: Sequence[Sequence[Clip]]) -> list[CachedClips]:
         """Decode the clips into the cache.
