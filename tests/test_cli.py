@@ -27,6 +27,7 @@ import sercli
 from sercli.audio.reading import load_audio
 from sercli.cli import main
 from sercli.cli.comparing import _place_reports
+from sercli.cli.measuring import _tell_limits
 from sercli.errors import ConfigError, DatasetError, OutputError
 from sercli.evaluation.mixes import EVEN, SINGLE
 from sercli.files import AtomicFile
@@ -1239,6 +1240,9 @@ def test_eval_prints_tables_and_tells_of_leaks(trained: Path, corpus: Path) -> N
     result = ser("eval", corpus, "-m", trained, "--split", "train", "--jobs", "1")
     assert "5 speakers; speakers shared" in result.stdout
     assert "The model was trained on 5 speakers and 30 clips of these" in result.stderr
+    assert "--split new" not in result.stderr  # there is nobody else
+    result = ser("eval", corpus, "-m", trained, "--split", "all", "--jobs", "1")
+    assert "--split new measures only on speakers that mine does not know" in result.stderr
     result = ser("eval", corpus, "-m", trained, "--split", "train", "--strict")
     assert result.exit_code == 2
     assert "model mine: was trained on 5 speakers of those to measure on" in result.stderr
@@ -1257,6 +1261,7 @@ def test_eval_in_quiet_says_what_makes_figures_wrong(
     options = ("eval", table, "-m", trained, "--jobs", "1")
     told = ser(*options).stderr
     assert "1 clip of boredom left out: mine has no such label" in told
+    assert "--split new" not in told
     assert "warning: mine: Speakers are unknown" in told
     assert ser(*options, "-q").stderr == ""
     gone = tmp_path / "gone.wav"
@@ -1281,6 +1286,21 @@ def test_eval_in_quiet_says_what_makes_figures_wrong(
     assert set(result.stderr.splitlines()) == {
         f"warning: mine (report) ({number}): {too_good}" for number in (1, 2)
     }
+
+
+def test_labels_that_another_compared_model_lacks(capsys: pytest.CaptureFixture[str]) -> None:
+    figures: dict[str, Any] = {
+        "model": "mine",
+        "warnings": [],
+        "overlap": None,
+        "adapt": "none",
+        "labels_left_out": {"model": ["bliss", "fear"], "corpus": {"bliss": 3, "calm": 1}},
+    }
+    _tell_limits(figures)
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "3 clips of bliss left out: not every compared model has this label",
+        "1 clip of calm left out: mine has no such label",
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -400,6 +400,16 @@ def test_empty_sections_are_left_out() -> None:
     assert "aside" not in page.tags
 
 
+def test_labels_that_another_compared_model_lacks() -> None:
+    text = render_markdown(figures())
+    assert "Labels of the model that no segment has; its probabilities" in text
+    assert "Labels of the corpus that the model does not have; their clips" in text
+    left_out = {"model": ["boredom", "disgust"], "corpus": {"boredom": 23, "calm": 1}}
+    text = render_markdown(figures(labels_left_out=left_out))
+    assert "Labels of the model that no segment or not every compared model has; its prob" in text
+    assert "Labels of the corpus that not every compared model has; their clips" in text
+
+
 def test_many_failed_files_are_cut_short() -> None:
     failed = {f"{i}.wav": "broken" for i in range(30)}
     text = render_markdown(figures(failed=failed))

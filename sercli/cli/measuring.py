@@ -103,6 +103,9 @@ def _tell_limits(figures: dict[str, Any]) -> None:
     name, left_out = figures["model"], figures["labels_left_out"]
     for warning in figures["warnings"]:
         say(f"warning: {name}: {warning}")
+    known = figures["overlap"]["speakers"] if figures["overlap"] else ()
+    if 0 < len(known) < len(figures["speakers"]):
+        say(f"--split new measures only on speakers that {name} does not know")
     if left_out["model"]:
         say(
             f"labels of {name} that are not scored: {', '.join(left_out['model'])}; their "
@@ -111,4 +114,10 @@ def _tell_limits(figures: dict[str, Any]) -> None:
     heard = ", but in the baselines" if figures["adapt"] != "none" else ""
     for label, n_clips in left_out["corpus"].items():
         clips = format_count(n_clips, "clip")
-        say(f"{clips} of {label} left out{heard}: {name} has no such label")
+        # Labels that the model has are missing in another model of a comparison.
+        missing = (
+            "not every compared model has this label"
+            if label in left_out["model"]
+            else f"{name} has no such label"
+        )
+        say(f"{clips} of {label} left out{heard}: {missing}")

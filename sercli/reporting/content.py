@@ -93,9 +93,12 @@ def _method(figures: Figures) -> Section:
         f"{format_count(figures['n_segments'], 'segment')}{of_speakers}.",
         f"Labels scored: {', '.join(figures['labels'])}.",
     ]
+    # Labels of both the model and the corpus are missing in another model of a comparison.
+    apart = set(left_out["model"]) & set(left_out["corpus"])
     if left_out["model"]:
+        has = "no segment or not every compared model has" if apart else "no segment has"
         sentences.append(
-            "Labels of the model that no segment has; its probabilities are shared out among the "
+            f"Labels of the model that {has}; its probabilities are shared out among the "
             f"others: {', '.join(left_out['model'])}."
         )
     if left_out["corpus"]:
@@ -103,9 +106,9 @@ def _method(figures: Figures) -> Section:
             f"{label} ({format_count(n, 'clip')})" for label, n in left_out["corpus"].items()
         )
         heard = " but in the baselines" if figures["adapt"] != "none" else ""
+        lacks = "not every compared model has" if apart else "the model does not have"
         sentences.append(
-            f"Labels of the corpus that the model does not have; their clips do not count{heard}: "
-            f"{counts}."
+            f"Labels of the corpus that {lacks}; their clips do not count{heard}: {counts}."
         )
     sentences.append(_describe_intervals(figures["intervals"]))
     reasons = tuple((reason, str(n)) for reason, n in figures["left_out"].items())
