@@ -229,17 +229,43 @@ def write_bytes(path: Path, content: bytes) -> None:
     OutputError
         If it cannot be written.
     """
-    temporary = _name_temporary(path)
+    write_together({path: content})
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Write files that belong together: none is replaced before all are written.
+
+    Each is atomic, as by `write_bytes`. A process that is killed leaves the old files, unless that
+    happens in the moment between two renamings.
+
+    Parameters
+    ----------
+    contents
+        Path and whole content of each file, in the order in which they get their names.
+
+    Raises
+    ------
+    OutputError
+        If one cannot be written.
+    """
+    written: list[tuple[Path, Path]] = []
+    path = Path()
     try:
-        with temporary.open("xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, resolve_target(path))
+        for path, content in contents.items():
+            temporary = _name_temporary(path)
+            written.append((path, temporary))
+            with temporary.open("xb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+        for path, temporary in written:
+            os.replace(temporary, resolve_target(path))
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+    finally:
+        for _, temporary in written:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 def resolve_target(path: Path) -> Path:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from test_adaptation import create_adapter
 
-from sercli.errors import ConfigError, ModelError
+from sercli.classifiers.svm import SvmClassifier
+from sercli.errors import ConfigError, ModelError, OutputError
 from sercli.features.vector import FEATURE_SET
 from sercli.registry.catalogue import find_model, list_models, shipped_folder
 from sercli.registry.store import load_model, model_hash, save_model
@@ -142,6 +143,35 @@ def test_round_trip(copy: Path, tmp_path: Path) -> None:
     ).read_bytes()
     assert (saved / "model.json").read_text() == (copy / "model.json").read_text()
     assert model_hash(saved) == model_hash(copy)
+
+
+def test_a_model_that_is_not_replaced_to_the_end_stays_as_it_was(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = load_model(copy)
+    assert isinstance(other, SvmClassifier)
+    changed = other.tensors()
+    changed["mean"] = changed["mean"] + 1
+    monkeypatch.setattr(other, "tensors", lambda: changed)
+    before = {path.name: path.read_bytes() for path in copy.iterdir()}
+    synced: list[int] = []
+    fsync = os.fsync
+
+    def fill(number: int) -> None:
+        synced.append(number)
+        if len(synced) == 3:  # the weights and the adapter are written, the description is not
+            raise OSError(28, "No space left on device")
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", fill)
+    with pytest.raises(OutputError, match=r"model\.json: cannot be written: No space left"):
+        save_model(other, copy)
+    assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
+    monkeypatch.setattr(os, "fsync", fsync)
+    save_model(other, copy)
+    again = load_model(copy)
+    assert isinstance(again, SvmClassifier)
+    np.testing.assert_array_equal(again.tensors()["mean"], changed["mean"])
 
 
 def test_what_is_perceived_has_a_calibration_of_its_own(copy: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sercli.classifiers.families import ENCODER_FILE, FAMILIES, load_family
 from sercli.config import LabelScheme, Precision
 from sercli.errors import ConfigError, ModelError
-from sercli.files import make_folder, write_bytes
+from sercli.files import make_folder, write_together
 from sercli.neural.hub import HUB
 from sercli.registry.catalogue import DEFAULT_MODEL, find_member, find_model, is_model
 from sercli.registry.description import (
@@ -193,14 +193,20 @@ def save_model(classifier: "Classifier", folder: str | os.PathLike[str]) -> Path
         )
     target = Path(folder)
     make_folder(target)
-    weights: dict[str, str] = {}
-    for file, tensors in _sort_tensors(classifier).items():
-        content = save(tensors)
-        write_bytes(target / file, content)
-        weights[file] = hashlib.sha256(content).hexdigest()
-    for file in {WEIGHTS_FILE, ENCODER_FILE, ADAPTER_FILE} - weights.keys():
-        # Left over from an earlier model in this folder, whose description is replaced.
+    contents = {file: save(tensors) for file, tensors in _sort_tensors(classifier).items()}
+    hashes = {file: hashlib.sha256(content).hexdigest() for file, content in contents.items()}
+    contents[MODEL_FILE] = _describe(classifier, hashes).encode()
+    # Together, or a process that is killed in between leaves an earlier model in this folder with
+    # weights that are not its own.
+    write_together({target / file: content for file, content in contents.items()})
+    for file in {WEIGHTS_FILE, ENCODER_FILE, ADAPTER_FILE} - hashes.keys():
+        # Left over from an earlier model, whose description is replaced.
         (target / file).unlink(missing_ok=True)
+    return target
+
+
+def _describe(classifier: "Classifier", hashes: Mapping[str, str]) -> str:
+    """Return the content of ``model.json``, given the hashes of the weight files."""
     spec = classifier.spec
     data: dict[str, Any] = {"format": FORMAT}
     data |= {item.name: getattr(spec, item.name) for item in fields(spec)}
@@ -210,10 +216,9 @@ def save_model(classifier: "Classifier", folder: str | os.PathLike[str]) -> Path
         data[PERCEIVED] = perceived.to_dict()
     if classifier.adapter is not None:
         data[ADAPTER] = classifier.adapter.to_dict()
-    data["weights"] = weights
+    data["weights"] = hashes
     text = json.dumps(data, indent=2, ensure_ascii=False)
-    write_bytes(target / MODEL_FILE, f"{text}\n".encode())
-    return target
+    return f"{text}\n"
 
 
 def model_hash(folder: Path) -> str:
