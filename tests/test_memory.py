@@ -36,8 +36,15 @@ def test_other_libraries_are_left_alone(
 
     monkeypatch.setattr(ctypes, "CDLL", fail)
     monkeypatch.setattr(os, "environ", {})
+    held = [0]
+    monkeypatch.setattr(memory, "measure_allocated", lambda: held[0])
     keep_less()
-    IdleMemory().check()
+    # The caches are those of PyTorch, whatever the C library is.
+    assert os.environ == {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128", "LRU_CACHE_CAPACITY": "16"}
+    idle = IdleMemory()
+    held[0] = 10 * memory.MAX_IDLE_BYTES
+    idle.check()
+    assert (idle._least, idle._last) == (0, 0)  # nothing was given back
 
 
 @pytest.mark.skipif(
