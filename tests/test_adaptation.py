@@ -56,32 +56,31 @@ def draw_probabilities(rng: np.random.Generator, n: int, n_labels: int = 6) -> F
     return rng.dirichlet(np.full(n_labels, 0.5), n)
 
 
+def create_network(
+    rng: np.random.Generator, n_labels: int = 6, shrinkage: float = AdapterSettings().shrinkage
+) -> AdapterNetwork:
+    """Return one of random weights, none of them zero, whose layers all have different widths."""
+    config = AdapterConfig(n_hidden=5, n_trust=4, n_context=7)
+    centres = torch.from_numpy(rng.normal(0, 1, (n_labels, n_labels)).astype(np.float32))
+    network = AdapterNetwork(centres, config, shrinkage)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.from_numpy(rng.normal(0, 0.5, parameter.shape)))
+    return network
+
+
 def create_adapter(
-    rng: np.random.Generator, n_labels: int = 6, settings: AdapterSettings | None = None
+    rng: np.random.Generator,
+    n_labels: int = 6,
+    settings: AdapterSettings | None = None,
+    network: AdapterNetwork | None = None,
 ) -> Adapter:
-    """Return one of random weights, none of them zero, and the network that has the same."""
-    n_hidden, n_inner, n_mix = 5, 4, 2 * n_labels + 1
-    shapes = {
-        "mean": (n_labels,),
-        "scale": (n_labels,),
-        "first.weight": (n_hidden, n_labels),
-        "first.bias": (n_hidden,),
-        "centres": (n_labels, n_hidden),
-        "last.weight": (n_labels, n_hidden),
-        "last.bias": (n_labels,),
-        "trust.0.weight": (n_inner, n_mix + n_labels),
-        "trust.0.bias": (n_inner,),
-        "trust.1.weight": (3, n_inner),
-        "trust.1.bias": (3,),
-        "context.0.weight": (n_inner, n_mix + 2 * n_hidden),
-        "context.0.bias": (n_inner,),
-        "context.1.weight": (n_hidden, n_inner),
-        "context.1.bias": (n_hidden,),
-    }
-    tensors = {name: rng.normal(0, 0.5, shape) for name, shape in shapes.items()}
-    tensors["scale"] = np.abs(tensors["scale"]) + 0.5
+    """Return one with the weights of a network as it is trained, by default of a random one."""
+    settings = settings or AdapterSettings()
+    network = network or create_network(rng, n_labels, settings.shrinkage)
+    scaling = {"mean": rng.normal(0, 0.5, n_labels), "scale": rng.uniform(0.5, 1.5, n_labels)}
     calibration = Calibration("temperature", 2 * np.eye(n_labels), np.zeros(n_labels))
-    return Adapter(settings or AdapterSettings(), calibration, tensors)
+    return Adapter(settings, calibration, {**scaling, **network.tensors()})
 
 
 # The mix of a group.
@@ -128,26 +127,33 @@ def test_moments_of_parts_are_those_of_the_whole(rng: np.random.Generator) -> No
 # What is made of it.
 
 
-def test_an_adapter_computes_what_was_trained(rng: np.random.Generator) -> None:
-    adapter = create_adapter(rng)
-    config = AdapterConfig(n_hidden=5, n_trust=4, n_context=4)
-    network = AdapterNetwork(torch.zeros(6, 6), config, adapter.settings.shrinkage)
-    with torch.no_grad():
-        # Zero at first, they would say nothing.
-        for parameter in network.parameters():
-            parameter.copy_(torch.from_numpy(rng.normal(0, 0.5, parameter.shape)))
-        network.centres.copy_(torch.from_numpy(rng.normal(0, 1, (6, 6))))
-    tensors = {"mean": np.full(6, 0.1), "scale": np.full(6, 2.0), **network.tensors()}
-    adapter = Adapter(adapter.settings, adapter.calibration, tensors)
-    groups = [draw_probabilities(rng, n) for n in (1, 9, 40)]
+@pytest.mark.parametrize("n_labels", [2, 6])
+def test_an_adapter_computes_what_was_trained(rng: np.random.Generator, n_labels: int) -> None:
+    network = create_network(rng, n_labels)
+    adapter = create_adapter(rng, n_labels, network=network)
+    stored = adapter.tensors()
+    groups = [draw_probabilities(rng, n, n_labels) for n in (1, 9, 40)]
+    scaled = [(find_inputs(one) - stored["mean"]) / stored["scale"] for one in groups]
     described = [
-        describe_group(((find_inputs(one) - 0.1) / 2).clip(-5, 5).astype(np.float32), one)
-        for one in groups
+        describe_group(inputs.clip(-5, 5).astype(np.float32), one)
+        for inputs, one in zip(scaled, groups, strict=True)
     ]
     with torch.inference_mode():
         expected = network(described).numpy()
     found = np.concatenate([adapter.score(one) for one in groups])
     np.testing.assert_allclose(found, expected, atol=1e-4)
+    # Groups of the same segments in other company have other scores.
+    assert np.abs(adapter.score(groups[2][:9])[0] - found[10]).max() > 0.01
+
+
+def test_every_length_of_every_tensor_counts(rng: np.random.Generator) -> None:
+    adapter = create_adapter(rng)
+    tensors = adapter.tensors()
+    for name, tensor in tensors.items():
+        for axis in range(tensor.ndim):
+            longer = np.concatenate((tensor, tensor.take([0], axis)), axis)
+            with pytest.raises(ModelError, match=f"has the shapes .*'{name}'"):
+                Adapter(adapter.settings, adapter.calibration, {**tensors, name: longer})
 
 
 def test_neither_order_nor_blocks_matter(
