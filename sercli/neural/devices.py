@@ -297,7 +297,11 @@ def computing(device: torch.device, precision: torch.dtype) -> AbstractContextMa
 
 @contextmanager
 def repeatable(device: torch.device) -> Iterator[None]:
-    """Make the training of a network reproducible within the block.
+    """Make the training of a network reproducible within the block, except attention on CUDA.
+
+    The gradients of attention are summed in any order there, so that layers of an encoder end close
+    to the same weights only. The one backend that would not, the mathematical one, keeps the
+    attention of each frame to each other in float32: several GB per layer for clips of 30 s.
 
     Gradients are computed outside of `computing`, so exact float32 products are set here, too.
 
