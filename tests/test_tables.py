@@ -73,9 +73,8 @@ def test_manifest(tmp_path: Path) -> None:
     assert corpus.clips[3].path == tmp_path / "sub/b.wav"
     assert corpus.clips[0].place == f"{tmp_path / 'a.wav'}#0.5-1.25@0"
     assert corpus.skipped == {
-        "gone.wav": f"annotated, but the file is missing, such as {tmp_path / 'gone.wav'}, where "
-        "paths are relative to the table's folder or, if nothing is there, to the working "
-        "directory",
+        "gone.wav": "annotated, but the file is missing, such as gone.wav, which is neither in the "
+        "table's folder nor in the working directory",
         "a.wav#9-10": "no emotion given",
     }
 

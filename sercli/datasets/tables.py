@@ -86,7 +86,7 @@ def read_manifest(path: Path, columns: Mapping[str, str]) -> Corpus:
     """
     clips: list[Clip] = []
     skipped: dict[str, str] = {}
-    missing: dict[str, Path] = {}
+    missing: list[str] = []
     table = read_table(path, DatasetError)
     names = _rename(path, table.columns, columns)
     for where, row in table.rows:
@@ -97,15 +97,15 @@ def read_manifest(path: Path, columns: Mapping[str, str]) -> Corpus:
         if not clip.emotion:
             skipped[clip.name] = "no emotion given"
         elif not os.path.isfile(clip.path):  # does not fail on a name that is too long
-            missing[clip.name] = clip.path
+            missing.append(clip.name)
         else:
             clips.append(clip)
     if missing:
-        first = next(iter(missing.values()))
-        # One reason for all, so that they are counted together.
+        # One reason for all, so that they are counted together; as reports have it, without folders
+        # that are nobody else's business.
         reason = (
-            f"{MISSING}, such as {first}, where paths are relative to the table's folder or, if "
-            "nothing is there, to the working directory"
+            f"{MISSING}, such as {missing[0]}, which is neither in the table's folder nor in the "
+            "working directory"
         )
         skipped |= dict.fromkeys(missing, reason)
     return Corpus(path.stem, LICENCE, tuple(clips), skipped)
