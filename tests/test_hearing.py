@@ -161,6 +161,13 @@ def test_an_encoder_comes_nearer_to_what_it_hears_without_noise(
 
     assert measure(learned) < 0.9 * measure(base)
 
+    # What was damaged since is learned once more, and is the same.
+    (kept,) = (tmp_path / "kept").iterdir()
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:-100])
+    again = learn_to_hear(base, LIMIT, speech, CONFIG, tmp_path / "kept", listener)
+    assert (again.digest, kept.read_bytes()) == (learned.digest, whole)
+
     # Nothing is learned twice, and nothing lies about.
     assert [path.suffix for path in (tmp_path / "kept").iterdir()] == [".safetensors"]
     monkeypatch.setattr(hearing, "fit_network", None)

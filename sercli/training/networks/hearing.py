@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional
@@ -184,6 +185,8 @@ def learn_to_hear(
         "speech": digest_audio(speech),
     }
     path = folder / f"{digest(repr(facts).encode())}.safetensors"
+    if path.is_file() and not _is_whole(path):  # damaged: learn it once more
+        path.unlink(missing_ok=True)
     if not path.is_file():
         checkpoints = path.with_suffix("")
         try:
@@ -196,6 +199,15 @@ def learn_to_hear(
                 raise
     weights = {name: one.float() for name, one in load_file(path).items()}
     return Base(base.name, base.settings, weights)
+
+
+def _is_whole(path: Path) -> bool:
+    """Return whether the header and the length of a file of weights are right."""
+    try:
+        with safe_open(path, "pt"):
+            return True
+    except (OSError, SafetensorError):
+        return False
 
 
 def _learn(
