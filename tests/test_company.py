@@ -125,3 +125,13 @@ def test_a_full_disk_is_told(
     ):
         pytest.fail("there is no room")
     assert not list(room.iterdir())
+
+
+def test_a_long_clip_is_heard_from_where_somebody_speaks(
+    tmp_path: Path, speech: NDArray[np.float32], room: Path
+) -> None:
+    late = np.concatenate((np.zeros(35 * 16_000, np.float32), speech))
+    sf.write(tmp_path / "late.flac", late, 16_000)
+    with gather_company([Clip(tmp_path / "late.flac", "anger", "s")], 1) as company:
+        assert 5 * 16_000 < len(company[0]) <= len(speech) + 16_000
+        assert np.abs(company[0][:16_000]).max() > 0.01

@@ -9,7 +9,7 @@ import pytest
 
 import sercli
 from sercli.datasets import Clip, Corpus
-from sercli.errors import ConfigError, DatasetError
+from sercli.errors import ConfigError, DatasetError, ModelError
 from sercli.training.plan import Plan
 from sercli.training.train_config import Settings, TrainConfig, find_families
 
@@ -231,3 +231,9 @@ def test_which_families_something_is_of_use_to() -> None:
         "overwrite": ("svm", *networks, "fusion", "adapter"),
     }
     assert {name: find_families(name) for name in expected} == expected
+
+
+def test_members_of_others_are_refused_as_what_they_are(corpus: Corpus, tmp_path: Path) -> None:
+    plan = Plan.make(corpus, TrainConfig("fusion", members=("hub:a/b", "svm")))
+    with pytest.raises(ModelError, match="hub:a/b: is a classifier of Hugging Face, of which"):
+        plan.run(tmp_path / "both")

@@ -4,6 +4,7 @@ import pytest
 from trees import make_tree, summary
 
 from sercli.datasets import read_corpus
+from sercli.datasets.annotated import _split_of_folder
 from sercli.datasets.facts import load_facts
 from sercli.errors import DatasetError
 
@@ -226,3 +227,22 @@ def test_a_split_of_meld(tmp_path: Path) -> None:
     (tmp_path / "dev_sent_emo.csv").unlink()
     with pytest.raises(DatasetError, match=r"no table of annotations; expected dev_sent_emo\.csv"):
         read_corpus(tmp_path / "dev_splits_complete")
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("train_splits", "train"),
+        ("dev_splits_complete", "dev"),
+        ("output_repeated_splits_test", "test"),
+        ("testset", "test"),
+        ("TestSplits", "test"),
+        ("DEV", "dev"),
+        ("latest", None),
+        ("device", None),
+        ("contest", None),
+    ],
+)
+def test_which_split_of_meld_a_folder_has(name: str, split: str | None) -> None:
+    assert _split_of_folder(name) == split
+    assert _split_of_folder(name, "train") == (split or "train")

@@ -18,6 +18,7 @@ _DIALOGUE = re.compile(r"Ses\d{2}[FM]_(?:impro|script)\w+")
 NO_AGREEMENT = "xxx"
 
 MELD_SPLITS = ("train", "dev", "test")
+SPLIT_WORD = re.compile(rf"(?<![a-z])({'|'.join(MELD_SPLITS)})(?=set|split|[^a-z]|$)")
 MELD_COLUMNS = ("Dialogue_ID", "Utterance_ID", "Speaker", "Emotion")
 # Names of copies that some utterances of the test split have.
 MELD_COPY = re.compile(r"final_videos_testdia\d+_utt\d+")
@@ -149,9 +150,12 @@ def _meld_clip(path: Path, name: str, row: Mapping[str, str], facts: Mapping[str
 
 
 def _split_of_folder(*names: str | None) -> str | None:
-    """Return the split named by a whole word in the first folder name that has one, or None."""
-    words = (word for name in names if name for word in re.split(r"[^a-z]+", name.lower()))
-    return next((word for word in words if word in MELD_SPLITS), None)
+    """Return the split in the first folder name that has one, or None.
+
+    It begins a word that ends there, or goes on as in ``testset`` and ``TestSplits``.
+    """
+    found = (SPLIT_WORD.search(name.lower()) for name in names if name)
+    return next((one[1] for one in found if one), None)
 
 
 def _meld_rows(

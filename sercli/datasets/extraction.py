@@ -1,6 +1,6 @@
 """Feature extraction from labelled clips on several cores."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -133,7 +133,7 @@ def extract_clip_features(
 
 def extract_in_order(
     clips: Sequence[Clip], extract: Extract | Cut, jobs: int, *, limited: bool
-) -> Iterator[tuple[list[int], list[Outcome], dict[str, Notes]]]:
+) -> Generator[tuple[list[int], list[Outcome], dict[str, Notes]], None, None]:
     """Decode clips task by task, in an order in which no process decodes a recording twice.
 
     Parameters

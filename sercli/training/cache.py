@@ -236,8 +236,7 @@ def _read(path: Path) -> _Entry | None:
             facts["audio_hash"],
             int(facts["start"]),
             int(facts["end"]),
-            # Files of before have none.
-            Notes(int(facts.get("decoded", 0)), tuple(json.loads(facts.get("warnings", "[]")))),
+            Notes(int(facts["decoded"]), tuple(json.loads(facts["warnings"]))),
         )
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None

@@ -5,6 +5,7 @@ a recording with many clips would be decoded from its start again and again. All
 decoded once, in that order, into a temporary file.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,13 +20,16 @@ from sercli.config import LONGEST_SEGMENT_S
 from sercli.datasets.base import Clip
 from sercli.datasets.extraction import extract_in_order
 from sercli.errors import OutputError
+from sercli.training.versions import find_utterance
 
 # Samples of a clip that others are combined with; the rest of longer clips is left out.
 MAX_SAMPLES = round(LONGEST_SEGMENT_S * SAMPLE_RATE)
 
 
 class Company(Sequence[FloatArray]):
-    """Waveforms of clips at 16 kHz, up to their first 30 s, read from a file on access.
+    """Waveforms of clips at 16 kHz, read from a file on access.
+
+    Of a clip longer than 30 s, these are the 30 s from the start of its speech.
 
     A clip that cannot be decoded is a second of silence here.
 
@@ -87,8 +91,9 @@ def _write(clips: Sequence[Clip], jobs: int, path: Path) -> IntArray:
     end = 0
     with _telling():
         file = path.open("wb")
+    results = extract_in_order(clips, _begin, jobs, limited=True)
     try:
-        for places, outcomes, _ in extract_in_order(clips, _begin, jobs, limited=True):
+        for places, outcomes, _ in results:
             for place, outcome in zip(places, outcomes, strict=True):
                 if isinstance(outcome, str):  # reported when its own features are extracted
                     continue
@@ -97,6 +102,9 @@ def _write(clips: Sequence[Clip], jobs: int, path: Path) -> IntArray:
                 spans[place] = end, end + len(outcome[1])
                 end += len(outcome[1])
     finally:
+        with warnings.catch_warnings():  # of joblib, about tasks that nobody needs after an error
+            warnings.filterwarnings("ignore", ".*have been cancelled")
+            results.close()
         with _telling():
             file.close()
     return spans
@@ -115,4 +123,6 @@ def _telling() -> Iterator[None]:
 
 
 def _begin(_: Clip, waveform: FloatArray) -> FloatArray:
-    return np.ascontiguousarray(waveform[:MAX_SAMPLES], np.float32)
+    # A long clip may begin with silence, which must not be what others are combined with.
+    start = find_utterance(waveform).start if len(waveform) > MAX_SAMPLES else 0
+    return np.ascontiguousarray(waveform[start : start + MAX_SAMPLES], np.float32)

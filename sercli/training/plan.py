@@ -193,7 +193,7 @@ class Plan:
                     test=config.test,
                     details=details,
                 )
-        except SerError:
+        except (SerError, KeyboardInterrupt):
             if is_new:
                 with suppress(OSError):  # raised if the folder is not empty
                     folder.rmdir()
@@ -294,9 +294,12 @@ def train(
 
 def _list_labels_of(models: Sequence[AnyPath]) -> Sequence[str]:
     """Return the labels of the first model, which those of the others equal; none if unknown."""
-    from sercli.registry.catalogue import find_model, is_model
+    from sercli.registry.catalogue import find_model
     from sercli.registry.description import read_description
+    from sercli.registry.store import is_checkpoint_of_others
 
-    folder = find_model(models[0])
-    # What else may be wrong with a model is found when all are loaded.
-    return read_description(folder)["labels"] if is_model(folder) else ()
+    # What is wrong with a model is found when all are loaded.
+    if is_checkpoint_of_others(models[0]):
+        return ()
+    labels: Sequence[str] = read_description(find_model(models[0]))["labels"]
+    return labels
