@@ -73,7 +73,7 @@ measure_options = join_options(
     adapt_option(
         "none",
         "auto: the speaker where all are known, else the channel, if channels are judged by "
-        "themselves, else the recording; none for models without an adapter.",
+        "themselves, else the recording; none where `ser annotate` would use none.",
     ),
     click.option(
         "--mix",
