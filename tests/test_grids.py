@@ -15,7 +15,8 @@ import sercli
 from sercli.cli import main
 from sercli.errors import ConfigError
 from sercli.schema import FileResult, Segment
-from sercli.speech.turns import TIMES, Turn, Turns
+from sercli.speech.turn import TIMES, Turn
+from sercli.speech.turns import Turns
 
 Tiers = Mapping[str, Sequence[tuple[float, float, str]]]
 

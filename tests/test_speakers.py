@@ -7,7 +7,7 @@ import pytest
 
 from sercli.errors import ConfigError
 from sercli.speech.speakers import Speakers, Timeline
-from sercli.speech.turns import Turn
+from sercli.speech.turn import Turn
 
 
 def test_by_a_pattern() -> None:

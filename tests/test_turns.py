@@ -16,7 +16,8 @@ from sercli.output.report import RunInfo
 from sercli.output.writers import open_writer
 from sercli.schema import FileResult, Segment
 from sercli.speech.speakers import Speakers
-from sercli.speech.turns import TIMES, Turn, Turns
+from sercli.speech.turn import TIMES, Turn
+from sercli.speech.turns import Turns
 
 
 def test_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

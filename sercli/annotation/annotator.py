@@ -38,7 +38,8 @@ from sercli.registry.catalogue import DEFAULT_MODEL
 from sercli.registry.store import load_model
 from sercli.schema import MIX, FileResult, Segment
 from sercli.speech.speakers import Speakers
-from sercli.speech.turns import TIMES, Turn, Turns
+from sercli.speech.turn import TIMES, Turn
+from sercli.speech.turns import Turns
 from sercli.speech.vad import SpeechDetector
 from sercli.system.memory import IdleMemory
 

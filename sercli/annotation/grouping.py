@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sercli.adaptation import Adapter
 from sercli.annotation.spool import RowStore
 from sercli.schema import FileResult, Group
-from sercli.speech.turns import Turn
+from sercli.speech.turn import Turn
 
 
 class Heard(NamedTuple):

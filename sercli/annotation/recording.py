@@ -24,7 +24,7 @@ from sercli.discovery import Found
 from sercli.errors import AudioError, ConfigError
 from sercli.schema import MIX, FileResult
 from sercli.speech.segmentation import Span
-from sercli.speech.turns import Turn
+from sercli.speech.turn import Turn
 from sercli.speech.vad import SpeechDetector
 from sercli.text import format_count
 

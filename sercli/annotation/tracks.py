@@ -12,7 +12,7 @@ from sercli.arrays import FloatArray
 from sercli.audio.reading import SAMPLE_RATE
 from sercli.config import LONGEST_SEGMENT_S, SHORTEST_SEGMENT_S, SegmentConfig
 from sercli.speech.segmentation import Span, create_segmenter
-from sercli.speech.turns import Turn
+from sercli.speech.turn import Turn
 from sercli.speech.vad import SpeechDetector
 
 

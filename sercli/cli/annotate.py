@@ -286,7 +286,8 @@ def _create_annotator(options: dict[str, Any], paths: list[str]) -> "Annotator":
         Annotator,  # loads numpy and the decoders, which --help must not
     )
     from sercli.speech.speakers import Speakers
-    from sercli.speech.turns import TIMES, Turns
+    from sercli.speech.turn import TIMES
+    from sercli.speech.turns import Turns
 
     # Before the model is loaded, so that invalid settings are reported at once.
     config, effort = _segment_config(options), find_effort(options)

@@ -6,8 +6,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
+from sercli.delimited import MOST_SECONDS
+from sercli.errors import ConfigError
+from sercli.speech.turn import Turn
 from sercli.text import compose
 
 SUFFIX = ".textgrid"
@@ -28,32 +30,12 @@ RESERVED = re.compile(r"channel \d+|(?:.* )?\((?:channel \d+|layer \d+|speaker)\
 LABEL = re.compile(r'text ?= ?"(.*)"', re.DOTALL)
 
 
-class Interval(NamedTuple):
-    """An interval with a text.
-
-    Parameters
-    ----------
-    start, end
-        Times in seconds.
-    tier
-        Name of its tier.
-    speaker, channel
-        Speaker and channel in the tier's name, if `sercli.export_labels` wrote the grid.
-    """
-
-    start: float
-    end: float
-    tier: str
-    speaker: str | None = None
-    channel: str | None = None
-
-
 def is_grid(path: Path) -> bool:
     """Return whether a path is a TextGrid by its suffix, or a folder, which may hold some."""
     return path.is_dir() or path.suffix.lower() == SUFFIX
 
 
-def read_grids(path: Path, tiers: Sequence[str] = ()) -> tuple[dict[str, list[Interval]], str]:
+def read_grids(path: Path, tiers: Sequence[str]) -> tuple[dict[str, tuple[Turn, ...]], str]:
     """Read the intervals of a TextGrid, or of all TextGrids in a folder and its subfolders.
 
     Parameters
@@ -65,21 +47,34 @@ def read_grids(path: Path, tiers: Sequence[str] = ()) -> tuple[dict[str, list[In
 
     Returns
     -------
-    intervals : dict of str to list of Interval
-        Intervals with a text of each grid, tier by tier. The keys are the paths of the grids
-        relative to the folder, without suffix and with ``/`` between their parts; those of the
-        recordings match them, with or without suffix.
+    turns : dict of str to tuple of Turn
+        Intervals with a text of each grid, tier by tier; none if a grid has none, so that its
+        recording matches no other of that name. The keys are the paths of the grids relative to
+        the folder, without suffix and with ``/`` between their parts.
     sha256 : str
         SHA-256 digest of all grids and the names of the tiers.
 
     Raises
     ------
-    ValueError
-        If there is no grid, two grids have the same name, a grid cannot be parsed, has times below
-        0 or none of the tiers, or a tier is in no grid.
-    OSError
-        If a file cannot be read.
+    ConfigError
+        If there is no grid, two grids have the same name, a grid cannot be read, has times below 0
+        or beyond `MOST_SECONDS`, or none of the tiers, or a tier is in no grid.
     """
+    try:
+        found, sha256 = _read_all(path, tiers)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    for recording, turns in found.items():
+        for turn in turns:
+            if not max(-turn.start, turn.end) <= MOST_SECONDS:  # also true for NaN
+                raise ConfigError(
+                    f"{path}: has an interval of {recording} from {turn.start:g} to "
+                    f"{turn.end:g} s; expected times up to {MOST_SECONDS:g} s"
+                )
+    return found, sha256
+
+
+def _read_all(path: Path, tiers: Sequence[str]) -> tuple[dict[str, tuple[Turn, ...]], str]:
     grids = [path]
     if path.is_dir():
         grids = sorted(one for one in path.rglob("*") if one.suffix.lower() == SUFFIX)
@@ -90,7 +85,7 @@ def read_grids(path: Path, tiers: Sequence[str] = ()) -> tuple[dict[str, list[In
     if twice := [name for name, n in Counter(recordings).items() if n > 1]:
         raise ValueError(f"holds two TextGrids named {twice[0]}; expected one for each recording")
     digest = hashlib.sha256("\0".join(tiers).encode())
-    found: dict[str, list[Interval]] = {}
+    found: dict[str, tuple[Turn, ...]] = {}
     there: set[str] = set()
     for grid, recording in zip(grids, recordings, strict=True):
         content = grid.read_bytes()
@@ -100,11 +95,13 @@ def read_grids(path: Path, tiers: Sequence[str] = ()) -> tuple[dict[str, list[In
             raise _refuse_negative(where, tier, start, end)
         read, exported = _read(grid, where, tiers)
         there |= read.keys()
-        found[recording] = [
-            Interval(*times, name, *exported.get(name, (None, None)))
-            for name in read
-            for times in read[name]
-        ]
+        if len(tiers) > 1:  # in another recording, the same tier is another speaker
+            exported = {name: (f"{recording}/{name}", None) for name in read}
+        turns = []
+        for name, times in read.items():
+            speaker, channel = exported.get(name, (None, None))
+            turns += [Turn(start, end, channel, speaker) for start, end in times]
+        found[recording] = tuple(turns)
     if absent := [name for name in tiers if name not in there]:
         raise ValueError(f"has no tier {absent[0]} in any grid; expected it in one at least")
     return found, digest.hexdigest()
@@ -185,10 +182,7 @@ def _find_exported(names: Iterable[str]) -> dict[str, tuple[str | None, str | No
     voices = {name: found[1] or "" for name in names if (found := EXPORTED.fullmatch(name))}
     if names != {*voices, *(name.replace("emotion", "confidence", 1) for name in voices)}:
         return {}
-    exported = {}
-    for name, voice in voices.items():
-        exported[name] = _parse_voice(voice)
-    return exported
+    return {name: _parse_voice(voice) for name, voice in voices.items()}
 
 
 def name_voice(speaker: str | None, channel: str | None, layer: int) -> str:

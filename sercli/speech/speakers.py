@@ -12,7 +12,8 @@ from typing import Self
 from sercli.errors import ConfigError
 from sercli.schema import MIX
 from sercli.speech.grids import is_grid
-from sercli.speech.turns import Turn, Turns
+from sercli.speech.turn import Turn
+from sercli.speech.turns import Turns
 
 
 class Timeline:

@@ -1,64 +1,22 @@
 """Turns of recordings, given in a table, a diarisation or TextGrids."""
 
-import codecs
 import hashlib
 import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
-from io import StringIO
+from functools import cached_property
 from pathlib import Path
-from reprlib import repr as shorten
-from typing import Any, NamedTuple, Self
+from typing import Self
 
-from sercli.delimited import MOST_SECONDS, Row, Table, parse_count, parse_seconds, read_table
 from sercli.errors import ConfigError
-from sercli.files import find_listed, parse_json
-from sercli.schema import MIX, printable_path
+from sercli.schema import printable_path
 from sercli.speech.grids import is_grid, read_grids
+from sercli.speech.rttm import SUFFIX, read_rttm
+from sercli.speech.turn import Turn
+from sercli.speech.turn_tables import read_turn_table
 from sercli.text import compose, list_spellings
-
-# Columns that a table of segments must have.
-TIMES = ("start", "end")
-
-RTTM = ".rttm"
-# Fields of a turn: type, file, channel, start, duration, and the speaker after two more.
-RTTM_FIELDS = 8
-# Unknown values in a diarisation.
-UNKNOWN = "<NA>"
-
-
-class Turn(NamedTuple):
-    """A stretch of a recording, by default the whole.
-
-    Parameters
-    ----------
-    start, end
-        Times in seconds.
-    channel
-        Name of the channel in the results, or None for all channels.
-    speaker
-        Name of the speaker, or None if unknown.
-    """
-
-    start: float = -math.inf
-    end: float = math.inf
-    channel: str | None = None
-    speaker: str | None = None
-
-    def is_of(self, channel: str, *, alone: bool = False) -> bool:
-        """Return whether the turn applies to a channel.
-
-        Parameters
-        ----------
-        channel
-            Name of the channel in the results.
-        alone
-            Whether the recording has only this channel, which is then also its mix.
-        """
-        return self.channel in (None, channel) or (alone and self.channel == MIX)
 
 
 @dataclass(frozen=True)
@@ -70,10 +28,11 @@ class Turns:
     path
         Path of the file or folder that they were read from.
     by_recording
-        Turns of each recording in the order of the file. A key is a resolved path (table), or a
-        name with or without suffix, after folders if any (diarisation, TextGrids).
+        Turns of each recording in the order of the file. A key is a real path; if `local`, a name
+        with or without suffix, after folders if any.
     local
-        Whether a name stands for the same speaker within a recording only, as in a diarisation.
+        Whether they name recordings by their names and speakers within a recording, as
+        diarisations and TextGrids do, and not by paths and across recordings, as tables do.
     sha256
         SHA-256 digest of the file; of TextGrids, of all of them and the names of the tiers.
     lines
@@ -81,10 +40,10 @@ class Turns:
     """
 
     path: Path
-    by_recording: Mapping[Path | str, tuple[Turn, ...]] = field(repr=False)
+    by_recording: Mapping[str, tuple[Turn, ...]] = field(repr=False)
     local: bool = False
     sha256: str = ""
-    lines: Mapping[Path | str, int] = field(default_factory=dict, repr=False)
+    lines: Mapping[str, int] = field(default_factory=dict, repr=False)
     # Recordings for which it is clear which turns are theirs, if any; and those that have none, as
     # the only turns of their name are of another recording.
     _told_apart: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
@@ -118,55 +77,19 @@ class Turns:
         """
         path = Path(path)
         if is_grid(path):
-            return cls._read_grids(path, tiers)
+            grids, sha256 = read_grids(path, tiers)
+            return cls(path, grids, True, sha256)
         if tiers:
             raise ConfigError(f"{path}: has no tiers; expected a TextGrid, or a folder of them")
-        found: dict[Path | str, list[Turn]] = {}
-        lines: dict[Path | str, int] = {}
-        is_local = path.suffix.lower() == RTTM
         try:
             content = path.read_bytes()  # once: it may be a pipe
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-        if is_local:
-            for number, name, turn in _read_diarisation(path, content):
-                found.setdefault(name, []).append(turn)
-                lines.setdefault(name, number)
-        else:
-            for place, turn in _read_table(path, content, needed):
-                found.setdefault(place, []).append(turn)
-        if is_local and not found:
-            raise ConfigError(f"{path}: has no turns; expected lines that begin with SPEAKER")
-        turns_of = {key: tuple(turns) for key, turns in found.items()}
-        return cls(path, turns_of, is_local, hashlib.sha256(content).hexdigest(), lines)
-
-    @classmethod
-    def _read_grids(cls, path: Path, tiers: Sequence[str]) -> Self:
-        try:
-            grids, sha256 = read_grids(path, tiers)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{path}: cannot be read: {error}") from error
-        for recording, intervals in grids.items():
-            for one in intervals:
-                if not max(-one.start, one.end) <= MOST_SECONDS:  # also true for NaN
-                    raise ConfigError(
-                        f"{path}: has an interval of {recording} from {one.start:g} to "
-                        f"{one.end:g} s; expected times up to {MOST_SECONDS:g} s"
-                    )
-        # Grids without intervals are kept, so that their recordings match no other of that name.
-        found: dict[Path | str, tuple[Turn, ...]] = {
-            recording: tuple(
-                Turn(
-                    one.start,
-                    one.end,
-                    one.channel,
-                    _name_speaker(recording, one.tier) if len(tiers) > 1 else one.speaker,
-                )
-                for one in intervals
-            )
-            for recording, intervals in grids.items()
-        }
-        return cls(path, found, True, sha256)
+        sha256 = hashlib.sha256(content).hexdigest()
+        if path.suffix.lower() == SUFFIX:
+            named, lines = read_rttm(path, content)
+            return cls(path, named, True, sha256, lines)
+        return cls(path, read_turn_table(path, content, needed), sha256=sha256)
 
     def find(self, recording: str, *, mixed: bool = False) -> tuple[Turn, ...]:
         """Return the turns of a recording, possibly none.
@@ -181,11 +104,7 @@ class Turns:
         """
         key = self._find_key(recording)
         turns = () if key is None else self.by_recording[key]
-        if not self.local:
-            return turns
-        # Most diarisations are made from a mix, but name a channel nevertheless.
-        is_diarisation = bool(self.lines)
-        if mixed or (is_diarisation and len({turn.channel for turn in turns}) == 1):
+        if mixed and self.local:
             return tuple(turn._replace(channel=None) for turn in turns)
         return turns
 
@@ -199,7 +118,7 @@ class Turns:
         """
         known = {self._find_key(recording) for recording in recordings}
         others = (key for key, turns in self.by_recording.items() if turns and key not in known)
-        return sorted(printable_path(str(key)) for key in others)
+        return sorted(printable_path(key) for key in others)
 
     def find_shared(self, recordings: Iterable[str]) -> list[str]:
         """Return the names, sorted, whose turns are used for more than one recording.
@@ -211,7 +130,7 @@ class Turns:
         """
         counts = Counter(self._find_key(recording) for recording in recordings)
         shared = (key for key, n in counts.items() if n > 1 and key and self.by_recording[key])
-        return sorted(printable_path(str(key)) for key in shared)
+        return sorted(printable_path(key) for key in shared)
 
     def refuse_ambiguous(self, recordings: Sequence[str]) -> None:
         """Raise if a recording matches several names, and it is not clear which is meant.
@@ -240,7 +159,7 @@ class Turns:
         for recording, key in keys.items():
             if recording in self._told_apart or recording in self._without:
                 continue
-            if isinstance(key, str):
+            if self.local and key is not None:
                 twin = _find_twin(recording, key)
                 if self.by_recording.get(twin) and twin not in found:
                     raise ConfigError(
@@ -264,7 +183,7 @@ class Turns:
         turns = (turn for some in self.by_recording.values() for turn in some)
         return all(math.isfinite(turn.end - turn.start) for turn in turns)
 
-    def _find_key(self, recording: str) -> Path | str | None:
+    def _find_key(self, recording: str) -> str | None:
         if recording in self._without:
             return None
         found = self._find_exact(recording)
@@ -274,9 +193,10 @@ class Turns:
         alike = self._find_alike(recording)
         return alike[0] if len(alike) == 1 else None
 
-    def _find_exact(self, recording: str) -> Path | str | None:
+    def _find_exact(self, recording: str) -> str | None:
         """Return the key of a recording by its path or the end of it, or None."""
-        return next((key for key in _keys(recording) if key in self.by_recording), None)
+        keys = _list_names(recording) if self.local else _list_paths(recording)
+        return next((key for key in keys if key in self.by_recording), None)
 
     def _find_alike(self, recording: str) -> Sequence[str]:
         """Return the keys in any folder with the name of a recording, with or without suffix."""
@@ -288,9 +208,8 @@ class Turns:
     def _named(self) -> Mapping[str, list[str]]:
         """Keys of `by_recording` that are no paths, by their names without folders."""
         named: dict[str, list[str]] = {}
-        for key in self.by_recording:
-            if isinstance(key, str):
-                named.setdefault(key.rpartition("/")[2], []).append(key)
+        for key in self.by_recording if self.local else ():
+            named.setdefault(key.rpartition("/")[2], []).append(key)
         return named
 
     @property
@@ -299,17 +218,16 @@ class Turns:
         return any(turn.speaker for turns in self.by_recording.values() for turn in turns)
 
 
-def _resolve(path: str | os.PathLike[str]) -> Path:
+def _list_paths(recording: str) -> list[str]:
     # Unlike `Path.resolve`, this does not fail on a loop of links.
-    return Path(os.path.realpath(path))
+    return list_spellings(os.path.realpath(recording))
 
 
-def _keys(recording: str) -> Iterator[Path | str]:
-    """Yield the keys that may hold the turns of a recording: its path and the ends of it.
+def _list_names(recording: str) -> Iterator[str]:
+    """Yield the names that a recording may have: the ends of its path.
 
     The longest comes first; each with its suffix comes before the same without.
     """
-    yield from map(Path, list_spellings(str(_resolve(recording))))
     folders = Path(os.path.abspath(recording)).parts[1:-1]
     for first in range(len(folders) + 1):
         for name in _list_own_names(recording):
@@ -321,9 +239,9 @@ def _list_own_names(recording: str) -> tuple[str, str]:
     return compose(path.name), compose(path.stem)
 
 
-def _list_last_names(keys: Iterable[Path | str | None]) -> set[str]:
+def _list_last_names(keys: Iterable[str | None]) -> set[str]:
     """Return the names in keys that are no paths, without folders."""
-    return {key.rpartition("/")[2] for key in keys if isinstance(key, str)}
+    return {key.rpartition("/")[2] for key in keys if key is not None}
 
 
 def _find_twin(recording: str, key: str) -> str:
@@ -334,141 +252,3 @@ def _find_twin(recording: str, key: str) -> str:
     name, stem = _list_own_names(recording)
     folders, slash, own = key.rpartition("/")
     return f"{folders}{slash}{stem if own == name else name}"
-
-
-def _read_diarisation(path: Path, content: bytes) -> Iterator[tuple[int, str, Turn]]:
-    """Yield the line number, the name of the recording and the turn, for each turn."""
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is no UTF-8: {error}; expected RTTM in UTF-8") from error
-    for number, line in enumerate(StringIO(text, newline=""), start=1):
-        fields = line.split()
-        if not fields or fields[0] != "SPEAKER":
-            continue
-        where = f"{path}, line {number}"
-        if len(fields) < RTTM_FIELDS:
-            raise ConfigError(
-                f"{where}: a turn is {line.strip()!r}; expected {RTTM_FIELDS} fields or more"
-            )
-        start, duration = (
-            parse_seconds(field, f"{where}: {name}", ConfigError)
-            for name, field in zip(("start", "duration"), fields[3:5], strict=True)
-        )
-        channel = _name_channel(fields[2], where)
-        name = compose(fields[1])
-        speaker = None if fields[7] == UNKNOWN else _name_speaker(name, compose(fields[7]))
-        yield number, name, Turn(start, start + duration, channel, speaker)
-
-
-def _name_speaker(recording: str, name: str) -> str:
-    """Return a name that no speaker of another recording has: there, the same is somebody else."""
-    return f"{recording}/{name}"
-
-
-def _name_channel(text: str, where: str) -> str | None:
-    """Return the channel of a diarisation as results name it, or None for any."""
-    try:
-        is_below = float(text) < 1
-    except ValueError:
-        is_below = False
-    # RTTM counts from 1: if counted from 0, each channel would be taken for the one before.
-    if is_below:
-        raise ConfigError(
-            f"{where}: channel is {shorten(text)}; expected a number from 1 on, as RTTM counts "
-            f"them, or {UNKNOWN}"
-        )
-    index = parse_count(text)
-    return None if index is None else str(index - 1)
-
-
-def _read_table(path: Path, content: bytes, needed: Sequence[str]) -> Iterator[tuple[Path, Turn]]:
-    expected = ("file", *needed)
-    # A table that `ser annotate` wrote of recordings without speech has only a header.
-    is_empty = not content and path.suffix.lower() == ".jsonl"  # of a run that found no speech
-    if is_empty or content.removeprefix(codecs.BOM_UTF8).startswith(b"{"):
-        table = _read_results(path, content)
-    else:
-        table = read_table(path, ConfigError, content, may_be_empty={*TIMES} <= {*needed})
-    if not set(expected) <= set(table.columns):
-        others = [name for name in ("channel", *TIMES, "speaker") if name not in expected]
-        raise ConfigError(
-            f"{path}: has the columns {', '.join(filter(None, table.columns))}; expected "
-            f"{', '.join(expected)}, and any of {', '.join(others)}"
-        )
-    whole: dict[Path, dict[str | None, str]] = {}
-    for where, cells in table.rows:
-        empty = [name for name in ("file", *TIMES) if name in expected and not cells[name]]
-        if empty:
-            raise ConfigError(f"{where}: has no {empty[0]}; expected one")
-        start, end = (
-            parse_seconds(cells[name], f"{where}: {name}", ConfigError)
-            if cells.get(name)
-            else missing
-            for name, missing in zip(TIMES, (-math.inf, math.inf), strict=True)
-        )
-        # Turns of length 0 are allowed, as diarisations have them, and reported as too short later.
-        if start > end:
-            raise ConfigError(
-                f"{where}: starts at {start:g} s and ends at {end:g} s; expected no end before the "
-                "start"
-            )
-        channel, speaker = (cells.get(name, "").strip() or None for name in ("channel", "speaker"))
-        turn = Turn(start, end, channel, speaker and compose(speaker))
-        key = _find_file(path.parent, cells["file"])
-        if turn[:2] == Turn()[:2]:
-            _refuse_second(where, whole.setdefault(key, {}), turn)
-        yield key, turn
-
-
-def _read_results(path: Path, content: bytes) -> Table:
-    """Read JSON or JSON Lines that `ser annotate` wrote, as a table."""
-    columns = ("file", "channel", *TIMES, "speaker")
-
-    def read() -> Iterator[Row]:
-        try:
-            document = parse_json(content.decode("utf-8-sig"))
-        except ValueError:
-            document = {}
-        if "files" in document:
-            for file in document["files"]:
-                for segment in file["segments"]:
-                    yield make(f"{path}: {file['path']}", {"file": file["path"], **segment})
-            return
-        # Of bytes: texts have more kinds of line ends, which may be within names.
-        for number, line in enumerate(content.splitlines(), start=1):
-            if line.strip():
-                yield make(f"{path}, line {number}", parse_json(line.decode("utf-8-sig")))
-
-    def make(where: str, values: Mapping[str, Any]) -> Row:
-        found = {name: values.get(name) for name in columns}
-        return Row(where, {name: "" if one is None else str(one) for name, one in found.items()})
-
-    try:
-        rows = [*read()]
-        tells_speakers = any(row.cells["speaker"] for row in rows)
-        return Table(columns if tells_speakers else columns[:-1], iter(rows))
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise ConfigError(
-            f"{path}: cannot be read: {error}; expected what `ser annotate` wrote, or a table"
-        ) from error
-
-
-def _refuse_second(where: str, known: dict[str | None, str], turn: Turn) -> None:
-    """Raise if a whole recording, or a whole channel of it, has a second speaker."""
-    if turn.speaker is None:
-        return
-    channels = known if turn.channel is None else (turn.channel, None)
-    others = {known.get(channel) for channel in channels} - {None, turn.speaker}
-    if others:
-        raise ConfigError(
-            f"{where}: {turn.speaker} speaks throughout, and by a row before {others.pop()} does; "
-            "expected a single speaker, or the times or the channel of each"
-        )
-    known[turn.channel] = turn.speaker
-
-
-# Cached, as tables have many consecutive rows of one file.
-@lru_cache(maxsize=1)
-def _find_file(folder: Path, name: str) -> Path:
-    return _resolve(find_listed(folder, name) or folder / name)

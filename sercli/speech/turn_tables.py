@@ -1,0 +1,133 @@
+"""Turns in a table, or in the output of `ser annotate`."""
+
+import codecs
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from sercli.delimited import Row, Table, parse_seconds, read_table
+from sercli.errors import ConfigError
+from sercli.files import find_listed, parse_json
+from sercli.speech.turn import TIMES, Turn
+from sercli.text import compose
+
+
+def read_turn_table(
+    path: Path, content: bytes, needed: Sequence[str]
+) -> dict[str, tuple[Turn, ...]]:
+    """Read a table of turns; see `sercli.speech.turns.Turns.read`.
+
+    Parameters
+    ----------
+    path
+        Path of the file, to whose folder paths are relative.
+    content
+        Content of the file.
+    needed
+        Columns that it must have in addition to file.
+
+    Returns
+    -------
+    dict of str to tuple of Turn
+        Turns by the real path of the recording.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read, lacks columns, a time is no number of seconds, or a recording has two
+        speakers throughout.
+    """
+    expected = ("file", *needed)
+    # A table that `ser annotate` wrote of recordings without speech has only a header.
+    is_empty = not content and path.suffix.lower() == ".jsonl"  # of a run that found no speech
+    if is_empty or content.removeprefix(codecs.BOM_UTF8).startswith(b"{"):
+        table = _read_results(path, content)
+    else:
+        table = read_table(path, ConfigError, content, may_be_empty={*TIMES} <= {*needed})
+    if not set(expected) <= set(table.columns):
+        others = [name for name in ("channel", *TIMES, "speaker") if name not in expected]
+        raise ConfigError(
+            f"{path}: has the columns {', '.join(filter(None, table.columns))}; expected "
+            f"{', '.join(expected)}, and any of {', '.join(others)}"
+        )
+    found: dict[str, list[Turn]] = {}
+    whole: dict[str, dict[str | None, str]] = {}
+    for where, cells in table.rows:
+        empty = [name for name in ("file", *TIMES) if name in expected and not cells[name]]
+        if empty:
+            raise ConfigError(f"{where}: has no {empty[0]}; expected one")
+        start, end = (
+            parse_seconds(cells[name], f"{where}: {name}", ConfigError)
+            if cells.get(name)
+            else missing
+            for name, missing in zip(TIMES, (-math.inf, math.inf), strict=True)
+        )
+        # Turns of length 0 are allowed, as diarisations have them, and reported as too short later.
+        if start > end:
+            raise ConfigError(
+                f"{where}: starts at {start:g} s and ends at {end:g} s; expected no end before the "
+                "start"
+            )
+        channel, speaker = (cells.get(name, "").strip() or None for name in ("channel", "speaker"))
+        turn = Turn(start, end, channel, speaker and compose(speaker))
+        key = _find_file(path.parent, cells["file"])
+        if turn[:2] == Turn()[:2]:
+            _refuse_second(where, whole.setdefault(key, {}), turn)
+        found.setdefault(key, []).append(turn)
+    return {key: tuple(turns) for key, turns in found.items()}
+
+
+def _read_results(path: Path, content: bytes) -> Table:
+    """Read JSON or JSON Lines that `ser annotate` wrote, as a table."""
+    columns = ("file", "channel", *TIMES, "speaker")
+
+    def read() -> Iterator[Row]:
+        try:
+            document = parse_json(content.decode("utf-8-sig"))
+        except ValueError:
+            document = {}
+        if "files" in document:
+            for file in document["files"]:
+                for segment in file["segments"]:
+                    yield make(f"{path}: {file['path']}", {"file": file["path"], **segment})
+            return
+        # Of bytes: texts have more kinds of line ends, which may be within names.
+        for number, line in enumerate(content.splitlines(), start=1):
+            if line.strip():
+                yield make(f"{path}, line {number}", parse_json(line.decode("utf-8-sig")))
+
+    def make(where: str, values: Mapping[str, Any]) -> Row:
+        found = {name: values.get(name) for name in columns}
+        return Row(where, {name: "" if one is None else str(one) for name, one in found.items()})
+
+    try:
+        rows = [*read()]
+        tells_speakers = any(row.cells["speaker"] for row in rows)
+        return Table(columns if tells_speakers else columns[:-1], iter(rows))
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{path}: cannot be read: {error}; expected what `ser annotate` wrote, or a table"
+        ) from error
+
+
+def _refuse_second(where: str, known: dict[str | None, str], turn: Turn) -> None:
+    """Raise if a whole recording, or a whole channel of it, has a second speaker."""
+    if turn.speaker is None:
+        return
+    channels = known if turn.channel is None else (turn.channel, None)
+    others = {known.get(channel) for channel in channels} - {None, turn.speaker}
+    if others:
+        raise ConfigError(
+            f"{where}: {turn.speaker} speaks throughout, and by a row before {others.pop()} does; "
+            "expected a single speaker, or the times or the channel of each"
+        )
+    known[turn.channel] = turn.speaker
+
+
+# Cached, as tables have many consecutive rows of one file.
+@lru_cache(maxsize=1)
+def _find_file(folder: Path, name: str) -> str:
+    return os.path.realpath(find_listed(folder, name) or folder / name)
