@@ -19,6 +19,11 @@ from numpy.typing import NDArray
 
 from sercli.calibration import Calibration
 from sercli.classifiers.base import Classifier, ModelSpec
+from sercli.schema import MIX
+from sercli.speech.matching import match_turns
+from sercli.speech.speakers import Speakers, Timeline
+from sercli.speech.turn import Turn
+from sercli.speech.turns import Turns
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -26,6 +31,26 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 ACTORS = (1001, 1002, 1003, 1049, 1053, 1048)
 
 MakeWav = Callable[..., Path]
+
+
+def find_turns(turns: Turns, path: str, *, mixed: bool = False) -> tuple[Turn, ...]:
+    """Return the turns of a recording that is alone in its run."""
+    return match_turns(turns, [path]).find(path, mixed=mixed)
+
+
+def find_speaker(
+    speakers: Speakers,
+    path: str,
+    channel: str,
+    start: float,
+    end: float,
+    *,
+    mixed: bool = False,
+    alone: bool = False,
+) -> str | None:
+    """Return the speaker of most of a segment of a recording that is alone in its run."""
+    turns = speakers.match([path]).find(path, mixed=mixed or channel == MIX)
+    return Timeline(turns).find(channel, start, end, alone=alone)
 
 
 class FakeClassifier(Classifier):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from conftest import EXAMPLES, FakeClassifier
+from conftest import EXAMPLES, FakeClassifier, find_turns
 from praatio.data_classes.interval_tier import IntervalTier
 from praatio.data_classes.textgrid import Textgrid
 
@@ -15,6 +15,7 @@ import sercli
 from sercli.cli import main
 from sercli.errors import ConfigError
 from sercli.schema import FileResult, Segment
+from sercli.speech.matching import match_turns
 from sercli.speech.turn import TIMES, Turn
 from sercli.speech.turns import Turns
 
@@ -43,8 +44,8 @@ SPOKEN = [(0.0, 1.0, ""), (1.0, 2.5, "well"), (2.5, 4.0, "\u00a0 "), (4.0, 9.0, 
 def test_intervals_with_a_text_are_segments(tmp_path: Path, encoding: str) -> None:
     path = write_grid(tmp_path / "call.TextGrid", {"utterance": SPOKEN}, encoding)
     turns = Turns.read(path, *TIMES)
-    assert turns.find("elsewhere/call.wav") == (Turn(1.0, 2.5), Turn(4.0, 9.0))
-    assert turns.find("other.wav") == ()
+    assert find_turns(turns, "elsewhere/call.wav") == (Turn(1.0, 2.5), Turn(4.0, 9.0))
+    assert find_turns(turns, "other.wav") == ()
     assert (turns.tells_times, turns.tells_speakers) == (True, False)
     assert turns.sha256 != Turns.read(write_grid(path, {"utterance": SPOKEN[:2]})).sha256
 
@@ -57,13 +58,13 @@ def test_tiers_that_are_named_are_speakers(tmp_path: Path) -> None:
     write_grid(folder / "more" / "memo.textgrid", {"agent": [(1, 2, "note")]})
     turns = Turns.read(folder, *TIMES, tiers=("client", "agent"))
     spoken = (Turn(0, 3, None, "call/agent"), Turn(2, 5, None, "call/client"))
-    assert turns.find("call.wav") == turns.find("call.wav", mixed=True) == spoken
-    assert turns.find("memo.wav") == (Turn(1, 2, None, "more/memo/agent"),)
+    assert find_turns(turns, "call.wav") == find_turns(turns, "call.wav", mixed=True) == spoken
+    assert find_turns(turns, "memo.wav") == (Turn(1, 2, None, "more/memo/agent"),)
     # The agent of another call may be another.
     assert (turns.local, turns.tells_speakers) == (True, True)
-    assert turns.find_others(["call.wav"]) == ["more/memo"]
+    assert match_turns(turns, ["call.wav"]).others == ("more/memo",)
     alone = Turns.read(folder, *TIMES, tiers=("agent",))
-    assert alone.find("call.wav") == (Turn(0, 3),)
+    assert find_turns(alone, "call.wav") == (Turn(0, 3),)
     assert alone.sha256 != turns.sha256
 
 
@@ -136,7 +137,7 @@ def test_times_below_0_are_refused(tmp_path: Path, form: str) -> None:
     text = text.replace("[0.0, 1.0", "[-0.0, 1.0")
     assert "-0" in text
     path.write_text(text)
-    assert Turns.read(folder, *TIMES).find("call.wav") == (Turn(0, 1), Turn(3, 4))
+    assert find_turns(Turns.read(folder, *TIMES), "call.wav") == (Turn(0, 1), Turn(3, 4))
 
 
 def test_a_grid_is_not_told_as_a_whole(tmp_path: Path) -> None:
@@ -165,14 +166,19 @@ def test_what_was_exported_is_read(tmp_path: Path) -> None:
     turns = Turns.read(tmp_path / "grids", *TIMES, tiers=["emotion"])
     for root in ("in", "elsewhere/in", str(tmp_path)):
         recordings = [f"{root}/{name}" for name in names]
-        turns.refuse_ambiguous(recordings)
-        assert [turns.find(one)[0].start for one in recordings] == list(range(len(names)))
-        assert turns.find_others(recordings) == turns.find_shared(recordings) == []
+        match = match_turns(turns, recordings)
+        assert [match.find(one)[0].start for one in recordings] == list(range(len(names)))
+        assert match.others == match.shared == ()
     # Folders tell one of several; of a single one, the name is enough.
-    assert [turn.start for turn in turns.find("p2/visit.flac")] == [1]
-    assert [turn.start for turn in turns.find("elsewhere/z\u00f6.mp3")] == [13]
-    assert turns.find("elsewhere/e.wav") == ()
-    assert turns.find_others(["p1/visit.mp3", "E.wav"])[:4] == ["b.c", "e.mp3", "f", "f.wav"]
+    assert [turn.start for turn in find_turns(turns, "p2/visit.flac")] == [1]
+    assert [turn.start for turn in find_turns(turns, "elsewhere/z\u00f6.mp3")] == [13]
+    assert find_turns(turns, "elsewhere/e.wav") == ()
+    assert match_turns(turns, ["p1/visit.mp3", "E.wav"]).others[:4] == (
+        "b.c",
+        "e.mp3",
+        "f",
+        "f.wav",
+    )
 
 
 def test_exported_labels_keep_their_speakers_and_channels(tmp_path: Path) -> None:
@@ -203,7 +209,7 @@ def test_exported_labels_keep_their_speakers_and_channels(tmp_path: Path) -> Non
     ]
     for number, result in enumerate(results):
         sercli.export_labels([result], tmp_path / str(number), "textgrid")
-        found = Turns.read(tmp_path / str(number), *TIMES).find("in/call.wav")
+        found = find_turns(Turns.read(tmp_path / str(number), *TIMES), "in/call.wav")
         expected = {
             (one.start, one.end, None if one.channel == "mix" else one.channel, one.speaker)
             for one in result.segments
@@ -211,7 +217,7 @@ def test_exported_labels_keep_their_speakers_and_channels(tmp_path: Path) -> Non
         assert {(one.start, one.end, one.channel, one.speaker) for one in found} == expected
     odd = replace(results[0], segments=(tell(0, 2, "mix", "item [1]"),))
     sercli.export_labels([odd], tmp_path / "odd", "textgrid")
-    assert Turns.read(tmp_path / "odd", *TIMES).find("call.wav")[0].speaker == "item (1]"
+    assert find_turns(Turns.read(tmp_path / "odd", *TIMES), "call.wav")[0].speaker == "item (1]"
     # Another tier may be what is meant.
     write_grid(tmp_path / "0" / "more.TextGrid", {"emotion": SPOKEN, "words": SPOKEN})
     with pytest.raises(ConfigError, match="has the interval tiers emotion, words; expected a"):
@@ -227,9 +233,13 @@ def test_a_grid_without_segments_is_that_of_its_recording(tmp_path: Path) -> Non
     sercli.export_labels(results, tmp_path, "textgrid")
     turns = Turns.read(tmp_path, *TIMES, tiers=["emotion"])
     recordings = [result.path for result in results]
-    assert [turns.find(one) for one in recordings] == [(Turn(1, 2),), ()]
-    assert turns.find_others(recordings[:1]) == turns.find_shared([*recordings, "x/p2/visit.mp3"])
-    assert turns.find_others(recordings[1:]) == ["p1/visit"]
+    match = match_turns(turns, recordings)
+    assert [match.find(one) for one in recordings] == [(Turn(1, 2),), ()]
+    assert (
+        match_turns(turns, recordings[:1]).others
+        == match_turns(turns, [*recordings, "x/p2/visit.mp3"]).shared
+    )
+    assert match_turns(turns, recordings[1:]).others == ("p1/visit",)
 
 
 def test_recordings_that_may_be_those_of_several_grids(tmp_path: Path) -> None:
@@ -242,14 +252,13 @@ def test_recordings_that_may_be_those_of_several_grids(tmp_path: Path) -> None:
         r"grids: in/visit\.wav may be p1/visit or p2/visit; expected the recordings in folders"
     )
     with pytest.raises(ConfigError, match=message):
-        turns.refuse_ambiguous(["in/memo.wav", "in/visit.wav"])
+        match_turns(turns, ["in/memo.wav", "in/visit.wav"])
     # Others in the same layout tell that it is none of them.
-    turns.refuse_ambiguous(["in/memo.wav", "in/p2/visit.wav", "in/p3/visit.wav"])
-    assert turns.find("in/p3/visit.wav") == ()
-    # So they have told of some that a run goes on with.
-    turns.refuse_ambiguous(["in/p3/visit.wav"])
-    with pytest.raises(ConfigError, match=message):
-        turns.refuse_ambiguous(["in/visit.wav"])
+    match = match_turns(turns, ["in/memo.wav", "in/p2/visit.wav", "in/p3/visit.wav"])
+    assert match.find("in/p3/visit.wav") == ()
+    # What they tell holds for their own run alone.
+    with pytest.raises(ConfigError, match=message.replace("in/", "in/p3/")):
+        match_turns(turns, ["in/p3/visit.wav"])
 
 
 def test_what_may_be_of_several_grids_is_refused_however_it_is_labelled(

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile as sf
-from conftest import EXAMPLES, FakeClassifier
+from conftest import EXAMPLES, FakeClassifier, find_turns
 from numpy.typing import NDArray
 
 import sercli
@@ -391,7 +391,7 @@ def test_names_that_spell_an_escape_are_told_from_it(
     assert sercli.write_labels(folder, output, annotator, resume=True).n_kept == 2
     # As a table of segments, each is found again.
     turns = Turns.read(output)
-    assert [len(turns.find(str(folder / name))) for name in names] == [2, 2]
+    assert [len(find_turns(turns, str(folder / name))) for name in names] == [2, 2]
 
 
 @pytest.fixture
@@ -443,6 +443,24 @@ def test_a_list_of_segments_may_grow(
     with pytest.raises(OutputError, match="another speakers: not told, now it is told"):
         run()
     assert output.read_bytes() == labels
+
+
+def test_turns_of_a_file_that_is_kept_are_not_those_of_another(
+    fake_classifier: FakeClassifier, tmp_path: Path
+) -> None:
+    paths = [tmp_path / folder / "memo.m4a" for folder in ("s1", "s2")]
+    for path in paths:
+        path.parent.mkdir()
+        shutil.copy(EXAMPLES / "memo.m4a", path)
+    output, turns = tmp_path / "labels.csv", tmp_path / "all.rttm"
+    turns.write_text("SPEAKER s1/memo 1 0 1 <NA> <NA> ann\n")
+    annotator = Annotator.load(fake_classifier, segments=turns)
+    sercli.write_labels(paths[0], output, annotator)
+    assert sercli.write_labels(paths, output, annotator, resume=True).n_kept == 1
+    assert [len(one.segments) for one in sercli.read_results(output)] == [1, 0]
+    # In a run of its own, the other is meant: nothing is left of the run before.
+    (alone,) = annotator.annotate(paths[1])
+    assert len(alone.segments) == 1
 
 
 @pytest.mark.parametrize("suffix", ["csv", "json", "jsonl"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import FakeClassifier
+from conftest import FakeClassifier, find_speaker, find_turns
 
 from sercli.annotation.annotator import Annotator
 from sercli.annotation.tracks import Track, TurnCutter
@@ -15,6 +15,7 @@ from sercli.errors import ConfigError
 from sercli.output.report import RunInfo
 from sercli.output.writers import open_writer
 from sercli.schema import FileResult, Segment
+from sercli.speech.matching import match_turns
 from sercli.speech.speakers import Speakers
 from sercli.speech.turn import TIMES, Turn
 from sercli.speech.turns import Turns
@@ -30,19 +31,19 @@ def test_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     turns = Turns.read(table, *TIMES)
     expected = (Turn(1.5, 2, "0", "anna"), Turn(0.25, 1))
-    assert turns.find(str(tmp_path / "calls" / "a.wav")) == expected
-    assert turns.find("elsewhere/a.wav") == ()
+    assert find_turns(turns, str(tmp_path / "calls" / "a.wav")) == expected
+    assert find_turns(turns, "elsewhere/a.wav") == ()
     assert turns.tells_speakers
     monkeypatch.chdir(tmp_path)
-    assert turns.find("calls/../calls/a.wav") == expected
-    assert turns.find_others(["calls/a.wav", "c.wav"]) == [str(tmp_path / "b.wav")]
+    assert find_turns(turns, "calls/../calls/a.wav") == expected
+    assert match_turns(turns, ["calls/a.wav", "c.wav"]).others == (str(tmp_path / "b.wav"),)
 
 
 def test_a_table_with_tabs(tmp_path: Path) -> None:
     table = tmp_path / "segments.tsv"
     table.write_text("file\tstart\tend\na, b.wav\t0\t1\n")
     turns = Turns.read(table, *TIMES)
-    assert turns.find(str(tmp_path / "a, b.wav")) == (Turn(0, 1),)
+    assert find_turns(turns, str(tmp_path / "a, b.wav")) == (Turn(0, 1),)
     assert not turns.tells_speakers
 
 
@@ -58,16 +59,16 @@ def test_names_in_any_form_of_unicode(tmp_path: Path) -> None:
     # Some systems find a file by either form, and each gives it as it was asked for.
     for name in (decomposed, composed):
         other = str(recording.with_stem(name))
-        assert Turns.read(table, *TIMES).find(other) == (Turn(0, 1, None, composed),)
+        assert find_turns(Turns.read(table, *TIMES), other) == (Turn(0, 1, None, composed),)
     for path, speaker in ((table, composed), (diarisation, f"{composed}/{composed}")):
-        assert Turns.read(path, *TIMES).find(str(recording)) == (Turn(0, 1, None, speaker),)
-        assert Turns.read(path, *TIMES).find_others([str(recording)]) == []
+        assert find_turns(Turns.read(path, *TIMES), str(recording)) == (Turn(0, 1, None, speaker),)
+        assert match_turns(Turns.read(path, *TIMES), [str(recording)]).others == ()
 
 
 def test_channels_of_a_diarisation_of_any_length(tmp_path: Path) -> None:
     path = tmp_path / "all.rttm"
     path.write_text(f"SPEAKER call {'9' * 5_000} 0 1 <NA> <NA> a <NA> <NA>\n")
-    assert Turns.read(path, *TIMES).find("call.wav") == (Turn(0, 1, None, "call/a"),)
+    assert find_turns(Turns.read(path, *TIMES), "call.wav") == (Turn(0, 1, None, "call/a"),)
 
 
 def test_channels_of_a_diarisation_that_are_not_known(tmp_path: Path) -> None:
@@ -77,7 +78,7 @@ def test_channels_of_a_diarisation_that_are_not_known(tmp_path: Path) -> None:
         "SPEAKER call 02 1 1 <NA> <NA> b <NA> <NA>\n"
         "SPEAKER call left 2 1 <NA> <NA> c <NA> <NA>\n"
     )
-    found = Turns.read(path, *TIMES).find("call.wav")
+    found = find_turns(Turns.read(path, *TIMES), "call.wav")
     assert [(turn.channel, turn.speaker) for turn in found] == [
         (None, "call/a"),
         ("1", "call/b"),
@@ -95,9 +96,12 @@ def test_a_diarisation(tmp_path: Path) -> None:
     turns = Turns.read(path, *TIMES)
     path.write_text(path.read_text().replace("\n", "\r"))
     assert Turns.read(path, *TIMES).by_recording == turns.by_recording
-    assert turns.find("any/where/call.mp3") == (Turn(0.5, 4.5, None, "call/spk00"), Turn(4, 7))
-    assert turns.find_others(["call.mp3"]) == []
-    assert turns.find_others(["called.mp3"]) == ["call"]
+    assert find_turns(turns, "any/where/call.mp3") == (
+        Turn(0.5, 4.5, None, "call/spk00"),
+        Turn(4, 7),
+    )
+    assert match_turns(turns, ["call.mp3"]).others == ()
+    assert match_turns(turns, ["called.mp3"]).others == ("call",)
 
 
 def test_channels_of_a_diarisation_count_where_there_are_several(tmp_path: Path) -> None:
@@ -109,20 +113,20 @@ def test_channels_of_a_diarisation_count_where_there_are_several(tmp_path: Path)
     )
     turns = Turns.read(path, *TIMES)
     agent, client = Turn(0.5, 4.5, "0", "call/agent"), Turn(4, 7, "1", "call/client")
-    assert turns.find("call.wav") == (agent, client)
+    assert find_turns(turns, "call.wav") == (agent, client)
     mixed = (agent._replace(channel=None), client._replace(channel=None))
-    assert turns.find("call.wav", mixed=True) == mixed
-    assert turns.find("memo.wav") == (Turn(1, 2, None, "memo/ann"),)
+    assert find_turns(turns, "call.wav", mixed=True) == mixed
+    assert find_turns(turns, "memo.wav") == (Turn(1, 2, None, "memo/ann"),)
     speakers = Speakers.parse(str(path))
-    assert speakers.find("call.wav", "0", 3.0, 7.0) == "call/agent"
-    assert Speakers.parse(str(path)).find("call.wav", "mix", 3.0, 7.0) == "call/client"
+    assert find_speaker(speakers, "call.wav", "0", 3.0, 7.0) == "call/agent"
+    assert find_speaker(Speakers.parse(str(path)), "call.wav", "mix", 3.0, 7.0) == "call/client"
     # The only channel of a file may be of what was a mix.
     alone = Speakers.parse(str(path))
-    assert alone.find("call.wav", "0", 3.0, 7.0, mixed=True) == "call/client"
+    assert find_speaker(alone, "call.wav", "0", 3.0, 7.0, mixed=True) == "call/client"
     # A table says itself what is of the mix.
     table = tmp_path / "all.csv"
     table.write_text("file,start,end,channel\ncall.wav,0,1,1\n")
-    found = Turns.read(table, *TIMES).find(str(tmp_path / "call.wav"), mixed=True)
+    found = find_turns(Turns.read(table, *TIMES), str(tmp_path / "call.wav"), mixed=True)
     assert found == (Turn(0, 1, "1"),)
 
 
@@ -142,11 +146,12 @@ def test_a_diarisation_may_name_files_with_suffix(tmp_path: Path) -> None:
         "x/a.wav.mp3": 1,
         "x/c.wav": None,
     }
-    found = {name: next((turn.end for turn in turns.find(name)), None) for name in expected}
+    match = match_turns(turns, expected)
+    found = {name: next((turn.end for turn in match.find(name)), None) for name in expected}
     assert found == expected
-    assert turns.find_others(["x/a.wav", "x/b.wav"]) == ["a"]
-    assert turns.find_others(["x/a.mp3", "x/b.wav"]) == ["a.wav"]
-    assert turns.find_shared(["x/a.wav", "x/a.mp3", "y/a.flac"]) == ["a"]
+    assert match_turns(turns, ["x/a.wav", "x/a.mp3"]).others == ("b",)
+    assert match_turns(turns, ["x/a.mp3", "x/b.wav"]).others == ("a.wav",)
+    assert match_turns(turns, ["x/a.wav", "x/a.mp3", "y/a.flac"]).shared == ("a",)
 
 
 def test_a_recording_that_is_named_with_and_without_its_suffix(tmp_path: Path) -> None:
@@ -158,16 +163,16 @@ def test_a_recording_that_is_named_with_and_without_its_suffix(tmp_path: Path) -
     told = r"x/a\.wav may be a\.wav \(line 4\) or a \(line 1\)"
     for inputs in (["x/a.wav"], ["x/b.wav", "x/a.wav", "x/p/a.mp3"]):
         with pytest.raises(ConfigError, match=expected.format(told)):
-            turns.refuse_ambiguous(inputs)
+            match_turns(turns, inputs)
     told = r"x/p/a\.wav may be p/a\.wav \(line 3\) or p/a \(line 6\)"
     with pytest.raises(ConfigError, match=expected.format(told)):
-        turns.refuse_ambiguous(["x/p/a.wav"])
+        match_turns(turns, ["x/p/a.wav"])
     # What another is found by is the other's; and names in other folders are of others.
-    turns.refuse_ambiguous(["x/a.wav", "x/a.mp3", "x/b.wav", "x/c.d", "x/c.wav", "e", "e.wav"])
-    turns.refuse_ambiguous(["x/p/f.wav", "x/b.mp3", "x/e"])
+    match_turns(turns, ["x/a.wav", "x/a.mp3", "x/b.wav", "x/c.d", "x/c.wav", "e", "e.wav"])
+    match_turns(turns, ["x/p/f.wav", "x/b.mp3", "x/e"])
     # Of a name without segments, nothing is lost.
     grids = Turns(path, {"a": (), "a.wav": (Turn(0, 1),)}, local=True)
-    grids.refuse_ambiguous(["a.wav"])
+    match_turns(grids, ["a.wav"])
 
 
 def test_a_diarisation_of_nothing(tmp_path: Path) -> None:
@@ -310,7 +315,7 @@ def test_audio_between_turns_is_not_kept() -> None:
 def test_the_whole_of_a_recording_is_a_turn_where_no_time_is_told(tmp_path: Path) -> None:
     table = tmp_path / "speakers.csv"
     table.write_text("file,speaker\na.wav,anna\n")
-    (turn,) = Turns.read(table, "speaker").find(str(tmp_path / "a.wav"))
+    (turn,) = find_turns(Turns.read(table, "speaker"), str(tmp_path / "a.wav"))
     assert turn == Turn(-math.inf, math.inf, None, "anna")
 
 
@@ -325,18 +330,18 @@ def test_the_output_of_a_run_is_a_table(tmp_path: Path, monkeypatch: pytest.Monk
         "file,start,end\ncalls/a.wav,0,1\ncalls/caf\\xe9.wav,2,3\ncalls/b.wav,4,5\n"
     )
     turns = Turns.read(Path("out/labels.csv"), *TIMES)
-    assert turns.find(str(tmp_path / "calls/a.wav")) == (Turn(0, 1),)
-    assert turns.find(name) == (Turn(2, 3),)
+    assert find_turns(turns, str(tmp_path / "calls/a.wav")) == (Turn(0, 1),)
+    assert find_turns(turns, name) == (Turn(2, 3),)
     # What is nowhere is where it is said to be.
-    assert turns.find("calls/b.wav") == ()
-    assert turns.find_others(["calls/a.wav", name]) == [str(tmp_path / "out/calls/b.wav")]
-    assert turns.find_others(["calls/a.wav"])[0] == f"{tmp_path}/calls/caf\\xe9.wav"
+    assert find_turns(turns, "calls/b.wav") == ()
+    assert match_turns(turns, ["calls/a.wav", name]).others == (str(tmp_path / "out/calls/b.wav"),)
+    assert match_turns(turns, ["calls/a.wav"]).others[0] == f"{tmp_path}/calls/caf\\xe9.wav"
     # What is in the table's folder comes first.
     Path("out/calls").mkdir()
     Path("out/calls/a.wav").touch()
     turns = Turns.read(Path("out/labels.csv"), *TIMES)
-    assert turns.find("calls/a.wav") == ()
-    assert turns.find("out/calls/a.wav") == (Turn(0, 1),)
+    assert find_turns(turns, "calls/a.wav") == ()
+    assert find_turns(turns, "out/calls/a.wav") == (Turn(0, 1),)
 
 
 def test_names_in_a_diarisation_that_several_recordings_have(tmp_path: Path) -> None:
@@ -345,7 +350,7 @@ def test_names_in_a_diarisation_that_several_recordings_have(tmp_path: Path) -> 
         "SPEAKER a 1 0 1 <NA> <NA> x <NA> <NA>\nSPEAKER b 1 0 1 <NA> <NA> x <NA> <NA>\n"
     )
     turns = Turns.read(path, *TIMES)
-    assert turns.find_shared(["x/a.wav", "y/a.flac", "y/b.wav", "c.wav", "d.wav"]) == ["a"]
+    assert match_turns(turns, ["x/a.wav", "y/a.flac", "y/b.wav", "c.wav", "d.wav"]).shared == ("a",)
     assert turns.local
 
 
@@ -353,13 +358,13 @@ def test_a_loop_of_links_has_no_turns(tmp_path: Path) -> None:
     table = tmp_path / "a.csv"
     table.write_text("file,start,end\na.wav,0,1\n")
     (tmp_path / "loop.wav").symlink_to("loop.wav")
-    assert Turns.read(table, *TIMES).find(str(tmp_path / "loop.wav")) == ()
+    assert find_turns(Turns.read(table, *TIMES), str(tmp_path / "loop.wav")) == ()
 
 
 def test_segments_of_a_run_that_found_none(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("file,channel,start,end,emotion,confidence\r\n")
-    assert Turns.read(path, *TIMES).find(str(tmp_path / "a.wav")) == ()
+    assert find_turns(Turns.read(path, *TIMES), str(tmp_path / "a.wav")) == ()
     with pytest.raises(ConfigError, match="has no row below its header"):
         Turns.read(path)
 
@@ -376,15 +381,15 @@ def test_labels_of_a_run_in_any_format_are_segments(tmp_path: Path, suffix: str)
     with open_writer(str(path), suffix, info) as writer:
         writer.write(result)
         writer.write(FileResult("calls/b.wav", "no speech"))
-    found = Turns.read(path, *TIMES).find(str(tmp_path / "calls" / "a.wav"))
+    found = find_turns(Turns.read(path, *TIMES), str(tmp_path / "calls" / "a.wav"))
     assert found == (Turn(0, 1.5, "0", "ann"), Turn(1.25, 2, "1"))
     if suffix == "jsonl":  # of a run that found no speech
         (tmp_path / "none.jsonl").touch()
-        assert Turns.read(tmp_path / "none.jsonl", *TIMES).find("a.wav") == ()
+        assert find_turns(Turns.read(tmp_path / "none.jsonl", *TIMES), "a.wav") == ()
     if suffix != "csv":
         with open_writer(str(path), suffix, info, overwrite=True) as writer:
             writer.write(replace(result, path="calls/b\u2028\x85c.wav", segments=segments[1:]))
-        (turn,) = Turns.read(path, *TIMES).find(str(tmp_path / "calls" / "b\u2028\x85c.wav"))
+        (turn,) = find_turns(Turns.read(path, *TIMES), str(tmp_path / "calls" / "b\u2028\x85c.wav"))
         assert turn == Turn(1.25, 2, "1")
         with pytest.raises(ConfigError, match="expected file, speaker, and any of channel, start,"):
             Speakers.parse(str(path))
@@ -398,11 +403,10 @@ def test_what_may_be_in_other_folders_is_not_guessed(tmp_path: Path) -> None:
     for names in (("x/a", "y/a.wav"), ("x/a.wav", "y/a.wav", "z/a")):
         path.write_text("".join(f"SPEAKER {name} 1 0 1 <NA> <NA> x\n" for name in names))
         turns = Turns.read(path, *TIMES)
-        assert turns.find("elsewhere/a.wav") == ()
         with pytest.raises(
             ConfigError, match=r"elsewhere/a\.wav may be y/a\.wav or x/a; |x/a\.wav or y"
         ):
-            turns.refuse_ambiguous(["elsewhere/a.wav"])
+            match_turns(turns, ["elsewhere/a.wav"])
 
 
 def test_turns_of_another_folder_are_not_those_of_a_recording(tmp_path: Path) -> None:
@@ -410,11 +414,7 @@ def test_turns_of_another_folder_are_not_those_of_a_recording(tmp_path: Path) ->
     path.write_text("SPEAKER s1/x 1 0 1 <NA> <NA> A <NA> <NA>\n")
     inputs = ["rec/s1/x.flac", "rec/s2/x.flac"]
     turns = Turns.read(path, *TIMES)
-    turns.refuse_ambiguous(inputs)
-    assert [len(turns.find(one)) for one in inputs] == [1, 0]
-    turns.refuse_ambiguous(inputs[1:])  # as in a run that goes on
-    assert turns.find(inputs[1]) == ()
+    match = match_turns(turns, inputs)
+    assert [len(match.find(one)) for one in inputs] == [1, 0]
     # One that lies elsewhere, alone, is meant.
-    turns = Turns.read(path, *TIMES)
-    turns.refuse_ambiguous(inputs[1:])
-    assert len(turns.find(inputs[1])) == 1
+    assert len(find_turns(turns, inputs[1])) == 1

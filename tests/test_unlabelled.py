@@ -139,6 +139,17 @@ def test_speakers_may_be_known(examples: Unlabelled, cache: Path) -> None:
     assert "unlabelled" in {speaker for _, speaker in expected}
 
 
+def test_speakers_that_may_be_of_several_recordings_are_refused(tmp_path: Path) -> None:
+    turns = tmp_path / "all.rttm"
+    turns.write_text("SPEAKER call 1 0 9 <NA> <NA> ann\nSPEAKER call.wav 1 9 90 <NA> <NA> ben\n")
+    with pytest.raises(ConfigError, match=r"call\.wav may be call\.wav \(line 2\) or call \(line"):
+        find_unlabelled((EXAMPLES,), speakers=Speakers.parse(str(turns)), jobs=1)
+    turns.write_text("SPEAKER call 1 0 99 <NA> <NA> ann\n")
+    found = find_unlabelled((EXAMPLES,), speakers=Speakers.parse(str(turns)), jobs=1)
+    voices = {(clip.path.stem, clip.voice) for clip in found.clips}
+    assert voices == {("call", "unlabelled/call/ann"), ("memo", None), ("statement", None)}
+
+
 def test_what_fails_is_told(tmp_path: Path, cache: Path) -> None:
     broken, missing = tmp_path / "broken.wav", tmp_path / "missing.wav"
     broken.write_text("no audio")

@@ -15,6 +15,7 @@ from typing import Any, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from sercli.annotation.given import Given
 from sercli.annotation.grouping import Heard, WaitingFiles
 from sercli.annotation.pipeline import Limits, judge_recordings
 from sercli.annotation.recording import Recording, parse_channels
@@ -37,8 +38,8 @@ from sercli.files import AnyPath
 from sercli.registry.catalogue import DEFAULT_MODEL
 from sercli.registry.store import load_model
 from sercli.schema import MIX, FileResult, Segment
-from sercli.speech.speakers import Speakers
-from sercli.speech.turn import TIMES, Turn
+from sercli.speech.speakers import Speakers, Timeline
+from sercli.speech.turn import TIMES
 from sercli.speech.turns import Turns
 from sercli.speech.vad import SpeechDetector
 from sercli.system.memory import IdleMemory
@@ -166,8 +167,6 @@ class Annotator:
         The group whose segments share a baseline, with ``"auto"`` resolved.
     turns
         The given segments, or None.
-    given
-        The given segments, and the turns of the given speakers.
     stopwatch
         Time that each stage has taken so far.
     tells_speakers
@@ -216,8 +215,6 @@ class Annotator:
                 "speakers, or segments with speakers"
             )
         self.speakers = speakers
-        of_speakers = speakers.turns if speakers is not None else None
-        self.given = [one for one in (self.turns, of_speakers) if one is not None]
         self.tells_speakers = told or speakers is not None
         n_labels = len(classifier.spec.labels)
         self.piece_type = np.dtype(
@@ -271,6 +268,7 @@ class Annotator:
         progress: Progress | None = None,
         on_error: OnError = "continue",
         on_heard: OnHeard | None = None,
+        given: Given | None = None,
     ) -> Generator[FileResult, None, None]:
         """Annotate files, in their order.
 
@@ -279,7 +277,7 @@ class Annotator:
         inputs
             Path of a file or directory, several paths, or the results of `sercli.find_inputs`. An
             iterable is consumed by the reading threads as they need files; if segments or speakers
-            are given, it is listed at once, to check it by `refuse_ambiguous`.
+            are given, it is listed at once, to match them.
         progress
             Called with the seconds of audio decoded since the last call.
         on_error
@@ -287,6 +285,9 @@ class Annotator:
         on_heard
             Called once for each file whose segments are scored; its result may have to wait for
             other files of its groups.
+        given
+            The given segments and speakers, matched to all recordings of the run, if the inputs
+            are only some of them.
 
         Returns
         -------
@@ -297,40 +298,23 @@ class Annotator:
         Raises
         ------
         ConfigError
-            If given segments or speakers may belong to several recordings, see `refuse_ambiguous`.
+            If it is unclear which of the given segments or speakers belong to an input.
         """
-        if self.given:
+        if given is None and (self.turns is not None or self.speakers is not None):
             listed = [*find_inputs(inputs)]
-            self.refuse_ambiguous(found.path for found in listed)
+            given = Given.match(self.turns, self.speakers, [found.path for found in listed])
             inputs = listed
-        return self._annotate(inputs, progress, on_error, on_heard)
-
-    def refuse_ambiguous(self, recordings: Iterable[str]) -> None:
-        """Raise if it is unclear which of the given segments or speakers belong to a recording.
-
-        Parameters
-        ----------
-        recordings
-            Paths of all recordings; see `sercli.speech.turns.Turns.refuse_ambiguous`. Recordings
-            that are distinguished among all of them remain so when only some are annotated later.
-
-        Raises
-        ------
-        ConfigError
-            If there is such a recording.
-        """
-        paths = [*recordings]
-        for turns in self.given:
-            turns.refuse_ambiguous(paths)
+        return self._annotate(inputs, given or Given(), progress, on_error, on_heard)
 
     def _annotate(
         self,
         inputs: AnyPath | Iterable[AnyPath | Found],
+        given: Given,
         progress: Progress | None,
         on_error: OnError,
         on_heard: OnHeard | None,
     ) -> Generator[FileResult, None, None]:
-        heard = self._hear_all(inputs, progress, on_error, on_heard or (lambda: None))
+        heard = self._hear_all(inputs, given, progress, on_error, on_heard or (lambda: None))
         if self.adapt == "none":
             yield from map(self._finish, heard)
             return
@@ -345,11 +329,13 @@ class Annotator:
     def _hear_all(
         self,
         inputs: AnyPath | Iterable[AnyPath | Found],
+        given: Given,
         progress: Progress | None,
         on_error: OnError,
         on_heard: OnHeard,
     ) -> Iterator[Heard]:
         """Yield each file with the model's probabilities for each of its pieces by itself."""
+        (segments, speakers), mixed = given, self.channels == MIX
         recordings = (
             Recording(
                 found,
@@ -357,7 +343,7 @@ class Annotator:
                 self.config,
                 self._detector,
                 self.stopwatch,
-                self._find_turns(found.path),
+                None if segments is None else segments.find(found.path, mixed=mixed),
             )
             for found in find_inputs(inputs)
         )
@@ -372,14 +358,11 @@ class Annotator:
             ) as judged:
                 for recording, probabilities in judged:
                     on_heard()
-                    yield self._gather(recording, probabilities)
+                    heard, path = self._gather(recording, probabilities), recording.found.path
+                    whose = () if speakers is None else speakers.find(path, mixed=mixed)
+                    yield heard._replace(speakers=Timeline(whose))
                     if recording.result.status == "failed" and on_error == "stop":
                         return
-
-    def _find_turns(self, path: str) -> tuple[Turn, ...] | None:
-        if self.turns is None:
-            return None
-        return self.turns.find(path, mixed=self.channels == MIX)
 
     def _judge(self, classifier: Classifier, waveforms: Sequence[FloatArray]) -> DoubleArray:
         with self.stopwatch.measure("features"):
@@ -425,33 +408,17 @@ class Annotator:
                     labels[winner],
                     probabilities[winner],
                     probabilities,
-                    self._find_speaker(heard, piece),
+                    _find_speaker(heard, piece),
                 )
             )
         return replace(heard.result, segments=tuple(segments), labels=labels)
-
-    def _find_speaker(self, heard: Heard, piece: np.void) -> str | None:
-        """Return who speaks, if that is known."""
-        if self.speakers is not None:
-            channel, start, end = heard.channels[piece["channel"]], piece["start"], piece["end"]
-            found = self.speakers.find(
-                heard.result.path,
-                channel,
-                float(start),
-                float(end),
-                mixed=self.channels == MIX,
-                alone=heard.result.channels == 1,
-            )
-            if found:
-                return found
-        return heard.turns[piece["turn"]].speaker if heard.turns else None
 
     def _name_group(self, heard: Heard, piece: np.void) -> str:
         path = heard.result.path
         if self.adapt == CORPUS:
             return CORPUS
         if self.adapt == "speaker":
-            return self._find_speaker(heard, piece) or path
+            return _find_speaker(heard, piece) or path
         return f"{path}#{heard.channels[piece['channel']]}" if self.adapt == "channel" else path
 
 
@@ -467,6 +434,15 @@ def _choose_adaptation(
     if adapt != "none":
         classifier.find_adapter(target)
     return adapt
+
+
+def _find_speaker(heard: Heard, piece: np.void) -> str | None:
+    """Return who speaks, if that is known."""
+    channel, start, end = heard.channels[piece["channel"]], piece["start"], piece["end"]
+    alone = heard.result.channels == 1
+    if found := heard.speakers.find(channel, float(start), float(end), alone=alone):
+        return found
+    return heard.turns[piece["turn"]].speaker if heard.turns else None
 
 
 def _join(heard: Heard) -> NDArray[Any]:

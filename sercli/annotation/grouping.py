@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sercli.adaptation import Adapter
 from sercli.annotation.spool import RowStore
 from sercli.schema import FileResult, Group
+from sercli.speech.speakers import Timeline
 from sercli.speech.turn import Turn
 
 
@@ -28,6 +29,8 @@ class Heard(NamedTuple):
         Names of the selected channels, and their ends in seconds.
     turns
         Given turns at which the file was cut; empty if there are none.
+    speakers
+        Given speakers over time.
     """
 
     result: FileResult
@@ -35,6 +38,7 @@ class Heard(NamedTuple):
     channels: tuple[str, ...] = ()
     ends: tuple[float, ...] = ()
     turns: Sequence[Turn] = ()
+    speakers: Timeline = Timeline()
 
 
 # Returns the name of the group of a file's piece.

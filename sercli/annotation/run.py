@@ -5,10 +5,10 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import asdict, dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sercli.annotation.given import Given
 from sercli.config import ACROSS_FILES, OnError
 from sercli.discovery import Found, find_inputs
 from sercli.errors import ConfigError, OutputError
@@ -60,6 +60,8 @@ class LabelRun:
         Output for the labels.
     options
         Further settings for the record.
+    given
+        The given segments and speakers, if they are already matched to the inputs.
 
     Attributes
     ----------
@@ -77,7 +79,8 @@ class LabelRun:
     Raises
     ------
     ConfigError
-        If a run is to be resumed with a baseline for which labels depend on all files.
+        If a run is to be resumed with a baseline for which labels depend on all files, or it is
+        unclear which of the given segments or speakers belong to an input.
     OutputError
         If the output is one of the inputs, or cannot be resumed.
     """
@@ -88,6 +91,7 @@ class LabelRun:
         inputs: Sequence[Found],
         output: Output,
         options: Mapping[str, Any] = {},
+        given: Given | None = None,
     ) -> None:
         if output.resume and annotator.adapt in ACROSS_FILES:
             raise ConfigError(
@@ -95,7 +99,9 @@ class LabelRun:
                 "changes the labels of others; label all of them, or choose --adapt recording"
             )
         output.refuse_inputs(found.path for found in inputs)
-        annotator.refuse_ambiguous(found.path for found in inputs)
+        self._given = given or Given.match(
+            annotator.turns, annotator.speakers, [found.path for found in inputs]
+        )
         self._before = find_stamp(output.target)
         self._annotator = annotator
         self._output = output
@@ -107,7 +113,8 @@ class LabelRun:
         known = [self._earlier.find(found) for found in inputs]
         absent = self._earlier.find_others(inputs)
         is_kept = [
-            entry is not None and self._earlier.still_holds(found, entry, self._digest(found))
+            entry is not None
+            and self._earlier.still_holds(found, entry, self._given.hash(found.path))
             for found, entry in zip(inputs, known, strict=True)
         ]
         self._new = [found for found, kept in zip(inputs, is_kept, strict=True) if not kept]
@@ -155,7 +162,7 @@ class LabelRun:
                 with delay_interrupts():  # or an interrupt could leave a temporary file behind
                     ledger = self._open_ledger(stack)
                 results = self._annotator.annotate(
-                    self._new, watcher.heard, on_error, watcher.heard_file
+                    self._new, watcher.heard, on_error, watcher.heard_file, self._given
                 )
                 stack.enter_context(closing(results))
                 self._write_all(results, ledger, watcher)
@@ -219,17 +226,6 @@ class LabelRun:
             if failing is None:  # otherwise the first error says more
                 raise
 
-    def _digest(self, found: Found) -> str | None:
-        """Return a hash of the segments and speakers given for a file, to see whether they changed.
-
-        None if none are given.
-        """
-        given = self._annotator.given
-        if not given:
-            return None
-        turns = [one.find(found.path) for one in given]
-        return sha256(repr(turns).encode(errors="backslashreplace")).hexdigest()
-
     def _write_all(
         self, results: Iterator[FileResult], ledger: "_Ledger", watcher: RunWatcher
     ) -> None:
@@ -246,7 +242,7 @@ class LabelRun:
                 if result is None:  # with on_error="stop", after a file that failed
                     break
                 with ledger.in_one_piece():
-                    result = ledger.put(result, self._digest(next(new)), entry)
+                    result = ledger.put(result, self._given.hash(next(new).path), entry)
                     n_done += 1
                     self.n_left -= 1
                 watcher.done(result)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from sercli.annotation.given import Given
 from sercli.annotation.run import LabelRun
 from sercli.cli.commands import Command
 from sercli.cli.console import ClosedOutput, leave, reports_errors, say, show_progress
@@ -39,6 +40,7 @@ from sercli.text import format_count
 if TYPE_CHECKING:
     from sercli.annotation.annotator import Annotator
     from sercli.classifiers.base import Classifier
+    from sercli.speech.matching import Match
     from sercli.speech.turns import Turns
 
 DEFAULTS = SegmentConfig()
@@ -236,16 +238,15 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
     )
     inputs = _find(paths, options)
     output.refuse_inputs(options[name] for name in ("segments", "speakers") if options[name])
-    annotator = _create_annotator(options, [found.path for found in inputs])
+    annotator, given = _create_annotator(options, [found.path for found in inputs])
     quiet = options["quiet"]
     if not quiet:
         _tell_limits(annotator.classifier)
-        speakers = annotator.speakers.turns if annotator.speakers else None
-        for what, turns in (("segments", annotator.turns), ("speakers", speakers)):
-            if turns is not None:
-                _tell_unused_turns(turns, what, inputs)
+        for what, match in given._asdict().items():
+            if match is not None:
+                _tell_misfits(match, what)
     told = {name: value for name, value in options.items() if name not in UNTOLD}
-    run = LabelRun(annotator, inputs, output, told)
+    run = LabelRun(annotator, inputs, output, told, given)
     if run.n_absent and not quiet:
         say(f"{format_count(run.n_absent, 'file')} of before not among the inputs: kept")
     # If rows are printed on the terminal, a bar would mix with them.
@@ -281,7 +282,7 @@ def _refuse_unusable_paths(paths: tuple[str, ...], options: dict[str, Any]) -> N
         raise OutputError("standard output is closed; expected a file, by -o FILE")
 
 
-def _create_annotator(options: dict[str, Any], paths: list[str]) -> "Annotator":
+def _create_annotator(options: dict[str, Any], paths: list[str]) -> tuple["Annotator", Given]:
     from sercli.annotation.annotator import (
         Annotator,  # loads numpy and the decoders, which --help must not
     )
@@ -294,10 +295,8 @@ def _create_annotator(options: dict[str, Any], paths: list[str]) -> "Annotator":
     turns = None
     if options["segments"]:
         turns = Turns.read(options["segments"], *TIMES, tiers=options["tiers"])
-        turns.refuse_ambiguous(paths)
     speakers = Speakers.parse(options["speakers"]) if options["speakers"] else None
-    if speakers is not None and speakers.turns is not None:
-        speakers.turns.refuse_ambiguous(paths)
+    given = Given.match(turns, speakers, paths)
     keep_less()
     classifier = load_model(
         options["model"],
@@ -306,7 +305,7 @@ def _create_annotator(options: dict[str, Any], paths: list[str]) -> "Annotator":
         labels=options["labels"],
         precision=options["precision"],
     )
-    return Annotator(
+    annotator = Annotator(
         classifier,
         turns or config,
         options["channels"],
@@ -315,22 +314,21 @@ def _create_annotator(options: dict[str, Any], paths: list[str]) -> "Annotator":
         speakers,
         effort,
     )
+    return annotator, given
 
 
-def _tell_unused_turns(turns: "Turns", what: str, inputs: list[Found]) -> None:
-    """Warn of recordings in `turns` that are not among the inputs, or match several of them."""
-    paths = [found.path for found in inputs]
-    others = turns.find_others(paths)
-    if others:
-        recordings = format_count(len(others), "recording")
+def _tell_misfits(match: "Match", what: str) -> None:
+    """Warn of turns that match none of the inputs, or several of them."""
+    path = match.source and match.source.path
+    if match.others:
+        recordings = format_count(len(match.others), "recording")
         say(
-            f"warning: {turns.path} has {what} of {recordings} not among the inputs, such as "
-            f"{others[0]}"
+            f"warning: {path} has {what} of {recordings} not among the inputs, such as "
+            f"{match.others[0]}"
         )
-    for name in turns.find_shared(paths):
+    for name in match.shared:
         say(
-            f"warning: {turns.path}: several inputs may be {name}; its {what} are taken for those "
-            "of each"
+            f"warning: {path}: several inputs may be {name}; its {what} are taken for those of each"
         )
 
 

@@ -4,14 +4,14 @@ import os
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Self
 
 from sercli.errors import ConfigError
-from sercli.schema import MIX
 from sercli.speech.grids import is_grid
+from sercli.speech.matching import Match, match_turns
 from sercli.speech.turn import Turn
 from sercli.speech.turns import Turns
 
@@ -25,7 +25,7 @@ class Timeline:
         Turns in any order; those of unknown speakers are left out.
     """
 
-    def __init__(self, turns: Iterable[Turn]) -> None:
+    def __init__(self, turns: Iterable[Turn] = ()) -> None:
         self._turns = sorted((one for one in turns if one.speaker), key=lambda one: one.start)
         self._starts = [one.start for one in self._turns]
         # Latest end of each turn and all before it, which never falls: bisection finds the first
@@ -33,7 +33,17 @@ class Timeline:
         self._ends = list(accumulate((one.end for one in self._turns), max))
 
     def find(self, channel: str, start: float, end: float, *, alone: bool = False) -> str | None:
-        """Return the speaker of most of a segment; see `Speakers.find`."""
+        """Return the speaker of most of a segment, or None if that is unknown.
+
+        Parameters
+        ----------
+        channel
+            Name of the channel in the results.
+        start, end
+            Start and end of the segment in seconds.
+        alone
+            Whether the recording has only one channel, which is also its mix.
+        """
         spoken: dict[str, float] = {}
         for turn in self._turns[bisect_right(self._ends, start) : bisect_left(self._starts, end)]:
             overlap = min(end, turn.end) - max(start, turn.start)
@@ -44,27 +54,21 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Speakers:
-    """Source of the speaker of a segment.
+    """Source of the speakers of recordings.
 
     Parameters
     ----------
-    pattern
-        Regular expression, searched for in the path of a recording with ``/`` between its parts;
-        its first group is the speaker.
-    turns
-        Turns with speakers, used if there is no pattern.
+    source
+        Turns with speakers. Or a regular expression, searched for in the path of a recording with
+        ``/`` between its parts; its first group is the speaker.
     """
 
-    pattern: re.Pattern[str] | None = None
-    turns: Turns | None = None
-    _timelines: dict[tuple[str, bool], Timeline] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
+    source: re.Pattern[str] | Turns
 
     @property
     def spelled(self) -> str | None:
         """The pattern as text, or None if there are turns."""
-        return self.pattern and self.pattern.pattern
+        return self.source.pattern if isinstance(self.source, re.Pattern) else None
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -89,7 +93,7 @@ class Speakers:
                     f"{text}: is a TextGrid; expected a table or a diarisation. Tiers tell who "
                     "speaks where they are the segments, too (--segments, --tier)"
                 )
-            return cls(turns=Turns.read(text, "speaker"))
+            return cls(Turns.read(text, "speaker"))
         try:
             pattern = re.compile(text)
         except re.error as error:
@@ -103,37 +107,20 @@ class Speakers:
             )
         return cls(pattern)
 
-    def find(
-        self,
-        path: str,
-        channel: str,
-        start: float,
-        end: float,
-        *,
-        mixed: bool = False,
-        alone: bool = False,
-    ) -> str | None:
-        """Return the speaker of most of a segment, or None if that is unknown.
+    def match(self, recordings: Iterable[str]) -> Match:
+        """Return the turns, with their speakers, of each recording.
 
         Parameters
         ----------
-        path
-            Path of the recording.
-        channel
-            Name of the channel in the results.
-        start, end
-            Start and end of the segment in seconds.
-        mixed
-            Whether the channels are mixed down, as in `sercli.speech.turns.Turns.find`; there may
-            be only one.
-        alone
-            Whether the recording has only one channel, which is also its mix.
+        recordings
+            Paths of all recordings of the run.
+
+        Raises
+        ------
+        ConfigError
+            If a recording may have the turns of several; see `sercli.speech.matching.match_turns`.
         """
-        if self.pattern is not None:
-            found = self.pattern.search(Path(path).as_posix())
-            return found[1] or None if found else None  # a group may match nothing
-        key = path, mixed or channel == MIX
-        if key not in self._timelines:
-            turns = self.turns.find(path, mixed=key[1]) if self.turns else ()
-            self._timelines[key] = Timeline(turns)
-        return self._timelines[key].find(channel, start, end, alone=alone)
+        if isinstance(self.source, Turns):
+            return match_turns(self.source, recordings)
+        found = {one: self.source.search(Path(one).as_posix()) for one in recordings}
+        return Match({one: (Turn(speaker=it[1]),) if it else () for one, it in found.items()})

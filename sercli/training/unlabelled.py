@@ -21,7 +21,7 @@ from sercli.errors import AudioError, ConfigError, DatasetError
 from sercli.evaluation.leaks import UNLABELLED, TrainingManifest
 from sercli.schema import MIX
 from sercli.speech.segmentation import find_speech
-from sercli.speech.speakers import Speakers
+from sercli.speech.speakers import Speakers, Timeline
 from sercli.speech.vad import shared_detector
 from sercli.text import format_count, format_duration
 from sercli.training.cache import CachedClips, cache_clips
@@ -80,6 +80,11 @@ def find_unlabelled(
         Number of processes; -1 for one per core.
     report
         Called with the number of recordings searched, and of all recordings.
+
+    Raises
+    ------
+    ConfigError
+        If a recording may have the speakers of several; see `sercli.speech.matching.match_turns`.
     """
     every = list(find_inputs(paths))
     failed = {found.path: f"{found.path}: {found.error}" for found in every if found.error}
@@ -87,6 +92,7 @@ def find_unlabelled(
     clips: list[Clip] = []
     recordings: dict[str, str] = {}
     notes: list[dict[str, Notes]] = []
+    match = speakers.match(files) if speakers else None
     parallel = Parallel(n_jobs=jobs, return_as="generator")
     results = parallel(delayed(_search)(path) for path in files)
     for number, (path, (outcome, told)) in enumerate(zip(files, results, strict=True), 1):
@@ -95,8 +101,9 @@ def find_unlabelled(
             failed[path] = outcome
         else:
             times, audio_hash = outcome
+            timeline = Timeline(match.find(path, mixed=True) if match else ())
             long = [
-                _make_clip(path, start, end, speakers)
+                _make_clip(path, start, end, timeline)
                 for start, end in times
                 if end - start >= MIN_SEGMENT_S
             ]
@@ -228,9 +235,8 @@ class Unlabelled:
                 )
 
 
-def _make_clip(path: str, start: float, end: float, speakers: Speakers | None) -> Clip:
-    speaker = speakers.find(path, MIX, start, end) if speakers else None
-    name = f"{path}#{start:.3f}"
+def _make_clip(path: str, start: float, end: float, speakers: Timeline) -> Clip:
+    name, speaker = f"{path}#{start:.3f}", speakers.find(MIX, start, end)
     return Clip(Path(path), UNLABELLED, speaker, name, UNLABELLED, start, end)
 
 

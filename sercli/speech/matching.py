@@ -1,0 +1,150 @@
+"""Match of the recordings of a run to turns that are given for them."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sercli.errors import ConfigError
+from sercli.schema import printable_path
+from sercli.speech.turn import Turn
+from sercli.speech.turns import Turns
+from sercli.text import compose, list_spellings
+
+
+@dataclass(frozen=True)
+class Match:
+    """The turns of each recording of a run.
+
+    Parameters
+    ----------
+    by_recording
+        Turns of each recording by its path, possibly none.
+    source
+        The turns of all recordings that were matched; None if they were made of the paths.
+    others
+        Names, sorted, that have turns but match none of the recordings.
+    shared
+        Names, sorted, whose turns are used for more than one recording.
+    """
+
+    by_recording: Mapping[str, tuple[Turn, ...]]
+    source: Turns | None = None
+    others: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
+
+    def find(self, recording: str, *, mixed: bool = False) -> tuple[Turn, ...]:
+        """Return the turns of a recording, possibly none.
+
+        Parameters
+        ----------
+        recording
+            Path of the recording, one of those that were matched.
+        mixed
+            Whether its channels are mixed down: the turns of a diarisation then apply to the mix,
+            whatever their channels. (A table may have rows of the mix and of channels.)
+        """
+        turns = self.by_recording[recording]
+        if mixed and self.source is not None and self.source.local:
+            return tuple(turn._replace(channel=None) for turn in turns)
+        return turns
+
+
+def match_turns(turns: Turns, recordings: Iterable[str]) -> Match:
+    """Match recordings to turns.
+
+    Parameters
+    ----------
+    turns
+        Turns of recordings.
+    recordings
+        Paths of all recordings of the run: which turns belong to one depends on the others.
+
+    Raises
+    ------
+    ConfigError
+        If a recording matches several names, and it is not clear which is meant. Such names differ
+        in their folders, or one has a suffix and the other has none. If one of them matches another
+        recording, by its folders or because that has another suffix, there is no doubt.
+    """
+    known = turns.by_recording
+    keys = _match_names(turns, recordings) if turns.local else _match_paths(turns, recordings)
+    counts = Counter(keys.values())
+    used = {key: counts[key] for key, some in known.items() if some}
+    return Match(
+        {recording: () if key is None else known[key] for recording, key in keys.items()},
+        turns,
+        tuple(sorted(printable_path(key) for key, count in used.items() if not count)),
+        tuple(sorted(printable_path(key) for key, count in used.items() if count > 1)),
+    )
+
+
+def _match_paths(turns: Turns, recordings: Iterable[str]) -> dict[str, str | None]:
+    """Return the key of the turns of each recording, or None if it has none."""
+    known = turns.by_recording
+    # Unlike `Path.resolve`, `realpath` does not fail on a loop of links.
+    return {
+        one: next((path for path in list_spellings(os.path.realpath(one)) if path in known), None)
+        for one in recordings
+    }
+
+
+def _match_names(turns: Turns, recordings: Iterable[str]) -> dict[str, str | None]:
+    """Return the key of the turns of each recording, or None; raise if it is not clear."""
+    known = turns.by_recording
+    names = {recording: _list_names(recording) for recording in recordings}
+    keys = {
+        one: next((name for name in some if name in known), None) for one, some in names.items()
+    }
+    # In other folders than those named: its name alone decides, if it is unique and no other's.
+    alike: dict[str, list[str]] = {}
+    by_name: dict[str, list[str]] = {}
+    for key in known:
+        by_name.setdefault(_drop_folders(key), []).append(key)
+    taken = {_drop_folders(key) for key in keys.values() if key is not None}
+    for recording, exact in keys.items():
+        own = dict.fromkeys(names[recording][-2:])
+        if exact is None and taken.isdisjoint(own):
+            alike[recording] = [key for name in own for key in by_name.get(name, ())]
+    keys |= {recording: some[0] for recording, some in alike.items() if len(some) == 1}
+    found = {key for key in keys.values() if key is not None}
+    taken = {_drop_folders(key) for key in found}
+    for recording, candidates in names.items():
+        chosen, meant = keys[recording], alike.get(recording, [])
+        if chosen in candidates:
+            # The same without suffix if it has one, otherwise with it.
+            twin = candidates[candidates.index(chosen) ^ 1]
+            if known.get(twin) and twin not in found:
+                raise ConfigError(
+                    f"{turns.path}: {recording} may be {_tell(turns, chosen)} or "
+                    f"{_tell(turns, twin)}; expected one name of each recording"
+                )
+        elif len(meant) > 1 and taken.isdisjoint(candidates[-2:]):
+            raise ConfigError(
+                f"{turns.path}: {recording} may be {meant[0]} or {meant[1]}; expected the "
+                "recordings in folders of these names, or names of their own"
+            )
+    return keys
+
+
+def _list_names(recording: str) -> list[str]:
+    """Return the names that a recording may have: the ends of its path, each without suffix, too.
+
+    The longest comes first, and the same without suffix comes after it.
+    """
+    path = Path(os.path.abspath(recording))
+    folders = [*map(compose, path.parts[1:-1])]
+    return [
+        "/".join((*folders[first:], name))
+        for first in range(len(folders) + 1)
+        for name in map(compose, (path.name, path.stem))
+    ]
+
+
+def _drop_folders(key: str) -> str:
+    return key.rpartition("/")[2]
+
+
+def _tell(turns: Turns, name: str) -> str:
+    return f"{name} (line {turns.lines[name]})" if name in turns.lines else name
