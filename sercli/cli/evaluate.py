@@ -160,8 +160,9 @@ def evaluate(paths: tuple[Path, ...], **options: Any) -> None:
 
     CORPUS is the folder of CREMA-D, RAVDESS, TESS, SAVEE, EmoDB, EMOVO, IEMOCAP, MELD or ESD, a
     folder with one sub-folder per class, a table (CSV or TSV: file, emotion and, optionally,
-    speaker, start, end, channel, split) or an audformat database. Each clip is one segment. Warns
-    about speakers and clips that the model was trained on.
+    speaker, start, end, channel, split), TextGrids or label tracks of Audacity (a file, or a folder
+    of them), or an audformat database. Each clip is one segment. Warns about speakers and clips
+    that the model was trained on.
 
     \b
     Examples:

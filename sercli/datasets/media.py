@@ -8,6 +8,7 @@ from typing import Any
 
 from sercli.discovery import find_inputs
 from sercli.errors import DatasetError
+from sercli.files import find_file
 
 # A release may have a clip in several folders and formats: these are preferred, in this order.
 PREFERRED_SUFFIXES = (".wav", ".flac")
@@ -57,16 +58,33 @@ def scan_folder(root: Path) -> MediaFolder:
         raise DatasetError(f"{root}: does not exist; expected a folder with a corpus, or a table")
     if not root.is_dir():
         raise DatasetError(f"{root}: is not a folder; expected a folder with a corpus")
-    found = list(find_inputs([root]))
+    folder = list_media(root)
+    if not folder.media:
+        told = f" ({'; '.join(f'{name}: {why}' for name, why in folder.problems.items())})"
+        raise DatasetError(
+            f"{root}: found no audio or video files{told if folder.problems else ''}; "
+            "expected a folder with a corpus"
+        )
+    return folder
+
+
+def list_media(root: Path, *names: str) -> MediaFolder:
+    """Return the media files in a folder; there may be none.
+
+    Parameters
+    ----------
+    root
+        Path of the folder; links are followed once.
+    names
+        Names of the sub-folders to search, without those below them; by default, the folder is
+        searched at any depth.
+    """
+    places = [find_file(root, name) for name in names] if names else [root]
+    folders = [place for place in places if place is not None and place.is_dir()]
+    found = list(find_inputs(folders, recursive=not names))
     media = tuple(Path(item.path) for item in found if item.error is None)
     folder = MediaFolder(root, media, {})
     problems = {folder.name(Path(item.path)): item.error for item in found if item.error}
-    if not media:
-        told = f" ({'; '.join(f'{name}: {why}' for name, why in problems.items())})"
-        raise DatasetError(
-            f"{root}: found no audio or video files{told if problems else ''}; "
-            "expected a folder with a corpus"
-        )
     return MediaFolder(root, media, problems)
 
 

@@ -11,12 +11,20 @@ from sercli.datasets.annotated import read_iemocap, read_meld
 from sercli.datasets.audformat import HEADER, read_audformat
 from sercli.datasets.base import Corpus, merge
 from sercli.datasets.facts import load_facts
+from sercli.datasets.label_files import (
+    LABEL_FILES,
+    TEXTGRID,
+    find_label_files,
+    name_emotions,
+    read_label_files,
+)
 from sercli.datasets.labelling import translate
-from sercli.datasets.media import MediaFolder, scan_folder
+from sercli.datasets.media import MediaFolder, list_media, scan_folder
 from sercli.datasets.names import read_named
 from sercli.datasets.schemes import SCHEMES
 from sercli.datasets.tables import join_rows, read_folders, read_manifest
 from sercli.errors import ConfigError, DatasetError
+from sercli.text import format_count
 
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".tab", ".txt")
 # A corpus is ignored if its files are no more than this share of those of the corpus with most.
@@ -33,7 +41,9 @@ EXAMPLES = {"mapping": {"happy": "happiness"}, "columns": {"file": "path"}}
 # Options that name a reader, for error messages.
 BY_NAME = "--corpus NAME (to train: --data NAME:PATH)"
 # Names of the readers.
-CORPORA = (*SCHEMES, "folders", "manifest", "audformat")
+CORPORA = (*SCHEMES, "folders", "manifest", "audformat", *LABEL_FILES)
+# Readers of the user's own rows, which may repeat or contradict each other; those of named columns.
+WITH_ROWS, WITH_COLUMNS = {"manifest", *LABEL_FILES}, {"manifest", "audformat", TEXTGRID}
 
 
 def read_corpus(
@@ -49,15 +59,17 @@ def read_corpus(
     Parameters
     ----------
     path
-        Path of the corpus's release, of its recordings, or of a manifest (CSV or TSV file).
+        Path of the corpus's release, of its recordings, of a manifest (CSV or TSV file), or of
+        TextGrids or label tracks of Audacity (a file or a folder).
     kind
         Name of a reader, one of `CORPORA`; ``"auto"`` to recognise it by the names of the files.
     mapping
         New labels, by the corpus's own words or the canonical labels.
     columns
-        Names of the columns of a manifest or an audformat database, by the standard names, such as
-        ``emotion``; see `sercli.datasets.tables.read_manifest` and
-        `sercli.datasets.audformat.read_audformat`.
+        Names of the columns of a manifest or an audformat database, or of the tier of TextGrids, by
+        the standard names, such as ``emotion``; see `sercli.datasets.tables.read_manifest`,
+        `sercli.datasets.audformat.read_audformat` and
+        `sercli.datasets.label_files.read_label_files`.
     song
         Whether to read the sung clips of RAVDESS.
 
@@ -109,10 +121,10 @@ def read_corpora(
     corpora, kinds = [], []
     unused = set(mapping)
     for path, kind in sources:
-        corpus, found = _read(path, kind, columns, song)
+        corpus, found = _read(path, kind, columns, mapping, song)
         corpus, ignored = translate(corpus, found, mapping)
         unused &= ignored
-        if found == "manifest":
+        if found in WITH_ROWS:
             corpus = join_rows(corpus)
         if not corpus.clips:
             raise DatasetError(f"{path}: has no clip to use: {corpus.describe()}")
@@ -126,7 +138,7 @@ def read_corpora(
             f"{merged.name}: no clip is labelled {' or '.join(sorted(unused))}, which --map "
             f"names; found {', '.join(labels)}"
         )
-    if columns and not {*kinds} & {"manifest", "audformat"}:
+    if columns and not {*kinds} & WITH_COLUMNS:
         raise ConfigError(f"{merged.name}: has no columns to be named; leave --columns out")
     if song and "ravdess" not in kinds:
         raise ConfigError(f"{merged.name}: has no songs; leave --song out")
@@ -144,24 +156,38 @@ def _check_names(name: str, value: Mapping[str, str]) -> None:
         )
 
 
-def _read(path: Path, kind: str, columns: Mapping[str, str], song: bool) -> tuple[Corpus, str]:
+def _read(
+    path: Path, kind: str, columns: Mapping[str, str], mapping: Mapping[str, str], song: bool
+) -> tuple[Corpus, str]:
     if kind not in ("auto", *CORPORA):
         raise ConfigError(f"corpus is {kind!r}; expected auto or one of {', '.join(CORPORA)}")
-    if kind == "manifest" or (kind == "auto" and path.is_file()):
-        return _read_file(path, columns), "manifest"
-    folder = scan_folder(path)
-    kind = recognise(folder) if kind == "auto" else kind
-    corpus = _read_folder(folder, kind, columns, song)
+    files = find_label_files(path) if kind == "auto" else {}
+    if kind == "auto" and path.is_file():
+        kind = next(iter(files), "manifest")
+    if kind == "manifest":
+        return _read_file(path, columns), kind
+    if path.is_file() and kind in LABEL_FILES:
+        folder = list_media(path.parent, ".")
+    else:
+        folder = list_media(path) if files or kind in LABEL_FILES else scan_folder(path)
+    kind = recognise(folder, files) if kind == "auto" else kind
+    if kind in LABEL_FILES:
+        corpus = read_label_files(path, kind, folder, columns, mapping)
+    else:
+        corpus = _read_folder(folder, kind, columns, song)
     return replace(corpus, skipped={**folder.problems, **corpus.skipped}), kind
 
 
-def recognise(folder: MediaFolder) -> str:
+def recognise(folder: MediaFolder, files: Mapping[str, Sequence[Path]] = {}) -> str:
     """Return the name of the reader for a folder.
 
     Parameters
     ----------
     folder
         Folder with its media files.
+    files
+        Label files in it, by the names of their readers. Those that may hold no emotions count
+        only if nothing else is recognised.
 
     Raises
     ------
@@ -187,6 +213,8 @@ def recognise(folder: MediaFolder) -> str:
         evidence["folders"] = f"sub-folders {', '.join(classes)}"
     if (folder.root / HEADER).is_file():
         evidence["audformat"] = HEADER
+    for one in name_emotions(files) if evidence else files:
+        evidence[one] = f"{format_count(len(files[one]), 'file')} such as {files[one][0].name}"
     if len(evidence) == 1:
         return next(iter(evidence))
     if evidence:
@@ -211,7 +239,7 @@ def _read_file(path: Path, columns: Mapping[str, str]) -> Corpus:
     if not path.is_file() or path.suffix.lower() not in MANIFEST_SUFFIXES:
         raise DatasetError(
             f"{path}: is no manifest; expected a file of a suffix {', '.join(MANIFEST_SUFFIXES)}, "
-            "or the folder of a corpus"
+            "a TextGrid, or the folder of a corpus"
         )
     return read_manifest(path, columns)
 

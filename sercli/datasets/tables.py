@@ -93,7 +93,7 @@ def read_manifest(path: Path, columns: Mapping[str, str]) -> Corpus:
         cells = {ours: row[theirs].strip() for theirs, ours in names.items()}
         if not cells["file"]:
             raise DatasetError(f"{where}: names no file; expected one, relative to the manifest")
-        clip = _manifest_clip(path, where, cells)
+        clip = make_clip(path.parent, path.stem, where, cells)
         if not clip.emotion:
             skipped[clip.name] = "no emotion given"
         elif not os.path.isfile(clip.path):  # does not fail on a name that is too long
@@ -189,7 +189,25 @@ def _rename(path: Path, header: Iterable[str], columns: Mapping[str, str]) -> di
     return renamed
 
 
-def _manifest_clip(path: Path, where: str, cells: Mapping[str, str]) -> Clip:
+def make_clip(folder: Path, corpus: str, where: str, cells: Mapping[str, str]) -> Clip:
+    """Return the clip that a row describes.
+
+    Parameters
+    ----------
+    folder
+        Folder that paths of files are relative to.
+    corpus
+        Name of the corpus.
+    where
+        Place of the row, with which error messages begin.
+    cells
+        Texts by the names of `read_manifest`; all but ``file`` and ``emotion`` may be missing.
+
+    Raises
+    ------
+    DatasetError
+        If a cell is not valid.
+    """
     start, end = (
         parse_seconds(cells[name], f"{where}: {name}", DatasetError) if cells.get(name) else None
         for name in ("start", "end")
@@ -202,11 +220,11 @@ def _manifest_clip(path: Path, where: str, cells: Mapping[str, str]) -> Clip:
     file = PurePath(os.path.normpath(cells["file"]))
     channel = _parse_channel(where, cells.get("channel", ""))
     return Clip(
-        find_listed(path.parent, str(file)) or path.parent / file,
+        find_listed(folder, str(file)) or folder / file,
         cells["emotion"],
         compose(cells.get("speaker", "")) or None,
         name=stretch_name(file.as_posix(), start or 0.0, end, channel),
-        corpus=path.stem,
+        corpus=corpus,
         start=start or 0.0,
         end=end,
         split=parse_split(cells.get("split", ""), where),

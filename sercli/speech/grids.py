@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from sercli.delimited import MOST_SECONDS
 from sercli.errors import ConfigError
@@ -30,6 +31,29 @@ RESERVED = re.compile(r"channel \d+|(?:.* )?\((?:channel \d+|layer \d+|speaker)\
 LABEL = re.compile(r'text ?= ?"(.*)"', re.DOTALL)
 
 
+class Interval(NamedTuple):
+    """An interval with a text.
+
+    Parameters
+    ----------
+    start, end
+        Times in seconds.
+    tier
+        Name of its tier.
+    speaker, channel
+        Speaker and channel in the tier's name, if `sercli.export_labels` wrote the grid.
+    text
+        The text, without surrounding spaces.
+    """
+
+    start: float
+    end: float
+    tier: str
+    speaker: str | None = None
+    channel: str | None = None
+    text: str = ""
+
+
 def is_grid(path: Path) -> bool:
     """Return whether a path is a TextGrid by its suffix, or a folder, which may hold some."""
     return path.is_dir() or path.suffix.lower() == SUFFIX
@@ -49,8 +73,7 @@ def read_grids(path: Path, tiers: Sequence[str]) -> tuple[dict[str, tuple[Turn, 
     -------
     turns : dict of str to tuple of Turn
         Intervals with a text of each grid, tier by tier; none if a grid has none, so that its
-        recording matches no other of that name. The keys are the paths of the grids relative to
-        the folder, without suffix and with ``/`` between their parts.
+        recording matches no other of that name. The keys are those of `read_intervals`.
     sha256 : str
         SHA-256 digest of all grids and the names of the tiers.
 
@@ -61,20 +84,62 @@ def read_grids(path: Path, tiers: Sequence[str]) -> tuple[dict[str, tuple[Turn, 
         or beyond `MOST_SECONDS`, or none of the tiers, or a tier is in no grid.
     """
     try:
-        found, sha256 = _read_all(path, tiers)
+        found, sha256 = read_intervals(path, tiers)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
-    for recording, turns in found.items():
-        for turn in turns:
-            if not max(-turn.start, turn.end) <= MOST_SECONDS:  # also true for NaN
+    turns = {}
+    for recording, intervals in found.items():
+        for one in intervals:
+            if not max(-one.start, one.end) <= MOST_SECONDS:  # also true for NaN
                 raise ConfigError(
-                    f"{path}: has an interval of {recording} from {turn.start:g} to "
-                    f"{turn.end:g} s; expected times up to {MOST_SECONDS:g} s"
+                    f"{path}: has an interval of {recording} from {one.start:g} to "
+                    f"{one.end:g} s; expected times up to {MOST_SECONDS:g} s"
                 )
-    return found, sha256
+        # In another recording, the same tier is another speaker.
+        turns[recording] = tuple(
+            Turn(
+                one.start,
+                one.end,
+                one.channel,
+                f"{recording}/{one.tier}" if len(tiers) > 1 else one.speaker,
+            )
+            for one in intervals
+        )
+    return turns, sha256
 
 
-def _read_all(path: Path, tiers: Sequence[str]) -> tuple[dict[str, tuple[Turn, ...]], str]:
+def read_intervals(
+    path: Path, tiers: Sequence[str], *, emotions: bool = False
+) -> tuple[dict[str, list[Interval]], str]:
+    """Read the intervals of a TextGrid, or of all TextGrids in a folder and its subfolders.
+
+    Parameters
+    ----------
+    path
+        Path of the file or the folder.
+    tiers
+        Names of the tiers to read; without any, each grid must have exactly one interval tier.
+    emotions
+        Whether to read the tiers that `sercli.export_labels` names as those of emotions, whatever
+        other tiers there are.
+
+    Returns
+    -------
+    intervals : dict of str to list of Interval
+        Intervals with a text of each grid, tier by tier. The keys are the paths of the grids
+        relative to the folder, without suffix and with ``/`` between their parts; those of the
+        recordings match them, with or without suffix.
+    sha256 : str
+        SHA-256 digest of all grids and the names of the tiers.
+
+    Raises
+    ------
+    ValueError
+        If there is no grid, two grids have the same name, a grid cannot be parsed, has times below
+        0 or none of the tiers, or a tier is in no grid.
+    OSError
+        If a file cannot be read.
+    """
     grids = [path]
     if path.is_dir():
         grids = sorted(one for one in path.rglob("*") if one.suffix.lower() == SUFFIX)
@@ -85,7 +150,7 @@ def _read_all(path: Path, tiers: Sequence[str]) -> tuple[dict[str, tuple[Turn, .
     if twice := [name for name, n in Counter(recordings).items() if n > 1]:
         raise ValueError(f"holds two TextGrids named {twice[0]}; expected one for each recording")
     digest = hashlib.sha256("\0".join(tiers).encode())
-    found: dict[str, tuple[Turn, ...]] = {}
+    found: dict[str, list[Interval]] = {}
     there: set[str] = set()
     for grid, recording in zip(grids, recordings, strict=True):
         content = grid.read_bytes()
@@ -93,15 +158,13 @@ def _read_all(path: Path, tiers: Sequence[str]) -> tuple[dict[str, tuple[Turn, .
         where = "" if grid == path else f"{grid.relative_to(path)}: "
         for tier, start, end in _find_signed(_decode(content, where)):
             raise _refuse_negative(where, tier, start, end)
-        read, exported = _read(grid, where, tiers)
+        read, exported = _read(grid, where, tiers, emotions=emotions)
         there |= read.keys()
-        if len(tiers) > 1:  # in another recording, the same tier is another speaker
-            exported = {name: (f"{recording}/{name}", None) for name in read}
-        turns = []
-        for name, times in read.items():
-            speaker, channel = exported.get(name, (None, None))
-            turns += [Turn(start, end, channel, speaker) for start, end in times]
-        found[recording] = tuple(turns)
+        found[recording] = [
+            Interval(start, end, name, *exported.get(name, (None, None)), text)
+            for name in read
+            for start, end, text in read[name]
+        ]
     if absent := [name for name in tiers if name not in there]:
         raise ValueError(f"has no tier {absent[0]} in any grid; expected it in one at least")
     return found, digest.hexdigest()
@@ -137,9 +200,9 @@ def _refuse_negative(where: str, tier: str, start: str, end: str) -> ValueError:
 
 
 def _read(
-    grid: Path, where: str, tiers: Sequence[str]
-) -> tuple[dict[str, list[tuple[float, float]]], dict[str, tuple[str | None, str | None]]]:
-    """Return start and end of the intervals with a text in each tier to read, and its voice."""
+    grid: Path, where: str, tiers: Sequence[str], *, emotions: bool
+) -> tuple[dict[str, list[tuple[float, float, str]]], dict[str, tuple[str | None, str | None]]]:
+    """Return the intervals with a text in each tier to read, and its voice."""
     from praatio.data_classes.interval_tier import IntervalTier
     from praatio.textgrid import openTextgrid
 
@@ -160,27 +223,32 @@ def _read(
         for start, end, text in entries:
             if start < 0 and text.strip():
                 raise _refuse_negative(where, name, f"{start:g}", f"{end:g}")
-    exported = {} if tiers else _find_exported(there)
+    exported = {} if tiers else _find_exported(there, alone=not emotions)
     names = [name for name in there if name in (tiers or exported or there)]
     if not names or (len(names) > 1 and not tiers and not exported):
+        others = "that of --columns emotion=TIER" if emotions else "those that --tier names"
         raise ValueError(
             f"{where}has the interval tiers {', '.join(there) or 'none'}; expected "
-            + (f"{' or '.join(tiers)}" if tiers else "a single one, or those that --tier names")
+            + (f"{' or '.join(tiers)}" if tiers else f"a single one, or {others}")
         )
-    times = {
-        name: [(start, end) for start, end, text in there[name] if text.strip()] for name in names
+    intervals = {
+        name: [(start, end, text.strip()) for start, end, text in there[name] if text.strip()]
+        for name in names
     }
-    return times, exported
+    return intervals, exported
 
 
-def _find_exported(names: Iterable[str]) -> dict[str, tuple[str | None, str | None]]:
+def _find_exported(
+    names: Iterable[str], *, alone: bool
+) -> dict[str, tuple[str | None, str | None]]:
     """Return speaker and channel of each tier of emotions, if `sercli.export_labels` wrote them.
 
-    It writes a tier of confidences for each, and no other.
+    It writes a tier of confidences for each, and no other: if they are to be `alone`, any
+    difference means that somebody else wrote the grid.
     """
     names = {*names}
     voices = {name: found[1] or "" for name in names if (found := EXPORTED.fullmatch(name))}
-    if names != {*voices, *(name.replace("emotion", "confidence", 1) for name in voices)}:
+    if alone and names != {*voices, *(name.replace("emotion", "confidence", 1) for name in voices)}:
         return {}
     return {name: _parse_voice(voice) for name, voice in voices.items()}
 
