@@ -30,10 +30,14 @@ class Found:
         Path as given, or the given directory joined with the path below it.
     error
         Why a directory could not be listed; None for a file.
+    file
+        Open unbuffered file with the content, if that is not at the path; it is closed once it has
+        been read.
     """
 
     path: str
     error: str | None = None
+    file: BinaryIO | None = None
 
 
 def find_inputs(

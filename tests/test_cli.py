@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -317,6 +318,92 @@ def test_a_list_from_find(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("kind", ["wav", "flac", "m4a"])
+def test_a_recording_on_standard_input(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    path = EXAMPLES / {"wav": "call.wav", "flac": "statement.flac", "m4a": "memo.m4a"}[kind]
+    content = path.read_bytes()
+    if kind == "wav":  # sizes are not known when a program writes the header to a pipe
+        place = content.index(b"data") + 4
+        unknown = b"\xff" * 4
+        content = content[:4] + unknown + content[8:place] + unknown + content[place + 4 :]
+    expected = read_rows(ser("annotate", path, "-m", "svm").stdout)
+    result = ser("annotate", "-", "-m", "svm", input=content)
+    assert result.exit_code == 0, result.stderr
+    assert len(expected) >= 2
+    assert read_rows(result.stdout) == [{**row, "file": "stdin"} for row in expected]
+    assert not [*temporary.iterdir()]
+
+
+def test_exported_labels_of_standard_input_can_be_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    content = (EXAMPLES / "statement.flac").read_bytes()
+    # What a file of its name has does not matter, and neither does its age.
+    (tmp_path / "stdin").write_bytes(b"another")
+    done = ser("annotate", "-", "-m", "svm", "-o", "labels.csv", input=content)
+    assert done.exit_code == 0, done.stderr
+    (entry,) = read_record(tmp_path / "labels.csv.run.json")["files"]
+    assert (entry["path"], entry["status"], entry["modified"]) == ("stdin", "ok", None)
+    assert ser("export", "labels.csv", "--format", "textgrid", "-o", "grids").exit_code == 0
+    assert os.listdir(tmp_path / "grids") == ["stdin.TextGrid"]
+    again = ser(
+        "annotate",
+        "-",
+        *("-m", "svm", "--segments", "grids", "--tier", "emotion"),
+        input=content,
+    )
+    assert again.exit_code == 0, again.stderr
+    first, second = (
+        [(float(row["start"]), float(row["end"])) for row in read_rows(text)]
+        for text in (Path("labels.csv").read_text(encoding="utf-8"), again.stdout)
+    )
+    assert len(first) == 3
+    assert second == first
+
+
+def test_standard_input_without_a_recording(tmp_path: Path) -> None:
+    for content, message in (
+        (b"", "failed: stdin: is empty (0 bytes); expected an audio or video file"),
+        (b"no sound", "failed: stdin: libsndfile does not know the format; FFmpeg cannot open it"),
+    ):
+        result = ser("annotate", "-", EXAMPLES / "memo.m4a", "-m", "svm", input=content)
+        assert result.exit_code == 1
+        assert message in result.stderr
+        assert {row["file"] for row in read_rows(result.stdout)} == {str(EXAMPLES / "memo.m4a")}
+    # A path is still a path.
+    result = ser("annotate", tmp_path / "-", "-m", "svm", input=b"")
+    assert f"failed: {tmp_path / '-'}: does not exist" in result.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a shell and terminals of POSIX")
+def test_standard_input_that_cannot_be_read() -> None:
+    def run(shell: str, **options: Any) -> "subprocess.CompletedProcess[bytes]":
+        command = ["sh", "-c", shell.format('"$0" -m sercli annotate - -m svm'), sys.executable]
+        return subprocess.run(command, capture_output=True, check=False, **options)
+
+    content = (EXAMPLES / "call.wav").read_bytes()
+    terminal = os.openpty()
+    results = {
+        "-: standard input is a terminal; expected audio there": run("{}", stdin=terminal[1]),
+        "-: standard input is closed; expected audio there": run("{} <&-"),
+        "standard input cannot be copied to a temporary file: File too large; expected audio "
+        "there, and room for all of it in the folder that TMPDIR names": run(
+            "ulimit -f 8; {}", input=content
+        ),
+    }
+    for descriptor in terminal:
+        os.close(descriptor)
+    for message, result in results.items():
+        assert (result.returncode, result.stdout) == (2, b""), result.stderr.decode()
+        assert message in result.stderr.decode()
+
+
 def test_python_dash_m_and_encoding_do_not_depend_on_the_locale(tmp_path: Path) -> None:
     shutil.copy(EXAMPLES / "memo.m4a", tmp_path / "Grüße.m4a")
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -345,7 +432,9 @@ def test_usage_errors(tmp_path: Path) -> None:
             "--min-segment goes with --segment speech or window",
         ),
         ((EXAMPLES, "-0"), "-0 goes with --files-from"),
-        ((EXAMPLES, "-"), "Audio is not read from standard input; name files"),
+        (("-", EXAMPLES, "-"), "-, standard input, is named twice"),
+        (("-", "--files-from", "-"), "--files-from - does not go with -"),
+        (("-", "-o", "l.csv", "--resume"), "--resume does not go with -: whether standard input"),
         ((EXAMPLES, "--resume"), "--resume goes with -o FILE"),
         ((EXAMPLES, "-o", "l.csv", "--resume", "--overwrite"), "--overwrite exclude each other"),
         (

@@ -140,11 +140,12 @@ class Recording:
         if self.found.error is not None:  # a folder that could not be listed
             self.result = replace(self.result, error=f"{name}: {self.found.error}")
             return
-        size, modified = _find_age(name)
-        self.result = replace(self.result, size=size, modified=modified)
+        if self.found.file is None:
+            size, modified = _find_age(name)
+            self.result = replace(self.result, size=size, modified=modified)
         try:
             with self._stopwatch.measure("decode"):
-                audio = AudioFile(self.found.path)
+                audio = AudioFile(self.found.path, self.found.file)
         except AudioError as error:
             self.result = replace(self.result, error=str(error))
             return

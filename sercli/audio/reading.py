@@ -33,6 +33,9 @@ class AudioFile:
     ----------
     path
         Path of an audio file, or of a video file, of which the first audio stream is read.
+    file
+        Open unbuffered file to read instead; it is closed with this one, and the path only names
+        it.
 
     Attributes
     ----------
@@ -57,11 +60,13 @@ class AudioFile:
         If there is no such file, it is empty, or no decoder can read it.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], file: BinaryIO | None = None) -> None:
         self.path = os.fspath(path)
         with ExitStack() as opened:
-            self._file = opened.enter_context(_open_regular(self.path))
+            self._file = opened.enter_context(file or _open_regular(self.path))
             with _naming(self.path):
+                if not os.fstat(self._file.fileno()).st_size:
+                    raise DecodeError("is empty (0 bytes); expected an audio or video file")
                 self._decoder = open_decoder(self._file)
                 opened.callback(self._decoder.close)
                 if not MIN_SAMPLE_RATE <= self._decoder.sample_rate <= MAX_SAMPLE_RATE:
@@ -245,13 +250,9 @@ def _open_regular(path: str) -> BinaryIO:
         if not stat.S_ISREG(mode):
             kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
             raise AudioError(f"{path}: is {kind}; expected an audio or video file")
-        file = open(path, "rb", buffering=0)  # noqa: SIM115
+        return open(path, "rb", buffering=0)
     except FileNotFoundError as error:
         raise AudioError(f"{path}: does not exist") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise AudioError(f"{path}: cannot be opened: {reason}") from error
-    if not os.fstat(file.fileno()).st_size:
-        file.close()
-        raise AudioError(f"{path}: is empty (0 bytes); expected an audio or video file")
-    return file

@@ -1,6 +1,5 @@
 """``ser annotate``."""
 
-import os
 import sys
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -23,6 +22,7 @@ from sercli.cli.options import (
     spell,
     target_option,
 )
+from sercli.cli.standard_input import STDIN, read_stdin, refuse_unusable_stdin, reserve_stdin
 from sercli.cli.view import View
 from sercli.config import OnError, SegmentConfig, SegmentMode
 from sercli.discovery import Found, find_inputs, read_path_list
@@ -215,9 +215,10 @@ message_options = join_options(
 def annotate(paths: tuple[str, ...], **options: Any) -> None:
     """Label the speech segments of recordings.
 
-    PATHS are files and directories. Writes one row per segment: its times in seconds, the
-    emotion, its calibrated confidence and the probability of every emotion. Beside labels.csv,
-    labels.csv.run.json records the run and what became of each file.
+    PATHS are files and directories; - is a recording on standard input. Writes one row per
+    segment: its times in seconds, the emotion, its calibrated confidence and the probability of
+    every emotion. Beside labels.csv, labels.csv.run.json records the run and what became of each
+    file.
 
     \b
     Examples:
@@ -227,6 +228,7 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
       ser annotate ./visits --adapt speaker --speakers '(patient[0-9]+)' -o labels.csv
       ser annotate ./talks --segments turns.rttm --adapt speaker -o labels.csv
       ser annotate ./calls --model hub:superb/hubert-base-superb-er -o labels.csv
+      ffmpeg -i talk.mkv -f wav - | ser annotate - --model svm
     """
     _refuse_unusable_paths(paths, options)
     _refuse_idle_options(options)
@@ -245,6 +247,8 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
         for what, match in given._asdict().items():
             if match is not None:
                 _tell_misfits(match, what)
+    for found in inputs:
+        read_stdin(found)
     told = {name: value for name, value in options.items() if name not in UNTOLD}
     run = LabelRun(annotator, inputs, output, told, given)
     if run.n_absent and not quiet:
@@ -273,11 +277,7 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
 def _refuse_unusable_paths(paths: tuple[str, ...], options: dict[str, Any]) -> None:
     if not paths and options["files_from"] is None:
         raise click.UsageError("Name files or directories, or a list of them by --files-from.")
-    if STDOUT in paths and not os.path.exists(STDOUT):
-        raise click.UsageError(
-            "Audio is not read from standard input; name files, or --files-from - for a list of "
-            "them."
-        )
+    refuse_unusable_stdin(paths, options)
     if options["output"] == STDOUT and isinstance(sys.stdout, ClosedOutput):
         raise OutputError("standard output is closed; expected a file, by -o FILE")
 
@@ -387,12 +387,13 @@ def _segment_config(options: dict[str, Any]) -> SegmentConfig:
 
 def _find(paths: tuple[str, ...], options: dict[str, Any]) -> list[Found]:
     listed = options["files_from"]
+    given = [reserve_stdin() if path == STDIN else path for path in paths]
     if listed is not None:
-        paths = (*paths, *read_path_list(listed, nul=options["nul"]))
+        given += read_path_list(listed, nul=options["nul"])
     idle: list[str] = []
     inputs = list(
         find_inputs(
-            paths,
+            given,
             recursive=not options["no_recursive"],
             include=options["include"],
             exclude=options["exclude"],
@@ -405,7 +406,7 @@ def _find(paths: tuple[str, ...], options: dict[str, Any]) -> list[Found]:
             "name, a path below the directory, or one as it is given"
         )
     if not inputs and not options["quiet"]:
-        say(f"found no audio or video files in: {', '.join(paths) or 'an empty list'}")
+        say(f"found no audio or video files in: {', '.join(map(str, given)) or 'an empty list'}")
     return inputs
 
 
