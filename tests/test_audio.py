@@ -179,6 +179,21 @@ def test_blocks_are_bounded_whatever_the_length_and_the_channels(make_wav: MakeW
     assert all(block.shape[1] == 8 and block.dtype == np.float32 for block in blocks)
 
 
+def test_frames_are_joined_to_blocks_of_the_same_samples(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    path = tmp_path / "a.m4a"
+    encode(path, "aac", rng.normal(0, 0.1, (2, 200_000)).astype(np.float32), 44_100)
+    with av.open(path) as container:
+        frames = [frame.to_ndarray() for frame in container.decode(audio=0)]
+    with AudioFile(path) as audio:
+        blocks = [*audio.blocks()]
+    assert max(frame.shape[1] for frame in frames) == 1_024
+    assert [len(block) for block in blocks[:-1]] == [47 * 1_024] * 4  # of 96,000 samples or more
+    assert len(blocks) == 5
+    np.testing.assert_array_equal(np.concatenate(blocks), np.concatenate(frames, axis=1).T)
+
+
 @pytest.mark.parametrize("rate", [4_000, 8_000, 11_025, 22_050, 44_100, 48_000, 96_000, 192_000])
 def test_resampling_keeps_time_pitch_and_level(rng: np.random.Generator, rate: int) -> None:
     waveform = sine(3.0, rate)[:, None]

@@ -199,7 +199,7 @@ class _FfmpegDecoder(Decoder):
         except (av.FFmpegError, OSError) as error:
             raise DecodeError(f"FFmpeg cannot open it ({error.strerror})") from error
         self._n_corrupt = 0
-        self._end = 0.0  # end of the packets so far, in seconds
+        self._end = 0  # end of the packets so far, in units of the stream's time base
         try:
             # Some codecs decode to another rate than that of the header: take it from a frame.
             self._frames = self._decode()
@@ -224,7 +224,27 @@ class _FfmpegDecoder(Decoder):
         return (*notes, *self._jumps)
 
     def blocks(self) -> Iterator[FloatArray]:
+        # Frames are joined, as each is but some milliseconds long.
+        held, n_held, defect = list[FloatArray](), 0, None
+        try:
+            for samples in self._convert():
+                held.append(samples)
+                n_held += samples.size
+                if n_held >= BLOCK_SIZE:
+                    yield np.concatenate(held)
+                    held, n_held = [], 0
+        except DecodeError as error:
+            defect = error
+        if held:
+            yield np.concatenate(held)
+        if defect is not None:
+            raise defect
+
+    def _convert(self) -> Iterator[FloatArray]:
+        """Yield the samples of each frame, and silence in gaps."""
         position = 0
+        # Planar float32, as most codecs decode to, only has to be transposed.
+        plain = ("fltp", self._first.layout.name, self.sample_rate)
         resampler, kind = None, None
         for frame in chain((self._first,), self._frames):
             for silence in self._gap(frame, position):
@@ -236,7 +256,10 @@ class _FfmpegDecoder(Decoder):
                 resampler = self._av.AudioResampler("flt", self._first.layout, self.sample_rate)
             assert resampler is not None
             try:
-                converted = [piece.to_ndarray() for piece in resampler.resample(frame)]
+                if kind == plain:
+                    converted = [np.ascontiguousarray(frame.to_ndarray().T)]
+                else:
+                    converted = [piece.to_ndarray() for piece in resampler.resample(frame)]
             except (self._av.FFmpegError, ValueError):  # a frame of an impossible kind
                 self._n_corrupt += 1
                 kind = None
@@ -247,12 +270,17 @@ class _FfmpegDecoder(Decoder):
                 yield block
         # The last packet may be short of samples, but have a duration up to the promised end.
         promised = self._find_promise()
-        end = max(position / self.sample_rate, self._end)
+        end = max(position / self.sample_rate, self._find_end())
         if end < promised - CONTAINER_TOLERANCE_S:
             raise DecodeError(
                 f"decoding stops at {position / self.sample_rate:.3f} s of the {promised:.3f} s "
                 "that the header promises (the file ends early)"
             )
+
+    def _find_end(self) -> float:
+        """Return the end of the packets so far in seconds from the start."""
+        start = (self._container.start_time or 0) / self._av.time_base
+        return float(self._end * (self._container.streams.audio[0].time_base or 0)) - start
 
     def _find_promise(self) -> float:
         """Return the duration that the header promises for the sound, in seconds; 0 if none."""
@@ -279,10 +307,8 @@ class _FfmpegDecoder(Decoder):
         self.format = f"{self._container.format.name}/{stream.codec_context.name}"
         try:
             for packet in self._container.demux(stream):
-                if packet.pts is not None and packet.duration and packet.time_base:
-                    start = (self._container.start_time or 0) / self._av.time_base
-                    end = float((packet.pts + packet.duration) * packet.time_base)
-                    self._end = max(self._end, end - start)
+                if packet.pts is not None and packet.duration:
+                    self._end = max(self._end, packet.pts + packet.duration)
                 try:
                     yield from packet.decode()
                 except self._av.FFmpegError:  # the error for damaged data varies by codec
