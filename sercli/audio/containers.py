@@ -1,20 +1,17 @@
 """Length, gaps and trailing data of audio files, read from their containers.
 
-libsndfile ignores these: it takes the first stream of an Ogg file for the whole file and its
-packets for contiguous, and estimates the length of an MP3 without index from its first frame. In
+Decoders ignore these: libsndfile takes the first stream of an Ogg file for the whole file and its
+packets for contiguous, and FFmpeg decodes an MP3 as far as it goes, whatever its index says. In
 WAV, AIFF, AU, CAF and FLAC files, no decoder looks beyond the end of the first recording.
 """
 
 import re
 import struct
-from typing import BinaryIO, NamedTuple, Self
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-# Up to this many bytes after the frames that the index of an MP3 covers are taken for tags; more
-# may be audio.
-MAX_TAGS = 4096
 # Offset of the index behind the header of the first frame of an MP3, by whether it is MPEG 1 (else
 # 2 or 2.5) and whether it is mono; and samples of a frame, by whether it is MPEG 1.
 SIDE_INFORMATION = {(True, False): 32, (True, True): 17, (False, False): 17, (False, True): 9}
@@ -50,58 +47,41 @@ HEAD_BYTES = 28
 MAX_AHEAD, MAX_BETWEEN = 1 << 16, 1 << 20
 
 
-class Mp3Index(NamedTuple):
-    """Index in the first frame of an MP3 (Xing, Info), which gives the size of all others.
+def is_mp3(file: BinaryIO) -> bool:
+    """Return whether a file begins with an MPEG audio frame, perhaps after ID3 tags.
 
     Parameters
     ----------
-    n_samples
-        Samples per channel in all frames.
-    n_bytes
-        Bytes of all frames; None if the index does not have it.
-    start
-        Position of the first frame in bytes.
+    file
+        File open at any position, which is changed.
     """
+    file.seek(_skip_id3(file))
+    return _begins_frame(file.read(2))
 
-    n_samples: int
-    n_bytes: int | None
-    start: int
 
-    @classmethod
-    def read(cls, file: BinaryIO) -> Self | None:
-        """Return the index of a file, or None if there is none.
+def count_mp3_samples(file: BinaryIO) -> int | None:
+    """Return the number of samples that the index of an MP3 gives, or None if it has none.
 
-        Parameters
-        ----------
-        file
-            File open at any position, which is changed.
-        """
-        start = _skip_id3(file)
-        file.seek(start)
-        head = file.read(MAX_SEARCH)
-        for place in map(head.find, (b"Xing", b"Info")):
-            for (is_first, is_mono), size in SIDE_INFORMATION.items():
-                frame = max(place - size - 4, 0)
-                header = head[frame : place - size]
-                if not _is_frame(header, is_first=is_first, is_mono=is_mono):
-                    continue
-                flags, n_frames, n_bytes = struct.unpack(
-                    ">3I", head[place + 4 : place + 16].ljust(12, b"\0")
-                )
-                if flags & 1:
-                    told = n_bytes if flags & 2 else None
-                    return cls(n_frames * FRAME_SAMPLES[is_first], told, start + frame)
-        return None
+    The index (Xing, Info) is in the first frame. The number is that of all frames, per channel,
+    with the silence that the encoder adds at both ends.
 
-    def tells_all(self, file_size: int) -> bool:
-        """Return whether nothing but tags follows the frames that the index covers.
-
-        Parameters
-        ----------
-        file_size
-            Size of the file in bytes.
-        """
-        return self.n_bytes is not None and file_size - self.start - self.n_bytes <= MAX_TAGS
+    Parameters
+    ----------
+    file
+        File open at any position, which is changed.
+    """
+    file.seek(_skip_id3(file))
+    head = file.read(MAX_SEARCH)
+    for place in map(head.find, (b"Xing", b"Info")):
+        for (is_first, is_mono), size in SIDE_INFORMATION.items():
+            frame = max(place - size - 4, 0)
+            header = head[frame : place - size]
+            if not _is_frame(header, is_first=is_first, is_mono=is_mono):
+                continue
+            flags, n_frames = struct.unpack(">2I", head[place + 4 : place + 12].ljust(8, b"\0"))
+            if flags & 1:
+                return int(n_frames * FRAME_SAMPLES[is_first])
+    return None
 
 
 def is_whole_ogg(file: BinaryIO) -> bool:
@@ -243,12 +223,17 @@ def _skip_id3(file: BinaryIO) -> int:
         start += 10 + size + 10 * bool(header[5] & 0x10)
 
 
+def _begins_frame(header: bytes) -> bool:
+    """Return whether bytes begin with the sync word of MPEG audio: eleven bits that are set."""
+    return len(header) >= 2 and header[0] == 0xFF and header[1] & 0xE0 == 0xE0
+
+
 def _is_frame(header: bytes, *, is_first: bool, is_mono: bool) -> bool:
     """Return whether bytes are the header of an MPEG layer III frame of the given kind."""
     return (
         len(header) == 4
-        and header[0] == 0xFF
-        and header[1] & 0xE6 == 0xE2
+        and _begins_frame(header)
+        and header[1] & 0x06 == 0x02
         and bool(header[1] & 0x08) == is_first
         and (header[3] >> 6 == 3) == is_mono
     )

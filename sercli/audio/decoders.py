@@ -1,9 +1,10 @@
 """Decoders of recordings: libsndfile and FFmpeg behind a common interface.
 
-libsndfile reads what it can (WAV of every kind, FLAC, Ogg, Opus, MP3, AIFF, AU, ...). FFmpeg,
-through PyAV, reads the rest (m4a, mp4, webm, mkv, wma, amr, ...) and files that libsndfile would
-read only in part (see `sercli.audio.containers`). Both recognise a format by its content: they get
-an open file without its name, so that no suffix can mislead them.
+libsndfile reads what it can (WAV of every kind, FLAC, Ogg, Opus, AIFF, AU, ...). FFmpeg, through
+PyAV, reads the rest (m4a, mp4, webm, mkv, wma, amr, ...), files that libsndfile would read only in
+part (see `sercli.audio.containers`), and MP3s: the decoder within libsndfile stops at the first
+damage, and prints messages on standard error, even for some files that are sound. Both recognise a
+format by its content: they get an open file without its name, so that no suffix can mislead them.
 """
 
 import os
@@ -17,7 +18,7 @@ import numpy as np
 import soundfile as sf
 
 from sercli.arrays import FloatArray
-from sercli.audio.containers import Mp3Index, is_whole_ogg
+from sercli.audio.containers import count_mp3_samples, is_mp3, is_whole_ogg
 from sercli.text import format_count
 
 if TYPE_CHECKING:
@@ -97,7 +98,8 @@ class _SndfileDecoder(Decoder):
     def __init__(self, file: BinaryIO) -> None:
         n_bytes = os.fstat(file.fileno()).st_size
         # Before libsndfile opens the file, as it relies on the position staying where it left it.
-        index = Mp3Index.read(file)
+        if is_mp3(file):
+            raise DecodeError("libsndfile is not tried for what begins like an MP3")
         if not is_whole_ogg(file):
             raise DecodeError("libsndfile would read but the first part of this Ogg file")
         file.seek(0)
@@ -108,9 +110,6 @@ class _SndfileDecoder(Decoder):
         if not self._sound.frames:
             self._sound.close()
             raise DecodeError("libsndfile finds no samples in it")
-        if self._sound.format == "MP3" and not (index and index.tells_all(n_bytes)):
-            self._sound.close()
-            raise DecodeError("libsndfile would guess the length of this MP3")
         self.sample_rate = self._sound.samplerate
         self.channels = self._sound.channels
         self.format = f"{self._sound.format}/{self._sound.subtype}"
@@ -185,7 +184,7 @@ class _FfmpegDecoder(Decoder):
         import av  # loads FFmpeg, which most runs never need
 
         self._av = av
-        self._mp3 = Mp3Index.read(file)
+        self._n_promised = count_mp3_samples(file)
         file.seek(0)
         try:
             # Tags in an unknown encoding are ignored, as the sound may be fine. A file may refer to
@@ -288,8 +287,8 @@ class _FfmpegDecoder(Decoder):
         stream = self._container.streams.audio[0]
         if self._jumps:
             return 0.0
-        if "mp3" in names and self._mp3 is not None:
-            return self._mp3.n_samples / self.sample_rate
+        if "mp3" in names and self._n_promised is not None:
+            return self._n_promised / self.sample_rate
         if TELLING_STREAMS in names and stream.duration and stream.time_base:
             return float(stream.duration * stream.time_base)
         # The duration of the file is the end of its longest stream, which need not be the sound.
