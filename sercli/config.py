@@ -36,8 +36,10 @@ SHORTEST_SEGMENT_S = 0.1
 LONGEST_SEGMENT_S = 30.0
 # Upper limits of threads or processes, of which the larger holds: on any machine, and per core.
 AT_ONCE, AT_ONCE_PER_CORE = 64, 4
-# File with the CPU quota of a container on Linux: microseconds of CPU time per period, the period.
-CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+# Files with the CPU quota of a container on Linux, by version 2 and 1 of cgroups: microseconds of
+# CPU time per period, the period.
+CGROUP = Path("/sys/fs/cgroup")
+CPU_QUOTAS = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))
 
 
 @dataclass(frozen=True)
@@ -157,11 +159,15 @@ def count_cores() -> int:
     n_cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
         n_cores = len(os.sched_getaffinity(0))
-    try:
-        quota, period = CPU_QUOTA.read_text(encoding="ascii").split()
-        return max(1, min(n_cores, ceil(int(quota) / int(period))))
-    except (OSError, ValueError):  # no such file, or no quota: "max"
-        return n_cores
+    for names in CPU_QUOTAS:
+        try:
+            told = " ".join((CGROUP / name).read_text(encoding="ascii") for name in names)
+            quota, period = map(int, told.split())
+        except (OSError, ValueError):  # no such file, or no quota: "max"
+            continue
+        if quota > 0 and period > 0:  # without a quota, version 1 has -1
+            n_cores = max(1, min(n_cores, ceil(quota / period)))
+    return n_cores
 
 
 def most_at_once() -> int:

@@ -9,23 +9,28 @@ from sercli import config
 
 
 @pytest.mark.parametrize(
-    ("quota", "n_cores"),
+    ("files", "n_cores"),
     [
-        ("200000 100000", 2),
-        ("150000 100000", 2),
-        ("10000 100000", 1),
-        ("6400000 100000", 8),
-        ("max 100000", 8),
-        ("", 8),
-        (None, 8),
+        ({"cpu.max": "200000 100000"}, 2),
+        ({"cpu.max": "150000 100000"}, 2),
+        ({"cpu.max": "10000 100000"}, 1),
+        ({"cpu.max": "6400000 100000"}, 8),
+        ({"cpu.max": "max 100000"}, 8),
+        ({"cpu.max": ""}, 8),
+        ({}, 8),
+        ({"cpu/cpu.cfs_quota_us": "250000", "cpu/cpu.cfs_period_us": "100000"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "25000", "cpu/cpu.cfs_period_us": "50000"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "250000", "cpu/cpu.cfs_period_us": "0"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "250000"}, 8),
     ],
 )
 def test_a_container_with_a_quota_has_as_many_cores(
-    quota: str | None, n_cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    files: dict[str, str], n_cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "cpu.max"
-    if quota is not None:
-        path.write_text(f"{quota}\n")
-    monkeypatch.setattr(config, "CPU_QUOTA", path)
+    (tmp_path / "cpu").mkdir()
+    for name, content in files.items():
+        (tmp_path / name).write_text(f"{content}\n")
+    monkeypatch.setattr(config, "CGROUP", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     assert config.count_cores() == n_cores
