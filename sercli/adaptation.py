@@ -18,7 +18,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from reprlib import repr as shorten
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ from sercli.errors import ConfigError, ModelError
 
 # Standardised inputs are clipped to this magnitude.
 MAX_DEVIATION = 5.0
-# Segments whose hidden rows are in memory at once.
+# Segments of a group that are in memory at once.
 BLOCK_SEGMENTS = 4096
 # Iterations of expectation-maximisation: the mix hardly changes after that.
 N_ROUNDS = 5
@@ -106,6 +106,22 @@ class Moments(NamedTuple):
 
     mean: DoubleArray
     deviation: DoubleArray
+
+
+class Rows(Protocol):
+    """Probabilities of the segments of a group, read and replaced slice by slice: such as an array.
+
+    A group may be larger than memory, so it is worked through in blocks, several times.
+    """
+
+    def __len__(self) -> int:
+        """Return the number of segments."""
+
+    def __getitem__(self, part: slice, /) -> RealArray:
+        """Return the probabilities of some segments, shape (n_segments, n_labels)."""
+
+    def __setitem__(self, part: slice, rows: DoubleArray, /) -> None:
+        """Replace the probabilities of some segments."""
 
 
 class Adapter:
@@ -215,10 +231,24 @@ class Adapter:
         ConfigError
             If `probabilities` have another shape.
         """
-        alone = self._check(probabilities)
-        if len(alone) < self.settings.least:
-            return alone
-        return self.calibrate(self.score(alone))
+        adapted = self._check(probabilities).copy()
+        self.rescore(adapted)
+        return adapted
+
+    def rescore(self, group: Rows) -> None:
+        """Replace the probabilities of a group by those that `adapt` returns, block by block.
+
+        Parameters
+        ----------
+        group
+            The model's probabilities for each segment by itself.
+        """
+        if len(group) < self.settings.least:
+            return
+        shift = self._find_shift(group)
+        factor = self.find_sharpness(self._score(group, shift))
+        for place, scores in zip(_list_blocks(group), self._score(group, shift), strict=True):
+            group[place] = self.calibration.probabilities(factor * scores)
 
     def _check(self, probabilities: RealArray) -> DoubleArray:
         """Return a caller's probabilities as an array, or raise if they are none."""
@@ -235,50 +265,48 @@ class Adapter:
             "each label of the model"
         )
 
-    def calibrate(self, scores: RealArray) -> DoubleArray:
-        """Return the probabilities of a group, shape (n_segments, n_labels), rows summing to 1.
+    def find_sharpness(self, parts: Iterable[DoubleArray]) -> float:
+        """Return the factor by which the scores of a group are multiplied before calibration.
 
         In a group that is mostly of one label, that label is right more often than the scores of
-        its segments say. So the scores of a group are multiplied by a factor that grows with the
-        concentration of the group on a single label.
+        its segments say. So the factor grows with the concentration of the group on a single label.
 
         Parameters
         ----------
-        scores
-            Scores of all its segments, as `score` returns them, shape (n_segments, n_labels).
+        parts
+            Scores of all its segments, as `score` returns them, in parts of the shape
+            (n_segments, n_labels).
         """
-        evenly = self.calibration.probabilities(scores)
-        factor = np.exp(self.settings.sharpening * find_concentration(evenly.mean(axis=0)))
-        return self.calibration.probabilities(factor * np.asarray(scores, np.float64))
+        shares = _average(self.calibration.probabilities(scores) for scores in parts)
+        return float(np.exp(self.settings.sharpening * find_concentration(shares)))
 
     def score(self, probabilities: RealArray) -> DoubleArray:
         """Return uncalibrated scores of a group of any size; `probabilities` as for `adapt`."""
-        parts = self._parts
-        shift = self._find_shift(probabilities)
-        scores = [
-            np.maximum(rows + shift, 0) @ parts["last.weight"].T + parts["last.bias"]
-            for rows in self._describe(probabilities)
-        ]
-        return np.concatenate(scores)
+        return np.concatenate([*self._score(probabilities, self._find_shift(probabilities))])
 
-    def _describe(self, probabilities: RealArray) -> Iterator[DoubleArray]:
-        """Yield hidden rows in blocks, as they take much more memory than the probabilities."""
+    def _score(self, group: Rows, shift: DoubleArray) -> Iterator[DoubleArray]:
+        """Yield the scores of each block; `shift` as `_find_shift` returns it."""
+        weight, bias = self._parts["last.weight"], self._parts["last.bias"]
+        for rows in self._describe(group):
+            yield np.maximum(rows + shift, 0) @ weight.T + bias
+
+    def _describe(self, group: Rows) -> Iterator[DoubleArray]:
+        """Yield the hidden rows of each block."""
         parts = self._parts
-        for start in range(0, len(probabilities), BLOCK_SEGMENTS):
-            inputs = find_inputs(probabilities[start : start + BLOCK_SEGMENTS])
-            deviations = (inputs - parts["mean"]) / parts["scale"]
+        for block in _read_blocks(group):
+            deviations = (find_inputs(block) - parts["mean"]) / parts["scale"]
             deviations = deviations.clip(-MAX_DEVIATION, MAX_DEVIATION)
             yield deviations @ parts["first.weight"].T + parts["first.bias"]
 
-    def _find_shift(self, probabilities: RealArray) -> DoubleArray:
+    def _find_shift(self, group: Rows) -> DoubleArray:
         """Return the vector that is added to all hidden rows of a group, shape (n_hidden,)."""
-        n_segments = len(probabilities)
-        mean, deviation = measure_moments(self._describe(probabilities))
-        likely = find_likely_shares(probabilities)
-        mix = describe_mix(probabilities)
+        n_segments = len(group)
+        mean, deviation = measure_moments(self._describe(group))
+        likely = find_likely_shares(group)
+        mix = describe_mix(group)
         logits = self._layers("trust", np.concatenate((mix, likely)))
         trusts = np.exp(logits - logits.max())
-        shares = (trusts / trusts.sum()) @ explain(probabilities, likely)
+        shares = (trusts / trusts.sum()) @ explain(group, likely)
         trust = n_segments / (n_segments + self.settings.shrinkage)
         offset = trust * (mean - shares @ self._parts["centres"])
         described = np.concatenate((mean - offset, deviation, mix))
@@ -315,7 +343,7 @@ def measure_moments(parts: Iterable[RealArray]) -> Moments:
     return Moments(origin + mean, np.sqrt(variance))
 
 
-def find_likely_shares(probabilities: RealArray) -> DoubleArray:
+def find_likely_shares(probabilities: Rows) -> DoubleArray:
     """Return the likely mix of emotions in a group, shape (n_labels,), summing to 1.
 
     Parameters
@@ -324,16 +352,16 @@ def find_likely_shares(probabilities: RealArray) -> DoubleArray:
         Probabilities of each segment by itself, with all labels equally frequent a priori, shape
         (n_segments, n_labels).
     """
-    alone = np.asarray(probabilities, np.float64)
-    shares: DoubleArray = alone.mean(axis=0)
+    n_segments, shares = len(probabilities), _average(_read_blocks(probabilities))
     for _ in range(N_ROUNDS):
-        counts = len(alone) * shares + CONCENTRATION
-        likely = alone * (counts / counts.sum())
-        shares = (likely / likely.sum(axis=1, keepdims=True)).mean(axis=0)
+        counts = n_segments * shares + CONCENTRATION
+        mix = counts / counts.sum()
+        likely = (block * mix for block in _read_blocks(probabilities))
+        shares = _average(odds / odds.sum(axis=1, keepdims=True) for odds in likely)
     return shares
 
 
-def explain(probabilities: RealArray, likely: RealArray) -> DoubleArray:
+def explain(probabilities: Rows, likely: RealArray) -> DoubleArray:
     """Return mixes that may explain the mean of a group, shape (N_EXPLANATIONS, n_labels).
 
     They are the mean probabilities, the likely shares, and an even mix.
@@ -345,11 +373,11 @@ def explain(probabilities: RealArray, likely: RealArray) -> DoubleArray:
     likely
         Likely shares of the labels, from `find_likely_shares`.
     """
-    alone = np.mean(probabilities, axis=0, dtype=np.float64)
+    alone = _average(_read_blocks(probabilities))
     return np.stack((alone, likely, np.full(len(likely), 1 / len(likely))))
 
 
-def describe_mix(probabilities: RealArray) -> DoubleArray:
+def describe_mix(probabilities: Rows) -> DoubleArray:
     """Return a group's mix of emotions and size as inputs, shape (count_mix_inputs(n_labels),).
 
     Parameters
@@ -357,7 +385,7 @@ def describe_mix(probabilities: RealArray) -> DoubleArray:
     probabilities
         Probabilities of each segment by itself, shape (n_segments, n_labels).
     """
-    shares: DoubleArray = np.mean(probabilities, axis=0, dtype=np.float64)
+    shares = _average(_read_blocks(probabilities))
     # Logarithms relative to an even mix, and log sizes over 4, are of the order of 1.
     logs = np.log(shares + LEAST_SHARE) - np.log(1 / len(shares) + LEAST_SHARE)
     return np.concatenate((shares, logs, [np.log(min(len(probabilities), MAX_SIZE)) / 4]))
@@ -392,6 +420,26 @@ def find_inputs(probabilities: RealArray) -> DoubleArray:
 def count_mix_inputs(n_labels: int) -> int:
     """Return the length of the vector that `describe_mix` returns."""
     return 2 * n_labels + 1
+
+
+def _list_blocks(group: Rows) -> Iterator[slice]:
+    """Yield the places of the blocks of a group."""
+    for start in range(0, len(group), BLOCK_SEGMENTS):
+        yield slice(start, start + BLOCK_SEGMENTS)
+
+
+def _read_blocks(group: Rows) -> Iterator[DoubleArray]:
+    for place in _list_blocks(group):
+        yield np.asarray(group[place], np.float64)
+
+
+def _average(parts: Iterable[DoubleArray]) -> DoubleArray:
+    """Return the mean of the rows of all parts, of which there must be one row or more."""
+    count, total = 0, np.zeros(())
+    for part in parts:
+        count += len(part)
+        total = total + part.sum(axis=0)
+    return total / count
 
 
 def _shape(tensors: Tensors, name: str) -> tuple[int, int]:

@@ -169,6 +169,48 @@ def test_neither_order_nor_blocks_matter(
     np.testing.assert_allclose(adapter.adapt(probabilities), expected, atol=1e-12)
 
 
+class Watched:
+    """Rows of a group, of which only slices can be had."""
+
+    def __init__(self, probabilities: FloatArray) -> None:
+        self.rows = probabilities.copy()
+        self.sizes: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, part: slice) -> FloatArray:
+        found = self.rows[part]
+        self.sizes.append(len(found))
+        return found
+
+    def __setitem__(self, part: slice, rows: FloatArray) -> None:
+        self.rows[part] = rows
+
+
+def test_of_a_group_one_block_is_had_at_a_time(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = create_adapter(rng, settings=AdapterSettings(least=4, sharpening=0.7))
+    probabilities = draw_probabilities(rng, 30)
+    expected = adapter.adapt(probabilities)
+    monkeypatch.setattr(adaptation, "BLOCK_SEGMENTS", 7)
+    group = Watched(probabilities)
+    adapter.rescore(group)
+    assert set(group.sizes) == {7, 2}
+    np.testing.assert_allclose(group.rows, expected, atol=1e-12)
+    few = Watched(probabilities[:3])
+    adapter.rescore(few)
+    np.testing.assert_array_equal(few.rows, probabilities[:3])
+
+
+def test_what_was_given_stays_as_it_is(rng: np.random.Generator) -> None:
+    probabilities = draw_probabilities(rng, 30)
+    before = probabilities.copy()
+    create_adapter(rng).adapt(probabilities)
+    np.testing.assert_array_equal(probabilities, before)
+
+
 def test_small_groups_stay_as_they_are(rng: np.random.Generator) -> None:
     adapter = create_adapter(rng, settings=AdapterSettings(least=4))
     for n, same in ((0, True), (3, True), (4, False)):
@@ -215,12 +257,16 @@ def test_a_group_of_one_label_is_judged_more_surely(rng: np.random.Generator) ->
     adapter = create_adapter(rng, settings=settings)
     even = np.tile(np.eye(6), (4, 1))
     alike = np.tile(np.eye(6)[3], (24, 1))
-    np.testing.assert_allclose(adapter.calibrate(even), softmax(2 * even, axis=1), atol=1e-12)
-    plain = softmax(2 * alike, axis=1)
-    factor = np.exp(0.7 * find_concentration(plain[0]))
+    assert adapter.find_sharpness([even]) == pytest.approx(1)
+    factor = np.exp(0.7 * find_concentration(softmax(2 * alike[0])))
     assert factor > 1.2
-    expected = softmax(factor * 2 * alike, axis=1)
-    np.testing.assert_allclose(adapter.calibrate(alike), expected, atol=1e-12)
+    assert adapter.find_sharpness([alike[:5], alike[5:]]) == pytest.approx(factor)
+    # Its scores are multiplied before they are calibrated.
+    probabilities = draw_probabilities(rng, 24)
+    scores = adapter.score(probabilities)
+    expected = softmax(adapter.find_sharpness([scores]) * 2 * scores, axis=1)
+    np.testing.assert_allclose(adapter.adapt(probabilities), expected, atol=1e-12)
+    assert np.abs(expected - softmax(2 * scores, axis=1)).max() > 0.01
 
 
 def test_sharpening_is_found_by_the_likelihood(rng: np.random.Generator) -> None:
@@ -230,7 +276,7 @@ def test_sharpening_is_found_by_the_likelihood(rng: np.random.Generator) -> None
     for number in range(400):
         favour = np.eye(6)[number % 6] * rng.choice([0, 2])
         group = rng.normal(0, 0.5, (30, 6)) + favour
-        probabilities = truth.calibrate(group)
+        probabilities = softmax(truth.find_sharpness([group]) * 2 * group, axis=1)
         scores.append(group)
         classes.append([rng.choice(6, p=row) for row in probabilities])
     calibration, sharpening = fit_sharpening(

@@ -14,7 +14,7 @@ from conftest import EXAMPLES, FakeClassifier, MakeWav
 from numpy.typing import NDArray
 
 import sercli
-from sercli.adaptation import AdapterSettings
+from sercli.adaptation import AdapterSettings, Rows
 from sercli.annotation.annotator import Annotator
 from sercli.annotation.recording import parse_channels
 from sercli.calibration import Calibration
@@ -276,14 +276,10 @@ class Centred:
 
     settings = AdapterSettings(least=2)
 
-    def __init__(self) -> None:
-        self.groups: list[NDArray[np.float64]] = []
-
-    def adapt(self, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-        self.groups.append(probabilities)
-        if len(probabilities) < self.settings.least:
-            return probabilities
-        return np.asarray(probabilities - probabilities.mean(axis=0) + 0.5)
+    def rescore(self, group: Rows) -> None:
+        if len(group) >= self.settings.least:
+            rows = group[:]
+            group[:] = rows - rows.mean(axis=0) + 0.5
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from sercli.annotation import spool
 from sercli.annotation.spool import RowStore
 from sercli.errors import OutputError
 
@@ -34,6 +35,29 @@ def test_rows_come_back_by_their_numbers(limit: int) -> None:
         assert store.append(make_rows(14, 1)) == range(14, 15)
         assert store.read([14])["number"] == 14
         assert not len(store.read([]))
+
+
+@pytest.mark.parametrize("limit", [10, 1_000_000])
+def test_rows_that_are_close_together_are_read_at_once(
+    limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RowStore(ROW, limit) as store:
+        store.append(make_rows(0, 100))
+        read, sizes = store._file.read, list[int]()
+
+        def note(size: int) -> bytes:
+            sizes.append(size // ROW.itemsize)
+            return read(size)
+
+        monkeypatch.setattr(store._file, "read", note)
+        numbers = [3, 5, 8, 8 + spool.MAX_GAP, 80, 99]
+        np.testing.assert_array_equal(store.read(numbers), make_rows(0, 100)[numbers])
+        assert sizes == [6 + spool.MAX_GAP, 1, 1]
+        # What lies between them is never overwritten.
+        store.write(numbers, make_rows(200, 6))
+        expected = make_rows(0, 100)
+        expected[numbers] = make_rows(200, 6)
+        np.testing.assert_array_equal(store.read(range(100)), expected)
 
 
 def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sercli.adaptation import Adapter
 from sercli.annotation.spool import RowStore
+from sercli.arrays import DoubleArray
 from sercli.schema import FileResult, Group
 from sercli.speech.speakers import Timeline
 from sercli.speech.turn import Turn
@@ -76,9 +77,7 @@ class WaitingFiles:
         """Rescore all groups with their baselines, yield the files in order, and forget them."""
         groups: dict[str, Group] = {}
         for name, members in self._members.items():
-            pieces = self._store.read(members)
-            pieces["probabilities"] = self._adapter.adapt(pieces["probabilities"])
-            self._store.write(members, pieces)
+            self._adapter.rescore(_Members(self._store, members))
             adapted = len(members) >= self._adapter.settings.least
             groups[name] = Group(name, len(members), adapted)
         for heard, numbers, names in self._files:
@@ -86,3 +85,30 @@ class WaitingFiles:
             yield heard._replace(result=result, pieces=self._store.read(numbers))
         self._files, self._members = [], {}
         self._store.clear()
+
+
+class _Members:
+    """Probabilities of the pieces of a group in the store, read slice by slice.
+
+    Parameters
+    ----------
+    store
+        Store of all pieces that wait.
+    numbers
+        Numbers of the pieces of the group, in rising order.
+    """
+
+    def __init__(self, store: RowStore, numbers: Sequence[int]) -> None:
+        self._store, self._numbers = store, numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, part: slice) -> DoubleArray:
+        probabilities: DoubleArray = self._store.read(self._numbers[part])["probabilities"]
+        return probabilities
+
+    def __setitem__(self, part: slice, probabilities: DoubleArray) -> None:
+        pieces = self._store.read(self._numbers[part])
+        pieces["probabilities"] = probabilities
+        self._store.write(self._numbers[part], pieces)

@@ -1,0 +1,69 @@
+"""Files that wait for the baselines of their groups."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from test_adaptation import create_adapter, draw_probabilities
+
+from sercli import adaptation
+from sercli.adaptation import AdapterSettings
+from sercli.annotation.grouping import Heard, WaitingFiles
+from sercli.annotation.spool import RowStore
+from sercli.schema import FileResult, Group
+
+PIECE = np.dtype({"names": ("channel", "probabilities"), "formats": ("i4", (np.float64, (6,)))})
+
+
+class WatchedStore(RowStore):
+    """Store that notes how many rows are read and written at once."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(PIECE, limit)
+        self.sizes: list[int] = []
+
+    def read(self, numbers: Sequence[int]) -> NDArray[Any]:
+        self.sizes.append(len(numbers))
+        return super().read(numbers)
+
+    def write(self, numbers: Sequence[int], rows: NDArray[Any]) -> None:
+        self.sizes.append(len(numbers))
+        super().write(numbers, rows)
+
+
+@pytest.mark.parametrize("limit", [100, 1_000_000])
+def test_no_more_of_a_group_than_a_block_is_in_memory(
+    limit: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = create_adapter(rng, settings=AdapterSettings(least=4, sharpening=0.7))
+    lengths = rng.integers(0, 4, 40)
+    pieces = np.empty(lengths.sum(), PIECE)
+    # Two groups, mixed within the files; and a piece of its own.
+    pieces["channel"] = rng.integers(0, 2, len(pieces))
+    pieces["channel"][17] = 2
+    pieces["probabilities"] = draw_probabilities(rng, len(pieces))
+    expected = pieces["probabilities"].copy()
+    for channel in (0, 1):
+        is_own = pieces["channel"] == channel
+        expected[is_own] = adapter.adapt(expected[is_own])
+    assert np.abs(expected - pieces["probabilities"]).max() > 0.05
+
+    monkeypatch.setattr(adaptation, "BLOCK_SEGMENTS", 5)
+    with WatchedStore(limit) as store:
+        waiting = WaitingFiles(adapter, store, lambda _, piece: f"group {piece['channel']}")
+        for number, own in enumerate(np.split(pieces, lengths.cumsum()[:-1])):
+            waiting.add(Heard(FileResult(str(number), "ok"), own))
+        files = list(waiting.judge())
+        assert max(store.sizes) == 5
+        assert not len(store)
+        assert not list(waiting.judge())
+    assert [heard.result.path for heard in files] == [str(number) for number in range(40)]
+    assert [len(heard.pieces) for heard in files] == lengths.tolist()
+    found = np.concatenate([heard.pieces for heard in files])
+    np.testing.assert_array_equal(found["channel"], pieces["channel"])
+    np.testing.assert_allclose(found["probabilities"], expected, atol=1e-12)
+    groups = {group for heard in files for group in heard.result.groups}
+    sizes = np.bincount(pieces["channel"]).tolist()
+    assert groups == {Group(f"group {n}", size, n < 2) for n, size in enumerate(sizes)}
