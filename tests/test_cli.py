@@ -1109,9 +1109,8 @@ def test_segments_are_told_apart_by_what_they_say(
     assert "1 kept from before" in again.stderr
     pipe = tmp_path / "pipe.csv"
     os.mkfifo(pipe)
-    with Path(turns).open("rb") as file:
-        content = file.read().replace(b"3", b"4")
-    writer = threading.Thread(target=pipe.write_bytes, args=(content,))
+    content = f"file,start,end\n{recording},1,4\n"
+    writer = threading.Thread(target=pipe.write_text, args=(content,))
     writer.start()
     anew = process(*options, "--segments", pipe, "--resume")
     writer.join()
