@@ -560,17 +560,17 @@ def test_resuming_labels_what_is_new_has_changed_or_failed(
 # Annotates as the command line does, and is killed when it has come to a file.
 KILLED = """
 import os, signal, sys
-from sercli.annotation.annotator import Annotator
+from sercli.annotation.heard import Heard
 from sercli.cli import main
 
-gather = Annotator._gather
+gather = Heard.gather
 
-def killed(self, recording, probabilities):
+def killed(recording, *given):
     if recording.result.path.endswith(sys.argv[1]):
         os.kill(os.getpid(), signal.SIGKILL)
-    return gather(self, recording, probabilities)
+    return gather(recording, *given)
 
-Annotator._gather = killed
+Heard.gather = killed
 main(sys.argv[2:])
 """
 
@@ -856,16 +856,16 @@ def test_a_missing_file_is_recorded(tmp_path: Path) -> None:
 def test_interrupt_keeps_what_was_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    from sercli.annotation.annotator import Annotator
+    from sercli.annotation.heard import Heard
 
-    gather = Annotator._gather
+    gather = Heard.gather
 
-    def interrupted(self: Annotator, recording: Any, probabilities: Any) -> Any:
+    def interrupted(recording: Any, *given: Any) -> Any:
         if recording.result.path.endswith("statement.flac"):
             signal.raise_signal(number)
-        return gather(self, recording, probabilities)
+        return gather(recording, *given)
 
-    monkeypatch.setattr(Annotator, "_gather", interrupted)
+    monkeypatch.setattr(Heard, "gather", interrupted)
     target = tmp_path / "labels.csv"
     result = ser("annotate", EXAMPLES, "-o", target)
     assert result.exit_code == 130
@@ -880,7 +880,7 @@ def test_interrupt_keeps_what_was_finished(
 def test_what_is_kept_outlasts_an_interrupt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sercli.annotation.annotator import Annotator
+    from sercli.annotation.heard import Heard
 
     target = tmp_path / "labels.csv"
     options = ("-m", "svm", "-o", target, "--resume")
@@ -888,11 +888,11 @@ def test_what_is_kept_outlasts_an_interrupt(
     assert memo.exit_code == 0, memo.stderr
     rows = target.read_bytes()
 
-    def interrupted(self: Annotator, recording: Any, probabilities: Any) -> Any:
+    def interrupted(recording: Any, *given: Any) -> Any:
         signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Annotator, "_gather", interrupted)
+        patch.setattr(Heard, "gather", interrupted)
         assert ser("annotate", EXAMPLES, *options).exit_code == 130
     assert target.read_bytes() == rows
     record = read_record(tmp_path / "labels.csv.run.json")

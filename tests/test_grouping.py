@@ -10,7 +10,8 @@ from test_adaptation import create_adapter, draw_probabilities
 
 from sercli import adaptation
 from sercli.adaptation import AdapterSettings
-from sercli.annotation.grouping import Heard, WaitingFiles
+from sercli.annotation.grouping import WaitingFiles
+from sercli.annotation.heard import Heard
 from sercli.annotation.spool import RowStore
 from sercli.schema import FileResult, Group
 

@@ -10,13 +10,13 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from typing import Any, Self, get_args
+from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sercli.annotation.given import Given
-from sercli.annotation.grouping import Heard, WaitingFiles
+from sercli.annotation.grouping import WaitingFiles, choose_adaptation
+from sercli.annotation.heard import Heard, find_piece_type
 from sercli.annotation.pipeline import Limits, judge_recordings
 from sercli.annotation.recording import Recording, parse_channels
 from sercli.annotation.spool import RowStore
@@ -38,14 +38,11 @@ from sercli.files import AnyPath
 from sercli.registry.catalogue import DEFAULT_MODEL
 from sercli.registry.store import load_model
 from sercli.schema import MIX, FileResult, Segment
-from sercli.speech.speakers import Speakers, Timeline
+from sercli.speech.speakers import Speakers
 from sercli.speech.turn import TIMES
 from sercli.speech.turns import Turns
 from sercli.speech.vad import SpeechDetector
 from sercli.system.memory import IdleMemory
-
-# Value of `adapt` with one group for all segments of a run, and the name of that group.
-CORPUS = "corpus"
 
 Progress = Callable[[float], None]
 OnHeard = Callable[[], None]
@@ -171,8 +168,6 @@ class Annotator:
         Time that each stage has taken so far.
     tells_speakers
         Whether results name speakers.
-    piece_type
-        Data type of a row of `Heard.pieces`.
 
     Raises
     ------
@@ -198,30 +193,20 @@ class Annotator:
                 "Annotator.load reads"
             )
         self._calibration = classifier.spec.find_calibration(target)
-        self.classifier = classifier
         self.turns = segments if isinstance(segments, Turns) else None
         if self.turns is not None and not self.turns.tells_times:
             raise ConfigError(
                 f"{self.turns.path}: has segments without a start or an end; expected both of each"
             )
         self.config = segments if isinstance(segments, SegmentConfig) else SegmentConfig()
+        self.classifier = classifier
         self.target = target
         self.channels = parse_channels(channels)
-        self.adapt = _choose_adaptation(adapt, classifier, target, self.channels)
-        told = self.turns is not None and self.turns.tells_speakers
-        if self.adapt == "speaker" and speakers is None and not told:
-            raise ConfigError(
-                "adapt is 'speaker' and it is not known who speaks; expected a table or pattern of "
-                "speakers, or segments with speakers"
-            )
         self.speakers = speakers
-        self.tells_speakers = told or speakers is not None
-        n_labels = len(classifier.spec.labels)
-        self.piece_type = np.dtype(
-            {
-                "names": ("channel", "start", "end", "speech", "turn", "probabilities"),
-                "formats": ("i4", "f8", "f8", "f8", "i4", (np.float64, (n_labels,))),
-            }
+        of_segments = self.turns is not None and self.turns.tells_speakers
+        self.tells_speakers = of_segments or speakers is not None
+        self.adapt = choose_adaptation(
+            adapt, classifier, target, self.channels, tells_speakers=self.tells_speakers
         )
         self.effort = effort or Effort()
         self.stopwatch = Stopwatch()
@@ -318,8 +303,11 @@ class Annotator:
         if self.adapt == "none":
             yield from map(self._finish, heard)
             return
-        with RowStore(self.piece_type) as store:
-            waiting = WaitingFiles(self.classifier.find_adapter(), store, self._name_group)
+        with RowStore(find_piece_type(len(self.classifier.spec.labels))) as store:
+            adapter = self.classifier.find_adapter()
+            waiting = WaitingFiles(
+                adapter, store, lambda heard, piece: heard.find_group(self.adapt, piece)
+            )
             for one in heard:
                 waiting.add(one)
                 if self.adapt not in ACROSS_FILES:
@@ -336,6 +324,9 @@ class Annotator:
     ) -> Iterator[Heard]:
         """Yield each file with the model's probabilities for each of its pieces by itself."""
         (segments, speakers), mixed = given, self.channels == MIX
+        effort, n_labels = self.effort, len(self.classifier.spec.labels)
+        seconds = effort.batch_seconds or self.classifier.batch_seconds
+        limits = Limits(effort.n_workers, seconds)
         recordings = (
             Recording(
                 found,
@@ -347,20 +338,14 @@ class Annotator:
             )
             for found in find_inputs(inputs)
         )
-        effort, spec = self.effort, self.classifier.spec
-        seconds = effort.batch_seconds or self.classifier.batch_seconds
-        n_workers = effort.n_workers
-        with self.classifier.replicas(n_workers, effort.threads_each, seconds) as replicas:
+        with self.classifier.replicas(effort.n_workers, effort.threads_each, seconds) as replicas:
             judges = [partial(self._judge, replica) for replica in replicas]
-            limits = Limits(n_workers, seconds)
-            with closing(
-                judge_recordings(recordings, judges, len(spec.labels), limits, progress)
-            ) as judged:
+            judged = judge_recordings(recordings, judges, n_labels, limits, progress)
+            with closing(judged):
                 for recording, probabilities in judged:
                     on_heard()
-                    heard, path = self._gather(recording, probabilities), recording.found.path
-                    whose = () if speakers is None else speakers.find(path, mixed=mixed)
-                    yield heard._replace(speakers=Timeline(whose))
+                    whose = speakers.find(recording.found.path, mixed=mixed) if speakers else ()
+                    yield Heard.gather(recording, probabilities, whose)
                     if recording.result.status == "failed" and on_error == "stop":
                         return
 
@@ -382,85 +367,24 @@ class Annotator:
             )
         return probabilities
 
-    def _gather(self, recording: Recording, probabilities: DoubleArray) -> Heard:
-        pieces = np.empty(len(probabilities), self.piece_type)
-        for place, piece in enumerate(recording.pieces):
-            pieces[place] = (*piece, probabilities[place])
-        turns = recording.turns or ()
-        return Heard(recording.result, pieces, recording.channels, recording.ends, turns)
-
     def _finish(self, heard: Heard) -> FileResult:
         """Return the result of a file with its segments, in order of time."""
-        pieces = heard.pieces
         if self.config.mode == "file" or self.turns is not None:
-            pieces = _join(heard)
+            heard = heard.join()
+        pieces = heard.pieces
         order = np.lexsort((pieces["channel"], pieces["end"], pieces["start"]))
-        labels = self.classifier.spec.labels
-        segments = []
-        for piece in pieces[order]:
-            probabilities = tuple(piece["probabilities"].tolist())
-            winner = int(np.argmax(probabilities))
-            segments.append(
-                Segment(
-                    heard.channels[piece["channel"]],
-                    float(piece["start"]),
-                    float(piece["end"]),
-                    labels[winner],
-                    probabilities[winner],
-                    probabilities,
-                    _find_speaker(heard, piece),
-                )
-            )
-        return replace(heard.result, segments=tuple(segments), labels=labels)
+        segments = tuple(self._label(heard, piece) for piece in pieces[order])
+        return replace(heard.result, segments=segments, labels=self.classifier.spec.labels)
 
-    def _name_group(self, heard: Heard, piece: np.void) -> str:
-        path = heard.result.path
-        if self.adapt == CORPUS:
-            return CORPUS
-        if self.adapt == "speaker":
-            return _find_speaker(heard, piece) or path
-        return f"{path}#{heard.channels[piece['channel']]}" if self.adapt == "channel" else path
-
-
-def _choose_adaptation(
-    adapt: Adaptation, classifier: Classifier, target: Target, channels: str | tuple[int, ...]
-) -> Adaptation:
-    if adapt not in get_args(Adaptation):
-        raise ConfigError(f"adapt is {adapt!r}; expected one of {', '.join(get_args(Adaptation))}")
-    if adapt == "auto":
-        if not classifier.adapts_unasked(target):
-            return "none"
-        return "recording" if channels == MIX else "channel"
-    if adapt != "none":
-        classifier.find_adapter(target)
-    return adapt
-
-
-def _find_speaker(heard: Heard, piece: np.void) -> str | None:
-    """Return who speaks, if that is known."""
-    channel, start, end = heard.channels[piece["channel"]], piece["start"], piece["end"]
-    alone = heard.result.channels == 1
-    if found := heard.speakers.find(channel, float(start), float(end), alone=alone):
-        return found
-    return heard.turns[piece["turn"]].speaker if heard.turns else None
-
-
-def _join(heard: Heard) -> NDArray[Any]:
-    """Return one piece per turn, or per channel: the mean of its pieces, weighted by speech."""
-    order = np.lexsort((heard.pieces["turn"], heard.pieces["channel"]))
-    pieces = heard.pieces[order]
-    keys = pieces[["channel", "turn"]]
-    found = []
-    for parts in np.split(pieces, np.flatnonzero(keys[1:] != keys[:-1]) + 1):
-        if not len(parts):
-            continue
-        end = heard.ends[parts["channel"][0]]
-        whole, speech = parts[0].copy(), parts["speech"]
-        whole["start"], whole["end"], whole["speech"] = 0.0, end, speech.sum()
-        if heard.turns:
-            # The times as given, not as rounded to samples.
-            turn = heard.turns[whole["turn"]]
-            whole["start"], whole["end"] = turn.start, min(turn.end, end)
-        whole["probabilities"] = speech @ parts["probabilities"] / speech.sum()
-        found.append(whole)
-    return np.array(found, pieces.dtype)
+    def _label(self, heard: Heard, piece: np.void) -> Segment:
+        probabilities = tuple(piece["probabilities"].tolist())
+        winner = int(np.argmax(probabilities))
+        return Segment(
+            heard.channels[piece["channel"]],
+            float(piece["start"]),
+            float(piece["end"]),
+            self.classifier.spec.labels[winner],
+            probabilities[winner],
+            probabilities,
+            heard.find_speaker(piece),
+        )

@@ -1,49 +1,65 @@
-"""Files that wait until their groups are complete, to be rescored with baselines."""
+"""Groups of segments that share a baseline, and the files that wait until theirs are complete."""
 
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sercli.adaptation import Adapter
+from sercli.annotation.heard import Heard
 from sercli.annotation.spool import RowStore
 from sercli.arrays import DoubleArray
-from sercli.schema import FileResult, Group
-from sercli.speech.speakers import Timeline
-from sercli.speech.turn import Turn
-
-
-class Heard(NamedTuple):
-    """File with the model's probabilities for each of its pieces by itself.
-
-    Parameters
-    ----------
-    result
-        Result of the file, without its segments.
-    pieces
-        One row per piece, of `sercli.annotation.annotator.Annotator.piece_type`: channel, start and
-        end in seconds, seconds of speech, turn, and probabilities.
-    channels, ends
-        Names of the selected channels, and their ends in seconds.
-    turns
-        Given turns at which the file was cut; empty if there are none.
-    speakers
-        Given speakers over time.
-    """
-
-    result: FileResult
-    pieces: NDArray[Any]
-    channels: tuple[str, ...] = ()
-    ends: tuple[float, ...] = ()
-    turns: Sequence[Turn] = ()
-    speakers: Timeline = Timeline()
-
+from sercli.classifiers.base import Classifier
+from sercli.config import Adaptation, Target
+from sercli.errors import ConfigError
+from sercli.schema import MIX, Group
 
 # Returns the name of the group of a file's piece.
 NameGroup = Callable[[Heard, np.void], str]
+
+
+def choose_adaptation(
+    adapt: Adaptation,
+    classifier: Classifier,
+    target: Target,
+    channels: str | tuple[int, ...],
+    *,
+    tells_speakers: bool,
+) -> Adaptation:
+    """Return the kind of group that shares a baseline, with ``"auto"`` resolved.
+
+    Parameters
+    ----------
+    adapt, target
+        As in `sercli.annotate`.
+    classifier
+        The model.
+    channels
+        Selected channels, from `sercli.annotation.recording.parse_channels`.
+    tells_speakers
+        Whether speakers were given.
+
+    Raises
+    ------
+    ConfigError
+        If `adapt` is not valid, the model has no adapter for it, or speakers are missing.
+    """
+    if adapt not in get_args(Adaptation):
+        raise ConfigError(f"adapt is {adapt!r}; expected one of {', '.join(get_args(Adaptation))}")
+    if adapt == "auto":
+        if not classifier.adapts_unasked(target):
+            return "none"
+        return "recording" if channels == MIX else "channel"
+    if adapt != "none":
+        classifier.find_adapter(target)
+    if adapt == "speaker" and not tells_speakers:
+        raise ConfigError(
+            "adapt is 'speaker' and it is not known who speaks; expected a table or pattern of "
+            "speakers, or segments with speakers"
+        )
+    return adapt
 
 
 class WaitingFiles:
