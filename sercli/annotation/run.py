@@ -13,9 +13,10 @@ from sercli.config import ACROSS_FILES, OnError
 from sercli.discovery import Found, find_inputs
 from sercli.errors import ConfigError, OutputError
 from sercli.files import STDOUT, AnyPath, write_json
+from sercli.output.indexing import check_stamp, find_stamp
 from sercli.output.journal import Journal, find_unfinished
 from sercli.output.report import RunInfo, RunReport, describe_file
-from sercli.output.resuming import Earlier, check_stamp, find_stamp
+from sercli.output.resuming import Earlier, EarlierFile
 from sercli.output.target import Output
 from sercli.output.writers import Writer, open_writer, record_path
 from sercli.registry.catalogue import DEFAULT_MODEL
@@ -106,21 +107,19 @@ class LabelRun:
         self._annotator = annotator
         self._output = output
         self.report = RunReport(describe_run(annotator, output.format, options))
-        self._earlier = Earlier()
+        earlier = Earlier()
         if output.resume:
-            target = Path(output.target)
-            self._earlier = Earlier.read(target, self.report.info, output.unfinished)
-        known = [self._earlier.find(found) for found in inputs]
-        absent = self._earlier.find_others(inputs)
+            earlier = Earlier.read(Path(output.target), self.report.info, output.unfinished)
+        known = [earlier.find(found) for found in inputs]
+        absent = earlier.find_others(inputs)
         is_kept = [
-            entry is not None
-            and self._earlier.still_holds(found, entry, self._given.hash(found.path))
-            for found, entry in zip(inputs, known, strict=True)
+            file is not None and file.still_holds(found, self._given.hash(found.path))
+            for found, file in zip(inputs, known, strict=True)
         ]
         self._new = [found for found, kept in zip(inputs, is_kept, strict=True) if not kept]
-        # The entry of each file in the record of the earlier run, and whether the file is kept.
-        self._known: list[tuple[Mapping[str, Any] | None, bool]] = [
-            *((entry, True) for entry in absent),
+        # What an earlier run left of each file, and whether it is kept.
+        self._known: list[tuple[EarlierFile | None, bool]] = [
+            *((file, True) for file in absent),
             *zip(known, is_kept, strict=True),
         ]
         self.n_files, self.n_new, self.n_absent = len(self._known), len(self._new), len(absent)
@@ -208,7 +207,7 @@ class LabelRun:
                 writer.discard()  # without a journal, no run could resume it
                 raise
             stack.enter_context(journal)
-        return _Ledger(writer, journal, self.report, self._earlier)
+        return _Ledger(writer, journal, self.report)
 
     def _write_record(self, failing: BaseException | None, *, in_place: bool) -> None:
         """Write the run record beside the finished output.
@@ -232,17 +231,17 @@ class LabelRun:
         n_done = 0
         new = iter(self._new)
         try:
-            for entry, is_kept in self._known:
-                if entry is not None and is_kept:
+            for file, is_kept in self._known:
+                if file is not None and is_kept:
                     with ledger.in_one_piece():
-                        ledger.keep(entry)
+                        ledger.keep(file)
                         n_done += 1
                     continue
                 result = next(results, None)
                 if result is None:  # with on_error="stop", after a file that failed
                     break
                 with ledger.in_one_piece():
-                    result = ledger.put(result, self._given.hash(next(new).path), entry)
+                    result = ledger.put(result, self._given.hash(next(new).path), file)
                     n_done += 1
                     self.n_left -= 1
                 watcher.done(result)
@@ -251,9 +250,9 @@ class LabelRun:
             # the output they stay in the earlier files.
             if not isinstance(sys.exception(), OutputError):
                 with ledger.in_one_piece():
-                    for entry, _ in self._known[n_done:]:
-                        if entry is not None:
-                            ledger.keep(entry)
+                    for file, _ in self._known[n_done:]:
+                        if file is not None:
+                            ledger.keep(file)
                     self._check_unchanged()
                     ledger.writer.held = False
 
@@ -265,7 +264,6 @@ class _Ledger:
     writer: Writer
     journal: Journal | None
     report: RunReport
-    earlier: Earlier
 
     def in_one_piece(self) -> AbstractContextManager[None]:
         """Delay interrupts while a file is written.
@@ -274,13 +272,13 @@ class _Ledger:
         """
         return nullcontext() if self.journal is None else delay_interrupts()
 
-    def keep(self, entry: Mapping[str, Any]) -> None:
+    def keep(self, file: EarlierFile) -> None:
         """Copy the rows of a file from an earlier run."""
-        self.writer.copy(self.earlier.read_rows(entry))
-        self._note(self.report.keep(entry))
+        self.writer.copy(file.read_rows())
+        self._note(self.report.keep(file.entry))
 
     def put(
-        self, result: FileResult, turns_sha256: str | None, entry: Mapping[str, Any] | None
+        self, result: FileResult, turns_sha256: str | None, earlier: EarlierFile | None
     ) -> FileResult:
         """Write the rows of a file; if it cannot be read now, keep those of an earlier run.
 
@@ -290,23 +288,23 @@ class _Ledger:
             Result of the file in this run.
         turns_sha256
             Hash of the segments given for the file, if any.
-        entry
-            Entry of the file in the record of an earlier run, if there is one.
+        earlier
+            What an earlier run left of the file, if there was one.
 
         Returns
         -------
         FileResult
             The result, with a warning if rows were kept.
         """
-        if entry is None or not self.earlier.outlasts(entry, result):
+        if earlier is None or not earlier.outlasts(result):
             self.writer.write(result)
             self._note(self.report.add(result, turns_sha256))
             return result
-        rows = format_count(entry["n_segments"], "segment")
+        rows = format_count(earlier.entry["n_segments"], "segment")
         result = replace(result, warnings=(*result.warnings, KEPT.format(rows)))
         told = describe_file(result)
-        failed = {**entry, **{name: told[name] for name in OF_A_FAILURE}}
-        self.writer.copy(self.earlier.read_rows(entry), failed)
+        failed = {**earlier.entry, **{name: told[name] for name in OF_A_FAILURE}}
+        self.writer.copy(earlier.read_rows(), failed)
         self._note(self.report.keep(failed, failed=True))
         return result
 

@@ -111,14 +111,14 @@ class Journal:
 
 
 class Told(NamedTuple):
-    """Content of a journal.
+    """Content of a journal or a run record.
 
     Parameters
     ----------
     header
         Header of the run, as `RunInfo.header` returns it, with some more fields.
     entries
-        Entries of the run record by the path of the file.
+        Entries of files by their paths.
     end
         End of the rows of these files in the output, in bytes.
     """
@@ -149,6 +149,8 @@ class Unfinished:
     def read(self) -> Told:
         """Return the content of the journal, for files whose rows are complete.
 
+        An output in its place is complete.
+
         Raises
         ------
         OSError, ValueError
@@ -165,11 +167,11 @@ class Unfinished:
                 end, path = int(note["end"]), note["file"]["path"]
             except (ArithmeticError, KeyError, TypeError, ValueError) as error:
                 raise ValueError(f"line {number} is damaged: {error}") from error
-            if end > size:
+            if end > size and not self.in_place:
                 break
             told = told._replace(end=end)
             told.entries[path] = note["file"]
-        return told
+        return told._replace(end=size) if self.in_place else told  # with what was added to it
 
     @property
     def replaces(self) -> bool:
