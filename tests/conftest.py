@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 from numpy.typing import NDArray
+from runs import Runs
 
 from sercli.calibration import Calibration
 from sercli.classifiers.base import Classifier, ModelSpec
@@ -154,6 +155,24 @@ def sounds(tmp_path: Path) -> Path:
         shutil.copy(EXAMPLES / name, folder / name)
     (folder / "broken.wav").write_bytes(b"RIFF")
     return folder
+
+
+@pytest.fixture
+def suffix() -> str:
+    """That of the output of `runs`; tests of all formats have it as a parameter."""
+    return "csv"
+
+
+@pytest.fixture
+def runs(
+    fake_classifier: FakeClassifier,
+    sounds: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    suffix: str,
+) -> Runs:
+    """Runs that label `sounds`."""
+    return Runs(fake_classifier, sounds, tmp_path / f"labels.{suffix}", monkeypatch)
 
 
 @pytest.fixture(scope="session")

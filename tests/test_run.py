@@ -12,45 +12,37 @@ from typing import Any
 
 import pytest
 from conftest import EXAMPLES, FakeClassifier
+from runs import Runs, every_format
 
 import sercli
+from sercli.annotation import run as run_module
 from sercli.annotation.annotator import Annotator
-from sercli.annotation.run import LabelRun, RunWatcher
+from sercli.annotation.run import RunWatcher
 from sercli.errors import ConfigError, DatasetError, OutputError
-from sercli.files import AtomicFile
-from sercli.output.journal import Journal
 from sercli.output.report import RunReport
 from sercli.output.target import Output
 from sercli.output.writers import CsvWriter, record_path
 from sercli.schema import FileResult
 
 
-def read_record(output: Path) -> dict[str, object]:
-    record: dict[str, object] = json.loads(Path(f"{output}.run.json").read_text("utf-8"))
-    return record
-
-
-@pytest.mark.parametrize("suffix", ["csv", "json", "jsonl"])
+@every_format
 def test_labels_in_a_file_are_those_of_annotate(
-    fake_classifier: FakeClassifier, sounds: Path, tmp_path: Path, suffix: str
+    runs: Runs, fake_classifier: FakeClassifier, suffix: str
 ) -> None:
-    output = tmp_path / f"labels.{suffix}"
-    report = sercli.write_labels(sounds, output, Annotator.load(fake_classifier))
+    report = runs.write()
     assert report.counts() | {"audio_seconds": 0} == {
         "files": 3, "ok": 2, "no_speech": 0, "failed": 1, "kept": 0, "segments": 5,
         "audio_seconds": 0,
     }  # fmt: skip
     assert (report.completed, report.exit_code) == (True, 1)
-    expected = [one for one in sercli.annotate(sounds, fake_classifier) if one.segments]
-    written = [one for one in sercli.read_results(output) if one.segments]
+    expected = [one for one in sercli.annotate(runs.sounds, fake_classifier) if one.segments]
+    written = [one for one in sercli.read_results(runs.output) if one.segments]
     assert [one.path for one in written] == [one.path for one in expected]
     for one, same in zip(written, expected, strict=True):
         assert [s.emotion for s in one.segments] == [s.emotion for s in same.segments]
         for segment, other in zip(one.segments, same.segments, strict=True):
             assert segment.probabilities == pytest.approx(other.probabilities, abs=1e-6)
-    record = read_record(output)
-    options = record["options"]
-    assert isinstance(options, dict)
+    options = runs.record["options"]
     told = {name: options[name] for name in ("mode", "channels", "adapt", "target", "format")}
     assert told == {
         "mode": "speech", "channels": "mix", "adapt": "none", "target": "intended",
@@ -58,49 +50,45 @@ def test_labels_in_a_file_are_those_of_annotate(
     }  # fmt: skip
 
 
-def test_a_run_that_goes_on_labels_what_is_new(
-    fake_classifier: FakeClassifier, sounds: Path, tmp_path: Path
-) -> None:
-    output, annotator = tmp_path / "labels.csv", Annotator.load(fake_classifier, channels=(0,))
-    sercli.write_labels(sounds / "statement.flac", output, annotator)
-    rows, n_heard = output.read_bytes(), len(fake_classifier.heard)
+def test_a_run_that_goes_on_labels_what_is_new(runs: Runs, fake_classifier: FakeClassifier) -> None:
+    runs.load(channels=(0,))
+    runs.write(runs.statement)
+    rows, n_heard = runs.content, len(fake_classifier.heard)
     assert n_heard == 3
     with pytest.raises(OutputError, match=r"labels\.csv: exists"):
-        sercli.write_labels(sounds, output, annotator)
-    report = sercli.write_labels(sounds, output, annotator, resume=True, exclude="*.wav")
+        runs.write()
+    report = runs.resume(exclude="*.wav")
     assert (report.n_kept, report.n_files) == (1, 2)
     assert len(fake_classifier.heard) > n_heard
-    assert output.read_bytes().endswith(rows.split(b"\r\n", 1)[1])
+    assert runs.content.endswith(rows.split(b"\r\n", 1)[1])
+    runs.load()
     with pytest.raises(OutputError, match="was made with another channels: 0, now it is mix"):
-        sercli.write_labels(sounds, output, Annotator.load(fake_classifier), resume=True)
-    # As spelled on the command line.
-    assert Annotator.load(fake_classifier, channels="0").channels == annotator.channels
-    sercli.write_labels(sounds, output, annotator, overwrite=True, include="*.flac")
-    assert output.read_bytes() == rows
+        runs.resume()
+    runs.load(channels="0")  # as spelled on the command line
+    assert runs.annotator.channels == (0,)
+    runs.write(overwrite=True, include="*.flac")
+    assert runs.content == rows
 
 
 def test_an_interrupt_is_raised_when_what_was_finished_is_in_its_place(
-    fake_classifier: FakeClassifier, sounds: Path, tmp_path: Path
+    runs: Runs, tmp_path: Path
 ) -> None:
     class Impatient(RunWatcher):
         def done(self, result: FileResult) -> None:
             if result.segments:
                 raise KeyboardInterrupt
 
-    output = tmp_path / "labels.csv"
-    inputs = list(sercli.find_inputs([sounds / "statement.flac", sounds / "memo.m4a"]))
-    annotator = Annotator.load(fake_classifier)
-    run = LabelRun(annotator, inputs, Output.prepare(output))
+    paths = runs.both[::-1]
+    run = runs.begin(*paths)
     with pytest.raises(KeyboardInterrupt):
         run.write(Impatient())
     assert (run.report.n_files, run.n_files, run.report.completed) == (1, 2, False)
-    (written,) = sercli.read_results(output)
-    assert len(written.segments) == 3
-    assert read_record(output)["completed"] is False
+    assert runs.rows == ["statement.flac: 3"]
+    assert runs.record["completed"] is False
     assert sorted(one.name for one in tmp_path.iterdir()) == [
         "labels.csv", "labels.csv.run.json", "sounds",
     ]  # fmt: skip
-    again = LabelRun(annotator, inputs, Output.prepare(output, resume=True))
+    again = runs.begin(*paths, resume=True)
     assert (again.n_new, again.n_files) == (1, 2)
     assert again.write().completed
 
@@ -108,19 +96,13 @@ def test_an_interrupt_is_raised_when_what_was_finished_is_in_its_place(
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("cut", [(CsvWriter, "copy"), (RunReport, "keep"), (RunReport, "add")])
 def test_an_interrupt_loses_and_doubles_no_file(
-    cut: tuple[type, str],
-    fake_classifier: FakeClassifier,
-    sounds: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    cut: tuple[type, str], runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    output, annotator = tmp_path / "labels.csv", Annotator.load(fake_classifier)
-    kept = [sounds / "memo.m4a", sounds / "statement.flac"]
-    sercli.write_labels(kept, output, annotator)
-    rows = output.read_bytes()
-    for path in kept:
+    runs.write(*runs.both)
+    rows = runs.content
+    for path in runs.both:
         path.unlink()  # nobody could label them again
-    shutil.copy(EXAMPLES / "memo.m4a", sounds / "new.m4a")
+    new = shutil.copy(EXAMPLES / "memo.m4a", runs.sounds / "new.m4a")
     before = getattr(*cut)
 
     def interrupted(self: object, *values: object) -> object:
@@ -130,202 +112,150 @@ def test_an_interrupt_loses_and_doubles_no_file(
     with monkeypatch.context() as patch:
         patch.setattr(*cut, interrupted)
         with pytest.raises(KeyboardInterrupt):
-            sercli.write_labels(sounds / "new.m4a", output, annotator, resume=True)
-    written = output.read_bytes()
+            runs.resume(new)
+    written = runs.content
     assert written.startswith(rows)
-    files = read_record(output)["files"]
-    assert isinstance(files, list)
-    names = [Path(entry["path"]).name for entry in files]
+    names = [Path(entry["path"]).name for entry in runs.record["files"]]
     assert names[:2] == ["memo.m4a", "statement.flac"]
     # What is in one of the two is in the other.
     assert (b"new.m4a" in written) == (names[2:] == ["new.m4a"])
-    sercli.write_labels(sounds / "new.m4a", output, annotator, resume=True)
-    assert output.read_bytes().startswith(rows)
-    assert len(list(sercli.read_results(output))) == 3
+    runs.resume(new)
+    assert runs.content.startswith(rows)
+    assert runs.rows == ["memo.m4a: 2", "statement.flac: 3", "new.m4a: 2"]
 
 
-def test_runs_that_begin_at_once_do_not_replace_each_other(
-    fake_classifier: FakeClassifier,
-    sounds: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    output, annotator = tmp_path / "labels.csv", Annotator.load(fake_classifier)
-    paths = [sounds / "memo.m4a", sounds / "statement.flac"]
-    runs = [
-        LabelRun(annotator, list(sercli.find_inputs(path)), Output.prepare(output))
-        for path in paths
-    ]
+def test_runs_that_begin_at_once_do_not_replace_each_other(runs: Runs, tmp_path: Path) -> None:
+    first, second = (runs.begin(path) for path in runs.both)
 
     class Meanwhile(RunWatcher):
         """Lets the other run begin while one is under way."""
 
         def done(self, result: FileResult) -> None:
             with pytest.raises(OutputError, match="another run is writing it"):
-                runs[1].write()
+                second.write()
 
-    runs[0].write(Meanwhile())
-    rows = output.read_bytes()
+    first.write(Meanwhile())
+    rows = runs.content
     assert b"memo.m4a" in rows
     # Nor one that begins when the other is done, and had looked before.
     with pytest.raises(OutputError, match=r"labels\.csv: exists already"):
-        runs[1].write()
-    assert output.read_bytes() == rows
+        second.write()
+    assert runs.content == rows
     # Nor where both go on with what is there.
-    going_on = [
-        LabelRun(annotator, list(sercli.find_inputs(path)), Output.prepare(output, resume=True))
-        for path in (paths[1], sounds / "broken.wav")
-    ]
-    assert going_on[0].write().n_kept == 1
+    paths = (runs.statement, runs.sounds / "broken.wav")
+    first, second = (runs.begin(path, resume=True) for path in paths)
+    assert first.write().n_kept == 1
     with pytest.raises(OutputError, match="another run or program has written it meanwhile"):
-        going_on[1].write()
-    assert [len(one.segments) for one in sercli.read_results(output)] == [2, 3]
-    # Where another came to its end while this one wrote, what this one has is gone on with.
-    third = tmp_path / "third.csv"
-    run = LabelRun(annotator, list(sercli.find_inputs(paths[1])), Output.prepare(third))
+        second.write()
+    assert runs.rows == ["memo.m4a: 2", "statement.flac: 3"]
+
+
+def test_what_was_overtaken_by_another_output_is_gone_on_with(runs: Runs, tmp_path: Path) -> None:
+    runs.write(runs.memo)
+    another, record = runs.content, record_path(runs.output).read_bytes()
+    runs.output = tmp_path / "third.csv"
 
     class Overtaken(RunWatcher):
         """Lets another output appear."""
 
         def done(self, result: FileResult) -> None:
-            sercli.write_labels(paths[0], output, annotator, overwrite=True)
-            shutil.copy(output, third)
-            shutil.copy(record_path(output), record_path(third))
+            runs.output.write_bytes(another)
+            record_path(runs.output).write_bytes(record)
 
     message = (
         r"third\.csv: appeared meanwhile; what was to be there is .*\.tmp\. Move the other away"
     )
     with pytest.raises(OutputError, match=message):
-        run.write(Overtaken())
-    assert third.read_bytes() == output.read_bytes()
-    sercli.write_labels(paths, third, annotator, resume=True)
-    assert [Path(one.path).name for one in sercli.read_results(third)] == [
-        "memo.m4a",
-        "statement.flac",
-    ]
+        runs.begin(runs.statement).write(Overtaken())
+    assert runs.content == another
+    runs.resume(*runs.both)
+    assert runs.rows == ["memo.m4a: 2", "statement.flac: 3"]
 
 
 def test_outputs_that_are_refused(
-    fake_classifier: FakeClassifier, sounds: Path, tmp_path: Path
+    runs: Runs, fake_classifier: FakeClassifier, tmp_path: Path
 ) -> None:
-    annotator = Annotator.load(fake_classifier)
     with pytest.raises(ConfigError, match="--resume goes with -o FILE"):
         Output.prepare("-", resume=True)
     with pytest.raises(ConfigError, match="exclude each other"):
-        Output.prepare(tmp_path / "labels.csv", resume=True, overwrite=True)
-    with pytest.raises(OutputError, match=r"its suffix names no format; expected one of \.csv"):
-        sercli.write_labels(sounds, tmp_path / "labels.xml", annotator)
+        runs.resume(overwrite=True)
     with pytest.raises(OutputError, match="format is 'CSV'; expected one of csv, json, jsonl"):
-        sercli.write_labels(sounds, tmp_path / "labels.csv", annotator, format_="CSV")
+        runs.write(format_="CSV")
+    annotator = Annotator.load(fake_classifier)
+    with pytest.raises(OutputError, match=r"its suffix names no format; expected one of \.csv"):
+        sercli.write_labels(runs.sounds, tmp_path / "labels.xml", annotator)
     assert [one.name for one in tmp_path.iterdir()] == ["sounds"]
     message = "standard output takes no bytes"  # as notebooks have it
     with contextlib.redirect_stdout(io.StringIO()), pytest.raises(OutputError, match=message):
-        sercli.write_labels(sounds, "-", annotator)
+        sercli.write_labels(runs.sounds, "-", annotator)
     with pytest.raises(OutputError, match=r"memo\.m4a: is to be read; expected another output"):
-        sercli.write_labels(sounds, sounds / "memo.m4a", annotator, format_="csv", overwrite=True)
-    assert (sounds / "memo.m4a").read_bytes() == (EXAMPLES / "memo.m4a").read_bytes()
+        sercli.write_labels(runs.sounds, runs.memo, annotator, format_="csv", overwrite=True)
+    assert runs.memo.read_bytes() == (EXAMPLES / "memo.m4a").read_bytes()
     assert not fake_classifier.heard
 
 
 def test_an_output_that_cannot_be_replaced_keeps_its_record(
-    fake_classifier: FakeClassifier,
-    sounds: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    output, annotator = tmp_path / "labels.csv", Annotator.load(fake_classifier)
-    both = [sounds / "memo.m4a", sounds / "statement.flac"]
-    sercli.write_labels(both, output, annotator)
-    rows, record = output.read_bytes(), read_record(output)
+    runs.write(*runs.both)
+    rows, record = runs.content, runs.record
 
     def fail(self: CsvWriter, text: str) -> None:
         raise OutputError("the output cannot be written: File too large")
 
-    (tmp_path / "more").mkdir()
-    other = shutil.copy(EXAMPLES / "memo.m4a", tmp_path / "more" / "other.m4a")
+    other = shutil.copy(EXAMPLES / "memo.m4a", tmp_path / "other.m4a")
     with monkeypatch.context() as patch:
         patch.setattr(CsvWriter, "copy", fail)
         with pytest.raises(OutputError, match="File too large"):
-            sercli.write_labels(other, output, annotator, resume=True)
-    assert (output.read_bytes(), read_record(output)) == (rows, record)
+            runs.resume(other)
+    assert (runs.content, runs.record) == (rows, record)
     # So the next run knows what is there.
-    sercli.write_labels(other, output, annotator, resume=True)
-    assert {Path(one.path).name for one in sercli.read_results(output)} == {
-        "memo.m4a", "statement.flac", "other.m4a",
-    }  # fmt: skip
+    runs.resume(other)
+    assert runs.rows == ["memo.m4a: 2", "statement.flac: 3", "other.m4a: 2"]
 
 
-def test_rows_whose_last_line_lost_its_end(
-    fake_classifier: FakeClassifier, sounds: Path, tmp_path: Path
-) -> None:
-    output, annotator = tmp_path / "labels.csv", Annotator.load(fake_classifier)
-    sercli.write_labels(sounds / "memo.m4a", output, annotator)
-    output.write_bytes(output.read_bytes().rstrip())  # as editors leave it
-    both = [sounds / "memo.m4a", sounds / "statement.flac"]
-    sercli.write_labels(both, output, annotator, resume=True)
-    assert [len(one.segments) for one in sercli.read_results(output)] == [2, 3]
+def test_rows_whose_last_line_lost_its_end(runs: Runs) -> None:
+    runs.write(runs.memo)
+    runs.output.write_bytes(runs.content.rstrip())  # as editors leave it
+    runs.resume(*runs.both)
+    assert runs.rows == ["memo.m4a: 2", "statement.flac: 3"]
 
 
-def test_outputs_of_long_names_are_gone_on_with(
-    fake_classifier: FakeClassifier,
-    sounds: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    annotator = Annotator.load(fake_classifier)
-    output, other = (tmp_path / f"{'a' * 240}{name}.csv" for name in "xy")
-    with monkeypatch.context() as patch:
-        # As if it were killed before the output takes its place.
-        patch.setattr(AtomicFile, "close", AtomicFile.leave)
-        patch.setattr(Journal, "remove", lambda self: None)
-        sercli.write_labels(sounds / "memo.m4a", output, annotator)
-    Path(f"{output}.run.json").unlink()
+def test_outputs_of_long_names_are_gone_on_with(runs: Runs, tmp_path: Path) -> None:
+    runs.output, other = (tmp_path / f"{'a' * 240}{name}.csv" for name in "xy")
+    runs.kill_after(0, runs.memo)
     with pytest.raises(OutputError, match="a run that was to write it was killed"):
-        sercli.write_labels(sounds, output, annotator)
-    assert sercli.write_labels(sounds, other, annotator).n_kept == 0
-    assert sercli.write_labels(sounds, output, annotator, resume=True).n_kept == 1
-    assert output.read_bytes() == other.read_bytes()
-    assert not list(tmp_path.glob(".*"))
+        runs.write()
+    assert sercli.write_labels(runs.sounds, other, runs.annotator).n_kept == 0
+    assert runs.resume().n_kept == 1
+    assert runs.content == other.read_bytes()
+    assert not runs.hidden
 
 
-@pytest.mark.parametrize("suffix", ["csv", "json", "jsonl"])
-def test_an_output_whose_record_is_of_before_is_gone_on_with(
-    fake_classifier: FakeClassifier,
-    sounds: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    suffix: str,
-) -> None:
-    output, annotator = tmp_path / f"labels.{suffix}", Annotator.load(fake_classifier)
-    sercli.write_labels(sounds / "memo.m4a", output, annotator)
-    before = record_path(output).read_bytes()
-    with monkeypatch.context() as patch:
-        patch.setattr(Journal, "remove", lambda self: None)
-        sercli.write_labels(sounds / "statement.flac", output, annotator, resume=True)
-    # As if it were killed when the output had its place, and the record had not.
-    record_path(output).write_bytes(before)
-    rows = output.read_bytes()
+@every_format
+def test_an_output_whose_record_is_of_before_is_gone_on_with(runs: Runs) -> None:
+    runs.write(runs.memo)
+    before = runs.record
+    runs.kill_at(run_module, "write_json", runs.statement, resume=True)
+    assert runs.record == before
+    rows = runs.content
+    assert b"statement.flac" in rows
     with pytest.raises(OutputError, match="exists already"):
-        sercli.write_labels(sounds, output, annotator)
-    assert output.read_bytes() == rows
-    report = sercli.write_labels(sounds, output, annotator, resume=True)
+        runs.write()
+    assert runs.content == rows
+    report = runs.resume()
     assert (report.n_kept, report.n_files) == (2, 3)
-    assert not list(tmp_path.glob(".*"))
-    again = sercli.write_labels(sounds, output, annotator, resume=True)
-    assert again.n_kept == 2  # the broken one is tried again
-    assert [Path(one.path).name for one in sercli.read_results(output) if one.segments] == [
-        "memo.m4a",
-        "statement.flac",
-    ]
+    assert not runs.hidden
+    assert runs.resume().n_kept == 2  # the broken one is tried again
+    assert runs.rows_found == ["memo.m4a: 2", "statement.flac: 3"]
 
 
-@pytest.mark.parametrize("suffix", ["csv", "json", "jsonl"])
+@every_format
 def test_rows_that_cannot_be_placed_are_not_lost(
-    fake_classifier: FakeClassifier, sounds: Path, tmp_path: Path, suffix: str
+    runs: Runs, fake_classifier: FakeClassifier, suffix: str
 ) -> None:
-    output, annotator = tmp_path / f"labels.{suffix}", Annotator.load(fake_classifier)
-    sercli.write_labels(sounds, output, annotator)
-    content = output.read_bytes()
+    runs.write()
+    content = runs.content
     n_heard = len(fake_classifier.heard)
     lines = content.splitlines(keepends=True)
     of_memo = [number for number, line in enumerate(lines) if b"memo.m4a" in line]
@@ -348,16 +278,16 @@ def test_rows_that_cannot_be_placed_are_not_lost(
     if suffix == "jsonl":
         altered |= {"a column": [line.replace(b"confidence", b"sureness") for line in lines]}
     for what, some in altered.items():
-        if b"".join(some) == content:
+        before = b"".join(some)
+        if before == content:
             continue
-        output.write_bytes(b"".join(some))
-        before = output.read_bytes()
+        runs.output.write_bytes(before)
         with pytest.raises(OutputError, match=r"cannot be gone on with: .*begin anew with --over"):
-            sercli.write_labels(sounds, output, annotator, resume=True)
-        assert output.read_bytes() == before, what
+            runs.resume()
+        assert runs.content == before, what
     assert len(fake_classifier.heard) == n_heard
-    output.write_bytes(content)
-    sercli.write_labels(sounds, output, annotator, resume=True)
+    runs.output.write_bytes(content)
+    runs.resume()
 
 
 def damage(record: dict[str, Any], **changes: Any) -> str:
@@ -389,20 +319,13 @@ def damage(record: dict[str, Any], **changes: Any) -> str:
         lambda record: damage(record, error=5),
     ],
 )
-def test_records_that_are_damaged(
-    fake_classifier: FakeClassifier,
-    sounds: Path,
-    tmp_path: Path,
-    alter: Callable[[dict[str, Any]], str],
-) -> None:
-    output, annotator = tmp_path / "labels.csv", Annotator.load(fake_classifier)
-    sercli.write_labels(sounds / "memo.m4a", output, annotator)
-    record = Path(f"{output}.run.json")
-    record.write_text(alter(json.loads(record.read_text("utf-8"))), encoding="utf-8")
+def test_records_that_are_damaged(runs: Runs, alter: Callable[[dict[str, Any]], str]) -> None:
+    runs.write(runs.memo)
+    record_path(runs.output).write_text(alter(runs.record), encoding="utf-8")
     with pytest.raises(OutputError, match=r"labels\.csv: cannot be gone on with: .*Put them back"):
-        sercli.write_labels(sounds, output, annotator, resume=True)
+        runs.resume()
     with contextlib.suppress(DatasetError):  # where what is damaged matters
-        sercli.read_results(output)
+        sercli.read_results(runs.output)
 
 
 @pytest.mark.parametrize(
@@ -418,24 +341,12 @@ def test_records_that_are_damaged(
         lambda lines: [lines[0], *lines[2:]],
     ],
 )
-def test_journals_that_are_damaged(
-    fake_classifier: FakeClassifier,
-    sounds: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    alter: Callable[[list[str]], list[str]],
-) -> None:
-    output, annotator = tmp_path / "labels.csv", Annotator.load(fake_classifier)
-    with monkeypatch.context() as patch:
-        # As if it were killed before the output takes its place.
-        patch.setattr(AtomicFile, "close", AtomicFile.leave)
-        patch.setattr(Journal, "remove", lambda self: None)
-        sercli.write_labels(sounds, output, annotator, exclude="broken.wav")
-    Path(f"{output}.run.json").unlink()
-    (journal,) = tmp_path.glob(".labels.csv.*.journal")
+def test_journals_that_are_damaged(runs: Runs, alter: Callable[[list[str]], list[str]]) -> None:
+    runs.kill_after(0, *runs.both)
+    journal = runs.hidden[-1]
     lines = journal.read_text("utf-8").split("\n")
     journal.write_text("\n".join(alter(lines)), encoding="utf-8")
     with pytest.raises(OutputError, match=r"cannot be gone on with: .*Put them back, or begin"):
-        sercli.write_labels(sounds, output, annotator, resume=True)
+        runs.resume()
     journal.write_text("\n".join(lines), encoding="utf-8")
-    assert sercli.write_labels(sounds, output, annotator, resume=True).n_kept == 2
+    assert runs.resume().n_kept == 2
