@@ -79,6 +79,21 @@ def test_a_file_is_known_by_any_spelling_of_its_path(
         assert runs.content == rows
 
 
+def test_the_last_rows_count_however_runs_spelled_a_file(
+    runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    changing = tmp_path / "changing"
+    shutil.copy(runs.memo, changing)
+    runs.write(changing)
+    for content, spelled in ((runs.statement, Path("changing")), (runs.memo, changing)):
+        shutil.copy(content, changing)
+        runs.kill_after(1, spelled, resume=True)
+    changing.unlink()  # nobody could label it again
+    runs.resume(changing)
+    assert runs.rows == ["changing: 2"]
+
+
 def test_relative_paths_begin_where_they_began(
     runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +127,19 @@ def test_what_was_to_be_overwritten_does_not_come_back(
     report = runs.resume()
     assert (report.n_kept, report.n_files) == (n_files, 2)
     assert runs.rows == ["memo.m4a: 2", "statement.flac: 3"]
+    assert not runs.hidden
+
+
+@pytest.mark.parametrize("n_files", [1, 2])
+def test_what_a_killed_run_left_does_not_come_back_when_overwritten(
+    runs: Runs, n_files: int
+) -> None:
+    runs.load(segments=SegmentConfig(max_segment=6.0))
+    runs.kill_after(n_files, *runs.both)
+    runs.load(segments=SegmentConfig(max_segment=5.0))
+    runs.kill_after(1, runs.statement, overwrite=True)
+    report = runs.resume(runs.statement)
+    assert (report.n_kept, runs.rows) == (1, ["statement.flac: 3"])
     assert not runs.hidden
 
 

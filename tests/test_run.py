@@ -250,6 +250,19 @@ def test_an_output_whose_record_is_of_before_is_gone_on_with(runs: Runs) -> None
     assert runs.rows_found == ["memo.m4a: 2", "statement.flac: 3"]
 
 
+def test_an_output_without_a_record_may_lack_its_last_line_end_and_no_rows(runs: Runs) -> None:
+    runs.kill_at(run_module, "write_json", *runs.both)
+    content = runs.content
+    without = content[: content.index(b"statement.flac") - len(f"{runs.sounds}/")]
+    runs.output.write_bytes(without)
+    with pytest.raises(OutputError, match=r"it has no row of .*statement\.flac, and was written"):
+        runs.resume(*runs.both)
+    assert runs.content == without
+    runs.output.write_bytes(content.rstrip())
+    assert runs.resume(*runs.both).n_kept == 2
+    assert runs.content == content
+
+
 @every_format
 def test_rows_that_cannot_be_placed_are_not_lost(
     runs: Runs, fake_classifier: FakeClassifier, suffix: str

@@ -200,7 +200,8 @@ class LabelRun:
         )
         journal = None
         if writer.temporary is not None:
-            replaces = output.overwrite and os.path.exists(output.target)
+            is_there = output.unfinished or os.path.exists(output.target)
+            replaces = output.overwrite and bool(is_there)
             try:
                 journal = Journal(writer.temporary, info, replaces=replaces)
             except OutputError:

@@ -45,7 +45,8 @@ class Journal:
     info
         Description of the run.
     replaces
-        Whether the run replaces an existing output, whose rows a resumed run must not keep.
+        Whether the run replaces an output, or what unfinished runs left of it, whose rows a resumed
+        run must not keep.
 
     Raises
     ------
@@ -175,7 +176,7 @@ class Unfinished:
 
     @property
     def replaces(self) -> bool:
-        """Whether the run was to replace an existing output."""
+        """Whether the run was to replace what earlier runs left."""
         try:
             return self.read().header.get("replaces") is True
         except (OSError, ValueError, AttributeError):  # reported when a run resumes from it
@@ -183,7 +184,7 @@ class Unfinished:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it is certain that no file was finished, and no output was to be replaced."""
+        """Whether it is certain that no file was finished, and nothing was to be replaced."""
         try:
             return not self.read().entries and not self.replaces
         except (OSError, ValueError):
