@@ -51,7 +51,7 @@ def test_what_is_to_be_labelled_anew_has_its_rows_until_then(runs: Runs, suffix:
     assert (last.n_kept, last.n_files, last.completed) == (1, 2, True)
 
 
-def test_rows_of_a_file_that_failed_stay_when_it_is_gone(
+def test_rows_of_a_file_that_failed_stay_when_it_is_damaged_or_gone(
     runs: Runs, speech: NDArray[np.float32]
 ) -> None:
     cut = runs.sounds / "cut.wav"
@@ -59,7 +59,12 @@ def test_rows_of_a_file_that_failed_stay_when_it_is_gone(
     cut.write_bytes(cut.read_bytes()[:-100_000])
     report = runs.write(cut, runs.memo)
     assert (report.exit_code, runs.rows) == (1, ["cut.wav: 3", "memo.m4a: 2"])
-    rows = runs.content
+    rows, status = runs.content, cut.stat()
+    # As a drive returns it that fails.
+    cut.write_bytes(bytes(status.st_size))
+    os.utime(cut, ns=(status.st_atime_ns, status.st_mtime_ns))
+    report = runs.resume(cut, runs.memo)
+    assert (report.exit_code, report.n_kept, runs.content) == (1, 2, rows)
     cut.unlink()
     report = runs.resume(runs.memo)
     assert runs.content == rows

@@ -250,7 +250,7 @@ def test_an_output_whose_record_is_of_before_is_gone_on_with(runs: Runs) -> None
     assert runs.rows_found == ["memo.m4a: 2", "statement.flac: 3"]
 
 
-def test_an_output_without_a_record_may_lack_its_last_line_end_and_no_rows(runs: Runs) -> None:
+def test_an_output_without_a_record_may_lack_its_last_line_end_but_no_rows(runs: Runs) -> None:
     runs.kill_at(run_module, "write_json", *runs.both)
     content = runs.content
     without = content[: content.index(b"statement.flac") - len(f"{runs.sounds}/")]
@@ -276,6 +276,7 @@ def test_rows_that_cannot_be_placed_are_not_lost(
     altered = {
         "a row": without,
         "a file": [line for line in lines if b"memo.m4a" not in line],
+        "a file without rows": [line for line in lines if b"broken.wav" not in line],
         "the name": [line.replace(b"memo.m4a", b"note.m4a") for line in lines],
         "twice": [*lines, lines[of_memo[0]]],
     }
