@@ -4,7 +4,7 @@ This takes less memory and forgets less than training all weights of the layers.
 corrections are merged into the weights, so that a model runs without the package that trains them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import nn
 
@@ -17,11 +17,13 @@ ALPHA = 2
 RATE_FACTOR = 10.0
 
 
-def add_lora(model: nn.Module, layers: Sequence[nn.Module], rank: int) -> None:
+def add_lora(
+    model: nn.Module, layers: Sequence[nn.Module], rank: int, run: Callable[[], object]
+) -> None:
     """Add trainable low-rank matrices to the linear maps of some layers, and freeze the rest.
 
-    Weights that a layer passes to its attention directly, not as a module call (WavLM), get no
-    effective correction.
+    Only linear maps that are called as modules get matrices. WavLM passes the weights of its
+    attention to a function instead: matrices of these would have no effect and no gradient.
 
     Parameters
     ----------
@@ -31,6 +33,8 @@ def add_lora(model: nn.Module, layers: Sequence[nn.Module], rank: int) -> None:
         Layers to train.
     rank
         Rank of the corrections.
+    run
+        Function that runs the model once, which shows what is called.
 
     Raises
     ------
@@ -44,8 +48,17 @@ def add_lora(model: nn.Module, layers: Sequence[nn.Module], rank: int) -> None:
             f"low-rank matrices need the package peft, which cannot be imported ({error}); "
             "run: pip install 'sercli[lora]'"
         ) from error
-    linear = {part for layer in layers for part in layer.modules() if isinstance(part, nn.Linear)}
-    targets = [name for name, part in model.named_modules() if part in linear]
+    called: set[nn.Module] = set()
+    hooks = [
+        part.register_forward_pre_hook(lambda part, _: called.add(part))
+        for layer in layers
+        for part in layer.modules()
+        if isinstance(part, nn.Linear)
+    ]
+    run()
+    for hook in hooks:
+        hook.remove()
+    targets = [name for name, part in model.named_modules() if part in called]
     config = LoraConfig(r=rank, lora_alpha=ALPHA * rank, target_modules=targets)
     inject_adapter_in_model(config, model, NAME)
 

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from sercli.arrays import FloatArray
+from sercli.audio.reading import SAMPLE_RATE
 from sercli.classifiers.transformer import TransformerClassifier
 from sercli.errors import ConfigError
 from sercli.neural.bases import Base
@@ -350,7 +351,7 @@ def group_parameters(network: Transformer, config: TransformerConfig) -> Groups:
     learning = network.encoder.layers[len(network.encoder.layers) - config.layers :]
     network.requires_grad_(False)
     if config.lora:
-        add_lora(network.encoder.model, list(learning), config.lora)
+        add_lora(network.encoder.model, list(learning), config.lora, lambda: _run(network))
     else:
         learning.requires_grad_(True)
     network.head.requires_grad_(True)
@@ -358,6 +359,14 @@ def group_parameters(network: Transformer, config: TransformerConfig) -> Groups:
     parts: list[tuple[nn.Module, float]] = [(network.head, 1.0)]
     parts += [(one, factor * config.layer_decay**i) for i, one in enumerate(reversed(learning))]
     return [([p for p in part.parameters() if p.requires_grad], rate) for part, rate in parts]
+
+
+def _run(network: Transformer) -> None:
+    """Run a network on a second of silence."""
+    device = next(network.parameters()).device
+    silence = torch.zeros((1, SAMPLE_RATE), device=device)
+    with torch.no_grad():
+        network(silence, torch.tensor([SAMPLE_RATE], device=device))
 
 
 def _take_version(material: Material, version: int) -> FloatArray:
