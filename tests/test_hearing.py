@@ -1,5 +1,6 @@
 """An encoder that learns to make the same of speech in any recording."""
 
+import gc
 from dataclasses import replace
 from pathlib import Path
 from shutil import rmtree
@@ -133,6 +134,37 @@ class Listener(Watcher):
     def report(self, progress: TrainingProgress) -> None:
         if progress.ends_epoch:
             self.losses.append(progress.loss)
+
+
+def test_scales_are_those_of_all_clips_and_keep_one_batch(
+    speech: CachedClips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hearing, "BATCH_SIZE", 4)
+    generator = torch.Generator().manual_seed(0)
+    rows: list[np.ndarray] = []  # not tensors, which are counted
+    in_memory: list[int] = []
+
+    def listen(waveforms: Tensor, lengths: Tensor) -> tuple[list[Tensor], list[slice]]:
+        """Return two states of 100 frames for each clip, of which the last 10 are padding."""
+        gc.collect()
+        tensors = (one for one in gc.get_objects() if type(one) is Tensor)
+        in_memory.append(sum(len(one) for one in tensors if one.shape[1:] == (50,)))
+        spans = [slice(start, start + 90) for start in range(0, 100 * len(lengths), 100)]
+        scales = torch.linspace(0.1, 9, 50)
+        states = [
+            50 + scales * torch.randn((100 * len(lengths), 50), generator=generator)
+            for _ in range(2)
+        ]
+        rows.extend(np.stack([state[span].numpy() for state in states]) for span in spans)
+        return states, spans
+
+    *scales, _ = hearing._measure(listen, speech, CONFIG)
+    every = torch.from_numpy(np.concatenate(rows, axis=1))
+    for scale, whole in zip(scales, every, strict=True):
+        assert torch.equal(scale, whole.std(dim=0) + hearing.TINY)
+    # Later, there are no more rows than those of the two states of the batch before.
+    assert len(in_memory) == 4
+    assert in_memory[3] == in_memory[1] <= 2 * 400
 
 
 def test_an_encoder_comes_nearer_to_what_it_hears_without_noise(

@@ -257,7 +257,7 @@ def _measure(listen: Listen, speech: CachedClips, config: TransformerConfig) -> 
     """Return the scales of `Imitation`, measured on some of the speech without augmentation."""
     device = choose_device(config.device)
     chosen = np.unique(np.linspace(0, len(speech) - 1, N_MEASURED).astype(int))
-    totals: list[list[Tensor]] = []
+    spreads: list[_Spread] = []
     pooled = []
     for first in range(0, len(chosen), BATCH_SIZE):
         part = [speech.utterance(index).waveform for index in chosen[first : first + BATCH_SIZE]]
@@ -265,10 +265,38 @@ def _measure(listen: Listen, speech: CachedClips, config: TransformerConfig) -> 
         batch = pad([crop(waveform, config.max_crop, rng) for waveform in part])
         states, spans = listen(*(one.to(device) for one in batch))
         rows = _find_rows(spans, device)
-        totals.append([state[rows].float() for state in states])
+        spreads = spreads or [_Spread() for _ in states]
+        for spread, state in zip(spreads, states, strict=True):
+            spread.add(state[rows])
         pooled.append(pool_states(states, spans))
-    every = [torch.cat(parts) for parts in zip(*totals, strict=True)]
-    return [one.std(dim=0) + TINY for one in (*every, torch.cat(pooled))]
+    found = [spread.deviation().to(device) for spread in spreads]
+    return [one + TINY for one in (*found, torch.cat(pooled).std(dim=0))]
+
+
+class _Spread:
+    """Standard deviation of each channel over rows that are added in parts (Chan et al. 1983).
+
+    In double precision, so that the parts make no difference after rounding to single precision,
+    and on the CPU, since some GPUs have no double precision.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._mean = self._squares = torch.zeros((), dtype=torch.float64)
+
+    def add(self, rows: Tensor) -> None:
+        """Add rows, shape (n_rows, n_channels)."""
+        part = rows.cpu().double()
+        count, mean = self._count + len(part), part.mean(dim=0)
+        step = mean - self._mean
+        between = step.square() * (self._count * len(part) / count)
+        self._squares = self._squares + (part - mean).square().sum(dim=0) + between
+        self._mean = self._mean + step * (len(part) / count)
+        self._count = count
+
+    def deviation(self) -> Tensor:
+        """Return the standard deviation of each channel, shape (n_channels,)."""
+        return (self._squares / (self._count - 1)).sqrt().float()
 
 
 def _find_rows(spans: Sequence[slice], device: torch.device) -> Tensor:
