@@ -155,15 +155,15 @@ class Course(ABC):
             Whether the clips are scored by networks that were not trained on them.
         """
 
-    def gather(self, cached: CachedClips, say: Say) -> Material:
+    def gather(self, cached: CachedClips, say: Say, *, judged: bool = True) -> Material:
         """Prepare the training clips and, if any, the unlabelled speech, scored by the teacher.
 
         Parameters
         ----------
-        cached, say
+        cached, say, judged
             As for `prepare`.
         """
-        material = self.prepare(cached, say)
+        material = self.prepare(cached, say, judged=judged)
         if self.unlabelled is None or self.teacher is None:
             return material
         speech = self.unlabelled.cached

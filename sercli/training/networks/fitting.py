@@ -95,7 +95,7 @@ def fit_model(
     _check_votes(course, dev or cached)
     if dev is not None:
         _check_dev(course, dev, say)
-    material = course.gather(cached, say)
+    material = course.gather(cached, say, judged=dev is None)  # else folds of them are scored
     if dev:
         judged = replace(course.prepare(dev, say, learned=False), strangers=material.strangers)
         return _fit(

@@ -50,8 +50,8 @@ TUNING_BATCH = 32
 # Version of the rows; to be changed with the augmentation or the encoder's computation, so that
 # outdated rows are not reused.
 ROWS_FORMAT = 3
-# Indices of a clip's versions: the unchanged one, and, for clips that are scored when held out, the
-# last one, which is augmented and used for scoring only.
+# Indices of a clip's versions: the unchanged one, and, for clips that are scored when held out, and
+# only for these, the last one, which is augmented and used for scoring alone.
 AS_IS, JUDGED = 0, -1
 
 
@@ -173,7 +173,7 @@ class TransformerCourse(Course):
         say(f"{rows.nbytes / 1e6:,.0f} MB of what it makes of them in {self.rows}")
         return Material(cached, rows)
 
-    def gather(self, cached: CachedClips, say: Say) -> Material:
+    def gather(self, cached: CachedClips, say: Say, *, judged: bool = True) -> Material:
         """Prepare the training clips and the calm speech of strangers; see `Course.gather`.
 
         Raises
@@ -181,7 +181,7 @@ class TransformerCourse(Course):
         DatasetError
             If there are too few strangers.
         """
-        material = super().gather(cached, say)
+        material = super().gather(cached, say, judged=judged)
         if self.calm is None:
             return material
         heard = self.prepare(self.calm.cached, say, learned=False, judged=False)
@@ -198,7 +198,7 @@ class TransformerCourse(Course):
     ) -> Fitted:
         """Train a head, and then upper layers of the encoder if asked for; see `Course.teach`."""
         assert material.rows is not None
-        rows = [material.rows[:, :JUDGED]]
+        rows = [material.rows[:, : 1 + self.config.versions]]  # not the version for scoring
         if material.unlabelled is not None and material.unlabelled.rows is not None:
             rows.append(material.unlabelled.rows)
         targets, draws = self.find_targets(material), self.find_draws(material)

@@ -1,0 +1,79 @@
+"""Rows of features that heads of transformers are trained on: which are computed and kept."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+from checkpoints import save_checkpoint
+
+from sercli.datasets.base import Clip
+from sercli.neural.bases import load_base
+from sercli.training.cache import CachedClips, cache_clips
+from sercli.training.config import TransformerConfig
+from sercli.training.networks import loop
+from sercli.training.networks import transformer as module
+from sercli.training.networks.fitting import fit_model
+from sercli.training.networks.rows import embed_versions
+from sercli.training.networks.transformer import TransformerCourse
+
+LABELS = ("anger", "fear", "neutral")
+CONFIG = TransformerConfig(epochs=1, batch_size=4, versions=2, folds=2, device="cpu", jobs=1)
+
+
+@pytest.fixture
+def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TransformerCourse:
+    monkeypatch.setattr(loop, "write_curves", lambda *given: (given[2] / "curves.png").touch())
+    save_checkpoint("whisper", tmp_path / "tiny", init_std=0.1)
+    base = load_base(str(tmp_path / "tiny"))
+    return TransformerCourse(CONFIG, LABELS, base=base, rows=tmp_path / "rows")
+
+
+def make_clips(folder: Path, speakers: Sequence[str], rng: np.random.Generator) -> CachedClips:
+    """A clip of each label by every speaker."""
+    clips = []
+    for speaker in speakers:
+        for label in LABELS:
+            path = folder / f"{speaker}-{label}.wav"
+            sf.write(path, rng.normal(0, 0.1, 9_000), 16_000)
+            clips.append(Clip(path, label, speaker, path.stem, "toy"))
+    return cache_clips(clips, folder / "cache", jobs=1)
+
+
+def test_versions_for_scoring_are_computed_only_where_clips_are_scored(
+    course: TransformerCourse,
+    tmp_path: Path,
+    rng: np.random.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    embedded: list[tuple[int, int]] = []
+
+    def count(network: Any, n_clips: int, versions: Sequence[Any], *others: Any) -> Any:
+        embedded.append((n_clips, len(versions)))
+        return embed_versions(network, n_clips, versions, *others)
+
+    monkeypatch.setattr(module, "embed_versions", count)
+    learned = make_clips(tmp_path, ("ann", "bob", "cid"), rng)
+    dev = make_clips(tmp_path, ("dan", "eve"), rng)
+    fit_model(learned, course, tmp_path / "chosen", dev=dev)
+    # Training clips unchanged and in two versions; development clips unchanged and augmented.
+    assert embedded == [(9, 3), (6, 2)]
+    embedded.clear()
+    fit_model(learned, course, tmp_path / "folds")
+    assert embedded == [(9, 4)]
+
+    def teach(name: str, judged: bool) -> dict[str, torch.Tensor]:
+        material = course.prepare(learned, lambda _: None, judged=judged)
+        return course.teach(name, material, tmp_path / name).network.state_dict()
+
+    plain, scored = teach("plain", judged=False), teach("scored", judged=True)
+    assert all(torch.equal(plain[name], scored[name]) for name in scored)
+    # Where there are other versions, the weights are others.
+    other = replace(course, config=replace(CONFIG, versions=1))
+    material = other.prepare(learned, lambda _: None)
+    weights = other.teach("other", material, tmp_path / "other").network.state_dict()
+    assert not all(torch.equal(plain[name], weights[name]) for name in scored)
