@@ -20,7 +20,7 @@ from sercli.neural.encoders import create_encoder
 from sercli.neural.mel import NYQUIST
 from sercli.training.cache import CachedClips
 from sercli.training.config import TransformerConfig
-from sercli.training.networks import hearing, loop
+from sercli.training.networks import batches, hearing, loop
 from sercli.training.networks.hearing import Imitation, PairedBatches, learn_to_hear
 from sercli.training.networks.loop import Fitted, TrainingBatch, TrainingProgress, fit_network
 from sercli.training.networks.watcher import Watcher
@@ -284,6 +284,18 @@ def test_the_same_samples_at_another_rate_are_other_speech(
         for one in (speech, shorter, speech)
     ]
     assert learned[0] == learned[2] != learned[1]
+
+
+def test_weights_learned_without_a_codec_are_not_those_with_it(
+    base: Base, speech: CachedClips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "CODEC_PROBABILITY", 1.0)
+    config, learned = replace(CONFIG, hearing_epochs=1), []
+    for available in (("mulaw",), ("mulaw", "gsm"), ("mulaw",)):
+        monkeypatch.setattr(batches, "codec_available", available.__contains__)
+        learned.append(learn_to_hear(base, LIMIT, speech, config, tmp_path, Watcher()).digest)
+    assert learned[0] == learned[2] != learned[1]
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.parametrize("kind", [kind for kind in TINY if kind != "whisper"])

@@ -13,10 +13,12 @@ from checkpoints import save_checkpoint
 
 from sercli.datasets.base import Clip
 from sercli.neural.bases import load_base
+from sercli.neural.devices import choose_precision
 from sercli.training.cache import CachedClips, cache_clips
 from sercli.training.config import TransformerConfig
-from sercli.training.networks import loop
+from sercli.training.networks import batches, loop
 from sercli.training.networks import transformer as module
+from sercli.training.networks.course import digest, digest_audio
 from sercli.training.networks.fitting import fit_model
 from sercli.training.networks.rows import embed_versions
 from sercli.training.networks.transformer import TransformerCourse
@@ -77,3 +79,50 @@ def test_versions_for_scoring_are_computed_only_where_clips_are_scored(
     material = other.prepare(learned, lambda _: None)
     weights = other.teach("other", material, tmp_path / "other").network.state_dict()
     assert not all(torch.equal(plain[name], weights[name]) for name in scored)
+
+
+def test_rows_made_without_a_codec_are_not_those_with_it(
+    course: TransformerCourse,
+    tmp_path: Path,
+    rng: np.random.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batches, "CODEC_PROBABILITY", 1.0)
+    cached = make_clips(tmp_path, ("ann",), rng)
+
+    def prepare(*available: str, **use: bool) -> Any:
+        monkeypatch.setattr(batches, "codec_available", lambda name: name in available)
+        return course.prepare(cached, lambda _: None, **use).rows
+
+    few, more = prepare("mulaw"), prepare("mulaw", "gsm")
+    np.testing.assert_array_equal(few[:, 0], more[:, 0])
+    assert (few[:, 1:] != more[:, 1:]).any()
+    assert len(list((tmp_path / "rows").iterdir())) == 2
+    np.testing.assert_array_equal(prepare("mulaw"), few)
+    np.testing.assert_array_equal(prepare("gsm", "mulaw"), more)
+    assert len(list((tmp_path / "rows").iterdir())) == 2
+    # Unchanged clips go through none.
+    prepare("mulaw", learned=False, judged=False)
+    prepare("gsm", learned=False, judged=False)
+    assert len(list((tmp_path / "rows").iterdir())) == 3
+
+
+def test_a_codec_that_is_there_does_not_change_the_key(
+    course: TransformerCourse,
+    tmp_path: Path,
+    rng: np.random.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batches, "codec_available", lambda _: True)
+    cached = make_clips(tmp_path, ("ann",), rng)
+    path = f"{course._find_key(cached, 2, judged=True)}.npy"
+    facts = (
+        module.ROWS_FORMAT,
+        course.base.digest,
+        course.band_limit,
+        str(choose_precision(torch.device("cpu"))),
+        (0, CONFIG.clean_share, CONFIG.voice_share, 2),
+        [(clip.name, clip.voice, clip.emotion) for clip in cached.clips],
+        digest_audio(cached),
+    )
+    assert path == f"{digest(repr(facts).encode())}.npy"

@@ -72,7 +72,8 @@ class TrainingBatches:
         self._alike: dict[tuple[str | None, str], list[int]] = defaultdict(list)
         for index, clip in enumerate(cached.clips):
             self._alike[clip.voice, clip.emotion].append(index)
-        self._codecs = [name for name in CODECS if codec_available(name)]
+        missing = missing_codecs()
+        self._codecs = [name for name in CODECS if name not in missing]
         weights = np.array([CODECS[name] for name in self._codecs], float)
         self._weights = weights / weights.sum() if len(weights) else weights
 
@@ -168,6 +169,11 @@ class TrainingBatches:
     def _draw(self, index: int, epoch: int, turn: int) -> FloatArray:
         rng = np.random.default_rng([self._config.seed, epoch, index, turn])
         return crop(self.draw(index, rng), self._config.max_crop, rng)
+
+
+def missing_codecs() -> tuple[str, ...]:
+    """Return those of `CODECS` that the installed libraries lack, so that no clip goes through."""
+    return tuple(name for name in CODECS if not codec_available(name))
 
 
 def draw_order(classes: IntArray, seed: int, epoch: int) -> list[tuple[int, int]]:

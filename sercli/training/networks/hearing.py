@@ -32,7 +32,7 @@ from sercli.neural.pooling import pool_states
 from sercli.neural.speech_encoder import SpeechEncoder
 from sercli.training.cache import CachedClips
 from sercli.training.config import TransformerConfig
-from sercli.training.networks.batches import TrainingBatches
+from sercli.training.networks.batches import TrainingBatches, missing_codecs
 from sercli.training.networks.checkpoints import CHECKPOINT_FILE
 from sercli.training.networks.course import digest, digest_audio
 from sercli.training.networks.loop import TrainingBatch, fit_network
@@ -184,6 +184,8 @@ def learn_to_hear(
         "precision": str(choose_precision(choose_device(config.device))),
         "speech": digest_audio(speech),
     }
+    if missing := missing_codecs():  # else as in earlier releases, whose weights are still found
+        facts["missing codecs"] = missing
     path = folder / f"{digest(repr(facts).encode())}.safetensors"
     if path.is_file() and not _is_whole(path):  # damaged: learn it once more
         path.unlink(missing_ok=True)

@@ -29,7 +29,7 @@ from sercli.neural.speech_encoder import WHISPER
 from sercli.neural.transformer import Transformer, TransformerSettings, create_head
 from sercli.training.cache import CachedClips
 from sercli.training.config import TransformerConfig
-from sercli.training.networks.batches import TrainingBatches
+from sercli.training.networks.batches import TrainingBatches, missing_codecs
 from sercli.training.networks.course import Course, digest, digest_audio, score_clips
 from sercli.training.networks.hearing import learn_to_hear
 from sercli.training.networks.loop import Fitted
@@ -311,7 +311,7 @@ class TransformerCourse(Course):
         """Return a hash of everything that the rows of clips depend on."""
         config = self.config
         device = choose_device(config.device)
-        facts = (
+        facts: tuple[Any, ...] = (
             ROWS_FORMAT,
             self._encoder.digest,
             self.band_limit,
@@ -322,6 +322,10 @@ class TransformerCourse(Course):
             [(clip.name if judged else None, clip.voice, clip.emotion) for clip in cached.clips],
             digest_audio(cached),
         )
+        # Only augmented versions go through codecs. Where all are available, the key is without
+        # them, as in earlier releases, whose rows are still found.
+        if (n_versions or judged) and (missing := missing_codecs()):
+            facts += (missing,)
         return digest(repr(facts).encode(errors="surrogateescape"))
 
     def _draw_from(self, cached: CachedClips) -> TrainingBatches:
