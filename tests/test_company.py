@@ -17,11 +17,11 @@ from sercli.audio.reading import AudioFile
 from sercli.datasets import Clip
 from sercli.datasets.decoding import Waveforms, load_clip
 from sercli.datasets.extraction import extract_clip_features
-from sercli.errors import OutputError
+from sercli.errors import DatasetError, OutputError
 from sercli.training.company import gather_company
 from sercli.training.config import SvmConfig
 from sercli.training.svm.rows import BAND_LIMIT, VERSIONS, extract_versions
-from sercli.training.versions import Versions
+from sercli.training.versions import Partners, Versions
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_company_is_what_decoding_gives(room: Path, clips: list[Clip], jobs: int
             for clip in clips
             if clip.path.suffix == ".flac" and clip.name != "late"
         )
-        assert sum(path.stat().st_size for path in folder.iterdir()) == 4 * n_samples
+        assert sum(path.stat().st_size for path in folder.iterdir()) == 4 * n_samples + 16 * 12
     assert not list(room.iterdir())
 
 
@@ -100,12 +100,34 @@ def test_versions_take_two_passes_of_each_recording(
     found = extract_versions(clips, SvmConfig(jobs=1, seed=3))
     assert opened == {"a.flac": 2, "b.flac": 2, "c.wav": 2}
     # What each is heard with is what it would be if that were decoded then.
-    versions = Versions(VERSIONS, tuple(clips), Waveforms(clips), BAND_LIMIT, 3)
+    versions = Versions(VERSIONS, Partners(clips), Waveforms(clips), BAND_LIMIT, 3)
     expected = extract_clip_features(clips, versions, jobs=1)
     assert opened["a.flac"] > 6
     np.testing.assert_array_equal(np.stack(found.features), np.stack(expected.features))
     assert (found.clips, found.hashes) == (expected.clips, expected.hashes)
     assert list(found.failed) == [clips[5].place, clips[11].place]
+
+
+def test_workers_get_no_more_of_many_clips_than_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []
+
+    def measure(task: list[Clip], extract: Any) -> tuple[list[str], dict[str, Any]]:
+        sent.append(len(pickle.dumps((task, extract))))
+        return [""] * len(task), {}
+
+    def send(some: list[Clip]) -> int:
+        """Return the bytes that the first task of ten clips takes."""
+        sent.clear()
+        with pytest.raises(DatasetError):  # as none was heard
+            extract_versions(some, SvmConfig(jobs=1))
+        return sent[len(some) // 10]  # after those that decode
+
+    monkeypatch.setattr("sercli.datasets.extraction._extract_task", measure)
+    monkeypatch.setattr("sercli.datasets.extraction.CLIPS_PER_TASK", 10)
+    others = [Clip(Path(f"{i:04}"), "fear", f"speaker{i // 10}", str(i)) for i in range(2_000)]
+    few, many = send(others[:20]), send(others)
+    assert few < 10_000
+    assert many < few + 500
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")

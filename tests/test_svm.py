@@ -25,7 +25,7 @@ from sercli.training.config import SvmConfig
 from sercli.training.svm import fitting as training
 from sercli.training.svm import rows as svm_rows
 from sercli.training.svm.machine import fit_machine, fit_projection, read_machine
-from sercli.training.versions import Versions
+from sercli.training.versions import Partners, Versions
 
 CONFIG = SvmConfig(regularisations=(1.0, 10.0), gamma_scales=(0.8,), components=8, folds=3, jobs=1)
 
@@ -216,7 +216,7 @@ def test_versions_of_a_clip(tmp_path: Path, speech: NDArray[np.float32]) -> None
         clips.append(Clip(path, emotion, speaker))
     (tmp_path / "2.wav").write_bytes(b"broken")  # in the background, it is silent
     names = ("whole", "varied", "varied")
-    versions = Versions(names, tuple(clips), Waveforms(clips), 4_000.0, seed=1)
+    versions = Versions(names, Partners(clips), Waveforms(clips), 4_000.0, seed=1)
     waveform = load_audio(clips[0].path)
     features = versions(clips[0], waveform)
     assert features.shape == (3, len(feature_names()))

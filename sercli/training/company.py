@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sercli.arrays import FloatArray, IntArray
+from sercli.arrays import FloatArray
 from sercli.audio.reading import SAMPLE_RATE
 from sercli.config import LONGEST_SEGMENT_S
 from sercli.datasets.base import Clip
@@ -36,22 +36,25 @@ class Company(Sequence[FloatArray]):
     Parameters
     ----------
     path
-        Path of the file of float32 samples.
-    spans
-        First sample of each clip in the file and the one after its last, shape (n_clips, 2); both
-        are the same for a clip that could not be decoded.
+        Path of the file: float32 samples of all clips, then, for each clip, the first of its
+        samples and the one after its last as int64; both are the same for a clip that could not be
+        decoded. All of it is in the file, so that little is sent to worker processes.
+    n_clips, n_samples
+        Number of clips, and of samples of all of them.
     """
 
-    def __init__(self, path: Path, spans: IntArray) -> None:
+    def __init__(self, path: Path, n_clips: int, n_samples: int) -> None:
         self._path = path
-        self._spans = spans
+        self._n_clips = n_clips
+        self._n_samples = n_samples
 
     def __len__(self) -> int:
-        return len(self._spans)
+        return self._n_clips
 
     def __getitem__(self, index: Any) -> Any:
         """Return the waveform of a clip, shape (n_samples,)."""
-        start, end = self._spans[index].tolist()
+        place = 4 * self._n_samples + 16 * range(self._n_clips)[index]
+        start, end = np.fromfile(self._path, np.int64, 2, offset=place).tolist()
         if start == end:
             return np.zeros(SAMPLE_RATE, np.float32)
         return np.fromfile(self._path, np.float32, end - start, offset=4 * start)
@@ -82,12 +85,12 @@ def gather_company(clips: Sequence[Clip], jobs: int) -> Iterator[Company]:
         temporary = TemporaryDirectory(prefix="ser-train-")
     with temporary as folder:
         path = Path(folder) / "company"
-        yield Company(path, _write(clips, jobs, path))
+        yield Company(path, len(clips), _write(clips, jobs, path))
 
 
-def _write(clips: Sequence[Clip], jobs: int, path: Path) -> IntArray:
-    """Write the waveforms of clips and return their spans."""
-    spans = np.zeros((len(clips), 2), np.intp)
+def _write(clips: Sequence[Clip], jobs: int, path: Path) -> int:
+    """Write the file of a `Company` and return the number of samples."""
+    spans = np.zeros((len(clips), 2), np.int64)
     end = 0
     with _telling():
         file = path.open("wb")
@@ -101,13 +104,15 @@ def _write(clips: Sequence[Clip], jobs: int, path: Path) -> IntArray:
                     file.write(outcome[1].tobytes())
                 spans[place] = end, end + len(outcome[1])
                 end += len(outcome[1])
+        with _telling():
+            file.write(spans.tobytes())
     finally:
         with warnings.catch_warnings():  # of joblib, about tasks that nobody needs after an error
             warnings.filterwarnings("ignore", ".*have been cancelled")
             results.close()
         with _telling():
             file.close()
-    return spans
+    return end
 
 
 @contextmanager

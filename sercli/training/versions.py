@@ -1,8 +1,9 @@
 """Versions of a clip for training: unchanged and augmented."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
 from zlib import crc32
 
 import numpy as np
@@ -15,6 +16,33 @@ from sercli.speech.segmentation import find_speech
 from sercli.speech.vad import shared_detector
 
 
+class Partners(Mapping[Clip, Sequence[int]]):
+    """Indices of the other clips of each clip's speaker and emotion, found when needed.
+
+    Parameters
+    ----------
+    pool
+        All training clips.
+    """
+
+    def __init__(self, pool: Sequence[Clip]) -> None:
+        self._pool = pool
+        self._alike: dict[tuple[str | None, str], list[int]] = defaultdict(list)
+        for index, clip in enumerate(pool):
+            self._alike[clip.voice, clip.emotion].append(index)
+
+    def __getitem__(self, clip: Clip) -> list[int]:
+        """Return the indices in the pool."""
+        alike = self._alike[clip.voice, clip.emotion]
+        return [index for index in alike if self._pool[index] != clip]
+
+    def __iter__(self) -> Iterator[Clip]:
+        return iter(self._pool)
+
+    def __len__(self) -> int:
+        return len(self._pool)
+
+
 @dataclass(frozen=True)
 class Versions:
     """Extractor of the features of several versions of a clip.
@@ -23,10 +51,10 @@ class Versions:
     ----------
     names
         Kind of each version: ``"whole"`` (unchanged) or ``"varied"`` (augmented).
-    pool
-        All clips that are learned from: what is joined with one, and who talks behind it.
+    partners
+        Indices in `waveforms` of what may be joined with a clip, by clip; see `Partners`.
     waveforms
-        Of the pool, at 16 kHz.
+        Waveforms of all training clips at 16 kHz, which are joined with others or talk behind them.
     band_limit
         Upper frequency limit of the audio, in Hz.
     seed
@@ -34,10 +62,14 @@ class Versions:
     """
 
     names: tuple[str, ...]
-    pool: tuple[Clip, ...]
+    partners: Mapping[Clip, Sequence[int]]
     waveforms: Sequence[FloatArray]
     band_limit: float
     seed: int
+
+    def narrow(self, clips: Sequence[Clip]) -> Self:
+        """Return an extractor for some of the clips, which knows the partners of these alone."""
+        return replace(self, partners={clip: self.partners[clip] for clip in clips})
 
     def __call__(self, clip: Clip, waveform: FloatArray) -> FloatArray:
         """Return the features of a clip's versions, shape (n_versions, n_features).
@@ -56,22 +88,13 @@ class Versions:
         ]
         return np.stack([extract_features(version, self.band_limit) for version in versions])
 
-    @cached_property
-    def _alike(self) -> dict[tuple[str | None, str], list[int]]:
-        """The pool by speaker and emotion: looked for once, not for each clip."""
-        groups: dict[tuple[str | None, str], list[int]] = {}
-        for index, clip in enumerate(self.pool):
-            groups.setdefault((clip.voice, clip.emotion), []).append(index)
-        return groups
-
     def _vary(self, clip: Clip, utterance: Utterance, rng: np.random.Generator) -> FloatArray:
-        alike = self._alike.get((clip.voice, clip.emotion), ())
-        others = [index for index in alike if self.pool[index] != clip]
+        partners = self.partners[clip]
 
         def find_partner() -> Utterance:
-            if not others:
+            if not partners:
                 return utterance
-            return find_utterance(self.waveforms[others[rng.integers(len(others))]])
+            return find_utterance(self.waveforms[partners[int(rng.integers(len(partners)))]])
 
         return vary(utterance, find_partner, self.waveforms, rng)
 

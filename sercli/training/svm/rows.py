@@ -15,7 +15,7 @@ from sercli.training.company import gather_company
 from sercli.training.config import SvmConfig
 from sercli.training.folds import GroupBy, group_clips
 from sercli.training.transposition import Transposition
-from sercli.training.versions import Versions
+from sercli.training.versions import Partners, Versions
 
 # Training versions of each clip, without and with calm speech of strangers.
 VERSIONS = ("whole", "varied", "varied", "varied")
@@ -86,8 +86,10 @@ def extract_versions(
         If there is no room for decoded audio.
     """
     with gather_company(clips, config.jobs) as company:
-        versions = Versions(VERSIONS, tuple(clips), company, BAND_LIMIT, config.seed)
-        return extract_clip_features(clips, versions, jobs=config.jobs, progress=progress)
+        versions = Versions(VERSIONS, Partners(clips), company, BAND_LIMIT, config.seed)
+        return extract_clip_features(
+            clips, versions, narrow=versions.narrow, jobs=config.jobs, progress=progress
+        )
 
 
 def as_rows(found: ClipFeatures, labels: Sequence[str], group_by: GroupBy = "speaker") -> Rows:
