@@ -59,6 +59,37 @@ def spec(**changes: Any) -> ModelSpec:
     return ModelSpec(**(values | changes))
 
 
+def test_held_out_clips_do_not_change_what_is_learned(
+    rows: svm_rows.Rows, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Speakers without calm clips are compared with those of others.
+    whose = np.unique(rows.groups)[::2]
+    classes = rows.classes.copy()
+    classes[np.isin(rows.groups, whose) & (classes == EMOTIONS.index("neutral"))] = 0
+    clips = tuple(
+        Clip(Path(f"{i}.wav"), EMOTIONS[label], speaker, corpus="toy")
+        for i, (label, speaker) in enumerate(zip(classes, rows.groups, strict=True))
+    )
+    features = np.stack([rows.features + k for k in range(4)], axis=1)
+    strangers = rng.normal(0, 300, (20, features.shape[2])).astype(np.float32)
+    learned: list[np.ndarray] = []
+
+    def note(given: Any, *others: Any) -> Any:
+        learned.append(given)
+        return fit_projection(given, *others)
+
+    monkeypatch.setattr(training, "fit_projection", note)
+    _, outside = next(iter(GroupKFold(3).split(classes, groups=rows.groups)))
+    other = features.copy()
+    other[outside] += rng.normal(0, 5, (len(outside), 1, features.shape[2]))
+    for some in (features, other):
+        found = ClipFeatures(clips, tuple(some), ("",) * len(clips), {})
+        training.fit_svm(found, EMOTIONS, CONFIG, strangers=strangers)
+    assert len(learned) == 2 * 4  # three folds, and all clips
+    np.testing.assert_array_equal(learned[0], learned[4])  # without the first fold
+    assert np.abs(learned[1] - learned[5]).max() > 1
+
+
 def test_decisions_are_those_of_scikit_learn(rows: svm_rows.Rows) -> None:
     tensors, gamma = training._fit(rows, TRIAL, 8)
     settings = {"feature_set": FEATURE_SET, "gamma": gamma}

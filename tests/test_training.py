@@ -147,11 +147,13 @@ def test_epoch_and_calibration_come_from_development_clips(
     classes = course.find_classes(dev)
     assert unweighted_average_recall(classes, scores.argmax(axis=1)) == max(uars)
     # Clips are scored by length, and stay in their order.
-    whole, varied = course.hear(model.network, Material(dev))
+    whole, varied = course.hear(model.network, Material(dev), Material(dev))
     np.testing.assert_allclose(whole, scores, atol=1e-4)
     # By as much as clips differ, which in a network of the first epoch is little.
     assert np.abs(varied - whole).max() > np.ptp(whole, axis=0).max() / 2
-    np.testing.assert_array_equal(course.hear(model.network, Material(dev))[1], varied)
+    np.testing.assert_array_equal(
+        course.hear(model.network, Material(dev), Material(dev))[1], varied
+    )
     for part in ("whole", "varied"):
         assert facts["held_out"][part]["n_segments"] == 18
     assert model.spec.band_limit == 4_000
@@ -208,9 +210,10 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
         noted.unlabelled.append(len(material.heard) - len(material))
         return teach(self, name, material, place, dev)
 
-    def see_hear(self: CnnCourse, network: Any, material: Material) -> Any:
+    def see_hear(self: CnnCourse, network: Any, material: Material, learned: Material) -> Any:
         noted.judged.append(voices(material.cached))
-        return hear(self, network, material)
+        assert voices(learned.cached) == noted.taught[-1][1]
+        return hear(self, network, material, learned)
 
     def see_judge(self: NeuralTrainer, model: Any, found: CachedClips) -> Any:
         noted.judged.append(voices(found))
@@ -1016,13 +1019,13 @@ def test_learning_clips_as_strangers_might_say_them(
         taught.append(material)
         return teach(self, name, material, *given)
 
-    def judge(self: TransformerCourse, network: Any, material: Material) -> Any:
+    def judge(self: TransformerCourse, network: Any, material: Material, given: Material) -> Any:
         learned = taught[-1].strangers
         if learned is None or material.strangers is None:
-            return hear(self, network, material)
+            return hear(self, network, material, given)
         assert not set(map(tuple, learned)) & set(map(tuple, material.strangers))
         met.append((len(learned), len(material.strangers)))
-        scores = hear(self, network, material)
+        scores = hear(self, network, material, given)
         assert scores.shape[:2] == (3, len(material))
         # A stranger's calm clip is another row than the speaker's own.
         assert not np.allclose(scores[0], scores[2])

@@ -126,3 +126,21 @@ def test_a_codec_that_is_there_does_not_change_the_key(
         digest_audio(cached),
     )
     assert path == f"{digest(repr(facts).encode())}.npy"
+
+
+def test_held_out_clips_are_compared_with_calm_clips_of_training(
+    course: TransformerCourse, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    material = course.prepare(make_clips(tmp_path, ("ann", "bob"), rng), lambda _: None)
+    n_features = course._network.n_features
+    strangers = rng.normal(0, 1, (6, n_features)).astype(np.float32)
+    material = replace(material, strangers=strangers)
+    # Bob is held out, and none of what is left of him is calm.
+    learned, held_out = material.take([0, 1, 2]), material.take([3, 4])
+    assert [clip.emotion for clip in held_out.cached.clips] == ["anger", "fear"]
+    found = course._transpose(held_out, learned)
+    assert found is not None
+    (own,) = course._transpose(learned, learned).calm  # type: ignore[union-attr]
+    np.testing.assert_array_equal(found.calm, own[None])
+    network = course.teach("network", learned, tmp_path / "network").network
+    assert course.hear(network, held_out, learned).shape == (3, 2, 3)

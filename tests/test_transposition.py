@@ -11,7 +11,7 @@ from sercli.datasets.base import Clip
 from sercli.errors import ConfigError, DatasetError
 from sercli.training import transposition as module
 from sercli.training.networks.material import Material
-from sercli.training.transposition import Transposition, find_strangers
+from sercli.training.transposition import Transposition, average_calm, find_strangers
 
 LABELS = ("anger", "neutral")
 # Of four features, the last two are deviations.
@@ -39,7 +39,9 @@ def strangers(rng: np.random.Generator) -> FloatArray:
 
 
 def transpose(rows: FloatArray, strangers: FloatArray, **changes: Any) -> Transposition:
-    return Transposition.of(make_clips(**changes), LABELS, rows, strangers, DEVIATIONS)
+    clips = make_clips(**changes)
+    everybody = average_calm(clips, LABELS, rows, DEVIATIONS)
+    return Transposition.of(clips, LABELS, rows, strangers, DEVIATIONS, everybody)
 
 
 def straighten(rows: FloatArray) -> FloatArray:
@@ -62,6 +64,21 @@ def test_what_is_calm_of_a_speaker_becomes_what_is_calm_of_a_stranger(
     np.testing.assert_allclose(found[0], found[2], atol=1e-5)
     alone = transpose(rows[3:5], strangers, who=WHO[3:5], what=WHAT[3:5]).move(rows[3:5])
     np.testing.assert_allclose(straighten(alone), moved[3:5], atol=1e-5)
+
+
+def test_speakers_without_calm_clips_are_compared_with_those_of_training(
+    rows: FloatArray, strangers: FloatArray
+) -> None:
+    everybody = np.full(4, 2.0, np.float32)
+    clips, calm = make_clips(), straighten(rows)[:2].mean(axis=0)
+    found = Transposition.of(clips, LABELS, rows, strangers, DEVIATIONS, everybody)
+    by_name = dict(zip(found.names, found.calm, strict=True))
+    np.testing.assert_array_equal(by_name["toy/cem"], everybody)
+    np.testing.assert_array_equal(by_name[""], everybody)
+    np.testing.assert_allclose(by_name["toy/ann"], calm, atol=1e-6)
+    # Of clips to be scored, none needs to be calm.
+    alone = Transposition.of(clips[5:], LABELS, rows[5:], strangers, DEVIATIONS, everybody)
+    np.testing.assert_array_equal(alone.calm, [everybody] * 2)
 
 
 def test_what_is_learned_is_somewhere_on_the_way(
@@ -123,7 +140,7 @@ def test_strangers_are_recordings_or_speakers(rows: FloatArray) -> None:
 
 def test_without_calm_clips_nothing_is_known(rows: FloatArray, strangers: FloatArray) -> None:
     with pytest.raises(ConfigError, match=r"labels are anger, fear; expected neutral among them"):
-        Transposition.of(make_clips(), ("anger", "fear"), rows, strangers, DEVIATIONS)
+        average_calm(make_clips(), ("anger", "fear"), rows, DEVIATIONS)
     with pytest.raises(DatasetError, match=r"no clip is neutral: .*; expected some of every"):
         transpose(rows, strangers, what=("anger",) * len(WHO))
 

@@ -68,6 +68,7 @@ class Transposition:
         rows: RealArray,
         strangers: FloatArray,
         deviations: Mask,
+        everybody: FloatArray,
     ) -> "Transposition":
         """Create a transposition by averaging the calm clips of each speaker.
 
@@ -81,31 +82,20 @@ class Transposition:
             Features of the unchanged clips, shape (n_clips, n_features).
         strangers, deviations
             As for the class.
+        everybody
+            Mean calm speech of the training clips, from `average_calm`, for speakers without calm
+            clips.
 
         Raises
         ------
         ConfigError
             If no label is calm.
-        DatasetError
-            If no clip is calm.
         """
-        if CALM not in labels:
-            raise ConfigError(
-                f"clips are heard as strangers might say them by what is {CALM} of their speakers; "
-                f"the labels are {', '.join(labels)}; expected {CALM} among them"
-            )
-        calm = np.array(class_indices(clips, labels)) == labels.index(CALM)
-        if not calm.any():
-            raise DatasetError(
-                f"no clip is {CALM}: nothing tells how strangers would say the others; expected "
-                "some of every speaker"
-            )
-        # All unknown speakers count as one, with the name "". For speakers without calm clips, the
-        # mean of all calm clips is used.
+        calm = _find_calm(clips, labels)
+        # All unknown speakers count as one, with the name "".
         found = [clip.voice or "" for clip in clips]
         names, speakers = np.unique(found, return_inverse=True)
         straight = straighten(rows, deviations)
-        everybody = straight[calm].mean(axis=0)
         own = [mine[calm[mine]] for mine in split_by(speakers)]
         means = [straight[mine].mean(axis=0) if len(mine) else everybody for mine in own]
         return cls(strangers, np.stack(means), speakers, names.tolist(), deviations)
@@ -167,6 +157,50 @@ class Transposition:
         moved = calm + way * (self.strangers[strangers] - calm) + contrast * emotion
         moved[:, self.deviations] = np.exp(moved[:, self.deviations])
         return moved
+
+
+def average_calm(
+    clips: Sequence[Clip], labels: Sequence[str], rows: RealArray, deviations: Mask
+) -> FloatArray:
+    """Return the mean of all calm clips, straightened, shape (n_features,).
+
+    Parameters
+    ----------
+    clips
+        Training clips.
+    labels
+        Labels of the clips, among them the calm one.
+    rows
+        Features of the unchanged clips, shape (n_clips, n_features).
+    deviations
+        Mask of the features that are standard deviations, shape (n_features,).
+
+    Raises
+    ------
+    ConfigError
+        If no label is calm.
+    DatasetError
+        If no clip is calm.
+    """
+    calm = _find_calm(clips, labels)
+    if not calm.any():
+        raise DatasetError(
+            f"no clip is {CALM}: nothing tells how strangers would say the others; expected "
+            "some of every speaker"
+        )
+    mean: FloatArray = straighten(rows[calm], deviations).mean(axis=0)
+    return mean
+
+
+def _find_calm(clips: Sequence[Clip], labels: Sequence[str]) -> Mask:
+    """Return the mask of the calm clips; raise if no label is calm."""
+    if CALM not in labels:
+        raise ConfigError(
+            f"clips are heard as strangers might say them by what is {CALM} of their speakers; "
+            f"the labels are {', '.join(labels)}; expected {CALM} among them"
+        )
+    calm: Mask = np.array(class_indices(clips, labels)) == labels.index(CALM)
+    return calm
 
 
 def find_strangers(

@@ -88,7 +88,7 @@ class CnnCourse(Course):
         kept = fitted.network
         return replace(fitted, network=kept.network if isinstance(kept, GuidedNetwork) else kept)
 
-    def hear(self, network: nn.Module, material: Material) -> FloatArray:
+    def hear(self, network: nn.Module, material: Material, learned: Material) -> FloatArray:
         """Return scores of clips, unchanged and augmented; see `Course.hear`."""
         cached, classes = material.cached, self.find_classes(material.cached)
         drawing = TrainingBatches(

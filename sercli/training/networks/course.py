@@ -190,7 +190,7 @@ class Course(ABC):
         """
 
     @abstractmethod
-    def hear(self, network: nn.Module, material: Material) -> FloatArray:
+    def hear(self, network: nn.Module, material: Material, learned: Material) -> FloatArray:
         """Return scores of several versions of clips, shape (n_versions, n_clips, n_scores).
 
         The versions are all or the first of `sercli.training.folds.VERSIONS`.
@@ -201,6 +201,8 @@ class Course(ABC):
             Network that was not trained on the clips.
         material
             The clips; they are also the source of background talkers in the augmentation.
+        learned
+            The clips that the network was trained on.
         """
 
     def assemble(self, network: nn.Module) -> nn.Module:

@@ -145,7 +145,7 @@ def _fit(
         groups = _group_dev(judged, config)
         n_folds = min(DEV_FOLDS, len(np.unique(groups)))
         fitted = course.teach("network", material, folder, dev)
-        scores = course.hear(fitted.network, dev)
+        scores = course.hear(fitted.network, dev, material)
     else:
         groups = group_clips(cached.clips, config.group_by)
         n_folds = count_folds(groups, config.folds, config.group_by)
@@ -245,7 +245,7 @@ def _teach_folds(
         learned = material.take(inside).meet(number, n_folds, others=True)
         fitted = pupil.teach(f"fold {number} of {n_folds}", learned, place)
         judged = material.take(outside).meet(number, n_folds, others=False)
-        parts.append(pupil.hear(fitted.network, judged))
+        parts.append(pupil.hear(fitted.network, judged, learned))
         order.append(outside)
         judges[outside] = str(number)
         seconds += _sum_seconds(fitted)

@@ -38,7 +38,7 @@ from sercli.training.networks.material import Material
 from sercli.training.networks.optimiser import Groups
 from sercli.training.networks.rows import Change, RowBatches, RowNetwork, embed_versions
 from sercli.training.trainer import Say
-from sercli.training.transposition import MIN_STRANGERS, Transposition, find_strangers
+from sercli.training.transposition import MIN_STRANGERS, Transposition, average_calm, find_strangers
 from sercli.training.unlabelled import Unlabelled
 
 # Upper frequency limit for Whisper, in Hz: the telephone band with a margin.
@@ -254,7 +254,7 @@ class TransformerCourse(Course):
         # A model reports the best epoch of the head, and the time of both trainings.
         return replace(fitted, network=tuned.network, records=fitted.records + tuned.records)
 
-    def hear(self, network: nn.Module, material: Material) -> FloatArray:
+    def hear(self, network: nn.Module, material: Material, learned: Material) -> FloatArray:
         """Return scores of clips, unchanged, augmented, and transposed if there are strangers.
 
         See `Course.hear`.
@@ -268,7 +268,7 @@ class TransformerCourse(Course):
 
             return np.stack((score_clips(network, cached), score_clips(network, cached, vary)))
         versions = [_take_version(material, version) for version in (AS_IS, JUDGED)]
-        transposition = self._transpose(material)
+        transposition = self._transpose(material, learned)
         if transposition is not None:
             versions.append(transposition.move(versions[0]))
         return np.stack([_score(network, rows) for rows in versions])
@@ -288,21 +288,35 @@ class TransformerCourse(Course):
             facts["calm"] = self.calm.facts
         return facts
 
-    def _transpose(self, material: Material) -> Transposition | None:
-        """Return the transposition of the clips to the strangers, or None without strangers."""
+    def _transpose(self, material: Material, learned: Material) -> Transposition | None:
+        """Return the transposition of the clips to the strangers, or None without strangers.
+
+        Parameters
+        ----------
+        material
+            The clips and the strangers.
+        learned
+            The training clips.
+        """
         if material.strangers is None:
             return None
+        assert learned.rows is not None
+        deviations = self._network.deviations
+        everybody = average_calm(
+            learned.cached.clips, self.labels, learned.rows[:, AS_IS], deviations
+        )
         return Transposition.of(
             material.cached.clips,
             self.labels,
             _take_version(material, AS_IS),
             material.strangers,
-            self._network.deviations,
+            deviations,
+            everybody,
         )
 
     def _find_change(self, material: Material) -> Change | None:
         """Return the function that transposes rows of a batch, or None without strangers."""
-        transposition = self._transpose(material)
+        transposition = self._transpose(material, material)
         if transposition is None:
             return None
         return partial(transposition.draw, share=self.config.calm_share)

@@ -8,7 +8,7 @@ Every clip is used unchanged and in augmented versions; see `sercli.audio.augmen
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import product
@@ -151,18 +151,21 @@ def fit_svm(
     """
     rows = as_rows(found, labels, config.group_by)
     config = replace(config, folds=count_folds(rows.groups, config.folds, config.group_by))
-    versions = VERSIONS
-    if strangers is not None:
-        versions = WITH_STRANGERS
-        rows = transpose_rows(rows, found.clips, strangers, config)
+    versions = VERSIONS if strangers is None else WITH_STRANGERS
+
+    def transpose(learned: IntArray | None) -> Rows:
+        if strangers is None:
+            return rows
+        return transpose_rows(rows, found.clips, strangers, config, learned)
+
     with warnings.catch_warnings():
         # After that many iterations only equal rows are left undecided, and any choice will do.
         warnings.simplefilter("ignore", ConvergenceWarning)
         say(f"searching settings on {len(rows.classes)} versions of the clips")
-        trials = search_settings(rows, config, say)
+        trials = search_settings(rows, config, say, transpose)
         best = max(trials, key=lambda trial: trial.uar)
         say(f"fitting with C={best.regularisation:g} and gamma scale {best.gamma_scale:g}")
-        tensors, gamma = _fit(rows, best, config.components)
+        tensors, gamma = _fit(transpose(None), best, config.components)
     training = {
         "clips": len(found.clips),
         "speakers": count_speakers(found.clips),
@@ -189,7 +192,12 @@ def fit_svm(
     return FittedSvm(SvmClassifier.from_tensors(spec, tensors), held_out)
 
 
-def search_settings(rows: Rows, config: SvmConfig, say: Say = lambda _: None) -> list[Trial]:
+def search_settings(
+    rows: Rows,
+    config: SvmConfig,
+    say: Say = lambda _: None,
+    transpose: Callable[[IntArray], Rows] | None = None,
+) -> list[Trial]:
     """Evaluate every combination of settings by grouped cross-validation.
 
     Parameters
@@ -200,6 +208,9 @@ def search_settings(rows: Rows, config: SvmConfig, say: Say = lambda _: None) ->
         Training settings, of which the grid, the number of folds and others are used.
     say
         Called with a message after each fold.
+    transpose
+        Function from the indices of the training rows of a fold to all rows for that fold, of which
+        the training rows depend on no others; None: `rows` as they are.
 
     Returns
     -------
@@ -219,9 +230,10 @@ def search_settings(rows: Rows, config: SvmConfig, say: Say = lambda _: None) ->
     for inside, _ in folds:  # before anything is fitted
         check_labels(rows.classes[inside], rows.labels, config.group_by)
     for number, (inside, outside) in enumerate(folds, 1):
-        fitted = rows.take(inside)
+        every = rows if transpose is None else transpose(inside)
+        fitted = every.take(inside)
         projection, components = fit_projection(fitted.features, config.components)
-        held_out = apply_projection(rows.features[outside], projection)
+        held_out = apply_projection(every.features[outside], projection)
         for scale in config.gamma_scales:
             gamma = find_gamma(components, scale)
             kernel = rbf_kernel(components, components, gamma).astype(np.float64)

@@ -14,7 +14,7 @@ from sercli.features.vector import MAX_BAND_LIMIT
 from sercli.training.company import gather_company
 from sercli.training.config import SvmConfig
 from sercli.training.folds import GroupBy, group_clips
-from sercli.training.transposition import Transposition
+from sercli.training.transposition import Transposition, average_calm
 from sercli.training.versions import Partners, Versions
 
 # Training versions of each clip, without and with calm speech of strangers.
@@ -122,7 +122,11 @@ def as_rows(found: ClipFeatures, labels: Sequence[str], group_by: GroupBy = "spe
 
 
 def transpose_rows(
-    rows: Rows, clips: Sequence[Clip], strangers: FloatArray, config: SvmConfig
+    rows: Rows,
+    clips: Sequence[Clip],
+    strangers: FloatArray,
+    config: SvmConfig,
+    learned: IntArray | None = None,
 ) -> Rows:
     """Return rows in which the last version of each clip is transposed to a stranger.
 
@@ -139,16 +143,21 @@ def transpose_rows(
         As for `fit_svm`.
     config
         Training settings, of which the number of folds and the seed are used.
+    learned
+        Indices of the training rows; None for all. Held-out rows do not change these.
 
     Raises
     ------
     SerError
-        As for `Transposition.of`.
+        As for `average_calm`.
     """
     n_clips, features = len(clips), rows.features.copy()
     whole, last = slice(n_clips), slice(len(features) - n_clips, None)
     nothing = np.zeros(features.shape[1], bool)  # no feature is a deviation
-    moving = Transposition.of(clips, rows.labels, features[whole], strangers, nothing)
+    known = np.arange(n_clips) if learned is None else learned[learned < n_clips]
+    theirs = [clips[i] for i in known.tolist()]
+    everybody = average_calm(theirs, rows.labels, features[known], nothing)
+    moving = Transposition.of(clips, rows.labels, features[whole], strangers, nothing, everybody)
     for number, (_, outside) in enumerate(rows.split(config.folds)):
         mine = outside[outside < n_clips]
         own = replace(moving, strangers=strangers[number :: config.folds])
