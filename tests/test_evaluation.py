@@ -173,6 +173,28 @@ def test_nobody_talks_behind_their_own_speech(make_wav: MakeWav) -> None:
     np.testing.assert_array_equal(heard, load_clip(second))
 
 
+def test_nobody_talks_behind_their_own_speech_under_another_name(
+    fake_classifier: FakeClassifier, make_corpus: MakeCorpus
+) -> None:
+    # The first two are one person, whom a published corpus and a table name.
+    corpus = make_corpus(*(("short", 0.25 + i, one) for i, one in enumerate(("1", "1", "2"))))
+    first, again, other = corpus.clips
+    first = replace(first, corpus="cremad")
+    again = replace(again, corpus="mine", namespace="table")
+    clips = (first, again, replace(other, corpus="mine", namespace="table"))
+    for clip, expected in zip(clips, ([2], [2], [0, 1]), strict=True):
+        heard = Pool(clips, 0).find_talkers(clip)
+        lengths = [len(load_clip(clips[i])) for i in expected]
+        assert [len(one) for one in heard] == lengths
+    config = replace(CONFIG, stress=("babble10",))
+    for some, n_alone in ((clips[:2], 2), (clips, 0)):
+        warnings = evaluate(fake_classifier, replace(corpus, clips=some), "all", config).figures[
+            "warnings"
+        ]
+        told = [one for one in warnings if one.startswith(f"Behind {n_alone} of {len(some)}")]
+        assert len(told) == bool(n_alone)
+
+
 @pytest.mark.parametrize(
     ("speakers", "n_alone"),
     [

@@ -1,6 +1,6 @@
 """Classification of clips as `ser annotate` does it: clean, under stress and with baselines."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
@@ -138,6 +138,7 @@ class _Hearing:
         self._config = config
         self._progress = progress
         self.to_score = [clip for clip in clips if clip.emotion in labels]
+        self._people = name_people(clips)
 
     def find_scored(self, clips: Sequence[Clip]) -> list[int]:
         """Return the indices of the clips that are scored."""
@@ -146,7 +147,8 @@ class _Hearing:
     def extract(self, model: Classifier, condition: str = CLEAN) -> ClipFeatures:
         """Return the clips' features, which all models with the same front end share."""
         config = self._config
-        pool = Pool(self.to_score, config.seed) if needs_talkers(condition) else None
+        talks = needs_talkers(condition)
+        pool = Pool(self.to_score, config.seed, self._people) if talks else None
         cut = partial(_cut, condition, config.seed, pool)
         embed = None if model.in_workers else model.extract_features
         return extract_clip_features(
@@ -181,8 +183,9 @@ class _Hearing:
         """Return for how many clips the babble may contain the clip's own speaker."""
         if not any(map(needs_talkers, self._config.stress)):
             return 0
-        voices = {clip.voice for clip in draw_talkers(self.to_score, self._config.seed)}
-        return sum(not find_strangers(clip, voices) for clip in clips)
+        talkers = draw_talkers(self.to_score, self._config.seed)
+        people = {self._people[clip.voice] for clip in talkers}
+        return sum(not find_strangers(self._people[clip.voice], people) for clip in clips)
 
 
 @contextmanager
@@ -297,17 +300,22 @@ def draw_talkers(clips: Sequence[Clip], seed: int) -> Sequence[Clip]:
     return [clips[index] for index in sorted(chosen)]
 
 
-def find_strangers(clip: Clip, voices: Iterable[str | None]) -> list[str]:
-    """Return the voices that are known to differ from that of a clip.
+def name_people(clips: Sequence[Clip]) -> dict[str | None, str | None]:
+    """Return the speaker of each voice, the same for voices that may be one; see `join_voices`."""
+    return dict(zip((clip.voice for clip in clips), join_voices(clips), strict=True))
+
+
+def find_strangers(person: str | None, people: Iterable[str | None]) -> list[str]:
+    """Return the speakers who are known to differ from that of a clip.
 
     Parameters
     ----------
-    clip
-        The clip; if its speaker is unknown, the result is empty.
-    voices
-        Voices of all talkers; None if unknown.
+    person
+        Speaker of the clip, from `name_people`; if unknown, the result is empty.
+    people
+        Speakers of all talkers; None if unknown.
     """
-    return [one for one in voices if clip.voice and one not in (None, clip.voice)]
+    return [one for one in people if person and one not in (None, person)]
 
 
 class Pool:
@@ -317,13 +325,22 @@ class Pool:
     ----------
     clips, seed
         As for `draw_talkers`.
+    people
+        Speakers of all clips that are heard with the talkers, from `name_people`; by default, those
+        of `clips`.
     """
 
-    def __init__(self, clips: Sequence[Clip], seed: int) -> None:
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        seed: int,
+        people: Mapping[str | None, str | None] | None = None,
+    ) -> None:
+        self._people = name_people(clips) if people is None else people
         clips = draw_talkers(clips, seed)
-        self._by_voice: dict[str | None, list[int]] = {}
+        self._by_person: dict[str | None, list[int]] = {}
         for index, clip in enumerate(clips):
-            self._by_voice.setdefault(clip.voice, []).append(index)
+            self._by_person.setdefault(self._people[clip.voice], []).append(index)
         self._names = [clip.name for clip in clips]
         order, waveforms = order_by_source(clips), Waveforms(clips)
         heard = [waveforms[index][: int(TALK_S * SAMPLE_RATE)] for index in order]
@@ -334,10 +351,10 @@ class Pool:
 
     def find_talkers(self, clip: Clip) -> list[FloatArray]:
         """Return waveforms of other speakers; if none is known, of other clips, else of all."""
-        strangers = find_strangers(clip, self._by_voice)
-        chosen = [index for voice in strangers for index in self._by_voice[voice]]
+        strangers = find_strangers(self._people[clip.voice], self._by_person)
+        chosen = [index for person in strangers for index in self._by_person[person]]
         if not chosen:
-            everybody = [index for indices in self._by_voice.values() for index in indices]
+            everybody = [index for indices in self._by_person.values() for index in indices]
             others = [index for index in everybody if self._names[index] != clip.name]
             chosen = others or everybody
         return [self._samples[self._spans[index]] for index in chosen]
