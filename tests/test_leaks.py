@@ -205,6 +205,8 @@ def test_speakers_of_a_published_corpus_are_known_from_a_table_and_a_database(
     manifest = TrainingManifest.from_clips([actor], HASHES[:1])
     other = replace(listed, speaker="1002")
     assert manifest.find_speakers([listed, stored, other]) == ["crema-d/1001", "table/1001"]
+    # Three names, and one speaker.
+    assert manifest.describe_known([actor, listed, stored, other], []) == "trained on 1 speaker"
     # Who trained by a table is told of the release, too; two releases have no speaker in common.
     by_table = TrainingManifest.from_clips([listed], HASHES[:1])
     assert by_table.find_speakers([actor]) == ["cremad/1001"]

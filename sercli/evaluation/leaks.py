@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from sercli.datasets.base import Clip
 from sercli.datasets.decoding import HASH_BYTES
-from sercli.datasets.matching import speaker_names
+from sercli.datasets.matching import count_speakers, speaker_names
 from sercli.errors import ModelError
 from sercli.files import write_bytes
 from sercli.text import format_count
@@ -194,6 +194,14 @@ class TrainingManifest:
             if not known.isdisjoint(map(hash_name, speaker_names(clip, self.corpora)))
         )
 
+    def count_speakers(self, clips: Sequence[Clip]) -> int:
+        """Return how many speakers of clips are in the manifest.
+
+        Names that may be one speaker count once; see `sercli.datasets.matching.join_voices`.
+        """
+        known = {*self.find_speakers(clips)}
+        return count_speakers([clip for clip in clips if clip.voice in known])
+
     def count_clips(self, hashes: Sequence[str]) -> int:
         """Return how many of the hashes of audio are in the manifest."""
         known = {audio for audio, _ in (*self.rows, *self.chosen)} - {""}
@@ -210,9 +218,9 @@ class TrainingManifest:
             Hashes of their audio, as far as they are known.
         """
         for manifest, how in ((self.fitted, "trained on"), (self, "chosen and calibrated by")):
-            speakers, n_clips = manifest.find_speakers(clips), manifest.count_clips(hashes)
-            if speakers or n_clips:
-                return f"{how} {describe_overlap(speakers, n_clips)}"
+            n_speakers, n_clips = manifest.count_speakers(clips), manifest.count_clips(hashes)
+            if n_speakers or n_clips:
+                return f"{how} {describe_overlap(n_speakers, n_clips)}"
         return ""
 
 
@@ -228,7 +236,7 @@ def hash_name(voice: str) -> str:
     return hashlib.blake2b(name, digest_size=HASH_BYTES).hexdigest()
 
 
-def describe_overlap(speakers: Sequence[str], n_clips: int) -> str:
+def describe_overlap(n_speakers: int, n_clips: int) -> str:
     """Return numbers of speakers and clips in words, such as ``"2 speakers and 1 clip"``."""
-    counts = ((len(speakers), "speaker"), (n_clips, "clip"))
+    counts = ((n_speakers, "speaker"), (n_clips, "clip"))
     return " and ".join(format_count(n, noun) for n, noun in counts if n)

@@ -156,10 +156,12 @@ class Teacher:
         ConfigError
             If there are such speakers; the message names the first.
         """
-        known = self.manifest.fitted.find_speakers(clips)
+        fitted = self.manifest.fitted
+        known = fitted.find_speakers(clips)
         if known:
+            count = fitted.count_speakers(clips)
             raise ConfigError(
-                f"the {role} {self.name} was trained on {len(known)} of the speakers that are to "
+                f"the {role} {self.name} was trained on {count} of the speakers that are to "
                 f"be judged, such as {known[0]}; expected none. Give a {role} that knows none of "
                 f"them{advice}"
             )
@@ -180,10 +182,10 @@ class Teacher:
             If the model was trained on any of the clips or of their speakers.
         """
         fitted = self.manifest.fitted
-        speakers, n_clips = fitted.find_speakers(clips), fitted.count_clips(hashes)
-        if speakers or n_clips:
+        n_speakers, n_clips = fitted.count_speakers(clips), fitted.count_clips(hashes)
+        if n_speakers or n_clips:
             raise DatasetError(
-                f"the member {self.name} was trained on {describe_overlap(speakers, n_clips)} of "
+                f"the member {self.name} was trained on {describe_overlap(n_speakers, n_clips)} of "
                 f"those to fit on, and {self.folder / HELD_OUT_FILE} does not tell what it said "
                 "when they were held out; train it anew with --fit-on train+dev, which writes that "
                 "file, or fit on speakers that it does not know"

@@ -224,10 +224,12 @@ class NeuralTrainer(CachedTrainer):
         clear_training(folder)
 
     def _refuse_known(self, clips: Sequence[Clip]) -> None:
-        known = self.course.before.fitted.find_speakers(clips)
+        before = self.course.before.fitted
+        known = before.find_speakers(clips)
         if known:
+            count = before.count_speakers(clips)
             raise ConfigError(
-                f"the base was trained on {len(known)} of the speakers that are to be judged, such "
+                f"the base was trained on {count} of the speakers that are to be judged, such "
                 f"as {known[0]}; expected none. Give a base that knows none of them; without "
                 "development speakers, all are judged, by folds"
             )
