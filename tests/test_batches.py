@@ -1,14 +1,17 @@
 """The cache of decoded audio, and what training hears of it."""
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile as sf
 
 from sercli.arrays import FloatArray
+from sercli.audio.augment import Utterance
 from sercli.audio.reading import SAMPLE_RATE
 from sercli.datasets.base import Clip
 from sercli.datasets.decoding import decode_clip, load_clip
@@ -20,7 +23,7 @@ from sercli.training.networks import batches as drawing
 from sercli.training.networks.batches import TrainingBatches
 from sercli.training.networks.loop import TrainingBatch
 from sercli.training.networks.targets import find_vote_shares, make_targets
-from sercli.training.versions import find_utterance
+from sercli.training.versions import Partners, find_utterance
 
 EMOTIONS = ("anger", "fear", "sadness")
 CLASSES = np.array([0] * 5 + [1] * 2 + [2])
@@ -210,3 +213,28 @@ def test_targets() -> None:
     for clip, row in zip(clips, shares, strict=True):
         counts = np.array([votes.get(clip.name, {}).get(label, 0) for label in EMOTIONS])
         np.testing.assert_allclose(row * max(counts.sum(), 1), counts, rtol=1e-6)
+
+
+def test_clips_are_joined_with_those_of_their_speaker_alone(
+    cached: CachedClips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Two tables name a speaker alike; who is unknown may be anybody.
+    who = [("ab"[i % 2], None if i == 4 else "03") for i in range(len(cached))]
+    pool = tuple(
+        replace(clip, corpus=corpus, speaker=speaker, namespace="table")
+        for clip, (corpus, speaker) in zip(cached.clips, who, strict=True)
+    )
+    joined: set[int] = set()
+
+    def vary(utterance: Utterance, find_partner: Callable[[], Utterance], *_: Any) -> FloatArray:
+        joined.update(len(find_partner().waveform) // 1_000 - 12 for _ in range(40))
+        return utterance.waveform
+
+    monkeypatch.setattr(drawing, "vary", vary)
+    found = batches(replace(cached, clips=pool))
+    partners = Partners(pool)
+    for index, expected in ((0, {0, 2}), (1, {1, 3}), (4, {4}), (5, {5}), (7, {7})):
+        joined.clear()
+        found.hear(index, np.random.default_rng(index))
+        assert joined == expected
+        assert {*partners[pool[index]]} == expected - {index}

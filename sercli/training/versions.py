@@ -19,6 +19,9 @@ from sercli.speech.vad import shared_detector
 class Partners(Mapping[Clip, Sequence[int]]):
     """Indices of the other clips of each clip's speaker and emotion, found when needed.
 
+    Only clips of the same corpus are surely of one speaker: others may have speakers of the same
+    name. A clip of an unknown speaker has none.
+
     Parameters
     ----------
     pool
@@ -27,13 +30,16 @@ class Partners(Mapping[Clip, Sequence[int]]):
 
     def __init__(self, pool: Sequence[Clip]) -> None:
         self._pool = pool
-        self._alike: dict[tuple[str | None, str], list[int]] = defaultdict(list)
+        self._alike: dict[tuple[str, str, str], list[int]] = defaultdict(list)
         for index, clip in enumerate(pool):
-            self._alike[clip.voice, clip.emotion].append(index)
+            if clip.speaker is not None:
+                self._alike[clip.corpus, clip.speaker, clip.emotion].append(index)
 
     def __getitem__(self, clip: Clip) -> list[int]:
         """Return the indices in the pool."""
-        alike = self._alike[clip.voice, clip.emotion]
+        if clip.speaker is None:
+            return []
+        alike = self._alike[clip.corpus, clip.speaker, clip.emotion]
         return [index for index in alike if self._pool[index] != clip]
 
     def __iter__(self) -> Iterator[Clip]:

@@ -69,9 +69,10 @@ class TrainingBatches:
         self._threads = threads
         self._n_draws = count_draws(self._classes)
         self._size = min(config.batch_size, self._n_draws)
-        self._alike: dict[tuple[str | None, str], list[int]] = defaultdict(list)
+        # Only clips of the same corpus are surely of one speaker: see `versions.Partners`.
+        self._alike: dict[tuple[str, str | None, str], list[int]] = defaultdict(list)
         for index, clip in enumerate(cached.clips):
-            self._alike[clip.voice, clip.emotion].append(index)
+            self._alike[clip.corpus, clip.speaker, clip.emotion].append(index)
         missing = missing_codecs()
         self._codecs = [name for name in CODECS if name not in missing]
         weights = np.array([CODECS[name] for name in self._codecs], float)
@@ -114,7 +115,8 @@ class TrainingBatches:
         utterance = self._cached.utterance(index)
         clip = self._cached.clips[index]
         # A clip of an unknown speaker is only joined with itself.
-        alike = self._alike[clip.voice, clip.emotion] if clip.voice else [index]
+        mine = (clip.corpus, clip.speaker, clip.emotion)
+        alike = [index] if clip.speaker is None else self._alike[mine]
 
         def find_partner() -> Utterance:
             return self._cached.utterance(alike[rng.integers(len(alike))])

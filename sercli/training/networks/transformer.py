@@ -340,6 +340,11 @@ class TransformerCourse(Course):
         # them, as in earlier releases, whose rows are still found.
         if (n_versions or judged) and (missing := missing_codecs()):
             facts += (missing,)
+        # Clips are joined with those of the same corpus alone, which matters where speakers of
+        # several have one name.
+        pairs = {(clip.voice, clip.corpus) for clip in cached.clips}
+        if len(pairs) > len({voice for voice, _ in pairs}):
+            facts += ([clip.corpus for clip in cached.clips],)
         return digest(repr(facts).encode(errors="surrogateescape"))
 
     def _draw_from(self, cached: CachedClips) -> TrainingBatches:
