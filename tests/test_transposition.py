@@ -1,5 +1,6 @@
 """Clips as strangers might say them: what is moved, where to, and what stays."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,19 @@ def test_speakers_without_calm_clips_are_compared_with_those_of_training(
     # Of clips to be scored, none needs to be calm.
     alone = Transposition.of(clips[5:], LABELS, rows[5:], strangers, DEVIATIONS, everybody)
     np.testing.assert_array_equal(alone.calm, [everybody] * 2)
+
+
+def test_the_same_name_in_another_table_is_another_speaker(
+    rows: FloatArray, strangers: FloatArray
+) -> None:
+    clips = make_clips(("ann",) * 7, ("neutral",) * 7)
+    clips = [replace(clip, corpus="ab"[i % 2], namespace="table") for i, clip in enumerate(clips)]
+    everybody = average_calm(clips, LABELS, rows, DEVIATIONS)
+    found = Transposition.of(clips, LABELS, rows, strangers, DEVIATIONS, everybody)
+    assert found.names == ["table/ann", "table/ann"]
+    for i in range(7):
+        own = straighten(rows)[i % 2 :: 2].mean(axis=0)
+        np.testing.assert_allclose(found.calm[found.speakers[i]], own, atol=1e-6)
 
 
 def test_what_is_learned_is_somewhere_on_the_way(

@@ -92,13 +92,16 @@ class Transposition:
             If no label is calm.
         """
         calm = _find_calm(clips, labels)
-        # All unknown speakers count as one, with the name "".
-        found = [clip.voice or "" for clip in clips]
-        names, speakers = np.unique(found, return_inverse=True)
+        # All unknown speakers count as one, with the name "". The same name in another corpus is
+        # another speaker, or at least another room.
+        found = [(clip.voice, clip.corpus) if clip.voice else ("", "") for clip in clips]
+        everyone = sorted({*found})
+        index = {one: number for number, one in enumerate(everyone)}
+        speakers = np.array([index[one] for one in found], np.intp)
         straight = straighten(rows, deviations)
         own = [mine[calm[mine]] for mine in split_by(speakers)]
         means = [straight[mine].mean(axis=0) if len(mine) else everybody for mine in own]
-        return cls(strangers, np.stack(means), speakers, names.tolist(), deviations)
+        return cls(strangers, np.stack(means), speakers, [name for name, _ in everyone], deviations)
 
     def draw(
         self, rows: FloatArray, clips: IntArray, seed: Sequence[int], share: float
