@@ -117,44 +117,45 @@ SVM_CARD = """\
 # toy-svm
 
 An RBF support vector machine on spectral statistics of speech below 4000 Hz, for segments of
-0.1 to 30 s. It gives a calibrated probability to each of anger, fear.
+0.1 to 30 s. It returns a calibrated probability for each of anger, fear.
 
 ## Training
 
 | | |
 |---|---|
 | corpus | toy (CC0) |
-| fitted on | 5,389 clips of 66 speakers; splits: `train` and `dev` |
+| trained on | 5,389 clips of 66 speakers; splits: `train` and `dev` |
 | protocol | speakers apart |
-| versions of each clip | as it is, and 2 with another voice, room, microphone or noise |
-| settings | C 3, gamma 0.8026: best of 9 by 5-fold cross-validation |
-| calibration | temperature, on the scores of the held-out folds |
+| versions of each clip | the original, 2 augmented with another voice, room, microphone or noise |
+| settings | C 3, gamma 0.8026: the best of 9 in 5-fold cross-validation |
+| calibration | temperature, fitted on the held-out scores of the folds |
 | seed | 3 |
 | command | `ser train --data toy -o toy-svm` |
 
-Folds keep each speaker together. `manifest.csv` holds a hash of each clip and speaker that the
-model was trained on, by which `ser eval` tells when it is measured on any of them.
+No speaker is in two folds. `manifest.csv` holds a hash of each clip and speaker that the
+model was trained on, so that `ser eval` can warn when it is evaluated on any of them.
 
 ## Figures
 
-By cross-validation on what it was fitted on, each speaker judged and calibrated by models that did
-not hear it; one run:
+From cross-validation on the training clips: each speaker was scored and calibrated by models that
+were not trained on it; one training run:
 
 | clips | UAR | accuracy | macro-F1 | ECE |
 |---|---|---|---|---|
 | whole | 0.637 | 0.647 | 0.627 | 0.040 |
 | varied | 0.579 | 0.589 | 0.569 | 0.040 |
 
-On 1,064 clips of the split test of toy (2 speakers; speakers apart),
-with 95% intervals by resampling speakers; one run, more in `metrics.json` and
-`report.md`:
+On 1,064 clips of toy, split `test` (2 speakers; speakers apart), with 95%
+bootstrap intervals over speakers; one training run. More figures are in `metrics.json` and
+`report.md`.
 
 | UAR | accuracy | macro-F1 | ECE | NLL | Brier |
 |---|---|---|---|---|---|
 | 0.565 | 0.566 | 0.564 | 0.063 | 1.165 | 0.578 |
 | 0.524 to 0.609 | 0.523 to 0.611 | - | 0.039 to 0.074 | 1.041 to 1.292 | 0.521 to 0.627 |
 
-With as many clips, exact probabilities would have an ECE of 0.051 (0.032 to 0.075) by chance.
+On this many clips, perfectly calibrated probabilities would have an ECE of 0.051 (0.032 to 0.075) \
+by chance.
 
 | emotion | precision | recall | F1 | clips |
 |---|---|---|---|---|
@@ -163,13 +164,14 @@ With as many clips, exact probabilities would have an ECE of 0.051 (0.032 to 0.0
 
 ## Limits
 
-- How well what was learned carries over to other speech, be it spontaneous, in other languages, of
-  other ages or of other cultures, is not known. Emotions that are acted differ from those that are
-  not; and where all speakers say the same texts, expect less on others.
-- Rooms, noises and telephones were simulated: real ones are harder.
-- A model knows the studios that it was trained on. On other material it often sees too much
-  emotion. Judge by a sample of your own recordings.
-- A label says how speech sounds, not what a person feels. Do not decide about people by it.
+- How well the model generalises to other speech (spontaneous speech, other languages, ages and
+  cultures) is not known. Acted emotions differ from spontaneous ones. If all speakers of the corpus
+  say the same texts, expect lower figures on other texts.
+- Rooms, noise and telephone lines were simulated; real ones are harder.
+- The model knows only the studios of its training data. On other recordings it often reports too
+  much emotion. Check it on a sample of your own recordings.
+- A label describes how speech sounds, not what a person feels. Do not base decisions about people
+  on it.
 """
 
 
@@ -195,15 +197,15 @@ def test_what_is_not_known_is_said(folder: Path) -> None:
     assert "| corpus | toy (licence unknown) |\n" in text
     assert "clips of unknown speakers" in text
     assert "| command | `none: trained from Python` |" in text
-    assert "Folds keep each clip together. " in text
-    assert "split test" not in text  # for it was not measured
+    assert "No clip is in two folds. " in text
+    assert "split `test`" not in text  # for it was not measured
     assert "labels left out" not in text
 
 
 def test_card_tells_which_labels_were_not_learned(folder: Path) -> None:
     left_out = {"labels_left_out": {"boredom": 81, "calm": 1}}
     text = card(replace(SVM, training={**SVM.training, **left_out}), folder)
-    assert "\n| labels left out | 81 clips of boredom, 1 clip of calm |\n| fitted on | " in text
+    assert "\n| labels left out | 81 clips of boredom, 1 clip of calm |\n| trained on | " in text
 
 
 def test_card_of_a_cnn(folder: Path) -> None:
@@ -214,24 +216,25 @@ def test_card_of_a_cnn(folder: Path) -> None:
 
 A convolutional neural network of seven layers on log-mel spectrograms of speech below
 4000 Hz, with 812,345 parameters, for segments of
-0.1 to 30 s. It gives a calibrated probability to each of anger, fear.
+0.1 to 30 s. It returns a calibrated probability for each of anger, fear.
 
 ## Training
 
 | | |
 |---|---|
 | corpus | toy (CC0) |
-| fitted on | 5,389 clips of 66 speakers; splits: `train` |
+| trained on | 5,389 clips of 66 speakers; splits: `train` |
 | protocol | speakers apart |
 | epochs | 31, the best of up to 60 |
-| optimiser | Muon for convolutions, AdamW for all else |
+| optimiser | Muon for the convolutions, AdamW for all other weights |
 | batch size | 32 clips |
-| learning rate | 0.001 at its highest |
-| votes | what `--target perceived` tells |
-| learned besides | up to 128 principal components of spectral statistics of each clip as it is |
-| versions heard | 25% of the clips as they are (50% of these in another voice), the others \
-with another voice, room, microphone or noise; up to 2 s at once |
-| calibration | vector scaling, on the scores of the development speakers |
+| learning rate | 0.001 at its peak |
+| votes | learned, for `--target perceived` |
+| auxiliary task | prediction of up to 128 principal components of the spectral statistics of the \
+clip before augmentation |
+| augmentation | 25% without augmentation (but 50% of these in another voice), the others \
+augmented with another voice, room, microphone or noise; crops of up to 2 s |
+| calibration | vector scaling, fitted on the scores of the development speakers |
 | seed | 3 |
 | command | `ser train --data toy -o toy-svm` |
 
@@ -239,8 +242,8 @@ with another voice, room, microphone or noise; up to 2 s at once |
     )
     assert (
         """
-On the development speakers, by whom the epoch was chosen, so that these figures are a little too
-good; one run:
+On the development speakers, who were also used to choose the epoch, so these figures are a little
+too good; one training run:
 
 | clips | UAR | accuracy | macro-F1 | ECE |
 |---|---|---|---|---|
@@ -252,7 +255,7 @@ good; one run:
     for word in ("vector machine", "gamma", "Folds", "held-out", "number type"):
         assert word not in text
     # Common to all families: what was measured, and the limits.
-    common = "\nOn 1,064 clips of the split test"
+    common = "\nOn 1,064 clips of toy, split `test`"
     assert text[text.index(common) :] == SVM_CARD[SVM_CARD.index(common) :]
 
 
@@ -263,10 +266,10 @@ def test_card_tells_what_other_number_types_change(folder: Path) -> None:
     text = card(CNN, folder, measured)
     assert (
         """
-With other number types than fp32, on the same clips; as rounded by the CPU or GPU that they
-were judged on:
+On the same clips, with number types other than fp32. Rounding depends on the CPU or GPU that
+was used:
 
-| number type | UAR | labels that stay | largest change of a probability |
+| number type | UAR (difference) | labels that stay the same | largest change in a probability |
 |---|---|---|---|
 | bf16 | 0.555 (-0.011) | 99.2% | 0.027 |
 | int8 | 0.566 (+0.000) | 100.0% | 0.100 |
@@ -285,11 +288,11 @@ def test_card_of_a_cnn_without_development_speakers(folder: Path) -> None:
     }
     text = card(replace(CNN, training={**CNN.training, **changes}), folder)
     assert "| epochs | 31 |\n" in text
-    assert "| votes | of listeners were not learned from |\n| learned besides | nothing |\n" in text
-    assert "| vector scaling, on the scores of 3 folds of the training speakers |" in text
+    assert "| votes | not used |\n| auxiliary task | none |\n" in text
+    assert "| vector scaling, fitted on the scores of 3 folds of the training speakers |" in text
     assert (
-        "\nOn 3 folds of the training speakers, judged by networks that did not hear them; one run:"
-        in text
+        "\nOn 3 folds of the training speakers, each scored by a network that was not trained on "
+        "it; one training run:" in text
     )
     assert "development" not in text
 
@@ -301,39 +304,39 @@ def test_card_of_a_fusion(folder: Path) -> None:
 # toy-svm
 
 The weighted mean of the calibrated probabilities of cnn, rf and svm, for segments of
-0.1 to 30 s. It gives a calibrated probability to each of anger, fear.
+0.1 to 30 s. It returns a calibrated probability for each of anger, fear.
 
 ## Training
 
 | | |
 |---|---|
 | corpus | toy (CC0) |
-| fitted on | 5,389 clips of 66 speakers; splits: `train` and `dev` |
+| trained on | 5,389 clips of 66 speakers; splits: `train` and `dev` |
 | protocol | speakers apart |
 | member cnn | weight 0.610; alone, on the same clips: UAR 0.671, NLL 0.900 |
 | member rf | weight 0.289; alone, on the same clips: UAR 0.610, NLL 1.100 |
 | member svm | weight 0.101; alone, on the same clips: UAR 0.637, NLL 1.010 |
-| calibration | vector scaling, on the mean of what its members say of clips that they did not \
-learn from |
+| calibration | vector scaling, fitted on the weighted mean of the members' probabilities for \
+clips that they were not trained on |
 | seed | 3 |
 | command | `ser train --data toy -o toy-svm` |
 
-Folds keep each speaker together. Members are looked for beside this folder, then by their names,
-and must be those that it was fitted with. What they were trained on counts, too:
+No speaker is in two folds. Members are searched for beside this folder, then by name, and must
+be the ones that the fusion was fitted with. Their training data count as its own:
 `manifest.csv` holds a hash of each clip and speaker that the
-model was trained on, by which `ser eval` tells when it is measured on any of them.
+model was trained on, so that `ser eval` can warn when it is evaluated on any of them.
 
 ## Figures
 
-By cross-validation on what it was fitted on, each speaker judged by weights and a calibration that
-others gave, and by members that did not learn from the clip; one run:
+From cross-validation on the training clips: each speaker was scored with weights and a calibration
+fitted on the others, and by members that were not trained on the clip; one training run:
 
 | clips | UAR | accuracy | macro-F1 | ECE |
 |---|---|---|---|---|
 | whole | 0.700 | 0.710 | 0.690 | 0.040 |
 """
     )
-    common = "\nOn 1,064 clips of the split test"
+    common = "\nOn 1,064 clips of toy, split `test`"
     assert text[text.index(common) :] == SVM_CARD[SVM_CARD.index(common) :]
 
 
@@ -341,4 +344,4 @@ def test_limits_are_those_of_the_corpus(folder: Path) -> None:
     for corpus, told in (("cremad", True), ("toy+cremad", True), ("cremad2", False)):
         text = card(replace(SVM, training={**SVM.training, "corpus": corpus}), folder)
         assert ("All speakers of CREMA-D say the same 12 sentences" in text) == told
-        assert ("where all speakers say the same texts" in text) != told
+        assert ("If all speakers of the corpus\n  say the same texts" in text) != told

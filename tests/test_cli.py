@@ -1333,7 +1333,7 @@ def test_eval_prints_tables_and_tells_of_leaks(trained: Path, corpus: Path) -> N
     assert "--split new measures only on speakers that mine does not know" in result.stderr
     result = ser("eval", corpus, "-m", trained, "--split", "train", "--strict")
     assert result.exit_code == 2
-    assert "model mine: was trained on 5 speakers of those to measure on" in result.stderr
+    assert "model mine: was trained on 5 speakers of the evaluation data" in result.stderr
 
 
 def test_eval_in_quiet_says_what_makes_figures_wrong(
@@ -1360,7 +1360,10 @@ def test_eval_in_quiet_says_what_makes_figures_wrong(
     ]
     # What the model knows is no matter of how sure figures are.
     shared = ("--split", "train", "--jobs", "1", "-q")
-    known = "The model was trained on 5 speakers and 30 clips of these: its figures are too good."
+    known = (
+        "The model was trained on 5 speakers and 30 clips of the evaluation data: its figures are "
+        "too good."
+    )
     report = tmp_path / "report"
     result = ser("eval", corpus, "-m", trained, "-o", report, *shared)
     assert result.stderr == f"warning: mine: {known}\n"
@@ -1627,7 +1630,7 @@ def test_eval_tells_which_clips_failed_and_why(trained: Path, corpus: Path, tmp_
     table.write_text("\n".join(("file,emotion,start,end,channel", *rows)), encoding="utf-8")
     result = ser("eval", table, "-m", trained, "--jobs", "1")
     assert result.exit_code == 1, result.stderr
-    assert "mine: 5 clips could not be heard and stayed out." in result.stderr
+    assert "mine: 5 clips failed and had to be left out." in result.stderr
     found = sorted(line for line in result.stderr.splitlines() if line.startswith("failed: "))
     expected = (
         f"{empty}: is empty (0 bytes); expected an audio or video file",
@@ -1661,7 +1664,7 @@ def test_what_annotate_tells_of_a_recording_is_told_of_its_clips(
     options = ("--jobs", "1", "-m", trained, "--split", "all")
     result = ser("eval", folder, *options, "--stress", "phone", "-o", report)
     assert find_told(result) == told
-    assert "mine: Of 2 recordings, something was repaired or is not heard." in result.stderr
+    assert "mine: Parts of 2 recordings were repaired or not read." in result.stderr
     figures = read_record(report / "metrics.json")
     schema = json.loads((Path(sercli.__file__).parent / "data/metrics.schema.json").read_text())
     jsonschema.validate(figures, schema)

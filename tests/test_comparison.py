@@ -172,7 +172,7 @@ def test_unknown_speakers_are_resampled_by_clip(first: Predictions, second: Pred
     comparison = compare_predictions([replace(first, clips=unknown), second])
     assert comparison["resampled"] == "segments"
     assert comparison["warnings"] == [
-        "Speakers are unknown: intervals are from resampled clips, and too narrow."
+        "Speakers are unknown, so intervals are bootstrapped over clips, and too narrow."
     ]
 
 

@@ -61,7 +61,7 @@ def test_figures_of_known_answers(fake_classifier: FakeClassifier, make_corpus: 
     assert figures["worst_speakers"] == ["a", "b"]
     assert figures["protocol"] == "speakers unknown"
     assert figures["overlap"] is None
-    assert "does not say what it was trained on" in figures["warnings"][0]
+    assert "has no record of its training data" in figures["warnings"][0]
     assert figures["stress"] is figures["listeners"] is figures["baselines"] is None
 
 
@@ -112,7 +112,7 @@ def test_protocol_tells_what_the_model_knows(
     figures = evaluate(fake_classifier, measured, "all", CONFIG).figures
     shared = protocol == "speakers shared"
     assert figures["protocol"] == (protocol if shared else "speakers unknown")
-    told = any("speech that nobody labelled" in warning for warning in figures["warnings"])
+    told = any("unlabelled speech" in warning for warning in figures["warnings"])
     assert told == (protocol == "speakers apart")
 
     fake_classifier.spec = replace(fake_classifier.spec, training={"manifest_sha256": "other"})
@@ -145,7 +145,7 @@ def test_a_copy_under_the_name_of_another_speaker_is_known(
     figures = evaluate(fake_classifier, measured, "all", CONFIG).figures
     assert figures["overlap"] == {"speakers": [], "clips": 1}
     assert figures["protocol"] == "speakers shared"
-    with pytest.raises(DatasetError, match="was trained on 1 clip of those to measure on"):
+    with pytest.raises(DatasetError, match="was trained on 1 clip of the evaluation data"):
         evaluate(fake_classifier, measured, "all", replace(CONFIG, strict=True))
 
 
@@ -221,8 +221,8 @@ def test_babble_of_who_may_be_the_speaker_is_told(
     }
     clips = f"{len(speakers)} clip" + "s" * (len(speakers) > 1)
     expected = (
-        f"Behind {n_alone} of {clips}, babble is of other clips, whoever speaks in them, or of the "
-        "clip itself: no other speaker is known."
+        f"For {n_alone} of {clips}, the babble may contain the same speaker or the clip itself: no "
+        "other speaker is known."
     )
     assert [one for one in told["babble10"] if "babble" in one] == [expected] * bool(n_alone)
     assert not [one for one in told["noise10"] if "babble" in one]
@@ -382,7 +382,7 @@ def test_a_single_label_is_scored_among_all(
     figures = evaluate(fake_classifier, corpus, "all", CONFIG).figures
     assert figures["labels"] == ["short", "long"]
     assert figures["accuracy"] == 0.5
-    assert "All clips have one label: UAR is its recall." in figures["warnings"]
+    assert "All clips have the same label, so UAR is its recall." in figures["warnings"]
     assert figures["intervals"]["resampled"] == "segments"
     assert any("Speakers are unknown" in warning for warning in figures["warnings"])
 
@@ -401,7 +401,7 @@ def test_clips_that_fail_are_told_and_not_scored(
     figures = evaluate(fake_classifier, corpus, "all", CONFIG).figures
     assert figures["n_segments"] == 2
     assert list(figures["failed"]) == [str(corpus.clips[1].path)]
-    assert "1 clip could not be heard and stayed out." in figures["warnings"]
+    assert "1 clip failed and had to be left out." in figures["warnings"]
 
 
 def test_long_clips_are_judged_in_pieces_and_short_ones_refused(
@@ -655,12 +655,12 @@ def test_names_of_ones_own_corpus_are_told_to_be_names(
     training = {"manifest_sha256": manifest.digest()}
     fake_classifier.spec = replace(fake_classifier.spec, training=training)
     fake_classifier.folder = tmp_path
-    told = "if these are others, give them other names"
+    told = "if these are different people, rename them"
     figures = evaluate(fake_classifier, corpus, "all", CONFIG).figures
     assert figures["protocol"] == "speakers shared"
     assert figures["overlap"] == {"speakers": ["toy/1001"], "clips": 0}
     assert any(told in warning for warning in figures["warnings"])
-    with pytest.raises(DatasetError, match="was trained on 1 speaker of those to measure on"):
+    with pytest.raises(DatasetError, match="was trained on 1 speaker of the evaluation data"):
         evaluate(fake_classifier, corpus, "all", replace(CONFIG, strict=True))
     release = replace(corpus, clips=tuple(replace(clip, corpus="cremad") for clip in corpus.clips))
     figures = evaluate(fake_classifier, release, "all", CONFIG).figures

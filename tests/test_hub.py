@@ -571,10 +571,10 @@ def test_annotate_and_eval_from_the_hub(
     assert (figures["model"], figures["sha256"]) == ("org/tiny", model["sha256"])
     assert (figures["labels"], figures["n_segments"]) == (["anger", "sadness"], 4)
     assert figures["protocol"] == "speakers unknown"
-    assert "does not say what it was trained on" in figures["warnings"][0]
+    assert "has no record of its training data" in figures["warnings"][0]
     assert "Its confidences are not calibrated." in figures["warnings"]
     result = ser("eval", table, *hub, "--strict", "--jobs", "1")
-    assert (result.exit_code, "does not say what it was trained on" in result.stderr) == (2, True)
+    assert (result.exit_code, "has no record of its training data" in result.stderr) == (2, True)
 
     # Plots take longer than all else.
     monkeypatch.setattr("sercli.reporting.folder.write_report", lambda *_, **__: None)

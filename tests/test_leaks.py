@@ -95,7 +95,7 @@ def test_unlabelled_audio_is_found_and_its_speakers_are_nobodys(
     assert both.find_speakers([make_clip("ann"), make_clip("unlabelled")]) == ["plays/ann"]
     # It is told apart whether speakers of labelled clips are unknown, or only those of others.
     assert known.explain_unknown() is None
-    assert "speech that nobody labelled" in str(both.explain_unknown())
+    assert "unlabelled speech" in str(both.explain_unknown())
     for unknown in (manifest, manifest.join([unlabelled])):
         assert "clips of unknown speakers" in str(unknown.explain_unknown())
 
@@ -119,8 +119,8 @@ def test_who_a_model_was_chosen_by_may_be_unknown() -> None:
     by_known = known.choose_by([eve], HASHES[1:2])
     by_unknown = by_known.choose_by([make_clip(None)], ["00000000000000c2"])
     sentence = (
-        "The model was chosen and calibrated by clips of unknown speakers: it may know these "
-        "speakers."
+        "The model was selected and calibrated on clips of unknown speakers: these speakers may be "
+        "among them."
     )
     assert by_known.explain_unknown() is None
     assert by_unknown.explain_unknown() == sentence
@@ -170,11 +170,20 @@ def test_model_without_manifest(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "expected a CSV file with the columns audio and speaker"),
-        (b"speaker,audio\nx,a\n", "expected a CSV file with the columns audio and speaker"),
-        (b"audio,speaker\na,x\nb\n", "expected a CSV file with the columns audio and speaker"),
-        (b"audio,speaker\na,x,1\n", "expected a CSV file with the columns audio and speaker"),
-        (b"\xff\xfe\x00", "cannot be read as CSV: .*utf-8.*; copy the model's folder anew"),
+        (b"", "is not a manifest; expected a CSV file with the columns audio and speaker"),
+        (
+            b"speaker,audio\nx,a\n",
+            "is not a manifest; expected a CSV file with the columns audio and speaker",
+        ),
+        (
+            b"audio,speaker\na,x\nb\n",
+            "is not a manifest; expected a CSV file with the columns audio and speaker",
+        ),
+        (
+            b"audio,speaker\na,x,1\n",
+            "is not a manifest; expected a CSV file with the columns audio and speaker",
+        ),
+        (b"\xff\xfe\x00", "cannot be read as CSV: .*utf-8.*; copy the model's folder again"),
     ],
 )
 def test_file_that_is_no_manifest(tmp_path: Path, content: bytes, message: str) -> None:
@@ -235,7 +244,7 @@ def test_clips_that_a_model_was_chosen_by(tmp_path: Path, manifest: TrainingMani
     assert chosen.find_speakers([eve, ann]) == ["plays/ann", "plays/eve"]
     assert chosen.count_clips(["00000000000000d3"]) == 1
     assert manifest.find_speakers([eve]) == []
-    assert chosen.describe_known([eve], []) == "chosen and calibrated by 1 speaker"
+    assert chosen.describe_known([eve], []) == "selected and calibrated on 1 speaker"
     assert chosen.describe_known([eve, ann], HASHES[:1]) == "trained on 1 speaker and 1 clip"
     assert chosen.describe_known([make_clip("cid")], ["e"]) == ""
     # What one learned from, another may have been chosen by.

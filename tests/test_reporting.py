@@ -276,7 +276,7 @@ def check_tables(tables: Tables) -> None:
     ]
     assert find_table(tables, "left out because", "files") == [["digital silence", "2"]]
     assert find_table(tables, "clip", "error") == [["a.wav", "a.wav: holds no samples"]]
-    assert ["SHA-256", "7dd1d91f"] in find_table(tables, "what", "which")
+    assert ["SHA-256", "7dd1d91f"] in find_table(tables, "item", "value")
 
 
 def test_markdown_holds_the_figures() -> None:
@@ -287,21 +287,21 @@ def test_markdown_holds_the_figures() -> None:
     )
     for sentence in (
         "40 segments of 3 speakers.",
-        "Speakers apart: by their names and the audio of their clips, the model was trained on "
-        "none of these speakers.",
-        "Guessing among 3 labels gives a UAR of 0.333.",
-        "its probabilities are shared out among the others: disgust.",
-        "their clips do not count: boredom (23 clips), calm (1 clip).",
+        "Speakers apart: the model was not trained on any of these speakers, as far as their names "
+        "and the audio of their clips show.",
+        "Random guessing among 3 labels gives a UAR of 0.333.",
+        ": disgust. Its probabilities are renormalised over the other labels.",
+        ": boredom (23 clips), calm (1 clip). Their clips are not scored.",
         "The 95% intervals come from 2000 bootstrap resamples of speakers (seed 7).",
-        "The mean confidence is 0.600 and the accuracy 0.625: on average the model is not sure "
-        "enough, by 0.025.",
-        "For a precision of 0.800, keep labels from a confidence of 0.712: these are 0.525 of all, "
-        "and 0.810 of them are right.",
-        "Here, the model may also answer disgust: the confidences are those that ser annotate",
+        "The mean confidence is 0.600 and the accuracy 0.625: on average, the model is "
+        "underconfident by 0.025.",
+        "To reach a precision of 0.800, keep labels with a confidence of 0.712 or more: they are "
+        "0.525 of all labels, and 0.810 of them are right.",
+        "those that ser annotate writes: over all labels of the model, including disgust.",
         "Lowest accuracy: 1071 (0.300).",
         "301 votes of listeners on 39 segments.",
-        "Of the votes, 0.100 are for labels that were not scored: calm (20), joy (10).",
-        "Random noise has seed 3.",
+        "A share of 0.100 of the votes is for labels that were not scored: calm (20), joy (10).",
+        "The random seed is 3.",
     ):
         assert sentence in text
     links = re.findall(r"!\[.+?\]\((.+?)\)", text)
@@ -388,8 +388,8 @@ def test_empty_sections_are_left_out() -> None:
         "Confusion",
         "Calibration",
         "Confidence as a filter",
-        "Words",
-        "To get these figures again",
+        "Glossary",
+        "To reproduce these figures",
     ]
     assert "Warning" not in text
     assert "40 segments.\n" in text
@@ -402,28 +402,28 @@ def test_empty_sections_are_left_out() -> None:
 
 def test_labels_that_another_compared_model_lacks() -> None:
     text = render_markdown(figures())
-    assert "Labels of the model that no segment has; its probabilities" in text
-    assert "Labels of the corpus that the model does not have; their clips" in text
+    assert "Labels of the model that no segment has: " in text
+    assert "Labels of the corpus that the model does not have: " in text
     left_out = {"model": ["boredom", "disgust"], "corpus": {"boredom": 23, "calm": 1}}
     text = render_markdown(figures(labels_left_out=left_out))
-    assert "Labels of the model that no segment or not every compared model has; its prob" in text
-    assert "Labels of the corpus that not every compared model has; their clips" in text
+    assert "Labels of the model that no segment or not every compared model has: boredom," in text
+    assert "Labels of the corpus that not every compared model has: boredom (23 clips)," in text
 
 
 def test_many_failed_files_are_cut_short() -> None:
     failed = {f"{i}.wav": "broken" for i in range(30)}
     text = render_markdown(figures(failed=failed))
-    assert "30 clips could not be heard, the first 20; all are in metrics.json" in text
+    assert "30 clips failed and had to be left out, the first 20; all are in metrics.json" in text
     assert len(find_table(read_markdown_tables(text), "clip", "error")) == 20
 
 
 def test_recordings_that_were_repaired_are_named() -> None:
     text = render_markdown(figures(repaired={f"{i}.wav": ["odd", "cut"] for i in range(30)}))
-    assert "not heard as they are, the first ones; all are in metrics.json" in text
-    table = find_table(read_markdown_tables(text), "recording", "what was repaired or is not heard")
+    assert "Warnings about recordings, the first ones; all are in metrics.json" in text
+    table = find_table(read_markdown_tables(text), "recording", "warning")
     assert table[:3] == [["0.wav", "odd"], ["0.wav", "cut"], ["1.wav", "odd"]]
     assert len(table) == 20
-    assert "not heard as they are" not in render_markdown(figures(repaired={}))
+    assert "Warnings about recordings" not in render_markdown(figures(repaired={}))
 
 
 def test_a_target_that_is_not_reached() -> None:
@@ -438,16 +438,16 @@ def test_a_target_that_is_not_reached() -> None:
 
 @pytest.mark.parametrize(
     ("accuracy", "verdict"),
-    [(0.5, "too sure, by 0.100."), (0.6002, "as sure as it is right.")],
+    [(0.5, "overconfident by 0.100."), (0.6002, "neither overconfident nor underconfident.")],
 )
 def test_verdict_on_confidence(accuracy: float, verdict: str) -> None:
-    assert f"on average the model is {verdict}" in render_markdown(figures(accuracy=accuracy))
+    assert f"on average, the model is {verdict}" in render_markdown(figures(accuracy=accuracy))
 
 
 def test_calibration_tells_what_chance_would_do() -> None:
     assert (
-        "the distance is 0.087 (ECE); by chance alone, exact probabilities would have 0.050 "
-        "(0.031 to 0.074) on as many segments."
+        "over bins of equal size is 0.087. On this many segments, perfectly calibrated "
+        "probabilities would have an ECE of 0.050 (0.031 to 0.074) by chance."
     ) in render_markdown(figures())
 
 

@@ -230,11 +230,11 @@ def test_development_clips_are_known(corpus: Corpus, cache: Path, tmp_path: Path
     model = train_on_splits(corpus, tmp_path / "m", trainer(cache, config), test=False).classifier
     settings = EvalConfig(strict=True, jobs=1)
     assert evaluate(model, corpus, "test", settings).figures["protocol"] == "speakers apart"
-    with pytest.raises(DatasetError, match=r"was chosen and calibrated by 2 speakers"):
+    with pytest.raises(DatasetError, match=r"was selected and calibrated on 2 speakers"):
         evaluate(model, corpus, "dev", settings)
     figures = evaluate(model, corpus, "dev").figures
     assert figures["protocol"] == "speakers shared"
-    assert any("was chosen and calibrated by" in line for line in figures["warnings"])
+    assert any("was selected and calibrated on" in line for line in figures["warnings"])
     assert read_training(tmp_path / "m")["protocol"] == "speakers apart"
     # They are not told from those who are measured, where nobody knows who they are.
     unknown = tuple(
@@ -245,7 +245,9 @@ def test_development_clips_are_known(corpus: Corpus, cache: Path, tmp_path: Path
     assert result.evaluation is not None
     figures = result.evaluation.figures
     assert (figures["protocol"], figures["overlap"]["speakers"]) == ("speakers unknown", [])
-    assert any("was chosen and calibrated by clips of unk" in line for line in figures["warnings"])
+    assert any(
+        "was selected and calibrated on clips of unk" in line for line in figures["warnings"]
+    )
     assert read_training(tmp_path / "u")["protocol"] == "speakers unknown"
 
 
@@ -275,7 +277,7 @@ def test_without_development_clips_folds_calibrate(
     uar = unweighted_average_recall(classes, said)
     assert uar == pytest.approx(facts["held_out"]["whole"]["uar"], abs=0.1)  # calibrated on all
     card = (tmp_path / "all" / "README.md").read_text(encoding="utf-8")
-    assert "On 2 folds of speakers, judged by networks that did not hear them" in card
+    assert "On 2 folds of speakers, each scored by a network that was not trained on it" in card
 
 
 def test_folds_are_checked_before_any_is_learned_without(
@@ -577,7 +579,7 @@ def test_nothing_unlabelled_is_held_out_or_judged(
     assert spy.unlabelled == [n_segments] * 5
     assert (crossed.figures["n_segments"], crossed.figures["failed"]) == (48, {})
     assert crossed.figures["protocol"] == "speakers unknown"
-    assert any("speech that nobody labelled" in one for one in crossed.figures["warnings"])
+    assert any("unlabelled speech" in one for one in crossed.figures["warnings"])
 
 
 @pytest.mark.parametrize(
@@ -807,7 +809,7 @@ def test_a_transformer_from_training_to_labels(
     training = read_training(model)
     assert (training["base"], training["best_epoch"] > 0) == ("tiny", True)
     card = (model / "README.md").read_text(encoding="utf-8")
-    assert "The pre-trained encoder of tiny and a small head" in card
+    assert "The pre-trained encoder of tiny with a small head" in card
     assert "ser train --data cremad:PATH --model transformer --split speaker --fit-on train" in card
     assert "--base tiny --epochs 3 --batch-size 9 --device cpu --seed 0 -o mine`" in card
     description = read_json(model / "model.json")
@@ -862,9 +864,9 @@ def test_a_transformer_from_training_to_labels(
     result = ser(*pupil, *more)
     assert result.exit_code == 0, result.stderr
     card = (tmp_path / "pupil/README.md").read_text()
-    assert "| teacher | folds, 80% of each target |" in card
+    assert "| teacher | folds; its probabilities make up 80% of each target |" in card
     assert "--teacher folds" in card
-    assert "teachers were trained for them and did not either" in card
+    assert "whose teacher, trained for this fold, was not either" in card
     # Who is judged by a fold is known neither to the pupil nor to its teacher; of all others, the
     # teacher says what it did not learn.
     assert len(os.listdir(cache / "rows")) == n_rows + 1  # of an encoder in half precision
@@ -892,7 +894,8 @@ def test_a_transformer_from_training_to_labels(
     parts = [f"self_attn.{part}_proj" for part in ("q", "k", "v", "out")] + ["fc1", "fc2"]
     assert adapted_parts == {f"layers.1.{part}.weight" for part in parts}
     card = (adapted / "README.md").read_text()
-    assert "upper 1 layers by low-rank matrices of rank 2 in up to 2 epochs at 0.01" in card
+    assert "upper 1 layers by low-rank matrices of rank 2, for up to 2 epochs with a peak" in card
+    assert "learning rate of 0.01" in card
     assert "--layers 1 --tuning-epochs 2 --tuning-rate 0.01 --lora 2 --epochs 3" in card
 
     # What an encoder has learned is gone on with, but not to judge whom it knows.
@@ -925,7 +928,8 @@ def test_a_transformer_from_training_to_labels(
     assert moved == {True}
     assert_rounded(load_model(tuned, "cpu", precision="fp32"))
     assert not has_checkpoints(tuned)
-    assert "with it the upper 1 layers in up to 4 epochs" in (tuned / "README.md").read_text()
+    card = (tuned / "README.md").read_text()
+    assert "the head, then the head and the upper 1 layers, for up to 4 epochs with" in card
     assert "the best of up to 3 |" in (tuned / "README.md").read_text()
     result = ser("train", "--data", folder, "-o", tuned, *options, "--layers", "3", "--overwrite")
     assert "layers is 3; expected at most 2, as there are" in result.stderr
@@ -963,16 +967,16 @@ def test_learning_from_what_nobody_labelled(
         f"chosen says what it hears in {n_segments} unlabelled segments",
         "tiny hears 8 versions of 27 clips",
         f"tiny hears 7 versions of {n_segments} clips",
-        "warning: The model also learned from speech that nobody labelled, of unknown speakers: "
-        "these speakers may be among them.",
+        "warning: The model was also trained on unlabelled speech of unknown speakers: these "
+        "speakers may be among them.",
         f"failed: {broken}: libsndfile does not know the format; FFmpeg cannot open it "
         "(Invalid data found when processing input); expected an audio or video file",
     ):
         assert line in result.stderr.splitlines(), result.stderr
     assert read_training(model)["unlabelled"]["clips"] == n_segments
     card = (model / "README.md").read_text(encoding="utf-8")
-    row = f"{n_segments} segments, {spoken.cached.duration:.1f} s, of which the "
-    assert f"| unlabelled | {row}teacher's probabilities are learned; heard as often as" in card
+    row = f"| unlabelled speech | {n_segments} segments, {spoken.cached.duration:.1f} s, with the "
+    assert f"{row}teacher's probabilities as targets; drawn as often as" in card
     command = "--votes FILE --teacher chosen --unlabelled PATH --unlabelled PATH --base tiny"
     assert command in card
     assert str(EXAMPLES) not in card + (model / "model.json").read_text()
@@ -1062,8 +1066,8 @@ def test_learning_clips_as_strangers_might_say_them(
     assert list(training["held_out"]) == ["whole", "varied", "transposed"]
     assert training["held_out"]["transposed"]["n_segments"] == training["clips"]
     card = (model / "README.md").read_text(encoding="utf-8")
-    assert f"| calm speech | {n} segments of 3 recordings, " in card
-    assert "50% of what is learned is heard as these people might say it" in card
+    assert f"| calm speech | {n} unlabelled segments of 3 recordings, " in card
+    assert ": 50% of the training examples are clips transposed to these voices" in card
     assert "--calm PATH --calm-speakers FILE --base tiny" in card
     # Whoever speaks there is known, and is nobody of these.
     manifest = TrainingManifest.read(model)
@@ -1101,7 +1105,8 @@ def test_learning_clips_as_strangers_might_say_them(
     assert read_training(tmp_path / "hears")["config"]["hearing_epochs"] == 1
     card = (tmp_path / "hears" / "README.md").read_text(encoding="utf-8")
     assert "--base tiny --hearing-epochs 1" in card
-    assert "the calm speech in other recordings what it makes of it as it is: 1 epoch at" in card
+    assert "the same output for calm speech with random rooms, noise and lines" in card
+    assert "as for the clean speech: 1 epoch with a peak learning rate of " in card
     substitute = find_substitute(
         Teacher.load(tmp_path / "hears", "cpu"), CONFIG, None, spoken, rows=tmp_path
     )
@@ -1121,8 +1126,8 @@ def test_learning_clips_as_strangers_might_say_them(
     assert training["calm"]["clips"] == n
     assert list(training["held_out"]) == ["whole", "varied", "transposed"]
     card = (tmp_path / "svm" / "README.md").read_text(encoding="utf-8")
-    assert f"| calm speech | {n} segments of 3 recordings, " in card
-    assert "and 2 with another voice, room, microphone or noise, and 1 as strangers might" in card
+    assert f"| calm speech | {n} unlabelled segments of 3 recordings, " in card
+    assert "2 augmented with another voice, room, microphone or noise, and 1 transposed to" in card
     assert "--fit-on train+dev --calm PATH --calm-speakers FILE --seed 0 -o svm`" in card
     manifest = TrainingManifest.read(tmp_path / "svm")
     assert manifest is not None
@@ -1149,7 +1154,7 @@ def test_learning_clips_as_strangers_might_say_them(
     more = (*known, "--unlabelled", EXAMPLES)
     result = ser(*pupil, *more, *shared, *everything, "-o", tmp_path / "pupil")
     assert result.exit_code == 0, result.stderr
-    assert "teachers were trained for them" in (tmp_path / "pupil" / "README.md").read_text()
+    assert "teacher, trained for this fold" in (tmp_path / "pupil" / "README.md").read_text()
     assert taught
     assert all(material.strangers is not None for material in taught)
     # It knows by its teacher what that learned from.
@@ -1305,7 +1310,7 @@ def test_a_transformer_tells_what_is_perceived(
     result = ser("eval", folder, *chosen, "--votes", votes, "--jobs", "1", "--json")
     figures = json.loads(result.stdout)
     assert figures["target"] == "perceived"
-    assert any("what listeners hear" in warning for warning in figures["warnings"])
+    assert any("that listeners perceive" in warning for warning in figures["warnings"])
     assert figures["listeners"]["model"]["cross_entropy"] < 0.7
     # Whatever is meant by them; and labels are those of segments that are no speech, too.
     segments = tmp_path / "segments.csv"

@@ -42,13 +42,13 @@ def refuse_known(
     """
     if manifest is None:
         raise DatasetError(
-            f"model {classifier.name}: does not say what it was trained on, so that it cannot be "
-            "checked for overlap; expected a manifest.csv in its folder"
+            f"model {classifier.name}: has no record of its training data, so overlap with these "
+            "clips cannot be ruled out; expected a manifest.csv in its folder"
         )
     if known := manifest.describe_known(clips, hashes):
         raise DatasetError(
-            f"model {classifier.name}: was {known} of those to measure on; choose clips that it "
-            "does not know"
+            f"model {classifier.name}: was {known} of the evaluation data; choose clips and "
+            "speakers that are new to it"
         )
 
 
@@ -63,18 +63,17 @@ def find_limits(judgement: Judgement) -> list[str]:
     warnings = find_limits_of(judgement.predictions.clips)
     if judgement.failed:
         warnings.append(
-            f"{format_count(len(judgement.failed), 'clip')} could not be heard and stayed out."
+            f"{format_count(len(judgement.failed), 'clip')} failed and had to be left out."
         )
     if judgement.notes:
         warnings.append(
-            f"Of {format_count(len(judgement.notes), 'recording')}, something was repaired or is "
-            "not heard."
+            f"Parts of {format_count(len(judgement.notes), 'recording')} were repaired or not read."
         )
     if judgement.n_alone:
         clips = format_count(len(judgement.predictions.clips), "clip")
         warnings.append(
-            f"Behind {judgement.n_alone} of {clips}, babble is of other clips, whoever speaks in "
-            "them, or of the clip itself: no other speaker is known."
+            f"For {judgement.n_alone} of {clips}, the babble may contain the same speaker or the "
+            "clip itself: no other speaker is known."
         )
     return warnings
 
@@ -90,7 +89,9 @@ def find_limits_of(clips: Sequence[Clip]) -> list[str]:
     voices = {*join_voices(clips)}
     warnings = []
     if None in voices:
-        warnings.append("Speakers are unknown: intervals are from resampled clips, and too narrow.")
+        warnings.append(
+            "Speakers are unknown, so intervals are bootstrapped over clips, and too narrow."
+        )
     elif len(voices) < FEW_UNITS:
         warnings.append(
             f"Intervals from {format_count(len(voices), 'speaker')} are too narrow."
@@ -98,7 +99,7 @@ def find_limits_of(clips: Sequence[Clip]) -> list[str]:
             else "There are no intervals: all clips are of one speaker."
         )
     if len({clip.emotion for clip in clips}) == 1:
-        warnings.append("All clips have one label: UAR is its recall.")
+        warnings.append("All clips have the same label, so UAR is its recall.")
     return warnings
 
 
@@ -130,7 +131,8 @@ def find_caveats(
     if manifest is None:
         protocol = UNKNOWN
         warnings.append(
-            "The model does not say what it was trained on: it may know these clips or speakers."
+            "The model has no record of its training data: it may have been trained on these clips "
+            "or speakers."
         )
     else:
         speakers, n_clips = manifest.find_speakers(clips), manifest.count_clips(judgement.hashes)
@@ -140,19 +142,19 @@ def find_caveats(
         protocol = SHARED if speakers or n_clips else APART if known else UNKNOWN
         if protocol == SHARED:
             warnings.append(
-                f"The model was {manifest.describe_known(clips, judgement.hashes)} of these: its "
-                "figures are too good."
+                f"The model was {manifest.describe_known(clips, judgement.hashes)} of the "
+                "evaluation data: its figures are too good."
             )
             if not all(is_published(clip) for clip in clips if clip.voice in speakers):
                 warnings.append(
-                    "Speakers are known by their names: if these are others, give them other names."
+                    "Speakers are identified by name: if these are different people, rename them."
                 )
         elif unknown is not None:
             warnings.append(unknown)
     if target == "perceived":
         warnings.append(
-            "These probabilities tell what listeners hear; the expected labels are what was "
-            "intended. Compare them with listeners by their votes."
+            "These probabilities predict the emotion that listeners perceive, but the labels are "
+            "the intended emotions. Compare them with listeners' votes (--votes)."
         )
     warnings += [*limits, *find_limits(judgement)]
     return {"protocol": protocol, "overlap": overlap, "warnings": warnings}

@@ -123,11 +123,14 @@ class TrainingManifest:
                 header, *rows = list(csv.reader(file)) or [[]]
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise ModelError(
-                f"{path}: cannot be read as CSV: {error}; copy the model's folder anew"
+                f"{path}: cannot be read as CSV: {error}; copy the model's folder again"
             ) from error
         known = header == HEADER or header == [*HEADER, USE]
         if not known or any(len(row) != len(header) for row in rows):
-            raise ModelError(f"{path}: expected a CSV file with the columns audio and speaker")
+            raise ModelError(
+                f"{path}: is not a manifest; expected a CSV file with the columns audio and "
+                "speaker; copy the model's folder again"
+            )
         chosen = tuple((row[0], row[1]) for row in rows if row[2:] == [CHOSEN])
         return cls(tuple((row[0], row[1]) for row in rows if row[2:] != [CHOSEN]), chosen)
 
@@ -152,7 +155,7 @@ class TrainingManifest:
         if manifest.digest() != training.get("manifest_sha256"):
             raise ModelError(
                 f"{classifier.folder}: {MANIFEST_FILE} is not the one that the model was saved "
-                "with; copy the folder anew"
+                "with; copy the folder again"
             )
         return replace(manifest, corpora=tuple(str(training.get("corpus", "")).split("+")))
 
@@ -171,16 +174,19 @@ class TrainingManifest:
         """Return a sentence on clips of unknown speakers; None if all speakers are known."""
         speakers = {speaker for _, speaker in self.rows}
         if "" in speakers:
-            return "The model was trained on clips of unknown speakers: it may know these speakers."
+            return (
+                "The model was trained on clips of unknown speakers: these speakers may be among "
+                "them."
+            )
         if UNLABELLED in speakers:
             return (
-                "The model also learned from speech that nobody labelled, of unknown speakers: "
-                "these speakers may be among them."
+                "The model was also trained on unlabelled speech of unknown speakers: these "
+                "speakers may be among them."
             )
         if "" in {speaker for _, speaker in self.chosen}:
             return (
-                "The model was chosen and calibrated by clips of unknown speakers: it may know "
-                "these speakers."
+                "The model was selected and calibrated on clips of unknown speakers: these "
+                "speakers may be among them."
             )
         return None
 
@@ -217,7 +223,7 @@ class TrainingManifest:
         hashes
             Hashes of their audio, as far as they are known.
         """
-        for manifest, how in ((self.fitted, "trained on"), (self, "chosen and calibrated by")):
+        for manifest, how in ((self.fitted, "trained on"), (self, "selected and calibrated on")):
             n_speakers, n_clips = manifest.count_speakers(clips), manifest.count_clips(hashes)
             if n_speakers or n_clips:
                 return f"{how} {describe_overlap(n_speakers, n_clips)}"

@@ -19,26 +19,26 @@ _CARD = """\
 # {name}
 
 {introduction}, for segments of
-0.1 to 30 s. It gives a calibrated probability to each of {labels}.
+0.1 to 30 s. It returns a calibrated probability for each of {labels}.
 
 ## Training
 
 | | |
 |---|---|
 | corpus | {corpus} ({licence}) |
-{left_out}| fitted on | {n_clips:,} clips of {n_speakers} speakers; splits: {splits} |
+{left_out}| trained on | {n_clips:,} clips of {n_speakers} speakers; splits: {splits} |
 | protocol | {protocol} |
 {settings}
-| calibration | {calibration}, on {calibrated_on} |
+| calibration | {calibration}, fitted on {calibrated_on} |
 | seed | {seed} |
 | command | `{command}` |
 
 {folds}`manifest.csv` holds a hash of each clip and speaker that the
-model was trained on, by which `ser eval` tells when it is measured on any of them.
+model was trained on, so that `ser eval` can warn when it is evaluated on any of them.
 
 ## Figures
 
-{judged}; one run:
+{judged}; one training run:
 
 | clips | UAR | accuracy | macro-F1 | ECE |
 |---|---|---|---|---|
@@ -47,60 +47,64 @@ model was trained on, by which `ser eval` tells when it is measured on any of th
 ## Limits
 
 {corpus_limits}
-- Rooms, noises and telephones were simulated: real ones are harder.
-- A model knows the studios that it was trained on. On other material it often sees too much
-  emotion. Judge by a sample of your own recordings.
-- A label says how speech sounds, not what a person feels. Do not decide about people by it.
+- Rooms, noise and telephone lines were simulated; real ones are harder.
+- The model knows only the studios of its training data. On other recordings it often reports too
+  much emotion. Check it on a sample of your own recordings.
+- A label describes how speech sounds, not what a person feels. Do not base decisions about people
+  on it.
 """
 
 # Limits of models trained on CREMA-D, and of all others.
 _CREMAD_LIMITS = """\
-- The emotions of such corpora are mostly acted, and those of CREMA-D by North American actors, in
-  English. How well they carry over to spontaneous speech, other languages, other ages and other
-  cultures is not known.
-- All speakers of CREMA-D say the same 12 sentences, so that those of its test speakers, too, were
-  heard in training. Expect less on other texts."""
+- Emotions in such corpora are mostly acted; in CREMA-D, by North American actors, in English. How
+  well the model generalises to spontaneous speech and to other languages, ages and cultures is not
+  known.
+- All speakers of CREMA-D say the same 12 sentences, so the sentences of the test speakers were also
+  in the training data. Expect lower figures on other texts."""
 _OTHER_LIMITS = """\
-- How well what was learned carries over to other speech, be it spontaneous, in other languages, of
-  other ages or of other cultures, is not known. Emotions that are acted differ from those that are
-  not; and where all speakers say the same texts, expect less on others."""
+- How well the model generalises to other speech (spontaneous speech, other languages, ages and
+  cultures) is not known. Acted emotions differ from spontaneous ones. If all speakers of the corpus
+  say the same texts, expect lower figures on other texts."""
 
 _MEASURED = """
-On {n_segments:,} clips of the split {split} of {corpus} ({speakers}; {protocol}),
-with {level:.0%} intervals by resampling {resampled}; one run, more in `metrics.json` and
-`report.md`:
+On {n_segments:,} clips of {corpus}, split `{split}` ({speakers}; {protocol}), with {level:.0%}
+bootstrap intervals over {resampled}; one training run. More figures are in `metrics.json` and
+`report.md`.
 
 | UAR | accuracy | macro-F1 | ECE | NLL | Brier |
 |---|---|---|---|---|---|
 | {figures} |
 | {intervals} |
 
-With as many clips, exact probabilities would have an ECE of {exact} by chance.
+On this many clips, perfectly calibrated probabilities would have an ECE of {exact} by chance.
 
 | emotion | precision | recall | F1 | clips |
 |---|---|---|---|---|
 {classes}
 {precisions}"""
 _PRECISIONS = """
-With other number types than {precision}, on the same clips; as rounded by the CPU or GPU that they
-were judged on:
+On the same clips, with number types other than {precision}. Rounding depends on the CPU or GPU that
+was used:
 
-| number type | UAR | labels that stay | largest change of a probability |
+| number type | UAR (difference) | labels that stay the same | largest change in a probability |
 |---|---|---|---|
 {rows}
 """
 _ADAPTER = """
-## By baselines
+## With a baseline
 
-`--adapt` judges each segment by what those of its group have in common, if there are {least} or
-more{asked}. That was learned from random groups of clips of one speaker{source}. By
-cross-validation, each speaker judged by what did not learn from any clip of theirs; one run:
+`--adapt` compares each segment with a baseline estimated from its group, if the group has {least}
+segments or more{asked}. The adapter for this was trained on random groups of clips of one
+speaker{source}.
 
-| mix | segments | figure | alone | by baseline (difference, 95% interval) | ECE |
+These figures are from cross-validation: each speaker was scored by a model and an adapter that were
+not trained on any of their clips; one training run. The ECE is with the baseline.
+
+| mix | segments | figure | without baseline | with baseline (difference, 95% interval) | ECE |
 |---|---|---|---|---|---|
 {rows}
 """
-_VARIED = "another voice, room, microphone or noise"
+_AUGMENTED = "augmented with another voice, room, microphone or noise"
 _FIGURE_NAMES: Final = {"uar": "UAR", "accuracy": "accuracy"}
 
 
@@ -132,21 +136,21 @@ class _Parts:
 def _describe_svm(spec: ModelSpec) -> _Parts:
     training = spec.training
     n_varied, n_moved = map(training["versions"].count, ("varied", "transposed"))
-    moved = f", and {n_moved} as strangers might say them" if n_moved else ""
+    moved = f", and {n_moved} transposed to the voices of other speakers" if n_moved else ""
     group = training["group_by"]
     return _Parts(
         introduction="An RBF support vector machine on spectral statistics of speech below "
         f"{spec.band_limit:.0f} Hz",
         settings={
             **_tell_calm(training, n_moved / len(training["versions"])),
-            "versions of each clip": f"as it is, and {n_varied} with {_VARIED}{moved}",
-            "settings": f"C {training['chosen']['C']:g}, gamma {spec.settings['gamma']:.4g}: best "
-            f"of {len(training['search'])} by {training['folds']}-fold cross-validation",
+            "versions of each clip": f"the original, {n_varied} {_AUGMENTED}{moved}",
+            "settings": f"C {training['chosen']['C']:g}, gamma {spec.settings['gamma']:.4g}: the "
+            f"best of {len(training['search'])} in {training['folds']}-fold cross-validation",
         },
-        calibrated_on="the scores of the held-out folds",
-        judged=f"By cross-validation on what it was fitted on, each {group} judged and calibrated "
-        "by models that did\nnot hear it",
-        folds=f"Folds keep each {group} together. ",
+        calibrated_on="the held-out scores of the folds",
+        judged=f"From cross-validation on the training clips: each {group} was scored and "
+        "calibrated by models that\nwere not trained on it",
+        folds=f"No {group} is in two folds. ",
     )
 
 
@@ -157,13 +161,15 @@ def _describe_cnn(spec: ModelSpec) -> _Parts:
         "A convolutional neural network of seven layers on log-mel spectrograms of speech below\n"
         f"{spec.band_limit:.0f} Hz, with {training['parameters']:,} parameters",
         {
-            "learned besides": f"up to {config['guide_components']} principal components of "
-            "spectral statistics of each clip as it is"
+            "auxiliary task": f"prediction of up to {config['guide_components']} principal "
+            "components of the spectral statistics of the clip before augmentation"
             if config["guide_weight"]
-            else "nothing",
-            "versions heard": f"{_tell_versions(config)}; up to {config['max_crop']:g} s at once",
+            else "none",
+            "augmentation": f"{_tell_versions(config)}; crops of up to {config['max_crop']:g} s",
         },
-        "Muon for convolutions, AdamW for all else" if config["optimiser"] == "muon" else "AdamW",
+        "Muon for the convolutions, AdamW for all other weights"
+        if config["optimiser"] == "muon"
+        else "AdamW",
     )
 
 
@@ -171,17 +177,17 @@ def _describe_transformer(spec: ModelSpec) -> _Parts:
     training, config = spec.training, spec.training["config"]
     return _describe_network(
         training,
-        f"The pre-trained encoder of {training['base']} and a small head on the "
-        f"statistics\nof all its layers, for speech below {spec.band_limit:.0f} Hz, with "
+        f"The pre-trained encoder of {training['base']} with a small head on statistics over time "
+        f"of all its\nlayers, for speech below {spec.band_limit:.0f} Hz, with "
         f"{training['parameters']:,} parameters",
         {
             **_tell_calm(training, config.get("calm_share", 0.0)),
-            "learned": f"the head, then with it the upper {config['layers']} layers "
-            f"{_tell_lora(config)}in up to {config['tuning_epochs']} epochs at "
-            f"{config['tuning_rate']:g}"
+            "trained": f"the head, then the head and the upper {config['layers']} layers"
+            f"{_tell_lora(config)}, for up to {config['tuning_epochs']} epochs with a peak "
+            f"learning rate of {config['tuning_rate']:g}"
             if config["layers"]
             else f"the head; {_tell_hearing(config)}",
-            "versions heard": f"each clip as it is, and {config['versions']} drawn: "
+            "versions of each clip": f"the original, and {config['versions']} drawn at random: "
             f"{_tell_versions(config)}",
         },
         "AdamW",
@@ -191,16 +197,16 @@ def _describe_transformer(spec: ModelSpec) -> _Parts:
 def _tell_hearing(config: Mapping[str, Any]) -> str:
     epochs = config.get("hearing_epochs")
     if not epochs:
-        return "the encoder is as it was"
+        return "the encoder is unchanged"
     return (
-        "before it, the encoder learned to make of the calm speech in other recordings what it "
-        f"makes of it as it is: {format_count(epochs, 'epoch')} at {config['hearing_rate']:g} at "
-        "its highest"
+        "before that, the encoder, to produce the same output for calm speech with random rooms, "
+        f"noise and lines as for the clean speech: {format_count(epochs, 'epoch')} with a peak "
+        f"learning rate of {config['hearing_rate']:g}"
     )
 
 
 def _tell_lora(config: Mapping[str, Any]) -> str:
-    return f"by low-rank matrices of rank {config['lora']} " if config.get("lora") else ""
+    return f" by low-rank matrices of rank {config['lora']}" if config.get("lora") else ""
 
 
 def _describe_fusion(spec: ModelSpec) -> _Parts:
@@ -218,20 +224,21 @@ def _describe_fusion(spec: ModelSpec) -> _Parts:
             )
             for member in members
         },
-        calibrated_on="the mean of what its members say of clips that they did not learn from",
-        judged=f"By cross-validation on what it was fitted on, each {group} judged by weights and "
-        "a calibration that\nothers gave, and by members that did not learn from the clip",
-        folds=f"Folds keep each {group} together. Members are looked for beside this folder, then "
-        "by their names,\nand must be those that it was fitted with. What they were trained on "
-        "counts, too:\n",
+        calibrated_on="the weighted mean of the members' probabilities for clips that they were "
+        "not trained on",
+        judged=f"From cross-validation on the training clips: each {group} was scored with weights "
+        "and a calibration\nfitted on the others, and by members that were not trained on the clip",
+        folds=f"No {group} is in two folds. Members are searched for beside this folder, then by "
+        "name, and must\nbe the ones that the fusion was fitted with. Their training data count as "
+        "its own:\n",
     )
 
 
 def _tell_versions(config: Mapping[str, Any]) -> str:
-    clean = f"{config['clean_share']:.0%} of the clips as they are"
+    clean = f"{config['clean_share']:.0%} without augmentation"
     if config["voice_share"]:
-        clean += f" ({config['voice_share']:.0%} of these in another voice)"
-    return f"{clean}, the others with {_VARIED}"
+        clean += f" (but {config['voice_share']:.0%} of these in another voice)"
+    return f"{clean}, the others {_AUGMENTED}"
 
 
 def _describe_network(
@@ -247,10 +254,13 @@ def _describe_network(
             "epochs": f"{epoch}, the best of up to {config['epochs']}" if chosen else f"{epoch}",
             "optimiser": optimiser,
             "batch size": f"{config['batch_size']} clips",
-            "learning rate": f"{config['learning_rate']:g} at its highest",
+            "learning rate": f"{config['learning_rate']:g} at its peak",
             "votes": _tell_votes(training["votes"], config),
             **(
-                {"teacher": f"{training['teacher']}, {config['teacher_weight']:.0%} of each target"}
+                {
+                    "teacher": f"{training['teacher']}; its probabilities make up "
+                    f"{config['teacher_weight']:.0%} of each target"
+                }
                 if training.get("teacher")
                 else {}
             ),
@@ -258,10 +268,10 @@ def _describe_network(
             **learned,
         },
         calibrated_on=f"the scores of {calibrated_on}",
-        judged="On the development speakers, by whom the epoch was chosen, so that these figures "
-        "are a little too\ngood"
+        judged="On the development speakers, who were also used to choose the epoch, so these "
+        "figures are a little\ntoo good"
         if chosen
-        else f"On {calibrated_on}, judged by networks that did not hear them"
+        else f"On {calibrated_on}, each scored by a network that was not trained on it"
         + _tell_teaching(training),
     )
 
@@ -278,9 +288,9 @@ def _tell_unlabelled(training: Mapping[str, Any]) -> dict[str, str]:
     if not unlabelled:
         return {}
     return {
-        "unlabelled": f"{unlabelled['clips']:,} segments, "
-        f"{format_duration(unlabelled['seconds'])}, of which the teacher's probabilities are "
-        "learned; heard as often as the clips of each label"
+        "unlabelled speech": f"{unlabelled['clips']:,} segments, "
+        f"{format_duration(unlabelled['seconds'])}, with the teacher's probabilities as targets; "
+        "drawn as often as the clips of one label"
     }
 
 
@@ -293,9 +303,9 @@ def _tell_calm(training: Mapping[str, Any], share: float) -> dict[str, str]:
     if not calm:
         return {}
     return {
-        "calm speech": f"{calm['clips']:,} segments of {calm['recordings']:,} recordings, "
-        f"{format_duration(calm['seconds'])}, without labels: {share:.0%} of what is learned is "
-        "heard as these people might say it (`transposed`)"
+        "calm speech": f"{calm['clips']:,} unlabelled segments of {calm['recordings']:,} "
+        f"recordings, {format_duration(calm['seconds'])}: {share:.0%} of the training examples are "
+        "clips transposed to these voices (`transposed`)"
     }
 
 
@@ -304,17 +314,17 @@ def _tell_teaching(training: Mapping[str, Any]) -> str:
     if not training.get("teacher"):
         return ""
     if training.get("substitutes"):
-        return ", and whose\nteachers were trained for them and did not either"
+        return ",\nand whose teacher, trained for this fold, was not either"
     return (
-        ". What their teacher says of others,\nit learned from these, too: the figures are a bit "
-        "too good"
+        ". The\nteacher was trained on these clips, too, and what it learned from them is in its "
+        "probabilities for\nothers: the figures are a little too good"
     )
 
 
 def _tell_votes(voted: bool, config: Mapping[str, Any]) -> str:
     if voted and config["perceived_weight"]:
-        return "what `--target perceived` tells"
-    return "of listeners were not learned from"
+        return "learned, for `--target perceived`"
+    return "not used"
 
 
 _FAMILIES: Final[Mapping[str, Callable[[ModelSpec], _Parts]]] = {
@@ -386,7 +396,9 @@ def _render_adapter(record: Mapping[str, Any], name: str) -> str:
     command = record.get("command", "").replace("NAME", name)
     return _ADAPTER.format(
         least=record["least"],
-        asked="" if record["safe"] else ";\nsome mixes lose by it, so that it must be asked for",
+        asked=""
+        if record["safe"]
+        else ".\n`--adapt auto` uses no baseline, since it makes some mixes of emotions worse",
         source=f", by\n`{command}`" if command else "",
         rows="\n".join(
             f"| {row['mix']} | {row['mean_size']:g} | {_FIGURE_NAMES[row['figure']]} "

@@ -15,20 +15,20 @@ from sercli.text import format_count
 
 HIGHER_IS_BETTER: Final = ("uar", "accuracy", "macro_f1")
 PROTOCOLS: Final = {
-    APART: "Speakers apart: by their names and the audio of their clips, the model was "
-    "trained on none of these speakers.",
-    SHARED: "Speakers shared: the model was trained on some of these speakers "
-    "or clips. Its figures are too good.",
-    UNKNOWN: "Speakers unknown: nothing tells whether the model was trained on these "
-    "speakers. If it was, its figures are too good.",
+    APART: "Speakers apart: the model was not trained on any of these speakers, as far as their "
+    "names and the audio of their clips show.",
+    SHARED: "Speakers shared: the model was trained on some of these speakers or clips, so its "
+    "figures are too good.",
+    UNKNOWN: "Speakers unknown: it is not known whether the model was trained on these speakers. "
+    "If it was, its figures are too good.",
 }
 GLOSSARY: Final = (
-    ("UAR", "Unweighted average recall: the mean recall of the labels, each counted alike."),
-    ("accuracy", "Share of the segments whose label is right. Also called WA."),
-    ("macro-F1", "Mean of the labels' F1, the harmonic mean of precision and recall."),
-    ("ECE", "Expected calibration error: mean distance of confidence and accuracy over bins."),
+    ("UAR", "Unweighted average recall: the mean recall of the labels, all with the same weight."),
+    ("accuracy", "Share of segments whose label is right. Also called WA."),
+    ("macro-F1", "Mean F1 of the labels; F1 is the harmonic mean of precision and recall."),
+    ("ECE", "Expected calibration error: mean gap between confidence and accuracy over bins."),
     ("NLL", "Negative log-likelihood of the true label, in nats. 0 is best."),
-    ("Brier", "Squared distance of the probabilities from the truth, from 0 (best) to 2."),
+    ("Brier", "Squared distance between probabilities and true label, from 0 (best) to 2."),
 )
 
 MOST_FAILED: Final = 20  # failed clips listed; all are in metrics.json
@@ -64,7 +64,7 @@ def report_sections(figures: Figures) -> list[Section]:
         _precisions(figures),
         _mixes(figures),
         _baselines(figures),
-        Section("Words", tables=(Table(("word", "meaning"), GLOSSARY, n_texts=2),)),
+        Section("Glossary", tables=(Table(("term", "meaning"), GLOSSARY, n_texts=2),)),
         _origin(figures),
     )
     return [section for section in sections if section.sentences or section.tables]
@@ -81,7 +81,8 @@ def _main(figures: Figures) -> Section:
     head = ("figure", "better if", "value", f"{level} from", f"{level} to")
     sentences = [PROTOCOLS.get(figures["protocol"], f"{figures['protocol']}.")]
     n_labels = len(figures["labels"])
-    chance = f"Guessing among {n_labels} labels gives a UAR of {format_figure(1 / n_labels)}."
+    guess = format_figure(1 / n_labels)
+    chance = f"Random guessing among {n_labels} labels gives a UAR of {guess}."
     return Section("Main figures", (*sentences, chance), (Table(head, tuple(rows), n_texts=2),))
 
 
@@ -98,24 +99,24 @@ def _method(figures: Figures) -> Section:
     if left_out["model"]:
         has = "no segment or not every compared model has" if apart else "no segment has"
         sentences.append(
-            f"Labels of the model that {has}; its probabilities are shared out among the "
-            f"others: {', '.join(left_out['model'])}."
+            f"Labels of the model that {has}: {', '.join(left_out['model'])}. Its probabilities "
+            "are renormalised over the other labels."
         )
     if left_out["corpus"]:
         counts = ", ".join(
             f"{label} ({format_count(n, 'clip')})" for label, n in left_out["corpus"].items()
         )
-        heard = " but in the baselines" if figures["adapt"] != "none" else ""
+        used = ", but are part of the baselines" if figures["adapt"] != "none" else ""
         lacks = "not every compared model has" if apart else "the model does not have"
         sentences.append(
-            f"Labels of the corpus that {lacks}; their clips do not count{heard}: {counts}."
+            f"Labels of the corpus that {lacks}: {counts}. Their clips are not scored{used}."
         )
     sentences.append(_describe_intervals(figures["intervals"]))
     reasons = tuple((reason, str(n)) for reason, n in figures["left_out"].items())
     failed = figures["failed"]
     shown = tuple(failed.items())[:MOST_FAILED]
     more = f", the first {len(shown)}; all are in metrics.json" if len(shown) < len(failed) else ""
-    caption = f"{format_count(len(failed), 'clip')} could not be heard{more}"
+    caption = f"{format_count(len(failed), 'clip')} failed and had to be left out{more}"
     repaired = tuple(
         (path, warning)
         for path, warnings in figures.get("repaired", {}).items()
@@ -129,9 +130,9 @@ def _method(figures: Figures) -> Section:
             Table(("left out because", "files"), reasons, "Files of the corpus that were left out"),
             Table(("clip", "error"), shown, caption, n_texts=2),
             Table(
-                ("recording", "what was repaired or is not heard"),
+                ("recording", "warning"),
                 repaired[:MOST_FAILED],
-                f"Recordings that were not heard as they are{more}",
+                f"Warnings about recordings{more}",
                 n_texts=2,
             ),
         ),
@@ -144,8 +145,8 @@ def _describe_intervals(intervals: Mapping[str, Any]) -> str:
         f"resamples of {intervals['resampled']} (seed {intervals['seed']})."
     )
     if intervals["resampled"] == "speakers":
-        return f"{sentence} They tell what other speakers of the same kind would give."
-    return f"{sentence} Segments of one speaker are alike, so these may be too narrow."
+        return f"{sentence} They show how the figures may vary with other, similar speakers."
+    return f"{sentence} Segments of one speaker are similar, so the intervals may be too narrow."
 
 
 def _classes(figures: Figures) -> Section:
@@ -169,7 +170,7 @@ def _confusion(figures: Figures) -> Section:
     )
     return Section(
         "Confusion",
-        ("Rows are true labels, columns are predicted ones.",),
+        ("Rows are true labels, columns are predicted labels.",),
         (Table(("true", *labels), rows, "Number of segments"),),
         plot="confusion",
     )
@@ -182,18 +183,20 @@ def _calibration(figures: Figures) -> Section:
     confidence = float(np.average([b["confidence"] for b in bins], weights=[b["n"] for b in bins]))
     gap = confidence - figures["accuracy"]
     if abs(gap) < SMALLEST_GAP:
-        verdict = "as sure as it is right"
+        verdict = "neither overconfident nor underconfident"
     else:
-        verdict = f"{'too sure' if gap > 0 else 'not sure enough'}, by {format_figure(abs(gap))}"
+        side = "overconfident" if gap > 0 else "underconfident"
+        verdict = f"{side} by {format_figure(abs(gap))}"
     rows = tuple((*format_figures((b["confidence"], b["accuracy"])), str(b["n"])) for b in bins)
     return Section(
         "Calibration",
         (
             f"The mean confidence is {format_figure(confidence)} and the accuracy "
-            f"{format_figure(figures['accuracy'])}: on average the model is {verdict}. Over "
-            f"bins of equal size the distance is {format_figure(figures['ece'])} (ECE); by chance "
-            f"alone, exact probabilities would have {format_figure(exact['mean'])} "
-            f"({' to '.join(format_figures(exact['interval']))}) on as many segments.",
+            f"{format_figure(figures['accuracy'])}: on average, the model is {verdict}. The "
+            f"expected calibration error (ECE) over bins of equal size is "
+            f"{format_figure(figures['ece'])}. On this many segments, perfectly calibrated "
+            f"probabilities would have an ECE of {format_figure(exact['mean'])} "
+            f"({' to '.join(format_figures(exact['interval']))}) by chance.",
         ),
         (Table(("mean confidence", "accuracy", "segments"), rows, "Bins", n_texts=0),),
         plot="reliability",
@@ -208,11 +211,11 @@ def _coverage(figures: Figures) -> Section:
     chosen = np.unique(np.linspace(0, len(points) - 1, MOST_THRESHOLDS).round().astype(int))
     keys = ("threshold", "coverage", "accuracy")
     rows = tuple(tuple(format_figures(points[i][key] for key in keys)) for i in chosen)
-    sentences = ["Coverage is the share of segments whose confidence is not below the threshold."]
+    sentences = ["Coverage is the share of segments whose confidence reaches the threshold."]
     if unused := figures["labels_left_out"]["model"]:
         sentences.append(
-            f"Here, the model may also answer {', '.join(unused)}: the confidences are those that "
-            "ser annotate writes, where all of its labels compete."
+            "Confidences in this section are those that ser annotate writes: over all labels of "
+            f"the model, including {', '.join(unused)}."
         )
     if found := figures["target_precision"]:
         sentences.append(_describe_target(found))
@@ -232,9 +235,9 @@ def _describe_target(found: Mapping[str, Any]) -> str:
         found[key] for key in ("threshold", "coverage", "precision")
     )
     return (
-        f"For a precision of {target}, keep labels from a confidence of {threshold}: these are "
-        f"{coverage} of all, and {precision} of them are right. The threshold was chosen on these "
-        "same segments, so expect a little less on others."
+        f"To reach a precision of {target}, keep labels with a confidence of {threshold} or more: "
+        f"they are {coverage} of all labels, and {precision} of them are right. The threshold was "
+        "chosen on these same segments, so expect a slightly lower precision on others."
     )
 
 
@@ -258,7 +261,7 @@ def _breakdowns(figures: Figures) -> Section:
         for key, groups in figures["breakdown"].items()
         if key != "speaker" and groups
     ]
-    return Section("Kinds of segments", tables=tuple(tables))
+    return Section("Breakdowns", tables=tuple(tables))
 
 
 def _breakdown_table(
@@ -299,15 +302,15 @@ def _listeners(figures: Figures) -> Section:
             f"{format_count(found['n_votes'], 'vote')} of listeners on "
             f"{format_count(found['n_segments'], 'segment')}.",
             *_describe_others(found),
-            "Accuracy is agreement with the label of the corpus: of the model, of a single vote, "
-            "and of the label with most votes. A model above one listener is better at guessing "
-            "the label than a person is.",
-            "Cross-entropy tells how badly the model's probabilities foretell a vote, in nats; "
-            "lower is better. Nothing can go below that of the votes themselves, as listeners "
-            "disagree. A model above the constant answer, the mean of all votes, has learnt "
-            "nothing about what people hear.",
-            "Divergence (Jensen-Shannon, 0 to 1, lower is better) is the distance from the votes: "
-            "of the model's probabilities, and of one listener from the others.",
+            "Accuracy is the agreement with the label of the corpus: of the model, of a single "
+            "vote, and of the label with the most votes. A model above one listener names that "
+            "label more often than a single person does.",
+            "Cross-entropy measures how well the model's probabilities predict a vote, in nats; "
+            "lower is better. That of the votes themselves is the lowest possible, and above 0 "
+            "since listeners disagree. The constant answer is the mean of all votes: a model with "
+            "a higher cross-entropy has learned nothing about what listeners perceive.",
+            "Divergence (Jensen-Shannon, from 0 to 1; lower is better) is the distance of the "
+            "model's probabilities from the votes, and of one listener from the others.",
         ),
         (Table(("who", "accuracy", "cross-entropy", "divergence"), rows),),
     )
@@ -320,9 +323,9 @@ def _describe_others(found: Mapping[str, Any]) -> tuple[str, ...]:
     share = format_figure(sum(others.values()) / found["n_votes"])
     counts = ", ".join(f"{label} ({n})" for label, n in others.items())
     return (
-        f"Of the votes, {share} are for labels that were not scored: {counts}. They are wrong "
-        "answers, of labels that the model was not to choose among. Cross-entropy and divergence "
-        "are without them.",
+        f"A share of {share} of the votes is for labels that were not scored: {counts}. They count "
+        "as wrong answers, although the model could not choose these labels. Cross-entropy and "
+        "divergence are computed without them.",
     )
 
 
@@ -338,8 +341,8 @@ def _stress(figures: Figures) -> Section:
     return Section(
         "Stress",
         (
-            "The same segments under worse conditions. Drop is the UAR that is lost; unchanged is "
-            f"the share of segments that keep their label. Random noise has seed {stress['seed']}.",
+            "The same segments under other conditions. Drop is the loss of UAR; unchanged is the "
+            f"share of segments that keep their label. The random seed is {stress['seed']}.",
         ),
         (Table(("condition", "UAR", "drop", "accuracy", "ECE", "unchanged"), rows),),
         plot="stress",
@@ -357,9 +360,9 @@ def _precisions(figures: Figures) -> Section:
     return Section(
         "Number types",
         (
-            f"The same segments judged with other number types than {figures['precision']}. Drop "
-            "is the UAR that is lost, unchanged the share of segments that keep their label, "
-            "change the most that a probability differs by.",
+            f"The same segments, classified with number types other than {figures['precision']}. "
+            "Drop is the loss of UAR, unchanged the share of segments that keep their label, and "
+            "change the largest change in a probability.",
         ),
         (Table(("number type", "UAR", "drop", "ECE", "unchanged", "change"), rows),),
     )
@@ -385,14 +388,16 @@ def _mixes(figures: Figures) -> Section:
         )
         for one in mixes
     )
-    head = ("mix", "figure", "segments", "alone", "by baseline", "difference", "from", "to")
+    ways = ("without baseline", "with baseline")
+    head = ("mix", "figure", "segments", *ways, "difference", "from", "to")
     return Section(
         "Groups",
         (
-            "Groups of segments of one speaker, drawn at random: each segment judged by itself, "
-            "and by the baseline of its group. Intervals are from resampled speakers.",
+            "Groups of segments of one speaker, drawn at random. Each segment is classified "
+            "without a baseline and with the baseline of its group. The intervals are "
+            "bootstrapped over speakers.",
         ),
-        (Table((*head, "ECE alone", "ECE by baseline"), rows, n_texts=2),),
+        (Table((*head, *(f"ECE {way}" for way in ways)), rows, n_texts=2),),
     )
 
 
@@ -407,8 +412,8 @@ def _baselines(figures: Figures) -> Section:
     return Section(
         "Baselines",
         (
-            "Models that do not listen to the segments. A low ECE alone is worth little: one that "
-            "always tells the same shares has it too.",
+            "Classifiers that ignore the audio. A low ECE alone means little: a classifier that "
+            "always returns the frequencies of the labels has one, too.",
         ),
         (Table(("model", *NAMES.values()), rows),),
     )
@@ -424,8 +429,8 @@ def _origin(figures: Figures) -> Section:
         # Figures of earlier versions lack these.
         *((name, figures[name]) for name in ("target", "adapt", "precision") if name in figures),
     )
-    table = Table(("what", "which"), tuple((a, str(b)) for a, b in rows), n_texts=2)
-    return Section("To get these figures again", tables=(table,))
+    table = Table(("item", "value"), tuple((a, str(b)) for a, b in rows), n_texts=2)
+    return Section("To reproduce these figures", tables=(table,))
 
 
 def _filled(*tables: Table) -> tuple[Table, ...]:

@@ -159,8 +159,8 @@ def draw_reliability(figures: Figures) -> "Figure":
         ms=4.5,
         label="bin, with its 95% interval",
     )
-    axes.text(0.04, 0.7, "not sure enough", color=GREY, fontsize=8)
-    axes.text(0.96, 0.1, "too sure", color=GREY, fontsize=8, ha="right")
+    axes.text(0.04, 0.7, "underconfident", color=GREY, fontsize=8)
+    axes.text(0.96, 0.1, "overconfident", color=GREY, fontsize=8, ha="right")
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axes.set(xlabel="mean confidence", ylabel="share of labels that are right")
     axes.grid(True)
@@ -181,7 +181,7 @@ def draw_coverage(figures: Figures) -> "Figure":
     coverage, accuracy = ([one[key] for one in points] for key in ("coverage", "accuracy"))
     figure, axes = new_figure(
         f"Accuracy against coverage: {subject(figures)}",
-        "labels below a confidence are left out; numbers on the line: that confidence",
+        "numbers on the line: confidence below which labels are left out",
         height=4.2,
     )
     # Not the accuracy of the main figures, which excludes labels that are not scored.
