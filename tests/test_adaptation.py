@@ -510,11 +510,13 @@ def test_too_little_to_learn_from(rng: np.random.Generator) -> None:
         with pytest.raises(DatasetError, match=reason):
             fit_adapter(examples, EMOTIONS, SMALL)
 
-    refuse(draw_speakers(rng, 5, 12), "clips of 6 speakers or more; found 5 that are known")
-    refuse(draw_speakers(rng, 12, 5), "6 clips or more of a speaker; found 5 of each at most")
+    refuse(draw_speakers(rng, 5, 12), "clips of 6 speakers or more; found 5 known speakers")
+    refuse(
+        draw_speakers(rng, 12, 5), "a speaker with 6 clips or more; found at most 5 clips of any"
+    )
     examples = draw_speakers(rng, 6, 12)
     fear = examples.classes == 2
-    by_one = "all labels by speakers of every fold; all of fear are by speakers of one"
+    by_one = "all labels in every fold; all clips of fear are by the speakers of one"
     refuse(examples.take(np.flatnonzero(~fear)), by_one)
     # One of them is always held out, and nobody else has any.
     by_two = fear & (examples.voices != examples.voices[0])
@@ -560,7 +562,7 @@ def test_clips_of_unknown_speakers_are_left_out(
     assert both.voices.tolist() == ["emodb/a", "emodb/b", "emodb/b"] * 2
     said: list[str] = []
     assert not add_adapter(fake_classifier, examples, SMALL, said.append)
-    assert said[0].endswith("expected clips of 6 speakers or more; found 2 that are known")
+    assert said[0].endswith("expected clips of 6 speakers or more; found 2 known speakers")
     assert fake_classifier.adapter is None
 
 

@@ -378,8 +378,8 @@ def test_clips_held_out_of_a_member_are_not_judged_again(
     np.testing.assert_allclose(judged[1].max(axis=1), 0.8)
     classes = [LABELS.index(clip.emotion) for clip in found.clips]
     np.testing.assert_array_equal(judged[1].argmax(axis=1), classes)
-    assert "new judges 16 clips, 0 of them while held out" in said
-    assert "taught judges 16 clips, 16 of them while held out" in said
+    assert "new scores 16 clips, 0 of them by its held-out probabilities" in said
+    assert "taught scores 16 clips, 16 of them by its held-out probabilities" in said
     facts = fusion.spec.training
     assert facts["members"]["taught"] == {"uar": 1.0, "nll": pytest.approx(-np.log(0.8))}
     assert any(line.startswith("taught: weight 1.000, UAR 1.000, NLL 0.223 alone") for line in said)
@@ -403,14 +403,14 @@ def test_clips_that_a_member_learned_from_are_refused(
     new = make_member("new")
     with pytest.raises(
         DatasetError,
-        match=r"the member one was trained on 1 speaker and 1 clip of those to fit on, and "
-        r".*one/held_out\.csv does not tell .*; train it anew with --fit-on train\+dev",
+        match=r"the member one was trained on 1 speaker and 1 clip of the clips to fit on, and "
+        r".*one/held_out\.csv has no held-out .*; retrain it with --fit-on train\+dev",
     ):
         make_trainer(tmp_path, new, knows_one).prepare([clips])
     # Of other clips it knows the speaker.
     knows_voice = make_member("voice", cached.take(range(3)))
     decoded: list[int] = []
-    with pytest.raises(DatasetError, match=r"member voice was trained on 1 speaker of those"):
+    with pytest.raises(DatasetError, match=r"member voice was trained on 1 speaker of the clips"):
         make_trainer(tmp_path, new, knows_voice, progress=decoded.append).prepare([clips[3:]])
     assert not decoded
     knows_others = make_member("others", cached.take(range(4)))
@@ -444,7 +444,9 @@ def test_members_that_do_not_fit_together(
         with pytest.raises(ConfigError, match=r"members are one.*; expected two or more of differ"):
             make_trainer(tmp_path, *members)
     other = make_member("other", labels=("short", "loud"))
-    with pytest.raises(ConfigError, match="the member other tells short, loud, one tells short, l"):
+    with pytest.raises(
+        ConfigError, match="the member other has the labels short, loud, one has short, l"
+    ):
         make_trainer(tmp_path, one, other)
     with pytest.raises(DatasetError, match="the clips to fit on have the labels long; expected"):
         make_trainer(tmp_path, one, two).prepare([clips[1::2]])
@@ -456,7 +458,7 @@ def test_clips_without_folds_are_refused_before_any_is_judged(
     trainer = make_trainer(tmp_path, make_member("one"), make_member("two"))
     trainer.check_fit(clips, ("long", "short"))
     alone = tuple(replace(clip, speaker="s0") for clip in clips)
-    with pytest.raises(DatasetError, match="clips of a single speaker; expected 2 or more"):
+    with pytest.raises(DatasetError, match="clips are of one speaker; expected 2 or more"):
         trainer.check_fit(alone, ("long", "short"))
 
 
@@ -466,16 +468,14 @@ def test_a_fusion_must_find_its_members(
     monkeypatch.setenv("SER_MODELS", str(tmp_path / "none"))
     trainer = make_trainer(tmp_path, make_member("one"), make_member("two"))
     trainer.begin(tmp_path / "models" / "both")
-    with pytest.raises(ConfigError, match="models/two: has the name of the member two, "):
+    with pytest.raises(ConfigError, match="models/two: has the same name as its member two, "):
         trainer.begin(tmp_path / "models" / "two")
     with pytest.raises(ModelError, match="model 'one': found no"):
         trainer.begin(tmp_path / "both")
     (tmp_path / "two").mkdir()
     shutil.copytree(tmp_path / "models" / "one", tmp_path / "one")
     (tmp_path / "two" / "model.json").write_text("another")
-    with pytest.raises(
-        ConfigError, match=r"member two, .*two would be found, and not .*models/two"
-    ):
+    with pytest.raises(ConfigError, match=r"member two would lead to .*two, not to .*models/two"):
         trainer.begin(tmp_path / "both")
 
 
@@ -489,7 +489,7 @@ def test_an_adapter_of_a_fusion_must_find_its_members(
     monkeypatch.setenv("SER_MODELS", str(tmp_path / "none"))
     with pytest.raises(ModelError, match="model 'mine': found no"):
         trainer.begin(tmp_path / "elsewhere" / "adapted")
-    with pytest.raises(ConfigError, match="is the model itself"):
+    with pytest.raises(ConfigError, match="is the folder of the model itself"):
         trainer.begin(both)
 
 
@@ -626,9 +626,7 @@ def test_a_fusion_from_training_to_labels(
     again = (*options[:-2], "--split", splits, "-o", tmp_path / "models" / "again")
     result = ser("train", "--data", hisses, *again)
     assert result.exit_code == 2
-    assert "the member netter was trained on 1 of the speakers that are to be judged" in (
-        result.stderr
-    )
+    assert "the member netter was trained on 1 of the speakers to be scored" in (result.stderr)
     (models / "hisser" / "held_out.csv").unlink()
     result = ser("train", "--data", hisses, "-o", models / "again", *options)
     assert (
@@ -649,7 +647,7 @@ def test_options_of_a_fusion(hisses: Path, trained: Path, tmp_path: Path) -> Non
     theirs.mkdir()
     (theirs / "config.json").write_text("{}")
     for options, message in (
-        (("--model", "fusion"), "--model fusion puts models together, and none are named"),
+        (("--model", "fusion"), "--model fusion combines models, but none are named"),
         (("--model", "fusion", "--members", "svm"), "members are svm; expected two or more"),
         (("--model", "fusion", "--members", "svm,nope"), "model 'nope': found no model.json"),
         (

@@ -184,7 +184,7 @@ def test_what_a_loaded_checkpoint_says_of_itself(tmp_path: Path) -> None:
     assert load_model(tmp_path / "mine", "cpu").sha256 != digest
     with pytest.raises(ModelError, match="mine: a checkpoint of Hugging Face is not saved as a m"):
         save_model(model, tmp_path / "copy")
-    with pytest.raises(ModelError, match="mine: has no manifest of what it was trained on"):
+    with pytest.raises(ModelError, match="mine: has no manifest of its training data"):
         Teacher.load(tmp_path / "mine", "cpu")
     with pytest.raises(ConfigError, match="device is 'tpu'"):
         load_model(tmp_path / "mine", "tpu")

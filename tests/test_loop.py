@@ -376,7 +376,7 @@ def fit_to_fail(folder: Path, error: RuntimeError) -> None:
 def test_a_batch_that_does_not_fit_into_memory(tmp_path: Path, error: RuntimeError) -> None:
     with pytest.raises(
         TrainingError,
-        match=r"epoch 1, step 1: 8 clips of up to 40 samples do not fit into the memory of cpu; "
+        match=r"epoch 1, step 1: 8 clips of up to 40 samples do not fit in the memory of cpu; "
         "lower --batch-size",
     ) as raised:
         fit_to_fail(tmp_path, error)
@@ -446,13 +446,13 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
     fit(tmp_path, replace(CONFIG, epochs=1))
     path = tmp_path / CHECKPOINT_FILE
     assert load_checkpoint(path, FINGERPRINT).step == N_BATCHES
-    with pytest.raises(ConfigError, match=r"clips is 'xyz', expected 'abc'; give the same"):
+    with pytest.raises(ConfigError, match=r"clips is 'xyz', expected 'abc'; use the same"):
         load_checkpoint(path, FINGERPRINT | {"clips": "xyz"})
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(ModelError, match=r"is no checkpoint of this version, or damaged"):
+    with pytest.raises(ModelError, match=r"is not a checkpoint of this version, or is damaged"):
         load_checkpoint(path, FINGERPRINT)
-    with pytest.raises(ModelError, match=r"there is no checkpoint to resume from"):
+    with pytest.raises(ModelError, match=r": no checkpoint to resume from"):
         fit(tmp_path / "none", resume=True)
 
 

@@ -86,7 +86,7 @@ def test_models_that_cannot_be_gone_on_with(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"is a model of the family cnn; expected a transformer"):
         find_origin(str(shipped_folder() / "cnn"))
     (mine / "manifest.csv").rename(tmp_path / "manifest.csv")
-    with pytest.raises(ModelError, match=r"mine: has no manifest of what it was trained on"):
+    with pytest.raises(ModelError, match=r"mine: has no manifest of its training data"):
         find_origin(str(mine))
     (tmp_path / "manifest.csv").rename(mine / "manifest.csv")
     weights = mine / "encoder.safetensors"
@@ -113,7 +113,7 @@ def test_what_an_encoder_knows_is_known_of_its_models(tmp_path: Path) -> None:
     manifest = trainer.make_manifest(apart)
     assert manifest.find_speakers(clips) == ["plays/ann", "plays/bob", "plays/cid"]
     assert manifest.count_clips(["a" * 16, *apart.hashes]) == 3
-    message = r"the base was trained on 1 of the speakers that are to be judged, such as plays/ann"
+    message = r"the base was trained on 1 of the speakers to be scored, such as plays/ann"
     with pytest.raises(ConfigError, match=message):
         trainer.check_judged(clips)
     # Whoever is learned from is judged, too, where there are no development clips.

@@ -50,7 +50,10 @@ def corpus() -> Corpus:
         ({"model": "adapter", "members": "a", "adapter": False}, "--no-adapter does not go with"),
         ({"split": "random", "adapter": False}, "--no-adapter would do nothing"),
         ({"folds": 1}, "folds is 1; expected 2 or more"),
-        ({"folds": 3, "split": "own"}, "--folds keep speakers apart; --split own would do nothing"),
+        (
+            {"folds": 3, "split": "own"},
+            "--folds keeps speakers apart, so --split own would do nothing",
+        ),
         ({"folds": 3, "test": False}, "--fit-on and --no-test would do nothing"),
         ({"fit_on": ("train", "test")}, r"fit_on is \('train', 'test'\); expected train, dev, or"),
         ({"fit_on": ()}, "expected train, dev, or both"),
@@ -66,7 +69,7 @@ def test_what_would_do_nothing_is_refused(settings: dict[str, Any], message: str
     ("settings", "message"),
     [
         ({"folds": 1}, "folds is 1; expected 2 to 100"),
-        ({"gamma_scales": ()}, "there are no values of gamma to search"),
+        ({"gamma_scales": ()}, "gamma has no values to search"),
         ({"regularisations": (-1.0,)}, "C is -1; expected 1e-09 to 1e"),
         ({"components": 0}, "components is 0; expected 1 to"),
         ({"seed": -1}, "seed is -1; expected 0 to"),
@@ -146,19 +149,19 @@ def test_labels_that_are_left_out_are_told(
 
     asked = Plan.make(corpus, TrainConfig(emotions=("angry", "sadness")))
     assert asked.left_out == {"love": 10}
-    assert told(asked) == "labels left out, which --emotions does not name: love (10 clips)"
+    assert told(asked) == "labels left out, not named by --emotions: love (10 clips)"
     renamed = {"love": "boredom"}
     bored = (replace(one, emotion=renamed.get(one.emotion, one.emotion)) for one in corpus.clips)
     published = Corpus("emodb", "", tuple(replace(one, corpus="emodb") for one in bored))
     plan = Plan.make(published, TrainConfig())
     assert told(plan).startswith(
-        "warning: labels left out, which are none of the six emotions: boredom (10 clips); name all"
+        "warning: labels left out, not among the six emotions: boredom (10 clips); name all"
     )
     # A pupil has the labels of its teacher.
     pupil = Plan.make(corpus, TrainConfig("cnn", teacher="transformer", cache=tmp_path))
     assert {clip.emotion for clip in pupil.corpus.clips} == {"anger", "sadness"}
     assert pupil._tell_left_out() == (
-        "warning: labels left out, which transformer does not have: love (10 clips)"
+        "warning: labels left out, not labels of transformer: love (10 clips)"
     )
     recorded = {}
 
@@ -177,7 +180,7 @@ def test_labels_that_are_left_out_are_told(
 
 def test_calm_speech_that_no_cnn_would_learn_from(corpus: Corpus) -> None:
     config = TrainConfig("cnn", teacher="transformer", calm=("calls",))
-    with pytest.raises(ConfigError, match="--calm would do nothing: of a cnn, only the teachers"):
+    with pytest.raises(ConfigError, match="--calm would do nothing: with a cnn, only the teachers"):
         Plan.make(corpus, config)
     Plan.make(corpus, replace(config, fit_on=("train", "dev")))
 
@@ -212,7 +215,9 @@ def test_splits_that_are_not_taken_are_told(corpus: Corpus, tmp_path: Path) -> N
     told: list[str] = []
     with pytest.raises(DatasetError):  # there is no such audio
         plan.run(tmp_path / "model", say=told.append)
-    assert told[0].startswith("warning: shared: its own splits share speakers; others are drawn")
+    assert told[0].startswith(
+        "warning: shared: its own splits share speakers, so new ones are drawn"
+    )
 
 
 def test_which_families_something_is_of_use_to() -> None:

@@ -162,7 +162,9 @@ def test_what_tells_the_speaker_is_worth_nothing_on_others(rows: svm_rows.Rows) 
 
 def test_folds_need_all_emotions(rows: svm_rows.Rows) -> None:
     few = svm_rows.Rows(rows.features, rows.groups.astype(int) % 6, rows.groups, EMOTIONS)
-    with pytest.raises(DatasetError, match=r"without the speakers of a fold, no clips of .* left"):
+    with pytest.raises(
+        DatasetError, match=r"without the speakers of a fold, no training clips of .* left"
+    ):
         training.search_settings(few, CONFIG)
 
 

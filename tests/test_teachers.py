@@ -50,7 +50,9 @@ def test_clips_that_were_held_out_are_not_judged_again(cached: CachedClips) -> N
     assert np.abs(found[0] - expected[0]).max() > 0.05
     assert teacher.count_learned(cached) == 1  # the second clip: nothing was kept of it
     np.testing.assert_array_equal(teacher.judge(cached.take([2, 0]), BACKWARDS), found[[2, 0]])
-    with pytest.raises(ConfigError, match=r"the teacher svm tells anger, .*; expected joy, fear"):
+    with pytest.raises(
+        ConfigError, match=r"the teacher svm has the labels anger, .*; expected joy, fear"
+    ):
         teacher.judge(cached, ("joy", "fear"))
 
 
@@ -121,7 +123,7 @@ def test_a_teacher_tells_what_it_was_trained_on(tmp_path: Path) -> None:
         source = load_model("svm").folder
         assert source is not None
         (tmp_path / name).write_bytes((source / name).read_bytes())
-    with pytest.raises(ModelError, match="has no manifest of what it was trained on"):
+    with pytest.raises(ModelError, match="has no manifest of its training data"):
         Teacher.load(tmp_path)
     teacher = Teacher.load("svm")
     assert teacher.name == "svm"

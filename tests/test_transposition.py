@@ -148,14 +148,16 @@ def test_strangers_are_recordings_or_speakers(rows: FloatArray) -> None:
     before = straighten(rows)
     expected = [before[[0, 2]].mean(axis=0), before[1], before[3:5].mean(axis=0)]
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    with pytest.raises(DatasetError, match=r"that of 3 recordings \(or speaker, .*; expected 6 or"):
+    with pytest.raises(DatasetError, match=r"found 3 recordings \(or speakers, .*; expected 6 or"):
         find_strangers(clips, rows[:5], DEVIATIONS)
 
 
 def test_without_calm_clips_nothing_is_known(rows: FloatArray, strangers: FloatArray) -> None:
     with pytest.raises(ConfigError, match=r"labels are anger, fear; expected neutral among them"):
         average_calm(make_clips(), ("anger", "fear"), rows, DEVIATIONS)
-    with pytest.raises(DatasetError, match=r"no clip is neutral: .*; expected some of every"):
+    with pytest.raises(
+        DatasetError, match=r"no clip is neutral, .*; expected neutral clips of every"
+    ):
         transpose(rows, strangers, what=("anger",) * len(WHO))
 
 

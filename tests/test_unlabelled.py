@@ -171,10 +171,10 @@ def test_what_fails_is_told(tmp_path: Path, cache: Path) -> None:
     assert SvmTrainer(SvmConfig(), calm=unlabelled).notes == unlabelled.notes
     assert search(*paths, cache=cache).describe().endswith("in 1 of 3 recordings; 2 failed")
     with pytest.raises(
-        DatasetError, match=r"no speech of 1 s or more in 1 recording to .*: .*broken\.wav: libsnd"
+        DatasetError, match=r"no speech of 1 s or more in 1 recording for .*: .*broken\.wav: libsnd"
     ):
         _ = search(broken, cache=cache).cached
-    with pytest.raises(DatasetError, match=r"in 1 recording to learn .*: nobody speaks in any"):
+    with pytest.raises(DatasetError, match=r"in 1 recording for training .*: no speech was found"):
         _ = search(EXAMPLES / "silence.wav", cache=cache).cached
 
 
@@ -194,14 +194,14 @@ def test_what_is_judged_is_refused(
     examples.refuse_judged(cache_clips(fine, cache, jobs=1))
     for name in ("copy.wav", "segment.wav"):
         clip = Clip(tmp_path / name, "fear")
-        with pytest.raises(ConfigError, match=rf"{name}: is to be judged, and is among"):
+        with pytest.raises(ConfigError, match=rf"{name}: is to be scored, but is also in"):
             examples.refuse_judged(cache_clips([*fine, clip], cache, jobs=1))
-    with pytest.raises(ConfigError, match=r"call\.wav#0\.5-2: is to be judged, and is among"):
+    with pytest.raises(ConfigError, match=r"call\.wav#0\.5-2: is to be scored, but is also in"):
         examples.refuse_judged(cache_clips([*fine, stretch], cache, jobs=1))
 
 
 def test_a_teacher_is_needed(examples: Unlabelled) -> None:
-    with pytest.raises(ConfigError, match=r"by what a teacher says of it; expected a teacher"):
+    with pytest.raises(ConfigError, match=r"needs a teacher to label it; expected a teacher"):
         CnnCourse(CONFIG, EMOTIONS, unlabelled=examples)
 
 
@@ -228,7 +228,7 @@ def test_what_a_teacher_says_is_all_that_is_learned(
     said: list[str] = []
     material = course.gather(labelled, said.append)
     n_labelled, n_unlabelled = len(labelled), len(examples.cached)
-    assert said == [f"svm says what it hears in {n_unlabelled} unlabelled segments"]
+    assert said == [f"svm classifies {n_unlabelled} unlabelled segments"]
     assert material.heard.clips == (*labelled.clips, *examples.cached.clips)
     targets = course.find_targets(material)
     taught = teacher.judge(labelled, EMOTIONS)

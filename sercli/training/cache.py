@@ -181,7 +181,7 @@ def cache_clips(
     done = [(clip, one) for clip, one in outcomes if not isinstance(one, _Failure)]
     failed = {clip.place: one.error for clip, one in outcomes if isinstance(one, _Failure)}
     if not done:
-        first = next(iter(failed.values()), "there are none")
+        first = next(iter(failed.values()), "there are no clips")
         raise DatasetError(f"none of {len(clips)} clips could be decoded; the first: {first}")
     heard, entries = zip(*done, strict=True)
     notes = join_notes({str(clip.path): one.notes} for clip, one in outcomes)

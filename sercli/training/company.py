@@ -122,8 +122,8 @@ def _telling() -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(
-            f"{gettempdir()}: decoded audio cannot be written: {error.strerror}; make room there, "
-            "or name another folder by TMPDIR"
+            f"{gettempdir()}: decoded audio cannot be written: {error.strerror}; free some space "
+            "there, or set TMPDIR to another folder"
         ) from error
 
 

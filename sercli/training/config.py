@@ -53,7 +53,7 @@ class SvmConfig:
         """Check every value against its range."""
         for name, values in (("C", self.regularisations), ("gamma", self.gamma_scales)):
             if not values:
-                raise ConfigError(f"there are no values of {name} to search; expected some")
+                raise ConfigError(f"{name} has no values to search; expected one or more")
             for value in values:
                 check_range(name, value, 1e-9, 1e9)
         check_count("components", self.components, 1, 100_000)
@@ -195,7 +195,7 @@ class NeuralConfig:
         check_range("gradient norm", self.max_norm, 1e-6, 1e6)
         check_range("averaging", self.averaging, 0, 0.99999)
         check_range("label smoothing", self.label_smoothing, 0, 0.99)
-        check_range("weight of what is perceived", self.perceived_weight, 0, 1000)
+        check_range("perceived weight", self.perceived_weight, 0, 1000)
         check_range("teacher weight", self.teacher_weight, 0, 1)
         check_range("guide weight", self.guide_weight, 0, 1000)
         check_count("guide components", self.guide_components, 1, 10_000)
@@ -269,13 +269,13 @@ class TransformerConfig(NeuralConfig):
         super().__post_init__()
         check_count("versions", self.versions, 0, 100)
         check_count("layers", self.layers, 0, 1000)
-        check_count("epochs of tuning", self.tuning_epochs, 1, 10_000)
-        check_range("learning rate of tuning", self.tuning_rate, 1e-9, 10)
+        check_count("fine-tuning epochs", self.tuning_epochs, 1, 10_000)
+        check_range("fine-tuning learning rate", self.tuning_rate, 1e-9, 10)
         check_range("layer decay", self.layer_decay, 0.01, 1)
-        check_count("epochs of hearing", self.hearing_epochs, 0, 10_000)
-        check_range("learning rate of hearing", self.hearing_rate, 1e-9, 10)
-        check_range("share of what strangers say", self.calm_share, 0, 1)
-        check_count("rank of matrices", self.lora, 0, 1024)
+        check_count("hearing epochs", self.hearing_epochs, 0, 10_000)
+        check_range("hearing learning rate", self.hearing_rate, 1e-9, 10)
+        check_range("share of transposed examples", self.calm_share, 0, 1)
+        check_count("rank of the low-rank matrices", self.lora, 0, 1024)
 
 
 @dataclass(frozen=True)
@@ -360,16 +360,16 @@ class AdapterConfig:
         check_count("calibration_groups", self.calibration_groups, 1, 1_000_000)
         check_count("folds", self.folds, 2, 100)
         for share in self.single_shares:
-            check_range("share of groups of a single label", share, 0, 1)
+            check_range("share of single-label groups", share, 0, 1)
         if not self.single_shares:
-            raise ConfigError("there are no shares of groups of a single label; expected some")
+            raise ConfigError("there are no shares of single-label groups; expected one or more")
         check_range("largest loss", self.max_loss, 0, 1)
-        check_range("share of leaning groups", self.leaning_share, 0, 1)
-        check_range("share of those of a single label", self.leaning_single_share, 0, 1)
-        check_range("share of calm ones among these", self.leaning_calm_share, 0, 1)
+        check_range("share of biased groups", self.leaning_share, 0, 1)
+        check_range("share of single-label groups among these", self.leaning_single_share, 0, 1)
+        check_range("share of calm groups among these", self.leaning_calm_share, 0, 1)
         check_range("leaning", self.leaning, 0, 100)
         check_range("share of repeated clips", self.repeated_share, 0, 1)
-        check_range("contrast of leaning groups", self.leaning_contrast, 0.01, 1)
+        check_range("contrast of biased groups", self.leaning_contrast, 0.01, 1)
         check_range("learning rate", self.learning_rate, 1e-8, 10)
         check_range("warmup", self.warmup, 0, 0.99)
         check_range("weight decay", self.weight_decay, 0, 10)

@@ -73,8 +73,8 @@ def count_folds(groups: Groups, n_folds: int, group_by: GroupBy) -> int:
     n_groups = len(np.unique(groups))
     if n_groups < MIN_GROUPS:
         raise DatasetError(
-            f"found clips of a single {group_by}; expected {MIN_GROUPS} or more to "
-            "cross-validate by; learn from more splits, such as train+dev, or by folds of all clips"
+            f"all clips are of one {group_by}; expected {MIN_GROUPS} or more for "
+            "cross-validation; train on more splits, such as train+dev, or use --folds"
         )
     return min(n_folds, n_groups)
 
@@ -104,14 +104,14 @@ def check_labels(
     missing = ", ".join(label for index, label in enumerate(labels) if index not in present)
     if missing and held_out:
         raise DatasetError(
-            f"without the {held_out}s of a fold{others}, no clips of {missing} are left to learn "
-            f"from; expected every emotion of several {held_out}s; rare ones can be left out by "
-            "--emotions"
+            f"without the {held_out}s of a fold{others}, no training clips of {missing} are left; "
+            f"expected clips of every emotion from several {held_out}s; leave rare emotions out "
+            "with --emotions"
         )
     if missing:
         raise DatasetError(
-            f"no clips of {missing} are among those to learn from; expected some of every emotion; "
-            "learn from more splits, such as train+dev, or by folds of all clips"
+            f"the training clips include none of {missing}; expected clips of every emotion; "
+            "train on more splits, such as train+dev, or use --folds"
         )
 
 

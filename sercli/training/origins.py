@@ -55,13 +55,13 @@ def find_origin(base: str, revision: str | None = None) -> Origin:
     if not isinstance(model, TransformerClassifier):
         raise ModelError(
             f"{folder}: is a model of the family {model.family}; expected a transformer, whose "
-            "encoder can be gone on with"
+            "encoder can be trained further"
         )
     manifest = TrainingManifest.of(model)
     if manifest is None:
         raise ModelError(
-            f"{folder}: has no manifest of what it was trained on; expected one, so that nobody is "
-            "judged whom its encoder knows"
+            f"{folder}: has no manifest of its training data; expected manifest.csv, so that its "
+            "encoder's training speakers are not scored"
         )
     network = model.network
     weights = {name: one.float() for name, one in network.encoder.model.state_dict().items()}

@@ -96,9 +96,9 @@ class Plan:
         config = self.config
         if config.calm and config.family == CNN and self.n_networks == 1:
             raise ConfigError(
-                "--calm would do nothing: of a cnn, only the teachers of folds learn from calm "
-                "speech, and development clips are left out to measure on; leave it out, or learn "
-                "from them, too (--fit-on train+dev)"
+                "--calm would do nothing: with a cnn, only the teachers of folds are trained on "
+                "calm speech, and with development clips there are no folds; leave it out, or "
+                "train on these clips, too (--fit-on train+dev)"
             )
 
     @property
@@ -179,8 +179,8 @@ class Plan:
                     say(self._tell_left_out())
                 for name in sorted(self.redrawn):
                     say(
-                        f"warning: {name}: its own splits share speakers; others are drawn "
-                        "(--split own takes its own)"
+                        f"warning: {name}: its own splits share speakers, so new ones are drawn "
+                        "(--split own keeps them)"
                     )
             if config.folds:
                 result = cross_validate(self.corpus, folder, trainer, config.folds, details=details)
@@ -207,13 +207,13 @@ class Plan:
             f"{label} ({format_count(n, 'clip')})" for label, n in self.left_out.items()
         )
         if self.config.emotions:
-            return f"labels left out, which --emotions does not name: {counts}"
+            return f"labels left out, not named by --emotions: {counts}"
         if partners := self.config.partners:
             name = Path(partners[0]).name
-            return f"warning: labels left out, which {name} does not have: {counts}"
+            return f"warning: labels left out, not labels of {name}: {counts}"
         return (
-            f"warning: labels left out, which are none of the six emotions: {counts}; name all "
-            "labels to learn by --emotions, or rename these by --map"
+            f"warning: labels left out, not among the six emotions: {counts}; name all labels to "
+            "learn with --emotions, or rename these with --map"
         )
 
     def _check_checkpoints(self, folder: Path, *, overwrite: bool, resume: bool) -> None:
@@ -226,7 +226,7 @@ class Plan:
             )
         if found and not (resume or overwrite):
             raise OutputError(
-                f"{folder}: holds a training that was interrupted; go on with --resume, or give "
+                f"{folder}: holds an interrupted training; continue it with --resume, or give "
                 "another name or --overwrite"
             )
 

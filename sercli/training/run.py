@@ -78,7 +78,7 @@ def choose_training_labels(corpus: Corpus, wanted: Collection[str] = ()) -> tupl
     if len(found) == 1:
         raise DatasetError(
             f"{corpus.name}: all {len(corpus.clips)} clips are labelled {found.pop()}; expected "
-            "two labels or more to learn"
+            "two or more labels"
         )
     chosen = {label if label in found else canonical_label(label) or label for label in wanted}
     if not wanted:
@@ -87,7 +87,7 @@ def choose_training_labels(corpus: Corpus, wanted: Collection[str] = ()) -> tupl
     if len(chosen) < 2 or not chosen <= found:
         raise DatasetError(
             f"{corpus.name}: has the labels {', '.join(sorted(found))}; expected two or more of "
-            f"them to learn, found {', '.join(sorted(chosen))}"
+            f"them in --emotions, found {', '.join(sorted(chosen))}"
         )
     ours = tuple(label for label in EMOTIONS if label in chosen)
     return (*ours, *sorted(chosen.difference(ours)))
@@ -158,9 +158,9 @@ def train_on_splits(
     saved = _save(learned, found, corpus, folder, trainer, {**record, **details}, *others)
     evaluation = None
     if test and not held_out:
-        trainer.say("no clips of the split test: nothing is measured")
+        trainer.say("no clips in the split test: nothing is measured")
     if test and held_out and "test" not in fit_on:
-        trainer.say(f"measuring on {len(held_out)} clips that were not learned from")
+        trainer.say(f"measuring on {len(held_out)} clips that were not used in training")
         config = EvalConfig(seed=trainer.config.seed, jobs=trainer.config.jobs)
         evaluation = evaluate(saved, corpus, "test", config)
     return _finish(saved, evaluation, (found, *others), folder, trainer)
@@ -247,7 +247,7 @@ def cross_validate(
         ),
         "overlap": {"speakers": [], "clips": n_heard},
         "warnings": [
-            "The figures are those of models trained on the other folds, not of this one.",
+            "The figures are those of the models of the folds, not of this model.",
             *([_explain_heard(n_heard)] if n_heard else []),
             *([unknown] if unknown else []),
             *find_limits(judgement),
@@ -279,8 +279,8 @@ def _count_heard(hashes: Sequence[Sequence[str]]) -> int:
 def _explain_heard(n_clips: int) -> str:
     clips = format_count(n_clips, "clip")
     return (
-        f"The audio of {clips} is that of others in another split or fold: what is judged was "
-        "learned from, and the figures are too good. Leave copies out."
+        f"{clips} with the same audio as clips in another split or fold: the models were trained "
+        "on what they are scored on, and the figures are too good. Leave copies out."
     )
 
 

@@ -55,8 +55,8 @@ def check_place(folder: Path, name: str, model: Path) -> None:
     found = find_member(folder, name)
     if model_hash(found) != model_hash(model):
         raise ConfigError(
-            f"{folder}: by the name of its member {name}, {found} would be found, and not {model}; "
-            f"put it beside its members, such as {model.parent / folder.name}"
+            f"{folder}: the name of its member {name} would lead to {found}, not to {model}; put "
+            f"the new model beside its members, such as {model.parent / folder.name}"
         )
 
 
@@ -113,8 +113,8 @@ class Teacher:
         folder, manifest = classifier.folder, TrainingManifest.of(classifier)
         if folder is None or manifest is None:
             raise ModelError(
-                f"{folder or classifier.name}: has no manifest of what it was trained on; expected "
-                "one, by which the clips that it knows are told from others"
+                f"{folder or classifier.name}: has no manifest of its training data; expected "
+                "manifest.csv in its folder, to tell which clips it was trained on"
             )
         return cls(classifier, read_held_out(folder, classifier.spec.labels), manifest)
 
@@ -161,9 +161,9 @@ class Teacher:
         if known:
             count = fitted.count_speakers(clips)
             raise ConfigError(
-                f"the {role} {self.name} was trained on {count} of the speakers that are to "
-                f"be judged, such as {known[0]}; expected none. Give a {role} that knows none of "
-                f"them{advice}"
+                f"the {role} {self.name} was trained on {count} of the speakers to be "
+                f"scored, such as {known[0]}; expected none. Give a {role} that was not trained "
+                f"on any of them{advice}"
             )
 
     def refuse_learned(self, clips: Sequence[Clip], hashes: Sequence[str] = ()) -> None:
@@ -186,9 +186,9 @@ class Teacher:
         if n_speakers or n_clips:
             raise DatasetError(
                 f"the member {self.name} was trained on {describe_overlap(n_speakers, n_clips)} of "
-                f"those to fit on, and {self.folder / HELD_OUT_FILE} does not tell what it said "
-                "when they were held out; train it anew with --fit-on train+dev, which writes that "
-                "file, or fit on speakers that it does not know"
+                f"the clips to fit on, and {self.folder / HELD_OUT_FILE} has no held-out "
+                "probabilities for them; retrain it with --fit-on train+dev, which writes that "
+                "file, or fit on speakers that are new to it"
             )
 
     def check_held_out(self, cached: CachedClips) -> None:
@@ -233,7 +233,8 @@ class Teacher:
         own = self.labels
         if set(own) != set(labels):
             raise ConfigError(
-                f"the teacher {self.name} tells {', '.join(own)}; expected {', '.join(labels)}"
+                f"the teacher {self.name} has the labels {', '.join(own)}; expected "
+                f"{', '.join(labels)}"
             )
         unknown = [
             index
@@ -312,11 +313,11 @@ def read_held_out(folder: Path, labels: Sequence[str]) -> dict[str, DoubleArray]
             raise ValueError(f"columns are {', '.join(header)}")
         found = {audio: np.array(values, dtype=np.float64) for audio, *values in rows}
         if any(row.shape != (len(labels),) or not row.sum() > 0 for row in found.values()):
-            raise ValueError("a row is not as long as the first, or all zero")
+            raise ValueError("a row has another length than the first, or is all zero")
     except (OSError, ValueError, csv.Error) as error:
         raise ModelError(
             f"{path}: {error}; expected a CSV file with the columns {', '.join(expected)}. Copy "
-            "the model's folder anew"
+            "the model's folder again"
         ) from error
     # The values in the file are rounded, so that they do not sum to 1.
     return {audio: row / row.sum() for audio, row in found.items()}

@@ -164,7 +164,7 @@ class TrainConfig:
         if self.calm and self.family == CNN and not self.teacher:
             raise ConfigError(
                 f"--calm goes with --model {SVM} or {TRANSFORMER}, or with --teacher MODEL that "
-                "learned from it"
+                "was trained with --calm"
             )
 
     @property
@@ -205,13 +205,13 @@ class TrainConfig:
         n_members = len(self.members)
         if self.family == FUSION and not n_members:
             raise ConfigError(
-                f"--model {FUSION} puts models together, and none are named; expected two or more, "
+                f"--model {FUSION} combines models, but none are named; expected two or more, "
                 "such as --members cnn,svm"
             )
         if self.family == ADAPTER and n_members != 1:
             raise ConfigError(
-                f"--model {ADAPTER} teaches one model to judge by baselines, and {n_members} are "
-                "named; expected one, such as --members my-cnn"
+                f"--model {ADAPTER} trains an adapter for one model, but {n_members} are named; "
+                "expected one, such as --members my-cnn"
             )
         if self.family in OF_MEMBERS and not self.adapter:
             raise ConfigError(f"--no-adapter does not go with --model {self.family}")
@@ -224,16 +224,17 @@ class TrainConfig:
         if self.folds is not None and self.folds < MIN_FOLDS:
             raise ConfigError(f"folds is {self.folds}; expected {MIN_FOLDS} or more")
         if self.folds and self.split != "speaker":
-            raise ConfigError(f"--folds keep speakers apart; --split {self.split} would do nothing")
+            raise ConfigError(
+                f"--folds keeps speakers apart, so --split {self.split} would do nothing"
+            )
         if self.folds and (self.fit_on is not None or not self.test):
             raise ConfigError(
-                "--folds learn from all clips and measure all; --fit-on and --no-test would do "
+                "--folds trains on all clips and measures all, so --fit-on and --no-test would do "
                 "nothing"
             )
         if self.is_shared and not self.adapter:
             raise ConfigError(
-                "--no-adapter would do nothing: where speakers are shared, baselines are not "
-                "learned"
+                "--no-adapter would do nothing: no adapter is trained where speakers are shared"
             )
 
 

@@ -131,8 +131,8 @@ def _create_course(
         learned = teacher.classifier.spec.training.get("calm")
         if calm is not None and not learned and not isinstance(settings, TransformerConfig):
             raise ConfigError(
-                f"--calm: the teacher {teacher.name} did not learn from calm speech, so that it "
-                "would do nothing; leave it out"
+                f"--calm would do nothing: the teacher {teacher.name} was not trained with "
+                "--calm; leave it out"
             )
     if not isinstance(settings, TransformerConfig):
         from sercli.training.networks.cnn import CnnCourse

@@ -188,8 +188,8 @@ def average_calm(
     calm = _find_calm(clips, labels)
     if not calm.any():
         raise DatasetError(
-            f"no clip is {CALM}: nothing tells how strangers would say the others; expected "
-            "some of every speaker"
+            f"no clip is {CALM}, so clips cannot be transposed to other voices; expected "
+            f"{CALM} clips of every speaker"
         )
     mean: FloatArray = straighten(rows[calm], deviations).mean(axis=0)
     return mean
@@ -199,8 +199,8 @@ def _find_calm(clips: Sequence[Clip], labels: Sequence[str]) -> Mask:
     """Return the mask of the calm clips; raise if no label is calm."""
     if CALM not in labels:
         raise ConfigError(
-            f"clips are heard as strangers might say them by what is {CALM} of their speakers; "
-            f"the labels are {', '.join(labels)}; expected {CALM} among them"
+            f"transposing clips to other voices needs {CALM} clips; the labels are "
+            f"{', '.join(labels)}; expected {CALM} among them"
         )
     calm: Mask = np.array(class_indices(clips, labels)) == labels.index(CALM)
     return calm
@@ -235,8 +235,8 @@ def find_strangers(
     strangers = list(split_by(np.array(sources, str)))
     if len(strangers) < least:
         raise DatasetError(
-            f"calm speech: that of {format_count(len(strangers), 'recording')} (or speaker, where "
-            f"that is known); expected {least} or more: fewer do not tell how voices and rooms "
+            f"calm speech: found {format_count(len(strangers), 'recording')} (or speakers, where "
+            f"they are known); expected {least} or more: fewer do not show how voices and rooms "
             "differ"
         )
     straight = straighten(rows, deviations)

@@ -150,11 +150,11 @@ class Unlabelled:
             self.paths, speakers=self.speakers, jobs=self.jobs, report=self.report
         )
         if not found.clips:
-            reason = next(iter(found.failed.values()), "nobody speaks in any of them")
+            reason = next(iter(found.failed.values()), "no speech was found in them")
             raise DatasetError(
-                f"{', '.join(map(str, self.paths))}: no speech of {MIN_SEGMENT_S:g} s or more in "
-                f"{format_count(found.n_searched, 'recording')} to learn from as {self.name}: "
-                f"{reason}"
+                f"{', '.join(map(str, self.paths))}: found no speech of {MIN_SEGMENT_S:g} s or "
+                f"more in {format_count(found.n_searched, 'recording')} for training as "
+                f"{self.name}: {reason}"
             )
         return found
 
@@ -230,8 +230,8 @@ class Unlabelled:
         for clip, audio in zip(judged.clips, judged.hashes, strict=True):
             if audio in known or os.path.realpath(clip.path) in files:
                 raise ConfigError(
-                    f"{clip.place}: is to be judged, and is among what is to be learned from "
-                    f"{self.name}, too; expected other recordings: take it out of these"
+                    f"{clip.place}: is to be scored, but is also in the {self.name} training "
+                    "speech; expected other recordings: leave it out of these"
                 )
 
 

@@ -95,7 +95,7 @@ def add_adapter(
     try:
         fitted = fit_adapter(examples, model.spec.labels, config, say)
     except DatasetError as error:
-        say(f"cannot learn to judge by baselines: {error}")
+        say(f"cannot train an adapter for baselines: {error}")
         return False
     model.adapter = fitted.adapter
     record = {
@@ -141,11 +141,11 @@ def fit_adapter(
     """
     folds = _split(examples, labels, config.folds)
     for share in config.single_shares:
-        say(f"learning to judge by baselines, with {share:.0%} of groups of one emotion")
+        say(f"training the adapter for baselines, with {share:.0%} of the groups of one emotion")
         judges = []
         for number, (inside, outside) in enumerate(folds, 1):
             judges.append((outside, _train(examples.take(inside), config, labels, share)))
-            say(f"learned without the speakers of fold {number} of {len(folds)}")
+            say(f"trained without the speakers of fold {number} of {len(folds)}")
         calibration, sharpening = _calibrate(examples, judges, config, labels, share)
         settings = AdapterSettings(sharpening=sharpening)
         judges = [
@@ -153,7 +153,7 @@ def fit_adapter(
         ]
         figures = _measure(examples, judges, labels, config.seed)
         loss = max(-row["difference"] for row in figures)
-        say(f"they cost at most {abs(max(loss, 0.0)):.3f}, in groups of speakers held out")
+        say(f"baselines lose at most {abs(max(loss, 0.0)):.3f}, in groups of held-out speakers")
         if loss <= config.max_loss:
             break
     tensors = _train(examples, config, labels, share).tensors()
@@ -208,12 +208,13 @@ def _split(
     n_speakers = len(np.unique(examples.voices))
     if n_speakers < MIN_SPEAKERS:
         raise DatasetError(
-            f"expected clips of {MIN_SPEAKERS} speakers or more; found {n_speakers} that are known"
+            f"expected clips of {MIN_SPEAKERS} speakers or more; found {n_speakers} known speakers"
         )
     largest, least = int(np.bincount(examples.sources).max()), AdapterSettings().least
     if largest < least:
         raise DatasetError(
-            f"expected {least} clips or more of a speaker; found {largest} of each at most"
+            f"expected a speaker with {least} clips or more; found at most {largest} clips of any "
+            "speaker"
         )
     splits = GroupKFold(min(n_folds, n_speakers)).split(examples.classes, groups=examples.voices)
     folds = list(splits)
@@ -221,8 +222,8 @@ def _split(
         counts = np.bincount(examples.classes[inside], minlength=len(labels))
         if not counts.all():
             raise DatasetError(
-                f"expected clips of all labels by speakers of every fold; all of "
-                f"{labels[int(counts.argmin())]} are by speakers of one"
+                "expected clips of all labels in every fold; all clips of "
+                f"{labels[int(counts.argmin())]} are by the speakers of one fold"
             )
     return folds
 

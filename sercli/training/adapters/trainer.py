@@ -70,7 +70,9 @@ class AdapterTrainer(CachedTrainer):
             If no model would be found for a member.
         """
         if folder.resolve() == self.model.folder.resolve():
-            raise ConfigError(f"{folder}: is the model itself; expected another folder")
+            raise ConfigError(
+                f"{folder}: is the folder of the model itself; expected another folder"
+            )
         spec = self.model.classifier.spec
         for member in read_members(spec.settings) if spec.family == FusionClassifier.family else ():
             check_place(folder, member.name, find_member(self.model.folder, member.name))
@@ -100,9 +102,9 @@ class AdapterTrainer(CachedTrainer):
             # Of both splits, or without splits, there are no more clips to be had.
             more = len({clip.split for clip in clips}) == 1 and clips[0].split is not None
             raise DatasetError(
-                f"an adapter is learned from clips of {MIN_SPEAKERS} speakers or more; found "
-                f"{n_speakers} that are known"
-                + ("; learn from more, by --fit-on train+dev or --folds" if more else "")
+                f"an adapter needs clips of {MIN_SPEAKERS} known speakers or more; found "
+                f"{n_speakers}"
+                + ("; train on more, with --fit-on train+dev or --folds" if more else "")
             )
 
     def prepare(self, parts: Sequence[Sequence[Clip]]) -> list[CachedClips]:
@@ -139,8 +141,8 @@ class AdapterTrainer(CachedTrainer):
         examples = Examples.gather(found.clips, model.spec.labels, probabilities)
         if not add_adapter(model, examples, self.config, self.say):
             raise DatasetError(
-                f"{self.model.name}: got no adapter from {len(found):,} clips; learn from more, by "
-                "--fit-on train+dev or --folds"
+                f"{self.model.name}: no adapter could be trained on {len(found):,} clips; train "
+                "on more, with --fit-on train+dev or --folds"
             )
         return Learned(model)
 

@@ -78,8 +78,9 @@ class FusionTrainer(CachedTrainer):
         for member in self.members:
             if set(member.labels) != set(first.labels):
                 raise ConfigError(
-                    f"the member {member.name} tells {', '.join(member.labels)}, {first.name} "
-                    f"tells {', '.join(first.labels)}; expected members of the same labels"
+                    f"the member {member.name} has the labels {', '.join(member.labels)}, "
+                    f"{first.name} has {', '.join(first.labels)}; expected members with the same "
+                    "labels"
                 )
 
     @property
@@ -100,8 +101,8 @@ class FusionTrainer(CachedTrainer):
         for member in self.members:
             if folder.resolve().name == member.name:
                 raise ConfigError(
-                    f"{folder}: has the name of the member {member.name}, which could not be found "
-                    "by it any more; give the fusion another name"
+                    f"{folder}: has the same name as its member {member.name}, which could then "
+                    "not be found; give the fusion another name"
                 )
             check_place(folder, member.name, member.folder)
 
@@ -151,14 +152,15 @@ class FusionTrainer(CachedTrainer):
             fitted, whole = member.manifest.fitted, member.manifest
             if any(whole.count_clips(one.hashes) > fitted.count_clips(one.hashes) for one in found):
                 self.say(
-                    f"warning: {member.name} was chosen and calibrated by some of these clips: its "
-                    "weight and the figures may be a little too good"
+                    f"warning: {member.name} was selected and calibrated on some of these clips: "
+                    "its weight and the figures may be a little too good"
                 )
             facts = member.classifier.spec.training
             if (teacher := facts.get("teacher")) and not facts.get("substitutes"):
                 self.say(
-                    f"warning: {member.name} learned from {teacher}, which knew clips that were "
-                    f"held out of {member.name}: its weight and the figures may be too good"
+                    f"warning: {member.name} was trained with the teacher {teacher}, which was "
+                    f"trained on clips that were held out of {member.name}: its weight and the "
+                    "figures may be too good"
                 )
         return found
 
@@ -221,7 +223,8 @@ class FusionTrainer(CachedTrainer):
         for member in self.members:
             n_kept = sum(audio in member.held_out for audio in found.hashes)
             self.say(
-                f"{member.name} judges {len(found):,} clips, {n_kept:,} of them while held out"
+                f"{member.name} scores {len(found):,} clips, {n_kept:,} of them by its held-out "
+                "probabilities"
             )
             judged.append(member.judge(found, labels))
         # Held-out probabilities are rounded, and may be zero.

@@ -120,13 +120,11 @@ def load_checkpoint(path: Path, fingerprint: Mapping[str, Any] | None = None) ->
         records = tuple(EpochRecord(**record) for record in facts["records"])
         step, best_epoch, found = facts["step"], facts["best_epoch"], facts["fingerprint"]
     except FileNotFoundError as error:
-        raise ModelError(
-            f"{path}: there is no checkpoint to resume from; start without --resume"
-        ) from error
+        raise ModelError(f"{path}: no checkpoint to resume from; start without --resume") from error
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
-            f"{path}: is no checkpoint of this version, or damaged ({error}); delete it, and start "
-            "without --resume"
+            f"{path}: is not a checkpoint of this version, or is damaged ({error}); delete it, "
+            "and start without --resume"
         ) from error
     # Through JSON, like the stored one: tuples become lists.
     wanted = json.loads(json.dumps(dict(fingerprint or {})))
@@ -136,7 +134,7 @@ def load_checkpoint(path: Path, fingerprint: Mapping[str, Any] | None = None) ->
             f"{key} is {wanted.get(key)!r}, expected {found.get(key)!r}" for key in other
         )
         raise ConfigError(
-            f"{path}: is of a training with other settings or data: {changes}; give the same as "
-            "then, or start without --resume"
+            f"{path}: is from a training with other settings or data: {changes}; use the same "
+            "ones, or start without --resume"
         )
     return Checkpoint(**parts, step=step, best_epoch=best_epoch, records=records)

@@ -56,7 +56,7 @@ class CnnCourse(Course):
         """Extract the features from which the guides are computed, if guides are used."""
         if not (learned and self.config.guide_weight):
             return Material(cached)
-        say(f"extracting what {len(cached):,} clips tell besides their labels")
+        say(f"extracting features for the auxiliary task from {len(cached):,} clips")
         return Material(cached, extract_clean_features(cached, self.band_limit, self.config.jobs))
 
     def teach(

@@ -117,10 +117,7 @@ class Course(ABC):
     def __post_init__(self) -> None:
         """Raise if there is unlabelled speech but no teacher."""
         if self.unlabelled is not None and self.teacher is None:
-            raise ConfigError(
-                "speech that nobody labelled is learned from by what a teacher says of it; "
-                "expected a teacher"
-            )
+            raise ConfigError("unlabelled speech needs a teacher to label it; expected a teacher")
 
     @property
     def speech(self) -> tuple[Unlabelled, ...]:
@@ -167,7 +164,7 @@ class Course(ABC):
         if self.unlabelled is None or self.teacher is None:
             return material
         speech = self.unlabelled.cached
-        say(f"{self.teacher.name} says what it hears in {len(speech):,} unlabelled segments")
+        say(f"{self.teacher.name} classifies {len(speech):,} unlabelled segments")
         self.teacher.judge(speech, self.labels)
         return replace(material, unlabelled=self.prepare(speech, say, judged=False))
 

@@ -140,7 +140,7 @@ def _fit(
     config, cached = course.config, material.cached
     seconds = 0.0
     if dev:
-        say(f"learning from {len(cached):,} clips; {len(dev):,} others are measured on")
+        say(f"training on {len(cached):,} clips; {len(dev):,} development clips")
         judged, judges = dev.cached, DEVELOPMENT_SPEAKERS
         groups = _group_dev(judged, config)
         n_folds = min(DEV_FOLDS, len(np.unique(groups)))
@@ -155,7 +155,7 @@ def _fit(
         scores, groups, seconds = _teach_folds(
             material, course, folder, groups, n_folds, substitute, say
         )
-        say(f"learning from all {len(cached):,} clips")
+        say(f"training on all {len(cached):,} clips")
         fitted = course.teach("all clips", material, folder)
     network = course.assemble(fitted.network)
     n_labels = len(course.labels)
@@ -238,7 +238,7 @@ def _teach_folds(
     for number, (inside, outside) in enumerate(folds, 1):
         place, pupil = folder / f"fold{number}", course
         if substitute is not None:
-            say(f"training a teacher that knows nobody of fold {number}")
+            say(f"training a teacher without the speakers of fold {number}")
             teacher = _train_teacher(substitute, inside, course, place / TEACHER_FOLDER)
             seconds += teacher.classifier.spec.training["seconds"]
             pupil = replace(course, teacher=teacher)
@@ -283,7 +283,7 @@ def check_dev(dev: Sized) -> None:
     if len(dev) < MIN_GROUPS:
         raise DatasetError(
             f"found {format_count(len(dev), 'development clip')}; expected {MIN_GROUPS} or more, "
-            "by which the epoch is chosen and the calibration fitted, or none (--fit-on train+dev)"
+            "to choose the epoch and fit the calibration, or none (--fit-on train+dev)"
         )
 
 
@@ -293,8 +293,8 @@ def _check_dev(course: Course, dev: CachedClips, say: Say) -> None:
     found = {clip.emotion for clip in dev.clips}
     if missing := [label for label in course.labels if label not in found]:
         say(
-            f"warning: no development clip is labelled {' or '.join(missing)}: how well that is "
-            "found is chosen and calibrated by none"
+            f"warning: no development clip is labelled {' or '.join(missing)}: the epoch and the "
+            "calibration are chosen without regard to it"
         )
 
 
@@ -302,7 +302,7 @@ def _check_votes(course: Course, judged: CachedClips) -> None:
     """Raise before the training if no clip to calibrate on has votes, where votes are used."""
     if course.tells_perceived and not course.find_perceived(judged).any():
         raise DatasetError(
-            f"the table of votes has none of the {len(judged):,} clips to calibrate on; expected "
+            f"the table of votes has none of the {len(judged):,} calibration clips; expected "
             f"names such as {judged.clips[0].name}"
         )
 

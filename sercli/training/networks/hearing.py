@@ -237,7 +237,7 @@ def _learn(
     network = Imitation(
         copy.deepcopy(teacher).requires_grad_(True), listen, _measure(listen, speech, config)
     )
-    watcher.begin("the encoder, hearing", apart=True)
+    watcher.begin("the encoder, for robustness", apart=True)
     fitted = fit_network(
         network,
         batches,

@@ -392,15 +392,15 @@ def _run_epoch(
                 raise
             raise TrainingError(
                 f"epoch {run.epoch + 1}, step {number}: {len(batch.lengths)} clips of up to "
-                f"{batch.waveforms.shape[1]} samples do not fit into the memory of {device}; "
-                "lower --batch-size"
+                f"{batch.waveforms.shape[1]} samples do not fit in the memory of {device}; lower "
+                "--batch-size"
             ) from error
         value = loss.item()
         if not math.isfinite(value):
             raise TrainingError(
                 f"epoch {run.epoch + 1}, step {number}: the loss is {value}; expected a finite "
-                f"number. Lower --learning-rate, which is {config.learning_rate:g}; weights up to "
-                "the epoch before are in the checkpoint"
+                f"number. Lower --learning-rate, which is {config.learning_rate:g}; the "
+                "checkpoint has the weights of the previous epoch"
             )
         nn.utils.clip_grad_norm_(network.parameters(), config.max_norm)
         run.optimiser.step()

@@ -103,12 +103,12 @@ class NeuralTrainer(CachedTrainer):
         if course.teacher is not None:
             course.teacher.refuse_judged(
                 clips,
-                advice=", divide the speakers otherwise (--split FILE.csv), or, if they are to "
-                "develop only, learn from them, too (--fit-on train+dev)",
+                advice=", split the speakers differently (--split FILE.csv), or, if they are "
+                "development speakers only, train on them, too (--fit-on train+dev)",
             )
         self._refuse_known(clips)
         for speech in course.speech:
-            self.say("looking for speech in what nobody labelled")
+            self.say("detecting speech in unlabelled recordings")
             self.say(speech.describe())
             if clips:
                 judged = cache_clips(clips, self.cache, jobs=self.config.jobs)
@@ -165,20 +165,20 @@ class NeuralTrainer(CachedTrainer):
             labels = {clip.emotion for clip in clips}
             if others := sorted({label for row in votes.values() for label in row} - labels):
                 self.say(
-                    f"warning: votes for {', '.join(others)} do not count: no clip is labelled so"
+                    f"warning: votes for {', '.join(others)} do not count: no clip has this label"
                 )
         teacher = self.course.teacher
         if teacher is not None and (n_learned := sum(map(teacher.count_learned, found[:1]))):
             self.say(
-                f"warning: the teacher {teacher.name} learned from {n_learned:,} of these clips, "
-                "and has nothing on them from when they were held out"
+                f"warning: the teacher {teacher.name} was trained on {n_learned:,} of these "
+                "clips, and has no held-out probabilities for them"
             )
         if teacher is not None and len(found) == 1 and self.course.substitute is None:
             self.say(
-                f"warning: networks judged by folds learn from {teacher.name}, which knows who is "
-                "in each: figures and calibration may be too good. A transformer of which only the "
-                "head was trained, without a teacher, would be trained anew for each fold (with "
-                "--votes, if it learned from votes)"
+                f"warning: the networks of the folds learn from {teacher.name}, which was trained "
+                "on the speakers of each: figures and calibration may be too good. A transformer "
+                "with a frozen encoder that had no teacher itself would be retrained for each "
+                "fold (with --votes, if it was trained with votes)"
             )
         return found
 
@@ -229,9 +229,9 @@ class NeuralTrainer(CachedTrainer):
         if known:
             count = before.count_speakers(clips)
             raise ConfigError(
-                f"the base was trained on {count} of the speakers that are to be judged, such "
-                f"as {known[0]}; expected none. Give a base that knows none of them; without "
-                "development speakers, all are judged, by folds"
+                f"the base was trained on {count} of the speakers to be scored, such as "
+                f"{known[0]}; expected none. Give a base that was not trained on any of them; "
+                "without development speakers, all speakers are scored, by folds"
             )
 
     def _fit(

@@ -96,14 +96,14 @@ class TransformerCourse(Course):
         super().__post_init__()
         if self.config.hearing_epochs and self.calm is None:
             raise ConfigError(
-                f"hearing_epochs is {self.config.hearing_epochs}, and there is no calm speech by "
-                "which the encoder could learn to hear; expected some, or hearing_epochs 0"
+                f"hearing_epochs is {self.config.hearing_epochs}, but there is no calm speech to "
+                "train the encoder on; expected some, or hearing_epochs 0"
             )
         if self.calm is not None and self.config.layers:
             raise ConfigError(
-                f"layers is {self.config.layers}, and there is calm speech of strangers: what an "
-                "encoder would make of a clip in another voice is known as long as it does not "
-                "learn; expected layers 0, or no calm speech"
+                f"layers is {self.config.layers}, but clips can be transposed to calm speech of "
+                "other speakers only while the encoder is frozen; expected layers 0, or no calm "
+                "speech"
             )
 
     @property
@@ -152,7 +152,7 @@ class TransformerCourse(Course):
         n_layers = len(self._network.encoder.layers)
         if self.config.layers > n_layers:
             raise ConfigError(
-                f"layers is {self.config.layers}; expected at most {n_layers}, as there are"
+                f"layers is {self.config.layers}; expected at most {n_layers}, the number of layers"
             )
         n_versions = self.config.versions if learned else 0
         drawing = self._draw_from(cached)
@@ -167,10 +167,10 @@ class TransformerCourse(Course):
         ]
         if judged:
             versions.append(lambda index: drawing.hear(index, self.draw_varied(cached, index)))
-        say(f"{self.base.name} hears {len(versions)} versions of {len(cached):,} clips")
+        say(f"{self.base.name} encodes {len(versions)} versions of {len(cached):,} clips")
         path = self.rows / f"{self._find_key(cached, n_versions, judged=judged)}.npy"
         rows = embed_versions(self._network, len(cached), versions, path, self.watcher.hear)
-        say(f"{rows.nbytes / 1e6:,.0f} MB of what it makes of them in {self.rows}")
+        say(f"{rows.nbytes / 1e6:,.0f} MB of its outputs in {self.rows}")
         return Material(cached, rows)
 
     def gather(self, cached: CachedClips, say: Say, *, judged: bool = True) -> Material:

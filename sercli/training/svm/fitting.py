@@ -161,7 +161,7 @@ def fit_svm(
     with warnings.catch_warnings():
         # After that many iterations only equal rows are left undecided, and any choice will do.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        say(f"searching settings on {len(rows.classes)} versions of the clips")
+        say(f"searching hyperparameters on {len(rows.classes)} versions of the clips")
         trials = search_settings(rows, config, say, transpose)
         best = max(trials, key=lambda trial: trial.uar)
         say(f"fitting with C={best.regularisation:g} and gamma scale {best.gamma_scale:g}")

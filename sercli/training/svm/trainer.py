@@ -75,7 +75,7 @@ class SvmTrainer(Trainer[ClipFeatures]):
         """
         if self.calm is None:
             return
-        self.say("looking for speech in what nobody labelled")
+        self.say("detecting speech in unlabelled recordings")
         self.say(self.calm.describe())
         if clips:
             self.calm.refuse_judged(cache_clips(clips, self.calm.cache, jobs=self.config.jobs))
@@ -156,7 +156,7 @@ class SvmTrainer(Trainer[ClipFeatures]):
             return None
         from sercli.training.networks.guides import extract_clean_features  # which imports PyTorch
 
-        self.say("extracting what strangers' calm speech has in common")
+        self.say("extracting features of calm speech")
         cached = self.calm.cached
         rows = extract_clean_features(cached, BAND_LIMIT, self.config.jobs)
         least = max(MIN_STRANGERS, self.config.folds)
