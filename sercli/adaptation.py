@@ -445,5 +445,5 @@ def _average(parts: Iterable[DoubleArray]) -> DoubleArray:
 def _shape(tensors: Tensors, name: str) -> tuple[int, int]:
     shape = tensors[name].shape if name in tensors else ()
     if len(shape) != 2:
-        raise ModelError(f"its adapter has no matrix {name}; copy the model's folder anew")
+        raise ModelError(f"its adapter has no matrix {name}; copy the model's folder again")
     return int(shape[0]), int(shape[1])

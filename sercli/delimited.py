@@ -88,9 +88,9 @@ def read_table(
         raise error(f"{path}: cannot be read: {reason.strerror}; {EXPECTED}") from reason
     except UnicodeDecodeError as reason:
         line = reason.object[: reason.start].count(b"\n") + 1
-        raise error(f"{path}, line {line}: is no UTF-8: {reason}; {EXPECTED}") from reason
+        raise error(f"{path}, line {line}: is not UTF-8: {reason}; {EXPECTED}") from reason
     if "\0" in text:
-        raise error(f"{path}: holds NUL, which no text does; {EXPECTED}")
+        raise error(f"{path}: contains a NUL byte, so it is not text; {EXPECTED}")
     lines = _read_lines(path, text, error)
     _, header = next(lines, (0, []))
     columns = tuple(cell.strip() for cell in header)
@@ -187,4 +187,4 @@ def _read_rows(
         may_be_empty = True
         yield Row(where, dict(zip(columns, cells, strict=True)))
     if not may_be_empty:
-        raise error(f"{path}: has no row below its header; expected one at least")
+        raise error(f"{path}: has no row below its header; expected at least one")

@@ -118,8 +118,8 @@ def read_path_list(stream: BinaryIO, *, nul: bool = False) -> list[str]:
     listed = stream.read().removeprefix(codecs.BOM_UTF8)
     if not nul and b"\0" in listed:
         raise ConfigError(
-            "the list of files holds NUL, which no path does; expected one path a line, or -0 with "
-            "what find -print0 writes"
+            "the list of files contains a NUL byte; expected one path per line, or use -0 for the "
+            "output of find -print0"
         )
     entries = listed.split(separator)
     if not nul:

@@ -83,20 +83,21 @@ class AtomicFile:
             self.stream.close()
             if not self._overwrite and os.path.exists(self._path):  # also by way of a link
                 raise OutputError(
-                    f"{self._path}: appeared meanwhile; {self._tell_temporary()}. Move the other "
-                    "away, unless it is of a run, too, and go on by --resume"
+                    f"{self._path}: another program created this file meanwhile; "
+                    f"{self._tell_temporary()}. Move the other file away, unless it is from a "
+                    "run, too, and continue with --resume"
                 )
             os.replace(self.temporary, resolve_target(self._path))
         except OSError as error:
             raise OutputError(
-                f"{self._path}: cannot be replaced: {error.strerror}; close what has it open; "
-                f"{self._tell_temporary()}"
+                f"{self._path}: cannot be replaced: {error.strerror}; close the program that has "
+                f"it open; {self._tell_temporary()}"
             ) from error
 
     def _tell_temporary(self) -> str:
         if os.path.exists(self.temporary):
-            return f"what was to be there is {self.temporary}"
-        return f"what was to be there, {self.temporary}, was removed by another program"
+            return f"the output is in {self.temporary}"
+        return f"the temporary output, {self.temporary}, was removed by another program"
 
     def leave(self) -> None:
         """Close the file under its temporary name, because it could not be written completely."""
@@ -131,7 +132,7 @@ def check_target(path: Path, *, overwrite: bool) -> None:
         folder = resolve_target(path).parent
         if not folder.is_dir():
             raise OutputError(
-                f"{path}: the folder {folder} does not exist; make it first"
+                f"{path}: the folder {folder} does not exist; create it first"
             ) from None
         return
     except OSError as error:
@@ -140,10 +141,10 @@ def check_target(path: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{path}: is a directory; expected a file name")
     if not stat.S_ISREG(mode):
         raise OutputError(
-            f"{path}: is no regular file; expected a file name, or {STDOUT} for standard output"
+            f"{path}: is not a regular file; expected a file name, or {STDOUT} for standard output"
         )
     if not overwrite:
-        raise OutputError(f"{path}: exists already; give another name or --overwrite")
+        raise OutputError(f"{path}: already exists; give another name or --overwrite")
 
 
 def make_folder(folder: Path, kind: str = "folder") -> None:
@@ -165,7 +166,7 @@ def make_folder(folder: Path, kind: str = "folder") -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
-            f"{folder}: the {kind} cannot be made: {error.strerror}; name another folder"
+            f"{folder}: the {kind} cannot be created: {error.strerror}; name another folder"
         ) from error
 
 

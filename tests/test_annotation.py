@@ -151,7 +151,7 @@ def test_channels_that_cancel_each_other(
     samples = 0.5 * speech[:, None] * np.array(gains, np.float32)
     path = tmp_path / "call.wav"
     sf.write(path, samples, 16_000, subtype="FLOAT")
-    told = ("the channels cancel each other in their mean; --channels split hears each",)
+    told = ("the channels cancel each other in their mean; --channels split reads each by itself",)
     assert run(fake_classifier, path).warnings == (told if is_told else ())
     assert run(fake_classifier, path, "split").warnings == ()
     assert run(fake_classifier, path, "0").warnings == ()
@@ -170,7 +170,7 @@ def test_a_channel_that_is_not_there(fake_classifier: FakeClassifier) -> None:
     assert result.status == "failed"
     assert result.error == (
         f"{EXAMPLES / 'statement.flac'}: has 1 channel; asked for channel 2, counted from 0; name "
-        "channels that all files have, or --channels split"
+        "channels that all files have, or use --channels split"
     )
 
 
@@ -243,7 +243,7 @@ def test_progress_tells_the_seconds_heard(fake_classifier: FakeClassifier) -> No
 
 def test_perceived(fake_classifier: FakeClassifier) -> None:
     path = EXAMPLES / "statement.flac"
-    with pytest.raises(ConfigError, match="fake model tells only what is intended"):
+    with pytest.raises(ConfigError, match="fake model predicts only the intended emotion"):
         Annotator(fake_classifier, SegmentConfig(), target="perceived")
     swapped = Calibration("none", np.eye(2)[::-1], np.zeros(2))
     fake_classifier.spec = replace(fake_classifier.spec, perceived=swapped)
@@ -446,7 +446,7 @@ def test_what_is_no_waveform(fake_classifier: FakeClassifier, waveforms: Any, me
 
 def test_a_model_without_an_adapter(fake_classifier: FakeClassifier) -> None:
     assert Annotator(fake_classifier, SegmentConfig(), adapt="auto").adapt == "none"
-    with pytest.raises(ConfigError, match="fake judges each segment by itself"):
+    with pytest.raises(ConfigError, match="fake has no adapter"):
         Annotator(fake_classifier, SegmentConfig(), adapt="recording")
 
 
@@ -465,7 +465,7 @@ def test_what_does_not_go_together(centred: FakeClassifier) -> None:
         annotate(centred, EXAMPLES / "call.wav", adapt="speakr")
     centred.spec = perceived
     assert Annotator(centred, SegmentConfig(), target="perceived", adapt="auto").adapt == "none"
-    with pytest.raises(ConfigError, match="not what is perceived"):
+    with pytest.raises(ConfigError, match="not the perceived one"):
         Annotator(centred, SegmentConfig(), target="perceived", adapt="corpus")
 
 
@@ -503,7 +503,7 @@ def test_segments_that_were_told(
     (failed,) = annotate(centred, recordings[0], segments=str(table), adapt="none", channels="3")
     assert (failed.status, failed.warnings) == ("failed", ())
     assert (unlisted.status, unlisted.segments) == ("no speech", ())
-    assert unlisted.warnings == ("has no segments in the list of them",)
+    assert unlisted.warnings == ("has no segments in --segments",)
     # What was told to be a segment is one, whatever is heard in it.
     assert [(one.start, one.end, one.speaker) for one in nobody.segments] == [(0, 4, None)]
 
@@ -515,26 +515,26 @@ def test_segments_that_were_told(
             "mix",
             ["mix"],
             [
-                "2 segments without a label: of channels 0, 1, but mix is judged; --channels split "
-                "judges each by itself",
+                "2 segments without a label: of channels 0, 1, but mix is classified; --channels "
+                "split classifies each by itself",
             ],
         ),
         (
             "split",
             ["0", "1"],
             [
-                "1 segment without a label: of channel mix, but 0, 1 are judged; --channels mix "
-                "judges the mean of all",
+                "1 segment without a label: of channel mix, but 0, 1 are classified; --channels "
+                "mix classifies the mean of all",
             ],
         ),
         (
             "1",
             ["1"],
             [
-                "1 segment without a label: of channel 0, but 1 is judged; --channels split "
-                "judges each by itself",
-                "1 segment without a label: of channel mix, but 1 is judged; --channels mix "
-                "judges the mean of all",
+                "1 segment without a label: of channel 0, but 1 is classified; --channels split "
+                "classifies each by itself",
+                "1 segment without a label: of channel mix, but 1 is classified; --channels mix "
+                "classifies the mean of all",
             ],
         ),
     ],

@@ -175,7 +175,9 @@ def test_speakers_in_a_table_of_audformat(tmp_path: Path) -> None:
 
 def test_a_known_corpus_in_audformat_is_told(tmp_path: Path) -> None:
     make_tree(tmp_path, "wav/03a01Fa.wav", "db.yaml")
-    with pytest.raises(DatasetError, match=r"tells of emodb \(.*\) and of audformat \(db\.yaml\)"):
+    with pytest.raises(
+        DatasetError, match=r"looks like emodb \(.*\) and like audformat \(db\.yaml\)"
+    ):
         read_corpus(tmp_path)
     assert read_corpus(tmp_path, "emodb").clips[0].emotion == "happiness"
 

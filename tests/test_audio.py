@@ -135,7 +135,7 @@ def test_first_audio_stream_of_a_video(tmp_path: Path) -> None:
                 container.mux(packet)
     assert frequency_of(load_audio(path), 16_000) == pytest.approx(440, abs=1)
     with AudioFile(path) as audio:
-        assert audio.warnings == ("has 2 audio streams, of which the first is heard",)
+        assert audio.warnings == ("has 2 audio streams; only the first is read",)
 
 
 def test_a_pause_in_transmission_keeps_its_time(tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_nan_and_infinity_become_silence_and_are_counted(tmp_path: Path) -> None
     sf.write(path, waveform, 16_000, subtype="FLOAT")
     with AudioFile(path) as audio:
         decoded = np.concatenate(list(audio.blocks()))[:, 0]
-        assert audio.warnings == ("11 samples NaN, infinite or huge, taken as silence",)
+        assert audio.warnings == ("11 samples are NaN, infinite or huge, and were set to silence",)
     assert np.all(decoded[[*range(100, 110), 200]] == 0)
     np.testing.assert_array_equal(decoded[201:], waveform[201:])
 
@@ -347,7 +347,7 @@ def test_a_time_stamp_beyond_reason_is_not_believed(tmp_path: Path) -> None:
     with AudioFile(path) as audio:
         assert sum(len(block) for block in audio.blocks()) == pytest.approx(5 * 16_000, abs=32)
         assert audio.warnings == (
-            "its time stamps jump by 99999 s at 1.000 s, and times from there on are not those of "
+            "its time stamps jump by 99999 s at 1.000 s; the times from there on do not follow "
             "the stamps",
         )
 

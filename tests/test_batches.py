@@ -123,7 +123,7 @@ def test_cache_tells_what_fails(clips: list[Clip], tmp_path: Path) -> None:
         DatasetError, match=r"none of 2 clips could be decoded; the first: .*1\.wav"
     ):
         cache_clips(clips[1:3], tmp_path / "cache", jobs=1)
-    with pytest.raises(OutputError, match=r"the cache cannot be made.*name another folder"):
+    with pytest.raises(OutputError, match=r"the cache cannot be created.*name another folder"):
         cache_clips(clips, clips[0].path / "inside", jobs=1)
 
 

@@ -148,7 +148,7 @@ def test_annotate_to_a_file_with_a_record(tmp_path: Path) -> None:
 
     again = ser("annotate", EXAMPLES, "-o", target)
     assert again.exit_code == 2
-    assert "exists already; give another name or --overwrite" in again.stderr
+    assert "already exists; give another name or --overwrite" in again.stderr
     assert ser("annotate", EXAMPLES, "-o", target, "--overwrite").exit_code == 0
     assert len(read_rows(target.read_bytes().decode())) > len(rows)
 
@@ -291,7 +291,9 @@ def test_whatever_a_directory_holds_has_a_status(
         "slow.wav": "ok",
         "truncated.flac": "failed",
     }
-    assert entries["nan.wav"]["warnings"] == ["200 samples NaN, infinite or huge, taken as silence"]
+    assert entries["nan.wav"]["warnings"] == [
+        "200 samples are NaN, infinite or huge, and were set to silence"
+    ]
     assert "empty (0 bytes)" in entries["empty.wav"]["error"]
     rows = read_rows(target.read_bytes().decode())
     labelled = {Path(row["file"]).name for row in rows}
@@ -417,7 +419,7 @@ def test_usage_errors(tmp_path: Path) -> None:
         ((), "Name files or directories"),
         ((EXAMPLES, "--model", "nope"), "model 'nope': found no model.json"),
         ((EXAMPLES, "-o", "labels.txt"), "its suffix names no format"),
-        ((EXAMPLES, "-o", tmp_path / "no/labels.csv"), "make it first"),
+        ((EXAMPLES, "-o", tmp_path / "no/labels.csv"), "create it first"),
         ((EXAMPLES, "--max-segment", "100"), "max_segment is 100; expected"),
         (
             (EXAMPLES, "--min-segment", "4"),
@@ -838,7 +840,7 @@ def test_quiet_tells_errors_alone(tmp_path: Path) -> None:
     samples[1000] = np.nan
     sf.write(tmp_path / "nan.wav", samples, 16_000, subtype="FLOAT")
     told = ser("annotate", tmp_path / "nan.wav", tmp_path / "gone.wav", "-m", "svm")
-    assert "nan.wav: 1 samples NaN, infinite or huge, taken as silence" in told.stderr
+    assert "nan.wav: 1 samples are NaN, infinite or huge, and were set to silence" in told.stderr
     told = ser("annotate", tmp_path / "nan.wav", tmp_path / "gone.wav", "-m", "svm", "-q")
     assert told.stderr == f"failed: {tmp_path}/gone.wav: does not exist\n"
 
@@ -1565,7 +1567,7 @@ def test_annotate_by_baselines(adapted: Path, corpus: Path, tmp_path: Path) -> N
     for wrong, message in (
         (("--adapt", "speaker"), "--adapt speaker goes with --speakers FILE|REGEX, or with"),
         (("--adapt", "speaker", "--speakers", "x"), "0 groups; expected one"),
-        (("--adapt", "corpus", "--target", "perceived"), "tells only what is intended"),
+        (("--adapt", "corpus", "--target", "perceived"), "predicts only the intended emotion"),
     ):
         result = ser("annotate", clips, "-m", adapted, *wrong)
         assert (result.exit_code, message in result.stderr) == (2, True), result.stderr
@@ -1610,7 +1612,7 @@ def test_eval_tells_what_stays_out(trained: Path, corpus: Path, tmp_path: Path) 
         "of mine that are not scored: disgust, happiness, neutral, sadness; their" in result.stderr
     )
     assert "mine judges each clip by itself, as it does with --adapt auto of ser" in result.stderr
-    assert "mine: The table of votes has columns that are no label: disgst." in result.stderr
+    assert "mine: The table of votes has columns that are not labels: disgst." in result.stderr
     assert "one is right in 25.0%, their majority in 50.0%" in result.stdout
     assert "50.0% of their votes are wrong answers for labels that were not" in result.stdout
     assert "(disgst 4, sadness 4), among which the model did not choose" in result.stdout
@@ -1636,7 +1638,7 @@ def test_eval_tells_which_clips_failed_and_why(trained: Path, corpus: Path, tmp_
     found = sorted(line for line in result.stderr.splitlines() if line.startswith("failed: "))
     expected = (
         f"{empty}: is empty (0 bytes); expected an audio or video file",
-        f"{whole}#0-1@3: has 1 channel; expected channel 3, counted from 0, as well",
+        f"{whole}#0-1@3: has 1 channel; expected a channel 3, counted from 0",
         f"{whole}#0.2-0.25: the clip lasts 0.050 s; expected 0.1 s or more",
         f"{whole}#0.3-0.35: the clip lasts 0.050 s; expected 0.1 s or more",
         f"{whole}#50-51: ends at {duration:.3f} s; expected a clip from 50 s on",
@@ -1656,8 +1658,8 @@ def test_what_annotate_tells_of_a_recording_is_told_of_its_clips(
     samples[:7] = np.inf
     sf.write(invalid, samples, rate, "FLOAT")
     told = ser("annotate", behind, invalid, "-m", "svm").stderr.splitlines()[:2]
-    assert told[0].startswith(f"{behind}: another recording is put behind it")
-    assert told[1] == f"{invalid}: 7 samples NaN, infinite or huge, taken as silence"
+    assert told[0].startswith(f"{behind}: another recording is appended")
+    assert told[1] == f"{invalid}: 7 samples are NaN, infinite or huge, and were set to silence"
 
     def find_told(result: Result) -> list[str]:
         assert result.exit_code == 0, result.stderr
@@ -1718,7 +1720,7 @@ def test_eval_compares_models_and_reports(trained: Path, corpus: Path, tmp_path:
     places = [one.name for one in _place_reports(tmp_path, models)]
     assert places == ["a-2", "a-3", "a-1", "b"]
     result = ser("eval", corpus, "-m", trained, "-o", report / "metrics.json" / "more", *options)
-    assert (result.exit_code, "more: the folder cannot be made" in result.stderr) == (2, True)
+    assert (result.exit_code, "more: the folder cannot be created" in result.stderr) == (2, True)
     result = ser("eval", "--compare", report, report)
     assert "mine (report) (2) - mine (report) (1)" in result.stdout
     result = ser("eval", corpus, "--compare", trained)

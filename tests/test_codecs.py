@@ -132,7 +132,9 @@ def test_codec_that_ffmpeg_was_built_without(monkeypatch: pytest.MonkeyPatch) ->
     absent = codecs._FfmpegCodec("libnothing", "amrnb", 8_000, "s16", 12_200, {}, 0)
     monkeypatch.setitem(codecs._CODECS, "amr", absent)
     assert not codec_available("amr")
-    with pytest.raises(ConfigError, match="codec 'amr' is in none of the libraries") as error:
+    with pytest.raises(
+        ConfigError, match="codec 'amr' is in none of the installed libraries"
+    ) as error:
         encode_decode(np.zeros(9, np.float32), "amr")
     at_hand = str(error.value).partition("choose one of ")[2].split(", ")
     assert at_hand[:2] == ["mulaw", "gsm"]

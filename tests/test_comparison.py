@@ -128,8 +128,8 @@ def test_only_common_clips_are_compared(first: Predictions, second: Predictions)
     assert expected["n_segments"] == 3
     found = compare_predictions([first, wider])
     assert found.pop("warnings") == [
-        "first: 1 clip left out, which not all judged or have a label for.",
-        "second: 2 clips left out, which not all judged or have a label for.",
+        "first: 1 clip left out, since not all models scored them or have their label.",
+        "second: 2 clips left out, since not all models scored them or have their label.",
         FEWER,
     ]
     assert expected.pop("warnings") == [FEWER]
@@ -194,27 +194,27 @@ def test_clips_of_one_name_and_other_audio_are_not_paired(
         found = compare_predictions(of)
         assert found["n_segments"] == 3
         assert found["warnings"] == [
-            "1 clip left out, of one name, but of other audio or of other stretches.",
+            "1 clip left out, since their names agree, but not their audio or times.",
             FEWER,
         ]
     assert found["differences"][1]["figures"] == expected["differences"][0]["figures"]
     with pytest.raises(
         DatasetError,
-        match=r"^first, second: have 4 clips of one name, but of other audio or of other stretches",
+        match=r"^first, second: have 4 clips with the same names, but different audio or times",
     ):
         compare_predictions([first, replace(second, hashes=tuple("abcd"))])
 
 
 def test_clips_whose_audio_is_not_known(first: Predictions, second: Predictions) -> None:
     unknown = replace(second, hashes=())
-    by_name = "second: it does not tell what was heard; its clips are told by their names."
+    by_name = "second: has no hashes of its audio, so its clips are matched by name only."
     assert compare_predictions([first, unknown])["warnings"] == [by_name, FEW]
     # By the stretch, of which tables of before do not tell the channel.
     w, x, y, z = CLIPS
     clips = (replace(w, start=0.5), replace(x, end=1.0), replace(y, channel=1), z)
     moved = compare_predictions([first, replace(unknown, clips=clips)])
     assert moved["n_segments"] == 2
-    assert moved["warnings"][0].startswith("2 clips left out, of one name")
+    assert moved["warnings"][0].startswith("2 clips left out, since their names agree")
     stretch = replace(x, start=0.0001, end=1.23456)
     rounded = replace(x, start=0.0, end=1.235)
     pair = [replace(first, clips=(w, stretch, y, z)), replace(unknown, clips=(w, rounded, y, z))]
@@ -223,8 +223,8 @@ def test_clips_whose_audio_is_not_known(first: Predictions, second: Predictions)
     named = (replace(w, speaker="zoe"), replace(x, speaker=None), y, z)
     assert compare_predictions([first, replace(unknown, clips=named)])["warnings"] == [
         by_name,
-        "second: 1 clip of other speakers than in first: of one name, they may be other "
-        "recordings.",
+        "second: 1 clip with other speakers than in first: these may be other recordings of the "
+        "same name.",
         FEW,
     ]
 
@@ -263,7 +263,7 @@ def test_nothing_in_common(first: Predictions, second: Predictions) -> None:
 
 def test_nothing_to_compare(first: Predictions) -> None:
     for few in ([], [first]):
-        with pytest.raises(DatasetError, match="expected two models or reports, or more"):
+        with pytest.raises(DatasetError, match="expected two or more models or reports"):
             compare_predictions(few)
 
 
@@ -275,11 +275,14 @@ def test_ways_of_measuring_that_differ_are_told(first: Predictions, second: Pred
     assert [one["adapt"] for one in alike["models"]] == ["none", "none"]
     other = {"adapt": "speaker", "precision": "fp32", "protocol": "speakers shared"}
     assert compare_predictions(pair, measured=[way, other])["warnings"] == [
-        "They were measured in different ways: adapt is none (first), speaker (second).",
+        "They were measured with different settings: adapt is none (first), speaker (second).",
         "second: speakers shared: its figures may be too good.",
         FEW,
     ]
     # Of a report without figures, nothing is known.
     unknown = compare_predictions(pair, measured=[way, {}])
-    assert unknown["warnings"] == ["second: it is not known how it was measured.", FEW]
+    assert unknown["warnings"] == [
+        "second: the settings that it was measured with are not known.",
+        FEW,
+    ]
     assert unknown["models"][1]["target"] is None

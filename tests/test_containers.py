@@ -225,7 +225,7 @@ def find_warnings(path: Path) -> tuple[str, ...]:
         return audio.warnings
 
 
-BEHIND = "another recording is put behind it in the file; hearing ends at {:.3f} s"
+BEHIND = "another recording is appended in the file; reading ends at {:.3f} s"
 
 
 @pytest.mark.parametrize(

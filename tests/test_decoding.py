@@ -89,7 +89,7 @@ def test_each_channel_has_stretches_of_its_own(recording: Path, tmp_path: Path) 
             np.testing.assert_allclose(cached.utterance(index).waveform, one.waveform, atol=1e-4)
     failed = cache_clips([first, replace(first, channel=2)], tmp_path / "cache", jobs=1).failed
     assert list(failed) == [f"{recording}#3-4.5@2"]
-    assert "has 2 channels; expected channel 2" in failed[f"{recording}#3-4.5@2"]
+    assert "has 2 channels; expected a channel 2" in failed[f"{recording}#3-4.5@2"]
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -153,8 +153,8 @@ def faulty(tmp_path: Path, rng: np.random.Generator) -> Path:
     return path
 
 
-BEHIND = "another recording is put behind it in the file; hearing ends at 3.000 s"
-INVALID = "{} samples NaN, infinite or huge, taken as silence"
+BEHIND = "another recording is appended in the file; reading ends at 3.000 s"
+INVALID = "{} samples are NaN, infinite or huge, and were set to silence"
 START, LATE, REST = (0.0, 1.0), (7.0, 8.0), (2.6, None)
 
 
@@ -377,7 +377,7 @@ def test_one_channel_is_heard_by_itself(tmp_path: Path) -> None:
         expected = samples.mean(axis=1) if channel is None else samples[:, channel]
         np.testing.assert_array_equal(found.waveform, expected.astype(np.float32))
         assert found.audio_hash == hash_audio(found.waveform)
-    message = r"a\.wav: has 2 channels; expected channel 2, counted from 0, as well"
+    message = r"a\.wav: has 2 channels; expected a channel 2, counted from 0"
     with pytest.raises(AudioError, match=message):
         load_clip(replace(clip, channel=2))
 

@@ -56,7 +56,7 @@ def test_lines_are_counted_as_an_editor_does(tmp_path: Path) -> None:
     [
         (b"", ": is empty; expected CSV, or TSV, in UTF-8, with the names of the columns first"),
         (b"\n\n", ": is empty"),
-        (b"a,b\n", ": has no row below its header; expected one at least"),
+        (b"a,b\n", ": has no row below its header; expected at least one"),
         (b"a,b\n\n,\n", ": has no row below its header"),
         (b"a,b, a\n1,2,3\n", ": has two columns 'a'; expected each once"),
         (b"a,b\n1,2\n1\n", ", line 3: has 1 cell; expected 2, as in the header"),
@@ -64,8 +64,14 @@ def test_lines_are_counted_as_an_editor_does(tmp_path: Path) -> None:
         (b'a,b\n1,2\n3,"4\n5,6\n', ", line 3: cannot be read: unexpected end of data; expected "),
         (b'a,b\n1,2\n"3"x,4\n', ", line 3: cannot be read: .*quotes are closed, and doubled"),
         (b'"a,b\n1,2\n', ", line 1: cannot be read: "),
-        (b"a,b\n1,\xe9\n", ", line 2: is no UTF-8: 'utf-8' codec .*; expected CSV, or TSV, in UTF"),
-        ("a,b\n1,2\n".encode("utf-16-le"), ": holds NUL, which no text does; expected CSV"),
+        (
+            b"a,b\n1,\xe9\n",
+            ", line 2: is not UTF-8: 'utf-8' codec .*; expected CSV, or TSV, in UTF",
+        ),
+        (
+            "a,b\n1,2\n".encode("utf-16-le"),
+            ": contains a NUL byte, so it is not text; expected CSV",
+        ),
     ],
 )
 def test_what_is_no_table(tmp_path: Path, content: bytes, message: str) -> None:

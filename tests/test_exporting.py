@@ -80,7 +80,7 @@ def test_what_is_something_else(tmp_path: Path, content: str) -> None:
     path = tmp_path / "labels.csv"
     path.write_text(content, encoding="latin-1")
     message = (
-        r"labels\.csv(, line 1)?: (cannot be read: .*; expected what ser annotate wrote|is no UTF)"
+        r"labels\.csv(, line 1)?: (cannot be read: .*; expected what ser annotate wrote|is not UTF)"
     )
     with pytest.raises(DatasetError, match=message):
         read_results(path)
@@ -223,7 +223,7 @@ def test_recordings_that_differ_by_their_suffix_or_folder(tmp_path: Path) -> Non
 def test_nothing_is_replaced_unasked(tmp_path: Path) -> None:
     there = tmp_path / "b.srt"
     there.write_text("mine")
-    with pytest.raises(OutputError, match=r"b\.srt: exists already; give another name or --over"):
+    with pytest.raises(OutputError, match=r"b\.srt: already exists; give another name or --over"):
         export_labels(RESULTS, tmp_path, "srt")
     assert there.read_text() == "mine"
     assert list(tmp_path.rglob("*.srt")) == [there]

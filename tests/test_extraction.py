@@ -93,7 +93,7 @@ def test_pieces_of_a_task_are_embedded_together(tmp_path: Path, make_wav: MakeWa
 
 
 def test_nothing_is_embedded_where_nothing_is_decoded(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="none of 1 clips could be heard"):
+    with pytest.raises(DatasetError, match="none of 1 clips could be decoded"):
         extract_clip_features([make_clip(tmp_path / "a.wav")], cut_in_two, embed=max, jobs=1)
 
 
@@ -145,7 +145,7 @@ def test_broken_files_are_told_and_others_stay(tmp_path: Path, make_wav: MakeWav
 def test_nothing_can_be_decoded(tmp_path: Path) -> None:
     clips = [make_clip(tmp_path / "a.wav"), make_clip(tmp_path / "b.wav")]
     with pytest.raises(
-        DatasetError, match=r"^none of 2 clips could be heard; the first: .*does not exist$"
+        DatasetError, match=r"^none of 2 clips could be decoded; the first: .*does not exist$"
     ):
         extract_clip_features(clips, measure, jobs=1)
 

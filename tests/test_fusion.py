@@ -142,7 +142,9 @@ def test_labels_of_members_may_be_in_another_order() -> None:
     np.testing.assert_allclose(found, np.stack([expected, 1 - expected], axis=1), rtol=1e-5)
     assert fusion.extract_features(waveforms).shape == (2, 4)
     assert fusion.predict_proba([]).shape == (0, 2)
-    with pytest.raises(ModelError, match="its member fake tells short, loud; expected short, long"):
+    with pytest.raises(
+        ModelError, match="its member fake has the labels short, loud; expected short, long"
+    ):
         FusionClassifier(spec(), [make_fake(), make_fake(("short", "loud"))])
 
 

@@ -192,7 +192,7 @@ def test_what_a_loaded_checkpoint_says_of_itself(tmp_path: Path) -> None:
 
 def test_of_a_fixed_length_the_limit_is_told(tmp_path: Path) -> None:
     save_classifier(AST, tmp_path)
-    assert load_model(tmp_path, "cpu").limits[1] == "Of a segment, it hears the first 1.3 s."
+    assert load_model(tmp_path, "cpu").limits[1] == "It reads only the first 1.3 s of a segment."
     save_classifier(WHISPER, tmp_path, max_source_positions=1500, extractor={"chunk_length": 30})
     assert len(load_model(tmp_path, "cpu").limits) == 1
 
@@ -214,7 +214,10 @@ def test_labels_that_mean_the_same_are_one_and_their_probabilities_add_up(tmp_pa
 @pytest.mark.parametrize(
     ("own", "message"),
     [
-        (("LABEL_0", "LABEL_1"), "does not name its labels, which are LABEL_0, LABEL_1; `--labels"),
+        (
+            ("LABEL_0", "LABEL_1"),
+            "does not name its labels, but calls them LABEL_0, LABEL_1; `--labels",
+        ),
         (("angry", "arousal", "zest"), "labels 'arousal', 'zest' are not in the table .*--labels"),
         (("angry", "Anger"), "labels angry, Anger mean the same"),
     ],
@@ -499,7 +502,7 @@ def test_bench_takes_the_labels_that_it_advises(tmp_path: Path) -> None:
     save_classifier("wav2vec2", tmp_path / "mine", ("joy", "zest"))
     common = ("bench", EXAMPLES / "memo.m4a", "-m", tmp_path / "mine", "--device", "cpu", "-q")
     result = ser(*common)
-    advice = "`--labels model` keeps them as they are"
+    advice = "`--labels model` keeps them unchanged"
     assert (result.exit_code, advice in result.stderr) == (2, True), result.stderr
     result = ser(*common, "--labels", "model")
     assert result.exit_code == 0, result.stderr

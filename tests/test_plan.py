@@ -124,7 +124,7 @@ def test_a_plan_keeps_speakers_apart_and_knows_who_is_heard(corpus: Corpus) -> N
     }  # fmt: skip
     plan = Plan.make(corpus, TrainConfig(emotions=("anger", "sadness")))
     assert {clip.emotion for clip in plan.corpus.clips} == {"anger", "sadness"}
-    assert "the label love is not among those to learn" in plan.corpus.describe()
+    assert "the label love is not one of the labels to learn" in plan.corpus.describe()
     who = {one: {c.speaker for c in plan.corpus.select(one)} for one in ("train", "dev", "test")}
     assert [len(speakers) for speakers in who.values()] == [6, 2, 2]
     assert len(set.union(*who.values())) == 10

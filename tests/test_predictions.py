@@ -174,7 +174,9 @@ def test_take_gives_clips_in_the_order_asked_for(predictions: Predictions) -> No
 
 def test_label_that_was_not_scored(predictions: Predictions) -> None:
     odd = replace(predictions, clips=(make_clip("x", "joy"), *predictions.clips[1:]))
-    with pytest.raises(DatasetError, match=r"labels \['joy'\] of the corpus are none of the model"):
+    with pytest.raises(
+        DatasetError, match=r"labels \['joy'\] of the corpus are not labels of the model"
+    ):
         _ = odd.y_true
 
 
@@ -232,7 +234,7 @@ def test_missing_table(tmp_path: Path) -> None:
         (("x,anger,1,0", "y,fear,nan,1"), r"of y are \[nan, 1\.0\]; expected numbers"),
         (("x,anger,0.5,0.501",), r"of x are \[0\.5, 0\.501\]; expected numbers"),
         (("x,anger,1.5,-0.5",), r"of x are \[1\.5, -0\.5\]; expected numbers"),
-        (("x,anger,1,0", "x,anger,1,0"), "has x in two rows; expected each clip once"),
+        (("x,anger,1,0", "x,anger,1,0"), "has x in two rows; expected one row per clip"),
         (
             ("x,anger,0.5,0.5,fear,0.6",),
             "of x is fear, with a confidence of 0.6; expected the most",
@@ -244,7 +246,7 @@ def test_missing_table(tmp_path: Path) -> None:
         ),
         (("x,anger,0.4,0.6,joy,0.6",), "of x is joy, with a confidence of 0.6; expected the most"),
         (("x,anger,0.4,0.6,fear,much",), "cannot be read as a table of predictions .*much"),
-        (("x,joy,1,0",), r"labels \['joy'\] of the corpus are none of the model's"),
+        (("x,joy,1,0",), r"labels \['joy'\] of the corpus are not labels of the model,"),
     ],
 )
 def test_tables_that_somebody_changed(tmp_path: Path, rows: Sequence[str], message: str) -> None:

@@ -85,7 +85,9 @@ def test_given_splits_that_share_speakers() -> None:
     few = "plays: has splits that share speakers and the speakers plays/a; expected three"
     with pytest.raises(DatasetError, match=few):
         split_by_speaker(make_corpus(shared))
-    with pytest.raises(DatasetError, match=r"1 of 3 clips have no split of its own, such as e_0;"):
+    with pytest.raises(
+        DatasetError, match=r"1 of 3 clips have no split in the corpus, such as e_0;"
+    ):
         split_as_given(make_corpus([*shared, make_clip("e")]))
 
 
@@ -222,7 +224,7 @@ def test_split_by_speakers_of_a_file(tmp_path: Path) -> None:
     assert split.skipped == {
         "s2_0": "not in splits.csv",
         "None_0": "not in splits.csv",
-        "s11": "in splits.csv, but of no clip",
+        "s11": "in splits.csv, but without clips",
     }
 
 
@@ -232,7 +234,7 @@ def test_a_name_that_several_have_is_refused(tmp_path: Path) -> None:
     clips = [replace(make_clip(name[0]), path=Path(name), name=name) for name in names]
     corpus = make_corpus(clips)
     table.write_text("file,split\n000,test\n")
-    several = r"splits\.csv: 000 is of a/000\.wav and of b/000\.wav; expected names that tell them"
+    several = r"splits\.csv: 000 is of a/000\.wav and of b/000\.wav; expected names that dist"
     with pytest.raises(DatasetError, match=several):
         split_by_file(corpus, table)
     table.write_text("file,split\n000,test\nb/000,dev\n")
@@ -266,7 +268,7 @@ def test_splits_of_a_file_go_before_given_ones(tmp_path: Path) -> None:
             "speaker,split\ns0,test\ns1,dev\ns0,train\n",
             ", line 4: lists speaker s0 as train, a row before as test; expected one split",
         ),
-        ("speaker,split\n\xe9,test\n", ", line 2: is no UTF-8: .*utf-8"),
+        ("speaker,split\n\xe9,test\n", ", line 2: is not UTF-8: .*utf-8"),
         ('speaker,split\ns0,"test\n' + "x" * 200_000, ", line 2: cannot be read: field larger"),
     ],
 )
@@ -353,7 +355,9 @@ def test_folds_keep_those_together_who_may_be_one() -> None:
         for fold in folds:
             rest = [clip for index, clip in enumerate(clips) if index not in fold]
             assert judge_protocol(rest, [clips[index] for index in fold]) == APART
-    with pytest.raises(DatasetError, match="found 4 speakers; expected at least 5 known ones for"):
+    with pytest.raises(
+        DatasetError, match="found 4 speakers; expected at least 5 known speakers for"
+    ):
         fold_by_speaker(clips, 5)
     groups = group_clips(clips, "speaker")
     assert len({*groups}) == 4
@@ -411,7 +415,7 @@ def test_splits_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     other = [*same[:2], replace(same[2], split="train")]
     message = (
         "plays: cremad/1048 is of the split test in cremad, and table/1048, who counts as the same "
-        "speaker, of train in table; expected one split; choose who is in which by --split FILE"
+        "speaker, of train in table; expected one split; assign the speakers with --split FILE"
     )
     with pytest.raises(DatasetError, match=message):
         split_by_speaker(make_corpus([*given, *other]))
@@ -432,7 +436,8 @@ def test_splits_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     table.write_text("speaker,split\ntable/1049,dev\ncremad/1049,train\n")
     message = (
         r"splits\.csv: lists the speaker cremad/1049 as train, and table/1049, who counts as the "
-        "same, as dev; expected one split; if these are two people, give one of them another name"
+        "same speaker, as dev; expected one split; if these are two people, give one of them "
+        "another name"
     )
     with pytest.raises(DatasetError, match=message):
         split_by_file(corpus, table)
@@ -440,7 +445,9 @@ def test_splits_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
 
 def test_too_few_speakers_for_folds() -> None:
     clips = make_speakers(3).clips
-    with pytest.raises(DatasetError, match="found 3 speakers; expected at least 4 known ones for"):
+    with pytest.raises(
+        DatasetError, match="found 3 speakers; expected at least 4 known speakers for"
+    ):
         fold_by_speaker(clips, 4)
     with pytest.raises(DatasetError, match="found unknown speakers; expected at least 2 known"):
         fold_by_speaker([*clips, make_clip(None)], 2)

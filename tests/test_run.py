@@ -55,7 +55,7 @@ def test_a_run_that_goes_on_labels_what_is_new(runs: Runs, fake_classifier: Fake
     runs.write(runs.statement)
     rows, n_heard = runs.content, len(fake_classifier.heard)
     assert n_heard == 3
-    with pytest.raises(OutputError, match=r"labels\.csv: exists"):
+    with pytest.raises(OutputError, match=r"labels\.csv: already exists"):
         runs.write()
     report = runs.resume(exclude="*.wav")
     assert (report.n_kept, report.n_files) == (1, 2)
@@ -138,7 +138,7 @@ def test_runs_that_begin_at_once_do_not_replace_each_other(runs: Runs, tmp_path:
     rows = runs.content
     assert b"memo.m4a" in rows
     # Nor one that begins when the other is done, and had looked before.
-    with pytest.raises(OutputError, match=r"labels\.csv: exists already"):
+    with pytest.raises(OutputError, match=r"labels\.csv: already exists"):
         second.write()
     assert runs.content == rows
     # Nor where both go on with what is there.
@@ -163,7 +163,7 @@ def test_what_was_overtaken_by_another_output_is_gone_on_with(runs: Runs, tmp_pa
             record_path(runs.output).write_bytes(record)
 
     message = (
-        r"third\.csv: appeared meanwhile; what was to be there is .*\.tmp\. Move the other away"
+        r"third\.csv: another program created .*; the output is in .*\.tmp\. Move the other file"
     )
     with pytest.raises(OutputError, match=message):
         runs.begin(runs.statement).write(Overtaken())

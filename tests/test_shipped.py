@@ -90,7 +90,7 @@ def test_what_is_perceived_is_told_by_those_who_learned_it(
     shipped: Classifier, segments: list[NDArray[np.float32]]
 ) -> None:
     if shipped.name not in PERCEIVING:
-        with pytest.raises(ConfigError, match="tells only what is intended"):
+        with pytest.raises(ConfigError, match="predicts only the intended emotion"):
             shipped.predict_proba(segments, "perceived")
         return
     perceived = shipped.predict_proba(segments, "perceived")

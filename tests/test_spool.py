@@ -66,7 +66,7 @@ def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with RowStore(ROW, 10) as store:
         monkeypatch.setattr(store._file, "write", fail)
-        with pytest.raises(OutputError, match="No space left on device; make room there"):
+        with pytest.raises(OutputError, match="No space left on device; free some space there"):
             store.append(make_rows(0, 7))
 
 
@@ -80,7 +80,7 @@ def test_a_full_disk_is_told_where_what_was_buffered_goes_out(
     with RowStore(ROW, 10) as store:
         store.append(make_rows(0, 7))
         monkeypatch.setattr(store._file, name, fail)
-        with pytest.raises(OutputError, match="No space left on device; make room there"):
+        with pytest.raises(OutputError, match="No space left on device; free some space there"):
             store.read([3])
 
 

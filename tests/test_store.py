@@ -178,7 +178,7 @@ def test_what_is_perceived_has_a_calibration_of_its_own(copy: Path, tmp_path: Pa
     classifier = load_model(copy)
     spec = classifier.spec
     assert spec.perceived is None
-    with pytest.raises(ConfigError, match="svm model tells only what is intended; expected"):
+    with pytest.raises(ConfigError, match="svm model predicts only the intended emotion; expected"):
         classifier.predict_proba([], "perceived")
     bias = np.array([9.0, 0, 0, 0, 0, 0])
     classifier.spec = replace(spec, perceived=replace(spec.calibration, bias=bias))
@@ -285,7 +285,7 @@ def test_networks_of_no_shape(models: Path, settings: dict[str, Any]) -> None:
     copy = Path(shutil.copytree(shipped_folder() / "cnn", models / "net"))
     old = json.loads((copy / "model.json").read_text(encoding="utf-8"))["settings"]
     edit(copy, settings=old | {"log_mel": old["log_mel"] | settings})
-    with pytest.raises(ModelError, match="settings are "):
+    with pytest.raises(ModelError, match="settings "):
         load_model("net")
 
 

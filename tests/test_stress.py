@@ -224,5 +224,7 @@ def test_condition_without_its_codec_is_refused_when_it_is_named(
 
 
 def test_babble_needs_somebody(clip: FloatArray) -> None:
-    with pytest.raises(ConfigError, match="'babble10' needs talkers; found none"):
+    with pytest.raises(
+        ConfigError, match="'babble10' needs speech of other clips for babble; found none"
+    ):
         apply(clip, "babble10", [])

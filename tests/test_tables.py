@@ -23,7 +23,7 @@ def test_folders_of_classes(tmp_path: Path) -> None:
     ]
     assert corpus.skipped == {
         "Angry/deep/a.mp3": "another copy of a clip",
-        "d.wav": "in no sub-folder of a class",
+        "d.wav": "not in a sub-folder of a class",
     }
     mapped = read_corpus(root, "folders", mapping={"ANGRY": "upset", "happiness": "fine"})
     assert [clip.emotion for clip in mapped.clips] == ["upset", "fine", "shrug"]
@@ -196,7 +196,7 @@ def test_names_that_are_no_mapping(tmp_path: Path, wrong: Any) -> None:
         ),
         (f"file,emotion,end\na.wav,sad,{'9' * 5_000}\n", r"line 2: end is '9+\.\.\.9+'; expected"),
         (f"file,emotion,channel\na.wav,sad,{'9' * 5_000}\n", r"line 2: channel is '9+\.\.\.9+'; e"),
-        ("file,emotion\ngone.wav,sad\n", "no clip to use: .*the file is missing"),
+        ("file,emotion\ngone.wav,sad\n", "no usable clip: .*the file is missing"),
     ],
 )
 def test_manifests_that_are_wrong(tmp_path: Path, text: str, message: str) -> None:

@@ -1339,7 +1339,7 @@ def test_a_transformer_tells_what_is_perceived(
     assert (other / name).read_bytes() == (model / name).read_bytes()
     result = ser("annotate", EXAMPLES / "statement.flac", "-m", other, "--target", "perceived")
     assert result.exit_code == 2
-    assert "transformer model tells only what is intended" in result.stderr
+    assert "transformer model predicts only the intended emotion" in result.stderr
     (other / name).write_bytes((other / name).read_bytes()[:-1] + b"x")
     with pytest.raises(ModelError, match=r"encoder\.safetensors is altered or damaged"):
         load_model(other)

@@ -165,7 +165,7 @@ def test_what_fails_is_told(tmp_path: Path, cache: Path) -> None:
     twice.write_bytes(2 * (EXAMPLES / "silence.wav").read_bytes())
     (behind,) = find_unlabelled([*paths, twice], jobs=1).notes.items()
     assert behind[0] == str(twice)
-    assert behind[1].warnings[0].startswith("another recording is put behind it in the file")
+    assert behind[1].warnings[0].startswith("another recording is appended in the file")
     unlabelled = search(*paths, twice, cache=cache)
     assert unlabelled.notes == dict([behind])
     assert SvmTrainer(SvmConfig(), calm=unlabelled).notes == unlabelled.notes

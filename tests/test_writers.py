@@ -121,7 +121,7 @@ def test_no_run_at_all_is_valid_json(tmp_path: Path) -> None:
 def test_targets_that_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("precious")
-    with pytest.raises(OutputError, match=r"labels\.csv: exists already; .*--overwrite"):
+    with pytest.raises(OutputError, match=r"labels\.csv: already exists; .*--overwrite"):
         open_writer(str(path), "csv", INFO)
     assert path.read_text() == "precious"
     with open_writer(str(path), "csv", INFO, overwrite=True):
@@ -129,7 +129,7 @@ def test_targets_that_are_refused(tmp_path: Path) -> None:
     assert path.read_text().startswith("file,")
     with pytest.raises(OutputError, match="is a directory"):
         open_writer(str(tmp_path), "csv", INFO)
-    with pytest.raises(OutputError, match="does not exist; make it first"):
+    with pytest.raises(OutputError, match="does not exist; create it first"):
         open_writer(str(tmp_path / "no/labels.csv"), "csv", INFO)
 
 
@@ -187,7 +187,7 @@ def test_report_counts_and_decides_the_exit_code() -> None:
 def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.csv")
     for path in (str(tmp_path / "pipe.csv"), os.devnull):
-        with pytest.raises(OutputError, match="is no regular file; expected a file name, or -"):
+        with pytest.raises(OutputError, match="is not a regular file; expected a file name, or -"):
             open_writer(path, "csv", INFO, overwrite=True)
 
 
@@ -221,7 +221,9 @@ def test_an_output_that_another_program_has_open(
     writer = open_writer(str(tmp_path / "labels.csv"), "csv", INFO)
     writer.write(RESULTS[0])
     monkeypatch.setattr(os, "replace", fail)
-    message = r"labels\.csv: cannot be replaced: Permission denied; close what has it open"
+    message = (
+        r"labels\.csv: cannot be replaced: Permission denied; close the program that has it open"
+    )
     with pytest.raises(OutputError, match=message), writer:
         pass
     assert writer.temporary is not None

@@ -30,8 +30,8 @@ from sercli.text import format_count
 
 # Value of `channels` that selects each channel by itself.
 SPLIT = "split"
-SPLIT_REMEDY = "--channels split judges each by itself"
-CANCELLED = "the channels cancel each other in their mean; --channels split hears each"
+SPLIT_REMEDY = "--channels split classifies each by itself"
+CANCELLED = "the channels cancel each other in their mean; --channels split reads each by itself"
 # A given segment that ends later than its recording by more than this is reported as cut.
 CUT_S = 0.01
 # If the mean of channels keeps less than this share of their power, they cancel each other.
@@ -213,7 +213,7 @@ class Recording:
         if self.turns is None:
             return
         if not self.turns:
-            yield "has no segments in the list of them"
+            yield "has no segments in --segments"
         if not self.ends:  # nothing was decoded, and the error says why
             return
         heard = {piece.turn for piece in self.pieces}
@@ -290,10 +290,10 @@ def _group_unjudged(
         Number of channels in the recording.
     """
     numbered = {str(index) for index in range(n_channels)}
-    they = f"{', '.join(judged)} {'is' if len(judged) == 1 else 'are'} judged"
+    they = f"{', '.join(judged)} {'is' if len(judged) == 1 else 'are'} classified"
     for names, why in (
         (numbered & found.keys(), f"{they}; {SPLIT_REMEDY}"),
-        ({MIX} & found.keys(), f"{they}; --channels mix judges the mean of all"),
+        ({MIX} & found.keys(), f"{they}; --channels mix classifies the mean of all"),
         (
             found.keys() - numbered - {MIX},
             f"the recording has {format_count(n_channels, 'channel')}",
@@ -371,7 +371,7 @@ def select_channels(
     indices = range(n_channels) if channels == SPLIT else [int(index) for index in channels]
     if max(indices) >= n_channels:
         raise AudioError(
-            f"has {format_count(n_channels, 'channel')}; asked for channel {max(indices)}, counted "
-            "from 0; name channels that all files have, or --channels split"
+            f"has {format_count(n_channels, 'channel')}; asked for channel {max(indices)}, "
+            "counted from 0; name channels that all files have, or use --channels split"
         )
     return [str(index) for index in indices], np.eye(n_channels, dtype=np.float32)[:, indices]

@@ -96,8 +96,9 @@ class LabelRun:
     ) -> None:
         if output.resume and annotator.adapt in ACROSS_FILES:
             raise ConfigError(
-                f"--resume does not go with --adapt {annotator.adapt}: there, a file that is new "
-                "changes the labels of others; label all of them, or choose --adapt recording"
+                f"--resume does not go with --adapt {annotator.adapt}: there, a new file changes "
+                "the labels of others; label all files again with --overwrite, or choose --adapt "
+                "recording"
             )
         output.refuse_inputs(found.path for found in inputs)
         self._given = given or Given.match(

@@ -102,6 +102,6 @@ def _told() -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(
-            f"{gettempdir()}: what has to wait cannot be written: {error.strerror}; make room "
-            "there, or name another folder by TMPDIR"
+            f"{gettempdir()}: temporary data cannot be written: {error.strerror}; free some space "
+            "there, or set TMPDIR to another folder"
         ) from error

@@ -172,7 +172,7 @@ def encode_decode(waveform: FloatArray, codec: str) -> FloatArray:
     """
     if not codec_available(codec):
         at_hand = ", ".join(filter(codec_available, CODECS))
-        reason = "is in none of the libraries at hand" if codec in CODECS else "does not exist"
+        reason = "is in none of the installed libraries" if codec in CODECS else "does not exist"
         raise ConfigError(f"codec {codec!r} {reason}; choose one of {at_hand}")
     if not len(waveform):
         return waveform.copy()

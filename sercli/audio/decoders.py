@@ -101,7 +101,7 @@ class _SndfileDecoder(Decoder):
         if is_mp3(file):
             raise DecodeError("libsndfile is not tried for what begins like an MP3")
         if not is_whole_ogg(file):
-            raise DecodeError("libsndfile would read but the first part of this Ogg file")
+            raise DecodeError("libsndfile would read only the first part of this Ogg file")
         file.seek(0)
         try:
             self._sound = sf.SoundFile(file.fileno(), closefd=False)
@@ -205,7 +205,7 @@ class _FfmpegDecoder(Decoder):
             self._first = next(self._frames)
         except (DecodeError, StopIteration) as error:
             self._container.close()
-            raise DecodeError(str(error) or "FFmpeg decodes no sound from it") from error
+            raise DecodeError(str(error) or "FFmpeg decodes no audio from it") from error
         self.sample_rate = self._first.sample_rate
         self.channels = self._first.layout.nb_channels
         length = self._container.duration
@@ -217,7 +217,7 @@ class _FfmpegDecoder(Decoder):
     def warnings(self) -> tuple[str, ...]:  # type: ignore[override]
         notes = []
         if (n_streams := len(self._container.streams.audio)) > 1:
-            notes.append(f"has {n_streams} audio streams, of which the first is heard")
+            notes.append(f"has {n_streams} audio streams; only the first is read")
         if self._n_corrupt:
             notes.append(f"{format_count(self._n_corrupt, 'damaged packet')} left out")
         return (*notes, *self._jumps)
@@ -315,7 +315,7 @@ class _FfmpegDecoder(Decoder):
         except (self._av.FFmpegError, OSError) as error:
             raise DecodeError(f"FFmpeg stops decoding it ({error.strerror})") from error
         except IndexError as error:  # PyAV does not support streams that begin midway
-            raise DecodeError("FFmpeg finds a stream that its header does not tell") from error
+            raise DecodeError("FFmpeg finds a stream that is not in its header") from error
 
     def _gap(self, frame: "AudioFrame", position: int) -> Iterator[FloatArray]:
         """Yield silence that fills the gap between the decoded samples and a frame's time stamp."""
@@ -333,8 +333,8 @@ class _FfmpegDecoder(Decoder):
             # From here on, the promised end is not reliable either: see `_find_promise`.
             self._skipped = missing
             self._jumps.append(
-                f"its time stamps jump by {gap:.0f} s at {position / self.sample_rate:.3f} s, and "
-                "times from there on are not those of the stamps"
+                f"its time stamps jump by {gap:.0f} s at {position / self.sample_rate:.3f} s; the "
+                "times from there on do not follow the stamps"
             )
             return
         remaining = round(gap * self.sample_rate)

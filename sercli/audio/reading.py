@@ -141,11 +141,13 @@ class AudioFile:
         if self._is_followed:
             notes = (
                 *notes,
-                f"another recording is put behind it in the file; hearing ends at "
-                f"{self.duration:.3f} s",
+                f"another recording is appended in the file; reading ends at {self.duration:.3f} s",
             )
         if self._n_invalid:
-            notes = (*notes, f"{self._n_invalid:,} samples NaN, infinite or huge, taken as silence")
+            notes = (
+                *notes,
+                (f"{self._n_invalid:,} samples are NaN, infinite or huge, and were set to silence"),
+            )
         if self._peak > STRANGE_MAGNITUDE:
             notes = (*notes, f"samples reach {self._peak:,.0f}; expected a full scale of 1")
         return notes

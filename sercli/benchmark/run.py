@@ -153,8 +153,8 @@ def measure(
         inputs = list(find_inputs(paths))
         if paths and not inputs:
             raise ConfigError(
-                f"found no audio or video files in: {', '.join(map(str, paths))}; expected some, "
-                "or no paths, for synthetic recordings"
+                f"found no audio or video files in: {', '.join(map(str, paths))}; name "
+                "recordings, or no paths at all, for synthetic recordings"
             )
         if not inputs:
             say(f"making {hours:g} h of synthetic recordings")
@@ -169,7 +169,7 @@ def measure(
     if not durations:
         n_heard = format_count(len(inputs), "recording")
         reason = f"; the first that failed: {median.failed[0]}" if median.failed else ""
-        raise ConfigError(f"there is no speech in {n_heard}; expected some{reason}")
+        raise ConfigError(f"found no speech in {n_heard}; expected recordings with speech{reason}")
     spent = sum(median.stages.values())
     stages = {
         name: StageTime(seconds, audio / seconds if seconds else 0.0, seconds / spent)

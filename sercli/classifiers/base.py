@@ -94,8 +94,9 @@ class ModelSpec:
             return self.calibration
         if self.perceived is None:
             raise ConfigError(
-                f"the {self.family} model tells only what is intended; expected a model that "
-                "learned from listeners' votes what is perceived (see: ser models)"
+                f"the {self.family} model predicts only the intended emotion; expected a model "
+                "that was trained on listeners' votes to predict the perceived one (see: ser "
+                "models)"
             )
         return self.perceived
 
@@ -309,13 +310,13 @@ class Classifier(ABC):
         """
         if self.adapter is None:
             raise ConfigError(
-                f"the model {self.name} judges each segment by itself; expected one that knows "
-                "what to make of a baseline (see: ser models), or no adaptation"
+                f"the model {self.name} has no adapter, so it cannot use a baseline; expected a "
+                "model with an adapter (see: ser models), or no adaptation"
             )
         if target != "intended":
             raise ConfigError(
-                f"by a baseline, what is intended is told, and not what is {target}; expected no "
-                "adaptation"
+                f"with a baseline, only the intended emotion is predicted, and not the {target} "
+                "one; expected no adaptation"
             )
         return self.adapter
 

@@ -131,8 +131,8 @@ class FusionClassifier(Classifier):
         for member in members:
             if set(member.spec.labels) != set(spec.labels):
                 raise ModelError(
-                    f"its member {member.name} tells {', '.join(member.spec.labels)}; expected "
-                    f"{', '.join(spec.labels)}; train the fusion anew"
+                    f"its member {member.name} has the labels {', '.join(member.spec.labels)}; "
+                    f"expected {', '.join(spec.labels)}; train the fusion again"
                 )
 
     @property

@@ -66,7 +66,7 @@ class HubClassifier(NetworkClassifier):
     def limits(self) -> tuple[str, ...]:
         """Limitations that a user of its labels must know, one sentence each."""
         seconds = (self.network.n_samples or np.inf) / SAMPLE_RATE
-        cut = f"Of a segment, it hears the first {seconds:.1f} s."
+        cut = f"It reads only the first {seconds:.1f} s of a segment."
         return ("Its confidences are not calibrated.", *((cut,) * (seconds < LONGEST_SEGMENT_S)))
 
     def use_precision(self, precision: Precision) -> None:
@@ -173,9 +173,9 @@ def group_labels(own: Sequence[str], scheme: LabelScheme) -> dict[str, list[int]
         if len(set(own)) < len(own):
             raise ModelError(f"its labels are {', '.join(own)}; expected different names")
         return {label: [index] for index, label in enumerate(own)}
-    keep = "`--labels model` keeps them as they are"
+    keep = "`--labels model` keeps them unchanged"
     if any(_UNNAMED.fullmatch(label) for label in own):
-        raise ModelError(f"does not name its labels, which are {', '.join(own)}; {keep}")
+        raise ModelError(f"does not name its labels, but calls them {', '.join(own)}; {keep}")
     members: dict[str, list[int]] = {}
     unknown = []
     for index, word in enumerate(own):

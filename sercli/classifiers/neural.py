@@ -213,7 +213,9 @@ class NeuralClassifier(NetworkClassifier, TensorClassifier):
         except ConfigError as error:
             raise ModelError(str(error)) from error
         except Exception as error:  # altered settings can raise anything
-            raise ModelError(f"its settings are of no network: {error!r}; copy it anew") from error
+            raise ModelError(
+                f"its settings do not describe a network: {error!r}; copy it again"
+            ) from error
         expected = {name: tuple(tensor.shape) for name, tensor in _weights(network).items()}
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
         if shapes != expected:

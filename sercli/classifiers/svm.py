@@ -111,7 +111,7 @@ class SvmClassifier(TensorClassifier):
         if found != FEATURE_SET:
             raise ModelError(
                 f"is trained on the features {found!r}, this version computes {FEATURE_SET!r}; "
-                "train it anew, or use the version that trained it"
+                "train it again, or use the version that trained it"
             )
         gamma = spec.settings.get("gamma")
         if not is_number(gamma) or gamma <= 0:

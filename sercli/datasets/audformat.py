@@ -121,8 +121,8 @@ def _import_audformat() -> ModuleType:
         return import_module("audformat")
     except ImportError as error:
         raise DatasetError(
-            f"databases in audformat need a package that is missing ({error.name}); "
-            "install it by: pip install 'sercli[audformat]'"
+            f"databases in audformat need a package that is missing ({error.name}); install it "
+            "with: pip install 'sercli[audformat]'"
         ) from error
 
 
@@ -149,8 +149,8 @@ def _find_labels(
         have = [f"{name}/{column}" for name, table in tables for column in table.columns]
         raise DatasetError(
             f"{folder.root}: no table has a column {wanted!r} with rows; found "
-            f"{', '.join(have) or 'none'}; "
-            "say which it is by --columns emotion=COLUMN or emotion=TABLE/COLUMN"
+            f"{', '.join(have) or 'none'}; name it with --columns emotion=COLUMN or "
+            "emotion=TABLE/COLUMN"
         )
     return found
 
@@ -169,7 +169,7 @@ def _tables_of(database: Any, role: str, columns: Mapping[str, str]) -> dict[str
         if len(fitting) > 1:
             raise DatasetError(
                 f"{database.name}: the table {table_id} has the columns {', '.join(fitting)} for "
-                f"{role}; expected one; name it by --columns {role}=COLUMN"
+                f"{role}; expected one; name it with --columns {role}=COLUMN"
             )
         if fitting:
             columns_of[table_id] = fitting[0]

@@ -116,8 +116,8 @@ class Corpus:
             found = sorted({clip.split for clip in self.clips if clip.split})
             known = f"has clips of {', '.join(found)}" if found else "has no splits of its own"
             raise DatasetError(
-                f"{self.name}: no clips of the split {split!r}: it {known}; "
-                "choose another split, or all"
+                f"{self.name}: has no clips in the split {split!r}: it {known}; choose another "
+                "split, or all"
             )
         return clips
 
@@ -139,10 +139,10 @@ class Corpus:
         if not clips:
             raise DatasetError(
                 f"{self.name}: has the labels {sorted(dropped)}; expected some of "
-                f"{sorted(labels)}; say which is which by --map THEIRS=OURS"
+                f"{sorted(labels)}; map its labels with --map THEIRS=OURS"
             )
         reasons = {
-            clip.name: f"the label {clip.emotion} is not among those to learn"
+            clip.name: f"the label {clip.emotion} is not one of the labels to learn"
             for clip in self.clips
             if clip.emotion in dropped
         }
@@ -187,7 +187,7 @@ def merge(corpora: Sequence[Corpus]) -> Corpus:
         return corpora[0]
     names = [corpus.name for corpus in corpora]
     if len(set(names)) < len(names):
-        raise DatasetError(f"two corpora have one name: {', '.join(names)}; rename a folder")
+        raise DatasetError(f"two corpora have the same name: {', '.join(names)}; rename a folder")
     return Corpus(
         "+".join(names),
         "; ".join(f"{corpus.name}: {corpus.licence}" for corpus in corpora),
@@ -218,5 +218,7 @@ def class_indices(clips: Sequence[Clip], labels: Sequence[str]) -> list[int]:
     order = {label: index for index, label in enumerate(labels)}
     unknown = sorted({clip.emotion for clip in clips} - set(order))
     if unknown:
-        raise DatasetError(f"labels {unknown} of the corpus are none of the model's {list(labels)}")
+        raise DatasetError(
+            f"the labels {unknown} of the corpus are not labels of the model, {list(labels)}"
+        )
     return [order[clip.emotion] for clip in clips]

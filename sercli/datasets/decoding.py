@@ -370,9 +370,7 @@ def _take_channel(audio: AudioFile, channel: int | None) -> Iterator[FloatArray]
     """Yield blocks of one channel, or of the mean of all, each of shape (n_samples, 1)."""
     if channel is not None and channel >= audio.channels:
         found = format_count(audio.channels, "channel")
-        raise AudioError(
-            f"{audio.path}: has {found}; expected channel {channel}, counted from 0, as well"
-        )
+        raise AudioError(f"{audio.path}: has {found}; expected a channel {channel}, counted from 0")
     for block in audio.blocks():
         yield block.mean(axis=1, keepdims=True) if channel is None else block[:, [channel]]
 

@@ -124,7 +124,7 @@ def extract_clip_features(
             progress(len(task))
     if not done:
         raise DatasetError(
-            f"none of {len(clips)} clips could be heard; the first: {errors[min(errors)]}"
+            f"none of {len(clips)} clips could be decoded; the first: {errors[min(errors)]}"
         )
     places = sorted(done)
     hashes, features = zip(*(done[place] for place in places), strict=True)

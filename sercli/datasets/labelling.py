@@ -44,7 +44,7 @@ def parse_mapping(text: str) -> dict[str, str]:
                 "separated by commas, such as happy=happiness,calm=neutral"
             )
         if mapping.setdefault(theirs, ours) != ours:
-            raise ConfigError(f"the map is {text!r}: {theirs} is to become two labels; name one")
+            raise ConfigError(f"the map is {text!r}: {theirs} is mapped to two labels; name one")
     return mapping
 
 

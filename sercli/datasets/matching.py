@@ -132,8 +132,8 @@ def match_rows(
                 continue
             if told.setdefault(row, things[index]) != things[index]:
                 raise DatasetError(
-                    f"{where}: {row} is of {told[row]} and of {things[index]}; expected names that "
-                    f"tell them apart, such as {told[row]}"
+                    f"{where}: {row} is of {told[row]} and of {things[index]}; expected names "
+                    f"that distinguish them, such as {told[row]}"
                 )
             found[index] = row
         thing_of = told | thing_of

@@ -144,7 +144,7 @@ def _demographics(root: Path, kind: str) -> dict[str, dict[str, Any]]:
             age = math.nan
         if not 0 <= age < math.inf:
             raise DatasetError(
-                f"{where}: found no age and sex of a speaker; expected the columns ActorID, Age, "
-                "Sex of CREMA-D's own table, or no such file"
+                f"{where}: found no speaker's age and sex; expected the columns ActorID, Age, Sex "
+                "of CREMA-D's own table, or no such file"
             )
     return people

@@ -120,7 +120,7 @@ def _find_given(
             raise DatasetError(
                 f"{name}: {first.voice} is of the split {first.split} in {first.corpus}, and "
                 f"{clip.voice}, who counts as the same speaker, of {clip.split} in {clip.corpus}; "
-                "expected one split; choose who is in which by --split FILE.csv or, if these are "
+                "expected one split; assign the speakers with --split FILE.csv or, if these are "
                 "two people, give one of them another name"
             )
     return {voice: clip.split for voice, clip in first_of.items()}
@@ -142,8 +142,8 @@ def split_as_given(corpus: Corpus) -> Corpus:
     bare = [clip for clip in corpus.clips if not clip.split]
     if bare:
         raise DatasetError(
-            f"{corpus.name}: {len(bare)} of {len(corpus.clips)} clips have no split of its own, "
-            f"such as {bare[0].name}; choose --split speaker, random or FILE.csv"
+            f"{corpus.name}: {len(bare)} of {len(corpus.clips)} clips have no split in the "
+            f"corpus, such as {bare[0].name}; choose --split speaker, random or FILE.csv"
         )
     return corpus
 
@@ -229,7 +229,7 @@ def split_by_file(corpus: Corpus, path: Path) -> Corpus:
             clips.append(replace(clip, split=split_of[row]))
     if not clips:
         raise DatasetError(f"{path}: lists no {key} of {corpus.name}; expected its {key} names")
-    left_out |= dict.fromkeys(split_of.keys() - {*rows}, f"in {path.name}, but of no clip")
+    left_out |= dict.fromkeys(split_of.keys() - {*rows}, f"in {path.name}, but without clips")
     return replace(corpus, clips=tuple(clips), skipped=left_out)
 
 
@@ -247,9 +247,9 @@ def _refuse_two_splits(
         first = first_of.setdefault(voice, row)
         if split_of[first] != split_of[row]:
             raise DatasetError(
-                f"{path}: lists the speaker {first} as {split_of[first]}, and {row}, who counts as "
-                f"the same, as {split_of[row]}; expected one split; if these are two people, give "
-                "one of them another name"
+                f"{path}: lists the speaker {first} as {split_of[first]}, and {row}, who counts "
+                f"as the same speaker, as {split_of[row]}; expected one split; if these are two "
+                "people, give one of them another name"
             )
 
 
@@ -278,7 +278,7 @@ def fold_by_speaker(clips: Sequence[Clip], n_folds: int) -> list[list[int]]:
     if None in voices or n_voices < n_folds:
         found = "unknown speakers" if None in voices else f"{n_voices} speakers"
         raise DatasetError(
-            f"found {found}; expected at least {n_folds} known ones for {n_folds} folds"
+            f"found {found}; expected at least {n_folds} known speakers for {n_folds} folds"
         )
     folds = GroupKFold(n_folds).split(voices, groups=voices)
     return [outside.tolist() for _, outside in folds]

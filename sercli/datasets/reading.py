@@ -127,7 +127,7 @@ def read_corpora(
         if found in WITH_ROWS:
             corpus = join_rows(corpus)
         if not corpus.clips:
-            raise DatasetError(f"{path}: has no clip to use: {corpus.describe()}")
+            raise DatasetError(f"{path}: has no usable clip: {corpus.describe()}")
         clips = tuple(sorted(corpus.clips, key=lambda clip: clip.name))
         corpora.append(replace(corpus, clips=clips))
         kinds.append(found)
@@ -139,9 +139,11 @@ def read_corpora(
             f"names; found {', '.join(labels)}"
         )
     if columns and not {*kinds} & WITH_COLUMNS:
-        raise ConfigError(f"{merged.name}: has no columns to be named; leave --columns out")
+        raise ConfigError(
+            f"{merged.name}: is not a table whose columns can be named; leave --columns out"
+        )
     if song and "ravdess" not in kinds:
-        raise ConfigError(f"{merged.name}: has no songs; leave --song out")
+        raise ConfigError(f"{merged.name}: has no sung clips; leave --song out")
     return merged
 
 
@@ -205,7 +207,7 @@ def recognise(folder: MediaFolder, files: Mapping[str, Sequence[Path]] = {}) -> 
         for kind, count in counts.items()
         if count > STRAY_SHARE * most
     }
-    none = f"none of {total} files is named as one of {', '.join(SCHEMES)} names them"
+    none = f"none of {total} files is named like those of {', '.join(SCHEMES)}"
     tried = "; ".join(evidence.values()) or none
     if len(evidence) == 1 and most < LEAST_SHARE * total:
         evidence = {}
@@ -218,11 +220,12 @@ def recognise(folder: MediaFolder, files: Mapping[str, Sequence[Path]] = {}) -> 
     if len(evidence) == 1:
         return next(iter(evidence))
     if evidence:
-        told = " and of ".join(f"{kind} ({why})" for kind, why in evidence.items())
-        raise DatasetError(f"{folder.root}: tells of {told}; say which by {BY_NAME}")
+        told = " and like ".join(f"{kind} ({why})" for kind, why in evidence.items())
+        raise DatasetError(f"{folder.root}: looks like {told}; name the corpus with {BY_NAME}")
     raise DatasetError(
         f"{folder.root}: is none of the known corpora: {tried}, it has no {HEADER} and no "
-        f"sub-folders named after emotions; name its reader by {BY_NAME}, or give a manifest"
+        f"sub-folders named after emotions; name the corpus with {BY_NAME}, or give a table of "
+        "clips"
     )
 
 
@@ -238,8 +241,8 @@ def _find_classes(folder: MediaFolder) -> list[str]:
 def _read_file(path: Path, columns: Mapping[str, str]) -> Corpus:
     if not path.is_file() or path.suffix.lower() not in MANIFEST_SUFFIXES:
         raise DatasetError(
-            f"{path}: is no manifest; expected a file of a suffix {', '.join(MANIFEST_SUFFIXES)}, "
-            "a TextGrid, or the folder of a corpus"
+            f"{path}: is not a table of clips; expected a file with the suffix "
+            f"{', '.join(MANIFEST_SUFFIXES)}, a TextGrid, or the folder of a corpus"
         )
     return read_manifest(path, columns)
 

@@ -46,7 +46,7 @@ def read_folders(folder: MediaFolder) -> Corpus:
     ]
     chosen, skipped = pick_copies(folder, inside)
     skipped |= dict.fromkeys(
-        (key for key in paths if "/" not in key), "in no sub-folder of a class"
+        (key for key in paths if "/" not in key), "not in a sub-folder of a class"
     )
     clips = tuple(
         Clip(
@@ -92,7 +92,7 @@ def read_manifest(path: Path, columns: Mapping[str, str]) -> Corpus:
     for where, row in table.rows:
         cells = {ours: row[theirs].strip() for theirs, ours in names.items()}
         if not cells["file"]:
-            raise DatasetError(f"{where}: names no file; expected one, relative to the manifest")
+            raise DatasetError(f"{where}: names no file; expected one, relative to the table")
         clip = make_clip(path.parent, path.stem, where, cells)
         if not clip.emotion:
             skipped[clip.name] = "no emotion given"
@@ -184,7 +184,7 @@ def _rename(path: Path, header: Iterable[str], columns: Mapping[str, str]) -> di
     if absent:
         raise DatasetError(
             f"{path}: has the columns {', '.join(renamed) or 'without names'}; expected "
-            f"{', '.join(absent)}; say which is which by --columns file=THEIRS,..."
+            f"{', '.join(absent)}; name them with --columns file=THEIRS,..."
         )
     return renamed
 
@@ -242,6 +242,6 @@ def _parse_channel(where: str, text: str) -> int | None:
     if channel is None:
         raise DatasetError(
             f"{where}: channel is {shorten(text)}; expected its index, from 0, or {MIX}, the mean "
-            "of all; give a column that tells something else another name"
+            "of all; rename the column if it means something else"
         )
     return channel

@@ -101,7 +101,7 @@ def read_votes(path: Path) -> dict[str, dict[str, int]]:
                 continue
         name = cells[clip_column]
         if name in votes:
-            raise DatasetError(f"{where}: names the clip {name} again; expected it once")
+            raise DatasetError(f"{where}: names the clip {name} again; expected each clip once")
         votes[name] = {
             label: _parse_count(where, column, cells[column]) for column, label in labels.items()
         }

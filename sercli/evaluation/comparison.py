@@ -51,7 +51,7 @@ def compare_predictions(
         the same clip has different labels.
     """
     if len(predictions) < 2:
-        raise DatasetError("there is nothing to compare; expected two models or reports, or more")
+        raise DatasetError("nothing to compare; expected two or more models or reports")
     labels = tuple(
         label for label in predictions[0].labels if all(label in one.labels for one in predictions)
     )
@@ -119,8 +119,8 @@ def _pair(
         )
     if not same:
         raise DatasetError(
-            f"{models}: have {len(keys)} clips of one name, but of other audio or of other "
-            "stretches; expected predictions for the same clips"
+            f"{models}: have {len(keys)} clips with the same names, but different audio or times; "
+            "expected predictions for the same clips"
         )
     return [part.take(same) for part in parts], len(keys) - len(same)
 
@@ -143,8 +143,8 @@ def _align(parts: Sequence[Predictions], labels: tuple[str, ...]) -> list[Predic
     for part in parts:
         if [clip.emotion for clip in part.clips] != [clip.emotion for clip in clips]:
             raise DatasetError(
-                f"{first.model} and {part.model}: have different true labels for the same "
-                "clips; expected predictions for one corpus, read with one --map"
+                f"{first.model} and {part.model}: have different true labels for the same clips; "
+                "expected predictions for the same corpus, read with the same --map"
             )
         probabilities = renormalise(part.probabilities, part.labels, labels)
         # With the clips of the first model, so that the same speakers are drawn for all.
@@ -163,17 +163,17 @@ def _warn(
         told = [(name, of[way]) for name, of in zip(names, ways, strict=True) if of[way]]
         if len({value for _, value in told}) > 1:
             values = ", ".join(f"{value} ({name})" for name, value in told)
-            warnings.append(f"They were measured in different ways: {way} is {values}.")
+            warnings.append(f"They were measured with different settings: {way} is {values}.")
     for name, of in zip(names, ways, strict=True):
         if not any(of.values()) and any(any(one.values()) for one in ways):
-            warnings.append(f"{name}: it is not known how it was measured.")
+            warnings.append(f"{name}: the settings that it was measured with are not known.")
     for name, of, n_clips in zip(names, ways, n_left, strict=True):
         if of["protocol"] not in (APART, None):
             warnings.append(f"{name}: {of['protocol']}: its figures may be too good.")
         if n_clips:
             warnings.append(
-                f"{name}: {format_count(n_clips, 'clip')} left out, which not all judged or have a "
-                "label for."
+                f"{name}: {format_count(n_clips, 'clip')} left out, since not all models scored "
+                "them or have their label."
             )
     return warnings
 
@@ -183,14 +183,14 @@ def _warn_of_clips(names: Sequence[str], parts: Sequence[Predictions], n_others:
     warnings = []
     if n_others:
         warnings.append(
-            f"{format_count(n_others, 'clip')} left out, of one name, but of other audio or of "
-            "other stretches."
+            f"{format_count(n_others, 'clip')} left out, since their names agree, but not their "
+            "audio or times."
         )
     first = parts[0]
     for name, part in zip(names, parts, strict=True):
         if not any(part.hashes):
             warnings.append(
-                f"{name}: it does not tell what was heard; its clips are told by their names."
+                f"{name}: has no hashes of its audio, so its clips are matched by name only."
             )
         n_strange = sum(
             not (audio and audio == other)
@@ -202,8 +202,8 @@ def _warn_of_clips(names: Sequence[str], parts: Sequence[Predictions], n_others:
         )
         if n_strange:
             warnings.append(
-                f"{name}: {format_count(n_strange, 'clip')} of other speakers than in {names[0]}: "
-                "of one name, they may be other recordings."
+                f"{name}: {format_count(n_strange, 'clip')} with other speakers than in "
+                f"{names[0]}: these may be other recordings of the same name."
             )
     return warnings
 

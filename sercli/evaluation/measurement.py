@@ -165,7 +165,7 @@ def _compare_with_votes(predictions: Predictions, votes: Votes) -> dict[str, Any
         )
     if not counts[:, : len(labels)].any():
         raise DatasetError(
-            f"the votes on these clips are all for {', '.join(others)}; expected some for "
+            f"all votes on these clips are for {', '.join(others)}; expected votes for "
             f"{', '.join(labels)}"
         )
     figures = compare_with_listeners(

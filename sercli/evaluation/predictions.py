@@ -204,11 +204,12 @@ class Predictions:
             if not (is_best and abs(of[label] - confidence) <= ROUNDING):  # also true for NaN
                 raise DatasetError(
                     f"{path}: the label of {clip.name} is {label}, with a confidence of "
-                    f"{confidence:g}; expected the most probable one, and its probability, of {of}"
+                    f"{confidence:g}; expected the most probable label of {of}, and its "
+                    "probability"
                 )
         found = cls(model, labels, clips, probabilities / sums, hashes)
         if twice := [key for key, n in Counter(found.keys()).items() if n > 1]:
-            raise DatasetError(f"{path}: has {twice[0][1]} in two rows; expected each clip once")
+            raise DatasetError(f"{path}: has {twice[0][1]} in two rows; expected one row per clip")
         class_indices(clips, labels)  # raises if an expected label was not scored
         return found
 

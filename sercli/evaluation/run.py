@@ -144,8 +144,8 @@ def evaluate_all(
     heard = found if adapts else clips
     if config.adapt == "speaker" and not any(clip.voice for clip in clips):
         raise DatasetError(
-            f"{corpus.name}: speakers are unknown, and adapt is 'speaker'; expected a speaker of "
-            "some clips, or another adapt"
+            f"{corpus.name}: speakers are unknown, and adapt is 'speaker'; expected the speakers "
+            "of some clips, or another adapt"
         )
     if config.strict:
         for classifier in classifiers:
@@ -178,8 +178,8 @@ def evaluate_all(
         }
         if misspelt:
             figures["warnings"].append(
-                f"The table of votes has columns that are no label: {', '.join(misspelt)}. Votes "
-                "for these count as wrong answers."
+                f"The table of votes has columns that are not labels: {', '.join(misspelt)}. "
+                "Votes for these count as wrong answers."
             )
         results.append(Evaluation(judgement.predictions, figures, judgement.notes))
     return results
@@ -208,7 +208,9 @@ def select_clips(
         try:
             return corpus.select(split)
         except DatasetError as error:
-            raise DatasetError(f"{error}, or {NEW}: speakers whom no model knows") from error
+            raise DatasetError(
+                f"{error}, or {NEW}: speakers that no model was trained on"
+            ) from error
     manifests = (TrainingManifest.of(classifier) for classifier in classifiers)
     known = {
         voice
@@ -219,8 +221,8 @@ def select_clips(
     clips = tuple(clip for clip in corpus.clips if clip.voice and clip.voice not in known)
     if not clips:
         raise DatasetError(
-            f"{corpus.name}: the models know all {format_count(len(known), 'speaker')} that are "
-            "named; expected clips of others"
+            f"{corpus.name}: the models were trained on all "
+            f"{format_count(len(known), 'named speaker')}; expected clips of other speakers"
         )
     return clips
 
@@ -255,13 +257,13 @@ def choose_labels(
     if len(common) < 2 and len(classifiers) > 1:
         own = "; ".join(f"{one.name}: {', '.join(one.spec.labels)}" for one in classifiers)
         raise DatasetError(
-            f"the models share fewer than two labels ({own}); measure each by itself"
+            f"the models share fewer than two labels ({own}); evaluate each by itself"
         )
     if not shared or len(common) < 2:
         raise DatasetError(
             f"the clips have the labels {sorted(counts)}; expected some that "
-            f"{'all models have' if len(classifiers) > 1 else 'the model has'}, {common}; "
-            "say which is which by --map THEIRS=OURS"
+            f"{'all models have' if len(classifiers) > 1 else 'the model has'}, {common}; map "
+            "them with --map THEIRS=OURS"
         )
     left_out = {label: n for label, n in sorted(counts.items()) if label not in common}
     kept = tuple(clip for clip in clips if clip.emotion in common)

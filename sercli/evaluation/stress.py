@@ -95,7 +95,7 @@ def parse_conditions(text: str) -> tuple[str, ...]:
     for name in names:
         if not _has_codec(name):
             raise ConfigError(
-                f"condition {name!r} needs a codec that is in none of the libraries at hand; "
+                f"condition {name!r} needs a codec that is in none of the installed libraries; "
                 f"there are {', '.join(known_conditions())}"
             )
     return tuple(dict.fromkeys(names))
@@ -188,7 +188,9 @@ def apply_condition(
         return waveform * np.float32(10 ** (level / 20))
     if kind == "babble":
         if not talkers:
-            raise ConfigError(f"condition {condition!r} needs talkers; found none")
+            raise ConfigError(
+                f"condition {condition!r} needs speech of other clips for babble; found none"
+            )
         noise = augment.babble(talkers, len(waveform), rng)
     else:
         noise = augment.coloured_noise(len(waveform), 1.0 if kind == "pink" else 0.0, rng)
