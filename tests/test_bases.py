@@ -78,7 +78,7 @@ def test_pickles_and_other_architectures_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="architecture is 'bert'; expected one of whisper"):
         load_base(str(tmp_path))
     for name in (str(tmp_path / "none-such"), "./none-such", "a/b/c"):
-        with pytest.raises(ModelError, match="there is no such folder; expected one with config"):
+        with pytest.raises(ModelError, match=": no such folder; expected one with config"):
             load_base(name)
 
 

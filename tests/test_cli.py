@@ -198,7 +198,7 @@ def test_annotate_segments_that_were_told(tmp_path: Path) -> None:
     times = [(row["start"], row["end"], row["speaker"]) for row in rows]
     assert times == [("1.000", "2.500", "statement/anna"), ("3.000", "5.250", "statement/ben")]
     assert "has segments of 1 recording not among the inputs, such as other" in result.stderr
-    assert f"{paths[1]}: has no segments in the list of them" in result.stderr
+    assert f"{paths[1]}: has no segments in --segments" in result.stderr
     record = read_record(tmp_path / "labels.csv.run.json")
     assert record["options"]["segments"] == str(diarisation)
     assert [entry["status"] for entry in record["files"]] == ["ok", "no speech"]
@@ -230,7 +230,7 @@ def test_speakers_of_other_recordings_are_told(tmp_path: Path) -> None:
     assert "several inputs" not in told
     told = ser(*options, turns).stderr
     assert f"warning: {turns} has speakers of 1 recording not among the inputs, such as me" in told
-    assert f"warning: {turns}: several inputs may be memo; its speakers are taken for th" in told
+    assert f"warning: {turns}: several inputs match memo; its speakers are used for e" in told
     assert "not among the inputs" not in ser(*options, "(mem)o").stderr
     assert ser(*options, table, "-q").stderr == ""
 
@@ -485,8 +485,8 @@ def test_patterns_that_nothing_matches_are_told(tmp_path: Path) -> None:
     done = ser(*options)
     assert {row["file"] for row in read_rows(done.stdout)} == {str(calls / "june" / "memo.m4a")}
     assert done.stderr.startswith(
-        f"warning: nothing that was looked at in directories matches {calls / 'mai'}; expected a "
-        "name, a path below the directory, or one as it is given\n"
+        f"warning: nothing in the directories matches {calls / 'mai'}; expected a "
+        "name, a path below the directory, or a path as given\n"
     )
     assert done.stderr.count("matches") == 1
     assert ser(*options, "-q").stderr == ""
@@ -601,8 +601,9 @@ def test_a_killed_run_loses_nothing(tmp_path: Path, suffix: str) -> None:
     assert not target.exists()
     refused = ser(*options)
     assert refused.exit_code == 2
-    assert f"{target}: a run that was to write it was killed; go on from there with --resume" in (
-        refused.stderr
+    assert (
+        f"{target}: an earlier run that was writing it was killed; continue it with --resume"
+        in (refused.stderr)
     )
     assert ser(*options, "--resume", "--max-gap", "0.5").exit_code == 2
     # Another is killed that had gone on from there.
@@ -711,7 +712,7 @@ def test_what_a_journal_tells(tmp_path: Path) -> None:
 def test_speakers_that_nobody_is_are_told(tmp_path: Path) -> None:
     options = ("annotate", EXAMPLES / "memo.m4a", "-m", "svm", "--speakers")
     told = ser(*options, "(patient[0-9]+)").stderr
-    assert "warning: of 2 of 2 segments it is not known who speaks\n" in told
+    assert "warning: the speaker is not known for 2 of 2 segments\n" in told
     assert "not known" not in ser(*options, "(memo)").stderr
 
 
@@ -746,7 +747,7 @@ def test_speakers_of_a_diarisation_are_those_of_a_recording(tmp_path: Path) -> N
     (tmp_path / "more").mkdir()
     shutil.copy(EXAMPLES / "statement.flac", tmp_path / "more" / "a.flac")
     told = ser("annotate", *inputs, tmp_path / "more", "-m", "svm", "--segments", turns)
-    assert f"{turns}: several inputs may be a; its segments" in told.stderr
+    assert f"{turns}: several inputs match a; its segments" in told.stderr
 
 
 def test_a_run_under_way_is_left_alone(tmp_path: Path) -> None:
@@ -777,7 +778,7 @@ def test_what_is_gone_on_with_keeps_what_is_not_named_again(
     rows = target.read_text()
     told = ser("annotate", tmp_path / "tuesday.flac", *options, "--resume")
     assert told.exit_code == 0, told.stderr
-    assert "1 file of before not among the inputs: kept" in told.stderr
+    assert "1 file of an earlier run not among the inputs: kept" in told.stderr
     assert target.read_text() == rows + rows.replace("monday", "tuesday")
     told = ser("annotate", tmp_path / "gone", *options, "--resume")
     assert told.exit_code == 1
@@ -830,7 +831,7 @@ def test_what_was_not_tried_and_who_is_not_known_is_told(tmp_path: Path) -> None
     told = ser("annotate", files[0], files[2], *options)
     n_unknown = sum(not row["speaker"] for row in read_rows(told.stdout))
     n_rows = len(read_rows(told.stdout))
-    assert f"of {n_unknown} of {n_rows} segments it is not known who speaks" in told.stderr
+    assert f"the speaker is not known for {n_unknown} of {n_rows} segments" in told.stderr
     assert 0 < n_unknown < n_rows
     assert "not known who speaks" not in ser("annotate", files[0], *options).stderr
 
@@ -980,7 +981,7 @@ def test_what_cannot_be_printed(
         (("--help",), ""),
         (("--version",), ""),
         (("train", "--help"), ""),
-        (("models",), "your own models are looked for in "),
+        (("models",), "your own models are searched for in "),
         (("bench", EXAMPLES / "memo.m4a", "-m", "svm", "-q"), ""),
     ],
 )
@@ -1079,7 +1080,7 @@ def test_the_output_never_replaces_what_is_read(tmp_path: Path) -> None:
             *("-o", target, "--overwrite"),
         )
         assert result.exit_code == 2
-        assert f"{target}: is to be read; expected another output" in result.stderr
+        assert f"{target}: is also an input; expected another output" in result.stderr
     assert (recording.read_bytes(), turns.read_bytes()) == before
 
 
@@ -1174,7 +1175,7 @@ def test_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cnn" / "adapter.safetensors").unlink()
     rows = [line.split("\t") for line in ser("models").stdout.splitlines()]
     assert [row[1] for row in rows if row[0] == "cnn"] == ["shipped, hidden by yours", "user"]
-    assert rows[-1][-1] == f"{tmp_path / 'cnn'}: lacks adapter.safetensors; copy it anew"
+    assert rows[-1][-1] == f"{tmp_path / 'cnn'}: lacks adapter.safetensors; copy the folder again"
 
 
 @pytest.fixture(scope="module")
@@ -1203,7 +1204,7 @@ def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = tmp_path_factory.mktemp("models") / "mine"
     result = ser("train", "--data", corpus, "-o", model, "--jobs", "1", "--no-test")
     assert result.exit_code == 0, result.stderr
-    assert "by cross-validation on what was learned from" in result.stderr
+    assert "by cross-validation on the training clips" in result.stderr
     return model
 
 
@@ -1239,7 +1240,7 @@ def test_training_in_python_is_that_of_the_command(
     assert own["training"] == {k: v for k, v in commanded["training"].items() if k != "command"}
     card = (tmp_path / "mine" / "README.md").read_text(encoding="utf-8")
     assert "none: trained from Python" in card
-    with pytest.raises(OutputError, match=r"mine/model\.json: exists"):
+    with pytest.raises(OutputError, match=r"mine/model\.json: already exists"):
         sercli.train(corpus, tmp_path / "mine", config)
     partly = Path(shutil.copytree(corpus, tmp_path / "partly"))
     broken = min(partly.rglob("1048*.wav"))
@@ -1329,10 +1330,12 @@ def test_eval_prints_tables_and_tells_of_leaks(trained: Path, corpus: Path) -> N
     assert "warning: mine: Intervals from 5 speakers are too narrow." in result.stderr
     result = ser("eval", corpus, "-m", trained, "--split", "train", "--jobs", "1")
     assert "5 speakers; speakers shared" in result.stdout
-    assert "The model was trained on 5 speakers and 30 clips of these" in result.stderr
+    assert (
+        "The model was trained on 5 speakers and 30 clips of the evaluation data" in result.stderr
+    )
     assert "--split new" not in result.stderr  # there is nobody else
     result = ser("eval", corpus, "-m", trained, "--split", "all", "--jobs", "1")
-    assert "--split new measures only on speakers that mine does not know" in result.stderr
+    assert "--split new measures only on speakers that mine was not trained on" in result.stderr
     result = ser("eval", corpus, "-m", trained, "--split", "train", "--strict")
     assert result.exit_code == 2
     assert "model mine: was trained on 5 speakers of the evaluation data" in result.stderr
@@ -1446,7 +1449,7 @@ def test_train_an_adapter_of_a_model(adapted: Path, trained: Path, corpus: Path)
         *(f"{n}% neutral" for n in (50, 80, 100)),
     }
     card = (adapted / "README.md").read_text(encoding="utf-8")
-    assert "## By baselines" in card
+    assert "## With a baseline" in card
     files = sorted(os.listdir(trained))
     assert sorted(os.listdir(adapted)) == sorted([*files, "adapter.safetensors"])
     for name in ("held_out.csv", "weights.safetensors"):
@@ -1609,13 +1612,13 @@ def test_eval_tells_what_stays_out(trained: Path, corpus: Path, tmp_path: Path) 
     result = ser("eval", table, "-m", trained, *options)
     assert result.exit_code == 0, result.stderr
     assert (
-        "of mine that are not scored: disgust, happiness, neutral, sadness; their" in result.stderr
+        "of mine that are not scored: disgust, happiness, neutral, sadness; prob" in result.stderr
     )
-    assert "mine judges each clip by itself, as it does with --adapt auto of ser" in result.stderr
+    assert "mine uses no baseline, as with --adapt auto of ser" in result.stderr
     assert "mine: The table of votes has columns that are not labels: disgst." in result.stderr
     assert "one is right in 25.0%, their majority in 50.0%" in result.stdout
-    assert "50.0% of their votes are wrong answers for labels that were not" in result.stdout
-    assert "(disgst 4, sadness 4), among which the model did not choose" in result.stdout
+    assert "50.0% of their votes are for labels that were not" in result.stdout
+    assert "(disgst 4, sadness 4), and count as wrong" in result.stdout
 
 
 def test_eval_tells_which_clips_failed_and_why(trained: Path, corpus: Path, tmp_path: Path) -> None:
@@ -1753,7 +1756,7 @@ def test_train_on_more_speakers_and_test(corpus: Path, tmp_path: Path) -> None:
     figures = read_record(model / "metrics.json")
     assert (figures["speakers"], figures["n_segments"]) == (["1048"], 6)
     card = (model / "README.md").read_text(encoding="utf-8")
-    assert "On 6 clips of the split test of cremad (1 speaker; speakers apart)" in card
+    assert "On 6 clips of cremad, split `test` (1 speaker; speakers apart)" in card
     assert f"| {figures['uar']:.3f} | {figures['accuracy']:.3f} |" in card
 
 

@@ -213,7 +213,7 @@ def test_kaldi_frames_have_at_least_one_patch() -> None:
 def test_unknown_architectures_and_settings_are_refused() -> None:
     with pytest.raises(ModelError, match="architecture is 'bert'; expected one of whisper"):
         create_encoder({"model_type": "bert"})
-    with pytest.raises(ModelError, match="settings are not understood"):
+    with pytest.raises(ModelError, match="settings are invalid"):
         create_encoder({"model_type": "wav2vec2", **TINY["wav2vec2"], "hidden_act": "none-such"})
 
 

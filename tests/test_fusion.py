@@ -654,11 +654,11 @@ def test_options_of_a_fusion(hisses: Path, trained: Path, tmp_path: Path) -> Non
         (("--model", "fusion", "--members", "svm,nope"), "model 'nope': found no model.json"),
         (
             ("--model", "fusion", "--members", f"{theirs},svm"),
-            f"{theirs}: is a classifier of Hugging Face, of which nobody knows what it was trained",
+            f"{theirs}: is a classifier of Hugging Face, whose training data are not known",
         ),
         (
             ("--model", "fusion", "--members", "svm,hub:org/name"),
-            "hub:org/name: is a classifier of Hugging Face, of which nobody knows",
+            "hub:org/name: is a classifier of Hugging Face, whose training",
         ),
         (("--model", "svm", "--members", "svm,cnn"), "--members goes with --model fusion"),
         (("--model", "fusion", "--members", "svm,cnn", "--epochs", "3"), "--epochs goes with"),

@@ -84,17 +84,18 @@ def test_labels_of_a_run_are_segments_of_another(
     [
         (
             'File type = "ooTextFile"\ntext = "caf\xe9"\n'.encode("latin-1"),
-            "is neither UTF-8 (line 2) nor UTF-16; expected a TextGrid in one of them, as Praat "
-            "saves it",
+            "is neither UTF-8 (line 2) nor UTF-16; expected a TextGrid in UTF-8 or UTF-16, as "
+            "Praat saves it",
         ),
         (
             "no grid".encode("utf-16")[:-1],
-            "is no UTF-16, as it begins; expected a TextGrid in one of them, as Praat saves it",
+            "is not UTF-16, although it has its byte order mark; expected a TextGrid in UTF-8 or "
+            "UTF-16, as Praat saves it",
         ),
         (
             b"no grid",
-            "is no TextGrid (list index out of range); expected one as Praat saves it, in UTF-8 or "
-            "UTF-16",
+            "is not a TextGrid (list index out of range); expected one as Praat saves it, in "
+            "UTF-8 or UTF-16",
         ),
     ],
 )
@@ -144,7 +145,7 @@ def test_a_grid_is_not_told_as_a_whole(tmp_path: Path) -> None:
     path = write_grid(tmp_path / "call.TextGrid", {"words": [(0, 9, "well")]})
     path.write_text(path.read_text().replace("xmin = 0", "xmin = " + "a b\t" * 9_999, 1))
     with pytest.raises(
-        ConfigError, match=r"is no TextGrid \(could not convert string to"
+        ConfigError, match=r"is not a TextGrid \(could not convert string to"
     ) as caught:
         Turns.read(path, *TIMES)
     assert len(str(caught.value)) < len(str(path)) + 300
@@ -220,7 +221,9 @@ def test_exported_labels_keep_their_speakers_and_channels(tmp_path: Path) -> Non
     assert find_turns(Turns.read(tmp_path / "odd", *TIMES), "call.wav")[0].speaker == "item (1]"
     # Another tier may be what is meant.
     write_grid(tmp_path / "0" / "more.TextGrid", {"emotion": SPOKEN, "words": SPOKEN})
-    with pytest.raises(ConfigError, match="has the interval tiers emotion, words; expected a"):
+    with pytest.raises(
+        ConfigError, match="has the interval tiers emotion, words; expected only one"
+    ):
         Turns.read(tmp_path / "0", *TIMES)
 
 
@@ -302,21 +305,25 @@ def test_speakers_of_a_recording_with_two_names_are_refused(tmp_path: Path) -> N
 
 def test_grids_that_tell_no_segments(tmp_path: Path) -> None:
     several = write_grid(tmp_path / "call.TextGrid", {"words": SPOKEN, "phones": SPOKEN})
-    with pytest.raises(ConfigError, match="has the interval tiers words, phones; expected a sing"):
+    with pytest.raises(
+        ConfigError, match="has the interval tiers words, phones; expected only one"
+    ):
         Turns.read(several, *TIMES)
     with pytest.raises(ConfigError, match="has the interval tiers words, phones; expected agent"):
         Turns.read(several, *TIMES, tiers=("agent",))
-    with pytest.raises(ConfigError, match="has no tier wrods in any grid; expected it in one at"):
+    with pytest.raises(ConfigError, match="has no tier wrods in any grid; expected it in at"):
         Turns.read(several, *TIMES, tiers=("phones", "wrods"))
     with pytest.raises(ConfigError, match=r"call\.TextGrid: is a TextGrid; expected a table or a"):
         sercli.Speakers.parse(str(several))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigError, match="empty: cannot be read: holds no TextGrid; expected one"):
+    with pytest.raises(
+        ConfigError, match="empty: cannot be read: contains no TextGrid; expected one"
+    ):
         Turns.read(tmp_path / "empty", *TIMES)
     (tmp_path / "two" / "a").mkdir(parents=True)
     for suffix in ("TextGrid", "textgrid"):
         write_grid(tmp_path / "two" / "a" / f"call.{suffix}", {"words": SPOKEN})
-    with pytest.raises(ConfigError, match="holds two TextGrids named a/call; expected one"):
+    with pytest.raises(ConfigError, match="contains two TextGrids named a/call; expected one"):
         Turns.read(tmp_path / "two", *TIMES)
     endless = write_grid(tmp_path / "endless.TextGrid", {"words": [(0, 10**308, "well")]})
     with pytest.raises(
@@ -325,7 +332,7 @@ def test_grids_that_tell_no_segments(tmp_path: Path) -> None:
         Turns.read(endless, *TIMES)
     broken = tmp_path / "broken.TextGrid"
     broken.write_text("no grid")
-    with pytest.raises(ConfigError, match=r"broken\.TextGrid: cannot be read: is no TextGrid"):
+    with pytest.raises(ConfigError, match=r"broken\.TextGrid: cannot be read: is not a TextGrid"):
         Turns.read(broken, *TIMES)
     with pytest.raises(ConfigError, match="cannot be read: "):
         Turns.read(tmp_path / "none.TextGrid", *TIMES)

@@ -320,7 +320,9 @@ def test_feature_extractors_that_do_not_fit(
 def test_files_that_are_missing_or_damaged(tmp_path: Path) -> None:
     save_classifier("hubert", tmp_path)
     (tmp_path / "preprocessor_config.json").rename(tmp_path / "other.json")
-    with pytest.raises(ModelError, match=r"has no preprocessor_config.json, which says what a wav"):
+    with pytest.raises(
+        ModelError, match=r"has no preprocessor_config.json, which describes how wav"
+    ):
         load_model(tmp_path)
     (tmp_path / "other.json").rename(tmp_path / "preprocessor_config.json")
     content = (tmp_path / WEIGHTS).read_bytes()
@@ -441,7 +443,9 @@ def test_what_the_hub_refuses(
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b/c", "org/", "/tmp/x", "org/x@v1"])
 def test_names_that_cannot_be_on_the_hub(name: str) -> None:
-    with pytest.raises(ModelError, match="is no name on the hub; expected hub:NAME or hub:ORG/NAM"):
+    with pytest.raises(
+        ModelError, match="is not a name on the hub; expected hub:NAME or hub:ORG/NAM"
+    ):
         load_model(f"hub:{name}")
 
 
@@ -464,7 +468,7 @@ def test_annotate_with_a_folder(tmp_path: Path) -> None:
     assert not target.exists()
     result = ser(*common, "--labels", "model")
     assert result.exit_code == 0, result.stderr
-    notice = "What it was trained on is not known. Its confidences are not calibrated."
+    notice = "Its training data are not known. Its confidences are not calibrated."
     assert result.stderr.splitlines()[0] == f"warning: mine: {notice}"
     rows = list(csv.DictReader(target.read_text(encoding="utf-8").splitlines()))
     assert {"prob_joy", "prob_zest"} < set(rows[0])

@@ -116,12 +116,14 @@ def test_which_tier_is_read(tmp_path: Path) -> None:
     assert read(voiced) == [("call.wav#0-2@1", "Ann", "happiness")]
     # What is said to be emotions may all be the user's own.
     assert [label for *_, label in read({"emotion": words})] == ["well", "now"]
-    with pytest.raises(DatasetError, match="Mood, words; expected a single one, or that of --colu"):
+    with pytest.raises(
+        DatasetError, match="Mood, words; expected only one, or name it with --colu"
+    ):
         read({"Mood": moods, "words": words})
     with pytest.raises(DatasetError, match=r"the tier words holds no known label, but 'now, well'"):
         read({"words": words})
     assert len(read_corpus(path, mapping={"Well": "neutral"}).clips) == 2
-    with pytest.raises(DatasetError, match=r"has no clip to use: call: 0 clips"):
+    with pytest.raises(DatasetError, match=r"has no usable clip: call: 0 clips"):
         read({"words": moods[1:2]})
 
 
@@ -134,13 +136,15 @@ def test_label_files_among_other_corpora(tmp_path: Path) -> None:
     write_grid(tmp_path / "03a01Fa.TextGrid", {"words": [(0, 1, "der")], "phones": []})
     assert [clip.name for clip in read_corpus(tmp_path).clips] == ["03a01Fa", "08b03Lb"]
     write_grid(tmp_path / "03a01Fa.TextGrid", {"emotion": [(0, 1, "fear")]}, "utf-16")
-    told = r"tells of emodb \(2 .*\) and of textgrid \(1 file such as 03a01Fa\.TextGrid\); say wh"
+    told = r"looks like emodb \(2 .*\) and like textgrid \(1 file such as 03a01Fa\.TextGrid\); name"
     with pytest.raises(DatasetError, match=told):
         read_corpus(tmp_path)
     assert [clip.name for clip in read_corpus(tmp_path, "emodb").clips] == ["03a01Fa", "08b03Lb"]
     assert summary(read_corpus(tmp_path, "textgrid")) == [("03a01Fa.wav#0-1", None, "fear")]
     (tmp_path / "08b03Lb.txt").write_text("0.5\t1\tsad 0.99\n")
-    with pytest.raises(DatasetError, match=r"of textgrid .* and of audacity \(1 file such as 08b0"):
+    with pytest.raises(
+        DatasetError, match=r"like textgrid .* and like audacity \(1 file such as 08b0"
+    ):
         read_corpus(tmp_path)
 
 

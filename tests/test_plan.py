@@ -240,5 +240,5 @@ def test_which_families_something_is_of_use_to() -> None:
 
 def test_members_of_others_are_refused_as_what_they_are(corpus: Corpus, tmp_path: Path) -> None:
     plan = Plan.make(corpus, TrainConfig("fusion", members=("hub:a/b", "svm")))
-    with pytest.raises(ModelError, match="hub:a/b: is a classifier of Hugging Face, of which"):
+    with pytest.raises(ModelError, match="hub:a/b: is a classifier of Hugging Face, whose"):
         plan.run(tmp_path / "both")

@@ -185,10 +185,10 @@ def test_outputs_that_are_refused(
     with pytest.raises(OutputError, match=r"its suffix names no format; expected one of \.csv"):
         sercli.write_labels(runs.sounds, tmp_path / "labels.xml", annotator)
     assert [one.name for one in tmp_path.iterdir()] == ["sounds"]
-    message = "standard output takes no bytes"  # as notebooks have it
+    message = "standard output does not accept bytes"  # as notebooks have it
     with contextlib.redirect_stdout(io.StringIO()), pytest.raises(OutputError, match=message):
         sercli.write_labels(runs.sounds, "-", annotator)
-    with pytest.raises(OutputError, match=r"memo\.m4a: is to be read; expected another output"):
+    with pytest.raises(OutputError, match=r"memo\.m4a: is also an input; expected another output"):
         sercli.write_labels(runs.sounds, runs.memo, annotator, format_="csv", overwrite=True)
     assert runs.memo.read_bytes() == (EXAMPLES / "memo.m4a").read_bytes()
     assert not fake_classifier.heard
@@ -224,7 +224,7 @@ def test_rows_whose_last_line_lost_its_end(runs: Runs) -> None:
 def test_outputs_of_long_names_are_gone_on_with(runs: Runs, tmp_path: Path) -> None:
     runs.output, other = (tmp_path / f"{'a' * 240}{name}.csv" for name in "xy")
     runs.kill_after(0, runs.memo)
-    with pytest.raises(OutputError, match="a run that was to write it was killed"):
+    with pytest.raises(OutputError, match="an earlier run that was writing it was killed"):
         runs.write()
     assert sercli.write_labels(runs.sounds, other, runs.annotator).n_kept == 0
     assert runs.resume().n_kept == 1
@@ -240,7 +240,7 @@ def test_an_output_whose_record_is_of_before_is_gone_on_with(runs: Runs) -> None
     assert runs.record == before
     rows = runs.content
     assert b"statement.flac" in rows
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         runs.write()
     assert runs.content == rows
     report = runs.resume()

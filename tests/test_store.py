@@ -255,9 +255,9 @@ def test_weights_that_are_a_pickle_are_refused(copy: Path) -> None:
         ({"perceived": calibrate(7)}, "perceived takes 7 scores, calibration 6; expected as many"),
         ({"calibration": calibrate(6, math.inf)}, "calibration.* is inf; expected a finite number"),
         ({"calibration": calibrate(6, 10**400)}, "calibration.* is 10+.*0; expected a finite"),
-        ({"settings": nest(300)}, "settings.* is nested more than 20 times; copy it anew"),
-        ({"training": nest(300)}, "training.* is nested more than 20 times; copy it anew"),
-        ({"labels": nest(300)["a"]}, "labels is nested more than 20 times; copy it anew"),
+        ({"settings": nest(300)}, "settings.* is nested more than 20 times; copy it again"),
+        ({"training": nest(300)}, "training.* is nested more than 20 times; copy it again"),
+        ({"labels": nest(300)["a"]}, "labels is nested more than 20 times; copy it again"),
     ],
 )
 def test_descriptions_that_are_refused(copy: Path, changes: dict[str, Any], message: str) -> None:
@@ -300,7 +300,7 @@ def test_names_of_any_length(models: Path, copy: Path) -> None:
     with pytest.raises(ModelError, match=r"found no model\.json in"):
         load_model("both")
     edit(copy, weights={name: "0"})
-    assert f"lacks {name}; copy it anew" in errors()["mine"]
+    assert f"lacks {name}; copy the folder again" in errors()["mine"]
 
 
 def test_a_list_tells_of_weights_that_are_cut_off(copy: Path) -> None:
@@ -322,7 +322,8 @@ def test_a_list_tells_of_weights_that_are_cut_off(copy: Path) -> None:
     ):
         path.write_bytes(wrong)
         assert (
-            errors()["mine"] == f"{copy}: weights.safetensors is cut off or damaged; copy it anew"
+            errors()["mine"]
+            == f"{copy}: weights.safetensors is truncated or damaged; copy the folder again"
         )
 
 
@@ -377,5 +378,5 @@ def test_adapters_that_are_damaged(copy: Path, rng: np.random.Generator) -> None
         load_model(copy)
     model.adapter = create_adapter(rng, 5)
     save_model(model, copy)
-    with pytest.raises(ModelError, match="its adapter tells 5 of 6 labels"):
+    with pytest.raises(ModelError, match="its adapter has 5 of 6 labels"):
         load_model(copy)

@@ -208,7 +208,7 @@ def test_few_speakers_are_a_fold_each(rows: svm_rows.Rows) -> None:
         features = tuple(np.repeat(rows.features[:72, None], len(svm_rows.VERSIONS), axis=1))
         return ClipFeatures(clips, features, ("",) * 72, {})
 
-    with pytest.raises(DatasetError, match="clips of a single speaker; expected 2 or more"):
+    with pytest.raises(DatasetError, match="clips are of one speaker; expected 2 or more"):
         training.fit_svm(found(1), EMOTIONS, CONFIG)
     with pytest.raises(DatasetError, match="without the speakers of a fold"):
         training.fit_svm(found(2), EMOTIONS, CONFIG)  # of which each has only three emotions

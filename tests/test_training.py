@@ -633,7 +633,7 @@ def test_what_does_not_suffice_is_told(corpus: Corpus, cache: Path, tmp_path: Pa
     with pytest.raises(DatasetError, match=r"has none of 45 clips; expected names such as 1001_"):
         train_on_splits(corpus, tmp_path / "votes", trainer(cache, votes={"other": {"anger": 3}}))
     alone = [clip for clip in corpus.select("train") if clip.speaker == "1001"]
-    with pytest.raises(DatasetError, match=r"clips of a single speaker; expected 2 or more"):
+    with pytest.raises(DatasetError, match=r"clips are of one speaker; expected 2 or more"):
         train_on_splits(replace(corpus, clips=tuple(alone)), tmp_path / "alone", trainer(cache))
     few = [clip for clip in corpus.select("train") if clip.speaker == "1001" or clip.emotion < "h"]
     with pytest.raises(DatasetError, match=r"no training clips of happiness, sadness are left"):
@@ -1367,7 +1367,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(
 
     result = run("model")
     assert result.exit_code == 130
-    assert "interrupted; the same command with --resume goes on" in result.stderr
+    assert "interrupted; continue with the same command and --resume" in result.stderr
     assert has_checkpoints(tmp_path / "model")
     # An epoch into the second fold, which must not be lost by starting anew or with other settings.
     again = run("model")
@@ -1445,4 +1445,4 @@ def test_what_is_told_of_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
     view.search(3, 9)  # too soon after that
     now = 161.0
     view.hear(4, 8)
-    assert said[2:] == ["2/9 recordings searched", "4/8 clips heard"]
+    assert said[2:] == ["2/9 recordings searched", "4/8 clips read"]

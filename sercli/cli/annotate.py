@@ -139,7 +139,7 @@ segment_options = join_options(
         "--channels",
         default=MIX,
         metavar="mix|split|0,1",
-        help="Judge the mean of all channels, each channel by itself, or the channels listed, "
+        help="Classify the mean of all channels, each channel by itself, or the channels listed, "
         "counted from 0, which all files must have.",
     ),
     heading="Segments",
@@ -151,8 +151,8 @@ judging_options = join_options(
     target_option(),
     adapt_option(
         "auto",
-        "auto: the channel, if channels are judged by themselves, else the recording, with models "
-        "that gain from it. Groups of fewer than six segments have no baseline.",
+        "auto: the channel, if channels are classified separately, else the recording, with "
+        "models that gain from it. Groups of fewer than six segments have no baseline.",
     ),
     click.option(
         "--speakers",
@@ -198,7 +198,7 @@ output_options = join_options(
 )
 
 message_options = join_options(
-    click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors."),
+    click.option("-q", "--quiet", is_flag=True, help="Print only errors."),
     click.option("-v", "--verbose", is_flag=True, help="Report each file."),
 )
 
@@ -252,7 +252,7 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
     told = {name: value for name, value in options.items() if name not in UNTOLD}
     run = LabelRun(annotator, inputs, output, told, given)
     if run.n_absent and not quiet:
-        say(f"{format_count(run.n_absent, 'file')} of before not among the inputs: kept")
+        say(f"{format_count(run.n_absent, 'file')} of an earlier run not among the inputs: kept")
     # If rows are printed on the terminal, a bar would mix with them.
     bar = not (output.target == STDOUT and sys.stdout.isatty())
     try:
@@ -327,9 +327,7 @@ def _tell_misfits(match: "Match", what: str) -> None:
             f"{match.others[0]}"
         )
     for name in match.shared:
-        say(
-            f"warning: {path}: several inputs may be {name}; its {what} are taken for those of each"
-        )
+        say(f"warning: {path}: several inputs match {name}; its {what} are used for each of them")
 
 
 def _tell_nothing(run: LabelRun, turns: "Turns | None") -> None:
@@ -353,10 +351,10 @@ def _tell_rest(run: LabelRun, code: ExitCode, options: dict[str, Any]) -> None:
     by_speaker = options["adapt"] == "speaker"
     if report.n_unknown and (by_speaker or options["speakers"]):
         n_new = report.n_segments - report.n_kept_segments
-        judged = "; they are judged by the baseline of their file" if by_speaker else ""
+        judged = "; they are compared with the baseline of their file" if by_speaker else ""
         say(
-            f"warning: of {report.n_unknown} of {format_count(n_new, 'segment')} it is not known "
-            f"who speaks{judged}"
+            f"warning: the speaker is not known for {report.n_unknown} of "
+            f"{format_count(n_new, 'segment')}{judged}"
         )
 
 
@@ -375,8 +373,8 @@ def _refuse_idle_options(options: dict[str, Any]) -> None:
     by_speaker = options["adapt"] == "speaker"
     if by_speaker and options["speakers"] is None and options["segments"] is None:
         raise click.UsageError(
-            "--adapt speaker goes with --speakers FILE|REGEX, or with --segments that tell who "
-            "speaks."
+            "--adapt speaker goes with --speakers FILE|REGEX, or with --segments that have "
+            "speakers."
         )
 
 
@@ -402,8 +400,8 @@ def _find(paths: tuple[str, ...], options: dict[str, Any]) -> list[Found]:
     )
     for pattern in () if options["quiet"] else idle:
         say(
-            f"warning: nothing that was looked at in directories matches {pattern}; expected a "
-            "name, a path below the directory, or one as it is given"
+            f"warning: nothing in the directories matches {pattern}; expected a name, a path "
+            "below the directory, or a path as given"
         )
     if not inputs and not options["quiet"]:
         say(f"found no audio or video files in: {', '.join(map(str, given)) or 'an empty list'}")
@@ -413,6 +411,6 @@ def _find(paths: tuple[str, ...], options: dict[str, Any]) -> list[Found]:
 def _tell_limits(classifier: "Classifier") -> None:
     limits = classifier.limits
     if not classifier.spec.training:
-        limits = ("What it was trained on is not known.", *limits)
+        limits = ("Its training data are not known.", *limits)
     if limits:
         say(f"warning: {classifier.name}: {' '.join(limits)}")

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 )
 @speed_options
 @click.option("--json", "as_json", is_flag=True, help="Print everything that was measured as JSON.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors and the figures.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only errors and the figures.")
 @reports_errors
 def bench(paths: tuple[str, ...], **options: Any) -> None:
     """Measure how fast recordings are annotated here, and where the time goes.

@@ -14,9 +14,9 @@ calm_options = join_options(
         multiple=True,
         metavar="PATH",
         help="Calm speech of many other people in many rooms, without labels: a file or a "
-        "directory. Clips are also learned as these people might say them, so that the model "
-        "works with other voices, rooms and languages (svm, transformer; for a cnn whose teacher "
-        "learned so, for the teachers of its folds). Repeatable.",
+        "directory. Clips are also transposed to these voices in training, so that the model "
+        "works with other voices, rooms and languages (svm, transformer; for a cnn whose "
+        "teacher was trained so, for the teachers of its folds). Repeatable.",
     ),
     click.option(
         "--calm-speakers",

@@ -121,7 +121,7 @@ def _sort(paths: Sequence[Path], model: str | None) -> Sides:
             "`ser eval CORPUS --compare ...`, or reports alone"
         )
     if corpus is not None and not models:
-        raise ConfigError(f"{corpus}: no model is to be measured on it; expected reports alone")
+        raise ConfigError(f"{corpus}: there is no model to measure on it; expected reports alone")
     return Sides(corpus, models, reports)
 
 
@@ -130,7 +130,7 @@ def _refuse_idle(sides: Sides, options: dict[str, Any]) -> None:
     if not sides.models and (unused := [name for name in MEASURING if is_given(name)]):
         raise ConfigError(
             f"{', '.join(map(spell, unused))}: would do nothing, since reports are not measured "
-            "anew; expected a corpus and models, or reports alone"
+            "again; expected a corpus and models, or reports alone"
         )
     if options["folder"] is None and any(options[name] for name in REPORTED):
         raise ConfigError(

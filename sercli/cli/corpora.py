@@ -23,7 +23,7 @@ corpus_options = join_options(
         metavar="OURS=THEIRS,...",
         help="Names of the columns in a table, such as file=path,emotion=label.",
     ),
-    click.option("--song", is_flag=True, help="Also read what is sung (RAVDESS)."),
+    click.option("--song", is_flag=True, help="Also read sung clips (RAVDESS)."),
 )
 
 

@@ -53,8 +53,8 @@ data_options = join_options(
     click.option(
         "--split",
         type=click.Choice(SPLITS),
-        help="Split to measure on; new: speakers that no model was trained on or chosen by.  "
-        "[default: test, or all of a corpus without splits]",
+        help="Split to measure on; new: speakers that no model was trained, selected or calibrated "
+        "on.  [default: test, or all of a corpus without splits]",
     ),
     corpus_options,
     heading="Data",
@@ -72,14 +72,14 @@ measure_options = join_options(
     ),
     adapt_option(
         "none",
-        "auto: the speaker where all are known, else the channel, if channels are judged by "
-        "themselves, else the recording; none where `ser annotate` would use none.",
+        "auto: the speaker where all are known, else the channel, if channels are classified "
+        "separately, else the recording; none where `ser annotate` would use none.",
     ),
     click.option(
         "--mix",
         is_flag=True,
-        help="Also measure what baselines are worth: in groups of 3 to 80 clips of one speaker, "
-        "from all neutral to all of one other emotion.",
+        help="Also measure what baselines change: in groups of 3 to 80 clips of one speaker, from "
+        "all neutral to all of one other emotion.",
     ),
     click.option(
         "--votes",
@@ -107,7 +107,7 @@ measure_options = join_options(
         "--seed",
         type=click.IntRange(min=0),
         default=EvalConfig.seed,
-        help="Seed of everything that is random.",
+        help="Seed of all random numbers.",
     ),
     heading="Figures",
 )
@@ -152,7 +152,10 @@ run_options = join_options(
     "-q",
     "--quiet",
     is_flag=True,
-    help="Say nothing but errors, the figures, and whether a model knows what it is measured on.",
+    help=(
+        "Print only errors, the figures, and a warning if a model was trained on what it is "
+        "measured on."
+    ),
 )
 @reports_errors
 def evaluate(paths: tuple[Path, ...], **options: Any) -> None:

@@ -20,7 +20,7 @@ from sercli.text import format_count
 )
 @click.option("-o", "--output", required=True, metavar="DIR", help="Directory for the files.")
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
 @reports_errors
 def export(labels: str, format_: str, output: str, overwrite: bool, quiet: bool) -> None:
     """Write the labels of each recording to a file of its own, to listen and look.

@@ -44,10 +44,7 @@ def measure(
         say(corpus.describe())
         for one in classifiers:
             if config.adapt == "auto" and not one.adapts_unasked(config.target):
-                say(
-                    f"{one.name} judges each clip by itself, as it does with --adapt auto of "
-                    "ser annotate"
-                )
+                say(f"{one.name} uses no baseline, as with --adapt auto of ser annotate")
     split = options["split"] or corpus.default_split
     n_passes = len({one.front_end for one in classifiers}) * (1 + len({*config.stress} - {CLEAN}))
     n_passes += len(classifiers) * len(config.precisions)
@@ -105,13 +102,13 @@ def _tell_limits(figures: dict[str, Any]) -> None:
         say(f"warning: {name}: {warning}")
     known = figures["overlap"]["speakers"] if figures["overlap"] else ()
     if 0 < len(known) < len(figures["speakers"]):
-        say(f"--split new measures only on speakers that {name} does not know")
+        say(f"--split new measures only on speakers that {name} was not trained on")
     if left_out["model"]:
         say(
-            f"labels of {name} that are not scored: {', '.join(left_out['model'])}; their "
-            "probabilities are shared out among the others"
+            f"labels of {name} that are not scored: {', '.join(left_out['model'])}; probabilities "
+            "are renormalised over the others"
         )
-    heard = ", but in the baselines" if figures["adapt"] != "none" else ""
+    heard = ", but part of the baselines" if figures["adapt"] != "none" else ""
     for label, n_clips in left_out["corpus"].items():
         clips = format_count(n_clips, "clip")
         # Labels that the model has are missing in another model of a comparison.

@@ -37,7 +37,7 @@ def models(as_json: bool) -> None:
         give(_render_table(rows))
     else:
         give("\n".join(map("\t".join, (_COLUMNS, *rows))))
-    say(f"your own models are looked for in {user_folder()}")
+    say(f"your own models are searched for in {user_folder()}")
 
 
 def _row(entry: ModelEntry, own: Set[str]) -> tuple[str, ...]:

@@ -94,8 +94,8 @@ encoder_options = join_options(
     _setting(
         TransformerConfig,
         "hearing_epochs",
-        "Epochs in which the encoder first learns to hear the calm speech the same in other "
-        "rooms, noise and lines (transformer, with --calm).",
+        "Epochs in which the encoder is first trained to give the same output for calm speech "
+        "with other rooms, noise and lines (transformer, with --calm).",
     ),
     heading="Transformers",
 )

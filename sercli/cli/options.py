@@ -111,8 +111,8 @@ speed_options = join_options(
         "--workers",
         type=int,
         metavar="N",
-        help="Number of files and batches in work at once; fewer need less memory.  "
-        "[default: as many as threads]",
+        help="Number of files and batches processed at once; fewer need less memory.  [default: as "
+        "many as threads]",
     ),
     click.option(
         "--batch-seconds",
@@ -146,8 +146,8 @@ def target_option() -> Decorator:
         "--target",
         type=click.Choice(get_args(Target)),
         default="intended",
-        help="The emotion that speakers want to express, or the one that listeners hear (only with "
-        "models that learned from listeners, see: ser models).",
+        help="The emotion that speakers want to express, or the one that listeners perceive (only "
+        "with models that were trained on listeners' votes, see: ser models).",
     )
 
 
@@ -165,7 +165,7 @@ def adapt_option(default: Adaptation, text: str) -> Decorator:
         "--adapt",
         type=click.Choice(get_args(Adaptation)),
         default=default,
-        help=f"Judge each segment against the baseline of its group. {text}",
+        help=f"Compare each segment with the baseline of its group. {text}",
     )
 
 

@@ -153,8 +153,9 @@ def _print_details(page: Console, figures: Figures) -> None:
             share = sum(others.values()) / listeners["n_votes"]
             counts = ", ".join(f"{label} {n:,}" for label, n in others.items())
             page.print(
-                f"{share:.1%} of their votes are wrong answers for labels that were not scored "
-                f"({counts}), among which the model did not choose; what follows is without them."
+                f"{share:.1%} of their votes are for labels that were not scored ({counts}), and "
+                "count as wrong; the model could not choose these labels. The next figures are "
+                "without these votes."
             )
         page.print(
             f"Against their votes: cross-entropy {model['cross_entropy']:.3f} (best constant "

@@ -50,7 +50,7 @@ data_options = join_options(
         multiple=True,
         required=True,
         metavar="[KIND:]PATH",
-        help="Corpus to learn from, of any kind that `ser eval --help` lists. Repeatable.",
+        help="Corpus to train on, of any kind that `ser eval --help` lists. Repeatable.",
     ),
     corpus_options,
     click.option(
@@ -58,21 +58,21 @@ data_options = join_options(
         "protocol",
         default="speaker",
         metavar="speaker|own|random|FILE.csv",
-        help="How clips are split. speaker: nobody is in two splits; own: as the corpus splits "
-        "them, even if speakers are shared; random: clips at random, so that speakers are shared; "
-        "FILE.csv: a table with the columns split, and file or speaker.",
+        help="How clips are split. speaker: no speaker is in two splits; own: as the corpus splits "
+        "them, even if speakers are shared; random: clips at random, so that speakers are "
+        "shared; FILE.csv: a table with the columns split, and file or speaker.",
     ),
     click.option(
         "--folds",
         type=click.IntRange(min=MIN_FOLDS),
         metavar="K",
-        help="Learn from all clips, and measure by cross-validation over speakers.",
+        help="Train on all clips, and measure by cross-validation over speakers.",
     ),
     click.option(
         "--fit-on",
         type=click.Choice(["train", "dev", "train+dev"]),
-        help="Splits to learn from; with `train`, settings are chosen on `dev`.  "
-        f"[default: {FIT_ON}, {FIT_MEMBERS_ON} ({FUSION}, {ADAPTER})]",
+        help="Splits to train on; with `train`, settings are chosen on `dev`.  [default: "
+        f"{FIT_ON}, {FIT_MEMBERS_ON} ({FUSION}, {ADAPTER})]",
     ),
     click.option(
         "--emotions",
@@ -117,14 +117,14 @@ family_options = join_options(
         "--seed",
         type=click.IntRange(min=0),
         default=SvmConfig.seed,
-        help="Seed of everything that is random.",
+        help="Seed of all random numbers.",
     ),
     jobs_option(SvmConfig.jobs),
     click.option(
         "--no-adapter",
         is_flag=True,
-        help="Do not learn an adapter, which --adapt of `ser annotate` and `ser eval` needs. One "
-        "is learned where all speakers are in folds.",
+        help="Do not train an adapter, which --adapt of `ser annotate` and `ser eval` needs. One "
+        "is trained where all speakers are in folds.",
     ),
     heading="Model",
 )
@@ -136,7 +136,7 @@ family_options = join_options(
 @neural_options
 @encoder_options
 @calm_options
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
 @reports_errors
 def train(sources: tuple[str, ...], **options: Any) -> None:
     """Train and calibrate a model, measure it, and write its folder.
@@ -167,7 +167,7 @@ def train(sources: tuple[str, ...], **options: Any) -> None:
         result = _run(plan, sources, options)
     except KeyboardInterrupt:
         if config.family in NETWORKS and has_checkpoints(folder):
-            say("interrupted; the same command with --resume goes on")
+            say("interrupted; continue with the same command and --resume")
             sys.exit(ExitCode.INTERRUPTED)
         raise
     if not quiet:
@@ -263,7 +263,7 @@ def _tell(result: "Training", folder: Path) -> None:
     judged = (
         f"on {training['calibration_on']}"
         if result.classifier.family in NETWORKS
-        else "by cross-validation on what was learned from"
+        else "by cross-validation on the training clips"
     )
     say(f"UAR {training['held_out']['whole']['uar']:.3f} {judged}")
     say(f"model in {folder}")

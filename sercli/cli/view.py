@@ -88,7 +88,7 @@ class TrainingView(Watcher):
 
     def hear(self, n_done: int, n_clips: int) -> None:
         """Show for how many clips an encoder has extracted features."""
-        self._show("clips heard", n_done, n_clips)
+        self._show("clips read", n_done, n_clips)
 
     def _show(self, title: str, n_done: int, n_all: int) -> None:
         self._progress.show(title, n_done, n_all, "")

@@ -105,8 +105,8 @@ def load_base(base: str, revision: str | None = None) -> Base:
     local = os.path.isdir(base)
     if not local and not HUB_NAME.fullmatch(base):
         raise ModelError(
-            f"{base}: there is no such folder; expected one with config.json and "
-            "model.safetensors, or a name on the hub, such as openai/whisper-base"
+            f"{base}: no such folder; expected one with config.json and model.safetensors, or a "
+            "name on the hub, such as openai/whisper-base"
         )
     told = LOCAL if local else {"trust_remote_code": False, "revision": revision}
     with loading(base, "a pre-trained encoder with its weights as safetensors"):

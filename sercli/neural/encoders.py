@@ -72,7 +72,8 @@ def create_encoder(config: Mapping[str, Any], band_limit: float = NYQUIST) -> Sp
         return WhisperStates(WhisperSettings.parse(settings), band_limit)
     if band_limit != NYQUIST:
         raise ModelError(
-            f"band_limit is {band_limit:g} Hz; expected {NYQUIST:g} Hz, since {kind} hears all"
+            f"band_limit is {band_limit:g} Hz; expected {NYQUIST:g} Hz, since {kind} uses the "
+            "whole band"
         )
     from sercli.neural.published_encoders import (
         create_published,  # transformers takes seconds to load

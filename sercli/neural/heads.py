@@ -174,8 +174,8 @@ def _check_files(folder: Path) -> None:
         )
     if not any((folder / name).is_file() for name in PREPROCESSOR_FILES):
         raise ModelError(
-            f"{folder}: has no {PREPROCESSOR_FILES[0]}, which says what a waveform becomes before "
-            "the network; copy that of the encoder that it was made of"
+            f"{folder}: has no {PREPROCESSOR_FILES[0]}, which describes how waveforms are "
+            "prepared for the network; copy that of the encoder that it was made from"
         )
 
 
@@ -185,7 +185,7 @@ def _check_task(source: str, config: Any) -> None:
     if problem not in (None, "single_label_classification") or n_labels < 2:
         raise ModelError(
             f"{source}: its problem_type is {problem!r}, with {n_labels} outputs; expected a "
-            "classifier that tells one label of two or more"
+            "classifier that chooses one of two or more labels"
         )
     if indices != list(range(n_labels)):
         raise ModelError(

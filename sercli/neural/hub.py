@@ -62,7 +62,7 @@ def fetch_checkpoint(name: str, revision: str | None = None) -> Path:
 
     where = f"{HUB}{name}"
     if not HUB_NAME.fullmatch(name):
-        raise ModelError(f"{where}: is no name on the hub; expected {HUB}NAME or {HUB}ORG/NAME")
+        raise ModelError(f"{where}: is not a name on the hub; expected {HUB}NAME or {HUB}ORG/NAME")
     try:
         # All files are taken from the commit of the first.
         folder = Path(hf_hub_download(name, CONFIG_FILE, revision=revision)).parent
@@ -74,7 +74,7 @@ def fetch_checkpoint(name: str, revision: str | None = None) -> Path:
     except GatedRepoError as error:
         raise ModelError(
             f"{where}: is gated; accept its conditions on https://huggingface.co/{name}, then log "
-            "in by `hf auth login`"
+            "in with `hf auth login`"
         ) from error
     except RepositoryNotFoundError as error:
         raise ModelError(

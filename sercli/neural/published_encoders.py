@@ -187,7 +187,7 @@ def create_published(settings: Mapping[str, Any], kind: str) -> SpeechEncoder:
             return SpectrogramStates(parsed, mean, deviation)
         return WaveformStates(_build(parsed))
     except (TypeError, ValueError, AttributeError, KeyError) as error:
-        raise ModelError(f"the encoder's settings are not understood: {error}") from error
+        raise ModelError(f"the encoder's settings are invalid: {error}") from error
 
 
 def choose_attention(kind: str) -> str:

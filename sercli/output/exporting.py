@@ -92,7 +92,7 @@ def _place(recordings: Sequence[str], folder: Path, suffix: str) -> dict[str, Pa
         root = os.path.commonpath([os.path.dirname(path) for path in full]) if full else ""
     except ValueError as error:
         raise OutputError(
-            f"the recordings lie on different drives ({error}); export each drive by itself"
+            f"the recordings are on different drives ({error}); export each drive separately"
         ) from error
     relative = [Path(os.path.relpath(path, root)) for path in full]
     short = [str(path.with_suffix("")) for path in relative]

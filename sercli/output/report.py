@@ -266,8 +266,8 @@ def check_file(entry: Any) -> dict[str, Any]:
         )
         json.dumps(entry, ensure_ascii=False).encode()  # so that it can be written again
     except (KeyError, TypeError, AttributeError, UnicodeError) as error:
-        raise ValueError(f"of a file, it tells {shorten(entry)} ({error!r})") from error
+        raise ValueError(f"its entry for a file is {shorten(entry)} ({error!r})") from error
     if not fits:
-        raise ValueError(f"of a file, it tells {shorten(entry)}")
+        raise ValueError(f"its entry for a file is {shorten(entry)}")
     result: dict[str, Any] = entry
     return result

@@ -79,8 +79,8 @@ class Output:
         unfinished = find_unfinished(Path(target))
         if unfinished and not (overwrite or resume):
             raise OutputError(
-                f"{target}: a run that was to write it was killed; go on from there with --resume, "
-                "or begin anew with --overwrite"
+                f"{target}: an earlier run that was writing it was killed; continue it with "
+                "--resume, or start again with --overwrite"
             )
         return cls(target, format_, overwrite, resume, unfinished)
 
@@ -102,7 +102,7 @@ class Output:
         written = {_identify(self.target), _identify(record_path(self.target))} - {None}
         for path in paths if written else ():
             if _identify(path) in written:
-                raise OutputError(f"{path}: is to be read; expected another output")
+                raise OutputError(f"{path}: is also an input; expected another output")
 
 
 def _identify(path: str | os.PathLike[str]) -> tuple[int, int] | None:

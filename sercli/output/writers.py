@@ -50,7 +50,9 @@ class StandardOutput:
         if sys.stdout is None:
             raise OutputError("standard output is closed; expected a file, by -o FILE")
         if not hasattr(sys.stdout, "buffer"):
-            raise OutputError("standard output takes no bytes, as in a notebook; expected a file")
+            raise OutputError(
+                "standard output does not accept bytes, as in a notebook; expected a file"
+            )
         sys.stdout.flush()  # so that earlier output comes first
         self.stream = TextIOWrapper(sys.stdout.buffer, encoding="utf-8", newline="")
 

@@ -104,8 +104,8 @@ def find_model(model: str | os.PathLike[str]) -> Path:
         return Path(name)
     known = ", ".join(sorted({entry.name for entry in list_models()})) or "none"
     raise ModelError(
-        f"model {name!r}: found no {MODEL_FILE} in {', '.join(map(str, tried))}; "
-        f"models at hand: {known}; one on the hub is {HUB}ORG/NAME"
+        f"model {name!r}: found no {MODEL_FILE} in {', '.join(map(str, tried))}; available "
+        f"models: {known}; one on the hub is {HUB}ORG/NAME"
     )
 
 
@@ -179,9 +179,9 @@ def _describe(folder: Path, origin: str) -> ModelEntry:
     broken = [name for name in data["weights"] if name not in missing and _is_cut(folder / name)]
     if missing or broken:
         reason = (
-            f"{folder}: lacks {', '.join(missing)}; copy it anew"
+            f"{folder}: lacks {', '.join(missing)}; copy the folder again"
             if missing
-            else f"{folder}: {', '.join(broken)} is cut off or damaged; copy it anew"
+            else f"{folder}: {', '.join(broken)} is truncated or damaged; copy the folder again"
         )
         return ModelEntry(folder.name, origin, folder, data["family"], size=size, error=reason)
     uar, measured_on = _read_uar(folder)

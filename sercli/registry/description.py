@@ -89,7 +89,7 @@ def _check_numbers(path: Path, data: Mapping[str, Any]) -> None:
     while left:
         place, value, depth = left.pop()
         if depth > DEPTH:
-            raise ModelError(f"{path}: {place} is nested more than {DEPTH} times; copy it anew")
+            raise ModelError(f"{path}: {place} is nested more than {DEPTH} times; copy it again")
         if isinstance(value, dict):
             left += [(f"{place}.{shorten(key)}", one, depth + 1) for key, one in value.items()]
         elif isinstance(value, list):

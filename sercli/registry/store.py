@@ -156,8 +156,8 @@ def _find_trained(model: str) -> Path:
     """Return the folder of a model that `ser train` made; raise if it is another."""
     if is_checkpoint_of_others(model):
         raise ModelError(
-            f"{model}: is a classifier of Hugging Face, of which nobody knows what it was trained "
-            "on; expected a model that `ser train` made"
+            f"{model}: is a classifier of Hugging Face, whose training data are not known; "
+            "expected a model made by `ser train`"
         )
     return find_model(model)
 
@@ -294,7 +294,7 @@ def _load_tensors(folder: Path, file: str, data: Mapping[str, Any]) -> dict[str,
     try:
         return load(_read_verified(folder, file, data["weights"][file]))
     except SafetensorError as error:
-        raise ModelError(f"{file} is not in safetensors format; copy it anew") from error
+        raise ModelError(f"{file} is not in safetensors format; copy it again") from error
 
 
 def _build_adapter(
@@ -305,7 +305,7 @@ def _build_adapter(
     adapter = Adapter.from_dict(data, tensors)
     n_labels = len(model.spec.labels)
     if len(adapter.calibration.bias) != n_labels:
-        raise ModelError(f"its adapter tells {len(adapter.calibration.bias)} of {n_labels} labels")
+        raise ModelError(f"its adapter has {len(adapter.calibration.bias)} of {n_labels} labels")
     if len(adapter.calibration.weights) != n_labels:
         raise ModelError(
             f"its adapter's calibration takes {len(adapter.calibration.weights)} scores; expected "
@@ -340,7 +340,7 @@ def _load_members(folder: Path, settings: Mapping[str, Any], device: str) -> "li
             raise ModelError(
                 f"its member {member.name}, {place}, is not the model that it was fitted with: "
                 f"SHA-256 of its {MODEL_FILE} is {found[:12]}..., expected "
-                f"{member.sha256[:12]}...; put that model back, or train the fusion anew"
+                f"{member.sha256[:12]}...; put that model back, or train the fusion again"
             )
         places.append(place)
     return load_models(places, device)
@@ -351,11 +351,11 @@ def _read_verified(folder: Path, name: str, expected: str) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ModelError(f"{name} cannot be read: {error.strerror}; copy it anew") from error
+        raise ModelError(f"{name} cannot be read: {error.strerror}; copy it again") from error
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
         raise ModelError(
-            f"{name} is altered or damaged: SHA-256 is {found[:12]}..., "
-            f"{MODEL_FILE} says {str(expected)[:12]}...; copy it anew"
+            f"{name} is altered or damaged: SHA-256 is {found[:12]}..., {MODEL_FILE} says "
+            f"{str(expected)[:12]}...; copy it again"
         )
     return content

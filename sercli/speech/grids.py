@@ -144,11 +144,15 @@ def read_intervals(
     if path.is_dir():
         grids = sorted(one for one in path.rglob("*") if one.suffix.lower() == SUFFIX)
     if not grids:
-        raise ValueError("holds no TextGrid; expected one for each recording, of its name")
+        raise ValueError(
+            "contains no TextGrid; expected one for each recording, with the same name"
+        )
     names = [one.relative_to(path if path.is_dir() else path.parent) for one in grids]
     recordings = [compose(one.with_suffix("").as_posix()) for one in names]
     if twice := [name for name, n in Counter(recordings).items() if n > 1]:
-        raise ValueError(f"holds two TextGrids named {twice[0]}; expected one for each recording")
+        raise ValueError(
+            f"contains two TextGrids named {twice[0]}; expected one for each recording"
+        )
     digest = hashlib.sha256("\0".join(tiers).encode())
     found: dict[str, list[Interval]] = {}
     there: set[str] = set()
@@ -166,7 +170,7 @@ def read_intervals(
             for start, end, text in read[name]
         ]
     if absent := [name for name in tiers if name not in there]:
-        raise ValueError(f"has no tier {absent[0]} in any grid; expected it in one at least")
+        raise ValueError(f"has no tier {absent[0]} in any grid; expected it in at least one")
     return found, digest.hexdigest()
 
 
@@ -176,9 +180,13 @@ def _decode(content: bytes, where: str) -> str:
         return content.decode("utf-16" if is_wide else "utf-8")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        found = "no UTF-16, as it begins" if is_wide else f"neither UTF-8 (line {line}) nor UTF-16"
+        found = (
+            ("not UTF-16, although it has its byte order mark")
+            if is_wide
+            else f"neither UTF-8 (line {line}) nor UTF-16"
+        )
         raise ValueError(
-            f"{where}is {found}; expected a TextGrid in one of them, as Praat saves it"
+            f"{where}is {found}; expected a TextGrid in UTF-8 or UTF-16, as Praat saves it"
         ) from error
 
 
@@ -216,7 +224,7 @@ def _read(
     except Exception as error:  # praatio raises errors of any type for malformed files
         told = " ".join(str(error).split())[:MOST_TOLD]
         raise ValueError(
-            f"{where}is no TextGrid ({told}); expected one as Praat saves it, in UTF-8 or UTF-16"
+            f"{where}is not a TextGrid ({told}); expected one as Praat saves it, in UTF-8 or UTF-16"
         ) from error
     there = {tier.name: tier.entries for tier in read.tiers if isinstance(tier, IntervalTier)}
     for name, entries in there.items():
@@ -226,10 +234,10 @@ def _read(
     exported = {} if tiers else _find_exported(there, alone=not emotions)
     names = [name for name in there if name in (tiers or exported or there)]
     if not names or (len(names) > 1 and not tiers and not exported):
-        others = "that of --columns emotion=TIER" if emotions else "those that --tier names"
+        others = "name it with --columns emotion=TIER" if emotions else "name some with --tier"
         raise ValueError(
             f"{where}has the interval tiers {', '.join(there) or 'none'}; expected "
-            + (f"{' or '.join(tiers)}" if tiers else f"a single one, or {others}")
+            + (f"{' or '.join(tiers)}" if tiers else f"only one, or {others}")
         )
     intervals = {
         name: [(start, end, text.strip()) for start, end, text in there[name] if text.strip()]

@@ -90,8 +90,8 @@ class Speakers:
         if os.path.isfile(text):  # does not fail on a pattern that is too long for a path
             if is_grid(Path(text)):
                 raise ConfigError(
-                    f"{text}: is a TextGrid; expected a table or a diarisation. Tiers tell who "
-                    "speaks where they are the segments, too (--segments, --tier)"
+                    f"{text}: is a TextGrid; expected a table or a diarisation. Tiers give the "
+                    "speakers only if they are the segments, too (--segments, --tier)"
                 )
             return cls(Turns.read(text, "speaker"))
         try:
