@@ -703,7 +703,7 @@ def test_probabilities_that_are_no_numbers_are_no_labels(
         return np.full((len(features), 2), np.nan, np.float32)
 
     monkeypatch.setattr(fake_classifier, "score", score)
-    for precision, advice in (("fp32", "Copy its folder anew"), ("fp16", "Try --precision fp32")):
+    for precision, advice in (("fp32", "Copy its folder again"), ("fp16", "Try --precision fp32")):
         monkeypatch.setattr(FakeClassifier, "precision", precision)
-        with pytest.raises(ModelError, match=f"that are no finite numbers .*{advice}"):
+        with pytest.raises(ModelError, match=f"that are not finite .*{advice}"):
             list(sercli.annotate(EXAMPLES / "memo.m4a", fake_classifier, effort=ONE_WORKER))

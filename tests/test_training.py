@@ -790,7 +790,7 @@ def test_a_cnn_from_training_to_labels(folder: Path, cache: Path, tmp_path: Path
     assert read_json(tmp_path / "labels.jsonl.run.json")["options"]["device"] == "cpu"
     (found,) = sercli.annotate(speech, model, segments=SegmentConfig("file"), device="cpu")
     assert found.segments[0].confidence == pytest.approx(row["confidence"], abs=1e-6)
-    with pytest.raises(ConfigError, match="a model that is loaded has one already"):
+    with pytest.raises(ConfigError, match="expected none for a model that is already loaded"):
         next(sercli.annotate(folder, load_model(model, "cpu"), device="cpu"))
     result = ser("annotate", folder, "-m", model, "--device", "cuda:7")
     assert (result.exit_code, "device is 'cuda:7'; expected auto" in result.stderr) == (2, True)

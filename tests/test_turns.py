@@ -185,7 +185,7 @@ def test_a_diarisation_of_nothing(tmp_path: Path) -> None:
 def test_segments_without_times(tmp_path: Path, fake_classifier: FakeClassifier) -> None:
     table = tmp_path / "all.csv"
     table.write_text("file,speaker\ncall.wav,ann\n")
-    message = r"all\.csv: has segments without a start or an end; expected both of each"
+    message = r"all\.csv: has segments without a start or an end; expected both for each"
     with pytest.raises(ConfigError, match=message):
         Annotator(fake_classifier, Turns.read(table))
 

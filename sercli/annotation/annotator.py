@@ -196,7 +196,7 @@ class Annotator:
         self.turns = segments if isinstance(segments, Turns) else None
         if self.turns is not None and not self.turns.tells_times:
             raise ConfigError(
-                f"{self.turns.path}: has segments without a start or an end; expected both of each"
+                f"{self.turns.path}: has segments without a start or an end; expected both for each"
             )
         self.config = segments if isinstance(segments, SegmentConfig) else SegmentConfig()
         self.classifier = classifier
@@ -236,7 +236,7 @@ class Annotator:
             for name, value in (("device", device), ("precision", precision)):
                 if value is not None:
                     raise ConfigError(
-                        f"{name} is {value!r}; a model that is loaded has one already"
+                        f"{name} is {value!r}; expected none for a model that is already loaded"
                     )
             classifier = model
         else:
@@ -357,13 +357,13 @@ class Annotator:
         with self.stopwatch.measure("model"):
             probabilities = self._calibration.probabilities(classifier.score(features))
         if not np.isfinite(probabilities).all():
-            advice = "Copy its folder anew"
+            advice = "Copy its folder again"
             if classifier.precision == "fp16":  # its largest number is 65,504
                 advice = "Try --precision fp32, which cannot overflow so easily"
             raise ModelError(
-                f"model {classifier.name}: gives probabilities that are no finite numbers with "
-                f"precision {classifier.precision}; expected weights and settings as they were "
-                f"saved. {advice}"
+                f"model {classifier.name}: gives probabilities that are not finite with precision "
+                f"{classifier.precision}; expected weights and settings as they were saved. "
+                f"{advice}"
             )
         return probabilities
 
