@@ -459,7 +459,7 @@ def test_an_adapter_that_may_hurt_is_used_by_request(centred: FakeClassifier) ->
 
 def test_what_does_not_go_together(centred: FakeClassifier) -> None:
     perceived = replace(centred.spec, perceived=centred.spec.calibration)
-    with pytest.raises(ConfigError, match="it is not known who speaks; expected a table or"):
+    with pytest.raises(ConfigError, match="the speakers are not known; expected a table or"):
         Annotator(centred, SegmentConfig(), adapt="speaker")
     with pytest.raises(ConfigError, match="adapt is 'speakr'; expected one of none, "):
         annotate(centred, EXAMPLES / "call.wav", adapt="speakr")
@@ -650,7 +650,7 @@ def test_a_long_segment_has_the_mean_of_its_parts(
 def test_nobody_says_who_speaks(centred: FakeClassifier, recordings: tuple[Path, ...]) -> None:
     table = recordings[0].parent / "segments.csv"
     table.write_text("file,start,end\na_1.wav,4,9\n")
-    with pytest.raises(ConfigError, match="adapt is 'speaker' and it is not known who speaks"):
+    with pytest.raises(ConfigError, match="adapt is 'speaker', but the speakers are not known"):
         annotate(centred, recordings[0], segments=str(table), adapt="speaker")
 
 

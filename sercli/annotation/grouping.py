@@ -56,7 +56,7 @@ def choose_adaptation(
         classifier.find_adapter(target)
     if adapt == "speaker" and not tells_speakers:
         raise ConfigError(
-            "adapt is 'speaker' and it is not known who speaks; expected a table or pattern of "
+            "adapt is 'speaker', but the speakers are not known; expected a table or pattern of "
             "speakers, or segments with speakers"
         )
     return adapt
