@@ -294,7 +294,7 @@ def test_what_may_be_of_several_grids_is_refused_however_it_is_labelled(
 def test_speakers_of_a_recording_with_two_names_are_refused(tmp_path: Path) -> None:
     call, turns = EXAMPLES / "call.wav", tmp_path / "all.rttm"
     turns.write_text("SPEAKER call 1 0 9 <NA> <NA> ann\nSPEAKER call.wav 1 9 90 <NA> <NA> ben\n")
-    message = f"{call} may be call.wav (line 2) or call (line 1); expected one name of each recor"
+    message = f"{call} may be call.wav (line 2) or call (line 1); expected one name for each rec"
     command = ["annotate", str(call), "--adapt", "speaker", "--speakers", str(turns), "-q"]
     done = CliRunner().invoke(main, command)
     assert done.exit_code == 2

@@ -88,17 +88,17 @@ def test_neither_file_nor_pattern(text: str, message: str) -> None:
         (
             "a.csv",
             "file,speaker\na.wav,anna\na.wav,anna\n./a.wav,ben\n",
-            "line 4: ben speaks throughout, and by a row before anna does; expected a single",
+            "line 4: ben speaks throughout, but an earlier row says so of anna; expected a single",
         ),
         (
             "a.csv",
             "file,speaker,channel\na.wav,anna,1\na.wav,ben,\n",
-            "line 3: ben speaks throughout, and by a row before anna does",
+            "line 3: ben speaks throughout, but an earlier row says so of anna",
         ),
         (
             "a.csv",
             "file,speaker,channel\na.wav,anna,\na.wav,ben,1\n",
-            "line 3: ben speaks throughout, and by a row before anna does",
+            "line 3: ben speaks throughout, but an earlier row says so of anna",
         ),
         ("a.rttm", "SPEAKER call 1 0.0\n", "a turn is .SPEAKER call 1 0.0.; expected 8 fields"),
         (

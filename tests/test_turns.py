@@ -159,7 +159,7 @@ def test_a_recording_that_is_named_with_and_without_its_suffix(tmp_path: Path) -
     names = ("a", "b.wav", "p/a.wav", "a.wav", "a", "p/a", "c.d", "e", "p/f", "f.wav")
     path.write_text("".join(f"SPEAKER {name} 1 0 1 <NA> <NA> x\n" for name in names))
     turns = Turns.read(path, *TIMES)
-    expected = r"all\.rttm: {}; expected one name of each recording$"
+    expected = r"all\.rttm: {}; expected one name for each recording$"
     told = r"x/a\.wav may be a\.wav \(line 4\) or a \(line 1\)"
     for inputs in (["x/a.wav"], ["x/b.wav", "x/a.wav", "x/p/a.mp3"]):
         with pytest.raises(ConfigError, match=expected.format(told)):

@@ -118,12 +118,12 @@ def _match_names(turns: Turns, recordings: Iterable[str]) -> dict[str, str | Non
             if known.get(twin) and twin not in found:
                 raise ConfigError(
                     f"{turns.path}: {recording} may be {_tell(turns, chosen)} or "
-                    f"{_tell(turns, twin)}; expected one name of each recording"
+                    f"{_tell(turns, twin)}; expected one name for each recording"
                 )
         elif len(meant) > 1 and taken.isdisjoint(candidates[-2:]):
             raise ConfigError(
                 f"{turns.path}: {recording} may be {meant[0]} or {meant[1]}; expected the "
-                "recordings in folders of these names, or names of their own"
+                "recordings in folders with these names, or different names"
             )
     return keys
 

@@ -58,7 +58,7 @@ def _read_lines(path: Path, content: bytes) -> Iterator[tuple[int, str, Turn]]:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is no UTF-8: {error}; expected RTTM in UTF-8") from error
+        raise ConfigError(f"{path}: is not UTF-8: {error}; expected RTTM in UTF-8") from error
     for number, line in enumerate(StringIO(text, newline=""), start=1):
         fields = line.split()
         if not fields or fields[0] != "SPEAKER":

@@ -121,8 +121,8 @@ def _refuse_second(where: str, known: dict[str | None, str], turn: Turn) -> None
     others = {known.get(channel) for channel in channels} - {None, turn.speaker}
     if others:
         raise ConfigError(
-            f"{where}: {turn.speaker} speaks throughout, and by a row before {others.pop()} does; "
-            "expected a single speaker, or the times or the channel of each"
+            f"{where}: {turn.speaker} speaks throughout, but an earlier row says so of "
+            f"{others.pop()}; expected a single speaker, or the times or the channel of each"
         )
     known[turn.channel] = turn.speaker
 
