@@ -108,7 +108,9 @@ def test_relative_paths_begin_where_they_began(
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    with pytest.raises(OutputError, match=rf"memo.m4a, are relative to {tmp_path}, and "):
+    with pytest.raises(
+        OutputError, match=rf"memo.m4a, are relative to {tmp_path}, but the current directory is "
+    ):
         runs.resume(exclude="broken.wav")
     assert runs.content == rows
     # A project may move with its recordings.
@@ -489,7 +491,7 @@ def test_another_folder_with_files_of_the_same_names_is_another(
     runs.write(".")
     rows = runs.content
     monkeypatch.chdir(tmp_path / "day2")
-    with pytest.raises(OutputError, match=r"such as \./rec1\.m4a, are relative to .*day1, and "):
+    with pytest.raises(OutputError, match=r"such as \./rec1\.m4a, are relative to .*day1, but "):
         runs.resume(".")
     assert runs.content == rows
     # Nor is it that of a project that was moved, if it is another file.
@@ -546,7 +548,7 @@ def test_an_output_that_is_changed_meanwhile_stays(runs: Runs, tmp_path: Path) -
         runs.write(*runs.both, overwrite=runs.output.exists())
         change(*changed)
         run = runs.begin(*runs.both, resume=True)
-        with pytest.raises(OutputError, match="another run or program has written it meanwhile"):
+        with pytest.raises(OutputError, match="another run or program has written to it meanwhile"):
             run.write(Edit())
         assert runs.content.count(b",9,") == 5
 
@@ -567,7 +569,7 @@ def test_rows_that_cannot_be_read_for_a_moment_stay(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", fail)
         with pytest.raises(
-            OutputError, match=r"labels\.csv: cannot be read: .*; go on with --resume"
+            OutputError, match=r"labels\.csv: cannot be read: .*; continue with --resume"
         ):
             runs.resume(*runs.both)
     assert runs.content == rows

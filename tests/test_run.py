@@ -145,7 +145,7 @@ def test_runs_that_begin_at_once_do_not_replace_each_other(runs: Runs, tmp_path:
     paths = (runs.statement, runs.sounds / "broken.wav")
     first, second = (runs.begin(path, resume=True) for path in paths)
     assert first.write().n_kept == 1
-    with pytest.raises(OutputError, match="another run or program has written it meanwhile"):
+    with pytest.raises(OutputError, match="another run or program has written to it meanwhile"):
         second.write()
     assert runs.rows == ["memo.m4a: 2", "statement.flac: 3"]
 
@@ -255,7 +255,7 @@ def test_an_output_without_a_record_may_lack_its_last_line_end_but_no_rows(runs:
     content = runs.content
     without = content[: content.index(b"statement.flac") - len(f"{runs.sounds}/")]
     runs.output.write_bytes(without)
-    with pytest.raises(OutputError, match=r"it has no row of .*statement\.flac, and was written"):
+    with pytest.raises(OutputError, match=r"it has no row of .*statement\.flac, but was written"):
         runs.resume(*runs.both)
     assert runs.content == without
     runs.output.write_bytes(content.rstrip())
@@ -296,7 +296,7 @@ def test_rows_that_cannot_be_placed_are_not_lost(
         if before == content:
             continue
         runs.output.write_bytes(before)
-        with pytest.raises(OutputError, match=r"cannot be gone on with: .*begin anew with --over"):
+        with pytest.raises(OutputError, match=r"cannot be continued: .*start again with --over"):
             runs.resume()
         assert runs.content == before, what
     assert len(fake_classifier.heard) == n_heard
@@ -336,7 +336,7 @@ def damage(record: dict[str, Any], **changes: Any) -> str:
 def test_records_that_are_damaged(runs: Runs, alter: Callable[[dict[str, Any]], str]) -> None:
     runs.write(runs.memo)
     record_path(runs.output).write_text(alter(runs.record), encoding="utf-8")
-    with pytest.raises(OutputError, match=r"labels\.csv: cannot be gone on with: .*Put them back"):
+    with pytest.raises(OutputError, match=r"labels\.csv: cannot be continued: .*Put them back"):
         runs.resume()
     with contextlib.suppress(DatasetError):  # where what is damaged matters
         sercli.read_results(runs.output)
@@ -360,7 +360,7 @@ def test_journals_that_are_damaged(runs: Runs, alter: Callable[[list[str]], list
     journal = runs.hidden[-1]
     lines = journal.read_text("utf-8").split("\n")
     journal.write_text("\n".join(alter(lines)), encoding="utf-8")
-    with pytest.raises(OutputError, match=r"cannot be gone on with: .*Put them back, or begin"):
+    with pytest.raises(OutputError, match=r"cannot be continued: .*Put them back, or start"):
         runs.resume()
     journal.write_text("\n".join(lines), encoding="utf-8")
     assert runs.resume().n_kept == 2

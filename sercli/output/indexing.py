@@ -56,7 +56,8 @@ class Rows(NamedTuple):
                 return stream.read(self.end - self.start).decode("utf-8")
         except (OSError, UnicodeError) as error:
             raise OutputError(
-                f"{self.output}: cannot be read: {error}; go on with --resume when it can"
+                f"{self.output}: cannot be read: {error}; continue with --resume when it can be "
+                "read"
             ) from error
 
 
@@ -98,7 +99,7 @@ def find_rows(
     wanted = {path for path, n_rows in expected.items() if n_rows or format_ == "json"}
     if lost := wanted - found.keys():
         raise ValueError(
-            f"it has no row of {min(lost)}, and was written with {expected[min(lost)]}"
+            f"it has no row of {min(lost)}, but was written with {expected[min(lost)]}"
         )
     return found
 
@@ -135,8 +136,8 @@ def check_stamp(output: AnyPath, before: Stamp | None, now: Stamp | None) -> Non
     """
     if before != now:
         raise OutputError(
-            f"{output}: another run or program has written it meanwhile; go on with that one, by "
-            "--resume"
+            f"{output}: another run or program has written to it meanwhile; continue from there "
+            "with --resume"
         )
 
 
@@ -208,6 +209,6 @@ def _list_documented(lines: Iterable[bytes]) -> Iterator[Block]:
 def _check_names(number: int, found: Iterable[str], names: Sequence[str]) -> None:
     if [*found] != [*names]:
         raise ValueError(
-            f"line {number} has the columns {','.join(found)!r}, and was written with "
+            f"line {number} has the columns {','.join(found)!r}, but was written with "
             f"{','.join(names)!r}"
         )

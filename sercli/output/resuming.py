@@ -197,9 +197,9 @@ class _Source(NamedTuple):
         except (OSError, ValueError, LookupError, TypeError, AttributeError, csv.Error) as error:
             reason = f"it lacks {error}" if isinstance(error, KeyError) else error
             raise OutputError(
-                f"{self.output}: cannot be gone on with: {reason}; expected the output of a run, "
-                f"and {self.beside} beside it, both as they were written. Put them back, or begin "
-                "anew with --overwrite"
+                f"{self.output}: cannot be continued: {reason}; expected the output of a run, and "
+                f"{self.beside} beside it, both as they were written. Put them back, or start "
+                "again with --overwrite"
             ) from error
 
 
@@ -241,8 +241,8 @@ def _refuse_others(output: Path, header: Mapping[str, Any], info: RunInfo) -> No
                 f"{one['name']} ({one['sha256']})" for one in (header["model"], mine["model"])
             )
         raise OutputError(
-            f"{output}: was made with another {name}: {was}, now it is {is_now}; go on with the "
-            "same, or begin anew with --overwrite"
+            f"{output}: was made with another {name}: {was}, now it is {is_now}; continue with "
+            "the same, or start again with --overwrite"
         )
 
 
@@ -276,8 +276,9 @@ def _refuse_elsewhere(output: Path, told: Told, info: RunInfo) -> None:
     if was_moved and any(_has_size(path, told.entries[path]["bytes"]) for path in relative):
         return
     raise OutputError(
-        f"{output}: its paths, such as {relative[0]}, are relative to {before}, and this is "
-        f"{info.directory}; go on in that directory, or begin anew with --overwrite"
+        f"{output}: its paths, such as {relative[0]}, are relative to {before}, but the current "
+        f"directory is {info.directory}; continue in that directory, or start again with "
+        "--overwrite"
     )
 
 
