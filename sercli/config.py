@@ -183,7 +183,8 @@ class EvalConfig:
     ----------
     stress
         Conditions, such as noise, under which the clips are also evaluated; see
-        `sercli.evaluation.stress`.
+        `sercli.evaluation.stress`. A single one need not be in a tuple; this holds for
+        `precisions`, too.
     target_precision
         Precision in ``(0, 1]`` for which a confidence threshold is looked for, or None.
     baselines
@@ -226,6 +227,9 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         """Check every value against its range."""
+        for name in ("stress", "precisions"):
+            if isinstance(value := getattr(self, name), str):
+                object.__setattr__(self, name, (value,))
         given = (("target", self.target, Target), ("adapt", self.adapt, Adaptation))
         types = (("precision", one, Precision) for one in self.precisions)
         for name, value, known in (*given, *types):

@@ -127,6 +127,7 @@ def test_channels(fake_classifier: FakeClassifier) -> None:
     files = run(fake_classifier, call, "1,0", mode="file")
     assert [segment.channel for segment in files.segments] == ["1", "0"]
     assert parse_channels((1, 0)) == parse_channels("1,0") == (1, 0)
+    assert parse_channels(np.arange(2)) == parse_channels(range(2)) == (0, 1)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +175,7 @@ def test_a_channel_that_is_not_there(fake_classifier: FakeClassifier) -> None:
     )
 
 
-@pytest.mark.parametrize("channels", ["left", "", "-1", "0,0", "1,", (), ("a",), (1, 1)])
+@pytest.mark.parametrize("channels", ["left", "", "-1", "0,0", "1,", (), ("a",), (1, 1), 1])
 def test_channels_that_make_no_sense(channels: Any) -> None:
     with pytest.raises(ConfigError, match="expected mix, split, or different indices"):
         parse_channels(channels)

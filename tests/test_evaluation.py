@@ -279,6 +279,11 @@ def test_settings_that_are_none(options: dict[str, Any], message: str) -> None:
         EvalConfig(**options)
 
 
+def test_a_single_condition_is_one() -> None:
+    config = EvalConfig(stress="phone", precisions="bf16")  # type: ignore[arg-type]
+    assert (config.stress, config.precisions) == (("phone",), ("bf16",))
+
+
 def test_only_shared_labels_are_scored(
     fake_classifier: FakeClassifier, make_corpus: MakeCorpus
 ) -> None:

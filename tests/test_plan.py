@@ -50,6 +50,8 @@ def corpus() -> Corpus:
         ({"model": "adapter", "members": "a", "adapter": False}, "--no-adapter does not go with"),
         ({"split": "random", "adapter": False}, "--no-adapter would do nothing"),
         ({"folds": 1}, "folds is 1; expected 2 or more"),
+        ({"folds": 2.5}, r"folds is 2\.5; expected a whole number"),
+        ({"folds": "3"}, "folds is '3'; expected a whole number"),
         (
             {"folds": 3, "split": "own"},
             "--folds keeps speakers apart, so --split own would do nothing",

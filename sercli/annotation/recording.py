@@ -327,7 +327,7 @@ def parse_channels(channels: str | Iterable[int]) -> str | tuple[int, ...]:
     ConfigError
         If it is none of these, or the indices are negative or not distinct.
     """
-    if channels in (MIX, SPLIT):
+    if isinstance(channels, str) and channels in (MIX, SPLIT):
         return channels
     try:
         listed = channels.split(",") if isinstance(channels, str) else channels

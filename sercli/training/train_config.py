@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from sercli.config import Split
+from sercli.config import Split, check_whole
 from sercli.errors import ConfigError
 from sercli.files import AnyPath
 from sercli.training.config import (
@@ -221,8 +221,10 @@ class TrainConfig:
             raise ConfigError(
                 f"fit_on is {self.fit_on}; expected {FIT_ON}, {FIT_MEMBERS_ON}, or both"
             )
-        if self.folds is not None and self.folds < MIN_FOLDS:
-            raise ConfigError(f"folds is {self.folds}; expected {MIN_FOLDS} or more")
+        if self.folds is not None:
+            check_whole("folds", self.folds)
+            if self.folds < MIN_FOLDS:
+                raise ConfigError(f"folds is {self.folds}; expected {MIN_FOLDS} or more")
         if self.folds and self.split != "speaker":
             raise ConfigError(
                 f"--folds keeps speakers apart, so --split {self.split} would do nothing"
