@@ -48,8 +48,9 @@ def format_duration(seconds: float) -> str:
     seconds
         The duration in seconds, not negative.
     """
-    if seconds < 60:
+    # What counts is the number as it is written: 59.96 s are a minute.
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
-    if seconds < 3600:
+    if round(seconds / 60, 1) < 60:
         return f"{seconds / 60:.1f} min"
     return f"{seconds / 3600:.2f} h"
