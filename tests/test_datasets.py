@@ -208,10 +208,12 @@ def test_mapping_as_text() -> None:
         "calm": "neutral",
     }
     for text in ("", "happy", "happy=", "=x", "a=b=c", "a=b,,c=d"):
-        with pytest.raises(ConfigError, match="expected THEIRS=OURS"):
+        with pytest.raises(ConfigError, match=r"^--map is '.*expected THEIRS=OURS.*happy=happ"):
             parse_mapping(text)
-    with pytest.raises(ConfigError, match="a is mapped to two labels"):
+    with pytest.raises(ConfigError, match="--map is 'a=b,a=c': gives a twice; expected it once"):
         parse_mapping("a=b,a=c")
+    with pytest.raises(ConfigError, match=r"^--columns is .foo.: .*expected OURS=THEIRS.*file=p"):
+        parse_mapping("foo", "--columns")
 
 
 def test_words_and_labels() -> None:

@@ -42,6 +42,6 @@ def read(sources: Sequence[tuple[Path, str]], options: dict[str, Any]) -> Corpus
     return read_corpora(
         sources,
         mapping=parse_mapping(options["mapping"]) if options["mapping"] else {},
-        columns=parse_mapping(options["columns"]) if options["columns"] else {},
+        columns=parse_mapping(options["columns"], "--columns") if options["columns"] else {},
         song=options["song"],
     )

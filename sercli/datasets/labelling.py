@@ -15,36 +15,42 @@ from sercli.text import compose
 
 # Name of the table of English words.
 COMMON = "common"
+# Form and example of the options that map names, for error messages.
+FORMS = {
+    "--map": "THEIRS=OURS, separated by commas, such as happy=happiness,calm=neutral",
+    "--columns": "OURS=THEIRS, separated by commas, such as file=path,emotion=label",
+}
 
 
-def parse_mapping(text: str) -> dict[str, str]:
-    """Parse a mapping of labels given by the user.
+def parse_mapping(text: str, option: str = "--map") -> dict[str, str]:
+    """Parse a mapping of names given by the user.
 
     Parameters
     ----------
     text
-        Pairs ``THEIRS=OURS,...``, such as ``happy=happiness,calm=neutral``.
+        Pairs, such as ``happy=happiness,calm=neutral``.
+    option
+        Option that it is the value of, one of `FORMS`, for error messages.
 
     Returns
     -------
     dict of str to str
-        The new label for each label.
+        The second name of each pair by its first.
 
     Raises
     ------
     ConfigError
-        If a part is not of that form, or a label is mapped to two.
+        If a part is no pair, or a name is mapped to two.
     """
     mapping: dict[str, str] = {}
     for part in compose(text).split(","):
-        theirs, equals, ours = (piece.strip() for piece in part.partition("="))
-        if not (theirs and equals and ours) or "=" in ours:
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not (key and equals and value) or "=" in value:
             raise ConfigError(
-                f"the map is {text!r}: found {part.strip()!r}; expected THEIRS=OURS, "
-                "separated by commas, such as happy=happiness,calm=neutral"
+                f"{option} is {text!r}: found {part.strip()!r}; expected {FORMS[option]}"
             )
-        if mapping.setdefault(theirs, ours) != ours:
-            raise ConfigError(f"the map is {text!r}: {theirs} is mapped to two labels; name one")
+        if mapping.setdefault(key, value) != value:
+            raise ConfigError(f"{option} is {text!r}: gives {key} twice; expected it once")
     return mapping
 
 
