@@ -9,7 +9,7 @@ from reprlib import repr as shorten
 from typing import NamedTuple
 
 from sercli.errors import SerError
-from sercli.text import format_count
+from sercli.text import compose, format_count
 
 DELIMITERS = ",\t;"
 TAB_SUFFIXES = (".tsv", ".tab")
@@ -41,7 +41,7 @@ class Table(NamedTuple):
     Parameters
     ----------
     columns
-        Column names, without surrounding spaces; several may be empty.
+        Column names, composed and without surrounding spaces; several may be empty.
     rows
         Iterator over the rows that are not empty; it reads them one by one.
     """
@@ -93,7 +93,7 @@ def read_table(
         raise error(f"{path}: contains a NUL byte, so it is not text; {EXPECTED}")
     lines = _read_lines(path, text, error)
     _, header = next(lines, (0, []))
-    columns = tuple(cell.strip() for cell in header)
+    columns = tuple(compose(cell.strip()) for cell in header)
     if not columns:
         raise error(f"{path}: is empty; {EXPECTED}, with the names of the columns first")
     if twice := [name for name, n in Counter(filter(None, columns)).items() if n > 1]:
@@ -119,7 +119,7 @@ def parse_seconds(text: str, where: str, error: type[SerError]) -> float:
         If the text is not a number from 0 to `MOST_SECONDS`.
     """
     try:
-        seconds = float(text)
+        seconds = -1.0 if "_" in text else float(text)  # which reads 1_0 as 10
     except ValueError:
         seconds = -1.0
     if not 0.0 <= seconds <= MOST_SECONDS:  # also false for NaN

@@ -111,6 +111,7 @@ def test_which_tier_is_read(tmp_path: Path) -> None:
     spoken = [("call.wav#0-2", None, "happiness"), ("call.wav#3-4", None, "so so")]
     assert read({"Mood": moods}) == spoken
     assert read({"Mood": moods, "words": words}, emotion="Mood") == spoken
+    assert read({"E\u0301tat": moods, "words": words}, emotion="\u00c9tat") == spoken
     # The confidences have been removed, and notes added.
     voiced = {"emotion Ann (channel 1)": moods[:1], "notes": words}
     assert read(voiced) == [("call.wav#0-2@1", "Ann", "happiness")]

@@ -166,6 +166,14 @@ def test_columns_of_other_names(tmp_path: Path, name: str) -> None:
         read_corpus(path, columns={**columns, "speaker": "speaker_id"})
 
 
+@pytest.mark.parametrize("header", ["E\u0301motion", "\u00c9motion"])
+def test_columns_in_any_form_of_unicode(tmp_path: Path, header: str) -> None:
+    path = write_manifest(tmp_path, f"file,{header}\na.wav,sad\n")
+    for name in ("E\u0301motion", "\u00c9motion"):
+        (clip,) = read_corpus(path, columns={"emotion": name}).clips
+        assert clip.emotion == "sadness"
+
+
 @pytest.mark.parametrize("wrong", ["angry=x", ["angry"], {"angry": 1}, {1: "angry"}, None])
 def test_names_that_are_no_mapping(tmp_path: Path, wrong: Any) -> None:
     path = write_manifest(tmp_path, "file,emotion\na.wav,sad\n")
@@ -182,6 +190,7 @@ def test_names_that_are_no_mapping(tmp_path: Path, wrong: Any) -> None:
         ("", "is empty; expected CSV, or TSV, in UTF-8, with the names of the columns first"),
         ("file,emotion,start\na.wav,sad,soon\n", "line 2: start is 'soon'; expected seconds"),
         ("file,emotion,start\na.wav,sad,nan\n", "line 2: start is 'nan'"),
+        ("file,emotion,start\na.wav,sad,1_0\n", "line 2: start is '1_0'; expected seconds"),
         ("file,emotion,end\na.wav,sad,1\na.wav,sad,-1\n", "line 3: end is '-1'"),
         ("file,emotion,start,end\na.wav,sad,2,2\n", "line 2: ends at 2 s and starts at 2 s"),
         ("file,emotion,split\na.wav,sad,holdout\n", "line 2: split is 'holdout'; expected train"),

@@ -16,6 +16,7 @@ from sercli.datasets.labelling import canonical_label
 from sercli.datasets.media import MISSING, NOT_ANNOTATED, MediaFolder
 from sercli.datasets.tables import LICENCE, SPLITS, parse_split, stretch_name
 from sercli.errors import DatasetError
+from sercli.text import compose
 
 HEADER = "db.yaml"
 # Facts about a speaker, by their names in databases.
@@ -158,14 +159,15 @@ def _find_labels(
 def _tables_of(database: Any, role: str, columns: Mapping[str, str]) -> dict[str, str]:
     """Return the column for a role in each table that has one."""
     wanted = columns.get(role, role)
-    pattern, slash, name = wanted.rpartition("/")
+    pattern, slash, name = compose(wanted).rpartition("/")
     columns_of = {}
     for table_id, table in database.tables.items():
-        if slash and not fnmatchcase(table_id, pattern):
+        if slash and not fnmatchcase(compose(table_id), pattern):
             continue
-        fitting = [key for key, column in table.columns.items() if name in (key, column.scheme_id)]
-        if name in fitting:
-            fitting = [name]
+        names = {key: compose(key) for key in table.columns}
+        fitting = [key for key in names if names[key] == name] or [
+            key for key in names if compose(table.columns[key].scheme_id or "") == name
+        ]
         if len(fitting) > 1:
             raise DatasetError(
                 f"{database.name}: the table {table_id} has the columns {', '.join(fitting)} for "

@@ -170,7 +170,7 @@ def stretch_name(file: str, start: float, end: float | None, channel: int | None
 
 def _rename(path: Path, header: Iterable[str], columns: Mapping[str, str]) -> dict[str, str]:
     """Return the standard name of each column of the table."""
-    ours = {theirs: name for name, theirs in columns.items()}
+    ours = {compose(theirs): name for name, theirs in columns.items()}
     # A column with a standard name that the user gives to another column must not be taken for it.
     renamed = {
         name: ours.get(name, f"their {name}" if name in columns else name)

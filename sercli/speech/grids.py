@@ -140,6 +140,7 @@ def read_intervals(
     OSError
         If a file cannot be read.
     """
+    tiers = [compose(name) for name in tiers]
     grids = [path]
     if path.is_dir():
         grids = sorted(one for one in path.rglob("*") if one.suffix.lower() == SUFFIX)
@@ -163,7 +164,7 @@ def read_intervals(
         for tier, start, end in _find_signed(_decode(content, where)):
             raise _refuse_negative(where, tier, start, end)
         read, exported = _read(grid, where, tiers, emotions=emotions)
-        there |= read.keys()
+        there |= {compose(name) for name in read}
         found[recording] = [
             Interval(start, end, name, *exported.get(name, (None, None)), text)
             for name in read
@@ -232,7 +233,8 @@ def _read(
             if start < 0 and text.strip():
                 raise _refuse_negative(where, name, f"{start:g}", f"{end:g}")
     exported = {} if tiers else _find_exported(there, alone=not emotions)
-    names = [name for name in there if name in (tiers or exported or there)]
+    wanted = tiers or {compose(name) for name in exported or there}
+    names = [name for name in there if compose(name) in wanted]
     if not names or (len(names) > 1 and not tiers and not exported):
         others = "name it with --columns emotion=TIER" if emotions else "name some with --tier"
         raise ValueError(
