@@ -9,41 +9,46 @@ from typing import TYPE_CHECKING, Any
 from sercli.version import __version__
 
 if TYPE_CHECKING:
-    from sercli.annotation.annotator import Annotator, annotate
-    from sercli.annotation.run import write_labels
-    from sercli.audio.reading import load_audio
-    from sercli.classifiers.base import Classifier
-    from sercli.config import Effort, EvalConfig, SegmentConfig
-    from sercli.datasets import Corpus, read_corpus
-    from sercli.discovery import Found, find_inputs
-    from sercli.errors import (
-        AudioError,
-        ConfigError,
-        DatasetError,
-        ModelError,
-        OutputError,
-        SerError,
-        TrainingError,
-    )
-    from sercli.evaluation.run import Evaluation, evaluate
-    from sercli.output.exporting import export_labels
-    from sercli.output.report import RunReport
-    from sercli.output.results import read_results
-    from sercli.registry.catalogue import ModelEntry, list_models
-    from sercli.registry.store import load_model
-    from sercli.schema import FileResult, Group, Segment
-    from sercli.speech.speakers import Speakers
-    from sercli.speech.turns import Turns
-    from sercli.training.config import (
-        AdapterConfig,
-        CnnConfig,
-        FusionConfig,
-        SvmConfig,
-        TransformerConfig,
-    )
-    from sercli.training.plan import train
-    from sercli.training.run import Training
-    from sercli.training.train_config import TrainConfig
+    from sercli.annotation.annotator import Annotator as Annotator
+    from sercli.annotation.annotator import annotate as annotate
+    from sercli.annotation.run import write_labels as write_labels
+    from sercli.audio.reading import load_audio as load_audio
+    from sercli.classifiers.base import Classifier as Classifier
+    from sercli.config import Effort as Effort
+    from sercli.config import EvalConfig as EvalConfig
+    from sercli.config import SegmentConfig as SegmentConfig
+    from sercli.datasets import Corpus as Corpus
+    from sercli.datasets import read_corpus as read_corpus
+    from sercli.discovery import Found as Found
+    from sercli.discovery import find_inputs as find_inputs
+    from sercli.errors import AudioError as AudioError
+    from sercli.errors import ConfigError as ConfigError
+    from sercli.errors import DatasetError as DatasetError
+    from sercli.errors import ModelError as ModelError
+    from sercli.errors import OutputError as OutputError
+    from sercli.errors import SerError as SerError
+    from sercli.errors import TrainingError as TrainingError
+    from sercli.evaluation.run import Evaluation as Evaluation
+    from sercli.evaluation.run import evaluate as evaluate
+    from sercli.output.exporting import export_labels as export_labels
+    from sercli.output.report import RunReport as RunReport
+    from sercli.output.results import read_results as read_results
+    from sercli.registry.catalogue import ModelEntry as ModelEntry
+    from sercli.registry.catalogue import list_models as list_models
+    from sercli.registry.store import load_model as load_model
+    from sercli.schema import FileResult as FileResult
+    from sercli.schema import Group as Group
+    from sercli.schema import Segment as Segment
+    from sercli.speech.speakers import Speakers as Speakers
+    from sercli.speech.turns import Turns as Turns
+    from sercli.training.config import AdapterConfig as AdapterConfig
+    from sercli.training.config import CnnConfig as CnnConfig
+    from sercli.training.config import FusionConfig as FusionConfig
+    from sercli.training.config import SvmConfig as SvmConfig
+    from sercli.training.config import TransformerConfig as TransformerConfig
+    from sercli.training.plan import train as train
+    from sercli.training.run import Training as Training
+    from sercli.training.train_config import TrainConfig as TrainConfig
 
 _HOMES = {
     "AdapterConfig": "training.config",
@@ -88,49 +93,7 @@ _HOMES = {
     "write_labels": "annotation.run",
 }
 
-__all__ = [
-    "AdapterConfig",
-    "Annotator",
-    "AudioError",
-    "Classifier",
-    "CnnConfig",
-    "ConfigError",
-    "Corpus",
-    "DatasetError",
-    "Effort",
-    "EvalConfig",
-    "Evaluation",
-    "FileResult",
-    "Found",
-    "FusionConfig",
-    "Group",
-    "ModelEntry",
-    "ModelError",
-    "OutputError",
-    "RunReport",
-    "Segment",
-    "SegmentConfig",
-    "SerError",
-    "Speakers",
-    "SvmConfig",
-    "TrainConfig",
-    "Training",
-    "TrainingError",
-    "TransformerConfig",
-    "Turns",
-    "__version__",
-    "annotate",
-    "evaluate",
-    "export_labels",
-    "find_inputs",
-    "list_models",
-    "load_audio",
-    "load_model",
-    "read_corpus",
-    "read_results",
-    "train",
-    "write_labels",
-]
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:

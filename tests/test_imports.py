@@ -31,6 +31,20 @@ def find_imports(path: Path, known: set[str]) -> set[str]:
     return found
 
 
+def test_the_package_names_the_same_for_types_and_at_run_time() -> None:
+    tree = ast.parse(Path(sercli.__file__).read_text(encoding="utf-8"))
+    (block,) = (one for one in tree.body if isinstance(one, ast.If))
+    for_types = {
+        alias.asname or alias.name: node.module
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert for_types == {name: f"sercli.{home}" for name, home in sercli._HOMES.items()}
+    assert set(sercli.__all__) == {"__version__", *for_types}
+    assert all(getattr(sercli, name).__name__ == name for name in for_types)
+
+
 def test_imports_point_one_way() -> None:
     modules = {name_module(path): path for path in ROOT.rglob("*.py")}
     # The package itself names what its modules have, and loads none of them.
