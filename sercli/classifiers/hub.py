@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from sercli.arrays import FloatArray
+from sercli.audio.reading import SAMPLE_RATE
 from sercli.calibration import UNCALIBRATED, Calibration
 from sercli.classifiers.base import ModelSpec
 from sercli.classifiers.neural import NetworkClassifier
@@ -19,7 +20,7 @@ from sercli.errors import ConfigError, ModelError
 from sercli.neural.devices import AUTO, choose_devices
 from sercli.neural.heads import PublishedNetwork, load_published
 from sercli.neural.hub import HUB, WEIGHTS_FILE, fetch_checkpoint
-from sercli.neural.mel import NYQUIST, SAMPLE_RATE
+from sercli.neural.mel import NYQUIST
 
 # Default names that transformers gives to labels without a name.
 _UNNAMED = re.compile(r"LABEL_\d+")

@@ -24,6 +24,23 @@ class WaveformBatch(NamedTuple):
     lengths: torch.Tensor
 
 
+def mask_padding(lengths: torch.Tensor, longest: int) -> torch.Tensor:
+    """Return which places of a padded batch are within their segments, not after the ends.
+
+    Parameters
+    ----------
+    lengths
+        Number of samples or frames of each segment, shape (n_segments,).
+    longest
+        Number of samples or frames with the padding.
+
+    Returns
+    -------
+    Tensor of bool, shape (n_segments, longest)
+    """
+    return torch.arange(longest, device=lengths.device) < lengths[:, None]
+
+
 def pad(waveforms: Sequence[FloatArray]) -> WaveformBatch:
     """Return waveforms as a padded batch.
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torchaudio.transforms import MelScale, Spectrogram
 
 from sercli.errors import ConfigError
+from sercli.neural.batching import mask_padding
 
 # Added to the root mean square, so that digital silence does not divide by zero; quieter than any
 # recording.
@@ -118,8 +119,7 @@ class LogMel(nn.Module):
             spectrum = self.spectrogram(waveforms / (power.sqrt() + SILENCE))
             levels = self.mel_scale(measure_power(spectrum))
             counts = 1 + lengths // self.settings.hop_length
-            places = torch.arange(levels.shape[2], device=lengths.device)
-            mask = (places < counts[:, None]).to(levels.dtype)
+            mask = mask_padding(counts, levels.shape[2]).to(levels.dtype)
             inside = mask[:, None]
             levels = 10 * torch.log10(levels + 1e-10) * inside - 1e3 * (1 - inside)
             floor = levels.amax(dim=(1, 2), keepdim=True) - self.settings.floor

@@ -20,11 +20,11 @@ from transformers import (
 )
 
 from sercli.arrays import FloatArray
+from sercli.audio.reading import SAMPLE_RATE
 from sercli.errors import ModelError
 from sercli.neural.bases import LOCAL, loading, read_config, read_weights
 from sercli.neural.batching import pad
 from sercli.neural.hub import PREPROCESSOR_FILES, WEIGHTS_FILE
-from sercli.neural.mel import SAMPLE_RATE
 from sercli.neural.published_encoders import WaveformStates
 from sercli.neural.speech_encoder import AST, WHISPER
 

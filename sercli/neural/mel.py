@@ -6,9 +6,10 @@ from torch.nn import functional
 from torchaudio.compliance.kaldi import fbank
 from torchaudio.transforms import MelScale, Spectrogram
 
+from sercli.audio.reading import SAMPLE_RATE
+from sercli.neural.batching import mask_padding
 from sercli.neural.front_end import SILENCE, measure_power
 
-SAMPLE_RATE = 16_000
 NYQUIST = SAMPLE_RATE / 2
 # Root mean square to which segments are scaled, that of speech which is not loud.
 LEVEL = 0.05
@@ -81,7 +82,7 @@ class WhisperMel(nn.Module):
             levels = self.mel_scale(power)
             counts = torch.clamp(lengths // self.HOP_LENGTH, min=1)
             levels = levels[:, :, : int(counts.max())]
-            mask = torch.arange(levels.shape[2], device=lengths.device) < counts[:, None]
+            mask = mask_padding(counts, levels.shape[2])
             inside = mask[:, None]
             levels = levels.clamp(min=1e-10).log10().masked_fill(~inside, -torch.inf)
             floor = levels.amax(dim=(1, 2), keepdim=True) - 8.0
@@ -130,8 +131,7 @@ class LowPass(nn.Module):
         blocks = functional.pad(waveforms, (before, after)).unfold(1, FILTER_BLOCK, step)
         spectrum = torch.fft.rfft(blocks) * torch.fft.rfft(self.taps, FILTER_BLOCK)
         filtered = torch.fft.irfft(spectrum, FILTER_BLOCK)[:, :, n_lost:].flatten(1)[:, :n_samples]
-        places = torch.arange(n_samples, device=lengths.device)
-        inside: Tensor = filtered * (places < lengths[:, None])
+        inside: Tensor = filtered * mask_padding(lengths, n_samples)
         return inside
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 
 from sercli.errors import ModelError
+from sercli.neural.batching import mask_padding
 from sercli.neural.mel import KaldiMel
 from sercli.neural.pooling import TINY
 from sercli.neural.speech_encoder import AST, SpeechEncoder, broadcast, flatten
@@ -51,7 +52,7 @@ class WaveformStates(SpeechEncoder):
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[list[Tensor], list[slice]]:
         """Return hidden states and each segment's rows; see `SpeechEncoder.forward`."""
         model = self.model
-        inside = torch.arange(waveforms.shape[1], device=lengths.device) < lengths[:, None]
+        inside = mask_padding(lengths, waveforms.shape[1])
         heard = (_standardise(waveforms, lengths) if self.standardise else waveforms) * inside
         n_frames = lengths
         for layer, kernel, stride in zip(
@@ -64,7 +65,7 @@ class WaveformStates(SpeechEncoder):
             if isinstance(getattr(layer, "layer_norm", None), MaskedNorm):
                 layer.layer_norm.n_frames = n_frames
         found = model._get_feat_extract_output_lengths(waveforms.shape[1])
-        self._mask = torch.arange(int(found), device=lengths.device) < n_frames[:, None]
+        self._mask = mask_padding(n_frames, int(found))
         with warnings.catch_warnings():
             # WavLM's attention in transformers mixes types of masks, for which torch warns.
             warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")
@@ -110,9 +111,9 @@ class SpectrogramStates(SpeechEncoder):
         patches = embeddings.patch_embeddings.projection(frames.transpose(1, 2)[:, None])
         n_segments, _, n_bands, n_times = patches.shape
         n_table = (config.max_length - config.patch_size) // config.time_stride + 1
-        places = torch.arange(n_times, device=patches.device)
-        mask = places < ((counts - config.patch_size) // config.time_stride + 1)[:, None]
+        mask = mask_padding((counts - config.patch_size) // config.time_stride + 1, n_times)
         table = embeddings.position_embeddings
+        places = torch.arange(n_times, device=patches.device)
         positions = table[0, 2:].view(n_bands, n_table, -1)[:, places % n_table]
         hidden = patches.permute(0, 2, 3, 1) + positions
         first = torch.cat((embeddings.cls_token, embeddings.distillation_token), 1) + table[:, :2]
@@ -152,8 +153,7 @@ class MaskedNorm(nn.Module):
             Frames, shape (n_segments, n_channels, n_frames).
         """
         assert self.n_frames is not None
-        places = torch.arange(frames.shape[2], device=frames.device)
-        inside = (places < self.n_frames[:, None])[:, None]
+        inside = mask_padding(self.n_frames, frames.shape[2])[:, None]
         count = self.n_frames[:, None, None]
         frames = frames.float() * inside
         mean = frames.sum(dim=2, keepdim=True) / count
@@ -210,7 +210,7 @@ def _build(config: PreTrainedConfig) -> Any:
 def _standardise(waveforms: Tensor, lengths: Tensor) -> Tensor:
     """Return waveforms with mean 0 and standard deviation 1 over their own samples."""
     count = lengths[:, None]
-    inside = torch.arange(waveforms.shape[1], device=lengths.device) < count
+    inside = mask_padding(lengths, waveforms.shape[1])
     mean = waveforms.sum(dim=1, keepdim=True) / count
     centred = (waveforms - mean) * inside
     variance = centred.square().sum(dim=1, keepdim=True) / count
