@@ -15,6 +15,7 @@ from sercli.errors import ConfigError
 
 # Which part of a corpus.
 Split = Literal["train", "dev", "test", "all"]
+SPLITS = ("train", "dev", "test")
 SegmentMode = Literal["speech", "window", "file"]
 OnError = Literal["continue", "stop"]
 # The emotion that a speaker wants to express, or that listeners perceive.

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from sercli.config import SPLITS
 from sercli.datasets.base import Clip, Corpus
 from sercli.datasets.facts import load_facts, person_traits
 from sercli.datasets.media import COPY, MISSING, NOT_ANNOTATED, MediaFolder, pick_copies
@@ -17,8 +18,7 @@ _EVALUATION = re.compile(r"\[\d+\.\d+ - \d+\.\d+\]\t(\w+)\t(\w+)\t\[")
 _DIALOGUE = re.compile(r"Ses\d{2}[FM]_(?:impro|script)\w+")
 NO_AGREEMENT = "xxx"
 
-MELD_SPLITS = ("train", "dev", "test")
-SPLIT_WORD = re.compile(rf"(?<![a-z])({'|'.join(MELD_SPLITS)})(?=set|split|[^a-z]|$)")
+SPLIT_WORD = re.compile(rf"(?<![a-z])({'|'.join(SPLITS)})(?=set|split|[^a-z]|$)")
 MELD_COLUMNS = ("Dialogue_ID", "Utterance_ID", "Speaker", "Emotion")
 # Names of copies that some utterances of the test split have.
 MELD_COPY = re.compile(r"final_videos_testdia\d+_utt\d+")

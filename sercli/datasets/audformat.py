@@ -10,11 +10,11 @@ from pathlib import PurePosixPath
 from types import ModuleType
 from typing import Any
 
-from sercli.datasets.base import Clip, Corpus
+from sercli.datasets.base import Clip, Corpus, stretch_name
 from sercli.datasets.facts import is_known, person_traits
 from sercli.datasets.labelling import canonical_label
 from sercli.datasets.media import MISSING, NOT_ANNOTATED, MediaFolder
-from sercli.datasets.tables import LICENCE, SPLITS, parse_split, stretch_name
+from sercli.datasets.tables import LICENCE, SPLIT_WORDS, parse_split
 from sercli.errors import DatasetError
 from sercli.text import compose
 
@@ -199,7 +199,7 @@ def _split_of(database: Any, table_id: str) -> str | None:
     """Return the split that a table belongs to, or that is in its name."""
     split_id = database.tables[table_id].split_id
     words = [database.splits[split_id].type] if split_id else table_id.split(".")
-    return next((SPLITS[word] for word in words if word in SPLITS), None)
+    return next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), None)
 
 
 def _read_people(database: Any, columns: Mapping[str, str]) -> dict[str, dict[str, str]]:

@@ -65,11 +65,15 @@ class Clip:
     @property
     def place(self) -> str:
         """Path, followed by the stretch of the file and the channel, if any."""
-        channel = "" if self.channel is None else f"@{self.channel}"
-        if not self.start and self.end is None:
-            return f"{self.path}{channel}"
-        end = "" if self.end is None else f"{self.end:.10g}"
-        return f"{self.path}#{self.start:.10g}-{end}{channel}"
+        return stretch_name(str(self.path), self.start, self.end, self.channel)
+
+
+def stretch_name(file: str, start: float, end: float | None, channel: int | None = None) -> str:
+    """Return the name of a file, of its stretch ``#START-END`` in seconds, and ``@CHANNEL``."""
+    own = "" if channel is None else f"@{channel}"
+    if start == 0.0 and end is None:
+        return f"{file}{own}"
+    return f"{file}#{start:.10g}-{'' if end is None else f'{end:.10g}'}{own}"
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sercli.config import SPLITS
 from sercli.datasets.base import Clip, Corpus
 from sercli.datasets.facts import load_facts, person_traits
 from sercli.datasets.media import MediaFolder, pick_copies, suffix_rank
@@ -122,9 +123,7 @@ def _split(speaker: str, code: str | None, facts: Mapping[str, Any]) -> str | No
     if code is not None:
         return str(facts["split"][code])
     partition = facts.get("partition", {})
-    return next(
-        (split for split in ("train", "dev", "test") if speaker in partition.get(split, ())), None
-    )
+    return next((split for split in SPLITS if speaker in partition.get(split, ())), None)
 
 
 def _demographics(root: Path, kind: str) -> dict[str, dict[str, Any]]:

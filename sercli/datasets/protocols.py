@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sercli.config import SPLITS
 from sercli.datasets.base import Clip, Corpus
 from sercli.datasets.matching import clip_names, join_voices, match_rows, speaker_names
 from sercli.delimited import read_table
@@ -22,8 +23,6 @@ DEV_SHARE = 0.15
 TEST_SHARE = 0.15
 # Share of clips held out in a random split.
 RANDOM_TEST_SHARE = 0.2
-
-SPLITS = ("train", "dev", "test")
 
 APART = "speakers apart"
 SHARED = "speakers shared"

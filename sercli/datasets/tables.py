@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 from reprlib import repr as shorten
 
-from sercli.datasets.base import Clip, Corpus
+from sercli.config import SPLITS
+from sercli.datasets.base import Clip, Corpus, stretch_name
 from sercli.datasets.matching import NAMESPACE
 from sercli.datasets.media import MISSING, MediaFolder, pick_copies
 from sercli.delimited import parse_count, parse_seconds, read_table
@@ -20,8 +21,8 @@ LICENCE = "not stated"
 NEEDED = ("file", "emotion")
 COLUMNS = (*NEEDED, "speaker", "start", "end", "split", "channel")
 
-SPLITS: Mapping[str, str] = {
-    **{split: split for split in ("train", "dev", "test")},
+SPLIT_WORDS: Mapping[str, str] = {
+    **{split: split for split in SPLITS},
     **dict.fromkeys(("validation", "val", "devel"), "dev"),
 }
 
@@ -155,17 +156,9 @@ def parse_split(word: str, where: str) -> str | None:
     DatasetError
         If it stands for no split.
     """
-    if word and word.casefold() not in SPLITS:
+    if word and word.casefold() not in SPLIT_WORDS:
         raise DatasetError(f"{where}: split is {word!r}; expected train, dev or test, or nothing")
-    return SPLITS.get(word.casefold())
-
-
-def stretch_name(file: str, start: float, end: float | None, channel: int | None = None) -> str:
-    """Return the name of a clip: that of its file, ``#START-END`` in seconds, ``@CHANNEL``."""
-    own = "" if channel is None else f"@{channel}"
-    if start == 0.0 and end is None:
-        return f"{file}{own}"
-    return f"{file}#{start:.10g}-{'' if end is None else f'{end:.10g}'}{own}"
+    return SPLIT_WORDS.get(word.casefold())
 
 
 def _rename(path: Path, header: Iterable[str], columns: Mapping[str, str]) -> dict[str, str]:
