@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from sercli.arrays import DoubleArray, RealArray
+from sercli.arrays import DoubleArray, RealArray, Tensors
 from sercli.calibration import Calibration
 from sercli.errors import ConfigError, ModelError
 
@@ -49,8 +49,6 @@ MAX_SIZE = 80
 MAX_SHARPENING = 2.0
 # Parts of an adapter that are two linear layers with a ReLU between them.
 LAYERED = ("trust", "context")
-
-Tensors = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Type aliases of NumPy arrays by the kind of number that they hold, and grouping of elements."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ DoubleArray = NDArray[np.float64]
 RealArray = NDArray[np.floating[Any]]
 # Indices of classes, rows or groups.
 IntArray = NDArray[np.integer[Any]]
+# Parts of a model by name.
+Tensors = Mapping[str, NDArray[Any]]
 
 
 def split_by(keys: NDArray[Any]) -> Iterator[IntArray]:

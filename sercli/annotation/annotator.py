@@ -17,7 +17,7 @@ import numpy as np
 from sercli.annotation.given import Given
 from sercli.annotation.grouping import WaitingFiles, choose_adaptation
 from sercli.annotation.heard import Heard, find_piece_type
-from sercli.annotation.pipeline import Limits, judge_recordings
+from sercli.annotation.pipeline import Limits, Progress, judge_recordings
 from sercli.annotation.recording import Recording, parse_channels
 from sercli.annotation.spool import RowStore
 from sercli.annotation.timing import Stopwatch
@@ -44,7 +44,6 @@ from sercli.speech.turns import Turns
 from sercli.speech.vad import SpeechDetector
 from sercli.system.memory import IdleMemory
 
-Progress = Callable[[float], None]
 OnHeard = Callable[[], None]
 
 

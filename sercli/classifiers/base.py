@@ -12,13 +12,11 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from sercli.adaptation import Adapter
-from sercli.arrays import DoubleArray, FloatArray
+from sercli.arrays import DoubleArray, FloatArray, Tensors
 from sercli.calibration import Calibration
 from sercli.config import Precision, Target
 from sercli.errors import ConfigError, ModelError
 from sercli.system.shared_limit import SharedLimit
-
-Tensors = Mapping[str, NDArray[Any]]
 
 # Seconds of audio in a batch; larger batches are hardly faster on a CPU and need more memory.
 BATCH_S = 12.0

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sercli.arrays import FloatArray
+from sercli.arrays import FloatArray, Tensors
 from sercli.audio.reading import SAMPLE_RATE
-from sercli.classifiers.base import BATCH_S, Classifier, ModelSpec, TensorClassifier, Tensors
+from sercli.classifiers.base import BATCH_S, Classifier, ModelSpec, TensorClassifier
 from sercli.classifiers.batches import group_by_length
 from sercli.config import Precision
 from sercli.errors import ConfigError, ModelError

@@ -14,8 +14,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from sercli.arrays import FloatArray
-from sercli.classifiers.base import ModelSpec, TensorClassifier, Tensors, check_scores
+from sercli.arrays import FloatArray, Tensors
+from sercli.classifiers.base import ModelSpec, TensorClassifier, check_scores
 from sercli.classifiers.processes import Extract, FeatureProcesses
 from sercli.errors import ConfigError, ModelError
 from sercli.features.vector import FEATURE_SET, MAX_BAND_LIMIT, extract_rows, feature_names

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import ClassVar, Self
 
-from sercli.classifiers.base import ModelSpec, Tensors
+from sercli.arrays import Tensors
+from sercli.classifiers.base import ModelSpec
 from sercli.classifiers.families import ENCODER_FILE
 from sercli.classifiers.neural import NeuralClassifier
 from sercli.errors import ModelError

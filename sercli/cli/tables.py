@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sercli.evaluation.resampling import FEW_UNITS
+from sercli.reporting.canvas import Figures
 from sercli.reporting.parts import NAMES
 from sercli.text import format_count
 
@@ -16,9 +17,6 @@ from sercli.text import format_count
 COMPARED = ("uar", "accuracy", "macro_f1", "ece", "nll")
 # Tables of groups with more rows than this are only in the report.
 MAX_ROWS = 6
-
-Figures = Mapping[str, Any]
-
 
 MIX_HEADING = (
     "mix",

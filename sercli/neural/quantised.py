@@ -6,19 +6,17 @@ not depend on the rest of its batch.
 """
 
 import copy
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from sercli.errors import ConfigError
+from sercli.neural.devices import Network
 
 # Largest magnitude of an integer.
 LARGEST = 127
 # Least magnitude that a scale is computed from, so that a row of zeros has a scale above 0.
 TINY = 1e-12
-
-Network = TypeVar("Network", bound=nn.Module)
 
 
 class QuantisedLinear(nn.Module):
