@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sercli.annotation.recording import Recording
-from sercli.arrays import DoubleArray
+from sercli.arrays import DoubleArray, split_by
 from sercli.config import Adaptation
 from sercli.schema import FileResult
 from sercli.speech.speakers import Timeline
@@ -98,11 +98,9 @@ class Heard(NamedTuple):
 
         Its probabilities are the mean of those of its parts, weighted by speech.
         """
-        pieces = self.pieces[np.lexsort((self.pieces["turn"], self.pieces["channel"]))]
-        keys = pieces[["channel", "turn"]]
-        parts = np.split(pieces, np.flatnonzero(keys[1:] != keys[:-1]) + 1)
-        joined = [self._join_one(own) for own in parts if len(own)]
-        return self._replace(pieces=np.array(joined, pieces.dtype))
+        parts = split_by(self.pieces[["channel", "turn"]])
+        joined = [self._join_one(self.pieces[own]) for own in parts]
+        return self._replace(pieces=np.array(joined, self.pieces.dtype))
 
     def _join_one(self, parts: NDArray[Any]) -> np.void:
         end = self.ends[parts["channel"][0]]
