@@ -28,7 +28,6 @@ import sercli
 from sercli.annotation.recording import Recording
 from sercli.annotation.timing import Stopwatch
 from sercli.config import SegmentConfig, count_cores
-from sercli.speech.vad import SpeechDetector
 
 SAMPLE_RATE = 16_000
 
@@ -173,9 +172,9 @@ def measure(work: Callable[[], Any]) -> float:
 
 def find_segments(paths: list[Path]) -> list[FloatArray]:
     """Return the audio of all segments that `ser annotate` classifies."""
-    detector, found = SpeechDetector(), []
+    found: list[FloatArray] = []
     for one in sercli.find_inputs(paths):
-        recording = Recording(one, "mix", SegmentConfig(), detector, Stopwatch())
+        recording = Recording(one, "mix", SegmentConfig(), Stopwatch())
         for heard in recording.listen():
             found += heard.waveforms
     return found

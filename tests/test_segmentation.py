@@ -7,12 +7,14 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from conftest import FakeClassifier
 from numpy.typing import NDArray
 
+import sercli
 from sercli.config import SegmentConfig
 from sercli.errors import ConfigError, ModelError
 from sercli.speech.segmentation import Span, create_segmenter, find_speech
-from sercli.speech.vad import FRAME_LENGTH, SpeechDetector, SpeechFrames
+from sercli.speech.vad import FRAME_LENGTH, SpeechFrames, SpeechStream, open_detector
 
 FRAME_S = FRAME_LENGTH / 16_000
 PAD = 480  # 30 ms
@@ -89,7 +91,10 @@ def test_speech_just_too_long_leaves_no_scrap() -> None:
 def test_short_speech_joins_a_close_neighbour() -> None:
     close = frames_of((0, 0.96), (1, 1.28), (0, 0.416), (1, 0.32), (0, 2), (1, 0.32), (0, 2))
     # 0.416 s of pause end the first region at 2.27; the second starts within 0.5 s of it.
-    assert seconds(segment(close)) == [(0.93, 3.006), (4.93, 5.31)]
+    spans = segment(close)
+    assert seconds(spans) == [(0.93, 3.006), (4.93, 5.31)]
+    # The pause between is no speech.
+    assert [span.speech for span in spans] == pytest.approx([1.34 + 0.38, 0.38])
     far = frames_of((0, 0.96), (1, 1.28), (0, 0.64), (1, 0.32), (0, 2))
     assert seconds(segment(far)) == [(0.93, 2.27), (2.85, 3.23)]
     # Nor does it join if the whole became too long.
@@ -166,12 +171,20 @@ def test_the_shortest_rest_at_the_end_that_is_judged() -> None:
 
 def test_windows_without_speech_are_left_out() -> None:
     frames = frames_of((0, 4.0), (1, 4.0), (0.1, 4.0))
-    assert seconds(segment(frames, mode="window", window=2.0)) == [(4, 6), (6, 8)]
+    spans = segment(frames, mode="window", window=2.0)
+    assert seconds(spans) == [(4, 6), (6, 8)]
+    # 63 frames of 32 ms are in a window of 2 s, or partly so.
+    assert [span.speech for span in spans] == [2.0, 2.0]
     # 0.25 s of speech are enough, less is not.
     frames = frames_of((0, 1.92), (1, 0.256), (0, 8))
     assert seconds(segment(frames, mode="window", window=3.2)) == [(0, 3.2)]
     frames = frames_of((0, 1.92), (1, 0.224), (0, 8))
     assert segment(frames, mode="window", window=3.2) == []
+    # Of a short window, half is enough.
+    (span,) = segment(frames_of((1, 0.16), (0, 0.16)), mode="window")
+    assert (span.start, span.end) == (0, 5_120)
+    assert span.speech == pytest.approx(0.16)
+    assert segment(frames_of((1, 0.128), (0, 0.192)), mode="window") == []
 
 
 def test_file_mode_judges_pieces_of_half_a_minute_with_the_speech_in_them() -> None:
@@ -204,10 +217,9 @@ def test_a_file_holds_speech_where_segments_of_it_are_found(rng: np.random.Gener
 def test_detector_gives_the_same_in_any_pieces(
     speech: NDArray[np.float32], rng: np.random.Generator
 ) -> None:
-    detector = SpeechDetector()
-    stream = detector.stream()
+    stream = SpeechStream()
     whole = [stream.push(speech), stream.finish()]
-    stream = detector.stream()
+    stream = SpeechStream()
     pieces = np.split(speech, np.sort(rng.integers(0, len(speech), 50)))
     parts = [*(stream.push(piece) for piece in pieces), stream.finish()]
     for name in ("probabilities", "energies"):
@@ -233,19 +245,20 @@ def test_probabilities_are_those_of_the_package(
     expected = reference.run(["speech_probs"], {"input": frames, "h": state, "c": state})[0]
     assert expected.min() < 0.01
     assert expected.max() > 0.99
-    found = SpeechDetector().stream().push(waveform).probabilities
+    found = SpeechStream().push(waveform).probabilities
     np.testing.assert_allclose(found, expected.reshape(-1), atol=1e-5)
 
 
 def test_another_network_of_the_package_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fake_classifier: FakeClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "silero_vad_16k_sequence.onnx"
     text = '<ir_version: 8, opset_import: ["" : 16]> g (float[n] x) => (float[n] y) {y = Relu (x)}'
     onnx.save(onnx.parser.parse_model(text), path)
     monkeypatch.setattr("sercli.speech.silero._find_model", lambda: path)
+    open_detector.cache_clear()
     with pytest.raises(ModelError, match=r"is not the network of silero-vad 6\.2 .*pip install"):
-        SpeechDetector()
+        sercli.Annotator(fake_classifier)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -259,7 +272,7 @@ def test_regions_are_those_of_the_reference_implementation(
         waveform, silero_vad.load_silero_vad(), min_silence_duration_ms=200
     )
     config = SegmentConfig(max_segment=30, min_segment=0.1, max_gap=0.2)
-    spans = find_speech([waveform], SpeechDetector(), config)
+    spans = find_speech([waveform], config)
     assert len(reference) > 5
     expected = np.array([[region["start"], region["end"]] for region in reference])
     np.testing.assert_allclose([span[:2] for span in spans], expected, atol=FRAME_LENGTH)

@@ -41,7 +41,7 @@ from sercli.schema import MIX, FileResult, Segment
 from sercli.speech.speakers import Speakers
 from sercli.speech.turn import TIMES
 from sercli.speech.turns import Turns
-from sercli.speech.vad import SpeechDetector
+from sercli.speech.vad import open_detector
 from sercli.system.memory import IdleMemory
 
 OnHeard = Callable[[], None]
@@ -209,7 +209,7 @@ class Annotator:
         )
         self.effort = effort or Effort()
         self.stopwatch = Stopwatch()
-        self._detector = SpeechDetector()
+        open_detector()  # here, so that an error of it comes before the first file
         self._idle = IdleMemory()
 
     @classmethod
@@ -331,7 +331,6 @@ class Annotator:
                 found,
                 self.channels,
                 self.config,
-                self._detector,
                 self.stopwatch,
                 None if segments is None else segments.find(found.path, mixed=mixed),
             )

@@ -25,7 +25,6 @@ from sercli.errors import AudioError, ConfigError
 from sercli.schema import MIX, FileResult
 from sercli.speech.segmentation import Span
 from sercli.speech.turn import Turn
-from sercli.speech.vad import SpeechDetector
 from sercli.text import format_count
 
 # Value of `channels` that selects each channel by itself.
@@ -87,8 +86,6 @@ class Recording:
         Selected channels, from `parse_channels`.
     config
         Settings of how it is cut.
-    detector
-        Speech detector.
     stopwatch
         Stopwatch that records how long each stage takes.
     turns
@@ -112,7 +109,6 @@ class Recording:
         found: Found,
         channels: str | tuple[int, ...],
         config: SegmentConfig,
-        detector: SpeechDetector,
         stopwatch: Stopwatch,
         turns: Sequence[Turn] | None = None,
     ) -> None:
@@ -125,7 +121,6 @@ class Recording:
         self._cancelled = False
         self._wanted = channels
         self._config = config
-        self._detector = detector
         self._stopwatch = stopwatch
 
     def listen(self) -> Generator[Block, None, None]:
@@ -204,7 +199,7 @@ class Recording:
 
     def _create_cutter(self, channel: str, *, alone: bool) -> Cutter:
         if self.turns is None:
-            return SpeechCutter(self._detector, self._config)
+            return SpeechCutter(self._config)
         own = [one for one in enumerate(self.turns) if one[1].is_of(channel, alone=alone)]
         return TurnCutter(own)
 

@@ -13,7 +13,7 @@ from sercli.audio.reading import SAMPLE_RATE
 from sercli.config import LONGEST_SEGMENT_S, SHORTEST_SEGMENT_S, SegmentConfig
 from sercli.speech.segmentation import Span, create_segmenter
 from sercli.speech.turn import Turn
-from sercli.speech.vad import SpeechDetector
+from sercli.speech.vad import SpeechStream
 
 
 class Cutter(ABC):
@@ -38,14 +38,12 @@ class SpeechCutter(Cutter):
 
     Parameters
     ----------
-    detector
-        Speech detector.
     config
         Settings of the segmenter.
     """
 
-    def __init__(self, detector: SpeechDetector, config: SegmentConfig) -> None:
-        self._stream = detector.stream()
+    def __init__(self, config: SegmentConfig) -> None:
+        self._stream = SpeechStream()
         self._segmenter = create_segmenter(config)
 
     def push(self, waveform: FloatArray) -> list[Span]:

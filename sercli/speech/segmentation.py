@@ -19,7 +19,7 @@ import numpy as np
 from sercli.arrays import FloatArray
 from sercli.audio.reading import SAMPLE_RATE
 from sercli.config import LONGEST_SEGMENT_S, SHORTEST_SEGMENT_S, SegmentConfig
-from sercli.speech.vad import FRAME_LENGTH, FRAME_S, SpeechDetector, SpeechFrames
+from sercli.speech.vad import FRAME_LENGTH, FRAME_S, SpeechFrames, SpeechStream
 
 # Defaults of Silero VAD.
 HYSTERESIS = 0.15
@@ -78,27 +78,21 @@ def create_segmenter(config: SegmentConfig) -> Segmenter:
     if config.mode == "speech":
         return SpeechSegmenter(config)
     if config.mode == "window":
-        return WindowSegmenter(config, config.window, config.hop or config.window)
+        return WindowSegmenter(config)
     return FileSegmenter(config)
 
 
-def find_speech(
-    pieces: Iterable[FloatArray],
-    detector: SpeechDetector,
-    config: SegmentConfig | None = None,
-) -> list[Span]:
+def find_speech(pieces: Iterable[FloatArray], config: SegmentConfig | None = None) -> list[Span]:
     """Return the spans of a recording.
 
     Parameters
     ----------
     pieces
         Consecutive pieces of its waveform at 16 kHz, each of shape (n_samples,).
-    detector
-        Detector of speech.
     config
         Settings of the segmentation; speech segments by default.
     """
-    stream = detector.stream()
+    stream = SpeechStream()
     segmenter = create_segmenter(config or SegmentConfig())
     spans: list[Span] = []
     n_samples = 0
@@ -247,16 +241,14 @@ class WindowSegmenter(Segmenter):
     Parameters
     ----------
     config
-        Speech threshold and shortest window at the end.
-    window, hop
-        Window length and hop length in seconds.
+        Speech threshold, lengths of a window and of its hop, and shortest window at the end.
     """
 
-    def __init__(self, config: SegmentConfig, window: float, hop: float) -> None:
+    def __init__(self, config: SegmentConfig) -> None:
         self._threshold = config.vad_threshold
         self._min = _samples(config.min_segment)
-        self._window = _samples(window)
-        self._hop = max(1, _samples(hop))
+        self._window = _samples(config.window)
+        self._hop = max(1, _samples(config.hop or config.window))
         self._start = 0
         self._position = 0
         self._first_frame = 0

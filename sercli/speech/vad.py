@@ -37,43 +37,34 @@ class SpeechFrames(NamedTuple):
     energies: FloatArray
 
 
-class SpeechDetector:
-    """Speech detector, of which many streams share one.
+@cache
+def open_detector() -> onnxruntime.InferenceSession:
+    """Return the detector's network, which all streams of a process share.
+
+    Called before the first stream, it raises errors early.
 
     Raises
     ------
     ModelError
         If the package that ships the detector's weights is not installed.
     """
-
-    def __init__(self) -> None:
-        options = onnxruntime.SessionOptions()
-        # The network is too small to gain from threads.
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(
-            build_network(), options, providers=["CPUExecutionProvider"]
-        )
-
-    def stream(self) -> "SpeechStream":
-        """Return a stream for a new recording or channel."""
-        return SpeechStream(self._session)
-
-
-@cache
-def shared_detector() -> SpeechDetector:
-    """Return the detector of this process, as it cannot be passed to another."""
-    return SpeechDetector()
+    options = onnxruntime.SessionOptions()
+    # The network is too small to gain from threads.
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(
+        build_network(), options, providers=["CPUExecutionProvider"]
+    )
 
 
 class SpeechStream:
-    """State of the detector along one channel.
+    """Speech detector of one channel.
 
     A waveform gives the same frames in pieces as in one call.
     """
 
-    def __init__(self, session: onnxruntime.InferenceSession) -> None:
-        self._session = session
+    def __init__(self) -> None:
+        self._session = open_detector()
         # Context of the next frame, followed by samples that do not fill a frame yet.
         self._pending = np.zeros(CONTEXT_LENGTH, np.float32)
         self._hidden = np.zeros((1, 1, STATE_SIZE), np.float32)

@@ -22,7 +22,6 @@ from sercli.evaluation.leaks import UNLABELLED, TrainingManifest
 from sercli.schema import MIX
 from sercli.speech.segmentation import find_speech
 from sercli.speech.speakers import Speakers, Timeline
-from sercli.speech.vad import shared_detector
 from sercli.text import format_count, format_duration
 from sercli.training.cache import CachedClips, cache_clips
 from sercli.training.trainer import Prepared
@@ -268,6 +267,6 @@ def _listen(audio: AudioFile) -> _Times:
             yield mean
 
     blocks = resample_stream(mix(), audio.sample_rate, 1)
-    spans = find_speech((block[:, 0] for block in blocks), shared_detector())
+    spans = find_speech(block[:, 0] for block in blocks)
     times = [(audio.seconds_at(span.start), audio.seconds_at(span.end)) for span in spans]
     return times, audio_hash.finish()

@@ -13,7 +13,6 @@ from sercli.audio.augment import Utterance, vary
 from sercli.datasets.base import Clip
 from sercli.features.vector import extract_features
 from sercli.speech.segmentation import find_speech
-from sercli.speech.vad import shared_detector
 
 
 class Partners(Mapping[Clip, Sequence[int]]):
@@ -113,6 +112,6 @@ def find_utterance(waveform: FloatArray) -> Utterance:
     waveform
         Waveform at 16 kHz, shape (n_samples,).
     """
-    spans = find_speech([waveform], shared_detector())
+    spans = find_speech([waveform])
     start, end = (spans[0].start, spans[-1].end) if spans else (0, len(waveform))
     return Utterance(waveform, start, end)
