@@ -17,6 +17,12 @@ from sercli.audio.reading import AudioFile, load_audio, resample_stream
 from sercli.errors import AudioError
 
 
+def read_duration(path: Path) -> float:
+    """Return the seconds that a header gives."""
+    with av.open(path) as container:
+        return (container.duration or 0) / av.time_base
+
+
 def encode(
     path: Path, codec: str, waveform: np.ndarray[Any, Any], rate: int, **options: Any
 ) -> None:
@@ -398,8 +404,9 @@ def test_undecodable_name(make_wav: MakeWav, tmp_path: Path) -> None:
 
 
 def test_example_memo_is_aac() -> None:
+    with av.open(EXAMPLES / "memo.m4a") as container:
+        assert container.streams.audio[0].codec_context.name == "aac"
     with AudioFile(EXAMPLES / "memo.m4a") as audio:
-        assert audio.format.endswith("/aac")
         assert audio.sample_rate == 44_100
 
 
@@ -454,8 +461,6 @@ def test_a_flac_of_unknown_length(make_wav: MakeWav) -> None:
     content[22:26] = bytes(4)
     path.write_bytes(content)
     assert len(load_audio(path)) == 32_000
-    with AudioFile(path) as audio:
-        assert audio.duration_hint is None
 
 
 def test_what_begins_late_is_whole(tmp_path: Path) -> None:
@@ -469,7 +474,7 @@ def test_what_begins_late_is_whole(tmp_path: Path) -> None:
                 container.mux(packet)
     with AudioFile(path) as audio:
         assert sum(len(block) for block in audio.blocks()) == 48_000
-        assert audio.duration_hint == pytest.approx(8.0, abs=0.1)
+    assert read_duration(path) == pytest.approx(8.0, abs=0.1)
 
 
 def test_a_comment_that_looks_like_a_log_promises_nothing(make_wav: MakeWav) -> None:
@@ -493,8 +498,7 @@ def test_a_last_packet_that_lasts_is_no_break(tmp_path: Path) -> None:
             target.mux(packet)
     with AudioFile(path) as audio:
         assert sum(len(block) for block in audio.blocks()) == pytest.approx(48_000, abs=2_000)
-        assert audio.duration_hint is not None
-        assert audio.duration_hint > 6
+    assert read_duration(path) > 6
 
 
 @pytest.mark.parametrize(

@@ -58,8 +58,6 @@ class Decoder(ABC):
 
     sample_rate: int
     channels: int
-    format: str
-    duration_hint: float | None
     warnings: tuple[str, ...] = ()
 
     @abstractmethod
@@ -112,9 +110,7 @@ class _SndfileDecoder(Decoder):
             raise DecodeError("libsndfile finds no samples in it")
         self.sample_rate = self._sound.samplerate
         self.channels = self._sound.channels
-        self.format = f"{self._sound.format}/{self._sound.subtype}"
         self._promised = _find_promise(self._sound, n_bytes)
-        self.duration_hint = self._promised and self._promised / self.sample_rate
 
     def blocks(self) -> Iterator[FloatArray]:
         expected, read = self._promised or 0, 0
@@ -209,7 +205,7 @@ class _FfmpegDecoder(Decoder):
         self.sample_rate = self._first.sample_rate
         self.channels = self._first.layout.nb_channels
         length = self._container.duration
-        self.duration_hint = None if length is None else length / av.time_base
+        self._duration = None if length is None else length / av.time_base
         self._jumps: list[str] = []
         self._skipped = 0.0  # jumps of the time stamps that were not filled, in seconds
 
@@ -293,8 +289,8 @@ class _FfmpegDecoder(Decoder):
             return float(stream.duration * stream.time_base)
         # The duration of the file is the end of its longest stream, which need not be the sound.
         alone = len(self._container.streams) == 1
-        if alone and TELLING_CONTAINERS & names and self.duration_hint is not None:
-            return self.duration_hint - (self._container.start_time or 0) / self._av.time_base
+        if alone and TELLING_CONTAINERS & names and self._duration is not None:
+            return self._duration - (self._container.start_time or 0) / self._av.time_base
         return 0.0
 
     def _decode(self) -> Iterator["AudioFrame"]:
@@ -303,7 +299,6 @@ class _FfmpegDecoder(Decoder):
         stream = self._container.streams.audio[0]
         if stream.codec_context is None:
             raise DecodeError("FFmpeg does not know the codec of its audio stream")
-        self.format = f"{self._container.format.name}/{stream.codec_context.name}"
         try:
             for packet in self._container.demux(stream):
                 if packet.pts is not None and packet.duration:
@@ -328,7 +323,7 @@ class _FfmpegDecoder(Decoder):
         gap = missing - self._skipped
         if gap <= MIN_TIMESTAMP_GAP_S:
             return
-        beyond = self.duration_hint is not None and frame.time - start > self.duration_hint
+        beyond = self._duration is not None and frame.time - start > self._duration
         if beyond or gap > MAX_TIMESTAMP_GAP_S:
             # From here on, the promised end is not reliable either: see `_find_promise`.
             self._skipped = missing

@@ -45,10 +45,6 @@ class AudioFile:
         Sample rate of the file in Hz.
     channels
         Number of channels.
-    format
-        Container and codec, such as ``"WAV/PCM_16"``.
-    duration_hint
-        Duration in seconds by the header, or None; for progress displays only.
     n_samples
         Number of samples per channel read so far.
     warnings
@@ -77,8 +73,6 @@ class AudioFile:
             self._opened = opened.pop_all()
         self.sample_rate = self._decoder.sample_rate
         self.channels = self._decoder.channels
-        self.format = self._decoder.format
-        self.duration_hint = self._decoder.duration_hint
         self.n_samples = 0
         self._n_invalid = 0
         self._peak = 0.0
