@@ -21,6 +21,8 @@ TEMPERATURE = "temperature"
 VECTOR_SCALING = "vector scaling"
 # In nats: the penalty for one bias of 1, or for one factor of twice the temperature's.
 PENALTY = 1.0
+# Folds of groups by which the methods are compared; with fewer groups, each group is a fold.
+N_FOLDS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +185,6 @@ def choose_calibration(
     scores: RealArray,
     classes: IntArray | RealArray,
     groups: NDArray[Any],
-    n_folds: int = 5,
 ) -> Calibration:
     """Fit temperature or vector scaling, whichever is better in cross-validation over groups.
 
@@ -198,8 +199,6 @@ def choose_calibration(
         together. With a single group nothing can be compared, and temperature scaling is fitted.
         So it is if no segment has one of the labels: a bias would keep that label from ever being
         predicted.
-    n_folds
-        Number of folds, at least 2; with fewer groups, each group is a fold.
 
     Returns
     -------
@@ -213,7 +212,7 @@ def choose_calibration(
     is_missing = classes.ndim == 1 and not truth.any(axis=0).all()
     if n_groups < 2 or is_missing:
         return fit_temperature(scores, classes)
-    folds = list(GroupKFold(min(n_folds, n_groups)).split(scores, groups=groups))
+    folds = list(GroupKFold(min(N_FOLDS, n_groups)).split(scores, groups=groups))
 
     def judge(fit: Fit) -> float:
         held_out = np.empty(scores.shape)

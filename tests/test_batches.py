@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile as sf
+from clips import load_clip
 
 from sercli.arrays import FloatArray
 from sercli.audio.augment import Utterance
 from sercli.audio.reading import SAMPLE_RATE
 from sercli.datasets.base import Clip
-from sercli.datasets.decoding import decode_clip, load_clip
+from sercli.datasets.decoding import decode_clip
 from sercli.errors import DatasetError, OutputError
 from sercli.training import cache as caching
 from sercli.training.cache import CachedClips, cache_clips

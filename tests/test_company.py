@@ -11,11 +11,12 @@ from typing import IO, Any
 import numpy as np
 import pytest
 import soundfile as sf
+from clips import load_clip
 from numpy.typing import NDArray
 
 from sercli.audio.reading import AudioFile
 from sercli.datasets import Clip
-from sercli.datasets.decoding import Waveforms, load_clip
+from sercli.datasets.decoding import Waveforms
 from sercli.datasets.extraction import extract_clip_features
 from sercli.errors import DatasetError, OutputError
 from sercli.training.company import gather_company

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
+from clips import load_clip
 from conftest import MakeWav
 from numpy.typing import NDArray
 
@@ -18,7 +19,6 @@ from sercli.datasets.decoding import (
     Waveforms,
     decode_clip,
     hash_audio,
-    load_clip,
     order_by_source,
 )
 from sercli.datasets.extraction import extract_clip_features

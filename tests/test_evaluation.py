@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile as sf
+from clips import load_clip
 from conftest import FakeClassifier, LocalClassifier, MakeWav
 from numpy.typing import NDArray
 
@@ -17,7 +18,7 @@ from sercli.calibration import Calibration
 from sercli.classifiers.base import Classifier
 from sercli.config import EvalConfig, Precision
 from sercli.datasets import Clip, Corpus, read_corpus
-from sercli.datasets.decoding import hash_audio, load_clip
+from sercli.datasets.decoding import hash_audio
 from sercli.datasets.votes import match_votes
 from sercli.errors import ConfigError, DatasetError, ModelError
 from sercli.evaluation.caveats import find_limits_of

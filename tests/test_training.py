@@ -14,6 +14,7 @@ import soundfile as sf
 import torch
 from checkpoints import save_checkpoint
 from click.testing import CliRunner, Result
+from clips import load_clip
 from conftest import ACTORS, EXAMPLES
 from safetensors.torch import load_file
 
@@ -26,7 +27,7 @@ from sercli.cli.view import TrainingView
 from sercli.config import EvalConfig, SegmentConfig, Split
 from sercli.datasets import Clip, Corpus, read_corpus
 from sercli.datasets.base import merge
-from sercli.datasets.decoding import decode_clip, load_clip
+from sercli.datasets.decoding import decode_clip
 from sercli.datasets.protocols import split_by_speaker
 from sercli.errors import ConfigError, DatasetError, ModelError
 from sercli.evaluation.leaks import TrainingManifest

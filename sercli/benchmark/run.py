@@ -15,7 +15,7 @@ from sercli.annotation.annotator import Annotator
 from sercli.audio.reading import SAMPLE_RATE
 from sercli.benchmark.synthetic import synthesise
 from sercli.classifiers.base import Classifier
-from sercli.config import Effort, SegmentConfig
+from sercli.config import Effort
 from sercli.discovery import Found, find_inputs
 from sercli.errors import ConfigError
 from sercli.output.report import RunInfo
@@ -111,10 +111,8 @@ def measure(
     paths: Iterable[Path | str] = (),
     *,
     hours: float = 0.25,
-    segments: SegmentConfig | None = None,
     effort: Effort | None = None,
     runs: int = 1,
-    seed: int = 0,
     say: Callable[[str], None] = lambda _: None,
 ) -> Benchmark:
     """Annotate recordings and measure how long that takes.
@@ -129,12 +127,10 @@ def measure(
         Recordings and directories; if empty, synthetic recordings are used.
     hours
         Total duration of the synthetic recordings, in hours.
-    segments, effort
-        Settings, as in `sercli.annotate`.
+    effort
+        Use of cores and memory, as in `sercli.annotate`.
     runs
         Number of counted runs.
-    seed
-        Seed of the synthetic recordings.
     say
         Called with each progress message.
 
@@ -147,7 +143,7 @@ def measure(
         raise ConfigError(
             f"runs is {runs} and hours {hours:g}; expected 1 run or more, and up to 1000 hours"
         )
-    config, effort = segments or SegmentConfig(), effort or Effort()
+    effort = effort or Effort()
     with TemporaryDirectory(prefix="ser-bench-") as folder:
         paths = list(paths)
         inputs = list(find_inputs(paths))
@@ -158,11 +154,11 @@ def measure(
             )
         if not inputs:
             say(f"making {hours:g} h of synthetic recordings")
-            inputs = [Found(str(path)) for path in _synthesise(Path(folder), hours, seed)]
+            inputs = [Found(str(path)) for path in _synthesise(Path(folder), hours)]
         outcomes = []
         for number in range(runs + 1):
             say(f"run {number} of {runs}" if number else "warming up")
-            outcomes.append(_run(classifier, config, effort, inputs, Path(folder) / "labels.csv"))
+            outcomes.append(_run(classifier, effort, inputs, Path(folder) / "labels.csv"))
         outcomes = sorted(outcomes[1:], key=lambda outcome: outcome.wall)
     median = outcomes[(len(outcomes) - 1) // 2]
     audio, durations = median.audio, median.durations
@@ -208,12 +204,11 @@ class _Outcome:
 
 def _run(
     classifier: Classifier,
-    config: SegmentConfig,
     effort: Effort,
     inputs: list[Found],
     target: Path,
 ) -> _Outcome:
-    annotator = Annotator(classifier, config, adapt="auto", effort=effort)
+    annotator = Annotator(classifier, adapt="auto", effort=effort)
     info = RunInfo(__version__, {"labels": classifier.spec.labels}, {})
     audio, durations, failed = 0.0, list[float](), list[str]()
     start = perf_counter()
@@ -257,8 +252,8 @@ def _add_shares(
     )
 
 
-def _synthesise(folder: Path, hours: float, seed: int) -> list[Path]:
-    rng = np.random.default_rng(seed)
+def _synthesise(folder: Path, hours: float) -> list[Path]:
+    rng = np.random.default_rng(0)
     left, paths = hours * 3600, list[Path]()
     while left > 0:
         path = folder / f"{len(paths):05d}.wav"

@@ -75,31 +75,11 @@ def order_by_source(clips: Sequence[Clip]) -> list[int]:
     return sorted(range(len(clips)), key=key)
 
 
-def load_clip(clip: Clip) -> FloatArray:
-    """Return the waveform of a clip at 16 kHz: that of its channel, or the mean of all.
-
-    Parameters
-    ----------
-    clip
-        Clip to decode, a file or a stretch of one.
-
-    Returns
-    -------
-    ndarray of float32, shape (n_samples,)
-
-    Raises
-    ------
-    AudioError
-        If the clip cannot be decoded to its end, is too short to be classified, has no such
-        channel, or is digital silence.
-    """
-    return decode_clip(clip).waveform
-
-
 def decode_clip(clip: Clip) -> DecodedClip:
-    """Return the waveform of a clip, as `load_clip` does, and the hash of its audio.
+    """Return the waveform of a clip at 16 kHz, and the hash of its audio.
 
-    Clips in the order of `order_by_source` are decoded in one pass through each recording.
+    The waveform is that of its channel, or the mean of all. Clips in the order of
+    `order_by_source` are decoded in one pass through each recording.
 
     Parameters
     ----------
@@ -109,7 +89,8 @@ def decode_clip(clip: Clip) -> DecodedClip:
     Raises
     ------
     ClipError
-        As for `load_clip`.
+        If the clip cannot be decoded to its end, is too short to be classified, has no such
+        channel, or is digital silence.
     """
     try:
         return _clips.read(clip)
@@ -168,7 +149,7 @@ class ClipReader:
         Raises
         ------
         ClipError
-            As for `load_clip`.
+            As for `decode_clip`.
         """
         try:
             waveform, audio_hash = self._read(clip)

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 # Added under a square root, so that a constant channel has a finite gradient.
 TINY = 1e-5
+# Width of the network that computes attentive weights.
+N_HIDDEN = 128
 
 
 class AttentiveStatistics(nn.Module):
@@ -19,14 +21,12 @@ class AttentiveStatistics(nn.Module):
     ----------
     n_channels
         Number of channels of the frames.
-    n_hidden
-        Width of the network that computes the weights.
     """
 
-    def __init__(self, n_channels: int, n_hidden: int = 128) -> None:
+    def __init__(self, n_channels: int) -> None:
         super().__init__()
-        self.hidden = nn.Conv1d(3 * n_channels, n_hidden, 1)
-        self.scores = nn.Conv1d(n_hidden, n_channels, 1)
+        self.hidden = nn.Conv1d(3 * n_channels, N_HIDDEN, 1)
+        self.scores = nn.Conv1d(N_HIDDEN, n_channels, 1)
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Return means, then deviations, shape (n_segments, 2 * n_channels).

@@ -6,8 +6,8 @@ instructions for it. And most products are of the Gram matrix, which is smaller 
 where a layer has more inputs than outputs.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any, Final, overload
+from collections.abc import Iterable
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -45,25 +45,9 @@ class Muon(torch.optim.Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Update the matrices that have gradients.
-
-        Parameters
-        ----------
-        closure
-            Function that computes the loss and its gradients, and returns the loss.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def step(self) -> None:  # type: ignore[override]
+        """Update the matrices that have gradients."""
         for group in self.param_groups:
             for matrix in group["params"]:
                 if matrix.grad is None:
@@ -76,7 +60,6 @@ class Muon(torch.optim.Optimizer):
                 matrix.mul_(1 - group["lr"] * group["weight_decay"])
                 scale = STEP_RMS * max(matrix.shape) ** 0.5
                 matrix.add_(direction, alpha=-group["lr"] * scale)
-        return loss
 
 
 def orthogonalise(matrix: Tensor) -> Tensor:
