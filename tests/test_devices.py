@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sercli import load_model
 from sercli.classifiers import neural
-from sercli.classifiers.neural import NeuralClassifier
+from sercli.classifiers.neural import TrainedNetworkClassifier
 from sercli.errors import ConfigError
 from sercli.neural.devices import (
     choose_device,
@@ -129,7 +129,7 @@ def test_only_what_is_pinned_is_not_waited_for(
 ) -> None:
     """Apple's GPUs may read what is freed by then, and corrupt what they hear."""
     model = load_model("cnn", "cpu", precision="fp32")
-    assert isinstance(model, NeuralClassifier)
+    assert isinstance(model, TrainedNetworkClassifier)
     waveforms = [np.linspace(-0.1, 0.1, n, dtype=np.float32) for n in (8_000, 5_000)]
     expected = model.compute_rows(waveforms)
     device = torch.device(name)

@@ -13,7 +13,7 @@ from torch import nn
 from sercli import load_model
 from sercli.benchmark.peak import count_multiply_adds
 from sercli.classifiers import neural
-from sercli.classifiers.neural import NetworkClassifier, NeuralClassifier
+from sercli.classifiers.neural import NetworkClassifier, TrainedNetworkClassifier
 from sercli.config import Precision
 from sercli.errors import ConfigError
 from sercli.neural import devices
@@ -51,18 +51,18 @@ def test_integers_multiply_almost_as_exactly() -> None:
 
 
 @pytest.fixture(scope="module")
-def transformer() -> NeuralClassifier:
+def transformer() -> TrainedNetworkClassifier:
     model = load_model("transformer", "cpu", precision="fp32")
-    assert isinstance(model, NeuralClassifier)
+    assert isinstance(model, TrainedNetworkClassifier)
     return model
 
 
-def test_a_model_of_integers(transformer: NeuralClassifier) -> None:
+def test_a_model_of_integers(transformer: TrainedNetworkClassifier) -> None:
     waveforms = noises(16_000, 40_000, 24_000)
     exact = transformer.predict_proba(waveforms)
     stored = transformer.tensors()
     model = load_model("transformer", "cpu", precision="int8")
-    assert isinstance(model, NeuralClassifier)
+    assert isinstance(model, TrainedNetworkClassifier)
     assert (model.precision, transformer.precision) == ("int8", "fp32")
     layers = [one for one in model.network.modules() if isinstance(one, QuantisedLinear)]
     assert len(layers) == 6 * 6
@@ -76,7 +76,7 @@ def test_a_model_of_integers(transformer: NeuralClassifier) -> None:
     np.testing.assert_allclose(model.predict_proba(waveforms), exact, atol=1e-6)
 
 
-def test_bf16_is_close(transformer: NeuralClassifier) -> None:
+def test_bf16_is_close(transformer: TrainedNetworkClassifier) -> None:
     waveforms = noises(8_000)
     exact = transformer.predict_proba(waveforms)
     model = load_model("transformer", "cpu", precision="bf16")
@@ -93,8 +93,8 @@ def test_weights_are_converted_once_and_to_the_same(name: str) -> None:
     waveforms = noises(9_000, 16_000)
     exact = load_model(name, "cpu", precision="fp32")
     model = load_model(name, "cpu", precision="bf16")
-    assert isinstance(exact, NeuralClassifier)
-    assert isinstance(model, NeuralClassifier)
+    assert isinstance(exact, TrainedNetworkClassifier)
+    assert isinstance(model, TrainedNetworkClassifier)
     with torch.inference_mode(), computing(CPU, torch.bfloat16):
         expected = exact.compute_rows(waveforms).float().numpy()
     np.testing.assert_array_equal(model.extract_features(waveforms), expected)
@@ -114,7 +114,7 @@ def test_a_gpu_holds_the_converted_weights_alone(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = load_model(name, "cpu", precision="fp32")
-    assert isinstance(model, NeuralClassifier)
+    assert isinstance(model, TrainedNetworkClassifier)
     stored = {key: one.copy() for key, one in model.tensors().items()}
     gpu = torch.device("meta")
     monkeypatch.setattr(model, "_device", gpu)
@@ -149,7 +149,7 @@ def test_what_is_multiplied_is_rounded_and_nothing_else() -> None:
     assert {one.dtype for one in network.parameters()} == {torch.float32}
 
 
-def test_the_shipped_encoder_is_what_bf16_multiplies(transformer: NeuralClassifier) -> None:
+def test_the_shipped_encoder_is_what_bf16_multiplies(transformer: TrainedNetworkClassifier) -> None:
     products = [
         module
         for name, module in transformer.network.encoder.named_modules()
@@ -264,7 +264,7 @@ def test_replicas_judge_at_the_same_time(kind: str, tmp_path: Path) -> None:
             np.testing.assert_allclose(row, plain, atol=1e-5)
 
 
-def test_a_batch_is_as_large_as_it_is_asked_for(transformer: NeuralClassifier) -> None:
+def test_a_batch_is_as_large_as_it_is_asked_for(transformer: TrainedNetworkClassifier) -> None:
     sizes: list[int] = []
     for seconds in (3.0, 40.0):
         with transformer.replicas(1, 1, seconds) as (replica,):
@@ -311,7 +311,7 @@ class Forgetful(NetworkClassifier):
 
     family = "forgetful"
 
-    def __init__(self, model: NeuralClassifier, error: RuntimeError) -> None:
+    def __init__(self, model: TrainedNetworkClassifier, error: RuntimeError) -> None:
         super().__init__(model.spec, nn.Linear(1, 1), "cpu")
         self.error = error
         self.sizes: list[float] = []
@@ -329,7 +329,7 @@ class Forgetful(NetworkClassifier):
 
 @pytest.mark.parametrize("error", NO_MEMORY)
 def test_batches_are_halved_where_memory_does_not_suffice(
-    transformer: NeuralClassifier, error: RuntimeError
+    transformer: TrainedNetworkClassifier, error: RuntimeError
 ) -> None:
     model = Forgetful(transformer, error)
     waveforms = noises(*[16_000] * 7, 8_000)
@@ -344,7 +344,7 @@ def test_batches_are_halved_where_memory_does_not_suffice(
     assert raised.value is error
 
 
-def test_batches_are_not_halved_for_another_error(transformer: NeuralClassifier) -> None:
+def test_batches_are_not_halved_for_another_error(transformer: TrainedNetworkClassifier) -> None:
     error = RuntimeError("MPS does not know this operation")
     model = Forgetful(transformer, error)
     with pytest.raises(RuntimeError) as raised:
@@ -353,7 +353,7 @@ def test_batches_are_not_halved_for_another_error(transformer: NeuralClassifier)
     assert model.sizes == [5]
 
 
-def test_multiply_adds_are_those_of_the_layers(transformer: NeuralClassifier) -> None:
+def test_multiply_adds_are_those_of_the_layers(transformer: TrainedNetworkClassifier) -> None:
     one, two = (count_multiply_adds(transformer, [seconds]) for seconds in (2.0, 4.0))
     width, frames = 512, 100
     layers = 6 * frames * (4 * width * width + 2 * width * 2048 + 2 * frames * width)

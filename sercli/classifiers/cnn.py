@@ -1,12 +1,12 @@
 """A convolutional neural network on log-mel frames."""
 
 from sercli.classifiers.base import ModelSpec
-from sercli.classifiers.neural import NeuralClassifier
+from sercli.classifiers.neural import TrainedNetworkClassifier
 from sercli.errors import ModelError
 from sercli.neural.cnn import Cnn, CnnSettings
 
 
-class CnnClassifier(NeuralClassifier):
+class CnnClassifier(TrainedNetworkClassifier):
     """Seven convolutional layers, see `sercli.neural.cnn.Cnn`; ``settings`` are `CnnSettings`."""
 
     family = "cnn"

@@ -169,8 +169,8 @@ class NetworkClassifier(Classifier):
         """
 
 
-class NeuralClassifier(NetworkClassifier, TensorClassifier):
-    """A neural network of this package.
+class TrainedNetworkClassifier(NetworkClassifier, TensorClassifier):
+    """A network of this package, with weights that were trained by it.
 
     Parameters
     ----------

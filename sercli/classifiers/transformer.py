@@ -6,12 +6,12 @@ from typing import ClassVar, Self
 from sercli.arrays import Tensors
 from sercli.classifiers.base import ModelSpec
 from sercli.classifiers.families import ENCODER_FILE
-from sercli.classifiers.neural import NeuralClassifier
+from sercli.classifiers.neural import TrainedNetworkClassifier
 from sercli.errors import ModelError
 from sercli.neural.transformer import Transformer, TransformerSettings
 
 
-class TransformerClassifier(NeuralClassifier):
+class TransformerClassifier(TrainedNetworkClassifier):
     """An encoder and a head, see `sercli.neural.transformer.Transformer`."""
 
     family = "transformer"
@@ -36,7 +36,7 @@ class TransformerClassifier(NeuralClassifier):
 
     @classmethod
     def from_tensors(cls, spec: ModelSpec, tensors: Tensors, device: str = "auto") -> Self:
-        """Build the model from its stored weights; see `NeuralClassifier.from_tensors`."""
+        """Build the model from its stored weights; see `TrainedNetworkClassifier.from_tensors`."""
         model = super().from_tensors(spec, tensors, device)
         model.network.round_encoder()
         return model

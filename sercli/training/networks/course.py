@@ -17,7 +17,7 @@ from sercli.arrays import FloatArray
 from sercli.audio.reading import SAMPLE_RATE
 from sercli.classifiers.base import BATCH_S
 from sercli.classifiers.batches import group_by_length
-from sercli.classifiers.neural import NeuralClassifier
+from sercli.classifiers.neural import TrainedNetworkClassifier
 from sercli.datasets.base import class_indices
 from sercli.datasets.votes import Votes
 from sercli.errors import ConfigError
@@ -100,7 +100,7 @@ class Course(ABC):
         Names of the packages whose versions are recorded in the model.
     """
 
-    classifier: ClassVar[type[NeuralClassifier]]
+    classifier: ClassVar[type[TrainedNetworkClassifier]]
     packages: ClassVar[tuple[str, ...]]
 
     config: NeuralConfig

@@ -8,7 +8,7 @@ import numpy as np
 
 from sercli.arrays import DoubleArray
 from sercli.classifiers.base import Classifier
-from sercli.classifiers.neural import NeuralClassifier
+from sercli.classifiers.neural import TrainedNetworkClassifier
 from sercli.datasets.base import Clip, class_indices
 from sercli.datasets.extraction import Progress
 from sercli.datasets.matching import count_speakers
@@ -205,7 +205,7 @@ class NeuralTrainer(CachedTrainer):
 
     def judge(self, model: Classifier, found: CachedClips) -> DoubleArray:
         """Return a model's probabilities of unchanged clips, shape (n_clips, n_labels)."""
-        assert isinstance(model, NeuralClassifier)
+        assert isinstance(model, TrainedNetworkClassifier)
         return model.spec.calibration.probabilities(score_clips(model.network, found))
 
     def make_manifest(self, found: CachedClips) -> TrainingManifest:
