@@ -17,6 +17,7 @@ from sercli.cli.options import (
     is_given,
     join_options,
     labels_option,
+    load_chosen,
     model_options,
     speed_options,
     spell,
@@ -32,7 +33,6 @@ from sercli.output.report import ExitCode
 from sercli.output.target import Output
 from sercli.output.writers import WRITERS
 from sercli.registry.catalogue import DEFAULT_MODEL
-from sercli.registry.store import load_model
 from sercli.schema import MIX
 from sercli.system.memory import keep_less
 from sercli.text import format_count
@@ -298,13 +298,7 @@ def _create_annotator(options: dict[str, Any], paths: list[str]) -> tuple["Annot
     speakers = Speakers.parse(options["speakers"]) if options["speakers"] else None
     given = Given.match(turns, speakers, paths)
     keep_less()
-    classifier = load_model(
-        options["model"],
-        options["device"],
-        revision=options["revision"],
-        labels=options["labels"],
-        precision=options["precision"],
-    )
+    classifier = load_chosen(options)
     annotator = Annotator(
         classifier,
         turns or config,

@@ -13,12 +13,12 @@ from sercli.cli.options import (
     find_effort,
     is_given,
     labels_option,
+    load_chosen,
     model_options,
     speed_options,
 )
 from sercli.output.report import ExitCode
 from sercli.registry.catalogue import DEFAULT_MODEL
-from sercli.registry.store import load_model
 from sercli.system.memory import keep_less
 from sercli.text import format_count, format_duration
 
@@ -62,13 +62,7 @@ def bench(paths: tuple[str, ...], **options: Any) -> None:
         raise click.UsageError("--hours goes without PATHS.")
     effort = find_effort(options)
     keep_less()
-    classifier = load_model(
-        options["model"],
-        options["device"],
-        revision=options["revision"],
-        labels=options["labels"],
-        precision=options["precision"],
-    )
+    classifier = load_chosen(options)
     found = measure(
         classifier,
         paths,

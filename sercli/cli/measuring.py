@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from sercli.cli.console import say, show_progress, tell_failed, tell_notes
 from sercli.cli.corpora import read
+from sercli.cli.options import load_chosen
 from sercli.config import EvalConfig
 from sercli.output.report import ExitCode
-from sercli.registry.store import is_checkpoint_of_others, load_model
+from sercli.registry.store import is_checkpoint_of_others
 from sercli.text import format_count
 
 if TYPE_CHECKING:
@@ -58,14 +59,15 @@ def measure(
 def _load(models: Sequence[str], options: dict[str, Any]) -> "list[Classifier]":
     of_others = [model for model in models if is_checkpoint_of_others(model)]
     return [
-        load_model(
-            model,
-            options["device"] or "auto",
-            # --revision applies to the model that --model names.
-            revision=options["revision"] if model == options["model"] else None,
-            # --labels applies to classifiers of Hugging Face; if there are none, loading raises.
-            labels=options["labels"] if model in of_others or not of_others else None,
-            precision=options["precision"],
+        load_chosen(
+            {
+                **options,
+                "model": model,
+                # --revision applies to the model that --model names.
+                "revision": options["revision"] if model == options["model"] else None,
+                # --labels applies to classifiers of Hugging Face; without any, loading raises.
+                "labels": options["labels"] if model in of_others or not of_others else None,
+            }
         )
         for model in models
     ]

@@ -1,13 +1,17 @@
 """Options that several commands share."""
 
 from collections.abc import Callable, MutableMapping
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 from weakref import WeakKeyDictionary
 
 import click
 from click.core import ParameterSource
 
 from sercli.config import Adaptation, Effort, LabelScheme, Precision, Target
+from sercli.registry.store import load_model
+
+if TYPE_CHECKING:
+    from sercli.classifiers.base import Classifier
 
 MODEL_HELP = (
     "Model name (see: ser models), model folder, or an audio classifier of Hugging Face: hub:NAME, "
@@ -138,6 +142,29 @@ def find_effort(options: dict[str, Any]) -> Effort:
         If a value is out of range.
     """
     return Effort(options["threads"], options["workers"], options["batch_seconds"])
+
+
+def load_chosen(options: dict[str, Any]) -> "Classifier":
+    """Return the model that the options name, loaded.
+
+    Parameters
+    ----------
+    options
+        Options of the command line, with those of `model_options`, `labels_option` and a device and
+        precision.
+
+    Raises
+    ------
+    ModelError, ConfigError
+        As for `sercli.registry.store.load_model`.
+    """
+    return load_model(
+        options["model"],
+        options["device"] or "auto",
+        revision=options["revision"],
+        labels=options["labels"],
+        precision=options["precision"],
+    )
 
 
 def target_option() -> Decorator:
