@@ -1,12 +1,14 @@
 """Tests of how the modules depend on each other."""
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import sercli
 
 ROOT = Path(sercli.__file__).parent
+README = Path(__file__).parent.parent / "README.md"
 
 
 def name_module(path: Path) -> str:
@@ -45,6 +47,24 @@ def test_the_package_names_the_same_for_types_and_at_run_time() -> None:
     assert all(getattr(sercli, name).__name__ == name for name in for_types)
 
 
+def read_ranks() -> dict[str, int]:
+    """Return the place of each package in the order that the README states."""
+    found = re.search(
+        r"Imports point one way, .*?: (.*?)\.\s", README.read_text(encoding="utf-8"), re.S
+    )
+    assert found
+    layers = [re.findall(r"`(\w+)`", layer) for layer in found[1].split("→")]
+    return {name: rank for rank, layer in enumerate(layers) for name in layer}
+
+
+def reach(packages: dict[str, set[str]], start: str) -> set[str]:
+    """Return what a package imports, directly or through others."""
+    found = set(packages[start])
+    while more := {one for name in found for one in packages[name]} - found:
+        found |= more
+    return found
+
+
 def test_imports_point_one_way() -> None:
     modules = {name_module(path): path for path in ROOT.rglob("*.py")}
     # The package itself names what its modules have, and loads none of them.
@@ -62,6 +82,12 @@ def test_imports_point_one_way() -> None:
         packages.setdefault(mine, set()).update({one.split(".")[1] for one in imports} - {mine})
     assert len(packages["training"]) > 10
     list(TopologicalSorter(packages).static_order())
+    ranks = read_ranks()
+    assert ranks.keys() <= packages.keys()
+    assert (ranks["cli"], ranks["errors"]) == (0, 9)
+    for package, rank in ranks.items():
+        above = {one for one in reach(packages, package) if ranks.get(one, rank) < rank}
+        assert not above, f"{package} imports {above}, and the README has the opposite order"
     assert order.index("sercli.annotation.annotator") < order.index("sercli.cli.annotate")
     # What computes knows nothing of the command line.
     assert not [
