@@ -1,13 +1,40 @@
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import binom
 
 from sercli.audio import augment
 from sercli.audio.augment import Utterance
 
 RATE = 16_000
+
+# How often each part of a clip is drawn, and each change of it.
+SHARES = {
+    "join": 0.25,
+    "crop": 0.2,
+    "whole": 0.275,
+    "speech": 0.275,
+    "voice": 0.7,
+    "room": 0.25,
+    "equaliser": 0.5,
+    "white": 0.125,
+    "pink": 0.125,
+    "brown": 0.125,
+    "babble": 0.125,
+    "telephone": 1 / 3,
+}
+# Least and most of what is drawn for it.
+RANGES = {
+    "join": (0.1, 0.4),
+    "crop": (1.0, 2.5),
+    "octaves": (-0.25, 0.25),
+    "duration": (0.15, 0.6),
+    "direct": (0.0, 15.0),
+    "snr": (5.0, 40.0),
+}
 
 
 @pytest.fixture
@@ -88,12 +115,25 @@ def test_a_changed_voice_is_faster_and_higher(factor: float) -> None:
     assert np.argmax(spectrum) * RATE / len(changed) == pytest.approx(440 * factor, abs=1)
 
 
-def test_equaliser_is_smooth_and_bounded(rng: np.random.Generator) -> None:
-    click = np.eye(1, RATE, RATE // 2, dtype=np.float32)[0]
-    for _ in range(20):
-        gains = 20 * np.log10(np.abs(np.fft.rfft(augment.equalise(click, rng)))[60:7_900:10])
-        assert np.abs(gains).max() < 15 + 6 + 1
-        assert np.ptp(gains) > 0.5
+def test_equaliser_is_a_tilt_and_a_line_with_three_to_five_bends() -> None:
+    # As long as a transform, so that the response is neither cut nor padded.
+    click = np.eye(1, 2**14, 2**13, dtype=np.float32)[0]
+    frequencies = np.fft.rfftfreq(2**14, 1 / RATE)
+    counts = []
+    for seed in range(50):
+        gains = np.abs(np.fft.rfft(augment.equalise(click, np.random.default_rng(seed))))
+        found = 20 * np.log10(gains)
+        # The same draws: the slope in dB per octave, the number of bends, and their gains.
+        rng = np.random.default_rng(seed)
+        slope, n_bends = rng.uniform(-6, 6), int(rng.integers(3, 6))
+        bends = rng.uniform(-6, 6, n_bends)
+        counts.append(n_bends)
+        for place, bend in zip(np.geomspace(60, 8_000, n_bends), bends, strict=True):
+            tilt = np.clip(slope * np.log2(place / 1_000), -15, 15)
+            # 60 Hz lies between two frequencies of the transform.
+            assert np.interp(place, frequencies, found) == pytest.approx(tilt + bend, abs=0.1)
+        assert np.abs(found[60:]).max() <= 15 + 6 + 0.01
+    assert set(counts) == {3, 4, 5}
 
 
 def test_babble_is_several_voices_of_equal_level(rng: np.random.Generator) -> None:
@@ -108,6 +148,98 @@ def test_babble_is_several_voices_of_equal_level(rng: np.random.Generator) -> No
     counts = levels / np.sqrt(2)
     np.testing.assert_allclose(counts, np.round(counts), atol=0.01)
     assert counts.sum() == pytest.approx(4, abs=0.05)
+
+
+def test_every_change_comes_as_often_and_as_strongly_as_configured(
+    utterance: Utterance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = dict.fromkeys((*SHARES, "noise"), 0)
+    drawn: dict[str, list[float]] = {name: [] for name in RANGES}
+
+    def watch(function: str, name: str, **drawn_at: int) -> None:
+        def change(waveform: Any, *given: Any) -> Any:
+            counts[name] += 1
+            for what, place in drawn_at.items():
+                drawn[what].append(given[place])
+            return waveform
+
+        monkeypatch.setattr(augment, function, change)
+
+    def colour_noise(n_samples: int, colour: float, _: object) -> int:
+        counts[("white", "pink", "brown")[int(colour)]] += 1
+        return n_samples
+
+    watch("join", "join", join=1)
+    watch("crop", "crop", crop=0)
+    watch("change_voice", "voice", octaves=0)
+    watch("reverberate", "room", duration=0, direct=1)
+    watch("equalise", "equaliser")
+    monkeypatch.setattr(augment, "coloured_noise", colour_noise)
+    watch("babble", "babble")
+    watch("telephone_band", "telephone")
+    watch("mix", "noise", snr=1)
+    n_seeds = 1_000
+    for seed in range(n_seeds):
+        n_parts = counts["join"] + counts["crop"]
+        part = augment.vary(utterance, lambda: utterance, [], np.random.default_rng(seed))
+        if counts["join"] + counts["crop"] == n_parts:
+            is_whole = part is utterance.waveform
+            counts["whole" if is_whole else "speech"] += 1
+            assert is_whole or np.array_equal(part, utterance.waveform[RATE : 2 * RATE])
+    for name, share in SHARES.items():
+        low, high = binom.interval(0.9999, n_seeds, share)
+        assert low <= counts[name] <= high, name
+    assert counts["noise"] == sum(counts[name] for name in ("white", "pink", "brown", "babble"))
+    drawn["octaves"] = list(np.log2(drawn["octaves"]))
+    for name, (lowest, highest) in RANGES.items():
+        # No value is preferred, and the ends are nearly reached.
+        values = (np.array(drawn[name]) - lowest) / (highest - lowest)
+        assert 0 <= values.min() < 0.05, name
+        assert 0.95 < values.max() <= 1, name
+        assert values.mean() == pytest.approx(0.5, abs=4 / np.sqrt(12 * len(values))), name
+
+
+def test_changes_follow_each_other_as_sound_does(
+    utterance: Utterance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Noise is not heard through the room, but over the telephone."""
+    order: list[str] = []
+
+    def watch(function: str) -> None:
+        def change(waveform: Any, *_: Any) -> Any:
+            order.append(function)
+            return waveform
+
+        monkeypatch.setattr(augment, function, change)
+
+    names = ("change_voice", "reverberate", "equalise", "mix", "telephone_band")
+    for name in names:
+        watch(name)
+    for name in ("VOICE", "ROOM", "EQUALISER", "NOISE", "TELEPHONE"):
+        monkeypatch.setattr(augment, f"{name}_PROBABILITY", 1.0)
+    rng = np.random.default_rng(0)
+    augment.vary(utterance, lambda: utterance, [utterance.waveform], rng)
+    assert order == list(names)
+
+
+@pytest.mark.parametrize("kind", ["noise", "babble"])
+def test_what_is_recorded_has_the_drawn_ratio(
+    utterance: Utterance, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    for name in ("ROOM", "EQUALISER", "TELEPHONE"):
+        monkeypatch.setattr(augment, f"{name}_PROBABILITY", 0.0)
+    monkeypatch.setattr(augment, "NOISE_PROBABILITY", 1.0)
+    monkeypatch.setattr(augment, "SNR_DB", (12.0, 12.0))
+    monkeypatch.setattr(augment, "COLOURS", (0.0, 1.0) if kind == "noise" else ())
+    rng = np.random.default_rng(1)
+    talkers = [
+        (level * rng.standard_normal(5 * RATE)).astype(np.float32) for level in (1, 0.01, 0.1)
+    ]
+    heard = augment.record(utterance.waveform, talkers, rng)
+    added = heard - utterance.waveform
+    assert len(heard) == 3 * RATE
+    speech = power(utterance.waveform[RATE : 2 * RATE])
+    assert 10 * np.log10(speech / power(added)) == pytest.approx(12, abs=0.1)
 
 
 def test_vary_is_reproducible_finite_and_needs_partners_only_to_join(
