@@ -28,7 +28,14 @@ def frames_of(*runs: tuple[float, float], energy: float = 1.0) -> SpeechFrames:
     return SpeechFrames(probabilities, np.full(len(probabilities), energy, np.float32))
 
 
-def segment(frames: SpeechFrames, sizes: list[int] | None = None, **options: Any) -> list[Span]:
+def segment(
+    frames: SpeechFrames,
+    sizes: list[int] | None = None,
+    *,
+    n_samples: int | None = None,
+    **options: Any,
+) -> list[Span]:
+    """Segment frames, of which the last may be padded beyond the end at `n_samples`."""
     segmenter = create_segmenter(SegmentConfig(**options))
     spans: list[Span] = []
     position = 0
@@ -40,7 +47,7 @@ def segment(frames: SpeechFrames, sizes: list[int] | None = None, **options: Any
         spans += new
         position += size
     before = segmenter.needed_from
-    last = segmenter.finish(len(frames.probabilities) * FRAME_LENGTH)
+    last = segmenter.finish(n_samples or len(frames.probabilities) * FRAME_LENGTH)
     assert all(span.start >= before for span in last)
     return spans + last
 
@@ -60,11 +67,32 @@ def test_probabilities_between_the_thresholds_neither_start_nor_end() -> None:
     assert seconds(segment(frames)) == [(0.93, 2.27)]
 
 
+def test_a_probability_at_a_threshold_is_speech_and_none_below_ends_it() -> None:
+    # The thresholds are 0.5 and 0.25: of both, computers have the exact value.
+    frames = frames_of((0, 0.96), (0.5, 0.64), (0, 0.96))
+    assert seconds(segment(frames)) == [(0.93, 1.63)]
+    assert seconds(segment(frames, mode="window", window=1.6)) == [(0, 1.6)]
+    frames = frames_of((0, 0.96), (1, 0.64), (0.25, 0.96), (0, 0.64))
+    assert seconds(segment(frames, vad_threshold=0.4)) == [(0.93, 2.59)]
+    # Of a threshold as low as the distance of the two, the lower one is still above zero.
+    frames = frames_of((0, 0.96), (1, 0.64), (0, 0.96), (1, 0.64), (0, 0.64))
+    assert seconds(segment(frames, vad_threshold=0.1)) == [(0.93, 1.63), (2.53, 3.23)]
+
+
+def test_a_pause_ends_speech_with_the_frame_that_starts_after_the_gap() -> None:
+    for gap, n_regions in ((0.32, 1), (0.352, 2)):
+        frames = frames_of((0, 0.96), (1, 0.64), (0, gap), (1, 0.64), (0, 0.96))
+        assert len(segment(frames, max_gap=0.32)) == n_regions
+
+
 def test_clicks_are_dropped() -> None:
     frames = frames_of((0, 0.96), (1, 0.224), (0, 0.96))
     assert segment(frames) == []
     frames = frames_of((0, 0.96), (1, 0.256), (0, 0.96))
     assert seconds(segment(frames)) == [(0.93, 1.246)]
+    # A quarter of a second is a click, and a sample more is none.
+    assert segment(frames_of((1, 0.256)), n_samples=4_000) == []
+    assert seconds(segment(frames_of((1, 0.256)), n_samples=4_001)) == [(0, 0.25)]
 
 
 def test_speech_to_the_end_of_the_file() -> None:
@@ -75,6 +103,7 @@ def test_speech_to_the_end_of_the_file() -> None:
 def test_long_speech_is_cut_at_its_quietest_point() -> None:
     frames = frames_of((0, 0.96), (1, 9.6), (0, 0.96))
     frames.energies[150:153] = 0.01  # 4.8 to 4.896 s
+    frames.energies[80:83] = 0.001  # 2.56 to 2.656 s: less than half of the longest
     assert seconds(segment(frames)) == [(0.93, 4.848), (4.848, 10.59)]
     # The same if the speech is so long that it is cut before its end is known.
     frames = frames_of((0, 0.96), (1, 60), (0, 0.96))
@@ -84,8 +113,14 @@ def test_long_speech_is_cut_at_its_quietest_point() -> None:
 
 def test_speech_just_too_long_leaves_no_scrap() -> None:
     for length in np.arange(5.5, 8, 0.032):
-        spans = segment(frames_of((0, 0.96), (1, length), (0, 0.96)))
-        assert all(8_000 <= span.end - span.start <= 96_000 for span in spans)
+        frames = frames_of((0, 0.96), (1, length), (0, 0.96))
+        # The same loudness throughout, or ever quieter, which asks for a cut at the end.
+        for energies in (
+            frames.energies,
+            np.linspace(1, 0.1, len(frames.energies), dtype=np.float32),
+        ):
+            spans = segment(frames._replace(energies=energies))
+            assert all(8_000 <= span.end - span.start <= 96_000 for span in spans)
 
 
 def test_short_speech_joins_a_close_neighbour() -> None:
@@ -93,8 +128,11 @@ def test_short_speech_joins_a_close_neighbour() -> None:
     # 0.416 s of pause end the first region at 2.27; the second starts within 0.5 s of it.
     spans = segment(close)
     assert seconds(spans) == [(0.93, 3.006), (4.93, 5.31)]
-    # The pause between is no speech.
-    assert [span.speech for span in spans] == pytest.approx([1.34 + 0.38, 0.38])
+    # The pause is no speech; the padding is.
+    assert [round(span.speech, 3) for span in spans] == [1.72, 0.38]
+    # The short one may come first.
+    turned = frames_of((0, 0.96), (1, 0.32), (0, 0.416), (1, 1.28), (0, 2))
+    assert seconds(segment(turned)) == [(0.93, 3.006)]
     far = frames_of((0, 0.96), (1, 1.28), (0, 0.64), (1, 0.32), (0, 2))
     assert seconds(segment(far)) == [(0.93, 2.27), (2.85, 3.23)]
     # Nor does it join if the whole became too long.
@@ -150,6 +188,9 @@ def test_windows() -> None:
         (6, 10),
         (8, 10.24),
     ]
+    # What is within an earlier window is no window of its own, however short it may be.
+    spans = segment(frames, mode="window", window=4.0, hop=2.0, min_segment=0.2)
+    assert seconds(spans)[-1] == (8, 10.24)
     # A scrap at the end is no window, unless it is all there is.
     assert seconds(segment(frames, mode="window", window=5.0)) == [(0, 5), (5, 10)]
     assert seconds(segment(frames_of((1, 0.32)), mode="window")) == [(0, 0.32)]
@@ -158,10 +199,22 @@ def test_windows() -> None:
     assert seconds(segment(frames, mode="window", window=1.0, hop=4.0)) == [(0, 1), (4, 5), (8, 9)]
 
 
+def test_windows_end_with_the_recording_and_are_not_too_short_to_classify() -> None:
+    # Of the last frame, the end is padding.
+    spans = segment(frames_of((1, 1.024)), mode="window", window=1.024, n_samples=16_200)
+    assert [span[:2] for span in spans] == [(0, 16_200)]
+    for mode in ("window", "file"):
+        assert segment(frames_of((1, 0.096)), mode=mode, n_samples=1_599) == []
+    assert seconds(segment(frames_of((1, 0.128)), mode="window", n_samples=1_600)) == [(0, 0.1)]
+    for n_samples, ends in ((481_599, [30]), (481_600, [30, 30.1])):
+        spans = segment(frames_of((1, 30.112)), mode="file", n_samples=n_samples)
+        assert [end for _, end in seconds(spans)] == ends
+
+
 def test_the_shortest_rest_at_the_end_that_is_judged() -> None:
     # Twice that is more than the longest segment of speech, which these modes do not have.
     frames = frames_of((1, 10.24))
-    for least, expected in ((4.2, [(0, 6), (6, 10.24)]), (4.3, [(0, 6)])):
+    for least, expected in ((4.24, [(0, 6), (6, 10.24)]), (4.25, [(0, 6)])):
         assert seconds(segment(frames, mode="window", window=6.0, min_segment=least)) == expected
     assert seconds(segment(frames, mode="window", window=12.0, min_segment=15)) == [(0, 10.24)]
     # Of a whole file, all is judged.
@@ -180,11 +233,18 @@ def test_windows_without_speech_are_left_out() -> None:
     assert seconds(segment(frames, mode="window", window=3.2)) == [(0, 3.2)]
     frames = frames_of((0, 1.92), (1, 0.224), (0, 8))
     assert segment(frames, mode="window", window=3.2) == []
-    # Of a short window, half is enough.
-    (span,) = segment(frames_of((1, 0.16), (0, 0.16)), mode="window")
-    assert (span.start, span.end) == (0, 5_120)
-    assert span.speech == pytest.approx(0.16)
-    assert segment(frames_of((1, 0.128), (0, 0.192)), mode="window") == []
+    # Of a window of less than half a second, half is enough.
+    for length, expected in ((0.16, [(0.64, 0.96)]), (0.128, [])):
+        frames = frames_of((0, 0.64), (1, length), (0, 0.64))
+        assert seconds(segment(frames, mode="window", window=0.32)) == expected
+
+
+def test_frames_at_the_edge_of_a_window_count_in_both() -> None:
+    # 31 and a quarter of a frame in each window.
+    frames = frames_of((0, 0.768), (1, 0.256), (0, 3.0))
+    assert seconds(segment(frames, mode="window", window=1.0)) == [(0, 1)]
+    (first, *_) = segment(frames_of((1, 4.0)), mode="window", window=1.0)
+    assert first.speech == 1.0
 
 
 def test_file_mode_judges_pieces_of_half_a_minute_with_the_speech_in_them() -> None:
@@ -203,6 +263,7 @@ def test_a_file_holds_speech_where_segments_of_it_are_found(rng: np.random.Gener
     wavering = frames_of((0, 0.96), (0.6, 0.064), (0.4, 0.32), (0.2, 0.64))
     assert seconds(segment(wavering)) == [(0.93, 1.374)]
     assert seconds(segment(wavering, mode="file")) == [(0, 1.984)]
+    assert segment(wavering, mode="file", vad_threshold=0.7) == []
     click = frames_of((0, 0.96), (1, 0.224), (0, 2.0))
     assert segment(click) == segment(click, mode="file") == []
     for _ in range(20):
