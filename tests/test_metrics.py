@@ -232,6 +232,13 @@ def test_long_coverage_curve(rng: np.random.Generator) -> None:
         assert one["accuracy"] == pytest.approx(correct[kept].mean())
 
 
+def test_a_long_curve_ends_where_the_most_confident_are_equal() -> None:
+    confidence = np.concatenate((np.linspace(0.5, 0.9, 400), np.full(600, 0.95)))
+    curve = coverage_curve(*of_two_labels(confidence.tolist(), [1] * 1_000))
+    coverage = [one["coverage"] for one in curve]
+    assert coverage == pytest.approx(np.linspace(1, 0.6, 201))
+
+
 def test_threshold_for_precision_by_hand() -> None:
     # Right from each confidence on: 31 of 40, 26 of 30, 19 of 20, 5 of 5.
     truth = in_steps((0.6, 10, 5), (0.7, 10, 7), (0.8, 15, 14), (0.9, 5, 5))
