@@ -6,8 +6,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+from sercli import calibration as module
 from sercli.calibration import (
-    PENALTY,
     Calibration,
     choose_calibration,
     fit_temperature,
@@ -71,7 +71,7 @@ def test_vector_scaling_has_the_least_penalised_loss(rng: np.random.Generator) -
     def loss(factors: NDArray[np.float64], bias: NDArray[np.float64]) -> float:
         likelihoods = softmax(scores * factors + bias, axis=1)[np.arange(60), classes]
         penalty = np.square(factors / factor - 1).sum() + np.square(bias).sum()
-        return float(PENALTY * penalty - np.log(likelihoods).sum())
+        return float(penalty - np.log(likelihoods).sum())
 
     factors, bias = np.diag(found.weights), found.bias
     least = loss(factors, bias)
@@ -154,6 +154,29 @@ def test_choice_needs_two_groups(rng: np.random.Generator) -> None:
     assert choose_calibration(scores, classes, np.zeros(1_000)).method == "temperature"
     # Fewer groups than folds.
     assert choose_calibration(scores, classes, np.arange(1_000) % 2).method == "vector scaling"
+
+
+def test_choice_is_temperature_where_neither_is_better() -> None:
+    scores, classes = np.zeros((8, 2)), np.array([0, 1] * 4)
+    found = choose_calibration(scores, classes, np.repeat(np.arange(4), 2))
+    assert found.method == "temperature"
+
+
+def test_choice_is_made_in_as_many_folds_as_asked(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def fit(scores: NDArray[np.float64], classes: NDArray[np.int64]) -> Calibration:
+        sizes.append(len(scores))
+        return fit_temperature(scores, classes)
+
+    monkeypatch.setattr(module, "fit_vector_scaling", fit)
+    scores, classes = rng.normal(size=(120, 3)), rng.integers(3, size=120)
+    for n_groups, n_folds, expected in ((12, 5, [90, 90, 100, 100, 100]), (3, 5, [80] * 3)):
+        sizes.clear()
+        choose_calibration(scores, classes, np.arange(120) % n_groups, n_folds)
+        assert sorted(sizes) == expected
 
 
 def test_json_round_trip_is_exact(rng: np.random.Generator) -> None:
