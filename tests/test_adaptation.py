@@ -366,6 +366,12 @@ def test_clips_that_are_no_whole_number_are_drawn_by_lot() -> None:
         assert len(group) == 3
         counts += np.bincount(classes[group], minlength=6)
     np.testing.assert_allclose(counts, 300, atol=50)
+    # Of 2.1 and 0.9 clips, two are certain, and the third is mostly one of the second label.
+    counts = np.zeros(2)
+    for _ in range(600):
+        group = draw_group(classes[:20], np.array([0.7, 0.3]), 3, rng)
+        counts += np.bincount(classes[group], minlength=2)
+    np.testing.assert_allclose(counts, [1_260, 540], atol=30)
 
 
 def test_groups_to_learn_from_are_of_one_speaker_and_any_mix(rng: np.random.Generator) -> None:
@@ -637,7 +643,8 @@ def test_mixes_are_those_of_the_protocol() -> None:
 
 def test_figures_of_groups() -> None:
     # Of each label 13 clips of two speakers, of which all but the last are recognised alone.
-    classes = np.tile(np.repeat(np.arange(6), 13), 2)
+    classes = np.repeat(np.arange(6), 13)
+    classes = np.concatenate((classes, classes[::-1]))
     voices = ["a"] * 78 + ["b"] * 78
     right = np.eye(6)[classes] * 0.9 + 0.1 / 6
     alone = right.copy()
@@ -657,6 +664,33 @@ def test_figures_of_groups() -> None:
     assert found[SINGLE, 10]["alone"]["accuracy"] == pytest.approx(0.8)
     assert found[SINGLE, 10]["difference"] == pytest.approx(0.2)
     assert found["100% neutral", 10]["difference"] == 0
+
+
+def test_intervals_of_groups_are_those_of_speakers() -> None:
+    # Of three speakers, one is understood with a baseline alone. Of three draws, none is that one
+    # in 8 of 27 cases, all are in one: more than 2.5 %, less than 5 %.
+    classes = np.tile(np.repeat([0, 1], 10), 3)
+    voices = np.repeat(["a", "b", "c"], 20).tolist()
+    right = np.eye(2)[classes]
+    alone = right.copy()
+    alone[:20] = right[:20, ::-1]
+    rows = measure_mixes(lambda group: right[group], alone, classes, voices, ("joy", "anger"), 0)
+    assert {row["mix"] for row in rows} == {EVEN, SINGLE}
+    for row in rows:
+        # Of three clips, one label has two, drawn by lot for each group.
+        assert row["difference"] == pytest.approx(1 / 3, abs=0.01)
+        assert row["interval"] == pytest.approx([0, 1], abs=0.01)
+
+
+def test_a_single_speaker_of_many_labels_has_figures_and_no_interval() -> None:
+    # Groups of three never get to some of 40 labels, whose recall must not count as none.
+    classes, labels = np.repeat(np.arange(40), 2), [f"label {index}" for index in range(40)]
+    right = np.eye(40)[classes]
+    rows = measure_mixes(lambda group: right[group], right, classes, ["a"] * 80, labels, 0)
+    assert {row["figure"] for row in rows} == {"uar", "accuracy"}
+    for row in rows:
+        assert row["alone"][row["figure"]] == 1
+        assert row["interval"] is None
 
 
 def test_mixes_need_speakers() -> None:
