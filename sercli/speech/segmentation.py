@@ -159,7 +159,7 @@ class SpeechSegmenter(Segmenter):
         if self._held is not None:
             spans.append(self._held)
             self._held = None
-        return [span._replace(end=min(span.end, n_samples)) for span in spans]
+        return spans
 
     @property
     def needed_from(self) -> int:
