@@ -105,25 +105,44 @@ def test_what_is_judged_together_is_no_matter_of_chance(rng: np.random.Generator
     assert max(len(batch) * max(batch) for batch in found[0]) <= 20
 
 
-def test_files_are_not_read_too_far_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "MAX_AHEAD", 5)
-    monkeypatch.setattr(pipeline, "WINDOW_FILES", 2)
+@pytest.mark.parametrize(
+    ("limits", "seconds", "ahead"),
+    [
+        ({"MAX_AHEAD": 5, "WINDOW_FILES": 2}, 1.0, 5),
+        # Of the audio of the files after the first, none can be classified before it is read.
+        ({"WAITING_S": 60.0}, 20.0, 4),
+    ],
+)
+def test_files_are_not_read_too_far_ahead(
+    monkeypatch: pytest.MonkeyPatch, limits: dict[str, float], seconds: float, ahead: int
+) -> None:
+    for name, value in limits.items():
+        monkeypatch.setattr(pipeline, name, value)
     begun: list[int] = []
-    full = Event()
+    full, idle = Event(), Event()
+
+    class Watched(threading.Condition):
+        def wait(self, timeout: float | None = None) -> bool:
+            # The other worker is held by the first file: this one has found nothing to do.
+            if full.is_set() and threading.current_thread().name.startswith("worker"):
+                idle.set()
+            return super().wait(timeout)
+
+    monkeypatch.setattr(pipeline, "Condition", Watched)
 
     def begin(number: int) -> Callable[[], None]:
         def wait() -> None:
             begun.append(number)
-            if len(begun) == 5:
+            if len(begun) == ahead:
                 full.set()
             if number == 0:
-                assert full.wait(30)
-                assert sorted(begun) == [0, 1, 2, 3, 4]
+                assert idle.wait(30)
+                assert sorted(begun) == list(range(ahead))
 
         return wait
 
-    recordings = [FakeRecording([1.0], wait=begin(number)) for number in range(20)]
-    assert run(recordings) == [[1.0]] * 20
+    recordings = [FakeRecording([seconds], wait=begin(number)) for number in range(20)]
+    assert run(recordings) == [[seconds]] * 20
 
 
 def test_who_speaks_once_does_not_wait_for_all_who_are_silent(
@@ -133,36 +152,6 @@ def test_who_speaks_once_does_not_wait_for_all_who_are_silent(
     monkeypatch.setattr(pipeline, "WINDOW_FILES", 4)
     lengths = [[1.0], *([[]] * 30), [2.0, 3.0], *([[]] * 30)]
     assert run([FakeRecording(one) for one in lengths]) == lengths
-
-
-def test_audio_that_waits_for_a_file_ahead_of_it_is_bounded(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(pipeline, "WAITING_S", 60.0)
-    begun: list[int] = []
-    full = Event()
-
-    def begin(number: int) -> Callable[[], None]:
-        def wait() -> None:
-            begun.append(number)
-            if len(begun) == 4:
-                full.set()
-            if number == 0:
-                assert full.wait(30)
-
-        return wait
-
-    recordings = [FakeRecording([20.0], wait=begin(number)) for number in range(9)]
-    seen: list[int] = []
-    for _ in judge_recordings(
-        iter(recordings),  # type: ignore[arg-type]
-        [judge] * 2,
-        2,
-        Limits(2, 20.0),
-    ):
-        seen.append(len(begun))
-    assert len(seen) == 9
-    assert begun[:4] == [0, 1, 2, 3]
 
 
 def test_a_model_that_fails_ends_the_run() -> None:
