@@ -3,6 +3,8 @@ import io
 import json
 import os
 import stat
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,7 @@ def test_json(tmp_path: Path) -> None:
 def test_json_lines(tmp_path: Path) -> None:
     lines = write(tmp_path / "labels.jsonl", "jsonl").decode("utf-8").splitlines()
     assert len(lines) == 2
+    assert lines[0].startswith('{"file": "Grüße, ')  # as people read it
     assert json.loads(lines[0]) == {
         "file": NASTY,
         "channel": "0",
@@ -89,6 +92,103 @@ def test_json_lines(tmp_path: Path) -> None:
         "prob_anger": 0.333333,
         "prob_neutral": 0.666667,
     }
+
+
+def test_given_times_and_speakers_are_written_as_they_are(tmp_path: Path) -> None:
+    info = replace(INFO, options={"segments_sha256": "00"}, speakers=True)
+    given = replace(ROW, start=0.123456789, end=2.5)
+    result = replace(RESULTS[0], segments=(given, replace(given, speaker="Ann\udce9")))
+    texts = {}
+    for name in ("csv", "json", "jsonl"):
+        with open_writer(str(tmp_path / name), name, info) as writer:
+            writer.write(replace(result, path="caf\udce9.wav"))
+        texts[name] = (tmp_path / name).read_text(encoding="utf-8")
+    assert texts["csv"].splitlines()[1:] == [
+        rf"caf\xe9.wav,0,0.123456789,2.500,{speaker},neutral,0.666667,0.333333,0.666667"
+        for speaker in ("", r"Ann\xe9")
+    ]
+    rows = [json.loads(line) for line in texts["jsonl"].splitlines()]
+    for found in (rows, json.loads(texts["json"])["files"][0]["segments"]):
+        assert [one["speaker"] for one in found] == ["", r"Ann\xe9"]
+        assert [(one["start"], one["end"]) for one in found] == [(0.123456789, 2.5)] * 2
+
+
+@pytest.mark.parametrize(("name", "line_end"), [("csv", b"\r\n"), ("jsonl", b"\n")])
+def test_copied_rows_end_as_others_and_are_counted_in_bytes(
+    tmp_path: Path, name: str, line_end: bytes
+) -> None:
+    rows = write(tmp_path / "old", name)[-80:].decode()  # with letters of two bytes
+    with open_writer(str(tmp_path / "new"), name, INFO) as writer:
+        writer.copy("ü" + rows)
+        assert writer.temporary is not None
+        assert writer.n_bytes == writer.temporary.stat().st_size
+        writer.copy("ü" + rows.rstrip())
+        writer.copy("")
+        assert not writer.in_place
+        counted = writer.n_bytes
+    assert vars(writer)["in_place"]
+    assert counted == (tmp_path / "new").stat().st_size
+    new = (tmp_path / "new").read_bytes()
+    assert new.endswith(("ü" + rows).encode() * 2)
+    assert new.endswith(line_end)
+
+
+def test_a_copied_entry_has_no_fields_that_are_not_of_documents(tmp_path: Path) -> None:
+    told = {"path": "a.wav", "status": "ok", "bytes": 7, "segments": []}
+    with open_writer(str(tmp_path / "a.json"), "json", INFO) as writer:
+        writer.copy(json.dumps(told), {"path": "b.wav", "n_segments": 3})
+        writer.copy(json.dumps(told))
+    files = json.loads((tmp_path / "a.json").read_text())["files"]
+    assert files == [told | {"path": "b.wav"}, told]
+
+
+def test_an_output_that_failed_stays_where_a_run_can_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    writer = open_writer(str(tmp_path / "labels.csv"), "csv", INFO)
+    writer.write(RESULTS[0])
+    size = writer.n_bytes
+    monkeypatch.setattr(writer._output.stream, "write", fail)
+    with pytest.raises(OutputError, match="be written: No space left on device"), writer:
+        writer.write(RESULTS[0])
+    monkeypatch.undo()
+    assert writer.n_bytes == size
+    # What the disk has room for again would follow half of a row.
+    with pytest.raises(OutputError, match="the output could not be written before"):
+        writer.write(RESULTS[0])
+    assert not writer.in_place
+    assert list(tmp_path.iterdir()) == [writer.temporary]
+
+
+def test_an_output_without_its_header_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> str:
+        raise OutputError("the output cannot be written")
+
+    monkeypatch.setattr("sercli.output.writers.CsvWriter._header", fail)
+    with pytest.raises(OutputError):
+        open_writer(str(tmp_path / "labels.csv"), "csv", INFO)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_on_standard_output_follow_what_was_printed_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    content = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(content, encoding="latin-1"))
+    sys.stdout.write("# labels\n")
+    with open_writer("-", "csv", INFO) as writer:
+        writer.write(RESULTS[0])
+    sys.stdout.write("# end\n")
+    sys.stdout.flush()
+    text = content.getvalue().decode("utf-8")
+    assert text.startswith("# labels\nfile,channel,")
+    assert "Grüße" in text
+    assert text.endswith("0.666667\r\n# end\n")
 
 
 @pytest.mark.parametrize("format_", ["csv", "json", "jsonl"])
