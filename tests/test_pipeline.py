@@ -154,6 +154,18 @@ def test_who_speaks_once_does_not_wait_for_all_who_are_silent(
     assert run([FakeRecording(one) for one in lengths]) == lengths
 
 
+def test_segments_of_many_files_are_classified_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "WINDOW_FILES", 4)
+    sizes: list[int] = []
+
+    def count(waveforms: Sequence[FloatArray]) -> NDArray[np.float64]:
+        sizes.append(len(waveforms))
+        return judge(waveforms)
+
+    assert run([FakeRecording([1.0]) for _ in range(14)], judge=count) == [[1.0]] * 14
+    assert sorted(sizes) == [2, 4, 4, 4]
+
+
 def test_a_model_that_fails_ends_the_run() -> None:
     def fail(waveforms: Sequence[FloatArray]) -> NDArray[np.float64]:
         raise ConfigError("no such frame")
