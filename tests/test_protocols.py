@@ -370,7 +370,7 @@ def test_who_may_be_one_is_drawn_once(seed: int) -> None:
     released = [clip for name in names for clip in make_everywhere(name, "ravdess")]
     listed = [clip for name in names for clip in make_everywhere(name, "table")]
     # Even if those of the table are too few to be drawn, or some of the release are not in it.
-    for n_listed, n_released in ((10, 10), (2, 10), (10, 3), (4, 10)):
+    for n_listed, n_released in ((10, 10), (2, 10), (10, 2), (10, 3), (4, 10)):
         clips = [*listed[:n_listed], *released[:n_released]]
         drawn = split_by_speaker(make_corpus(clips), seed)
         people = {(clip.speaker, clip.split) for clip in drawn.clips}
@@ -382,6 +382,13 @@ def test_who_may_be_one_is_drawn_once(seed: int) -> None:
         assert splits_of(split_by_speaker(make_corpus(clips), seed)) == splits_of(
             split_by_speaker(make_speakers(10, 1), seed)
         )
+
+
+def test_speakers_of_whom_one_is_in_no_other_corpus_are_too_few() -> None:
+    listed = [clip for n in range(10) for clip in make_everywhere(f"{n:02}", "table")]
+    released = [clip for name in ("00", "77") for clip in make_everywhere(name, "ravdess")]
+    with pytest.raises(DatasetError, match=r"^ravdess: has no splits and the speakers ravd"):
+        split_by_speaker(make_corpus([*listed, *released]))
 
 
 def test_clips_without_split_follow_who_may_be_their_speaker() -> None:
@@ -472,6 +479,12 @@ def test_protocol_tells_what_is_known_of_the_speakers(
 def test_speakers_of_one_name_in_two_corpora_are_apart() -> None:
     clip = make_clip("a")
     assert judge_protocol([clip], [replace(clip, corpus="films")]) == APART
+
+
+def test_who_may_be_of_a_published_corpus_is_shared_with_it() -> None:
+    own, published = make_everywhere("a", "plays", "emodb")
+    assert judge_protocol([own], [published]) == SHARED
+    assert judge_protocol([published], [own]) == SHARED
 
 
 def test_a_less_exact_name_takes_no_row_of_another(tmp_path: Path) -> None:
