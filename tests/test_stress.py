@@ -10,6 +10,7 @@ from sercli.evaluation.stress import (
     apply_condition,
     condition_rng,
     known_conditions,
+    needs_talkers,
     parse_conditions,
 )
 
@@ -175,6 +176,7 @@ def test_every_condition_takes_short_and_silent_clips(
         result = apply(waveform, condition, talkers)
         assert result.dtype == np.float32
         assert result.shape == waveform.shape
+        assert result is not waveform
         assert np.all(np.isfinite(result))
     assert np.abs(apply(silence, condition, talkers)).max() < 1e-3
     assert np.abs(apply(short, condition, talkers)).max() > 1e-3
@@ -195,6 +197,16 @@ def test_unknown_condition_tells_which_there_are(text: str) -> None:
         ConfigError, match=f"unknown condition '{part}'; there are clean, phone, .*noise<dB>, pink"
     ):
         parse_conditions(text)
+
+
+def test_levels_at_the_ends_of_their_range_are_within() -> None:
+    names = ("noise-20", "pink60", "babble60", "gain-80", "gain+40")
+    assert parse_conditions(",".join(names)) == names
+
+
+def test_only_babble_needs_talkers() -> None:
+    names = (*DEFAULT_CONDITIONS, "pink5", "babble-5")
+    assert [name for name in names if needs_talkers(name)] == ["babble10", "babble-5"]
 
 
 @pytest.mark.parametrize(
