@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -6,6 +8,8 @@ from sercli.audio.filters import limit_band, telephone_band
 from sercli.features.vector import extract_features, feature_names
 
 RATE = 16_000
+
+Wave = NDArray[np.float32]
 
 
 def tone(frequency: float, duration: float = 1.0) -> NDArray[np.float32]:
@@ -29,7 +33,17 @@ def level(waveform: NDArray[np.float32]) -> float:
 
 
 @pytest.mark.parametrize(
-    ("frequency", "gain"), [(100, 1), (3_500, 1), (3_600, 1), (3_800, 0.5), (4_010, 0), (7_000, 0)]
+    ("frequency", "gain"),
+    [
+        (100, 1),
+        (3_500, 1),
+        (3_600, 1),
+        (3_700, (1 + np.sqrt(0.5)) / 2),
+        (3_800, 0.5),
+        (3_900, (1 - np.sqrt(0.5)) / 2),
+        (4_010, 0),
+        (7_000, 0),
+    ],
 )
 def test_band_limit(frequency: float, gain: float) -> None:
     wave = tone(frequency)
@@ -37,7 +51,19 @@ def test_band_limit(frequency: float, gain: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("frequency", "gain"), [(50, 0), (240, 0), (400, 1), (3_200, 1), (3_550, 0), (6_000, 0)]
+    ("frequency", "gain"),
+    [
+        (50, 0),
+        (240, 0),
+        (275, 0.25),
+        (325, 0.75),
+        (400, 1),
+        (3_200, 1),
+        (3_350, 0.75),
+        (3_450, 0.25),
+        (3_550, 0),
+        (6_000, 0),
+    ],
 )
 def test_telephone_band(frequency: float, gain: float) -> None:
     wave = tone(frequency)
@@ -47,6 +73,20 @@ def test_telephone_band(frequency: float, gain: float) -> None:
 def test_filters_do_not_delay() -> None:
     wave = tone(1_000)
     np.testing.assert_allclose(limit_band(wave, 4_000)[400:-400], wave[400:-400], atol=1e-3)
+
+
+@pytest.mark.parametrize("limit", [lambda wave: limit_band(wave, 4_000), telephone_band])
+def test_filters_fade_edges_and_do_not_wrap_them_around(limit: Callable[[Wave], Wave]) -> None:
+    # Both edges rise within 8 ms; the rest passes.
+    wave, ramp = tone(1_000), np.sin(np.linspace(0, np.pi / 2, 128, endpoint=False)) ** 2
+    expected = np.concatenate((ramp * wave[:128], wave[128:-128], ramp[::-1] * wave[-128:]))
+    np.testing.assert_allclose(limit(wave), expected, atol=1e-3)
+    # Of an abrupt edge of a sound that is cut off, no click is left.
+    assert np.abs(limit(tone(7_000))).max() < 1e-4
+    # Where the band begins or ends, filters ring after the end, but not at the start.
+    for edge in (300, 3_800):
+        late = np.concatenate((np.zeros(2**14 - 4_000, np.float32), tone(edge, 0.25)))
+        assert np.abs(limit(late)[:2_000]).max() < 1e-4
 
 
 def test_filters_keep_the_length_of_anything() -> None:
