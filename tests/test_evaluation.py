@@ -653,6 +653,64 @@ def test_a_baseline_is_of_clips_that_are_not_scored_too(
     np.testing.assert_allclose(result.predictions.probabilities[:, 0], [0.45, 0.2])
 
 
+def test_a_long_clip_has_the_mean_of_its_pieces(make_corpus: MakeCorpus) -> None:
+    class Loudest(FakeClassifier):
+        """Gives a segment the score of its greatest sample, and its negative."""
+
+        def extract_features(self, waveforms: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+            return np.array([[np.exp(waveform.max())] for waveform in waveforms], np.float32)
+
+    corpus = make_corpus(("long", 1.0, "a"), ("short", 1.0, "b"))
+    sound = np.concatenate([np.full(166_400, level, np.float32) for level in (0.1, 0.2, 0.9)])
+    sf.write(corpus.clips[0].path, sound, 16_000, subtype="FLOAT")
+    result = evaluate(Loudest(), corpus, "all", CONFIG)
+    # Each of two pieces of 15.6 s: up to 0.2, and 0.9.
+    expected = np.mean(1 / (1 + np.exp(-np.array([0.2, 0.9]))))
+    np.testing.assert_allclose(result.predictions.probabilities[0, 1], expected, rtol=1e-3)
+
+
+def test_what_is_perceived_has_its_own_calibration(
+    fake_classifier: FakeClassifier, make_corpus: MakeCorpus
+) -> None:
+    perceived = Calibration("none", 2 * np.eye(2), np.zeros(2))
+    fake_classifier.spec = replace(fake_classifier.spec, perceived=perceived)
+    corpus = make_corpus(("short", 0.25, "a"), ("long", 3.0, "b"))
+    for power, config in enumerate((CONFIG, replace(CONFIG, target="perceived")), 1):
+        found = evaluate(fake_classifier, corpus, "all", config).predictions.probabilities
+        np.testing.assert_allclose(found[:, 0], [1 / (1 + 0.25**power), 1 / (1 + 3**power)])
+    fake_classifier.adapter = Turning(safe=True)  # type: ignore[assignment]
+    config = replace(CONFIG, target="perceived", adapt="speaker")
+    with pytest.raises(ConfigError, match="by a baseline, what is intended is told, and not"):
+        evaluate(fake_classifier, corpus, "all", config)
+
+
+def test_the_kind_of_group_depends_on_clips_that_are_not_scored_too(
+    fake_classifier: FakeClassifier, make_corpus: MakeCorpus
+) -> None:
+    class ByMean(Turning):
+        def adapt(self, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+            return np.tile(probabilities.mean(axis=0), (len(probabilities), 1))
+
+    fake_classifier.adapter = ByMean(safe=True)  # type: ignore[assignment]
+    config = replace(CONFIG, adapt="auto")
+    for speaker, expected in (("a", [0.5, 0.5]), (None, [0.8, 0.2])):
+        corpus = make_corpus(("short", 0.25, "a"), ("long", 4.0, "a"), ("boredom", 1.0, speaker))
+        result = evaluate(fake_classifier, corpus, "all", config)
+        assert result.figures["adapt"] == ("speaker" if speaker else "recording")
+        np.testing.assert_allclose(result.predictions.probabilities[:, 0], expected)
+
+
+def test_every_clip_has_noise_of_its_own(
+    fake_classifier: FakeClassifier, make_corpus: MakeCorpus
+) -> None:
+    corpus = make_corpus(("short", 0.25, "a"), ("long", 0.25, "b"))
+    evaluate(fake_classifier, corpus, "all", replace(CONFIG, stress=("noise10",)))
+    first, second, *noisy = fake_classifier.heard
+    np.testing.assert_array_equal(first, second)
+    ratio = np.corrcoef([one - first for one in noisy])[0, 1]
+    assert abs(ratio) < 0.1
+
+
 def test_names_of_ones_own_corpus_are_told_to_be_names(
     fake_classifier: FakeClassifier, make_corpus: MakeCorpus, tmp_path: Path
 ) -> None:
