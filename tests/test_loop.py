@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import beta, binom
 from torch import Tensor, nn
 
 from sercli.errors import ConfigError, ModelError, OutputError, TrainingError
@@ -33,6 +34,7 @@ from sercli.training.networks.loop import (
     schedule,
     update_average,
 )
+from sercli.training.networks.optimiser import Optimiser
 
 CONFIG = NeuralConfig(
     epochs=6, batch_size=8, learning_rate=0.02, averaging=0.9, mixup=0.5, device="cpu"
@@ -182,6 +184,91 @@ def test_learns_and_keeps_the_best_weights(tmp_path: Path) -> None:
     assert [float(row.split(",")[4]) for row in rows[1:]] == uars
     assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+class Flat(nn.Module):
+    """Scores by the first two samples, so that every step can be done again by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
+        scores: Tensor = self.layer(waveforms[:, :2])
+        return scores
+
+    def flat(self) -> Tensor:
+        return torch.cat([parameter.detach().flatten() for parameter in self.parameters()])
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_steps_follow_their_own_gradients_and_the_average_follows_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    network = Flat()
+    config = replace(CONFIG, epochs=3, mixup=0, max_norm=0.4, warmup=0.2, averaging=0.3)
+    batches = [batch for epoch in range(3) for batch in toy_batches(epoch)]
+    average = network.flat()
+    averages: list[Tensor] = []
+    rates: list[float] = []
+    norms: list[float] = []
+    losses: list[float] = []
+    step = Optimiser.step
+
+    def follow(self: Optimiser) -> None:
+        nonlocal average
+        batch, parameters = batches[len(rates)], list(network.parameters())
+        loss = cross_entropy(network(*batch[:2]), batch.targets)
+        losses.append(loss.item())
+        fresh = torch.cat([part.flatten() for part in torch.autograd.grad(loss, parameters)])
+        norms.append(float(fresh.norm()))
+        given = torch.cat([one.grad.flatten() for one in parameters if one.grad is not None])
+        torch.testing.assert_close(given, fresh * min(1, 0.4 / norms[-1]), rtol=1e-4, atol=1e-6)
+        rates.append(self._parts["adamw"].param_groups[0]["lr"])
+        step(self)
+        # At first, the average forgets the random weights faster than later.
+        decay = min(0.3, (1 + len(rates)) / (10 + len(rates)))
+        average = decay * average + (1 - decay) * network.flat()
+        averages.append(average)
+
+    def compare(found: nn.Module) -> Validation:
+        assert isinstance(found, Flat)
+        torch.testing.assert_close(found.flat(), average)
+        return Validation(1.0, (0.5, 0.7, 0.6)[len(rates) // N_BATCHES - 1])
+
+    monkeypatch.setattr(Optimiser, "step", follow)
+    monkeypatch.setattr(loop, "choose_precision", lambda _: torch.float32)
+    fitted = fit_network(network, toy_batches, N_BATCHES, config, tmp_path, validate=compare)
+    assert rates == pytest.approx([0.02 * schedule(number, 15, 0.2) for number in range(15)])
+    assert min(norms) < 0.4 < max(norms)
+    assert fitted.best_epoch == 2
+    assert isinstance(fitted.network, Flat)
+    torch.testing.assert_close(fitted.network.flat(), averages[9])
+    found = [record.loss for record in fitted.records]
+    assert found == pytest.approx(np.reshape(losses, (3, 5)).mean(axis=1), rel=1e-5)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_share_of_batches_is_mixed_mostly_a_little(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares: list[float] = []
+
+    def watch(batch: TrainingBatch, order: Tensor, share: float) -> TrainingBatch:
+        assert sorted(order.tolist()) == list(range(8))
+        shares.append(share)
+        return batch
+
+    monkeypatch.setattr(loop, "mix", watch)
+    one = list(toy_batches(0)) * 60
+    fit_network(Flat(), lambda _: one, 300, replace(CONFIG, epochs=1, mixup=0.7), tmp_path)
+    low, high = binom.interval(0.999, 300, 0.7)
+    assert low <= len(shares) <= high
+    # The weight of the clip itself is the greater of two that sum to 1.
+    assert 0.5 <= min(shares) < 0.55
+    low, high = binom.interval(0.999, len(shares), 2 * beta.cdf(0.1, 0.4, 0.4))
+    assert low <= sum(share > 0.9 for share in shares) <= high
 
 
 @pytest.fixture(params=["mps"])
