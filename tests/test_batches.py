@@ -146,6 +146,14 @@ def test_classes_are_heard_equally_often() -> None:
     assert np.bincount(firsts, minlength=3).min() > 15
 
 
+def test_clips_without_a_label_are_drawn_as_one_label_more() -> None:
+    classes = np.concatenate((CLASSES, [drawing.NO_LABEL] * 40))
+    assert drawing.count_draws(CLASSES) == 8
+    assert drawing.count_draws(classes) == 8 + 3
+    drawn = [classes[index] for index, _ in drawing.draw_order(classes, 5, 0)]
+    assert [drawn.count(label) for label in (-1, 0, 1, 2)] == [3] * 4
+
+
 def test_batches_are_the_same_on_any_number_of_threads(cached: CachedClips) -> None:
     expected = list(batches(cached)(2))
     assert len(expected) == len(batches(cached)) == 2
