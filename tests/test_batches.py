@@ -1,4 +1,4 @@
-"""The cache of decoded audio, and what training hears of it."""
+"""The cache of decoded audio, and what training draws from it."""
 
 import os
 from collections.abc import Callable

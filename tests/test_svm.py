@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import GroupKFold
 from sklearn.svm import SVC
 
+from sercli.audio.augment import Utterance
 from sercli.audio.reading import load_audio
 from sercli.calibration import Calibration
 from sercli.classifiers.base import ModelSpec
@@ -21,10 +23,17 @@ from sercli.errors import ConfigError, DatasetError, ModelError
 from sercli.features.vector import FEATURE_SET, extract_features, feature_names
 from sercli.labels import EMOTIONS
 from sercli.training import transposition
+from sercli.training import versions as versions_module
 from sercli.training.config import SvmConfig
 from sercli.training.svm import fitting as training
 from sercli.training.svm import rows as svm_rows
-from sercli.training.svm.machine import fit_machine, fit_projection, read_machine
+from sercli.training.svm import trainer
+from sercli.training.svm.machine import (
+    find_gamma,
+    fit_machine,
+    fit_projection,
+    read_machine,
+)
 from sercli.training.versions import Partners, Versions
 
 CONFIG = SvmConfig(regularisations=(1.0, 10.0), gamma_scales=(0.8,), components=8, folds=3, jobs=1)
@@ -120,6 +129,29 @@ def test_machines_are_read_as_scikit_learn_does(n_classes: int, rng: np.random.G
     assert column[classes == 0].min() > 0 > column[classes == 1].max()
 
 
+def test_rare_classes_weigh_as_much_as_frequent_ones(rng: np.random.Generator) -> None:
+    classes = np.repeat([0, 1, 2], [30, 20, 10])
+    rows = rng.normal(size=(60, 4)).astype(np.float32)
+    machine = fit_machine(rbf_kernel(rows, rows, 0.1).astype(np.float64), classes, 1.0)
+    np.testing.assert_allclose(machine.class_weight_, [60 / 90, 60 / 60, 60 / 30])
+
+
+def test_gamma_is_in_units_of_the_whole_variance() -> None:
+    # Of two components of the variances 1 and 3.
+    components = np.array([[1, 0], [-1, 0], [1, 0], [-1, 0]]) + np.sqrt(3) * np.array(
+        [[0, 1], [0, 1], [0, -1], [0, -1]]
+    )
+    assert find_gamma(components.astype(np.float32), 0.8) == pytest.approx(0.2)
+
+
+def test_a_feature_that_never_changes_has_no_say(rows: svm_rows.Rows) -> None:
+    constant = np.full((len(rows.features), 1), 7, np.float32)
+    projection, components = fit_projection(np.hstack((rows.features, constant)), 8)
+    _, expected = fit_projection(rows.features, 8)
+    assert (projection.mean[-1], projection.scale[-1]) == (7, 1)
+    np.testing.assert_allclose(np.abs(components), np.abs(expected), atol=1e-3)
+
+
 def test_kernel(rng: np.random.Generator) -> None:
     a, b = rng.normal(size=(3, 5)).astype(np.float32), rng.normal(size=(4, 5)).astype(np.float32)
     expected = [[np.exp(-0.3 * np.sum((x - y) ** 2)) for y in b] for x in a]
@@ -149,6 +181,19 @@ def test_search_keeps_speakers_apart(rows: svm_rows.Rows) -> None:
         assert trial.fold_uars == pytest.approx(expected)
         assert trial.uar == pytest.approx(np.mean(expected))
         assert 0.5 < trial.uar < 1
+
+
+def test_scores_of_a_fold_are_those_of_a_machine_of_the_others(rows: svm_rows.Rows) -> None:
+    trials = training.search_settings(rows, CONFIG)
+    inside, outside = rows.split(3)[1]
+    projection, components = fit_projection(rows.features[inside], 8)
+    gamma = 0.8 / components.var(axis=0).sum()
+    machine = SVC(C=10.0, gamma=gamma, class_weight="balanced", decision_function_shape="ovo")
+    machine.fit(components, rows.classes[inside])
+    axes = projection.axes.astype(np.float32)
+    held_out = project(rows.features[outside], projection.mean, projection.scale, axes)
+    expected = np.tanh(machine.decision_function(held_out)) @ pair_votes(6)
+    np.testing.assert_allclose(trials[1].scores[outside], expected, atol=0.01)
 
 
 def test_what_tells_the_speaker_is_worth_nothing_on_others(rows: svm_rows.Rows) -> None:
@@ -231,6 +276,9 @@ def test_what_was_held_out_is_told_of_each_version(rows: svm_rows.Rows) -> None:
     assert held_out.shape == (4, 360, 6)
     np.testing.assert_allclose(held_out.sum(axis=2), 1)
     facts = classifier.spec.training
+    tried = [trial["uar"] for trial in facts["search"]]
+    assert tried[0] != tried[1]
+    assert facts["chosen"] == facts["search"][int(np.argmax(tried))]
     # Each fold has a temperature of its own there, by which no label changes.
     uar, *varied = (balanced_accuracy_score(rows.classes, p.argmax(axis=1)) for p in held_out)
     assert max(varied) < 0.5 < uar
@@ -259,6 +307,58 @@ def test_versions_of_a_clip(tmp_path: Path, speech: NDArray[np.float32]) -> None
     other = replace(versions, seed=2)(clips[0], waveform)
     np.testing.assert_array_equal(other[0], features[0])
     assert not np.array_equal(other[1], features[1])
+
+
+def test_a_clip_is_joined_with_another_of_its_voice_and_emotion(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kinds = [("anger", "a"), ("anger", "a"), ("anger", "a"), ("fear", "a"), ("anger", "b")]
+    clips = tuple(
+        Clip(Path(f"{i}"), emotion, speaker, name=f"{i}")
+        for i, (emotion, speaker) in enumerate(kinds)
+    )
+    waveforms = [np.full(10, i, np.float32) for i in range(5)]
+    partners: list[Utterance] = []
+
+    def vary(utterance: Utterance, find_partner: Any, *_: object) -> NDArray[np.float32]:
+        partners.append(find_partner())
+        return utterance.waveform
+
+    monkeypatch.setattr(versions_module, "vary", vary)
+    monkeypatch.setattr(versions_module, "find_utterance", lambda one: Utterance(one, 2, 9))
+    monkeypatch.setattr(versions_module, "extract_features", lambda one, _: one[:1])
+    versions = Versions(("varied",) * 20, clips, waveforms, 4_000.0, seed=1)
+    for index, expected in enumerate(({1, 2}, {0, 2}, {0, 1}, {3}, {4})):
+        partners.clear()
+        versions(clips[index], waveforms[index])
+        assert {int(one.waveform[0]) for one in partners} == expected
+        assert {one[1:] for one in partners} == {(2, 9)}  # its speech
+
+
+def test_trainer_keeps_what_is_of_unchanged_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["whole", "varied", "varied", svm_rows.TRANSPOSED]
+    model = SimpleNamespace(spec=spec(training={"versions": names}), score=lambda rows: rows)
+    held_out = np.arange(4.0)[:, None, None] * np.ones((4, 3, 6))
+    fitted = training.FittedSvm(model, held_out)  # type: ignore[arg-type]
+    gathered: list[float] = []
+    monkeypatch.setattr(trainer, "fit_svm", lambda *_, **__: fitted)
+    monkeypatch.setattr(
+        "sercli.training.adapters.groups.Examples.gather",
+        lambda *given: gathered.extend(one[0, 0] for one in given[2:]),
+    )
+    monkeypatch.setattr(trainer, "add_adapter", lambda *_: None)
+    found = ClipFeatures((), tuple(held_out.swapaxes(0, 1)), (), {})
+    svm_trainer = trainer.SvmTrainer(CONFIG, adapter=True)
+    learned = svm_trainer.fit(found, EMOTIONS, Path())
+    np.testing.assert_array_equal(learned.held_out, held_out[0])
+    # Whom a clip is transposed to differs, so that there is no baseline.
+    assert gathered == [0, 1, 2]
+    judged = svm_trainer.judge(model, found)  # type: ignore[arg-type]
+    np.testing.assert_allclose(judged, np.full((3, 6), 1 / 6))
+    scores = np.eye(6)[:3]
+    found = replace(found, features=tuple(np.stack((row, row[::-1])) for row in scores))
+    judged = svm_trainer.judge(model, found)  # type: ignore[arg-type]
+    assert judged.argmax(axis=1).tolist() == [0, 1, 2]
 
 
 def test_stored_weights_give_the_same_model(rows: svm_rows.Rows) -> None:
