@@ -700,6 +700,38 @@ def test_the_kind_of_group_depends_on_clips_that_are_not_scored_too(
         np.testing.assert_allclose(result.predictions.probabilities[:, 0], expected)
 
 
+def test_groups_of_mixes_are_adapted_before_labels_are_left_out(
+    make_corpus: MakeCorpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Three(FakeClassifier):
+        """Gives labels the odds 1, the duration in seconds, and 2."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            labels = ("short", "long", "boredom")
+            calibration = Calibration("none", np.eye(3), np.zeros(3))
+            self.spec = replace(self.spec, labels=labels, calibration=calibration)
+
+        def score(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+            return np.log(np.hstack((features**0, features, 2 * features**0)))
+
+    seen: dict[str, Any] = {}
+
+    def measure(adapt: Any, alone: Any, classes: Any, *_: object) -> list[dict[str, Any]]:
+        seen.update(alone=alone, adapted=adapt(np.array([0, 1])), classes=classes.tolist())
+        return []
+
+    monkeypatch.setattr("sercli.evaluation.judging.measure_mixes", measure)
+    classifier = Three()
+    classifier.adapter = Turning(safe=True)  # type: ignore[assignment]
+    corpus = make_corpus(("short", 0.25, "a"), ("joy", 1.0, "a"), ("long", 3.0, "b"))
+    evaluate(classifier, corpus, "all", replace(CONFIG, mixes=True))
+    np.testing.assert_allclose(seen["alone"], [[0.8, 0.2], [0.25, 0.75]])
+    # The odds of the first label are then those of the last.
+    np.testing.assert_allclose(seen["adapted"], [[8 / 9, 1 / 9], [0.4, 0.6]])
+    assert seen["classes"] == [0, 1]
+
+
 def test_every_clip_has_noise_of_its_own(
     fake_classifier: FakeClassifier, make_corpus: MakeCorpus
 ) -> None:
