@@ -644,7 +644,7 @@ def test_mixes_are_those_of_the_protocol() -> None:
 def test_figures_of_groups() -> None:
     # Of each label 13 clips of two speakers, of which all but the last are recognised alone.
     classes = np.repeat(np.arange(6), 13)
-    classes = np.concatenate((classes, classes[::-1]))
+    classes = np.concatenate((classes, np.roll(classes, -13)))
     voices = ["a"] * 78 + ["b"] * 78
     right = np.eye(6)[classes] * 0.9 + 0.1 / 6
     alone = right.copy()
