@@ -102,6 +102,21 @@ def test_a_few_segments_say_little_of_the_mix() -> None:
     many = find_likely_shares(np.tile([0.8, 0.1, 0.1], (50, 1)))
     assert 0.8 < one[0] < many[0]
     assert many[0] > 0.97
+    # One segment of odds of 4 to 1, and one of each label that is there before: five rounds.
+    share = 0.8
+    for _ in range(5):
+        odds = 4 * (1 + share) / (1 + (1 - share))
+        share = odds / (1 + odds)
+    found = find_likely_shares(np.array([[0.8, 0.2]]))
+    np.testing.assert_allclose(found, [share, 1 - share], rtol=1e-9)
+
+
+def test_what_is_impossible_has_a_bound() -> None:
+    """Adapters are trained with these numbers: with others, those that are stored would be off."""
+    certain = np.array([[1.0, 0.0]])
+    np.testing.assert_allclose(find_inputs(certain), [[4 * np.log(10), -4 * np.log(10)]], rtol=1e-6)
+    expected = [1, 0, np.log(1.02 / 0.52), np.log(0.02 / 0.52), 0]
+    np.testing.assert_allclose(describe_mix(certain), expected)
 
 
 def test_explanations_are_alone_likely_and_even() -> None:
