@@ -162,7 +162,7 @@ def test_choice_is_temperature_where_neither_is_better() -> None:
     assert found.method == "temperature"
 
 
-def test_choice_is_made_in_as_many_folds_as_asked(
+def test_choice_is_made_in_five_folds_or_one_per_group(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
@@ -173,9 +173,9 @@ def test_choice_is_made_in_as_many_folds_as_asked(
 
     monkeypatch.setattr(module, "fit_vector_scaling", fit)
     scores, classes = rng.normal(size=(120, 3)), rng.integers(3, size=120)
-    for n_groups, n_folds, expected in ((12, 5, [90, 90, 100, 100, 100]), (3, 5, [80] * 3)):
+    for n_groups, expected in ((12, [90, 90, 100, 100, 100]), (3, [80] * 3)):
         sizes.clear()
-        choose_calibration(scores, classes, np.arange(120) % n_groups, n_folds)
+        choose_calibration(scores, classes, np.arange(120) % n_groups)
         assert sorted(sizes) == expected
 
 

@@ -327,7 +327,7 @@ def test_a_clip_is_joined_with_another_of_its_voice_and_emotion(
     monkeypatch.setattr(versions_module, "vary", vary)
     monkeypatch.setattr(versions_module, "find_utterance", lambda one: Utterance(one, 2, 9))
     monkeypatch.setattr(versions_module, "extract_features", lambda one, _: one[:1])
-    versions = Versions(("varied",) * 20, clips, waveforms, 4_000.0, seed=1)
+    versions = Versions(("varied",) * 20, Partners(clips), waveforms, 4_000.0, seed=1)
     for index, expected in enumerate(({1, 2}, {0, 2}, {0, 1}, {3}, {4})):
         partners.clear()
         versions(clips[index], waveforms[index])
