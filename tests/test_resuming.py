@@ -196,7 +196,7 @@ PLACES = (
     (Journal, "__init__"),
     (Journal, "_put"),
     (Journal, "remove"),
-    (CsvWriter, "_footer"),
+    (CsvWriter, "_put"),
     (LabelRun, "_open_ledger"),
     (LabelRun, "_write_all"),
     (run_module, "write_json"),

@@ -4,15 +4,17 @@ import contextlib
 import io
 import json
 import math
+import re
 import shutil
 import signal
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import EXAMPLES, FakeClassifier
-from runs import Runs, every_format
+from runs import Runs, change, every_format
 
 import sercli
 from sercli.annotation import run as run_module
@@ -214,13 +216,6 @@ def test_an_output_that_cannot_be_replaced_keeps_its_record(
     assert runs.rows == ["memo.m4a: 2", "statement.flac: 3", "other.m4a: 2"]
 
 
-def test_rows_whose_last_line_lost_its_end(runs: Runs) -> None:
-    runs.write(runs.memo)
-    runs.output.write_bytes(runs.content.rstrip())  # as editors leave it
-    runs.resume(*runs.both)
-    assert runs.rows == ["memo.m4a: 2", "statement.flac: 3"]
-
-
 def test_outputs_of_long_names_are_gone_on_with(runs: Runs, tmp_path: Path) -> None:
     runs.output, other = (tmp_path / f"{'a' * 240}{name}.csv" for name in "xy")
     runs.kill_after(0, runs.memo)
@@ -250,58 +245,89 @@ def test_an_output_whose_record_is_of_before_is_gone_on_with(runs: Runs) -> None
     assert runs.rows_found == ["memo.m4a: 2", "statement.flac: 3"]
 
 
-def test_an_output_without_a_record_may_lack_its_last_line_end_but_no_rows(runs: Runs) -> None:
-    runs.kill_at(run_module, "write_json", *runs.both)
-    content = runs.content
-    without = content[: content.index(b"statement.flac") - len(f"{runs.sounds}/")]
-    runs.output.write_bytes(without)
-    with pytest.raises(OutputError, match=r"it has no row of .*statement\.flac, but was written"):
-        runs.resume(*runs.both)
-    assert runs.content == without
-    runs.output.write_bytes(content.rstrip())
-    assert runs.resume(*runs.both).n_kept == 2
-    assert runs.content == content
+def leave_whole(runs: Runs) -> Path:
+    """Return the output of a run that ended."""
+    runs.write()
+    return runs.output
+
+
+def leave_without_record(runs: Runs) -> Path:
+    """Return the output of a run that was killed when it was in its place."""
+    runs.kill_at(run_module, "write_json")
+    return runs.output
+
+
+def leave_hidden(runs: Runs) -> Path:
+    """Return the output of a run that was killed when all files were done."""
+    runs.kill_after(0)
+    return runs.hidden[0]
+
+
+def edit(content: bytes) -> dict[str, bytes]:
+    """Return an output as an editor, a spreadsheet or a person may have left it."""
+    lines = content.splitlines(keepends=True)
+    of_memo = [number for number, line in enumerate(lines) if b"memo.m4a" in line]
+    return {
+        "a label": re.sub(rb"\b(short|long)\b(?=[,\"]+(0|\s\"conf))", b"calm", content, count=1),
+        "a time": content.replace(b"0.", b"1.", 1),
+        "a digit of the last row": b"4".join(content.rsplit(b"0", 1)),
+        "a name": content.replace(b"memo.m4a", b"note.m4a"),
+        "a row removed": b"".join(lines[: of_memo[-1]] + lines[of_memo[-1] + 1 :]),
+        "a row doubled": b"".join([*lines[: of_memo[0]], lines[of_memo[0]], *lines[of_memo[0] :]]),
+        "a row added": content + lines[of_memo[0]],
+        "rows in another order": b"".join(lines[::-1]),
+        "other line ends": b"\n".join(content.splitlines()) + b"\n"
+        if b"\r\n" in content
+        else content.replace(b"\n", b"\r\n"),
+        "no last line end": content.rstrip(b"\r\n"),
+        "a byte order mark": b"\xef\xbb\xbf" + content,
+        "nothing": b"",
+    }
 
 
 @every_format
-def test_rows_that_cannot_be_placed_are_not_lost(
-    runs: Runs, fake_classifier: FakeClassifier, suffix: str
+@pytest.mark.parametrize("leave", [leave_whole, leave_without_record, leave_hidden])
+def test_an_output_that_was_edited_is_refused(
+    runs: Runs, fake_classifier: FakeClassifier, leave: Callable[[Runs], Path], suffix: str
 ) -> None:
-    runs.write()
-    content = runs.content
-    n_heard = len(fake_classifier.heard)
-    lines = content.splitlines(keepends=True)
-    of_memo = [number for number, line in enumerate(lines) if b"memo.m4a" in line]
-    without = lines[: of_memo[-1]] + lines[of_memo[-1] + 1 :]
-    altered = {
-        "a row": without,
-        "a file": [line for line in lines if b"memo.m4a" not in line],
-        "a file without rows": [line for line in lines if b"broken.wav" not in line],
-        "the name": [line.replace(b"memo.m4a", b"note.m4a") for line in lines],
-        "twice": [*lines, lines[of_memo[0]]],
-    }
-    if suffix == "csv":
-        altered |= {
-            "the delimiter": [line.replace(b",", b";") for line in lines],
-            "a column": [line.replace(b"confidence", b"sureness") for line in lines],
-            "cells": [line.replace(b",mix,", b",mix,0,") for line in lines],
-            "a quote": [line.replace(b",mix,", b',"mix,') for line in lines],
-            "the end": [*lines, b"\0" * 10],
-            "all": [],
-        }
-    if suffix == "jsonl":
-        altered |= {"a column": [line.replace(b"confidence", b"sureness") for line in lines]}
-    for what, some in altered.items():
-        before = b"".join(some)
-        if before == content:
-            continue
-        runs.output.write_bytes(before)
-        with pytest.raises(OutputError, match=r"cannot be continued: .*start again with --over"):
+    output = leave(runs)
+    content, n_heard = output.read_bytes(), len(fake_classifier.heard)
+    is_hidden = output != runs.output
+    for what, edited in edit(content).items():
+        assert edited != content, what
+        if is_hidden and what in ("a row added", "no last line end", "nothing"):
+            continue  # as a run that is killed leaves it
+        output.write_bytes(edited)
+        message = rf"{re.escape(str(output))}: was edited since .* or start again with --overwrite"
+        with pytest.raises(OutputError, match=message):
             runs.resume()
-        assert runs.content == before, what
+        assert output.read_bytes() == edited, what
     assert len(fake_classifier.heard) == n_heard
-    runs.output.write_bytes(content)
-    runs.resume()
+    # What counts is the content, not when it was written.
+    output.write_bytes(content)
+    change(output)
+    assert runs.resume().n_kept == 2
+    assert runs.rows_found == ["memo.m4a: 2", "statement.flac: 3"]
+
+
+@every_format
+def test_a_record_has_the_hash_of_the_output_and_the_place_of_all_rows(
+    runs: Runs, suffix: str
+) -> None:
+    runs.write(*runs.both)
+    change(runs.memo)
+    runs.write(resume=True)
+    assert runs.record["output_sha256"] == sha256(runs.content).hexdigest()
+    first, *rest = runs.record["files"]
+    start, end = first["rows"]
+    for entry, name in zip(rest, ("memo.m4a", "statement.flac"), strict=True):
+        assert entry["rows"][0] == end
+        end = entry["rows"][1]
+        pieces = runs.content.split(name.encode())
+        # From the line of the first row, or of the file, to the end of the last one.
+        assert entry["rows"][0] <= len(pieces[0]) < end - sum(map(len, pieces[1:-1]))
+        assert name.encode() not in runs.content[end:]
+    assert b"broken.wav" not in runs.content[:start] + runs.content[first["rows"][1] :]
 
 
 def damage(record: dict[str, Any], **changes: Any) -> str:
@@ -329,6 +355,11 @@ def damage(record: dict[str, Any], **changes: Any) -> str:
         lambda record: damage(record, duration=0).replace('tion": 0,', f'tion": {"9" * 5_000},'),
         lambda record: damage(record, bytes="7"),
         lambda record: damage(record, n_segments=None),
+        lambda record: damage(record, rows=None),
+        lambda record: damage(record, rows=[0, 1, 2]),
+        lambda record: damage(record, rows=["0", "1"]),
+        lambda record: json.dumps(record).replace('"rows"', '"was"'),
+        lambda record: json.dumps(record | {"files": []}),
         lambda record: damage(record, warnings=None),
         lambda record: damage(record, error=5),
     ],

@@ -13,10 +13,9 @@ from sercli.config import ACROSS_FILES, OnError
 from sercli.discovery import Found, find_inputs
 from sercli.errors import ConfigError, OutputError
 from sercli.files import STDOUT, AnyPath, write_json
-from sercli.output.indexing import check_stamp, find_stamp
 from sercli.output.journal import Journal, find_unfinished
 from sercli.output.report import RunInfo, RunReport, describe_file
-from sercli.output.resuming import Earlier, EarlierFile
+from sercli.output.resuming import Earlier, EarlierFile, check_stamp, find_stamp
 from sercli.output.target import Output
 from sercli.output.writers import Writer, open_writer, record_path
 from sercli.registry.catalogue import DEFAULT_MODEL
@@ -170,9 +169,9 @@ class LabelRun:
         except KeyboardInterrupt as error:
             interrupt = error
         finally:
-            in_place = ledger is not None and ledger.writer.in_place
-            self._write_record(sys.exception(), in_place=in_place)
-        if ledger is not None and in_place:  # journals have served their purpose
+            digest = ledger.writer.sha256 if ledger and ledger.writer.in_place else None
+            self._write_record(sys.exception(), digest)
+        if ledger and digest:  # journals have served their purpose
             for one in output.unfinished:
                 one.remove()
             # Last, as until then it shows that older ones are superseded.
@@ -204,25 +203,25 @@ class LabelRun:
             is_there = output.unfinished or os.path.exists(output.target)
             replaces = output.overwrite and bool(is_there)
             try:
-                journal = Journal(writer.temporary, info, replaces=replaces)
+                journal = Journal(writer, info, replaces=replaces)
             except OutputError:
                 writer.discard()  # without a journal, no run could resume it
                 raise
             stack.enter_context(journal)
         return _Ledger(writer, journal, self.report)
 
-    def _write_record(self, failing: BaseException | None, *, in_place: bool) -> None:
-        """Write the run record beside the finished output.
+    def _write_record(self, failing: BaseException | None, digest: str | None) -> None:
+        """Write the run record beside the finished output, whose SHA-256 is `digest`.
 
         If an earlier output stays, so does its record. If there is no output because it could not
         be written, the record is written nevertheless.
         """
         target = self._output.target
         is_lost = isinstance(failing, OutputError) and not os.path.exists(target)
-        if target == STDOUT or not (in_place or is_lost):
+        if target == STDOUT or not (digest or is_lost):
             return
         try:
-            write_json(record_path(target), self.report.record(), overwrite=True)
+            write_json(record_path(target), self.report.record(digest), overwrite=True)
         except OutputError:
             if failing is None:  # otherwise the first error says more
                 raise
@@ -310,9 +309,10 @@ class _Ledger:
         self._note(self.report.keep(failed, failed=True))
         return result
 
-    def _note(self, entry: Mapping[str, Any]) -> None:
+    def _note(self, entry: dict[str, Any]) -> None:
+        entry["rows"] = self.writer.place
         if self.journal is not None:
-            self.journal.note(entry, self.writer.n_bytes)
+            self.journal.note(entry)
 
 
 def write_labels(

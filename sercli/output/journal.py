@@ -1,9 +1,9 @@
 """Journal of a run, from which another run resumes if it is killed.
 
 While an output is written under its temporary name, there is a journal beside it. It has a line for
-each file: the file's entry in the run record, and the size of the output at the end of its rows. A
-run that ends properly removes its journal; one that is killed, or whose disk is full, leaves both
-for the next run to resume.
+each file: the file's entry in the run record, and the size and SHA-256 of the output at the end of
+its rows. A run that ends properly removes its journal; one that is killed, or whose disk is full,
+leaves both for the next run to resume.
 """
 
 import glob
@@ -28,7 +28,7 @@ from sercli.files import (
     resolve_target,
 )
 from sercli.output.report import RunInfo
-from sercli.output.writers import record_path
+from sercli.output.writers import WRITERS, Writer, record_path
 
 SUFFIX = ".journal"
 # Seconds within which a run writes the first line of its journal.
@@ -40,8 +40,8 @@ class Journal:
 
     Parameters
     ----------
-    rows
-        Path of the output, under its temporary name.
+    writer
+        Writer of the output, to a file.
     info
         Description of the run.
     replaces
@@ -54,8 +54,9 @@ class Journal:
         If it cannot be written.
     """
 
-    def __init__(self, rows: Path, info: RunInfo, *, replaces: bool = False) -> None:
-        self._path = rows.with_name(rows.name + SUFFIX)
+    def __init__(self, writer: Writer, info: RunInfo, *, replaces: bool = False) -> None:
+        self._writer = writer
+        self._path = Path(f"{writer.temporary}{SUFFIX}")
         self._is_broken = False
         try:
             self._stream = self._path.open("x", encoding="utf-8")
@@ -71,22 +72,20 @@ class Journal:
             self.remove()
             raise
 
-    def note(self, entry: Mapping[str, Any], end: int) -> None:
-        """Add a line for a file.
+    def note(self, entry: Mapping[str, Any]) -> None:
+        """Add a line for the file that was written last.
 
         Parameters
         ----------
         entry
             Entry of the file in the run record.
-        end
-            End of its rows in the output, in bytes.
 
         Raises
         ------
         OutputError
             If it cannot be written.
         """
-        self._put({"end": end, "file": entry})
+        self._put({"file": entry})
 
     def remove(self) -> None:
         """Remove the journal, when the output is complete."""
@@ -103,8 +102,9 @@ class Journal:
         # Lines after an incomplete one could not be read.
         if self._is_broken:
             raise OutputError(f"{self._path}: could not be written before")
+        state = {"end": self._writer.n_bytes, "sha256": self._writer.sha256}
         try:
-            self._stream.write(json.dumps(data, ensure_ascii=False) + "\n")
+            self._stream.write(json.dumps({**state, **data}, ensure_ascii=False) + "\n")
             self._stream.flush()
         except OSError as error:
             self._is_broken = True
@@ -121,12 +121,15 @@ class Told(NamedTuple):
     entries
         Entries of files by their paths.
     end
-        End of the rows of these files in the output, in bytes.
+        Number of bytes of the output with the rows of these files.
+    sha256
+        SHA-256 of these bytes.
     """
 
     header: dict[str, Any]
     entries: dict[str, dict[str, Any]]
     end: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -150,8 +153,6 @@ class Unfinished:
     def read(self) -> Told:
         """Return the content of the journal, for files whose rows are complete.
 
-        An output in its place is complete.
-
         Raises
         ------
         OSError, ValueError
@@ -160,26 +161,35 @@ class Unfinished:
         size = self.rows.stat().st_size
         # A full disk may have cut it within a character.
         text = self.journal.read_text(encoding="utf-8", errors="replace")
-        header, *lines = text.split("\n")
-        told = Told(parse_json(header) if lines else {}, {}, 0)
-        for number, line in enumerate(lines[:-1], start=2):  # the last is empty or incomplete
+        *lines, _ = text.split("\n")  # the last is empty or incomplete
+        told, footer = Told({}, {}, 0, ""), ""
+        for number, line in enumerate(lines, start=1):
             try:
                 note = parse_json(line)
-                end, path = int(note["end"]), note["file"]["path"]
+                end, digest = int(note["end"]), note["sha256"]
+                if number == 1:
+                    told = Told(note, {}, end, digest)
+                    footer = WRITERS[note["options"]["format"]].footer
+                    continue
+                entry = note["file"]
+                if entry["rows"] != [told.end, end]:
+                    raise ValueError("it does not follow the line before")
+                path = str(entry["path"])
             except (ArithmeticError, KeyError, TypeError, ValueError) as error:
                 raise ValueError(f"line {number} is damaged: {error}") from error
             if end > size and not self.in_place:
                 break
-            told = told._replace(end=end)
-            told.entries[path] = note["file"]
-        return told._replace(end=size) if self.in_place else told  # with what was added to it
+            told = told._replace(end=end, sha256=digest)
+            told.entries[path] = entry
+        # An output in its place ends there, but for its footer.
+        return told._replace(end=max(size - len(footer), 0)) if self.in_place else told
 
     @property
     def replaces(self) -> bool:
         """Whether the run was to replace what earlier runs left."""
         try:
             return self.read().header.get("replaces") is True
-        except (OSError, ValueError, AttributeError):  # reported when a run resumes from it
+        except (OSError, ValueError):  # reported when a run resumes from it
             return False
 
     @property

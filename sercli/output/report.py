@@ -194,12 +194,19 @@ class RunReport:
     def _wanted(self) -> str:
         return "segments" if self.info.options.get("segments_sha256") else "speech"
 
-    def record(self) -> dict[str, Any]:
-        """Return the run record in JSON types: everything but the labels."""
+    def record(self, output_sha256: str | None = None) -> dict[str, Any]:
+        """Return the run record in JSON types: everything but the labels.
+
+        Parameters
+        ----------
+        output_sha256
+            SHA-256 of the output; None if there is none.
+        """
         return {
             **self.info.header(),
             "directory": self.info.directory,
             "completed": self.completed,
+            "output_sha256": output_sha256,
             "wall_seconds": round(monotonic() - self._start, 3),
             "machine": {
                 "platform": platform.platform(),
@@ -240,13 +247,15 @@ def describe_file(result: FileResult) -> dict[str, Any]:
     }
 
 
-def check_file(entry: Any) -> dict[str, Any]:
+def check_file(entry: Any, *, recorded: bool = False) -> dict[str, Any]:
     """Check a file's entry that was read back, as a user may have edited it, and return it.
 
     Parameters
     ----------
     entry
         Entry as `describe_file` returns it, parsed from JSON; it may have more fields.
+    recorded
+        Whether it must have those of a run record, too.
 
     Raises
     ------
@@ -262,8 +271,9 @@ def check_file(entry: Any) -> dict[str, Any]:
             and all(entry[name] is None or isinstance(entry[name], str) for name in TEXTS)
             and all(entry[name] is None or is_number(entry[name]) for name in NUMBERS)
             and all(isinstance(entry[name], list) for name in LISTS)
-            and is_number(entry.get("n_segments", 0))  # only in run records and journals
         )
+        if recorded:
+            fits &= is_number(entry["n_segments"]) and [*map(type, entry["rows"])] == [int, int]
         json.dumps(entry, ensure_ascii=False).encode()  # so that it can be written again
     except (KeyError, TypeError, AttributeError, UnicodeError) as error:
         raise ValueError(f"its entry for a file is {shorten(entry)} ({error!r})") from error

@@ -1,28 +1,27 @@
 """Results of earlier runs, from which a run resumes: the rows of files that have not changed.
 
-The rows are in the output of an earlier run, and the run record beside it has the status, size and
-modification time of each file. Or they are in the temporary file of a killed run, with its journal
-instead of a record.
+The rows are in the output of an earlier run. The run record beside it has the SHA-256 of the output
+and, for each file, its status, size, modification time, and where its rows begin and end. Or the
+rows are in the temporary file of a killed run, with its journal instead of a record.
 """
 
-import csv
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from sercli.discovery import Found
 from sercli.errors import OutputError
-from sercli.files import parse_json
-from sercli.output.indexing import Rows, find_rows
+from sercli.files import AnyPath, parse_json
 from sercli.output.journal import Told, Unfinished
 from sercli.output.report import RunInfo, check_file
 from sercli.output.writers import record_path
-from sercli.schema import FileResult, columns, printable_path
+from sercli.schema import FileResult, printable_path
 
 # Options that affect the labels, and must be the same as before.
 BEARING = (
@@ -42,7 +41,48 @@ BEARING = (
     "format",
 )
 
+# Bytes of an output that are read at once.
+CHUNK_SIZE = 1 << 20
+
 Entry = Mapping[str, Any]
+Stamp = tuple[int, int, int]
+
+
+def find_stamp(path: AnyPath | int) -> Stamp | None:
+    """Return inode, time of change and size of a file, which show a change; None if it is missing.
+
+    Parameters
+    ----------
+    path
+        Path of the file, or its descriptor.
+    """
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def check_stamp(output: AnyPath, before: Stamp | None, now: Stamp | None) -> None:
+    """Raise if an output has changed.
+
+    Parameters
+    ----------
+    output
+        Path of the output.
+    before, now
+        Its stamps; see `find_stamp`.
+
+    Raises
+    ------
+    OutputError
+        If the stamps differ.
+    """
+    if before != now:
+        raise OutputError(
+            f"{output}: another run or program has written to it meanwhile; continue from there "
+            "with --resume"
+        )
 
 
 class EarlierFile(NamedTuple):
@@ -52,16 +92,35 @@ class EarlierFile(NamedTuple):
     ----------
     entry
         Its entry in the run record or the journal.
-    rows
-        Position of its rows; None if there are none.
+    output
+        Path of the output that has its rows.
+    stamp
+        Stamp of the output when it was checked; see `find_stamp`.
     """
 
     entry: Entry
-    rows: Rows | None
+    output: Path
+    stamp: Stamp | None
 
     def read_rows(self) -> str:
-        """Return the rows, as they are in the earlier output."""
-        return self.rows.read() if self.rows else ""
+        """Return the rows, as they are in the earlier output.
+
+        Raises
+        ------
+        OutputError
+            If the output cannot be read, or has changed since it was checked.
+        """
+        start, end = self.entry["rows"]
+        try:
+            with self.output.open("rb") as stream:
+                check_stamp(self.output, self.stamp, find_stamp(stream.fileno()))
+                stream.seek(start)
+                return stream.read(end - start).decode("utf-8")
+        except (OSError, UnicodeError) as error:
+            raise OutputError(
+                f"{self.output}: cannot be read: {error}; continue with --resume when it can be "
+                "read"
+            ) from error
 
     def still_holds(self, found: Found, turns: str | None) -> bool:
         """Return whether the rows are still valid: the file did not fail, and has not changed.
@@ -132,8 +191,8 @@ class Earlier:
         Raises
         ------
         OutputError
-            If an earlier run had another model or other settings, or its files cannot be read or do
-            not match each other.
+            If an earlier run had another model or other settings, or its files cannot be read or
+            were edited.
         """
         files: dict[str, EarlierFile] = {}
         for source in _list_sources(target, unfinished):
@@ -181,20 +240,35 @@ class _Source(NamedTuple):
             told = self.read()
             _refuse_others(self.output, told.header, info)
             _refuse_elsewhere(self.output, told, info)
-            n_rows = {path: check_file(entry)["n_segments"] for path, entry in told.entries.items()}
-            names = columns(info.model["labels"], speakers=info.speakers)
-            rows = find_rows(self.output, told.end, n_rows, info.options["format"], names)
-        return {
-            _make_absolute(path): EarlierFile(entry, rows.get(path))
-            for path, entry in told.entries.items()
-        }
+            stamp = self._check_content(told)
+            return {
+                _make_absolute(path): EarlierFile(
+                    check_file(entry, recorded=True), self.output, stamp
+                )
+                for path, entry in told.entries.items()
+            }
+
+    def _check_content(self, told: Told) -> Stamp | None:
+        """Raise if the output was edited since it was written; return its stamp."""
+        with self.output.open("rb") as stream:
+            stamp = find_stamp(stream.fileno())
+            found = sha256()
+            while chunk := stream.read(min(CHUNK_SIZE, told.end - stream.tell())):
+                found.update(chunk)
+        if found.hexdigest() != told.sha256:
+            raise OutputError(
+                f"{self.output}: was edited since it was written: its SHA-256 is not that in "
+                f"{self.beside}. Put back what was written, and edit a copy of it; or keep it, and "
+                "label new files into another output; or start again with --overwrite"
+            )
+        return stamp
 
     @contextmanager
     def _explaining(self) -> Iterator[None]:
         """Turn errors in reading the files into `OutputError` with a remedy."""
         try:
             yield
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, csv.Error) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             reason = f"it lacks {error}" if isinstance(error, KeyError) else error
             raise OutputError(
                 f"{self.output}: cannot be continued: {reason}; expected the output of a run, and "
@@ -220,7 +294,9 @@ def _read_record(target: Path) -> Told:
     """Return the content of the run record of an output."""
     record = parse_json(record_path(target).read_text(encoding="utf-8"))
     entries = {entry["path"]: entry for entry in record["files"]}
-    return Told(record, entries, target.stat().st_size)
+    if len(entries) != record["counts"]["files"]:  # their rows would be lost
+        raise ValueError(f"its record has {len(entries)} of {record['counts']['files']} files")
+    return Told(record, entries, target.stat().st_size, record.get("output_sha256"))
 
 
 def _make_absolute(path: str) -> str:

@@ -10,6 +10,7 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from io import StringIO, TextIOWrapper
 from pathlib import Path
 from types import TracebackType
@@ -33,8 +34,6 @@ from sercli.system.interrupts import delay_interrupts
 TIME_DIGITS = 3
 GIVEN_TIME_DIGITS = 9
 PROBABILITY_DIGITS = 6
-# Indentation of a file's line in the JSON document.
-JSON_INDENT = "  "
 
 
 class StandardOutput:
@@ -89,10 +88,13 @@ class Writer(ABC):
         Path of the output until it is renamed; None for standard output.
     n_bytes
         Number of bytes written so far.
+    place
+        Start and end of the rows of the last file, in bytes.
     """
 
     format: ClassVar[str]
-    line_end: ClassVar[str] = "\n"
+    # End of the output.
+    footer: ClassVar[str] = ""
 
     def __init__(
         self, output: AtomicFile | StandardOutput, info: RunInfo, *, held: bool = False
@@ -107,8 +109,15 @@ class Writer(ABC):
         self._time_digits = GIVEN_TIME_DIGITS if is_given else TIME_DIGITS
         self.temporary = output.temporary if isinstance(output, AtomicFile) else None
         self.n_bytes = 0
+        self._hash = sha256()
         self._is_broken = False
         self._put(self._header())
+        self.place = [self.n_bytes, self.n_bytes]
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of what was written so far."""
+        return self._hash.hexdigest()
 
     def write(self, result: FileResult) -> None:
         """Write the rows of a file, and flush them.
@@ -135,9 +144,9 @@ class Writer(ABC):
         entry
             Entry of the file in the run record, if it differs from that in the rows.
         """
-        if rows and not rows.endswith("\n"):  # some editors remove it at the end of a file
-            rows += self.line_end
+        start = self.n_bytes
         self._put(rows)
+        self.place = [start, self.n_bytes]
 
     def discard(self) -> None:
         """Remove the temporary file."""
@@ -151,7 +160,9 @@ class Writer(ABC):
         try:
             self._output.stream.write(text)
             self._output.stream.flush()
-            self.n_bytes += len(text.encode())
+            content = text.encode()
+            self.n_bytes += len(content)
+            self._hash.update(content)
         except BrokenPipeError:
             raise  # the reader has closed the pipe, which is not an error of the output
         except OSError as error:
@@ -169,7 +180,7 @@ class Writer(ABC):
     ) -> None:
         # Also after an error: finished rows must not be lost.
         if not isinstance(self._output, AtomicFile):
-            self._put(self._footer())
+            self._put(self.footer)
             self._output.close()
             return
         # After an error of the output or the journal, another run can resume from the temporary
@@ -179,7 +190,7 @@ class Writer(ABC):
             return
         with delay_interrupts():
             try:
-                self._put(self._footer())
+                self._put(self.footer)
             except OutputError:
                 self._output.leave()
                 raise
@@ -207,15 +218,11 @@ class Writer(ABC):
     @abstractmethod
     def _body(self, result: FileResult) -> str: ...
 
-    def _footer(self) -> str:
-        return ""
-
 
 class CsvWriter(Writer):
     """Writer of one row per segment, after RFC 4180: fields quoted if needed, lines end in CRLF."""
 
     format = "csv"
-    line_end = "\r\n"
 
     def _header(self) -> str:
         return _csv_lines([self._columns])
@@ -261,16 +268,18 @@ class JsonWriter(Writer):
     """Writer of one JSON document: the run, then every file with its status and segments."""
 
     format = "json"
-    _separator = "\n"
+    footer = "\n ]\n}\n"
+    _separator = "\n  "
 
     def copy(self, rows: str, entry: Mapping[str, Any] | None = None) -> None:
         """Write a file from an earlier run, with the fields of `entry` in place of the old ones."""
+        rows = rows.lstrip(",\n ")  # the separator, which belongs to them
         if entry is not None:
             told = json.loads(rows)
             told |= {name: entry[name] for name in told if name in entry}
             rows = json.dumps(told, ensure_ascii=False)
-        self._put(self._separator + JSON_INDENT + rows)
-        self._separator = ",\n"
+        super().copy(self._separator + rows)
+        self._separator = ",\n  "
 
     def _header(self) -> str:
         header = json.dumps(self._info.header(), ensure_ascii=False, indent=1)
@@ -284,9 +293,6 @@ class JsonWriter(Writer):
         values = dict(zip(self._columns[1:], self._list_values(segment), strict=True))
         probabilities = {label: values.pop(PROBABILITY_PREFIX + label) for label in self._labels}
         return values | {"probabilities": probabilities}
-
-    def _footer(self) -> str:
-        return "\n ]\n}\n"
 
 
 WRITERS: Mapping[str, type[Writer]] = {
