@@ -725,7 +725,7 @@ def test_groups_of_mixes_are_adapted_before_labels_are_left_out(
     classifier = Three()
     classifier.adapter = Turning(safe=True)  # type: ignore[assignment]
     corpus = make_corpus(("short", 0.25, "a"), ("joy", 1.0, "a"), ("long", 3.0, "b"))
-    evaluate(classifier, corpus, "all", replace(CONFIG, mixes=True))
+    evaluate(classifier, corpus, "all", replace(CONFIG, mixes=True, adapt="speaker"))
     np.testing.assert_allclose(seen["alone"], [[0.8, 0.2], [0.25, 0.75]])
     # The odds of the first label are then those of the last.
     np.testing.assert_allclose(seen["adapted"], [[8 / 9, 1 / 9], [0.4, 0.6]])
