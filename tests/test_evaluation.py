@@ -192,7 +192,11 @@ def test_nobody_talks_behind_their_own_speech_under_another_name(
         warnings = evaluate(fake_classifier, replace(corpus, clips=some), "all", config).figures[
             "warnings"
         ]
-        told = [one for one in warnings if one.startswith(f"Behind {n_alone} of {len(some)}")]
+        told = [
+            one
+            for one in warnings
+            if one.startswith(f"For {n_alone} of {len(some)} clips, the babble")
+        ]
         assert len(told) == bool(n_alone)
 
 
