@@ -235,11 +235,11 @@ def test_a_broken_file_keeps_the_labels_before_the_break(
 
 
 def test_progress_tells_the_seconds_heard(fake_classifier: FakeClassifier) -> None:
-    heard: list[float] = []
+    decoded: list[float] = []
     annotator = Annotator(fake_classifier, SegmentConfig())
-    list(annotator.annotate([Found(str(EXAMPLES / "call.wav"))], heard.append))
-    assert sum(heard) == pytest.approx(60)
-    assert len(heard) > 1
+    list(annotator.annotate([Found(str(EXAMPLES / "call.wav"))], decoded.append))
+    assert sum(decoded) == pytest.approx(60)
+    assert len(decoded) > 1
 
 
 def test_perceived(fake_classifier: FakeClassifier) -> None:
@@ -401,10 +401,12 @@ def test_files_count_when_they_were_heard(
     adapt: Adaptation,
     expected: list[int],
 ) -> None:
-    heard: list[None] = []
+    scored: list[None] = []
     annotator = Annotator(centred, SegmentConfig(), adapt=adapt)
     inputs = [Found(str(path)) for path in recordings]
-    counts = [len(heard) for _ in annotator.annotate(inputs, on_heard=lambda: heard.append(None))]
+    counts = [
+        len(scored) for _ in annotator.annotate(inputs, on_scored=lambda: scored.append(None))
+    ]
     assert counts == expected
 
 
@@ -489,10 +491,10 @@ def test_segments_that_were_told(
     told, unlisted, nobody = results
     times = [(one.start, one.end, one.speaker, one.channel) for one in told.segments]
     assert times == [(1, 3, "x", "0"), (2, 2.6, "y", "0"), (4, 9.12345, "y", "0")]
-    heard = {len(waveform): waveform for waveform in centred.heard}
+    cut = {len(waveform): waveform for waveform in centred.heard}
     for segment in told.segments:
         start, end = round(16_000 * segment.start), round(16_000 * segment.end)
-        np.testing.assert_array_equal(heard[end - start], speech[start:end])
+        np.testing.assert_array_equal(cut[end - start], speech[start:end])
         assert segment.probabilities[0] == pytest.approx(
             1 / (1 + segment.end - segment.start), 1e-4
         )

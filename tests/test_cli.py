@@ -564,17 +564,17 @@ def test_resuming_labels_what_is_new_has_changed_or_failed(
 # Annotates as the command line does, and is killed when it has come to a file.
 KILLED = """
 import os, signal, sys
-from sercli.annotation.heard import Heard
+from sercli.annotation.scored import ScoredFile
 from sercli.cli import main
 
-gather = Heard.gather
+gather = ScoredFile.gather
 
 def killed(recording, *given):
     if recording.result.path.endswith(sys.argv[1]):
         os.kill(os.getpid(), signal.SIGKILL)
     return gather(recording, *given)
 
-Heard.gather = killed
+ScoredFile.gather = killed
 main(sys.argv[2:])
 """
 
@@ -867,16 +867,16 @@ def test_a_missing_file_is_recorded(tmp_path: Path) -> None:
 def test_interrupt_keeps_what_was_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    from sercli.annotation.heard import Heard
+    from sercli.annotation.scored import ScoredFile
 
-    gather = Heard.gather
+    gather = ScoredFile.gather
 
     def interrupted(recording: Any, *given: Any) -> Any:
         if recording.result.path.endswith("statement.flac"):
             signal.raise_signal(number)
         return gather(recording, *given)
 
-    monkeypatch.setattr(Heard, "gather", interrupted)
+    monkeypatch.setattr(ScoredFile, "gather", interrupted)
     target = tmp_path / "labels.csv"
     result = ser("annotate", EXAMPLES, "-o", target)
     assert result.exit_code == 130
@@ -891,7 +891,7 @@ def test_interrupt_keeps_what_was_finished(
 def test_what_is_kept_outlasts_an_interrupt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sercli.annotation.heard import Heard
+    from sercli.annotation.scored import ScoredFile
 
     target = tmp_path / "labels.csv"
     options = ("-m", "svm", "-o", target, "--resume")
@@ -903,7 +903,7 @@ def test_what_is_kept_outlasts_an_interrupt(
         signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Heard, "gather", interrupted)
+        patch.setattr(ScoredFile, "gather", interrupted)
         assert ser("annotate", EXAMPLES, *options).exit_code == 130
     assert target.read_bytes() == rows
     record = read_record(tmp_path / "labels.csv.run.json")

@@ -11,7 +11,7 @@ from test_adaptation import create_adapter, draw_probabilities
 from sercli import adaptation
 from sercli.adaptation import AdapterSettings
 from sercli.annotation.grouping import WaitingFiles
-from sercli.annotation.heard import Heard
+from sercli.annotation.scored import ScoredFile
 from sercli.annotation.spool import RowStore
 from sercli.schema import FileResult, Group
 
@@ -55,16 +55,16 @@ def test_no_more_of_a_group_than_a_block_is_in_memory(
     with WatchedStore(limit) as store:
         waiting = WaitingFiles(adapter, store, lambda _, piece: f"group {piece['channel']}")
         for number, own in enumerate(np.split(pieces, lengths.cumsum()[:-1])):
-            waiting.add(Heard(FileResult(str(number), "ok"), own))
-        files = list(waiting.judge())
+            waiting.add(ScoredFile(FileResult(str(number), "ok"), own))
+        files = list(waiting.rescore())
         assert max(store.sizes) == 5
         assert not len(store)
-        assert not list(waiting.judge())
-    assert [heard.result.path for heard in files] == [str(number) for number in range(40)]
-    assert [len(heard.pieces) for heard in files] == lengths.tolist()
-    found = np.concatenate([heard.pieces for heard in files])
+        assert not list(waiting.rescore())
+    assert [scored.result.path for scored in files] == [str(number) for number in range(40)]
+    assert [len(scored.pieces) for scored in files] == lengths.tolist()
+    found = np.concatenate([scored.pieces for scored in files])
     np.testing.assert_array_equal(found["channel"], pieces["channel"])
     np.testing.assert_allclose(found["probabilities"], expected, atol=1e-12)
-    groups = {group for heard in files for group in heard.result.groups}
+    groups = {group for scored in files for group in scored.result.groups}
     sizes = np.bincount(pieces["channel"]).tolist()
     assert groups == {Group(f"group {n}", size, n < 2) for n, size in enumerate(sizes)}

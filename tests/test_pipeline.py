@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sercli.annotation import pipeline
 from sercli.annotation.annotator import Annotator
-from sercli.annotation.pipeline import Limits, judge_recordings
+from sercli.annotation.pipeline import Limits, score_recordings
 from sercli.annotation.recording import Block, Piece, Recording
 from sercli.annotation.timing import Stopwatch
 from sercli.audio.reading import load_audio
@@ -56,18 +56,18 @@ class FakeRecording:
             self.is_open = False
 
 
-def judge(waveforms: Sequence[FloatArray]) -> NDArray[np.float64]:
+def score(waveforms: Sequence[FloatArray]) -> NDArray[np.float64]:
     return np.array([[len(waveform) / 16_000, 1.0] for waveform in waveforms])
 
 
 def run(
-    recordings: Sequence[FakeRecording], workers: int = 2, judge: Any = judge, **options: Any
+    recordings: Sequence[FakeRecording], workers: int = 2, score: Any = score, **options: Any
 ) -> list[list[float]]:
     """Of each recording, what was said of its pieces."""
     fakes: Any = iter(recordings)
     limits = Limits(workers, options.pop("batch_seconds", 20.0))
-    judged = judge_recordings(fakes, [judge] * workers, 2, limits, **options)
-    return [one.probabilities[:, 0].tolist() for one in judged]
+    scored = score_recordings(fakes, [score] * workers, 2, limits, **options)
+    return [one.probabilities[:, 0].tolist() for one in scored]
 
 
 def draw(rng: np.random.Generator, sizes: Sequence[int]) -> list[list[float]]:
@@ -91,7 +91,7 @@ def test_what_is_judged_together_is_no_matter_of_chance(rng: np.random.Generator
         def spy(
             waveforms: Sequence[FloatArray], batches: list[tuple[float, ...]] = batches
         ) -> NDArray[np.float64]:
-            rows = judge(waveforms)
+            rows = score(waveforms)
             batches.append(tuple(rows[:, 0]))
             return rows
 
@@ -160,9 +160,9 @@ def test_segments_of_many_files_are_classified_together(monkeypatch: pytest.Monk
 
     def count(waveforms: Sequence[FloatArray]) -> NDArray[np.float64]:
         sizes.append(len(waveforms))
-        return judge(waveforms)
+        return score(waveforms)
 
-    assert run([FakeRecording([1.0]) for _ in range(14)], judge=count) == [[1.0]] * 14
+    assert run([FakeRecording([1.0]) for _ in range(14)], score=count) == [[1.0]] * 14
     assert sorted(sizes) == [2, 4, 4, 4]
 
 
@@ -171,7 +171,7 @@ def test_a_model_that_fails_ends_the_run() -> None:
         raise ConfigError("no such frame")
 
     with pytest.raises(ConfigError, match="no such frame"):
-        run([FakeRecording([1.0] * 400)], judge=fail)
+        run([FakeRecording([1.0] * 400)], score=fail)
     assert not workers()
 
 
@@ -200,21 +200,21 @@ def test_a_worker_that_cannot_be_started_stops_the_others(
 
 def test_who_stops_listening_stops_the_workers() -> None:
     fakes: Any = (FakeRecording([1.0]) for _ in range(10_000))
-    judged = judge_recordings(fakes, [judge] * 3, 2, Limits(3, 20.0))
-    assert next(judged).probabilities.tolist() == [[1.0, 1.0]]
+    scored = score_recordings(fakes, [score] * 3, 2, Limits(3, 20.0))
+    assert next(scored).probabilities.tolist() == [[1.0, 1.0]]
     assert len(workers()) == 3
-    judged.close()
+    scored.close()
     assert not workers()
 
 
 def test_a_script_that_takes_no_more_results_ends() -> None:
     code = (
         "import itertools\n"
-        "from sercli.annotation.pipeline import Limits, judge_recordings\n"
-        "from tests.test_pipeline import FakeRecording, judge\n"
+        "from sercli.annotation.pipeline import Limits, score_recordings\n"
+        "from tests.test_pipeline import FakeRecording, score\n"
         "endless = (FakeRecording([1.0]) for _ in itertools.count())\n"
-        "judged = judge_recordings(endless, [judge] * 3, 2, Limits(3, 20.0))\n"
-        "print(next(judged).probabilities)\n"
+        "scored = score_recordings(endless, [score] * 3, 2, Limits(3, 20.0))\n"
+        "print(next(scored).probabilities)\n"
     )
     root = Path(__file__).parent.parent
     paths = os.pathsep.join((str(root), str(root / "tests")))
@@ -236,10 +236,10 @@ def test_who_looks_for_files_holds_up_nobody() -> None:
         assert taken.wait(30)  # for a result of the first
         yield FakeRecording([1.0])
 
-    judged = judge_recordings(look(), [judge] * 2, 2, Limits(2, 20.0))
-    assert len(next(judged).probabilities) == 10
+    scored = score_recordings(look(), [score] * 2, 2, Limits(2, 20.0))
+    assert len(next(scored).probabilities) == 10
     taken.set()
-    assert [one.probabilities[:, 0].tolist() for one in judged] == [[1.0]]
+    assert [one.probabilities[:, 0].tolist() for one in scored] == [[1.0]]
 
 
 def test_segments_that_overlap_do_not_fill_the_memory() -> None:
@@ -258,9 +258,9 @@ def test_segments_that_overlap_do_not_fill_the_memory() -> None:
     def take(waveforms: Sequence[FloatArray]) -> NDArray[np.float64]:
         nonlocal waiting
         waiting -= 30.0 * len(waveforms)
-        return judge(waveforms)
+        return score(waveforms)
 
-    assert len(run([Overlapping([])], 1, judge=take)[0]) == 3_000
+    assert len(run([Overlapping([])], 1, score=take)[0]) == 3_000
     assert most <= 2_000.0
 
 
@@ -309,17 +309,17 @@ def test_models_may_change_what_they_hear(slow: Path) -> None:
     whole = load_audio(slow)
     assert len(result.segments) > 60
     for segment in result.segments:
-        heard = whole[round(segment.start * 16_000) : round(segment.end * 16_000)]
+        decoded = whole[round(segment.start * 16_000) : round(segment.end * 16_000)]
         odds = segment.probabilities[1] / segment.probabilities[0]
-        assert odds == pytest.approx(1 + float(np.abs(heard).mean()), rel=1e-5)
+        assert odds == pytest.approx(1 + float(np.abs(decoded).mean()), rel=1e-5)
 
 
 def test_files_that_nobody_reads_any_more_are_closed() -> None:
     recordings = [FakeRecording([1.0]), *(FakeRecording([6.0] * 1000) for _ in range(3))]
     fakes: Any = iter(recordings)
-    judged = judge_recordings(fakes, [judge] * 2, 2, Limits(2, 20.0))
-    assert len(next(judged).probabilities) == 1
-    judged.close()
+    scored = score_recordings(fakes, [score] * 2, 2, Limits(2, 20.0))
+    assert len(next(scored).probabilities) == 1
+    scored.close()
     assert not any(recording.is_open for recording in recordings)
 
 
@@ -328,15 +328,15 @@ def workers() -> list[threading.Thread]:
 
 
 def test_progress_is_told_to_who_takes_the_results() -> None:
-    heard: list[float] = []
+    decoded: list[float] = []
     threads: set[str] = set()
 
     def progress(seconds: float) -> None:
-        heard.append(seconds)
+        decoded.append(seconds)
         threads.add(threading.current_thread().name)
 
     run([FakeRecording([2.0] * 30) for _ in range(3)], progress=progress)
-    assert sum(heard) == 180
+    assert sum(decoded) == 180
     assert threads == {threading.current_thread().name}
 
 
@@ -348,36 +348,36 @@ def test_fewer_models_than_workers() -> None:
     def alone(waveforms: Sequence[FloatArray]) -> NDArray[np.float64]:
         busy.append(1)
         most.append(len(busy))
-        rows = judge(waveforms)
+        rows = score(waveforms)
         busy.pop()
         return rows
 
     fakes: Any = [FakeRecording([1.0] * 300) for _ in range(4)]
-    judged = list(judge_recordings(fakes, [alone], 2, Limits(4, 20.0)))
-    assert [len(one.probabilities) for one in judged] == [300] * 4
+    scored = list(score_recordings(fakes, [alone], 2, Limits(4, 20.0)))
+    assert [len(one.probabilities) for one in scored] == [300] * 4
     assert max(most) == 1
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_models_take_turns_whatever_the_workers(workers: int) -> None:
     """Or of several GPUs the last would do everything, where few workers are."""
-    judged = [0] * 4
+    scored = [0] * 4
 
     def create(number: int) -> Any:
         def count(waveforms: Sequence[FloatArray]) -> NDArray[np.float64]:
-            judged[number] += 1
-            return judge(waveforms)
+            scored[number] += 1
+            return score(waveforms)
 
         return count
 
     fakes: Any = [FakeRecording([20.0] * 40)]
-    judges = [create(number) for number in range(4)]
-    (found,) = judge_recordings(fakes, judges, 2, Limits(workers, 20.0))
+    scorers = [create(number) for number in range(4)]
+    (found,) = score_recordings(fakes, scorers, 2, Limits(workers, 20.0))
     assert found.probabilities[:, 0].tolist() == [20.0] * 40
     if workers == 1:
-        assert judged == [10] * 4
-    assert sum(judged) == 40
-    assert min(judged) > 0
+        assert scored == [10] * 4
+    assert sum(scored) == 40
+    assert min(scored) > 0
 
 
 @pytest.fixture
@@ -427,9 +427,9 @@ def test_memory_does_not_grow_with_a_recording(tmp_path: Path, rng: np.random.Ge
     sampler = Sampler()
     (result,) = Annotator(sampler, SegmentConfig(), effort=Effort(2)).annotate([Found(str(path))])
     assert result.duration == 2700.0
-    heard = np.cumsum(sampler.seconds)
-    assert heard[-1] > 1800
-    held, early = np.array(sampler.held), heard < 600
+    decoded = np.cumsum(sampler.seconds)
+    assert decoded[-1] > 1800
+    held, early = np.array(sampler.held), decoded < 600
     # What is read after that is 150 MB as the network hears it, and more of it as it is read.
     assert held[~early].max() - held[early].max() < 50_000_000
 

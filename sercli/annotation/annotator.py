@@ -16,9 +16,9 @@ import numpy as np
 
 from sercli.annotation.given import Given
 from sercli.annotation.grouping import WaitingFiles, choose_adaptation
-from sercli.annotation.heard import Heard, find_piece_type
-from sercli.annotation.pipeline import Limits, Progress, judge_recordings
+from sercli.annotation.pipeline import Limits, Progress, score_recordings
 from sercli.annotation.recording import Recording, parse_channels
+from sercli.annotation.scored import ScoredFile, find_piece_type
 from sercli.annotation.spool import RowStore
 from sercli.annotation.timing import Stopwatch
 from sercli.arrays import DoubleArray, FloatArray
@@ -44,7 +44,7 @@ from sercli.speech.turns import Turns
 from sercli.speech.vad import open_detector
 from sercli.system.memory import IdleMemory
 
-OnHeard = Callable[[], None]
+OnScored = Callable[[], None]
 
 
 def annotate(
@@ -251,7 +251,7 @@ class Annotator:
         inputs: AnyPath | Iterable[AnyPath | Found],
         progress: Progress | None = None,
         on_error: OnError = "continue",
-        on_heard: OnHeard | None = None,
+        on_scored: OnScored | None = None,
         given: Given | None = None,
     ) -> Generator[FileResult, None, None]:
         """Annotate files, in their order.
@@ -266,7 +266,7 @@ class Annotator:
             Called with the seconds of audio decoded since the last call.
         on_error
             Whether to ``"continue"`` or ``"stop"`` after a file that failed.
-        on_heard
+        on_scored
             Called once for each file whose segments are scored; its result may have to wait for
             other files of its groups.
         given
@@ -288,7 +288,7 @@ class Annotator:
             listed = [*find_inputs(inputs)]
             given = Given.match(self.turns, self.speakers, [found.path for found in listed])
             inputs = listed
-        return self._annotate(inputs, given or Given(), progress, on_error, on_heard)
+        return self._annotate(inputs, given or Given(), progress, on_error, on_scored)
 
     def _annotate(
         self,
@@ -296,31 +296,31 @@ class Annotator:
         given: Given,
         progress: Progress | None,
         on_error: OnError,
-        on_heard: OnHeard | None,
+        on_scored: OnScored | None,
     ) -> Generator[FileResult, None, None]:
-        heard = self._hear_all(inputs, given, progress, on_error, on_heard or (lambda: None))
+        scored = self._score_all(inputs, given, progress, on_error, on_scored or (lambda: None))
         if self.adapt == "none":
-            yield from map(self._finish, heard)
+            yield from map(self._finish, scored)
             return
         with RowStore(find_piece_type(len(self.classifier.spec.labels))) as store:
             adapter = self.classifier.find_adapter()
             waiting = WaitingFiles(
-                adapter, store, lambda heard, piece: heard.find_group(self.adapt, piece)
+                adapter, store, lambda scored, piece: scored.find_group(self.adapt, piece)
             )
-            for one in heard:
+            for one in scored:
                 waiting.add(one)
                 if self.adapt not in ACROSS_FILES:
-                    yield from map(self._finish, waiting.judge())
-            yield from map(self._finish, waiting.judge())
+                    yield from map(self._finish, waiting.rescore())
+            yield from map(self._finish, waiting.rescore())
 
-    def _hear_all(
+    def _score_all(
         self,
         inputs: AnyPath | Iterable[AnyPath | Found],
         given: Given,
         progress: Progress | None,
         on_error: OnError,
-        on_heard: OnHeard,
-    ) -> Iterator[Heard]:
+        on_scored: OnScored,
+    ) -> Iterator[ScoredFile]:
         """Yield each file with the model's probabilities for each of its pieces by itself."""
         (segments, speakers), mixed = given, self.channels == MIX
         effort, n_labels = self.effort, len(self.classifier.spec.labels)
@@ -337,17 +337,17 @@ class Annotator:
             for found in find_inputs(inputs)
         )
         with self.classifier.replicas(effort.n_workers, effort.threads_each, seconds) as replicas:
-            judges = [partial(self._judge, replica) for replica in replicas]
-            judged = judge_recordings(recordings, judges, n_labels, limits, progress)
-            with closing(judged):
-                for recording, probabilities in judged:
-                    on_heard()
+            scorers = [partial(self._score, replica) for replica in replicas]
+            scored = score_recordings(recordings, scorers, n_labels, limits, progress)
+            with closing(scored):
+                for recording, probabilities in scored:
+                    on_scored()
                     whose = speakers.find(recording.found.path, mixed=mixed) if speakers else ()
-                    yield Heard.gather(recording, probabilities, whose)
+                    yield ScoredFile.gather(recording, probabilities, whose)
                     if recording.result.status == "failed" and on_error == "stop":
                         return
 
-    def _judge(self, classifier: Classifier, waveforms: Sequence[FloatArray]) -> DoubleArray:
+    def _score(self, classifier: Classifier, waveforms: Sequence[FloatArray]) -> DoubleArray:
         with self.stopwatch.measure("features"):
             features = classifier.extract_features(waveforms)
             # Here, as seconds pass between two reads, in which idle memory may grow by much.
@@ -365,24 +365,24 @@ class Annotator:
             )
         return probabilities
 
-    def _finish(self, heard: Heard) -> FileResult:
+    def _finish(self, scored: ScoredFile) -> FileResult:
         """Return the result of a file with its segments, in order of time."""
         if self.config.mode == "file" or self.turns is not None:
-            heard = heard.join()
-        pieces = heard.pieces
+            scored = scored.join()
+        pieces = scored.pieces
         order = np.lexsort((pieces["channel"], pieces["end"], pieces["start"]))
-        segments = tuple(self._label(heard, piece) for piece in pieces[order])
-        return replace(heard.result, segments=segments, labels=self.classifier.spec.labels)
+        segments = tuple(self._label(scored, piece) for piece in pieces[order])
+        return replace(scored.result, segments=segments, labels=self.classifier.spec.labels)
 
-    def _label(self, heard: Heard, piece: np.void) -> Segment:
+    def _label(self, scored: ScoredFile, piece: np.void) -> Segment:
         probabilities = tuple(piece["probabilities"].tolist())
         winner = int(np.argmax(probabilities))
         return Segment(
-            heard.channels[piece["channel"]],
+            scored.channels[piece["channel"]],
             float(piece["start"]),
             float(piece["end"]),
             self.classifier.spec.labels[winner],
             probabilities[winner],
             probabilities,
-            heard.find_speaker(piece),
+            scored.find_speaker(piece),
         )

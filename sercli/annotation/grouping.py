@@ -8,7 +8,7 @@ from typing import get_args
 import numpy as np
 
 from sercli.adaptation import Adapter
-from sercli.annotation.heard import Heard
+from sercli.annotation.scored import ScoredFile
 from sercli.annotation.spool import RowStore
 from sercli.arrays import DoubleArray
 from sercli.classifiers.base import Classifier
@@ -17,7 +17,7 @@ from sercli.errors import ConfigError
 from sercli.schema import MIX, Group
 
 # Returns the name of the group of a file's piece.
-NameGroup = Callable[[Heard, np.void], str]
+NameGroup = Callable[[ScoredFile, np.void], str]
 
 
 def choose_adaptation(
@@ -77,28 +77,28 @@ class WaitingFiles:
 
     def __init__(self, adapter: Adapter, store: RowStore, name_group: NameGroup) -> None:
         self._adapter, self._store, self._name_group = adapter, store, name_group
-        self._files: list[tuple[Heard, range, frozenset[str]]] = []
+        self._files: list[tuple[ScoredFile, range, frozenset[str]]] = []
         self._members: dict[str, array[int]] = {}
 
-    def add(self, heard: Heard) -> None:
+    def add(self, scored: ScoredFile) -> None:
         """Add a scored file."""
-        numbers = self._store.append(heard.pieces)
-        names = [self._name_group(heard, piece) for piece in heard.pieces]
+        numbers = self._store.append(scored.pieces)
+        names = [self._name_group(scored, piece) for piece in scored.pieces]
         for name, number in zip(names, numbers, strict=True):
             self._members.setdefault(name, array("q")).append(number)
-        waiting = heard._replace(pieces=heard.pieces[:0].copy())
+        waiting = scored._replace(pieces=scored.pieces[:0].copy())
         self._files.append((waiting, numbers, frozenset(names)))
 
-    def judge(self) -> Iterator[Heard]:
+    def rescore(self) -> Iterator[ScoredFile]:
         """Rescore all groups with their baselines, yield the files in order, and forget them."""
         groups: dict[str, Group] = {}
         for name, members in self._members.items():
             self._adapter.rescore(_Members(self._store, members))
             adapted = len(members) >= self._adapter.settings.least
             groups[name] = Group(name, len(members), adapted)
-        for heard, numbers, names in self._files:
-            result = replace(heard.result, groups=tuple(groups[name] for name in sorted(names)))
-            yield heard._replace(result=result, pieces=self._store.read(numbers))
+        for scored, numbers, names in self._files:
+            result = replace(scored.result, groups=tuple(groups[name] for name in sorted(names)))
+            yield scored._replace(result=result, pieces=self._store.read(numbers))
         self._files, self._members = [], {}
         self._store.clear()
 

@@ -41,10 +41,10 @@ MAX_AHEAD = 4 * WINDOW_FILES
 WAKE_S = 1.0
 
 Progress = Callable[[float], None]
-Judge = Callable[[Sequence[FloatArray]], DoubleArray]
+Scorer = Callable[[Sequence[FloatArray]], DoubleArray]
 
 
-class Judged(NamedTuple):
+class ScoredRecording(NamedTuple):
     """Recording with the probabilities of its pieces.
 
     Parameters
@@ -115,11 +115,11 @@ class _Job:
     def is_done(self) -> bool:
         return self.is_read and not self.n_open
 
-    def finish(self, n_labels: int) -> Judged:
+    def finish(self, n_labels: int) -> ScoredRecording:
         probabilities = np.empty((len(self.recording.pieces), n_labels))
         for places, rows in self.rows:
             probabilities[places] = rows
-        return Judged(self.recording, probabilities)
+        return ScoredRecording(self.recording, probabilities)
 
 
 class _Item(NamedTuple):
@@ -130,20 +130,20 @@ class _Item(NamedTuple):
     waveform: FloatArray
 
 
-def judge_recordings(
+def score_recordings(
     recordings: Iterable[Recording],
-    judges: Sequence[Judge],
+    scorers: Sequence[Scorer],
     n_labels: int,
     limits: Limits,
     progress: Progress | None = None,
-) -> Generator[Judged, None, None]:
+) -> Generator[ScoredRecording, None, None]:
     """Read recordings and score their segments, in several threads.
 
     Parameters
     ----------
     recordings
         Recordings; the iterable is advanced only when the next one can be read.
-    judges
+    scorers
         Functions from the waveforms of a batch to probabilities, one per replica of the model; each
         scores one batch at a time.
     n_labels
@@ -156,10 +156,10 @@ def judge_recordings(
 
     Yields
     ------
-    Judged
+    ScoredRecording
         Each recording with its probabilities, in order.
     """
-    crew = _Crew(iter(recordings), judges, limits)
+    crew = _Crew(iter(recordings), scorers, limits)
     threads = [Thread(target=crew.work, name=f"worker {n}") for n in range(limits.workers)]
     try:
         for thread in threads:
@@ -180,13 +180,13 @@ class _Crew:
     """State that the workers share, under one lock."""
 
     def __init__(
-        self, recordings: Iterator[Recording], judges: Sequence[Judge], limits: Limits
+        self, recordings: Iterator[Recording], scorers: Sequence[Scorer], limits: Limits
     ) -> None:
         self._limits = limits
         self._changed = Condition()
         self._recordings: Iterator[Recording] | None = recordings
         # The one unused for longest is taken, so that even a few workers use all GPUs.
-        self._free = deque(judges)
+        self._free = deque(scorers)
         self._idle: list[_Job] = []  # open files that no worker is reading right now
         self._n_open = 0
         self._ready: deque[list[_Item]] = deque()
@@ -202,7 +202,7 @@ class _Crew:
         self._is_looking = False  # a worker looks for the next file, which may take time
         self._window = _Window(limits.batch_seconds)
         self._n_in_window = 0
-        self._heard = 0.0
+        self._decoded = 0.0
         self._error: BaseException | None = None
         self._is_stopped = False
         # The thread that takes the results: when it and the main thread have ended, nobody does.
@@ -236,12 +236,12 @@ class _Crew:
         Parameters
         ----------
         progress
-            As for `judge_recordings`.
+            As for `score_recordings`.
         """
         self._taker = current_thread()
         while True:
             with self._changed:
-                heard, self._heard = self._heard, 0.0
+                decoded, self._decoded = self._decoded, 0.0
                 job = self._jobs.get(self._n_given)
                 if self._error is not None and not (job is not None and job.is_done):
                     raise self._error
@@ -249,15 +249,15 @@ class _Crew:
                     del self._jobs[self._n_given]
                     self._n_given += 1
                     self._changed.notify_all()
-                elif not heard:
+                elif not decoded:
                     if self._recordings is None and not self._jobs:
                         return None
                     self._changed.wait(WAKE_S)
                     continue
                 else:
                     job = None
-            if heard and progress is not None:
-                progress(heard)
+            if decoded and progress is not None:
+                progress(decoded)
             if job is not None:
                 return job
 
@@ -267,9 +267,9 @@ class _Crew:
                 if self._ready_s < READY_S and (task := self._find_reading()) is not None:
                     return task
                 if self._ready and self._free:
-                    batch, judge = self._ready.popleft(), self._free.popleft()
+                    batch, scorer = self._ready.popleft(), self._free.popleft()
                     self._ready_s -= _seconds(batch)
-                    return lambda: self._judge(batch, judge)
+                    return lambda: self._score(batch, scorer)
                 if self._recordings is None and not self._n_open and not self._ready:
                     return None
                 self._changed.wait(WAKE_S)
@@ -309,19 +309,19 @@ class _Crew:
         self._read(job)
 
     def _read(self, job: _Job) -> None:
-        heard, waveforms, is_read = 0.0, list[FloatArray](), False
+        decoded, waveforms, is_read = 0.0, list[FloatArray](), False
         # Overlapping segments may be much more audio than was decoded.
         n_samples = 0
-        while max(heard, n_samples / SAMPLE_RATE) < STEP_S:
+        while max(decoded, n_samples / SAMPLE_RATE) < STEP_S:
             block: Block | None = next(job.steps, None)
             if block is None:
                 is_read = True
                 break
-            heard += block.seconds
+            decoded += block.seconds
             waveforms += block.waveforms
             n_samples += sum(map(len, block.waveforms))
         with self._changed:
-            self._heard += heard
+            self._decoded += decoded
             first = len(job.recording.pieces) - len(waveforms)
             items = [_Item(job, first + n, one) for n, one in enumerate(waveforms)]
             job.n_open += len(items)
@@ -354,15 +354,15 @@ class _Crew:
         self._ready += batches
         self._ready_s += sum(map(_seconds, batches))
 
-    def _judge(self, batch: list[_Item], judge: Judge) -> None:
-        rows = judge([_own(item.waveform) for item in batch])
+    def _score(self, batch: list[_Item], scorer: Scorer) -> None:
+        rows = scorer([_own(item.waveform) for item in batch])
         places: dict[_Job, tuple[list[int], list[int]]] = {}
         for index, item in enumerate(batch):
             own = places.setdefault(item.job, ([], []))
             own[0].append(item.place)
             own[1].append(index)
         with self._changed:
-            self._free.append(judge)
+            self._free.append(scorer)
             for job, (own_places, indices) in places.items():
                 job.rows.append((own_places, rows[indices]))
                 job.n_open -= len(own_places)

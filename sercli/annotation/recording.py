@@ -160,7 +160,7 @@ class Recording:
                 warnings=(
                     *audio.warnings,
                     *((CANCELLED,) if self._cancelled else ()),
-                    *self._find_unheard(audio.channels),
+                    *self._explain_turns(audio.channels),
                 ),
             )
 
@@ -176,7 +176,7 @@ class Recording:
         mixed = mixer.mix(audio.blocks())
         blocks = resample_stream(mixed, audio.sample_rate, len(tracks))
         defect = None
-        n_heard = 0
+        n_read = 0
         while True:
             try:
                 with self._stopwatch.measure("decode"):
@@ -188,8 +188,8 @@ class Recording:
                 for channel, track in enumerate(tracks):
                     cut = track.finish() if block is None else track.push(block[:, channel])
                     final += [self._place(audio, channel, *one) for one in cut]
-            yield Block((audio.n_samples - n_heard) / audio.sample_rate, final)
-            n_heard = audio.n_samples
+            yield Block((audio.n_samples - n_read) / audio.sample_rate, final)
+            n_read = audio.n_samples
             if block is None:
                 break
         self.ends = tuple(audio.seconds_at(track.n_samples) for track in tracks)
@@ -203,7 +203,7 @@ class Recording:
         own = [one for one in enumerate(self.turns) if one[1].is_of(channel, alone=alone)]
         return TurnCutter(own)
 
-    def _find_unheard(self, n_channels: int) -> Iterator[str]:
+    def _explain_turns(self, n_channels: int) -> Iterator[str]:
         """Yield warnings about given turns that were cut or have no piece, one per reason."""
         if self.turns is None:
             return
@@ -211,23 +211,23 @@ class Recording:
             yield "has no segments in --segments"
         if not self.ends:  # nothing was decoded, and the error says why
             return
-        heard = {piece.turn for piece in self.pieces}
-        rest = [turn for number, turn in enumerate(self.turns) if number not in heard]
+        found = {piece.turn for piece in self.pieces}
+        rest = [turn for number, turn in enumerate(self.turns) if number not in found]
         alone = n_channels == 1
-        is_judged = [any(turn.is_of(one, alone=alone) for one in self.channels) for turn in rest]
-        judged = list(compress(rest, is_judged))
-        unjudged = Counter(
-            turn.channel or MIX for turn, yes in zip(rest, is_judged, strict=True) if not yes
+        is_selected = [any(turn.is_of(one, alone=alone) for one in self.channels) for turn in rest]
+        selected = list(compress(rest, is_selected))
+        unselected = Counter(
+            turn.channel or MIX for turn, yes in zip(rest, is_selected, strict=True) if not yes
         )
-        late = [turn for turn in judged if turn.start >= max(self.ends)]
-        given = [self.turns[number] for number in heard]
+        late = [turn for turn in selected if turn.start >= max(self.ends)]
+        given = [self.turns[number] for number in found]
         cut = [turn for turn in given if max(self.ends) + CUT_S < turn.end < math.inf]
         if cut:
             yield f"{format_count(len(cut), 'segment')} cut at its end"
         for some, what in (
-            *_group_unjudged(unjudged, self.channels, n_channels),
+            *_group_unselected(unselected, self.channels, n_channels),
             (len(late), "after its end"),
-            (len(judged) - len(late), f"shorter than {SHORTEST_SEGMENT_S:g} s"),
+            (len(selected) - len(late), f"shorter than {SHORTEST_SEGMENT_S:g} s"),
         ):
             if some:
                 yield f"{format_count(some, 'segment')} without a label: {what}"
@@ -270,8 +270,8 @@ class _Mixer:
         return float((self._after / n_after) / (self._before / n_before))
 
 
-def _group_unjudged(
-    found: Mapping[str, int], judged: Sequence[str], n_channels: int
+def _group_unselected(
+    found: Mapping[str, int], selected: Sequence[str], n_channels: int
 ) -> Iterator[tuple[int, str]]:
     """Yield the numbers of given segments on channels that are not selected, and the reasons.
 
@@ -279,13 +279,13 @@ def _group_unjudged(
     ----------
     found
         Number of given segments on each channel that is not selected.
-    judged
+    selected
         Names of the selected channels.
     n_channels
         Number of channels in the recording.
     """
     numbered = {str(index) for index in range(n_channels)}
-    they = f"{', '.join(judged)} {'is' if len(judged) == 1 else 'are'} classified"
+    they = f"{', '.join(selected)} {'is' if len(selected) == 1 else 'are'} classified"
     for names, why in (
         (numbered & found.keys(), f"{they}; {SPLIT_REMEDY}"),
         ({MIX} & found.keys(), f"{they}; --channels mix classifies the mean of all"),

@@ -37,10 +37,10 @@ KEPT = "{} of an earlier run stay in the output; --resume tries the file again"
 class RunWatcher:
     """Callbacks for the progress of a run, which do nothing; subclasses override them."""
 
-    def heard(self, seconds: float) -> None:
+    def decoded(self, seconds: float) -> None:
         """Note the seconds of audio that were decoded since the last call."""
 
-    def heard_file(self) -> None:
+    def file_scored(self) -> None:
         """Note that one more file was scored."""
 
     def done(self, result: FileResult) -> None:
@@ -161,7 +161,7 @@ class LabelRun:
                 with delay_interrupts():  # or an interrupt could leave a temporary file behind
                     ledger = self._open_ledger(stack)
                 results = self._annotator.annotate(
-                    self._new, watcher.heard, on_error, watcher.heard_file, self._given
+                    self._new, watcher.decoded, on_error, watcher.file_scored, self._given
                 )
                 stack.enter_context(closing(results))
                 self._write_all(results, ledger, watcher)

@@ -145,7 +145,7 @@ segment_options = join_options(
     heading="Segments",
 )
 
-judging_options = join_options(
+classification_options = join_options(
     model_options(MODEL_HELP, DEFAULT_MODEL),
     labels_option(),
     target_option(),
@@ -207,7 +207,7 @@ message_options = join_options(
 @click.argument("paths", nargs=-1, type=click.Path(readable=False))
 @input_options
 @segment_options
-@judging_options
+@classification_options
 @output_options
 @speed_options
 @message_options
@@ -345,10 +345,10 @@ def _tell_rest(run: LabelRun, code: ExitCode, options: dict[str, Any]) -> None:
     by_speaker = options["adapt"] == "speaker"
     if report.n_unknown and (by_speaker or options["speakers"]):
         n_new = report.n_segments - report.n_kept_segments
-        judged = "; they are compared with the baseline of their file" if by_speaker else ""
+        compared = "; they are compared with the baseline of their file" if by_speaker else ""
         say(
             f"warning: the speaker is not known for {report.n_unknown} of "
-            f"{format_count(n_new, 'segment')}{judged}"
+            f"{format_count(n_new, 'segment')}{compared}"
         )
 
 

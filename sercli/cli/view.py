@@ -38,12 +38,12 @@ class View(RunWatcher):
         self._quiet = quiet
         self._seconds = 0.0
 
-    def heard(self, seconds: float) -> None:
+    def decoded(self, seconds: float) -> None:
         """Show that more seconds of audio were decoded."""
         self._seconds += seconds
         self._progress.advance(0, self._note())
 
-    def heard_file(self) -> None:
+    def file_scored(self) -> None:
         """Show that one more file was scored."""
         self._progress.advance(1, self._note())
 

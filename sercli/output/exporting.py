@@ -75,13 +75,13 @@ def export_labels(
     suffix, render = FORMATS[format_]
     if isinstance(results, str | os.PathLike):
         results = read_results(results)
-    heard = {result.path: result for result in results if result.duration or result.segments}
-    paths = _place(list(heard), Path(folder), suffix)
+    found = {result.path: result for result in results if result.duration or result.segments}
+    paths = _place(list(found), Path(folder), suffix)
     for path in paths.values():
         make_folder(path.parent)
         check_target(path, overwrite=overwrite)
     for recording, path in paths.items():
-        write_bytes(path, render(heard[recording]).encode())
+        write_bytes(path, render(found[recording]).encode())
     return paths
 
 
@@ -178,13 +178,13 @@ def _join_lines(text: str) -> str:
 
 
 def _name_voice(result: FileResult, segment: Segment) -> str:
-    """Return the speaker, or the channel if several are judged by themselves, or nothing."""
+    """Return the speaker, or the channel if several are labelled separately, or nothing."""
     speaker, channel = _find_voice(result, segment)
     return speaker or (f"channel {channel}" if channel is not None else "")
 
 
 def _find_voice(result: FileResult, segment: Segment) -> tuple[str | None, str | None]:
-    """Return the speaker, and the channel if several are judged by themselves."""
+    """Return the speaker, and the channel if several are labelled separately."""
     speaker = GRID_PARTS.sub(r"\1 (", _join_lines(printable(segment.speaker or "")))
     is_alone = segment.channel == MIX or result.channels == 1
     return speaker or None, None if is_alone else segment.channel

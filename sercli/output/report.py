@@ -181,8 +181,8 @@ class RunReport:
         """Return a one-line summary of the run."""
         counts = self.counts()
         kept = f", {self.n_kept} kept from before" if self.n_kept else ""
-        heard = self.duration - self._kept_duration
-        speed = f", {self.speed(heard):.0f} times real time" if heard else ""
+        decoded = self.duration - self._kept_duration
+        speed = f", {self.speed(decoded):.0f} times real time" if decoded else ""
         return (
             f"{format_count(counts['files'], 'file')}: {counts['ok']} labelled, "
             f"{counts['no_speech']} without {self._wanted}, {counts['failed']} failed{kept}; "

@@ -17,7 +17,7 @@ from sercli.speech.turn import Turn
 CORPUS = "corpus"
 
 
-class Heard(NamedTuple):
+class ScoredFile(NamedTuple):
     """File with the model's probabilities for each of its pieces.
 
     Parameters
