@@ -34,7 +34,7 @@ from sercli.training.adapters.adaptation import MAX_CHANGE, add_adapter, fit_ada
 from sercli.training.adapters.groups import Examples, draw_groups, lean
 from sercli.training.adapters.network import AdapterNetwork, describe_group
 from sercli.training.adapters.trainer import AdapterTrainer
-from sercli.training.cache import CachedClips, _Entry
+from sercli.training.cache import CachedClips, Entry
 from sercli.training.config import AdapterConfig
 from sercli.training.teachers import Teacher
 
@@ -606,7 +606,7 @@ def test_all_settings_of_an_adapter_count(
         Clip(Path(name), EMOTIONS[label], voice.item(), name)
         for name, label, voice in zip(names, examples.classes, examples.voices, strict=True)
     )
-    entries = tuple(_Entry(Path(name), 0, 16_000, 1.0, name, 0, 16_000) for name in names)
+    entries = tuple(Entry(Path(name), 0, 16_000, 1.0, name, 0, 16_000) for name in names)
     held_out = dict(zip(names, examples.probabilities, strict=True))
     fake_classifier.spec = replace(
         fake_classifier.spec, labels=EMOTIONS, training={"seed": 9, "calm": calm}

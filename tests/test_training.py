@@ -58,6 +58,7 @@ from sercli.training.unlabelled import FoundSpeech, Unlabelled
 SMALL = CnnSettings(LogMelSettings(n_mels=16), channels=(4, 4, 6, 6, 8, 8, 8))
 CONFIG = NeuralConfig(
     epochs=3,
+    prosodies=0,
     batch_size=9,
     learning_rate=0.02,
     optimiser="adamw",  # in so few steps
@@ -574,6 +575,8 @@ def test_nothing_unlabelled_is_held_out_or_judged(
     assert facts["unlabelled"] == {
         "clips": n_segments,
         "seconds": pytest.approx(spoken.cached.duration, abs=1e-3),
+        "prosodies": 0,
+        "ratio": 1.0,
     }
     assert len(read_held_out(tmp_path / "all", result.classifier.spec.labels)) == 45
     known = TrainingManifest.read(tmp_path / "all")
@@ -680,6 +683,7 @@ def test_options_that_would_do_nothing(folder: Path, tmp_path: Path) -> None:
         ("--votes", "x.csv"),
         ("--teacher", "svm"),
         ("--unlabelled", "x"),
+        ("--prosodies", "2"),
         ("--cache", "x"),
         ("--resume",),
         ("--device", "cpu"),
@@ -721,6 +725,7 @@ def test_options_that_would_do_nothing(folder: Path, tmp_path: Path) -> None:
         (("--split", "random", "--patience", "2"), "--patience would do nothing"),
         (("--split", "random", "--no-adapter"), "--no-adapter would do nothing"),
         (("--unlabelled", "x"), "--unlabelled goes with --teacher MODEL"),
+        (("--prosodies", "2"), "--prosodies goes with --unlabelled PATH"),
         (("--calm-speakers", "(x)"), "--calm-speakers goes with --calm PATH"),
         (("--calm", "x"), "--calm goes with --model svm or transformer, or with --teacher MODEL"),
         (
@@ -965,7 +970,8 @@ def test_learning_from_what_nobody_labelled(
         votes,
     )
     tuning = ("--layers", "1", "--tuning-epochs", "1")
-    teaching = ("--teacher", chosen[1], "--unlabelled", EXAMPLES, "--unlabelled", broken)
+    speech = ("--unlabelled", EXAMPLES, "--unlabelled", broken, "--prosodies", "1")
+    teaching = ("--teacher", chosen[1], *speech)
     shared = ("--jobs", "1", "--cache", tmp_path / "cache", "--device", "cpu")
     options = (*base, *tuning, *teaching, *shared)
     result = ser("train", "--data", folder, "-o", model, *options)
@@ -973,21 +979,29 @@ def test_learning_from_what_nobody_labelled(
     n_segments = len(spoken.cached)
     for line in (
         f"{spoken.describe().replace('of 4', 'of 5')}; 1 failed",
-        f"chosen classifies {n_segments} unlabelled segments",
+        f"making 1 version of {n_segments} unlabelled segments with other pitch, tempo and voice "
+        "quality",
+        f"chosen classifies {2 * n_segments} unlabelled segments",
         "tiny encodes 7 versions of 27 clips",
-        f"tiny encodes 7 versions of {n_segments} clips",
+        f"tiny encodes 7 versions of {2 * n_segments} clips",
         "warning: The model was also trained on unlabelled speech of unknown speakers: these "
         "speakers may be among them.",
         f"failed: {broken}: libsndfile does not know the format; FFmpeg cannot open it "
         "(Invalid data found when processing input); expected an audio or video file",
     ):
         assert line in result.stderr.splitlines(), result.stderr
-    assert read_training(model)["unlabelled"]["clips"] == n_segments
+    training = read_training(model)
+    assert training["config"]["prosodies"] == training["unlabelled"]["prosodies"] == 1
+    assert (training["unlabelled"]["clips"], training["unlabelled"]["ratio"]) == (n_segments, 2)
     card = (model / "README.md").read_text(encoding="utf-8")
-    row = f"| unlabelled speech | {n_segments} segments, {spoken.cached.duration:.1f} s, with the "
-    assert f"{row}teacher's probabilities as targets; drawn as often as" in card
+    assert (
+        f"| unlabelled speech | {n_segments} segments, {spoken.cached.duration:.1f} s, and 1 "
+        "version of each with other pitch, tempo and voice quality, with the teacher's "
+        "probabilities as targets; drawn 2 times as often as the clips of one label |"
+    ) in card
     command = "--votes FILE --teacher chosen --unlabelled PATH --unlabelled PATH --base tiny"
     assert command in card
+    assert "--tuning-epochs 1 --prosodies 1 --epochs 2" in card
     assert str(EXAMPLES) not in card + (model / "model.json").read_text()
     assert str(EXAMPLES) not in (model / "manifest.csv").read_text()
     figures = read_json(model / "metrics.json")
@@ -1162,7 +1176,7 @@ def test_learning_clips_as_strangers_might_say_them(
         "warning: the networks of the folds learn from mine, which was trained on" in result.stderr
     )
     assert not taught
-    more = (*known, "--unlabelled", EXAMPLES)
+    more = (*known, "--unlabelled", EXAMPLES, "--prosodies", "0")
     result = ser(*pupil, *more, *shared, *everything, "-o", tmp_path / "pupil")
     assert result.exit_code == 0, result.stderr
     assert "teacher, trained for this fold" in (tmp_path / "pupil" / "README.md").read_text()

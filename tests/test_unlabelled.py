@@ -1,5 +1,6 @@
 """Speech that nobody labelled: where it is found, what is learned of it, and what is not."""
 
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from conftest import EXAMPLES, FakeClassifier
 from numpy.typing import NDArray
 
 import sercli
+from sercli.audio.prosody import Voice
 from sercli.datasets.base import Clip
 from sercli.datasets.decoding import decode_clip
 from sercli.errors import ConfigError, DatasetError
@@ -19,18 +21,22 @@ from sercli.evaluation.leaks import TrainingManifest, hash_speaker
 from sercli.labels import EMOTIONS
 from sercli.registry.store import load_model
 from sercli.speech.speakers import Speakers
+from sercli.training import variations
 from sercli.training.cache import CachedClips, cache_clips
-from sercli.training.config import NeuralConfig, SvmConfig
+from sercli.training.config import CnnConfig, NeuralConfig, SvmConfig
 from sercli.training.networks import course as courses
 from sercli.training.networks.batches import NO_LABEL, TrainingBatches, count_draws, draw_order
 from sercli.training.networks.cnn import CnnCourse
 from sercli.training.networks.material import Material
+from sercli.training.networks.rows import RowBatches
 from sercli.training.networks.targets import make_targets
 from sercli.training.svm.trainer import SvmTrainer
 from sercli.training.teachers import Teacher
+from sercli.training.train_config import TrainConfig
+from sercli.training.trainers import create_trainer
 from sercli.training.unlabelled import Unlabelled, find_unlabelled
 
-CONFIG = NeuralConfig(batch_size=8, seed=3, max_crop=0.5, device="cpu", jobs=1)
+CONFIG = NeuralConfig(batch_size=8, seed=3, max_crop=0.5, prosodies=0, device="cpu", jobs=1)
 # Of examples/: those in which somebody speaks for a second or more.
 SPOKEN = ("call.wav", "memo.m4a", "statement.flac")
 
@@ -214,6 +220,11 @@ def test_unlabelled_clips_are_drawn_as_often_as_those_of_a_label() -> None:
         assert Counter(classes[drawn].tolist()) == {0: 3, 1: 3, 2: 3, NO_LABEL: 3}
         heard.update(drawn)
     assert heard == set(range(len(classes)))
+    # They may be drawn more often: their number is rounded up.
+    for ratio, n_drawn in ((2.0, 6), (1.5, 5), (0.5, 2)):
+        assert count_draws(classes, ratio) == 8 + n_drawn
+        drawn = [index for index, _ in draw_order(classes, 5, 0, ratio)]
+        assert Counter(classes[drawn].tolist()) == {0: 3, 1: 3, 2: 3, NO_LABEL: n_drawn}
     # Few of them come again, as those of a rare label do.
     drawn = [index for index, _ in draw_order(classes[:9], 5, 0)]
     assert drawn.count(8) == 3
@@ -254,6 +265,131 @@ def test_what_a_teacher_says_is_all_that_is_learned(
     assert 0 < n_heard[0] / n_heard[1] < 2 / 7
 
 
+def test_how_often_unlabelled_clips_are_drawn_is_set(labelled: CachedClips) -> None:
+    assert [replace(CONFIG, prosodies=n).ratio_of_unlabelled for n in (0, 1, 6)] == [1, 2, 2]
+    assert replace(CONFIG, unlabelled_ratio=1.5).ratio_of_unlabelled == 1.5
+    with pytest.raises(ConfigError, match="ratio of unlabelled clips is 0"):
+        replace(CONFIG, unlabelled_ratio=0.0)
+    # Eleven labelled clips, two each of six labels.
+    draws = np.array([*range(6), *range(1, 6), *[NO_LABEL] * 9])
+    every = CachedClips.join((labelled, labelled.take(range(9))))
+    for ratio, n_drawn in ((1.0, 2), (3.0, 6)):
+        config = replace(CONFIG, batch_size=2, unlabelled_ratio=ratio)
+        targets = np.eye(20, dtype=np.float32)
+        batches: Any = TrainingBatches(every, targets, draws, config, threads=0)
+        assert len(batches) == (11 + n_drawn) // 2
+        rows: Any = RowBatches([np.eye(20)[:, None]], targets, draws, config)
+        assert len(rows) == (11 + n_drawn) // 2
+        for some in (batches, rows):
+            heard = np.concatenate([batch.targets.argmax(dim=1) for batch in some(0)])
+            assert n_drawn - 1 <= (heard >= 11).sum() <= n_drawn
+
+
+def test_versions_with_another_prosody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    analysed: list[int] = []
+    resynthesise, check = Voice.resynthesise, Voice.__post_init__
+
+    def note(self: Voice, *args: Any) -> NDArray[np.float32]:
+        made.append(len(self.waveform))
+        return resynthesise(self, *args)
+
+    def note_voice(self: Voice) -> None:
+        analysed.append(len(self.waveform))
+        check(self)
+
+    monkeypatch.setattr(variations, "LONGEST_S", 2.0)
+    monkeypatch.setattr(Voice, "resynthesise", note)
+    monkeypatch.setattr(Voice, "__post_init__", note_voice)
+    told: list[tuple[int, int]] = []
+    path = (EXAMPLES / "statement.flac",)
+
+    def vary(n_versions: int, seed: int = 3) -> Unlabelled:
+        return Unlabelled(
+            path,
+            tmp_path,
+            jobs=1,
+            prosodies=n_versions,
+            seed=seed,
+            report_varied=lambda *at: told.append(at),
+        )
+
+    first = vary(3)
+    segments = first.segments
+    n_segments = len(segments)
+    assert not made
+    varied = first.cached
+    assert len(varied) == 4 * n_segments
+    assert varied.clips[:n_segments] == segments.clips
+    assert [clip.name for clip in varied.clips[n_segments:][:4]] == [
+        *(f"{segments.clips[0].name}~{number}" for number in (1, 2, 3)),
+        f"{segments.clips[1].name}~1",
+    ]
+    assert len({clip.name for clip in varied.clips}) == len(varied)
+    assert len({*varied.hashes}) == len(varied)
+    assert told[-1] == (n_segments, n_segments)
+    # Long segments are cut into equal pieces, each of which is analysed once.
+    pieces = [
+        [len(piece) for piece in np.array_split(np.empty(length), -(-length // 32_000))]
+        for length in segments.lengths
+    ]
+    assert max(map(len, pieces)) > 1
+    assert analysed == [length for some in pieces for length in some]
+    assert made == [some[number % len(some)] for some in pieces for number in range(3)]
+    for length, entry in zip(made, varied.entries[n_segments:], strict=True):
+        assert length / 1.4 - 1 <= entry.n_samples <= length / 0.7 + 1
+    # All of it is there: nothing is made, and of another number only what is new.
+    made.clear()
+    again = vary(3)
+    with monkeypatch.context() as patch:
+        patch.setattr(Voice, "__post_init__", pytest.fail)
+        patch.setattr("sercli.training.cache.decode_clip", pytest.fail)
+        assert again.cached.entries == varied.entries
+    assert len(vary(4).cached) == 5 * n_segments
+    assert len(made) == n_segments
+    assert set(vary(2).cached.entries) < set(varied.entries)
+    other = vary(3, seed=4).cached
+    assert not {*other.hashes[n_segments:]} & {*varied.hashes}
+    # What was recorded are the segments.
+    assert first.facts["clips"] == n_segments
+    assert first.manifest == vary(0).manifest
+    assert vary(0).cached.entries == segments.entries
+
+
+def test_a_teacher_labels_all_versions(
+    labelled: CachedClips, cache: Path, teacher: Teacher
+) -> None:
+    config = replace(CONFIG, guide_weight=0.0, prosodies=2)
+    speech = Unlabelled((EXAMPLES / "memo.m4a",), cache, jobs=1, prosodies=2, seed=3)
+    course = CnnCourse(config, EMOTIONS, teacher=teacher, unlabelled=speech)
+    said: list[str] = []
+    material = course.gather(labelled, said.append)
+    n_segments = len(speech.segments)
+    assert said == [
+        f"making 2 versions of {n_segments} unlabelled segments with other pitch, tempo and voice "
+        "quality",
+        f"svm classifies {3 * n_segments} unlabelled segments",
+    ]
+    targets = course.find_targets(material)[len(labelled) :]
+    waveforms = [speech.cached.utterance(index).waveform for index in range(3 * n_segments)]
+    expected = teacher.classifier.predict_proba(waveforms)
+    np.testing.assert_allclose(targets, expected, atol=1e-6)
+    assert len(np.unique(expected.round(3), axis=0)) == 3 * n_segments
+    assert course.find_draws(material)[len(labelled) :].tolist() == [NO_LABEL] * 3 * n_segments
+
+
+def test_the_vocoder_is_missed_before_anything_is_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyworld", None)
+    monkeypatch.setattr(Teacher, "load", lambda *_: pytest.fail("went on"))
+    config = TrainConfig("cnn", teacher="nobody", unlabelled=("none",), cache=tmp_path)
+    with pytest.raises(ConfigError, match=r"pip install 'sercli\[prosody\]'.*--prosodies 0"):
+        create_trainer(config)
+    with pytest.raises(pytest.fail.Exception, match="went on"):
+        create_trainer(replace(config, model=CnnConfig(prosodies=0)))
+
+
 def test_what_is_held_out_are_labelled_clips(
     labelled: CachedClips, examples: Unlabelled, teacher: Teacher
 ) -> None:
@@ -288,8 +424,10 @@ def test_a_checkpoint_knows_what_was_not_labelled(
 
     monkeypatch.setattr(courses, "fit_network", note)
     other = search(EXAMPLES / "call.wav", cache=cache)
-    for unlabelled in (examples, examples, other, None):
-        config = replace(CONFIG, guide_weight=0.0)
+    varied = Unlabelled(other.paths, cache, jobs=1, prosodies=1)
+    for unlabelled in (examples, examples, other, None, varied):
+        n_versions = unlabelled.prosodies if unlabelled else 0
+        config = replace(CONFIG, guide_weight=0.0, prosodies=n_versions)
         course = CnnCourse(config, EMOTIONS, teacher=teacher, unlabelled=unlabelled)
         with pytest.raises(KeyboardInterrupt):
             course.teach("network", course.gather(labelled, lambda _: None), tmp_path)
@@ -297,4 +435,6 @@ def test_a_checkpoint_knows_what_was_not_labelled(
     changed = {key for key in seen[0] if seen[0][key] != seen[2][key]}
     assert changed == {"unlabelled", "targets"}
     assert seen[3]["unlabelled"] is None
+    changed = {key for key in seen[2] if seen[2][key] != seen[4][key]}
+    assert changed == {"unlabelled", "targets", "prosodies"}
     assert len({one["clips"] for one in seen}) == 1

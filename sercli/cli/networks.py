@@ -24,7 +24,7 @@ TUNING = ("tuning_epochs", "tuning_rate", "layer_decay", "lora")
 # Settings that affect the trained network, in the order in which its recorded command lists them.
 DECIDING = (
     *("layers", "hearing_epochs", *TUNING),
-    *("epochs", "batch_size", "learning_rate", "patience", "device"),
+    *("prosodies", "epochs", "batch_size", "learning_rate", "patience", "device"),
 )
 
 
@@ -136,6 +136,14 @@ _source_options = join_options(
         help="Also learn the teacher's probabilities on speech without labels: a file or a "
         "directory (with --teacher). Repeatable.",
     ),
+    _setting(
+        NeuralConfig,
+        "prosodies",
+        "Versions of each unlabelled segment with other pitch, tempo and voice quality, which the "
+        "teacher labels, too, and which need the extra sercli[prosody]; 0: none (with "
+        "--unlabelled).",
+        "N",
+    ),
 )
 
 neural_options = join_options(
@@ -193,6 +201,8 @@ def refuse_idle(options: dict[str, Any]) -> None:
     for name in TUNING:
         if is_given(name) and not options["layers"]:
             raise click.UsageError(f"{spell(name)} goes with --layers N.")
+    if is_given("prosodies") and not options["unlabelled"]:
+        raise click.UsageError("--prosodies goes with --unlabelled PATH.")
     if is_given("cache") and options["family"] == SVM and not options["calm"]:
         others = " or ".join(one for one in find_families("cache") if one != SVM)
         raise click.UsageError(f"--cache goes with --model {others}, or with --calm PATH.")

@@ -86,6 +86,10 @@ class TrainingView(Watcher):
         """Show how many of the unlabelled recordings were searched for speech."""
         self._show("recordings searched", n_done, n_recordings)
 
+    def vary(self, n_done: int, n_segments: int) -> None:
+        """Show of how many unlabelled segments there are versions with another prosody."""
+        self._show("segments varied", n_done, n_segments)
+
     def hear(self, n_done: int, n_clips: int) -> None:
         """Show for how many clips an encoder has extracted features."""
         self._show("clips read", n_done, n_clips)

@@ -287,10 +287,19 @@ def _tell_unlabelled(training: Mapping[str, Any]) -> dict[str, str]:
     unlabelled = training.get("unlabelled")
     if not unlabelled:
         return {}
+    # Models of earlier versions have none of these two.
+    prosodies, ratio = unlabelled.get("prosodies"), unlabelled.get("ratio", 1)
+    varied = (
+        f"and {format_count(prosodies, 'version')} of each with other pitch, tempo and voice "
+        "quality, "
+        if prosodies
+        else ""
+    )
+    often = "" if ratio == 1 else f"{ratio:g} times "
     return {
         "unlabelled speech": f"{unlabelled['clips']:,} segments, "
-        f"{format_duration(unlabelled['seconds'])}, with the teacher's probabilities as targets; "
-        "drawn as often as the clips of one label"
+        f"{format_duration(unlabelled['seconds'])}, {varied}with the teacher's probabilities as "
+        f"targets; drawn {often}as often as the clips of one label"
     }
 
 

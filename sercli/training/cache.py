@@ -18,6 +18,7 @@ from joblib import Parallel, delayed
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from sercli.arrays import FloatArray
 from sercli.audio.augment import Utterance
 from sercli.audio.reading import SAMPLE_RATE
 from sercli.datasets.base import Clip
@@ -38,7 +39,7 @@ TAG_FILE = "CACHEDIR.TAG"
 TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Decoded audio of `ser train`.\n"
 
 
-class _Entry(NamedTuple):
+class Entry(NamedTuple):
     """Metadata of a file in the cache."""
 
     path: Path
@@ -49,6 +50,11 @@ class _Entry(NamedTuple):
     start: int
     end: int
     notes: Notes = Notes()
+
+    def load(self) -> FloatArray:
+        """Return the waveform at 16 kHz, shape (n_samples,)."""
+        samples = np.memmap(self.path, "<i2", "r", self.offset, (self.n_samples,))
+        return samples.astype(np.float32) * np.float32(self.scale)
 
 
 class _Failure(NamedTuple):
@@ -75,7 +81,7 @@ class CachedClips:
     """
 
     clips: tuple[Clip, ...]
-    entries: tuple[_Entry, ...]
+    entries: tuple[Entry, ...]
     failed: dict[str, str]
     notes: Mapping[str, Notes] = field(default_factory=dict)
 
@@ -105,9 +111,7 @@ class CachedClips:
     def utterance(self, index: int) -> Utterance:
         """Return a clip's waveform at 16 kHz, with the bounds of its speech."""
         entry = self.entries[index]
-        samples = np.memmap(entry.path, "<i2", "r", entry.offset, (entry.n_samples,))
-        waveform = samples.astype(np.float32) * np.float32(entry.scale)
-        return Utterance(waveform, entry.start, entry.end)
+        return Utterance(entry.load(), entry.start, entry.end)
 
     @classmethod
     def join(cls, parts: "Sequence[CachedClips]") -> Self:
@@ -170,7 +174,7 @@ def cache_clips(
     order = order_by_source(clips)
     in_order = [clips[place] for place in order]
     tasks = [in_order[i : i + CLIPS_PER_TASK] for i in range(0, len(clips), CLIPS_PER_TASK)]
-    found: list[_Entry | _Failure] = []
+    found: list[Entry | _Failure] = []
     parallel = Parallel(n_jobs=jobs, return_as="generator")
     for result in parallel(delayed(_cache_task)(task, folder) for task in tasks):
         found += result
@@ -188,14 +192,14 @@ def cache_clips(
     return CachedClips(heard, entries, failed, notes)
 
 
-def _cache_task(clips: Sequence[Clip], folder: Path) -> list[_Entry | _Failure]:
+def _cache_task(clips: Sequence[Clip], folder: Path) -> list[Entry | _Failure]:
     return [_cache_clip(clip, folder) for clip in clips]
 
 
-def _cache_clip(clip: Clip, folder: Path) -> _Entry | _Failure:
+def _cache_clip(clip: Clip, folder: Path) -> Entry | _Failure:
     try:
         path = _path(clip, folder)
-        return _read(path) or _write(decode_clip(clip), path)
+        return read_entry(path) or write_entry(decode_clip(clip), path)
     except ClipError as error:
         return _Failure(str(error), error.notes)
 
@@ -207,8 +211,21 @@ def _path(clip: Clip, folder: Path) -> Path:
         digest = _hash_file(str(clip.path), status.st_size, status.st_mtime_ns)
     except OSError as error:
         raise ClipError(f"{clip.path}: cannot be read: {error.strerror}") from error
-    facts = [FORMAT, digest, clip.start, clip.end]
-    part = json.dumps(facts if clip.channel is None else [*facts, clip.channel])
+    facts: list[object] = [digest, clip.start, clip.end]
+    return find_place(facts if clip.channel is None else [*facts, clip.channel], folder)
+
+
+def find_place(facts: Sequence[object], folder: Path) -> Path:
+    """Return the path of a file in the cache, whether it exists or not.
+
+    Parameters
+    ----------
+    facts
+        Everything that decides the content of the file, as JSON values.
+    folder
+        Folder of the cache.
+    """
+    part = json.dumps([FORMAT, *facts])
     key = hashlib.blake2b(part.encode(), digest_size=16).hexdigest()
     # Subfolders, as some file systems and tools are slow with thousands of files in one folder.
     return folder / key[:2] / f"{key}.safetensors"
@@ -222,13 +239,19 @@ def _hash_file(path: str, _size: int, _modified: int) -> str:
         return hashlib.file_digest(file, hashlib.blake2b).hexdigest()
 
 
-def _read(path: Path) -> _Entry | None:
-    """Return the metadata of a file in the cache; None if it is missing or damaged."""
+def read_entry(path: Path) -> Entry | None:
+    """Return the metadata of a file in the cache; None if it is missing or damaged.
+
+    Parameters
+    ----------
+    path
+        Path of the file.
+    """
     try:
         with safe_open(path, "numpy") as file:
             facts = file.metadata()
             n_samples = file.get_slice("samples").get_shape()[0]
-        return _Entry(
+        return Entry(
             path,
             path.stat().st_size - 2 * n_samples,  # the only tensor ends where the file ends
             n_samples,
@@ -242,8 +265,21 @@ def _read(path: Path) -> _Entry | None:
         return None
 
 
-def _write(decoded: DecodedClip, path: Path) -> _Entry:
-    """Write a clip into the cache."""
+def write_entry(decoded: DecodedClip, path: Path) -> Entry:
+    """Write a clip into the cache, and return the metadata of its file.
+
+    Parameters
+    ----------
+    decoded
+        Waveform of the clip, with the hash of its audio.
+    path
+        Path of the file; its folder is created if missing, but not the cache.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
     waveform, audio_hash, notes = decoded
     utterance = find_utterance(waveform)
     scale = float(np.abs(waveform).max()) / PEAK or 1.0  # digital silence has no peak
@@ -258,7 +294,7 @@ def _write(decoded: DecodedClip, path: Path) -> _Entry:
     samples = np.rint(waveform / scale).astype("<i2")
     path.parent.mkdir(exist_ok=True)
     write_bytes(path, save({"samples": samples}, facts))
-    entry = _read(path)
+    entry = read_entry(path)
     assert entry is not None
     return entry
 

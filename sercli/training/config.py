@@ -126,6 +126,13 @@ class NeuralConfig:
         are votes; 0: the model does not predict perceived emotions.
     teacher_weight
         Share of the teacher's probabilities in a target if there is a teacher, in ``[0, 1]``.
+    prosodies
+        Number of versions of each unlabelled segment with other pitch, tempo and voice quality,
+        which the teacher labels, too; see `sercli.training.variations`. They need the package
+        pyworld; 0: there are none.
+    unlabelled_ratio
+        How often unlabelled clips are drawn, in units of the draws of one label; None: 2 with
+        `prosodies`, whose targets vary, else 1.
     guide_weight
         Weight of the loss of the guides, see `sercli.training.networks.guides`; 0: no guides.
     guide_components
@@ -170,6 +177,8 @@ class NeuralConfig:
     label_smoothing: float = 0.1
     perceived_weight: float = 0.5
     teacher_weight: float = 0.8
+    prosodies: int = 6
+    unlabelled_ratio: float | None = None
     guide_weight: float = 1.0
     guide_components: int = 128
     mixup: float = 0.0
@@ -197,6 +206,8 @@ class NeuralConfig:
         check_range("label smoothing", self.label_smoothing, 0, 0.99)
         check_range("perceived weight", self.perceived_weight, 0, 1000)
         check_range("teacher weight", self.teacher_weight, 0, 1)
+        check_count("prosodies", self.prosodies, 0, 100)
+        check_range("ratio of unlabelled clips", self.ratio_of_unlabelled, 0.01, 100)
         check_range("guide weight", self.guide_weight, 0, 1000)
         check_count("guide components", self.guide_components, 1, 10_000)
         check_range("mixup", self.mixup, 0, 1)
@@ -205,6 +216,13 @@ class NeuralConfig:
         check_range("crop", self.max_crop, 2 * SHORTEST_SEGMENT_S, LONGEST_SEGMENT_S)
         check_count("patience", self.patience, 0, 10_000)
         check_common(self)
+
+    @property
+    def ratio_of_unlabelled(self) -> float:
+        """How often unlabelled clips are drawn, in units of the draws of one label."""
+        if self.unlabelled_ratio is not None:
+            return self.unlabelled_ratio
+        return 2.0 if self.prosodies else 1.0
 
 
 @dataclass(frozen=True)

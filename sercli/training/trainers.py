@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sercli.audio.prosody import check_vocoder
 from sercli.errors import ConfigError
 from sercli.training.cache import find_cache
 from sercli.training.config import (
@@ -56,7 +57,8 @@ def create_trainer(
     Raises
     ------
     ConfigError
-        If settings, or a teacher, members or calm speech, do not go together.
+        If settings, or a teacher, members or calm speech, do not go together, or the package is
+        missing that resynthesises unlabelled speech.
     ModelError
         If a model that is needed cannot be loaded.
     DatasetError
@@ -112,8 +114,16 @@ def _create_course(
     watcher = watcher or Watcher()
     unlabelled = None
     if config.unlabelled:
+        if settings.prosodies:
+            check_vocoder()  # before any recording is searched
         unlabelled = Unlabelled(
-            tuple(map(Path, config.unlabelled)), cache, jobs=settings.jobs, report=watcher.search
+            tuple(map(Path, config.unlabelled)),
+            cache,
+            jobs=settings.jobs,
+            report=watcher.search,
+            prosodies=settings.prosodies,
+            seed=settings.seed,
+            report_varied=watcher.vary,
         )
     calm = _find_calm(config, cache, settings.jobs, watcher.search)
     votes = read_votes(Path(config.votes)) if config.votes else None
@@ -157,5 +167,5 @@ def _find_calm(
     from sercli.training.unlabelled import Unlabelled
 
     speakers = Speakers.parse(config.calm_speakers) if config.calm_speakers else None
-    told = {} if report is None else {"report": report}
+    told: dict[str, Any] = {} if report is None else {"report": report}
     return Unlabelled(tuple(map(Path, config.calm)), cache, KIND, speakers, jobs, **told)

@@ -25,6 +25,7 @@ from sercli.speech.speakers import Speakers, Timeline
 from sercli.text import format_count, format_duration
 from sercli.training.cache import CachedClips, cache_clips
 from sercli.training.trainer import Prepared
+from sercli.training.variations import vary_clips
 
 # Shorter segments are only a word or two.
 MIN_SEGMENT_S = 1.0
@@ -127,6 +128,13 @@ class Unlabelled:
         Kind of speech, for messages.
     speakers, jobs, report
         As for `find_unlabelled`.
+    prosodies
+        Number of versions of each segment with another prosody, in addition to the segment; see
+        `sercli.training.variations`.
+    seed
+        Seed of these versions.
+    report_varied
+        Called with the number of segments of which there are these versions, and of all segments.
     """
 
     paths: tuple[Path, ...]
@@ -135,6 +143,9 @@ class Unlabelled:
     speakers: Speakers | None = None
     jobs: int = -1
     report: Report = lambda *_: None
+    prosodies: int = 0
+    seed: int = 0
+    report_varied: Report = lambda *_: None
 
     @cached_property
     def found(self) -> FoundSpeech:
@@ -158,19 +169,34 @@ class Unlabelled:
         return found
 
     @cached_property
-    def cached(self) -> CachedClips:
+    def segments(self) -> CachedClips:
         """Segments with their audio in the cache."""
         return cache_clips(self.found.clips, self.cache, jobs=self.jobs)
+
+    @cached_property
+    def cached(self) -> CachedClips:
+        """All clips for training: the segments, then their versions with another prosody."""
+        if not self.prosodies:
+            return self.segments
+        varied = vary_clips(
+            self.segments,
+            self.cache,
+            self.prosodies,
+            self.seed,
+            jobs=self.jobs,
+            report=self.report_varied,
+        )
+        return CachedClips.join((self.segments, varied))
 
     @property
     def failed(self) -> dict[str, str]:
         """Error of each recording, segment or folder that could not be read, by its place."""
-        return {**self.found.failed, **self.cached.failed}
+        return {**self.found.failed, **self.segments.failed}
 
     @property
     def notes(self) -> dict[str, Notes]:
         """Notes on its recordings that were repaired or are not read in full, by their paths."""
-        return join_notes((self.found.notes, self.cached.notes))
+        return join_notes((self.found.notes, self.segments.notes))
 
     @property
     def manifest(self) -> TrainingManifest:
@@ -179,10 +205,10 @@ class Unlabelled:
         Recordings are included since one may be a clip of some corpus: the hash of the clip differs
         from those of its segments.
         """
-        clips = self.cached.clips
+        clips = self.segments.clips
         whose = {str(clip.path): clip for clip in clips}
         audio = [
-            *zip(self.cached.hashes, clips, strict=True),
+            *zip(self.segments.hashes, clips, strict=True),
             *((one, whose.get(path)) for path, one in self.found.recordings.items()),
         ]
         known = [(clip, one) for one, clip in audio if clip is not None and clip.voice]
@@ -195,9 +221,9 @@ class Unlabelled:
     def facts(self) -> dict[str, float]:
         """Facts for a model's record: number of segments and recordings, and seconds of speech."""
         return {
-            "clips": len(self.cached),
+            "clips": len(self.segments),
             "recordings": len(self.found.recordings),
-            "seconds": round(self.cached.duration, 3),
+            "seconds": round(self.segments.duration, 3),
         }
 
     def describe(self) -> str:

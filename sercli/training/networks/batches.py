@@ -7,6 +7,7 @@ the epoch, so that the result does not depend on the order of the clips or the n
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from math import ceil
 from typing import Any, Final
 
 import numpy as np
@@ -67,7 +68,7 @@ class TrainingBatches:
         self._classes = np.asarray(classes)
         self._config = config
         self._threads = threads
-        self._n_draws = count_draws(self._classes)
+        self._n_draws = count_draws(self._classes, config.ratio_of_unlabelled)
         self._size = min(config.batch_size, self._n_draws)
         # Only clips of the same corpus are surely of one speaker: see `versions.Partners`.
         self._alike: dict[tuple[str, str | None, str], list[int]] = defaultdict(list)
@@ -84,7 +85,8 @@ class TrainingBatches:
 
     def __call__(self, epoch: int) -> Iterator[TrainingBatch]:
         """Yield the batches of an epoch, counted from 0."""
-        draws = draw_order(self._classes, self._config.seed, epoch)
+        config = self._config
+        draws = draw_order(self._classes, config.seed, epoch, config.ratio_of_unlabelled)
         parts = [draws[i * self._size : (i + 1) * self._size] for i in range(len(self))]
         if not self._threads:
             for part in parts:
@@ -178,11 +180,13 @@ def missing_codecs() -> tuple[str, ...]:
     return tuple(name for name in CODECS if not codec_available(name))
 
 
-def draw_order(classes: IntArray, seed: int, epoch: int) -> list[tuple[int, int]]:
+def draw_order(
+    classes: IntArray, seed: int, epoch: int, ratio: float = 1.0
+) -> list[tuple[int, int]]:
     """Return indices of clips, each with how often it was drawn before; all labels equally often.
 
-    Clips without a label, whose targets come from a teacher, are drawn as if they had one more
-    label, however many they are.
+    Clips without a label, whose targets come from a teacher, are drawn `ratio` times as often as
+    those of one label, however many they are.
 
     Parameters
     ----------
@@ -190,37 +194,38 @@ def draw_order(classes: IntArray, seed: int, epoch: int) -> list[tuple[int, int]
         Indices of the clips' labels, or `NO_LABEL`, shape (n_clips,).
     seed, epoch
         Seed and number of the epoch, which decide the draw.
+    ratio
+        Draws of unlabelled clips in units of the draws of one label.
     """
     rng = np.random.default_rng([seed, epoch])
-    n_each = _count_each(classes)
     drawn: list[tuple[int, int]] = []
     for label in np.unique(classes):
         members = np.flatnonzero(classes == label)
-        rounds = -(-n_each // len(members))
+        n_draws = _count_each(classes, ratio if label == NO_LABEL else 1.0)
+        rounds = -(-n_draws // len(members))
         order = [(int(i), turn) for turn in range(rounds) for i in rng.permutation(members)]
-        drawn += order[:n_each]
+        drawn += order[:n_draws]
     return [drawn[place] for place in rng.permutation(len(drawn))]
 
 
-def count_draws(classes: IntArray) -> int:
+def count_draws(classes: IntArray, ratio: float = 1.0) -> int:
     """Return the minimum number of draws per epoch.
 
-    It is the number of labelled clips and, if there are unlabelled ones, the draws of one label
-    more.
+    It is the number of labelled clips and, if there are unlabelled ones, the draws of these.
 
     Parameters
     ----------
-    classes
+    classes, ratio
         As for `draw_order`.
     """
     n_labelled = int((classes != NO_LABEL).sum())
-    return n_labelled if n_labelled == len(classes) else n_labelled + _count_each(classes)
+    return n_labelled if n_labelled == len(classes) else n_labelled + _count_each(classes, ratio)
 
 
-def _count_each(classes: IntArray) -> int:
-    """Return the draws per label: the labelled clips divided by the labels, rounded up."""
+def _count_each(classes: IntArray, ratio: float) -> int:
+    """Return `ratio` times the draws per label: labelled clips by labels, both rounded up."""
     labelled = classes[classes != NO_LABEL]
-    return -(-len(labelled) // len(np.unique(labelled)))
+    return ceil(ratio * ceil(len(labelled) / len(np.unique(labelled))))
 
 
 class _Talkers(Sequence[FloatArray]):

@@ -25,6 +25,7 @@ from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.metrics import segment_nll, unweighted_average_recall
 from sercli.neural.batching import pad
 from sercli.neural.devices import computing, seeded
+from sercli.text import format_count
 from sercli.training.cache import CachedClips
 from sercli.training.config import NeuralConfig
 from sercli.training.folds import check_labels
@@ -163,6 +164,12 @@ class Course(ABC):
         material = self.prepare(cached, say, judged=judged)
         if self.unlabelled is None or self.teacher is None:
             return material
+        if self.unlabelled.prosodies:
+            say(
+                f"making {format_count(self.unlabelled.prosodies, 'version')} of "
+                f"{len(self.unlabelled.segments):,} unlabelled segments with other pitch, tempo "
+                "and voice quality"
+            )
         speech = self.unlabelled.cached
         say(f"{self.teacher.name} classifies {len(speech):,} unlabelled segments")
         self.teacher.judge(speech, self.labels)

@@ -171,7 +171,7 @@ def _fit(
         "votes": course.votes is not None,
         "teacher": course.teacher.name if course.teacher else None,
         "substitutes": substitute is not None,
-        "unlabelled": _describe_unlabelled(material),
+        "unlabelled": _describe_unlabelled(course),
         "best_epoch": fitted.best_epoch,
         "calibration_on": judges,
         "held_out": cross_fitted_figures(
@@ -330,12 +330,17 @@ def _group_dev(dev: CachedClips, config: NeuralConfig) -> Groups:
     return groups if len(np.unique(groups)) >= MIN_GROUPS else group_clips(dev.clips, "clip")
 
 
-def _describe_unlabelled(material: Material) -> dict[str, float] | None:
-    """Return the number of unlabelled segments and their total duration, or None."""
-    if material.unlabelled is None:
+def _describe_unlabelled(course: Course) -> dict[str, float] | None:
+    """Return the unlabelled segments, their versions, and how often they are drawn, or None."""
+    if course.unlabelled is None:
         return None
-    cached = material.unlabelled.cached
-    return {"clips": len(cached), "seconds": round(cached.duration, 3)}
+    segments = course.unlabelled.segments
+    return {
+        "clips": len(segments),
+        "seconds": round(segments.duration, 3),
+        "prosodies": course.unlabelled.prosodies,
+        "ratio": course.config.ratio_of_unlabelled,
+    }
 
 
 def _sum_seconds(fitted: Fitted) -> float:

@@ -140,7 +140,7 @@ class RowBatches:
     classes
         Indices of the labels, or `sercli.training.networks.batches.NO_LABEL`, shape (n_clips,).
     config
-        Training settings, of which seed and batch size are used.
+        Training settings, of which seed, batch size and ratio of unlabelled clips are used.
     change
         Function applied to the rows of each batch, or None.
     """
@@ -155,8 +155,8 @@ class RowBatches:
     ) -> None:
         self._rows, self._targets, self._classes = rows, targets, classes
         self._firsts = np.cumsum([0, *map(len, rows)])[:-1]
-        self._seed, self._change = config.seed, change
-        self._n_draws = count_draws(classes)
+        self._seed, self._ratio, self._change = config.seed, config.ratio_of_unlabelled, change
+        self._n_draws = count_draws(classes, self._ratio)
         self._size = min(config.batch_size, self._n_draws)
 
     def __len__(self) -> int:
@@ -166,7 +166,8 @@ class RowBatches:
     def __call__(self, epoch: int) -> Iterator[TrainingBatch]:
         """Yield the batches of an epoch, counted from 0."""
         rng = np.random.default_rng([self._seed, epoch, 1])
-        order = [index for index, _ in draw_order(self._classes, self._seed, epoch)]
+        draws = draw_order(self._classes, self._seed, epoch, self._ratio)
+        order = [index for index, _ in draws]
         for number in range(len(self)):
             chosen = np.array(order[number * self._size : (number + 1) * self._size])
             versions = rng.integers(self._rows[0].shape[1], size=len(chosen))

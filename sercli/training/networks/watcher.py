@@ -15,6 +15,9 @@ class Watcher:
     def search(self, n_done: int, n_recordings: int) -> None:
         """Receive the number of unlabelled recordings that were searched for speech, and of all."""
 
+    def vary(self, n_done: int, n_segments: int) -> None:
+        """Receive the number of segments of which there are varied versions, and of all."""
+
     def begin(self, name: str, *, apart: bool = False) -> None:
         """Receive the name of a network whose training starts or resumes.
 
