@@ -684,7 +684,9 @@ def test_what_is_perceived_has_its_own_calibration(
         np.testing.assert_allclose(found[:, 0], [1 / (1 + 0.25**power), 1 / (1 + 3**power)])
     fake_classifier.adapter = Turning(safe=True)  # type: ignore[assignment]
     config = replace(CONFIG, target="perceived", adapt="speaker")
-    with pytest.raises(ConfigError, match="by a baseline, what is intended is told, and not"):
+    with pytest.raises(
+        ConfigError, match="only the intended emotion is predicted, and not the perceived one"
+    ):
         evaluate(fake_classifier, corpus, "all", config)
 
 
