@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sercli.errors import TrainingError
 from sercli.neural.devices import (
@@ -236,7 +237,9 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
         Logits and target probabilities, shape (n_clips, n_labels). Rows of targets sum to 1, or are
         zero and add nothing to the sum.
     """
-    return -(targets * logits.float().log_softmax(dim=1)).sum(dim=1).mean()
+    # The mean of the clips: torch's own reduction divides the sum of all products, which rounds
+    # differently.
+    return functional.cross_entropy(logits.float(), targets, reduction="none").mean()
 
 
 def mix(batch: TrainingBatch, order: Tensor, share: float) -> TrainingBatch:
