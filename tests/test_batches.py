@@ -13,6 +13,7 @@ from clips import load_clip
 from scipy.stats import binom
 
 from sercli.arrays import FloatArray
+from sercli.audio import codecs
 from sercli.audio.augment import Utterance
 from sercli.audio.reading import SAMPLE_RATE
 from sercli.datasets.base import Clip
@@ -267,7 +268,7 @@ def test_a_tenth_goes_through_codecs_by_their_weights(
     monkeypatch.setattr(drawing, "codec_available", lambda _: True)
     monkeypatch.setattr(drawing, "record", lambda waveform, *_: waveform - 1)
     names = list(drawing.CODECS)
-    monkeypatch.setattr(drawing, "_through", lambda _, codec: np.array([names.index(codec)]))
+    monkeypatch.setattr(drawing, "transmit", lambda _, codec, __: np.array([names.index(codec)]))
     made, counts = batches(cached), dict.fromkeys(("none", *names), 0)
     for seed in range(3_000):
         (index,) = made.record(np.array([0], np.float32), np.random.default_rng(seed))
@@ -284,7 +285,7 @@ def test_codecs_of_lines_hear_the_band_of_a_line(
     codec: str,
 ) -> None:
     heard: list[FloatArray] = []
-    monkeypatch.setattr(drawing, "encode_decode", lambda waveform, _: heard.append(waveform))
+    monkeypatch.setattr(codecs, "encode_decode", lambda waveform, _: heard.append(waveform))
     monkeypatch.setattr(drawing, "codec_available", lambda name: name == codec)
     monkeypatch.setattr(drawing, "record", lambda waveform, *_: waveform)
     monkeypatch.setattr(drawing, "CODEC_PROBABILITY", 1.0)
@@ -310,7 +311,7 @@ def test_codecs_are_heard(cached: CachedClips, monkeypatch: pytest.MonkeyPatch) 
         through.append(codec)
         return waveform
 
-    monkeypatch.setattr(drawing, "encode_decode", encode)
+    monkeypatch.setattr(codecs, "encode_decode", encode)
     monkeypatch.setattr(drawing, "codec_available", lambda name: name != "amr")
     monkeypatch.setattr(drawing, "CODEC_PROBABILITY", 1.0)
     made = batches(cached, clean_share=0.0)

@@ -14,6 +14,7 @@ import soxr
 from numpy.typing import NDArray
 
 from sercli.arrays import FloatArray
+from sercli.audio.filters import telephone_band
 from sercli.audio.reading import SAMPLE_RATE
 from sercli.errors import ConfigError
 
@@ -132,6 +133,8 @@ _CODECS: Final[dict[str, _SndfileCodec | _FfmpegCodec]] = {
     "opus": _FfmpegCodec("libopus", "opus", 16_000, "flt", 12_000, {"application": "voip"}, 0),
 }
 CODECS: Final = tuple(_CODECS)
+# Codecs of telephone lines, which also limit the band.
+LINES: Final = frozenset(("mulaw", "gsm", "amr"))
 
 
 def codec_available(codec: str) -> bool:
@@ -184,6 +187,27 @@ def encode_decode(waveform: FloatArray, codec: str) -> FloatArray:
     decoded = coder.encode_decode(samples / peak)
     result = _resample(decoded.samples, decoded.sample_rate, SAMPLE_RATE)[: len(waveform)]
     return np.pad(result, (0, len(waveform) - len(result))) * peak
+
+
+def transmit(waveform: FloatArray, codec: str, peak: float | None = None) -> FloatArray:
+    """Return a waveform after a codec; for telephone codecs, limited to the telephone band first.
+
+    Parameters
+    ----------
+    waveform, codec
+        As for `encode_decode`.
+    peak
+        Peak to which the waveform is scaled before the codec, unless it is silent; None: it is not
+        scaled.
+    """
+    if codec in LINES:
+        waveform = telephone_band(waveform)
+    if peak is not None:
+        found = float(np.abs(waveform).max())
+        if not found:
+            return waveform
+        waveform = waveform * np.float32(peak / found)
+    return encode_decode(waveform, codec)
 
 
 def _resample(samples: FloatArray, source: int, target: int) -> FloatArray:

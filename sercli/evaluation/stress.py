@@ -13,8 +13,7 @@ import numpy as np
 
 from sercli.arrays import FloatArray
 from sercli.audio import augment
-from sercli.audio.codecs import codec_available, encode_decode
-from sercli.audio.filters import telephone_band
+from sercli.audio.codecs import codec_available, transmit
 from sercli.errors import ConfigError
 
 DEFAULT_CONDITIONS: Final = (
@@ -29,9 +28,8 @@ DEFAULT_CONDITIONS: Final = (
     "gain-20",
 )
 
-# Codec of each condition that needs one; line codecs follow a telephone's band-pass filter.
-LINE_CODECS: Final = {"phone": "mulaw", "gsm": "gsm", "amr": "amr"}
-FILE_CODECS: Final = {"mp3": "mp3", "opus": "opus"}
+# Codec of each condition that needs one.
+CODEC_OF: Final = {"phone": "mulaw", "gsm": "gsm", "amr": "amr", "mp3": "mp3", "opus": "opus"}
 
 # A speaker across a reverberant office: the tail is as loud as the direct sound.
 REVERBERATION_S: Final = 0.5
@@ -41,7 +39,7 @@ CLIP_DB: Final = 12.0  # below the peak
 SNR_RANGE_DB: Final = (-20.0, 60.0)
 GAIN_RANGE_DB: Final = (-80.0, 40.0)
 
-_PLAIN: Final = ("clean", *LINE_CODECS, "reverb", *FILE_CODECS, "clip")
+_PLAIN: Final = ("clean", "phone", "gsm", "amr", "reverb", "mp3", "opus", "clip")
 _RANGES: Final = {
     "noise": SNR_RANGE_DB,
     "pink": SNR_RANGE_DB,
@@ -214,15 +212,12 @@ def _parse(text: str) -> _Condition:
 
 
 def _has_codec(name: str) -> bool:
-    codec = (LINE_CODECS | FILE_CODECS).get(name)
-    return codec is None or codec_available(codec)
+    return name not in CODEC_OF or codec_available(CODEC_OF[name])
 
 
 def _apply_plain(waveform: FloatArray, kind: str, rng: np.random.Generator) -> FloatArray:
-    if kind in LINE_CODECS:
-        return encode_decode(telephone_band(waveform), LINE_CODECS[kind])
-    if kind in FILE_CODECS:
-        return encode_decode(waveform, FILE_CODECS[kind])
+    if kind in CODEC_OF:
+        return transmit(waveform, CODEC_OF[kind])
     if kind == "reverb":
         return augment.reverberate(waveform, REVERBERATION_S, DIRECT_DB, rng)
     if kind == "clip":

@@ -15,8 +15,7 @@ import torch
 
 from sercli.arrays import FloatArray, IntArray
 from sercli.audio.augment import Utterance, crop, draw_voice, record, vary
-from sercli.audio.codecs import codec_available, encode_decode
-from sercli.audio.filters import telephone_band
+from sercli.audio.codecs import codec_available, transmit
 from sercli.neural.batching import pad
 from sercli.training.cache import CachedClips
 from sercli.training.config import NeuralConfig
@@ -25,8 +24,6 @@ from sercli.training.networks.loop import TrainingBatch
 CODEC_PROBABILITY: Final = 0.1
 # Codecs with their weights: those of telephones degrade speech more than those of files.
 CODECS: Final = {"mulaw": 1, "gsm": 2, "amr": 2, "mp3": 1, "opus": 1}
-# Codecs of telephone lines, which also limit the band.
-LINES: Final = frozenset(("mulaw", "gsm", "amr"))
 # Peak before a codec, which rounds to 16 bits and clips at 1.
 CODEC_PEAK: Final = 0.5
 
@@ -161,7 +158,7 @@ class TrainingBatches:
     def _send(self, waveform: FloatArray, rng: np.random.Generator) -> FloatArray:
         """Return a waveform, passed through a codec with probability `CODEC_PROBABILITY`."""
         if self._codecs and rng.random() < CODEC_PROBABILITY:
-            return _through(waveform, str(rng.choice(self._codecs, p=self._weights)))
+            return transmit(waveform, str(rng.choice(self._codecs, p=self._weights)), CODEC_PEAK)
         return waveform
 
     def _make(self, draws: Sequence[tuple[int, int]], epoch: int) -> TrainingBatch:
@@ -239,13 +236,3 @@ class _Talkers(Sequence[FloatArray]):
 
     def __getitem__(self, index: Any) -> Any:
         return self._cached.utterance(index).waveform
-
-
-def _through(waveform: FloatArray, codec: str) -> FloatArray:
-    """Return a waveform after a codec; for telephone codecs, limited to the telephone band."""
-    if codec in LINES:
-        waveform = telephone_band(waveform)
-    peak = float(np.abs(waveform).max())
-    if not peak:
-        return waveform
-    return encode_decode(waveform * np.float32(CODEC_PEAK / peak), codec)
