@@ -36,10 +36,13 @@ class Partners(Mapping[Clip, Sequence[int]]):
 
     def __getitem__(self, clip: Clip) -> list[int]:
         """Return the indices in the pool."""
+        return [index for index in self.find_alike(clip) if self._pool[index] != clip]
+
+    def find_alike(self, clip: Clip) -> list[int]:
+        """Return the indices of a clip's partners and of the clip itself."""
         if clip.speaker is None:
             return []
-        alike = self._alike[clip.corpus, clip.speaker, clip.emotion]
-        return [index for index in alike if self._pool[index] != clip]
+        return self._alike[clip.corpus, clip.speaker, clip.emotion]
 
     def __iter__(self) -> Iterator[Clip]:
         return iter(self._pool)

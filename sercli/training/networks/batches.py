@@ -4,7 +4,6 @@ Every draw is seeded by the seed, the epoch, the clip, and how often the clip wa
 the epoch, so that the result does not depend on the order of the clips or the number of threads.
 """
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from math import ceil
@@ -20,6 +19,7 @@ from sercli.neural.batching import pad
 from sercli.training.cache import CachedClips
 from sercli.training.config import NeuralConfig
 from sercli.training.networks.loop import TrainingBatch
+from sercli.training.versions import Partners
 
 CODEC_PROBABILITY: Final = 0.1
 # Codecs with their weights: those of telephones degrade speech more than those of files.
@@ -67,10 +67,7 @@ class TrainingBatches:
         self._threads = threads
         self._n_draws = count_draws(self._classes, config.ratio_of_unlabelled)
         self._size = min(config.batch_size, self._n_draws)
-        # Only clips of the same corpus are surely of one speaker: see `versions.Partners`.
-        self._alike: dict[tuple[str, str | None, str], list[int]] = defaultdict(list)
-        for index, clip in enumerate(cached.clips):
-            self._alike[clip.corpus, clip.speaker, clip.emotion].append(index)
+        self._partners = Partners(cached.clips)
         missing = missing_codecs()
         self._codecs = [name for name in CODECS if name not in missing]
         weights = np.array([CODECS[name] for name in self._codecs], float)
@@ -112,10 +109,8 @@ class TrainingBatches:
             Random generator of all draws.
         """
         utterance = self._cached.utterance(index)
-        clip = self._cached.clips[index]
         # A clip of an unknown speaker is only joined with itself.
-        mine = (clip.corpus, clip.speaker, clip.emotion)
-        alike = [index] if clip.speaker is None else self._alike[mine]
+        alike = self._partners.find_alike(self._cached.clips[index]) or [index]
 
         def find_partner() -> Utterance:
             return self._cached.utterance(alike[rng.integers(len(alike))])
