@@ -23,7 +23,7 @@ from sercli.training import cache as caching
 from sercli.training.cache import CachedClips, cache_clips
 from sercli.training.config import NeuralConfig
 from sercli.training.networks import batches as drawing
-from sercli.training.networks.batches import TrainingBatches
+from sercli.training.networks.batches import Augmenter, TrainingBatches
 from sercli.training.networks.loop import TrainingBatch
 from sercli.training.networks.targets import find_vote_shares, make_targets
 from sercli.training.versions import Partners, find_utterance
@@ -209,9 +209,9 @@ def test_a_share_of_clips_stays_clean_half_of_them_whole(
     assert end - start < len(whole)
     monkeypatch.setattr(CachedClips, "utterance", lambda *_: Utterance(whole, start, end))
     monkeypatch.setattr(drawing, "draw_voice", lambda waveform, _: -waveform)
-    monkeypatch.setattr(TrainingBatches, "hear", lambda *_: np.zeros(1, np.float32))
+    monkeypatch.setattr(Augmenter, "hear", lambda *_: np.zeros(1, np.float32))
     config = NeuralConfig(clean_share=0.4, voice_share=0.7)
-    made = TrainingBatches(cached, np.zeros((1, 2), np.float32), np.array([0]), config)
+    made = Augmenter(cached, config)
     ways = {
         "whole": whole,
         "speech": whole[start:end],
@@ -235,7 +235,7 @@ def test_a_clip_is_joined_with_its_voice_and_emotion(
     cached = cache_clips(clips, tmp_path / "cache", jobs=1)
     monkeypatch.setattr(drawing, "vary", lambda _, find_partner, *__: find_partner().waveform)
     monkeypatch.setattr(drawing, "CODEC_PROBABILITY", 0.0)
-    made = batches(cached)
+    made = Augmenter(cached, NeuralConfig())
     number_of = {12_000 + 1_000 * index: index for index in range(8)}
     partners = [
         {number_of[len(made.hear(index, np.random.default_rng(seed)))] for seed in range(60)}
@@ -249,7 +249,7 @@ def test_long_clips_are_cropped_anywhere(
     cached: CachedClips, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ramp = np.arange(12_000, dtype=np.float32)
-    monkeypatch.setattr(TrainingBatches, "draw", lambda *_: ramp)
+    monkeypatch.setattr(Augmenter, "draw", lambda *_: ramp)
     pieces = [
         piece
         for epoch in range(10)
@@ -269,7 +269,7 @@ def test_a_tenth_goes_through_codecs_by_their_weights(
     monkeypatch.setattr(drawing, "record", lambda waveform, *_: waveform - 1)
     names = list(drawing.CODECS)
     monkeypatch.setattr(drawing, "transmit", lambda _, codec, __: np.array([names.index(codec)]))
-    made, counts = batches(cached), dict.fromkeys(("none", *names), 0)
+    made, counts = Augmenter(cached, NeuralConfig()), dict.fromkeys(("none", *names), 0)
     for seed in range(3_000):
         (index,) = made.record(np.array([0], np.float32), np.random.default_rng(seed))
         counts["none" if index < 0 else names[int(index)]] += 1
@@ -290,7 +290,7 @@ def test_codecs_of_lines_hear_the_band_of_a_line(
     monkeypatch.setattr(drawing, "record", lambda waveform, *_: waveform)
     monkeypatch.setattr(drawing, "CODEC_PROBABILITY", 1.0)
     noise = rng.standard_normal(4 * SAMPLE_RATE).astype(np.float32)
-    batches(cached).record(noise, rng)
+    Augmenter(cached, NeuralConfig()).record(noise, rng)
     before, after = (np.abs(np.fft.rfft(waveform)) ** 2 for waveform in (noise, heard[0]))
     # Bins of a quarter of a hertz: below, within and above the band.
     gains = [
@@ -325,7 +325,7 @@ def test_an_error_on_a_thread_reaches_the_caller(
     cached: CachedClips, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = batches(cached, threads=2)
-    monkeypatch.setattr(made, "_draw", lambda *_: 1 / 0)
+    monkeypatch.setattr(made, "make", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         list(made(0))
 
@@ -358,7 +358,7 @@ def test_clips_are_joined_with_those_of_their_speaker_alone(
         return utterance.waveform
 
     monkeypatch.setattr(drawing, "vary", vary)
-    found = batches(replace(cached, clips=pool))
+    found = Augmenter(replace(cached, clips=pool), NeuralConfig())
     partners = Partners(pool)
     for index, expected in ((0, {0, 2}), (1, {1, 3}), (4, {4}), (5, {5}), (7, {7})):
         joined.clear()

@@ -48,8 +48,7 @@ def light(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pair(speech: CachedClips, config: TransformerConfig = CONFIG) -> PairedBatches:
-    n = len(speech)
-    return PairedBatches(speech, np.empty((n, 0), np.float32), np.zeros(n, np.intp), config)
+    return PairedBatches(speech, config)
 
 
 def draw(speech: CachedClips, epoch: int = 0) -> list[TrainingBatch]:

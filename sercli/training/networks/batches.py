@@ -4,6 +4,7 @@ Every draw is seeded by the seed, the epoch, the clip, and how often the clip wa
 the epoch, so that the result does not depend on the order of the clips or the number of threads.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from math import ceil
@@ -33,70 +34,29 @@ LOOKAHEAD: Final = 4
 # Class of clips without a label.
 NO_LABEL: Final = -1
 
+# Index of a drawn clip, and the random generator of its version.
+Draw = tuple[int, np.random.Generator]
 
-class TrainingBatches:
-    """Batches of augmented waveforms, for `sercli.training.networks.loop.fit_network`.
+
+class Augmenter:
+    """Random versions of cached clips.
 
     Parameters
     ----------
     cached
-        The clips; they are also the source of background talkers in the augmentation.
-    targets
-        Targets of the clips, shape (n_clips, n_targets).
-    classes
-        Indices of the labels, or `NO_LABEL`, shape (n_clips,).
+        The clips; they are also the source of background talkers.
     config
-        Training settings, of which seed, batch size and the settings of augmentation are used.
-    threads
-        Number of threads that prepare batches ahead; 0: batches are made when needed.
+        Training settings, of which `clean_share` and `voice_share` are used.
     """
 
-    def __init__(
-        self,
-        cached: CachedClips,
-        targets: FloatArray,
-        classes: IntArray,
-        config: NeuralConfig,
-        *,
-        threads: int = 2,
-    ) -> None:
-        self._cached = cached
-        self._targets = targets
-        self._classes = np.asarray(classes)
-        self._config = config
-        self._threads = threads
-        self._n_draws = count_draws(self._classes, config.ratio_of_unlabelled)
-        self._size = min(config.batch_size, self._n_draws)
+    def __init__(self, cached: CachedClips, config: NeuralConfig) -> None:
+        self._cached, self._config = cached, config
+        self._talkers = _Talkers(cached)
         self._partners = Partners(cached.clips)
         missing = missing_codecs()
         self._codecs = [name for name in CODECS if name not in missing]
         weights = np.array([CODECS[name] for name in self._codecs], float)
         self._weights = weights / weights.sum() if len(weights) else weights
-
-    def __len__(self) -> int:
-        """Return the number of batches per epoch."""
-        return self._n_draws // self._size
-
-    def __call__(self, epoch: int) -> Iterator[TrainingBatch]:
-        """Yield the batches of an epoch, counted from 0."""
-        config = self._config
-        draws = draw_order(self._classes, config.seed, epoch, config.ratio_of_unlabelled)
-        parts = [draws[i * self._size : (i + 1) * self._size] for i in range(len(self))]
-        if not self._threads:
-            for part in parts:
-                yield self._make(part, epoch)
-            return
-        pool = ThreadPoolExecutor(self._threads)
-        try:
-            waiting: list[Future[TrainingBatch]] = []
-            for part in parts:
-                waiting.append(pool.submit(self._make, part, epoch))
-                if len(waiting) > LOOKAHEAD:
-                    yield waiting.pop(0).result()
-            for future in waiting:
-                yield future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
 
     def hear(self, index: int, rng: np.random.Generator) -> FloatArray:
         """Return an augmented version of a clip, shape (n_samples,).
@@ -108,14 +68,13 @@ class TrainingBatches:
         rng
             Random generator of all draws.
         """
-        utterance = self._cached.utterance(index)
         # A clip of an unknown speaker is only joined with itself.
         alike = self._partners.find_alike(self._cached.clips[index]) or [index]
 
         def find_partner() -> Utterance:
             return self._cached.utterance(alike[rng.integers(len(alike))])
 
-        waveform = vary(utterance, find_partner, _Talkers(self._cached), rng)
+        waveform = vary(self._cached.utterance(index), find_partner, self._talkers, rng)
         return self._send(waveform, rng)
 
     def record(self, waveform: FloatArray, rng: np.random.Generator) -> FloatArray:
@@ -130,7 +89,7 @@ class TrainingBatches:
         rng
             Random generator of all draws.
         """
-        return self._send(record(waveform, _Talkers(self._cached), rng), rng)
+        return self._send(record(waveform, self._talkers, rng), rng)
 
     def draw(self, index: int, rng: np.random.Generator) -> FloatArray:
         """Return a training version of a clip, shape (n_samples,).
@@ -156,15 +115,95 @@ class TrainingBatches:
             return transmit(waveform, str(rng.choice(self._codecs, p=self._weights)), CODEC_PEAK)
         return waveform
 
-    def _make(self, draws: Sequence[tuple[int, int]], epoch: int) -> TrainingBatch:
-        waveforms = [self._draw(index, epoch, turn) for index, turn in draws]
-        padded, lengths = pad(waveforms)
+
+class ClipBatches(ABC):
+    """Batches of waveforms of clips, for `sercli.training.networks.loop.fit_network`.
+
+    Parameters
+    ----------
+    classes
+        Indices of the labels, or `NO_LABEL`, shape (n_clips,).
+    config
+        Training settings, of which seed, batch size and the ratio of unlabelled clips are used.
+    threads
+        Number of threads that prepare batches ahead; 0: batches are made when needed.
+    """
+
+    def __init__(self, classes: IntArray, config: NeuralConfig, threads: int = 2) -> None:
+        self._classes, self._seed, self._threads = np.asarray(classes), config.seed, threads
+        self._ratio = config.ratio_of_unlabelled
+        self._n_draws = count_draws(self._classes, self._ratio)
+        self._size = min(config.batch_size, self._n_draws)
+
+    @abstractmethod
+    def make(self, draws: Sequence[Draw]) -> TrainingBatch:
+        """Return the batch of some draws."""
+
+    def __len__(self) -> int:
+        """Return the number of batches per epoch."""
+        return self._n_draws // self._size
+
+    def __call__(self, epoch: int) -> Iterator[TrainingBatch]:
+        """Yield the batches of an epoch, counted from 0."""
+        order = draw_order(self._classes, self._seed, epoch, self._ratio)
+        parts = [order[i * self._size : (i + 1) * self._size] for i in range(len(self))]
+        if not self._threads:
+            for part in parts:
+                yield self._make(part, epoch)
+            return
+        pool = ThreadPoolExecutor(self._threads)
+        try:
+            waiting: list[Future[TrainingBatch]] = []
+            for part in parts:
+                waiting.append(pool.submit(self._make, part, epoch))
+                if len(waiting) > LOOKAHEAD:
+                    yield waiting.pop(0).result()
+            for future in waiting:
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _make(self, order: Sequence[tuple[int, int]], epoch: int) -> TrainingBatch:
+        seeds = [(index, [self._seed, epoch, index, turn]) for index, turn in order]
+        return self.make([(index, np.random.default_rng(seed)) for index, seed in seeds])
+
+
+class TrainingBatches(ClipBatches):
+    """Batches of training versions of clips with their targets.
+
+    Parameters
+    ----------
+    cached
+        The clips; they are also the source of background talkers in the augmentation.
+    targets
+        Targets of the clips, shape (n_clips, n_targets).
+    classes, threads
+        As for `ClipBatches`.
+    config
+        Training settings, of which seed, batch size and the settings of augmentation are used.
+    """
+
+    def __init__(
+        self,
+        cached: CachedClips,
+        targets: FloatArray,
+        classes: IntArray,
+        config: NeuralConfig,
+        *,
+        threads: int = 2,
+    ) -> None:
+        super().__init__(classes, config, threads)
+        self._targets, self._max_crop = targets, config.max_crop
+        self._augmenter = Augmenter(cached, config)
+
+    def make(self, draws: Sequence[Draw]) -> TrainingBatch:
+        """Return the batch of some draws."""
+        versions = [
+            crop(self._augmenter.draw(index, rng), self._max_crop, rng) for index, rng in draws
+        ]
+        padded, lengths = pad(versions)
         targets = torch.from_numpy(self._targets[[index for index, _ in draws]])
         return TrainingBatch(padded, lengths, targets)
-
-    def _draw(self, index: int, epoch: int, turn: int) -> FloatArray:
-        rng = np.random.default_rng([self._config.seed, epoch, index, turn])
-        return crop(self.draw(index, rng), self._config.max_crop, rng)
 
 
 def missing_codecs() -> tuple[str, ...]:

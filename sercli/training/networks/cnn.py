@@ -90,15 +90,7 @@ class CnnCourse(Course):
 
     def hear(self, network: nn.Module, material: Material, learned: Material) -> FloatArray:
         """Return scores of clips, unchanged and augmented; see `Course.hear`."""
-        cached, classes = material.cached, self.find_classes(material.cached)
-        drawing = TrainingBatches(
-            cached, np.eye(len(self.labels), dtype=np.float32)[classes], classes, self.config
-        )
-
-        def vary(index: int) -> FloatArray:
-            return drawing.hear(index, self.draw_varied(cached, index))
-
-        return np.stack((score_clips(network, cached), score_clips(network, cached, vary)))
+        return self.score_varied(network, material.cached)
 
     def _create_network(self, n_guides: int) -> nn.Module:
         network = Cnn(self.settings, self.n_scores)

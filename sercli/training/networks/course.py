@@ -29,7 +29,7 @@ from sercli.text import format_count
 from sercli.training.cache import CachedClips
 from sercli.training.config import NeuralConfig
 from sercli.training.folds import check_labels
-from sercli.training.networks.batches import NO_LABEL
+from sercli.training.networks.batches import NO_LABEL, Augmenter
 from sercli.training.networks.checkpoints import CHECKPOINT_FILE
 from sercli.training.networks.loop import (
     Batches,
@@ -283,13 +283,31 @@ class Course(ABC):
         with seeded(self.config.seed):
             return make()
 
-    def draw_varied(self, cached: CachedClips, index: int) -> np.random.Generator:
-        """Return the random generator for the augmented version of a held-out clip.
+    def vary(self, cached: CachedClips) -> Hear:
+        """Return a function from the index of a held-out clip to its augmented waveform.
 
-        It depends on the seed and the clip's name alone.
+        The draws depend on the seed and the clip's name alone.
         """
-        name = crc32(cached.clips[index].name.encode(errors="surrogateescape"))
-        return np.random.default_rng([self.config.seed, name])
+        augmenter = Augmenter(cached, self.config)
+
+        def hear(index: int) -> FloatArray:
+            name = crc32(cached.clips[index].name.encode(errors="surrogateescape"))
+            return augmenter.hear(index, np.random.default_rng([self.config.seed, name]))
+
+        return hear
+
+    def score_varied(self, network: nn.Module, cached: CachedClips) -> FloatArray:
+        """Return scores of held-out clips, unchanged and augmented, shape (2, n_clips, n_scores).
+
+        Parameters
+        ----------
+        network
+            Network in evaluation mode.
+        cached
+            The clips.
+        """
+        plain = score_clips(network, cached)
+        return np.stack((plain, score_clips(network, cached, self.vary(cached))))
 
     def fit(
         self,

@@ -32,7 +32,7 @@ from sercli.neural.pooling import pool_states
 from sercli.neural.speech_encoder import SpeechEncoder
 from sercli.training.cache import CachedClips
 from sercli.training.config import TransformerConfig
-from sercli.training.networks.batches import TrainingBatches, missing_codecs
+from sercli.training.networks.batches import Augmenter, ClipBatches, Draw, missing_codecs
 from sercli.training.networks.checkpoints import CHECKPOINT_FILE
 from sercli.training.networks.course import digest, digest_audio
 from sercli.training.networks.loop import TrainingBatch, fit_network
@@ -64,23 +64,34 @@ States = tuple[list[Tensor], list[slice]]
 Listen = Callable[[Tensor, Tensor], States]
 
 
-class PairedBatches(TrainingBatches):
+class PairedBatches(ClipBatches):
     """Batches of clips before augmentation, followed by the same clips after it.
 
-    Of a share `voice_share` of the clips, the voice is changed in both. The parameters are those of
-    `TrainingBatches`.
+    Of a share `voice_share` of the clips, the voice is changed in both.
+
+    Parameters
+    ----------
+    speech
+        The clips; they are also the source of background talkers in the augmentation.
+    config
+        Training settings, of which seed, batch size and the settings of augmentation are used.
     """
 
-    def _make(self, draws: Sequence[tuple[int, int]], epoch: int) -> TrainingBatch:
+    def __init__(self, speech: CachedClips, config: TransformerConfig) -> None:
+        super().__init__(np.zeros(len(speech), np.intp), config)  # as if all had the same label
+        self._speech, self._config = speech, config
+        self._augmenter = Augmenter(speech, config)
+
+    def make(self, draws: Sequence[Draw]) -> TrainingBatch:
+        """Return the batch of some draws."""
         plain, recorded = [], []
-        for index, turn in draws:
-            rng = np.random.default_rng([self._config.seed, epoch, index, turn])
-            waveform = crop(self._cached.utterance(index).waveform, self._config.max_crop, rng)
+        for index, rng in draws:
+            waveform = crop(self._speech.utterance(index).waveform, self._config.max_crop, rng)
             if rng.random() < self._config.voice_share:
                 waveform = draw_voice(waveform, rng)
             plain.append(waveform)
             # A codec may make the waveform some samples shorter or longer.
-            heard = self.record(waveform, rng)[: len(waveform)]
+            heard = self._augmenter.record(waveform, rng)[: len(waveform)]
             recorded.append(np.pad(heard, (0, len(waveform) - len(heard))))
         padded, lengths = pad([*plain, *recorded])
         return TrainingBatch(padded, lengths, torch.empty((len(lengths), 0)))
@@ -231,9 +242,7 @@ def _learn(
             found: States = teacher(waveforms, lengths)
         return found
 
-    batches = PairedBatches(
-        speech, np.empty((len(speech), 0), np.float32), np.zeros(len(speech), np.intp), config
-    )
+    batches = PairedBatches(speech, config)
     network = Imitation(
         copy.deepcopy(teacher).requires_grad_(True), listen, _measure(listen, speech, config)
     )

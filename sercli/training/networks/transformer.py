@@ -29,7 +29,7 @@ from sercli.neural.speech_encoder import WHISPER
 from sercli.neural.transformer import Transformer, TransformerSettings, create_head
 from sercli.training.cache import CachedClips
 from sercli.training.config import TransformerConfig
-from sercli.training.networks.batches import TrainingBatches, missing_codecs
+from sercli.training.networks.batches import Augmenter, TrainingBatches, missing_codecs
 from sercli.training.networks.course import Course, digest, digest_audio, score_clips
 from sercli.training.networks.hearing import learn_to_hear
 from sercli.training.networks.loop import Fitted
@@ -155,18 +155,18 @@ class TransformerCourse(Course):
                 f"layers is {self.config.layers}; expected at most {n_layers}, the number of layers"
             )
         n_versions = self.config.versions if learned else 0
-        drawing = self._draw_from(cached)
+        augmenter = Augmenter(cached, self.config)
 
         def hear_version(number: int) -> Callable[[int], FloatArray]:
             seed = [self.config.seed, number]
-            return lambda index: drawing.draw(index, np.random.default_rng([*seed, index]))
+            return lambda index: augmenter.draw(index, np.random.default_rng([*seed, index]))
 
         versions = [
             lambda index: cached.utterance(index).waveform,
             *map(hear_version, range(1, n_versions + 1)),
         ]
         if judged:
-            versions.append(lambda index: drawing.hear(index, self.draw_varied(cached, index)))
+            versions.append(self.vary(cached))
         say(f"{self.base.name} encodes {len(versions)} versions of {len(cached):,} clips")
         path = self.rows / f"{self._find_key(cached, n_versions, judged=judged)}.npy"
         rows = embed_versions(self._network, len(cached), versions, path, self.watcher.hear)
@@ -260,13 +260,7 @@ class TransformerCourse(Course):
         See `Course.hear`.
         """
         if isinstance(network, Transformer):
-            cached = material.cached
-            drawing = self._draw_from(cached)
-
-            def vary(index: int) -> FloatArray:
-                return drawing.hear(index, self.draw_varied(cached, index))
-
-            return np.stack((score_clips(network, cached), score_clips(network, cached, vary)))
+            return self.score_varied(network, material.cached)
         versions = [_take_version(material, version) for version in (AS_IS, JUDGED)]
         transposition = self._transpose(material, learned)
         if transposition is not None:
@@ -346,11 +340,6 @@ class TransformerCourse(Course):
         if len(pairs) > len({voice for voice, _ in pairs}):
             facts += ([clip.corpus for clip in cached.clips],)
         return digest(repr(facts).encode(errors="surrogateescape"))
-
-    def _draw_from(self, cached: CachedClips) -> TrainingBatches:
-        """Return an object that draws versions of clips; it has no targets for batches."""
-        targets = np.empty((len(cached), 0), np.float32)
-        return TrainingBatches(cached, targets, np.zeros(len(cached), np.intp), self.config)
 
     def _create_network(self) -> Transformer:
         network = Transformer(self.network_settings, self.n_scores)
