@@ -251,7 +251,7 @@ def test_who_is_done_later_takes_what_is_there(
 
     def overtake(*given: Any, **options: Any) -> Fitted:
         fitted = fit_network(*given, **options)
-        save_file(theirs, given[4].with_suffix(".safetensors"))
+        save_file(theirs, given[3].with_suffix(".safetensors"))
         return fitted
 
     monkeypatch.setattr(hearing, "fit_network", overtake)
@@ -262,7 +262,7 @@ def test_who_is_done_later_takes_what_is_there(
     # Where nobody else was done, what cannot be written is told.
     def lose(*given: Any, report: Any, **options: Any) -> Fitted:
         def remove(_: TrainingProgress) -> None:
-            rmtree(given[4], ignore_errors=True)
+            rmtree(given[3], ignore_errors=True)
 
         return fit_network(*given, report=remove, **options)
 

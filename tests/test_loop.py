@@ -4,9 +4,9 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -91,6 +91,21 @@ def toy_batches(epoch: int) -> Iterator[TrainingBatch]:
         )
 
 
+@dataclass(frozen=True)
+class Batches:
+    make: Callable[[int], Iterable[TrainingBatch]]
+    number: int
+
+    def __len__(self) -> int:
+        return self.number
+
+    def __call__(self, epoch: int) -> Iterable[TrainingBatch]:
+        return self.make(epoch)
+
+
+TOY_BATCHES = Batches(toy_batches, N_BATCHES)
+
+
 def validate(network: nn.Module) -> Validation:
     assert not network.training
     losses, right = [], []
@@ -105,8 +120,7 @@ def validate(network: nn.Module) -> Validation:
 def fit(folder: Path, config: NeuralConfig = CONFIG, *, resume: bool = False) -> Fitted:
     return fit_network(
         toy(),
-        toy_batches,
-        N_BATCHES,
+        TOY_BATCHES,
         config,
         folder,
         validate=validate,
@@ -170,7 +184,7 @@ def test_learns_and_keeps_the_best_weights(tmp_path: Path) -> None:
     network = toy()
     state = torch.random.get_rng_state()
     fitted = fit_network(
-        network, toy_batches, N_BATCHES, CONFIG, tmp_path, validate=validate, report=seen.append
+        network, TOY_BATCHES, CONFIG, tmp_path, validate=validate, report=seen.append
     )
     uars = [record.dev_uar for record in fitted.records]
     assert len(uars) == 6
@@ -239,7 +253,7 @@ def test_steps_follow_their_own_gradients_and_the_average_follows_them(
 
     monkeypatch.setattr(Optimiser, "step", follow)
     monkeypatch.setattr(loop, "choose_precision", lambda _: torch.float32)
-    fitted = fit_network(network, toy_batches, N_BATCHES, config, tmp_path, validate=compare)
+    fitted = fit_network(network, TOY_BATCHES, config, tmp_path, validate=compare)
     assert rates == pytest.approx([0.02 * schedule(number, 15, 0.2) for number in range(15)])
     assert min(norms) < 0.4 < max(norms)
     assert fitted.best_epoch == 2
@@ -262,7 +276,8 @@ def test_a_share_of_batches_is_mixed_mostly_a_little(
 
     monkeypatch.setattr(loop, "mix", watch)
     one = list(toy_batches(0)) * 60
-    fit_network(Flat(), lambda _: one, 300, replace(CONFIG, epochs=1, mixup=0.7), tmp_path)
+    config = replace(CONFIG, epochs=1, mixup=0.7)
+    fit_network(Flat(), Batches(lambda _: one, 300), config, tmp_path)
     low, high = binom.interval(0.999, 300, 0.7)
     assert low <= len(shares) <= high
     # The weight of the clip itself is the greater of two that sum to 1.
@@ -303,7 +318,7 @@ def test_a_gpu_has_read_what_was_drawn_before_that_is_freed(
     tmp_path: Path, other_device: list[tuple[str, object]]
 ) -> None:
     config = replace(CONFIG, epochs=1, mixup=0)
-    fit_network(toy(), toy_batches, N_BATCHES, config, tmp_path)
+    fit_network(toy(), TOY_BATCHES, config, tmp_path)
     n_weights = len(toy().state_dict())
     assert other_device.count(("seeded", torch.device("mps"))) == 1
     assert other_device.count(("waits", True)) == n_weights + 3 * N_BATCHES
@@ -331,9 +346,7 @@ def test_steps_and_their_gradients_are_repeatable(tmp_path: Path, is_cuda: bool)
         return validate(network)
 
     config = replace(CONFIG, epochs=2, mixup=0)
-    fit_network(
-        toy(), toy_batches, N_BATCHES, config, tmp_path, loss=find_loss, validate=validate_too
-    )
+    fit_network(toy(), TOY_BATCHES, config, tmp_path, loss=find_loss, validate=validate_too)
     during = (True, "ieee") if is_cuda else (False, "tf32")
     assert seen == [during] * 2 * (2 * N_BATCHES + 1)
     look()
@@ -399,7 +412,7 @@ def test_only_what_is_multiplied_with_decays_and_groups_have_rates(tmp_path: Pat
     before = [parameter.detach().clone() for parameter in network.parameters()]
     groups = [(list(network[0].parameters()), 1.0), (list(network[1].parameters()), 0.0)]
     one = list(toy_batches(0))[:1]
-    fit_network(Still(), lambda _: one, 1, config, tmp_path, groups=groups)
+    fit_network(Still(), Batches(lambda _: one, 1), config, tmp_path, groups=groups)
     after = list(network.parameters())
     torch.testing.assert_close(after[0], before[0] * (1 - 0.1 * 0.5))
     for index in (1, 2, 3):  # a bias, and the group whose rate is 0
@@ -413,8 +426,7 @@ def test_stops_early_without_better_uar(tmp_path: Path) -> None:
     config = replace(CONFIG, patience=2)
     fitted = fit_network(
         toy(),
-        toy_batches,
-        N_BATCHES,
+        TOY_BATCHES,
         config,
         tmp_path,
         validate=lambda _: Validation(next(losses), next(uars)),
@@ -426,7 +438,7 @@ def test_stops_early_without_better_uar(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("undrawn")
 def test_without_development_clips_the_last_epoch_counts(tmp_path: Path) -> None:
     config = replace(CONFIG, epochs=3, patience=1)
-    fitted = fit_network(toy(), toy_batches, N_BATCHES, config, tmp_path)
+    fitted = fit_network(toy(), TOY_BATCHES, config, tmp_path)
     assert (len(fitted.records), fitted.best_epoch) == (3, 3)
     assert (tmp_path / "history.csv").read_text().splitlines()[1].split(",")[3:5] == ["", ""]
 
@@ -442,7 +454,7 @@ def test_a_loss_that_is_not_finite_stops(tmp_path: Path) -> None:
     with pytest.raises(
         TrainingError, match=r"epoch 2, step 3: the loss is nan.*Lower --learning-rate.*0\.02"
     ):
-        fit_network(toy(), broken, N_BATCHES, config, tmp_path)
+        fit_network(toy(), Batches(broken, N_BATCHES), config, tmp_path)
     assert len(load_checkpoint(tmp_path / CHECKPOINT_FILE).records) == 1
 
 
@@ -450,7 +462,7 @@ def fit_to_fail(folder: Path, error: RuntimeError) -> None:
     def fail(*_: Tensor) -> Tensor:
         raise error
 
-    fit_network(toy(), toy_batches, N_BATCHES, CONFIG, folder, loss=fail)
+    fit_network(toy(), TOY_BATCHES, CONFIG, folder, loss=fail)
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,6 @@ class CnnCourse(Course):
             name,
             self.create(lambda: self._create_network(guides.shape[1])),
             batches,
-            len(batches),
             material,
             folder,
             dev,

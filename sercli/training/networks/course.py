@@ -314,7 +314,6 @@ class Course(ABC):
         name: str,
         network: nn.Module,
         batches: Batches,
-        n_batches: int,
         material: Material,
         folder: Path,
         dev: Material | None,
@@ -331,7 +330,7 @@ class Course(ABC):
         ----------
         name, material, folder, dev
             As for `teach`.
-        network, batches, n_batches, loss, groups
+        network, batches, loss, groups
             As for `sercli.training.networks.loop.fit_network`.
         config
             Training settings of this network; those of the course by default.
@@ -345,7 +344,6 @@ class Course(ABC):
         return fit_network(
             network,
             batches,
-            n_batches,
             config,
             folder,
             loss=loss,

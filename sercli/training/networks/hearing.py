@@ -250,7 +250,6 @@ def _learn(
     fitted = fit_network(
         network,
         batches,
-        len(batches),
         config,
         checkpoints,
         loss=lambda distance, _: distance,

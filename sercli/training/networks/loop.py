@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -121,7 +121,16 @@ class Fitted:
     best_epoch: int
 
 
-Batches = Callable[[int], Iterable[TrainingBatch]]
+class Batches(Protocol):
+    """Batches of every epoch; deterministic."""
+
+    def __len__(self) -> int:
+        """Return the number of batches per epoch."""
+
+    def __call__(self, epoch: int, /) -> Iterable[TrainingBatch]:
+        """Return the batches of an epoch, counted from 0."""
+
+
 Validate = Callable[[nn.Module], Validation]
 Loss = Callable[[Tensor, Tensor], Tensor]
 Report = Callable[[TrainingProgress], None]
@@ -130,7 +139,6 @@ Report = Callable[[TrainingProgress], None]
 def fit_network(
     network: nn.Module,
     batches: Batches,
-    n_batches: int,
     config: NeuralConfig,
     folder: Path,
     *,
@@ -148,9 +156,7 @@ def fit_network(
     network
         Network from waveforms and lengths to outputs of shape (n_clips, n_outputs).
     batches
-        Function from the number of an epoch, from 0, to its batches; deterministic.
-    n_batches
-        Number of batches per epoch.
+        Batches of the epochs.
     config
         Training settings.
     folder
@@ -186,7 +192,7 @@ def fit_network(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / CHECKPOINT_FILE
     device = choose_device(config.device)
-    run = _Run(network.to(device), config, n_batches, groups)
+    run = _Run(network.to(device), config, len(batches), groups)
     if resume:
         run.restore(load_checkpoint(path, fingerprint))
     drawn = monotonic()
@@ -202,7 +208,7 @@ def fit_network(
         if monotonic() - drawn >= CURVES_S:
             write_curves(run.records, run.best_epoch, folder)
             drawn = monotonic()
-        report(replace(run.progress(n_batches, mean, run.epoch), ends_epoch=True))
+        report(replace(run.progress(run.n_batches, mean, run.epoch), ends_epoch=True))
     # Written again for a training that was killed between its last checkpoint and this point.
     write_history(run.records, folder)
     write_curves(run.records, run.best_epoch, folder)
