@@ -13,7 +13,7 @@ from collections.abc import Sized
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,6 +127,36 @@ class Substitute(NamedTuple):
     material: Material
 
 
+class Trained(NamedTuple):
+    """A network, and scores of held-out clips, on which its calibration is fitted.
+
+    Parameters
+    ----------
+    fitted
+        The network.
+    judged
+        The held-out clips: the development clips, or all clips, held out in folds.
+    judges
+        Description of the held-out clips.
+    scores
+        Their scores, shape (n_versions, n_clips, n_scores).
+    groups
+        Their groups, for the calibration.
+    n_folds
+        Number of folds for their figures.
+    seconds
+        Duration of all trainings.
+    """
+
+    fitted: Fitted
+    judged: CachedClips
+    judges: str
+    scores: FloatArray
+    groups: Groups
+    n_folds: int
+    seconds: float
+
+
 def _fit(
     material: Material,
     course: Course,
@@ -137,56 +167,12 @@ def _fit(
     substitute: Substitute | None = None,
 ) -> Learned:
     """Train and calibrate a network on prepared clips; see `fit_model`."""
-    config, cached = course.config, material.cached
-    seconds = 0.0
     if dev:
-        say(f"training on {len(cached):,} clips; {len(dev):,} development clips")
-        judged, judges = dev.cached, DEVELOPMENT_SPEAKERS
-        groups = _group_dev(judged, config)
-        n_folds = min(DEV_FOLDS, len(np.unique(groups)))
-        fitted = course.teach("network", material, folder, dev)
-        scores = course.hear(fitted.network, dev, material)
+        trained = _train_with_dev(material, course, folder, dev, say)
     else:
-        groups = group_clips(cached.clips, config.group_by)
-        n_folds = count_folds(groups, config.folds, config.group_by)
-        judged, judges = cached, f"{n_folds} folds of {config.group_by}s"
-        # For the calibration, clips scored by the same network form one group: each network has
-        # its own bias towards some labels, which the final network will not share.
-        scores, groups, seconds = _teach_folds(
-            material, course, folder, groups, n_folds, substitute, say
-        )
-        say(f"training on all {len(cached):,} clips")
-        fitted = course.teach("all clips", material, folder)
-    network = course.assemble(fitted.network)
-    n_labels = len(course.labels)
-    n_versions = len(scores)
-    rows, row_groups = scores[..., :n_labels].reshape(-1, n_labels), np.tile(groups, n_versions)
-    classes = np.tile(course.find_classes(judged), n_versions)
-    training = {
-        "clips": len(cached),
-        "speakers": count_speakers(cached.clips),
-        "seed": config.seed,
-        "config": asdict(config),
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "votes": course.votes is not None,
-        "teacher": course.teacher.name if course.teacher else None,
-        "substitutes": substitute is not None,
-        "unlabelled": _describe_unlabelled(course),
-        "best_epoch": fitted.best_epoch,
-        "calibration_on": judges,
-        "held_out": cross_fitted_figures(
-            rows,
-            classes,
-            row_groups,
-            course.labels,
-            n_folds,
-            choose_calibration,
-            VERSIONS[:n_versions],
-        ),
-        "seconds": round(seconds + _sum_seconds(fitted), 3),
-        **course.describe(),
-    }
-    calibration = choose_calibration(rows, classes, row_groups).widen(0, course.n_scores)
+        trained = _train_with_folds(material, course, folder, substitute, say)
+    network = course.assemble(trained.fitted.network)
+    calibration, figures = _calibrate(trained, course)
     spec = ModelSpec(
         family=course.classifier.family,
         labels=course.labels,
@@ -194,18 +180,83 @@ def _fit(
         band_limit=course.band_limit,
         calibration=calibration,
         settings=course.network_settings.to_dict(),
-        training=training,
+        training={
+            "clips": len(material),
+            "speakers": count_speakers(material.cached.clips),
+            "seed": course.config.seed,
+            "config": asdict(course.config),
+            "parameters": sum(parameter.numel() for parameter in network.parameters()),
+            "votes": course.votes is not None,
+            "teacher": course.teacher.name if course.teacher else None,
+            "substitutes": substitute is not None,
+            "unlabelled": _describe_unlabelled(course),
+            "best_epoch": trained.fitted.best_epoch,
+            "calibration_on": trained.judges,
+            "held_out": figures,
+            "seconds": round(trained.seconds, 3),
+            **course.describe(),
+        },
         versions={"sercli": __version__, **{name: version(name) for name in course.packages}},
-        perceived=_calibrate_perceived(course, judged, scores, groups),
+        perceived=_calibrate_perceived(trained, course),
     )
-    model = course.classifier(spec, network, config.device)
+    model = course.classifier(spec, network, course.config.device)
     if dev:
         return Learned(model)
-    held_out = [calibration.probabilities(version) for version in scores]
+    held_out = [calibration.probabilities(scores) for scores in trained.scores]
     if course.adapter:
-        examples = Examples.gather(cached.clips, course.labels, *held_out)
-        add_adapter(model, examples, AdapterConfig(seed=config.seed), say)
+        examples = Examples.gather(material.cached.clips, course.labels, *held_out)
+        add_adapter(model, examples, AdapterConfig(seed=course.config.seed), say)
     return Learned(model, held_out[0])
+
+
+def _train_with_dev(
+    material: Material, course: Course, folder: Path, dev: Material, say: Say
+) -> Trained:
+    """Train a network whose best epoch is chosen on the development clips."""
+    say(f"training on {len(material):,} clips; {len(dev):,} development clips")
+    groups = _group_dev(dev.cached, course.config)
+    n_folds = min(DEV_FOLDS, len(np.unique(groups)))
+    fitted = course.teach("network", material, folder, dev)
+    scores = course.hear(fitted.network, dev, material)
+    seconds = _sum_seconds(fitted)
+    return Trained(fitted, dev.cached, DEVELOPMENT_SPEAKERS, scores, groups, n_folds, seconds)
+
+
+def _train_with_folds(
+    material: Material, course: Course, folder: Path, substitute: Substitute | None, say: Say
+) -> Trained:
+    """Train a network for each fold, and then the network on all clips."""
+    config, cached = course.config, material.cached
+    groups = group_clips(cached.clips, config.group_by)
+    n_folds = count_folds(groups, config.folds, config.group_by)
+    # For the calibration, clips scored by the same network form one group: each network has its
+    # own bias towards some labels, which the final network will not share.
+    scores, groups, seconds = _teach_folds(
+        material, course, folder, groups, n_folds, substitute, say
+    )
+    say(f"training on all {len(cached):,} clips")
+    fitted = course.teach("all clips", material, folder)
+    judges = f"{n_folds} folds of {config.group_by}s"
+    seconds += _sum_seconds(fitted)
+    return Trained(fitted, cached, judges, scores, groups, n_folds, seconds)
+
+
+def _calibrate(trained: Trained, course: Course) -> tuple[Calibration, dict[str, Any]]:
+    """Fit the calibration of the intended emotions; return it with the cross-fitted figures."""
+    n_labels, n_versions = len(course.labels), len(trained.scores)
+    rows = trained.scores[..., :n_labels].reshape(-1, n_labels)
+    classes = np.tile(course.find_classes(trained.judged), n_versions)
+    groups = np.tile(trained.groups, n_versions)
+    figures = cross_fitted_figures(
+        rows,
+        classes,
+        groups,
+        course.labels,
+        trained.n_folds,
+        choose_calibration,
+        VERSIONS[:n_versions],
+    )
+    return choose_calibration(rows, classes, groups).widen(0, course.n_scores), figures
 
 
 def _teach_folds(
@@ -307,19 +358,17 @@ def _check_votes(course: Course, judged: CachedClips) -> None:
         )
 
 
-def _calibrate_perceived(
-    course: Course, judged: CachedClips, scores: FloatArray, groups: Groups
-) -> Calibration | None:
+def _calibrate_perceived(trained: Trained, course: Course) -> Calibration | None:
     """Fit the calibration of the perceived emotions on the votes of held-out clips, if any."""
     if not course.tells_perceived:
         return None
-    n_labels = len(course.labels)
-    shares = course.find_perceived(judged)
+    n_labels, n_versions = len(course.labels), len(trained.scores)
+    shares = course.find_perceived(trained.judged)
     voted = shares.any(axis=1)
     calibration = choose_calibration(
-        scores[:, voted, n_labels:].reshape(-1, n_labels),
-        np.tile(shares[voted], (len(scores), 1)),
-        np.tile(groups[voted], len(scores)),
+        trained.scores[:, voted, n_labels:].reshape(-1, n_labels),
+        np.tile(shares[voted], (n_versions, 1)),
+        np.tile(trained.groups[voted], n_versions),
     )
     return calibration.widen(n_labels, course.n_scores)
 
