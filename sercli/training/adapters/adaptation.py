@@ -6,7 +6,7 @@ model's held-out probabilities of each clip, which are like those of strangers.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ import torch
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 from sklearn.model_selection import GroupKFold
+from torch import Tensor
 from torch.nn import functional
 
 from sercli.adaptation import (
@@ -233,31 +234,12 @@ def _train(
 ) -> Adapter:
     """Return a trained adapter that is not calibrated yet."""
     inputs = find_inputs(examples.probabilities)
-    mean, scale = inputs.mean(axis=0), inputs.std(axis=0) + LEAST_SCALE
-
-    def standardise(probabilities: DoubleArray) -> FloatArray:
-        deviations = (find_inputs(probabilities) - mean) / scale
-        return np.asarray(deviations.clip(-MAX_DEVIATION, MAX_DEVIATION), np.float32)
-
-    plain = standardise(examples.probabilities)
+    scaling = _Scaling(inputs.mean(axis=0), inputs.std(axis=0) + LEAST_SCALE)
+    plain = scaling.apply(examples.probabilities)
     centres = np.stack(
         [plain[examples.classes == label].mean(axis=0) for label in range(len(labels))]
     )
-    rng = np.random.default_rng(config.seed)
-    sources = examples.sources
-    repeated = config.repeated_share
-    draws = draw_groups(
-        examples.classes, sources, labels, single_share, rng, repeated_share=repeated
-    )
-    leaning_draws = draw_groups(
-        examples.classes,
-        sources,
-        labels,
-        config.leaning_single_share,
-        rng,
-        config.leaning_calm_share,
-        repeated,
-    )
+    batches = _draw_batches(examples, config, labels, single_share)
     n_steps = config.epochs * len(inputs) // config.step_clips
     n_steps = min(max(MIN_STEPS, n_steps), MAX_STEPS)
     settings = AdapterSettings()
@@ -269,34 +251,78 @@ def _train(
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimiser, config.learning_rate, total_steps=n_steps, pct_start=config.warmup
         )
-        for _ in range(n_steps):
-            rows, groups = [], []
-            for leans in rng.random(config.step_groups) < config.leaning_share:
-                chosen = next(leaning_draws if leans else draws)
-                probabilities = examples.probabilities[chosen]
-                if leans:
-                    probabilities = lean(
-                        probabilities, config.leaning, config.leaning_contrast, rng
-                    )
-                rows.append(chosen)
-                groups.append(describe_group(standardise(probabilities), probabilities))
-            weight = torch.cat(
-                [torch.full((len(chosen),), len(chosen) ** GROUP_WEIGHT) for chosen in rows]
-            )
-            losses = functional.cross_entropy(
-                network(groups),
-                torch.from_numpy(examples.classes[np.concatenate(rows)]),
-                reduction="none",
-            )
+        for batch in itertools.islice(batches, n_steps):
             optimiser.zero_grad()
-            ((losses * weight).sum() / weight.sum()).backward()  # type: ignore[no-untyped-call]
+            _find_loss(network, batch, scaling).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
-    tensors = {"mean": mean, "scale": scale, **network.tensors()}
+    tensors = {**scaling._asdict(), **network.tensors()}
     n_labels = len(labels)
     unscaled = Calibration(UNCALIBRATED, np.eye(n_labels), np.zeros(n_labels))
     # Rounded as stored, so that the calibration is fitted on the same weights.
     return Adapter(settings, unscaled, Adapter(settings, unscaled, tensors).tensors())
+
+
+class _Scaling(NamedTuple):
+    """Standardisation of an adapter's inputs.
+
+    Parameters
+    ----------
+    mean, scale
+        Mean and standard deviation of each input, shape (n_labels,).
+    """
+
+    mean: DoubleArray
+    scale: DoubleArray
+
+    def apply(self, probabilities: DoubleArray) -> FloatArray:
+        """Return the standardised inputs of some segments, shape (n_segments, n_labels)."""
+        deviations = (find_inputs(probabilities) - self.mean) / self.scale
+        return np.asarray(deviations.clip(-MAX_DEVIATION, MAX_DEVIATION), np.float32)
+
+
+class _Drawn(NamedTuple):
+    """A group of clips: their probabilities, and the indices of their labels."""
+
+    probabilities: DoubleArray
+    classes: IntArray
+
+
+def _draw_batches(
+    examples: Examples, config: AdapterConfig, labels: Sequence[str], single_share: float
+) -> Iterator[list[_Drawn]]:
+    """Yield the groups of each step endlessly, some of them as if from another domain."""
+    rng = np.random.default_rng(config.seed)
+    classes, sources, repeated = examples.classes, examples.sources, config.repeated_share
+    draws = draw_groups(classes, sources, labels, single_share, rng, repeated_share=repeated)
+    leaning_draws = draw_groups(
+        classes,
+        sources,
+        labels,
+        config.leaning_single_share,
+        rng,
+        config.leaning_calm_share,
+        repeated,
+    )
+    while True:
+        batch = []
+        for leans in rng.random(config.step_groups) < config.leaning_share:
+            chosen = next(leaning_draws if leans else draws)
+            probabilities = examples.probabilities[chosen]
+            if leans:
+                probabilities = lean(probabilities, config.leaning, config.leaning_contrast, rng)
+            batch.append(_Drawn(probabilities, classes[chosen]))
+        yield batch
+
+
+def _find_loss(network: AdapterNetwork, batch: Sequence[_Drawn], scaling: _Scaling) -> Tensor:
+    """Return the mean loss of the segments of some groups, weighted by `GROUP_WEIGHT`."""
+    groups = [describe_group(scaling.apply(one.probabilities), one.probabilities) for one in batch]
+    sizes = [len(one.classes) for one in batch]
+    weight = torch.cat([torch.full((size,), size**GROUP_WEIGHT) for size in sizes])
+    classes = torch.from_numpy(np.concatenate([one.classes for one in batch]))
+    losses = functional.cross_entropy(network(groups), classes, reduction="none")
+    return (losses * weight).sum() / weight.sum()
 
 
 def _calibrate(
