@@ -128,41 +128,17 @@ def evaluate_all(
     """
     config, split = config or EvalConfig(), split or corpus.default_split
     found = select_clips(classifiers, corpus, split)
-    # Fail early on unsupported settings, not after an hour.
-    for condition in config.stress:
-        parse_conditions(condition)
-    for classifier in classifiers:
-        classifier.spec.find_calibration(config.target)
-        if choose_adaptation(classifier, config, found) != "none" or config.mixes:
-            classifier.find_adapter(config.target)
-        for precision in config.precisions:
-            with multiplying(classifier, precision):
-                pass
+    _check_settings(classifiers, found, config)
     clips, labels, left_out = choose_labels(classifiers, found)
+    _check_clips(classifiers, clips, config, corpus.name)
     # Baselines include clips of other labels, as in annotation, where labels are unknown.
     adapts = any(choose_adaptation(one, config, found) != "none" for one in classifiers)
     heard = found if adapts else clips
-    if config.adapt == "speaker" and not any(clip.voice for clip in clips):
-        raise DatasetError(
-            f"{corpus.name}: speakers are unknown, and adapt is 'speaker'; expected the speakers "
-            "of some clips, or another adapt"
-        )
-    if config.strict:
-        for classifier in classifiers:
-            refuse_known(classifier, TrainingManifest.of(classifier), clips, ())
-    judgements: dict[int, Judgement] = {}
-    for front_end in dict.fromkeys(one.front_end for one in classifiers):
-        members = [i for i, one in enumerate(classifiers) if one.front_end == front_end]
-        some = judge_clips([classifiers[i] for i in members], heard, labels, config, progress)
-        judgements |= dict(zip(members, some, strict=True))
-    of_models = {label for one in classifiers for label in one.spec.labels}
-    misspelt = find_unknown(votes or {}, {*of_models, *(clip.emotion for clip in corpus.clips)})
+    judgements = _judge(classifiers, heard, labels, config, progress)
+    misspelt = _find_misspelt(votes or {}, classifiers, corpus)
     results = []
-    for index, classifier in enumerate(classifiers):
-        judgement = judgements[index]
+    for classifier, judgement in zip(classifiers, judgements, strict=True):
         manifest = TrainingManifest.of(classifier)
-        if config.strict:
-            refuse_known(classifier, manifest, judgement.predictions.clips, judgement.hashes)
         unused = [label for label in classifier.spec.labels if label not in labels]
         figures = {
             **describe_model(classifier),
@@ -176,13 +152,71 @@ def evaluate_all(
             "left_out": corpus.count_skipped(),
             **measure(judgement, config, votes),
         }
-        if misspelt:
-            figures["warnings"].append(
-                f"The table of votes has columns that are not labels: {', '.join(misspelt)}. "
-                "Votes for these count as wrong answers."
-            )
+        figures["warnings"] += misspelt
         results.append(Evaluation(judgement.predictions, figures, judgement.notes))
     return results
+
+
+def _check_settings(
+    classifiers: Sequence[Classifier], clips: Sequence[Clip], config: EvalConfig
+) -> None:
+    """Raise if a model does not support the settings: at once, and not after an hour."""
+    for condition in config.stress:
+        parse_conditions(condition)
+    for classifier in classifiers:
+        classifier.spec.find_calibration(config.target)
+        if choose_adaptation(classifier, config, clips) != "none" or config.mixes:
+            classifier.find_adapter(config.target)
+        for precision in config.precisions:
+            with multiplying(classifier, precision):
+                pass
+
+
+def _check_clips(
+    classifiers: Sequence[Classifier], clips: Sequence[Clip], config: EvalConfig, corpus: str
+) -> None:
+    """Raise if speakers are needed but unknown, or, with `EvalConfig.strict`, known to a model."""
+    if config.adapt == "speaker" and not any(clip.voice for clip in clips):
+        raise DatasetError(
+            f"{corpus}: speakers are unknown, and adapt is 'speaker'; expected the speakers "
+            "of some clips, or another adapt"
+        )
+    if config.strict:
+        for classifier in classifiers:
+            refuse_known(classifier, TrainingManifest.of(classifier), clips, ())
+
+
+def _judge(
+    classifiers: Sequence[Classifier],
+    clips: Sequence[Clip],
+    labels: tuple[str, ...],
+    config: EvalConfig,
+    progress: Progress | None,
+) -> list[Judgement]:
+    """Classify the clips with all models; those with equal front ends share their features."""
+    found: dict[int, Judgement] = {}
+    for front_end in dict.fromkeys(one.front_end for one in classifiers):
+        members = [i for i, one in enumerate(classifiers) if one.front_end == front_end]
+        some = judge_clips([classifiers[i] for i in members], clips, labels, config, progress)
+        found |= dict(zip(members, some, strict=True))
+    judgements = [found[index] for index in range(len(classifiers))]
+    if config.strict:  # now that the audio is known, too
+        for classifier, one in zip(classifiers, judgements, strict=True):
+            manifest = TrainingManifest.of(classifier)
+            refuse_known(classifier, manifest, one.predictions.clips, one.hashes)
+    return judgements
+
+
+def _find_misspelt(votes: Votes, classifiers: Sequence[Classifier], corpus: Corpus) -> list[str]:
+    """Return a warning about columns of the votes that are no labels, if there are any."""
+    of_models = {label for one in classifiers for label in one.spec.labels}
+    misspelt = find_unknown(votes, {*of_models, *(clip.emotion for clip in corpus.clips)})
+    if not misspelt:
+        return []
+    return [
+        f"The table of votes has columns that are not labels: {', '.join(misspelt)}. Votes for "
+        "these count as wrong answers."
+    ]
 
 
 def select_clips(
