@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sercli.arrays import DoubleArray
 from sercli.classifiers.base import Classifier
 from sercli.config import EvalConfig, Split
 from sercli.datasets.base import Clip, Corpus, class_indices
@@ -203,38 +204,24 @@ def cross_validate(
     """
     labels = _list_labels(corpus)
     folds = fold_by_speaker(corpus.clips, n_folds)
-    classes = np.array(class_indices(corpus.clips, labels))
-    protocols = set()
-    for fold in folds:
-        others = np.delete(np.arange(len(classes)), fold)
-        rest = [corpus.clips[i] for i in others]
-        check_labels(classes[others], labels, "speaker")
-        trainer.check_fit_fold(rest, labels)
-        protocols.add(judge_protocol(rest, [corpus.clips[i] for i in fold]))
-    protocol = _find_worst(protocols)
+    protocol = _check_folds(corpus.clips, folds, labels, trainer)
     trainer.check_fit(corpus.clips, labels)
     trainer.check_judged(corpus.clips)
     trainer.begin(folder)
     # The augmentation mixes clips into the background of others; so clips are prepared fold by
     # fold, to keep voices of one fold out of the others.
     parts = trainer.prepare([[corpus.clips[i] for i in fold] for fold in folds])
-    probabilities = []
-    for number, part in enumerate(parts, 1):
-        trainer.say(f"fold {number} of {n_folds}")
-        rest = trainer.join([other for other in parts if other is not part])
-        model = trainer.fit_fold(rest, labels, folder, number)
-        probabilities.append(trainer.judge(model, part))
+    probabilities = _judge_folds(parts, labels, folder, trainer)
     found = trainer.join(parts)
     trainer.say("fitting on all clips")
     learned = trainer.fit(found, labels, folder)
     split = f"{n_folds} folds"
-    record = {"splits": ["all"], "protocol": f"{protocol}, {split}"}
-    saved = _save(learned, found, corpus, folder, trainer, {**record, **details})
+    record = {"splits": ["all"], "protocol": f"{protocol}, {split}", **details}
+    saved = _save(learned, found, corpus, folder, trainer, record)
+    predictions = Predictions(saved.name, labels, found.clips, probabilities, found.hashes)
+    judgement = Judgement(predictions, {}, found.failed, notes=found.notes)
     unknown = trainer.make_manifest(found).explain_unknown()
     n_heard = _count_heard([part.hashes for part in parts])
-    said = np.concatenate(probabilities)
-    predictions = Predictions(saved.name, labels, found.clips, said, found.hashes)
-    judgement = Judgement(predictions, {}, found.failed, notes=found.notes)
     figures = {
         **describe_model(saved),
         "target": "intended",
@@ -257,6 +244,37 @@ def cross_validate(
         **measure(judgement, EvalConfig(seed=trainer.config.seed)),
     }
     return _finish(saved, Evaluation(predictions, figures), (found,), folder, trainer)
+
+
+def _check_folds(
+    clips: tuple[Clip, ...],
+    folds: Sequence[Sequence[int]],
+    labels: Sequence[str],
+    trainer: AnyTrainer,
+) -> str:
+    """Check the clips of every fold before any is decoded, and return the worst protocol."""
+    classes = np.array(class_indices(clips, labels))
+    protocols = set()
+    for fold in folds:
+        others = np.delete(np.arange(len(clips)), fold)
+        rest = [clips[i] for i in others]
+        check_labels(classes[others], labels, "speaker")
+        trainer.check_fit_fold(rest, labels)
+        protocols.add(judge_protocol(rest, [clips[i] for i in fold]))
+    return _find_worst(protocols)
+
+
+def _judge_folds(
+    parts: Sequence[Prepared], labels: Sequence[str], folder: Path, trainer: AnyTrainer
+) -> DoubleArray:
+    """Return probabilities of the clips of all folds, each by a model of the other folds."""
+    probabilities = []
+    for number, part in enumerate(parts, 1):
+        trainer.say(f"fold {number} of {len(parts)}")
+        rest = trainer.join([other for other in parts if other is not part])
+        model = trainer.fit_fold(rest, labels, folder, number)
+        probabilities.append(trainer.judge(model, part))
+    return np.concatenate(probabilities)
 
 
 def _find_worst(protocols: Collection[str]) -> str:
