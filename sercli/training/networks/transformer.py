@@ -197,18 +197,29 @@ class TransformerCourse(Course):
         self, name: str, material: Material, folder: Path, dev: Material | None = None
     ) -> Fitted:
         """Train a head, and then upper layers of the encoder if asked for; see `Course.teach`."""
+        fitted = self._teach_head(name, material, folder, dev)
+        if not self.config.layers:
+            return fitted
+        tuned = self._tune(name, material, folder / TUNING_FOLDER, dev, fitted.network)
+        # A model reports the best epoch of the head, and the time of both trainings.
+        return replace(fitted, network=tuned.network, records=fitted.records + tuned.records)
+
+    def _teach_head(
+        self, name: str, material: Material, folder: Path, dev: Material | None
+    ) -> Fitted:
+        """Train a head on the encoder's rows."""
         assert material.rows is not None
         rows = [material.rows[:, : 1 + self.config.versions]]  # not the version for scoring
         if material.unlabelled is not None and material.unlabelled.rows is not None:
             rows.append(material.unlabelled.rows)
         targets, draws = self.find_targets(material), self.find_draws(material)
-        batches = RowBatches(rows, targets, draws, self.config, self._find_change(material))
         n_features = self._network.n_features
         head = self.create(lambda: create_head(self.network_settings, n_features, self.n_scores))
-        fitted = self.fit(
+        strangers = material.strangers
+        return self.fit(
             name,
             RowNetwork(head),
-            batches,
+            RowBatches(rows, targets, draws, self.config, self._find_change(material)),
             material,
             folder,
             dev,
@@ -216,32 +227,33 @@ class TransformerCourse(Course):
             score=lambda network, judged: _score(network, _take_version(judged, AS_IS)),
             facts={
                 "base": self._encoder.digest,
-                "calm speech": None
-                if material.strangers is None
-                else digest(material.strangers.tobytes()),
+                "calm speech": None if strangers is None else digest(strangers.tobytes()),
             },
         )
-        if not self.config.layers:
-            return fitted
-        tuning = replace(
+
+    def _tune(
+        self, name: str, material: Material, folder: Path, dev: Material | None, head: nn.Module
+    ) -> Fitted:
+        """Train upper layers of the encoder together with the trained head."""
+        config = replace(
             self.config,
             epochs=self.config.tuning_epochs,
             learning_rate=self.config.tuning_rate,
             batch_size=min(self.config.batch_size, TUNING_BATCH),
         )
-        heard = TrainingBatches(material.heard, targets, draws, tuning)
-        network = copy.deepcopy(self.assemble(fitted.network))
+        targets, draws = self.find_targets(material), self.find_draws(material)
+        network = copy.deepcopy(self.assemble(head))
         assert isinstance(network, Transformer)
         tuned = self.fit(
             f"{name}, {self.config.layers} layers of the encoder",
             network,
-            heard,
+            TrainingBatches(material.heard, targets, draws, config),
             material,
-            folder / TUNING_FOLDER,
+            folder,
             dev,
             loss=self.find_loss,
             groups=group_parameters(network, self.config),
-            config=tuning,
+            config=config,
             score=lambda network, judged: score_clips(network, judged.cached),
             facts={"base": self._encoder.digest},
         )
@@ -249,8 +261,7 @@ class TransformerCourse(Course):
             merge_lora(tuned.network)
         assert isinstance(tuned.network, Transformer)
         tuned.network.round_encoder()
-        # A model reports the best epoch of the head, and the time of both trainings.
-        return replace(fitted, network=tuned.network, records=fitted.records + tuned.records)
+        return tuned
 
     def hear(self, network: nn.Module, material: Material, learned: Material) -> FloatArray:
         """Return scores of clips, unchanged, augmented, and transposed if there are strangers.
