@@ -145,32 +145,18 @@ def measure(
         )
     effort = effort or Effort()
     with TemporaryDirectory(prefix="ser-bench-") as folder:
-        paths = list(paths)
-        inputs = list(find_inputs(paths))
-        if paths and not inputs:
-            raise ConfigError(
-                f"found no audio or video files in: {', '.join(map(str, paths))}; name "
-                "recordings, or no paths at all, for synthetic recordings"
-            )
-        if not inputs:
-            say(f"making {hours:g} h of synthetic recordings")
-            inputs = [Found(str(path)) for path in _synthesise(Path(folder), hours)]
+        inputs = _find_recordings(list(paths), Path(folder), hours, say)
         outcomes = []
         for number in range(runs + 1):
             say(f"run {number} of {runs}" if number else "warming up")
             outcomes.append(_run(classifier, effort, inputs, Path(folder) / "labels.csv"))
-        outcomes = sorted(outcomes[1:], key=lambda outcome: outcome.wall)
+    outcomes = sorted(outcomes[1:], key=lambda outcome: outcome.wall)
     median = outcomes[(len(outcomes) - 1) // 2]
     audio, durations = median.audio, median.durations
     if not durations:
         n_heard = format_count(len(inputs), "recording")
         reason = f"; the first that failed: {median.failed[0]}" if median.failed else ""
         raise ConfigError(f"found no speech in {n_heard}; expected recordings with speech{reason}")
-    spent = sum(median.stages.values())
-    stages = {
-        name: StageTime(seconds, audio / seconds if seconds else 0.0, seconds / spent)
-        for name, seconds in median.stages.items()
-    }
     found = Benchmark(
         model=classifier.name,
         precision=classifier.precision,
@@ -185,12 +171,28 @@ def measure(
         wall_seconds=[outcome.wall for outcome in outcomes],
         speed=audio / median.wall,
         hours_per_minute=audio / median.wall / 60,
-        stages=stages,
+        stages=_time_stages(median),
         peak_memory=_peak_memory(),
     )
     for reason in median.failed:
         say(f"failed: {reason}")
     return _add_shares(found, classifier, effort, durations, say)
+
+
+def _find_recordings(
+    paths: list[Path | str], folder: Path, hours: float, say: Callable[[str], None]
+) -> list[Found]:
+    """Return the recordings in some paths; without paths, synthetic ones, which are written."""
+    if not paths:
+        say(f"making {hours:g} h of synthetic recordings")
+        return [Found(str(path)) for path in _synthesise(folder, hours)]
+    inputs = list(find_inputs(paths))
+    if not inputs:
+        raise ConfigError(
+            f"found no audio or video files in: {', '.join(map(str, paths))}; name "
+            "recordings, or no paths at all, for synthetic recordings"
+        )
+    return inputs
 
 
 @dataclass(frozen=True)
@@ -200,6 +202,14 @@ class _Outcome:
     audio: float
     durations: list[float]  # of all segments
     failed: list[str]  # why, of each file that could not be read in full
+
+
+def _time_stages(outcome: _Outcome) -> dict[str, StageTime]:
+    spent = sum(outcome.stages.values())
+    return {
+        name: StageTime(seconds, outcome.audio / seconds if seconds else 0.0, seconds / spent)
+        for name, seconds in outcome.stages.items()
+    }
 
 
 def _run(
