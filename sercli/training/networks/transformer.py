@@ -73,13 +73,7 @@ class TransformerCourse(Course):
         model; see `sercli.training.origins`.
     calm
         Calm speech of strangers, to whom training clips are transposed, or None; see
-        `sercli.training.transposition`.
-
-    Raises
-    ------
-    ConfigError
-        As for `Course`; if there is calm speech and layers of the encoder are fine-tuned; or if
-        there is none and ``config.hearing_epochs`` is above 0.
+        `sercli.training.transposition`. `TrainConfig` checks that it goes with ``config``.
     """
 
     classifier = TransformerClassifier
@@ -90,21 +84,6 @@ class TransformerCourse(Course):
     rows: Path = field(kw_only=True)
     limit: float | None = field(default=None, kw_only=True)
     calm: Unlabelled | None = field(default=None, kw_only=True)
-
-    def __post_init__(self) -> None:
-        """Raise if calm speech is missing but needed, or given with layers to fine-tune."""
-        super().__post_init__()
-        if self.config.hearing_epochs and self.calm is None:
-            raise ConfigError(
-                f"hearing_epochs is {self.config.hearing_epochs}, but there is no calm speech to "
-                "train the encoder on; expected some, or hearing_epochs 0"
-            )
-        if self.calm is not None and self.config.layers:
-            raise ConfigError(
-                f"layers is {self.config.layers}, but clips can be transposed to calm speech of "
-                "other speakers only while the encoder is frozen; expected layers 0, or no calm "
-                "speech"
-            )
 
     @property
     def speech(self) -> tuple[Unlabelled, ...]:
