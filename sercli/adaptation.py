@@ -292,7 +292,7 @@ class Adapter:
         """Yield the hidden rows of each block."""
         parts = self._parts
         for block in _read_blocks(group):
-            deviations = (find_inputs(block) - parts["mean"]) / parts["scale"]
+            deviations = (centre_log_probabilities(block) - parts["mean"]) / parts["scale"]
             deviations = deviations.clip(-MAX_DEVIATION, MAX_DEVIATION)
             yield deviations @ parts["first.weight"].T + parts["first.bias"]
 
@@ -403,7 +403,7 @@ def find_concentration(shares: DoubleArray) -> DoubleArray:
     return np.asarray(1 - entropy / np.log(shares.shape[-1]), np.float64)
 
 
-def find_inputs(probabilities: RealArray) -> DoubleArray:
+def centre_log_probabilities(probabilities: RealArray) -> DoubleArray:
     """Return log probabilities minus the mean of each row, shape (n_segments, n_labels).
 
     Parameters

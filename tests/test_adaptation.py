@@ -17,10 +17,10 @@ from sercli.adaptation import (
     MAX_SHARPENING,
     Adapter,
     AdapterSettings,
+    centre_log_probabilities,
     describe_mix,
     explain,
     find_concentration,
-    find_inputs,
     find_likely_shares,
     measure_moments,
 )
@@ -114,7 +114,9 @@ def test_a_few_segments_say_little_of_the_mix() -> None:
 def test_what_is_impossible_has_a_bound() -> None:
     """Adapters are trained with these numbers: with others, those that are stored would be off."""
     certain = np.array([[1.0, 0.0]])
-    np.testing.assert_allclose(find_inputs(certain), [[4 * np.log(10), -4 * np.log(10)]], rtol=1e-6)
+    np.testing.assert_allclose(
+        centre_log_probabilities(certain), [[4 * np.log(10), -4 * np.log(10)]], rtol=1e-6
+    )
     expected = [1, 0, np.log(1.02 / 0.52), np.log(0.02 / 0.52), 0]
     np.testing.assert_allclose(describe_mix(certain), expected)
 
@@ -148,7 +150,7 @@ def test_an_adapter_computes_what_was_trained(rng: np.random.Generator, n_labels
     adapter = create_adapter(rng, n_labels, network=network)
     stored = adapter.tensors()
     groups = [draw_probabilities(rng, n, n_labels) for n in (1, 9, 40)]
-    scaled = [(find_inputs(one) - stored["mean"]) / stored["scale"] for one in groups]
+    scaled = [(centre_log_probabilities(one) - stored["mean"]) / stored["scale"] for one in groups]
     described = [
         describe_group(inputs.clip(-5, 5).astype(np.float32), one)
         for inputs, one in zip(scaled, groups, strict=True)
@@ -434,10 +436,10 @@ def test_a_model_that_leans_has_the_same_odds_of_two_segments(rng: np.random.Gen
 
 def test_a_model_that_leans_may_tell_segments_less_apart(rng: np.random.Generator) -> None:
     probabilities = draw_probabilities(rng, 50) * 0.5 + 0.5 / 6
-    logits = find_inputs(probabilities)
+    logits = centre_log_probabilities(probabilities)
     contrasts = []
     for _ in range(200):
-        factors = find_inputs(lean(probabilities, 0.0, 0.25, rng)) / logits
+        factors = centre_log_probabilities(lean(probabilities, 0.0, 0.25, rng)) / logits
         np.testing.assert_allclose(factors, factors[0, 0], atol=1e-4)
         contrasts.append(factors[0, 0])
     assert 0.25 <= min(contrasts) < 0.3

@@ -19,7 +19,7 @@ from sercli.datasets.labelling import common_label
 from sercli.errors import ConfigError, ModelError
 from sercli.neural.devices import AUTO, choose_devices
 from sercli.neural.heads import PublishedNetwork, load_published
-from sercli.neural.hub import HUB, WEIGHTS_FILE, fetch_checkpoint
+from sercli.neural.hub import HUB, HUB_WEIGHTS_FILE, fetch_checkpoint
 from sercli.neural.mel import NYQUIST
 
 # Default names that transformers gives to labels without a name.
@@ -92,7 +92,7 @@ class HubClassifier(NetworkClassifier):
         return np.stack(columns, axis=1)
 
 
-def load_checkpoint(
+def load_hub_classifier(
     model: str | Path,
     device: str = "auto",
     revision: str | None = None,
@@ -142,7 +142,7 @@ def load_checkpoint(
         settings={"architecture": network.config.model_type, "labels": own},
     )
     classifier = HubClassifier(spec, network, [*members.values()], name, device)
-    with (folder / WEIGHTS_FILE).open("rb") as file:
+    with (folder / HUB_WEIGHTS_FILE).open("rb") as file:
         classifier.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     classifier.revision = folder.name if on_hub else None
     return classifier
@@ -156,7 +156,7 @@ def group_labels(own: Sequence[str], scheme: LabelScheme) -> dict[str, list[int]
     own
         Labels of the checkpoint.
     scheme
-        Label scheme, as `labels` in `load_checkpoint`.
+        Label scheme, as `labels` in `load_hub_classifier`.
 
     Returns
     -------

@@ -17,6 +17,7 @@ from sercli.training.train_config import (
     TRANSFORMER,
     Settings,
     find_families,
+    spell_option,
 )
 
 # Settings of training the upper layers of an encoder, which have no effect without --layers.
@@ -28,17 +29,13 @@ DECIDING = (
 )
 
 
-def _spell(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
 def _setting(
     config: type[NeuralConfig], name: str, text: str, metavar: str | None = None
 ) -> Decorator:
     """Return the option of a setting whose default is the same in all families."""
     default = getattr(config, name)
     return click.option(
-        _spell(name), type=type(default), default=default, metavar=metavar, help=text
+        spell_option(name), type=type(default), default=default, metavar=metavar, help=text
     )
 
 
@@ -50,7 +47,7 @@ def _setting_of_each(name: str, text: str) -> Decorator:
     if {*values.values()} == {default}:
         told = [f"{default:g}"]
     text = f"{text}  [default: {', '.join(told)}]"
-    return click.option(_spell(name), type=type(default), help=text)
+    return click.option(spell_option(name), type=type(default), help=text)
 
 
 encoder_options = join_options(

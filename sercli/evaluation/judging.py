@@ -185,7 +185,7 @@ class _Hearing:
             return 0
         talkers = draw_talkers(self.to_score, self._config.seed)
         people = {self._people[clip.voice] for clip in talkers}
-        return sum(not find_strangers(self._people[clip.voice], people) for clip in clips)
+        return sum(not find_other_speakers(self._people[clip.voice], people) for clip in clips)
 
 
 @contextmanager
@@ -305,7 +305,7 @@ def name_people(clips: Sequence[Clip]) -> dict[str | None, str | None]:
     return dict(zip((clip.voice for clip in clips), join_voices(clips), strict=True))
 
 
-def find_strangers(person: str | None, people: Iterable[str | None]) -> list[str]:
+def find_other_speakers(person: str | None, people: Iterable[str | None]) -> list[str]:
     """Return the speakers who are known to differ from that of a clip.
 
     Parameters
@@ -351,7 +351,7 @@ class Pool:
 
     def find_talkers(self, clip: Clip) -> list[FloatArray]:
         """Return waveforms of other speakers; if none is known, of other clips, else of all."""
-        strangers = find_strangers(self._people[clip.voice], self._by_person)
+        strangers = find_other_speakers(self._people[clip.voice], self._by_person)
         chosen = [index for person in strangers for index in self._by_person[person]]
         if not chosen:
             everybody = [index for indices in self._by_person.values() for index in indices]

@@ -24,7 +24,7 @@ from sercli.audio.reading import SAMPLE_RATE
 from sercli.errors import ModelError
 from sercli.neural.bases import LOCAL, loading, read_config, read_weights
 from sercli.neural.batching import pad
-from sercli.neural.hub import PREPROCESSOR_FILES, WEIGHTS_FILE
+from sercli.neural.hub import HUB_WEIGHTS_FILE, PREPROCESSOR_FILES
 from sercli.neural.published_encoders import WaveformStates
 from sercli.neural.speech_encoder import AST, WHISPER
 
@@ -166,9 +166,9 @@ def load_published(folder: Path) -> PublishedNetwork:
 
 
 def _check_files(folder: Path) -> None:
-    if not (folder / WEIGHTS_FILE).is_file():
+    if not (folder / HUB_WEIGHTS_FILE).is_file():
         raise ModelError(
-            f"{folder}: has no {WEIGHTS_FILE}; expected the weights as safetensors in this one "
+            f"{folder}: has no {HUB_WEIGHTS_FILE}; expected the weights as safetensors in this one "
             "file, since pickles can run code. On the hub, look for a revision that has it, such "
             "as refs/pr/1"
         )

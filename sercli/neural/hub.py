@@ -10,7 +10,7 @@ from sercli.errors import ModelError
 # Prefix of a name on the hub.
 HUB = "hub:"
 CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
+HUB_WEIGHTS_FILE = "model.safetensors"
 # One of these describes how a waveform becomes a network's input.
 PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 # NAME or ORG/NAME.
@@ -67,7 +67,7 @@ def fetch_checkpoint(name: str, revision: str | None = None) -> Path:
         # All files are taken from the commit of the first.
         folder = Path(hf_hub_download(name, CONFIG_FILE, revision=revision)).parent
         with suppress(RemoteEntryNotFoundError):  # reported when the weights are loaded
-            hf_hub_download(name, WEIGHTS_FILE, revision=folder.name)
+            hf_hub_download(name, HUB_WEIGHTS_FILE, revision=folder.name)
         for file in PREPROCESSOR_FILES:
             with suppress(EntryNotFoundError):
                 hf_hub_download(name, file, revision=folder.name)

@@ -51,7 +51,7 @@ def load_model(
     model
         Name of a shipped or user's model, or the path of a model folder; or an audio classifier of
         Hugging Face: ``"hub:ORG/NAME"``, or a folder with its ``config.json`` and
-        ``model.safetensors``, see `sercli.classifiers.hub.load_checkpoint`.
+        ``model.safetensors``, see `sercli.classifiers.hub.load_hub_classifier`.
     device
         Device of a network: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"mps"``, or
         several GPUs, separated by commas. Other models run on the CPU.
@@ -93,9 +93,9 @@ def load_model(
             classifier = _load_folder(folder, device)
             classifier.use_precision(precision)
             return classifier
-    from sercli.classifiers.hub import load_checkpoint
+    from sercli.classifiers.hub import load_hub_classifier
 
-    checkpoint = load_checkpoint(name, device, revision, labels or "ours")
+    checkpoint = load_hub_classifier(name, device, revision, labels or "ours")
     checkpoint.use_precision(precision)
     return checkpoint
 

@@ -16,9 +16,8 @@ from sercli.training.config import NeuralConfig, TransformerConfig
 from sercli.training.networks.transformer import TransformerCourse
 from sercli.training.origins import find_origin
 from sercli.training.teachers import Teacher
+from sercli.training.train_config import TRANSFORMER
 from sercli.training.unlabelled import Unlabelled
-
-TRANSFORMER = "transformer"
 
 
 def find_substitute(

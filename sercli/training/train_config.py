@@ -148,7 +148,7 @@ class TrainConfig:
             )
         for name, families in FAMILIES_OF.items():
             if getattr(self, name, None) and self.family not in families:
-                raise ConfigError(f"{_spell(name)} goes with --model {' or '.join(families)}")
+                raise ConfigError(f"{spell_option(name)} goes with --model {' or '.join(families)}")
         self._check_members()
         self._check_protocol()
         if self.unlabelled and not self.teacher:
@@ -253,5 +253,6 @@ def find_families(name: str) -> tuple[str, ...]:
     return FAMILIES_OF.get(name) or with_it or (*DEFAULTS,)
 
 
-def _spell(name: str) -> str:
+def spell_option(name: str) -> str:
+    """Return the option of `ser train` that sets a field."""
     return f"--{name.replace('_', '-')}"

@@ -23,8 +23,8 @@ from sercli.adaptation import (
     MAX_SHARPENING,
     Adapter,
     AdapterSettings,
+    centre_log_probabilities,
     find_concentration,
-    find_inputs,
 )
 from sercli.arrays import DoubleArray, FloatArray, IntArray
 from sercli.calibration import UNCALIBRATED, Calibration, fit_temperature
@@ -233,7 +233,7 @@ def _train(
     examples: Examples, config: AdapterConfig, labels: Sequence[str], single_share: float
 ) -> Adapter:
     """Return a trained adapter that is not calibrated yet."""
-    inputs = find_inputs(examples.probabilities)
+    inputs = centre_log_probabilities(examples.probabilities)
     scaling = _Scaling(inputs.mean(axis=0), inputs.std(axis=0) + LEAST_SCALE)
     plain = scaling.apply(examples.probabilities)
     centres = np.stack(
@@ -277,7 +277,7 @@ class _Scaling(NamedTuple):
 
     def apply(self, probabilities: DoubleArray) -> FloatArray:
         """Return the standardised inputs of some segments, shape (n_segments, n_labels)."""
-        deviations = (find_inputs(probabilities) - self.mean) / self.scale
+        deviations = (centre_log_probabilities(probabilities) - self.mean) / self.scale
         return np.asarray(deviations.clip(-MAX_DEVIATION, MAX_DEVIATION), np.float32)
 
 
