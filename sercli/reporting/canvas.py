@@ -154,7 +154,7 @@ def shorten(name: str) -> str:
     return words if len(words) <= LONGEST_NAME else words[: LONGEST_NAME - 1] + "…"
 
 
-def is_number(value: float | None) -> bool:
+def is_measured(value: float | None) -> bool:
     """Return whether a figure is present and finite."""
     return value is not None and math.isfinite(value)
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from sercli.datasets.protocols import APART, SHARED, UNKNOWN
-from sercli.reporting.canvas import Figures, format_figure, is_number
+from sercli.reporting.canvas import Figures, format_figure, is_measured
 from sercli.reporting.parts import NAMES, Section, Table, format_figures
 from sercli.text import format_count
 
@@ -270,7 +270,7 @@ def _breakdown_table(
     items = list(groups.items())
     if by_accuracy:
         # Groups without an accuracy come last.
-        items.sort(key=lambda g: g[1]["accuracy"] if is_number(g[1]["accuracy"]) else np.inf)
+        items.sort(key=lambda g: g[1]["accuracy"] if is_measured(g[1]["accuracy"]) else np.inf)
     names = ("uar", "accuracy", "macro_f1")
     rows = tuple(
         (name, str(group["n_segments"]), *format_figures(group[one] for one in names))

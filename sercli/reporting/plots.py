@@ -13,7 +13,7 @@ from sercli.reporting.canvas import (
     WIDTH,
     Figures,
     format_figure,
-    is_number,
+    is_measured,
     new_figure,
     shorten,
     styled,
@@ -177,7 +177,7 @@ def draw_coverage(figures: Figures) -> "Figure":
     figures
         As for `plot_names`.
     """
-    points = [one for one in figures["coverage"] if is_number(one["accuracy"])]
+    points = [one for one in figures["coverage"] if is_measured(one["accuracy"])]
     coverage, accuracy = ([one[key] for one in points] for key in ("coverage", "accuracy"))
     figure, axes = new_figure(
         f"Accuracy against coverage: {subject(figures)}",
@@ -233,7 +233,7 @@ def draw_speakers(figures: Figures) -> "Figure":
     speakers = [
         (name, values["accuracy"])
         for name, values in figures["breakdown"]["speaker"].items()
-        if is_number(values["accuracy"])
+        if is_measured(values["accuracy"])
     ]
     worst = set(figures["worst_speakers"])
     ranked = sorted(speakers, key=lambda one: (-one[1], one[0] in worst))[-MAX_SPEAKERS:]
@@ -271,7 +271,7 @@ def draw_stress(figures: Figures) -> "Figure":
     """
     conditions = figures["stress"]["conditions"]
     names = list(conditions)
-    values = [one["uar"] if is_number(one["uar"]) else 0.0 for one in conditions.values()]
+    values = [one["uar"] if is_measured(one["uar"]) else 0.0 for one in conditions.values()]
     figure, axes = new_figure(
         f"UAR under stress: {subject(figures)}",
         "in brackets: change from clean recordings (dashed)",
@@ -281,7 +281,7 @@ def draw_stress(figures: Figures) -> "Figure":
     axes.barh(range(len(names)), values, color=colours, height=0.72)
     for row, (name, one) in enumerate(conditions.items()):
         text = format_figure(one["uar"])
-        if name != "clean" and is_number(one["drop"]):
+        if name != "clean" and is_measured(one["drop"]):
             text += f"  ({0.0 - one['drop']:+.3f})".replace("-", "−")  # noqa: RUF001
         axes.text(1.02, row, text, va="center", fontsize=8)
     if "clean" in names:
