@@ -101,6 +101,37 @@ def unweighted_average_recall(y_true: IntArray, y_pred: IntArray) -> float:
     return float(recall_score(y_true, y_pred, labels=np.unique(y_true), average="macro"))
 
 
+def rate_counts(hits: DoubleArray, counts: DoubleArray, figure: str) -> DoubleArray:
+    """Return the accuracy or the UAR of each row of counts by label.
+
+    Parameters
+    ----------
+    hits, counts
+        Numbers of correctly classified and of all segments of each label, shape (n, n_labels).
+    figure
+        ``"accuracy"`` or ``"uar"``, which is over the labels that occur.
+    """
+    if figure == "accuracy":
+        accuracy: DoubleArray = hits.sum(axis=1) / counts.sum(axis=1)
+        return accuracy
+    return average_ratios(hits, counts, counts > 0)
+
+
+def average_ratios(
+    hits: DoubleArray, divisors: DoubleArray, present: NDArray[np.bool_]
+) -> DoubleArray:
+    """Return the mean of ``hits / divisors`` over the labels present, for each row.
+
+    Parameters
+    ----------
+    hits, divisors, present
+        Arrays of shape (n, n_labels).
+    """
+    ratios = np.divide(hits, divisors, out=np.zeros_like(hits, np.float64), where=present)
+    mean: DoubleArray = ratios.sum(axis=1) / present.sum(axis=1)
+    return mean
+
+
 def segment_nll(y_true: IntArray, probabilities: RealArray) -> DoubleArray:
     """Return the negative log-likelihood of each segment's true label, in nats.
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from sercli.arrays import DoubleArray, IntArray, split_by
 from sercli.errors import DatasetError
-from sercli.evaluation.metrics import expected_calibration_error
+from sercli.evaluation.metrics import expected_calibration_error, rate_counts
 from sercli.labels import CALM
 
 SIZES: Final = (3, 10, 30, 80)
@@ -223,10 +223,4 @@ def _count(found: Drawn, rows: DoubleArray, n_labels: int) -> Iterator[DoubleArr
 
 def _rate(sums: DoubleArray, figure: str) -> DoubleArray:
     """Return the UAR or accuracy of each row of counts, which have shape (n, 2, n_labels)."""
-    there, right = sums[:, 0], sums[:, 1]
-    if figure == "accuracy":
-        accuracy: DoubleArray = right.sum(axis=1) / there.sum(axis=1)
-        return accuracy
-    recalls = np.divide(right, there, out=np.zeros_like(right, np.float64), where=there > 0)
-    uar: DoubleArray = recalls.sum(axis=1) / (there > 0).sum(axis=1)
-    return uar
+    return rate_counts(sums[:, 1], sums[:, 0], figure)

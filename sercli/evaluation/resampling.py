@@ -20,7 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sercli.arrays import DoubleArray, IntArray, RealArray
-from sercli.evaluation.metrics import N_BINS, segment_brier, segment_nll
+from sercli.evaluation.metrics import (
+    N_BINS,
+    average_ratios,
+    rate_counts,
+    segment_brier,
+    segment_nll,
+)
 
 FIGURES: Final = ("uar", "accuracy", "macro_f1", "ece", "nll", "brier")
 # Figures that resampling itself raises.
@@ -92,21 +98,14 @@ class Resampled:
             return np.array([self._calibration_error(row) for row in counts])
         shape = (len(counts), self._n_labels, self._n_labels)
         confusion = (counts @ self._confusion).reshape(shape)
-        n_segments = confusion.sum(axis=(1, 2))
         if name in self._sums:
-            result: DoubleArray = counts @ self._sums[name] / n_segments
+            result: DoubleArray = counts @ self._sums[name] / confusion.sum(axis=(1, 2))
             return result
         hits = np.diagonal(confusion, axis1=1, axis2=2)
-        if name == "accuracy":
-            accuracy: DoubleArray = hits.sum(axis=1) / n_segments
-            return accuracy
         true, predicted = confusion.sum(axis=2), confusion.sum(axis=1)
-        # Recall is hits / true; F1 is hits / mean of true and predicted.
-        divisor = true if name == "uar" else (true + predicted) / 2
-        present = true > 0
-        scores = np.divide(hits, divisor, out=np.zeros_like(hits), where=present)
-        mean: DoubleArray = scores.sum(axis=1) / present.sum(axis=1)
-        return mean
+        if name == "macro_f1":  # F1 is hits / mean of true and predicted
+            return average_ratios(hits, (true + predicted) / 2, true > 0)
+        return rate_counts(hits, true, name)
 
     def _calibration_error(self, counts: DoubleArray) -> float:
         repeats = counts[self._sorted_units].astype(np.int64)
