@@ -211,13 +211,14 @@ def test_memory_does_not_grow_with_the_length_of_a_file(
     monkeypatch.setattr("sercli.annotation.pipeline.WINDOW_S", 60.0)
     annotator = Annotator(ForgetfulClassifier(), SegmentConfig())
     peaks = []
-    for n_copies in (40, 160):  # 7 and 29 minutes
+    # 7 minutes, several times, as it depends on the moment how far reading is ahead; then 29.
+    for n_copies in (40, 40, 40, 160):
         path = write(tmp_path / f"{n_copies}.wav", np.tile(speech, n_copies))
         tracemalloc.start()
         list(annotator.annotate(path))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < 1.1 * peaks[0]
+    assert peaks[-1] < 1.1 * max(peaks[:-1])
 
 
 def test_a_broken_file_keeps_the_labels_before_the_break(
