@@ -373,6 +373,20 @@ def test_records_that_are_damaged(runs: Runs, alter: Callable[[dict[str, Any]], 
         sercli.read_results(runs.output)
 
 
+def test_a_record_without_the_hash_of_its_output_does_not_show_an_edit(runs: Runs) -> None:
+    runs.write(runs.memo)
+    record = {name: value for name, value in runs.record.items() if name != "output_sha256"}
+    for text in (record, record | {"output_sha256": None}):
+        record_path(runs.output).write_text(json.dumps(text), encoding="utf-8")
+        with pytest.raises(OutputError, match="cannot be continued: it lacks 'output_sha256'"):
+            runs.resume()
+    # An older version is what the message names first.
+    older = json.dumps(record | {"ser_version": "0.1.0"})
+    record_path(runs.output).write_text(older, encoding="utf-8")
+    with pytest.raises(OutputError, match=r"was made with another ser: 0\.1\.0"):
+        runs.resume()
+
+
 @pytest.mark.parametrize(
     "alter",
     [

@@ -123,13 +123,13 @@ class Told(NamedTuple):
     end
         Number of bytes of the output with the rows of these files.
     sha256
-        SHA-256 of these bytes.
+        SHA-256 of these bytes; None if a run record does not have it.
     """
 
     header: dict[str, Any]
     entries: dict[str, dict[str, Any]]
     end: int
-    sha256: str
+    sha256: str | None
 
 
 @dataclass(frozen=True)

@@ -250,6 +250,8 @@ class _Source(NamedTuple):
 
     def _check_content(self, told: Told) -> Stamp | None:
         """Raise if the output was edited since it was written; return its stamp."""
+        if told.sha256 is None:
+            raise KeyError("output_sha256")
         with self.output.open("rb") as stream:
             stamp = find_stamp(stream.fileno())
             found = sha256()
