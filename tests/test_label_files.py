@@ -193,6 +193,29 @@ def test_recordings_in_two_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ]
 
 
+def test_labels_are_not_of_a_recording_in_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_tree(tmp_path, "b/one.wav", "b/two.wav", "c/one.wav")
+    for name in ("a/one", "b/two"):
+        path = tmp_path / "labels" / f"{name}.txt"
+        path.parent.mkdir(parents=True)
+        path.write_text("0\t1\tfear\n")
+    monkeypatch.chdir(tmp_path)
+    # That of a/one is missing, and b/one has no labels.
+    with pytest.raises(DatasetError, match="labels: found no recording of a/one, neither in label"):
+        read_corpus("labels")
+    make_tree(tmp_path, "a/one.wav")
+    names = ["a/one.wav#0-1", "b/two.wav#0-1"]
+    assert [clip.name for clip in read_corpus("labels").clips] == names
+    # Nor does it put a recording in doubt that others of its name are missing.
+    (tmp_path / "a" / "one.wav").unlink()
+    (tmp_path / "labels" / "c").mkdir()
+    (tmp_path / "labels" / "c" / "one.txt").write_text("0\t1\tfear\n")
+    with pytest.raises(DatasetError, match="labels: found no recording of a/one, neither in label"):
+        read_corpus("labels")
+
+
 def test_recordings_that_are_in_doubt(tmp_path: Path) -> None:
     make_tree(tmp_path, "call.wav", "call.mp3")
     write_grid(tmp_path / "call.TextGrid", {"emotion": [(0, 1, "fear")]})

@@ -5,6 +5,7 @@ Each file is named after its recording, as `sercli.export_labels` writes them.
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from reprlib import repr as shorten
@@ -108,10 +109,12 @@ def read_label_files(
     turns = Turns(path, {name: (Turn(speaker=name),) for name in labels}, local=True)
     needed = {name for name, rows in labels.items() if rows}
     found = _match(turns, folder, needed)
-    if missing := needed - found.keys():
-        # Only at the same places there: further below, the same name may be another recording's.
-        places = {Path(name).parent.as_posix() for name in missing}
-        found |= _match(turns, list_media(Path(), *sorted(places)), missing)
+    missing = needed - found.keys()
+    # Only at the same places there: elsewhere, the same name may be another recording's.
+    for place in sorted({_folder_of(name) for name in missing}):
+        here = [name for name in labels if _folder_of(name) == place]
+        there = replace(turns, by_recording={name: turns.by_recording[name] for name in here})
+        found |= _match(there, list_media(Path(), place), missing)
     if missing := needed - found.keys():
         others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise DatasetError(
@@ -129,6 +132,10 @@ def read_label_files(
     rest = [one for one in folder.media if path.is_dir() and one not in used]
     skipped = {folder.name(one): NOT_ANNOTATED for one in rest}
     return Corpus(corpus, LICENCE, tuple(clips), skipped)
+
+
+def _folder_of(name: str) -> str:
+    return Path(name).parent.as_posix()
 
 
 def _names_emotions(path: Path) -> bool:
