@@ -245,6 +245,20 @@ def test_a_grid_without_segments_is_that_of_its_recording(tmp_path: Path) -> Non
     assert match_turns(turns, recordings[1:]).others == ("p1/visit",)
 
 
+def test_what_macos_puts_beside_grids_is_none(tmp_path: Path) -> None:
+    folder = tmp_path / "grids"
+    folder.mkdir()
+    write_grid(folder / "call.TextGrid", {"utterance": SPOKEN})
+    alone = Turns.read(folder, *TIMES)
+    (folder / "__MACOSX").mkdir()
+    for place in (folder, folder / "__MACOSX"):
+        (place / "._call.TextGrid").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X \xff")
+    assert Turns.read(folder, *TIMES) == alone
+    # A grid that is hidden otherwise may be of a recording that is.
+    write_grid(folder / ".memo.TextGrid", {"utterance": SPOKEN})
+    assert [*Turns.read(folder, *TIMES).by_recording] == [".memo", "call"]
+
+
 def test_recordings_that_may_be_those_of_several_grids(tmp_path: Path) -> None:
     for folder in ("p1", "p2"):
         (tmp_path / "grids" / folder).mkdir(parents=True)

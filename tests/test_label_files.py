@@ -128,6 +128,16 @@ def test_which_tier_is_read(tmp_path: Path) -> None:
         read({"words": moods[1:2]})
 
 
+def test_what_macos_puts_beside_label_files_is_none(tmp_path: Path) -> None:
+    make_tree(tmp_path, "call.wav", "memo.wav")
+    write_grid(tmp_path / "call.TextGrid", {"emotion": [(0, 1, "fear")]})
+    (tmp_path / "._call.TextGrid").write_bytes(b"\0\5\x16\7\xff")
+    assert summary(read_corpus(tmp_path)) == [("call.wav#0-1", None, "fear")]
+    (tmp_path / "call.TextGrid").unlink()
+    with pytest.raises(DatasetError, match="is none of the known corpora"):
+        read_corpus(tmp_path)
+
+
 def test_label_files_among_other_corpora(tmp_path: Path) -> None:
     make_tree(tmp_path, "03a01Fa.wav", "08b03Lb.wav")
     (tmp_path / "readme.txt").write_text("1\tone\n")

@@ -17,7 +17,7 @@ from sercli.datasets.tables import LICENCE, make_clip
 from sercli.delimited import Row
 from sercli.errors import DatasetError
 from sercli.schema import printable_path
-from sercli.speech.grids import EXPORTED, SUFFIX, read_intervals
+from sercli.speech.grids import EXPORTED, SUFFIX, list_below, read_intervals
 from sercli.speech.matching import match_turns
 from sercli.speech.turn import Turn
 from sercli.speech.turns import Turns
@@ -47,7 +47,7 @@ def find_label_files(path: Path) -> dict[str, list[Path]]:
     path
         Path of a file or a folder.
     """
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    files = list_below(path) if path.is_dir() else [path]
     found: dict[str, list[Path]] = {}
     for file in files:
         suffix = file.suffix.lower()

@@ -59,6 +59,19 @@ def is_grid(path: Path) -> bool:
     return path.is_dir() or path.suffix.lower() == SUFFIX
 
 
+def list_below(folder: Path) -> list[Path]:
+    """Return what is in a folder at any depth, sorted, without what macOS puts beside files.
+
+    On a drive of another system, and in an archive, it puts ``._NAME`` beside each file.
+
+    Parameters
+    ----------
+    folder
+        Path of the folder.
+    """
+    return sorted(one for one in folder.rglob("*") if not one.name.startswith("._"))
+
+
 def read_grids(path: Path, tiers: Sequence[str]) -> tuple[dict[str, tuple[Turn, ...]], str]:
     """Read the intervals of a TextGrid, or of all TextGrids in a folder and its subfolders.
 
@@ -143,7 +156,7 @@ def read_intervals(
     tiers = [compose(name) for name in tiers]
     grids = [path]
     if path.is_dir():
-        grids = sorted(one for one in path.rglob("*") if one.suffix.lower() == SUFFIX)
+        grids = [one for one in list_below(path) if one.suffix.lower() == SUFFIX]
     if not grids:
         raise ValueError(
             "contains no TextGrid; expected one for each recording, with the same name"
