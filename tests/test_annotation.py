@@ -676,6 +676,23 @@ def test_segments_of_another_type_are_refused(fake_classifier: FakeClassifier) -
             Annotator(fake_classifier, segments)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"speakers": 3}, "speakers are 3; expected a table or pattern, which"),
+        ({"speakers": ["a"]}, r"speakers are \['a'\]; expected a table or pattern, which"),
+        ({"effort": 3}, "effort is 3; expected an Effort"),
+    ],
+)
+def test_speakers_and_efforts_of_another_type_are_refused(
+    fake_classifier: FakeClassifier, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        sercli.annotate(EXAMPLES, fake_classifier, **settings)
+    with pytest.raises(ConfigError, match=message):
+        Annotator(fake_classifier, **settings)
+
+
 def test_paths_are_taken_in_the_thread_of_the_caller(fake_classifier: FakeClassifier) -> None:
     taken_in = []
 

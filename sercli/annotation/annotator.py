@@ -191,6 +191,13 @@ class Annotator:
                 f"segments are {segments!r}; expected a SegmentConfig, or Turns, which "
                 "Annotator.load reads"
             )
+        if not isinstance(speakers, Speakers | None):
+            raise ConfigError(
+                f"speakers are {speakers!r}; expected a table or pattern, which Annotator.load "
+                "reads"
+            )
+        if not isinstance(effort, Effort | None):
+            raise ConfigError(f"effort is {effort!r}; expected an Effort")
         self._calibration = classifier.spec.find_calibration(target)
         self.turns = segments if isinstance(segments, Turns) else None
         if self.turns is not None and not self.turns.tells_times:
