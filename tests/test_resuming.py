@@ -398,7 +398,7 @@ def test_rows_of_a_file_that_cannot_be_opened_now_stay(
         assert (entry["status"], entry["n_segments"]) == ("failed", 2)
         assert entry["error"] == f"{runs.memo}: does not exist"
         assert entry["warnings"] == [
-            "2 segments of an earlier run stay in the output; --resume tries the file again"
+            "2 segments of an earlier run kept in the output; --resume tries the file again"
         ]
         now = sercli.read_results(runs.output)
         assert [one.status for one in now] == ["failed", "ok"]

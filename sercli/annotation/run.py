@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 # Fields that the record updates for a file that cannot be read now and whose rows are kept.
 OF_A_FAILURE = ("status", "error", "warnings")
-KEPT = "{} of an earlier run stay in the output; --resume tries the file again"
+KEPT = "{} of an earlier run kept in the output; --resume tries the file again"
 
 
 class RunWatcher:
