@@ -553,6 +553,19 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> Unlabelled:
     return Unlabelled((EXAMPLES,), tmp_path_factory.mktemp("spoken"), jobs=1)
 
 
+def test_a_teacher_of_other_labels_is_refused_before_speech_is_looked_for(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    teacher = Teacher(load_model("svm"), {}, TrainingManifest(()))
+    nowhere = Unlabelled((tmp_path / "nowhere",), tmp_path / "cache", jobs=1)
+    learner = trainer(tmp_path / "cache", teacher=teacher, unlabelled=nowhere)
+    few = ", ".join(sorted({clip.emotion for clip in corpus.clips}))
+    message = f"the teacher svm has the labels anger, .*, sadness; expected {few}, those of the cl"
+    with pytest.raises(ConfigError, match=message):
+        train_on_splits(corpus, tmp_path / "model", learner, test=False)
+    assert not (tmp_path / "cache").exists()
+
+
 def test_nothing_unlabelled_is_held_out_or_judged(
     chosen: tuple[Training, Path],
     corpus: Corpus,

@@ -213,6 +213,26 @@ class Teacher:
         rest = [audio for audio in cached.hashes if audio not in self.held_out]
         return self.manifest.fitted.count_clips(rest)
 
+    def refuse_labels(self, labels: Sequence[str]) -> None:
+        """Raise if the model has other labels.
+
+        Parameters
+        ----------
+        labels
+            Labels to learn, in any order.
+
+        Raises
+        ------
+        ConfigError
+            If they are not those of the model.
+        """
+        if set(self.labels) != set(labels):
+            raise ConfigError(
+                f"the teacher {self.name} has the labels {', '.join(self.labels)}; expected "
+                f"{', '.join(labels)}, those of the clips. Train on clips of all its labels, or "
+                "with another teacher"
+            )
+
     def judge(self, cached: CachedClips, labels: Sequence[str]) -> DoubleArray:
         """Return probabilities of clips, shape (n_clips, n_labels), rows summing to 1.
 
@@ -230,12 +250,8 @@ class Teacher:
         ConfigError
             If the model has other labels.
         """
+        self.refuse_labels(labels)
         own = self.labels
-        if set(own) != set(labels):
-            raise ConfigError(
-                f"the teacher {self.name} has the labels {', '.join(own)}; expected "
-                f"{', '.join(labels)}"
-            )
         unknown = [
             index
             for index, audio in enumerate(cached.hashes)

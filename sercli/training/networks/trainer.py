@@ -119,8 +119,11 @@ class NeuralTrainer(CachedTrainer):
     ) -> None:
         """Raise if a label has no clips, or development clips or folds do not suffice.
 
-        Folds are needed only without development clips.
+        The labels have to be those of the teacher, too, which is found out here, before speech is
+        looked for and resynthesised. Folds are needed only without development clips.
         """
+        if self.course.teacher is not None:
+            self.course.teacher.refuse_labels(labels)
         if dev:
             check_dev(dev)
             check_labels(np.array(class_indices(clips, labels)), labels)
