@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import warnings
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -860,6 +861,19 @@ def test_a_missing_file_is_recorded(tmp_path: Path) -> None:
     assert f"failed: {tmp_path}/gone.wav: does not exist" in result.stderr
     assert "memo.m4a: ok, " in result.stderr
     assert len(read_rows(result.stdout)) > 0
+
+
+def test_idle_workers_end_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    def warn() -> list[Any]:
+        for text in ("A worker stopped while some jobs were given to it.", "something else"):
+            warnings.warn(text, UserWarning, stacklevel=1)
+        return []
+
+    monkeypatch.setattr(sys.modules["sercli.cli.models"], "list_models", warn)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        ser("models")
+    assert [str(one.message) for one in found] == ["something else"]
 
 
 @pytest.mark.usefixtures("interruptible")

@@ -1,5 +1,7 @@
 """The command line: parses options into settings, runs them, and sets the exit code."""
 
+import warnings
+
 import click
 
 from sercli.cli.annotate import annotate
@@ -26,6 +28,8 @@ def main() -> None:
 
     Exit codes: 0 all done, 1 some files failed, 2 wrong usage or model, 130 interrupted.
     """
+    # joblib replaces worker processes that were idle for long, and loses nothing by it.
+    warnings.filterwarnings("ignore", "A worker stopped while some jobs")
 
 
 for command in (annotate, bench, evaluate, export, models, train):
