@@ -16,6 +16,7 @@ from sercli.audio.containers import (
     MAX_AHEAD,
     MAX_BETWEEN,
     count_mp3_samples,
+    find_mp3_end,
     is_followed,
     is_mp3,
     is_whole_ogg,
@@ -90,6 +91,55 @@ def test_an_mp3_with_an_index(tmp_path: Path) -> None:
     # Another behind it is heard, too.
     path.write_bytes(tag(300) + content + content)
     assert find_loud(path) == pytest.approx([3.0, 7.0], abs=0.11)
+
+
+def ape(n_bytes: int, *, has_header: bool) -> bytes:
+    """An APE tag with an item of so many random bytes, such as a picture."""
+    name = b"Cover Art (Front)\0"
+    body = struct.pack("<2I", n_bytes, 0) + name + np.random.default_rng(0).bytes(n_bytes)
+
+    def end(kind: int) -> bytes:
+        flags = (1 << 31 if has_header else 0) | kind
+        return b"APETAGEX" + struct.pack("<4I8x", 2_000, len(body) + 32, 1, flags)
+
+    return (end(1 << 29) if has_header else b"") + body + end(0)
+
+
+ID3V1 = b"TAG" + bytes(range(125))
+LYRICS = b"LYRICSBEGINLYR00005hello"
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        (ID3V1,),
+        (ape(40_000, has_header=True),),
+        (ape(40_000, has_header=False), ID3V1),
+        (LYRICS + f"{len(LYRICS):06}LYRICS200".encode(), ID3V1),
+        (ape(9, has_header=True), LYRICS + f"{len(LYRICS):06}LYRICS200".encode()),
+    ],
+)
+def test_tags_after_an_mp3_are_no_sound_and_no_damage(
+    tmp_path: Path, tags: tuple[bytes, ...]
+) -> None:
+    path = tmp_path / "a.mp3"
+    write_mp3(path, index=False)
+    content, waveform = path.read_bytes(), load_audio(path)
+    path.write_bytes(content + b"".join(tags))
+    with path.open("rb", buffering=0) as file:
+        assert find_mp3_end(file) == len(content)
+    np.testing.assert_array_equal(load_audio(path), waveform)
+    with AudioFile(path) as audio:
+        assert sum(map(len, audio.blocks())) == pytest.approx(4 * RATE, abs=3 * 1_152)
+        assert not audio.warnings
+
+
+@pytest.mark.parametrize("tail", [b"999999LYRICS200", ape(9, has_header=True)[-32:], b"TAG", b""])
+def test_what_is_no_whole_tag_belongs_to_an_mp3(tmp_path: Path, tail: bytes) -> None:
+    path = tmp_path / "a.mp3"
+    path.write_bytes(b"\xff\xfb" + tail)
+    with path.open("rb", buffering=0) as file:
+        assert find_mp3_end(file) == 2 + len(tail)
 
 
 @pytest.mark.parametrize("n_tags", [0, 500, 300_000])

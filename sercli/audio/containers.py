@@ -5,6 +5,7 @@ packets for contiguous, and FFmpeg decodes an MP3 as far as it goes, whatever it
 WAV, AIFF, AU, CAF and FLAC files, no decoder looks beyond the end of the first recording.
 """
 
+import os
 import re
 import struct
 from typing import BinaryIO
@@ -18,6 +19,11 @@ SIDE_INFORMATION = {(True, False): 32, (True, True): 17, (False, False): 17, (Fa
 FRAME_SAMPLES = {True: 1152, False: 576}
 # Bytes after the tags of an MP3 in which its first frame is searched for.
 MAX_SEARCH = 4096
+# Tags at the end of an MP3: ID3v1 has a fixed size, the others have theirs in a footer.
+ID3V1_SIZE = 128
+APE_FOOTER = struct.Struct("<8s4I8x")  # magic, version, size without the header, items, flags
+APE_HAS_HEADER = 1 << 31
+LYRICS_FOOTER = re.compile(rb"(\d{6})LYRICS200$")
 
 OGG_PAGE = struct.Struct("<4sBBqIIIB")
 OGG_BEGINS = 2  # flag of the first page of a stream
@@ -82,6 +88,39 @@ def count_mp3_samples(file: BinaryIO) -> int | None:
             if flags & 1:
                 return int(n_frames * FRAME_SAMPLES[is_first])
     return None
+
+
+def find_mp3_end(file: BinaryIO) -> int:
+    """Return the position at which the sound of an MP3 ends, and its tags begin if it has any.
+
+    ID3v1, APE and Lyrics3 tags are recognised, in any order.
+
+    Parameters
+    ----------
+    file
+        File open at any position, which is changed.
+    """
+    end = file.seek(0, os.SEEK_END)
+    while size := _find_tag(file, end):
+        end -= size
+    return end
+
+
+def _find_tag(file: BinaryIO, end: int) -> int:
+    """Return the size of the tag that ends at a position, or 0 if there is none."""
+    start = max(0, end - ID3V1_SIZE)
+    file.seek(start)
+    tail = file.read(end - start)
+    size = 0
+    if len(tail) == ID3V1_SIZE and tail.startswith(b"TAG"):
+        size = ID3V1_SIZE
+    elif found := LYRICS_FOOTER.search(tail):
+        size = int(found[1]) + len(found[0])
+    elif len(tail) >= APE_FOOTER.size:
+        magic, _, n_bytes, _, flags = APE_FOOTER.unpack(tail[-APE_FOOTER.size :])
+        if magic == b"APETAGEX":
+            size = n_bytes + (APE_FOOTER.size if flags & APE_HAS_HEADER else 0)
+    return size if size <= end else 0
 
 
 def is_whole_ogg(file: BinaryIO) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 import soundfile as sf
 
 from sercli.arrays import FloatArray
-from sercli.audio.containers import count_mp3_samples, is_mp3, is_whole_ogg
+from sercli.audio.containers import count_mp3_samples, find_mp3_end, is_mp3, is_whole_ogg
 from sercli.text import format_count
 
 if TYPE_CHECKING:
@@ -157,20 +157,24 @@ def _find_promise(sound: sf.SoundFile, n_bytes: int) -> int | None:
 
 
 class _Source:
-    """File interface for FFmpeg that returns -1 if a seek fails.
+    """File interface for FFmpeg: ends at a position, and returns -1 if a seek fails.
 
     A damaged container makes FFmpeg seek to positions that do not exist. It expects -1 for those;
     an exception would be dropped, with a message on standard error.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
-        self.read = file.read
+    def __init__(self, file: BinaryIO, end: int) -> None:
         self.tell = file.tell
-        self._seek = file.seek
+        self._file, self._end = file, end
+
+    def read(self, size: int) -> bytes:
+        return self._file.read(max(0, min(size, self._end - self.tell())))
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if whence == os.SEEK_END:
+            offset, whence = self._end + offset, os.SEEK_SET
         try:
-            return self._seek(offset, whence)
+            return self._file.seek(offset, whence)
         except (OSError, OverflowError, ValueError):
             return -1
 
@@ -181,12 +185,14 @@ class _FfmpegDecoder(Decoder):
 
         self._av = av
         self._n_promised = count_mp3_samples(file)
+        # FFmpeg would take tags at the end of an MP3 for sound, or for damage.
+        end = find_mp3_end(file) if is_mp3(file) else file.seek(0, os.SEEK_END)
         file.seek(0)
         try:
             # Tags in an unknown encoding are ignored, as the sound may be fine. A file may refer to
             # others, or to the network, for its content: nothing but the file itself is read.
             self._container = av.open(
-                _Source(file),
+                _Source(file, end),
                 "r",
                 options={"protocol_whitelist": "none"},
                 metadata_errors="ignore",
