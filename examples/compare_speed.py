@@ -32,7 +32,7 @@ from sercli.config import SegmentConfig, count_cores
 SAMPLE_RATE = 16_000
 
 FloatArray = NDArray[np.float32]
-Judge = Callable[[list[FloatArray]], Any]
+Classify = Callable[[list[FloatArray]], Any]
 
 
 class Comparison(NamedTuple):
@@ -40,11 +40,11 @@ class Comparison(NamedTuple):
 
     name: str
     model: str
-    create: Callable[[], Judge]
+    create: Callable[[], Classify]
     sample: int  # number of segments that the other way is timed on; 0 for all
 
 
-def create_pipeline() -> Judge:
+def create_pipeline() -> Classify:
     """Return the pipeline of `transformers` with the encoder of the shipped transformer."""
     import torch
     from transformers import (
@@ -66,7 +66,7 @@ def create_pipeline() -> Judge:
     with tempfile.TemporaryDirectory() as folder:
         plain.save_pretrained(folder)
         extractor.save_pretrained(folder)
-        judges: dict[tuple[str, int], Any] = {
+        pipelines: dict[tuple[str, int], Any] = {
             (str(type_), size): pipeline(
                 "audio-classification",
                 model=folder,
@@ -81,12 +81,12 @@ def create_pipeline() -> Judge:
         }
     trial = [np.random.default_rng(0).normal(0, 0.1, 3 * SAMPLE_RATE).astype(np.float32)] * 8
     times = {}
-    for setting, judge in judges.items():
-        _consume(judge, trial[:1])
-        times[setting] = measure(partial(_consume, judge, trial))
+    for setting, classify in pipelines.items():
+        _consume(classify, trial[:1])
+        times[setting] = measure(partial(_consume, classify, trial))
     best = min(times, key=lambda setting: times[setting])
     print("transformers.pipeline is fastest in {}, at batch size {}".format(*best), file=sys.stderr)
-    return lambda waveforms: list(judges[best](list(waveforms)))
+    return lambda waveforms: list(pipelines[best](list(waveforms)))
 
 
 def _consume(work: Callable[[list[Any]], Any], given: list[Any]) -> None:
@@ -94,13 +94,13 @@ def _consume(work: Callable[[list[Any]], Any], given: list[Any]) -> None:
         pass
 
 
-def create_clip_by_clip() -> Judge:
+def create_clip_by_clip() -> Classify:
     """Return the shipped transformer, called for one segment at a time."""
     model = sercli.load_model("transformer", "cpu")
     return lambda waveforms: [model.predict_proba([waveform]) for waveform in waveforms]
 
 
-def create_librosa_cnn() -> Judge:
+def create_librosa_cnn() -> Classify:
     """Return the shipped CNN with a mel front end of librosa, called for one segment at a time."""
     import librosa
     import torch
@@ -142,17 +142,17 @@ def _extract_functionals(waveforms: list[FloatArray]) -> list[Any]:
     return [smile.process_signal(waveform, SAMPLE_RATE).to_numpy() for waveform in waveforms]
 
 
-def create_opensmile() -> Judge:
+def create_opensmile() -> Classify:
     """Return the extraction of eGeMAPS functionals by opensmile-python, in a process per core."""
     n_processes = count_cores()
     pool = multiprocessing.get_context("spawn").Pool(n_processes)
     pool.map(_extract_functionals, [[np.zeros(SAMPLE_RATE, np.float32)]] * 2 * n_processes)
 
-    def judge(waveforms: list[FloatArray]) -> list[Any]:
+    def classify(waveforms: list[FloatArray]) -> list[Any]:
         shares = [waveforms[first :: 4 * n_processes] for first in range(4 * n_processes)]
         return pool.map(_extract_functionals, shares, chunksize=1)
 
-    return judge
+    return classify
 
 
 COMPARISONS = (
@@ -175,8 +175,8 @@ def find_segments(paths: list[Path]) -> list[FloatArray]:
     found: list[FloatArray] = []
     for one in sercli.find_inputs(paths):
         recording = Recording(one, "mix", SegmentConfig(), Stopwatch())
-        for heard in recording.listen():
-            found += heard.waveforms
+        for part in recording.listen():
+            found += part.waveforms
     return found
 
 
@@ -185,31 +185,31 @@ def compare(
 ) -> dict[str, Any]:
     """Return the times of both sides and the ratios of their medians."""
     classifier = sercli.load_model(one.model, "cpu")
-    judge = one.create()
+    classify = one.create()
     rng = np.random.default_rng(0)
     chosen = rng.permutation(len(segments))[: one.sample or None]
     sample = [segments[index] for index in chosen]
     scale = sum(map(len, segments)) / sum(map(len, sample))
     inputs = list(sercli.find_inputs(paths))
-    ours, judging, theirs = [], [], []
+    ours, in_model, theirs = [], [], []
     for number in range(runs + 1):  # the first run warms up
         annotator = sercli.Annotator(classifier, SegmentConfig())
         seconds = measure(partial(_consume, annotator.annotate, inputs))
-        others = measure(lambda: judge(sample)) * scale
+        others = measure(lambda: classify(sample)) * scale
         spent = annotator.stopwatch.seconds
         if number:
             ours.append(seconds)
-            judging.append((spent["features"] + spent["model"]) / annotator.effort.n_workers)
+            in_model.append((spent["features"] + spent["model"]) / annotator.effort.n_workers)
             theirs.append(others)
     return {
         "compared": one.name,
         "model": one.model,
         "precision": classifier.precision,
         "seconds": ours,
-        "judging_seconds": judging,
+        "model_seconds": in_model,
         "their_seconds": theirs,
         "ratio": statistics.median(theirs) / statistics.median(ours),
-        "judging_ratio": statistics.median(theirs) / statistics.median(judging),
+        "model_ratio": statistics.median(theirs) / statistics.median(in_model),
     }
 
 
@@ -230,7 +230,7 @@ def main() -> None:
                 last = found[-1]
                 print(
                     f"{last['model']}: {last['ratio']:.1f} times as fast as {last['compared']}, "
-                    f"{last['judging_ratio']:.1f} times while it judges"
+                    f"{last['model_ratio']:.1f} times in features and model"
                 )
     if given.json:
         print(json.dumps(found, indent=1))

@@ -214,14 +214,14 @@ def choose_calibration(
         return fit_temperature(scores, classes)
     folds = list(GroupKFold(min(N_FOLDS, n_groups)).split(scores, groups=groups))
 
-    def judge(fit: Fit) -> float:
+    def find_loss(fit: Fit) -> float:
         held_out = np.empty(scores.shape)
         for inside, outside in folds:
             held_out[outside] = fit(scores[inside], classes[inside]).logits(scores[outside])
         return _negative_log_likelihood(held_out, truth)
 
     # On a tie, `min` takes the first, which has fewer parameters.
-    best = min((fit_temperature, fit_vector_scaling), key=judge)
+    best = min((fit_temperature, fit_vector_scaling), key=find_loss)
     return best(scores, classes)
 
 

@@ -209,7 +209,7 @@ def test_a_share_of_clips_stays_clean_half_of_them_whole(
     assert end - start < len(whole)
     monkeypatch.setattr(CachedClips, "utterance", lambda *_: Utterance(whole, start, end))
     monkeypatch.setattr(drawing, "draw_voice", lambda waveform, _: -waveform)
-    monkeypatch.setattr(Augmenter, "hear", lambda *_: np.zeros(1, np.float32))
+    monkeypatch.setattr(Augmenter, "augment", lambda *_: np.zeros(1, np.float32))
     config = NeuralConfig(clean_share=0.4, voice_share=0.7)
     made = Augmenter(cached, config)
     ways = {
@@ -238,7 +238,7 @@ def test_a_clip_is_joined_with_its_voice_and_emotion(
     made = Augmenter(cached, NeuralConfig())
     number_of = {12_000 + 1_000 * index: index for index in range(8)}
     partners = [
-        {number_of[len(made.hear(index, np.random.default_rng(seed)))] for seed in range(60)}
+        {number_of[len(made.augment(index, np.random.default_rng(seed)))] for seed in range(60)}
         for index in range(8)
     ]
     # Two clips of fear whose speakers are unknown may be of two people.
@@ -362,6 +362,6 @@ def test_clips_are_joined_with_those_of_their_speaker_alone(
     partners = Partners(pool)
     for index, expected in ((0, {0, 2}), (1, {1, 3}), (4, {4}), (5, {5}), (7, {7})):
         joined.clear()
-        found.hear(index, np.random.default_rng(index))
+        found.augment(index, np.random.default_rng(index))
         assert joined == expected
         assert {*partners[pool[index]]} == expected - {index}

@@ -9,7 +9,8 @@ import pytest
 
 from sercli.calibration import Calibration
 from sercli.classifiers.base import ModelSpec
-from sercli.reporting.cards import DEVELOPMENT_SPEAKERS, write_card
+from sercli.reporting.cards import write_card
+from sercli.reporting.families import DEVELOPMENT_SPEAKERS
 from sercli.training.config import NeuralConfig
 
 

@@ -22,7 +22,7 @@ from sercli.datasets.decoding import hash_audio
 from sercli.datasets.votes import match_votes
 from sercli.errors import ConfigError, DatasetError, ModelError
 from sercli.evaluation.caveats import find_limits_of
-from sercli.evaluation.judging import Pool, choose_adaptation, name_groups, renormalise
+from sercli.evaluation.classification import Pool, choose_adaptation, name_groups, renormalise
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.measurement import break_down
 from sercli.evaluation.predictions import Predictions
@@ -234,7 +234,7 @@ def test_babble_of_who_may_be_the_speaker_is_told(
 
 
 def test_few_of_very_many_clips_talk(make_wav: MakeWav, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sercli.evaluation.judging.MAX_TALKERS", 20)
+    monkeypatch.setattr("sercli.evaluation.classification.MAX_TALKERS", 20)
     path = make_wav(duration=3.0)
     clips = [
         Clip(path, "fear", f"{i % 5}", name=str(i), start=i / 100, end=i / 100 + (i + 100) / 1000)
@@ -727,7 +727,7 @@ def test_groups_of_mixes_are_adapted_before_labels_are_left_out(
         seen.update(alone=alone, adapted=adapt(np.array([0, 1])), classes=classes.tolist())
         return []
 
-    monkeypatch.setattr("sercli.evaluation.judging.measure_mixes", measure)
+    monkeypatch.setattr("sercli.evaluation.classification.measure_mixes", measure)
     classifier = Three()
     classifier.adapter = Turning(safe=True)  # type: ignore[assignment]
     corpus = make_corpus(("short", 0.25, "a"), ("joy", 1.0, "a"), ("long", 3.0, "b"))

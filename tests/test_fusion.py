@@ -84,7 +84,7 @@ def test_a_useless_member_has_no_weight(rng: np.random.Generator) -> None:
     assert found.weights[2] < 0.02
     assert min(found.weights[:2]) > 0.3
     uars = [unweighted_average_recall(classes, one.argmax(axis=1)) for one in members]
-    fused = unweighted_average_recall(classes, found.judge(members).argmax(axis=1))
+    fused = unweighted_average_recall(classes, found.apply(members).argmax(axis=1))
     assert fused > max(uars) + 0.02
 
 
@@ -100,7 +100,7 @@ def test_clips_are_judged_by_what_others_gave(rng: np.random.Generator) -> None:
     for group in "abcd":
         others, own = groups != group, groups == group
         without = fit_mixture(members[:, others], classes[others])
-        np.testing.assert_allclose(judged[own], without.judge(members[:, own]))
+        np.testing.assert_allclose(judged[own], without.apply(members[:, own]))
 
 
 def test_the_mean_is_weighted_and_never_of_zero() -> None:
@@ -374,7 +374,7 @@ def test_clips_held_out_of_a_member_are_not_judged_again(
     trainer.begin(target)
     fusion, kept = trainer.fit(found, LABELS, target)
     assert isinstance(fusion, FusionClassifier)
-    judged = trainer._judge(found, LABELS)
+    judged = trainer._classify(found, LABELS)
     own = new.classifier.predict_proba([found.utterance(i).waveform for i in range(16)])
     np.testing.assert_allclose(judged[0], own)
     np.testing.assert_allclose(judged[1].max(axis=1), 0.8)
@@ -394,7 +394,7 @@ def test_clips_held_out_of_a_member_are_not_judged_again(
     ]
     # What it would have said, for those who learn from it.
     assert kept is not None
-    np.testing.assert_allclose(kept, trainer.judge(fusion, found))
+    np.testing.assert_allclose(kept, trainer.classify(fusion, found))
 
 
 def test_clips_that_a_member_learned_from_are_refused(
@@ -423,9 +423,9 @@ def test_members_know_none_of_those_who_are_judged(
     cached: CachedClips, clips: tuple[Clip, ...], tmp_path: Path, make_member: MakeMember
 ) -> None:
     trainer = make_trainer(tmp_path, make_member("new"), make_member("old", cached.take(range(5))))
-    trainer.check_judged(clips[8:])
+    trainer.check_held_out(clips[8:])
     with pytest.raises(ConfigError, match=r"member old was trained on 2 of the .* such as toy/s0;"):
-        trainer.check_judged(clips)
+        trainer.check_held_out(clips)
 
 
 def test_the_manifest_is_of_all_that_any_knows(

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from sercli.datasets import Clip
-from sercli.datasets.protocols import judge_protocol
+from sercli.datasets.protocols import find_protocol
 from sercli.datasets.tables import read_manifest
 from sercli.errors import ModelError
 from sercli.evaluation.caveats import find_caveats
 from sercli.evaluation.leaks import MANIFEST_FILE, UNLABELLED, TrainingManifest, hash_speaker
-from sercli.evaluation.measurement import Judgement
+from sercli.evaluation.measurement import ClassifiedClips
 from sercli.evaluation.predictions import Predictions
 from sercli.registry.store import load_model
 
@@ -130,7 +130,9 @@ def test_who_a_model_was_chosen_by_may_be_unknown() -> None:
     learned = TrainingManifest.from_clips([make_clip(None)], ["00000000000000d3"])
     assert "was trained on clips of unknown" in str(by_unknown.join([learned]).explain_unknown())
     cid = replace(make_clip("cid"), emotion="short")
-    said = Judgement(Predictions("fake", ("short", "long"), (cid,), np.array([[0.9, 0.1]])), {}, {})
+    said = ClassifiedClips(
+        Predictions("fake", ("short", "long"), (cid,), np.array([[0.9, 0.1]])), {}, {}
+    )
     found = find_caveats(by_unknown, said, "intended", ())
     assert found["protocol"] == "speakers unknown"
     assert found["overlap"] == {"speakers": [], "clips": 0}
@@ -202,7 +204,7 @@ def test_a_speaker_of_two_tables_is_one(tmp_path: Path) -> None:
     train, test = clips
     manifest = TrainingManifest.from_clips([train], HASHES[:1])
     assert manifest.find_speakers([test]) == ["table/agent7"]
-    assert judge_protocol([train], [test]) == "speakers shared"
+    assert find_protocol([train], [test]) == "speakers shared"
 
 
 def test_speakers_of_a_published_corpus_are_known_from_a_table_and_a_database(
@@ -228,8 +230,8 @@ def test_speakers_of_a_published_corpus_are_known_from_a_table_and_a_database(
     assert named.find_speakers([actor, listed]) == ["cremad/1001", "table/1001"]
     assert manifest.join([named.fitted]).corpora == ("crema-d", "emodb")
     for train, test in ((actor, listed), (listed, actor), (actor, stored), (stored, actor)):
-        assert judge_protocol([train], [test]) == "speakers shared"
-    assert judge_protocol([actor], [replace(actor, corpus="emodb"), other]) == "speakers apart"
+        assert find_protocol([train], [test]) == "speakers shared"
+    assert find_protocol([actor], [replace(actor, corpus="emodb"), other]) == "speakers apart"
 
 
 def test_clips_that_a_model_was_chosen_by(tmp_path: Path, manifest: TrainingManifest) -> None:

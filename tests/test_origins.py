@@ -108,14 +108,14 @@ def test_what_an_encoder_knows_is_known_of_its_models(tmp_path: Path) -> None:
         rows=tmp_path / "rows",
     )
     trainer = NeuralTrainer(course, tmp_path / "cache")
-    trainer.check_judged(clips[1:])
+    trainer.check_held_out(clips[1:])
     (apart,) = trainer.prepare([clips[1:]])
     manifest = trainer.make_manifest(apart)
     assert manifest.find_speakers(clips) == ["plays/ann", "plays/bob", "plays/cid"]
     assert manifest.count_clips(["a" * 16, *apart.hashes]) == 3
     message = r"the base was trained on 1 of the speakers to be scored, such as plays/ann"
     with pytest.raises(ConfigError, match=message):
-        trainer.check_judged(clips)
+        trainer.check_held_out(clips)
     # Whoever is learned from is judged, too, where there are no development clips.
     with pytest.raises(ConfigError, match=message):
         trainer.prepare([clips])

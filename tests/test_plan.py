@@ -131,13 +131,13 @@ def test_a_plan_keeps_speakers_apart_and_knows_who_is_heard(corpus: Corpus) -> N
     assert [len(speakers) for speakers in who.values()] == [6, 2, 2]
     assert len(set.union(*who.values())) == 10
     # Only a network is chosen by development clips.
-    assert {clip.speaker for clip in plan.heard} == who["train"]
+    assert {clip.speaker for clip in plan.clips} == who["train"]
     network = Plan.make(corpus, TrainConfig("cnn"))
-    assert {clip.speaker for clip in network.heard} == who["train"] | who["dev"]
+    assert {clip.speaker for clip in network.clips} == who["train"] | who["dev"]
     folds = TrainConfig("cnn", folds=3, emotions=("anger", "sadness"))
-    assert len(Plan.make(corpus, folds).heard) == 20
+    assert len(Plan.make(corpus, folds).clips) == 20
     other = Plan.make(corpus, TrainConfig(sercli.SvmConfig(seed=4)))
-    assert {clip.speaker for clip in other.heard} != who["train"]
+    assert {clip.speaker for clip in other.clips} != who["train"]
 
 
 def test_labels_that_are_left_out_are_told(

@@ -11,8 +11,8 @@ from sercli.datasets.protocols import (
     APART,
     SHARED,
     UNKNOWN,
+    find_protocol,
     fold_by_speaker,
-    judge_protocol,
     split_as_given,
     split_at_random,
     split_by_file,
@@ -354,7 +354,7 @@ def test_folds_keep_those_together_who_may_be_one() -> None:
         assert sorted(str(speaker) for speaker in people) == list(sizes)
         for fold in folds:
             rest = [clip for index, clip in enumerate(clips) if index not in fold]
-            assert judge_protocol(rest, [clips[index] for index in fold]) == APART
+            assert find_protocol(rest, [clips[index] for index in fold]) == APART
     with pytest.raises(
         DatasetError, match="found 4 speakers; expected at least 5 known speakers for"
     ):
@@ -376,7 +376,7 @@ def test_who_may_be_one_is_drawn_once(seed: int) -> None:
         people = {(clip.speaker, clip.split) for clip in drawn.clips}
         assert len(people) == max(n_listed, n_released)
         assert {split for _, split in people} == {"train", "dev", "test"}
-        assert judge_protocol(drawn.select("train"), drawn.select("test")) == APART
+        assert find_protocol(drawn.select("train"), drawn.select("test")) == APART
     # Alone, each is drawn as it was.
     for clips in (released, listed):
         assert splits_of(split_by_speaker(make_corpus(clips), seed)) == splits_of(
@@ -473,18 +473,18 @@ def test_too_few_speakers_for_folds() -> None:
 def test_protocol_tells_what_is_known_of_the_speakers(
     train: Sequence[str | None], test: Sequence[str | None], outcome: str
 ) -> None:
-    assert judge_protocol([*map(make_clip, train)], [*map(make_clip, test)]) == outcome
+    assert find_protocol([*map(make_clip, train)], [*map(make_clip, test)]) == outcome
 
 
 def test_speakers_of_one_name_in_two_corpora_are_apart() -> None:
     clip = make_clip("a")
-    assert judge_protocol([clip], [replace(clip, corpus="films")]) == APART
+    assert find_protocol([clip], [replace(clip, corpus="films")]) == APART
 
 
 def test_who_may_be_of_a_published_corpus_is_shared_with_it() -> None:
     own, published = make_everywhere("a", "plays", "emodb")
-    assert judge_protocol([own], [published]) == SHARED
-    assert judge_protocol([published], [own]) == SHARED
+    assert find_protocol([own], [published]) == SHARED
+    assert find_protocol([published], [own]) == SHARED
 
 
 def test_a_less_exact_name_takes_no_row_of_another(tmp_path: Path) -> None:

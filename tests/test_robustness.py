@@ -20,9 +20,9 @@ from sercli.neural.encoders import create_encoder
 from sercli.neural.mel import NYQUIST
 from sercli.training.cache import CachedClips
 from sercli.training.config import TransformerConfig
-from sercli.training.networks import batches, hearing, loop
-from sercli.training.networks.hearing import Imitation, PairedBatches, learn_to_hear
+from sercli.training.networks import batches, loop, robustness
 from sercli.training.networks.loop import Fitted, TrainingBatch, TrainingProgress, fit_network
+from sercli.training.networks.robustness import Imitation, PairedBatches, train_robust_encoder
 from sercli.training.networks.watcher import Watcher
 from sercli.training.unlabelled import Unlabelled
 
@@ -124,7 +124,7 @@ def smooth(values: Tensor) -> Tensor:
     return torch.where(values.abs() < 1, values.square() / 2, values.abs() - 0.5)
 
 
-class Listener(Watcher):
+class EmbeddingWatcher(Watcher):
     """Notes the mean loss of each epoch."""
 
     def __init__(self) -> None:
@@ -138,7 +138,7 @@ class Listener(Watcher):
 def test_scales_are_those_of_all_clips_and_keep_one_batch(
     speech: CachedClips, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hearing, "BATCH_SIZE", 4)
+    monkeypatch.setattr(robustness, "BATCH_SIZE", 4)
     generator = torch.Generator().manual_seed(0)
     rows: list[np.ndarray] = []  # not tensors, which are counted
     in_memory: list[int] = []
@@ -157,10 +157,10 @@ def test_scales_are_those_of_all_clips_and_keep_one_batch(
         rows.extend(np.stack([state[span].numpy() for state in states]) for span in spans)
         return states, spans
 
-    *scales, _ = hearing._measure(listen, speech, CONFIG)
+    *scales, _ = robustness._measure(listen, speech, CONFIG)
     every = torch.from_numpy(np.concatenate(rows, axis=1))
     for scale, whole in zip(scales, every, strict=True):
-        assert torch.equal(scale, whole.std(dim=0) + hearing.TINY)
+        assert torch.equal(scale, whole.std(dim=0) + robustness.TINY)
     # Later, there are no more rows than those of the two states of the batch before.
     assert len(in_memory) == 4
     assert in_memory[3] == in_memory[1] <= 2 * 400
@@ -169,8 +169,8 @@ def test_scales_are_those_of_all_clips_and_keep_one_batch(
 def test_an_encoder_comes_nearer_to_what_it_hears_without_noise(
     base: Base, speech: CachedClips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    listener = Listener()
-    learned = learn_to_hear(base, LIMIT, speech, CONFIG, tmp_path / "kept", listener)
+    listener = EmbeddingWatcher()
+    learned = train_robust_encoder(base, LIMIT, speech, CONFIG, tmp_path / "kept", listener)
     assert len(listener.losses) == CONFIG.hearing_epochs
     assert (learned.name, learned.settings) == (base.name, base.settings)
     assert learned.digest != base.digest
@@ -185,7 +185,7 @@ def test_an_encoder_comes_nearer_to_what_it_hears_without_noise(
         for weights in (one.weights, base.weights):
             encoders.append(create_encoder(base.settings, LIMIT).eval())
             encoders[-1].model.load_state_dict(weights)
-        scales = hearing._measure(encoders[1], speech, CONFIG)
+        scales = robustness._measure(encoders[1], speech, CONFIG)
         imitation = Imitation(encoders[0], encoders[1], scales)
         with torch.inference_mode():
             return float(np.mean([imitation(*batch[:2]).item() for batch in draw(speech, 99)]))
@@ -196,18 +196,20 @@ def test_an_encoder_comes_nearer_to_what_it_hears_without_noise(
     (kept,) = (tmp_path / "kept").iterdir()
     whole = kept.read_bytes()
     kept.write_bytes(whole[:-100])
-    again = learn_to_hear(base, LIMIT, speech, CONFIG, tmp_path / "kept", listener)
+    again = train_robust_encoder(base, LIMIT, speech, CONFIG, tmp_path / "kept", listener)
     assert (again.digest, kept.read_bytes()) == (learned.digest, whole)
 
     # Nothing is learned twice, and nothing lies about.
     assert [path.suffix for path in (tmp_path / "kept").iterdir()] == [".safetensors"]
-    monkeypatch.setattr(hearing, "fit_network", None)
+    monkeypatch.setattr(robustness, "fit_network", None)
     # Also not for another head, nor where clips are mixed for it.
     for config in (CONFIG, replace(CONFIG, epochs=7, versions=1, mixup=0.5, group_by="clip")):
-        again = learn_to_hear(base, LIMIT, speech, config, tmp_path / "kept", listener)
+        again = train_robust_encoder(base, LIMIT, speech, config, tmp_path / "kept", listener)
         assert again.digest == learned.digest
     with pytest.raises(TypeError):  # of None
-        learn_to_hear(base, LIMIT, speech, replace(CONFIG, seed=1), tmp_path / "kept", listener)
+        train_robust_encoder(
+            base, LIMIT, speech, replace(CONFIG, seed=1), tmp_path / "kept", listener
+        )
 
 
 def test_what_was_interrupted_goes_on(base: Base, speech: CachedClips, tmp_path: Path) -> None:
@@ -216,11 +218,11 @@ def test_what_was_interrupted_goes_on(base: Base, speech: CachedClips, tmp_path:
             if progress.ends_epoch and progress.epoch == 2:
                 raise KeyboardInterrupt
 
-    whole = learn_to_hear(base, LIMIT, speech, CONFIG, tmp_path / "whole", Watcher())
+    whole = train_robust_encoder(base, LIMIT, speech, CONFIG, tmp_path / "whole", Watcher())
     with pytest.raises(KeyboardInterrupt):
-        learn_to_hear(base, LIMIT, speech, CONFIG, tmp_path / "parts", Impatient())
-    listener = Listener()
-    parts = learn_to_hear(base, LIMIT, speech, CONFIG, tmp_path / "parts", listener)
+        train_robust_encoder(base, LIMIT, speech, CONFIG, tmp_path / "parts", Impatient())
+    listener = EmbeddingWatcher()
+    parts = train_robust_encoder(base, LIMIT, speech, CONFIG, tmp_path / "parts", listener)
     assert len(listener.losses) == CONFIG.hearing_epochs - 2
     assert parts.digest == whole.digest
 
@@ -236,9 +238,9 @@ def test_trainings_at_once_may_share_what_they_learn(
 
         def report(self, progress: TrainingProgress) -> None:
             if (progress.epoch, progress.ends_epoch, other) == (epoch, at_its_end, []):
-                other.append(learn_to_hear(base, LIMIT, speech, CONFIG, tmp_path, Watcher()))
+                other.append(train_robust_encoder(base, LIMIT, speech, CONFIG, tmp_path, Watcher()))
 
-    found = learn_to_hear(base, LIMIT, speech, CONFIG, tmp_path, Overtaken())
+    found = train_robust_encoder(base, LIMIT, speech, CONFIG, tmp_path, Overtaken())
     assert found.digest == other[0].digest != base.digest
     assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
 
@@ -254,8 +256,8 @@ def test_who_is_done_later_takes_what_is_there(
         save_file(theirs, given[3].with_suffix(".safetensors"))
         return fitted
 
-    monkeypatch.setattr(hearing, "fit_network", overtake)
-    found = learn_to_hear(base, LIMIT, speech, config, tmp_path / "other", Watcher())
+    monkeypatch.setattr(robustness, "fit_network", overtake)
+    found = train_robust_encoder(base, LIMIT, speech, config, tmp_path / "other", Watcher())
     assert all(torch.equal(found.weights[name], one.float()) for name, one in theirs.items())
     assert [path.suffix for path in (tmp_path / "other").iterdir()] == [".safetensors"]
 
@@ -266,9 +268,9 @@ def test_who_is_done_later_takes_what_is_there(
 
         return fit_network(*given, report=remove, **options)
 
-    monkeypatch.setattr(hearing, "fit_network", lose)
+    monkeypatch.setattr(robustness, "fit_network", lose)
     with pytest.raises(OutputError, match=r"checkpoint\.safetensors: cannot be written"):
-        learn_to_hear(base, LIMIT, speech, config, tmp_path / "gone", Watcher())
+        train_robust_encoder(base, LIMIT, speech, config, tmp_path / "gone", Watcher())
 
 
 def test_the_same_samples_at_another_rate_are_other_speech(
@@ -279,7 +281,7 @@ def test_the_same_samples_at_another_rate_are_other_speech(
     shorter = replace(speech, entries=tuple(entries))
     assert shorter.hashes == speech.hashes
     learned = [
-        learn_to_hear(base, LIMIT, one, config, tmp_path, Watcher()).digest
+        train_robust_encoder(base, LIMIT, one, config, tmp_path, Watcher()).digest
         for one in (speech, shorter, speech)
     ]
     assert learned[0] == learned[2] != learned[1]
@@ -292,7 +294,9 @@ def test_weights_learned_without_a_codec_are_not_those_with_it(
     config, learned = replace(CONFIG, hearing_epochs=1), []
     for available in (("mulaw",), ("mulaw", "gsm"), ("mulaw",)):
         monkeypatch.setattr(batches, "codec_available", available.__contains__)
-        learned.append(learn_to_hear(base, LIMIT, speech, config, tmp_path, Watcher()).digest)
+        learned.append(
+            train_robust_encoder(base, LIMIT, speech, config, tmp_path, Watcher()).digest
+        )
     assert learned[0] == learned[2] != learned[1]
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -301,9 +305,9 @@ def test_weights_learned_without_a_codec_are_not_those_with_it(
 def test_every_architecture_learns_so(kind: str, speech: CachedClips, tmp_path: Path) -> None:
     save_checkpoint(kind, tmp_path / "tiny")
     base = load_base(str(tmp_path / "tiny"))
-    listener = Listener()
+    listener = EmbeddingWatcher()
     config = replace(CONFIG, hearing_epochs=3)
-    learned = learn_to_hear(base, NYQUIST, speech, config, tmp_path / "kept", listener)
+    learned = train_robust_encoder(base, NYQUIST, speech, config, tmp_path / "kept", listener)
     assert listener.losses[-1] < listener.losses[0]
     encoder = create_encoder(learned.settings)
     encoder.model.load_state_dict(learned.weights)

@@ -353,11 +353,11 @@ def test_trainer_keeps_what_is_of_unchanged_clips(monkeypatch: pytest.MonkeyPatc
     np.testing.assert_array_equal(learned.held_out, held_out[0])
     # Whom a clip is transposed to differs, so that there is no baseline.
     assert gathered == [0, 1, 2]
-    judged = svm_trainer.judge(model, found)  # type: ignore[arg-type]
+    judged = svm_trainer.classify(model, found)  # type: ignore[arg-type]
     np.testing.assert_allclose(judged, np.full((3, 6), 1 / 6))
     scores = np.eye(6)[:3]
     found = replace(found, features=tuple(np.stack((row, row[::-1])) for row in scores))
-    judged = svm_trainer.judge(model, found)  # type: ignore[arg-type]
+    judged = svm_trainer.classify(model, found)  # type: ignore[arg-type]
     assert judged.argmax(axis=1).tolist() == [0, 1, 2]
 
 

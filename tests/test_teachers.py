@@ -42,18 +42,18 @@ def make_teacher(cached: CachedClips, known: dict[str, np.ndarray]) -> Teacher:
 def test_clips_that_were_held_out_are_not_judged_again(cached: CachedClips) -> None:
     held_out = np.array([0.1, 0.2, 0.3, 0.25, 0.05, 0.1])
     teacher = make_teacher(cached, {cached.hashes[0]: held_out})
-    found = teacher.judge(cached, BACKWARDS)
+    found = teacher.classify(cached, BACKWARDS)
     np.testing.assert_allclose(found[0], held_out[::-1])
     waveforms = [cached.utterance(index).waveform for index in range(3)]
     expected = teacher.classifier.predict_proba(waveforms)[:, ::-1]
     np.testing.assert_allclose(found[1:], expected[1:], atol=1e-6)
     assert np.abs(found[0] - expected[0]).max() > 0.05
     assert teacher.count_learned(cached) == 1  # the second clip: nothing was kept of it
-    np.testing.assert_array_equal(teacher.judge(cached.take([2, 0]), BACKWARDS), found[[2, 0]])
+    np.testing.assert_array_equal(teacher.classify(cached.take([2, 0]), BACKWARDS), found[[2, 0]])
     with pytest.raises(
         ConfigError, match=r"the teacher svm has the labels anger, .*; expected joy, fear"
     ):
-        teacher.judge(cached, ("joy", "fear"))
+        teacher.classify(cached, ("joy", "fear"))
 
 
 def test_of_long_clips_a_teacher_says_the_mean_of_equal_parts(tmp_path: Path) -> None:
@@ -67,15 +67,15 @@ def test_of_long_clips_a_teacher_says_the_mean_of_equal_parts(tmp_path: Path) ->
     teacher = make_teacher(cached, {})
     halves = teacher.classifier.predict_proba(np.split(cached.utterance(0).waveform, 2))
     assert np.abs(halves[0] - halves[1]).max() > 0.01
-    found = teacher.judge(cached, teacher.labels)
+    found = teacher.classify(cached, teacher.labels)
     np.testing.assert_allclose(found, halves.mean(axis=0, keepdims=True), atol=1e-6)
 
 
 def test_a_teacher_knows_none_of_those_who_are_judged(cached: CachedClips) -> None:
     teacher = make_teacher(cached, {})
-    teacher.refuse_judged(cached.clips[2:])
+    teacher.refuse_held_out(cached.clips[2:])
     with pytest.raises(ConfigError, match=r"was trained on 1 of the speakers .* such as /s1;"):
-        teacher.refuse_judged(cached.clips[1:])
+        teacher.refuse_held_out(cached.clips[1:])
 
 
 def test_a_teacher_whose_manifest_was_altered(tmp_path: Path) -> None:

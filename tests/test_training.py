@@ -38,7 +38,7 @@ from sercli.neural.cnn import CnnSettings
 from sercli.neural.devices import limit_threads
 from sercli.neural.front_end import LogMelSettings
 from sercli.registry.store import load_model
-from sercli.reporting.cards import DEVELOPMENT_SPEAKERS
+from sercli.reporting.families import DEVELOPMENT_SPEAKERS
 from sercli.training.cache import CachedClips, cache_clips
 from sercli.training.config import NeuralConfig, SvmConfig, TransformerConfig
 from sercli.training.networks import cnn as courses
@@ -149,12 +149,12 @@ def test_epoch_and_calibration_come_from_development_clips(
     classes = course.find_classes(dev)
     assert unweighted_average_recall(classes, scores.argmax(axis=1)) == max(uars)
     # Clips are scored by length, and stay in their order.
-    whole, varied = course.hear(model.network, Material(dev), Material(dev))
+    whole, varied = course.score(model.network, Material(dev), Material(dev))
     np.testing.assert_allclose(whole, scores, atol=1e-4)
     # By as much as clips differ, which in a network of the first epoch is little.
     assert np.abs(varied - whole).max() > np.ptp(whole, axis=0).max() / 2
     np.testing.assert_array_equal(
-        course.hear(model.network, Material(dev), Material(dev))[1], varied
+        course.score(model.network, Material(dev), Material(dev))[1], varied
     )
     for part in ("whole", "varied"):
         assert facts["held_out"][part]["n_segments"] == 18
@@ -202,28 +202,28 @@ def voices(cached: CachedClips | None) -> set[str | None]:
 @pytest.fixture
 def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
     noted = Spy()
-    teach, hear, judge = CnnCourse.teach, CnnCourse.hear, NeuralTrainer.judge
+    teach, score, classify = CnnCourse.teach, CnnCourse.score, NeuralTrainer.classify
 
     def see_teach(
         self: CnnCourse, name: str, material: Material, place: Path, dev: Any = None
     ) -> Any:
         noted.taught.append((name, voices(material.cached), voices(dev and dev.cached)))
         assert material.rows is None or len(material.rows) == len(material)
-        noted.unlabelled.append(len(material.heard) - len(material))
+        noted.unlabelled.append(len(material.all_clips) - len(material))
         return teach(self, name, material, place, dev)
 
-    def see_hear(self: CnnCourse, network: Any, material: Material, learned: Material) -> Any:
+    def see_score(self: CnnCourse, network: Any, material: Material, learned: Material) -> Any:
         noted.judged.append(voices(material.cached))
         assert voices(learned.cached) == noted.taught[-1][1]
-        return hear(self, network, material, learned)
+        return score(self, network, material, learned)
 
-    def see_judge(self: NeuralTrainer, model: Any, found: CachedClips) -> Any:
+    def see_classify(self: NeuralTrainer, model: Any, found: CachedClips) -> Any:
         noted.judged.append(voices(found))
-        return judge(self, model, found)
+        return classify(self, model, found)
 
     monkeypatch.setattr(CnnCourse, "teach", see_teach)
-    monkeypatch.setattr(CnnCourse, "hear", see_hear)
-    monkeypatch.setattr(NeuralTrainer, "judge", see_judge)
+    monkeypatch.setattr(CnnCourse, "score", see_score)
+    monkeypatch.setattr(NeuralTrainer, "classify", see_classify)
     return noted
 
 
@@ -1052,27 +1052,29 @@ def test_learning_clips_as_strangers_might_say_them(
     turns = [f"{clip.path},s{i},{clip.start},{clip.end}" for i, clip in enumerate(segments)]
     who.write_text("\n".join(("file,speaker,start,end", *turns)))
     met: list[tuple[int, int]] = []
-    teach, hear = TransformerCourse.teach, TransformerCourse.hear
+    teach, score = TransformerCourse.teach, TransformerCourse.score
     taught: list[Material] = []
 
     def watch(self: TransformerCourse, name: str, material: Material, *given: Any) -> Fitted:
         taught.append(material)
         return teach(self, name, material, *given)
 
-    def judge(self: TransformerCourse, network: Any, material: Material, given: Material) -> Any:
+    def see_score(
+        self: TransformerCourse, network: Any, material: Material, given: Material
+    ) -> Any:
         learned = taught[-1].strangers
         if learned is None or material.strangers is None:
-            return hear(self, network, material, given)
+            return score(self, network, material, given)
         assert not set(map(tuple, learned)) & set(map(tuple, material.strangers))
         met.append((len(learned), len(material.strangers)))
-        scores = hear(self, network, material, given)
+        scores = score(self, network, material, given)
         assert scores.shape[:2] == (3, len(material))
         # A stranger's calm clip is another row than the speaker's own.
         assert not np.allclose(scores[0], scores[2])
         return scores
 
     monkeypatch.setattr(TransformerCourse, "teach", watch)
-    monkeypatch.setattr(TransformerCourse, "hear", judge)
+    monkeypatch.setattr(TransformerCourse, "score", see_score)
     base = ("--model", "transformer", "--base", tmp_path / "tiny", "--epochs", "2")
     shared = ("--jobs", "1", "--cache", tmp_path / "cache", "--device", "cpu", "--no-test")
     options = ("train", "--data", table, *base, *shared)
@@ -1472,5 +1474,5 @@ def test_what_is_told_of_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
     view.search(2, 9)
     view.search(3, 9)  # too soon after that
     now = 161.0
-    view.hear(4, 8)
+    view.embed(4, 8)
     assert said[2:] == ["2/9 recordings searched", "4/8 clips read"]

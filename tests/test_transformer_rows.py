@@ -68,11 +68,11 @@ def test_versions_for_scoring_are_computed_only_where_clips_are_scored(
     fit_model(learned, course, tmp_path / "folds")
     assert embedded == [(9, 4)]
 
-    def teach(name: str, judged: bool) -> dict[str, torch.Tensor]:
-        material = course.prepare(learned, lambda _: None, judged=judged)
+    def teach(name: str, is_scored: bool) -> dict[str, torch.Tensor]:
+        material = course.prepare(learned, lambda _: None, scored=is_scored)
         return course.teach(name, material, tmp_path / name).network.state_dict()
 
-    plain, scored = teach("plain", judged=False), teach("scored", judged=True)
+    plain, scored = teach("plain", is_scored=False), teach("scored", is_scored=True)
     assert all(torch.equal(plain[name], scored[name]) for name in scored)
     # Where there are other versions, the weights are others.
     other = replace(course, config=replace(CONFIG, versions=1))
@@ -102,8 +102,8 @@ def test_rows_made_without_a_codec_are_not_those_with_it(
     np.testing.assert_array_equal(prepare("gsm", "mulaw"), more)
     assert len(list((tmp_path / "rows").iterdir())) == 2
     # Unchanged clips go through none.
-    prepare("mulaw", learned=False, judged=False)
-    prepare("gsm", learned=False, judged=False)
+    prepare("mulaw", learned=False, scored=False)
+    prepare("gsm", learned=False, scored=False)
     assert len(list((tmp_path / "rows").iterdir())) == 3
 
 
@@ -115,7 +115,7 @@ def test_keys_stay_as_they_were_unless_rows_change(
 ) -> None:
     monkeypatch.setattr(batches, "codec_available", lambda _: True)
     cached = make_clips(tmp_path, ("ann",), rng)
-    key = course._find_key(cached, 2, judged=True)
+    key = course._find_key(cached, 2, scored=True)
     facts = (
         module.ROWS_FORMAT,
         course.base.digest,
@@ -133,7 +133,7 @@ def test_keys_stay_as_they_were_unless_rows_change(
     ]
     one = [replace(clip, corpus="a") for clip in two]
     keys = [
-        course._find_key(replace(cached, clips=tuple(some)), 2, judged=True) for some in (one, two)
+        course._find_key(replace(cached, clips=tuple(some)), 2, scored=True) for some in (one, two)
     ]
     assert keys[0] != keys[1]
 
@@ -153,4 +153,4 @@ def test_held_out_clips_are_compared_with_calm_clips_of_training(
     (own,) = course._transpose(learned, learned).calm  # type: ignore[union-attr]
     np.testing.assert_array_equal(found.calm, own[None])
     network = course.teach("network", learned, tmp_path / "network").network
-    assert course.hear(network, held_out, learned).shape == (3, 2, 3)
+    assert course.score(network, held_out, learned).shape == (3, 2, 3)

@@ -197,13 +197,13 @@ def test_what_is_judged_is_refused(
     sf.write(tmp_path / "other.wav", speech[5:], 16_000)
     stretch = Clip(EXAMPLES / "call.wav", "fear", start=0.5, end=2.0)
     fine = [Clip(tmp_path / name, "fear") for name in ("silence.wav", "other.wav")]
-    examples.refuse_judged(cache_clips(fine, cache, jobs=1))
+    examples.refuse_held_out(cache_clips(fine, cache, jobs=1))
     for name in ("copy.wav", "segment.wav"):
         clip = Clip(tmp_path / name, "fear")
         with pytest.raises(ConfigError, match=rf"{name}: is to be scored, but is also in"):
-            examples.refuse_judged(cache_clips([*fine, clip], cache, jobs=1))
+            examples.refuse_held_out(cache_clips([*fine, clip], cache, jobs=1))
     with pytest.raises(ConfigError, match=r"call\.wav#0\.5-2: is to be scored, but is also in"):
-        examples.refuse_judged(cache_clips([*fine, stretch], cache, jobs=1))
+        examples.refuse_held_out(cache_clips([*fine, stretch], cache, jobs=1))
 
 
 def test_a_teacher_is_needed(examples: Unlabelled) -> None:
@@ -240,9 +240,9 @@ def test_what_a_teacher_says_is_all_that_is_learned(
     material = course.gather(labelled, said.append)
     n_labelled, n_unlabelled = len(labelled), len(examples.cached)
     assert said == [f"svm classifies {n_unlabelled} unlabelled segments"]
-    assert material.heard.clips == (*labelled.clips, *examples.cached.clips)
+    assert material.all_clips.clips == (*labelled.clips, *examples.cached.clips)
     targets = course.find_targets(material)
-    taught = teacher.judge(labelled, EMOTIONS)
+    taught = teacher.classify(labelled, EMOTIONS)
     own = make_targets(labelled.clips, EMOTIONS, config, taught)
     np.testing.assert_allclose(targets[:n_labelled, :6], own, atol=1e-6)
     np.testing.assert_allclose(targets[:n_labelled, [6, 8]], [[0.75, 0.25]] * n_labelled)
@@ -255,7 +255,7 @@ def test_what_a_teacher_says_is_all_that_is_learned(
     draws = course.find_draws(material)
     assert draws.tolist() == [*course.find_classes(labelled), *[NO_LABEL] * n_unlabelled]
     # A seventh of what is heard is not labelled, however much there is of it.
-    batches = TrainingBatches(material.heard, targets, draws, config, threads=0)
+    batches = TrainingBatches(material.all_clips, targets, draws, config, threads=0)
     assert len(batches) == 13 // 8
     n_heard = [0, 0]
     for epoch in range(8):

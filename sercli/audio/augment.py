@@ -247,8 +247,8 @@ def babble(talkers: Sequence[FloatArray], n_samples: int, rng: np.random.Generat
     """Return the sum of `TALKERS` waveforms drawn from `talkers`, each repeated to the length."""
     chosen = rng.integers(len(talkers), size=TALKERS)
     # One after the other, as indexing may decode a file.
-    heard = (talkers[one] for one in chosen)
-    voices = [np.resize(waveform / _level(waveform), n_samples) for waveform in heard]
+    waveforms = (talkers[one] for one in chosen)
+    voices = [np.resize(waveform / _level(waveform), n_samples) for waveform in waveforms]
     total: FloatArray = np.stack(voices).sum(axis=0).astype(np.float32)
     return total
 

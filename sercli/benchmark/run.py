@@ -154,9 +154,11 @@ def measure(
     median = outcomes[(len(outcomes) - 1) // 2]
     audio, durations = median.audio, median.durations
     if not durations:
-        n_heard = format_count(len(inputs), "recording")
+        recordings = format_count(len(inputs), "recording")
         reason = f"; the first that failed: {median.failed[0]}" if median.failed else ""
-        raise ConfigError(f"found no speech in {n_heard}; expected recordings with speech{reason}")
+        raise ConfigError(
+            f"found no speech in {recordings}; expected recordings with speech{reason}"
+        )
     found = Benchmark(
         model=classifier.name,
         precision=classifier.precision,

@@ -35,7 +35,7 @@ def measure(
         Options of the command line.
     """
     from sercli.datasets.votes import read_votes
-    from sercli.evaluation.judging import CLEAN
+    from sercli.evaluation.classification import CLEAN
     from sercli.evaluation.run import evaluate_all, select_clips
 
     classifiers = _load(models, options)
@@ -110,7 +110,7 @@ def _tell_limits(figures: dict[str, Any]) -> None:
             f"labels of {name} that are not scored: {', '.join(left_out['model'])}; probabilities "
             "are renormalised over the others"
         )
-    heard = ", but part of the baselines" if figures["adapt"] != "none" else ""
+    although = ", but part of the baselines" if figures["adapt"] != "none" else ""
     for label, n_clips in left_out["corpus"].items():
         clips = format_count(n_clips, "clip")
         # Labels that the model has are missing in another model of a comparison.
@@ -119,4 +119,4 @@ def _tell_limits(figures: dict[str, Any]) -> None:
             if label in left_out["model"]
             else f"{name} has no such label"
         )
-        say(f"{clips} of {label} left out{heard}: {missing}")
+        say(f"{clips} of {label} left out{although}: {missing}")

@@ -218,7 +218,7 @@ def _parse_source(source: str) -> tuple[Path, str]:
 
 def _run(plan: Plan, sources: tuple[str, ...], options: dict[str, Any]) -> "Training":
     quiet = options["quiet"]
-    with show_progress("clips", len(plan.heard), quiet=quiet) as progress:
+    with show_progress("clips", len(plan.clips), quiet=quiet) as progress:
         return plan.run(
             options["folder"],
             overwrite=options["overwrite"],
@@ -260,12 +260,12 @@ def _spell_command(plan: Plan, sources: tuple[str, ...], options: dict[str, Any]
 
 def _tell(result: "Training", folder: Path) -> None:
     training = result.classifier.spec.training
-    judged = (
+    measured = (
         f"on {training['calibration_on']}"
         if result.classifier.family in NETWORKS
         else "by cross-validation on the training clips"
     )
-    say(f"UAR {training['held_out']['whole']['uar']:.3f} {judged}")
+    say(f"UAR {training['held_out']['whole']['uar']:.3f} {measured}")
     say(f"model in {folder}")
     if result.evaluation is not None:
         from sercli.cli.tables import render_figures

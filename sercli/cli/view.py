@@ -90,7 +90,7 @@ class TrainingView(Watcher):
         """Show of how many unlabelled segments there are versions with another prosody."""
         self._show("segments varied", n_done, n_segments)
 
-    def hear(self, n_done: int, n_clips: int) -> None:
+    def embed(self, n_done: int, n_clips: int) -> None:
         """Show for how many clips an encoder has extracted features."""
         self._show("clips read", n_done, n_clips)
 

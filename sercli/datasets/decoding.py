@@ -39,7 +39,7 @@ class DecodedClip(NamedTuple):
 
 
 class ClipError(AudioError):
-    """A clip cannot be heard.
+    """A clip cannot be decoded.
 
     Parameters
     ----------

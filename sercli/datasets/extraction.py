@@ -107,19 +107,19 @@ def extract_clip_features(
     results = extract_in_order(clips, extract, jobs, limited=limited, narrow=narrow)
     for task, outcomes, told in results:
         notes.append(told)
-        heard: dict[int, tuple[str, Any]] = {}
+        decoded: dict[int, tuple[str, Any]] = {}
         for place, outcome in zip(task, outcomes, strict=True):
             if isinstance(outcome, str):
                 errors[place] = outcome
             else:
-                heard[place] = outcome
-        if embed is not None and heard:
-            rows = _embed_pieces([pieces for _, pieces in heard.values()], embed)
-            heard = {
+                decoded[place] = outcome
+        if embed is not None and decoded:
+            rows = _embed_pieces([pieces for _, pieces in decoded.values()], embed)
+            decoded = {
                 place: (audio_hash, some)
-                for (place, (audio_hash, _)), some in zip(heard.items(), rows, strict=True)
+                for (place, (audio_hash, _)), some in zip(decoded.items(), rows, strict=True)
             }
-        done |= heard
+        done |= decoded
         if progress is not None:
             progress(len(task))
     if not done:

@@ -283,7 +283,7 @@ def fold_by_speaker(clips: Sequence[Clip], n_folds: int) -> list[list[int]]:
     return [outside.tolist() for _, outside in folds]
 
 
-def judge_protocol(train: Sequence[Clip], test: Sequence[Clip]) -> str:
+def find_protocol(train: Sequence[Clip], test: Sequence[Clip]) -> str:
     """Return whether two sets share speakers: `APART`, `SHARED` or `UNKNOWN`."""
     sets = [{clip.voice: clip for clip in clips} for clips in (train, test)]
     if any(None in clips for clips in sets):

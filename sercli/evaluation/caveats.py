@@ -10,7 +10,7 @@ from sercli.datasets.matching import is_published, join_voices
 from sercli.datasets.protocols import APART, SHARED, UNKNOWN
 from sercli.errors import DatasetError
 from sercli.evaluation.leaks import TrainingManifest
-from sercli.evaluation.measurement import Judgement
+from sercli.evaluation.measurement import ClassifiedClips
 from sercli.evaluation.resampling import FEW_UNITS
 from sercli.text import format_count
 
@@ -52,27 +52,28 @@ def refuse_known(
         )
 
 
-def find_limits(judgement: Judgement) -> list[str]:
+def find_limits(classified: ClassifiedClips) -> list[str]:
     """Return warnings about figures that hold for any model, one sentence each.
 
     Parameters
     ----------
-    judgement
+    classified
         The predictions.
     """
-    warnings = find_limits_of(judgement.predictions.clips)
-    if judgement.failed:
+    warnings = find_limits_of(classified.predictions.clips)
+    if classified.failed:
         warnings.append(
-            f"{format_count(len(judgement.failed), 'clip')} failed and had to be left out."
+            f"{format_count(len(classified.failed), 'clip')} failed and had to be left out."
         )
-    if judgement.notes:
+    if classified.notes:
         warnings.append(
-            f"Parts of {format_count(len(judgement.notes), 'recording')} were repaired or not read."
+            f"Parts of {format_count(len(classified.notes), 'recording')} were repaired or not "
+            "read."
         )
-    if judgement.n_alone:
-        clips = format_count(len(judgement.predictions.clips), "clip")
+    if classified.n_alone:
+        clips = format_count(len(classified.predictions.clips), "clip")
         warnings.append(
-            f"For {judgement.n_alone} of {clips}, the babble may contain the same speaker or the "
+            f"For {classified.n_alone} of {clips}, the babble may contain the same speaker or the "
             "clip itself: no other speaker is known."
         )
     return warnings
@@ -105,7 +106,7 @@ def find_limits_of(clips: Sequence[Clip]) -> list[str]:
 
 def find_caveats(
     manifest: TrainingManifest | None,
-    judgement: Judgement,
+    classified: ClassifiedClips,
     target: Target,
     limits: Sequence[str],
 ) -> dict[str, Any]:
@@ -117,14 +118,14 @@ def find_caveats(
     ----------
     manifest
         Manifest of the model's training data, or None if it has none.
-    judgement
+    classified
         The model's predictions.
     target
         The output of the model that was evaluated.
     limits
         Warnings about the model itself, one sentence each.
     """
-    clips = judgement.predictions.clips
+    clips = classified.predictions.clips
     voices = {clip.voice for clip in clips}
     warnings = []
     overlap: dict[str, Any] | None = None
@@ -135,14 +136,14 @@ def find_caveats(
             "or speakers."
         )
     else:
-        speakers, n_clips = manifest.find_speakers(clips), manifest.count_clips(judgement.hashes)
+        speakers, n_clips = manifest.find_speakers(clips), manifest.count_clips(classified.hashes)
         overlap = {"speakers": speakers, "clips": n_clips}
         unknown = manifest.explain_unknown()
         known = unknown is None and None not in voices
         protocol = SHARED if speakers or n_clips else APART if known else UNKNOWN
         if protocol == SHARED:
             warnings.append(
-                f"The model was {manifest.describe_known(clips, judgement.hashes)} of the "
+                f"The model was {manifest.describe_known(clips, classified.hashes)} of the "
                 "evaluation data: its figures are too good."
             )
             if not all(is_published(clip) for clip in clips if clip.voice in speakers):
@@ -156,5 +157,5 @@ def find_caveats(
             "These probabilities predict the emotion that listeners perceive, but the labels are "
             "the intended emotions. Compare them with listeners' votes (--votes)."
         )
-    warnings += [*limits, *find_limits(judgement)]
+    warnings += [*limits, *find_limits(classified)]
     return {"protocol": protocol, "overlap": overlap, "warnings": warnings}

@@ -17,7 +17,7 @@ from sercli.datasets.decoding import Waveforms, cut_equally, order_by_source
 from sercli.datasets.extraction import ClipFeatures, Cut, Progress, extract_clip_features
 from sercli.datasets.matching import join_voices
 from sercli.errors import DatasetError
-from sercli.evaluation.measurement import Judgement
+from sercli.evaluation.measurement import ClassifiedClips
 from sercli.evaluation.mixes import measure_mixes
 from sercli.evaluation.predictions import Predictions
 from sercli.evaluation.stress import apply_condition, condition_rng, needs_talkers
@@ -49,13 +49,13 @@ def renormalise(
     return result
 
 
-def judge_clips(
+def classify_clips(
     classifiers: Sequence[Classifier],
     clips: Sequence[Clip],
     labels: tuple[str, ...],
     config: EvalConfig,
     progress: Progress | None,
-) -> list[Judgement]:
+) -> list[ClassifiedClips]:
     """Classify clips under every condition with models that share their features.
 
     Parameters
@@ -74,13 +74,13 @@ def judge_clips(
 
     Returns
     -------
-    list of Judgement
+    list of ClassifiedClips
         The predictions of each model, in the order of the models.
     """
-    hearing = _Hearing(clips, labels, config, progress)
-    clean = hearing.extract(classifiers[0])
-    measured = clean.select(hearing.find_scored(clean.clips))
-    places = {clip.place for clip in hearing.to_score}
+    scoring = _Scoring(clips, labels, config, progress)
+    clean = scoring.extract(classifiers[0])
+    measured = clean.select(scoring.find_scored(clean.clips))
+    places = {clip.place for clip in scoring.to_score}
     failed = {place: error for place, error in clean.failed.items() if place in places}
     if not measured.clips:  # those that could be decoded have other labels
         first = next(iter(failed.values()))
@@ -88,22 +88,24 @@ def judge_clips(
     stressed: list[dict[str, DoubleArray]] = [{} for _ in classifiers]
     for condition in config.stress:
         # One condition at a time, so that memory does not grow with the number of conditions.
-        heard = clean if condition == CLEAN else hearing.extract(classifiers[0], condition)
-        for classifier, found in zip(classifiers, stressed, strict=True):
-            found[condition] = hearing.judge_scored(classifier, heard)
+        found = clean if condition == CLEAN else scoring.extract(classifiers[0], condition)
+        for classifier, under_stress in zip(classifiers, stressed, strict=True):
+            under_stress[condition] = scoring.classify_scored(classifier, found)
     converted: list[dict[str, DoubleArray]] = [{} for _ in classifiers]
-    for classifier, found in zip(classifiers, converted, strict=True):
+    for classifier, in_other in zip(classifiers, converted, strict=True):
         for precision in config.precisions:
             with multiplying(classifier, precision):
-                found[precision] = hearing.judge_scored(classifier, hearing.extract(classifier))
-    n_alone = hearing.count_alone(measured.clips)
-    judgements = []
+                in_other[precision] = scoring.classify_scored(
+                    classifier, scoring.extract(classifier)
+                )
+    n_alone = scoring.count_alone(measured.clips)
+    classified = []
     for one, under_stress, in_other in zip(classifiers, stressed, converted, strict=True):
         own = one.spec.labels
-        written = Predictions(one.name, own, measured.clips, hearing.judge(one, clean))
+        written = Predictions(one.name, own, measured.clips, scoring.classify(one, clean))
         probabilities = renormalise(written.probabilities, own, labels)
-        judgements.append(
-            Judgement(
+        classified.append(
+            ClassifiedClips(
                 Predictions(one.name, labels, measured.clips, probabilities, measured.hashes),
                 under_stress,
                 failed,
@@ -114,16 +116,16 @@ def judge_clips(
                 clean.notes,
             )
         )
-    return judgements
+    return classified
 
 
-class _Hearing:
+class _Scoring:
     """Feature extraction and classification of a set of clips.
 
     Parameters
     ----------
     clips, labels, config, progress
-        As for `judge_clips`.
+        As for `classify_clips`.
     """
 
     def __init__(
@@ -153,31 +155,31 @@ class _Hearing:
         embed = None if model.in_workers else model.extract_features
         return extract_clip_features(
             self._clips,
-            partial(_hear, model, cut) if embed is None else cut,
+            partial(_extract, model, cut) if embed is None else cut,
             embed=embed,
             jobs=config.jobs,
             progress=self._progress,
         )
 
-    def judge(self, model: Classifier, heard: ClipFeatures) -> DoubleArray:
+    def classify(self, model: Classifier, found: ClipFeatures) -> DoubleArray:
         """Return a model's probabilities for the scored clips, over all of its labels."""
-        lengths = [len(rows) for rows in heard.features]
-        scores = model.score(np.concatenate(heard.features))
+        lengths = [len(rows) for rows in found.features]
+        scores = model.score(np.concatenate(found.features))
         pieces = model.spec.find_calibration(self._config.target).probabilities(scores)
         adapt = choose_adaptation(model, self._config, self._clips)
         if adapt != "none":
             adapter = model.find_adapter(self._config.target)
-            groups = np.repeat(name_groups(heard.clips, adapt), lengths)
+            groups = np.repeat(name_groups(found.clips, adapt), lengths)
             for members in split_by(groups):
                 pieces[members] = adapter.adapt(pieces[members])
         # The pieces of a clip have equal lengths and equal weights: the sum is normalised.
         sums = np.add.reduceat(pieces, np.cumsum([0, *lengths])[:-1])
         means: DoubleArray = sums / sums.sum(axis=1, keepdims=True)
-        return means[self.find_scored(heard.clips)]
+        return means[self.find_scored(found.clips)]
 
-    def judge_scored(self, model: Classifier, heard: ClipFeatures) -> DoubleArray:
+    def classify_scored(self, model: Classifier, found: ClipFeatures) -> DoubleArray:
         """Return a model's probabilities for the scored clips, over the scored labels."""
-        return renormalise(self.judge(model, heard), model.spec.labels, self._labels)
+        return renormalise(self.classify(model, found), model.spec.labels, self._labels)
 
     def count_alone(self, clips: Sequence[Clip]) -> int:
         """Return for how many clips the babble may contain the clip's own speaker."""
@@ -280,7 +282,7 @@ def _measure_mixes(
     )
 
 
-def _hear(classifier: Classifier, cut: Cut, clip: Clip, waveform: FloatArray) -> FloatArray:
+def _extract(classifier: Classifier, cut: Cut, clip: Clip, waveform: FloatArray) -> FloatArray:
     return classifier.extract_features(cut(clip, waveform))
 
 
@@ -326,7 +328,7 @@ class Pool:
     clips, seed
         As for `draw_talkers`.
     people
-        Speakers of all clips that are heard with the talkers, from `name_people`; by default, those
+        Speakers of all clips that are mixed with the talkers, from `name_people`; by default, those
         of `clips`.
     """
 
@@ -343,10 +345,10 @@ class Pool:
             self._by_person.setdefault(self._people[clip.voice], []).append(index)
         self._names = [clip.name for clip in clips]
         order, waveforms = order_by_source(clips), Waveforms(clips)
-        heard = [waveforms[index][: int(TALK_S * SAMPLE_RATE)] for index in order]
+        talks = [waveforms[index][: int(TALK_S * SAMPLE_RATE)] for index in order]
         # One array, which is sent to worker processes once and not with every few clips.
-        self._samples = np.concatenate(heard)
-        starts = np.cumsum([0, *map(len, heard)])
+        self._samples = np.concatenate(talks)
+        starts = np.cumsum([0, *map(len, talks)])
         self._spans = {index: slice(*starts[i : i + 2].tolist()) for i, index in enumerate(order)}
 
     def find_talkers(self, clip: Clip) -> list[FloatArray]:

@@ -6,7 +6,7 @@ from typing import Any, Final
 from sercli.datasets.protocols import APART
 from sercli.errors import DatasetError
 from sercli.evaluation.caveats import find_limits_of
-from sercli.evaluation.judging import renormalise
+from sercli.evaluation.classification import renormalise
 from sercli.evaluation.metrics import evaluate_probabilities
 from sercli.evaluation.predictions import Predictions
 from sercli.evaluation.resampling import FIGURES, LEVEL, N_RESAMPLES, compare, find_intervals

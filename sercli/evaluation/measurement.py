@@ -22,7 +22,7 @@ N_WORST_SPEAKERS = 5
 
 
 @dataclass(frozen=True, eq=False)
-class Judgement:
+class ClassifiedClips:
     """A model's predictions for a corpus, before figures are computed.
 
     Parameters
@@ -61,12 +61,14 @@ class Judgement:
         return self.predictions.hashes
 
 
-def measure(judgement: Judgement, config: EvalConfig, votes: Votes | None = None) -> dict[str, Any]:
+def measure(
+    classified: ClassifiedClips, config: EvalConfig, votes: Votes | None = None
+) -> dict[str, Any]:
     """Return all figures that depend only on the predictions, not on the model.
 
     Parameters
     ----------
-    judgement
+    classified
         The predictions.
     config
         Settings of the evaluation.
@@ -78,20 +80,20 @@ def measure(judgement: Judgement, config: EvalConfig, votes: Votes | None = None
     DatasetError
         If the votes match no clip, or none is for a scored label.
     """
-    predictions = judgement.predictions
+    predictions = classified.predictions
     y_true, probabilities = predictions.y_true, predictions.probabilities
     sample, kind = predictions.resampled()
     target = config.target_precision
     # Thresholds are applied to the confidences that `ser annotate` writes.
-    written = judgement.written or predictions
+    written = classified.written or predictions
     breakdown = break_down(predictions)
     speakers = breakdown.get("speaker", {})
     return {
         "labels": list(predictions.labels),
         "speakers": sorted(speakers),
-        "failed": {printable_path(place): error for place, error in judgement.failed.items()},
+        "failed": {printable_path(place): error for place, error in classified.failed.items()},
         "repaired": {
-            printable_path(path): list(notes.warnings) for path, notes in judgement.notes.items()
+            printable_path(path): list(notes.warnings) for path, notes in classified.notes.items()
         },
         **metrics.evaluate_probabilities(y_true, probabilities, predictions.labels),
         "exact_ece": metrics.exact_calibration_error(probabilities, LEVEL, config.seed),
@@ -111,9 +113,9 @@ def measure(judgement: Judgement, config: EvalConfig, votes: Votes | None = None
             :N_WORST_SPEAKERS
         ],
         "listeners": None if votes is None else _compare_with_votes(predictions, votes),
-        "mixes": judgement.mixes,
-        "stress": _tabulate_stress(judgement, config) if judgement.stressed else None,
-        "precisions": _tabulate_precisions(judgement) if judgement.converted else None,
+        "mixes": classified.mixes,
+        "stress": _tabulate_stress(classified, config) if classified.stressed else None,
+        "precisions": _tabulate_precisions(classified) if classified.converted else None,
         "baselines": _find_baselines(predictions, config.seed) if config.baselines else None,
     }
 
@@ -175,22 +177,22 @@ def _compare_with_votes(predictions: Predictions, votes: Votes) -> dict[str, Any
     return {**figures, "other_votes": {label: n for label, n in n_votes.items() if n}}
 
 
-def _tabulate_stress(judgement: Judgement, config: EvalConfig) -> dict[str, Any]:
+def _tabulate_stress(classified: ClassifiedClips, config: EvalConfig) -> dict[str, Any]:
     conditions = {
-        condition: _compare(judgement.predictions, probabilities)
-        for condition, probabilities in judgement.stressed.items()
+        condition: _compare(classified.predictions, probabilities)
+        for condition, probabilities in classified.stressed.items()
     }
     return {"seed": config.seed, "conditions": conditions}
 
 
-def _tabulate_precisions(judgement: Judgement) -> dict[str, Any]:
-    predictions = judgement.predictions
+def _tabulate_precisions(classified: ClassifiedClips) -> dict[str, Any]:
+    predictions = classified.predictions
     return {
         precision: {
             **_compare(predictions, probabilities),
             "change": float(np.abs(probabilities - predictions.probabilities).max()),
         }
-        for precision, probabilities in judgement.converted.items()
+        for precision, probabilities in classified.converted.items()
     }
 
 

@@ -17,9 +17,9 @@ from sercli.datasets.reading import read_corpus
 from sercli.datasets.votes import Votes, find_unknown
 from sercli.errors import DatasetError
 from sercli.evaluation.caveats import find_caveats, refuse_known
-from sercli.evaluation.judging import choose_adaptation, judge_clips, multiplying
+from sercli.evaluation.classification import choose_adaptation, classify_clips, multiplying
 from sercli.evaluation.leaks import TrainingManifest
-from sercli.evaluation.measurement import Judgement, measure
+from sercli.evaluation.measurement import ClassifiedClips, measure
 from sercli.evaluation.predictions import Predictions
 from sercli.evaluation.stress import parse_conditions
 from sercli.files import AnyPath
@@ -133,27 +133,27 @@ def evaluate_all(
     _check_clips(classifiers, clips, config, corpus.name)
     # Baselines include clips of other labels, as in annotation, where labels are unknown.
     adapts = any(choose_adaptation(one, config, found) != "none" for one in classifiers)
-    heard = found if adapts else clips
-    judgements = _judge(classifiers, heard, labels, config, progress)
+    decoded = found if adapts else clips
+    classified = _classify(classifiers, decoded, labels, config, progress)
     misspelt = _find_misspelt(votes or {}, classifiers, corpus)
     results = []
-    for classifier, judgement in zip(classifiers, judgements, strict=True):
+    for classifier, one in zip(classifiers, classified, strict=True):
         manifest = TrainingManifest.of(classifier)
         unused = [label for label in classifier.spec.labels if label not in labels]
         figures = {
             **describe_model(classifier),
             "target": config.target,
-            "adapt": choose_adaptation(classifier, config, heard),
+            "adapt": choose_adaptation(classifier, config, decoded),
             "precision": classifier.precision,
             "corpus": corpus.name,
             "split": split,
-            **find_caveats(manifest, judgement, config.target, classifier.limits),
+            **find_caveats(manifest, one, config.target, classifier.limits),
             "labels_left_out": {"model": unused, "corpus": left_out},
             "left_out": corpus.count_skipped(),
-            **measure(judgement, config, votes),
+            **measure(one, config, votes),
         }
         figures["warnings"] += misspelt
-        results.append(Evaluation(judgement.predictions, figures, judgement.notes))
+        results.append(Evaluation(one.predictions, figures, one.notes))
     return results
 
 
@@ -186,25 +186,25 @@ def _check_clips(
             refuse_known(classifier, TrainingManifest.of(classifier), clips, ())
 
 
-def _judge(
+def _classify(
     classifiers: Sequence[Classifier],
     clips: Sequence[Clip],
     labels: tuple[str, ...],
     config: EvalConfig,
     progress: Progress | None,
-) -> list[Judgement]:
+) -> list[ClassifiedClips]:
     """Classify the clips with all models; those with equal front ends share their features."""
-    found: dict[int, Judgement] = {}
+    found: dict[int, ClassifiedClips] = {}
     for front_end in dict.fromkeys(one.front_end for one in classifiers):
         members = [i for i, one in enumerate(classifiers) if one.front_end == front_end]
-        some = judge_clips([classifiers[i] for i in members], clips, labels, config, progress)
+        some = classify_clips([classifiers[i] for i in members], clips, labels, config, progress)
         found |= dict(zip(members, some, strict=True))
-    judgements = [found[index] for index in range(len(classifiers))]
+    classified = [found[index] for index in range(len(classifiers))]
     if config.strict:  # now that the audio is known, too
-        for classifier, one in zip(classifiers, judgements, strict=True):
+        for classifier, one in zip(classifiers, classified, strict=True):
             manifest = TrainingManifest.of(classifier)
             refuse_known(classifier, manifest, one.predictions.clips, one.hashes)
-    return judgements
+    return classified
 
 
 def _find_misspelt(votes: Votes, classifiers: Sequence[Classifier], corpus: Corpus) -> list[str]:

@@ -124,10 +124,10 @@ def _create_correlator(window_length: int, sample_rate: int) -> _Correlator:
 
 def _normalised_autocorrelation(power: FloatArray, correlator: _Correlator) -> FloatArray:
     """Return the autocorrelation at all lags and one more at each end (Boersma 1993)."""
-    heard = power[:, : len(correlator.scale)]
-    energy = heard @ correlator.scale
+    band = power[:, : len(correlator.scale)]
+    energy = band @ correlator.scale
     guarded = energy + RELATIVE_FLOOR * energy.max() + TINY
-    correlation: FloatArray = heard @ correlator.inverse
+    correlation: FloatArray = band @ correlator.inverse
     correlation /= guarded[:, None]
     correlation /= correlator.own
     return correlation

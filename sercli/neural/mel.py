@@ -39,7 +39,7 @@ class WhisperMel(nn.Module):
     def __init__(self, n_mels: int, band_limit: float = NYQUIST) -> None:
         super().__init__()
         # Number of bins up to and including the band limit.
-        self.n_heard = 1 + int(band_limit * self.WIN_LENGTH / SAMPLE_RATE)
+        self.n_kept = 1 + int(band_limit * self.WIN_LENGTH / SAMPLE_RATE)
         self.low_pass = LowPass(band_limit) if band_limit < NYQUIST else None
         self.spectrogram = Spectrogram(
             self.WIN_LENGTH, hop_length=self.HOP_LENGTH, power=None, pad_mode="constant"
@@ -78,7 +78,7 @@ class WhisperMel(nn.Module):
                 waveforms = self.low_pass(waveforms, lengths)
             spectrum = self.spectrogram(level(waveforms, lengths))
             power = measure_power(spectrum)
-            power[:, self.n_heard :] = 0
+            power[:, self.n_kept :] = 0
             levels = self.mel_scale(power)
             counts = torch.clamp(lengths // self.HOP_LENGTH, min=1)
             levels = levels[:, :, : int(counts.max())]

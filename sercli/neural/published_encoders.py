@@ -53,7 +53,7 @@ class WaveformStates(SpeechEncoder):
         """Return hidden states and each segment's rows; see `SpeechEncoder.forward`."""
         model = self.model
         inside = mask_padding(lengths, waveforms.shape[1])
-        heard = (_standardise(waveforms, lengths) if self.standardise else waveforms) * inside
+        inputs = (_standardise(waveforms, lengths) if self.standardise else waveforms) * inside
         n_frames = lengths
         for layer, kernel, stride in zip(
             model.feature_extractor.conv_layers,
@@ -69,7 +69,7 @@ class WaveformStates(SpeechEncoder):
         with warnings.catch_warnings():
             # WavLM's attention in transformers mixes types of masks, for which torch warns.
             warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")
-            output = model(heard, attention_mask=inside.long(), output_hidden_states=True)
+            output = model(inputs, attention_mask=inside.long(), output_hidden_states=True)
         return flatten(output.hidden_states, self._mask)
 
     def _silence(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
@@ -120,10 +120,10 @@ class SpectrogramStates(SpeechEncoder):
         hidden = torch.cat((first.expand(n_segments, -1, -1), hidden.flatten(1, 2)), 1)
         hidden = embeddings.dropout(hidden)
         ahead = mask.new_ones((n_segments, 2))
-        heard = broadcast(torch.cat((ahead, mask.repeat(1, n_bands)), 1))
+        visible = broadcast(torch.cat((ahead, mask.repeat(1, n_bands)), 1))
         states = [hidden]
         for layer in model.layers:
-            hidden = layer(hidden, heard)
+            hidden = layer(hidden, visible)
             states.append(hidden)
         states[-1] = model.layernorm(hidden)
         patches_of = [state[:, 2:].view(n_segments, n_bands, n_times, -1) for state in states]

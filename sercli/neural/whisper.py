@@ -142,9 +142,9 @@ class WhisperEncoder(nn.Module):
         packed = frames.new_zeros((2 * n_rows + 3, frames.shape[1]))
         inside = torch.zeros((2 * n_rows + 1, 1), dtype=torch.bool, device=frames.device)
         positions = torch.zeros(n_rows, dtype=torch.long, device=frames.device)
-        for heard, count, span in zip(frames, counts, spans, strict=True):
+        for segment, count, span in zip(frames, counts, spans, strict=True):
             first = 2 * span.start + 1
-            packed[first + 1 : first + 1 + count] = heard[:, :count].t()
+            packed[first + 1 : first + 1 + count] = segment[:, :count].t()
             inside[first : first + count] = True
             positions[span] = torch.arange(span.stop - span.start, device=frames.device)
         hidden = functional.gelu(_convolve(packed, self.conv1)).masked_fill(~inside, 0.0)

@@ -187,9 +187,9 @@ def cache_clips(
     if not done:
         first = next(iter(failed.values()), "there are no clips")
         raise DatasetError(f"none of {len(clips)} clips could be decoded; the first: {first}")
-    heard, entries = zip(*done, strict=True)
+    clips, entries = zip(*done, strict=True)
     notes = join_notes({str(clip.path): one.notes} for clip, one in outcomes)
-    return CachedClips(heard, entries, failed, notes)
+    return CachedClips(clips, entries, failed, notes)
 
 
 def _cache_task(clips: Sequence[Clip], folder: Path) -> list[Entry | _Failure]:

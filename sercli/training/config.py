@@ -250,7 +250,7 @@ class TransformerConfig(NeuralConfig):
     hearing_epochs, hearing_rate
         Number of epochs, on the calm speech of strangers, and maximum learning rate of the
         self-distillation that makes the encoder robust first; 0 epochs: it is left out. See
-        `sercli.training.networks.hearing`.
+        `sercli.training.networks.robustness`.
     calm_share
         Share of the head's training rows that are transposed to strangers if there is calm speech
         of strangers; see `sercli.training.transposition`.

@@ -102,7 +102,7 @@ class Plan:
             )
 
     @property
-    def heard(self) -> "tuple[Clip, ...]":
+    def clips(self) -> "tuple[Clip, ...]":
         """Clips used for training, or for choosing and calibrating the model."""
         if self.config.folds:
             return self.corpus.clips

@@ -16,10 +16,10 @@ from sercli.datasets.facts import load_facts
 from sercli.datasets.labelling import canonical_label
 from sercli.datasets.matching import is_published
 from sercli.datasets.notes import Notes, join_notes
-from sercli.datasets.protocols import APART, SHARED, UNKNOWN, fold_by_speaker, judge_protocol
+from sercli.datasets.protocols import APART, SHARED, UNKNOWN, find_protocol, fold_by_speaker
 from sercli.errors import DatasetError
 from sercli.evaluation.caveats import find_limits
-from sercli.evaluation.measurement import Judgement, measure
+from sercli.evaluation.measurement import ClassifiedClips, measure
 from sercli.evaluation.predictions import Predictions
 from sercli.evaluation.run import Evaluation, describe_model, evaluate
 from sercli.labels import EMOTIONS
@@ -148,14 +148,14 @@ def train_on_splits(
     dev = tuple(clip for clip in corpus.clips if clip.split == "dev") if uses_dev else ()
     labels = _list_labels(corpus)
     trainer.check_fit(clips, labels, dev)
-    trainer.check_judged((*dev, *held_out))
+    trainer.check_held_out((*dev, *held_out))
     trainer.begin(folder)
     found, *others = trainer.prepare([clips, dev] if dev else [clips])
-    if n_heard := _count_heard([part.hashes for part in (found, *others)]):
-        trainer.say(f"warning: {_explain_heard(n_heard)}")
+    if n_copies := _count_copies([part.hashes for part in (found, *others)]):
+        trainer.say(f"warning: {_explain_copies(n_copies)}")
     learned = trainer.fit(found, labels, folder, *others)
     # The model also knows the development speakers, by whom it is chosen.
-    record = {"splits": list(fit_on), "protocol": judge_protocol((*clips, *dev), held_out)}
+    record = {"splits": list(fit_on), "protocol": find_protocol((*clips, *dev), held_out)}
     saved = _save(learned, found, corpus, folder, trainer, {**record, **details}, *others)
     evaluation = None
     if test and not held_out:
@@ -206,12 +206,12 @@ def cross_validate(
     folds = fold_by_speaker(corpus.clips, n_folds)
     protocol = _check_folds(corpus.clips, folds, labels, trainer)
     trainer.check_fit(corpus.clips, labels)
-    trainer.check_judged(corpus.clips)
+    trainer.check_held_out(corpus.clips)
     trainer.begin(folder)
     # The augmentation mixes clips into the background of others; so clips are prepared fold by
     # fold, to keep voices of one fold out of the others.
     parts = trainer.prepare([[corpus.clips[i] for i in fold] for fold in folds])
-    probabilities = _judge_folds(parts, labels, folder, trainer)
+    probabilities = _classify_folds(parts, labels, folder, trainer)
     found = trainer.join(parts)
     trainer.say("fitting on all clips")
     learned = trainer.fit(found, labels, folder)
@@ -219,29 +219,29 @@ def cross_validate(
     record = {"splits": ["all"], "protocol": f"{protocol}, {split}", **details}
     saved = _save(learned, found, corpus, folder, trainer, record)
     predictions = Predictions(saved.name, labels, found.clips, probabilities, found.hashes)
-    judgement = Judgement(predictions, {}, found.failed, notes=found.notes)
+    classified = ClassifiedClips(predictions, {}, found.failed, notes=found.notes)
     unknown = trainer.make_manifest(found).explain_unknown()
-    n_heard = _count_heard([part.hashes for part in parts])
+    n_copies = _count_copies([part.hashes for part in parts])
     figures = {
         **describe_model(saved),
         "target": "intended",
         "adapt": "none",
-        "precision": "fp32",  # whatever that of the saved model: `judge` converts nothing
+        "precision": "fp32",  # whatever that of the saved model: `classify` converts nothing
         "corpus": corpus.name,
         "split": split,
         "protocol": _find_worst(
-            {protocol, SHARED if n_heard else protocol, UNKNOWN if unknown else protocol}
+            {protocol, SHARED if n_copies else protocol, UNKNOWN if unknown else protocol}
         ),
-        "overlap": {"speakers": [], "clips": n_heard},
+        "overlap": {"speakers": [], "clips": n_copies},
         "warnings": [
             "The figures are those of the models of the folds, not of this model.",
-            *([_explain_heard(n_heard)] if n_heard else []),
+            *([_explain_copies(n_copies)] if n_copies else []),
             *([unknown] if unknown else []),
-            *find_limits(judgement),
+            *find_limits(classified),
         ],
         "labels_left_out": {"model": [], "corpus": {}},
         "left_out": corpus.count_skipped(),
-        **measure(judgement, EvalConfig(seed=trainer.config.seed)),
+        **measure(classified, EvalConfig(seed=trainer.config.seed)),
     }
     return _finish(saved, Evaluation(predictions, figures), (found,), folder, trainer)
 
@@ -260,11 +260,11 @@ def _check_folds(
         rest = [clips[i] for i in others]
         check_labels(classes[others], labels, "speaker")
         trainer.check_fit_fold(rest, labels)
-        protocols.add(judge_protocol(rest, [clips[i] for i in fold]))
+        protocols.add(find_protocol(rest, [clips[i] for i in fold]))
     return _find_worst(protocols)
 
 
-def _judge_folds(
+def _classify_folds(
     parts: Sequence[Prepared], labels: Sequence[str], folder: Path, trainer: AnyTrainer
 ) -> DoubleArray:
     """Return probabilities of the clips of all folds, each by a model of the other folds."""
@@ -273,7 +273,7 @@ def _judge_folds(
         trainer.say(f"fold {number} of {len(parts)}")
         rest = trainer.join([other for other in parts if other is not part])
         model = trainer.fit_fold(rest, labels, folder, number)
-        probabilities.append(trainer.judge(model, part))
+        probabilities.append(trainer.classify(model, part))
     return np.concatenate(probabilities)
 
 
@@ -282,7 +282,7 @@ def _find_worst(protocols: Collection[str]) -> str:
     return next(one for one in (SHARED, UNKNOWN, APART) if one in protocols)
 
 
-def _count_heard(hashes: Sequence[Sequence[str]]) -> int:
+def _count_copies(hashes: Sequence[Sequence[str]]) -> int:
     """Return the number of clips whose audio is identical to that of a clip in another part.
 
     Parameters
@@ -294,7 +294,7 @@ def _count_heard(hashes: Sequence[Sequence[str]]) -> int:
     return sum(n_parts[one] > 1 for part in hashes for one in part)
 
 
-def _explain_heard(n_clips: int) -> str:
+def _explain_copies(n_clips: int) -> str:
     clips = format_count(n_clips, "clip")
     return (
         f"{clips} with the same audio as clips in another split or fold: the models were trained "
@@ -334,7 +334,7 @@ def _save(
 def _finish(
     classifier: Classifier,
     evaluation: Evaluation | None,
-    heard: Sequence[Prepared],
+    parts: Sequence[Prepared],
     folder: Path,
     trainer: AnyTrainer,
 ) -> Training:
@@ -342,13 +342,13 @@ def _finish(
 
     Parameters
     ----------
-    heard
+    parts
         What it learned from and was chosen by.
     """
     write_card(classifier.spec, folder, evaluation.figures if evaluation else None)
     trainer.finish(folder)
-    failed = {place: error for part in heard for place, error in part.failed.items()}
-    told = [*(part.notes for part in heard), trainer.notes]
+    failed = {place: error for part in parts for place, error in part.failed.items()}
+    told = [*(part.notes for part in parts), trainer.notes]
     failed |= trainer.failed
     if evaluation is not None:
         failed |= evaluation.figures["failed"]

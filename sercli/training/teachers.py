@@ -134,7 +134,7 @@ class Teacher:
         """Labels of the model."""
         return self.classifier.spec.labels
 
-    def refuse_judged(
+    def refuse_held_out(
         self,
         clips: Sequence[Clip],
         role: str = "teacher",
@@ -233,7 +233,7 @@ class Teacher:
                 "with another teacher"
             )
 
-    def judge(self, cached: CachedClips, labels: Sequence[str]) -> DoubleArray:
+    def classify(self, cached: CachedClips, labels: Sequence[str]) -> DoubleArray:
         """Return probabilities of clips, shape (n_clips, n_labels), rows summing to 1.
 
         They are the held-out ones where there are any, else those of the model.

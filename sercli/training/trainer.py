@@ -95,7 +95,7 @@ class Trainer(ABC, Generic[P]):
             Path of the model folder.
         """
 
-    def check_judged(self, clips: Sequence[Clip]) -> None:
+    def check_held_out(self, clips: Sequence[Clip]) -> None:
         """Raise if the models would be trained on held-out clips or their speakers indirectly.
 
         That is, through a teacher, a base, members, or unlabelled speech.
@@ -209,7 +209,7 @@ class Trainer(ABC, Generic[P]):
         """
 
     @abstractmethod
-    def judge(self, model: Classifier, found: P) -> DoubleArray:
+    def classify(self, model: Classifier, found: P) -> DoubleArray:
         """Return a model's probabilities of unchanged clips, shape (n_clips, n_labels)."""
 
     def make_manifest(self, found: P) -> TrainingManifest:

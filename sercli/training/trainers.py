@@ -107,7 +107,7 @@ def _create_course(
 ) -> "Course":
     """Return the course of the networks of a training."""
     from sercli.datasets.votes import read_votes
-    from sercli.training.networks.watcher import Listener, Watcher
+    from sercli.training.networks.watcher import EmbeddingWatcher, Watcher
     from sercli.training.teachers import Teacher
     from sercli.training.unlabelled import Unlabelled
 
@@ -136,7 +136,12 @@ def _create_course(
         teacher = Teacher.load(config.teacher, settings.device)
         common["teacher"] = teacher
         common["substitute"] = find_substitute(
-            teacher, settings, votes, calm, rows=rows, **loop | {"watcher": Listener(watcher)}
+            teacher,
+            settings,
+            votes,
+            calm,
+            rows=rows,
+            **loop | {"watcher": EmbeddingWatcher(watcher)},
         )
         learned = teacher.classifier.spec.training.get("calm")
         if calm is not None and not learned and not isinstance(settings, TransformerConfig):

@@ -236,12 +236,12 @@ class Unlabelled:
         )
         return f"{text}; {len(found.failed):,} failed" if found.failed else text
 
-    def refuse_judged(self, judged: Prepared) -> None:
+    def refuse_held_out(self, held_out: Prepared) -> None:
         """Raise if the speech contains held-out clips.
 
         Parameters
         ----------
-        judged
+        held_out
             Held-out clips.
 
         Raises
@@ -252,7 +252,7 @@ class Unlabelled:
         """
         known = {audio for audio, _ in self.manifest.rows} - {""}
         files = {os.path.realpath(path) for path in self.found.recordings}
-        for clip, audio in zip(judged.clips, judged.hashes, strict=True):
+        for clip, audio in zip(held_out.clips, held_out.hashes, strict=True):
             if audio in known or os.path.realpath(clip.path) in files:
                 raise ConfigError(
                     f"{clip.place}: is to be scored, but is also in the {self.name} training "

@@ -143,16 +143,17 @@ def fit_adapter(
     folds = _split(examples, labels, config.folds)
     for share in config.single_shares:
         say(f"training the adapter for baselines, with {share:.0%} of the groups of one emotion")
-        judges = []
+        adapters = []
         for number, (inside, outside) in enumerate(folds, 1):
-            judges.append((outside, _train(examples.take(inside), config, labels, share)))
+            adapters.append((outside, _train(examples.take(inside), config, labels, share)))
             say(f"trained without the speakers of fold {number} of {len(folds)}")
-        calibration, sharpening = _calibrate(examples, judges, config, labels, share)
+        calibration, sharpening = _calibrate(examples, adapters, config, labels, share)
         settings = AdapterSettings(sharpening=sharpening)
-        judges = [
-            (outside, Adapter(settings, calibration, judge.tensors())) for outside, judge in judges
+        adapters = [
+            (outside, Adapter(settings, calibration, adapter.tensors()))
+            for outside, adapter in adapters
         ]
-        figures = _measure(examples, judges, labels, config.seed)
+        figures = _measure(examples, adapters, labels, config.seed)
         loss = max(-row["difference"] for row in figures)
         say(f"baselines lose at most {abs(max(loss, 0.0)):.3f}, in groups of held-out speakers")
         if loss <= config.max_loss:
@@ -327,7 +328,7 @@ def _find_loss(network: AdapterNetwork, batch: Sequence[_Drawn], scaling: _Scali
 
 def _calibrate(
     examples: Examples,
-    judges: Sequence[tuple[IntArray, Adapter]],
+    adapters: Sequence[tuple[IntArray, Adapter]],
     config: AdapterConfig,
     labels: Sequence[str],
     single_share: float,
@@ -335,7 +336,7 @@ def _calibrate(
     """Fit temperature and sharpening on groups of held-out speakers, of any size and mix."""
     rng = np.random.default_rng([config.seed, 1])
     scores, classes = [], []
-    for outside, judge in judges:
+    for outside, adapter in adapters:
         held_out = examples.take(outside)
         draws = draw_groups(
             held_out.classes,
@@ -346,8 +347,8 @@ def _calibrate(
             repeated_share=config.repeated_share,
         )
         for group in itertools.islice(draws, config.calibration_groups):
-            if len(group) >= judge.settings.least:
-                scores.append(judge.score(held_out.probabilities[group]))
+            if len(group) >= adapter.settings.least:
+                scores.append(adapter.score(held_out.probabilities[group]))
                 classes.append(held_out.classes[group])
     sizes = [len(group) for group in scores]
     return fit_sharpening(np.concatenate(scores), np.concatenate(classes), sizes)
@@ -355,14 +356,14 @@ def _calibrate(
 
 def _measure(
     examples: Examples,
-    judges: Sequence[tuple[IntArray, Adapter]],
+    adapters: Sequence[tuple[IntArray, Adapter]],
     labels: Sequence[str],
     seed: int,
 ) -> list[dict[str, Any]]:
     """Evaluate adapters on groups of unchanged clips of held-out speakers."""
     by_clip = np.empty(len(examples.classes), object)
-    for outside, judge in judges:
-        by_clip[outside] = judge
+    for outside, adapter in adapters:
+        by_clip[outside] = adapter
     as_they_are = np.flatnonzero(examples.versions == 0)
     by_clip, examples = by_clip[as_they_are], examples.take(as_they_are)
 

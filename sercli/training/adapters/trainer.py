@@ -77,7 +77,7 @@ class AdapterTrainer(CachedTrainer):
         for member in read_members(spec.settings) if spec.family == FusionClassifier.family else ():
             check_place(folder, member.name, find_member(self.model.folder, member.name))
 
-    def check_judged(self, clips: Sequence[Clip]) -> None:
+    def check_held_out(self, clips: Sequence[Clip]) -> None:
         """Raise if the model was trained on speakers of held-out clips.
 
         Raises
@@ -85,7 +85,7 @@ class AdapterTrainer(CachedTrainer):
         ConfigError
             If there are such speakers.
         """
-        self.model.refuse_judged(clips, "model")
+        self.model.refuse_held_out(clips, "model")
 
     def check_fit(
         self, clips: Sequence[Clip], labels: Sequence[str], dev: Sequence[Clip] = ()
@@ -136,7 +136,7 @@ class AdapterTrainer(CachedTrainer):
             If the clips do not suffice.
         """
         model = self.model.classifier
-        probabilities = self.model.judge(found, model.spec.labels)
+        probabilities = self.model.classify(found, model.spec.labels)
         probabilities = np.where(probabilities > 0, probabilities, LEAST)
         examples = Examples.gather(found.clips, model.spec.labels, probabilities)
         if not add_adapter(model, examples, self.config, self.say):
@@ -152,9 +152,9 @@ class AdapterTrainer(CachedTrainer):
         """Return the unchanged model: an adapter does not change its scores of single clips."""
         return self.model.classifier
 
-    def judge(self, model: Classifier, found: CachedClips) -> DoubleArray:
+    def classify(self, model: Classifier, found: CachedClips) -> DoubleArray:
         """Return the model's probabilities of each clip by itself, shape (n_clips, n_labels)."""
-        return self.model.judge(found, model.spec.labels)
+        return self.model.classify(found, model.spec.labels)
 
     def make_manifest(self, found: CachedClips) -> TrainingManifest:
         """Return the manifest of the training clips of adapter and model."""

@@ -29,7 +29,7 @@ class Mixture(NamedTuple):
     weights: DoubleArray
     calibration: Calibration
 
-    def judge(self, probabilities: DoubleArray) -> DoubleArray:
+    def apply(self, probabilities: DoubleArray) -> DoubleArray:
         """Return the fusion's probabilities, shape (n_clips, n_labels).
 
         Parameters
@@ -95,8 +95,8 @@ def cross_fit(
     -------
     ndarray of float64, shape (n_clips, n_labels)
     """
-    judged = np.empty(probabilities.shape[1:])
+    mixed = np.empty(probabilities.shape[1:])
     for inside, outside in GroupKFold(n_folds).split(classes, groups=groups):
         mixture = fit_mixture(probabilities[:, inside], classes[inside])
-        judged[outside] = mixture.judge(probabilities[:, outside])
-    return judged
+        mixed[outside] = mixture.apply(probabilities[:, outside])
+    return mixed

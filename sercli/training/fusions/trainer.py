@@ -106,7 +106,7 @@ class FusionTrainer(CachedTrainer):
                 )
             check_place(folder, member.name, member.folder)
 
-    def check_judged(self, clips: Sequence[Clip]) -> None:
+    def check_held_out(self, clips: Sequence[Clip]) -> None:
         """Raise if a member was trained on speakers of held-out clips.
 
         Raises
@@ -115,7 +115,7 @@ class FusionTrainer(CachedTrainer):
             If there are such speakers.
         """
         for member in self.members:
-            member.refuse_judged(clips, "member")
+            member.refuse_held_out(clips, "member")
 
     def check_fit(
         self, clips: Sequence[Clip], labels: Sequence[str], dev: Sequence[Clip] = ()
@@ -172,7 +172,7 @@ class FusionTrainer(CachedTrainer):
         dev: CachedClips | None = None,
     ) -> Learned:
         """Fit and calibrate a fusion, and evaluate it and each of its members."""
-        probabilities = self._judge(found, labels)
+        probabilities = self._classify(found, labels)
         classes = np.array(class_indices(found.clips, labels))
         groups = group_clips(found.clips, self.config.group_by)
         n_folds = count_folds(groups, self.config.folds, self.config.group_by)
@@ -196,39 +196,39 @@ class FusionTrainer(CachedTrainer):
             "calm": any(bool(one.classifier.spec.training.get("calm")) for one in self.members),
             "held_out": {"whole": held_out},
         }
-        return Learned(self._build(mixture, labels, training), mixture.judge(probabilities))
+        return Learned(self._build(mixture, labels, training), mixture.apply(probabilities))
 
     def fit_fold(
         self, found: CachedClips, labels: Sequence[str], folder: Path, number: int
     ) -> FusionClassifier:
         """Fit and calibrate a fusion that scores one fold."""
         classes = np.array(class_indices(found.clips, labels))
-        mixture = fit_mixture(self._judge(found, labels), classes)
+        mixture = fit_mixture(self._classify(found, labels), classes)
         return self._build(mixture, labels, {})
 
-    def judge(self, model: Classifier, found: CachedClips) -> DoubleArray:
+    def classify(self, model: Classifier, found: CachedClips) -> DoubleArray:
         """Return a fusion's probabilities of unchanged clips, shape (n_clips, n_labels)."""
         assert isinstance(model, FusionClassifier)
         mixture = Mixture(model.weights, model.spec.calibration)
-        return mixture.judge(self._judge(found, model.spec.labels))
+        return mixture.apply(self._classify(found, model.spec.labels))
 
     def make_manifest(self, found: CachedClips) -> TrainingManifest:
         """Return the manifest of the clips that the fusion and its members were trained on."""
         own = super().make_manifest(found)
         return own.join(member.manifest for member in self.members)
 
-    def _judge(self, found: CachedClips, labels: Sequence[str]) -> DoubleArray:
+    def _classify(self, found: CachedClips, labels: Sequence[str]) -> DoubleArray:
         """Return the probabilities of each member, shape (n_members, n_clips, n_labels)."""
-        judged = []
+        found_by = []
         for member in self.members:
             n_kept = sum(audio in member.held_out for audio in found.hashes)
             self.say(
                 f"{member.name} scores {len(found):,} clips, {n_kept:,} of them by its held-out "
                 "probabilities"
             )
-            judged.append(member.judge(found, labels))
+            found_by.append(member.classify(found, labels))
         # Held-out probabilities are rounded, and may be zero.
-        return np.maximum(np.stack(judged), LEAST)
+        return np.maximum(np.stack(found_by), LEAST)
 
     def _build(
         self, mixture: Mixture, labels: Sequence[str], training: dict[str, Any]

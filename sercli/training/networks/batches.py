@@ -58,7 +58,7 @@ class Augmenter:
         weights = np.array([CODECS[name] for name in self._codecs], float)
         self._weights = weights / weights.sum() if len(weights) else weights
 
-    def hear(self, index: int, rng: np.random.Generator) -> FloatArray:
+    def augment(self, index: int, rng: np.random.Generator) -> FloatArray:
         """Return an augmented version of a clip, shape (n_samples,).
 
         Parameters
@@ -99,10 +99,10 @@ class Augmenter:
         Parameters
         ----------
         index, rng
-            As for `hear`.
+            As for `augment`.
         """
         if rng.random() >= self._config.clean_share:
-            return self.hear(index, rng)
+            return self.augment(index, rng)
         waveform, start, end = self._cached.utterance(index)
         waveform = waveform if rng.random() < 0.5 else waveform[start:end]
         if self._config.voice_share and rng.random() < self._config.voice_share:

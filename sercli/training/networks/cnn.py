@@ -51,7 +51,7 @@ class CnnCourse(Course):
         return self.settings.log_mel.f_max
 
     def prepare(
-        self, cached: CachedClips, say: Say, *, learned: bool = True, judged: bool = True
+        self, cached: CachedClips, say: Say, *, learned: bool = True, scored: bool = True
     ) -> Material:
         """Extract the features from which the guides are computed, if guides are used."""
         if not (learned and self.config.guide_weight):
@@ -63,13 +63,13 @@ class CnnCourse(Course):
         self, name: str, material: Material, folder: Path, dev: Material | None = None
     ) -> Fitted:
         """Train a network; see `Course.teach`."""
-        config, heard = self.config, material.heard
-        guides = np.empty((len(heard), 0), np.float32)
+        config, clips = self.config, material.all_clips
+        guides = np.empty((len(clips), 0), np.float32)
         features = [part.rows for part in material.parts if part.rows is not None]
         if features:
             guides = make_guides(np.concatenate(features), config.guide_components)
         targets = np.hstack((self.find_targets(material), guides))
-        batches = TrainingBatches(heard, targets, self.find_draws(material), config)
+        batches = TrainingBatches(clips, targets, self.find_draws(material), config)
         loss: Loss = self.find_loss
         if guides.size:
             loss = guided_loss(self.find_loss, self.n_scores, config.guide_weight)
@@ -81,14 +81,14 @@ class CnnCourse(Course):
             folder,
             dev,
             loss=loss,
-            score=lambda network, judged: score_clips(network, judged.cached),
+            score=lambda network, clips: score_clips(network, clips.cached),
             facts={"guides": guides.shape[1]},
         )
         kept = fitted.network
         return replace(fitted, network=kept.network if isinstance(kept, GuidedNetwork) else kept)
 
-    def hear(self, network: nn.Module, material: Material, learned: Material) -> FloatArray:
-        """Return scores of clips, unchanged and augmented; see `Course.hear`."""
+    def score(self, network: nn.Module, material: Material, learned: Material) -> FloatArray:
+        """Return scores of clips, unchanged and augmented; see `Course.score`."""
         return self.score_varied(network, material.cached)
 
     def _create_network(self, n_guides: int) -> nn.Module:

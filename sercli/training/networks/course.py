@@ -50,7 +50,7 @@ from sercli.training.unlabelled import Unlabelled
 # Settings that may change when a training is resumed: its device and number of processes.
 FREE = ("device", "jobs")
 
-Hear = Callable[[int], FloatArray]
+Load = Callable[[int], FloatArray]
 
 
 class Settings(Protocol):
@@ -137,7 +137,7 @@ class Course(ABC):
 
     @abstractmethod
     def prepare(
-        self, cached: CachedClips, say: Say, *, learned: bool = True, judged: bool = True
+        self, cached: CachedClips, say: Say, *, learned: bool = True, scored: bool = True
     ) -> Material:
         """Compute the inputs that the networks need for each clip.
 
@@ -149,19 +149,19 @@ class Course(ABC):
             Called with each message.
         learned
             Whether the clips are training clips.
-        judged
+        scored
             Whether the clips are scored by networks that were not trained on them.
         """
 
-    def gather(self, cached: CachedClips, say: Say, *, judged: bool = True) -> Material:
+    def gather(self, cached: CachedClips, say: Say, *, scored: bool = True) -> Material:
         """Prepare the training clips and, if any, the unlabelled speech, scored by the teacher.
 
         Parameters
         ----------
-        cached, say, judged
+        cached, say, scored
             As for `prepare`.
         """
-        material = self.prepare(cached, say, judged=judged)
+        material = self.prepare(cached, say, scored=scored)
         if self.unlabelled is None or self.teacher is None:
             return material
         if self.unlabelled.prosodies:
@@ -172,8 +172,8 @@ class Course(ABC):
             )
         speech = self.unlabelled.cached
         say(f"{self.teacher.name} classifies {len(speech):,} unlabelled segments")
-        self.teacher.judge(speech, self.labels)
-        return replace(material, unlabelled=self.prepare(speech, say, judged=False))
+        self.teacher.classify(speech, self.labels)
+        return replace(material, unlabelled=self.prepare(speech, say, scored=False))
 
     @abstractmethod
     def teach(
@@ -194,7 +194,7 @@ class Course(ABC):
         """
 
     @abstractmethod
-    def hear(self, network: nn.Module, material: Material, learned: Material) -> FloatArray:
+    def score(self, network: nn.Module, material: Material, learned: Material) -> FloatArray:
         """Return scores of several versions of clips, shape (n_versions, n_clips, n_scores).
 
         The versions are all or the first of `sercli.training.folds.VERSIONS`.
@@ -226,7 +226,7 @@ class Course(ABC):
 
         The unlabelled segments come after the labelled clips.
         """
-        n_unlabelled = len(material.heard) - len(material)
+        n_unlabelled = len(material.all_clips) - len(material)
         return np.append(self.find_classes(material.cached), np.full(n_unlabelled, NO_LABEL))
 
     @property
@@ -247,11 +247,11 @@ class Course(ABC):
         """
         cached = material.cached
         check_labels(self.find_classes(cached), self.labels)
-        taught = self.teacher.judge(cached, self.labels) if self.teacher else None
+        taught = self.teacher.classify(cached, self.labels) if self.teacher else None
         targets = make_targets(cached.clips, self.labels, self.config, taught)
         parts = [np.hstack((targets, self.find_perceived(cached)))]
         if material.unlabelled is not None and self.teacher is not None:
-            said = self.teacher.judge(material.unlabelled.cached, self.labels)
+            said = self.teacher.classify(material.unlabelled.cached, self.labels)
             unknown = np.zeros((len(said), self.n_scores - len(self.labels)))
             parts.append(np.hstack((said, unknown)).astype(np.float32))
         return np.vstack(parts)
@@ -274,8 +274,8 @@ class Course(ABC):
         loss = cross_entropy(outputs[:, :n_labels], targets[:, :n_labels])
         if self.tells_perceived:
             # A clip without votes or without a label has a row of zeros, whose loss is 0.
-            heard = cross_entropy(outputs[:, n_labels:], targets[:, n_labels:])
-            loss = loss + self.config.perceived_weight * heard
+            perceived = cross_entropy(outputs[:, n_labels:], targets[:, n_labels:])
+            loss = loss + self.config.perceived_weight * perceived
         return loss
 
     def create(self, make: Callable[[], nn.Module]) -> nn.Module:
@@ -283,18 +283,18 @@ class Course(ABC):
         with seeded(self.config.seed):
             return make()
 
-    def vary(self, cached: CachedClips) -> Hear:
+    def vary(self, cached: CachedClips) -> Load:
         """Return a function from the index of a held-out clip to its augmented waveform.
 
         The draws depend on the seed and the clip's name alone.
         """
         augmenter = Augmenter(cached, self.config)
 
-        def hear(index: int) -> FloatArray:
+        def load(index: int) -> FloatArray:
             name = crc32(cached.clips[index].name.encode(errors="surrogateescape"))
-            return augmenter.hear(index, np.random.default_rng([self.config.seed, name]))
+            return augmenter.augment(index, np.random.default_rng([self.config.seed, name]))
 
-        return hear
+        return load
 
     def score_varied(self, network: nn.Module, cached: CachedClips) -> FloatArray:
         """Return scores of held-out clips, unchanged and augmented, shape (2, n_clips, n_scores).
@@ -383,7 +383,7 @@ class Course(ABC):
         return validate
 
 
-def score_clips(network: nn.Module, cached: CachedClips, hear: Hear | None = None) -> FloatArray:
+def score_clips(network: nn.Module, cached: CachedClips, load: Load | None = None) -> FloatArray:
     """Return scores of clips, shape (n_clips, n_scores), loading few waveforms at a time.
 
     Parameters
@@ -392,14 +392,14 @@ def score_clips(network: nn.Module, cached: CachedClips, hear: Hear | None = Non
         Network in evaluation mode.
     cached
         The clips.
-    hear
+    load
         Function from the index of a clip to its waveform; by default the unchanged waveform.
     """
     device = next(network.parameters()).device
     parts, order = [], []
     with torch.inference_mode(), computing(device, torch.float32):
         for group in group_by_length(cached.lengths, int(BATCH_S * SAMPLE_RATE)):
-            batch = pad([hear(i) if hear else cached.utterance(i).waveform for i in group])
+            batch = pad([load(i) if load else cached.utterance(i).waveform for i in group])
             parts.append(network(*(part.to(device) for part in batch)).numpy(force=True))
             order += group
     scores: FloatArray = np.concatenate(parts)[np.argsort(order)]

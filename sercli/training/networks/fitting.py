@@ -26,7 +26,7 @@ from sercli.classifiers.base import ModelSpec
 from sercli.datasets.matching import count_speakers
 from sercli.errors import DatasetError
 from sercli.evaluation.leaks import TrainingManifest
-from sercli.reporting.cards import DEVELOPMENT_SPEAKERS
+from sercli.reporting.families import DEVELOPMENT_SPEAKERS
 from sercli.text import format_count
 from sercli.training.adapters.adaptation import add_adapter
 from sercli.training.adapters.groups import Examples
@@ -95,15 +95,15 @@ def fit_model(
     _check_votes(course, dev or cached)
     if dev is not None:
         _check_dev(course, dev, say)
-    material = course.gather(cached, say, judged=dev is None)  # else folds of them are scored
+    material = course.gather(cached, say, scored=dev is None)  # else folds of them are scored
     if dev:
-        judged = replace(course.prepare(dev, say, learned=False), strangers=material.strangers)
+        held_out = replace(course.prepare(dev, say, learned=False), strangers=material.strangers)
         return _fit(
             material.meet(1, DEV_FOLDS, others=True),
             course,
             folder,
             say,
-            dev=judged.meet(1, DEV_FOLDS, others=False),
+            dev=held_out.meet(1, DEV_FOLDS, others=False),
         )
     substitute = None
     if course.teacher and course.substitute:
@@ -134,9 +134,9 @@ class Trained(NamedTuple):
     ----------
     fitted
         The network.
-    judged
+    held_out
         The held-out clips: the development clips, or all clips, held out in folds.
-    judges
+    calibrated_on
         Description of the held-out clips.
     scores
         Their scores, shape (n_versions, n_clips, n_scores).
@@ -149,8 +149,8 @@ class Trained(NamedTuple):
     """
 
     fitted: Fitted
-    judged: CachedClips
-    judges: str
+    held_out: CachedClips
+    calibrated_on: str
     scores: FloatArray
     groups: Groups
     n_folds: int
@@ -191,7 +191,7 @@ def _fit(
             "substitutes": substitute is not None,
             "unlabelled": _describe_unlabelled(course),
             "best_epoch": trained.fitted.best_epoch,
-            "calibration_on": trained.judges,
+            "calibration_on": trained.calibrated_on,
             "held_out": figures,
             "seconds": round(trained.seconds, 3),
             **course.describe(),
@@ -217,7 +217,7 @@ def _train_with_dev(
     groups = _group_dev(dev.cached, course.config)
     n_folds = min(DEV_FOLDS, len(np.unique(groups)))
     fitted = course.teach("network", material, folder, dev)
-    scores = course.hear(fitted.network, dev, material)
+    scores = course.score(fitted.network, dev, material)
     seconds = _sum_seconds(fitted)
     return Trained(fitted, dev.cached, DEVELOPMENT_SPEAKERS, scores, groups, n_folds, seconds)
 
@@ -236,16 +236,16 @@ def _train_with_folds(
     )
     say(f"training on all {len(cached):,} clips")
     fitted = course.teach("all clips", material, folder)
-    judges = f"{n_folds} folds of {config.group_by}s"
+    calibrated_on = f"{n_folds} folds of {config.group_by}s"
     seconds += _sum_seconds(fitted)
-    return Trained(fitted, cached, judges, scores, groups, n_folds, seconds)
+    return Trained(fitted, cached, calibrated_on, scores, groups, n_folds, seconds)
 
 
 def _calibrate(trained: Trained, course: Course) -> tuple[Calibration, dict[str, Any]]:
     """Fit the calibration of the intended emotions; return it with the cross-fitted figures."""
     n_labels, n_versions = len(course.labels), len(trained.scores)
     rows = trained.scores[..., :n_labels].reshape(-1, n_labels)
-    classes = np.tile(course.find_classes(trained.judged), n_versions)
+    classes = np.tile(course.find_classes(trained.held_out), n_versions)
     groups = np.tile(trained.groups, n_versions)
     figures = cross_fitted_figures(
         rows,
@@ -273,14 +273,14 @@ def _teach_folds(
     Returns
     -------
     scores : ndarray, shape (n_versions, n_clips, n_scores)
-        See `Course.hear`.
-    judges : ndarray of str, shape (n_clips,)
+        See `Course.score`.
+    networks : ndarray of str, shape (n_clips,)
         Number of the fold, and so of the network, of each clip.
     seconds : float
         Total training time.
     """
     parts, order = [], []
-    judges = np.empty(len(material), "U8")
+    networks = np.empty(len(material), "U8")
     seconds = 0.0
     folds = list(GroupKFold(n_folds).split(groups, groups=groups))
     classes = course.find_classes(material.cached)
@@ -295,12 +295,12 @@ def _teach_folds(
             pupil = replace(course, teacher=teacher)
         learned = material.take(inside).meet(number, n_folds, others=True)
         fitted = pupil.teach(f"fold {number} of {n_folds}", learned, place)
-        judged = material.take(outside).meet(number, n_folds, others=False)
-        parts.append(pupil.hear(fitted.network, judged, learned))
+        held_out = material.take(outside).meet(number, n_folds, others=False)
+        parts.append(pupil.score(fitted.network, held_out, learned))
         order.append(outside)
-        judges[outside] = str(number)
+        networks[outside] = str(number)
         seconds += _sum_seconds(fitted)
-    return np.concatenate(parts, axis=1)[:, np.argsort(np.concatenate(order))], judges, seconds
+    return np.concatenate(parts, axis=1)[:, np.argsort(np.concatenate(order))], networks, seconds
 
 
 def _train_teacher(
@@ -314,7 +314,7 @@ def _train_teacher(
     teacher = Teacher(fitted.classifier, held_out, TrainingManifest())
     if course.unlabelled is not None:
         # Now, because the next teacher uses the same encoder and will replace the head on it.
-        teacher.judge(course.unlabelled.cached, course.labels)
+        teacher.classify(course.unlabelled.cached, course.labels)
     return teacher
 
 
@@ -349,12 +349,12 @@ def _check_dev(course: Course, dev: CachedClips, say: Say) -> None:
         )
 
 
-def _check_votes(course: Course, judged: CachedClips) -> None:
+def _check_votes(course: Course, held_out: CachedClips) -> None:
     """Raise before the training if no clip to calibrate on has votes, where votes are used."""
-    if course.tells_perceived and not course.find_perceived(judged).any():
+    if course.tells_perceived and not course.find_perceived(held_out).any():
         raise DatasetError(
-            f"the table of votes has none of the {len(judged):,} calibration clips; expected "
-            f"names such as {judged.clips[0].name}"
+            f"the table of votes has none of the {len(held_out):,} calibration clips; expected "
+            f"names such as {held_out.clips[0].name}"
         )
 
 
@@ -363,7 +363,7 @@ def _calibrate_perceived(trained: Trained, course: Course) -> Calibration | None
     if not course.tells_perceived:
         return None
     n_labels, n_versions = len(course.labels), len(trained.scores)
-    shares = course.find_perceived(trained.judged)
+    shares = course.find_perceived(trained.held_out)
     voted = shares.any(axis=1)
     calibration = choose_calibration(
         trained.scores[:, voted, n_labels:].reshape(-1, n_labels),

@@ -43,7 +43,7 @@ class Material:
         return (self,) if self.unlabelled is None else (self, self.unlabelled)
 
     @property
-    def heard(self) -> CachedClips:
+    def all_clips(self) -> CachedClips:
         """The clips of all parts."""
         return CachedClips.join([part.cached for part in self.parts])
 

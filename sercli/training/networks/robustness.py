@@ -61,7 +61,7 @@ DECIDING = (
 )
 
 States = tuple[list[Tensor], list[slice]]
-Listen = Callable[[Tensor, Tensor], States]
+Encode = Callable[[Tensor, Tensor], States]
 
 
 class PairedBatches(ClipBatches):
@@ -91,8 +91,8 @@ class PairedBatches(ClipBatches):
                 waveform = draw_voice(waveform, rng)
             plain.append(waveform)
             # A codec may make the waveform some samples shorter or longer.
-            heard = self._augmenter.record(waveform, rng)[: len(waveform)]
-            recorded.append(np.pad(heard, (0, len(waveform) - len(heard))))
+            version = self._augmenter.record(waveform, rng)[: len(waveform)]
+            recorded.append(np.pad(version, (0, len(waveform) - len(version))))
         padded, lengths = pad([*plain, *recorded])
         return TrainingBatch(padded, lengths, torch.empty((len(lengths), 0)))
 
@@ -104,7 +104,7 @@ class Imitation(nn.Module):
     ----------
     encoder
         Encoder to train.
-    listen
+    encode
         Function from waveforms to the states of the other encoder; a function, so that the weights
         of that encoder are not parameters of this module.
     scales
@@ -112,10 +112,10 @@ class Imitation(nn.Module):
         (n_channels,); and last, of the statistics, over clips, shape (n_features,).
     """
 
-    def __init__(self, encoder: SpeechEncoder, listen: Listen, scales: Sequence[Tensor]) -> None:
+    def __init__(self, encoder: SpeechEncoder, encode: Encode, scales: Sequence[Tensor]) -> None:
         super().__init__()
         self.encoder = encoder
-        self._listen = listen
+        self._encode = encode
         self._scales = tuple(scales)
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
@@ -130,19 +130,19 @@ class Imitation(nn.Module):
             Number of samples of each, shape (2 * n_clips,).
         """
         n_clips = len(lengths) // 2
-        told, spans = self._listen(waveforms[:n_clips], lengths[:n_clips])
-        heard, _ = self.encoder(waveforms[n_clips:], lengths[n_clips:])
+        targets, spans = self._encode(waveforms[:n_clips], lengths[:n_clips])
+        states, _ = self.encoder(waveforms[n_clips:], lengths[n_clips:])
         *scales, pooled = self._scales
         rows = _find_rows(spans, waveforms.device)
         distances = [
             functional.smooth_l1_loss(one[rows].float() / scale, other[rows].float() / scale)
-            for one, other, scale in zip(heard, told, scales, strict=True)
+            for one, other, scale in zip(states, targets, scales, strict=True)
         ]
-        ours, theirs = pool_states(heard, spans) / pooled, pool_states(told, spans) / pooled
+        ours, theirs = pool_states(states, spans) / pooled, pool_states(targets, spans) / pooled
         return torch.stack(distances).mean() + functional.smooth_l1_loss(ours, theirs)
 
 
-def learn_to_hear(
+def train_robust_encoder(
     base: Base,
     limit: float,
     speech: CachedClips,
@@ -237,14 +237,14 @@ def _learn(
     teacher.model.load_state_dict(base.weights)
     teacher.eval().requires_grad_(False).to(choose_device(config.device))
 
-    def listen(waveforms: Tensor, lengths: Tensor) -> States:
+    def encode(waveforms: Tensor, lengths: Tensor) -> States:
         with torch.no_grad():
             found: States = teacher(waveforms, lengths)
         return found
 
     batches = PairedBatches(speech, config)
     network = Imitation(
-        copy.deepcopy(teacher).requires_grad_(True), listen, _measure(listen, speech, config)
+        copy.deepcopy(teacher).requires_grad_(True), encode, _measure(encode, speech, config)
     )
     watcher.begin("the encoder, for robustness", apart=True)
     fitted = fit_network(
@@ -263,7 +263,7 @@ def _learn(
     return {name: one.cpu().half().contiguous() for name, one in state.items()}
 
 
-def _measure(listen: Listen, speech: CachedClips, config: TransformerConfig) -> list[Tensor]:
+def _measure(encode: Encode, speech: CachedClips, config: TransformerConfig) -> list[Tensor]:
     """Return the scales of `Imitation`, measured on some of the speech without augmentation."""
     device = choose_device(config.device)
     chosen = np.unique(np.linspace(0, len(speech) - 1, N_MEASURED).astype(int))
@@ -273,7 +273,7 @@ def _measure(listen: Listen, speech: CachedClips, config: TransformerConfig) -> 
         part = [speech.utterance(index).waveform for index in chosen[first : first + BATCH_SIZE]]
         rng = np.random.default_rng(config.seed)
         batch = pad([crop(waveform, config.max_crop, rng) for waveform in part])
-        states, spans = listen(*(one.to(device) for one in batch))
+        states, spans = encode(*(one.to(device) for one in batch))
         rows = _find_rows(spans, device)
         spreads = spreads or [_Spread() for _ in states]
         for spread, state in zip(spreads, states, strict=True):

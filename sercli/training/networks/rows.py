@@ -29,7 +29,7 @@ from sercli.training.networks.loop import TrainingBatch
 
 HalfArray = NDArray[np.float16]
 # Function from the index of a clip to its waveform.
-Hear = Callable[[int], FloatArray]
+Load = Callable[[int], FloatArray]
 
 # Function from rows, the index of the clip of each row, and a seed, to the rows to train on.
 Change = Callable[[FloatArray, NDArray[np.intp], Sequence[int]], FloatArray]
@@ -41,7 +41,7 @@ CLIPS_AT_ONCE = 256
 def embed_versions(
     network: Embedder,
     n_clips: int,
-    versions: Sequence[Hear],
+    versions: Sequence[Load],
     path: Path,
     report: Callable[[int, int], None] = lambda *_: None,
 ) -> HalfArray:
@@ -101,13 +101,13 @@ def embed_versions(
     return _read(path)
 
 
-def _embed(network: Embedder, versions: Sequence[Hear], clips: range) -> HalfArray:
+def _embed(network: Embedder, versions: Sequence[Load], clips: range) -> HalfArray:
     """Return rows of a range of clips, shape (n_clips, n_versions, n_features)."""
     rows = np.empty((len(clips), len(versions), network.n_features), np.float16)
     device = next(network.head.parameters()).device
     with torch.inference_mode(), computing(device, choose_precision(device)):
-        for number, hear in enumerate(versions):
-            waveforms = [hear(index)[: int(LONGEST_SEGMENT_S * SAMPLE_RATE)] for index in clips]
+        for number, load in enumerate(versions):
+            waveforms = [load(index)[: int(LONGEST_SEGMENT_S * SAMPLE_RATE)] for index in clips]
             lengths = [len(waveform) for waveform in waveforms]
             for group in group_by_length(lengths, int(BATCH_S * SAMPLE_RATE)):
                 batch = pad([waveforms[place] for place in group])

@@ -88,7 +88,7 @@ class NeuralTrainer(CachedTrainer):
         if not self.course.resume:
             clear_training(folder)
 
-    def check_judged(self, clips: Sequence[Clip]) -> None:
+    def check_held_out(self, clips: Sequence[Clip]) -> None:
         """Raise if held-out clips are known to the teacher or base, or are in unlabelled speech.
 
         Raises
@@ -101,7 +101,7 @@ class NeuralTrainer(CachedTrainer):
         """
         course = self.course
         if course.teacher is not None:
-            course.teacher.refuse_judged(
+            course.teacher.refuse_held_out(
                 clips,
                 advice=", split the speakers differently (--split FILE.csv), or, if they are "
                 "development speakers only, train on them, too (--fit-on train+dev)",
@@ -111,8 +111,8 @@ class NeuralTrainer(CachedTrainer):
             self.say("detecting speech in unlabelled recordings")
             self.say(speech.describe())
             if clips:
-                judged = cache_clips(clips, self.cache, jobs=self.config.jobs)
-                speech.refuse_judged(judged)
+                held_out = cache_clips(clips, self.cache, jobs=self.config.jobs)
+                speech.refuse_held_out(held_out)
 
     def check_fit(
         self, clips: Sequence[Clip], labels: Sequence[str], dev: Sequence[Clip] = ()
@@ -145,7 +145,7 @@ class NeuralTrainer(CachedTrainer):
         DatasetError
             If no clip of a part can be decoded, or no clip has votes where votes are used.
         ConfigError
-            As for `check_judged`, if folds of the training clips will be scored.
+            As for `check_held_out`, if folds of the training clips will be scored.
         """
         found = self.decode(parts)
         duration, n_bytes = sum(one.duration for one in found), sum(one.n_bytes for one in found)
@@ -154,7 +154,7 @@ class NeuralTrainer(CachedTrainer):
             # Without development clips, folds of the training clips are scored.
             self._refuse_known(found[0].clips)
             for speech in self.course.speech:
-                speech.refuse_judged(found[0])
+                speech.refuse_held_out(found[0])
         votes = self.course.votes
         if votes is not None:
             clips = [clip for one in found for clip in one.clips]
@@ -203,10 +203,10 @@ class NeuralTrainer(CachedTrainer):
         Nested folds would be little better, and take `NeuralConfig.folds` times as long.
         """
         dev, learned = _split_dev(found.clips)
-        place = folder / TRAINING_FOLDER / f"judge{number}"
+        place = folder / TRAINING_FOLDER / f"outer{number}"
         return self._fit(found.take(learned), labels, place, found.take(dev)).classifier
 
-    def judge(self, model: Classifier, found: CachedClips) -> DoubleArray:
+    def classify(self, model: Classifier, found: CachedClips) -> DoubleArray:
         """Return a model's probabilities of unchanged clips, shape (n_clips, n_labels)."""
         assert isinstance(model, TrainedNetworkClassifier)
         return model.spec.calibration.probabilities(score_clips(model.network, found))

@@ -31,11 +31,11 @@ from sercli.training.cache import CachedClips
 from sercli.training.config import TransformerConfig
 from sercli.training.networks.batches import Augmenter, TrainingBatches, missing_codecs
 from sercli.training.networks.course import Course, digest, digest_audio, score_clips
-from sercli.training.networks.hearing import learn_to_hear
 from sercli.training.networks.loop import Fitted
 from sercli.training.networks.lora import RATE_FACTOR, add_lora, merge_lora
 from sercli.training.networks.material import Material
 from sercli.training.networks.optimiser import Groups
+from sercli.training.networks.robustness import train_robust_encoder
 from sercli.training.networks.rows import Change, RowBatches, RowNetwork, embed_versions
 from sercli.training.trainer import Say
 from sercli.training.transposition import MIN_STRANGERS, Transposition, average_calm, find_strangers
@@ -52,7 +52,7 @@ TUNING_BATCH = 32
 ROWS_FORMAT = 3
 # Indices of a clip's versions: the unchanged one, and, for clips that are scored when held out, and
 # only for these, the last one, which is augmented and used for scoring alone.
-AS_IS, JUDGED = 0, -1
+AS_IS, SCORED = 0, -1
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,11 +104,11 @@ class TransformerCourse(Course):
 
     @cached_property
     def _encoder(self) -> Base:
-        """The encoder, made robust to noise by `learn_to_hear` if the settings ask for that."""
+        """The encoder, made robust by `train_robust_encoder` if the settings ask for that."""
         if not self.config.hearing_epochs or self.calm is None:
             return self.base
         speech = self.calm.cached
-        return learn_to_hear(
+        return train_robust_encoder(
             self.base, self.band_limit, speech, self.config, self.rows, self.watcher
         )
 
@@ -119,7 +119,7 @@ class TransformerCourse(Course):
         return network.eval().requires_grad_(False).to(choose_device(self.config.device))
 
     def prepare(
-        self, cached: CachedClips, say: Say, *, learned: bool = True, judged: bool = True
+        self, cached: CachedClips, say: Say, *, learned: bool = True, scored: bool = True
     ) -> Material:
         """Compute the encoder's rows of all versions of the clips; see `Course.prepare`.
 
@@ -136,23 +136,23 @@ class TransformerCourse(Course):
         n_versions = self.config.versions if learned else 0
         augmenter = Augmenter(cached, self.config)
 
-        def hear_version(number: int) -> Callable[[int], FloatArray]:
+        def load_version(number: int) -> Callable[[int], FloatArray]:
             seed = [self.config.seed, number]
             return lambda index: augmenter.draw(index, np.random.default_rng([*seed, index]))
 
         versions = [
             lambda index: cached.utterance(index).waveform,
-            *map(hear_version, range(1, n_versions + 1)),
+            *map(load_version, range(1, n_versions + 1)),
         ]
-        if judged:
+        if scored:
             versions.append(self.vary(cached))
         say(f"{self.base.name} encodes {len(versions)} versions of {len(cached):,} clips")
-        path = self.rows / f"{self._find_key(cached, n_versions, judged=judged)}.npy"
-        rows = embed_versions(self._network, len(cached), versions, path, self.watcher.hear)
+        path = self.rows / f"{self._find_key(cached, n_versions, scored=scored)}.npy"
+        rows = embed_versions(self._network, len(cached), versions, path, self.watcher.embed)
         say(f"{rows.nbytes / 1e6:,.0f} MB of its outputs in {self.rows}")
         return Material(cached, rows)
 
-    def gather(self, cached: CachedClips, say: Say, *, judged: bool = True) -> Material:
+    def gather(self, cached: CachedClips, say: Say, *, scored: bool = True) -> Material:
         """Prepare the training clips and the calm speech of strangers; see `Course.gather`.
 
         Raises
@@ -160,13 +160,13 @@ class TransformerCourse(Course):
         DatasetError
             If there are too few strangers.
         """
-        material = super().gather(cached, say, judged=judged)
+        material = super().gather(cached, say, scored=scored)
         if self.calm is None:
             return material
-        heard = self.prepare(self.calm.cached, say, learned=False, judged=False)
+        calm = self.prepare(self.calm.cached, say, learned=False, scored=False)
         strangers = find_strangers(
-            heard.cached.clips,
-            _take_version(heard, AS_IS),
+            calm.cached.clips,
+            _take_version(calm, AS_IS),
             self._network.deviations,
             max(MIN_STRANGERS, self.config.folds),
         )
@@ -203,7 +203,7 @@ class TransformerCourse(Course):
             folder,
             dev,
             loss=self.find_loss,
-            score=lambda network, judged: _score(network, _take_version(judged, AS_IS)),
+            score=lambda network, clips: _score(network, _take_version(clips, AS_IS)),
             facts={
                 "base": self._encoder.digest,
                 "calm speech": None if strangers is None else digest(strangers.tobytes()),
@@ -226,14 +226,14 @@ class TransformerCourse(Course):
         tuned = self.fit(
             f"{name}, {self.config.layers} layers of the encoder",
             network,
-            TrainingBatches(material.heard, targets, draws, config),
+            TrainingBatches(material.all_clips, targets, draws, config),
             material,
             folder,
             dev,
             loss=self.find_loss,
             groups=group_parameters(network, self.config),
             config=config,
-            score=lambda network, judged: score_clips(network, judged.cached),
+            score=lambda network, clips: score_clips(network, clips.cached),
             facts={"base": self._encoder.digest},
         )
         if self.config.lora:
@@ -242,14 +242,14 @@ class TransformerCourse(Course):
         tuned.network.round_encoder()
         return tuned
 
-    def hear(self, network: nn.Module, material: Material, learned: Material) -> FloatArray:
+    def score(self, network: nn.Module, material: Material, learned: Material) -> FloatArray:
         """Return scores of clips, unchanged, augmented, and transposed if there are strangers.
 
-        See `Course.hear`.
+        See `Course.score`.
         """
         if isinstance(network, Transformer):
             return self.score_varied(network, material.cached)
-        versions = [_take_version(material, version) for version in (AS_IS, JUDGED)]
+        versions = [_take_version(material, version) for version in (AS_IS, SCORED)]
         transposition = self._transpose(material, learned)
         if transposition is not None:
             versions.append(transposition.move(versions[0]))
@@ -303,7 +303,7 @@ class TransformerCourse(Course):
             return None
         return partial(transposition.draw, share=self.config.calm_share)
 
-    def _find_key(self, cached: CachedClips, n_versions: int, *, judged: bool) -> str:
+    def _find_key(self, cached: CachedClips, n_versions: int, *, scored: bool) -> str:
         """Return a hash of everything that the rows of clips depend on."""
         config = self.config
         device = choose_device(config.device)
@@ -315,12 +315,12 @@ class TransformerCourse(Course):
             (config.seed, config.clean_share, config.voice_share, n_versions),
             # The name seeds the version for scoring; voice and emotion decide which clips are
             # joined.
-            [(clip.name if judged else None, clip.voice, clip.emotion) for clip in cached.clips],
+            [(clip.name if scored else None, clip.voice, clip.emotion) for clip in cached.clips],
             digest_audio(cached),
         )
         # Only augmented versions go through codecs. Where all are available, the key is without
         # them, as in earlier releases, whose rows are still found.
-        if (n_versions or judged) and (missing := missing_codecs()):
+        if (n_versions or scored) and (missing := missing_codecs()):
             facts += (missing,)
         # Clips are joined with those of the same corpus alone, which matters where speakers of
         # several have one name.

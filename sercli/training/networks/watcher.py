@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 class Watcher:
     """Receiver of progress reports; its methods do nothing, subclasses override them."""
 
-    def hear(self, n_done: int, n_clips: int) -> None:
+    def embed(self, n_done: int, n_clips: int) -> None:
         """Receive the number of clips that the encoder has embedded, and of all clips."""
 
     def search(self, n_done: int, n_recordings: int) -> None:
@@ -28,7 +28,7 @@ class Watcher:
         """Receive the progress after every step and at the end of every epoch."""
 
 
-class Listener(Watcher):
+class EmbeddingWatcher(Watcher):
     """Watcher that forwards reports of embedded clips to another, and ignores all others.
 
     Parameters
@@ -40,6 +40,6 @@ class Listener(Watcher):
     def __init__(self, other: Watcher) -> None:
         self._other = other
 
-    def hear(self, n_done: int, n_clips: int) -> None:
+    def embed(self, n_done: int, n_clips: int) -> None:
         """Forward the report."""
-        self._other.hear(n_done, n_clips)
+        self._other.embed(n_done, n_clips)

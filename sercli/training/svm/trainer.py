@@ -63,7 +63,7 @@ class SvmTrainer(Trainer[ClipFeatures]):
         """Notes on recordings of calm speech that were repaired or are not read in full."""
         return {} if self.calm is None else self.calm.notes
 
-    def check_judged(self, clips: Sequence[Clip]) -> None:
+    def check_held_out(self, clips: Sequence[Clip]) -> None:
         """Raise if the calm speech contains held-out clips.
 
         Raises
@@ -78,7 +78,7 @@ class SvmTrainer(Trainer[ClipFeatures]):
         self.say("detecting speech in unlabelled recordings")
         self.say(self.calm.describe())
         if clips:
-            self.calm.refuse_judged(cache_clips(clips, self.calm.cache, jobs=self.config.jobs))
+            self.calm.refuse_held_out(cache_clips(clips, self.calm.cache, jobs=self.config.jobs))
 
     def check_fit(
         self, clips: Sequence[Clip], labels: Sequence[str], dev: Sequence[Clip] = ()
@@ -95,7 +95,7 @@ class SvmTrainer(Trainer[ClipFeatures]):
         found = [extract_versions(clips, self.config, self.progress) for clips in parts]
         if self.calm is not None:
             for part in found:  # folds of it are scored
-                self.calm.refuse_judged(part)
+                self.calm.refuse_held_out(part)
         return found
 
     def join(self, parts: Sequence[ClipFeatures]) -> ClipFeatures:
@@ -139,7 +139,7 @@ class SvmTrainer(Trainer[ClipFeatures]):
         """Train and calibrate a model; its settings, too, are chosen on the other folds alone."""
         return fit_svm(found, labels, self.config, strangers=self._strangers).classifier
 
-    def judge(self, model: Classifier, found: ClipFeatures) -> DoubleArray:
+    def classify(self, model: Classifier, found: ClipFeatures) -> DoubleArray:
         """Return a model's probabilities of unchanged clips, shape (n_clips, n_labels)."""
         scores = model.score(np.stack([rows[0] for rows in found.features]))
         return model.spec.calibration.probabilities(scores)
