@@ -1,7 +1,7 @@
 """Decoded clips, as tests compare them."""
 
 from sercli.arrays import FloatArray
-from sercli.datasets.base import Clip
+from sercli.datasets.clip import Clip
 from sercli.datasets.decoding import decode_clip
 
 

@@ -16,7 +16,7 @@ from sercli.arrays import FloatArray
 from sercli.audio import codecs
 from sercli.audio.augment import Utterance
 from sercli.audio.reading import SAMPLE_RATE
-from sercli.datasets.base import Clip
+from sercli.datasets.clip import Clip
 from sercli.datasets.decoding import decode_clip
 from sercli.errors import DatasetError, OutputError
 from sercli.training import cache as caching

@@ -10,7 +10,7 @@ from conftest import EXAMPLES
 from numpy.typing import NDArray
 from torch import nn
 
-from sercli.datasets.base import Clip
+from sercli.datasets.clip import Clip
 from sercli.errors import ConfigError
 from sercli.features.vector import extract_features
 from sercli.neural.cnn import Cnn, CnnSettings

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from sercli.datasets.base import Clip
+from sercli.datasets.clip import Clip
 from sercli.errors import ConfigError, ModelError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.labels import EMOTIONS

@@ -26,7 +26,7 @@ from sercli.cli.console import Progress
 from sercli.cli.view import TrainingView
 from sercli.config import EvalConfig, SegmentConfig, Split
 from sercli.datasets import Clip, Corpus, read_corpus
-from sercli.datasets.base import merge
+from sercli.datasets.corpus import merge
 from sercli.datasets.decoding import decode_clip
 from sercli.datasets.protocols import split_by_speaker
 from sercli.errors import ConfigError, DatasetError, ModelError

@@ -11,7 +11,7 @@ import soundfile as sf
 import torch
 from checkpoints import save_checkpoint
 
-from sercli.datasets.base import Clip
+from sercli.datasets.clip import Clip
 from sercli.neural.bases import load_base
 from sercli.neural.devices import choose_precision
 from sercli.training.cache import CachedClips, cache_clips

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sercli.datasets.base import Clip
+from sercli.datasets.clip import Clip
 from sercli.errors import ConfigError, DatasetError
 from sercli.training import transposition as module
 from sercli.training.networks.material import Material

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 import sercli
 from sercli.audio.prosody import Voice
-from sercli.datasets.base import Clip
+from sercli.datasets.clip import Clip
 from sercli.datasets.decoding import decode_clip
 from sercli.errors import ConfigError, DatasetError
 from sercli.evaluation.leaks import TrainingManifest, hash_speaker

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from sercli.cli.options import join_options
-from sercli.datasets.base import Corpus
+from sercli.datasets.corpus import Corpus
 
 AUTO = "auto"
 

@@ -1,6 +1,7 @@
 """Corpora of labelled recordings: their clips, with emotion, speaker and split."""
 
-from sercli.datasets.base import Clip, Corpus, class_indices
+from sercli.datasets.clip import Clip
+from sercli.datasets.corpus import Corpus, class_indices
 from sercli.datasets.labelling import parse_mapping
 from sercli.datasets.reading import CORPORA, read_corpora, read_corpus
 

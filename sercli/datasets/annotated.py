@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from sercli.config import SPLITS
-from sercli.datasets.base import Clip, Corpus
+from sercli.datasets.clip import Clip
+from sercli.datasets.corpus import Corpus
 from sercli.datasets.facts import load_facts, person_traits
 from sercli.datasets.media import COPY, MISSING, NOT_ANNOTATED, MediaFolder, pick_copies
 from sercli.datasets.names import no_such_names, unnamed

@@ -10,7 +10,8 @@ from pathlib import PurePosixPath
 from types import ModuleType
 from typing import Any
 
-from sercli.datasets.base import Clip, Corpus, stretch_name
+from sercli.datasets.clip import Clip, stretch_name
+from sercli.datasets.corpus import Corpus
 from sercli.datasets.facts import is_known, person_traits
 from sercli.datasets.labelling import canonical_label
 from sercli.datasets.media import MISSING, NOT_ANNOTATED, MediaFolder

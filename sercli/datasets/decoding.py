@@ -14,7 +14,7 @@ import numpy as np
 from sercli.arrays import FloatArray
 from sercli.audio.reading import SAMPLE_RATE, AudioFile, resample_stream
 from sercli.config import LONGEST_SEGMENT_S, SHORTEST_SEGMENT_S
-from sercli.datasets.base import Clip
+from sercli.datasets.clip import Clip
 from sercli.datasets.notes import Notes
 from sercli.errors import AudioError
 from sercli.text import format_count

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from sercli.arrays import FloatArray
-from sercli.datasets.base import Clip
+from sercli.datasets.clip import Clip
 from sercli.datasets.decoding import ClipError, decode_clip, order_by_source
 from sercli.datasets.notes import Notes, join_notes
 from sercli.errors import DatasetError

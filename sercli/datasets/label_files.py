@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from reprlib import repr as shorten
 
-from sercli.datasets.base import Corpus
+from sercli.datasets.corpus import Corpus
 from sercli.datasets.labelling import common_label
 from sercli.datasets.media import NOT_ANNOTATED, MediaFolder, list_media
 from sercli.datasets.tables import LICENCE, make_clip

@@ -8,7 +8,8 @@ and a word that is not in it is kept as the label. Case and Unicode form do not 
 from collections.abc import Mapping
 from dataclasses import replace
 
-from sercli.datasets.base import Clip, Corpus
+from sercli.datasets.clip import Clip
+from sercli.datasets.corpus import Corpus
 from sercli.datasets.facts import load_facts
 from sercli.errors import ConfigError
 from sercli.text import compose

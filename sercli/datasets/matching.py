@@ -2,21 +2,18 @@
 
 from collections.abc import Collection, Hashable, Iterable, Sequence
 from pathlib import PurePath
-from typing import TYPE_CHECKING
 
+from sercli.datasets.clip import Clip
 from sercli.datasets.schemes import SCHEMES
 from sercli.errors import DatasetError
 from sercli.text import compose
-
-if TYPE_CHECKING:
-    from sercli.datasets.base import Clip
 
 # Namespace of speakers in manifests, which all share: if one is used to train and another to
 # evaluate, the same name counts as the same speaker, and the overlap is reported.
 NAMESPACE = "table"
 
 
-def clip_names(clip: "Clip") -> tuple[str, ...]:
+def clip_names(clip: Clip) -> tuple[str, ...]:
     """Return the names that a table may have for a clip, the most exact first.
 
     These are its name, its path, its name without suffix, the name of its file, that without suffix
@@ -35,12 +32,12 @@ def clip_names(clip: "Clip") -> tuple[str, ...]:
     return clip.name, str(clip.path), bare, clip.path.name, clip.path.stem, name.stem
 
 
-def is_published(clip: "Clip") -> bool:
+def is_published(clip: Clip) -> bool:
     """Return whether a clip's speaker is named by a published corpus, not by the user."""
     return clip.namespace is None and clip.corpus in SCHEMES
 
 
-def speaker_names(clip: "Clip", own: Iterable[str] = ()) -> list[str]:
+def speaker_names(clip: Clip, own: Iterable[str] = ()) -> list[str]:
     """Return the names across corpora that a clip's speaker may have; none if unknown.
 
     A table or a database may list clips of a published corpus, whatever its own name is: its
@@ -61,7 +58,7 @@ def speaker_names(clip: "Clip", own: Iterable[str] = ()) -> list[str]:
     return [clip.voice, *(f"{corpus}/{clip.speaker}" for corpus in others)]
 
 
-def join_voices(clips: "Sequence[Clip]") -> list[str | None]:
+def join_voices(clips: Sequence[Clip]) -> list[str | None]:
     """Return the voice of each clip, the same for all that may be of one speaker; None if unknown.
 
     Voices that may be the same speaker (see `speaker_names`) are merged into the first of them in
@@ -88,7 +85,7 @@ def join_voices(clips: "Sequence[Clip]") -> list[str | None]:
     return [None if clip.voice is None else find_first(clip.voice) for clip in clips]
 
 
-def count_speakers(clips: "Sequence[Clip]") -> int:
+def count_speakers(clips: Sequence[Clip]) -> int:
     """Return the number of known speakers of clips; see `join_voices`."""
     return len({*join_voices(clips)} - {None})
 

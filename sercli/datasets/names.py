@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from sercli.config import SPLITS
-from sercli.datasets.base import Clip, Corpus
+from sercli.datasets.clip import Clip
+from sercli.datasets.corpus import Corpus
 from sercli.datasets.facts import load_facts, person_traits
 from sercli.datasets.media import MediaFolder, pick_copies, suffix_rank
 from sercli.datasets.schemes import SCHEMES

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from sercli.config import SPLITS
-from sercli.datasets.base import Clip, Corpus
+from sercli.datasets.clip import Clip
+from sercli.datasets.corpus import Corpus
 from sercli.datasets.matching import clip_names, join_voices, match_rows, speaker_names
 from sercli.delimited import read_table
 from sercli.errors import DatasetError

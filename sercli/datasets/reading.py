@@ -9,7 +9,7 @@ from reprlib import repr as shorten
 
 from sercli.datasets.annotated import read_iemocap, read_meld
 from sercli.datasets.audformat import HEADER, read_audformat
-from sercli.datasets.base import Corpus, merge
+from sercli.datasets.corpus import Corpus, merge
 from sercli.datasets.facts import load_facts
 from sercli.datasets.label_files import (
     LABEL_FILES,

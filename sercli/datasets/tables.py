@@ -7,7 +7,8 @@ from pathlib import Path, PurePath
 from reprlib import repr as shorten
 
 from sercli.config import SPLITS
-from sercli.datasets.base import Clip, Corpus, stretch_name
+from sercli.datasets.clip import Clip, stretch_name
+from sercli.datasets.corpus import Corpus
 from sercli.datasets.matching import NAMESPACE
 from sercli.datasets.media import MISSING, MediaFolder, pick_copies
 from sercli.delimited import parse_count, parse_seconds, read_table

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from reprlib import repr as shorten
 
-from sercli.datasets.base import Clip
+from sercli.datasets.clip import Clip
 from sercli.datasets.labelling import canonical_label, common_label
 from sercli.datasets.matching import clip_names, match_rows
 from sercli.delimited import parse_count, read_table

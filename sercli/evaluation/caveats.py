@@ -5,7 +5,7 @@ from typing import Any
 
 from sercli.classifiers.base import Classifier
 from sercli.config import Target
-from sercli.datasets.base import Clip
+from sercli.datasets.clip import Clip
 from sercli.datasets.matching import is_published, join_voices
 from sercli.datasets.protocols import APART, SHARED, UNKNOWN
 from sercli.errors import DatasetError

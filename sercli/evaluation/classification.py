@@ -12,7 +12,7 @@ from sercli.arrays import DoubleArray, FloatArray, split_by
 from sercli.audio.reading import SAMPLE_RATE
 from sercli.classifiers.base import Classifier
 from sercli.config import Adaptation, EvalConfig, Precision
-from sercli.datasets.base import Clip
+from sercli.datasets.clip import Clip
 from sercli.datasets.decoding import Waveforms, cut_equally, order_by_source
 from sercli.datasets.extraction import ClipFeatures, Cut, Progress, extract_clip_features
 from sercli.datasets.matching import join_voices

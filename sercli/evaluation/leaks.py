@@ -14,7 +14,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sercli.datasets.base import Clip
+from sercli.datasets.clip import Clip
 from sercli.datasets.decoding import HASH_BYTES
 from sercli.datasets.matching import count_speakers, speaker_names
 from sercli.errors import ModelError

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sercli.arrays import DoubleArray
-from sercli.datasets.base import Clip, class_indices
+from sercli.datasets.clip import Clip
+from sercli.datasets.corpus import class_indices
 from sercli.datasets.matching import join_voices
 from sercli.errors import DatasetError
 from sercli.evaluation.resampling import Resampled, number_units

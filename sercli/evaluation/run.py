@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from sercli.classifiers.base import Classifier
 from sercli.config import EvalConfig, Split
-from sercli.datasets.base import Clip, Corpus
+from sercli.datasets.clip import Clip
+from sercli.datasets.corpus import Corpus
 from sercli.datasets.extraction import Progress
 from sercli.datasets.notes import Notes
 from sercli.datasets.reading import read_corpus

@@ -21,7 +21,7 @@ from safetensors.numpy import save
 from sercli.arrays import FloatArray
 from sercli.audio.augment import Utterance
 from sercli.audio.reading import SAMPLE_RATE
-from sercli.datasets.base import Clip
+from sercli.datasets.clip import Clip
 from sercli.datasets.decoding import ClipError, DecodedClip, decode_clip, order_by_source
 from sercli.datasets.extraction import CLIPS_PER_TASK, Progress
 from sercli.datasets.notes import Notes, join_notes

@@ -17,7 +17,7 @@ import numpy as np
 from sercli.arrays import FloatArray
 from sercli.audio.reading import SAMPLE_RATE
 from sercli.config import LONGEST_SEGMENT_S
-from sercli.datasets.base import Clip
+from sercli.datasets.clip import Clip
 from sercli.datasets.extraction import extract_in_order
 from sercli.errors import OutputError
 from sercli.training.versions import find_utterance

@@ -9,7 +9,8 @@ from sklearn.model_selection import GroupKFold
 
 from sercli.arrays import FloatArray, IntArray
 from sercli.calibration import Calibration
-from sercli.datasets.base import Clip, class_indices
+from sercli.datasets.clip import Clip
+from sercli.datasets.corpus import class_indices
 from sercli.datasets.matching import join_voices
 from sercli.errors import DatasetError
 from sercli.evaluation.metrics import evaluate_probabilities

@@ -11,7 +11,8 @@ import numpy as np
 from sercli.arrays import DoubleArray
 from sercli.classifiers.base import Classifier
 from sercli.config import EvalConfig, Split
-from sercli.datasets.base import Clip, Corpus, class_indices
+from sercli.datasets.clip import Clip
+from sercli.datasets.corpus import Corpus, class_indices
 from sercli.datasets.facts import load_facts
 from sercli.datasets.labelling import canonical_label
 from sercli.datasets.matching import is_published

@@ -17,7 +17,7 @@ import numpy as np
 
 from sercli.arrays import DoubleArray
 from sercli.classifiers.base import Classifier
-from sercli.datasets.base import Clip
+from sercli.datasets.clip import Clip
 from sercli.datasets.decoding import cut_equally
 from sercli.errors import ConfigError, DatasetError, ModelError
 from sercli.evaluation.leaks import TrainingManifest, describe_overlap

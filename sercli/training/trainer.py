@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 from sercli.arrays import DoubleArray
 from sercli.classifiers.base import Classifier
-from sercli.datasets.base import Clip
+from sercli.datasets.clip import Clip
 from sercli.datasets.notes import Notes
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.training.config import AdapterConfig, FusionConfig, NeuralConfig, SvmConfig

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sercli.arrays import FloatArray, IntArray, RealArray, split_by
-from sercli.datasets.base import Clip, class_indices
+from sercli.datasets.clip import Clip
+from sercli.datasets.corpus import class_indices
 from sercli.errors import ConfigError, DatasetError
 from sercli.labels import CALM
 from sercli.text import format_count

@@ -13,7 +13,7 @@ from joblib import Parallel, delayed
 
 from sercli.arrays import FloatArray
 from sercli.audio.reading import AudioFile, resample_stream
-from sercli.datasets.base import Clip
+from sercli.datasets.clip import Clip
 from sercli.datasets.decoding import AudioHash
 from sercli.datasets.notes import Notes, join_notes
 from sercli.discovery import find_inputs

@@ -10,7 +10,7 @@ import numpy as np
 
 from sercli.arrays import FloatArray
 from sercli.audio.augment import Utterance, vary
-from sercli.datasets.base import Clip
+from sercli.datasets.clip import Clip
 from sercli.features.vector import extract_features
 from sercli.speech.segmentation import find_speech
 

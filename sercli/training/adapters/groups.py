@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from sercli.adaptation import LEAST_PROBABILITY
 from sercli.arrays import DoubleArray, IntArray, split_by
-from sercli.datasets.base import Clip, class_indices
+from sercli.datasets.clip import Clip
+from sercli.datasets.corpus import class_indices
 from sercli.datasets.matching import join_voices
 from sercli.evaluation.mixes import draw_group
 from sercli.labels import CALM

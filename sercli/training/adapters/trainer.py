@@ -11,7 +11,7 @@ import numpy as np
 from sercli.arrays import DoubleArray
 from sercli.classifiers.base import Classifier
 from sercli.classifiers.fusion import FusionClassifier, read_members
-from sercli.datasets.base import Clip
+from sercli.datasets.clip import Clip
 from sercli.datasets.extraction import Progress
 from sercli.datasets.matching import count_speakers
 from sercli.errors import ConfigError, DatasetError

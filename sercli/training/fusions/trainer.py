@@ -17,7 +17,8 @@ from sercli.arrays import DoubleArray
 from sercli.audio.reading import SAMPLE_RATE
 from sercli.classifiers.base import Classifier, ModelSpec
 from sercli.classifiers.fusion import LEAST, MIN_MEMBERS, FusionClassifier, Member
-from sercli.datasets.base import Clip, class_indices
+from sercli.datasets.clip import Clip
+from sercli.datasets.corpus import class_indices
 from sercli.datasets.extraction import Progress
 from sercli.datasets.matching import count_speakers
 from sercli.errors import ConfigError, DatasetError

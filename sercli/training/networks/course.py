@@ -18,7 +18,7 @@ from sercli.audio.reading import SAMPLE_RATE
 from sercli.classifiers.base import BATCH_S
 from sercli.classifiers.batches import group_by_length
 from sercli.classifiers.neural import TrainedNetworkClassifier
-from sercli.datasets.base import class_indices
+from sercli.datasets.corpus import class_indices
 from sercli.datasets.votes import Votes
 from sercli.errors import ConfigError
 from sercli.evaluation.leaks import TrainingManifest

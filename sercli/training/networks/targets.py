@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from sercli.arrays import DoubleArray, FloatArray
-from sercli.datasets.base import Clip, class_indices
+from sercli.datasets.clip import Clip
+from sercli.datasets.corpus import class_indices
 from sercli.datasets.votes import Votes, match_votes
 from sercli.training.config import NeuralConfig
 

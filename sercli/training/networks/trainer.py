@@ -9,7 +9,8 @@ import numpy as np
 from sercli.arrays import DoubleArray
 from sercli.classifiers.base import Classifier
 from sercli.classifiers.neural import TrainedNetworkClassifier
-from sercli.datasets.base import Clip, class_indices
+from sercli.datasets.clip import Clip
+from sercli.datasets.corpus import class_indices
 from sercli.datasets.extraction import Progress
 from sercli.datasets.matching import count_speakers
 from sercli.datasets.notes import Notes, join_notes

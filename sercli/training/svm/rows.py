@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
 from sercli.arrays import FloatArray, IntArray
-from sercli.datasets.base import Clip, class_indices
+from sercli.datasets.clip import Clip
+from sercli.datasets.corpus import class_indices
 from sercli.datasets.extraction import ClipFeatures, Progress, extract_clip_features
 from sercli.features.vector import MAX_BAND_LIMIT
 from sercli.training.company import gather_company

@@ -10,7 +10,7 @@ import numpy as np
 from sercli.arrays import DoubleArray, FloatArray
 from sercli.classifiers.base import Classifier
 from sercli.classifiers.svm import SvmClassifier
-from sercli.datasets.base import Clip
+from sercli.datasets.clip import Clip
 from sercli.datasets.extraction import ClipFeatures, Progress
 from sercli.datasets.notes import Notes, join_notes
 from sercli.evaluation.leaks import TrainingManifest

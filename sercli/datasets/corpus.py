@@ -3,77 +3,16 @@
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Self
 
 from sercli.config import Split
+from sercli.datasets.clip import Clip
 from sercli.datasets.matching import count_speakers
 from sercli.errors import DatasetError
 from sercli.text import format_count
 
 # If more files than this are left out for the same reason, they are counted instead of named.
 MAX_NAMED = 3
-
-
-@dataclass(frozen=True)
-class Clip:
-    """A labelled recording, or a labelled stretch of one.
-
-    Parameters
-    ----------
-    path
-        Path of the audio file.
-    emotion
-        Canonical label, or the corpus's own if there is no canonical one.
-    speaker
-        Name of the speaker within the corpus, or None if unknown.
-    name
-        Name of the clip, unique within the corpus.
-    corpus
-        Name of the corpus.
-    start, end
-        Stretch of the file in seconds; without `end`, up to the end of the file.
-    split
-        ``"train"``, ``"dev"`` or ``"test"`` if the corpus or the user defines splits, else None.
-    channel
-        Index of the channel, from 0; None for the mean of all.
-    namespace
-        Scope in which the name of the speaker is unique; None for the corpus.
-    traits
-        Further facts, by the name of a breakdown: ``sex``, ``age_group``, ``sentence``,
-        ``intensity``, ``language``, ...
-    """
-
-    path: Path
-    emotion: str
-    speaker: str | None = None
-    name: str = ""
-    corpus: str = ""
-    start: float = 0.0
-    end: float | None = None
-    split: str | None = None
-    channel: int | None = None
-    namespace: str | None = None
-    traits: Mapping[str, str] = field(default_factory=dict, hash=False)
-
-    @property
-    def voice(self) -> str | None:
-        """Name of the speaker across corpora, such as ``"cremad/1001"``, or None."""
-        within = self.corpus if self.namespace is None else self.namespace
-        return None if self.speaker is None else f"{within}/{self.speaker}"
-
-    @property
-    def place(self) -> str:
-        """Path, followed by the stretch of the file and the channel, if any."""
-        return stretch_name(str(self.path), self.start, self.end, self.channel)
-
-
-def stretch_name(file: str, start: float, end: float | None, channel: int | None = None) -> str:
-    """Return the name of a file, of its stretch ``#START-END`` in seconds, and ``@CHANNEL``."""
-    own = "" if channel is None else f"@{channel}"
-    if start == 0.0 and end is None:
-        return f"{file}{own}"
-    return f"{file}#{start:.10g}-{'' if end is None else f'{end:.10g}'}{own}"
 
 
 @dataclass(frozen=True)
