@@ -63,11 +63,11 @@ class FakeClassifier(Classifier):
         calibration = Calibration("none", np.eye(2), np.zeros(2))
         super().__init__(ModelSpec("fake", ("short", "long"), 16_000, 4_000.0, calibration))
         self.batches: list[int] = []
-        self.heard: list[NDArray[np.float32]] = []
+        self.received: list[NDArray[np.float32]] = []
 
     def extract_features(self, waveforms: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         self.batches.append(len(waveforms))
-        self.heard += waveforms
+        self.received += waveforms
         return np.array([[len(waveform) / 16_000] for waveform in waveforms], np.float32)
 
     def score(self, features: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -269,7 +269,7 @@ def test_concentration_is_one_less_the_relative_entropy() -> None:
     np.testing.assert_allclose(find_concentration(shares), expected, atol=1e-6)
 
 
-def test_a_group_of_one_label_is_judged_more_surely(rng: np.random.Generator) -> None:
+def test_a_group_of_one_label_is_classified_more_surely(rng: np.random.Generator) -> None:
     settings = AdapterSettings(sharpening=0.7)
     adapter = create_adapter(rng, settings=settings)
     even = np.tile(np.eye(6), (4, 1))
@@ -469,7 +469,7 @@ def test_learned_baselines_help_speakers_who_are_new() -> None:
     assert rows[EVEN, 3]["difference"] == 0
     assert rows["80% neutral", 30]["difference"] > 0.05
     assert rows[EVEN, 30]["adapted"]["ece"] < 0.1 < rows[EVEN, 30]["alone"]["ece"]
-    # As many strangers, judged by the adapter that learned from all.
+    # As many strangers, scored by the adapter that learned from all.
     probabilities, classes, voices, _ = draw_speakers(rng, 24)
     adapted = np.concatenate(
         [fitted.adapter.adapt(probabilities[voices == voice]) for voice in dict.fromkeys(voices)]

@@ -33,9 +33,9 @@ def run(model: FakeClassifier, path: Path, channels: str = "mix", **options: Any
 
 
 def pair(model: FakeClassifier, result: FileResult) -> list[tuple[Segment, NDArray[np.float32]]]:
-    """Segments, and the audio that was judged for them: the longest first."""
+    """Segments, and the audio that was scored for them: the longest first."""
     segments = sorted(result.segments, key=lambda segment: segment.start - segment.end)
-    return list(zip(segments, model.heard, strict=True))
+    return list(zip(segments, model.received, strict=True))
 
 
 def write(path: Path, waveform: NDArray[np.float32], rate: int = 16_000) -> Path:
@@ -46,7 +46,7 @@ def write(path: Path, waveform: NDArray[np.float32], rate: int = 16_000) -> Path
 def test_labels_and_probabilities_are_the_classifiers(fake_classifier: FakeClassifier) -> None:
     result = run(fake_classifier, EXAMPLES / "statement.flac")
     assert (result.status, result.sample_rate, result.channels) == ("ok", 16_000, 1)
-    assert len(result.segments) == len(fake_classifier.heard) == 3
+    assert len(result.segments) == len(fake_classifier.received) == 3
     for segment, waveform in pair(fake_classifier, result):
         length = segment.end - segment.start
         assert length == pytest.approx(len(waveform) / 16_000)
@@ -77,10 +77,10 @@ def test_whole_file(fake_classifier: FakeClassifier, speech: NDArray[np.float32]
     result = run(fake_classifier, EXAMPLES / "statement.flac", mode="file")
     (segment,) = result.segments
     assert (segment.start, segment.end) == (0, result.duration)
-    np.testing.assert_array_equal(fake_classifier.heard[0], speech)
+    np.testing.assert_array_equal(fake_classifier.received[0], speech)
 
 
-def test_a_long_file_is_judged_in_pieces_weighted_by_their_speech(
+def test_a_long_file_is_scored_in_pieces_weighted_by_their_speech(
     fake_classifier: FakeClassifier, speech: NDArray[np.float32], tmp_path: Path
 ) -> None:
     silence = np.zeros(20 * 16_000, np.float32)
@@ -88,7 +88,7 @@ def test_a_long_file_is_judged_in_pieces_weighted_by_their_speech(
     result = run(fake_classifier, path, mode="file")
     (segment,) = result.segments
     assert segment.end == pytest.approx(35.8, abs=0.01)
-    lengths = [len(waveform) / 16_000 for waveform in fake_classifier.heard]
+    lengths = [len(waveform) / 16_000 for waveform in fake_classifier.received]
     assert lengths == [30, pytest.approx(5.8, abs=0.01)]
     short = [1 / (1 + length) for length in lengths]
     # 6.5 s of speech in the first piece, most of 5 s in the second.
@@ -190,7 +190,7 @@ def test_batches_are_bounded_and_their_size_changes_nothing(
     whole = run(fake_classifier, path)
     assert len(fake_classifier.batches) > 1
     assert max(fake_classifier.batches) < 20
-    assert max(map(len, fake_classifier.heard)) * max(fake_classifier.batches) > 10 * 16_000
+    assert max(map(len, fake_classifier.received)) * max(fake_classifier.batches) > 10 * 16_000
     fake_classifier.batches.clear()
     annotator = Annotator(fake_classifier, SegmentConfig(), effort=Effort(batch_seconds=1.0))
     assert list(annotator.annotate([path])) == [whole]
@@ -200,7 +200,7 @@ def test_batches_are_bounded_and_their_size_changes_nothing(
 class ForgetfulClassifier(FakeClassifier):
     def extract_features(self, waveforms: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         features = super().extract_features(waveforms)
-        self.heard.clear()
+        self.received.clear()
         return features
 
 
@@ -235,7 +235,7 @@ def test_a_broken_file_keeps_the_labels_before_the_break(
     assert result.segments[-1].end <= result.duration < 10
 
 
-def test_progress_tells_the_seconds_heard(fake_classifier: FakeClassifier) -> None:
+def test_progress_tells_the_seconds_read(fake_classifier: FakeClassifier) -> None:
     decoded: list[float] = []
     annotator = Annotator(fake_classifier, SegmentConfig())
     list(annotator.annotate([Found(str(EXAMPLES / "call.wav"))], decoded.append))
@@ -315,7 +315,7 @@ def test_a_recording_is_a_group(centred: FakeClassifier) -> None:
         assert before.groups == ()
 
 
-def test_a_channel_is_a_group_where_each_is_judged(centred: FakeClassifier) -> None:
+def test_a_channel_is_a_group_where_each_is_scored(centred: FakeClassifier) -> None:
     (plain,) = annotate(centred, EXAMPLES / "call.wav", channels="split", adapt="none")
     (adapted,) = annotate(centred, EXAMPLES / "call.wav", channels="split")
     for channel in ("0", "1"):
@@ -396,7 +396,7 @@ def test_files_that_fail_stay_in_their_place(
 @pytest.mark.parametrize(
     ("adapt", "expected"), [("recording", [1, 2, 3, 4, 5]), ("corpus", [5, 5, 5, 5, 5])]
 )
-def test_files_count_when_they_were_heard(
+def test_files_count_when_they_were_read(
     centred: FakeClassifier,
     recordings: tuple[Path, ...],
     adapt: Adaptation,
@@ -424,7 +424,7 @@ def test_one_label_for_a_file_is_the_mean_of_what_was_adapted(centred: FakeClass
     assert after.probabilities == pytest.approx((0.5, 0.5), abs=0.01)
 
 
-def test_what_was_heard_waits_on_disk(
+def test_what_was_decoded_waits_on_disk(
     centred: FakeClassifier, recordings: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = collect(annotate(centred, *recordings, adapt="corpus"))
@@ -492,7 +492,7 @@ def test_segments_that_were_told(
     told, unlisted, nobody = results
     times = [(one.start, one.end, one.speaker, one.channel) for one in told.segments]
     assert times == [(1, 3, "x", "0"), (2, 2.6, "y", "0"), (4, 9.12345, "y", "0")]
-    cut = {len(waveform): waveform for waveform in centred.heard}
+    cut = {len(waveform): waveform for waveform in centred.received}
     for segment in told.segments:
         start, end = round(16_000 * segment.start), round(16_000 * segment.end)
         np.testing.assert_array_equal(cut[end - start], speech[start:end])
@@ -543,7 +543,7 @@ def test_segments_that_were_told(
         ),
     ],
 )
-def test_segments_of_channels_that_are_not_judged(
+def test_segments_of_channels_that_are_not_scored(
     fake_classifier: FakeClassifier,
     make_wav: MakeWav,
     tmp_path: Path,
@@ -588,7 +588,7 @@ def test_the_only_channel_is_the_mix(
         assert result.warnings == ()
 
 
-def test_segments_tell_whose_baseline_they_are_judged_by(
+def test_segments_tell_whose_baseline_they_are_scored_by(
     centred: FakeClassifier, recordings: tuple[Path, ...]
 ) -> None:
     turns = recordings[0].parent / "turns.csv"

@@ -245,9 +245,9 @@ def test_what_is_recorded_has_the_drawn_ratio(
     talkers = [
         (level * rng.standard_normal(5 * RATE)).astype(np.float32) for level in (1, 0.01, 0.1)
     ]
-    heard = augment.record(utterance.waveform, talkers, rng)
-    added = heard - utterance.waveform
-    assert len(heard) == 3 * RATE
+    received = augment.record(utterance.waveform, talkers, rng)
+    added = received - utterance.waveform
+    assert len(received) == 3 * RATE
     speech = power(utterance.waveform[RATE : 2 * RATE])
     assert 10 * np.log10(speech / power(added)) == pytest.approx(12, abs=0.1)
 

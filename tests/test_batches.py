@@ -130,7 +130,7 @@ def test_cache_tells_what_fails(clips: list[Clip], tmp_path: Path) -> None:
         cache_clips(clips, clips[0].path / "inside", jobs=1)
 
 
-def test_classes_are_heard_equally_often() -> None:
+def test_classes_are_drawn_equally_often() -> None:
     drawn = drawing.draw_order(CLASSES, 5, 0)
     # Three of each of three classes; a clip comes again only when all others were heard.
     assert sorted(index for index, _ in drawn if index >= 5) in (
@@ -139,8 +139,8 @@ def test_classes_are_heard_equally_often() -> None:
     )
     assert sum(index < 5 for index, _ in drawn) == len({i for i, _ in drawn if i < 5}) == 3
     assert sorted(turn for index, turn in drawn if index == 7) == [0, 1, 2]
-    heard = {i for epoch in range(10) for i, _ in drawing.draw_order(CLASSES, 5, epoch)}
-    assert heard == set(range(8))  # nothing is left out for ever
+    received = {i for epoch in range(10) for i, _ in drawing.draw_order(CLASSES, 5, epoch)}
+    assert received == set(range(8))  # nothing is left out for ever
     assert drawing.draw_order(CLASSES, 5, 1) != drawn
     # Labels come in any order: each is about as often the first.
     firsts = [CLASSES[drawing.draw_order(CLASSES, 5, epoch)[0][0]] for epoch in range(90)]
@@ -185,8 +185,8 @@ def test_clean_clips_are_whole_or_only_speech(
     for waveforms, lengths, targets in made(0):
         for waveform, length, target in zip(waveforms, lengths, targets, strict=True):
             whole, start, end = cached.utterance(int(target[0]))
-            heard = waveform[: int(length)].numpy() * (1 - 2 * share)
-            assert np.array_equal(heard, whole) or np.array_equal(heard, whole[start:end])
+            received = waveform[: int(length)].numpy() * (1 - 2 * share)
+            assert np.array_equal(received, whole) or np.array_equal(received, whole[start:end])
 
 
 def check_shares(counts: dict[str, int], shares: dict[str, float]) -> None:
@@ -221,8 +221,8 @@ def test_a_share_of_clips_stays_clean_half_of_them_whole(
     }
     counts = dict.fromkeys(ways, 0)
     for seed in range(1_000):
-        heard = made.draw(0, np.random.default_rng(seed))
-        (way,) = (name for name, expected in ways.items() if np.array_equal(heard, expected))
+        received = made.draw(0, np.random.default_rng(seed))
+        (way,) = (name for name, expected in ways.items() if np.array_equal(received, expected))
         counts[way] += 1
     shares = [0.4 * 0.5 * 0.3] * 2 + [0.4 * 0.5 * 0.7] * 2 + [0.6]
     check_shares(counts, dict(zip(ways, shares, strict=True)))
@@ -278,20 +278,20 @@ def test_a_tenth_goes_through_codecs_by_their_weights(
 
 
 @pytest.mark.parametrize("codec", drawing.CODECS)
-def test_codecs_of_lines_hear_the_band_of_a_line(
+def test_codecs_of_lines_keep_the_band_of_a_line(
     cached: CachedClips,
     monkeypatch: pytest.MonkeyPatch,
     rng: np.random.Generator,
     codec: str,
 ) -> None:
-    heard: list[FloatArray] = []
-    monkeypatch.setattr(codecs, "encode_decode", lambda waveform, _: heard.append(waveform))
+    received: list[FloatArray] = []
+    monkeypatch.setattr(codecs, "encode_decode", lambda waveform, _: received.append(waveform))
     monkeypatch.setattr(drawing, "codec_available", lambda name: name == codec)
     monkeypatch.setattr(drawing, "record", lambda waveform, *_: waveform)
     monkeypatch.setattr(drawing, "CODEC_PROBABILITY", 1.0)
     noise = rng.standard_normal(4 * SAMPLE_RATE).astype(np.float32)
     Augmenter(cached, NeuralConfig()).record(noise, rng)
-    before, after = (np.abs(np.fft.rfft(waveform)) ** 2 for waveform in (noise, heard[0]))
+    before, after = (np.abs(np.fft.rfft(waveform)) ** 2 for waveform in (noise, received[0]))
     # Bins of a quarter of a hertz: below, within and above the band.
     gains = [
         after[part].sum() / before[part].sum()
@@ -300,10 +300,10 @@ def test_codecs_of_lines_hear_the_band_of_a_line(
     is_line = codec in ("mulaw", "gsm", "amr")
     expected = [0, 1, 0] if is_line else [1, 1, 1]
     np.testing.assert_allclose(np.array(gains) / gains[1], expected, atol=0.02)
-    assert np.abs(heard[0]).max() == pytest.approx(0.5)
+    assert np.abs(received[0]).max() == pytest.approx(0.5)
 
 
-def test_codecs_are_heard(cached: CachedClips, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_codecs_change_the_sound(cached: CachedClips, monkeypatch: pytest.MonkeyPatch) -> None:
     through: list[str] = []
 
     def encode(waveform: FloatArray, codec: str) -> FloatArray:

@@ -144,8 +144,8 @@ def test_choice_is_temperature_where_a_label_is_missing(rng: np.random.Generator
     found = choose_calibration(scores[known], classes[known], np.arange(known.sum()) % 10)
     assert found.method == "temperature"
     # It is found as often as before it was calibrated.
-    judged = found.probabilities(scores).argmax(axis=1)
-    np.testing.assert_array_equal(judged, scores.argmax(axis=1))
+    scored = found.probabilities(scores).argmax(axis=1)
+    np.testing.assert_array_equal(scored, scores.argmax(axis=1))
 
 
 def test_choice_needs_two_groups(rng: np.random.Generator) -> None:
@@ -217,7 +217,7 @@ def test_shares_count_like_as_many_segments(rng: np.random.Generator) -> None:
     assert chosen.method == "vector scaling"  # the shares lean to the first label, scores do not
 
 
-def test_widened_calibrations_hear_their_own_scores_only(rng: np.random.Generator) -> None:
+def test_widened_calibrations_use_their_own_scores_only(rng: np.random.Generator) -> None:
     calibration = fit_temperature(rng.normal(size=(50, 3)), rng.integers(3, size=50))
     scores = rng.normal(size=(5, 8))
     wide = calibration.widen(4, 8)

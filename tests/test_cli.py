@@ -236,7 +236,7 @@ def test_speakers_of_other_recordings_are_told(tmp_path: Path) -> None:
     assert ser(*options, table, "-q").stderr == ""
 
 
-def test_segments_of_which_none_is_judged_are_told_even_quietly(tmp_path: Path) -> None:
+def test_segments_of_which_none_is_scored_are_told_even_quietly(tmp_path: Path) -> None:
     call, memo, table = EXAMPLES / "call.wav", EXAMPLES / "memo.m4a", tmp_path / "segments.csv"
     options = ("-m", "svm", "-q", "--segments", table)
     told = (
@@ -1795,7 +1795,7 @@ def test_random_split_is_marked(corpus: Path, tmp_path: Path) -> None:
     assert "Speakers shared: the model" in (model / "report.md").read_text(encoding="utf-8")
 
 
-def test_folds_judge_every_clip_by_a_model_that_does_not_know_the_speaker(
+def test_folds_classify_every_clip_by_a_model_that_does_not_know_the_speaker(
     corpus: Path, tmp_path: Path
 ) -> None:
     model = tmp_path / "folds"

@@ -81,7 +81,7 @@ def test_the_same_alone_padded_and_in_any_order(waveforms: list[FloatArray]) -> 
     np.testing.assert_allclose(scores, expected, atol=1e-4)
 
 
-def test_gain_is_not_heard(waveforms: list[FloatArray]) -> None:
+def test_gain_does_not_matter(waveforms: list[FloatArray]) -> None:
     model = classifier()
     louder = [waveform * np.float32(7) for waveform in waveforms]
     expected = model.predict_proba(waveforms)

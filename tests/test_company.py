@@ -63,10 +63,10 @@ def test_company_is_what_decoding_gives(room: Path, clips: list[Clip], jobs: int
         broken = (5, 11)
         silence = np.zeros(16_000, np.float32)
         expected = [silence if i in broken else load_clip(clip) for i, clip in enumerate(clips)]
-        for heard in (company, pickle.loads(pickle.dumps(company))):
+        for received in (company, pickle.loads(pickle.dumps(company))):
             for index, waveform in enumerate(expected):
-                np.testing.assert_array_equal(heard[index], waveform)
-                assert heard[index].dtype == np.float32
+                np.testing.assert_array_equal(received[index], waveform)
+                assert received[index].dtype == np.float32
         (folder,) = room.iterdir()
         n_samples = sum(
             len(load_clip(clip))
@@ -77,7 +77,7 @@ def test_company_is_what_decoding_gives(room: Path, clips: list[Clip], jobs: int
     assert not list(room.iterdir())
 
 
-def test_of_a_long_clip_the_beginning_is_heard_with_others(
+def test_of_a_long_clip_the_beginning_is_mixed_with_others(
     tmp_path: Path, rng: np.random.Generator
 ) -> None:
     sf.write(tmp_path / "a.wav", rng.uniform(-0.5, 0.5, 31 * 16_000), 16_000)
@@ -153,7 +153,7 @@ def test_a_full_disk_is_told(
     assert not list(room.iterdir())
 
 
-def test_a_long_clip_is_heard_from_where_somebody_speaks(
+def test_a_long_clip_is_used_from_where_somebody_speaks(
     tmp_path: Path, speech: NDArray[np.float32], room: Path
 ) -> None:
     late = np.concatenate((np.zeros(35 * 16_000, np.float32), speech))

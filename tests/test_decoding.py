@@ -368,7 +368,7 @@ def test_channels_are_averaged(tmp_path: Path) -> None:
     assert load_clip(make_clip(tmp_path / "a.wav")).tolist() == [0.375, -0.25] * 800
 
 
-def test_one_channel_is_heard_by_itself(tmp_path: Path) -> None:
+def test_one_channel_is_read_by_itself(tmp_path: Path) -> None:
     samples = np.array([[0.5, 0.25], [-0.5, 0.0]] * 800)
     sf.write(tmp_path / "a.wav", samples, 16_000, subtype="FLOAT")
     clip = make_clip(tmp_path / "a.wav")
@@ -415,9 +415,9 @@ def test_waveforms_are_decoded_when_asked_for(tmp_path: Path, make_wav: MakeWav)
     clips = [make_clip(make_wav(), 0.25, 0.5), make_clip(broken), make_clip(make_wav(), 5.0)]
     waveforms = Waveforms(clips)
     assert len(waveforms) == 3
-    heard, *silent = waveforms
-    np.testing.assert_array_equal(heard, load_clip(clips[0]))
-    assert len(heard) == 4_000
+    received, *silent = waveforms
+    np.testing.assert_array_equal(received, load_clip(clips[0]))
+    assert len(received) == 4_000
     for waveform in silent:
         assert waveform.dtype == np.float32
         np.testing.assert_array_equal(waveform, np.zeros(16_000))

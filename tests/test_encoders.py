@@ -34,9 +34,9 @@ def encoder(kind: str, **settings: Any) -> Any:
     return create_encoder({"model_type": kind, **TINY[kind], **settings}).eval()
 
 
-def hear(net: Any, *heard: NDArray[np.float32]) -> list[torch.Tensor]:
+def encode(net: Any, *received: NDArray[np.float32]) -> list[torch.Tensor]:
     """States of each waveform of a batch, shape (n_states, n_frames, n_channels)."""
-    states, spans = net(*pad(heard))
+    states, spans = net(*pad(received))
     return [torch.stack([state[span] for state in states]) for span in spans]
 
 
@@ -49,9 +49,9 @@ def hear(net: Any, *heard: NDArray[np.float32]) -> list[torch.Tensor]:
 @torch.inference_mode()
 def test_states_are_the_same_alone_and_in_any_batch(kind: str, settings: dict[str, Any]) -> None:
     net = encoder(kind, **settings)
-    together = hear(net, *waveforms())
+    together = encode(net, *waveforms())
     for waveform, found in zip(waveforms(), together, strict=True):
-        (alone,) = hear(net, waveform)
+        (alone,) = encode(net, waveform)
         n_states, n_frames, n_channels = alone.shape
         assert n_states == net.n_states == 3
         assert n_channels == net.n_channels == 16
@@ -92,8 +92,8 @@ def test_statistics_are_of_the_segment_alone() -> None:
 @torch.inference_mode()
 def test_gain_does_not_matter(kind: str) -> None:
     net = encoder(kind)
-    louder = hear(net, *(8 * waveform for waveform in waveforms()))
-    torch.testing.assert_close(louder, hear(net, *waveforms()), atol=1e-3, rtol=1e-3)
+    louder = encode(net, *(8 * waveform for waveform in waveforms()))
+    torch.testing.assert_close(louder, encode(net, *waveforms()), atol=1e-3, rtol=1e-3)
 
 
 @torch.inference_mode()
@@ -104,7 +104,7 @@ def test_whisper_is_that_of_transformers_on_30_seconds() -> None:
     plain.eval()
     plain.load_state_dict(net.model.state_dict())
     waveform = np.random.default_rng(1).normal(0, 0.1, 480_000).astype(np.float32)
-    (states,) = hear(net, waveform)
+    (states,) = encode(net, waveform)
     frames, _ = net.front_end(*pad([waveform]))
     expected = plain(frames, output_hidden_states=True)
     torch.testing.assert_close(states[-1], expected.last_hidden_state[0], atol=1e-5, rtol=1e-5)
@@ -251,7 +251,7 @@ SPANS = [slice(0, 30), slice(31, 48)]
 
 @pytest.mark.parametrize("queries", [16, 256])
 @torch.inference_mode()
-def test_attention_in_bf16_is_close_and_hears_its_segment_alone(
+def test_attention_in_bf16_is_close_and_sees_its_segment_alone(
     queries: int, attention: WhisperAttention, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(whisper, "QUERIES", queries)

@@ -170,8 +170,8 @@ def test_nobody_talks_behind_their_own_speech(make_wav: MakeWav) -> None:
     assert find([first, again], first) == [2]
     assert find([first], first) == [1]
     assert find([first, long], first) == [60]  # no more than 6 s of one
-    (heard,) = Pool([first, second], 0).find_talkers(first)
-    np.testing.assert_array_equal(heard, load_clip(second))
+    (received,) = Pool([first, second], 0).find_talkers(first)
+    np.testing.assert_array_equal(received, load_clip(second))
 
 
 def test_nobody_talks_behind_their_own_speech_under_another_name(
@@ -184,9 +184,9 @@ def test_nobody_talks_behind_their_own_speech_under_another_name(
     again = replace(again, corpus="mine", namespace="table")
     clips = (first, again, replace(other, corpus="mine", namespace="table"))
     for clip, expected in zip(clips, ([2], [2], [0, 1]), strict=True):
-        heard = Pool(clips, 0).find_talkers(clip)
+        received = Pool(clips, 0).find_talkers(clip)
         lengths = [len(load_clip(clips[i])) for i in expected]
-        assert [len(one) for one in heard] == lengths
+        assert [len(one) for one in received] == lengths
     config = replace(CONFIG, stress=("babble10",))
     for some, n_alone in ((clips[:2], 2), (clips, 0)):
         warnings = evaluate(fake_classifier, replace(corpus, clips=some), "all", config).figures[
@@ -412,18 +412,22 @@ def test_clips_that_fail_are_told_and_not_scored(
     assert "1 clip failed and had to be left out." in figures["warnings"]
 
 
-def test_long_clips_are_judged_in_pieces_and_short_ones_refused(
+def test_long_clips_are_scored_in_pieces_and_short_ones_refused(
     fake_classifier: FakeClassifier, make_corpus: MakeCorpus
 ) -> None:
     corpus = make_corpus(("short", 0.25, "a"), ("long", 70.0, "b"), ("long", 0.05, "b"))
     result = evaluate(fake_classifier, corpus, "all", CONFIG)
-    assert [len(waveform) for waveform in fake_classifier.heard[1:]] == [373_334, 373_333, 373_333]
+    assert [len(waveform) for waveform in fake_classifier.received[1:]] == [
+        373_334,
+        373_333,
+        373_333,
+    ]
     np.testing.assert_allclose(result.predictions.probabilities[1, 0], 1 / (1 + 70 / 3), rtol=1e-4)
     assert "lasts 0.050 s; expected 0.1 s or more" in result.figures["failed"].popitem()[1]
 
 
 @pytest.mark.usefixtures("eager_parallel")
-def test_a_model_that_stays_in_this_process_judges_alike(
+def test_a_model_that_stays_in_this_process_classifies_alike(
     fake_classifier: FakeClassifier, local_classifier: LocalClassifier, make_corpus: MakeCorpus
 ) -> None:
     corpus = make_corpus(
@@ -434,16 +438,16 @@ def test_a_model_that_stays_in_this_process_judges_alike(
     there = evaluate(fake_classifier, corpus, "all", config)
     assert fake_classifier.batches == []  # a copy of it was asked
     assert local_classifier.batches == [5, 5, 5]  # all pieces at once, for each condition
-    lengths = [len(waveform) for waveform in local_classifier.heard]
+    lengths = [len(waveform) for waveform in local_classifier.received]
     assert lengths == [4_000, 373_334, 373_333, 373_333, 64_000] * 3
-    clean, quiet, noisy = local_classifier.heard[2::5]
+    clean, quiet, noisy = local_classifier.received[2::5]
     np.testing.assert_allclose(quiet, 0.1 * clean, atol=1e-7)
     assert not np.allclose(noisy, clean, atol=1e-3)
     np.testing.assert_array_equal(here.predictions.probabilities, there.predictions.probabilities)
     assert here.figures == there.figures
 
 
-def test_stress_hears_other_waveforms_and_counts_changed_labels(
+def test_stress_gives_other_waveforms_and_counts_changed_labels(
     fake_classifier: FakeClassifier, make_corpus: MakeCorpus
 ) -> None:
     corpus = make_corpus(("short", 0.25, "a"), ("long", 4.0, "b"))
@@ -451,8 +455,8 @@ def test_stress_hears_other_waveforms_and_counts_changed_labels(
     calls: list[int] = []
     figures = evaluate(fake_classifier, corpus, "all", config, progress=calls.append).figures
     assert sum(calls) == 4  # twice, for the clips as they are are heard once
-    heard = fake_classifier.heard
-    np.testing.assert_allclose(heard[2], 0.1 * heard[0], atol=1e-7)
+    received = fake_classifier.received
+    np.testing.assert_allclose(received[2], 0.1 * received[0], atol=1e-7)
     # This classifier hears the duration alone.
     for row in figures["stress"]["conditions"].values():
         assert row == {
@@ -743,7 +747,7 @@ def test_every_clip_has_noise_of_its_own(
 ) -> None:
     corpus = make_corpus(("short", 0.25, "a"), ("long", 0.25, "b"))
     evaluate(fake_classifier, corpus, "all", replace(CONFIG, stress=("noise10",)))
-    first, second, *noisy = fake_classifier.heard
+    first, second, *noisy = fake_classifier.received
     np.testing.assert_array_equal(first, second)
     ratio = np.corrcoef([one - first for one in noisy])[0, 1]
     assert abs(ratio) < 0.1
@@ -804,21 +808,21 @@ def test_a_model_is_measured_by_the_baselines_that_it_annotates_by(
         assert choose_adaptation(fake_classifier, config, clips) == (adapt if safe else "none")
     assert figures["accuracy"] == (0 if safe else 1)
     assert safe or figures == by_itself
-    heard = replace(config, target="perceived")
+    received = replace(config, target="perceived")
     # Which no baseline tells.
-    assert choose_adaptation(fake_classifier, heard, corpus.clips) == "none"
+    assert choose_adaptation(fake_classifier, received, corpus.clips) == "none"
     if adapter is None:
         with pytest.raises(ConfigError, match="has no adapter, so it cannot use a baseline"):
             evaluate(fake_classifier, corpus, "all", replace(CONFIG, adapt="recording"))
 
 
-def test_an_unknown_condition_is_told_before_anything_is_heard(
+def test_an_unknown_condition_is_told_before_anything_is_decoded(
     fake_classifier: FakeClassifier, make_corpus: MakeCorpus
 ) -> None:
     corpus = make_corpus(("short", 0.25, "a"), ("long", 4.0, "b"))
     with pytest.raises(ConfigError, match="unknown condition 'fog'"):
         evaluate(fake_classifier, corpus, "all", replace(CONFIG, stress=("gain-20", "fog")))
-    assert not fake_classifier.heard
+    assert not fake_classifier.received
 
 
 def test_speakers_of_one_name_in_two_corpora_are_two() -> None:

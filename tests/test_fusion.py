@@ -88,19 +88,19 @@ def test_a_useless_member_has_no_weight(rng: np.random.Generator) -> None:
     assert fused > max(uars) + 0.02
 
 
-def test_clips_are_judged_by_what_others_gave(rng: np.random.Generator) -> None:
+def test_clips_are_scored_by_what_others_gave(rng: np.random.Generator) -> None:
     # By the speakers "a", "b" the first member is right, by the others the second.
     groups = np.repeat(["a", "b", "c", "d"], 30)
     classes = rng.integers(0, 2, 120)
     right = np.where(np.eye(2)[classes] > 0, 0.9, 0.1)
     first = np.isin(groups, ["a", "b"])[:, None]
     members = np.stack([np.where(first, right, right[:, ::-1]), np.where(first, 0.5, right)])
-    judged = cross_fit(members, classes, groups, 4)
-    np.testing.assert_allclose(judged.sum(axis=1), 1)
+    scored = cross_fit(members, classes, groups, 4)
+    np.testing.assert_allclose(scored.sum(axis=1), 1)
     for group in "abcd":
         others, own = groups != group, groups == group
         without = fit_mixture(members[:, others], classes[others])
-        np.testing.assert_allclose(judged[own], without.apply(members[:, own]))
+        np.testing.assert_allclose(scored[own], without.apply(members[:, own]))
 
 
 def test_the_mean_is_weighted_and_never_of_zero() -> None:
@@ -357,7 +357,7 @@ def make_trainer(tmp_path: Path, *members: Teacher, **options: Any) -> FusionTra
     return FusionTrainer(config, members, tmp_path / "cache", **options)
 
 
-def test_clips_held_out_of_a_member_are_not_judged_again(
+def test_clips_held_out_of_a_member_are_not_classified_again(
     cached: CachedClips, clips: tuple[Clip, ...], tmp_path: Path, make_member: MakeMember
 ) -> None:
     # What it said when they were held out is right where the other is not.
@@ -374,12 +374,12 @@ def test_clips_held_out_of_a_member_are_not_judged_again(
     trainer.begin(target)
     fusion, kept = trainer.fit(found, LABELS, target)
     assert isinstance(fusion, FusionClassifier)
-    judged = trainer._classify(found, LABELS)
+    scored = trainer._classify(found, LABELS)
     own = new.classifier.predict_proba([found.utterance(i).waveform for i in range(16)])
-    np.testing.assert_allclose(judged[0], own)
-    np.testing.assert_allclose(judged[1].max(axis=1), 0.8)
+    np.testing.assert_allclose(scored[0], own)
+    np.testing.assert_allclose(scored[1].max(axis=1), 0.8)
     classes = [LABELS.index(clip.emotion) for clip in found.clips]
-    np.testing.assert_array_equal(judged[1].argmax(axis=1), classes)
+    np.testing.assert_array_equal(scored[1].argmax(axis=1), classes)
     assert "new scores 16 clips, 0 of them by its held-out probabilities" in said
     assert "taught scores 16 clips, 16 of them by its held-out probabilities" in said
     facts = fusion.spec.training
@@ -419,7 +419,7 @@ def test_clips_that_a_member_learned_from_are_refused(
     assert len(make_trainer(tmp_path, new, knows_others).prepare([clips[4:]])) == 1
 
 
-def test_members_know_none_of_those_who_are_judged(
+def test_members_know_none_of_those_who_are_scored(
     cached: CachedClips, clips: tuple[Clip, ...], tmp_path: Path, make_member: MakeMember
 ) -> None:
     trainer = make_trainer(tmp_path, make_member("new"), make_member("old", cached.take(range(5))))
@@ -454,7 +454,7 @@ def test_members_that_do_not_fit_together(
         make_trainer(tmp_path, one, two).prepare([clips[1::2]])
 
 
-def test_clips_without_folds_are_refused_before_any_is_judged(
+def test_clips_without_folds_are_refused_before_any_is_scored(
     clips: tuple[Clip, ...], tmp_path: Path, make_member: MakeMember
 ) -> None:
     trainer = make_trainer(tmp_path, make_member("one"), make_member("two"))
@@ -541,15 +541,15 @@ def test_an_svm_keeps_what_was_said_of_clips_held_out(hisses: Path, trained: Pat
 def pretend_held_out(models: Path, hisses: Path, cache: Path) -> None:
     """Let the CNN have been right of the clips LO and MD, two of three, and the SVM of HI."""
     cached = cache_clips(split_by_speaker(read_corpus(hisses)).clips, cache, jobs=1)
-    heard = [index for index, clip in enumerate(cached.clips) if clip.split != "test"]
+    received = [index for index, clip in enumerate(cached.clips) if clip.split != "test"]
     for name, levels in (("netter", ("LO", "MD")), ("hisser", ("HI",))):
         labels = load_model(models / name, "cpu").spec.labels
-        rows = np.full((len(heard), 3), 0.01)
-        for row, index in zip(rows, heard, strict=True):
+        rows = np.full((len(received), 3), 0.01)
+        for row, index in zip(rows, received, strict=True):
             clip = cached.clips[index]
             said = labels.index(clip.emotion) + (not clip.name.endswith(levels))
             row[said % 3] = 0.98
-        write_held_out(models / name, cached.take(heard).hashes, labels, rows)
+        write_held_out(models / name, cached.take(received).hashes, labels, rows)
 
 
 def test_a_fusion_from_training_to_labels(

@@ -46,7 +46,7 @@ def waveforms() -> list[NDArray[np.float32]]:
     return found
 
 
-def judge_alone(folder: Path, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
+def classify_alone(folder: Path, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return what `transformers` says of a clip."""
     network = AutoModelForAudioClassification.from_pretrained(folder, dtype=torch.float32).eval()
     extractor = AutoFeatureExtractor.from_pretrained(folder)  # type: ignore[no-untyped-call]
@@ -105,7 +105,7 @@ def test_probabilities_are_those_of_transformers_alone_and_in_any_batch(
     model = load_model(tmp_path, "cpu", labels="model")
     assert model.spec.labels == ("neu", "hap", "ang", "sad")
     clips = waveforms()
-    expected = np.stack([judge_alone(tmp_path, clip) for clip in clips])
+    expected = np.stack([classify_alone(tmp_path, clip) for clip in clips])
     assert expected.std(axis=0).min() > 1e-3  # or nothing would be compared
     found = model.predict_proba(clips)
     np.testing.assert_allclose(found, expected, atol=1e-4)
@@ -120,7 +120,7 @@ def test_half_precision_is_computed_in_single(tmp_path: Path) -> None:
     edit_weights(tmp_path, lambda weights: {k: v.half() for k, v in weights.items()})
     edit(tmp_path / "config.json", dtype="float16")
     model = load_model(tmp_path, "cpu", labels="model")
-    expected = judge_alone(tmp_path, waveforms()[0])
+    expected = classify_alone(tmp_path, waveforms()[0])
     np.testing.assert_allclose(model.predict_proba(waveforms()[:1])[0], expected, atol=1e-4)
 
 
@@ -371,7 +371,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.usefixtures("offline")
 def test_without_a_network_the_cache_is_enough(cache: Path) -> None:
-    expected = judge_alone(cache / "snapshots" / COMMIT, waveforms()[0])
+    expected = classify_alone(cache / "snapshots" / COMMIT, waveforms()[0])
     for revision in (None, "main", COMMIT):
         model = load_model("hub:org/tiny", "cpu", revision=revision, labels="model")
         assert (model.name, model.revision) == ("org/tiny", COMMIT)

@@ -64,10 +64,10 @@ def test_encoder_of_a_model_goes_on(kind: str, band_limit: float, tmp_path: Path
     assert course.band_limit == band_limit
     # Its hidden states are those of the model, whose weights were rounded to 16 bits.
     waveform = torch.from_numpy(np.random.default_rng(0).normal(0, 0.1, (1, 16_000))).float()
-    heard = (waveform, torch.tensor([16_000]))
+    received = (waveform, torch.tensor([16_000]))
     with torch.inference_mode():
         encoders = course._network.encoder, model.network.encoder
-        found, expected = (torch.stack(encoder(*heard)[0]) for encoder in encoders)
+        found, expected = (torch.stack(encoder(*received)[0]) for encoder in encoders)
     torch.testing.assert_close(found, expected, atol=0.02, rtol=0.02)
     assert not found.equal(expected)
     assert find_origin(str(tmp_path / "mine")).base.digest == origin.base.digest
@@ -116,7 +116,7 @@ def test_what_an_encoder_knows_is_known_of_its_models(tmp_path: Path) -> None:
     message = r"the base was trained on 1 of the speakers to be scored, such as plays/ann"
     with pytest.raises(ConfigError, match=message):
         trainer.check_held_out(clips)
-    # Whoever is learned from is judged, too, where there are no development clips.
+    # Whoever is learned from is scored, too, where there are no development clips.
     with pytest.raises(ConfigError, match=message):
         trainer.prepare([clips])
     assert len(trainer.prepare([clips[:1], clips[1:]])) == 2

@@ -82,7 +82,7 @@ def test_every_segment_gets_its_own_result_in_the_order_of_the_files(
     assert run([FakeRecording(one) for one in lengths], workers) == lengths
 
 
-def test_what_is_judged_together_is_no_matter_of_chance(rng: np.random.Generator) -> None:
+def test_what_is_scored_together_is_no_matter_of_chance(rng: np.random.Generator) -> None:
     lengths = draw(rng, (3, 1500, *([2] * 500), 150))
     found = []
     for workers in (1, 4):
@@ -296,7 +296,7 @@ def test_windows_that_overlap_are_hardly_more_than_the_recording(slow: Path) -> 
     assert most < 4 * whole.nbytes
 
 
-def test_models_may_change_what_they_hear(slow: Path) -> None:
+def test_models_may_change_what_they_are_given(slow: Path) -> None:
     class Ruthless(FakeClassifier):
         def extract_features(self, waveforms: Sequence[FloatArray]) -> FloatArray:
             loudness = [[1 + float(np.abs(waveform).mean())] for waveform in waveforms]

@@ -120,7 +120,7 @@ def test_families_and_what_they_learn_from() -> None:
         assert (config.family, config.splits) == (family, ("dev",))
 
 
-def test_a_plan_keeps_speakers_apart_and_knows_who_is_heard(corpus: Corpus) -> None:
+def test_a_plan_keeps_speakers_apart_and_knows_whose_clips_are_decoded(corpus: Corpus) -> None:
     assert {clip.emotion for clip in Plan.make(corpus, TrainConfig()).corpus.clips} == {
         "anger", "love", "sadness",
     }  # fmt: skip

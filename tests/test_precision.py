@@ -247,7 +247,7 @@ def test_replicas_go_round_the_devices() -> None:
 
 
 @pytest.mark.parametrize("kind", ["wav2vec2", "hubert", "data2vec-audio"])
-def test_replicas_judge_at_the_same_time(kind: str, tmp_path: Path) -> None:
+def test_replicas_classify_at_the_same_time(kind: str, tmp_path: Path) -> None:
     """Some keep the lengths of a batch between their layers."""
     save_checkpoint(kind, tmp_path)
     model = load_model(tmp_path, "cpu", labels="model", precision="fp32")

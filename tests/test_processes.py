@@ -78,7 +78,7 @@ def test_rows_are_the_same_wherever_they_are_computed(rng: np.random.Generator) 
 
 
 @pytest.mark.parametrize("n_workers", [1, 3])
-def test_replicas_of_an_svm_judge_alike(n_workers: int, rng: np.random.Generator) -> None:
+def test_replicas_of_an_svm_classify_alike(n_workers: int, rng: np.random.Generator) -> None:
     model = load_model(Path(__file__).parent.parent / "models" / "svm")
     batch = [rng.standard_normal(16_000).astype(np.float32) for _ in range(3)]
     with model.replicas(n_workers, 1, 12.0) as replicas:

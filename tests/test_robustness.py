@@ -62,11 +62,11 @@ def test_each_clip_is_there_as_it_is_and_in_another_recording(speech: CachedClip
     found, changed = [], 0
     for batch in batches:
         plain, other = batch.waveforms.chunk(2)
-        for one, heard, length, same in zip(plain, other, *batch.lengths.chunk(2), strict=True):
+        for one, received, length, same in zip(plain, other, *batch.lengths.chunk(2), strict=True):
             assert length == same
             (index,) = (i for i, whole in enumerate(wholes) if same_samples(one[:length], whole))
-            assert not heard[length:].any()
-            changed += not torch.equal(one, heard)
+            assert not received[length:].any()
+            changed += not torch.equal(one, received)
             found.append(index)
     assert len(set(found)) == len(found)
     # One in nine or so is heard as it is.
@@ -102,9 +102,9 @@ def test_the_distance_is_zero_of_what_is_the_same_and_not_of_anything_else(
         distance = imitation(batch.waveforms, batch.lengths).item()
         # Frame by frame and clip by clip, as the definition has it.
         told, spans = encoder(plain, lengths)
-        heard, _ = encoder(batch.waveforms.chunk(2)[1], lengths)
+        received, _ = encoder(batch.waveforms.chunk(2)[1], lengths)
     rows = np.concatenate([np.arange(span.start, span.stop) for span in spans])
-    frames = [smooth((one - two)[rows] / 2).mean() for one, two in zip(heard, told, strict=True)]
+    frames = [smooth((one - two)[rows] / 2).mean() for one, two in zip(received, told, strict=True)]
 
     def pool(states: list[Tensor]) -> Tensor:
         parts = [
@@ -116,7 +116,7 @@ def test_the_distance_is_zero_of_what_is_the_same_and_not_of_anything_else(
         ]
         return torch.stack(parts)
 
-    statistics = smooth((pool(heard) - pool(told)) / 0.5).mean()
+    statistics = smooth((pool(received) - pool(told)) / 0.5).mean()
     assert distance == pytest.approx(float(torch.stack(frames).mean() + statistics), rel=1e-4)
 
 
@@ -166,7 +166,7 @@ def test_scales_are_those_of_all_clips_and_keep_one_batch(
     assert in_memory[3] == in_memory[1] <= 2 * 400
 
 
-def test_an_encoder_comes_nearer_to_what_it_hears_without_noise(
+def test_an_encoder_comes_nearer_to_its_states_without_noise(
     base: Base, speech: CachedClips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listener = EmbeddingWatcher()

@@ -55,13 +55,13 @@ def test_labels_in_a_file_are_those_of_annotate(
 def test_a_run_that_goes_on_labels_what_is_new(runs: Runs, fake_classifier: FakeClassifier) -> None:
     runs.load(channels=(0,))
     runs.write(runs.statement)
-    rows, n_heard = runs.content, len(fake_classifier.heard)
-    assert n_heard == 3
+    rows, n_received = runs.content, len(fake_classifier.received)
+    assert n_received == 3
     with pytest.raises(OutputError, match=r"labels\.csv: already exists"):
         runs.write()
     report = runs.resume(exclude="*.wav")
     assert (report.n_kept, report.n_files) == (1, 2)
-    assert len(fake_classifier.heard) > n_heard
+    assert len(fake_classifier.received) > n_received
     assert runs.content.endswith(rows.split(b"\r\n", 1)[1])
     runs.load()
     with pytest.raises(OutputError, match="was made with another channels: 0, now it is mix"):
@@ -193,7 +193,7 @@ def test_outputs_that_are_refused(
     with pytest.raises(OutputError, match=r"memo\.m4a: is also an input; expected another output"):
         sercli.write_labels(runs.sounds, runs.memo, annotator, format_="csv", overwrite=True)
     assert runs.memo.read_bytes() == (EXAMPLES / "memo.m4a").read_bytes()
-    assert not fake_classifier.heard
+    assert not fake_classifier.received
 
 
 def test_an_output_that_cannot_be_replaced_keeps_its_record(
@@ -291,7 +291,7 @@ def test_an_output_that_was_edited_is_refused(
     runs: Runs, fake_classifier: FakeClassifier, leave: Callable[[Runs], Path], suffix: str
 ) -> None:
     output = leave(runs)
-    content, n_heard = output.read_bytes(), len(fake_classifier.heard)
+    content, n_received = output.read_bytes(), len(fake_classifier.received)
     is_hidden = output != runs.output
     for what, edited in edit(content).items():
         assert edited != content, what
@@ -302,7 +302,7 @@ def test_an_output_that_was_edited_is_refused(
         with pytest.raises(OutputError, match=message):
             runs.resume()
         assert output.read_bytes() == edited, what
-    assert len(fake_classifier.heard) == n_heard
+    assert len(fake_classifier.received) == n_received
     # What counts is the content, not when it was written.
     output.write_bytes(content)
     change(output)

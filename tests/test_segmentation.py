@@ -211,13 +211,13 @@ def test_windows_end_with_the_recording_and_are_not_too_short_to_classify() -> N
         assert [end for _, end in seconds(spans)] == ends
 
 
-def test_the_shortest_rest_at_the_end_that_is_judged() -> None:
+def test_the_shortest_rest_at_the_end_that_is_scored() -> None:
     # Twice that is more than the longest segment of speech, which these modes do not have.
     frames = frames_of((1, 10.24))
     for least, expected in ((4.24, [(0, 6), (6, 10.24)]), (4.25, [(0, 6)])):
         assert seconds(segment(frames, mode="window", window=6.0, min_segment=least)) == expected
     assert seconds(segment(frames, mode="window", window=12.0, min_segment=15)) == [(0, 10.24)]
-    # Of a whole file, all is judged.
+    # Of a whole file, all is scored.
     frames = frames_of((1, 41.6))
     assert seconds(segment(frames, mode="file", min_segment=15)) == [(0, 30), (30, 41.6)]
 
@@ -247,7 +247,7 @@ def test_frames_at_the_edge_of_a_window_count_in_both() -> None:
     assert first.speech == 1.0
 
 
-def test_file_mode_judges_pieces_of_half_a_minute_with_the_speech_in_them() -> None:
+def test_file_mode_classifies_pieces_of_half_a_minute_with_the_speech_in_them() -> None:
     spans = segment(frames_of((1, 3.2), (0, 32.0), (1, 6.4)), mode="file")
     assert seconds(spans) == [(0, 30), (30, 41.6)]
     assert [round(span.speech, 3) for span in spans] == [3.23, 6.43]  # with padding

@@ -66,7 +66,7 @@ def test_probabilities_do_not_depend_on_batch_or_order(
     assert shipped.predict_proba([]).shape == (0, 6)
 
 
-def test_nothing_above_the_band_limit_is_heard(
+def test_nothing_above_the_band_limit_counts(
     shipped: Classifier, segments: list[NDArray[np.float32]], rng: np.random.Generator
 ) -> None:
     assert shipped.spec.band_limit == 4_000
@@ -81,7 +81,7 @@ def test_nothing_above_the_band_limit_is_heard(
         np.testing.assert_allclose(noisy, clean, atol=MAX_CHANGE[shipped.name])
 
 
-def test_level_is_not_heard(shipped: Classifier, segments: list[NDArray[np.float32]]) -> None:
+def test_level_does_not_matter(shipped: Classifier, segments: list[NDArray[np.float32]]) -> None:
     quiet = shipped.predict_proba([0.01 * segment for segment in segments])
     np.testing.assert_allclose(quiet, shipped.predict_proba(segments), atol=1e-3)
 

@@ -353,12 +353,12 @@ def test_trainer_keeps_what_is_of_unchanged_clips(monkeypatch: pytest.MonkeyPatc
     np.testing.assert_array_equal(learned.held_out, held_out[0])
     # Whom a clip is transposed to differs, so that there is no baseline.
     assert gathered == [0, 1, 2]
-    judged = svm_trainer.classify(model, found)  # type: ignore[arg-type]
-    np.testing.assert_allclose(judged, np.full((3, 6), 1 / 6))
+    scored = svm_trainer.classify(model, found)  # type: ignore[arg-type]
+    np.testing.assert_allclose(scored, np.full((3, 6), 1 / 6))
     scores = np.eye(6)[:3]
     found = replace(found, features=tuple(np.stack((row, row[::-1])) for row in scores))
-    judged = svm_trainer.classify(model, found)  # type: ignore[arg-type]
-    assert judged.argmax(axis=1).tolist() == [0, 1, 2]
+    scored = svm_trainer.classify(model, found)  # type: ignore[arg-type]
+    assert scored.argmax(axis=1).tolist() == [0, 1, 2]
 
 
 def test_stored_weights_give_the_same_model(rows: svm_rows.Rows) -> None:
@@ -390,7 +390,7 @@ def test_specifications_that_do_not_fit(
 # The shipped model.
 
 
-def test_the_last_version_is_heard_as_strangers_might_say_it(
+def test_the_last_version_is_as_strangers_might_say_it(
     rows: svm_rows.Rows, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transposition, "CONTRAST", (1.0, 1.0))

@@ -39,7 +39,7 @@ def make_teacher(cached: CachedClips, known: dict[str, np.ndarray]) -> Teacher:
     return Teacher(load_model("svm"), known, manifest)
 
 
-def test_clips_that_were_held_out_are_not_judged_again(cached: CachedClips) -> None:
+def test_clips_that_were_held_out_are_not_classified_again(cached: CachedClips) -> None:
     held_out = np.array([0.1, 0.2, 0.3, 0.25, 0.05, 0.1])
     teacher = make_teacher(cached, {cached.hashes[0]: held_out})
     found = teacher.classify(cached, BACKWARDS)
@@ -71,7 +71,7 @@ def test_of_long_clips_a_teacher_says_the_mean_of_equal_parts(tmp_path: Path) ->
     np.testing.assert_allclose(found, halves.mean(axis=0, keepdims=True), atol=1e-6)
 
 
-def test_a_teacher_knows_none_of_those_who_are_judged(cached: CachedClips) -> None:
+def test_a_teacher_knows_none_of_those_who_are_scored(cached: CachedClips) -> None:
     teacher = make_teacher(cached, {})
     teacher.refuse_held_out(cached.clips[2:])
     with pytest.raises(ConfigError, match=r"was trained on 1 of the speakers .* such as /s1;"):

@@ -1,4 +1,4 @@
-"""Training networks, from a corpus to a model folder: what is learned, judged and kept."""
+"""Training networks, from a corpus to a model folder: what is learned, scored and kept."""
 
 import json
 import os
@@ -188,10 +188,10 @@ def test_without_weight_there_are_no_guides(
 
 @dataclass
 class Spy:
-    """Notes of whom each network learned, and whom it judged."""
+    """Notes of whom each network learned, and whom it scored."""
 
     taught: list[tuple[str, set[str | None], set[str | None]]] = field(default_factory=list)
-    judged: list[set[str | None]] = field(default_factory=list)
+    scored: list[set[str | None]] = field(default_factory=list)
     unlabelled: list[int] = field(default_factory=list)
 
 
@@ -213,12 +213,12 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
         return teach(self, name, material, place, dev)
 
     def see_score(self: CnnCourse, network: Any, material: Material, learned: Material) -> Any:
-        noted.judged.append(voices(material.cached))
+        noted.scored.append(voices(material.cached))
         assert voices(learned.cached) == noted.taught[-1][1]
         return score(self, network, material, learned)
 
     def see_classify(self: NeuralTrainer, model: Any, found: CachedClips) -> Any:
-        noted.judged.append(voices(found))
+        noted.scored.append(voices(found))
         return classify(self, model, found)
 
     monkeypatch.setattr(CnnCourse, "teach", see_teach)
@@ -263,19 +263,19 @@ def test_without_development_clips_folds_calibrate(
     )
     every = {"1001", "1002", "1003", "1049", "1053"}
     assert [name for name, *_ in spy.taught] == ["fold 1 of 2", "fold 2 of 2", "all clips"]
-    assert [known for _, known, _ in spy.taught] == [*(every - part for part in spy.judged), every]
-    assert set.union(*spy.judged) == every
-    assert not set.intersection(*spy.judged)
+    assert [known for _, known, _ in spy.taught] == [*(every - part for part in spy.scored), every]
+    assert set.union(*spy.scored) == every
+    assert not set.intersection(*spy.scored)
     facts = read_training(tmp_path / "all")
     assert facts["calibration_on"] == "2 folds of speakers"
     assert (facts["clips"], facts["best_epoch"]) == (45, 1)
     assert facts["held_out"]["varied"]["n_segments"] == 45
     # What each network said of its fold is kept, for those who learn from it.
-    judged = read_held_out(tmp_path / "all", result.classifier.spec.labels)
+    scored = read_held_out(tmp_path / "all", result.classifier.spec.labels)
     cached = cache_clips([*corpus.select("train"), *corpus.select("dev")], cache, jobs=1)
-    assert judged.keys() == set(cached.hashes)
+    assert scored.keys() == set(cached.hashes)
     classes = CnnCourse(config, result.classifier.spec.labels).find_classes(cached)
-    said = np.array([judged[audio].argmax() for audio in cached.hashes])
+    said = np.array([scored[audio].argmax() for audio in cached.hashes])
     uar = unweighted_average_recall(classes, said)
     assert uar == pytest.approx(facts["held_out"]["whole"]["uar"], abs=0.1)  # calibrated on all
     card = (tmp_path / "all" / "README.md").read_text(encoding="utf-8")
@@ -299,7 +299,7 @@ def test_folds_are_checked_before_any_is_learned_without(
 
 
 @pytest.mark.parametrize("family", ["svm", "cnn"])
-def test_folds_within_folds_are_checked_before_anything_is_heard(
+def test_folds_within_folds_are_checked_before_anything_is_decoded(
     family: str, cache: Path, tmp_path: Path
 ) -> None:
     def clips_of(**emotions: str) -> Corpus:
@@ -333,7 +333,7 @@ def test_folds_within_folds_are_checked_before_anything_is_heard(
 
 
 @pytest.mark.parametrize("family", ["svm", "cnn"])
-def test_labels_that_nobody_learns_are_told_before_anything_is_heard(
+def test_labels_that_nobody_learns_are_told_before_anything_is_decoded(
     family: str, cache: Path, tmp_path: Path
 ) -> None:
     def clips_of(split: Split | None = None, **emotions: str) -> tuple[Clip, ...]:
@@ -419,7 +419,7 @@ def test_a_refused_training_leaves_what_was_there(
         assert (tmp_path / "all" / name).read_bytes() == content
 
 
-def test_cross_validation_judges_speakers_that_nothing_was_chosen_by(
+def test_cross_validation_classifies_speakers_that_nothing_was_chosen_by(
     corpus: Corpus, cache: Path, tmp_path: Path, spy: Spy
 ) -> None:
     config = replace(CONFIG, epochs=1)
@@ -427,11 +427,11 @@ def test_cross_validation_judges_speakers_that_nothing_was_chosen_by(
     every = set(map(str, ACTORS))
     for number in (0, 1):
         _, known, dev = spy.taught[number]
-        calibrated_on, judged = spy.judged[2 * number : 2 * number + 2]
+        calibrated_on, scored = spy.scored[2 * number : 2 * number + 2]
         assert dev == calibrated_on
         assert len(dev) == 1
-        assert known | dev | judged == every
-        assert len(known) + len(dev) + len(judged) == len(every)
+        assert known | dev | scored == every
+        assert len(known) + len(dev) + len(scored) == len(every)
     assert [known for _, known, _ in spy.taught][4] == every
     assert result.evaluation is not None
     assert result.evaluation.figures["n_segments"] == 48
@@ -449,7 +449,7 @@ def list_some(corpus: Corpus) -> Corpus:
     )
 
 
-def test_who_is_in_a_table_and_in_a_corpus_is_judged_by_strangers(
+def test_who_is_in_a_table_and_in_a_corpus_is_scored_by_strangers(
     corpus: Corpus, cache: Path, tmp_path: Path, spy: Spy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, listed = replace(CONFIG, epochs=1), list_some(corpus)
@@ -458,13 +458,13 @@ def test_who_is_in_a_table_and_in_a_corpus_is_judged_by_strangers(
     every = set(map(str, ACTORS))
     for number in range(3):
         _, known, dev = spy.taught[number]
-        judged = spy.judged[2 * number + 1]
-        assert known | dev | judged == every
-        assert len(known) + len(dev) + len(judged) == len(every)
+        scored = spy.scored[2 * number + 1]
+        assert known | dev | scored == every
+        assert len(known) + len(dev) + len(scored) == len(every)
     # Those by whom the last is calibrated, too.
     assert [name for name, *_ in spy.taught[3:5]] == ["fold 1 of 2", "fold 2 of 2"]
-    for (_, known, _), judged in zip(spy.taught[3:5], spy.judged[6:], strict=True):
-        assert known == every - judged
+    for (_, known, _), scored in zip(spy.taught[3:5], spy.scored[6:], strict=True):
+        assert known == every - scored
     assert result.evaluation is not None
     figures = result.evaluation.figures
     assert (figures["protocol"], figures["speakers"]) == ("speakers apart", sorted(every))
@@ -566,7 +566,7 @@ def test_a_teacher_of_other_labels_is_refused_before_speech_is_looked_for(
     assert not (tmp_path / "cache").exists()
 
 
-def test_nothing_unlabelled_is_held_out_or_judged(
+def test_nothing_unlabelled_is_held_out_or_scored(
     chosen: tuple[Training, Path],
     corpus: Corpus,
     cache: Path,
@@ -582,7 +582,7 @@ def test_nothing_unlabelled_is_held_out_or_judged(
     every = {"1001", "1002", "1003", "1049", "1053"}
     # All of it, in every fold; what calibrates, and is kept as held out, are labelled clips.
     assert spy.unlabelled == [n_segments] * 3
-    assert set.union(*spy.judged) == every
+    assert set.union(*spy.scored) == every
     facts = read_training(tmp_path / "all")
     assert facts["clips"] == facts["held_out"]["whole"]["n_segments"] == 45
     assert facts["unlabelled"] == {
@@ -610,7 +610,7 @@ def test_nothing_unlabelled_is_held_out_or_judged(
 
 
 @pytest.mark.parametrize(
-    ("name", "fit_on", "is_judged"),
+    ("name", "fit_on", "is_scored"),
     [
         ("1048_IEO_ANG_LO", ("train",), True),
         ("1049_IEO_ANG_LO", ("train",), True),
@@ -619,7 +619,7 @@ def test_nothing_unlabelled_is_held_out_or_judged(
         ("1001_IEO_ANG_LO", ("train",), False),
     ],
 )
-def test_clips_that_are_judged_are_not_learned_from_unlabelled(
+def test_clips_that_are_scored_are_not_learned_from_unlabelled(
     chosen: tuple[Training, Path],
     corpus: Corpus,
     folder: Path,
@@ -628,7 +628,7 @@ def test_clips_that_are_judged_are_not_learned_from_unlabelled(
     monkeypatch: pytest.MonkeyPatch,
     name: str,
     fit_on: tuple[Split, ...],
-    is_judged: bool,
+    is_scored: bool,
 ) -> None:
     audio = decode_clip(Clip(folder / f"{name}.wav", "anger")).audio_hash
     # As if somebody spoke in a copy of the clip, which is a hiss.
@@ -642,7 +642,7 @@ def test_clips_that_are_judged_are_not_learned_from_unlabelled(
         unlabelled=Unlabelled((Path("copy.wav"),), tmp_path, jobs=1),
     )
     message = rf"{name}\.wav: is to be scored, but is also in"
-    with pytest.raises(ConfigError, match=message) if is_judged else nullcontext():
+    with pytest.raises(ConfigError, match=message) if is_scored else nullcontext():
         train_on_splits(corpus, tmp_path / "model", learner, fit_on=fit_on, test=False)
 
 
@@ -876,7 +876,7 @@ def test_a_transformer_from_training_to_labels(
     )
     assert result.exit_code == 0, result.stderr
 
-    # It teaches a CNN, but not one that is judged by whom it knows.
+    # It teaches a CNN, but not one that is scored by whom it knows.
     learning = ("--model", "cnn", "--teacher", tmp_path / "folds", "--cache", cache, "--jobs", "1")
     pupil = ("train", "--data", folder, "-o", tmp_path / "pupil", *learning, "--epochs", "1")
     result = ser(*pupil)
@@ -896,7 +896,7 @@ def test_a_transformer_from_training_to_labels(
     assert "| teacher | folds; its probabilities make up 80% of each target |" in card
     assert "--teacher folds" in card
     assert "whose teacher, trained for this fold, was not either" in card
-    # Who is judged by a fold is known neither to the pupil nor to its teacher; of all others, the
+    # Who is scored by a fold is known neither to the pupil nor to its teacher; of all others, the
     # teacher says what it did not learn.
     assert len(os.listdir(cache / "rows")) == n_rows + 1  # of an encoder in half precision
     first_teacher, everything = taught.pop("all clips")
@@ -927,7 +927,7 @@ def test_a_transformer_from_training_to_labels(
     assert "learning rate of 0.01" in card
     assert "--layers 1 --tuning-epochs 2 --tuning-rate 0.01 --lora 2 --epochs 3" in card
 
-    # What an encoder has learned is gone on with, but not to judge whom it knows.
+    # What an encoder has learned is gone on with, but not to score whom it knows.
     further = tmp_path / "further"
     train_on = ("train", "--data", folder, "-o", further, *options, "--base", adapted)
     result = ser(*train_on, "--fit-on", "train+dev")
@@ -1132,27 +1132,27 @@ def test_learning_clips_as_strangers_might_say_them(
     ).read_bytes()
 
     # The encoder may learn by them first to hear through noise; its teachers of folds then have.
-    hears = (*options, *known, *everything, "--hearing-epochs", "1", "--no-adapter")
-    result = ser(*hears, "-o", tmp_path / "hears")
+    robust = (*options, *known, *everything, "--hearing-epochs", "1", "--no-adapter")
+    result = ser(*robust, "-o", tmp_path / "robust")
     assert result.exit_code == 0, result.stderr
     encoder = "encoder.safetensors"
-    learned = load_file(tmp_path / "hears" / encoder)
+    learned = load_file(tmp_path / "robust" / encoder)
     before = load_file(model / encoder)
     assert learned.keys() == before.keys()
     assert max(float((learned[name] - before[name]).abs().max()) for name in learned) > 1e-4
-    assert read_training(tmp_path / "hears")["config"]["hearing_epochs"] == 1
-    card = (tmp_path / "hears" / "README.md").read_text(encoding="utf-8")
+    assert read_training(tmp_path / "robust")["config"]["hearing_epochs"] == 1
+    card = (tmp_path / "robust" / "README.md").read_text(encoding="utf-8")
     assert "--base tiny --hearing-epochs 1" in card
     assert "the same output for calm speech with random rooms, noise and lines" in card
     assert "as for the clean speech: 1 epoch with a peak learning rate of " in card
     substitute = find_substitute(
-        Teacher.load(tmp_path / "hears", "cpu"), CONFIG, None, spoken, rows=tmp_path
+        Teacher.load(tmp_path / "robust", "cpu"), CONFIG, None, spoken, rows=tmp_path
     )
     assert isinstance(substitute, TransformerCourse)
     assert substitute.config.hearing_epochs == 0
     assert all(
         torch.equal(one, substitute.base.weights[name.removeprefix("encoder.model.")])
-        for name, one in load_file(tmp_path / "hears" / encoder).items()
+        for name, one in load_file(tmp_path / "robust" / encoder).items()
         if name.startswith("encoder.model.")
     )
 
@@ -1183,7 +1183,7 @@ def test_learning_clips_as_strangers_might_say_them(
     substitute = find_substitute(plain, CONFIG, None, spoken, rows=tmp_path)
     assert substitute is not None
     assert substitute.calm is None
-    # So does a pupil whose folds are judged: their teachers meet strangers, too.
+    # So does a pupil whose folds are scored: their teachers meet strangers, too.
     pupil = ("train", "--data", table, "--model", "cnn", "--teacher", model, "--epochs", "1")
     taught.clear()
     result = ser(*pupil, *shared, *everything, "-o", tmp_path / "alone")
@@ -1243,26 +1243,26 @@ def test_threads_matter_where_teachers_of_folds_are_made_anew(
 def test_a_training_goes_on_with_the_same_speakers_and_labels(
     corpus: Corpus, cache: Path, tmp_path: Path
 ) -> None:
-    learned, judged = (
+    learned, scored = (
         cache_clips(corpus.select(split), cache, jobs=1) for split in ("train", "dev")
     )
     labels = tuple(sorted({clip.emotion for clip in learned.clips}))
     course = CnnCourse(replace(CONFIG, epochs=1, guide_weight=0.0), labels, resume=True)
 
-    def teach(learned: CachedClips, judged: CachedClips) -> Fitted:
-        both = [course.prepare(one, lambda _: None) for one in (learned, judged)]
+    def teach(learned: CachedClips, scored: CachedClips) -> Fitted:
+        both = [course.prepare(one, lambda _: None) for one in (learned, scored)]
         return course.teach("one", both[0], tmp_path / "one", both[1])
 
     def change(cached: CachedClips, **facts: Any) -> CachedClips:
         return replace(cached, clips=(replace(cached.clips[0], **facts), *cached.clips[1:]))
 
-    first = teach(learned, judged)
-    assert len(teach(learned, judged).records) == len(first.records) == 1
-    other = next(label for label in labels if label != judged.clips[0].emotion)
+    first = teach(learned, scored)
+    assert len(teach(learned, scored).records) == len(first.records) == 1
+    other = next(label for label in labels if label != scored.clips[0].emotion)
     with pytest.raises(ConfigError, match="other settings or data: development labels is "):
-        teach(learned, change(judged, emotion=other))
+        teach(learned, change(scored, emotion=other))
     with pytest.raises(ConfigError, match="data: names, speakers and labels is "):
-        teach(change(learned, speaker="somebody else"), judged)
+        teach(change(learned, speaker="somebody else"), scored)
 
 
 def test_the_same_samples_at_another_rate_are_other_audio(tmp_path: Path) -> None:

@@ -161,15 +161,15 @@ def test_without_calm_clips_nothing_is_known(rows: FloatArray, strangers: FloatA
         transpose(rows, strangers, what=("anger",) * len(WHO))
 
 
-def test_judged_by_other_strangers_than_learned_from(strangers: FloatArray) -> None:
+def test_scored_by_other_strangers_than_learned_from(strangers: FloatArray) -> None:
     material = Material(None, strangers=strangers)  # type: ignore[arg-type]
     for number in (1, 2, 3):
         learned = material.meet(number, 3, others=True).strangers
-        judged = material.meet(number, 3, others=False).strangers
+        scored = material.meet(number, 3, others=False).strangers
         assert learned is not None
-        assert judged is not None
-        np.testing.assert_array_equal(judged, strangers[number - 1 :: 3])
-        both = np.vstack((learned, judged))
+        assert scored is not None
+        np.testing.assert_array_equal(scored, strangers[number - 1 :: 3])
+        both = np.vstack((learned, scored))
         assert sorted(map(tuple, both)) == sorted(map(tuple, strangers))
     nobody = Material(None)  # type: ignore[arg-type]
     assert nobody.meet(1, 3, others=True) is nobody

@@ -256,7 +256,7 @@ def test_turns_are_cut_as_they_were_told(step: int) -> None:
         Turn(0.5, 1.25),  # the same again
         Turn(9.5, 12.0),  # ends after the end
         Turn(2.0, 2.0),
-        Turn(2.0, 2.05),  # too short to be judged
+        Turn(2.0, 2.05),  # too short to be scored
         Turn(9.95, 12.0),  # so is what is left of it
         Turn(11.0, 12.0),
     ]

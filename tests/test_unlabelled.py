@@ -97,21 +97,21 @@ def test_segments_are_those_that_would_be_annotated(
     )
 
 
-def test_audio_is_what_would_be_judged(
+def test_audio_is_what_would_be_scored(
     examples: Unlabelled, fake_classifier: FakeClassifier
 ) -> None:
     list(sercli.annotate(EXAMPLES, fake_classifier))
-    heard = [waveform for waveform in fake_classifier.heard if len(waveform) >= 16_000]
-    assert len(examples.cached) == len(heard)
-    for index in range(len(heard)):
+    received = [waveform for waveform in fake_classifier.received if len(waveform) >= 16_000]
+    assert len(examples.cached) == len(received)
+    for index in range(len(received)):
         found = examples.cached.utterance(index).waveform
         alike = [
             place
-            for place, waveform in enumerate(heard)
+            for place, waveform in enumerate(received)
             if len(waveform) == len(found) and np.allclose(waveform, found, atol=1e-5)
         ]
-        del heard[alike[0]]
-    assert not heard
+        del received[alike[0]]
+    assert not received
 
 
 def test_recordings_have_the_hashes_of_clips(examples: Unlabelled) -> None:
@@ -184,7 +184,7 @@ def test_what_fails_is_told(tmp_path: Path, cache: Path) -> None:
         _ = search(EXAMPLES / "silence.wav", cache=cache).cached
 
 
-def test_what_is_judged_is_refused(
+def test_what_is_scored_is_refused(
     examples: Unlabelled, cache: Path, tmp_path: Path, speech: NDArray[np.float32]
 ) -> None:
     # A lossless copy of a recording, and one of a segment.
@@ -214,12 +214,12 @@ def test_a_teacher_is_needed(examples: Unlabelled) -> None:
 def test_unlabelled_clips_are_drawn_as_often_as_those_of_a_label() -> None:
     classes = np.array([0] * 5 + [1] * 2 + [2] + [NO_LABEL] * 40)
     assert (count_draws(classes), count_draws(classes[:8])) == (11, 8)
-    heard: set[int] = set()
+    received: set[int] = set()
     for epoch in range(60):
         drawn = [index for index, _ in draw_order(classes, 5, epoch)]
         assert Counter(classes[drawn].tolist()) == {0: 3, 1: 3, 2: 3, NO_LABEL: 3}
-        heard.update(drawn)
-    assert heard == set(range(len(classes)))
+        received.update(drawn)
+    assert received == set(range(len(classes)))
     # They may be drawn more often: their number is rounded up.
     for ratio, n_drawn in ((2.0, 6), (1.5, 5), (0.5, 2)):
         assert count_draws(classes, ratio) == 8 + n_drawn
@@ -257,12 +257,12 @@ def test_what_a_teacher_says_is_all_that_is_learned(
     # A seventh of what is heard is not labelled, however much there is of it.
     batches = TrainingBatches(material.all_clips, targets, draws, config, threads=0)
     assert len(batches) == 13 // 8
-    n_heard = [0, 0]
+    n_received = [0, 0]
     for epoch in range(8):
-        for _, _, heard in batches(epoch):
-            n_heard[0] += int((heard[:, 6:].sum(dim=1) == 0).sum())
-            n_heard[1] += len(heard)
-    assert 0 < n_heard[0] / n_heard[1] < 2 / 7
+        for _, _, received in batches(epoch):
+            n_received[0] += int((received[:, 6:].sum(dim=1) == 0).sum())
+            n_received[1] += len(received)
+    assert 0 < n_received[0] / n_received[1] < 2 / 7
 
 
 def test_how_often_unlabelled_clips_are_drawn_is_set(labelled: CachedClips) -> None:
@@ -281,8 +281,8 @@ def test_how_often_unlabelled_clips_are_drawn_is_set(labelled: CachedClips) -> N
         rows: Any = RowBatches([np.eye(20)[:, None]], targets, draws, config)
         assert len(rows) == (11 + n_drawn) // 2
         for some in (batches, rows):
-            heard = np.concatenate([batch.targets.argmax(dim=1) for batch in some(0)])
-            assert n_drawn - 1 <= (heard >= 11).sum() <= n_drawn
+            received = np.concatenate([batch.targets.argmax(dim=1) for batch in some(0)])
+            assert n_drawn - 1 <= (received >= 11).sum() <= n_drawn
 
 
 def test_versions_with_another_prosody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
