@@ -83,15 +83,17 @@ def add_adapter(
     examples, say
         As for `fit_adapter`.
     config
-        Training settings; `AdapterConfig.repeated_share` is replaced by 0 for a model that was not
-        trained on transposed clips.
+        Training settings; `AdapterConfig.repeated_share` is replaced by 0 for a model that knows
+        its corpus alone, without transposed clips or unlabelled speech: it may label the calm
+        speech of others as emotion, which the adapter would then confirm.
 
     Returns
     -------
     bool
         Whether an adapter was added; if not, `say` is called with the reason.
     """
-    if not model.spec.training.get("calm"):
+    training = model.spec.training
+    if not (training.get("calm") or training.get("unlabelled")):
         config = replace(config, repeated_share=0.0)
     try:
         fitted = fit_adapter(examples, model.spec.labels, config, say)
