@@ -5,7 +5,7 @@ the epoch, so that the result does not depend on the order of the clips or the n
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from math import ceil
 from typing import Any, Final
@@ -33,6 +33,9 @@ LOOKAHEAD: Final = 4
 
 # Class of clips without a label.
 NO_LABEL: Final = -1
+
+# Function from the index of a clip to its waveform.
+Load = Callable[[int], FloatArray]
 
 # Index of a drawn clip, and the random generator of its version.
 Draw = tuple[int, np.random.Generator]

@@ -29,7 +29,7 @@ from sercli.text import format_count
 from sercli.training.cache import CachedClips
 from sercli.training.config import NeuralConfig
 from sercli.training.folds import check_labels
-from sercli.training.networks.batches import NO_LABEL, Augmenter
+from sercli.training.networks.batches import NO_LABEL, Augmenter, Load
 from sercli.training.networks.checkpoints import CHECKPOINT_FILE
 from sercli.training.networks.loop import (
     Batches,
@@ -49,8 +49,6 @@ from sercli.training.unlabelled import Unlabelled
 
 # Settings that may change when a training is resumed: its device and number of processes.
 FREE = ("device", "jobs")
-
-Load = Callable[[int], FloatArray]
 
 
 class Settings(Protocol):

@@ -24,12 +24,10 @@ from sercli.files import write_bytes
 from sercli.neural.batching import pad
 from sercli.neural.devices import choose_precision, computing
 from sercli.training.config import NeuralConfig
-from sercli.training.networks.batches import count_draws, draw_order
+from sercli.training.networks.batches import Load, count_draws, draw_order
 from sercli.training.networks.loop import TrainingBatch
 
 HalfArray = NDArray[np.float16]
-# Function from the index of a clip to its waveform.
-Load = Callable[[int], FloatArray]
 
 # Function from rows, the index of the clip of each row, and a seed, to the rows to train on.
 Change = Callable[[FloatArray, NDArray[np.intp], Sequence[int]], FloatArray]

@@ -8,7 +8,6 @@ their pre-trained weights.
 """
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -29,7 +28,7 @@ from sercli.neural.speech_encoder import WHISPER
 from sercli.neural.transformer import Transformer, TransformerSettings, create_head
 from sercli.training.cache import CachedClips
 from sercli.training.config import TransformerConfig
-from sercli.training.networks.batches import Augmenter, TrainingBatches, missing_codecs
+from sercli.training.networks.batches import Augmenter, Load, TrainingBatches, missing_codecs
 from sercli.training.networks.course import Course, digest, digest_audio, score_clips
 from sercli.training.networks.loop import Fitted
 from sercli.training.networks.lora import RATE_FACTOR, add_lora, merge_lora
@@ -136,7 +135,7 @@ class TransformerCourse(Course):
         n_versions = self.config.versions if learned else 0
         augmenter = Augmenter(cached, self.config)
 
-        def load_version(number: int) -> Callable[[int], FloatArray]:
+        def load_version(number: int) -> Load:
             seed = [self.config.seed, number]
             return lambda index: augmenter.draw(index, np.random.default_rng([*seed, index]))
 
