@@ -249,7 +249,7 @@ def _train(
     with seeded(config.seed):
         network = AdapterNetwork(torch.from_numpy(centres), config, settings.shrinkage)
         optimiser = torch.optim.AdamW(
-            network.parameters(), config.learning_rate, weight_decay=config.weight_decay
+            network.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimiser, config.learning_rate, total_steps=n_steps, pct_start=config.warmup

@@ -19,6 +19,8 @@ from sercli.adaptation import (
 from sercli.arrays import FloatArray, RealArray
 from sercli.training.config import AdapterConfig
 
+LEAST_VARIANCE = 1e-12
+
 
 class Group(NamedTuple):
     """Inputs of the network for one group of segments.
@@ -84,21 +86,29 @@ class AdapterNetwork(nn.Module):
         self.context = _create_layers(n_mix + 2 * n_hidden, config.n_context, n_hidden)
 
     def forward(self, groups: Sequence[Group]) -> Tensor:
-        """Return scores of the segments of all groups, shape (n_segments, n_labels)."""
-        sizes = [len(group.inputs) for group in groups]
-        centred = []
-        for group, size in zip(groups, sizes, strict=True):
-            trusts = self.trust(torch.cat((group.mix, group.likely))).softmax(dim=0)
-            explained = trusts @ group.explanations @ self.centres
-            trust = size / (size + self.shrinkage)
-            centred.append(group.inputs - trust * (group.inputs.mean(dim=0) - explained))
-        hidden = self.first(torch.cat(centred))
-        parts = []
-        for group, rows in zip(groups, hidden.split(sizes), strict=True):
-            deviation = rows.std(dim=0, unbiased=False)
-            described = torch.cat((rows.mean(dim=0), deviation, group.mix))
-            parts.append(rows + self.context(described))
-        scores: Tensor = self.last(functional.relu(torch.cat(parts)))
+        """Return scores of the segments of all groups, shape (n_segments, n_labels).
+
+        The layers and the means are computed for all groups at once, as most of the time would go
+        into calls for one small group after another.
+        """
+        sizes = torch.tensor([len(group.inputs) for group in groups])
+        rows = torch.arange(len(groups)).repeat_interleave(sizes)
+        # Row by group: the product with it is the mean of each group.
+        averaging = functional.one_hot(rows, len(groups)).T / sizes[:, None]
+        inputs = torch.cat([group.inputs for group in groups])
+        mixes = torch.stack([group.mix for group in groups])
+        likely = torch.stack([group.likely for group in groups])
+        explanations = torch.stack([group.explanations for group in groups])
+        trusts = self.trust(torch.cat((mixes, likely), dim=1)).softmax(dim=1)
+        explained = (trusts[:, None] @ explanations).squeeze(1) @ self.centres
+        trust = (sizes / (sizes + self.shrinkage))[:, None]
+        hidden = self.first(inputs - (trust * (averaging @ inputs - explained))[rows])
+        means = averaging @ hidden
+        variances = averaging @ (hidden - means[rows]).square()
+        # The root has no gradient at 0, as in a group of equal segments.
+        deviations = variances.clamp(min=LEAST_VARIANCE).sqrt()
+        hidden = hidden + self.context(torch.cat((means, deviations, mixes), dim=1))[rows]
+        scores: Tensor = self.last(functional.relu(hidden))
         return scores
 
     def tensors(self) -> dict[str, FloatArray]:
