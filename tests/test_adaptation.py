@@ -163,6 +163,21 @@ def test_an_adapter_computes_what_was_trained(rng: np.random.Generator, n_labels
     assert np.abs(adapter.score(groups[2][:9])[0] - found[10]).max() > 0.01
 
 
+def test_a_group_of_equal_segments_can_be_trained_on(rng: np.random.Generator) -> None:
+    network, equal = create_network(rng), np.repeat(draw_probabilities(rng, 1), 7, axis=0)
+    inputs = [rng.normal(0, 1, (5, 6)), np.full((7, 6), 0.5)]
+    groups = [draw_probabilities(rng, 5), equal]
+    described = [
+        describe_group(one.astype(np.float32), group)
+        for one, group in zip(inputs, groups, strict=True)
+    ]
+    network(described).square().sum().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+
+
 def test_every_length_of_every_tensor_counts(rng: np.random.Generator) -> None:
     adapter = create_adapter(rng)
     tensors = adapter.tensors()

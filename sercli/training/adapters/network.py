@@ -19,6 +19,8 @@ from sercli.adaptation import (
 from sercli.arrays import FloatArray, RealArray
 from sercli.training.config import AdapterConfig
 
+# A smaller variance counts as this one, since the root has no gradient at 0: segments of a group
+# may all be the same.
 LEAST_VARIANCE = 1e-12
 
 
@@ -93,7 +95,7 @@ class AdapterNetwork(nn.Module):
         """
         sizes = torch.tensor([len(group.inputs) for group in groups])
         rows = torch.arange(len(groups)).repeat_interleave(sizes)
-        # Row by group: the product with it is the mean of each group.
+        # Groups by rows: the product with it is the mean of each group.
         averaging = functional.one_hot(rows, len(groups)).T / sizes[:, None]
         inputs = torch.cat([group.inputs for group in groups])
         mixes = torch.stack([group.mix for group in groups])
@@ -105,7 +107,6 @@ class AdapterNetwork(nn.Module):
         hidden = self.first(inputs - (trust * (averaging @ inputs - explained))[rows])
         means = averaging @ hidden
         variances = averaging @ (hidden - means[rows]).square()
-        # The root has no gradient at 0, as in a group of equal segments.
         deviations = variances.clamp(min=LEAST_VARIANCE).sqrt()
         hidden = hidden + self.context(torch.cat((means, deviations, mixes), dim=1))[rows]
         scores: Tensor = self.last(functional.relu(hidden))
