@@ -23,7 +23,7 @@ MAX_SEARCH = 4096
 ID3V1_SIZE = 128
 APE_FOOTER = struct.Struct("<8s4I8x")  # magic, version, size without the header, items, flags
 APE_HAS_HEADER = 1 << 31
-LYRICS_FOOTER = re.compile(rb"(\d{6})LYRICS200$")
+LYRICS_FOOTER = re.compile(rb"(\d{6})LYRICS200\Z")
 
 OGG_PAGE = struct.Struct("<4sBBqIIIB")
 OGG_BEGINS = 2  # flag of the first page of a stream

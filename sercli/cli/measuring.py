@@ -110,7 +110,7 @@ def _tell_limits(figures: dict[str, Any]) -> None:
             f"labels of {name} that are not scored: {', '.join(left_out['model'])}; probabilities "
             "are renormalised over the others"
         )
-    although = ", but part of the baselines" if figures["adapt"] != "none" else ""
+    use = ", but part of the baselines" if figures["adapt"] != "none" else ""
     for label, n_clips in left_out["corpus"].items():
         clips = format_count(n_clips, "clip")
         # Labels that the model has are missing in another model of a comparison.
@@ -119,4 +119,4 @@ def _tell_limits(figures: dict[str, Any]) -> None:
             if label in left_out["model"]
             else f"{name} has no such label"
         )
-        say(f"{clips} of {label} left out{although}: {missing}")
+        say(f"{clips} of {label} left out{use}: {missing}")

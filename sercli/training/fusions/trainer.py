@@ -220,16 +220,16 @@ class FusionTrainer(CachedTrainer):
 
     def _classify(self, found: CachedClips, labels: Sequence[str]) -> DoubleArray:
         """Return the probabilities of each member, shape (n_members, n_clips, n_labels)."""
-        found_by = []
+        of_members = []
         for member in self.members:
             n_kept = sum(audio in member.held_out for audio in found.hashes)
             self.say(
                 f"{member.name} scores {len(found):,} clips, {n_kept:,} of them by its held-out "
                 "probabilities"
             )
-            found_by.append(member.classify(found, labels))
+            of_members.append(member.classify(found, labels))
         # Held-out probabilities are rounded, and may be zero.
-        return np.maximum(np.stack(found_by), LEAST)
+        return np.maximum(np.stack(of_members), LEAST)
 
     def _build(
         self, mixture: Mixture, labels: Sequence[str], training: dict[str, Any]
