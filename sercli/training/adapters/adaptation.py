@@ -83,17 +83,16 @@ def add_adapter(
     examples, say
         As for `fit_adapter`.
     config
-        Training settings; `AdapterConfig.repeated_share` is replaced by 0 for a model that knows
-        its corpus alone, without transposed clips or unlabelled speech: it may label the calm
-        speech of others as emotion, which the adapter would then confirm.
+        Training settings; `AdapterConfig.repeated_share` is replaced by 0 for a model that was not
+        trained on transposed clips. A model that labels most clips of another corpus neutral, as a
+        CNN of unlabelled speech does, would be confirmed in that by groups of calm speech alone.
 
     Returns
     -------
     bool
         Whether an adapter was added; if not, `say` is called with the reason.
     """
-    training = model.spec.training
-    if not (training.get("calm") or training.get("unlabelled")):
+    if not model.spec.training.get("calm"):
         config = replace(config, repeated_share=0.0)
     try:
         fitted = fit_adapter(examples, model.spec.labels, config, say)
