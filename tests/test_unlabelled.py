@@ -230,6 +230,17 @@ def test_unlabelled_clips_are_drawn_as_often_as_those_of_a_label() -> None:
     assert drawn.count(8) == 3
 
 
+def test_all_labels_of_a_teacher_are_drawn_equally_often() -> None:
+    # Of 40 unlabelled clips, one is said to have the label 1 and seven the label 4.
+    given = [NO_LABEL] * 32 + [NO_LABEL - 4] * 7 + [NO_LABEL - 1]
+    classes = np.array([0] * 5 + [1] * 2 + [2] + given)
+    for ratio, n_each in ((1.0, 1), (2.0, 2), (5.0, 5)):
+        assert count_draws(classes, ratio) == 8 + 3 * ratio
+        drawn = [index for index, _ in draw_order(classes, 5, 0, ratio)]
+        expected = {0: 3, 1: 3, 2: 3, -1: n_each, -2: n_each, -5: n_each}
+        assert Counter(classes[drawn].tolist()) == expected
+
+
 def test_what_a_teacher_says_is_all_that_is_learned(
     labelled: CachedClips, examples: Unlabelled, teacher: Teacher
 ) -> None:
@@ -253,7 +264,8 @@ def test_what_a_teacher_says_is_all_that_is_learned(
     assert not targets[n_labelled:, 6:].any()
 
     draws = course.find_draws(material)
-    assert draws.tolist() == [*course.find_classes(labelled), *[NO_LABEL] * n_unlabelled]
+    given = NO_LABEL - expected.argmax(axis=1)
+    assert draws.tolist() == [*course.find_classes(labelled), *given]
     # A seventh of what is heard is not labelled, however much there is of it.
     batches = TrainingBatches(material.all_clips, targets, draws, config, threads=0)
     assert len(batches) == 13 // 8
@@ -375,7 +387,8 @@ def test_a_teacher_labels_all_versions(
     expected = teacher.classifier.predict_proba(waveforms)
     np.testing.assert_allclose(targets, expected, atol=1e-6)
     assert len(np.unique(expected.round(3), axis=0)) == 3 * n_segments
-    assert course.find_draws(material)[len(labelled) :].tolist() == [NO_LABEL] * 3 * n_segments
+    draws = course.find_draws(material)[len(labelled) :]
+    assert draws.tolist() == (NO_LABEL - expected.argmax(axis=1)).tolist()
 
 
 def test_the_vocoder_is_missed_before_anything_is_searched(

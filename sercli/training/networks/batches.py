@@ -31,7 +31,7 @@ CODEC_PEAK: Final = 0.5
 # Number of batches prepared ahead of the one that is being trained on.
 LOOKAHEAD: Final = 4
 
-# Class of clips without a label.
+# Class of clips without a label; less k for those that a teacher gives the label with index k.
 NO_LABEL: Final = -1
 
 # Function from the index of a clip to its waveform.
@@ -125,7 +125,7 @@ class ClipBatches(ABC):
     Parameters
     ----------
     classes
-        Indices of the labels, or `NO_LABEL`, shape (n_clips,).
+        Indices of the labels, `NO_LABEL` or less without one, shape (n_clips,).
     config
         Training settings, of which seed, batch size and the ratio of unlabelled clips are used.
     threads
@@ -220,12 +220,13 @@ def draw_order(
     """Return indices of clips, each with how often it was drawn before; all labels equally often.
 
     Clips without a label, whose targets come from a teacher, are drawn `ratio` times as often as
-    those of one label, however many they are.
+    those of one label, however many they are, and equally often for all labels that it gives
+    them: else a network learns that other recordings have the emotion that most of them have.
 
     Parameters
     ----------
     classes
-        Indices of the clips' labels, or `NO_LABEL`, shape (n_clips,).
+        Indices of the clips' labels, `NO_LABEL` or less without one, shape (n_clips,).
     seed, epoch
         Seed and number of the epoch, which decide the draw.
     ratio
@@ -233,9 +234,10 @@ def draw_order(
     """
     rng = np.random.default_rng([seed, epoch])
     drawn: list[tuple[int, int]] = []
+    n_given = len(np.unique(classes[classes <= NO_LABEL]))
     for label in np.unique(classes):
         members = np.flatnonzero(classes == label)
-        n_draws = _count_each(classes, ratio if label == NO_LABEL else 1.0)
+        n_draws = _count_each(classes, 1.0 if label > NO_LABEL else ratio / n_given)
         rounds = -(-n_draws // len(members))
         order = [(int(i), turn) for turn in range(rounds) for i in rng.permutation(members)]
         drawn += order[:n_draws]
@@ -252,13 +254,13 @@ def count_draws(classes: IntArray, ratio: float = 1.0) -> int:
     classes, ratio
         As for `draw_order`.
     """
-    n_labelled = int((classes != NO_LABEL).sum())
+    n_labelled = int((classes > NO_LABEL).sum())
     return n_labelled if n_labelled == len(classes) else n_labelled + _count_each(classes, ratio)
 
 
 def _count_each(classes: IntArray, ratio: float) -> int:
     """Return `ratio` times the draws per label: labelled clips by labels, both rounded up."""
-    labelled = classes[classes != NO_LABEL]
+    labelled = classes[classes > NO_LABEL]
     return ceil(ratio * ceil(len(labelled) / len(np.unique(labelled))))
 
 

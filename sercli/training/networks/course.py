@@ -220,12 +220,16 @@ class Course(ABC):
         return np.array(class_indices(cached.clips, self.labels))
 
     def find_draws(self, material: Material) -> NDArray[np.intp]:
-        """Return the class as which each training clip is drawn: its label's index or `NO_LABEL`.
+        """Return the class as which each training clip is drawn: the index of its label.
 
-        The unlabelled segments come after the labelled clips.
+        The unlabelled segments come after the labelled clips, with `NO_LABEL` less the index of the
+        teacher's label.
         """
-        n_unlabelled = len(material.all_clips) - len(material)
-        return np.append(self.find_classes(material.cached), np.full(n_unlabelled, NO_LABEL))
+        classes = self.find_classes(material.cached)
+        if material.unlabelled is None or self.teacher is None:
+            return classes
+        said = self.teacher.classify(material.unlabelled.cached, self.labels)
+        return np.append(classes, NO_LABEL - said.argmax(axis=1))
 
     @property
     def tells_perceived(self) -> bool:

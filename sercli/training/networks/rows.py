@@ -136,7 +136,7 @@ class RowBatches:
     targets
         Targets of the clips of all arrays, shape (n_clips, n_scores).
     classes
-        Indices of the labels, or `sercli.training.networks.batches.NO_LABEL`, shape (n_clips,).
+        As for `sercli.training.networks.batches.draw_order`.
     config
         Training settings, of which seed, batch size and ratio of unlabelled clips are used.
     change
