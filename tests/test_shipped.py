@@ -26,7 +26,7 @@ from sercli.reporting.documents import render_markdown
 # clips that it learned from.
 LEAST_UAR = {
     "svm": (0.56, 0.63),
-    "cnn": (0.63, 0.68),
+    "cnn": (0.65, 0.69),
     "transformer": (0.68, 0.73),
     "best": (0.68, 0.74),
 }

@@ -30,7 +30,6 @@ class LogMelSettings:
         Lower edge of the lowest band and upper edge of the highest, in Hz.
     floor
         Dynamic range in dB: lower levels are raised to this much below a segment's highest level.
-        The default leaves most of the noise in pauses out, which tells studios apart.
 
     Raises
     ------
@@ -44,7 +43,7 @@ class LogMelSettings:
     n_mels: int = 64
     f_min: float = 50.0
     f_max: float = 4000.0
-    floor: float = 40.0
+    floor: float = 80.0
 
     def __post_init__(self) -> None:
         """Check the values that a damaged description could break."""
