@@ -106,6 +106,14 @@ class EagerParallel:
         return iter(done)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests leave nothing in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("user")))
+        yield
+
+
 @pytest.fixture
 def eager_parallel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("joblib.Parallel", EagerParallel)

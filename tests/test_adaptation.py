@@ -330,12 +330,14 @@ def test_labels_that_are_all_right_make_nothing_certain(rng: np.random.Generator
 
 
 def test_stored_and_read_back(rng: np.random.Generator) -> None:
-    adapter, probabilities = create_adapter(rng), draw_probabilities(rng, 10)
+    adapter = create_adapter(rng, settings=AdapterSettings(sharpening=0.7))
+    probabilities = draw_probabilities(rng, 10)
     stored, data = adapter.tensors(), json.loads(json.dumps(adapter.to_dict()))
     assert {stored[name].dtype for name in ("first.weight", "centres")} == {np.dtype(np.float16)}
     again = Adapter.from_dict(data, stored)
     np.testing.assert_allclose(again.adapt(probabilities), adapter.adapt(probabilities), atol=5e-3)
     assert again.to_dict() == adapter.to_dict()
+    assert again.settings == adapter.settings
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,9 @@ from sercli.features.vector import extract_features
 from sercli.neural.cnn import Cnn, CnnSettings
 from sercli.neural.front_end import LogMelSettings
 from sercli.training.cache import cache_clips
+from sercli.training.clean_features import extract_clean_features
 from sercli.training.config import NeuralConfig
-from sercli.training.networks.guides import (
-    GuidedNetwork,
-    extract_clean_features,
-    guided_loss,
-    make_guides,
-)
+from sercli.training.networks.guides import GuidedNetwork, guided_loss, make_guides
 from sercli.training.networks.loop import cross_entropy
 
 SMALL = CnnSettings(LogMelSettings(n_mels=16), channels=(4, 4, 6, 6, 8, 8, 8), dropout=0.0)

@@ -5,25 +5,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-import soundfile as sf
-from numpy.typing import NDArray
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import GroupKFold
 from sklearn.svm import SVC
 
-from sercli.audio.augment import Utterance
-from sercli.audio.reading import load_audio
 from sercli.calibration import Calibration
 from sercli.classifiers.base import ModelSpec
 from sercli.classifiers.svm import SvmClassifier, pair_votes, project, rbf_kernel
 from sercli.datasets import Clip
-from sercli.datasets.decoding import Waveforms
 from sercli.datasets.extraction import ClipFeatures
 from sercli.errors import ConfigError, DatasetError, ModelError
-from sercli.features.vector import FEATURE_SET, extract_features, feature_names
+from sercli.features.vector import FEATURE_SET, feature_names
 from sercli.labels import EMOTIONS
 from sercli.training import transposition
-from sercli.training import versions as versions_module
 from sercli.training.config import SvmConfig
 from sercli.training.svm import fitting as training
 from sercli.training.svm import rows as svm_rows
@@ -34,7 +28,7 @@ from sercli.training.svm.machine import (
     fit_projection,
     read_machine,
 )
-from sercli.training.versions import Partners, Versions
+from sercli.training.svm.versions import TRANSPOSED, VERSIONS
 
 CONFIG = SvmConfig(regularisations=(1.0, 10.0), gamma_scales=(0.8,), components=8, folds=3, jobs=1)
 
@@ -250,7 +244,7 @@ def test_few_speakers_are_a_fold_each(rows: svm_rows.Rows) -> None:
             Clip(Path(f"{i}"), EMOTIONS[label], f"s{i % n_speakers}")
             for i, label in enumerate(rows.classes[:72])
         )
-        features = tuple(np.repeat(rows.features[:72, None], len(svm_rows.VERSIONS), axis=1))
+        features = tuple(np.repeat(rows.features[:72, None], len(VERSIONS), axis=1))
         return ClipFeatures(clips, features, ("",) * 72, {})
 
     with pytest.raises(DatasetError, match="clips are of one speaker; expected 2 or more"):
@@ -289,54 +283,8 @@ def test_what_was_held_out_is_told_of_each_version(rows: svm_rows.Rows) -> None:
     assert balanced_accuracy_score(rows.classes, own.argmax(axis=1)) > uar
 
 
-def test_versions_of_a_clip(tmp_path: Path, speech: NDArray[np.float32]) -> None:
-    clips = []
-    for index, (emotion, speaker) in enumerate([("anger", "a"), ("anger", "a"), ("fear", "b")]):
-        path = tmp_path / f"{index}.wav"
-        sf.write(path, speech[16_000 * index : 16_000 * (index + 4)], 16_000, subtype="FLOAT")
-        clips.append(Clip(path, emotion, speaker))
-    (tmp_path / "2.wav").write_bytes(b"broken")  # in the background, it is silent
-    names = ("whole", "varied", "varied")
-    versions = Versions(names, Partners(clips), Waveforms(clips), 4_000.0, seed=1)
-    waveform = load_audio(clips[0].path)
-    features = versions(clips[0], waveform)
-    assert features.shape == (3, len(feature_names()))
-    np.testing.assert_array_equal(features[0], extract_features(waveform))
-    assert not np.array_equal(features[1], features[2])
-    np.testing.assert_array_equal(versions(clips[0], waveform), features)
-    other = replace(versions, seed=2)(clips[0], waveform)
-    np.testing.assert_array_equal(other[0], features[0])
-    assert not np.array_equal(other[1], features[1])
-
-
-def test_a_clip_is_joined_with_another_of_its_voice_and_emotion(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    kinds = [("anger", "a"), ("anger", "a"), ("anger", "a"), ("fear", "a"), ("anger", "b")]
-    clips = tuple(
-        Clip(Path(f"{i}"), emotion, speaker, name=f"{i}")
-        for i, (emotion, speaker) in enumerate(kinds)
-    )
-    waveforms = [np.full(10, i, np.float32) for i in range(5)]
-    partners: list[Utterance] = []
-
-    def vary(utterance: Utterance, find_partner: Any, *_: object) -> NDArray[np.float32]:
-        partners.append(find_partner())
-        return utterance.waveform
-
-    monkeypatch.setattr(versions_module, "vary", vary)
-    monkeypatch.setattr(versions_module, "find_utterance", lambda one: Utterance(one, 2, 9))
-    monkeypatch.setattr(versions_module, "extract_features", lambda one, _: one[:1])
-    versions = Versions(("varied",) * 20, Partners(clips), waveforms, 4_000.0, seed=1)
-    for index, expected in enumerate(({1, 2}, {0, 2}, {0, 1}, {3}, {4})):
-        partners.clear()
-        versions(clips[index], waveforms[index])
-        assert {int(one.waveform[0]) for one in partners} == expected
-        assert {one[1:] for one in partners} == {(2, 9)}  # its speech
-
-
 def test_trainer_keeps_what_is_of_unchanged_clips(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ["whole", "varied", "varied", svm_rows.TRANSPOSED]
+    names = ["whole", "varied", "varied", TRANSPOSED]
     model = SimpleNamespace(spec=spec(training={"versions": names}), score=lambda rows: rows)
     held_out = np.arange(4.0)[:, None, None] * np.ones((4, 3, 6))
     fitted = training.FittedSvm(model, held_out)  # type: ignore[arg-type]
@@ -348,7 +296,7 @@ def test_trainer_keeps_what_is_of_unchanged_clips(monkeypatch: pytest.MonkeyPatc
     )
     monkeypatch.setattr(trainer, "add_adapter", lambda *_: None)
     found = ClipFeatures((), tuple(held_out.swapaxes(0, 1)), (), {})
-    svm_trainer = trainer.SvmTrainer(CONFIG, adapter=True)
+    svm_trainer = trainer.SvmTrainer(CONFIG, Path(), adapter=True)
     learned = svm_trainer.fit(found, EMOTIONS, Path())
     np.testing.assert_array_equal(learned.held_out, held_out[0])
     # Whom a clip is transposed to differs, so that there is no baseline.

@@ -313,7 +313,7 @@ def test_folds_within_folds_are_checked_before_anything_is_decoded(
 
     learner: AnyTrainer = trainer(cache, CONFIG)
     if family == "svm":
-        learner = SvmTrainer(SvmConfig(folds=2, jobs=1))
+        learner = SvmTrainer(SvmConfig(folds=2, jobs=1), cache)
     # Without any one of the four there is fear, but not without a and c.
     rare = clips_of(a="anger fear", b="anger anger", c="anger fear", d="anger anger")
     with pytest.raises(
@@ -346,7 +346,7 @@ def test_labels_that_nobody_learns_are_told_before_anything_is_decoded(
 
     learner: AnyTrainer = trainer(cache, CONFIG)
     if family == "svm":
-        learner = SvmTrainer(SvmConfig(folds=2, jobs=1))
+        learner = SvmTrainer(SvmConfig(folds=2, jobs=1), cache)
     train = clips_of("train", a="anger happiness", b="anger happiness", c="anger happiness")
     dev = clips_of("dev", d="anger fear", e="anger fear happiness")
     test = clips_of("test", f="anger fear sadness")
@@ -373,7 +373,7 @@ def test_labels_that_nobody_learns_are_told_before_anything_is_decoded(
     # Where speakers are shared, folds are of clips.
     learner = trainer(cache, replace(CONFIG, group_by="clip"))
     if family == "svm":
-        learner = SvmTrainer(SvmConfig(folds=2, jobs=1, group_by="clip"))
+        learner = SvmTrainer(SvmConfig(folds=2, jobs=1, group_by="clip"), cache)
     rare = Corpus("gone", "", clips_of("train", a="anger anger anger fear"))
     message = (
         "^without the clips of a fold, no training clips of fear .*; expected clips of every em"
@@ -697,7 +697,6 @@ def test_options_that_would_do_nothing(folder: Path, tmp_path: Path) -> None:
         ("--teacher", "svm"),
         ("--unlabelled", "x"),
         ("--prosodies", "2"),
-        ("--cache", "x"),
         ("--resume",),
         ("--device", "cpu"),
     ):
@@ -1170,8 +1169,6 @@ def test_learning_clips_as_strangers_might_say_them(
     manifest = TrainingManifest.read(tmp_path / "svm")
     assert manifest is not None
     assert manifest.count_clips(spoken.cached.hashes) == n
-    result = ser(*machine, "--cache", tmp_path / "cache", "-o", tmp_path / "no")
-    assert (result.exit_code, "or with --calm PATH" in result.stderr) == (2, True)
 
     # A teacher like it needs them, too.
     teacher = Teacher.load(model, "cpu")

@@ -13,7 +13,6 @@ from sercli.training.config import NEURAL_CONFIGS, NeuralConfig, TransformerConf
 from sercli.training.train_config import (
     DEFAULT_BASE,
     DEFAULTS,
-    SVM,
     TRANSFORMER,
     Settings,
     find_families,
@@ -147,13 +146,6 @@ neural_options = join_options(
     _learning_options,
     _source_options,
     click.option(
-        "--cache",
-        type=click.Path(path_type=Path),
-        metavar="DIR",
-        help="Folder that keeps decoded audio for the next training (networks, fusion, adapter).  "
-        "[default: ser/audio in your cache folder]",
-    ),
-    click.option(
         "--resume",
         is_flag=True,
         help="Continue a training that was interrupted, with the same options.",
@@ -200,9 +192,6 @@ def refuse_idle(options: dict[str, Any]) -> None:
             raise click.UsageError(f"{spell(name)} goes with --layers N.")
     if is_given("prosodies") and not options["unlabelled"]:
         raise click.UsageError("--prosodies goes with --unlabelled PATH.")
-    if is_given("cache") and options["family"] == SVM and not options["calm"]:
-        others = " or ".join(one for one in find_families("cache") if one != SVM)
-        raise click.UsageError(f"--cache goes with --model {others}, or with --calm PATH.")
 
 
 def configure(options: dict[str, Any]) -> Settings:

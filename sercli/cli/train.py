@@ -119,6 +119,13 @@ family_options = join_options(
         default=SvmConfig.seed,
         help="Seed of all random numbers.",
     ),
+    click.option(
+        "--cache",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Folder that keeps decoded audio for the next training.  [default: ser/audio in your "
+        "cache folder]",
+    ),
     jobs_option(SvmConfig.jobs),
     click.option(
         "--no-adapter",

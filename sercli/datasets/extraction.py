@@ -1,6 +1,6 @@
 """Feature extraction from labelled clips on several cores."""
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -19,7 +19,6 @@ TASKS_AHEAD = 4
 
 Extract = Callable[[Clip, FloatArray], FloatArray]
 Cut = Callable[[Clip, FloatArray], list[FloatArray]]
-Narrow = Callable[[Sequence[Clip]], Extract]
 Embed = Callable[[Sequence[FloatArray]], FloatArray]
 Progress = Callable[[int], None]
 # Result for a clip: the hash of its audio and what was extracted, or the error message.
@@ -64,7 +63,6 @@ def extract_clip_features(
     clips: Sequence[Clip],
     extract: Extract | Cut,
     *,
-    narrow: Narrow | None = None,
     embed: Embed | None = None,
     jobs: int = -1,
     progress: Progress | None = None,
@@ -78,9 +76,6 @@ def extract_clip_features(
     extract
         Function of a clip and its waveform at 16 kHz that returns rows of features or, with
         `embed`, one or more pieces of audio. It is called in other processes.
-    narrow
-        Function of some of the clips that returns a function equal to `extract` for these, without
-        the data of the others: it is sent to a process with every few clips.
     embed
         Function of pieces of audio that returns one row of features for each, for a model that
         cannot be loaded in several processes. It is called in this process, with the pieces of
@@ -103,9 +98,11 @@ def extract_clip_features(
     done: dict[int, tuple[str, FloatArray]] = {}
     errors: dict[int, str] = {}
     notes: list[dict[str, Notes]] = []
-    limited = embed is not None
-    results = extract_in_order(clips, extract, jobs, limited=limited, narrow=narrow)
-    for task, outcomes, told in results:
+    order = order_by_source(clips)
+    tasks = [order[i : i + CLIPS_PER_TASK] for i in range(0, len(order), CLIPS_PER_TASK)]
+    some_clips = [[clips[place] for place in task] for task in tasks]
+    results = _run_tasks(some_clips, extract, jobs, limited=embed is not None)
+    for task, (outcomes, told) in zip(tasks, results, strict=True):
         notes.append(told)
         decoded: dict[int, tuple[str, Any]] = {}
         for place, outcome in zip(task, outcomes, strict=True):
@@ -137,43 +134,9 @@ def extract_clip_features(
     )
 
 
-def extract_in_order(
-    clips: Sequence[Clip],
-    extract: Extract | Cut,
-    jobs: int,
-    *,
-    limited: bool,
-    narrow: Narrow | None = None,
-) -> Generator[tuple[list[int], list[Outcome], dict[str, Notes]], None, None]:
-    """Decode clips task by task, in an order in which no process decodes a recording twice.
-
-    Parameters
-    ----------
-    clips, extract, jobs, narrow
-        As for `extract_clip_features`.
-    limited
-        Whether workers wait for the consumer, for results that do not fit into memory.
-
-    Yields
-    ------
-    places : list of int
-        Places of some of the clips.
-    outcomes : list
-        For each of them, the hash of its audio and what was extracted, or the error message.
-    notes : dict
-        Notes on recordings that were repaired or are not read in full, by their paths.
-    """
-    order = order_by_source(clips)
-    tasks = [order[i : i + CLIPS_PER_TASK] for i in range(0, len(order), CLIPS_PER_TASK)]
-    some_clips = [[clips[place] for place in task] for task in tasks]
-    results = _run_tasks(some_clips, narrow or (lambda _: extract), jobs, limited=limited)
-    for task, (outcomes, notes) in zip(tasks, results, strict=True):
-        yield task, outcomes, notes
-
-
 def _run_tasks(
     tasks: Sequence[Sequence[Clip]],
-    narrow: Callable[[Sequence[Clip]], Extract | Cut],
+    extract: Extract | Cut,
     jobs: int,
     *,
     limited: bool,
@@ -191,7 +154,7 @@ def _run_tasks(
     with Parallel(n_jobs=jobs, return_as="generator") as parallel:
         for first in range(0, len(tasks), max(n_ahead, 1)):
             some = tasks[first : first + n_ahead]
-            yield from parallel(delayed(_extract_task)(task, narrow(task)) for task in some)
+            yield from parallel(delayed(_extract_task)(task, extract) for task in some)
 
 
 def _extract_task(

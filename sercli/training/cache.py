@@ -1,4 +1,4 @@
-"""Cache of decoded audio, which is memory-mapped by trainings that read it in every epoch.
+"""Cache of decoded audio, which trainings read as often as they need it, memory-mapped.
 
 The cache is a folder with one file per clip: its waveform, a hash of the decoded audio, and the
 bounds of the speech. A file's name is derived from the content of the recording, so that a renamed
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -21,19 +21,22 @@ from safetensors.numpy import save
 from sercli.arrays import FloatArray
 from sercli.audio.augment import Utterance
 from sercli.audio.reading import SAMPLE_RATE
+from sercli.config import LONGEST_SEGMENT_S
 from sercli.datasets.clip import Clip
 from sercli.datasets.decoding import ClipError, DecodedClip, decode_clip, order_by_source
 from sercli.datasets.extraction import CLIPS_PER_TASK, Progress
 from sercli.datasets.notes import Notes, join_notes
 from sercli.errors import DatasetError
 from sercli.files import make_folder, write_bytes
+from sercli.speech.segmentation import find_speech
 from sercli.training.trainer import Trainer
-from sercli.training.versions import find_utterance
 
 # Version of the files: those of other versions are not found, and their clips decoded again.
 FORMAT = 1
 # Largest 16-bit sample: half the size of float32, with an error 96 dB below the peak of the clip.
 PEAK = 32_767
+# Samples of a clip that is heard in the background of others; the rest of longer ones is left out.
+MAX_SAMPLES = round(LONGEST_SEGMENT_S * SAMPLE_RATE)
 TAG_FILE = "CACHEDIR.TAG"
 # Marks the folder as a cache that backups can skip: https://bford.info/cachedir/
 TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Decoded audio of `ser train`.\n"
@@ -51,10 +54,14 @@ class Entry(NamedTuple):
     end: int
     notes: Notes = Notes()
 
-    def load(self) -> FloatArray:
-        """Return the waveform at 16 kHz, shape (n_samples,)."""
+    def load(self) -> Utterance:
+        """Return the waveform at 16 kHz, with the bounds of its speech."""
+        return Utterance(self.read(0, self.n_samples), self.start, self.end)
+
+    def read(self, start: int, end: int) -> FloatArray:
+        """Return some samples of the waveform at 16 kHz, as float32."""
         samples = np.memmap(self.path, "<i2", "r", self.offset, (self.n_samples,))
-        return samples.astype(np.float32) * np.float32(self.scale)
+        return samples[start:end].astype(np.float32) * np.float32(self.scale)
 
 
 class _Failure(NamedTuple):
@@ -110,8 +117,7 @@ class CachedClips:
 
     def utterance(self, index: int) -> Utterance:
         """Return a clip's waveform at 16 kHz, with the bounds of its speech."""
-        entry = self.entries[index]
-        return Utterance(entry.load(), entry.start, entry.end)
+        return self.entries[index].load()
 
     @classmethod
     def join(cls, parts: "Sequence[CachedClips]") -> Self:
@@ -131,6 +137,31 @@ class CachedClips:
             self.failed,
             self.notes,
         )
+
+
+class Talkers(Sequence[FloatArray]):
+    """Waveforms of clips that may be heard in the background of others, read on access.
+
+    Of a clip longer than 30 s, these are the 30 s from the start of its speech.
+
+    Parameters
+    ----------
+    entries
+        The clips.
+    """
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self._entries = entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return the waveform of a clip at 16 kHz, shape (n_samples,)."""
+        entry = self._entries[index]
+        # A long clip may begin with silence.
+        start = entry.start if entry.n_samples > MAX_SAMPLES else 0
+        return entry.read(start, start + MAX_SAMPLES)
 
 
 def find_cache() -> Path:
@@ -281,13 +312,13 @@ def write_entry(decoded: DecodedClip, path: Path) -> Entry:
         If the file cannot be written.
     """
     waveform, audio_hash, notes = decoded
-    utterance = find_utterance(waveform)
+    start, end = find_bounds(waveform)
     scale = float(np.abs(waveform).max()) / PEAK or 1.0  # digital silence has no peak
     facts = {
         "scale": repr(scale),
         "audio_hash": audio_hash,
-        "start": str(utterance.start),
-        "end": str(utterance.end),
+        "start": str(start),
+        "end": str(end),
         "decoded": str(notes.n_samples),
         "warnings": json.dumps(notes.warnings),
     }
@@ -297,6 +328,23 @@ def write_entry(decoded: DecodedClip, path: Path) -> Entry:
     entry = read_entry(path)
     assert entry is not None
     return entry
+
+
+def find_bounds(waveform: FloatArray) -> tuple[int, int]:
+    """Return where the speech of a waveform starts and ends; all of it if there is none.
+
+    Parameters
+    ----------
+    waveform
+        Waveform at 16 kHz, shape (n_samples,).
+
+    Returns
+    -------
+    start, end : int
+        First sample of the speech, and the one after its last.
+    """
+    spans = find_speech([waveform])
+    return (spans[0].start, spans[-1].end) if spans else (0, len(waveform))
 
 
 class CachedTrainer(Trainer[CachedClips]):

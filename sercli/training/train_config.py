@@ -51,7 +51,6 @@ FAMILIES_OF: Mapping[str, tuple[str, ...]] = {
     "base": (TRANSFORMER,),
     "revision": (TRANSFORMER,),
     "members": OF_MEMBERS,
-    "cache": (*NETWORKS, *OF_MEMBERS, SVM),
     # Only an interrupted training of a network can be resumed.
     "resume": NETWORKS,
     # An adapter has settings of these names, too, to which these options do not apply.

@@ -89,7 +89,7 @@ def create_trainer(
         from sercli.training.svm.trainer import SvmTrainer
 
         calm = _find_calm(config, cache, settings.jobs, None)
-        return SvmTrainer(settings, adapter=adapter, calm=calm, **told)
+        return SvmTrainer(settings, cache, adapter=adapter, calm=calm, **told)
 
     from sercli.training.networks.trainer import NeuralTrainer
 

@@ -95,7 +95,7 @@ def _vary(entry: Entry, folder: Path, n_versions: int, seed: int) -> list[Entry]
     @cache
     def find_voices() -> list[Voice]:
         # Each is analysed once, for all versions of it.
-        waveform = entry.load()
+        waveform = entry.load().waveform
         n_pieces = ceil(len(waveform) / (LONGEST_S * SAMPLE_RATE))
         return [Voice(piece) for piece in np.array_split(waveform, n_pieces)]
 

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from math import ceil
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -17,10 +17,10 @@ from sercli.arrays import FloatArray, IntArray
 from sercli.audio.augment import Utterance, crop, draw_voice, record, vary
 from sercli.audio.codecs import codec_available, transmit
 from sercli.neural.batching import pad
-from sercli.training.cache import CachedClips
+from sercli.training.cache import CachedClips, Talkers
 from sercli.training.config import NeuralConfig
 from sercli.training.networks.loop import TrainingBatch
-from sercli.training.versions import Partners
+from sercli.training.partners import Partners
 
 CODEC_PROBABILITY: Final = 0.1
 # Codecs with their weights: those of telephones degrade speech more than those of files.
@@ -54,7 +54,7 @@ class Augmenter:
 
     def __init__(self, cached: CachedClips, config: NeuralConfig) -> None:
         self._cached, self._config = cached, config
-        self._talkers = _Talkers(cached)
+        self._talkers = Talkers(cached.entries)
         self._partners = Partners(cached.clips)
         missing = missing_codecs()
         self._codecs = [name for name in CODECS if name not in missing]
@@ -71,8 +71,7 @@ class Augmenter:
         rng
             Random generator of all draws.
         """
-        # A clip of an unknown speaker is only joined with itself.
-        alike = self._partners.find_alike(self._cached.clips[index]) or [index]
+        alike = self._partners.find_alike(index)
 
         def find_partner() -> Utterance:
             return self._cached.utterance(alike[rng.integers(len(alike))])
@@ -262,16 +261,3 @@ def _count_each(classes: IntArray, ratio: float) -> int:
     """Return `ratio` times the draws per label: labelled clips by labels, both rounded up."""
     labelled = classes[classes > NO_LABEL]
     return ceil(ratio * ceil(len(labelled) / len(np.unique(labelled))))
-
-
-class _Talkers(Sequence[FloatArray]):
-    """Waveforms of clips, read on access."""
-
-    def __init__(self, cached: CachedClips) -> None:
-        self._cached = cached
-
-    def __len__(self) -> int:
-        return len(self._cached)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._cached.utterance(index).waveform

@@ -10,14 +10,10 @@ from sercli.arrays import FloatArray
 from sercli.classifiers.cnn import CnnClassifier
 from sercli.neural.cnn import Cnn, CnnSettings
 from sercli.training.cache import CachedClips
+from sercli.training.clean_features import extract_clean_features
 from sercli.training.networks.batches import TrainingBatches
 from sercli.training.networks.course import Course, score_clips
-from sercli.training.networks.guides import (
-    GuidedNetwork,
-    extract_clean_features,
-    guided_loss,
-    make_guides,
-)
+from sercli.training.networks.guides import GuidedNetwork, guided_loss, make_guides
 from sercli.training.networks.loop import Fitted, Loss
 from sercli.training.networks.material import Material
 from sercli.training.trainer import Say

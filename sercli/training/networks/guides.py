@@ -7,15 +7,11 @@ matter. The layer that predicts them is dropped after training.
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
 from scipy.linalg import eigh
 from torch import Tensor, nn
 
 from sercli.arrays import FloatArray, RealArray
-from sercli.datasets.extraction import CLIPS_PER_TASK
-from sercli.features.vector import MAX_BAND_LIMIT, extract_features
 from sercli.neural.cnn import Cnn
-from sercli.training.cache import CachedClips
 from sercli.training.networks.loop import Loss
 
 # Standardised features and guides are clipped here: a squared error would follow outliers.
@@ -23,28 +19,6 @@ MAX_DEVIATION = 5.0
 MAX_GUIDE = 4.0
 # Components with less than this share of the largest variance are rounding errors.
 RANK_TOLERANCE = 1e-6
-
-
-def extract_clean_features(cached: CachedClips, band_limit: float, jobs: int = -1) -> FloatArray:
-    """Return the features of unchanged clips, shape (n_clips, n_features).
-
-    Parameters
-    ----------
-    cached
-        The clips.
-    band_limit
-        Upper frequency limit of the audio, in Hz; at most `MAX_BAND_LIMIT` is used.
-    jobs
-        Number of processes; -1 for one per core.
-    """
-    limit = min(band_limit, MAX_BAND_LIMIT)
-    tasks = [
-        range(start, min(start + CLIPS_PER_TASK, len(cached)))
-        for start in range(0, len(cached), CLIPS_PER_TASK)
-    ]
-    parts = Parallel(n_jobs=jobs)(delayed(_extract)(cached.take(task), limit) for task in tasks)
-    features: FloatArray = np.concatenate(parts)
-    return features
 
 
 def make_guides(features: RealArray, n_components: int) -> FloatArray:
@@ -133,8 +107,3 @@ def guided_loss(find_loss: Loss, n_scores: int, weight: float) -> Loss:
         return told + weight * missed.square().mean()
 
     return loss
-
-
-def _extract(cached: CachedClips, band_limit: float) -> FloatArray:
-    waveforms = (cached.utterance(index).waveform for index in range(len(cached)))
-    return np.stack([extract_features(waveform, band_limit) for waveform in waveforms])

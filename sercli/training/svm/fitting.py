@@ -41,14 +41,8 @@ from sercli.training.svm.machine import (
     fit_projection,
     read_machine,
 )
-from sercli.training.svm.rows import (
-    BAND_LIMIT,
-    VERSIONS,
-    WITH_STRANGERS,
-    Rows,
-    as_rows,
-    transpose_rows,
-)
+from sercli.training.svm.rows import Rows, as_rows, transpose_rows
+from sercli.training.svm.versions import BAND_LIMIT, VERSIONS, WITH_STRANGERS
 from sercli.training.trainer import Say
 from sercli.version import __version__
 

@@ -10,21 +10,10 @@ from sklearn.model_selection import GroupKFold
 from sercli.arrays import FloatArray, IntArray
 from sercli.datasets.clip import Clip
 from sercli.datasets.corpus import class_indices
-from sercli.datasets.extraction import ClipFeatures, Progress, extract_clip_features
-from sercli.features.vector import MAX_BAND_LIMIT
-from sercli.training.company import gather_company
+from sercli.datasets.extraction import ClipFeatures
 from sercli.training.config import SvmConfig
 from sercli.training.folds import GroupBy, group_clips
 from sercli.training.transposition import Transposition, average_calm
-from sercli.training.versions import Partners, Versions
-
-# Training versions of each clip, without and with calm speech of strangers.
-VERSIONS = ("whole", "varied", "varied", "varied")
-TRANSPOSED = "transposed"
-WITH_STRANGERS = ("whole", "varied", "varied", TRANSPOSED)
-
-# The telephone band ends below 4 kHz: features must be available in all recordings.
-BAND_LIMIT = MAX_BAND_LIMIT
 
 
 @dataclass(frozen=True)
@@ -60,46 +49,13 @@ class Rows:
         return list(GroupKFold(n_folds).split(self.features, groups=self.groups))
 
 
-def extract_versions(
-    clips: Sequence[Clip], config: SvmConfig, progress: Progress | None = None
-) -> ClipFeatures:
-    """Extract the features of all versions of clips, one row per version.
-
-    Parameters
-    ----------
-    clips
-        Training clips; they are also the source of background talkers in the augmentation.
-    config
-        Training settings, of which seed and number of processes are used.
-    progress
-        Called with the number of newly processed clips.
-
-    Returns
-    -------
-    ClipFeatures
-        The features, each of shape (n_versions, n_features).
-
-    Raises
-    ------
-    DatasetError
-        If not one clip can be decoded.
-    OutputError
-        If there is no room for decoded audio.
-    """
-    with gather_company(clips, config.jobs) as company:
-        versions = Versions(VERSIONS, Partners(clips), company, BAND_LIMIT, config.seed)
-        return extract_clip_features(
-            clips, versions, narrow=versions.narrow, jobs=config.jobs, progress=progress
-        )
-
-
 def as_rows(found: ClipFeatures, labels: Sequence[str], group_by: GroupBy = "speaker") -> Rows:
     """Return the rows of all versions of all clips, all clips of one version after another.
 
     Parameters
     ----------
     found
-        Features from `extract_versions`.
+        Features from `sercli.training.svm.versions.extract_versions`.
     labels
         Labels of the clips.
     group_by

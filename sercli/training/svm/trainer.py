@@ -16,11 +16,12 @@ from sercli.datasets.notes import Notes, join_notes
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.training.adapters.adaptation import add_adapter
 from sercli.training.adapters.groups import Examples
-from sercli.training.cache import cache_clips
+from sercli.training.cache import CachedClips, cache_clips
+from sercli.training.clean_features import extract_clean_features
 from sercli.training.config import AdapterConfig, SvmConfig
 from sercli.training.folds import check_folds
 from sercli.training.svm.fitting import fit_svm
-from sercli.training.svm.rows import BAND_LIMIT, TRANSPOSED, extract_versions
+from sercli.training.svm.versions import BAND_LIMIT, TRANSPOSED, extract_versions
 from sercli.training.trainer import Learned, Say, Trainer
 from sercli.training.transposition import MIN_STRANGERS, find_strangers
 from sercli.training.unlabelled import Unlabelled
@@ -34,6 +35,8 @@ class SvmTrainer(Trainer[ClipFeatures]):
     ----------
     config
         Training settings.
+    cache
+        Folder of the decoded audio; created if missing.
     say
         Called with each message.
     progress
@@ -48,6 +51,7 @@ class SvmTrainer(Trainer[ClipFeatures]):
     uses_dev = False
 
     config: SvmConfig
+    cache: Path
     say: Say = lambda _: None
     progress: Progress | None = None
     adapter: bool = False
@@ -78,7 +82,7 @@ class SvmTrainer(Trainer[ClipFeatures]):
         self.say("detecting speech in unlabelled recordings")
         self.say(self.calm.describe())
         if clips:
-            self.calm.refuse_held_out(cache_clips(clips, self.calm.cache, jobs=self.config.jobs))
+            self.calm.refuse_held_out(self._decode(clips))
 
     def check_fit(
         self, clips: Sequence[Clip], labels: Sequence[str], dev: Sequence[Clip] = ()
@@ -92,7 +96,9 @@ class SvmTrainer(Trainer[ClipFeatures]):
 
     def prepare(self, parts: Sequence[Sequence[Clip]]) -> list[ClipFeatures]:
         """Extract the features of all versions of clips; see `extract_versions`."""
-        found = [extract_versions(clips, self.config, self.progress) for clips in parts]
+        self.say("decoding clips")
+        cached = [self._decode(clips) for clips in parts]
+        found = [extract_versions(part, self.config, self.progress) for part in cached]
         if self.calm is not None:
             for part in found:  # folds of it are scored
                 self.calm.refuse_held_out(part)
@@ -149,13 +155,14 @@ class SvmTrainer(Trainer[ClipFeatures]):
         others = [] if self.calm is None else [self.calm.manifest]
         return super().make_manifest(found).join(others)
 
+    def _decode(self, clips: Sequence[Clip]) -> CachedClips:
+        return cache_clips(clips, self.cache, jobs=self.config.jobs)
+
     @cached_property
     def _strangers(self) -> FloatArray | None:
         """Mean calm speech of each stranger, shape (n_strangers, n_features), or None."""
         if self.calm is None:
             return None
-        from sercli.training.networks.guides import extract_clean_features  # which imports PyTorch
-
         self.say("extracting features of calm speech")
         cached = self.calm.cached
         rows = extract_clean_features(cached, BAND_LIMIT, self.config.jobs)
