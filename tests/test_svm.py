@@ -23,6 +23,7 @@ from sercli.training.svm import fitting as training
 from sercli.training.svm import rows as svm_rows
 from sercli.training.svm import trainer
 from sercli.training.svm.machine import (
+    fill_kernel,
     find_gamma,
     fit_machine,
     fit_projection,
@@ -152,6 +153,19 @@ def test_kernel(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(rbf_kernel(a, b, 0.3), expected, rtol=1e-5)
     known = rbf_kernel(a, b, 0.3, np.square(b).sum(axis=1))
     np.testing.assert_array_equal(known, rbf_kernel(a, b, 0.3))
+
+
+def test_kernel_matrix_is_filled_in_blocks(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sercli.training.svm.machine.ROWS_PER_BLOCK", 3)
+    rows = rng.normal(size=(8, 4)).astype(np.float32)
+    kernel = fill_kernel(rows, 0.3)
+    assert kernel.dtype == np.float64
+    np.testing.assert_allclose(kernel, rbf_kernel(rows, rows, 0.3), rtol=1e-5)
+    again = fill_kernel(rows, 0.1, kernel)
+    assert again is kernel
+    np.testing.assert_allclose(kernel, rbf_kernel(rows, rows, 0.1), rtol=1e-5)
 
 
 def test_votes_of_pairs() -> None:

@@ -36,6 +36,7 @@ from sercli.training.folds import (
 )
 from sercli.training.svm.machine import (
     apply_projection,
+    fill_kernel,
     find_gamma,
     fit_machine,
     fit_projection,
@@ -228,9 +229,10 @@ def search_settings(
         fitted = every.take(inside)
         projection, components = fit_projection(fitted.features, config.components)
         held_out = apply_projection(every.features[outside], projection)
+        kernel = None
         for scale in config.gamma_scales:
             gamma = find_gamma(components, scale)
-            kernel = rbf_kernel(components, components, gamma).astype(np.float64)
+            kernel = fill_kernel(components, gamma, kernel)
             others = rbf_kernel(held_out, components, gamma)
             # Threads, since fitting releases the GIL and all fits can share one kernel matrix.
             results = Parallel(config.jobs, prefer="threads")(
@@ -248,7 +250,7 @@ def _fit(rows: Rows, settings: Trial, n_components: int) -> tuple[dict[str, NDAr
     """Return the tensors of a model, and its gamma."""
     projection, components = fit_projection(rows.features, n_components)
     gamma = find_gamma(components, settings.gamma_scale)
-    kernel = rbf_kernel(components, components, gamma).astype(np.float64)
+    kernel = fill_kernel(components, gamma)
     machine = fit_machine(kernel, rows.classes, settings.regularisation)
     tensors = dict(projection._asdict())
     tensors["support_vectors"] = components[machine.support_].astype(np.float16)

@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 from sklearn.svm import SVC
 
 from sercli.arrays import DoubleArray, FloatArray, IntArray
-from sercli.classifiers.svm import project, standardise
+from sercli.classifiers.svm import project, rbf_kernel, standardise
 
 # libsvm may loop forever on rows that are equal but for rounding, such as copies of a clip. Other
 # fits take a few iterations per row.
@@ -17,6 +17,9 @@ ITERATIONS_PER_ROW: Final = 100
 MIN_ITERATIONS: Final = 1_000_000
 
 N_BINARY: Final = 2
+
+# Rows of the kernel matrix that are computed at a time.
+ROWS_PER_BLOCK: Final = 1024
 
 
 class Projection(NamedTuple):
@@ -89,6 +92,31 @@ def find_gamma(components: FloatArray, scale: float) -> float:
         Gamma in units of one over the total variance of the components.
     """
     return float(scale / components.var(axis=0, dtype=np.float64).sum())
+
+
+def fill_kernel(
+    components: FloatArray, gamma: float, kernel: DoubleArray | None = None
+) -> DoubleArray:
+    """Return the kernel matrix of the rows, shape (n_rows, n_rows).
+
+    It is most of the memory that a training takes, so it is computed in blocks, in the double
+    precision that libsvm needs.
+
+    Parameters
+    ----------
+    components
+        Principal components, shape (n_rows, n_components).
+    gamma
+        Gamma of the kernel.
+    kernel
+        Matrix of the same shape to overwrite and return; by default a new one.
+    """
+    if kernel is None:
+        kernel = np.empty((len(components), len(components)))
+    for start in range(0, len(components), ROWS_PER_BLOCK):
+        block = slice(start, start + ROWS_PER_BLOCK)
+        kernel[block] = rbf_kernel(components[block], components, gamma)
+    return kernel
 
 
 def fit_machine(kernel: DoubleArray, classes: IntArray, c: float) -> SVC:
