@@ -23,8 +23,8 @@ from sercli.training.config import TransformerConfig
 from sercli.training.networks import batches, loop, robustness
 from sercli.training.networks.loop import Fitted, TrainingBatch, TrainingProgress, fit_network
 from sercli.training.networks.robustness import Imitation, PairedBatches, train_robust_encoder
-from sercli.training.networks.watcher import Watcher
 from sercli.training.unlabelled import Unlabelled
+from sercli.training.watcher import Watcher
 
 CONFIG = TransformerConfig(hearing_epochs=4, hearing_rate=1e-3, batch_size=8, device="cpu")
 LIMIT = 4000.0
@@ -124,7 +124,7 @@ def smooth(values: Tensor) -> Tensor:
     return torch.where(values.abs() < 1, values.square() / 2, values.abs() - 0.5)
 
 
-class EmbeddingWatcher(Watcher):
+class LossWatcher(Watcher):
     """Notes the mean loss of each epoch."""
 
     def __init__(self) -> None:
@@ -169,7 +169,7 @@ def test_scales_are_those_of_all_clips_and_keep_one_batch(
 def test_an_encoder_comes_nearer_to_its_states_without_noise(
     base: Base, speech: CachedClips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    listener = EmbeddingWatcher()
+    listener = LossWatcher()
     learned = train_robust_encoder(base, LIMIT, speech, CONFIG, tmp_path / "kept", listener)
     assert len(listener.losses) == CONFIG.hearing_epochs
     assert (learned.name, learned.settings) == (base.name, base.settings)
@@ -221,7 +221,7 @@ def test_what_was_interrupted_goes_on(base: Base, speech: CachedClips, tmp_path:
     whole = train_robust_encoder(base, LIMIT, speech, CONFIG, tmp_path / "whole", Watcher())
     with pytest.raises(KeyboardInterrupt):
         train_robust_encoder(base, LIMIT, speech, CONFIG, tmp_path / "parts", Impatient())
-    listener = EmbeddingWatcher()
+    listener = LossWatcher()
     parts = train_robust_encoder(base, LIMIT, speech, CONFIG, tmp_path / "parts", listener)
     assert len(listener.losses) == CONFIG.hearing_epochs - 2
     assert parts.digest == whole.digest
@@ -305,7 +305,7 @@ def test_weights_learned_without_a_codec_are_not_those_with_it(
 def test_every_architecture_learns_so(kind: str, speech: CachedClips, tmp_path: Path) -> None:
     save_checkpoint(kind, tmp_path / "tiny")
     base = load_base(str(tmp_path / "tiny"))
-    listener = EmbeddingWatcher()
+    listener = LossWatcher()
     config = replace(CONFIG, hearing_epochs=3)
     learned = train_robust_encoder(base, NYQUIST, speech, config, tmp_path / "kept", listener)
     assert listener.losses[-1] < listener.losses[0]

@@ -1471,5 +1471,5 @@ def test_what_is_told_of_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
     view.search(2, 9)
     view.search(3, 9)  # too soon after that
     now = 161.0
-    view.embed(4, 8)
-    assert said[2:] == ["2/9 recordings searched", "4/8 clips read"]
+    view.extract(4, 8)
+    assert said[2:] == ["2/9 recordings searched", "4/8 clips with features"]

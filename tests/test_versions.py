@@ -52,9 +52,9 @@ def cached(clips: list[Clip], tmp_path: Path) -> CachedClips:
 
 def test_versions_of_clips(cached: CachedClips, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(versions, "CLIPS_PER_TASK", 4)
-    done: list[int] = []
-    found = extract_versions(cached, CONFIG, done.append)
-    assert done == [4, 2]
+    done: list[tuple[int, int]] = []
+    found = extract_versions(cached, CONFIG, lambda *counts: done.append(counts))
+    assert done == [(4, 6), (6, 6)]
     assert (found.clips, found.hashes) == (cached.clips, cached.hashes)
     assert (found.failed, found.notes) == (cached.failed, cached.notes)
     assert len(found.failed) == 1

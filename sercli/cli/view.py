@@ -8,7 +8,7 @@ from sercli.cli.console import PROGRESS_INTERVAL_S, Progress
 from sercli.output.report import RunReport
 from sercli.schema import FileResult
 from sercli.text import format_count, format_duration
-from sercli.training.networks.watcher import Watcher
+from sercli.training.watcher import Watcher
 
 if TYPE_CHECKING:
     from sercli.training.networks.loop import TrainingProgress
@@ -90,9 +90,9 @@ class TrainingView(Watcher):
         """Show of how many unlabelled segments there are versions with another prosody."""
         self._show("segments varied", n_done, n_segments)
 
-    def embed(self, n_done: int, n_clips: int) -> None:
-        """Show for how many clips an encoder has extracted features."""
-        self._show("clips read", n_done, n_clips)
+    def extract(self, n_done: int, n_clips: int) -> None:
+        """Show for how many clips features were extracted."""
+        self._show("clips with features", n_done, n_clips)
 
     def _show(self, title: str, n_done: int, n_all: int) -> None:
         self._progress.show(title, n_done, n_all, "")

@@ -17,9 +17,9 @@ from sercli.training.train_config import CNN, NETWORKS, SVM, Family, Settings, T
 if TYPE_CHECKING:
     from sercli.datasets import Clip, Corpus
     from sercli.datasets.extraction import Progress
-    from sercli.training.networks.watcher import Watcher
     from sercli.training.run import Training
     from sercli.training.trainer import Say
+    from sercli.training.watcher import Watcher
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,10 +141,9 @@ class Plan:
         folder, overwrite, resume, say
             As for `train`.
         progress
-            Called with the number of newly decoded clips, or of clips whose features were
-            extracted.
+            Called with the number of newly decoded clips.
         watcher
-            Receiver of progress reports of networks.
+            Receiver of all other progress reports.
         details
             Facts to add to ``training`` in ``model.json``.
 

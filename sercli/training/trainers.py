@@ -15,11 +15,11 @@ from sercli.training.config import (
     TransformerConfig,
 )
 from sercli.training.train_config import DEFAULT_BASE, TrainConfig
+from sercli.training.watcher import ExtractionWatcher, Watcher
 
 if TYPE_CHECKING:
     from sercli.datasets.extraction import Progress
     from sercli.training.networks.course import Course
-    from sercli.training.networks.watcher import Watcher
     from sercli.training.trainer import AnyTrainer, Say
     from sercli.training.unlabelled import Report, Unlabelled
 
@@ -33,7 +33,7 @@ def create_trainer(
     resume: bool = False,
     say: "Say | None" = None,
     progress: "Progress | None" = None,
-    watcher: "Watcher | None" = None,
+    watcher: Watcher | None = None,
 ) -> "AnyTrainer":
     """Return the trainer of the family that a training needs.
 
@@ -46,9 +46,9 @@ def create_trainer(
     say
         Called with each message.
     progress
-        Called with the number of newly decoded clips, or of clips whose features were extracted.
+        Called with the number of newly decoded clips.
     watcher
-        Receiver of progress reports of networks.
+        Receiver of all other progress reports.
 
     Returns
     -------
@@ -65,7 +65,7 @@ def create_trainer(
         If the votes cannot be read.
     """
     cache = find_cache() if config.cache is None else Path(config.cache)
-    settings = config.settings
+    settings, watcher = config.settings, watcher or Watcher()
     told: dict[str, Any] = (
         {"progress": progress} if say is None else {"progress": progress, "say": say}
     )
@@ -88,8 +88,8 @@ def create_trainer(
     if isinstance(settings, SvmConfig):
         from sercli.training.svm.trainer import SvmTrainer
 
-        calm = _find_calm(config, cache, settings.jobs, None)
-        return SvmTrainer(settings, cache, adapter=adapter, calm=calm, **told)
+        calm = _find_calm(config, cache, settings.jobs, watcher.search)
+        return SvmTrainer(settings, cache, adapter=adapter, calm=calm, watcher=watcher, **told)
 
     from sercli.training.networks.trainer import NeuralTrainer
 
@@ -101,17 +101,15 @@ def _create_course(
     config: TrainConfig,
     settings: NeuralConfig,
     cache: Path,
-    watcher: "Watcher | None",
+    watcher: Watcher,
     *,
     resume: bool,
 ) -> "Course":
     """Return the course of the networks of a training."""
     from sercli.datasets.votes import read_votes
-    from sercli.training.networks.watcher import EmbeddingWatcher, Watcher
     from sercli.training.teachers import Teacher
     from sercli.training.unlabelled import Unlabelled
 
-    watcher = watcher or Watcher()
     unlabelled = None
     if config.unlabelled:
         if settings.prosodies:
@@ -141,7 +139,7 @@ def _create_course(
             votes,
             calm,
             rows=rows,
-            **loop | {"watcher": EmbeddingWatcher(watcher)},
+            **loop | {"watcher": ExtractionWatcher(watcher)},
         )
         learned = teacher.classifier.spec.training.get("calm")
         if calm is not None and not learned and not isinstance(settings, TransformerConfig):
@@ -163,7 +161,7 @@ def _create_course(
 
 
 def _find_calm(
-    config: TrainConfig, cache: Path, jobs: int, report: "Report | None"
+    config: TrainConfig, cache: Path, jobs: int, report: "Report"
 ) -> "Unlabelled | None":
     """Return the calm speech of strangers, or None if the settings name none."""
     if not config.calm:
@@ -172,5 +170,4 @@ def _find_calm(
     from sercli.training.unlabelled import Unlabelled
 
     speakers = Speakers.parse(config.calm_speakers) if config.calm_speakers else None
-    told: dict[str, Any] = {} if report is None else {"report": report}
-    return Unlabelled(tuple(map(Path, config.calm)), cache, KIND, speakers, jobs, **told)
+    return Unlabelled(tuple(map(Path, config.calm)), cache, KIND, speakers, jobs, report)

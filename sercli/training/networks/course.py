@@ -42,10 +42,10 @@ from sercli.training.networks.loop import (
 from sercli.training.networks.material import Material
 from sercli.training.networks.optimiser import Groups
 from sercli.training.networks.targets import find_vote_shares, make_targets
-from sercli.training.networks.watcher import Watcher
 from sercli.training.teachers import Teacher
 from sercli.training.trainer import Say
 from sercli.training.unlabelled import Unlabelled
+from sercli.training.watcher import Watcher
 
 # Settings that may change when a training is resumed: its device and number of processes.
 FREE = ("device", "jobs")

@@ -36,7 +36,7 @@ from sercli.training.networks.batches import Augmenter, ClipBatches, Draw, missi
 from sercli.training.networks.checkpoints import CHECKPOINT_FILE
 from sercli.training.networks.course import digest, digest_audio
 from sercli.training.networks.loop import TrainingBatch, fit_network
-from sercli.training.networks.watcher import Watcher
+from sercli.training.watcher import Watcher
 
 # Maximum number of clips per step, to fit into the memory of common machines.
 BATCH_SIZE = 32

@@ -147,7 +147,7 @@ class TransformerCourse(Course):
             versions.append(self.vary(cached))
         say(f"{self.base.name} encodes {len(versions)} versions of {len(cached):,} clips")
         path = self.rows / f"{self._find_key(cached, n_versions, scored=scored)}.npy"
-        rows = embed_versions(self._network, len(cached), versions, path, self.watcher.embed)
+        rows = embed_versions(self._network, len(cached), versions, path, self.watcher.extract)
         say(f"{rows.nbytes / 1e6:,.0f} MB of its outputs in {self.rows}")
         return Material(cached, rows)
 

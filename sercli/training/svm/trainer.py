@@ -1,7 +1,7 @@
 """Trainer of SVMs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from sercli.datasets.notes import Notes, join_notes
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.training.adapters.adaptation import add_adapter
 from sercli.training.adapters.groups import Examples
-from sercli.training.cache import CachedClips, cache_clips
+from sercli.training.cache import cache_clips
 from sercli.training.clean_features import extract_clean_features
 from sercli.training.config import AdapterConfig, SvmConfig
 from sercli.training.folds import check_folds
@@ -25,6 +25,7 @@ from sercli.training.svm.versions import BAND_LIMIT, TRANSPOSED, extract_version
 from sercli.training.trainer import Learned, Say, Trainer
 from sercli.training.transposition import MIN_STRANGERS, find_strangers
 from sercli.training.unlabelled import Unlabelled
+from sercli.training.watcher import Watcher
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,12 +41,14 @@ class SvmTrainer(Trainer[ClipFeatures]):
     say
         Called with each message.
     progress
-        Called with the number of newly processed clips.
+        Called with the number of newly decoded clips.
     adapter
         Whether an adapter is trained, too; see `sercli.training.adapters`.
     calm
         Calm speech of strangers, to whom training clips are transposed, or None; see
         `sercli.training.transposition`.
+    watcher
+        Receiver of the number of clips whose features were extracted.
     """
 
     uses_dev = False
@@ -56,6 +59,7 @@ class SvmTrainer(Trainer[ClipFeatures]):
     progress: Progress | None = None
     adapter: bool = False
     calm: Unlabelled | None = None
+    watcher: Watcher = field(default_factory=Watcher)
 
     @property
     def failed(self) -> Mapping[str, str]:
@@ -82,7 +86,7 @@ class SvmTrainer(Trainer[ClipFeatures]):
         self.say("detecting speech in unlabelled recordings")
         self.say(self.calm.describe())
         if clips:
-            self.calm.refuse_held_out(self._decode(clips))
+            self.calm.refuse_held_out(cache_clips(clips, self.cache, jobs=self.config.jobs))
 
     def check_fit(
         self, clips: Sequence[Clip], labels: Sequence[str], dev: Sequence[Clip] = ()
@@ -96,9 +100,11 @@ class SvmTrainer(Trainer[ClipFeatures]):
 
     def prepare(self, parts: Sequence[Sequence[Clip]]) -> list[ClipFeatures]:
         """Extract the features of all versions of clips; see `extract_versions`."""
-        self.say("decoding clips")
-        cached = [self._decode(clips) for clips in parts]
-        found = [extract_versions(part, self.config, self.progress) for part in cached]
+        cached = [
+            cache_clips(clips, self.cache, jobs=self.config.jobs, progress=self.progress)
+            for clips in parts
+        ]
+        found = [extract_versions(part, self.config, self.watcher.extract) for part in cached]
         if self.calm is not None:
             for part in found:  # folds of it are scored
                 self.calm.refuse_held_out(part)
@@ -154,9 +160,6 @@ class SvmTrainer(Trainer[ClipFeatures]):
         """Return the manifest of a model trained on clips, including the calm speech."""
         others = [] if self.calm is None else [self.calm.manifest]
         return super().make_manifest(found).join(others)
-
-    def _decode(self, clips: Sequence[Clip]) -> CachedClips:
-        return cache_clips(clips, self.cache, jobs=self.config.jobs)
 
     @cached_property
     def _strangers(self) -> FloatArray | None:

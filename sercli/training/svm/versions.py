@@ -1,6 +1,6 @@
 """Features of several versions of each training clip: unchanged and augmented."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 from zlib import crc32
 
@@ -9,7 +9,7 @@ from joblib import Parallel, delayed
 
 from sercli.arrays import FloatArray
 from sercli.audio.augment import TALKERS, Utterance, vary
-from sercli.datasets.extraction import CLIPS_PER_TASK, ClipFeatures, Progress
+from sercli.datasets.extraction import CLIPS_PER_TASK, ClipFeatures
 from sercli.features.vector import MAX_BAND_LIMIT, extract_features
 from sercli.training.cache import CachedClips, Entry, Talkers
 from sercli.training.config import SvmConfig
@@ -63,7 +63,7 @@ class Company(NamedTuple):
 
 
 def extract_versions(
-    cached: CachedClips, config: SvmConfig, progress: Progress | None = None
+    cached: CachedClips, config: SvmConfig, report: Callable[[int, int], None] = lambda *_: None
 ) -> ClipFeatures:
     """Extract the features of all versions of clips, one row per version, with several processes.
 
@@ -73,8 +73,8 @@ def extract_versions(
         Training clips; they are also the source of background talkers in the augmentation.
     config
         Training settings, of which seed and number of processes are used.
-    progress
-        Called with the number of newly processed clips.
+    report
+        Called with the number of clips whose features were extracted, and of all clips.
 
     Returns
     -------
@@ -91,8 +91,7 @@ def extract_versions(
         for task in tasks
     ):
         features += rows
-        if progress is not None:
-            progress(len(rows))
+        report(len(features), len(cached))
     return ClipFeatures(cached.clips, tuple(features), cached.hashes, cached.failed, cached.notes)
 
 

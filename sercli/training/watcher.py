@@ -9,8 +9,8 @@ if TYPE_CHECKING:
 class Watcher:
     """Receiver of progress reports; its methods do nothing, subclasses override them."""
 
-    def embed(self, n_done: int, n_clips: int) -> None:
-        """Receive the number of clips that the encoder has embedded, and of all clips."""
+    def extract(self, n_done: int, n_clips: int) -> None:
+        """Receive the number of clips whose features were extracted, and of all clips."""
 
     def search(self, n_done: int, n_recordings: int) -> None:
         """Receive the number of unlabelled recordings that were searched for speech, and of all."""
@@ -28,8 +28,8 @@ class Watcher:
         """Receive the progress after every step and at the end of every epoch."""
 
 
-class EmbeddingWatcher(Watcher):
-    """Watcher that forwards reports of embedded clips to another, and ignores all others.
+class ExtractionWatcher(Watcher):
+    """Watcher that forwards reports of extracted features to another, and ignores all others.
 
     Parameters
     ----------
@@ -40,6 +40,6 @@ class EmbeddingWatcher(Watcher):
     def __init__(self, other: Watcher) -> None:
         self._other = other
 
-    def embed(self, n_done: int, n_clips: int) -> None:
+    def extract(self, n_done: int, n_clips: int) -> None:
         """Forward the report."""
-        self._other.embed(n_done, n_clips)
+        self._other.extract(n_done, n_clips)
