@@ -274,6 +274,19 @@ def resolve_target(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def resolve_folder(path: AnyPath) -> str:
+    """Return the path of a file without links to folders; the file itself may be a link.
+
+    Parameters
+    ----------
+    path
+        Path of the file, which need not exist.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    # Unlike `Path.resolve`, `realpath` does not fail on a loop of links.
+    return os.path.join(os.path.realpath(folder), name)
+
+
 def find_file(folder: Path, name: str) -> Path | None:
     """Return the path of an existing file whatever the Unicode form of its name, or None.
 

@@ -513,6 +513,29 @@ def test_segments_that_were_told(
 
 
 @pytest.mark.parametrize(
+    ("end", "expected", "warnings"),
+    [
+        (2.0009, 2.0009, ()),  # rounded, as in the output of a run
+        (1.9996, 1.9996, ()),
+        (2.05, 2.0, ("1 segment cut at its end",)),
+    ],
+)
+def test_a_segment_that_ends_with_its_recording_keeps_its_times(
+    fake_classifier: FakeClassifier,
+    make_wav: MakeWav,
+    end: float,
+    expected: float,
+    warnings: tuple[str, ...],
+) -> None:
+    path = make_wav("a.wav", 2.0)
+    table = path.parent / "segments.csv"
+    table.write_text(f"file,start,end\na.wav,1,{end}\n")
+    (result,) = annotate(fake_classifier, path, segments=str(table), adapt="none")
+    assert [(one.start, one.end) for one in result.segments] == [(1.0, expected)]
+    assert result.warnings == warnings
+
+
+@pytest.mark.parametrize(
     ("channels", "labelled", "warnings"),
     [
         (

@@ -343,6 +343,13 @@ def caf(*chunks: bytes) -> bytes:
     return b"caff\0\1\0\0desc" + (32).to_bytes(8, "big") + bytes(32) + b"".join(chunks)
 
 
+def mp4(*kinds: str, large: bool = False) -> bytes:
+    """Return boxes of an MP4 file, each with 12 bytes in it."""
+    size = b"\0\0\0\x01" if large else (20).to_bytes(4, "big")
+    after = (28).to_bytes(8, "big") if large else b""
+    return b"".join(size + kind.encode() + after + bytes(12) for kind in kinds)
+
+
 def test_a_recording_that_has_another_within_or_goes_on_is_one(tmp_path: Path) -> None:
     # A FLAC file may keep the header of the WAV file that it was made of.
     flac = write_tone(tmp_path / "a.flac", format="FLAC")
@@ -359,7 +366,8 @@ def test_a_recording_that_has_another_within_or_goes_on_is_one(tmp_path: Path) -
         (b"RIFF\xff\xff\xff\xffWAVEfmt ", False),
         (b"RIFF\x00\x00\x00\x00WAVEfmt ", False),
         (b"RIFF\x04\x00\x00\x00AVI RIFF\x20\x00\x00\x00AVIX", False),
-        (b"RIFF\x04\x00\x00\x00AVI " + wav, False),
+        (b"RIFF\x04\x00\x00\x00AVI RIFF\x04\x00\x00\x00AVI " + wav, True),
+        (b"RIFF\x04\x00\x00\x00AVI " + wav, True),
         *(
             (b"RF64\xff\xff\xff\xffWAVEds64\x1c\x00\x00\x00" + size.to_bytes(8, "little"), False)
             for size in (2**62, 2**63 - 1, 2**64 - 1)
@@ -372,6 +380,13 @@ def test_a_recording_that_has_another_within_or_goes_on_is_one(tmp_path: Path) -
         (caf(b"data" + b"\xff" * 8, caf()), False),
         (caf(b"data\x7f" + b"\xff" * 7, caf()), False),
         (caf(b"free" + bytes(8)), False),
+        # Of MP4, a size may be in 64 bits, and 0 for all that is left.
+        (mp4("ftyp", "moov", "mdat"), False),
+        (mp4("ftyp", "moov", "mdat") + mp4("ftyp", "moov"), True),
+        (mp4("ftyp", "moov", "mdat", large=True) + mp4("ftyp"), True),
+        (mp4("ftyp", "moov") + b"\0\0\0\0mdat" + mp4("ftyp"), False),
+        (mp4("ftyp", "moov") + b"\0\0\0\x14mdat" + mp4("ftyp"), False),
+        (mp4("ftyp", "moov") + b"\0\0\0\x07mdat" + mp4("ftyp"), False),
     ):
         path = tmp_path / "head"
         path.write_bytes(head + bytes(100))

@@ -1,5 +1,6 @@
 """Tests of segments from TextGrids: which intervals are taken, and whose they are."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -48,6 +49,18 @@ def test_intervals_with_a_text_are_segments(tmp_path: Path, encoding: str) -> No
     assert find_turns(turns, "other.wav") == ()
     assert (turns.tells_times, turns.tells_speakers) == (True, False)
     assert turns.sha256 != Turns.read(write_grid(path, {"utterance": SPOKEN[:2]})).sha256
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are of UTF-16 there")
+def test_grids_of_recordings_whose_names_are_escaped(tmp_path: Path) -> None:
+    # As export_labels names them: one byte is no UTF-8, and one name spells such an escape itself.
+    for name in (r"caf\xe9", r"\x5cxff"):
+        write_grid(tmp_path / f"{name}.TextGrid", {"words": SPOKEN})
+    turns = Turns.read(tmp_path, *TIMES)
+    for escaped in (b"caf\xe9.wav", rb"\xff.wav"):
+        recording = os.fsdecode(b"calls/" + escaped)
+        assert find_turns(turns, recording) == (Turn(1.0, 2.5), Turn(4.0, 9.0))
+    assert find_turns(turns, os.fsdecode(b"calls/caf\xe8.wav")) == ()
 
 
 def test_tiers_that_are_named_are_speakers(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_rows_that_differ_in_words_which_become_one_label(tmp_path: Path) -> Non
     corpus = read_corpus(path, mapping={"pleased": "joy", "happiness": "joy"})
     assert summary(corpus) == [("a.wav", None, "joy")]
     assert corpus.skipped == {
-        "a.wav (row 2)": "a duplicate row",
+        "a.wav (copy 2)": "a duplicate row",
         "sub/b.wav": "in several rows: labelled joy and sadness",
     }
 
@@ -132,7 +132,7 @@ def test_rows_that_repeat_or_contradict(tmp_path: Path) -> None:
     corpus = read_corpus(path)
     assert summary(corpus) == [("a.wav", None, "happiness")]
     assert corpus.skipped == {
-        "a.wav (row 2)": "a duplicate row",
+        "a.wav (copy 2)": "a duplicate row",
         "sub/b.wav": "in several rows: labelled anger and sadness",
     }
     assert read_corpus(told).skipped == {

@@ -1435,6 +1435,10 @@ def test_starting_again_leaves_nothing_of_before(
     assert (result.exit_code, result.stderr) == (0, "")
     assert sorted(os.listdir(model)) == sorted([*KEPT, "training"])
     assert os.listdir(model / "training") == ["notes.txt"]
+    # A model of another family has no history.
+    result = ser("train", "--data", folder, "-o", model, *options[2:])
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert {"curves.png", "history.csv"}.isdisjoint(os.listdir(model))
 
 
 def test_what_is_told_of_a_training(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -361,6 +361,30 @@ def test_a_loop_of_links_has_no_turns(tmp_path: Path) -> None:
     assert find_turns(Turns.read(table, *TIMES), str(tmp_path / "loop.wav")) == ()
 
 
+def test_links_to_recordings(tmp_path: Path) -> None:
+    folder, table = tmp_path / "calls", tmp_path / "a.csv"
+    folder.mkdir()
+    (folder / "a.wav").touch()
+    (folder / "b.wav").symlink_to("a.wav")
+    (folder / "c.wav").symlink_to("a.wav")
+    (tmp_path / "link").symlink_to("calls")
+    table.write_text("file,start,end\ncalls/a.wav,0,1\ncalls/b.wav,0,2\n")
+    turns = Turns.read(table, *TIMES)
+    a, b, c = (str(folder / f"{name}.wav") for name in "abc")
+    matched = match_turns(turns, [a, b])
+    assert (matched.find(a), matched.find(b)) == ((Turn(0, 1),), (Turn(0, 2),))
+    assert (matched.shared, matched.others) == ((), ())
+    # The folder may be a link, too, and be named otherwise in the table.
+    assert find_turns(turns, str(tmp_path / "link" / "b.wav")) == (Turn(0, 2),)
+    # One that is not in the table is any that it leads to and that is not there itself.
+    assert find_turns(turns, c) == (Turn(0, 1), Turn(0, 2))
+    assert match_turns(turns, [b, c]).find(c) == (Turn(0, 1),)
+    table.write_text("file,start,end\nlink/c.wav,0,3\n")
+    turns = Turns.read(table, *TIMES)
+    assert find_turns(turns, a) == find_turns(turns, c) == (Turn(0, 3),)
+    assert match_turns(turns, [a, c]).find(a) == ()
+
+
 def test_segments_of_a_run_that_found_none(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("file,channel,start,end,emotion,confidence\r\n")

@@ -31,7 +31,8 @@ from sercli.text import format_count
 SPLIT = "split"
 SPLIT_REMEDY = "--channels split classifies each by itself"
 CANCELLED = "the channels cancel each other in their mean; --channels split reads each by itself"
-# A given segment that ends later than its recording by more than this is reported as cut.
+# A given segment that ends later than its recording by more than this is cut, and reported; others
+# keep their times, which may have been rounded.
 CUT_S = 0.01
 # If the mean of channels keeps less than this share of their power, they cancel each other.
 LEAST_POWER = 1e-3

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from sercli.annotation.recording import Recording
+from sercli.annotation.recording import CUT_S, Recording
 from sercli.arrays import DoubleArray, split_by
 from sercli.config import Adaptation
 from sercli.schema import FileResult
@@ -109,7 +109,8 @@ class ScoredFile(NamedTuple):
         if self.turns:
             # The times as given, not as rounded to samples.
             turn = self.turns[whole["turn"]]
-            whole["start"], whole["end"] = turn.start, min(turn.end, end)
+            whole["start"] = turn.start
+            whole["end"] = turn.end if turn.end <= end + CUT_S else end
         whole["probabilities"] = speech @ parts["probabilities"] / speech.sum()
         joined: np.void = whole
         return joined

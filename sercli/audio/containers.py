@@ -2,7 +2,7 @@
 
 Decoders ignore these: libsndfile takes the first stream of an Ogg file for the whole file and its
 packets for contiguous, and FFmpeg decodes an MP3 as far as it goes, whatever its index says. In
-WAV, AIFF, AU, CAF and FLAC files, no decoder looks beyond the end of the first recording.
+WAV, AIFF, AU, CAF, FLAC, AVI and MP4 files, none looks beyond the end of the first recording.
 """
 
 import os
@@ -37,14 +37,16 @@ OPUS_SAMPLES = np.repeat(
 # packet that spans two pages.
 MAX_JUMP = OPUS_RATE // 4
 
-# The first bytes of a WAV or AIFF recording. Other RIFF files may continue in a second RIFF chunk.
-RIFF = re.compile(rb"(?:RIFF|RIFX|RF64|FORM)....(?:WAVE|AIF[FC])", re.DOTALL)
+# The first bytes of a WAV, AIFF or AVI recording. An AVI may continue in chunks of the type AVIX.
+RIFF = re.compile(rb"(?:RIFF|RIFX|RF64|FORM)....(?:WAVE|AIF[FC]|AVI )", re.DOTALL)
 LARGE_RIFF = b"RF64"  # its size is in its first chunk
 BIG_ENDIAN = frozenset((b"RIFX", b"FORM"))
 AU = b".snd"
 CAF = b"caff\0\1\0\0desc"  # with the name of its first chunk
 CAF_CHUNK = struct.Struct(">4sq")  # name and size; -1 for a chunk that extends to the end
-# A CAF file has few chunks; the search for a recording stops after this many.
+MP4_BOX = struct.Struct(">I4s")  # size and type
+MP4_LARGE = 1  # instead of the size, which follows with 64 bits
+# A CAF or MP4 file has few chunks; the search for a recording stops after this many.
 MAX_CHUNKS = 1000
 FLAC = re.compile(rb"fLaC[\0\x80]\0\0\x22")  # with the header of its first block, STREAMINFO
 # Bytes at the start of any of these from which its end can be found.
@@ -158,7 +160,9 @@ def is_whole_ogg(file: BinaryIO) -> bool:
 
 
 def is_followed(file: BinaryIO) -> bool:
-    """Return whether a WAV, AIFF, AU, CAF or FLAC file has a second recording after the first.
+    """Return whether a file has a second recording after the first, which no decoder reads.
+
+    That is known of WAV, AIFF, AU, CAF, FLAC, AVI and MP4 files.
 
     Parameters
     ----------
@@ -177,6 +181,8 @@ def is_followed(file: BinaryIO) -> bool:
         return FLAC.search(file.read(stopped + MAX_BETWEEN - first)) is not None
     if head.startswith(CAF):
         return _is_caf_followed(file, start)
+    if head[4:8] == b"ftyp":
+        return _is_mp4_followed(file)
     size = _find_size(head)
     return size is not None and _find_recording(_read_at(file, start + size), size)
 
@@ -221,8 +227,26 @@ def _is_caf_followed(file: BinaryIO, start: int) -> bool:
     return False
 
 
+def _is_mp4_followed(file: BinaryIO) -> bool:
+    """Return whether an MP4 file has another file type box after the first."""
+    place = 0
+    for _ in range(MAX_CHUNKS):
+        head = _read_at(file, place)
+        if len(head) < MP4_BOX.size:
+            return False
+        size, kind = MP4_BOX.unpack_from(head)
+        if kind == b"ftyp" and place:
+            return True
+        if size == MP4_LARGE:
+            size = int.from_bytes(head[8:16], "big")
+        if size < MP4_BOX.size:  # 0: to the end
+            return False
+        place += size
+    return False
+
+
 def _find_size(head: bytes) -> int | None:
-    """Return the size of a WAV, AIFF or AU recording in bytes, from its first bytes; else None."""
+    """Return the bytes of a WAV, AIFF, AVI or AU recording, from its first bytes; else None."""
     if len(head) < HEAD_BYTES:
         return None
     if head.startswith(AU):

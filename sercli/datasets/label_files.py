@@ -221,8 +221,8 @@ def _refuse_unknown(path: Path, labels: Iterable[Sequence[Label]], mapped: Colle
             told = ", ".join(sorted({*found})[:MOST_TOLD])
             raise DatasetError(
                 f"{path}: {tier} holds no known label, but {shorten(told)}; expected emotions, "
-                "such as anger; say what they stand for by --map THEIRS=OURS, or which tier of "
-                "TextGrids is meant by --columns emotion=TIER"
+                "such as anger; say what they stand for by --map THEIRS=OURS, which may be "
+                "the same, or which tier of TextGrids is meant by --columns emotion=TIER"
             )
 
 

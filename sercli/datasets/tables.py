@@ -138,7 +138,7 @@ def join_rows(corpus: Corpus) -> Corpus:
             skipped[name] = f"in several rows: {', '.join(doubts)}"
         else:
             clips.append(rows[0])
-            skipped |= {f"{name} (row {n})": "a duplicate row" for n in range(2, len(rows) + 1)}
+            skipped |= {f"{name} (copy {n})": "a duplicate row" for n in range(2, len(rows) + 1)}
     return replace(corpus, clips=tuple(clips), skipped=skipped)
 
 

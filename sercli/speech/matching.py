@@ -4,9 +4,11 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from sercli.errors import ConfigError
+from sercli.files import resolve_folder
 from sercli.schema import printable_path
 from sercli.speech.turn import Turn
 from sercli.speech.turns import Turns
@@ -70,30 +72,48 @@ def match_turns(turns: Turns, recordings: Iterable[str]) -> Match:
     """
     known = turns.by_recording
     keys = _match_names(turns, recordings) if turns.local else _match_paths(turns, recordings)
-    counts = Counter(keys.values())
+    counts = Counter(chain.from_iterable(keys.values()))
     used = {key: counts[key] for key, some in known.items() if some}
     return Match(
-        {recording: () if key is None else known[key] for recording, key in keys.items()},
+        {one: tuple(turn for key in own for turn in known[key]) for one, own in keys.items()},
         turns,
         tuple(sorted(printable_path(key) for key, count in used.items() if not count)),
         tuple(sorted(printable_path(key) for key, count in used.items() if count > 1)),
     )
 
 
-def _match_paths(turns: Turns, recordings: Iterable[str]) -> dict[str, str | None]:
-    """Return the key of the turns of each recording, or None if it has none."""
+def _match_paths(turns: Turns, recordings: Iterable[str]) -> dict[str, list[str]]:
+    """Return the keys of the turns of each recording.
+
+    It is its own path; if that has none, they are those of links to the same file that are no other
+    recordings of the run.
+    """
     known = turns.by_recording
-    # Unlike `Path.resolve`, `realpath` does not fail on a loop of links.
-    return {
-        one: next((path for path in list_spellings(os.path.realpath(one)) if path in known), None)
+    exact = {
+        one: [path for path in list_spellings(resolve_folder(one)) if path in known][:1]
         for one in recordings
+    }
+    others: dict[str, list[str]] = {}
+    for key in known.keys() - {*chain.from_iterable(exact.values())}:
+        others.setdefault(os.path.realpath(key), []).append(key)
+    return {
+        one: own
+        or sorted(
+            key for path in list_spellings(os.path.realpath(one)) for key in others.get(path, ())
+        )
+        for one, own in exact.items()
     }
 
 
-def _match_names(turns: Turns, recordings: Iterable[str]) -> dict[str, str | None]:
-    """Return the key of the turns of each recording, or None; raise if it is not clear."""
+def _match_names(turns: Turns, recordings: Iterable[str]) -> dict[str, list[str]]:
+    """Return the key of the turns of each recording, if any; raise if it is not clear."""
     known = turns.by_recording
     names = {recording: _list_names(recording) for recording in recordings}
+    for recording, spelled in names.items():
+        # What was written for a recording has its name as it is printed.
+        escaped = _list_names(printable_path(recording))
+        if known.keys().isdisjoint(spelled) and not known.keys().isdisjoint(escaped):
+            names[recording] = escaped
     keys = {
         one: next((name for name in some if name in known), None) for one, some in names.items()
     }
@@ -125,7 +145,7 @@ def _match_names(turns: Turns, recordings: Iterable[str]) -> dict[str, str | Non
                 f"{turns.path}: {recording} may be {meant[0]} or {meant[1]}; expected the "
                 "recordings in folders with these names, or different names"
             )
-    return keys
+    return {recording: [] if key is None else [key] for recording, key in keys.items()}
 
 
 def _list_names(recording: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 import codecs
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from sercli.delimited import Row, Table, parse_seconds, read_table
 from sercli.errors import ConfigError
-from sercli.files import find_listed, parse_json
+from sercli.files import find_listed, parse_json, resolve_folder
 from sercli.speech.turn import TIMES, Turn
 from sercli.text import compose
 
@@ -130,4 +129,4 @@ def _refuse_second(where: str, known: dict[str | None, str], turn: Turn) -> None
 # Cached, as tables have many consecutive rows of one file.
 @lru_cache(maxsize=1)
 def _find_file(folder: Path, name: str) -> str:
-    return os.path.realpath(find_listed(folder, name) or folder / name)
+    return resolve_folder(find_listed(folder, name) or folder / name)

@@ -74,8 +74,9 @@ def count_folds(groups: Groups, n_folds: int, group_by: GroupBy) -> int:
     n_groups = len(np.unique(groups))
     if n_groups < MIN_GROUPS:
         raise DatasetError(
-            f"all clips are of one {group_by}; expected {MIN_GROUPS} or more for "
-            "cross-validation; train on more splits, such as train+dev, or use --folds"
+            f"the training clips are of one {group_by}; expected {MIN_GROUPS} or more, also "
+            f"without those of a fold, for cross-validation; add clips of more {group_by}s, or "
+            "train on more splits, such as train+dev"
         )
     return min(n_folds, n_groups)
 
