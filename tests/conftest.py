@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+# Tests that import it themselves send nothing either; `sercli.speech.vad` sees to it otherwise.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 # Workers share the cores, and none of them is to compute with all of these.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -1,4 +1,7 @@
 import importlib.util
+import os
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -367,3 +370,20 @@ def test_regions_are_those_of_the_reference_implementation(
 def test_settings_out_of_range(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         SegmentConfig(**options)
+
+
+def test_nothing_is_reported_about_the_user(tmp_path: Path) -> None:
+    # ONNX Runtime would keep an identifier of the device and its events here, and send them.
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment = {
+        name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"
+    }
+    program = (
+        "import os\n"
+        "import numpy as np\n"
+        "from sercli.speech.segmentation import find_speech\n"
+        "assert find_speech([np.zeros(16_000, np.float32)]) == []\n"
+        "assert os.environ['ORT_DISABLE_TELEMETRY'] == '1'\n"
+    )
+    subprocess.run([sys.executable, "-c", program], env=environment | home, check=True)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []

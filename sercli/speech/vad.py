@@ -5,15 +5,18 @@ its frame-by-frame model. It runs in ONNX Runtime: the package itself is not imp
 would load torch.
 """
 
+import os
 from functools import cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import onnxruntime
 
 from sercli.arrays import FloatArray
 from sercli.audio.reading import SAMPLE_RATE
 from sercli.speech.silero import build_network
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 # Fixed by the model: frames of 32 ms, each preceded by the last 4 ms before it as context.
 FRAME_LENGTH = 512
@@ -38,7 +41,7 @@ class SpeechFrames(NamedTuple):
 
 
 @cache
-def open_detector() -> onnxruntime.InferenceSession:
+def open_detector() -> "onnxruntime.InferenceSession":
     """Return the detector's network, which all streams of a process share.
 
     Called before the first stream, it raises errors early.
@@ -48,6 +51,12 @@ def open_detector() -> onnxruntime.InferenceSession:
     ModelError
         If the package that ships the detector's weights is not installed.
     """
+    # Official builds send events to Microsoft, and keep an identifier of the device in the user's
+    # cache, unless this is set before the import; and others may have imported it before.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     # The network is too small to gain from threads.
     options.intra_op_num_threads = 1
