@@ -606,13 +606,19 @@ def test_clips_of_unknown_speakers_are_left_out(
     assert fake_classifier.adapter is None
 
 
-@pytest.mark.parametrize("calm", [None, {"clips": 9}])
+@pytest.mark.parametrize(
+    ("calm", "share", "expected_share"),
+    # By default, only a model that learned as strangers is taught by groups as large as theirs.
+    [(None, None, 0.0), ({"clips": 9}, None, 1 / 3), (None, 0.4, 0.4), ({"clips": 9}, 0.0, 0.0)],
+)
 def test_all_settings_of_an_adapter_count(
     rng: np.random.Generator,
     fake_classifier: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     calm: Any,
+    share: float | None,
+    expected_share: float,
 ) -> None:
     # How well it learns is not the point.
     monkeypatch.setattr("sercli.training.adapters.adaptation.MIN_STEPS", 3)
@@ -637,7 +643,7 @@ def test_all_settings_of_an_adapter_count(
         epochs=1,
         single_shares=(0.7,),
         max_loss=0.9,
-        repeated_share=0.4,
+        repeated_share=share,
         folds=2,
         seed=3,
         device="cpu",
@@ -647,8 +653,7 @@ def test_all_settings_of_an_adapter_count(
     trainer = AdapterTrainer(asked, teacher, tmp_path, said.append)
     found = CachedClips(clips, entries, {})
     model = trainer.fit(found, EMOTIONS, tmp_path / "model").classifier
-    # Only a model that learned as strangers is taught by groups as large as theirs.
-    used = asked if calm else replace(asked, repeated_share=0.0)
+    used = replace(asked, repeated_share=expected_share)
     told = model.spec.training["adapter"]
     assert (told["config"], told["single_share"]) == (asdict(used), 0.7)
     assert (model.spec.training["seed"], "of fold 2 of 2" in said[2]) == (9, True)

@@ -147,8 +147,7 @@ were not trained on it; one training run:
 | varied | 0.579 | 0.589 | 0.569 | 0.040 |
 
 On 1,064 clips of toy, split `test` (2 speakers; speakers apart), with 95%
-bootstrap intervals over speakers; one training run. More figures are in `metrics.json` and
-`report.md`.
+bootstrap intervals over speakers; one training run. More figures are in `metrics.json`.
 
 | UAR | accuracy | macro-F1 | ECE | NLL | Brier |
 |---|---|---|---|---|---|
@@ -304,7 +303,7 @@ def test_card_of_a_fusion(folder: Path) -> None:
         """\
 # toy-svm
 
-The weighted mean of the calibrated probabilities of cnn, rf and svm, for segments of
+The weighted mean of the calibrated probabilities of its members cnn, rf and svm, for segments of
 0.1 to 30 s. It returns a calibrated probability for each of anger, fear.
 
 ## Training

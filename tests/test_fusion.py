@@ -30,7 +30,7 @@ from sercli.evaluation.metrics import unweighted_average_recall
 from sercli.labels import EMOTIONS
 from sercli.neural.cnn import CnnSettings
 from sercli.neural.front_end import LogMelSettings
-from sercli.registry.catalogue import shipped_folder
+from sercli.registry.catalogue import list_models, shipped_folder
 from sercli.registry.store import load_model, model_hash, save_model
 from sercli.training.adapters.trainer import AdapterTrainer
 from sercli.training.cache import CachedClips, cache_clips
@@ -43,6 +43,7 @@ from sercli.training.run import train_on_splits
 from sercli.training.teachers import Teacher, read_held_out, write_held_out
 
 LABELS = ("short", "long")
+SVM = shipped_folder() / "svm"
 
 # Weights and the mean.
 
@@ -103,6 +104,19 @@ def test_clips_are_scored_by_what_others_gave(rng: np.random.Generator) -> None:
         np.testing.assert_allclose(scored[own], without.apply(members[:, own]))
 
 
+def test_equal_weights_are_those_of_no_clip(rng: np.random.Generator) -> None:
+    classes = rng.integers(0, 2, 90)
+    right = np.where(np.eye(2)[classes] > 0, 0.9, 0.1)
+    members = np.stack([right, np.full((90, 2), 0.5), right[:, ::-1]])
+    assert fit_mixture(members, classes).weights[0] > 0.9
+    found = fit_mixture(members, classes, equal_weights=True)
+    np.testing.assert_array_equal(found.weights, np.full(3, 1 / 3))
+    # Of what contradicts itself, the mean says nothing.
+    np.testing.assert_allclose(found.apply(members), 0.5)
+    groups = np.repeat(["a", "b", "c"], 30)
+    np.testing.assert_allclose(cross_fit(members, classes, groups, 3, equal_weights=True), 0.5)
+
+
 def test_the_mean_is_weighted_and_never_of_zero() -> None:
     members = np.array([[[0.6, 0.4], [1.0, 0.0]], [[0.2, 0.8], [1.0, 0.0]]])
     found = np.exp(mix(members, np.array([0.75, 0.25])))
@@ -154,6 +168,41 @@ def test_the_mean_is_calibrated() -> None:
     # The odds of 3 s, 3 to 1, are squared.
     found = fusion.predict_proba([np.zeros(48_000, np.float32)])
     np.testing.assert_allclose(found, [[0.1, 0.9]], rtol=1e-5)
+
+
+PERCEIVED = Calibration("none", np.eye(2), np.zeros(2)).widen(2, 4)
+
+
+def make_listening_fake(sure: float, labels: tuple[str, ...] = LABELS) -> FakeClassifier:
+    """Return one that hears the first label with the probability 1 / (1 + duration ** sure)."""
+    fake = make_fake(labels)
+    calibration = Calibration("none", sure * np.eye(2), np.zeros(2))
+    fake.spec = replace(fake.spec, perceived=calibration)
+    return fake
+
+
+def test_what_is_perceived_is_the_mean_of_what_members_perceive() -> None:
+    waveforms = [np.zeros(48_000, np.float32), np.zeros(8_000, np.float32)]
+    calibration = Calibration("temperature", 2 * np.eye(2), np.zeros(2)).widen(0, 4)
+    members = [make_listening_fake(2.0), make_listening_fake(3.0, LABELS[::-1])]
+    both = spec(calibration=calibration, perceived=PERCEIVED)
+    fusion = FusionClassifier(both, members)
+    assert fusion.extract_features(waveforms).shape == (2, 8)
+    # Of 3 s, the first hears "short" with 1/10, the other "long" with 1/28; of 0.5 s, 4/5 and 8/9.
+    heard = np.array([0.75 / 10 + 0.25 * 27 / 28, 0.75 * 4 / 5 + 0.25 / 9])
+    expected = np.stack([heard, 1 - heard], axis=1)
+    np.testing.assert_allclose(fusion.predict_proba(waveforms, "perceived"), expected, rtol=1e-5)
+    # What is meant is the calibrated mean of what members mean: here squared odds.
+    meant = np.array([0.75 / 4 + 0.25 * 3 / 4, 0.75 * 2 / 3 + 0.25 / 3])
+    odds = (meant / (1 - meant)) ** 2
+    expected = np.stack([odds / (1 + odds), 1 / (1 + odds)], axis=1)
+    np.testing.assert_allclose(fusion.predict_proba(waveforms), expected, rtol=1e-5)
+    with pytest.raises(ModelError, match="its member fake predicts only the intended emotion"):
+        FusionClassifier(both, [members[0], make_fake()])
+    with pytest.raises(ModelError, match=r"takes 2 scores, .* gives 4, one for each label and out"):
+        FusionClassifier(spec(perceived=PERCEIVED), members)
+    with pytest.raises(ModelError, match=r"takes 4 scores, .* gives 2, one for each label; expect"):
+        FusionClassifier(spec(calibration=calibration), members)
 
 
 @pytest.mark.parametrize(
@@ -214,8 +263,10 @@ def edit(folder: Path, *, flatten: float = 1.0, **changes: Any) -> None:
     path.write_text(json.dumps({**data, **changes}), encoding="utf-8")
 
 
-def save_fusion(folder: Path, members: Mapping[str, Path], first: float = 0.75) -> Path:
-    settings = {
+def save_fusion(
+    folder: Path, members: Mapping[str, Path], first: float = 0.75, **more: Any
+) -> Path:
+    settings = more | {
         "members": [
             {"name": name, "sha256": model_hash(place), "weight": weight}
             for (name, place), weight in zip(members.items(), (first, 1 - first), strict=True)
@@ -273,6 +324,72 @@ def test_members_are_looked_for_beside_it_first(
     shutil.copytree(elsewhere.parent / "mine", elsewhere.parent / "svm")
     with pytest.raises(ModelError, match=r"its member svm, .*elsewhere/svm, is not the model"):
         load_model(elsewhere)
+
+
+def list_files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_members_inside_a_fusion_go_where_it_goes(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (models / "mine" / "notes.txt").write_text("not needed")
+    members = {"mine": models / "mine", "svm": Path(shutil.copytree(SVM, tmp_path / "svm"))}
+    whole = save_fusion(models / "whole", members, inside=True)
+    # The adapter of a member is among its weights.
+    weights = ["adapter.safetensors", "weights.safetensors"]
+    needed = ["README.md", *weights, "metrics.json", "model.json"]
+    files = [f"{name}/{file}" for name in ("mine", "svm") for file in needed]
+    assert list_files(whole) == sorted(["model.json", *files])
+    waveform = [load_audio(EXAMPLES / "statement.flac")[16_480:44_000]]
+    expected = load_model(whole).predict_proba(waveform)
+    # Neither what it was copied from nor a model of the same name plays a part any more.
+    edit(models / "mine", flatten=2.0)
+    shutil.rmtree(members["svm"])
+    moved = shutil.move(whole, tmp_path / "elsewhere")
+    monkeypatch.setenv("SER_MODELS", str(tmp_path / "none"))
+    fusion = load_model(moved)
+    np.testing.assert_array_equal(fusion.predict_proba(waveform), expected)
+    # Saved in its own place, and in another.
+    assert list_files(save_model(fusion, moved)) == sorted(["model.json", *files])
+    copy = save_model(fusion, tmp_path / "copy")
+    assert list_files(copy) == sorted(["model.json", *files])
+    np.testing.assert_array_equal(load_model(copy).predict_proba(waveform), expected)
+    # Within another fusion.
+    outer = {"copy": copy, "svm": SVM}
+    nested = load_model(save_fusion(tmp_path / "nested", outer, inside=True))
+    shutil.rmtree(copy)
+    assert "copy/svm/weights.safetensors" in list_files(tmp_path / "nested")
+    mean = 0.75 * expected + 0.25 * load_model(SVM).predict_proba(waveform)[:, ::-1]
+    np.testing.assert_allclose(nested.predict_proba(waveform), mean, atol=LEAST)
+    # Nothing of a member stays with the next model in its folder.
+    save_model(load_model(SVM), tmp_path / "nested")
+    assert list_files(tmp_path / "nested") == sorted(["model.json", *weights])
+
+
+def find_fault(name: str) -> str | None:
+    return next(entry.error for entry in list_models() if entry.name == name)
+
+
+def test_a_member_inside_that_is_not_there_or_another(models: Path) -> None:
+    members = {"mine": models / "mine", "svm": SVM}
+    whole = save_fusion(models / "whole", members, inside=True)
+    edit(whole / "mine", flatten=2.0)
+    with pytest.raises(
+        ModelError, match=r"member mine, .*whole/mine, is not the model that it was"
+    ):
+        load_model("whole")
+    assert find_fault("whole") is None  # as nothing is loaded
+    (whole / "mine" / "weights.safetensors").unlink()
+    assert (
+        find_fault("whole") == f"{whole / 'mine'}: lacks weights.safetensors; copy the folder again"
+    )
+    shutil.rmtree(whole / "mine")
+    with pytest.raises(ModelError, match="whole: lacks its member mine; copy the folder again"):
+        load_model("whole")
+    assert str(find_fault("whole")).startswith(f"{whole / 'mine' / 'model.json'}: cannot be read")
+    edit(whole, settings={"inside": True, "members": []})
+    assert "its settings do not list its members" in str(find_fault("whole"))
 
 
 def test_a_fusion_has_no_weights_of_its_own(both: Path) -> None:
@@ -479,6 +596,10 @@ def test_a_fusion_must_find_its_members(
     (tmp_path / "two" / "model.json").write_text("another")
     with pytest.raises(ConfigError, match=r"member two would lead to .*two, not to .*models/two"):
         trainer.begin(tmp_path / "both")
+    # Those that are copied need not be found.
+    trainer = replace(trainer, config=replace(trainer.config, copy_members=True))
+    trainer.begin(tmp_path / "both")
+    trainer.begin(tmp_path / "models" / "two")
 
 
 def test_an_adapter_of_a_fusion_must_find_its_members(
@@ -493,6 +614,9 @@ def test_an_adapter_of_a_fusion_must_find_its_members(
         trainer.begin(tmp_path / "elsewhere" / "adapted")
     with pytest.raises(ConfigError, match="is the folder of the model itself"):
         trainer.begin(both)
+    members = {"mine": both.parent / "mine", "svm": SVM}
+    whole = load_model(save_fusion(tmp_path / "whole", members, inside=True))
+    replace(trainer, model=replace(fusion, classifier=whole)).begin(tmp_path / "elsewhere")
 
 
 # The command line.
@@ -617,6 +741,29 @@ def test_a_fusion_from_training_to_labels(
     teacher = Teacher.load("both", "cpu")
     assert teacher.held_out.keys() == {audio for audio, _ in teacher.manifest.rows}
 
+    # With equal weights, and with its members inside: also where nobody else finds them.
+    alone = tmp_path / "alone" / "netter"
+    result = ser(
+        *("train", "--data", hisses, "-o", alone, *options, "--no-test"),
+        *("--equal-weights", "--copy-members"),
+    )
+    assert result.exit_code == 0, result.stderr
+    assert "netter: weight 0.500, UAR" in result.stderr
+    card = (alone / "README.md").read_text(encoding="utf-8")
+    command = command.replace(" --split", " --equal-weights --copy-members --split")
+    assert f"`{command} --fit-on train+dev --seed 0 -o netter`" in card
+    assert "The mean of the calibrated probabilities of its members netter and hisser" in card
+    assert "Members are in the folders of their names inside this one" in card
+    facts = read_json(alone / "model.json")
+    assert [one["weight"] for one in facts["settings"]["members"]] == [0.5, 0.5]
+    monkeypatch.setenv("SER_MODELS", str(tmp_path / "none"))
+    row = json.loads(ser("annotate", sound, "-m", alone, *shape).stdout)
+    mean = mix(np.stack([[rows["netter"]], [rows["hisser"]]]), np.array([0.5, 0.5]))
+    expected = Calibration.from_dict(facts["calibration"]).probabilities(mean)[0]
+    told = [row[f"prob_{label}"] for label in facts["labels"]]
+    np.testing.assert_allclose(told, expected, atol=1e-5)
+    monkeypatch.setenv("SER_MODELS", str(models))
+
     # By default it is fitted on `dev`; it does not take what its members know for a test.
     result = ser("train", "--data", hisses, "-o", models / "dev", *options[:-2])
     assert result.exit_code == 0, result.stderr
@@ -661,6 +808,8 @@ def test_options_of_a_fusion(hisses: Path, trained: Path, tmp_path: Path) -> Non
             "hub:org/name: is a classifier of Hugging Face, whose training",
         ),
         (("--model", "svm", "--members", "svm,cnn"), "--members goes with --model fusion"),
+        (("--model", "cnn", "--equal-weights"), "--equal-weights goes with --model fusion."),
+        (("--model", "adapter", "--copy-members"), "--copy-members goes with --model fusion."),
         (("--model", "fusion", "--members", "svm,cnn", "--epochs", "3"), "--epochs goes with"),
         (("--model", "fusion", "--members", "svm,cnn"), "the labels anger, happiness, sadness"),
     ):

@@ -232,6 +232,8 @@ def test_which_families_something_is_of_use_to() -> None:
         "epochs": networks,
         "learning_rate": networks,
         "tuning_rate": ("transformer",),
+        "dynamic_range": ("cnn",),
+        "equal_weights": ("fusion",),
         "device": (*networks, "fusion", "adapter"),
         "calm": ("svm", *networks),
         "seed": ("svm", *networks, "fusion", "adapter"),

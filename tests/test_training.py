@@ -672,8 +672,11 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     fit = NeuralTrainer._fit
 
     def fit_small(self: NeuralTrainer, *given: Any) -> Learned:
-        small = isinstance(self.course, CnnCourse) and replace(self.course, settings=SMALL)
-        return fit(replace(self, course=small or self.course), *given)
+        course = self.course
+        if isinstance(course, CnnCourse):
+            log_mel = replace(course.settings.log_mel, n_mels=SMALL.log_mel.n_mels)
+            course = replace(course, settings=replace(SMALL, log_mel=log_mel))
+        return fit(replace(self, course=course), *given)
 
     monkeypatch.setattr(NeuralTrainer, "_fit", fit_small)
 
@@ -766,7 +769,8 @@ def test_a_cnn_from_training_to_labels(folder: Path, cache: Path, tmp_path: Path
     votes = tmp_path / "votes.csv"
     names = [path.stem for path in sorted(folder.glob("*.wav"))]
     votes.write_text("\n".join(("clip,anger,fear", *(f"{name},1,3" for name in names[:30]))))
-    options = ("--epochs", "2", "--device", "cpu", "--votes", votes, "--cache", cache)
+    learning = ("--epochs", "2", "--dynamic-range", "60", "--device", "cpu")
+    options = (*learning, "--votes", votes, "--cache", cache)
     result = ser("train", "--data", folder, "-o", tmp_path / "none", *CNN, *options)
     assert result.exit_code == 2
     assert "the table of votes has none of the 18 calibration clips" in result.stderr
@@ -789,7 +793,8 @@ def test_a_cnn_from_training_to_labels(folder: Path, cache: Path, tmp_path: Path
     card = (model / "README.md").read_text(encoding="utf-8")
     command = "ser train --data cremad:PATH --model cnn --split speaker --fit-on train --votes FILE"
     more = "--epochs 2 --batch-size 9 --learning-rate 0.02 --device cpu --seed 0 -o mine"
-    assert f"`{command} {more}`" in card
+    assert f"`{command} --dynamic-range 60.0 {more}`" in card
+    assert read_json(model / "model.json")["settings"]["log_mel"]["floor"] == 60.0
     assert str(tmp_path) not in card + (model / "model.json").read_text()
     assert not has_checkpoints(model)
     figures = read_json(model / "metrics.json")

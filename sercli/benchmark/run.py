@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import soundfile as sf
@@ -22,6 +22,9 @@ from sercli.output.report import RunInfo
 from sercli.output.writers import open_writer
 from sercli.text import format_count
 from sercli.version import __version__
+
+if TYPE_CHECKING:
+    from sercli.classifiers.neural import NetworkClassifier
 
 # Longest synthetic recording, in seconds.
 RECORDING_S = 120.0
@@ -242,17 +245,16 @@ def _add_shares(
     durations: list[float],
     say: Callable[[str], None],
 ) -> Benchmark:
-    """Add the shares of the machine's peak that are reached, if the model is a network."""
-    if classifier.in_workers or classifier.family == "fusion":
+    """Add the shares of the machine's peak that are reached, if the model is of networks alone."""
+    networks = _find_networks(classifier)
+    if not networks:
         return found
     from sercli.benchmark.peak import count_multiply_adds, measure_peak
-    from sercli.classifiers.neural import NetworkClassifier
 
-    assert isinstance(classifier, NetworkClassifier)
     say("measuring the peak of this machine")
-    needed = count_multiply_adds(classifier, durations)
+    needed = sum(count_multiply_adds(network, durations) for network in networks)
     with classifier.using_threads(effort.threads_each):
-        peak = measure_peak(classifier, effort.n_workers)
+        peak = measure_peak(networks[0], effort.n_workers)
     busy = (found.stages["features"].seconds + found.stages["model"].seconds) / effort.n_workers
     wall = found.audio_seconds / found.speed
     return replace(
@@ -262,6 +264,20 @@ def _add_shares(
         model_share=needed / busy / peak,
         run_share=needed / wall / peak,
     )
+
+
+def _find_networks(classifier: Classifier) -> "list[NetworkClassifier]":
+    """Return the networks of a model; none if any part of it is not a network."""
+    if classifier.in_workers:
+        return []
+    from sercli.classifiers.fusion import FusionClassifier
+    from sercli.classifiers.neural import NetworkClassifier
+
+    if isinstance(classifier, FusionClassifier):
+        parts = [_find_networks(member) for member in classifier.members]
+        return [network for part in parts for network in part] if all(parts) else []
+    assert isinstance(classifier, NetworkClassifier)
+    return [classifier]
 
 
 def _synthesise(folder: Path, hours: float) -> list[Path]:

@@ -99,18 +99,27 @@ class ModelSpec:
         return self.perceived
 
 
-def check_scores(spec: ModelSpec) -> None:
-    """Raise if the calibration does not take one score per label.
+def check_scores(spec: ModelSpec, n_outputs: int = 1) -> None:
+    """Raise if the calibration does not take one score per label and output.
+
+    Parameters
+    ----------
+    spec
+        Specification of the model.
+    n_outputs
+        Number of outputs that the model has scores of.
 
     Raises
     ------
     ModelError
-        If the numbers of scores and of labels differ.
+        If the numbers differ.
     """
-    if spec.n_scores != len(spec.labels):
+    n_scores = n_outputs * len(spec.labels)
+    if spec.n_scores != n_scores:
+        each = "label" if n_outputs == 1 else "label and output"
         raise ModelError(
             f"calibration takes {spec.n_scores} scores, and a model of the family {spec.family} "
-            f"gives {len(spec.labels)}, one for each label; expected as many"
+            f"gives {n_scores}, one for each {each}; expected as many"
         )
 
 

@@ -1,7 +1,8 @@
 """A fusion of models: the weighted mean of the calibrated probabilities of its members.
 
 This is a linear opinion pool (Stone 1961). A mean of calibrated members is underconfident (Ranjan
-and Gneiting 2010), so it is calibrated once more.
+and Gneiting 2010), so it is calibrated once more. If all members also predict what is perceived,
+the fusion predicts the weighted mean of that, too.
 """
 
 import copy
@@ -10,16 +11,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 
 from sercli.arrays import DoubleArray, FloatArray, RealArray
 from sercli.classifiers.base import Classifier, ModelSpec, check_scores
-from sercli.config import Precision
+from sercli.config import Precision, Target
 from sercli.errors import ModelError
 
 MIN_MEMBERS = 2
+# Key of the settings that says that the members are in the fusion's own folder.
+INSIDE: Final = "inside"
 # Members' probabilities are raised to at least this, or a member that is almost certain could not
 # be outvoted.
 LEAST = 5e-5
@@ -80,6 +83,22 @@ def read_members(settings: Mapping[str, Any]) -> tuple[Member, ...]:
     return members
 
 
+def list_inside(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the members that are in a fusion's own folder, all or none of them.
+
+    Parameters
+    ----------
+    settings
+        ``settings`` of a model's specification, of any family.
+
+    Raises
+    ------
+    ModelError
+        As for `read_members`.
+    """
+    return tuple(one.name for one in read_members(settings)) if settings.get(INSIDE) else ()
+
+
 def mix(probabilities: RealArray, weights: DoubleArray) -> DoubleArray:
     """Return the logarithm of the weighted mean of probabilities, shape (n_segments, n_labels).
 
@@ -110,8 +129,8 @@ class FusionClassifier(Classifier):
     Raises
     ------
     ModelError
-        If a member has other labels than the fusion, or the fusion's calibration does not take one
-        score per label.
+        If a member has other labels than the fusion or lacks an output of it, or the fusion's
+        calibration does not take one score per label and output.
 
     Attributes
     ----------
@@ -125,7 +144,10 @@ class FusionClassifier(Classifier):
 
     def __init__(self, spec: ModelSpec, members: Sequence[Classifier]) -> None:
         super().__init__(spec)
-        check_scores(spec)
+        self._targets: tuple[Target, ...] = ("intended",)
+        if spec.perceived is not None:
+            self._targets = ("intended", "perceived")
+        check_scores(spec, len(self._targets))
         self.weights = np.array([member.weight for member in read_members(spec.settings)])
         self._members = tuple(members)
         for member in members:
@@ -134,6 +156,17 @@ class FusionClassifier(Classifier):
                     f"its member {member.name} has the labels {', '.join(member.spec.labels)}; "
                     f"expected {', '.join(spec.labels)}; train the fusion again"
                 )
+            if spec.perceived is not None and member.spec.perceived is None:
+                raise ModelError(
+                    f"its member {member.name} predicts only the intended emotion; expected one "
+                    "that also predicts the perceived one, as the fusion does; train the fusion "
+                    "again"
+                )
+
+    @property
+    def members(self) -> tuple[Classifier, ...]:
+        """The members, in the order of their weights."""
+        return self._members
 
     @property
     def batch_seconds(self) -> float:
@@ -186,16 +219,20 @@ class FusionClassifier(Classifier):
 
         Returns
         -------
-        ndarray of float32, shape (n_segments, n_members * n_labels)
-            Member by member, in the order of the fusion's labels.
+        ndarray of float32, shape (n_segments, n_members * n_outputs * n_labels)
+            Member by member, and output by output of each, in the order of the fusion's labels.
         """
         parts = []
         for member in self._members:
             order = [member.spec.labels.index(label) for label in self.spec.labels]
-            parts.append(member.predict_proba(waveforms)[:, order])
+            scores = member.score(member.extract_features(waveforms))
+            for target in self._targets:
+                calibration = member.spec.find_calibration(target)
+                parts.append(calibration.probabilities(scores)[:, order])
         return np.hstack(parts).astype(np.float32)
 
     def score(self, features: FloatArray) -> FloatArray:
-        """Return the logarithm of the weighted mean, shape (n_segments, n_labels)."""
-        by_member = features.reshape(len(features), len(self._members), -1).swapaxes(0, 1)
-        return mix(by_member, self.weights).astype(np.float32)
+        """Return the logarithms of the weighted means, shape (n_segments, n_outputs * n_labels)."""
+        shape = (len(features), len(self._members), len(self._targets), len(self.spec.labels))
+        outputs = features.reshape(shape).transpose(2, 1, 0, 3)
+        return np.hstack([mix(one, self.weights) for one in outputs]).astype(np.float32)

@@ -9,7 +9,7 @@ import click
 
 from sercli.cli.calm import spell_calm
 from sercli.cli.options import Decorator, device_option, is_given, join_options, spell
-from sercli.training.config import NEURAL_CONFIGS, NeuralConfig, TransformerConfig
+from sercli.training.config import NEURAL_CONFIGS, CnnConfig, NeuralConfig, TransformerConfig
 from sercli.training.train_config import (
     DEFAULT_BASE,
     DEFAULTS,
@@ -24,7 +24,7 @@ TUNING = ("tuning_epochs", "tuning_rate", "layer_decay", "lora")
 # Settings that affect the trained network, in the order in which its recorded command lists them.
 DECIDING = (
     *("layers", "hearing_epochs", *TUNING),
-    *("prosodies", "epochs", "batch_size", "learning_rate", "patience", "device"),
+    *("prosodies", "dynamic_range", "epochs", "batch_size", "learning_rate", "patience", "device"),
 )
 
 
@@ -108,6 +108,13 @@ _learning_options = join_options(
         "patience",
         "Stop after so many epochs without a better development UAR; 0: never.",
         "EPOCHS",
+    ),
+    _setting(
+        CnnConfig,
+        "dynamic_range",
+        "Dynamic range of mel spectrograms: lower levels are raised to this much below a "
+        "segment's highest (cnn).",
+        "DB",
     ),
 )
 

@@ -20,7 +20,7 @@ from sercli.cli.networks import (
     refuse_other_families,
     spell_network,
 )
-from sercli.cli.options import is_given, jobs_option, join_options
+from sercli.cli.options import is_given, jobs_option, join_options, spell
 from sercli.cli.view import TrainingView
 from sercli.datasets import CORPORA
 from sercli.errors import ConfigError
@@ -112,6 +112,24 @@ family_options = join_options(
         metavar="NAME|DIR,...",
         help="Models to combine, two or more (fusion), or the model that gets an adapter "
         "(adapter).",
+    ),
+    click.option(
+        "--equal-weights",
+        is_flag=True,
+        help="Give all members the same weight, not those that are best on the clips (fusion).",
+    ),
+    click.option(
+        "--copy-members",
+        is_flag=True,
+        help="Copy the members into the folder of the fusion, which then needs no others.",
+    ),
+    click.option(
+        "--repeated-share",
+        type=click.FloatRange(0, 1),
+        metavar="SHARE",
+        help="Share of the random groups with too few clips for their mix that are filled up with "
+        "repeated clips, so that large groups may be of one emotion (adapter).  [default: 0.33 for "
+        "models trained with --calm, 0 for others]",
     ),
     click.option(
         "--seed",
@@ -247,6 +265,9 @@ def _spell_command(plan: Plan, sources: tuple[str, ...], options: dict[str, Any]
     parts += ["--model", config.family]
     if config.members:
         parts += ["--members", ",".join(map(find_name, config.members))]
+    parts += [spell(name) for name in ("equal_weights", "copy_members") if options[name]]
+    if options["repeated_share"] is not None:
+        parts += ["--repeated-share", f"{options['repeated_share']:g}"]
     for option, key in (("--map", "mapping"), ("--columns", "columns"), ("--emotions", "emotions")):
         if options[key]:
             parts += [option, options[key]]

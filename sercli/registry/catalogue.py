@@ -1,6 +1,7 @@
 """Locations of model folders, and a list of the models without loading any."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from stat import S_ISREG
@@ -15,6 +16,7 @@ CARD_FILE = "README.md"
 METRICS_FILE = "metrics.json"
 MODELS_VARIABLE = "SER_MODELS"
 DEFAULT_MODEL = "transformer"
+FUSION = "fusion"
 # A safetensors file begins with the length of its JSON header, whose keys other than the metadata
 # are tensors.
 LENGTH_BYTES = 8
@@ -184,6 +186,8 @@ def _describe(folder: Path, origin: str) -> ModelEntry:
             else f"{folder}: {', '.join(broken)} is truncated or damaged; copy the folder again"
         )
         return ModelEntry(folder.name, origin, folder, data["family"], size=size, error=reason)
+    if fault := _find_fault_inside(folder, data, origin):
+        return ModelEntry(folder.name, origin, folder, data["family"], size=size, error=fault)
     uar, measured_on = _read_uar(folder)
     labels = tuple(data["labels"])
     targets = ("intended", *((PERCEIVED,) if data[PERCEIVED] else ()))
@@ -199,6 +203,19 @@ def _describe(folder: Path, origin: str) -> ModelEntry:
         measured_on,
         size,
     )
+
+
+def _find_fault_inside(folder: Path, data: Mapping[str, Any], origin: str) -> str | None:
+    """Return why a member in a fusion's own folder cannot be used, if one is there."""
+    if data["family"] != FUSION:
+        return None
+    from sercli.classifiers.fusion import list_inside
+
+    try:
+        members = [_describe(folder / name, origin) for name in list_inside(data["settings"])]
+    except ModelError as error:
+        return f"{folder}: {error}"
+    return next((member.error for member in members if member.error), None)
 
 
 def _find_size(path: Path) -> int:

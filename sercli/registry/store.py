@@ -3,13 +3,15 @@
 A model folder holds ``model.json``, the weights as safetensors, ``README.md`` (the card) and
 ``metrics.json`` (the figures of ``ser eval``). Nothing in it can run code. A pre-trained encoder
 has a file of its own, which stays the same when another head is trained on it. A fusion has no
-weights; its ``model.json`` holds the names and hashes of its members. Classifiers of Hugging Face
-are loaded as published, from the hub or from folders in their own layout.
+weights; its ``model.json`` holds the names and hashes of its members, whose folders are inside its
+own or found by their names. Classifiers of Hugging Face are loaded as published, from the hub or
+from folders in their own layout.
 """
 
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -20,7 +22,14 @@ from sercli.config import LabelScheme, Precision
 from sercli.errors import ConfigError, ModelError
 from sercli.files import make_folder, write_together
 from sercli.neural.hub import HUB
-from sercli.registry.catalogue import DEFAULT_MODEL, find_member, find_model, is_model
+from sercli.registry.catalogue import (
+    CARD_FILE,
+    DEFAULT_MODEL,
+    METRICS_FILE,
+    find_member,
+    find_model,
+    is_model,
+)
 from sercli.registry.description import (
     ADAPTER,
     ADAPTER_FILE,
@@ -163,7 +172,7 @@ def _find_trained(model: str) -> Path:
 
 
 def save_model(classifier: "Classifier", folder: str | os.PathLike[str]) -> Path:
-    """Write a model's description, and its weights if it has any.
+    """Write a model's description, its weights if it has any, and members inside its folder.
 
     Parameters
     ----------
@@ -195,14 +204,56 @@ def save_model(classifier: "Classifier", folder: str | os.PathLike[str]) -> Path
     make_folder(target)
     contents = {file: save(tensors) for file, tensors in _sort_tensors(classifier).items()}
     hashes = {file: hashlib.sha256(content).hexdigest() for file, content in contents.items()}
+    members = _find_inside(classifier)
+    replaced = _list_inside(target) - members.keys()
+    for name, source in members.items():
+        if source.resolve() != (target / name).resolve():
+            contents |= {
+                os.path.join(name, file): path.read_bytes()
+                for file, path in _list_files(source).items()
+            }
     contents[MODEL_FILE] = _describe(classifier, hashes).encode()
+    for folder in {(target / file).parent for file in contents}:
+        make_folder(folder)
     # Together, or a process that is killed in between leaves an earlier model in this folder with
     # weights that are not its own.
     write_together({target / file: content for file, content in contents.items()})
+    # What is left over from an earlier model, whose description is replaced.
     for file in {WEIGHTS_FILE, ENCODER_FILE, ADAPTER_FILE} - hashes.keys():
-        # Left over from an earlier model, whose description is replaced.
         (target / file).unlink(missing_ok=True)
+    for name in replaced:
+        shutil.rmtree(target / name, ignore_errors=True)
     return target
+
+
+def _find_inside(classifier: "Classifier") -> dict[str, Path]:
+    """Return the folders of the members that a fusion keeps in its own folder, by their names."""
+    from sercli.classifiers.fusion import FusionClassifier, list_inside
+
+    names = list_inside(classifier.spec.settings)
+    members = classifier.members if isinstance(classifier, FusionClassifier) else ()
+    return {one.name: one.folder for one in members if one.name in names and one.folder}
+
+
+def _list_inside(folder: Path) -> set[str]:
+    """Return the names of the members inside the folder of a fusion; none of other folders."""
+    from sercli.classifiers.fusion import list_inside
+
+    try:
+        return set(list_inside(read_description(folder)["settings"]))
+    except ModelError:  # there is no model, or one that nobody can load
+        return set()
+
+
+def _list_files(folder: Path) -> dict[str, Path]:
+    """Return what a model needs, its card and its figures, by their paths within its folder."""
+    files = [MODEL_FILE, *read_description(folder)["weights"]]
+    files += [file for file in (CARD_FILE, METRICS_FILE) if (folder / file).is_file()]
+    found = {file: folder / file for file in files}
+    for name in _list_inside(folder):
+        inside = _list_files(folder / name)
+        found |= {os.path.join(name, file): path for file, path in inside.items()}
+    return found
 
 
 def _describe(classifier: "Classifier", hashes: Mapping[str, str]) -> str:
@@ -330,11 +381,14 @@ def _sort_tensors(classifier: "Classifier") -> dict[str, dict[str, Any]]:
 
 
 def _load_members(folder: Path, settings: Mapping[str, Any], device: str) -> "list[Classifier]":
-    from sercli.classifiers.fusion import read_members
+    from sercli.classifiers.fusion import list_inside, read_members
 
-    places = []
+    places, inside = [], list_inside(settings)
     for member in read_members(settings):
-        place = find_member(folder, member.name)
+        is_inside = member.name in inside
+        place = folder / member.name if is_inside else find_member(folder, member.name)
+        if not is_model(place):
+            raise ModelError(f"lacks its member {member.name}; copy the folder again")
         found = model_hash(place)
         if found != member.sha256:
             raise ModelError(

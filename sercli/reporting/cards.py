@@ -64,8 +64,7 @@ _OTHER_LIMITS = """\
 
 _MEASURED = """
 On {n_segments:,} clips of {corpus}, split `{split}` ({speakers}; {protocol}), with {level:.0%}
-bootstrap intervals over {resampled}; one training run. More figures are in `metrics.json` and
-`report.md`.
+bootstrap intervals over {resampled}; one training run. More figures are in `metrics.json`.
 
 | UAR | accuracy | macro-F1 | ECE | NLL | Brier |
 |---|---|---|---|---|---|

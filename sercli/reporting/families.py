@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sercli.classifiers.base import ModelSpec
+from sercli.classifiers.fusion import INSIDE
 from sercli.text import format_count, format_duration
 
 # Value of ``calibration_on`` in `ModelSpec.training` where speakers were held out to calibrate a
@@ -119,8 +120,16 @@ def _describe_fusion(spec: ModelSpec) -> FamilyTexts:
     training, members = spec.training, spec.settings["members"]
     names = [member["name"] for member in members]
     group = training["group_by"]
+    is_equal = len({member["weight"] for member in members}) == 1
+    mean = "mean" if is_equal else "weighted mean"
+    places = (
+        "Members are in the folders of their names inside this one, each\nwith its own card."
+        if spec.settings.get(INSIDE)
+        else "Members are searched for beside this folder, then by name, and must\n"
+        "be the ones that the fusion was fitted with."
+    )
     return FamilyTexts(
-        introduction="The weighted mean of the calibrated probabilities of "
+        introduction=f"The {mean} of the calibrated probabilities of its members "
         f"{', '.join(names[:-1])} and {names[-1]}",
         settings={
             f"member {member['name']}": f"weight {member['weight']:.3f}; alone, on the same clips: "
@@ -130,13 +139,12 @@ def _describe_fusion(spec: ModelSpec) -> FamilyTexts:
             )
             for member in members
         },
-        calibrated_on="the weighted mean of the members' probabilities for clips that they were "
-        "not trained on",
-        scored=f"From cross-validation on the training clips: each {group} was scored with weights "
-        "and a calibration\nfitted on the others, and by members that were not trained on the clip",
-        folds=f"No {group} is in two folds. Members are searched for beside this folder, then by "
-        "name, and must\nbe the ones that the fusion was fitted with. Their training data count as "
-        "its own:\n",
+        calibrated_on=f"the {mean} of the members' probabilities for clips that they were not "
+        "trained on",
+        scored="From cross-validation on the training clips: each "
+        f"{group} was scored with {'a' if is_equal else 'weights and a'} calibration\n"
+        "fitted on the others, and by members that were not trained on the clip",
+        folds=f"No {group} is in two folds. {places} Their training data count as its own:\n",
     )
 
 

@@ -66,6 +66,11 @@ class FusionConfig:
 
     Parameters
     ----------
+    equal_weights
+        Whether all members get the same weight, and not the weights that are best on the clips:
+        on other material than the clips, the worst of the members there may be the best.
+    copy_members
+        Whether the members are copied into the folder of the fusion, which then needs no others.
     folds
         Number of folds of the cross-validation that evaluates the fusion.
     group_by
@@ -85,6 +90,8 @@ class FusionConfig:
         If a value is out of range.
     """
 
+    equal_weights: bool = False
+    copy_members: bool = False
     folds: int = 5
     group_by: Literal["speaker", "clip"] = "speaker"
     seed: int = 0
@@ -227,7 +234,28 @@ class NeuralConfig:
 
 @dataclass(frozen=True)
 class CnnConfig(NeuralConfig):
-    """Training settings of a convolutional network; see `NeuralConfig`."""
+    """Training settings of a convolutional network.
+
+    The other parameters are those of `NeuralConfig`.
+
+    Parameters
+    ----------
+    dynamic_range
+        Dynamic range of the mel spectrograms in dB: lower levels are raised to this much below a
+        segment's highest.
+
+    Raises
+    ------
+    ConfigError
+        If a value is out of range.
+    """
+
+    dynamic_range: float = 80.0
+
+    def __post_init__(self) -> None:
+        """Check every value against its range."""
+        super().__post_init__()
+        check_range("dynamic_range", self.dynamic_range, 1, 200)
 
 
 @dataclass(frozen=True)
@@ -329,8 +357,8 @@ class AdapterConfig:
         Share of the groups with too few clips for their mix that are filled up with repeated clips.
         A speaker has a dozen clips of a label, but a calm call has hundreds of segments: without
         repetition no large group would have a single label, and the adapter would take none for
-        one. It is 0 for a model that was not trained on transposed clips, whose errors on calm
-        speech of strangers would be trusted.
+        one. By default, 1/3 for a model that was trained on transposed clips, and 0 for all others,
+        whose errors on calm speech of strangers would be trusted.
     learning_rate, warmup, weight_decay
         As for `NeuralConfig`.
     calibration_groups
@@ -361,7 +389,7 @@ class AdapterConfig:
     leaning_contrast: float = 0.4
     leaning_single_share: float = 0.3
     leaning_calm_share: float = 0.5
-    repeated_share: float = 1 / 3
+    repeated_share: float | None = None
     learning_rate: float = 3e-3
     warmup: float = 0.1
     weight_decay: float = 0.01
@@ -386,7 +414,7 @@ class AdapterConfig:
         check_range("share of single-label groups among these", self.leaning_single_share, 0, 1)
         check_range("share of calm groups among these", self.leaning_calm_share, 0, 1)
         check_range("leaning", self.leaning, 0, 100)
-        check_range("share of repeated clips", self.repeated_share, 0, 1)
+        check_range("share of repeated clips", self.repeated_share or 0.0, 0, 1)
         check_range("contrast of biased groups", self.leaning_contrast, 0.01, 1)
         check_range("learning rate", self.learning_rate, 1e-8, 10)
         check_range("warmup", self.warmup, 0, 0.99)

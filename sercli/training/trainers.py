@@ -9,6 +9,7 @@ from sercli.errors import ConfigError
 from sercli.training.cache import find_cache
 from sercli.training.config import (
     AdapterConfig,
+    CnnConfig,
     FusionConfig,
     NeuralConfig,
     SvmConfig,
@@ -142,16 +143,20 @@ def _create_course(
             **loop | {"watcher": ExtractionWatcher(watcher)},
         )
         learned = teacher.classifier.spec.training.get("calm")
-        if calm is not None and not learned and not isinstance(settings, TransformerConfig):
+        if calm is not None and not learned and isinstance(settings, CnnConfig):
             raise ConfigError(
                 f"--calm would do nothing: the teacher {teacher.name} was not trained with "
                 "--calm; leave it out"
             )
-    if not isinstance(settings, TransformerConfig):
+    if isinstance(settings, CnnConfig):
+        from sercli.neural.cnn import CnnSettings
+        from sercli.neural.front_end import LogMelSettings
         from sercli.training.networks.cnn import CnnCourse
 
-        return CnnCourse(settings, **common)
+        log_mel = LogMelSettings(floor=settings.dynamic_range)
+        return CnnCourse(settings, settings=CnnSettings(log_mel), **common)
 
+    assert isinstance(settings, TransformerConfig)
     from sercli.training.networks.transformer import TransformerCourse
     from sercli.training.origins import find_origin
 

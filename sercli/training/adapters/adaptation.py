@@ -49,6 +49,8 @@ GROUP_WEIGHT = -0.25
 # Bound on the change of the logarithm of the scale of the scores, from its fit without sharpening
 # to its joint fit with it.
 MAX_CHANGE = 0.5
+# Default of `AdapterConfig.repeated_share` for models that were trained on transposed clips.
+REPEATED_SHARE = 1 / 3
 # Added to the standard deviations by which inputs are divided.
 LEAST_SCALE = 1e-5
 
@@ -83,17 +85,18 @@ def add_adapter(
     examples, say
         As for `fit_adapter`.
     config
-        Training settings; `AdapterConfig.repeated_share` is replaced by 0 for a model that was not
-        trained on transposed clips. A model that labels most clips of another corpus neutral, as a
-        CNN of unlabelled speech does, would be confirmed in that by groups of calm speech alone.
+        Training settings. The default of `AdapterConfig.repeated_share` depends on the model: one
+        that labels most clips of another corpus neutral, as a CNN of unlabelled speech alone does,
+        would be confirmed in that by groups of calm speech alone.
 
     Returns
     -------
     bool
         Whether an adapter was added; if not, `say` is called with the reason.
     """
-    if not model.spec.training.get("calm"):
-        config = replace(config, repeated_share=0.0)
+    if config.repeated_share is None:
+        share = REPEATED_SHARE if model.spec.training.get("calm") else 0.0
+        config = replace(config, repeated_share=share)
     try:
         fitted = fit_adapter(examples, model.spec.labels, config, say)
     except DatasetError as error:
@@ -295,7 +298,7 @@ def _draw_batches(
 ) -> Iterator[list[_Drawn]]:
     """Yield the groups of each step endlessly, some of them as if from another domain."""
     rng = np.random.default_rng(config.seed)
-    classes, sources, repeated = examples.classes, examples.sources, config.repeated_share
+    classes, sources, repeated = examples.classes, examples.sources, config.repeated_share or 0.0
     draws = draw_groups(classes, sources, labels, single_share, rng, repeated_share=repeated)
     leaning_draws = draw_groups(
         classes,
@@ -345,7 +348,7 @@ def _calibrate(
             labels,
             single_share,
             rng,
-            repeated_share=config.repeated_share,
+            repeated_share=config.repeated_share or 0.0,
         )
         for group in itertools.islice(draws, config.calibration_groups):
             if len(group) >= adapter.settings.least:

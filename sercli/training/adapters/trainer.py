@@ -10,7 +10,7 @@ import numpy as np
 
 from sercli.arrays import DoubleArray
 from sercli.classifiers.base import Classifier
-from sercli.classifiers.fusion import FusionClassifier, read_members
+from sercli.classifiers.fusion import INSIDE, FusionClassifier, read_members
 from sercli.datasets.clip import Clip
 from sercli.datasets.extraction import Progress
 from sercli.datasets.matching import count_speakers
@@ -74,7 +74,8 @@ class AdapterTrainer(CachedTrainer):
                 f"{folder}: is the folder of the model itself; expected another folder"
             )
         spec = self.model.classifier.spec
-        for member in read_members(spec.settings) if spec.family == FusionClassifier.family else ():
+        is_fusion = spec.family == FusionClassifier.family and not spec.settings.get(INSIDE)
+        for member in read_members(spec.settings) if is_fusion else ():
             check_place(folder, member.name, find_member(self.model.folder, member.name))
 
     def check_held_out(self, clips: Sequence[Clip]) -> None:

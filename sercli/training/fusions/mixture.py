@@ -61,7 +61,9 @@ def fit_weights(likelihoods: DoubleArray) -> DoubleArray:
     return weights
 
 
-def fit_mixture(probabilities: DoubleArray, classes: IntArray) -> Mixture:
+def fit_mixture(
+    probabilities: DoubleArray, classes: IntArray, *, equal_weights: bool = False
+) -> Mixture:
     """Fit the weights of members, then the calibration of their mean.
 
     Parameters
@@ -71,20 +73,30 @@ def fit_mixture(probabilities: DoubleArray, classes: IntArray) -> Mixture:
         (n_members, n_clips, n_labels).
     classes
         Index of the true label of each clip, shape (n_clips,).
+    equal_weights
+        Whether all weights are equal, and only the calibration is fitted.
     """
-    weights = fit_weights(probabilities[:, np.arange(len(classes)), classes])
+    if equal_weights:
+        weights = np.full(len(probabilities), 1 / len(probabilities))
+    else:
+        weights = fit_weights(probabilities[:, np.arange(len(classes)), classes])
     # Temperature only: a bias would be that of the networks that scored these held-out clips.
     return Mixture(weights, fit_temperature(mix(probabilities, weights), classes))
 
 
 def cross_fit(
-    probabilities: DoubleArray, classes: IntArray, groups: Groups, n_folds: int
+    probabilities: DoubleArray,
+    classes: IntArray,
+    groups: Groups,
+    n_folds: int,
+    *,
+    equal_weights: bool = False,
 ) -> DoubleArray:
     """Return probabilities of each clip by a fusion that was not fitted on the clip's group.
 
     Parameters
     ----------
-    probabilities, classes
+    probabilities, classes, equal_weights
         As for `fit_mixture`.
     groups
         Group of each clip, which folds keep together, shape (n_clips,).
@@ -97,6 +109,8 @@ def cross_fit(
     """
     mixed = np.empty(probabilities.shape[1:])
     for inside, outside in GroupKFold(n_folds).split(classes, groups=groups):
-        mixture = fit_mixture(probabilities[:, inside], classes[inside])
+        mixture = fit_mixture(
+            probabilities[:, inside], classes[inside], equal_weights=equal_weights
+        )
         mixed[outside] = mixture.apply(probabilities[:, outside])
     return mixed

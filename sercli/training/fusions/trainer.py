@@ -6,17 +6,18 @@ These are clips that are new to a member, or of which it has held-out probabilit
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sercli.arrays import DoubleArray
+from sercli.arrays import DoubleArray, IntArray
 from sercli.audio.reading import SAMPLE_RATE
+from sercli.calibration import UNCALIBRATED, Calibration
 from sercli.classifiers.base import Classifier, ModelSpec
-from sercli.classifiers.fusion import LEAST, MIN_MEMBERS, FusionClassifier, Member
+from sercli.classifiers.fusion import INSIDE, LEAST, MIN_MEMBERS, FusionClassifier, Member
 from sercli.datasets.clip import Clip
 from sercli.datasets.corpus import class_indices
 from sercli.datasets.extraction import Progress
@@ -92,6 +93,8 @@ class FusionTrainer(CachedTrainer):
     def begin(self, folder: Path) -> None:
         """Raise if a member would not be found by its name from the model folder.
 
+        Members that are copied into the folder are always found.
+
         Raises
         ------
         ConfigError
@@ -99,11 +102,11 @@ class FusionTrainer(CachedTrainer):
         ModelError
             If no model would be found.
         """
-        for member in self.members:
+        for member in () if self.config.copy_members else self.members:
             if folder.resolve().name == member.name:
                 raise ConfigError(
                     f"{folder}: has the same name as its member {member.name}, which could then "
-                    "not be found; give the fusion another name"
+                    "not be found; give the fusion another name, or --copy-members"
                 )
             check_place(folder, member.name, member.folder)
 
@@ -177,8 +180,10 @@ class FusionTrainer(CachedTrainer):
         classes = np.array(class_indices(found.clips, labels))
         groups = group_clips(found.clips, self.config.group_by)
         n_folds = count_folds(groups, self.config.folds, self.config.group_by)
-        mixture = fit_mixture(probabilities, classes)
-        fused = cross_fit(probabilities, classes, groups, n_folds)
+        mixture = self._fit_mixture(probabilities, classes)
+        fused = cross_fit(
+            probabilities, classes, groups, n_folds, equal_weights=self.config.equal_weights
+        )
         held_out = evaluate_probabilities(classes, fused, labels)
         figures = {}
         for member, weight, rows in zip(self.members, mixture.weights, probabilities, strict=True):
@@ -204,14 +209,15 @@ class FusionTrainer(CachedTrainer):
     ) -> FusionClassifier:
         """Fit and calibrate a fusion that scores one fold."""
         classes = np.array(class_indices(found.clips, labels))
-        mixture = fit_mixture(self._classify(found, labels), classes)
+        mixture = self._fit_mixture(self._classify(found, labels), classes)
         return self._build(mixture, labels, {})
 
     def classify(self, model: Classifier, found: CachedClips) -> DoubleArray:
         """Return a fusion's probabilities of unchanged clips, shape (n_clips, n_labels)."""
         assert isinstance(model, FusionClassifier)
-        mixture = Mixture(model.weights, model.spec.calibration)
-        return mixture.apply(self._classify(found, model.spec.labels))
+        labels, calibration = model.spec.labels, model.spec.calibration
+        calibration = replace(calibration, weights=calibration.weights[: len(labels)])
+        return Mixture(model.weights, calibration).apply(self._classify(found, labels))
 
     def make_manifest(self, found: CachedClips) -> TrainingManifest:
         """Return the manifest of the clips that the fusion and its members were trained on."""
@@ -231,6 +237,9 @@ class FusionTrainer(CachedTrainer):
         # Held-out probabilities are rounded, and may be zero.
         return np.maximum(np.stack(of_members), LEAST)
 
+    def _fit_mixture(self, probabilities: DoubleArray, classes: IntArray) -> Mixture:
+        return fit_mixture(probabilities, classes, equal_weights=self.config.equal_weights)
+
     def _build(
         self, mixture: Mixture, labels: Sequence[str], training: dict[str, Any]
     ) -> FusionClassifier:
@@ -239,15 +248,25 @@ class FusionTrainer(CachedTrainer):
             Member(member.name, model_hash(member.folder), weight)
             for member, weight in zip(self.members, mixture.weights.tolist(), strict=True)
         ]
+        calibration, perceived = mixture.calibration, None
+        if all(model.spec.perceived is not None for model in models):
+            n_labels = len(labels)
+            shares = Calibration(UNCALIBRATED, np.eye(n_labels), np.zeros(n_labels))
+            perceived = shares.widen(n_labels, 2 * n_labels)
+            calibration = calibration.widen(0, 2 * n_labels)
+        settings: dict[str, Any] = {"members": [asdict(member) for member in members]}
+        if self.config.copy_members:
+            settings[INSIDE] = True
         spec = ModelSpec(
             family=FusionClassifier.family,
             labels=tuple(labels),
             sample_rate=SAMPLE_RATE,
             band_limit=max(model.spec.band_limit for model in models),
-            calibration=mixture.calibration,
-            settings={"members": [asdict(member) for member in members]},
+            calibration=calibration,
+            settings=settings,
             training=training,
             versions={"sercli": __version__, "numpy": version("numpy")},
+            perceived=perceived,
         )
         return FusionClassifier(spec, models)
 
