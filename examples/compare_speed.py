@@ -101,34 +101,37 @@ def create_clip_by_clip() -> Classify:
 
 
 def create_librosa_cnn() -> Classify:
-    """Return the shipped CNN with a mel front end of librosa, called for one segment at a time."""
+    """Return the shipped CNNs with a mel front end of librosa, called for one segment at a time."""
     import librosa
     import torch
 
     model: Any = sercli.load_model("cnn", "cpu")
-    front_end = model.network.front_end
-    settings = front_end.settings
 
     class LibrosaFrames(torch.nn.Module):
+        def __init__(self, replaced: Any) -> None:
+            super().__init__()
+            self.settings, self.spread = replaced.settings, replaced.SPREAD_DB
+
         def forward(self, waveforms: torch.Tensor, _: torch.Tensor) -> tuple[Any, Any]:
             mel = librosa.feature.melspectrogram(
                 y=waveforms[0].numpy(),
                 sr=SAMPLE_RATE,
-                n_fft=1 << (settings.win_length - 1).bit_length(),
-                win_length=settings.win_length,
-                hop_length=settings.hop_length,
-                n_mels=settings.n_mels,
-                fmin=settings.f_min,
-                fmax=settings.f_max,
+                n_fft=1 << (self.settings.win_length - 1).bit_length(),
+                win_length=self.settings.win_length,
+                hop_length=self.settings.hop_length,
+                n_mels=self.settings.n_mels,
+                fmin=self.settings.f_min,
+                fmax=self.settings.f_max,
                 htk=True,
                 norm=None,
                 pad_mode="constant",
             )
-            levels = librosa.power_to_db(mel, top_db=settings.floor)
-            frames = torch.from_numpy((levels - levels.mean()) / front_end.SPREAD_DB)[None]
+            levels = librosa.power_to_db(mel, top_db=self.settings.floor)
+            frames = torch.from_numpy((levels - levels.mean()) / self.spread)[None]
             return frames, torch.ones(1, frames.shape[2])
 
-    model.network.front_end = LibrosaFrames()
+    for member in model.members:
+        member.network.front_end = LibrosaFrames(member.network.front_end)
     return lambda waveforms: [model.predict_proba([waveform]) for waveform in waveforms]
 
 

@@ -1185,12 +1185,12 @@ def test_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     header, *rows = (line.split("\t") for line in result.stdout.splitlines())
     assert header[:6] == ["name", "origin", "family", "UAR", "measured on", "MB"]
     assert header[6:] == ["target", "adapts", "labels"]
-    families = {"best": "fusion", "cnn": "cnn", "svm": "svm", "transformer": "transformer"}
+    families = {"best": "fusion", "cnn": "fusion", "svm": "svm", "transformer": "transformer"}
     assert [row[:3] for row in rows] == [[name, "shipped", families[name]] for name in families]
     data = json.loads(ser("models", "--json").stdout)
     for row, entry in zip(rows, data, strict=True):
         assert row[4] == "cremad test"
-        perceives = row[0] in ("cnn", "transformer")
+        perceives = row[0] != "svm"
         assert row[6] == "intended" + perceives * ",perceived"
         assert row[7:] == ["yes", ",".join(EMOTIONS)]
         assert float(row[3]) == pytest.approx(entry["uar"], abs=5e-4)
@@ -1428,7 +1428,7 @@ def adapted(trained: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactor
     """The same model, that knows what to make of a baseline, too."""
     model = tmp_path_factory.mktemp("models") / "adapted"
     options = ("--members", trained, "--fit-on", "train+dev", "--no-test")
-    cache = ("--cache", model.parent / "cache")
+    cache = ("--cache", model.parent / "cache", "--repeated-share", "0")
     with pytest.MonkeyPatch.context() as patch:
         # On so few clips, all of which are right, it is 0 or not by chance.
         patch.setattr(
@@ -1471,7 +1471,9 @@ def test_train_an_adapter_of_a_model(adapted: Path, trained: Path, corpus: Path)
     assert manifest[0] != manifest[1]
     assert after["training"] == before["training"]
     assert told["splits"] == ["train", "dev"]
-    assert told["command"].startswith("ser train --data cremad:PATH --model adapter --members mine")
+    command = "ser train --data cremad:PATH --model adapter --members mine --repeated-share 0 "
+    assert told["command"].startswith(command)
+    assert told["config"]["repeated_share"] == 0.0
     assert {row["mix"] for row in told["mixes"]} == {
         EVEN,
         SINGLE,

@@ -21,6 +21,7 @@ from sercli.neural.devices import (
     repeatable,
     seeded,
 )
+from sercli.registry.catalogue import shipped_folder
 
 
 def there_are(monkeypatch: pytest.MonkeyPatch, n_cuda: int, *, mps: bool) -> None:
@@ -128,7 +129,7 @@ def test_only_what_is_pinned_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch, name: str, is_pinned: bool
 ) -> None:
     """Apple's GPUs may read what is freed by then, and corrupt what they hear."""
-    model = load_model("cnn", "cpu", precision="fp32")
+    model = load_model(shipped_folder() / "cnn" / "calm", "cpu", precision="fp32")
     assert isinstance(model, TrainedNetworkClassifier)
     waveforms = [np.linspace(-0.1, 0.1, n, dtype=np.float32) for n in (8_000, 5_000)]
     expected = model.compute_rows(waveforms)

@@ -10,9 +10,10 @@ from sercli.datasets.protocols import find_protocol
 from sercli.datasets.tables import read_manifest
 from sercli.errors import ModelError
 from sercli.evaluation.caveats import find_caveats
-from sercli.evaluation.leaks import MANIFEST_FILE, UNLABELLED, TrainingManifest, hash_speaker
+from sercli.evaluation.leaks import UNLABELLED, TrainingManifest, hash_speaker
 from sercli.evaluation.measurement import ClassifiedClips
 from sercli.evaluation.predictions import Predictions
+from sercli.registry.description import MANIFEST_FILE
 from sercli.registry.store import load_model
 
 HASHES = ("00000000000000b1", "00000000000000a0", "")

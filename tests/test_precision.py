@@ -26,6 +26,7 @@ from sercli.neural.devices import (
     round_to,
 )
 from sercli.neural.quantised import QuantisedLinear, quantise
+from sercli.registry.catalogue import shipped_folder
 
 CPU = torch.device("cpu")
 FloatArray = NDArray[np.float32]
@@ -88,11 +89,11 @@ def test_bf16_is_close(transformer: TrainedNetworkClassifier) -> None:
     np.testing.assert_allclose(model.predict_proba(several), alone, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["transformer", "cnn"])
+@pytest.mark.parametrize("name", ["transformer", "cnn/calm"])
 def test_weights_are_converted_once_and_to_the_same(name: str) -> None:
     waveforms = noises(9_000, 16_000)
-    exact = load_model(name, "cpu", precision="fp32")
-    model = load_model(name, "cpu", precision="bf16")
+    exact = load_model(shipped_folder() / name, "cpu", precision="fp32")
+    model = load_model(shipped_folder() / name, "cpu", precision="bf16")
     assert isinstance(exact, TrainedNetworkClassifier)
     assert isinstance(model, TrainedNetworkClassifier)
     with torch.inference_mode(), computing(CPU, torch.bfloat16):
@@ -109,11 +110,11 @@ def test_weights_are_converted_once_and_to_the_same(name: str) -> None:
     assert all(np.array_equal(one, stored[key]) for key, one in model.tensors().items())
 
 
-@pytest.mark.parametrize("name", ["cnn", "transformer"])
+@pytest.mark.parametrize("name", ["cnn/calm", "transformer"])
 def test_a_gpu_holds_the_converted_weights_alone(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = load_model(name, "cpu", precision="fp32")
+    model = load_model(shipped_folder() / name, "cpu", precision="fp32")
     assert isinstance(model, TrainedNetworkClassifier)
     stored = {key: one.copy() for key, one in model.tensors().items()}
     gpu = torch.device("meta")

@@ -282,7 +282,7 @@ def test_figures_that_are_none_may_be_told_of_a_training(copy: Path) -> None:
 
 @pytest.mark.parametrize("settings", [{"n_mels": 1e12}, {"hop_length": "1"}, {"win_length": 300.5}])
 def test_networks_of_no_shape(models: Path, settings: dict[str, Any]) -> None:
-    copy = Path(shutil.copytree(shipped_folder() / "cnn", models / "net"))
+    copy = Path(shutil.copytree(shipped_folder() / "cnn" / "calm", models / "net"))
     old = json.loads((copy / "model.json").read_text(encoding="utf-8"))["settings"]
     edit(copy, settings=old | {"log_mel": old["log_mel"] | settings})
     with pytest.raises(ModelError, match="settings "):

@@ -13,8 +13,7 @@ from sercli.config import EvalConfig
 from sercli.errors import ConfigError
 from sercli.files import check_target, make_folder, write_json
 from sercli.neural.hub import HUB
-from sercli.registry.catalogue import METRICS_FILE
-from sercli.registry.description import MODEL_FILE
+from sercli.registry.description import METRICS_FILE, MODEL_FILE
 
 if TYPE_CHECKING:
     from sercli.evaluation.run import Evaluation

@@ -19,12 +19,12 @@ from sercli.datasets.decoding import HASH_BYTES
 from sercli.datasets.matching import count_speakers, speaker_names
 from sercli.errors import ModelError
 from sercli.files import write_bytes
+from sercli.registry.description import MANIFEST_FILE
 from sercli.text import format_count
 
 if TYPE_CHECKING:
     from sercli.classifiers.base import Classifier
 
-MANIFEST_FILE = "manifest.csv"
 # Stands for the speaker, label and corpus of unlabelled speech.
 UNLABELLED = "unlabelled"
 HEADER = ["audio", "speaker"]

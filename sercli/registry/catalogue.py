@@ -7,16 +7,20 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
+from sercli.classifiers.members import list_inside
 from sercli.errors import ModelError
 from sercli.files import is_number, parse_json
 from sercli.neural.hub import HUB, is_checkpoint
-from sercli.registry.description import ADAPTER, MODEL_FILE, PERCEIVED, read_description
+from sercli.registry.description import (
+    ADAPTER,
+    METRICS_FILE,
+    MODEL_FILE,
+    PERCEIVED,
+    read_description,
+)
 
-CARD_FILE = "README.md"
-METRICS_FILE = "metrics.json"
 MODELS_VARIABLE = "SER_MODELS"
 DEFAULT_MODEL = "transformer"
-FUSION = "fusion"
 # A safetensors file begins with the length of its JSON header, whose keys other than the metadata
 # are tensors.
 LENGTH_BYTES = 8
@@ -207,10 +211,6 @@ def _describe(folder: Path, origin: str) -> ModelEntry:
 
 def _find_fault_inside(folder: Path, data: Mapping[str, Any], origin: str) -> str | None:
     """Return why a member in a fusion's own folder cannot be used, if one is there."""
-    if data["family"] != FUSION:
-        return None
-    from sercli.classifiers.fusion import list_inside
-
     try:
         members = [_describe(folder / name, origin) for name in list_inside(data["settings"])]
     except ModelError as error:

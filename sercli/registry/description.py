@@ -14,6 +14,13 @@ FORMAT = 1
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
 ADAPTER_FILE = "adapter.safetensors"
+CARD_FILE = "README.md"
+METRICS_FILE = "metrics.json"
+# Hashes of what the model was trained on, and what it said of that when it was held out.
+MANIFEST_FILE = "manifest.csv"
+HELD_OUT_FILE = "held_out.csv"
+# Files that tell of a model, and that a copy of it keeps.
+TOLD_FILES = (CARD_FILE, METRICS_FILE, MANIFEST_FILE, HELD_OUT_FILE)
 
 _KINDS: Mapping[str, tuple[type | tuple[type, ...], str]] = {
     "format": (int, "a number"),

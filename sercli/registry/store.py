@@ -18,24 +18,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sercli.classifiers.families import ENCODER_FILE, FAMILIES, load_family
+from sercli.classifiers.members import list_inside, read_members
 from sercli.config import LabelScheme, Precision
 from sercli.errors import ConfigError, ModelError
 from sercli.files import make_folder, write_together
 from sercli.neural.hub import HUB
-from sercli.registry.catalogue import (
-    CARD_FILE,
-    DEFAULT_MODEL,
-    METRICS_FILE,
-    find_member,
-    find_model,
-    is_model,
-)
+from sercli.registry.catalogue import DEFAULT_MODEL, find_member, find_model, is_model
 from sercli.registry.description import (
     ADAPTER,
     ADAPTER_FILE,
     FORMAT,
     MODEL_FILE,
     PERCEIVED,
+    TOLD_FILES,
     WEIGHTS_FILE,
     read_description,
 )
@@ -213,8 +208,8 @@ def save_model(classifier: "Classifier", folder: str | os.PathLike[str]) -> Path
                 for file, path in _list_files(source).items()
             }
     contents[MODEL_FILE] = _describe(classifier, hashes).encode()
-    for folder in {(target / file).parent for file in contents}:
-        make_folder(folder)
+    for place in {(target / file).parent for file in contents}:
+        make_folder(place)
     # Together, or a process that is killed in between leaves an earlier model in this folder with
     # weights that are not its own.
     write_together({target / file: content for file, content in contents.items()})
@@ -228,7 +223,7 @@ def save_model(classifier: "Classifier", folder: str | os.PathLike[str]) -> Path
 
 def _find_inside(classifier: "Classifier") -> dict[str, Path]:
     """Return the folders of the members that a fusion keeps in its own folder, by their names."""
-    from sercli.classifiers.fusion import FusionClassifier, list_inside
+    from sercli.classifiers.fusion import FusionClassifier
 
     names = list_inside(classifier.spec.settings)
     members = classifier.members if isinstance(classifier, FusionClassifier) else ()
@@ -237,8 +232,6 @@ def _find_inside(classifier: "Classifier") -> dict[str, Path]:
 
 def _list_inside(folder: Path) -> set[str]:
     """Return the names of the members inside the folder of a fusion; none of other folders."""
-    from sercli.classifiers.fusion import list_inside
-
     try:
         return set(list_inside(read_description(folder)["settings"]))
     except ModelError:  # there is no model, or one that nobody can load
@@ -246,9 +239,9 @@ def _list_inside(folder: Path) -> set[str]:
 
 
 def _list_files(folder: Path) -> dict[str, Path]:
-    """Return what a model needs, its card and its figures, by their paths within its folder."""
+    """Return what belongs to a model, but its plots and reports, by the paths in its folder."""
     files = [MODEL_FILE, *read_description(folder)["weights"]]
-    files += [file for file in (CARD_FILE, METRICS_FILE) if (folder / file).is_file()]
+    files += [file for file in TOLD_FILES if (folder / file).is_file()]
     found = {file: folder / file for file in files}
     for name in _list_inside(folder):
         inside = _list_files(folder / name)
@@ -381,8 +374,6 @@ def _sort_tensors(classifier: "Classifier") -> dict[str, dict[str, Any]]:
 
 
 def _load_members(folder: Path, settings: Mapping[str, Any], device: str) -> "list[Classifier]":
-    from sercli.classifiers.fusion import list_inside, read_members
-
     places, inside = [], list_inside(settings)
     for member in read_members(settings):
         is_inside = member.name in inside

@@ -7,7 +7,7 @@ from typing import Any, Final
 from sercli.classifiers.base import ModelSpec
 from sercli.evaluation.resampling import FIGURES
 from sercli.files import write_bytes
-from sercli.registry.catalogue import CARD_FILE
+from sercli.registry.description import CARD_FILE
 from sercli.reporting.families import describe_family
 from sercli.text import format_count
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sercli.classifiers.base import ModelSpec
-from sercli.classifiers.fusion import INSIDE
+from sercli.classifiers.members import INSIDE
 from sercli.text import format_count, format_duration
 
 # Value of ``calibration_on`` in `ModelSpec.training` where speakers were held out to calibrate a

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from sercli.evaluation.predictions import PREDICTIONS_FILE
 from sercli.files import check_target, make_folder, write_json
-from sercli.registry.catalogue import METRICS_FILE
+from sercli.registry.description import METRICS_FILE
 from sercli.reporting.canvas import FORMATS
 from sercli.reporting.documents import HTML_FILE, MARKDOWN_FILE, PLOT_TITLES, write_report
 

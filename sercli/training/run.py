@@ -24,13 +24,14 @@ from sercli.evaluation.measurement import ClassifiedClips, measure
 from sercli.evaluation.predictions import Predictions
 from sercli.evaluation.run import Evaluation, describe_model, evaluate
 from sercli.labels import EMOTIONS
+from sercli.registry.description import HELD_OUT_FILE
 from sercli.registry.store import load_model, save_model
 from sercli.reporting.cards import write_card
 from sercli.reporting.folder import remove_report
 from sercli.text import format_count
 from sercli.training.folds import check_labels
 from sercli.training.networks.history import CURVES_FILE, HISTORY_FILE
-from sercli.training.teachers import HELD_OUT_FILE, write_held_out
+from sercli.training.teachers import write_held_out
 from sercli.training.trainer import AnyTrainer, Learned, Prepared
 
 

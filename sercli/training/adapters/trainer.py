@@ -10,18 +10,20 @@ import numpy as np
 
 from sercli.arrays import DoubleArray
 from sercli.classifiers.base import Classifier
-from sercli.classifiers.fusion import INSIDE, FusionClassifier, read_members
+from sercli.classifiers.fusion import FusionClassifier
+from sercli.classifiers.members import INSIDE, read_members
 from sercli.datasets.clip import Clip
 from sercli.datasets.extraction import Progress
 from sercli.datasets.matching import count_speakers
 from sercli.errors import ConfigError, DatasetError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.registry.catalogue import find_member
+from sercli.registry.description import HELD_OUT_FILE
 from sercli.training.adapters.adaptation import MIN_SPEAKERS, add_adapter
 from sercli.training.adapters.groups import Examples
 from sercli.training.cache import CachedClips, CachedTrainer
 from sercli.training.config import AdapterConfig
-from sercli.training.teachers import HELD_OUT_FILE, Teacher, check_place
+from sercli.training.teachers import Teacher, check_place
 from sercli.training.trainer import Learned, Say
 
 # Replaces a probability of 0: held-out probabilities are rounded, in older models to four decimals.

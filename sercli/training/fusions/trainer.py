@@ -17,7 +17,8 @@ from sercli.arrays import DoubleArray, IntArray
 from sercli.audio.reading import SAMPLE_RATE
 from sercli.calibration import UNCALIBRATED, Calibration
 from sercli.classifiers.base import Classifier, ModelSpec
-from sercli.classifiers.fusion import INSIDE, LEAST, MIN_MEMBERS, FusionClassifier, Member
+from sercli.classifiers.fusion import LEAST, FusionClassifier
+from sercli.classifiers.members import INSIDE, MIN_MEMBERS, Member
 from sercli.datasets.clip import Clip
 from sercli.datasets.corpus import class_indices
 from sercli.datasets.extraction import Progress
