@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -25,14 +26,15 @@ from sercli.classifiers.members import read_members
 from sercli.cli import main
 from sercli.datasets import Clip, read_corpus
 from sercli.datasets.protocols import split_by_speaker
-from sercli.errors import ConfigError, DatasetError, ModelError
+from sercli.errors import ConfigError, DatasetError, ModelError, OutputError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.metrics import unweighted_average_recall
 from sercli.labels import EMOTIONS
 from sercli.neural.cnn import CnnSettings
 from sercli.neural.front_end import LogMelSettings
 from sercli.registry.catalogue import list_models, shipped_folder
-from sercli.registry.store import load_model, model_hash, save_model
+from sercli.registry.description import model_hash
+from sercli.registry.store import load_model, save_model
 from sercli.training.adapters.trainer import AdapterTrainer
 from sercli.training.cache import CachedClips, cache_clips
 from sercli.training.config import AdapterConfig, FusionConfig, NeuralConfig
@@ -214,7 +216,7 @@ def test_what_is_perceived_is_the_mean_of_what_members_perceive() -> None:
         ([{"name": "a", "sha256": "0", "weight": 0.5}] * 2, "found 2 members of 1 names"),
         ([{"name": "a", "weight": 0.5}] * 2, "sha256"),
         ([{"name": "a", "sha256": "0", "weight": "x"}] * 2, "found 2 members of 1 names"),
-        (None, "'NoneType'"),
+        (None, "members is None"),
     ],
 )
 def test_members_that_are_refused(members: Any, message: str) -> None:
@@ -368,6 +370,59 @@ def test_members_inside_a_fusion_go_where_it_goes(
     assert list_files(tmp_path / "nested") == sorted(["model.json", *weights])
 
 
+def test_what_is_in_the_way_of_a_member_stays(models: Path, tmp_path: Path) -> None:
+    members = {"mine": models / "mine", "svm": SVM}
+    mine = tmp_path / "whole" / "mine"
+    mine.mkdir(parents=True)
+    (mine / "model.json").write_text("of somebody else")
+    with pytest.raises(OutputError, match=r"whole/mine: is in the way of the copy of the member"):
+        save_fusion(tmp_path / "whole", members, inside=True)
+    assert list_files(tmp_path / "whole") == ["mine/model.json"]
+    shutil.rmtree(mine)
+    mine.symlink_to(tmp_path)  # also through a link
+    with pytest.raises(OutputError, match=r"whole/mine: is in the way of the copy of the member"):
+        save_fusion(tmp_path / "whole", members, inside=True)
+    mine.unlink()
+    whole = save_fusion(tmp_path / "whole", members, inside=True)
+    # A member of the fusion in the same folder is replaced as a whole.
+    (models / "mine" / "metrics.json").unlink()
+    (mine / "notes.txt").write_text("of the earlier one")
+    edit(models / "mine", flatten=2.0)
+    save_fusion(whole, members, inside=True)
+    assert (mine / "model.json").read_bytes() == (models / "mine" / "model.json").read_bytes()
+    weights = ["adapter.safetensors", "weights.safetensors"]
+    expected = ["README.md", "held_out.csv", "manifest.csv", "model.json", *weights]
+    assert list_files(mine) == sorted(expected)
+
+
+def test_members_that_would_be_lost_are_refused(both: Path, models: Path, tmp_path: Path) -> None:
+    members = {"mine": models / "mine", "svm": SVM}
+    whole = save_fusion(tmp_path / "whole", members, inside=True)
+    before = list_files(whole)
+    own, outer = (
+        [Teacher(load_model(one), {}, TrainingManifest()) for one in pair]
+        for pair in ((whole / "mine", whole / "svm"), (whole, both))
+    )
+    for inside, copied, message in (
+        (own, False, r"whole: contains its member .*whole/mine, which would be replaced; expected"),
+        ([own[0], outer[1]], True, r"models/both: is a fusion of members outside of its folder"),
+    ):
+        trainer = make_trainer(tmp_path, *inside)
+        trainer = replace(trainer, config=replace(trainer.config, copy_members=copied))
+        with pytest.raises(ConfigError, match=message):
+            trainer.begin(whole)
+    adapting = AdapterTrainer(AdapterConfig(), own[0], tmp_path / "cache")
+    with pytest.raises(ConfigError, match=r"whole: contains the model .*whole/mine, which would"):
+        adapting.begin(whole)
+    trainer = make_trainer(tmp_path, *own)
+    trainer = replace(trainer, config=replace(trainer.config, copy_members=True))
+    trainer.begin(whole)  # they stay
+    (tmp_path / "other" / "svm").mkdir(parents=True)
+    with pytest.raises(OutputError, match=r"other/svm: is in the way of the copy of the member"):
+        trainer.begin(tmp_path / "other")
+    assert list_files(whole) == before
+
+
 def find_fault(name: str) -> str | None:
     return next(entry.error for entry in list_models() if entry.name == name)
 
@@ -376,11 +431,13 @@ def test_a_member_inside_that_is_not_there_or_another(models: Path) -> None:
     members = {"mine": models / "mine", "svm": SVM}
     whole = save_fusion(models / "whole", members, inside=True)
     edit(whole / "mine", flatten=2.0)
-    with pytest.raises(
-        ModelError, match=r"member mine, .*whole/mine, is not the model that it was"
-    ):
+    message = r"member mine, .*whole/mine, is not the model that it was"
+    with pytest.raises(ModelError, match=message):
         load_model("whole")
-    assert find_fault("whole") is None  # as nothing is loaded
+    assert re.search(message, str(find_fault("whole")))
+    shutil.rmtree(whole)
+    save_fusion(whole, members, inside=True)
+    assert find_fault("whole") is None
     (whole / "mine" / "weights.safetensors").unlink()
     assert (
         find_fault("whole") == f"{whole / 'mine'}: lacks weights.safetensors; copy the folder again"
@@ -388,9 +445,16 @@ def test_a_member_inside_that_is_not_there_or_another(models: Path) -> None:
     shutil.rmtree(whole / "mine")
     with pytest.raises(ModelError, match="whole: lacks its member mine; copy the folder again"):
         load_model("whole")
-    assert str(find_fault("whole")).startswith(f"{whole / 'mine' / 'model.json'}: cannot be read")
+    assert find_fault("whole") == f"{whole}: lacks its member mine; copy the folder again"
     edit(whole, settings={"inside": True, "members": []})
     assert "its settings do not list its members" in str(find_fault("whole"))
+    edit(whole, settings={"inside": "no", "members": []})
+    assert "its settings have inside 'no'; expected true or false" in str(find_fault("whole"))
+    # Of one whose members are elsewhere, too.
+    save_fusion(models / "both", {"mine": models / "mine", "svm": SVM})
+    assert find_fault("both") is None
+    shutil.rmtree(models / "mine")
+    assert "both: model 'mine': found no model.json in" in str(find_fault("both"))
 
 
 def test_a_fusion_has_no_weights_of_its_own(both: Path) -> None:

@@ -15,7 +15,8 @@ from sercli.classifiers.svm import SvmClassifier
 from sercli.errors import ConfigError, ModelError, OutputError
 from sercli.features.vector import FEATURE_SET
 from sercli.registry.catalogue import find_model, list_models, shipped_folder
-from sercli.registry.store import load_model, model_hash, save_model
+from sercli.registry.description import model_hash
+from sercli.registry.store import load_model, save_model
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as shorten
 from typing import Any, Final
 
 from sercli.errors import ModelError
@@ -46,7 +47,10 @@ def read_members(settings: Mapping[str, Any]) -> tuple[Member, ...]:
         If there are not two or more members with different names and weights that sum to 1.
     """
     try:
-        members = tuple(Member(**one) for one in settings["members"])
+        listed = settings.get("members")
+        if not isinstance(listed, list):
+            raise ValueError(f"members is {shorten(listed)}")
+        members = tuple(Member(**one) for one in listed)
         names = {member.name for member in members}
         if len(names) < max(len(members), MIN_MEMBERS):
             raise ValueError(f"found {len(members)} members of {len(names)} names")
@@ -60,7 +64,7 @@ def read_members(settings: Mapping[str, Any]) -> tuple[Member, ...]:
         total = sum(member.weight for member in members)
         if not math.isclose(total, 1, abs_tol=1e-6):
             raise ValueError(f"their weights sum to {total:g}")
-    except (KeyError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise ModelError(
             f"its settings do not list its members: {error}; expected two or more of different "
             "names, each with name, sha256 and weight, the weights summing to 1"
@@ -79,6 +83,9 @@ def list_inside(settings: Mapping[str, Any]) -> tuple[str, ...]:
     Raises
     ------
     ModelError
-        As for `read_members`.
+        As for `read_members`; also if it is not said whether they are.
     """
-    return tuple(one.name for one in read_members(settings)) if settings.get(INSIDE) else ()
+    inside = settings.get(INSIDE, False)
+    if not isinstance(inside, bool):
+        raise ModelError(f"its settings have {INSIDE} {shorten(inside)}; expected true or false")
+    return tuple(one.name for one in read_members(settings)) if inside else ()

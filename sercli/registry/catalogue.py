@@ -7,7 +7,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
-from sercli.classifiers.members import list_inside
+from sercli.classifiers.members import list_inside, read_members
 from sercli.errors import ModelError
 from sercli.files import is_number, parse_json
 from sercli.neural.hub import HUB, is_checkpoint
@@ -16,11 +16,13 @@ from sercli.registry.description import (
     METRICS_FILE,
     MODEL_FILE,
     PERCEIVED,
+    model_hash,
     read_description,
 )
 
 MODELS_VARIABLE = "SER_MODELS"
 DEFAULT_MODEL = "transformer"
+FUSION = "fusion"
 # A safetensors file begins with the length of its JSON header, whose keys other than the metadata
 # are tensors.
 LENGTH_BYTES = 8
@@ -108,7 +110,8 @@ def find_model(model: str | os.PathLike[str]) -> Path:
             return folder
     if name and is_checkpoint(Path(name)):
         return Path(name)
-    known = ", ".join(sorted({entry.name for entry in list_models()})) or "none"
+    places = (place for root in (shipped_folder(), user_folder()) for place in _list_folder(root))
+    known = ", ".join(sorted({place.name for place in places if is_model(place)})) or "none"
     raise ModelError(
         f"model {name!r}: found no {MODEL_FILE} in {', '.join(map(str, tried))}; available "
         f"models: {known}; one on the hub is {HUB}ORG/NAME"
@@ -153,6 +156,38 @@ def find_member(folder: Path, name: str) -> Path:
     return beside if is_model(beside) else find_model(name)
 
 
+def find_members(folder: Path, settings: Mapping[str, Any]) -> list[Path]:
+    """Return the folders of a fusion's members, which are those that it was fitted with.
+
+    Parameters
+    ----------
+    folder
+        Folder of the fusion.
+    settings
+        ``settings`` of its specification.
+
+    Raises
+    ------
+    ModelError
+        If a member is missing, or another model is in its place.
+    """
+    places, inside = [], list_inside(settings)
+    for member in read_members(settings):
+        is_inside = member.name in inside
+        place = folder / member.name if is_inside else find_member(folder, member.name)
+        if not is_model(place):
+            raise ModelError(f"lacks its member {member.name}; copy the folder again")
+        found = model_hash(place)
+        if found != member.sha256:
+            raise ModelError(
+                f"its member {member.name}, {place}, is not the model that it was fitted with: "
+                f"SHA-256 of its {MODEL_FILE} is {found[:12]}..., expected "
+                f"{member.sha256[:12]}...; put that model back, or train the fusion again"
+            )
+        places.append(place)
+    return places
+
+
 def is_model(folder: Path) -> bool:
     """Return whether a folder is a model folder.
 
@@ -190,7 +225,7 @@ def _describe(folder: Path, origin: str) -> ModelEntry:
             else f"{folder}: {', '.join(broken)} is truncated or damaged; copy the folder again"
         )
         return ModelEntry(folder.name, origin, folder, data["family"], size=size, error=reason)
-    if fault := _find_fault_inside(folder, data, origin):
+    if fault := _find_fault_of_members(folder, data):
         return ModelEntry(folder.name, origin, folder, data["family"], size=size, error=fault)
     uar, measured_on = _read_uar(folder)
     labels = tuple(data["labels"])
@@ -209,13 +244,15 @@ def _describe(folder: Path, origin: str) -> ModelEntry:
     )
 
 
-def _find_fault_inside(folder: Path, data: Mapping[str, Any], origin: str) -> str | None:
-    """Return why a member in a fusion's own folder cannot be used, if one is there."""
+def _find_fault_of_members(folder: Path, data: Mapping[str, Any]) -> str | None:
+    """Return why a member of a fusion cannot be used; None if all can, or it is no fusion."""
+    if data["family"] != FUSION:
+        return None
     try:
-        members = [_describe(folder / name, origin) for name in list_inside(data["settings"])]
+        places = find_members(folder, data["settings"])
     except ModelError as error:
         return f"{folder}: {error}"
-    return next((member.error for member in members if member.error), None)
+    return next((fault for place in places if (fault := _describe(place, "").error)), None)
 
 
 def _find_size(path: Path) -> int:

@@ -1,5 +1,6 @@
 """Reading and checking of ``model.json``, the description of a model."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from reprlib import repr as shorten
@@ -88,6 +89,17 @@ def read_description(folder: Path) -> dict[str, Any]:
             "expected a limit above 0, up to half the sample rate"
         )
     return data
+
+
+def model_hash(folder: Path) -> str:
+    """Return the SHA-256 of a model's description, which in turn holds the hashes of its weights.
+
+    Parameters
+    ----------
+    folder
+        A model folder.
+    """
+    return hashlib.sha256((folder / MODEL_FILE).read_bytes()).hexdigest()
 
 
 def _check_numbers(path: Path, data: Mapping[str, Any]) -> None:

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sercli.classifiers.families import ENCODER_FILE, FAMILIES, load_family
-from sercli.classifiers.members import list_inside, read_members
+from sercli.classifiers.members import list_inside
 from sercli.config import LabelScheme, Precision
-from sercli.errors import ConfigError, ModelError
+from sercli.errors import ConfigError, ModelError, OutputError
 from sercli.files import make_folder, write_together
 from sercli.neural.hub import HUB
-from sercli.registry.catalogue import DEFAULT_MODEL, find_member, find_model, is_model
+from sercli.registry.catalogue import DEFAULT_MODEL, find_members, find_model, is_model
 from sercli.registry.description import (
     ADAPTER,
     ADAPTER_FILE,
@@ -32,6 +32,7 @@ from sercli.registry.description import (
     PERCEIVED,
     TOLD_FILES,
     WEIGHTS_FILE,
+    model_hash,
     read_description,
 )
 
@@ -186,7 +187,7 @@ def save_model(classifier: "Classifier", folder: str | os.PathLike[str]) -> Path
     ModelError
         If the model is a classifier of Hugging Face.
     OutputError
-        If a file cannot be written.
+        If a file cannot be written, or something is in the way of a member.
     """
     from safetensors.numpy import save
 
@@ -195,18 +196,23 @@ def save_model(classifier: "Classifier", folder: str | os.PathLike[str]) -> Path
             f"{classifier.name}: a checkpoint of Hugging Face is not saved as a model folder; keep "
             "its own folder"
         )
-    target = Path(folder)
+    target, left = Path(folder), list[Path]()
     make_folder(target)
     contents = {file: save(tensors) for file, tensors in _sort_tensors(classifier).items()}
     hashes = {file: hashlib.sha256(content).hexdigest() for file, content in contents.items()}
     members = _find_inside(classifier)
+    check_room(target, members)
     replaced = _list_inside(target) - members.keys()
     for name, source in members.items():
         if source.resolve() != (target / name).resolve():
-            contents |= {
+            copied = {
                 os.path.join(name, file): path.read_bytes()
                 for file, path in _list_files(source).items()
             }
+            contents |= copied
+            left += [
+                path for path in _walk(target / name) if os.path.relpath(path, target) not in copied
+            ]
     contents[MODEL_FILE] = _describe(classifier, hashes).encode()
     for place in {(target / file).parent for file in contents}:
         make_folder(place)
@@ -214,11 +220,60 @@ def save_model(classifier: "Classifier", folder: str | os.PathLike[str]) -> Path
     # weights that are not its own.
     write_together({target / file: content for file, content in contents.items()})
     # What is left over from an earlier model, whose description is replaced.
-    for file in {WEIGHTS_FILE, ENCODER_FILE, ADAPTER_FILE} - hashes.keys():
-        (target / file).unlink(missing_ok=True)
+    left += [target / file for file in {WEIGHTS_FILE, ENCODER_FILE, ADAPTER_FILE} - hashes.keys()]
+    for path in left:
+        path.unlink(missing_ok=True)
     for name in replaced:
         shutil.rmtree(target / name, ignore_errors=True)
     return target
+
+
+def check_room(folder: Path, members: Mapping[str, Path]) -> None:
+    """Raise if something is in the way of members that are to be copied into a model folder.
+
+    Parameters
+    ----------
+    folder
+        The model folder, which need not exist yet.
+    members
+        Folders of the members, by their names. Those that are there already stay, and those of the
+        fusion in the model folder may be replaced.
+
+    Raises
+    ------
+    OutputError
+        If anything else is in the place of a member.
+    """
+    own = _list_inside(folder)
+    for name, source in members.items():
+        place = folder / name
+        if place.resolve() == source.resolve() or not os.path.lexists(place):
+            continue
+        if name not in own or place.is_symlink():
+            raise OutputError(
+                f"{place}: is in the way of the copy of the member {name}, and no member of a "
+                f"fusion in {folder}; move it away, or name another folder for the model"
+            )
+
+
+def is_replaced(folder: Path, model: Path) -> bool:
+    """Return whether a model is removed by saving another one in a folder.
+
+    Parameters
+    ----------
+    folder
+        Folder of the new model, which need not exist yet.
+    model
+        Folder of the model, which may be a member of the fusion in `folder`.
+    """
+    members = {(folder / name).resolve() for name in _list_inside(folder)}
+    place = model.resolve()
+    return not members.isdisjoint((place, *place.parents))
+
+
+def _walk(folder: Path) -> list[Path]:
+    """Return all files below a folder, which need not exist."""
+    return [path for path in folder.rglob("*") if path.is_file() or path.is_symlink()]
 
 
 def _find_inside(classifier: "Classifier") -> dict[str, Path]:
@@ -263,17 +318,6 @@ def _describe(classifier: "Classifier", hashes: Mapping[str, str]) -> str:
     data["weights"] = hashes
     text = json.dumps(data, indent=2, ensure_ascii=False)
     return f"{text}\n"
-
-
-def model_hash(folder: Path) -> str:
-    """Return the SHA-256 of a model's description, which in turn holds the hashes of its weights.
-
-    Parameters
-    ----------
-    folder
-        A model folder.
-    """
-    return hashlib.sha256((folder / MODEL_FILE).read_bytes()).hexdigest()
 
 
 def _parse_spec(data: Mapping[str, Any]) -> "ModelSpec":
@@ -323,7 +367,7 @@ def _build(folder: Path, data: Mapping[str, Any], device: str) -> "Classifier":
     if issubclass(family, TensorClassifier):
         model = family.from_tensors(spec, tensors, device)
     else:
-        model = FusionClassifier(spec, _load_members(folder, spec.settings, device))
+        model = FusionClassifier(spec, load_models(find_members(folder, spec.settings), device))
     if data[ADAPTER] is not None:
         model.adapter = _build_adapter(
             model, data[ADAPTER], _load_tensors(folder, ADAPTER_FILE, data)
@@ -371,24 +415,6 @@ def _sort_tensors(classifier: "Classifier") -> dict[str, dict[str, Any]]:
     if classifier.adapter is not None:
         files[ADAPTER_FILE] = classifier.adapter.tensors()
     return files
-
-
-def _load_members(folder: Path, settings: Mapping[str, Any], device: str) -> "list[Classifier]":
-    places, inside = [], list_inside(settings)
-    for member in read_members(settings):
-        is_inside = member.name in inside
-        place = folder / member.name if is_inside else find_member(folder, member.name)
-        if not is_model(place):
-            raise ModelError(f"lacks its member {member.name}; copy the folder again")
-        found = model_hash(place)
-        if found != member.sha256:
-            raise ModelError(
-                f"its member {member.name}, {place}, is not the model that it was fitted with: "
-                f"SHA-256 of its {MODEL_FILE} is {found[:12]}..., expected "
-                f"{member.sha256[:12]}...; put that model back, or train the fusion again"
-            )
-        places.append(place)
-    return load_models(places, device)
 
 
 def _read_verified(folder: Path, name: str, expected: str) -> bytes:

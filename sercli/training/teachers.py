@@ -23,8 +23,8 @@ from sercli.errors import ConfigError, DatasetError, ModelError
 from sercli.evaluation.leaks import TrainingManifest, describe_overlap
 from sercli.files import write_bytes
 from sercli.registry.catalogue import find_member
-from sercli.registry.description import HELD_OUT_FILE
-from sercli.registry.store import load_model, model_hash
+from sercli.registry.description import HELD_OUT_FILE, model_hash
+from sercli.registry.store import load_model
 from sercli.schema import PROBABILITY_PREFIX
 from sercli.training.cache import CachedClips
 

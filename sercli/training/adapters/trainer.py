@@ -19,6 +19,7 @@ from sercli.errors import ConfigError, DatasetError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.registry.catalogue import find_member
 from sercli.registry.description import HELD_OUT_FILE
+from sercli.registry.store import is_replaced
 from sercli.training.adapters.adaptation import MIN_SPEAKERS, add_adapter
 from sercli.training.adapters.groups import Examples
 from sercli.training.cache import CachedClips, CachedTrainer
@@ -74,6 +75,11 @@ class AdapterTrainer(CachedTrainer):
         if folder.resolve() == self.model.folder.resolve():
             raise ConfigError(
                 f"{folder}: is the folder of the model itself; expected another folder"
+            )
+        if is_replaced(folder, self.model.folder):
+            raise ConfigError(
+                f"{folder}: contains the model {self.model.folder}, which would be replaced; "
+                "expected another folder"
             )
         spec = self.model.classifier.spec
         is_fusion = spec.family == FusionClassifier.family and not spec.settings.get(INSIDE)

@@ -26,7 +26,8 @@ from sercli.datasets.matching import count_speakers
 from sercli.errors import ConfigError, DatasetError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.metrics import evaluate_probabilities
-from sercli.registry.store import load_models, model_hash
+from sercli.registry.description import model_hash
+from sercli.registry.store import check_room, is_replaced, load_models
 from sercli.training.cache import CachedClips, CachedTrainer
 from sercli.training.config import FusionConfig
 from sercli.training.folds import count_folds, group_clips
@@ -92,18 +93,34 @@ class FusionTrainer(CachedTrainer):
         return self.config.device
 
     def begin(self, folder: Path) -> None:
-        """Raise if a member would not be found by its name from the model folder.
-
-        Members that are copied into the folder are always found.
+        """Raise if a member would not be found from the model folder, or cannot be copied into it.
 
         Raises
         ------
         ConfigError
-            If the folder has the name of a member, or another model would be found.
+            If a member is inside the folder and would be replaced, the folder has the name of a
+            member, another model would be found, or a copy of a member would lack its own members.
         ModelError
             If no model would be found.
+        OutputError
+            If something is in the way of a copy.
         """
-        for member in () if self.config.copy_members else self.members:
+        copied = self.config.copy_members
+        for member in self.members:
+            stays = copied and member.folder.resolve() == (folder / member.name).resolve()
+            if is_replaced(folder, member.folder) and not stays:
+                raise ConfigError(
+                    f"{folder}: contains its member {member.folder}, which would be replaced; "
+                    "expected another folder"
+                )
+            if copied and not _is_whole(member.classifier):
+                raise ConfigError(
+                    f"{member.folder}: is a fusion of members outside of its folder, which a copy "
+                    "would lack; expected one that was made with --copy-members"
+                )
+        if copied:
+            check_room(folder, {member.name: member.folder for member in self.members})
+        for member in () if copied else self.members:
             if folder.resolve().name == member.name:
                 raise ConfigError(
                     f"{folder}: has the same name as its member {member.name}, which could then "
@@ -294,6 +311,13 @@ def load_members(
         If the device is not the CPU and no member is a network.
     """
     return tuple(map(Teacher.of, load_models(models, device)))
+
+
+def _is_whole(model: Classifier) -> bool:
+    """Return whether a model's folder has all that it needs."""
+    if not isinstance(model, FusionClassifier):
+        return True
+    return bool(model.spec.settings.get(INSIDE)) and all(map(_is_whole, model.members))
 
 
 def _tell(figures: dict[str, Any]) -> str:
