@@ -365,9 +365,12 @@ def test_members_inside_a_fusion_go_where_it_goes(
     assert "copy/svm/weights.safetensors" in list_files(tmp_path / "nested")
     mean = 0.75 * expected + 0.25 * load_model(SVM).predict_proba(waveform)[:, ::-1]
     np.testing.assert_allclose(nested.predict_proba(waveform), mean, atol=LEAST)
-    # Nothing of a member stays with the next model in its folder.
+    # Nothing of a member stays with the next model in its folder, but what a link leads to.
+    shutil.move(tmp_path / "nested" / "svm", tmp_path / "linked")
+    (tmp_path / "nested" / "svm").symlink_to(tmp_path / "linked")
     save_model(load_model(SVM), tmp_path / "nested")
-    assert list_files(tmp_path / "nested") == sorted(["model.json", *weights])
+    assert list_files(tmp_path / "linked") == sorted(needed)
+    assert sorted(os.listdir(tmp_path / "nested")) == sorted(["model.json", *weights])
 
 
 def test_what_is_in_the_way_of_a_member_stays(models: Path, tmp_path: Path) -> None:

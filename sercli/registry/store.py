@@ -11,7 +11,6 @@ from folders in their own layout.
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -20,17 +19,17 @@ from typing import TYPE_CHECKING, Any
 from sercli.classifiers.families import ENCODER_FILE, FAMILIES, load_family
 from sercli.classifiers.members import list_inside
 from sercli.config import LabelScheme, Precision
-from sercli.errors import ConfigError, ModelError, OutputError
+from sercli.errors import ConfigError, ModelError
 from sercli.files import make_folder, write_together
 from sercli.neural.hub import HUB
 from sercli.registry.catalogue import DEFAULT_MODEL, find_members, find_model, is_model
+from sercli.registry.copies import check_room, list_left, read_copies, remove_left
 from sercli.registry.description import (
     ADAPTER,
     ADAPTER_FILE,
     FORMAT,
     MODEL_FILE,
     PERCEIVED,
-    TOLD_FILES,
     WEIGHTS_FILE,
     model_hash,
     read_description,
@@ -196,23 +195,14 @@ def save_model(classifier: "Classifier", folder: str | os.PathLike[str]) -> Path
             f"{classifier.name}: a checkpoint of Hugging Face is not saved as a model folder; keep "
             "its own folder"
         )
-    target, left = Path(folder), list[Path]()
+    target = Path(folder)
     make_folder(target)
     contents = {file: save(tensors) for file, tensors in _sort_tensors(classifier).items()}
     hashes = {file: hashlib.sha256(content).hexdigest() for file, content in contents.items()}
     members = _find_inside(classifier)
     check_room(target, members)
-    replaced = _list_inside(target) - members.keys()
-    for name, source in members.items():
-        if source.resolve() != (target / name).resolve():
-            copied = {
-                os.path.join(name, file): path.read_bytes()
-                for file, path in _list_files(source).items()
-            }
-            contents |= copied
-            left += [
-                path for path in _walk(target / name) if os.path.relpath(path, target) not in copied
-            ]
+    contents |= read_copies(target, members)
+    left = list_left(target, members, contents)
     contents[MODEL_FILE] = _describe(classifier, hashes).encode()
     for place in {(target / file).parent for file in contents}:
         make_folder(place)
@@ -221,59 +211,8 @@ def save_model(classifier: "Classifier", folder: str | os.PathLike[str]) -> Path
     write_together({target / file: content for file, content in contents.items()})
     # What is left over from an earlier model, whose description is replaced.
     left += [target / file for file in {WEIGHTS_FILE, ENCODER_FILE, ADAPTER_FILE} - hashes.keys()]
-    for path in left:
-        path.unlink(missing_ok=True)
-    for name in replaced:
-        shutil.rmtree(target / name, ignore_errors=True)
+    remove_left(target, left)
     return target
-
-
-def check_room(folder: Path, members: Mapping[str, Path]) -> None:
-    """Raise if something is in the way of members that are to be copied into a model folder.
-
-    Parameters
-    ----------
-    folder
-        The model folder, which need not exist yet.
-    members
-        Folders of the members, by their names. Those that are there already stay, and those of the
-        fusion in the model folder may be replaced.
-
-    Raises
-    ------
-    OutputError
-        If anything else is in the place of a member.
-    """
-    own = _list_inside(folder)
-    for name, source in members.items():
-        place = folder / name
-        if place.resolve() == source.resolve() or not os.path.lexists(place):
-            continue
-        if name not in own or place.is_symlink():
-            raise OutputError(
-                f"{place}: is in the way of the copy of the member {name}, and no member of a "
-                f"fusion in {folder}; move it away, or name another folder for the model"
-            )
-
-
-def is_replaced(folder: Path, model: Path) -> bool:
-    """Return whether a model is removed by saving another one in a folder.
-
-    Parameters
-    ----------
-    folder
-        Folder of the new model, which need not exist yet.
-    model
-        Folder of the model, which may be a member of the fusion in `folder`.
-    """
-    members = {(folder / name).resolve() for name in _list_inside(folder)}
-    place = model.resolve()
-    return not members.isdisjoint((place, *place.parents))
-
-
-def _walk(folder: Path) -> list[Path]:
-    """Return all files below a folder, which need not exist."""
-    return [path for path in folder.rglob("*") if path.is_file() or path.is_symlink()]
 
 
 def _find_inside(classifier: "Classifier") -> dict[str, Path]:
@@ -283,25 +222,6 @@ def _find_inside(classifier: "Classifier") -> dict[str, Path]:
     names = list_inside(classifier.spec.settings)
     members = classifier.members if isinstance(classifier, FusionClassifier) else ()
     return {one.name: one.folder for one in members if one.name in names and one.folder}
-
-
-def _list_inside(folder: Path) -> set[str]:
-    """Return the names of the members inside the folder of a fusion; none of other folders."""
-    try:
-        return set(list_inside(read_description(folder)["settings"]))
-    except ModelError:  # there is no model, or one that nobody can load
-        return set()
-
-
-def _list_files(folder: Path) -> dict[str, Path]:
-    """Return what belongs to a model, but its plots and reports, by the paths in its folder."""
-    files = [MODEL_FILE, *read_description(folder)["weights"]]
-    files += [file for file in TOLD_FILES if (folder / file).is_file()]
-    found = {file: folder / file for file in files}
-    for name in _list_inside(folder):
-        inside = _list_files(folder / name)
-        found |= {os.path.join(name, file): path for file, path in inside.items()}
-    return found
 
 
 def _describe(classifier: "Classifier", hashes: Mapping[str, str]) -> str:

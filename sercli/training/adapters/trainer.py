@@ -18,8 +18,8 @@ from sercli.datasets.matching import count_speakers
 from sercli.errors import ConfigError, DatasetError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.registry.catalogue import find_member
+from sercli.registry.copies import is_replaced
 from sercli.registry.description import HELD_OUT_FILE
-from sercli.registry.store import is_replaced
 from sercli.training.adapters.adaptation import MIN_SPEAKERS, add_adapter
 from sercli.training.adapters.groups import Examples
 from sercli.training.cache import CachedClips, CachedTrainer

@@ -26,8 +26,9 @@ from sercli.datasets.matching import count_speakers
 from sercli.errors import ConfigError, DatasetError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.metrics import evaluate_probabilities
+from sercli.registry.copies import check_room, is_replaced
 from sercli.registry.description import model_hash
-from sercli.registry.store import check_room, is_replaced, load_models
+from sercli.registry.store import load_models
 from sercli.training.cache import CachedClips, CachedTrainer
 from sercli.training.config import FusionConfig
 from sercli.training.folds import count_folds, group_clips
