@@ -63,8 +63,9 @@ _OTHER_LIMITS = """\
   say the same texts, expect lower figures on other texts."""
 
 _MEASURED = """
-On {n_segments:,} clips of {corpus}, split `{split}` ({speakers}; {protocol}), with {level:.0%}
-bootstrap intervals over {resampled}; one training run. More figures are in `metrics.json`.
+On {n_segments:,} clips of {corpus}, split `{split}` ({speakers}; {protocol}), in {precision},
+with {level:.0%} bootstrap intervals over {resampled}; one training run. More figures are in
+`metrics.json`.
 
 | UAR | accuracy | macro-F1 | ECE | NLL | Brier |
 |---|---|---|---|---|---|
@@ -199,6 +200,7 @@ def _render_measured(figures: Mapping[str, Any]) -> str:
             else "unknown speakers"
         ),
         protocol=figures["protocol"],
+        precision=figures["precision"],
         level=intervals["level"],
         resampled=intervals["resampled"],
         figures=" | ".join(f"{figures[name]:.3f}" for name in FIGURES),
