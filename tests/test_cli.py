@@ -1491,6 +1491,34 @@ def test_train_an_adapter_of_a_model(adapted: Path, trained: Path, corpus: Path)
     np.testing.assert_array_equal(probabilities[1], probabilities[0])
 
 
+def test_settings_of_members_arrive(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned: list[Any] = []
+
+    def refuse(_: Any, config: sercli.TrainConfig) -> None:
+        planned.append(config.settings)
+        raise ConfigError("planned")
+
+    monkeypatch.setattr("sercli.training.plan.Plan.make", refuse)
+    start = ("train", "--data", corpus, "-o", "nowhere", "-m")
+    for options in (
+        ("adapter", "--members", "cnn", "--repeated-share", "0.25"),
+        ("adapter", "--members", "cnn"),
+        ("fusion", "--members", "svm,cnn", "--equal-weights"),
+        ("fusion", "--members", "svm,cnn", "--copy-members"),
+        ("cnn", "--dynamic-range", "60"),
+    ):
+        assert "planned" in ser(*start, *options).stderr
+    assert [one.repeated_share for one in planned[:2]] == [0.25, None]
+    assert [(one.equal_weights, one.copy_members) for one in planned[2:4]] == [
+        (True, False),
+        (False, True),
+    ]
+    assert planned[4].dynamic_range == 60
+    for share in ("1.5", "-0.1", "x"):
+        result = ser(*start, "adapter", "--members", "cnn", "--repeated-share", share)
+        assert (result.exit_code, "--repeated-share" in result.stderr) == (2, True)
+
+
 def test_train_an_adapter_of_what_cannot_have_one(
     trained: Path, corpus: Path, tmp_path: Path
 ) -> None:
