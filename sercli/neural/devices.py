@@ -191,11 +191,21 @@ def _has_fast_bf16(device: torch.device) -> bool:
         # A CPU without such instructions supports bfloat16, too, but hundreds of times slower. If a
         # virtual machine hides the tiles (AMX) of an Intel CPU, AVX512-BF16 remains, which is half
         # as fast as float32; on AMD, it is nearly twice as fast.
-        # PyTorch before 2.11 does not report what a CPU supports: take float32 then.
-        can: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+        can = _find_capabilities()
         by_intel = str(can.get("cpu_name", "")).startswith("Intel")
-        return bool(can.get("amx_bf16") or (can.get("avx512_bf16") and not by_intel))
+        return has_amx() or bool(can.get("avx512_bf16") and not by_intel)
     return False
+
+
+def has_amx() -> bool:
+    """Return whether the CPU multiplies bfloat16 in tiles (Intel's AMX)."""
+    return bool(_find_capabilities().get("amx_bf16"))
+
+
+def _find_capabilities() -> dict[str, Any]:
+    """Return what the CPU supports; nothing with PyTorch before 2.11, which does not report it."""
+    found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return found
 
 
 def find_precision(name: Precision, *devices: torch.device) -> Precision:

@@ -13,12 +13,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sercli.errors import ConfigError, ModelError
+from sercli.neural.devices import has_amx
 
 # Number of queries in a block of attention; the scores of more do not fit into a CPU's cache.
 QUERIES = 256
 # The number of rows of a batch is rounded up to a multiple of ROWS, and that of keys in attention
 # to one of STEP: a CPU prepares a bfloat16 kernel for each shape, and caches only the last few.
 ROWS, STEP = 32, 16
+# Least number of rows per thread on a CPU with AMX, which sums products of fewer rows in another
+# order: in bfloat16, a segment's results would depend on the batch.
+AMX_ROWS = 512
 # Seconds between frames after the convolutions.
 FRAME_S = 0.02
 
@@ -132,6 +136,8 @@ class WhisperEncoder(nn.Module):
         """
         prepared = torch.is_autocast_enabled(frames.device.type)
         spans, n_rows = _lay_out([(count + 1) // 2 for count in counts], rounded=prepared)
+        if prepared and frames.device.type == "cpu" and has_amx():
+            n_rows = max(n_rows, AMX_ROWS * torch.get_num_threads())
         n_positions = self.embed_positions.num_embeddings
         if (longest := max(span.stop - span.start for span in spans)) > n_positions:
             raise ConfigError(
