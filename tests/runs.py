@@ -73,6 +73,7 @@ class Runs:
 
         with self._monkeypatch.context() as patch:
             patch.setattr(owner, name, die)
+            patch.setattr(run_module._Ledger, "discard", lambda _: None)
             with pytest.raises(Killed):
                 self.write(*paths, **options)
 

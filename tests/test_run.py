@@ -20,7 +20,7 @@ import sercli
 from sercli.annotation import run as run_module
 from sercli.annotation.annotator import Annotator
 from sercli.annotation.run import RunWatcher
-from sercli.errors import ConfigError, DatasetError, OutputError
+from sercli.errors import ConfigError, DatasetError, ModelError, OutputError
 from sercli.output.report import RunReport
 from sercli.output.target import Output
 from sercli.output.writers import CsvWriter, record_path
@@ -93,6 +93,46 @@ def test_an_interrupt_is_raised_when_what_was_finished_is_in_its_place(
     again = runs.begin(*paths, resume=True)
     assert (again.n_new, again.n_files) == (1, 2)
     assert again.write().completed
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ModelError])
+@pytest.mark.parametrize("options", [{"overwrite": True}, {"resume": True}, {}])
+def test_a_run_that_ends_before_its_first_file_is_done_changes_nothing(
+    options: dict[str, bool],
+    error: type[BaseException],
+    runs: Runs,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if options:
+        runs.write(runs.memo)
+        rows, record = runs.content, runs.record
+    if "resume" in options:  # the file that is there has to be labelled again
+        runs.memo.write_bytes(runs.statement.read_bytes())
+
+    def fail(*_: object) -> None:
+        raise error("no more")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeClassifier, "score", fail)
+        with pytest.raises(error):
+            runs.write(runs.memo, **options)
+    assert not runs.hidden
+    if options:
+        assert (runs.content, runs.record) == (rows, record)
+    else:
+        assert not runs.output.exists()
+
+
+def test_a_run_that_an_error_ends_leaves_no_journal(runs: Runs) -> None:
+    class Failing(RunWatcher):
+        def done(self, result: FileResult) -> None:
+            raise ModelError("gives probabilities that are not finite")
+
+    with pytest.raises(ModelError):
+        runs.begin(*runs.both).write(Failing())
+    assert runs.rows == ["memo.m4a: 2"]
+    assert runs.record["completed"] is False
+    assert not runs.hidden
 
 
 @pytest.mark.usefixtures("interruptible")

@@ -129,7 +129,7 @@ class LabelRun:
         """Label the files and write them in order, after kept files that are not among the inputs.
 
         However it ends, the rows of finished files are in the output, or beside it for a run that
-        resumes.
+        resumes. A run that is ended before its first file is done leaves everything as it was.
 
         Parameters
         ----------
@@ -169,14 +169,16 @@ class LabelRun:
         except KeyboardInterrupt as error:
             interrupt = error
         finally:
+            failing = sys.exception()
             digest = ledger.writer.sha256 if ledger and ledger.writer.in_place else None
-            self._write_record(sys.exception(), digest)
-        if ledger and digest:  # journals have served their purpose
-            for one in output.unfinished:
-                one.remove()
-            # Last, as until then it shows that older ones are superseded.
-            if ledger.journal is not None:
-                ledger.journal.remove()
+            self._write_record(failing, digest)
+            if ledger and digest:  # journals have served their purpose
+                for one in output.unfinished:
+                    one.remove()
+                # Last, as until then it shows that older ones are superseded.
+                ledger.remove_journal()
+            elif ledger and ledger.writer.held and not isinstance(failing, OutputError):
+                ledger.discard()
         if interrupt is not None:
             raise interrupt
         return report
@@ -255,7 +257,7 @@ class LabelRun:
                         if file is not None:
                             ledger.keep(file)
                     self._check_unchanged()
-                    ledger.writer.held = False
+                    ledger.writer.held = not n_done and sys.exception() is not None
 
 
 @dataclass(frozen=True)
@@ -308,6 +310,16 @@ class _Ledger:
         self.writer.copy(earlier.read_rows(), failed)
         self._note(self.report.keep(failed, failed=True))
         return result
+
+    def discard(self) -> None:
+        """Remove the output and its journal."""
+        self.writer.discard()
+        self.remove_journal()
+
+    def remove_journal(self) -> None:
+        """Remove the journal, if there is one."""
+        if self.journal is not None:
+            self.journal.remove()
 
     def _note(self, entry: dict[str, Any]) -> None:
         entry["rows"] = self.writer.place
