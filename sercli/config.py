@@ -16,6 +16,10 @@ from sercli.errors import ConfigError
 # Which part of a corpus.
 Split = Literal["train", "dev", "test", "all"]
 SPLITS = ("train", "dev", "test")
+# Whether the speakers that a model is measured on are those that it was trained on.
+APART = "speakers apart"
+SHARED = "speakers shared"
+UNKNOWN = "speakers unknown"
 SegmentMode = Literal["speech", "window", "file"]
 OnError = Literal["continue", "stop"]
 # The emotion that a speaker wants to express, or that listeners perceive.

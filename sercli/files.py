@@ -4,6 +4,7 @@ import glob
 import json
 import os
 import re
+import shutil
 import stat
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,9 +12,10 @@ from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
 from time import time
-from typing import Any, TextIO, TypeGuard
+from typing import Any, BinaryIO, TypeGuard
 
 from sercli.errors import OutputError
+from sercli.schema import parse_path
 from sercli.text import list_spellings
 
 AnyPath = str | os.PathLike[str]
@@ -25,8 +27,6 @@ TEMPORARY = ".tmp"
 # Before the suffix, a random number in hexadecimal digits.
 DRAWN_BYTES = 4
 DRAWN = re.compile(rf"[0-9a-f]{{{2 * DRAWN_BYTES}}}")
-# The escape of an undecodable byte; see `sercli.schema.printable_path`.
-ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 # Seconds after which a temporary file is abandoned: those in use are written to, or have a journal.
 ORPHANED_S = 600.0
 # Most bytes of a name to which these suffixes and a journal's can be added: file systems allow 255.
@@ -36,7 +36,7 @@ LARGE = 1e300
 
 
 class AtomicFile:
-    """Text file that is renamed to its target when it is closed.
+    """File that is renamed to its target when it is closed.
 
     Parameters
     ----------
@@ -64,9 +64,10 @@ class AtomicFile:
         self._overwrite = overwrite
         self.temporary = _name_temporary(path)
         try:
-            self.stream: TextIO = self.temporary.open("x", encoding="utf-8", newline="")
+            self.stream: BinaryIO = self.temporary.open("xb")
         except OSError as error:
             raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+        _copy_mode(path, self.temporary)
 
     def close(self) -> None:
         """Rename the file to its target.
@@ -74,13 +75,18 @@ class AtomicFile:
         Raises
         ------
         OutputError
-            If it cannot be renamed, as on Windows while another program has the old file open, or
-            if the target exists by now and must not be replaced.
+            If it cannot be written or renamed, as on Windows while another program has the old
+            file open, or if the target exists by now and must not be replaced.
         """
         try:
             self.stream.flush()
             os.fsync(self.stream.fileno())  # or a power cut may leave the name without the content
             self.stream.close()
+        except OSError as error:
+            raise OutputError(
+                f"{self._path}: cannot be written: {error.strerror}; {self._tell_temporary()}"
+            ) from error
+        try:
             if not self._overwrite and os.path.exists(self._path):  # also by way of a link
                 raise OutputError(
                     f"{self._path}: another program created this file meanwhile; "
@@ -256,6 +262,7 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
             temporary = _name_temporary(path)
             written.append((path, temporary))
             with temporary.open("xb") as stream:
+                _copy_mode(path, temporary)
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -314,9 +321,21 @@ def find_listed(folder: Path, name: str) -> Path | None:
     name
         Path of the file in the table.
     """
-    plain = os.fsdecode(ESCAPED.sub(lambda found: bytes([int(found[1], 16)]), os.fsencode(name)))
+    plain = parse_path(name)
     places = ((folder, plain), (Path(), plain), (folder, name), (Path(), name))
     return next(filter(None, (find_file(*place) for place in places)), None)
+
+
+def strip_listed(folder: Path, name: str) -> str:
+    """Return the name of a file in a table without spaces around it, unless a file is called so.
+
+    Parameters
+    ----------
+    folder, name
+        As for `find_listed`.
+    """
+    stripped = name.strip()
+    return name if name != stripped and find_listed(folder, name) else stripped
 
 
 def prefix_temporary(target: Path) -> str:
@@ -351,6 +370,12 @@ def remove_orphans(target: Path, companion: str) -> None:
             is_old = DRAWN.fullmatch(drawn) and path.stat().st_mtime < oldest
             if is_old and not path.with_name(path.name + companion).exists():
                 path.unlink()
+
+
+def _copy_mode(target: Path, temporary: Path) -> None:
+    """Give a new file the permissions of the file that it will replace, if there is one."""
+    with suppress(OSError):  # some file systems have none
+        shutil.copymode(target, temporary)
 
 
 def _name_temporary(path: Path) -> Path:

@@ -14,8 +14,9 @@ Status = Literal["ok", "no speech", "failed"]
 # Channel name of a segment of the mean of several channels.
 MIX = "mix"
 
-# The escape that stands for an undecodable byte in a text.
-ESCAPE = re.compile(r"\\(x[0-9a-f]{2})")
+# The escape that stands for an undecodable byte, in a text and in the bytes of one.
+ESCAPE = re.compile(r"\\x([0-9a-f]{2})")
+ESCAPED = re.compile(ESCAPE.pattern.encode())
 
 # The name of a column of probabilities is this and the label.
 PROBABILITY_PREFIX = "prob_"
@@ -142,8 +143,21 @@ def printable_path(path: str) -> str:
         Path as Python holds it, with undecodable bytes as lone surrogates.
     """
     if os.name != "nt":
-        path = ESCAPE.sub(r"\\x5c\1", path)
+        path = ESCAPE.sub(r"\\x5cx\1", path)
     return printable(path)
+
+
+def parse_path(text: str) -> str:
+    """Return the path whose `printable_path` is a text, or would be.
+
+    Parameters
+    ----------
+    text
+        A path in a table, such as the output of `ser annotate`.
+    """
+    if os.name == "nt":
+        return text
+    return os.fsdecode(ESCAPED.sub(lambda found: bytes([int(found[1], 16)]), os.fsencode(text)))
 
 
 def printable(text: str) -> str:

@@ -483,6 +483,7 @@ def test_segments_that_were_told(
         "a_1.wav,1,3,x,\n"
         "a_1.wav,2,2.6,y,0\n"
         "a_1.wav,20,21,x,\n"
+        "a_1.wav,10.75,12,x,\n"
         "a_1.wav,0,0.05,x,\n"
         "a_1.wav,0,1,x,1\n"
         "nobody.wav,0,4,,\n"
@@ -501,7 +502,7 @@ def test_segments_that_were_told(
         )
     assert told.warnings == (
         "1 segment without a label: of channel 1, but the recording has 1 channel",
-        "1 segment without a label: after its end",
+        "2 segments without a label: after its end",
         "1 segment without a label: shorter than 0.1 s",
     )
     (failed,) = annotate(centred, recordings[0], segments=str(table), adapt="none", channels="3")

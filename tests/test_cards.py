@@ -26,7 +26,7 @@ TRAINING: dict[str, Any] = {
     "clips": 5389,
     "speakers": 66,
     "seed": 3,
-    "command": "ser train --data toy -o NAME",
+    "command": "ser train --data toy --columns file=FILENAME -o NAME",
     "held_out": {"whole": figures_of(0.637), "varied": figures_of(0.579)},
 }
 SVM = ModelSpec(
@@ -132,7 +132,7 @@ An RBF support vector machine on spectral statistics of speech below 4000 Hz, fo
 | settings | C 3, gamma 0.8026: the best of 9 in 5-fold cross-validation |
 | calibration | temperature, fitted on the held-out scores of the folds |
 | seed | 3 |
-| command | `ser train --data toy -o toy-svm` |
+| command | `ser train --data toy --columns file=FILENAME -o toy-svm` |
 
 No speaker is in two folds. `manifest.csv` holds a hash of each clip and speaker that the
 model was trained on, so that `ser eval` can warn when it is evaluated on any of them.
@@ -238,7 +238,7 @@ clip before augmentation |
 augmented with another voice, room, microphone or noise; crops of up to 2 s |
 | calibration | vector scaling, fitted on the scores of the development speakers |
 | seed | 3 |
-| command | `ser train --data toy -o toy-svm` |
+| command | `ser train --data toy --columns file=FILENAME -o toy-svm` |
 
 `manifest.csv` holds a hash"""
     )
@@ -321,7 +321,7 @@ The weighted mean of the calibrated probabilities of its members cnn, rf and svm
 | calibration | vector scaling, fitted on the weighted mean of the members' probabilities for \
 clips that they were not trained on |
 | seed | 3 |
-| command | `ser train --data toy -o toy-svm` |
+| command | `ser train --data toy --columns file=FILENAME -o toy-svm` |
 
 No speaker is in two folds. Members are searched for beside this folder, then by name, and must
 be the ones that the fusion was fitted with. Their training data count as its own:

@@ -31,13 +31,14 @@ from sercli.audio.reading import load_audio
 from sercli.cli import main
 from sercli.cli.comparing import _place_reports
 from sercli.cli.measuring import _tell_limits
+from sercli.cli.models import _render_table, _row
 from sercli.errors import ConfigError, DatasetError, OutputError
 from sercli.evaluation.mixes import EVEN, SINGLE
 from sercli.labels import EMOTIONS
 from sercli.output.journal import Journal, find_unfinished
 from sercli.output.report import RunInfo
 from sercli.output.writers import open_writer, record_path
-from sercli.registry.catalogue import shipped_folder
+from sercli.registry.catalogue import ModelEntry, shipped_folder
 from sercli.registry.store import load_model
 from sercli.training.adapters import adaptation
 from sercli.training.adapters.adaptation import fit_sharpening
@@ -1177,6 +1178,17 @@ def test_names_are_data_as_they_are(tmp_path: Path) -> None:
     ]
     assert "a\\u202e\\u2028b.wav: no speech" in result.stderr
     assert not {"\u202e", "\u2028"} & set(result.stderr)
+
+
+def test_models_with_names_like_markup_and_speakers_that_are_shared(tmp_path: Path) -> None:
+    shared = ModelEntry(
+        "svm[v2]", "user", tmp_path, uar=0.5, measured_on="toy test", protocol="speakers shared"
+    )
+    lost = ModelEntry("old", "user", tmp_path, error="old[/x]: lacks :cat: a file")
+    page = _render_table([_row(one, set()) for one in (shared, lost)])
+    plain = " ".join(re.sub("\x1b\\[[0-9;]*m", "", page).split())
+    for text in ("svm[v2]", "toy test,", "speakers shared", "old[/x]:", ":cat:"):
+        assert text in plain
 
 
 def test_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Tests of decoding clips: whole files, and stretches, of which no recording is held whole."""
 
+import gc
 import hashlib
 import tracemalloc
 from dataclasses import replace
@@ -109,6 +110,36 @@ def test_a_recording_that_breaks_off_has_the_stretches_before(
     assert [clip.name for clip in found.clips] == ["0", "3"]
     assert set(found.failed.values()) == {"recording: breaks off"}
     assert len(found.failed) == 5  # two of them have one place
+
+
+def test_a_recording_is_closed_when_the_next_is_opened(
+    tmp_path: Path, noise: Integers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: set[int] = set()
+    open_file, close_file = AudioFile.__init__, AudioFile.close
+
+    def count(self: AudioFile, path: Path) -> None:
+        opened.add(id(self))
+        open_file(self, path)
+
+    def uncount(self: AudioFile) -> None:
+        opened.discard(id(self))
+        close_file(self)
+
+    clips = []
+    for number in range(3):
+        path = tmp_path / f"{number}.wav"
+        sf.write(path, np.resize(noise, 480_000), 16_000)
+        clips.append(Clip(path, "fear", name=path.name, start=0.0, end=0.5))
+    monkeypatch.setattr(AudioFile, "__init__", count)
+    monkeypatch.setattr(AudioFile, "close", uncount)
+    gc.disable()
+    try:
+        for clip in clips:
+            decode_clip(clip)
+            assert len(opened) == 1
+    finally:
+        gc.enable()
 
 
 def test_each_recording_is_decoded_once(

@@ -5,12 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from sercli.config import APART, SHARED, UNKNOWN
 from sercli.datasets import Clip, Corpus
 from sercli.datasets.matching import count_speakers, join_voices
 from sercli.datasets.protocols import (
-    APART,
-    SHARED,
-    UNKNOWN,
     find_protocol,
     fold_by_speaker,
     split_as_given,

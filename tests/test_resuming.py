@@ -267,7 +267,7 @@ def test_a_disk_that_is_full_for_a_moment_costs_nothing(
         create(self, path, overwrite=overwrite)
         self.stream.close()
         raw = Flaky(self.temporary, "w")
-        self.stream = io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", newline="")
+        self.stream = io.BufferedWriter(raw)
 
     with monkeypatch.context() as patch:
         patch.setattr(AtomicFile, "__init__", create_flaky)

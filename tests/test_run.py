@@ -1,6 +1,7 @@
 """Tests of runs from Python: what they write, keep and refuse, and how they end."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import math
@@ -70,6 +71,23 @@ def test_a_run_that_goes_on_labels_what_is_new(runs: Runs, fake_classifier: Fake
     assert runs.annotator.channels == (0,)
     runs.write(overwrite=True, include="*.flac")
     assert runs.content == rows
+
+
+def test_the_same_weights_with_other_labels_are_not_resumed(
+    runs: Runs, fake_classifier: FakeClassifier
+) -> None:
+    runs.write(runs.memo)
+    labels = fake_classifier.spec.labels
+    fake_classifier.spec = dataclasses.replace(fake_classifier.spec, labels=labels[::-1])
+    runs.load()
+    expected = f"was made with another list of labels: {', '.join(labels)}, now it is "
+    with pytest.raises(OutputError, match=expected):
+        runs.resume(runs.memo)
+
+
+def test_what_to_do_after_a_failure_is_spelled_as_documented(runs: Runs) -> None:
+    with pytest.raises(ConfigError, match="on_error is 'Stop'; expected continue or stop"):
+        runs.annotator.annotate(runs.memo, on_error="Stop")  # type: ignore[arg-type]
 
 
 def test_an_interrupt_is_raised_when_what_was_finished_is_in_its_place(

@@ -96,7 +96,8 @@ def test_listing(copy: Path, models: Path) -> None:
     assert (svm.origin, svm.family, svm.measured_on) == ("shipped", "svm", "cremad test")
     assert svm.uar == json.loads((svm.path / "metrics.json").read_text())["uar"]
     assert svm.size == sum(path.stat().st_size for path in svm.path.iterdir())
-    assert (mine.origin, mine.uar, mine.error) == ("user", None, None)
+    assert svm.protocol == "speakers apart"
+    assert (mine.origin, mine.uar, mine.protocol, mine.error) == ("user", None, None, None)
     assert other.error is not None
     assert "family is 'hmm'; this version knows svm" in other.error
 
@@ -330,7 +331,9 @@ def test_a_list_tells_of_weights_that_are_cut_off(copy: Path) -> None:
 
 @pytest.mark.parametrize("uar", ["NaN", "1e999", "1" * 5_000, "[" * 100_000, '"0.5"', "null"])
 def test_figures_that_are_none_are_not_listed(copy: Path, uar: str) -> None:
-    (copy / "metrics.json").write_text(f'{{"corpus": "a", "split": "test", "uar": {uar}}}')
+    (copy / "metrics.json").write_text(
+        f'{{"corpus": "a", "split": "test", "protocol": "speakers apart", "uar": {uar}}}'
+    )
     (entry,) = (one for one in list_models() if one.name == "mine")
     assert (entry.uar, entry.measured_on, entry.error) == (None, None, None)
 

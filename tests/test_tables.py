@@ -42,6 +42,12 @@ def write_manifest(root: Path, text: str, name: str = "calls.csv") -> Path:
     return root / name
 
 
+def test_spaces_around_a_name_count_if_the_file_has_them(tmp_path: Path) -> None:
+    (tmp_path / "c.wav ").touch()
+    corpus = read_corpus(write_manifest(tmp_path, "file,emotion\n a.wav, sad\nc.wav ,happy\n"))
+    assert [clip.path.name for clip in corpus.clips] == ["a.wav", "c.wav "]
+
+
 def test_manifest(tmp_path: Path) -> None:
     path = write_manifest(
         tmp_path,

@@ -47,6 +47,15 @@ def test_a_table_with_tabs(tmp_path: Path) -> None:
     assert not turns.tells_speakers
 
 
+def test_spaces_around_a_name_count_if_the_file_has_them(tmp_path: Path) -> None:
+    (tmp_path / "b.wav ").touch()
+    table = tmp_path / "segments.csv"
+    table.write_text("file, start, end\n a.wav, 0, 1\nb.wav ,1,2\n")
+    turns = Turns.read(table, *TIMES)
+    assert find_turns(turns, str(tmp_path / "a.wav")) == (Turn(0, 1),)
+    assert find_turns(turns, str(tmp_path / "b.wav ")) == (Turn(1, 2),)
+
+
 def test_names_in_any_form_of_unicode(tmp_path: Path) -> None:
     decomposed, composed = "Zoe\u0308", "Zo\u00eb"
     recording = tmp_path / "calls" / f"{decomposed}.wav"

@@ -1,4 +1,5 @@
 import csv
+import errno
 import io
 import json
 import os
@@ -6,6 +7,7 @@ import stat
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -238,6 +240,43 @@ def test_the_target_has_the_rights_of_any_new_file(tmp_path: Path) -> None:
     (tmp_path / "other").touch()
     modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("labels.csv", "other")]
     assert modes[0] == modes[1]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="such permissions are Unix's")
+def test_what_replaces_a_private_file_is_private(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    write(path, "csv")
+    write_json(record_path(path), {})
+    for one in (path, record_path(path)):
+        one.chmod(0o600)
+    with open_writer(str(path), "csv", INFO, overwrite=True) as writer:
+        assert writer.temporary is not None
+        assert stat.S_IMODE(writer.temporary.stat().st_mode) == 0o600
+    write_json(record_path(path), {}, overwrite=True)
+    modes = [stat.S_IMODE(one.stat().st_mode) for one in (path, record_path(path))]
+    assert modes == [0o600, 0o600]
+
+
+class FullDisk(io.BytesIO):
+    """Takes a single piece."""
+
+    def write(self, piece: Any) -> int:
+        if self.getvalue():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(piece)
+
+
+@pytest.mark.parametrize("format_", ["csv", "json"])
+def test_standard_output_that_cannot_be_written_stays_open(
+    format_: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(FullDisk(), encoding="utf-8"))
+    with (
+        pytest.raises(OutputError, match="No space left on device"),
+        open_writer("-", format_, INFO) as writer,
+    ):
+        writer.write(RESULTS[0])
+    assert not sys.stdout.closed
 
 
 def test_formats_and_names() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from typing import Self
+from typing import Self, get_args
 
 import numpy as np
 
@@ -216,7 +216,8 @@ class Annotator:
         )
         self.effort = effort or Effort()
         self.stopwatch = Stopwatch()
-        open_detector()  # here, so that an error of it comes before the first file
+        if self.turns is None:
+            open_detector()  # here, so that an error of it comes before the first file
         self._idle = IdleMemory()
 
     @classmethod
@@ -289,8 +290,12 @@ class Annotator:
         Raises
         ------
         ConfigError
-            If it is unclear which of the given segments or speakers belong to an input.
+            If `on_error` is invalid, or it is unclear which of the given segments or speakers
+            belong to an input.
         """
+        if on_error not in get_args(OnError):
+            expected = " or ".join(get_args(OnError))
+            raise ConfigError(f"on_error is {on_error!r}; expected {expected}")
         if given is None and (self.turns is not None or self.speakers is not None):
             listed = [*find_inputs(inputs)]
             given = Given.match(self.turns, self.speakers, [found.path for found in listed])

@@ -57,7 +57,7 @@ class Sides(NamedTuple):
     reports: list[Path]
 
 
-def compare(paths: Sequence[Path], config: EvalConfig, options: dict[str, Any]) -> None:
+def compare(paths: Sequence[str], config: EvalConfig, options: dict[str, Any]) -> None:
     """Compare models, or reports of earlier runs, and print the comparison.
 
     Parameters
@@ -100,20 +100,20 @@ def compare(paths: Sequence[Path], config: EvalConfig, options: dict[str, Any]) 
     finish(results, quiet=options["quiet"])
 
 
-def _sort(paths: Sequence[Path], model: str | None) -> Sides:
+def _sort(paths: Sequence[str], model: str | None) -> Sides:
     """Divide the paths into a corpus, models and reports, some of which may be missing."""
     from sercli.evaluation.predictions import PREDICTIONS_FILE
 
-    def is_report(path: Path) -> bool:
-        return (path / PREDICTIONS_FILE).is_file()
+    def is_report(path: str) -> bool:
+        return (Path(path) / PREDICTIONS_FILE).is_file()
 
-    corpus, others = (None, paths) if is_report(paths[0]) else (paths[0], paths[1:])
+    corpus, others = (None, paths) if is_report(paths[0]) else (Path(paths[0]), paths[1:])
     reports = [path for path in others if is_report(path)]
     if corpus is not None:
         # A model's folder also has the report of its training, on another corpus or fewer clips.
-        reports = [path for path in reports if not (path / MODEL_FILE).is_file()]
+        reports = [path for path in reports if not (Path(path) / MODEL_FILE).is_file()]
     models = [model] if model else []
-    models += [str(path) for path in others if path not in reports]
+    models += [path for path in others if path not in reports]
     if models and corpus is None:
         raise ConfigError(
             f"{', '.join(models)}: models are measured on a corpus; expected "
@@ -121,7 +121,7 @@ def _sort(paths: Sequence[Path], model: str | None) -> Sides:
         )
     if corpus is not None and not models:
         raise ConfigError(f"{corpus}: there is no model to measure on it; expected reports alone")
-    return Sides(corpus, models, reports)
+    return Sides(corpus, models, [*map(Path, reports)])
 
 
 def _refuse_idle(sides: Sides, options: dict[str, Any]) -> None:
@@ -166,7 +166,7 @@ def _report_name(folder: Path, figures: dict[str, Any]) -> str:
 
 def _show(comparison: dict[str, Any], options: dict[str, Any]) -> None:
     """Print a comparison and its warnings."""
-    from sercli.datasets.protocols import SHARED
+    from sercli.config import SHARED
 
     if options["as_json"]:
         give(json.dumps(comparison, indent=1))

@@ -244,7 +244,9 @@ class Progress:
         if self._bar is None:
             say(message)
         else:
-            self._bar.console.print(escape(message), markup=False, highlight=False)
+            self._bar.console.print(
+                escape(message), markup=False, highlight=False, emoji=False, soft_wrap=True
+            )
 
 
 @contextmanager

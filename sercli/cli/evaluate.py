@@ -140,7 +140,7 @@ run_options = join_options(
     "paths",
     nargs=-1,
     required=True,
-    type=click.Path(path_type=Path),
+    type=click.Path(),
     metavar="CORPUS [--compare MODEL|REPORT ...]",
 )
 @subject_options
@@ -158,7 +158,7 @@ run_options = join_options(
     ),
 )
 @reports_errors
-def evaluate(paths: tuple[Path, ...], **options: Any) -> None:
+def evaluate(paths: tuple[str, ...], **options: Any) -> None:
     """Measure a model on a corpus, or compare several.
 
     CORPUS is the folder of CREMA-D, RAVDESS, TESS, SAVEE, EmoDB, EMOVO, IEMOCAP, MELD or ESD, a
@@ -199,12 +199,12 @@ def evaluate(paths: tuple[Path, ...], **options: Any) -> None:
         return
     if len(paths) > 1:
         raise ConfigError(
-            f"found {len(paths)} paths: {', '.join(map(str, paths))}; expected one corpus, or "
+            f"found {len(paths)} paths: {', '.join(paths)}; expected one corpus, or "
             "--compare for several models"
         )
     if options["folder"]:
         prepare_report(options["folder"], overwrite=options["overwrite"])
-    (result,) = measure([options["model"] or DEFAULT_MODEL], paths[0], config, options)
+    (result,) = measure([options["model"] or DEFAULT_MODEL], Path(paths[0]), config, options)
     if options["folder"]:
         write_evaluation(result, options["folder"])
     if options["as_json"]:

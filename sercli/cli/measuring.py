@@ -83,8 +83,8 @@ def finish(results: "Sequence[Evaluation]", *, quiet: bool) -> None:
     quiet
         Whether to print only failed clips, and whether a model was trained on the test material.
     """
+    from sercli.config import SHARED
     from sercli.datasets.notes import join_notes
-    from sercli.datasets.protocols import SHARED
 
     for figures in (result.figures for result in results):
         if not quiet:

@@ -9,6 +9,7 @@ import click
 
 from sercli.cli.commands import Command
 from sercli.cli.console import escape, give, reports_errors, say
+from sercli.config import APART
 from sercli.registry.catalogue import ModelEntry, entry_as_dict, list_models, user_folder
 
 _COLUMNS = ("name", "origin", "family", "UAR", "measured on", "MB", "target", "adapts", "labels")
@@ -21,7 +22,7 @@ def models(as_json: bool) -> None:
     """List the models at hand.
 
     They are shipped, or in your own folder of models. UAR is the unweighted average recall that
-    `ser eval` measured on speakers never trained on.
+    `ser eval` measured, on speakers never trained on if nothing else is said.
 
     \b
     Example:
@@ -47,12 +48,17 @@ def _row(entry: ModelEntry, own: Set[str]) -> tuple[str, ...]:
         f"{entry.origin}, hidden by yours" if is_hidden else entry.origin,
         entry.family or "?",
         "-" if entry.uar is None else f"{entry.uar:.3f}",
-        entry.measured_on or "-",
+        _tell_evaluation(entry),
         f"{entry.size / 1e6:.1f}",
         ",".join(entry.targets) or "?",
         "yes" if entry.adapts else "no",
         entry.error or ",".join(entry.labels),
     )
+
+
+def _tell_evaluation(entry: ModelEntry) -> str:
+    where = entry.measured_on or "-"
+    return where if entry.protocol in (APART, None) else f"{where}, {entry.protocol}"
 
 
 def _render_table(rows: list[tuple[str, ...]]) -> str:
@@ -69,5 +75,6 @@ def _render_table(rows: list[tuple[str, ...]]) -> str:
     for row in cells:
         table.add_row(*row)
     page = StringIO()
-    Console(file=page, force_terminal=True).print(table)
+    # Names may look like Rich's markup.
+    Console(file=page, force_terminal=True, markup=False, emoji=False).print(table)
     return page.getvalue().removesuffix("\n")

@@ -225,7 +225,12 @@ def _page() -> Console:
     # A file or a pipe has no width that tables must fit.
     width = None if on_terminal else 200
     return Console(
-        file=StringIO(), force_terminal=on_terminal, width=width, highlight=False, markup=False
+        file=StringIO(),
+        force_terminal=on_terminal,
+        width=width,
+        highlight=False,
+        markup=False,
+        emoji=False,
     )
 
 

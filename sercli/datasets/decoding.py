@@ -131,8 +131,13 @@ class ClipReader:
     def __del__(self) -> None:
         # Which clip is the last is unknown: the file is open until its end has been decoded, the
         # next recording is opened or the thread ends.
-        if hasattr(self, "_audio"):
-            self._audio.close()
+        if hasattr(self, "_stream"):
+            self.close()
+
+    def close(self) -> None:
+        """Close the recording, of which no more clips can be read."""
+        self._stream = None  # it refers to this reader, which would live until a cycle is collected
+        self._audio.close()
 
     def holds(self, clip: Clip) -> bool:
         """Return whether the reader still has the audio from the start of a clip on."""
@@ -167,8 +172,7 @@ class ClipReader:
             block = next(self._stream, None)
             self._notes = Notes(self._audio.n_samples, self._audio.warnings)
             if block is None:
-                self._stream = None
-                self._audio.close()
+                self.close()
             else:
                 self._resampled.push(block[:, 0])
         waveform, duration = self._resampled.cut(clip), self._resampled.end
@@ -247,7 +251,8 @@ class _Readers(threading.local):
         source = (clip.path, clip.channel, *_find_version(clip.path))
         reader, self._reader = self._reader, None  # after an interruption, it is not used again
         if reader is None or source != self._source or not reader.holds(clip):
-            reader = None  # closes the file before the next is opened
+            if reader is not None:
+                reader.close()
             reader, self._source = ClipReader(clip.path, clip.channel), source
         try:
             decoded = reader.read(clip)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sercli.config import SPLITS
+from sercli.config import APART, SHARED, SPLITS, UNKNOWN
 from sercli.datasets.clip import Clip
 from sercli.datasets.corpus import Corpus
 from sercli.datasets.matching import clip_names, join_voices, match_rows, speaker_names
@@ -24,10 +24,6 @@ DEV_SHARE = 0.15
 TEST_SHARE = 0.15
 # Share of clips held out in a random split.
 RANDOM_TEST_SHARE = 0.2
-
-APART = "speakers apart"
-SHARED = "speakers shared"
-UNKNOWN = "speakers unknown"
 
 
 def split_by_speaker(corpus: Corpus, seed: int = 0) -> Corpus:

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from sercli.classifiers.base import Classifier
-from sercli.config import Target
+from sercli.config import APART, SHARED, UNKNOWN, Target
 from sercli.datasets.clip import Clip
 from sercli.datasets.matching import is_published, join_voices
-from sercli.datasets.protocols import APART, SHARED, UNKNOWN
 from sercli.errors import DatasetError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.measurement import ClassifiedClips

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sercli.datasets.protocols import APART
+from sercli.config import APART
 from sercli.errors import DatasetError
 from sercli.evaluation.caveats import find_limits_of
 from sercli.evaluation.classification import renormalise

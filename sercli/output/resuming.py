@@ -334,6 +334,7 @@ def _list_bearing(header: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "ser": header["ser_version"],
         "model": header["model"]["sha256"],
+        "list of labels": ", ".join(header["model"]["labels"]),
         "segments": "those given" if options.get("segments_sha256") else "those found",
         "speakers": "told" if options.get("tells_speakers") else "not told",
         **{name: options.get(name) for name in BEARING},

@@ -11,10 +11,10 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
-from io import StringIO, TextIOWrapper
+from io import StringIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, BinaryIO, ClassVar, Self
 
 from sercli.errors import OutputError
 from sercli.files import STDOUT, AtomicFile
@@ -37,7 +37,7 @@ PROBABILITY_DIGITS = 6
 
 
 class StandardOutput:
-    """Standard output in UTF-8, whatever the locale.
+    """Standard output as a stream of bytes, whatever its encoding.
 
     Raises
     ------
@@ -53,12 +53,7 @@ class StandardOutput:
                 "standard output does not accept bytes, as in a notebook; expected a file"
             )
         sys.stdout.flush()  # so that earlier output comes first
-        self.stream = TextIOWrapper(sys.stdout.buffer, encoding="utf-8", newline="")
-
-    def close(self) -> None:
-        """Flush the stream, and leave standard output open."""
-        self.stream.flush()
-        self.stream.detach()
+        self.stream: BinaryIO = sys.stdout.buffer
 
 
 class Writer(ABC):
@@ -158,9 +153,9 @@ class Writer(ABC):
         if self._is_broken:
             raise OutputError("the output could not be written before")
         try:
-            self._output.stream.write(text)
-            self._output.stream.flush()
             content = text.encode()
+            self._output.stream.write(content)
+            self._output.stream.flush()
             self.n_bytes += len(content)
             self._hash.update(content)
         except BrokenPipeError:
@@ -180,8 +175,8 @@ class Writer(ABC):
     ) -> None:
         # Also after an error: finished rows must not be lost.
         if not isinstance(self._output, AtomicFile):
-            self._put(self.footer)
-            self._output.close()
+            if not self._is_broken:
+                self._put(self.footer)
             return
         # After an error of the output or the journal, another run can resume from the temporary
         # file.

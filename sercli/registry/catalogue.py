@@ -51,6 +51,9 @@ class ModelEntry:
         Unweighted average recall of its evaluation, or None.
     measured_on
         Corpus and split of that evaluation, or None.
+    protocol
+        Whether the model was trained on its speakers: ``"speakers apart"`` if not, ``"speakers
+        shared"`` or ``"speakers unknown"``; or None.
     size
         Size of all files of the folder, in bytes.
     error
@@ -66,6 +69,7 @@ class ModelEntry:
     adapts: bool = False
     uar: float | None = None
     measured_on: str | None = None
+    protocol: str | None = None
     size: int = 0
     error: str | None = None
 
@@ -227,7 +231,7 @@ def _describe(folder: Path, origin: str) -> ModelEntry:
         return ModelEntry(folder.name, origin, folder, data["family"], size=size, error=reason)
     if fault := _find_fault_of_members(folder, data):
         return ModelEntry(folder.name, origin, folder, data["family"], size=size, error=fault)
-    uar, measured_on = _read_uar(folder)
+    uar, measured_on, protocol = _read_uar(folder)
     labels = tuple(data["labels"])
     targets = ("intended", *((PERCEIVED,) if data[PERCEIVED] else ()))
     return ModelEntry(
@@ -240,6 +244,7 @@ def _describe(folder: Path, origin: str) -> ModelEntry:
         data[ADAPTER] is not None,
         uar,
         measured_on,
+        protocol,
         size,
     )
 
@@ -264,13 +269,15 @@ def _find_size(path: Path) -> int:
     return status.st_size if S_ISREG(status.st_mode) else 0
 
 
-def _read_uar(folder: Path) -> tuple[float | None, str | None]:
+def _read_uar(folder: Path) -> tuple[float | None, str | None, str | None]:
+    """Return the UAR of a model's evaluation, its corpus and split, and its protocol, if any."""
+    nothing = None, None, None
     try:
         data = parse_json((folder / METRICS_FILE).read_text(encoding="utf-8"))
-        uar = data["uar"]
-        return (float(uar), f"{data['corpus']} {data['split']}") if is_number(uar) else (None, None)
+        uar, measured_on = data["uar"], f"{data['corpus']} {data['split']}"
+        return (float(uar), measured_on, str(data["protocol"])) if is_number(uar) else nothing
     except (OSError, ValueError, KeyError, TypeError):
-        return None, None  # not evaluated, or not by `ser eval`
+        return nothing  # not evaluated, or not by `ser eval`
 
 
 def _is_cut(path: Path) -> bool:

@@ -151,7 +151,7 @@ def _render(spec: ModelSpec, name: str, figures: Mapping[str, Any] | None) -> st
         calibration=spec.calibration.method,
         calibrated_on=parts.calibrated_on,
         seed=training["seed"],
-        command=training.get("command", "").replace("NAME", name) or "none: trained from Python",
+        command=_tell_command(training, name) or "none: trained from Python",
         folds=parts.folds,
         scored=parts.scored,
         held_out=held_out,
@@ -166,8 +166,14 @@ def _tell_left_out(labels: Mapping[str, int]) -> str:
     return f"| labels left out | {counts} |\n" if counts else ""
 
 
+def _tell_command(record: Mapping[str, Any], name: str) -> str:
+    """Return the command of a training, which ends in the name of the model; may be empty."""
+    command: str = record.get("command", "")
+    return command.removesuffix("NAME") + name if command.endswith(" NAME") else command
+
+
 def _render_adapter(record: Mapping[str, Any], name: str) -> str:
-    command = record.get("command", "").replace("NAME", name)
+    command = _tell_command(record, name)
     return _ADAPTER.format(
         least=record["least"],
         asked=""

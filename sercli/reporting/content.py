@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from sercli.datasets.protocols import APART, SHARED, UNKNOWN
+from sercli.config import APART, SHARED, UNKNOWN
 from sercli.reporting.canvas import Figures, format_figure, is_measured
 from sercli.reporting.parts import NAMES, Section, Table, format_figures
 from sercli.text import format_count

@@ -4,6 +4,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from sercli.errors import OutputError
 from sercli.evaluation.predictions import PREDICTIONS_FILE
 from sercli.files import check_target, make_folder, write_json
 from sercli.registry.description import METRICS_FILE
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from sercli.evaluation.run import Evaluation
 
 REPORT_FILES: Final = (METRICS_FILE, PREDICTIONS_FILE, MARKDOWN_FILE, HTML_FILE)
+PLOT_FILES: Final = tuple(f"{name}.{format_}" for name, format_ in product(PLOT_TITLES, FORMATS))
 
 
 def prepare_report(folder: Path, *, overwrite: bool) -> None:
@@ -34,6 +36,8 @@ def prepare_report(folder: Path, *, overwrite: bool) -> None:
     make_folder(folder)
     for name in REPORT_FILES:
         check_target(folder / name, overwrite=overwrite)
+    for name in PLOT_FILES:
+        check_target(folder / name, overwrite=True)
 
 
 def remove_report(folder: Path) -> None:
@@ -43,11 +47,17 @@ def remove_report(folder: Path) -> None:
     ----------
     folder
         Folder of the report.
+
+    Raises
+    ------
+    OutputError
+        If a file cannot be removed.
     """
-    for name in REPORT_FILES:
-        (folder / name).unlink(missing_ok=True)
-    for name, format_ in product(PLOT_TITLES, FORMATS):
-        (folder / f"{name}.{format_}").unlink(missing_ok=True)
+    for path in (folder / name for name in (*REPORT_FILES, *PLOT_FILES)):
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be removed: {error.strerror}") from error
 
 
 def write_evaluation(evaluation: "Evaluation", folder: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sercli.delimited import Row, Table, parse_seconds, read_table
 from sercli.errors import ConfigError
-from sercli.files import find_listed, parse_json, resolve_folder
+from sercli.files import find_listed, parse_json, resolve_folder, strip_listed
 from sercli.speech.turn import TIMES, Turn
 from sercli.text import compose
 
@@ -72,7 +72,7 @@ def read_turn_table(
             )
         channel, speaker = (cells.get(name, "").strip() or None for name in ("channel", "speaker"))
         turn = Turn(start, end, channel, speaker and compose(speaker))
-        key = _find_file(path.parent, cells["file"])
+        key = _find_file(path.parent, strip_listed(path.parent, cells["file"]))
         if turn[:2] == Turn()[:2]:
             _refuse_second(where, whole.setdefault(key, {}), turn)
         found.setdefault(key, []).append(turn)

@@ -10,14 +10,14 @@ import numpy as np
 
 from sercli.arrays import DoubleArray
 from sercli.classifiers.base import Classifier
-from sercli.config import EvalConfig, Split
+from sercli.config import APART, SHARED, UNKNOWN, EvalConfig, Split
 from sercli.datasets.clip import Clip
 from sercli.datasets.corpus import Corpus, class_indices
 from sercli.datasets.facts import load_facts
 from sercli.datasets.labelling import canonical_label
 from sercli.datasets.matching import is_published
 from sercli.datasets.notes import Notes, join_notes
-from sercli.datasets.protocols import APART, SHARED, UNKNOWN, find_protocol, fold_by_speaker
+from sercli.datasets.protocols import find_protocol, fold_by_speaker
 from sercli.errors import DatasetError
 from sercli.evaluation.caveats import find_limits
 from sercli.evaluation.measurement import ClassifiedClips, measure
