@@ -750,6 +750,9 @@ def test_a_fusion_from_training_to_labels(
     models = Path(shutil.copytree(trained, tmp_path / "models"))
     pretend_held_out(models, hisses, cache)
     monkeypatch.setenv("SER_MODELS", str(models))
+    description = read_json(models / "hisser" / "model.json")
+    own, description["training"]["corpora"] = description["training"]["corpora"], ["mydb"]
+    (models / "hisser" / "model.json").write_text(json.dumps(description))
     model = models / "both"
     shared = ("--model", "fusion", "--cache", cache, "--jobs", "1", "--device", "cpu")
     options = (*shared, "--members", f"netter, {models / 'hisser'}/", "--fit-on", "train+dev")
@@ -783,6 +786,9 @@ def test_a_fusion_from_training_to_labels(
     assert str(tmp_path) not in card + (model / "model.json").read_text()
     manifest = TrainingManifest.read(model)
     assert manifest == TrainingManifest.read(models / "hisser")  # all learned from the same
+    known = TrainingManifest.of(load_model(model))
+    assert known is not None
+    assert known.corpora == (*own, "mydb")
 
     # Whoever measures it and who annotates hears the mean of both.
     result = ser("eval", hisses, "-m", "both", "--json", "--jobs", "1", "--device", "cpu", "-q")

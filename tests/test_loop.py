@@ -380,6 +380,23 @@ def test_scores_of_clips_are_of_float32(monkeypatch: pytest.MonkeyPatch) -> None
     assert asked == [(torch.device("cpu"), torch.float32)] * 2
 
 
+def test_scores_of_a_long_clip_are_the_mean_of_its_pieces() -> None:
+    class Longest(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+
+        def forward(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
+            assert lengths.max() <= 30 * 16_000
+            return self.weight + waveforms.amax(dim=1, keepdim=True)
+
+    # Augmentation may have lengthened them.
+    waveforms = [np.repeat([1.0, 2.0, 6.0], 170_000), np.repeat([5.0, 4.0], 100)]
+    clips: Any = SimpleNamespace(lengths=[470_000, 200])
+    found = course.score_clips(Longest(), clips, lambda i: waveforms[i].astype(np.float32))
+    assert found.tolist() == [[4.0], [5.0]]
+
+
 @pytest.mark.usefixtures("undrawn", "idle_gpus")
 def test_a_training_on_the_cpu_leaves_gpus_alone(tmp_path: Path) -> None:
     fitted = [fit(tmp_path / name, replace(CONFIG, epochs=2)) for name in ("one", "two")]

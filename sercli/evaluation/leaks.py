@@ -157,7 +157,8 @@ class TrainingManifest:
                 f"{classifier.folder}: {MANIFEST_FILE} is not the one that the model was saved "
                 "with; copy the folder again"
             )
-        return replace(manifest, corpora=tuple(str(training.get("corpus", "")).split("+")))
+        corpora = training.get("corpora") or str(training.get("corpus", "")).split("+")
+        return replace(manifest, corpora=tuple(corpora))
 
     def digest(self) -> str:
         """Return the SHA-256 of the rows, which ``model.json`` records."""

@@ -322,6 +322,8 @@ def _save(
     facts = {"corpus": corpus.name, "licence": corpus.licence, **details}
     training = trainer.record(facts, classifier.spec.training)
     training["manifest_sha256"] = manifest.digest()
+    # Also those of a teacher, a base or members, whose speakers are in the manifest, too.
+    training["corpora"] = sorted({*manifest.corpora, *corpus.name.split("+")})
     classifier.spec = replace(classifier.spec, training=training)
     save_model(classifier, folder)
     remove_report(folder)

@@ -4,6 +4,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 from zlib import crc32
@@ -19,6 +20,7 @@ from sercli.classifiers.base import BATCH_S
 from sercli.classifiers.batches import group_by_length
 from sercli.classifiers.neural import TrainedNetworkClassifier
 from sercli.datasets.corpus import class_indices
+from sercli.datasets.decoding import cut_equally
 from sercli.datasets.votes import Votes
 from sercli.errors import ConfigError
 from sercli.evaluation.leaks import TrainingManifest
@@ -388,6 +390,8 @@ class Course(ABC):
 def score_clips(network: nn.Module, cached: CachedClips, load: Load | None = None) -> FloatArray:
     """Return scores of clips, shape (n_clips, n_scores), loading few waveforms at a time.
 
+    The scores of a long clip are the mean of those of its pieces; see `cut_equally`.
+
     Parameters
     ----------
     network
@@ -401,11 +405,15 @@ def score_clips(network: nn.Module, cached: CachedClips, load: Load | None = Non
     parts, order = [], []
     with torch.inference_mode(), computing(device, torch.float32):
         for group in group_by_length(cached.lengths, int(BATCH_S * SAMPLE_RATE)):
-            batch = pad([load(i) if load else cached.utterance(i).waveform for i in group])
-            parts.append(network(*(part.to(device) for part in batch)).numpy(force=True))
+            pieces = [
+                cut_equally(load(i) if load else cached.utterance(i).waveform) for i in group
+            ]
+            batch = pad([*chain.from_iterable(pieces)])
+            scores = network(*(part.to(device) for part in batch))
+            parts += [some.mean(dim=0) for some in scores.split([*map(len, pieces)])]
             order += group
-    scores: FloatArray = np.concatenate(parts)[np.argsort(order)]
-    return scores
+    of_clips: FloatArray = torch.stack(parts).numpy(force=True)[np.argsort(order)]
+    return of_clips
 
 
 def digest_audio(cached: CachedClips) -> str:
