@@ -1089,6 +1089,11 @@ def test_learning_clips_as_strangers_might_say_them(
     assert "calm speech: found 3 recordings (or speakers, where they are known); expected 6" in (
         result.stderr
     )
+    assert "encodes" not in result.stderr  # it is known before anything is computed
+    excited = ("--emotions", "anger,happiness", "-o", tmp_path / "few")
+    result = ser(*options, *calm, *everything, *excited)
+    assert "expected neutral among them" in result.stderr
+    assert "of audio in" not in result.stderr
     known = (*calm, "--calm-speakers", who)
     model = tmp_path / "mine"
     result = ser(*options, *known, *everything, "-o", model)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sercli.datasets.clip import Clip
 from sercli.errors import ConfigError, DatasetError
+from sercli.training import transposition
 from sercli.training import transposition as module
 from sercli.training.networks.material import Material
 from sercli.training.transposition import Transposition, average_calm, find_strangers
@@ -139,17 +140,22 @@ def test_emotions_are_shown_more_or_less_strongly(
     assert (least, most) == (pytest.approx(0.7, abs=0.02), pytest.approx(1.2, abs=0.02))
 
 
-def test_strangers_are_recordings_or_speakers(rows: FloatArray) -> None:
+def test_strangers_are_recordings_or_speakers(
+    rows: FloatArray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clips = [
         Clip(Path(path), "unlabelled", speaker, corpus="unlabelled")
         for path, speaker in (("a", None), ("b", None), ("a", None), ("c", "x"), ("d", "x"))
     ]
-    found = find_strangers(clips, rows[:5], DEVIATIONS, least=3)
+    with pytest.raises(DatasetError, match=r"found 3 recordings \(or speakers, .*; expected 6 or"):
+        find_strangers(clips, rows[:5], DEVIATIONS, 3)
+    monkeypatch.setattr(transposition, "MIN_STRANGERS", 2)
+    with pytest.raises(DatasetError, match=r"found 3 recordings .*; expected 4 or"):
+        find_strangers(clips, rows[:5], DEVIATIONS, 4)
+    found = find_strangers(clips, rows[:5], DEVIATIONS, 3)
     before = straighten(rows)
     expected = [before[[0, 2]].mean(axis=0), before[1], before[3:5].mean(axis=0)]
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    with pytest.raises(DatasetError, match=r"found 3 recordings \(or speakers, .*; expected 6 or"):
-        find_strangers(clips, rows[:5], DEVIATIONS)
 
 
 def test_without_calm_clips_nothing_is_known(rows: FloatArray, strangers: FloatArray) -> None:

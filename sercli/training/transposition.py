@@ -196,51 +196,82 @@ def average_calm(
     return mean
 
 
-def _find_calm(clips: Sequence[Clip], labels: Sequence[str]) -> Mask:
-    """Return the mask of the calm clips; raise if no label is calm."""
+def check_calm(labels: Sequence[str]) -> None:
+    """Raise if no label is calm.
+
+    Parameters
+    ----------
+    labels
+        Labels of the clips to be transposed.
+
+    Raises
+    ------
+    ConfigError
+        If `CALM` is not among them.
+    """
     if CALM not in labels:
         raise ConfigError(
             f"transposing clips to other voices needs {CALM} clips; the labels are "
             f"{', '.join(labels)}; expected {CALM} among them"
         )
+
+
+def _find_calm(clips: Sequence[Clip], labels: Sequence[str]) -> Mask:
+    """Return the mask of the calm clips; raise if no label is calm."""
+    check_calm(labels)
     calm: Mask = np.array(class_indices(clips, labels)) == labels.index(CALM)
     return calm
 
 
-def find_strangers(
-    clips: Sequence[Clip],
-    rows: RealArray,
-    deviations: Mask,
-    least: int = MIN_STRANGERS,
-) -> FloatArray:
-    """Return the mean calm speech of each stranger, shape (n_strangers, n_features).
+def split_strangers(clips: Sequence[Clip], n_folds: int) -> list[IntArray]:
+    """Return the indices of the segments of each stranger.
 
     Parameters
     ----------
     clips
         Segments of calm speech; if the speaker of a segment is unknown, its recording counts as
         one stranger.
-    rows
-        Features of the segments, shape (n_clips, n_features).
-    deviations
-        Mask of the features that are standard deviations, shape (n_features,).
-    least
-        Minimum number of strangers.
+    n_folds
+        Number of folds among which the strangers are divided.
 
     Raises
     ------
     DatasetError
-        If there are fewer strangers.
+        If there are fewer than `MIN_STRANGERS` or `n_folds` strangers.
     """
     sources = [clip.voice or str(clip.path) for clip in clips]
     strangers = list(split_by(np.array(sources, str)))
+    least = max(MIN_STRANGERS, n_folds)
     if len(strangers) < least:
         raise DatasetError(
             f"calm speech: found {format_count(len(strangers), 'recording')} (or speakers, where "
             f"they are known); expected {least} or more: fewer do not show how voices and rooms "
             "differ"
         )
+    return strangers
+
+
+def find_strangers(
+    clips: Sequence[Clip], rows: RealArray, deviations: Mask, n_folds: int
+) -> FloatArray:
+    """Return the mean calm speech of each stranger, shape (n_strangers, n_features).
+
+    Parameters
+    ----------
+    clips, n_folds
+        As for `split_strangers`.
+    rows
+        Features of the segments, shape (n_clips, n_features).
+    deviations
+        Mask of the features that are standard deviations, shape (n_features,).
+
+    Raises
+    ------
+    DatasetError
+        If there are too few strangers.
+    """
     straight = straighten(rows, deviations)
+    strangers = split_strangers(clips, n_folds)
     return np.stack([straight[own].mean(axis=0) for own in strangers])
 
 

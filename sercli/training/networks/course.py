@@ -2,7 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -124,6 +124,35 @@ class Course(ABC):
     def speech(self) -> tuple[Unlabelled, ...]:
         """All sets of unlabelled speech used in training."""
         return () if self.unlabelled is None else (self.unlabelled,)
+
+    def refuse_labels(self, labels: Sequence[str]) -> None:
+        """Raise before any decoding if the networks cannot learn some labels.
+
+        Parameters
+        ----------
+        labels
+            Labels of the training clips.
+
+        Raises
+        ------
+        ConfigError
+            If they are not those of the teacher, or the teachers of folds cannot learn them.
+        """
+        if self.teacher is not None:
+            self.teacher.refuse_labels(labels)
+        if self.substitute is not None:
+            self.substitute.refuse_labels(labels)
+
+    def refuse_speech(self) -> None:
+        """Raise before any decoding of clips if speech without labels does not suffice.
+
+        Raises
+        ------
+        DatasetError
+            If it does not.
+        """
+        if self.substitute is not None:
+            self.substitute.refuse_speech()
 
     @property
     @abstractmethod
@@ -405,9 +434,7 @@ def score_clips(network: nn.Module, cached: CachedClips, load: Load | None = Non
     parts, order = [], []
     with torch.inference_mode(), computing(device, torch.float32):
         for group in group_by_length(cached.lengths, int(BATCH_S * SAMPLE_RATE)):
-            pieces = [
-                cut_equally(load(i) if load else cached.utterance(i).waveform) for i in group
-            ]
+            pieces = [cut_equally(load(i) if load else cached.utterance(i).waveform) for i in group]
             batch = pad([*chain.from_iterable(pieces)])
             scores = network(*(part.to(device) for part in batch))
             parts += [some.mean(dim=0) for some in scores.split([*map(len, pieces)])]

@@ -98,7 +98,7 @@ class NeuralTrainer(CachedTrainer):
             If the teacher or base was trained on their speakers, or the unlabelled or calm speech
             contains the clips.
         DatasetError
-            If there is no speech in the unlabelled recordings.
+            If there is no speech in the unlabelled recordings, or calm speech of too few people.
         """
         course = self.course
         if course.teacher is not None:
@@ -114,17 +114,17 @@ class NeuralTrainer(CachedTrainer):
             if clips:
                 held_out = cache_clips(clips, self.cache, jobs=self.config.jobs)
                 speech.refuse_held_out(held_out)
+        course.refuse_speech()
 
     def check_fit(
         self, clips: Sequence[Clip], labels: Sequence[str], dev: Sequence[Clip] = ()
     ) -> None:
-        """Raise if a label has no clips, or development clips or folds do not suffice.
+        """Raise if a label has no clips or cannot be learned, or dev clips or folds do not suffice.
 
         The labels have to be those of the teacher, too, which is found out here, before speech is
         looked for and resynthesised. Folds are needed only without development clips.
         """
-        if self.course.teacher is not None:
-            self.course.teacher.refuse_labels(labels)
+        self.course.refuse_labels(labels)
         if dev:
             check_dev(dev)
             check_labels(np.array(class_indices(clips, labels)), labels)

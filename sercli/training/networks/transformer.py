@@ -8,6 +8,7 @@ their pre-trained weights.
 """
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -37,7 +38,13 @@ from sercli.training.networks.optimiser import Groups
 from sercli.training.networks.robustness import train_robust_encoder
 from sercli.training.networks.rows import Change, RowBatches, RowNetwork, embed_versions
 from sercli.training.trainer import Say
-from sercli.training.transposition import MIN_STRANGERS, Transposition, average_calm, find_strangers
+from sercli.training.transposition import (
+    Transposition,
+    average_calm,
+    check_calm,
+    find_strangers,
+    split_strangers,
+)
 from sercli.training.unlabelled import Unlabelled
 
 # Upper frequency limit for Whisper, in Hz: the telephone band with a margin.
@@ -117,6 +124,18 @@ class TransformerCourse(Course):
         network = cast(Transformer, self.create(self._create_network))
         return network.eval().requires_grad_(False).to(choose_device(self.config.device))
 
+    def refuse_labels(self, labels: Sequence[str]) -> None:
+        """Raise if no label is calm where clips are transposed; see `Course.refuse_labels`."""
+        super().refuse_labels(labels)
+        if self.calm is not None:
+            check_calm(labels)
+
+    def refuse_speech(self) -> None:
+        """Raise if the calm speech is of too few people; see `Course.refuse_speech`."""
+        super().refuse_speech()
+        if self.calm is not None:
+            split_strangers(self.calm.found.clips, self.config.folds)
+
     def prepare(
         self, cached: CachedClips, say: Say, *, learned: bool = True, scored: bool = True
     ) -> Material:
@@ -167,7 +186,7 @@ class TransformerCourse(Course):
             calm.cached.clips,
             _take_version(calm, AS_IS),
             self._network.deviations,
-            max(MIN_STRANGERS, self.config.folds),
+            self.config.folds,
         )
         return replace(material, strangers=strangers)
 

@@ -23,7 +23,7 @@ from sercli.training.folds import check_folds
 from sercli.training.svm.fitting import fit_svm
 from sercli.training.svm.versions import BAND_LIMIT, TRANSPOSED, extract_versions
 from sercli.training.trainer import Learned, Say, Trainer
-from sercli.training.transposition import MIN_STRANGERS, find_strangers
+from sercli.training.transposition import check_calm, find_strangers, split_strangers
 from sercli.training.unlabelled import Unlabelled
 from sercli.training.watcher import Watcher
 
@@ -79,19 +79,22 @@ class SvmTrainer(Trainer[ClipFeatures]):
         ConfigError
             If it does.
         DatasetError
-            If there is no speech in the recordings.
+            If there is no speech in the recordings, or of too few people.
         """
         if self.calm is None:
             return
         self.say("detecting speech in unlabelled recordings")
         self.say(self.calm.describe())
+        split_strangers(self.calm.found.clips, self.config.folds)
         if clips:
             self.calm.refuse_held_out(cache_clips(clips, self.cache, jobs=self.config.jobs))
 
     def check_fit(
         self, clips: Sequence[Clip], labels: Sequence[str], dev: Sequence[Clip] = ()
     ) -> None:
-        """Raise if the folds of the clips do not suffice to search settings."""
+        """Raise if no label is calm where clips are transposed, or the folds do not suffice."""
+        if self.calm is not None:
+            check_calm(labels)
         check_folds(clips, labels, self.config.folds, self.config.group_by)
 
     def check_fit_fold(self, clips: Sequence[Clip], labels: Sequence[str]) -> None:
@@ -169,5 +172,5 @@ class SvmTrainer(Trainer[ClipFeatures]):
         self.say("extracting features of calm speech")
         cached = self.calm.cached
         rows = extract_clean_features(cached, BAND_LIMIT, self.config.jobs)
-        least = max(MIN_STRANGERS, self.config.folds)
-        return find_strangers(cached.clips, rows, np.zeros(rows.shape[1], bool), least)
+        deviations = np.zeros(rows.shape[1], bool)
+        return find_strangers(cached.clips, rows, deviations, self.config.folds)
