@@ -66,7 +66,7 @@ class AdapterSettings:
         a little.
     sharpening
         Logarithm of the factor by which scores are multiplied in a group that is all of one
-        label, compared with an even mix; see `Adapter.calibrate`.
+        label, compared with an even mix; see `Adapter.find_sharpness`.
 
     Raises
     ------
@@ -195,7 +195,7 @@ class Adapter:
             calibration = Calibration.from_dict(data["calibration"])
         except (KeyError, TypeError) as error:
             raise ModelError(
-                f"its adapter is {dict(data)!r}: {error}; expected settings and calibration"
+                f"its adapter is {shorten(data)}: {error}; expected settings and calibration"
             ) from error
         return cls(settings, calibration, tensors)
 

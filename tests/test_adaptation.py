@@ -651,6 +651,10 @@ def test_all_settings_of_an_adapter_count(
     )
     said: list[str] = []
     trainer = AdapterTrainer(asked, teacher, tmp_path, said.append)
+    trainer.check_fit(clips, EMOTIONS)
+    calm = [clip for clip in clips if clip.emotion not in ("fear", "anger")]
+    with pytest.raises(DatasetError, match=r"none of the .* clips is labelled anger or fear; exp"):
+        trainer.check_fit(calm, EMOTIONS)
     found = CachedClips(clips, entries, {})
     model = trainer.fit(found, EMOTIONS, tmp_path / "model").classifier
     used = replace(asked, repeated_share=expected_share)
@@ -665,6 +669,12 @@ def test_all_settings_of_an_adapter_count(
     assert tensors.keys() == expected.keys()
     for name, tensor in expected.items():
         np.testing.assert_array_equal(tensors[name], tensor)
+
+
+@pytest.mark.parametrize("data", [5, [], {"settings": {}}])
+def test_a_description_that_is_no_adapter(data: Any) -> None:
+    with pytest.raises(ModelError, match="; expected settings and calibration"):
+        Adapter.from_dict(data, {})
 
 
 # What it is worth.

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import save_checkpoint
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from sercli.errors import ModelError
@@ -36,6 +37,22 @@ def test_encoder_is_that_of_its_checkpoint(kind: str, tmp_path: Path) -> None:
     assert torch.stack(states).isfinite().all()
     if kind == "audio-spectrogram-transformer":
         assert (base.settings["mean"], base.settings["deviation"]) == (-4.0, 3.0)
+
+
+def test_preprocessing_that_the_hub_lacks_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "models--org--tiny"
+    save_checkpoint("audio-spectrogram-transformer", repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert load_base("org/tiny").settings["mean"] == -4.0
+    (repository / "snapshots" / commit / "preprocessor_config.json").unlink()
+    with pytest.raises(ModelError, match="org/tiny: cannot be loaded as a pre-trained encoder"):
+        load_base("org/tiny")
 
 
 def test_digest_tells_weights_apart(tmp_path: Path) -> None:

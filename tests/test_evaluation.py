@@ -620,6 +620,28 @@ def test_votes_are_those_of_one_clip() -> None:
     assert [row.get("anger") for row in match_votes(exact, clips)] == [5, 6, None]
 
 
+@pytest.mark.parametrize(
+    ("votes", "mixes", "message"),
+    [
+        ({"other": {"anger": 1}}, False, "none of 2 clips has votes; expected clips named like c0"),
+        (None, True, "speakers are unknown; expected a speaker for every clip, to draw groups"),
+    ],
+)
+def test_what_is_missing_is_told_before_anything_is_decoded(
+    votes: Any,
+    mixes: bool,
+    message: str,
+    fake_classifier: FakeClassifier,
+    make_corpus: MakeCorpus,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(FakeClassifier, "find_adapter", lambda *_: None)
+    corpus = make_corpus(("short", 0.25, None), ("long", 2.0, "ann"))
+    with pytest.raises(DatasetError, match=message):
+        evaluate(fake_classifier, corpus, "all", replace(CONFIG, mixes=mixes), votes=votes)
+    assert fake_classifier.batches == []
+
+
 def test_a_baseline_of_speakers_needs_speakers(
     fake_classifier: FakeClassifier, make_corpus: MakeCorpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -717,6 +717,10 @@ def test_options_that_would_do_nothing(folder: Path, tmp_path: Path) -> None:
             result = ser("train", "--data", folder, "-o", model, "--model", family, *option)
             assert result.exit_code == 2
             assert f"{option[0]} goes with --model transformer" in result.stderr
+    base = ("--model", "transformer", "--base", folder, "--revision", "x")
+    result = ser("train", "--data", folder, "-o", model, *base)
+    assert result.exit_code == 2
+    assert "--revision goes with a --base on the hub" in result.stderr
     adapter = ("train", "--data", folder, "-o", model, "--model", "adapter", "--members", "cnn")
     for option in (("--epochs", "3"), ("--learning-rate", "0.1"), ("--patience", "3")):
         result = ser(*adapter, *option)
@@ -959,6 +963,9 @@ def test_a_transformer_from_training_to_labels(
     assert moved == {True}
     assert_rounded(load_model(tuned, "cpu", precision="fp32"))
     assert not has_checkpoints(tuned)
+    histories = [(tuned / name).read_text() for name in ("history.csv", "encoder-history.csv")]
+    assert [len(history.splitlines()) for history in histories] == [1 + 3, 1 + 4]
+    assert (tuned / "encoder-curves.png").exists()
     card = (tuned / "README.md").read_text()
     assert "the head, then the head and the upper 1 layers, for up to 4 epochs with" in card
     assert "the best of up to 3 |" in (tuned / "README.md").read_text()

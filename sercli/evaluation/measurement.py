@@ -1,6 +1,6 @@
 """Computation of all figures in ``metrics.json`` from predictions for labelled clips."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from sercli.arrays import DoubleArray
 from sercli.config import EvalConfig
+from sercli.datasets.clip import Clip
 from sercli.datasets.matching import join_voices
 from sercli.datasets.notes import Notes
 from sercli.datasets.votes import Votes, match_votes
@@ -155,16 +156,34 @@ def break_down(predictions: Predictions) -> dict[str, dict[str, dict[str, Any]]]
     }
 
 
+def refuse_idle_votes(votes: Votes, clips: Sequence[Clip]) -> None:
+    """Raise if no clip has votes.
+
+    Parameters
+    ----------
+    votes
+        Listeners' votes by name of the clip.
+    clips
+        The clips to be measured on.
+
+    Raises
+    ------
+    DatasetError
+        If none has.
+    """
+    if not any(sum(row.values()) for row in match_votes(votes, clips)):
+        raise DatasetError(
+            f"none of {len(clips)} clips has votes; expected clips named like "
+            f"{clips[0].name}, found {sorted(votes)[:1]}"
+        )
+
+
 def _compare_with_votes(predictions: Predictions, votes: Votes) -> dict[str, Any]:
+    refuse_idle_votes(votes, predictions.clips)
     found, labels = match_votes(votes, predictions.clips), predictions.labels
     others = sorted({label for row in found for label in row}.difference(labels))
     counts = np.array([[row.get(label, 0) for label in (*labels, *others)] for row in found])
     rows = counts.sum(axis=1) > 0
-    if not rows.any():
-        raise DatasetError(
-            f"none of {len(rows)} clips has votes; expected clips named like "
-            f"{predictions.clips[0].name}, found {sorted(votes)[:1]}"
-        )
     if not counts[:, : len(labels)].any():
         raise DatasetError(
             f"all votes on these clips are for {', '.join(others)}; expected votes for "

@@ -20,7 +20,7 @@ from sercli.errors import DatasetError
 from sercli.evaluation.caveats import find_caveats, refuse_known
 from sercli.evaluation.classification import choose_adaptation, classify_clips, multiplying
 from sercli.evaluation.leaks import TrainingManifest
-from sercli.evaluation.measurement import ClassifiedClips, measure
+from sercli.evaluation.measurement import ClassifiedClips, measure, refuse_idle_votes
 from sercli.evaluation.predictions import Predictions
 from sercli.evaluation.stress import parse_conditions
 from sercli.files import AnyPath
@@ -131,7 +131,7 @@ def evaluate_all(
     found = select_clips(classifiers, corpus, split)
     _check_settings(classifiers, found, config)
     clips, labels, left_out = choose_labels(classifiers, found)
-    _check_clips(classifiers, clips, config, corpus.name)
+    _check_clips(classifiers, clips, config, corpus.name, votes)
     # Baselines include clips of other labels, as in annotation, where labels are unknown.
     adapts = any(choose_adaptation(one, config, found) != "none" for one in classifiers)
     decoded = found if adapts else clips
@@ -174,9 +174,24 @@ def _check_settings(
 
 
 def _check_clips(
-    classifiers: Sequence[Classifier], clips: Sequence[Clip], config: EvalConfig, corpus: str
+    classifiers: Sequence[Classifier],
+    clips: Sequence[Clip],
+    config: EvalConfig,
+    corpus: str,
+    votes: Votes | None,
 ) -> None:
-    """Raise if speakers are needed but unknown, or, with `EvalConfig.strict`, known to a model."""
+    """Raise before any decoding if the clips do not suffice for all figures.
+
+    They do not if speakers are needed but unknown or, with `EvalConfig.strict`, known to a model,
+    or if no clip has votes.
+    """
+    if votes is not None:
+        refuse_idle_votes(votes, clips)
+    if config.mixes and not all(clip.voice for clip in clips):
+        raise DatasetError(
+            f"{corpus}: speakers are unknown; expected a speaker for every clip, to draw groups of "
+            "them (mixes)"
+        )
     if config.adapt == "speaker" and not any(clip.voice for clip in clips):
         raise DatasetError(
             f"{corpus}: speakers are unknown, and adapt is 'speaker'; expected the speakers "

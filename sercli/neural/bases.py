@@ -112,7 +112,8 @@ def load_base(base: str, revision: str | None = None) -> Base:
     with loading(base, "a pre-trained encoder with its weights as safetensors"):
         config = read_config(base, told)
         model, missing, _ = read_weights(base, config, told)
-    kind = config.model_type
+        kind = config.model_type
+        standardisation = _read_standardisation(base, local, revision) if kind == AST else {}
     missing = [name for name in missing if not name.startswith(HEADS)]
     if missing:
         raise ModelError(
@@ -121,8 +122,7 @@ def load_base(base: str, revision: str | None = None) -> Base:
         )
     encoder: Any = model.encoder if kind == WHISPER else model.base_model
     settings = {key: value for key, value in config.to_diff_dict().items() if key not in APART}
-    if kind == AST:
-        settings |= _read_standardisation(base, local, revision)
+    settings |= standardisation
     weights = {name: tensor.float() for name, tensor in encoder.state_dict().items()}
     name = Path(base).resolve().name if local else base
     # A round trip through JSON gives the settings as a model folder returns them.

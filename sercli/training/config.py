@@ -153,8 +153,8 @@ class NeuralConfig:
     max_crop
         Maximum duration of a training example, in seconds; longer clips are cropped at random.
     patience
-        Number of epochs without a better development UAR after which training stops; 0: all epochs
-        are run.
+        Number of epochs without a better development UAR, or the same with a lower loss, after
+        which training stops; 0: all epochs are run.
     folds
         Number of folds for the calibration if there are no development clips.
     group_by

@@ -30,7 +30,7 @@ from sercli.reporting.cards import write_card
 from sercli.reporting.folder import remove_report
 from sercli.text import format_count
 from sercli.training.folds import check_labels
-from sercli.training.networks.history import CURVES_FILE, HISTORY_FILE
+from sercli.training.networks.history import HISTORY_FILES
 from sercli.training.teachers import write_held_out
 from sercli.training.trainer import AnyTrainer, Learned, Prepared
 
@@ -327,7 +327,7 @@ def _save(
     classifier.spec = replace(classifier.spec, training=training)
     save_model(classifier, folder)
     remove_report(folder)
-    for name in (HISTORY_FILE, CURVES_FILE):  # of an earlier network; those of this one come later
+    for name in HISTORY_FILES.values():  # of an earlier network; those of this one come later
         (folder / name).unlink(missing_ok=True)
     manifest.write(folder)
     if held_out is None:

@@ -115,7 +115,7 @@ class TrainConfig:
     Raises
     ------
     ConfigError
-        If a value is out of range, or has no effect in combination with the others.
+        If a value is out of range, or does not go with the model family or without another one.
     """
 
     model: Family | Settings = SVM
@@ -152,6 +152,8 @@ class TrainConfig:
         self._check_protocol()
         if self.unlabelled and not self.teacher:
             raise ConfigError("--unlabelled goes with --teacher MODEL")
+        if self.revision and self.base and os.path.isdir(self.base):
+            raise ConfigError("--revision goes with a --base on the hub")
         if self.calm_speakers and not self.calm:
             raise ConfigError("--calm-speakers goes with --calm PATH")
         settings = self.settings

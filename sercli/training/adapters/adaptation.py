@@ -170,7 +170,7 @@ def fit_adapter(
 def fit_sharpening(
     scores: DoubleArray, classes: IntArray, sizes: Sequence[int]
 ) -> tuple[Calibration, float]:
-    """Fit the parameters of `Adapter.calibrate` by maximum likelihood.
+    """Fit the parameters of `Adapter.find_sharpness` by maximum likelihood.
 
     Parameters
     ----------

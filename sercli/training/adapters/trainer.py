@@ -99,13 +99,19 @@ class AdapterTrainer(CachedTrainer):
     def check_fit(
         self, clips: Sequence[Clip], labels: Sequence[str], dev: Sequence[Clip] = ()
     ) -> None:
-        """Raise if the clips are of too few speakers, before any is decoded.
+        """Raise if the clips are of too few speakers, or of too few of the model's labels.
 
         Raises
         ------
         DatasetError
             If they are.
         """
+        lacking = {*self.model.classifier.spec.labels}.difference(clip.emotion for clip in clips)
+        if lacking:
+            raise DatasetError(
+                f"none of the {len(clips):,} clips is labelled {' or '.join(sorted(lacking))}; "
+                f"expected clips of all labels of {self.model.name}"
+            )
         n_speakers = count_speakers(clips)
         if n_speakers < MIN_SPEAKERS:
             # Of both splits, or without splits, there are no more clips to be had.

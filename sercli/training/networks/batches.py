@@ -1,7 +1,7 @@
 """Training batches: clips drawn equally often from all labels, each augmented anew.
 
 Every draw is seeded by the seed, the epoch, the clip, and how often the clip was drawn before in
-the epoch, so that the result does not depend on the order of the clips or the number of threads.
+the epoch, so that the result does not depend on the order of the draws or the number of threads.
 """
 
 from abc import ABC, abstractmethod

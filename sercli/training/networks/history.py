@@ -1,6 +1,7 @@
 """Training history: figures of each epoch, as a table and as curves."""
 
 import csv
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from io import StringIO
@@ -15,6 +16,15 @@ if TYPE_CHECKING:
 
 HISTORY_FILE = "history.csv"
 CURVES_FILE = "curves.png"
+# Subfolder of the same two files of the layers that are trained after the head, and the prefix of
+# their names in a model folder.
+TUNING_FOLDER = "encoder"
+# All of them in a model folder, by their paths in the folder of the training.
+HISTORY_FILES = {
+    os.path.join(place, name): f"{place}-{name}" if place else name
+    for place in ("", TUNING_FOLDER)
+    for name in (HISTORY_FILE, CURVES_FILE)
+}
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from sercli.training.folds import MIN_GROUPS, check_folds, check_labels
 from sercli.training.networks.checkpoints import CHECKPOINT_FILE
 from sercli.training.networks.course import Course, score_clips
 from sercli.training.networks.fitting import DEV_FOLDS, check_dev, fit_model
-from sercli.training.networks.history import CURVES_FILE, HISTORY_FILE
+from sercli.training.networks.history import CURVES_FILE, HISTORY_FILE, HISTORY_FILES
 from sercli.training.trainer import Learned, Say
 
 # Subfolder of a model folder for checkpoints and history, until the model is complete.
@@ -222,9 +222,10 @@ class NeuralTrainer(CachedTrainer):
         return super().make_manifest(found).join(others)
 
     def finish(self, folder: Path) -> None:
-        """Move the history of the network to the model folder, and remove the checkpoints."""
-        for name in (HISTORY_FILE, CURVES_FILE):
-            (folder / TRAINING_FOLDER / name).replace(folder / name)
+        """Move the histories of the network to the model folder, and remove the checkpoints."""
+        for place, name in HISTORY_FILES.items():
+            if (folder / TRAINING_FOLDER / place).exists():
+                (folder / TRAINING_FOLDER / place).replace(folder / name)
         clear_training(folder)
 
     def _refuse_known(self, clips: Sequence[Clip]) -> None:

@@ -31,6 +31,7 @@ from sercli.training.cache import CachedClips
 from sercli.training.config import TransformerConfig
 from sercli.training.networks.batches import Augmenter, Load, TrainingBatches, missing_codecs
 from sercli.training.networks.course import Course, digest, digest_audio, score_clips
+from sercli.training.networks.history import TUNING_FOLDER
 from sercli.training.networks.loop import Fitted
 from sercli.training.networks.lora import RATE_FACTOR, add_lora, merge_lora
 from sercli.training.networks.material import Material
@@ -49,8 +50,6 @@ from sercli.training.unlabelled import Unlabelled
 
 # Upper frequency limit for Whisper, in Hz: the telephone band with a margin.
 WHISPER_LIMIT = 4000.0
-# Subfolder for the checkpoint of the encoder's fine-tuning, in the folder of the head's checkpoint.
-TUNING_FOLDER = "encoder"
 # Maximum batch size of the encoder's fine-tuning, to fit into the memory of common machines.
 TUNING_BATCH = 32
 # Version of the rows; to be changed with the augmentation or the encoder's computation, so that
