@@ -1,6 +1,6 @@
-"""Settings as frozen dataclasses, the only place where their defaults are defined.
+"""Settings as frozen dataclasses, with their defaults and ranges.
 
-The command line reads its defaults from here, and every result records the settings it came from.
+The command line reads the defaults from here, and every result records the settings it came from.
 """
 
 import os
@@ -63,12 +63,12 @@ class SegmentConfig:
         Speech shorter than this, in seconds, joins a close neighbour; with ``mode="window"``, a
         remainder at the end is left out if it is shorter, unless it is all there is.
     max_gap
-        Pauses shorter than this, in seconds, are bridged, for ``mode="speech"``; at least 0.1.
+        Pauses shorter than this, in seconds, are bridged, for ``mode="speech"``; 0.1 to 30.
     window, hop
-        Length of a window and hop length between windows, in seconds, for ``mode="window"``;
-        without ``hop``, windows follow each other without overlap.
+        Length of a window, 0.1 to 30, and hop length between windows, 0.01 to 86,400, in seconds,
+        for ``mode="window"``; without ``hop``, windows follow each other without overlap.
     vad_threshold
-        Probability in ``(0, 1)`` from which a frame counts as speech.
+        Probability from which a frame counts as speech, 0.01 to 0.99.
 
     Raises
     ------
@@ -191,7 +191,7 @@ class EvalConfig:
         `sercli.evaluation.stress`. A single one need not be in a tuple; this holds for
         `precisions`, too.
     target_precision
-        Precision in ``(0, 1]`` for which a confidence threshold is looked for, or None.
+        Precision, 0.01 to 1, for which a confidence threshold is looked for, or None.
     baselines
         Whether to add the figures of the most frequent label and of random labels.
     strict

@@ -290,7 +290,7 @@ class _Ledger:
         result
             Result of the file in this run.
         turns_sha256
-            Hash of the segments given for the file, if any.
+            Hash of the segments and speakers given for the file, if any.
         earlier
             What an earlier run left of the file, if there was one.
 

@@ -206,7 +206,7 @@ def resample_stream(
 
 
 def load_audio(path: str | os.PathLike[str]) -> FloatArray:
-    """Read a whole recording at `SAMPLE_RATE`, as the mean of its channels.
+    """Read a whole recording at 16 kHz, as the mean of its channels.
 
     Parameters
     ----------

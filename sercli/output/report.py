@@ -89,6 +89,8 @@ class RunReport:
         Number of files whose rows an earlier run wrote.
     n_segments
         Number of segments, with kept ones.
+    n_kept_segments
+        Number of segments whose rows an earlier run wrote.
     n_unknown
         Number of segments without a speaker, among those of this run.
     duration
@@ -117,7 +119,7 @@ class RunReport:
         result
             Result of the file.
         turns_sha256
-            Hash of the segments given for the file, if any.
+            Hash of the segments and speakers given for the file, if any.
         """
         self._statuses[result.status] += 1
         self._any_failed |= result.status == "failed"

@@ -130,7 +130,7 @@ class EarlierFile(NamedTuple):
         found
             The file, an input of the run.
         turns
-            Hash of the segments given for it, if any.
+            Hash of the segments and speakers given for it, if any.
         """
         if found.error is not None or self.entry["status"] == "failed":
             return False
