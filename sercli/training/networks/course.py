@@ -233,7 +233,8 @@ class Course(ABC):
         network
             Network that was not trained on the clips.
         material
-            The clips; they are also the source of background talkers in the augmentation.
+            The clips. They are also the source of background talkers in the augmentation, unless
+            the inputs of all clips were computed before; see `TransformerCourse.prepare`.
         learned
             The clips that the network was trained on.
         """

@@ -140,6 +140,9 @@ class TransformerCourse(Course):
     ) -> Material:
         """Compute the encoder's rows of all versions of the clips; see `Course.prepare`.
 
+        Background talkers are drawn from all the clips, so that some in versions of a fold's clips
+        are speakers of other folds. They are not what is labelled.
+
         Raises
         ------
         ConfigError

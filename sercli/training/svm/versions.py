@@ -103,7 +103,8 @@ def gather_company(cached: CachedClips, partners: Partners, index: int, seed: in
     Parameters
     ----------
     cached
-        All training clips.
+        All training clips. Background talkers are drawn from all of them, also for clips that are
+        scored as a fold.
     partners
         Their partners.
     index
