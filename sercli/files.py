@@ -4,7 +4,6 @@ import glob
 import json
 import os
 import re
-import shutil
 import stat
 from collections.abc import Mapping
 from contextlib import suppress
@@ -67,7 +66,12 @@ class AtomicFile:
             self.stream: BinaryIO = self.temporary.open("xb")
         except OSError as error:
             raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
-        _copy_mode(path, self.temporary)
+        copy_mode(path, self.temporary)
+
+    def write(self, content: bytes) -> None:
+        """Write bytes, and flush them."""
+        self.stream.write(content)
+        self.stream.flush()
 
     def close(self) -> None:
         """Rename the file to its target.
@@ -262,7 +266,7 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
             temporary = _name_temporary(path)
             written.append((path, temporary))
             with temporary.open("xb") as stream:
-                _copy_mode(path, temporary)
+                copy_mode(path, temporary)
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -326,8 +330,27 @@ def find_listed(folder: Path, name: str) -> Path | None:
     return next(filter(None, (find_file(*place) for place in places)), None)
 
 
+def copy_mode(source: Path, path: Path) -> None:
+    """Give a file the permissions of another one, if there is one.
+
+    Not on Windows, where a file that only may be read could not be replaced or removed.
+
+    Parameters
+    ----------
+    source
+        Path of the other file.
+    path
+        Path of the file, which stays writable for its owner.
+    """
+    if os.name != "nt":
+        with suppress(OSError):  # some file systems have none
+            path.chmod(stat.S_IMODE(source.stat().st_mode) | stat.S_IWUSR)
+
+
 def strip_listed(folder: Path, name: str) -> str:
     """Return the name of a file in a table without spaces around it, unless a file is called so.
+
+    On Windows, no file is, but looking for it finds the other.
 
     Parameters
     ----------
@@ -335,7 +358,8 @@ def strip_listed(folder: Path, name: str) -> str:
         As for `find_listed`.
     """
     stripped = name.strip()
-    return name if name != stripped and find_listed(folder, name) else stripped
+    is_other = os.name != "nt" and name != stripped
+    return name if is_other and find_listed(folder, name) else stripped
 
 
 def prefix_temporary(target: Path) -> str:
@@ -370,12 +394,6 @@ def remove_orphans(target: Path, companion: str) -> None:
             is_old = DRAWN.fullmatch(drawn) and path.stat().st_mtime < oldest
             if is_old and not path.with_name(path.name + companion).exists():
                 path.unlink()
-
-
-def _copy_mode(target: Path, temporary: Path) -> None:
-    """Give a new file the permissions of the file that it will replace, if there is one."""
-    with suppress(OSError):  # some file systems have none
-        shutil.copymode(target, temporary)
 
 
 def _name_temporary(path: Path) -> Path:

@@ -484,6 +484,7 @@ def test_segments_that_were_told(
         "a_1.wav,2,2.6,y,0\n"
         "a_1.wav,20,21,x,\n"
         "a_1.wav,10.75,12,x,\n"
+        "a_1.wav,10.79,10.81,x,\n"
         "a_1.wav,0,0.05,x,\n"
         "a_1.wav,0,1,x,1\n"
         "nobody.wav,0,4,,\n"
@@ -503,7 +504,7 @@ def test_segments_that_were_told(
     assert told.warnings == (
         "1 segment without a label: of channel 1, but the recording has 1 channel",
         "2 segments without a label: after its end",
-        "1 segment without a label: shorter than 0.1 s",
+        "2 segments without a label: shorter than 0.1 s",
     )
     (failed,) = annotate(centred, recordings[0], segments=str(table), adapt="none", channels="3")
     assert (failed.status, failed.warnings) == ("failed", ())

@@ -55,6 +55,17 @@ def test_audformat(tmp_path: Path) -> None:
     }
 
 
+def test_tables_of_laryngograms_are_no_speech(tmp_path: Path) -> None:
+    database = make_database(tmp_path)
+    table = database["laryngo.emotion"] = audformat.Table(audformat.filewise_index(["spare.wav"]))
+    table["emotion"] = audformat.Column(scheme_id="emotion")
+    table["emotion"].set(["angry"])
+    database.save(str(tmp_path))
+    assert [clip.path.name for clip in read_corpus(tmp_path).clips] == ["a.wav", "b.wav"]
+    named = read_corpus(tmp_path, columns={"emotion": "laryngo.emotion/emotion"})
+    assert [clip.path.name for clip in named.clips] == ["spare.wav"]
+
+
 def test_speaker_zero_is_a_speaker(tmp_path: Path) -> None:
     database = make_database(tmp_path)
     database.schemes["number"] = audformat.Scheme("int")

@@ -169,9 +169,8 @@ by chance.
 - How well the model generalises to other speech (spontaneous speech, other languages, ages and
   cultures) is not known. Acted emotions differ from spontaneous ones. If all speakers of the corpus
   say the same texts, expect lower figures on other texts.
-- Rooms, noise and telephone lines were simulated; real ones are harder.
-- The model knows only the studios of its training data. On other recordings it often reports too
-  much emotion. Check it on a sample of your own recordings.
+- On recordings unlike its training data, it may be wrong more often, and report too much emotion.
+  Check it on a sample of your own recordings.
 - A label describes how speech sounds, not what a person feels. Do not base decisions about people
   on it.
 """

@@ -565,6 +565,18 @@ def test_resuming_labels_what_is_new_has_changed_or_failed(
     assert f"expected the output of a run, and its record {target}.run.json" in (refused.stderr)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+@pytest.mark.parametrize("options", [(), ("-u",)])
+def test_standard_output_on_a_full_disk(options: tuple[str, ...]) -> None:
+    command = [sys.executable, *options, "-m", "sercli", "annotate", str(EXAMPLES / "memo.m4a")]
+    with Path("/dev/full").open("wb") as full:
+        result = subprocess.run(
+            [*command, "-m", "svm", "-q"], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    message = b"Error: the output cannot be written: No space left on device\n"
+    assert (result.returncode, result.stderr) == (2, message)
+
+
 # Annotates as the command line does, and is killed when it has come to a file.
 KILLED = """
 import os, signal, sys
@@ -1278,6 +1290,14 @@ def test_training_in_python_is_that_of_the_command(
     assert "none: trained from Python" in card
     with pytest.raises(OutputError, match=r"mine/model\.json: already exists"):
         sercli.train(corpus, tmp_path / "mine", config)
+    # What is in a folder without a model is somebody's own.
+    for name in ("README.md", "manifest.csv", "history.csv", "speakers.png"):
+        folder = tmp_path / "own" / name
+        folder.mkdir(parents=True)
+        (folder / name).write_text("mine")
+        with pytest.raises(OutputError, match=f"{re.escape(name)}: already exists"):
+            sercli.train(corpus, folder, config)
+        assert [one.read_text() for one in folder.iterdir()] == ["mine"]
     partly = Path(shutil.copytree(corpus, tmp_path / "partly"))
     broken = min(partly.rglob("1048*.wav"))
     broken.write_text("no audio")

@@ -170,6 +170,17 @@ def test_corpora_are_recognised_by_their_names(tmp_path: Path, kind: str, name: 
     assert kind in CORPORA
 
 
+def test_laryngograms_are_no_speech(tmp_path: Path) -> None:
+    make_tree(tmp_path, "laryngo/03a01Fa.wav", "wav/03a01Fa.wav", "laryngo/03a01Na.wav")
+    corpus = read_corpus(tmp_path / ".", "emodb")
+    assert [clip.path.relative_to(tmp_path).as_posix() for clip in corpus.clips] == [
+        "wav/03a01Fa.wav"
+    ]
+    assert corpus.skipped == dict.fromkeys(
+        ("laryngo/03a01Fa.wav", "laryngo/03a01Na.wav"), "no speech, but another signal"
+    )
+
+
 def test_strays_do_not_confuse_but_two_corpora_are_told(tmp_path: Path) -> None:
     make_tree(tmp_path, *(f"{actor}_DFA_ANG_XX.wav" for actor in range(1001, 1021)))
     make_tree(tmp_path, "03a01Fa.wav", "03a01Na.wav")

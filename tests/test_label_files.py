@@ -174,6 +174,10 @@ def test_a_track_that_audacity_saved(tmp_path: Path) -> None:
             ("call.wav#3-4", None, "surprise"),
         ]
     )
+    path.write_text("0.5\t1.5\tanger\n2\t2\tphone rings\n")
+    corpus = read_corpus(path)
+    assert summary(corpus) == [("call.wav#0.5-1.5", None, "anger")]
+    assert corpus.skipped == {"call.txt, line 2": "a note at a point in time"}
     for text, message in (
         (
             "0.5\t0.5\tanger\n",

@@ -90,9 +90,10 @@ def test_perfect_calibration(rng: np.random.Generator) -> None:
 
 
 def test_what_exact_probabilities_would_have(rng: np.random.Generator) -> None:
-    # Ten segments in each of 15 bins, all of confidence 0.75: the mean distance of a binomial share
-    # from what is expected of it is what a bin has.
-    probabilities = np.tile([0.75, 0.25], (150, 1))
+    # Ten segments in each of 15 bins, all of confidence 0.75 or next to it: the mean distance of a
+    # binomial share from what is expected of it is what a bin has.
+    confidence = 0.75 + 1e-9 * np.arange(150)
+    probabilities = np.stack((confidence, 1 - confidence), axis=1)
     found = exact_calibration_error(probabilities, 0.95, seed=0)
     counts = np.arange(11)
     expected = binom.pmf(counts, 10, 0.75) @ np.abs(counts / 10 - 0.75)
@@ -103,6 +104,13 @@ def test_what_exact_probabilities_would_have(rng: np.random.Generator) -> None:
     )
     assert low == pytest.approx(expected - 1.96 * deviation, abs=0.01)
     assert high == pytest.approx(expected + 1.96 * deviation, abs=0.01)
+
+
+def test_exact_probabilities_that_are_equal_are_taken_together() -> None:
+    # All in one: the error is that of the share of 600 that are right, a half-normal.
+    probabilities = np.tile([0.7, 0.3], (600, 1))
+    found = exact_calibration_error(probabilities, 0.95, seed=0)
+    assert found["mean"] == pytest.approx(np.sqrt(2 / np.pi * 0.7 * 0.3 / 600), rel=0.1)
 
 
 def test_exact_probabilities_stay_within_what_they_would_have(rng: np.random.Generator) -> None:

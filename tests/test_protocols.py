@@ -328,7 +328,7 @@ def make_everywhere(name: str, *corpora: str) -> list[Clip]:
 )
 def test_voices_are_joined_that_may_be_one(corpora: Sequence[str], joined: Sequence[int]) -> None:
     clips = make_everywhere("03", *corpora)
-    others = [make_clip(None), *make_everywhere("3", *corpora)[:1]]
+    others = [make_clip(None), *make_everywhere("4", *corpora)[:1]]
     names = sorted(one.voice for one in clips if one.voice)
     expected = [names[0] if len({*joined}) == 1 else one.voice for one in clips]
     assert join_voices([*clips, *others]) == [*expected, None, others[1].voice]
@@ -477,6 +477,16 @@ def test_protocol_tells_what_is_known_of_the_speakers(
 def test_speakers_of_one_name_in_two_corpora_are_apart() -> None:
     clip = make_clip("a")
     assert find_protocol([clip], [replace(clip, corpus="films")]) == APART
+
+
+def test_numbers_of_speakers_may_lack_zeros() -> None:
+    published = replace(make_clip("03"), corpus="emodb")
+    for name in ("3", "03", "003"):
+        own = replace(make_clip(name), corpus="mine", namespace="table")
+        assert find_protocol([published], [own]) == find_protocol([own], [published]) == SHARED
+    for name in ("30", "13", "x3", "0"):
+        own = replace(make_clip(name), corpus="mine", namespace="table")
+        assert find_protocol([published], [own]) == APART
 
 
 def test_who_may_be_of_a_published_corpus_is_shared_with_it() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from sercli.errors import ConfigError
+from sercli.errors import ConfigError, OutputError
 from sercli.reporting.canvas import render_plot
 from sercli.reporting.documents import (
     escape_markdown,
@@ -18,6 +18,7 @@ from sercli.reporting.documents import (
     render_markdown,
     write_report,
 )
+from sercli.reporting.folder import prepare_report
 from sercli.reporting.plots import (
     MAX_SPEAKERS,
     draw_confusion,
@@ -523,6 +524,11 @@ def test_many_speakers_stay_readable() -> None:
 
 
 def test_stress_shows_uar_and_change() -> None:
+    without = figures()
+    del without["stress"]["conditions"]["clean"]
+    for some in (figures(), without):
+        (line,) = draw_stress(some).axes[0].lines
+        assert line.get_xdata() == [some["uar"]] * 2
     figure = draw_stress(figures())
     assert bars_of(figure) == {"clean": 0.61, "phone": 0.5, "clip": 0.0}
     texts = [text.get_text() for text in figure.axes[0].texts]
@@ -587,6 +593,17 @@ def test_settings_of_the_user_are_neither_heeded_nor_changed() -> None:
 def test_unknown_format() -> None:
     with pytest.raises(ConfigError, match="gif: no format of plots; expected one of png, svg"):
         render_plot(draw_confusion(figures()), "confusion", "gif")
+
+
+def test_what_is_in_the_way_of_a_report_stays(tmp_path: Path) -> None:
+    (tmp_path / "speakers.png").touch()
+    with pytest.raises(OutputError, match=r"speakers\.png: already exists"):
+        prepare_report(tmp_path, overwrite=False)
+    prepare_report(tmp_path, overwrite=True)
+    (tmp_path / "confusion.svg").mkdir()
+    with pytest.raises(OutputError, match=r"confusion\.svg: is a directory"):
+        prepare_report(tmp_path, overwrite=True)
+    assert (tmp_path / "speakers.png").exists()
 
 
 def test_report_is_written_over_another(tmp_path: Path) -> None:

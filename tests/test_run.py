@@ -124,8 +124,9 @@ def test_a_run_that_ends_before_its_first_file_is_done_changes_nothing(
     if options:
         runs.write(runs.memo)
         rows, record = runs.content, runs.record
-    if "resume" in options:  # the file that is there has to be labelled again
-        runs.memo.write_bytes(runs.statement.read_bytes())
+    paths = [runs.memo]
+    if "resume" in options:
+        paths.append(runs.statement)  # after a file that is kept
 
     def fail(*_: object) -> None:
         raise error("no more")
@@ -133,12 +134,22 @@ def test_a_run_that_ends_before_its_first_file_is_done_changes_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(FakeClassifier, "score", fail)
         with pytest.raises(error):
-            runs.write(runs.memo, **options)
+            runs.write(*paths, **options)
     assert not runs.hidden
     if options:
         assert (runs.content, runs.record) == (rows, record)
     else:
         assert not runs.output.exists()
+
+
+def test_a_run_does_not_mind_what_its_caller_is_handling(runs: Runs) -> None:
+    try:
+        raise OutputError("another")
+    except OutputError:
+        report = runs.write(runs.memo)
+    assert report.completed
+    assert runs.rows == ["memo.m4a: 2"]
+    assert not runs.hidden
 
 
 def test_a_run_that_an_error_ends_leaves_no_journal(runs: Runs) -> None:

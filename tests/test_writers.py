@@ -153,7 +153,7 @@ def test_an_output_that_failed_stays_where_a_run_can_resume(
     writer = open_writer(str(tmp_path / "labels.csv"), "csv", INFO)
     writer.write(RESULTS[0])
     size = writer.n_bytes
-    monkeypatch.setattr(writer._output.stream, "write", fail)
+    monkeypatch.setattr(writer._output, "write", fail)
     with pytest.raises(OutputError, match="be written: No space left on device"), writer:
         writer.write(RESULTS[0])
     monkeypatch.undo()
@@ -277,6 +277,24 @@ def test_standard_output_that_cannot_be_written_stays_open(
     ):
         writer.write(RESULTS[0])
     assert not sys.stdout.closed
+
+
+class Unbuffered(io.BytesIO):
+    """Takes three bytes at once, as a descriptor may."""
+
+    def write(self, piece: Any) -> int:
+        return super().write(piece[:3])
+
+
+def test_standard_output_without_a_buffer_is_written_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    content = Unbuffered()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(content, encoding="utf-8"))
+    with open_writer("-", "csv", INFO) as writer:
+        writer.write(RESULTS[0])
+    assert content.getvalue().endswith(b"0.333333,0.666667\r\n")
+    assert len(content.getvalue()) == writer.n_bytes
 
 
 def test_formats_and_names() -> None:

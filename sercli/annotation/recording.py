@@ -220,9 +220,17 @@ class Recording:
         unselected = Counter(
             turn.channel or MIX for turn, yes in zip(rest, is_selected, strict=True) if not yes
         )
+        end = max(self.ends)
         # Of one that starts at the very end, too little is left, however long it is.
-        last = max(self.ends) - SHORTEST_SEGMENT_S
-        late = [turn for turn in selected if turn.start > last and turn.end > max(self.ends)]
+        late = [
+            turn
+            for turn in selected
+            if turn.start >= end
+            or (
+                turn.start > max(0, end - SHORTEST_SEGMENT_S)
+                and turn.end - turn.start >= SHORTEST_SEGMENT_S
+            )
+        ]
         given = [self.turns[number] for number in found]
         cut = [turn for turn in given if max(self.ends) + CUT_S < turn.end < math.inf]
         if cut:

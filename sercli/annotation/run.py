@@ -1,7 +1,6 @@
 """A run: labels many files, writes one output and its record, and can resume an earlier run."""
 
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +11,7 @@ from sercli.annotation.given import Given
 from sercli.config import ACROSS_FILES, OnError
 from sercli.discovery import Found, find_inputs
 from sercli.errors import ConfigError, OutputError
-from sercli.files import STDOUT, AnyPath, write_json
+from sercli.files import STDOUT, AnyPath, copy_mode, write_json
 from sercli.output.journal import Journal, find_unfinished
 from sercli.output.report import RunInfo, RunReport, describe_file
 from sercli.output.resuming import Earlier, EarlierFile, check_stamp, find_stamp
@@ -155,7 +154,7 @@ class LabelRun:
             find_unfinished(Path(output.target))  # another run may have begun to write it since
         self._check_unchanged()
         ledger: _Ledger | None = None
-        interrupt: KeyboardInterrupt | None = None
+        failing: BaseException | None = None
         try:
             with ExitStack() as stack:
                 with delay_interrupts():  # or an interrupt could leave a temporary file behind
@@ -166,21 +165,19 @@ class LabelRun:
                 stack.enter_context(closing(results))
                 self._write_all(results, ledger, watcher)
             report.completed = not self.n_left
-        except KeyboardInterrupt as error:
-            interrupt = error
-        finally:
-            failing = sys.exception()
-            digest = ledger.writer.sha256 if ledger and ledger.writer.in_place else None
-            self._write_record(failing, digest)
-            if ledger and digest:  # journals have served their purpose
-                for one in output.unfinished:
-                    one.remove()
-                # Last, as until then it shows that older ones are superseded.
-                ledger.remove_journal()
-            elif ledger and ledger.writer.held and not isinstance(failing, OutputError):
-                ledger.discard()
-        if interrupt is not None:
-            raise interrupt
+        except BaseException as error:
+            failing = error  # raised below
+        digest = ledger.writer.sha256 if ledger and ledger.writer.in_place else None
+        self._write_record(failing, digest)
+        if ledger and digest:  # journals have served their purpose
+            for one in output.unfinished:
+                one.remove()
+            # Last, as until then it shows that older ones are superseded.
+            ledger.remove_journal()
+        elif ledger and ledger.writer.held and not isinstance(failing, OutputError):
+            ledger.discard()
+        if failing is not None:
+            raise failing
         return report
 
     def _check_unchanged(self) -> None:
@@ -222,17 +219,22 @@ class LabelRun:
         is_lost = isinstance(failing, OutputError) and not os.path.exists(target)
         if target == STDOUT or not (digest or is_lost):
             return
+        record = record_path(target)
+        is_new = not os.path.exists(record)
         try:
-            write_json(record_path(target), self.report.record(digest), overwrite=True)
-        except OutputError:
-            if failing is None:  # otherwise the first error says more
-                raise
+            write_json(record, self.report.record(digest), overwrite=True)
+            if is_new:
+                copy_mode(Path(target), record)
+        except OutputError as error:
+            if failing is None or isinstance(failing, KeyboardInterrupt):
+                raise error from failing  # otherwise the first error says more
 
     def _write_all(
         self, results: Iterator[FileResult], ledger: "_Ledger", watcher: RunWatcher
     ) -> None:
         n_done = 0
         new = iter(self._new)
+        failing: BaseException | None = None
         try:
             for file, is_kept in self._known:
                 if file is not None and is_kept:
@@ -248,16 +250,20 @@ class LabelRun:
                     n_done += 1
                     self.n_left -= 1
                 watcher.done(result)
+        except BaseException as error:
+            failing = error
+            raise
         finally:
             # Rows of an earlier run must not be lost, whatever ended this one. After an error of
-            # the output they stay in the earlier files.
-            if not isinstance(sys.exception(), OutputError):
+            # the output, or if no file was labelled, they stay in the earlier files.
+            is_worth = failing is None or self.n_left < self.n_new
+            if is_worth and not isinstance(failing, OutputError):
                 with ledger.in_one_piece():
                     for file, _ in self._known[n_done:]:
                         if file is not None:
                             ledger.keep(file)
                     self._check_unchanged()
-                    ledger.writer.held = not n_done and sys.exception() is not None
+                    ledger.writer.held = False
 
 
 @dataclass(frozen=True)
@@ -313,8 +319,9 @@ class _Ledger:
 
     def discard(self) -> None:
         """Remove the output and its journal."""
-        self.writer.discard()
-        self.remove_journal()
+        with delay_interrupts():  # a journal without its output would be taken for another's
+            self.remove_journal()
+            self.writer.discard()
 
     def remove_journal(self) -> None:
         """Remove the journal, if there is one."""

@@ -30,7 +30,7 @@ TILT_FROM_HZ: Final = 400.0
 LOUD_PERCENTILE: Final = 95
 FLOOR_NP: Final = 12.0
 
-# Ranges of random prosodies. Factors and exponents are uniform in their logarithm.
+# Ranges of random prosodies, most of which are uniform in their logarithm; see `draw`.
 SHIFT: Final = (0.8, 2.2)
 SPAN: Final = (0.3, 2.5)
 WARP: Final = (0.9, 1.25)
@@ -57,7 +57,7 @@ class Prosody:
     span
         Exponent of the pitch relative to its geometric mean, which widens the range above 1.
     slope
-        Change of the logarithm of the pitch from the start to the end; the mean stays.
+        Change of the logarithm of the pitch from the start to the end, around its middle.
     jitter, roughness
         Standard deviations of Gaussian noise in the logarithm of the pitch, drawn for each frame of
         5 ms: that of the jitter is averaged over three frames, that of the roughness is not.

@@ -266,6 +266,10 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
     except BrokenPipeError:  # the reader of the rows has closed the pipe
         leave(sys.stdout)
         sys.exit(ExitCode.DONE)
+    except OutputError:
+        if output.target == STDOUT:
+            leave(sys.stdout)  # what is still in its buffer would fail at exit, too
+        raise
     if code != ExitCode.INTERRUPTED:
         _tell_nothing(run, annotator.turns)
     if not quiet:

@@ -15,6 +15,7 @@ from sercli.datasets.corpus import Corpus
 from sercli.datasets.facts import is_known, person_traits
 from sercli.datasets.labelling import canonical_label
 from sercli.datasets.media import MISSING, NOT_ANNOTATED, MediaFolder
+from sercli.datasets.schemes import LARYNGO
 from sercli.datasets.tables import LICENCE, SPLIT_WORDS, parse_split
 from sercli.errors import DatasetError
 from sercli.text import compose
@@ -164,6 +165,8 @@ def _tables_of(database: Any, role: str, columns: Mapping[str, str]) -> dict[str
     columns_of = {}
     for table_id, table in database.tables.items():
         if slash and not fnmatchcase(compose(table_id), pattern):
+            continue
+        if not slash and table_id.split(".")[0] == LARYNGO:  # EmoDB's, which have no speech
             continue
         names = {key: compose(key) for key in table.columns}
         fitting = [key for key in names if names[key] == name] or [

@@ -85,11 +85,15 @@ class Corpus:
                 f"{sorted(labels)}; map its labels with --map THEIRS=OURS"
             )
         reasons = {
-            clip.name: f"the label {clip.emotion} is not one of the labels to learn"
+            self.find_name(clip): f"the label {clip.emotion} is not one of the labels to learn"
             for clip in self.clips
             if clip.emotion in dropped
         }
         return replace(self, clips=clips, skipped={**self.skipped, **reasons})
+
+    def find_name(self, clip: Clip) -> str:
+        """Return the name of a clip among those left out: of several corpora, with its own."""
+        return clip.name if clip.corpus in ("", self.name) else f"{clip.corpus}/{clip.name}"
 
     def count_skipped(self) -> dict[str, int]:
         """Return the number of files left out for each reason, most frequent first."""
@@ -130,7 +134,11 @@ def merge(corpora: Sequence[Corpus]) -> Corpus:
         return corpora[0]
     names = [corpus.name for corpus in corpora]
     if len(set(names)) < len(names):
-        raise DatasetError(f"two corpora have the same name: {', '.join(names)}; rename a folder")
+        raise DatasetError(
+            f"two corpora have the same name: {', '.join(names)}; expected different ones: join "
+            "the parts of one corpus in one folder, or rename a folder of your own or the database "
+            "in its db.yaml"
+        )
     return Corpus(
         "+".join(names),
         "; ".join(f"{corpus.name}: {corpus.licence}" for corpus in corpora),

@@ -123,15 +123,25 @@ def read_label_files(
             "suffix of audio or video"
         )
     corpus = path.resolve().name if path.is_dir() else path.stem
+    rows = [(root, file, row) for name, (root, file) in found.items() for _, row in labels[name]]
     clips = (
         make_clip(root, corpus, row.where, {**row.cells, "file": printable_path(file)})
-        for name, (root, file) in found.items()
-        for _, row in labels[name]
+        for root, file, row in rows
+        if not _is_note(row, mapped)
     )
     used = {root / file for root, file in found.values()}
     rest = [one for one in folder.media if path.is_dir() and one not in used]
     skipped = {folder.name(one): NOT_ANNOTATED for one in rest}
+    notes = (Path(row.where).name for _, _, row in rows if _is_note(row, mapped))
+    skipped |= dict.fromkeys(notes, "a note at a point in time")
     return Corpus(corpus, LICENCE, tuple(clips), skipped)
+
+
+def _is_note(row: Row, mapped: Collection[str]) -> bool:
+    """Return whether a label without duration, as Audacity has them, is not of an emotion."""
+    word = row.cells["emotion"]
+    is_label = common_label(word) is not None or word in mapped
+    return row.cells["start"] == row.cells["end"] and not is_label
 
 
 def _folder_of(name: str) -> str:

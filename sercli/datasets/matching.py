@@ -11,6 +11,8 @@ from sercli.text import compose
 # Namespace of speakers in manifests, which all share: if one is used to train and another to
 # evaluate, the same name counts as the same speaker, and the overlap is reported.
 NAMESPACE = "table"
+# Most digits of a speaker's number with leading zeros.
+LONGEST_NUMBER = 4
 
 
 def clip_names(clip: Clip) -> tuple[str, ...]:
@@ -41,7 +43,8 @@ def speaker_names(clip: Clip, own: Iterable[str] = ()) -> list[str]:
     """Return the names across corpora that a clip's speaker may have; none if unknown.
 
     A table or a database may list clips of a published corpus, whatever its own name is: its
-    speakers may be those of the same names in any published corpus.
+    speakers may be those of the same names in any published corpus. Numbers may have lost leading
+    zeros, as in a spreadsheet, or have got some.
 
     Parameters
     ----------
@@ -50,12 +53,23 @@ def speaker_names(clip: Clip, own: Iterable[str] = ()) -> list[str]:
     own
         Names of corpora; the speaker may also have its name in those that are not published.
     """
-    if clip.voice is None:
+    if clip.voice is None or clip.speaker is None:
         return []
     others = [NAMESPACE, *(one for one in own if one not in SCHEMES)]
     if not is_published(clip):
         others += SCHEMES
-    return [clip.voice, *(f"{corpus}/{clip.speaker}" for corpus in others)]
+    within = clip.corpus if clip.namespace is None else clip.namespace
+    spellings = _list_spellings(clip.speaker)
+    return [f"{corpus}/{name}" for corpus in (within, *others) for name in spellings]
+
+
+def _list_spellings(speaker: str) -> list[str]:
+    """Return the spellings of a speaker's name, beginning with the given one."""
+    if not (speaker.isascii() and speaker.isdigit()):
+        return [speaker]
+    number = speaker.lstrip("0") or "0"
+    padded = (number.zfill(width) for width in range(1, LONGEST_NUMBER + 1))
+    return list(dict.fromkeys((speaker, number, *padded)))
 
 
 def join_voices(clips: Sequence[Clip]) -> list[str | None]:

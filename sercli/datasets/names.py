@@ -50,7 +50,12 @@ def read_named(folder: MediaFolder, kind: str, *, song: bool = False) -> Corpus:
     if not matches:
         raise no_such_names(folder, kind)
     names = {path: scheme.clip_name(path, match) for path, match in matches.items()}
-    named = [(_copies_key(name, matches[path]), path) for path, name in names.items()]
+    others = {p for p in names if not scheme.others.isdisjoint(Path(folder.name(p)).parts)}
+    named = [
+        (_copies_key(name, matches[path]), path)
+        for path, name in names.items()
+        if path not in others
+    ]
     chosen, skipped = pick_copies(folder, named, lambda path: _rank(path, matches[path]))
     people = {**facts.get("speakers", {}), **_demographics(folder.root, kind)}
     clips = []
@@ -61,6 +66,7 @@ def read_named(folder: MediaFolder, kind: str, *, song: bool = False) -> Corpus:
             skipped[name] = reason
         else:
             clips.append(_clip(path, name, groups, facts, people))
+    skipped |= dict.fromkeys(map(folder.name, others), "no speech, but another signal")
     skipped |= unnamed(folder, matches, kind)
     return Corpus(kind, facts["licence"], tuple(clips), skipped)
 

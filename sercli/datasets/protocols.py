@@ -220,7 +220,7 @@ def split_by_file(corpus: Corpus, path: Path) -> Corpus:
         _refuse_two_splits(path, split_of, rows, things)
     for clip, row in zip(corpus.clips, rows, strict=True):
         if row is None:
-            left_out[clip.name] = f"not in {path.name}"
+            left_out[corpus.find_name(clip)] = f"not in {path.name}"
         else:
             clips.append(replace(clip, split=split_of[row]))
     if not clips:

@@ -19,11 +19,14 @@ class NameScheme:
         annotations.
     name
         Format of a clip's name from the groups; without it, the name of the file without suffix.
+    others
+        Names of folders whose files are named alike, but hold no speech.
     """
 
     example: str
     pattern: str
     name: str = ""
+    others: frozenset[str] = frozenset()
 
     def match(self, path: Path) -> re.Match[str] | None:
         """Return the match of a path with the pattern, or None."""
@@ -33,6 +36,9 @@ class NameScheme:
         """Return the name of a clip."""
         return self.name.format(**match.groupdict()) if self.name else path.stem
 
+
+# Folder of the laryngograms in EmoDB 2.0, and the first part of the names of their tables.
+LARYNGO = "laryngo"
 
 SCHEMES: Mapping[str, NameScheme] = {
     "cremad": NameScheme(
@@ -55,7 +61,9 @@ SCHEMES: Mapping[str, NameScheme] = {
         name="{speaker}_{emotion}{number}",
     ),
     "emodb": NameScheme(
-        "03a01Fa.wav", r"(?P<speaker>\d{2})(?P<sentence>[ab]\d{2})(?P<emotion>[A-Z])[a-z]?"
+        "03a01Fa.wav",
+        r"(?P<speaker>\d{2})(?P<sentence>[ab]\d{2})(?P<emotion>[A-Z])[a-z]?",
+        others=frozenset({LARYNGO}),
     ),
     "emovo": NameScheme(
         "dis-f1-b1.wav", r"(?P<emotion>[a-z]{3})-(?P<speaker>[fm]\d)-(?P<sentence>[a-z]\d)"

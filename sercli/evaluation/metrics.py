@@ -213,10 +213,13 @@ def exact_calibration_error(probabilities: RealArray, level: float, seed: int) -
     rng = np.random.default_rng(seed)
     sizes = [len(one) for one in np.array_split(confidence, N_BINS) if len(one)]
     starts = np.cumsum([0, *sizes[:-1]])
-    errors = [
-        np.abs(np.add.reduceat(confidence - (rng.random(len(confidence)) < confidence), starts))
-        for _ in range(N_EXACT_DRAWS)
-    ]
+    # Segments with equal confidence share their mean accuracy, as in `reliability_bins`.
+    _, tie, n_tied = np.unique(confidence, return_inverse=True, return_counts=True)
+    errors = []
+    for _ in range(N_EXACT_DRAWS):
+        correct = rng.random(len(confidence)) < confidence
+        shared = (np.bincount(tie, correct) / n_tied)[tie]
+        errors.append(np.abs(np.add.reduceat(confidence - shared, starts)))
     found = np.sum(errors, axis=1) / len(confidence)
     limits = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
     return {"mean": float(found.mean()), "interval": [float(limit) for limit in limits]}

@@ -136,8 +136,9 @@ class WhisperEncoder(nn.Module):
         """
         prepared = torch.is_autocast_enabled(frames.device.type)
         spans, n_rows = _lay_out([(count + 1) // 2 for count in counts], rounded=prepared)
-        if prepared and frames.device.type == "cpu" and has_amx():
-            n_rows = max(n_rows, AMX_ROWS * torch.get_num_threads())
+        # Not where gradients are computed: no batch of a training is computed once more.
+        if prepared and frames.device.type == "cpu" and not torch.is_grad_enabled():
+            n_rows = max(n_rows, count_least_rows())
         n_positions = self.embed_positions.num_embeddings
         if (longest := max(span.stop - span.start for span in spans)) > n_positions:
             raise ConfigError(
@@ -236,6 +237,11 @@ class WhisperAttention(nn.Module):
         attend = _attend_one_by_one if hidden.device.type == "cpu" else _attend_at_once
         taken: Tensor = self.out_proj(attend(query, key, value, spans, dropout))
         return taken
+
+
+def count_least_rows() -> int:
+    """Return the number of rows that a CPU computes at least in bfloat16; see `AMX_ROWS`."""
+    return AMX_ROWS * torch.get_num_threads() if has_amx() else 0
 
 
 def _lay_out(counts: Sequence[int], *, rounded: bool) -> tuple[list[slice], int]:

@@ -22,6 +22,7 @@ from sercli.errors import OutputError
 from sercli.files import (
     ORPHANED_S,
     TEMPORARY,
+    copy_mode,
     parse_json,
     prefix_temporary,
     remove_orphans,
@@ -62,6 +63,8 @@ class Journal:
             self._stream = self._path.open("x", encoding="utf-8")
         except OSError as error:
             raise OutputError(f"{self._path}: cannot be written: {error.strerror}") from error
+        if writer.temporary is not None:
+            copy_mode(writer.temporary, self._path)
         _lock(self._stream, wait=True)
         header = info.header() | {"directory": info.directory, "replaces": replaces}
         try:

@@ -53,7 +53,14 @@ class StandardOutput:
                 "standard output does not accept bytes, as in a notebook; expected a file"
             )
         sys.stdout.flush()  # so that earlier output comes first
-        self.stream: BinaryIO = sys.stdout.buffer
+        self._stream: BinaryIO = sys.stdout.buffer
+
+    def write(self, content: bytes) -> None:
+        """Write bytes, and flush them."""
+        rest = memoryview(content)
+        while rest:  # without a buffer (python -u), a part may be written at once
+            rest = rest[self._stream.write(rest) :]
+        self._stream.flush()
 
 
 class Writer(ABC):
@@ -154,8 +161,7 @@ class Writer(ABC):
             raise OutputError("the output could not be written before")
         try:
             content = text.encode()
-            self._output.stream.write(content)
-            self._output.stream.flush()
+            self._output.write(content)
             self.n_bytes += len(content)
             self._hash.update(content)
         except BrokenPipeError:

@@ -6,7 +6,7 @@ from pathlib import Path
 from reprlib import repr as shorten
 from typing import Any
 
-from sercli.classifiers.families import FAMILIES
+from sercli.classifiers.families import ENCODER_FILE, FAMILIES
 from sercli.errors import ModelError
 from sercli.files import is_number, parse_json
 
@@ -15,6 +15,7 @@ FORMAT = 1
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
 ADAPTER_FILE = "adapter.safetensors"
+WEIGHTS_FILES = (WEIGHTS_FILE, ENCODER_FILE, ADAPTER_FILE)
 CARD_FILE = "README.md"
 METRICS_FILE = "metrics.json"
 # Hashes of what the model was trained on, and what it said of that when it was held out.

@@ -16,7 +16,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sercli.classifiers.families import ENCODER_FILE, FAMILIES, load_family
+from sercli.classifiers.families import FAMILIES, load_family
 from sercli.classifiers.members import list_inside
 from sercli.config import LabelScheme, Precision
 from sercli.errors import ConfigError, ModelError
@@ -31,6 +31,7 @@ from sercli.registry.description import (
     MODEL_FILE,
     PERCEIVED,
     WEIGHTS_FILE,
+    WEIGHTS_FILES,
     model_hash,
     read_description,
 )
@@ -210,7 +211,7 @@ def save_model(classifier: "Classifier", folder: str | os.PathLike[str]) -> Path
     # weights that are not its own.
     write_together({target / file: content for file, content in contents.items()})
     # What is left over from an earlier model, whose description is replaced.
-    left += [target / file for file in {WEIGHTS_FILE, ENCODER_FILE, ADAPTER_FILE} - hashes.keys()]
+    left += [target / file for file in {*WEIGHTS_FILES} - hashes.keys()]
     remove_left(target, left)
     return target
 

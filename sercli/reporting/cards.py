@@ -43,9 +43,6 @@ model was trained on, so that `ser eval` can warn when it is evaluated on any of
 ## Limits
 
 {corpus_limits}
-- Rooms, noise and telephone lines were simulated; real ones are harder.
-- The model knows only the studios of its training data. On other recordings it often reports too
-  much emotion. Check it on a sample of your own recordings.
 - A label describes how speech sounds, not what a person feels. Do not base decisions about people
   on it.
 """
@@ -56,11 +53,16 @@ _CREMAD_LIMITS = """\
   well the model generalises to spontaneous speech and to other languages, ages and cultures is not
   known.
 - All speakers of CREMA-D say the same 12 sentences, so the sentences of the test speakers were also
-  in the training data. Expect lower figures on other texts."""
+  in the training data. Expect lower figures on other texts.
+- Rooms, noise and telephone lines were simulated; real ones are harder.
+- The model knows only the studios of its training data. On other recordings it often reports too
+  much emotion. Check it on a sample of your own recordings."""
 _OTHER_LIMITS = """\
 - How well the model generalises to other speech (spontaneous speech, other languages, ages and
   cultures) is not known. Acted emotions differ from spontaneous ones. If all speakers of the corpus
-  say the same texts, expect lower figures on other texts."""
+  say the same texts, expect lower figures on other texts.
+- On recordings unlike its training data, it may be wrong more often, and report too much emotion.
+  Check it on a sample of your own recordings."""
 
 _MEASURED = """
 On {n_segments:,} clips of {corpus}, split `{split}` ({speakers}; {protocol}), in {precision},

@@ -376,9 +376,9 @@ def _mixes(figures: Figures) -> Section:
         (
             one["mix"],
             one["figure"],
+            f"{one['mean_size']:g}",
             *format_figures(
                 (
-                    one["mean_size"],
                     *(one[name][one["figure"]] for name in ("alone", "adapted")),
                     one["difference"],
                     *(one["interval"] or (None, None)),

@@ -34,10 +34,8 @@ def prepare_report(folder: Path, *, overwrite: bool) -> None:
         If there is a report that may not be replaced, or the folder cannot be created.
     """
     make_folder(folder)
-    for name in REPORT_FILES:
+    for name in (*REPORT_FILES, *PLOT_FILES):
         check_target(folder / name, overwrite=overwrite)
-    for name in PLOT_FILES:
-        check_target(folder / name, overwrite=True)
 
 
 def remove_report(folder: Path) -> None:

@@ -284,8 +284,8 @@ def draw_stress(figures: Figures) -> "Figure":
         if name != "clean" and is_measured(one["drop"]):
             text += f"  ({0.0 - one['drop']:+.3f})".replace("-", "−")  # noqa: RUF001
         axes.text(1.02, row, text, va="center", fontsize=8)
-    if "clean" in names:
-        axes.axvline(values[names.index("clean")], color="black", ls="--", lw=1)
+    if is_measured(figures["uar"]):
+        axes.axvline(figures["uar"], color="black", ls="--", lw=1)
     axes.set_yticks(range(len(names)), [shorten(name) for name in names])
     axes.set(xlim=(0, 1), ylim=(len(names) - 0.4, -0.6), xlabel="UAR")
     axes.tick_params(axis="y", length=0)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sercli.errors import ConfigError, OutputError, SerError
 from sercli.files import AnyPath, check_target
-from sercli.registry.description import MODEL_FILE
+from sercli.registry.description import MODEL_FILE, TOLD_FILES, WEIGHTS_FILES
 from sercli.text import format_count
 from sercli.training.config import NeuralConfig, TransformerConfig
 from sercli.training.train_config import CNN, NETWORKS, SVM, Family, Settings, TrainConfig
@@ -158,6 +158,7 @@ class Plan:
             As for `train`.
         """
         from sercli.reporting.folder import prepare_report, write_evaluation
+        from sercli.training.networks.history import HISTORY_FILES
         from sercli.training.run import cross_validate, train_on_splits
         from sercli.training.trainers import create_trainer
 
@@ -167,6 +168,10 @@ class Plan:
         prepare_report(folder, overwrite=overwrite or resume)
         try:
             check_target(folder / MODEL_FILE, overwrite=overwrite or resume)
+            if not (overwrite or resume):
+                # What is there is not of a model, and perhaps the only copy.
+                for name in (*TOLD_FILES, *WEIGHTS_FILES, *HISTORY_FILES.values()):
+                    check_target(folder / name, overwrite=False)
             self._check_checkpoints(folder, overwrite=overwrite, resume=resume)
             trainer = create_trainer(
                 config, resume=resume, say=say, progress=progress, watcher=watcher

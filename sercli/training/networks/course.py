@@ -136,23 +136,27 @@ class Course(ABC):
         Raises
         ------
         ConfigError
-            If they are not those of the teacher, or the teachers of folds cannot learn them.
+            If they are not those of the teacher, or lack one that is needed.
         """
         if self.teacher is not None:
             self.teacher.refuse_labels(labels)
-        if self.substitute is not None:
-            self.substitute.refuse_labels(labels)
 
-    def refuse_speech(self) -> None:
-        """Raise before any decoding of clips if speech without labels does not suffice.
+    def find_speech(self, say: Say) -> None:
+        """Detect and describe the speech in recordings without labels.
+
+        Parameters
+        ----------
+        say
+            Called with each message.
 
         Raises
         ------
         DatasetError
-            If it does not.
+            If there is none, or not enough.
         """
-        if self.substitute is not None:
-            self.substitute.refuse_speech()
+        for speech in self.speech:
+            say("detecting speech in unlabelled recordings")
+            say(speech.describe())
 
     @property
     @abstractmethod

@@ -23,6 +23,7 @@ from sercli.errors import OutputError
 from sercli.files import write_bytes
 from sercli.neural.batching import pad
 from sercli.neural.devices import choose_precision, computing
+from sercli.neural.whisper import FRAME_S, count_least_rows
 from sercli.training.config import NeuralConfig
 from sercli.training.networks.batches import Load, count_draws, draw_order
 from sercli.training.networks.loop import TrainingBatch
@@ -103,11 +104,13 @@ def _embed(network: Embedder, versions: Sequence[Load], clips: range) -> HalfArr
     """Return rows of a range of clips, shape (n_clips, n_versions, n_features)."""
     rows = np.empty((len(clips), len(versions), network.n_features), np.float16)
     device = next(network.head.parameters()).device
+    # A CPU computes so many frames in any case.
+    seconds = max(BATCH_S, FRAME_S * count_least_rows()) if device.type == "cpu" else BATCH_S
     with torch.inference_mode(), computing(device, choose_precision(device)):
         for number, load in enumerate(versions):
             waveforms = [load(index)[: int(LONGEST_SEGMENT_S * SAMPLE_RATE)] for index in clips]
             lengths = [len(waveform) for waveform in waveforms]
-            for group in group_by_length(lengths, int(BATCH_S * SAMPLE_RATE)):
+            for group in group_by_length(lengths, int(seconds * SAMPLE_RATE)):
                 batch = pad([waveforms[place] for place in group])
                 embedded = network.embed(*(part.to(device) for part in batch))
                 rows[group, number] = embedded.numpy(force=True)

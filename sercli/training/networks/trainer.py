@@ -108,13 +108,11 @@ class NeuralTrainer(CachedTrainer):
                 "development speakers only, train on them, too (--fit-on train+dev)",
             )
         self._refuse_known(clips)
-        for speech in course.speech:
-            self.say("detecting speech in unlabelled recordings")
-            self.say(speech.describe())
-            if clips:
-                held_out = cache_clips(clips, self.cache, jobs=self.config.jobs)
+        course.find_speech(self.say)
+        if clips and course.speech:
+            held_out = cache_clips(clips, self.cache, jobs=self.config.jobs)
+            for speech in course.speech:
                 speech.refuse_held_out(held_out)
-        course.refuse_speech()
 
     def check_fit(
         self, clips: Sequence[Clip], labels: Sequence[str], dev: Sequence[Clip] = ()

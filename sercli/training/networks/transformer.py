@@ -54,7 +54,7 @@ WHISPER_LIMIT = 4000.0
 TUNING_BATCH = 32
 # Version of the rows; to be changed with the augmentation or the encoder's computation, so that
 # outdated rows are not reused.
-ROWS_FORMAT = 3
+ROWS_FORMAT = 4
 # Indices of a clip's versions: the unchanged one, and, for clips that are scored when held out, and
 # only for these, the last one, which is augmented and used for scoring alone.
 AS_IS, SCORED = 0, -1
@@ -129,9 +129,9 @@ class TransformerCourse(Course):
         if self.calm is not None:
             check_calm(labels)
 
-    def refuse_speech(self) -> None:
-        """Raise if the calm speech is of too few people; see `Course.refuse_speech`."""
-        super().refuse_speech()
+    def find_speech(self, say: Say) -> None:
+        """Detect the speech, and raise if calm speech is of too few; see `Course.find_speech`."""
+        super().find_speech(say)
         if self.calm is not None:
             split_strangers(self.calm.found.clips, self.config.folds)
 
