@@ -225,9 +225,9 @@ class LabelRun:
             write_json(record, self.report.record(digest), overwrite=True)
             if is_new:
                 copy_mode(Path(target), record)
-        except OutputError as error:
+        except OutputError:
             if failing is None or isinstance(failing, KeyboardInterrupt):
-                raise error from failing  # otherwise the first error says more
+                raise  # otherwise the first error says more
 
     def _write_all(
         self, results: Iterator[FileResult], ledger: "_Ledger", watcher: RunWatcher

@@ -140,8 +140,12 @@ def read_label_files(
 def _is_note(row: Row, mapped: Collection[str]) -> bool:
     """Return whether a label without duration, as Audacity has them, is not of an emotion."""
     word = row.cells["emotion"]
-    is_label = common_label(word) is not None or word in mapped
+    is_label = common_label(word) is not None or compose(word).casefold() in _fold(mapped)
     return row.cells["start"] == row.cells["end"] and not is_label
+
+
+def _fold(words: Iterable[str]) -> set[str]:
+    return {compose(word).casefold() for word in words}
 
 
 def _folder_of(name: str) -> str:
@@ -221,7 +225,7 @@ def _read_track(path: Path) -> Iterator[Row]:
 
 def _refuse_unknown(path: Path, labels: Iterable[Sequence[Label]], mapped: Collection[str]) -> None:
     """Raise if a tier has no known label in any file: it may hold words or notes."""
-    theirs = {compose(word).casefold() for word in mapped}
+    theirs = _fold(mapped)
     words: dict[str, list[str]] = {}
     for tier, row in chain.from_iterable(labels):
         if tier is not None:
