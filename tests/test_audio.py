@@ -252,6 +252,29 @@ def test_nan_and_infinity_become_silence_and_are_counted(tmp_path: Path) -> None
     np.testing.assert_array_equal(decoded[201:], waveform[201:])
 
 
+def test_a_channel_of_infinity_is_silence_beside_another(tmp_path: Path) -> None:
+    path = tmp_path / "half.wav"
+    sf.write(path, np.tile([np.inf, 0.1], (800, 1)), 16_000, subtype="FLOAT")
+    with AudioFile(path) as audio:
+        decoded = np.concatenate(list(audio.blocks()))
+        assert audio.warnings == ("800 samples are NaN, infinite or huge, and were set to silence",)
+    np.testing.assert_array_equal(decoded, np.tile(np.array([0, 0.1], np.float32), (800, 1)))
+
+
+@pytest.mark.parametrize(("rate", "accepted"), [(999, 0), (1000, 1), (768_000, 1), (768_001, 0)])
+def test_sample_rates_that_no_recording_has_are_refused(
+    rate: int, accepted: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "odd.wav"
+    sf.write(path, np.full(2_000, 0.1), rate)
+    if accepted:
+        with AudioFile(path) as audio:
+            assert audio.sample_rate == rate
+    else:
+        with pytest.raises(AudioError, match=f"sample rate is {rate:,} Hz"):
+            AudioFile(path)
+
+
 def test_a_scale_of_integers_is_told(tmp_path: Path) -> None:
     for scale, warnings in (
         (10.0, ()),

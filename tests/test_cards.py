@@ -341,6 +341,27 @@ fitted on the others, and by members that were not trained on the clip; one trai
     assert text[text.index(common) :] == SVM_CARD[SVM_CARD.index(common) :]
 
 
+@pytest.mark.parametrize("safe", [True, False])
+def test_card_tells_what_a_baseline_is_worth(folder: Path, safe: bool) -> None:
+    mixes = [
+        {
+            "mix": mix,
+            "mean_size": size,
+            "figure": "uar",
+            "alone": {"uar": 0.6, "ece": 0.05},
+            "adapted": {"uar": 0.65, "ece": 0.04},
+            "interval": interval,
+        }
+        for mix, size, interval in (("even", 12.5, [0.02, 0.08]), ("one", 3.0, None))
+    ]
+    record = {"least": 5, "safe": safe, "mixes": mixes, "command": "ser train -o NAME"}
+    text = card(replace(SVM, training={**SVM.training, "adapter": record}), folder, None)
+    assert "| even | 12.5 | UAR | 0.600 | 0.650 (+0.020 to +0.080) | 0.040 |" in text
+    assert "| one | 3 | UAR | 0.600 | 0.650 (-) | 0.040 |" in text
+    assert ("`--adapt auto` uses no baseline" in text) is not safe
+    assert "`ser train -o toy-svm`" in text
+
+
 def test_limits_are_those_of_the_corpus(folder: Path) -> None:
     for corpus, told in (("cremad", True), ("toy+cremad", True), ("cremad2", False)):
         text = card(replace(SVM, training={**SVM.training, "corpus": corpus}), folder)

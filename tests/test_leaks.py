@@ -123,6 +123,7 @@ def test_who_a_model_was_chosen_by_may_be_unknown() -> None:
         "The model was selected and calibrated on clips of unknown speakers: these speakers may be "
         "among them."
     )
+    assert by_unknown.find_speakers([ann, eve]) == [ann.voice, eve.voice]
     assert by_known.explain_unknown() is None
     assert by_unknown.explain_unknown() == sentence
     assert by_unknown.fitted.explain_unknown() is None

@@ -175,6 +175,23 @@ def test_a_model_that_fails_ends_the_run() -> None:
     assert not workers()
 
 
+def test_recordings_before_a_failure_are_not_lost() -> None:
+    def fail(waveforms: Sequence[FloatArray]) -> NDArray[np.float64]:
+        if min(map(len, waveforms)) < 32_000:
+            raise ConfigError("too short for it")
+        return score(waveforms)
+
+    def wait(_: float) -> None:  # until the failure has ended the workers
+        for thread in workers():
+            thread.join()
+
+    recordings: Any = iter([FakeRecording([6.0] * 10), FakeRecording([1.0])])
+    found = score_recordings(recordings, [fail], 2, Limits(1, 20.0), wait)
+    assert next(found).probabilities[:, 0].tolist() == [6.0] * 10
+    with pytest.raises(ConfigError, match="too short for it"):
+        next(found)
+
+
 def test_a_worker_that_cannot_be_started_stops_the_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -25,8 +25,9 @@ from sercli import OutputError, SegmentConfig, Turns
 from sercli.annotation import run as run_module
 from sercli.annotation.run import LabelRun, RunWatcher
 from sercli.files import ORPHANED_S, AtomicFile
+from sercli.output import resuming
 from sercli.output.journal import STARTING_S, Journal, Unfinished, find_unfinished
-from sercli.output.writers import CsvWriter
+from sercli.output.writers import CsvWriter, record_path
 from sercli.schema import FileResult, printable_path
 
 
@@ -70,6 +71,80 @@ def test_rows_of_a_file_that_failed_stay_when_it_is_damaged_or_gone(
     assert runs.content == rows
     assert report.counts()["failed"] == 1
     assert report.exit_code == 0  # that it failed was told then
+
+
+def test_rows_of_a_file_that_breaks_off_again_are_its_new_ones(
+    runs: Runs, speech: NDArray[np.float32]
+) -> None:
+    cut = runs.sounds / "cut.wav"
+    sf.write(cut, speech, 16_000)
+    cut.write_bytes(cut.read_bytes()[:-100_000])
+    runs.write(cut, runs.memo)
+    report = runs.resume(cut, runs.memo)
+    assert (report.n_kept, runs.rows) == (1, ["cut.wav: 3", "memo.m4a: 2"])
+    assert runs.record["files"][0]["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_segment", 5.0),
+        ("min_segment", 0.4),
+        ("max_gap", 0.4),
+        ("vad_threshold", 0.6),
+        ("window", 2.0),
+        ("hop", 1.0),
+        ("mode", "window"),
+    ],
+)
+def test_settings_of_segments_that_changed_are_refused(
+    name: str, value: float | str, runs: Runs
+) -> None:
+    runs.write(runs.memo)
+    runs.load(segments=SegmentConfig(**{name: value}))  # type: ignore[arg-type]
+    with pytest.raises(OutputError, match=f"was made with another {name}: "):
+        runs.resume(runs.memo)
+
+
+@pytest.mark.parametrize("name", ["target", "adapt", "precision", "labels", "speakers_pattern"])
+def test_other_settings_that_changed_are_refused(name: str, runs: Runs) -> None:
+    runs.write(runs.memo)
+    record = runs.record
+    record["options"][name] = "another"
+    record_path(runs.output).write_text(json.dumps(record))
+    with pytest.raises(OutputError, match=f"was made with another {name}: another, now it is "):
+        runs.resume(runs.memo)
+
+
+def test_the_journal_of_another_output_is_not_taken(runs: Runs, tmp_path: Path) -> None:
+    runs.output = tmp_path / "labels.csv.2.csv"
+    runs.kill_after(1, *runs.both)
+    hidden = runs.hidden
+    assert find_unfinished(tmp_path / "labels.csv") == []
+    assert runs.hidden == hidden != []
+
+
+def test_rows_that_change_before_they_are_copied_are_refused(runs: Runs) -> None:
+    runs.kill_after(1, *runs.both)
+    run = runs.begin(*runs.both, resume=True)
+    rows = next(path for path in runs.hidden if path.suffix == ".tmp")
+    rows.write_bytes(rows.read_bytes().replace(b",mix,", b",mox,"))
+    with pytest.raises(OutputError, match="written to it meanwhile"):
+        run.write()
+
+
+def test_an_output_that_is_gone_is_not_missed_beside_what_a_killed_run_left(runs: Runs) -> None:
+    runs.write(runs.memo)
+    runs.kill_after(1, runs.statement, resume=True)
+    runs.output.unlink()
+    assert runs.resume(*runs.both).n_kept == 2
+
+
+def test_an_output_of_any_size_is_compared(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs.write(*runs.both)
+    monkeypatch.setattr(resuming, "CHUNK_SIZE", 64)
+    assert len(runs.content) > 2 * 64
+    assert runs.resume(*runs.both).n_kept == 2
 
 
 def test_a_file_is_known_by_any_spelling_of_its_path(
@@ -448,6 +523,14 @@ def test_without_locks_the_process_that_writes_is_asked_for(
         at = journal.stat().st_mtime - age
         os.utime(journal, (at, at))
 
+    def refuse(_: int, __: int) -> None:
+        raise PermissionError
+
+    tell(platform.node(), os.getpid())
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "kill", refuse)  # another user's
+        with pytest.raises(OutputError, match="another run is writing it"):
+            find_unfinished(runs.output)
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass
     for host, pid, age in (

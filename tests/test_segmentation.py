@@ -136,10 +136,18 @@ def test_short_speech_joins_a_close_neighbour() -> None:
     # The short one may come first.
     turned = frames_of((0, 0.96), (1, 0.32), (0, 0.416), (1, 1.28), (0, 2))
     assert seconds(segment(turned)) == [(0.93, 3.006)]
+    # With its padding, the pause is shorter than 0.5 s.
+    padded = frames_of((0, 0.96), (1, 1.28), (0, 0.544), (1, 0.32), (0, 2))
+    assert seconds(segment(padded)) == [(0.93, 3.134)]
     far = frames_of((0, 0.96), (1, 1.28), (0, 0.64), (1, 0.32), (0, 2))
     assert seconds(segment(far)) == [(0.93, 2.27), (2.85, 3.23)]
-    # Nor does it join if the whole became too long.
+    # Nor does it join if the whole became too long, but if it is just as long as it may be.
     assert len(segment(close, max_segment=1.5)) == 3
+    assert seconds(segment(close, max_segment=2.076))[0] == (0.93, 3.006)
+
+
+def test_speech_as_long_as_a_segment_may_be_is_not_cut() -> None:
+    assert seconds(segment(frames_of((1, 6.016)), n_samples=96_000)) == [(0, 6)]
 
 
 @pytest.mark.parametrize("mode", ["speech", "window", "file"])

@@ -19,6 +19,7 @@ from sercli.features.vector import FEATURE_SET, feature_names
 from sercli.labels import EMOTIONS
 from sercli.training import transposition
 from sercli.training.config import SvmConfig
+from sercli.training.folds import cross_fitted_figures
 from sercli.training.svm import fitting as training
 from sercli.training.svm import rows as svm_rows
 from sercli.training.svm import trainer
@@ -387,3 +388,26 @@ def test_the_last_version_is_as_strangers_might_say_it(
     assert counts == {"whole": 360, "varied": 720, "transposed": 360}
     with pytest.raises(ConfigError, match="expected neutral among them"):
         svm_rows.transpose_rows(replace(every, labels=LABELS), clips, strangers, CONFIG)
+
+
+def test_no_calibration_has_seen_what_it_gives_figures_of(rng: np.random.Generator) -> None:
+    groups = np.repeat([f"speaker {number}" for number in range(6)], 10)
+    classes = np.tile([0, 1], 30)
+    scores = rng.normal(size=(60, 2)).astype(np.float32)
+    seen: list[set[str]] = []
+
+    def calibrate(scores: Any, classes: Any, of: Any) -> Calibration:
+        seen.append({*of})
+        return Calibration("temperature", np.eye(2) * len(seen), np.zeros(2))
+
+    figures = cross_fitted_figures(scores, classes, groups, ("a", "b"), 3, calibrate, ("whole",))
+    held_out = [{*groups} - one for one in seen]
+    assert [len(one) for one in held_out] == [2, 2, 2]
+    assert set().union(*held_out) == {*groups}
+    nll = []
+    for factor, names in enumerate(held_out, start=1):
+        rows = np.isin(groups, [*names])
+        logits = factor * scores[rows].astype(np.float64)
+        chosen = logits[np.arange(20), classes[rows]]
+        nll += [*(np.log(np.exp(logits).sum(axis=1)) - chosen)]
+    assert figures["whole"]["nll"] == pytest.approx(np.mean(nll), rel=1e-5)
