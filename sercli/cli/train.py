@@ -129,7 +129,7 @@ family_options = join_options(
         metavar="SHARE",
         help="Share of the random groups with too few clips for their mix that are filled up with "
         "repeated clips, so that large groups may be of one emotion (adapter).  [default: 0.33 for "
-        "models trained with --calm, 0 for others]",
+        "SVMs and transformers trained with --calm and fusions of them, 0 for others]",
     ),
     click.option(
         "--seed",
