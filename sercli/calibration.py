@@ -198,7 +198,7 @@ def choose_calibration(
         Group of each segment, such as its speaker, shape (n_segments,); a fold keeps groups
         together. With a single group nothing can be compared, and temperature scaling is fitted.
         So it is if no segment has one of the labels: a bias would keep that label from ever being
-        predicted.
+        predicted. Not if classes are shares of votes, which tell that nobody names it.
 
     Returns
     -------
