@@ -44,6 +44,20 @@ def test_begins_here_and_goes_on_in_processes() -> None:
     assert executor._flags.shutdown
 
 
+def tell_blocked(waveforms: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return which process this is, and whether an interrupt would reach it."""
+    is_blocked = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    return np.array([[os.getpid() % 65_536, is_blocked]] * len(waveforms), np.float32)
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="Windows has no such mask")
+def test_interrupts_do_not_reach_processes_even_while_they_start() -> None:
+    with FeatureProcesses(tell_blocked, 2, 1) as processes:
+        ((process, is_blocked),) = processes([LONG]).tolist()
+    assert (process != os.getpid() % 65_536, is_blocked) == (True, 1)
+    assert tell_blocked([LONG]).tolist() == [[os.getpid() % 65_536, 0]]
+
+
 def test_a_process_that_is_killed_costs_nothing_but_time() -> None:
     extract = partial(die_elsewhere, home=os.getpid())
     with FeatureProcesses(extract, 2, 1) as processes:

@@ -3,8 +3,9 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
+from contextlib import contextmanager
 from threading import Lock, Thread
 from typing import Any, Final, Self
 
@@ -17,6 +18,8 @@ Extract = Callable[[Sequence[FloatArray]], FloatArray]
 START_S: Final = 60.0
 # Interval in seconds at which a process checks that its parent is still alive.
 WATCH_S: Final = 2.0
+# Whether threads can block signals; not on Windows.
+MASKS: Final = hasattr(signal, "pthread_sigmask")
 # Environment variables that limit the threads of matrix products in a new process.
 THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -67,7 +70,9 @@ class FeatureProcesses:
         executor = self._find_executor(sum(map(len, waveforms)) / SAMPLE_RATE)
         if executor is not None:
             try:
-                rows: FloatArray = executor.submit(self._extract, list(waveforms)).result()
+                with _deferring_interrupts():  # the first tasks start the processes
+                    task = executor.submit(self._extract, list(waveforms))
+                rows: FloatArray = task.result()
             except (BrokenExecutor, OSError):
                 self._is_broken = True
             else:
@@ -87,6 +92,11 @@ class FeatureProcesses:
                     self._is_broken = True
                     return None
                 try:
+                    if MASKS:
+                        from multiprocessing import resource_tracker
+
+                        # The pool needs it, and to start it later would unblock interrupts.
+                        resource_tracker.ensure_running()
                     # Unlike the standard library's pool, it does not re-run the calling script.
                     from loky import ProcessPoolExecutor
 
@@ -99,6 +109,23 @@ class FeatureProcesses:
                 except (ImportError, NotImplementedError, OSError):  # no semaphores here
                     self._is_broken = True
             return self._executor
+
+
+@contextmanager
+def _deferring_interrupts() -> Iterator[None]:
+    """Block interrupts in this thread, and for good in the processes that are started here.
+
+    Ctrl-C reaches all processes of a terminal: one that is still importing would print where it was
+    interrupted.
+    """
+    if not MASKS:
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin(parent: int) -> None:
