@@ -52,12 +52,16 @@ def test_what_is_to_be_labelled_anew_has_its_rows_until_then(runs: Runs, suffix:
     assert (last.n_kept, last.n_files, last.completed) == (1, 2, True)
 
 
-def test_rows_of_a_file_that_failed_stay_when_it_is_damaged_or_gone(
-    runs: Runs, speech: NDArray[np.float32]
-) -> None:
-    cut = runs.sounds / "cut.wav"
-    sf.write(cut, speech, 16_000)
-    cut.write_bytes(cut.read_bytes()[:-100_000])
+@pytest.fixture
+def cut(runs: Runs, speech: NDArray[np.float32]) -> Path:
+    """A recording that breaks off."""
+    path = runs.sounds / "cut.wav"
+    sf.write(path, speech, 16_000)
+    path.write_bytes(path.read_bytes()[:-100_000])
+    return path
+
+
+def test_rows_of_a_file_that_failed_stay_when_it_is_damaged_or_gone(runs: Runs, cut: Path) -> None:
     report = runs.write(cut, runs.memo)
     assert (report.exit_code, runs.rows) == (1, ["cut.wav: 3", "memo.m4a: 2"])
     rows, status = runs.content, cut.stat()
@@ -73,12 +77,7 @@ def test_rows_of_a_file_that_failed_stay_when_it_is_damaged_or_gone(
     assert report.exit_code == 0  # that it failed was told then
 
 
-def test_rows_of_a_file_that_breaks_off_again_are_its_new_ones(
-    runs: Runs, speech: NDArray[np.float32]
-) -> None:
-    cut = runs.sounds / "cut.wav"
-    sf.write(cut, speech, 16_000)
-    cut.write_bytes(cut.read_bytes()[:-100_000])
+def test_rows_of_a_file_that_breaks_off_again_are_its_new_ones(runs: Runs, cut: Path) -> None:
     runs.write(cut, runs.memo)
     report = runs.resume(cut, runs.memo)
     assert (report.n_kept, runs.rows) == (1, ["cut.wav: 3", "memo.m4a: 2"])

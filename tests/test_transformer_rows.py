@@ -18,7 +18,7 @@ from sercli.training.cache import CachedClips, cache_clips
 from sercli.training.config import TransformerConfig
 from sercli.training.networks import batches, loop
 from sercli.training.networks import transformer as module
-from sercli.training.networks.course import digest, digest_audio
+from sercli.training.networks.digests import digest, digest_audio
 from sercli.training.networks.fitting import fit_model
 from sercli.training.networks.rows import embed_versions
 from sercli.training.networks.transformer import TransformerCourse

@@ -1,6 +1,5 @@
 """Base class of the courses: how the networks of one training learn and are scored."""
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -33,6 +32,7 @@ from sercli.training.config import NeuralConfig
 from sercli.training.folds import check_labels
 from sercli.training.networks.batches import NO_LABEL, Augmenter, Load
 from sercli.training.networks.checkpoints import CHECKPOINT_FILE
+from sercli.training.networks.digests import digest, digest_audio, digest_facts
 from sercli.training.networks.loop import (
     Batches,
     Fitted,
@@ -393,10 +393,10 @@ class Course(ABC):
                 "settings": self.network_settings.to_dict(),
                 "labels": self.labels,
                 "clips": digest_audio(cached),
-                "names, speakers and labels": _digest_facts(cached),
+                "names, speakers and labels": digest_facts(cached),
                 "unlabelled": digest_audio(unlabelled.cached) if unlabelled else None,
                 "development clips": digest_audio(dev.cached) if dev else None,
-                "development labels": _digest_facts(dev.cached) if dev else None,
+                "development labels": digest_facts(dev.cached) if dev else None,
                 "targets": digest(self.find_targets(material).tobytes()),  # with votes and teacher
                 # A substitute's probabilities are recomputed after a restart, and their rounding
                 # depends on the number of threads.
@@ -446,23 +446,3 @@ def score_clips(network: nn.Module, cached: CachedClips, load: Load | None = Non
             order += group
     of_clips: FloatArray = torch.stack(parts).numpy(force=True)[np.argsort(order)]
     return of_clips
-
-
-def digest_audio(cached: CachedClips) -> str:
-    """Return a short hash of the audio of clips and their lengths at 16 kHz.
-
-    The hash of a clip's audio alone does not depend on its sample rate, which a file header may
-    have had wrong; the lengths do.
-    """
-    return digest(repr((cached.hashes, cached.lengths)).encode())
-
-
-def _digest_facts(cached: CachedClips) -> str:
-    """Return a short hash of the clips' names, speakers and labels."""
-    facts = [(clip.name, clip.voice, clip.emotion) for clip in cached.clips]
-    return digest(repr(facts).encode(errors="surrogateescape"))
-
-
-def digest(content: bytes) -> str:
-    """Return a short hash of a content."""
-    return hashlib.blake2b(content, digest_size=8).hexdigest()

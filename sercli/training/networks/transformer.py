@@ -30,7 +30,8 @@ from sercli.neural.transformer import Transformer, TransformerSettings, create_h
 from sercli.training.cache import CachedClips
 from sercli.training.config import TransformerConfig
 from sercli.training.networks.batches import Augmenter, Load, TrainingBatches, missing_codecs
-from sercli.training.networks.course import Course, digest, digest_audio, score_clips
+from sercli.training.networks.course import Course, score_clips
+from sercli.training.networks.digests import digest, digest_audio
 from sercli.training.networks.history import TUNING_FOLDER
 from sercli.training.networks.loop import Fitted
 from sercli.training.networks.lora import RATE_FACTOR, add_lora, merge_lora
