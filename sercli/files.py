@@ -23,6 +23,8 @@ AnyPath = str | os.PathLike[str]
 STDOUT = "-"
 # Suffix of a temporary file, which is renamed to its target when it is complete.
 TEMPORARY = ".tmp"
+# Suffix that a journal's name adds to it.
+JOURNAL = ".journal"
 # Before the suffix, a random number in hexadecimal digits.
 DRAWN_BYTES = 4
 DRAWN = re.compile(rf"[0-9a-f]{{{2 * DRAWN_BYTES}}}")
@@ -180,24 +182,22 @@ def make_folder(folder: Path, kind: str = "folder") -> None:
         ) from error
 
 
-def write_json(path: Path, data: Mapping[str, Any], *, overwrite: bool = False) -> None:
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write a JSON file atomically.
 
     Parameters
     ----------
     path
-        Path of the file.
+        Path of the file; an existing file is replaced.
     data
         Content of the file.
-    overwrite
-        Whether an existing file may be replaced.
 
     Raises
     ------
     OutputError
-        If the target exists or cannot be written.
+        If the target cannot be written.
     """
-    check_target(path, overwrite=overwrite)
+    check_target(path, overwrite=True)
     write_bytes(path, (json.dumps(data, ensure_ascii=False, indent=1) + "\n").encode())
 
 
@@ -374,7 +374,7 @@ def prefix_temporary(target: Path) -> str:
     return f".{target.name if len(name) <= LONGEST else sha256(name).hexdigest()}."
 
 
-def remove_orphans(target: Path, companion: str) -> None:
+def remove_orphans(target: Path) -> None:
     """Remove abandoned temporary files of a target, left by runs that were killed early.
 
     Only files that are older than `ORPHANED_S` and have no journal are removed.
@@ -383,8 +383,6 @@ def remove_orphans(target: Path, companion: str) -> None:
     ----------
     target
         Path of the target.
-    companion
-        Suffix that a journal's name adds to the name of the temporary file.
     """
     oldest = time() - ORPHANED_S
     prefix = prefix_temporary(resolve_target(target))
@@ -392,7 +390,7 @@ def remove_orphans(target: Path, companion: str) -> None:
         drawn = path.name.removeprefix(prefix).removesuffix(TEMPORARY)
         with suppress(OSError):  # another process may have removed it
             is_old = DRAWN.fullmatch(drawn) and path.stat().st_mtime < oldest
-            if is_old and not path.with_name(path.name + companion).exists():
+            if is_old and not path.with_name(path.name + JOURNAL).exists():
                 path.unlink()
 
 

@@ -740,10 +740,3 @@ def test_a_single_speaker_of_many_labels_has_figures_and_no_interval() -> None:
     for row in rows:
         assert row["alone"][row["figure"]] == 1
         assert row["interval"] is None
-
-
-def test_mixes_need_speakers() -> None:
-    with pytest.raises(DatasetError, match="speakers are unknown"):
-        measure_mixes(
-            lambda group: np.eye(6)[group], np.eye(6), np.arange(6), [None] * 6, EMOTIONS, 0
-        )

@@ -1,6 +1,6 @@
 """The convolutional network: its front end, its masks, and its classifier."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def classifier(settings: CnnSettings = SMALL, **changes: Any) -> CnnClassifier:
         "sample_rate": 16_000,
         "band_limit": 4_000.0,
         "calibration": Calibration("temperature", np.eye(6), np.zeros(6)),
-        "settings": settings.to_dict(),
+        "settings": asdict(settings),
     }
     return CnnClassifier(ModelSpec(**(values | changes)), network(settings), "cpu")
 
@@ -183,7 +183,7 @@ def test_a_folder_gives_the_same_model(tmp_path: Path, waveforms: list[FloatArra
 def test_damaged_descriptions_are_told(waveforms: list[FloatArray]) -> None:
     good = classifier()
     tensors = good.tensors()
-    other = replace(good.spec, settings=replace(SMALL, channels=(5,) * 7).to_dict())
+    other = replace(good.spec, settings=asdict(replace(SMALL, channels=(5,) * 7)))
     with pytest.raises(ModelError, match="its weights do not fit its settings: head"):
         CnnClassifier.from_tensors(other, tensors)
     with pytest.raises(ModelError, match=r"band_limit is 5000.0 Hz; its mel bands end at 4000.0"):

@@ -1,6 +1,6 @@
 """Encoders to begin with: checkpoints, and those of models that were trained here."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +40,7 @@ def save_transformer(kind: str, folder: Path, band_limit: float) -> TransformerC
     network = Transformer(settings, len(LABELS))
     network.encoder.model.load_state_dict(base.weights)
     calibration = Calibration("none", np.eye(2), np.zeros(2))
-    spec = ModelSpec("transformer", LABELS, 16_000, band_limit, calibration, settings.to_dict())
+    spec = ModelSpec("transformer", LABELS, 16_000, band_limit, calibration, asdict(settings))
     manifest = TrainingManifest.from_clips([make_clip(folder, "ann")], ["a" * 16])
     spec = replace(spec, training={"manifest_sha256": manifest.digest()})
     model = TransformerClassifier(spec, network, "cpu")

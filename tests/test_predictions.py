@@ -211,12 +211,21 @@ def test_another_kind_of_table(tmp_path: Path, content: bytes, found: str) -> No
         Predictions.read(table, "svm")
 
 
-def test_tables_of_before(tmp_path: Path) -> None:
+def test_of_equal_probabilities_either_may_be_the_label(tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
-    columns = [name for name in COLUMNS if name not in ("channel", "audio", "namespace")]
-    header = ",".join((*columns, "prob_anger", "prob_fear"))
-    # Of equal probabilities, either may be the label.
-    table.write_text(f"{header}\nplays,x,x.wav,0,,ann,anger,fear,0.5,0.5,0.5\n")
+    told = dict.fromkeys(COLUMNS, "") | {"corpus": "plays", "clip": "x", "file": "x.wav"}
+    told |= {
+        "start": "0",
+        "speaker": "ann",
+        "expected": "anger",
+        "emotion": "fear",
+        "confidence": "0.5",
+    }
+    header, row = (
+        ",".join((*told, "prob_anger", "prob_fear")),
+        ",".join((*told.values(), "0.5,0.5")),
+    )
+    table.write_text(f"{header}\n{row}\n")
     found = Predictions.read(table, "svm")
     assert (found.clips[0].channel, found.hashes) == (None, ("",))
     assert found.clips[0].voice == "plays/ann"

@@ -44,9 +44,10 @@ from sercli.training.config import NeuralConfig, SvmConfig, TransformerConfig
 from sercli.training.networks import cnn as courses
 from sercli.training.networks import loop
 from sercli.training.networks.cnn import CnnCourse
+from sercli.training.networks.history import has_checkpoints
 from sercli.training.networks.loop import Fitted, TrainingProgress
 from sercli.training.networks.material import Material
-from sercli.training.networks.trainer import NeuralTrainer, has_checkpoints
+from sercli.training.networks.trainer import NeuralTrainer
 from sercli.training.networks.transformer import TransformerCourse
 from sercli.training.run import Training, choose_training_labels, cross_validate, train_on_splits
 from sercli.training.substitutes import find_substitute

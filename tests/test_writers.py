@@ -252,7 +252,7 @@ def test_what_replaces_a_private_file_is_private(tmp_path: Path) -> None:
     with open_writer(str(path), "csv", INFO, overwrite=True) as writer:
         assert writer.temporary is not None
         assert stat.S_IMODE(writer.temporary.stat().st_mode) == 0o600
-    write_json(record_path(path), {}, overwrite=True)
+    write_json(record_path(path), {})
     modes = [stat.S_IMODE(one.stat().st_mode) for one in (path, record_path(path))]
     assert modes == [0o600, 0o600]
 
@@ -364,7 +364,7 @@ def test_a_link_is_written_through(tmp_path: Path) -> None:
         assert writer.temporary.parent == target.parent
     assert link.is_symlink()
     assert target.read_text().startswith("file,channel")
-    write_json(link, {"a": 1}, overwrite=True)
+    write_json(link, {"a": 1})
     assert link.is_symlink()
     assert json.loads(target.read_text()) == {"a": 1}
 

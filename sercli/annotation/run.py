@@ -222,7 +222,7 @@ class LabelRun:
         record = record_path(target)
         is_new = not os.path.exists(record)
         try:
-            write_json(record, self.report.record(digest), overwrite=True)
+            write_json(record, self.report.record(digest))
             if is_new:
                 copy_mode(Path(target), record)
         except OutputError:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -72,7 +73,7 @@ def bench(paths: tuple[str, ...], **options: Any) -> None:
         say=(lambda _: None) if options["quiet"] else say,
     )
     if options["as_json"]:
-        give(json.dumps(found.to_dict(), indent=1))
+        give(json.dumps(asdict(found), indent=1))
     else:
         give("\n".join(_tell(found)))
     if found.failed:

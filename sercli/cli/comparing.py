@@ -93,7 +93,7 @@ def compare(paths: Sequence[str], config: EvalConfig, options: dict[str, Any]) -
         found.append(Predictions.read(path / PREDICTIONS_FILE, _report_name(path, figures)))
     comparison = compare_predictions(found, measured=measured, seed=config.seed)
     if folder is not None:
-        write_json(folder / COMPARISON_FILE, comparison, overwrite=True)
+        write_json(folder / COMPARISON_FILE, comparison)
         for place, result in zip(places, results, strict=True):
             write_evaluation(result, place)
     _show(comparison, options)

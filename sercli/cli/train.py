@@ -26,7 +26,8 @@ from sercli.datasets import CORPORA
 from sercli.errors import ConfigError
 from sercli.output.report import ExitCode
 from sercli.training.config import SvmConfig
-from sercli.training.plan import Plan, has_checkpoints
+from sercli.training.networks.history import has_checkpoints
+from sercli.training.plan import Plan
 from sercli.training.train_config import (
     ADAPTER,
     DEFAULTS,

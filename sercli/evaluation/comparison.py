@@ -131,7 +131,7 @@ def _is_same(parts: Sequence[Predictions], row: int) -> bool:
     if len(hashes - {""}) > 1:
         return False
     clips = [part.clips[row] for part in parts]
-    # Times are rounded as in a table. Tables of earlier versions lack the channel.
+    # Times are rounded as in a table.
     times = {(f"{clip.start:.3f}", clip.end and f"{clip.end:.3f}") for clip in clips}
     channels = {clip.channel for clip in clips} - {None}
     return "" not in hashes or (len(times) == 1 and len(channels) <= 1)

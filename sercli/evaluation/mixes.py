@@ -10,7 +10,6 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from sercli.arrays import DoubleArray, IntArray, split_by
-from sercli.errors import DatasetError
 from sercli.evaluation.metrics import expected_calibration_error, rate_counts
 from sercli.labels import CALM
 
@@ -128,16 +127,7 @@ def measure_mixes(
     list of dict
         A row for each size and mix: the figures without and with the baseline, and the difference
         in UAR, or in accuracy where the labels are not equally frequent.
-
-    Raises
-    ------
-    DatasetError
-        If the speaker of any clip is unknown.
     """
-    if None in voices:
-        raise DatasetError(
-            "speakers are unknown; expected a speaker for every clip, to draw groups"
-        )
     rows = []
     for mix, turns in list_mixes(labels).items():
         largest = 0.0

@@ -174,8 +174,7 @@ class Predictions:
             clips = tuple(_read_clip(row) for row in rows)
             values = [[float(row[PROBABILITY_PREFIX + name]) for name in labels] for row in rows]
             told = [(row["emotion"], float(row["confidence"])) for row in rows]
-            # Tables of earlier versions lack this column.
-            hashes = tuple(row.get("audio") or "" for row in rows)
+            hashes = tuple(row["audio"] for row in rows)
         except (
             OSError,
             ValueError,
@@ -228,8 +227,6 @@ def _read_clip(row: dict[str, Any]) -> Clip:
         corpus=row["corpus"],
         start=float(row["start"]),
         end=float(row["end"]) if row["end"] else None,
-        # Tables of earlier versions lack this column and the next. Without a namespace, a speaker
-        # of two tables counts as two.
-        channel=int(row["channel"]) if row.get("channel") else None,
-        namespace=row.get("namespace") or None,
+        channel=int(row["channel"]) if row["channel"] else None,
+        namespace=row["namespace"] or None,
     )

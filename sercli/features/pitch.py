@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sercli.arrays import FloatArray
 from sercli.features import spectral
-from sercli.features.spectral import TINY
+from sercli.features.spectral import ANALYSIS_RATE, TINY
 
 BoolArray = NDArray[np.bool_]
 
@@ -60,15 +60,13 @@ class PitchTrack:
     power: FloatArray
 
 
-def track_pitch(frames: FloatArray, sample_rate: int, active: BoolArray) -> PitchTrack:
+def track_pitch(frames: FloatArray, active: BoolArray) -> PitchTrack:
     """Return the pitch track of a signal.
 
     Parameters
     ----------
     frames : FloatArray, shape (T, window)
         Overlapping windows of the signal, which has unit power overall.
-    sample_rate : int
-        Sample rate in Hz.
     active : NDArray[np.bool_], shape (T,)
         Frames that may be voiced.
 
@@ -80,20 +78,20 @@ def track_pitch(frames: FloatArray, sample_rate: int, active: BoolArray) -> Pitc
     centred = frames - frames.mean(axis=1, keepdims=True)
     spectrum = np.fft.rfft(centred * window, FFT_SIZE)
     power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32, copy=False)
-    correlator = _create_correlator(len(window), sample_rate)
+    correlator = _create_correlator(len(window))
     lags, correlation = correlator.lags, _normalised_autocorrelation(power, correlator)
     inner = correlation[:, 1:-1]
     peak = (inner >= correlation[:, :-2]) & (inner >= correlation[:, 2:])
-    octaves = np.log2(sample_rate / lags).astype(np.float32)
+    octaves = np.log2(ANALYSIS_RATE / lags).astype(np.float32)
     # The penalty makes a lag that is not a peak lose to every lag that is one.
     score = np.where(peak, inner, inner - 2.0) + OCTAVE_COST * (octaves - octaves[0])
-    hertz, strength = _refine(correlation, lags, score.argmax(axis=1), sample_rate)
+    hertz, strength = _refine(correlation, lags, score.argmax(axis=1))
     sure = active & (strength > RANGE_STRENGTH)
     if np.count_nonzero(sure) >= MIN_VOICED_FRAMES:
         low, high = np.log2(np.quantile(hertz[sure], (0.25, 0.75)) * RANGE_FACTORS)
         outside = np.maximum(0.0, low - octaves) + np.maximum(0.0, octaves - high)
         best = (score - RANGE_COST * outside).argmax(axis=1)
-        hertz, strength = _refine(correlation, lags, best, sample_rate)
+        hertz, strength = _refine(correlation, lags, best)
     return PitchTrack(hertz, strength, active & (strength > VOICED_STRENGTH), power)
 
 
@@ -107,12 +105,12 @@ class _Correlator(NamedTuple):
 
 
 @lru_cache(maxsize=1)
-def _create_correlator(window_length: int, sample_rate: int) -> _Correlator:
-    frequency = np.fft.rfftfreq(FFT_SIZE, 1.0 / sample_rate)
+def _create_correlator(window_length: int) -> _Correlator:
+    frequency = np.fft.rfftfreq(FFT_SIZE, 1.0 / ANALYSIS_RATE)
     full, none = PERIODIC_BAND_HZ
     weight = np.clip((none - frequency) / (none - full), 0.0, 1.0)
     bins = np.arange(np.count_nonzero(frequency < none))
-    lags = np.arange(int(sample_rate / MAX_PITCH_HZ), int(sample_rate / MIN_PITCH_HZ) + 2)
+    lags = np.arange(int(ANALYSIS_RATE / MAX_PITCH_HZ), int(ANALYSIS_RATE / MIN_PITCH_HZ) + 2)
     around = np.arange(lags[0] - 1, lags[-1] + 2)
     scale = (np.where(bins == 0, 1.0, 2.0) * weight[bins] / FFT_SIZE).astype(np.float32)
     inverse = scale[:, None] * np.cos(2.0 * np.pi / FFT_SIZE * np.outer(bins, around))
@@ -134,7 +132,7 @@ def _normalised_autocorrelation(power: FloatArray, correlator: _Correlator) -> F
 
 
 def _refine(
-    correlation: FloatArray, lags: NDArray[np.intp], best: NDArray[np.intp], sample_rate: int
+    correlation: FloatArray, lags: NDArray[np.intp], best: NDArray[np.intp]
 ) -> tuple[FloatArray, FloatArray]:
     """Return pitch in Hz and strength at the top of a parabola.
 
@@ -145,7 +143,7 @@ def _refine(
     bend = np.minimum(before - 2.0 * at + after, -1e-6)
     shift = np.clip(0.5 * (before - after) / bend, -0.5, 0.5)
     strength = np.clip(at - 0.25 * (before - after) * shift, 0.0, 1.0).astype(np.float32)
-    return (sample_rate / (lags[best] + shift)).astype(np.float32), strength
+    return (ANALYSIS_RATE / (lags[best] + shift)).astype(np.float32), strength
 
 
 def harmonics_to_noise(track: PitchTrack) -> FloatArray:
@@ -168,7 +166,7 @@ def harmonic_names() -> tuple[str, ...]:
     )
 
 
-def harmonic_levels(track: PitchTrack, sample_rate: int) -> FloatArray:
+def harmonic_levels(track: PitchTrack) -> FloatArray:
     """Return level differences in dB of harmonics and formant bands (breathy or pressed voice).
 
     H1-H2 and H1-A3 follow Hanson (1997), with the strongest bin of a fixed band for each formant.
@@ -177,15 +175,13 @@ def harmonic_levels(track: PitchTrack, sample_rate: int) -> FloatArray:
     ----------
     track : PitchTrack
         Pitch track of the signal.
-    sample_rate : int
-        Sample rate in Hz.
 
     Returns
     -------
     FloatArray, shape (T, 16)
     """
     level = 10.0 * np.log10(track.power + RELATIVE_FLOOR * track.power.max() + TINY)
-    width = sample_rate / FFT_SIZE
+    width = ANALYSIS_RATE / FFT_SIZE
     order = np.arange(1, HARMONICS + 1)
     centre = np.rint(track.hertz[:, None] * order / width).astype(np.intp)
     rows = np.arange(len(level))[:, None]

@@ -17,6 +17,11 @@ CEPSTRA: Final = 16
 LOW_HZ: Final = 60.0  # above mains hum and a constant offset
 HIGH_HZ: Final = 3800.0
 FLOOR_DB: Final = -35.0  # below the level of the signal: above the noise of most rooms
+ANALYSIS_RATE: Final = 8000  # Hz; nothing is lost below half of it
+HOP: Final = 80  # samples at ANALYSIS_RATE: 10 ms
+WINDOW: Final = 256  # 32 ms
+FRAME_RATE: Final = ANALYSIS_RATE / HOP  # Hz
+MAX_DECAY_DB: Final = 2.0  # per hop: a room that takes 0.3 s to lose 60 dB
 SHAPE_FLOOR: Final = 1e-3  # share of the signal's level, spread over the bins: about -36 dB
 EDGES_HZ: Final = (60.0, 250.0, 500.0, 1000.0, 1500.0, 2500.0, 3800.0)
 CONTRAST_EDGES_HZ: Final = (60.0, 250.0, 500.0, 1000.0, 2000.0, 3800.0)
@@ -43,7 +48,7 @@ def power_spectrum(frames: FloatArray) -> FloatArray:
     return power
 
 
-def limit_decay(power: FloatArray, rate: float) -> FloatArray:
+def limit_decay(power: FloatArray) -> FloatArray:
     """Limit how fast each bin falls to the decay of sound in a room.
 
     Recordings close to the mouth decay faster than a room allows; to a classifier trained on
@@ -53,14 +58,12 @@ def limit_decay(power: FloatArray, rate: float) -> FloatArray:
     ----------
     power : FloatArray, shape (T, F)
         Power spectra.
-    rate : float
-        Steepest fall, in dB per frame.
 
     Returns
     -------
     FloatArray, shape (T, F)
     """
-    per_frame = rate / 10.0 * np.log2(10.0)
+    per_frame = MAX_DECAY_DB / 10.0 * np.log2(10.0)
     ramp = np.arange(len(power), dtype=np.float32)[:, None] * np.float32(per_frame)
     held = np.maximum.accumulate(np.log2(power + TINY) + ramp, axis=0) - ramp
     limited: FloatArray = np.exp2(held, out=held)
@@ -68,21 +71,14 @@ def limit_decay(power: FloatArray, rate: float) -> FloatArray:
 
 
 @lru_cache(maxsize=1)
-def mel_filters(sample_rate: int, window: int) -> FloatArray:
+def mel_filters() -> FloatArray:
     """Return triangular mel filters (Davis and Mermelstein 1980), each with the sum 1.
-
-    Parameters
-    ----------
-    sample_rate : int
-        Sample rate in Hz.
-    window : int
-        Length of the analysis window in samples.
 
     Returns
     -------
-    FloatArray, shape (window // 2 + 1, BANDS)
+    FloatArray, shape (WINDOW // 2 + 1, BANDS)
     """
-    frequency = np.fft.rfftfreq(window, 1.0 / sample_rate)
+    frequency = np.fft.rfftfreq(WINDOW, 1.0 / ANALYSIS_RATE)
     low, high = (2595.0 * np.log10(1.0 + f / 700.0) for f in (LOW_HZ, HIGH_HZ))
     edges = 700.0 * (10.0 ** (np.linspace(low, high, BANDS + 2) / 2595.0) - 1.0)
     # The lowest triangles are narrower than a bin: without summing over a fine grid, some would be

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sercli.arrays import FloatArray
+from sercli.features.spectral import FRAME_RATE
 
 QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
 MOMENT_FLOOR: Final = 1e-3  # keeps the skewness of a constant finite
@@ -83,15 +84,13 @@ def statistics(source: str, columns: tuple[str, ...], values: FloatArray) -> Blo
     return Block(source, STATISTICS, columns, table.astype(np.float32))
 
 
-def modulation(values: FloatArray, frame_rate: float, floor: float) -> FloatArray:
+def modulation(values: FloatArray, floor: float) -> FloatArray:
     """Return the log power of trajectories in bands of modulation frequency.
 
     Parameters
     ----------
     values : FloatArray, shape (T, D)
         D descriptors of T frames.
-    frame_rate : float
-        Frames per second.
     floor : float
         Added to the power, in the squared unit of the values.
 
@@ -104,7 +103,7 @@ def modulation(values: FloatArray, frame_rate: float, floor: float) -> FloatArra
     taper = np.hanning(count + 2)[1:-1].astype(np.float32)[:, None]
     spectrum = np.fft.rfft((values - values.mean(axis=0)) * taper, size, axis=0)
     power = spectrum.real**2 + spectrum.imag**2
-    edges = np.rint(np.array(MODULATION_EDGES_HZ) * size / frame_rate).astype(np.intp)
+    edges = np.rint(np.array(MODULATION_EDGES_HZ) * size / FRAME_RATE).astype(np.intp)
     sums = np.add.reduceat(power[: edges[-1]], edges[:-1], axis=0)
     return np.log(sums * (2.0 / (size * count)) + floor).astype(np.float32)
 

@@ -17,17 +17,13 @@ from sercli.arrays import DoubleArray, FloatArray
 from sercli.audio.filters import limit_band
 from sercli.audio.reading import SAMPLE_RATE
 from sercli.features import pitch, spectral, summaries
+from sercli.features.spectral import ANALYSIS_RATE, FRAME_RATE, HOP, WINDOW
 from sercli.features.summaries import Block
 
 # Name of this exact definition of the features, which a model requires.
 FEATURE_SET: Final = "spectral-1"
-ANALYSIS_RATE: Final = 8000  # Hz; nothing is lost below MAX_BAND_LIMIT
 MAX_BAND_LIMIT: Final = ANALYSIS_RATE / 2  # Hz
-HOP: Final = 80  # samples at ANALYSIS_RATE: 10 ms
-WINDOW: Final = 256  # 32 ms
 PITCH_WINDOW: Final = int(pitch.PITCH_WINDOW_SECONDS * ANALYSIS_RATE)
-FRAME_RATE: Final = ANALYSIS_RATE / HOP  # Hz
-MAX_DECAY_DB: Final = 2.0  # per hop: a room that takes 0.3 s to lose 60 dB
 GATE_DB: Final = -25.0  # quieter frames are pauses or background
 MIN_FRAMES: Final = 3  # a region with fewer is replaced by the active frames
 LEVEL_MODULATION_FLOOR: Final = 1e-2  # squared dB
@@ -162,8 +158,8 @@ def _cut(signal: FloatArray, window: int) -> FloatArray:
 def _describe_frames(signal: FloatArray) -> Frames:
     """Return the descriptors of every frame."""
     frequency = np.fft.rfftfreq(WINDOW, 1.0 / ANALYSIS_RATE).astype(np.float32)
-    power = spectral.limit_decay(spectral.power_spectrum(_cut(signal, WINDOW)), MAX_DECAY_DB)
-    mel: FloatArray = power @ spectral.mel_filters(ANALYSIS_RATE, WINDOW)
+    power = spectral.limit_decay(spectral.power_spectrum(_cut(signal, WINDOW)))
+    mel: FloatArray = power @ spectral.mel_filters()
     energy = mel.sum(axis=1)
     reference = spectral.reference_level(energy)
     level = spectral.decibels(energy, reference)
@@ -171,7 +167,7 @@ def _describe_frames(signal: FloatArray) -> Frames:
     if np.count_nonzero(active) < MIN_FRAMES:
         loudest = int(level.argmax())
         active[max(0, loudest - 1) : loudest + 2] = True
-    track = pitch.track_pitch(_cut(signal, PITCH_WINDOW), ANALYSIS_RATE, active)
+    track = pitch.track_pitch(_cut(signal, PITCH_WINDOW), active)
     semitones = 12.0 * np.log2(track.hertz / PITCH_REFERENCE_HZ)
     middle = np.median(semitones[track.voiced]) if track.voiced.any() else UNVOICED_SEMITONES
     edges = np.flatnonzero(active)
@@ -182,7 +178,7 @@ def _describe_frames(signal: FloatArray) -> Frames:
         cepstra=spectral.cepstra(log_mel),
         shape=spectral.spectral_shape(power, frequency, reference),
         contrast=spectral.spectral_contrast(power, frequency, reference),
-        harmonics=pitch.harmonic_levels(track, ANALYSIS_RATE),
+        harmonics=pitch.harmonic_levels(track),
         noise=pitch.harmonics_to_noise(track),
         level=level[:, None],
         semitones=np.where(track.voiced, semitones, middle).astype(np.float32),
@@ -217,7 +213,7 @@ def _modulation_blocks(frames: Frames, cepstra: tuple[str, ...]) -> list[Block]:
         (_numbered("envelope", ENVELOPE_BANDS), envelopes, ENVELOPE_MODULATION_FLOOR),
     )
     return [
-        Block("modulation", rows, names, summaries.modulation(values, FRAME_RATE, floor))
+        Block("modulation", rows, names, summaries.modulation(values, floor))
         for names, values, floor in groups
     ]
 

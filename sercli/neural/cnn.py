@@ -1,7 +1,7 @@
 """A convolutional network of seven layers on log-mel frames."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import torch
@@ -77,13 +77,9 @@ class CnnSettings:
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout is {self.dropout}; expected 0 or more, and less than 1")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-serialisable dict, which `from_dict` reads back."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Rebuild from `to_dict`.
+        """Rebuild from the result of `dataclasses.asdict`.
 
         Raises
         ------

@@ -115,26 +115,14 @@ def replicate(
                 yield copy.deepcopy(one, shared), device
 
 
-@contextmanager
-def limit_threads(n_threads: int) -> Iterator[None]:
-    """Limit the intra-op threads of PyTorch on a CPU, in this thread and those that start later.
-
-    Parameters
-    ----------
-    n_threads
-        Number of threads with which each of these computes.
-    """
-    with _LIMIT.hold(n_threads):
-        yield
-
-
 def _limit_torch(n_threads: int) -> Callable[[], None]:
     before = torch.get_num_threads()
     torch.set_num_threads(n_threads)
     return partial(torch.set_num_threads, before)
 
 
-_LIMIT = SharedLimit(_limit_torch)
+# Limits the threads of PyTorch on a CPU, in this thread and those that start later.
+limit_threads = SharedLimit(_limit_torch).hold
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,7 +1,7 @@
 """A pre-trained speech encoder with a small head on the statistics of all its layers."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -55,13 +55,9 @@ class TransformerSettings:
                 "above 0"
             )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-serialisable dict, which `from_dict` reads back."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Rebuild from `to_dict`.
+        """Rebuild from the result of `dataclasses.asdict`.
 
         Raises
         ------

@@ -20,6 +20,7 @@ from typing import IO, Any, NamedTuple, Self
 
 from sercli.errors import OutputError
 from sercli.files import (
+    JOURNAL,
     ORPHANED_S,
     TEMPORARY,
     copy_mode,
@@ -31,7 +32,6 @@ from sercli.files import (
 from sercli.output.report import RunInfo
 from sercli.output.writers import WRITERS, Writer, record_path
 
-SUFFIX = ".journal"
 # Seconds within which a run writes the first line of its journal.
 STARTING_S = 10.0
 
@@ -57,7 +57,7 @@ class Journal:
 
     def __init__(self, writer: Writer, info: RunInfo, *, replaces: bool = False) -> None:
         self._writer = writer
-        self._path = Path(f"{writer.temporary}{SUFFIX}")
+        self._path = Path(f"{writer.temporary}{JOURNAL}")
         self._is_broken = False
         try:
             self._stream = self._path.open("x", encoding="utf-8")
@@ -227,18 +227,18 @@ def find_unfinished(target: Path) -> list[Unfinished]:
     """
     found = []
     target = resolve_target(target)
-    remove_orphans(target, SUFFIX)
-    remove_orphans(record_path(target), SUFFIX)
+    remove_orphans(target)
+    remove_orphans(record_path(target))
     prefix = prefix_temporary(target)
-    for journal in target.parent.glob(f"{glob.escape(prefix)}*{SUFFIX}"):
+    for journal in target.parent.glob(f"{glob.escape(prefix)}*{JOURNAL}"):
         # Skip the journal of another output, whose name begins with that of this one.
-        if "." in journal.name.removeprefix(prefix).removesuffix(TEMPORARY + SUFFIX):
+        if "." in journal.name.removeprefix(prefix).removesuffix(TEMPORARY + JOURNAL):
             continue
         if _is_written(journal):
             raise OutputError(
                 f"{target}: another run is writing it; wait for its end, or name another output"
             )
-        one = Unfinished(journal.with_name(journal.name.removesuffix(SUFFIX)), journal)
+        one = Unfinished(journal.with_name(journal.name.removesuffix(JOURNAL)), journal)
         if not one.rows.exists() and target.exists():
             one = Unfinished(target, journal, in_place=True)
         if one.rows.exists() and not one.is_empty:

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from io import StringIO
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO, ClassVar, Self
 
 from sercli.errors import OutputError
@@ -173,12 +172,7 @@ class Writer(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         # Also after an error: finished rows must not be lost.
         if not isinstance(self._output, AtomicFile):
             if not self._is_broken:

@@ -424,10 +424,7 @@ def _origin(figures: Figures) -> Section:
         ("ser", figures["ser_version"]),
         ("model", figures["model"]),
         ("SHA-256", figures["sha256"]),
-        ("corpus", figures["corpus"]),
-        ("split", figures["split"]),
-        # Figures of earlier versions lack these.
-        *((name, figures[name]) for name in ("target", "adapt", "precision") if name in figures),
+        *((name, figures[name]) for name in ("corpus", "split", "target", "adapt", "precision")),
     )
     table = Table(("item", "value"), tuple((a, str(b)) for a, b in rows), n_texts=2)
     return Section("To reproduce these figures", tables=(table,))

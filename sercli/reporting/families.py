@@ -195,8 +195,7 @@ def _tell_unlabelled(training: Mapping[str, Any]) -> dict[str, str]:
     unlabelled = training.get("unlabelled")
     if not unlabelled:
         return {}
-    # Models of earlier versions have none of these two.
-    prosodies, ratio = unlabelled.get("prosodies"), unlabelled.get("ratio", 1)
+    prosodies, ratio = unlabelled["prosodies"], unlabelled["ratio"]
     varied = (
         f"and {format_count(prosodies, 'version')} of each with other pitch, tempo and voice "
         "quality, "

@@ -74,6 +74,6 @@ def write_evaluation(evaluation: "Evaluation", folder: Path) -> None:
         If a file cannot be written.
     """
     remove_report(folder)
-    write_json(folder / METRICS_FILE, evaluation.figures, overwrite=True)
+    write_json(folder / METRICS_FILE, evaluation.figures)
     evaluation.predictions.write(folder / PREDICTIONS_FILE)
     write_report(evaluation.figures, folder)

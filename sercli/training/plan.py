@@ -12,6 +12,7 @@ from sercli.files import AnyPath, check_target
 from sercli.registry.description import MODEL_FILE, TOLD_FILES, WEIGHTS_FILES
 from sercli.text import format_count
 from sercli.training.config import NeuralConfig, TransformerConfig
+from sercli.training.networks.history import has_checkpoints
 from sercli.training.train_config import CNN, NETWORKS, SVM, Family, Settings, TrainConfig
 
 if TYPE_CHECKING:
@@ -233,13 +234,6 @@ class Plan:
                 f"{folder}: holds an interrupted training; continue it with --resume, or give "
                 "another name or --overwrite"
             )
-
-
-def has_checkpoints(folder: Path) -> bool:
-    """Return whether a model folder has checkpoints of an interrupted training."""
-    from sercli.training.networks import trainer  # which imports PyTorch
-
-    return trainer.has_checkpoints(folder)
 
 
 def train(

@@ -80,9 +80,11 @@ def create_trainer(
     if config.is_shared:
         settings = replace(settings, group_by="clip")
     if isinstance(settings, FusionConfig):
-        from sercli.training.fusions.trainer import FusionTrainer, load_members
+        from sercli.registry.store import load_models
+        from sercli.training.fusions.trainer import FusionTrainer
+        from sercli.training.teachers import Teacher
 
-        members = load_members(config.members, settings.device)
+        members = tuple(map(Teacher.of, load_models(config.members, settings.device)))
         return FusionTrainer(settings, members, cache, **told)
 
     adapter = config.adapter and not config.is_shared

@@ -4,7 +4,6 @@ These are clips that are new to a member, or of which it has held-out probabilit
 `sercli.training.teachers`.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -28,7 +27,6 @@ from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.metrics import evaluate_probabilities
 from sercli.registry.copies import check_room, is_replaced
 from sercli.registry.description import model_hash
-from sercli.registry.store import load_models
 from sercli.training.cache import CachedClips, CachedTrainer
 from sercli.training.config import FusionConfig
 from sercli.training.folds import count_folds, group_clips
@@ -288,30 +286,6 @@ class FusionTrainer(CachedTrainer):
             perceived=perceived,
         )
         return FusionClassifier(spec, models)
-
-
-def load_members(
-    models: Sequence[str | os.PathLike[str]], device: str = "auto"
-) -> tuple[Teacher, ...]:
-    """Load the members of a new fusion.
-
-    Parameters
-    ----------
-    models, device
-        As for `sercli.registry.store.load_models`.
-
-    Returns
-    -------
-    tuple of Teacher
-
-    Raises
-    ------
-    ModelError
-        If a member cannot be loaded, or has no manifest.
-    ConfigError
-        If the device is not the CPU and no member is a network.
-    """
-    return tuple(map(Teacher.of, load_models(models, device)))
 
 
 def _is_whole(model: Classifier) -> bool:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ from torch import Tensor
 
 from sercli.errors import ConfigError, ModelError
 from sercli.files import write_bytes
+from sercli.training.networks.history import CHECKPOINT_FILE as CHECKPOINT_FILE
 from sercli.training.networks.history import EpochRecord
 
-CHECKPOINT_FILE = "checkpoint.safetensors"
 # Version of the file format.
 FORMAT = 2
 
@@ -84,7 +84,7 @@ def save_checkpoint(
         "fingerprint": dict(fingerprint or {}),
         "step": checkpoint.step,
         "best_epoch": checkpoint.best_epoch,
-        "records": [record.to_dict() for record in checkpoint.records],
+        "records": [asdict(record) for record in checkpoint.records],
     }
     content = save(tensors, {"facts": json.dumps(facts)})
     write_bytes(path, content)

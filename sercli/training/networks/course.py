@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 from zlib import crc32
 
 import numpy as np
@@ -25,7 +25,9 @@ from sercli.errors import ConfigError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.metrics import segment_nll, unweighted_average_recall
 from sercli.neural.batching import pad
+from sercli.neural.cnn import CnnSettings
 from sercli.neural.devices import computing, seeded
+from sercli.neural.transformer import TransformerSettings
 from sercli.text import format_count
 from sercli.training.cache import CachedClips
 from sercli.training.config import NeuralConfig
@@ -51,13 +53,6 @@ from sercli.training.watcher import Watcher
 
 # Settings that may change when a training is resumed: its device and number of processes.
 FREE = ("device", "jobs")
-
-
-class Settings(Protocol):
-    """Settings of a network's architecture."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the settings as a JSON-serialisable dict."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +155,7 @@ class Course(ABC):
 
     @property
     @abstractmethod
-    def network_settings(self) -> Settings:
+    def network_settings(self) -> CnnSettings | TransformerSettings:
         """Settings of the networks' architecture."""
 
     @property
@@ -390,7 +385,7 @@ class Course(ABC):
             fingerprint={
                 # One entry per setting, so that the error can name the one that differs.
                 **{key: value for key, value in asdict(config).items() if key not in FREE},
-                "settings": self.network_settings.to_dict(),
+                "settings": asdict(self.network_settings),
                 "labels": self.labels,
                 "clips": digest_audio(cached),
                 "names, speakers and labels": digest_facts(cached),

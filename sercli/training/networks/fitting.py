@@ -179,7 +179,7 @@ def _fit(
         sample_rate=SAMPLE_RATE,
         band_limit=course.band_limit,
         calibration=calibration,
-        settings=course.network_settings.to_dict(),
+        settings=asdict(course.network_settings),
         training={
             "clips": len(material),
             "speakers": count_speakers(material.cached.clips),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sercli.files import write_bytes
 from sercli.reporting.canvas import BLUE, VERMILION, new_figure, render_plot, style
@@ -14,6 +14,9 @@ from sercli.reporting.canvas import BLUE, VERMILION, new_figure, render_plot, st
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# Subfolder of a model folder for the files of its training.
+TRAINING_FOLDER = "training"
+CHECKPOINT_FILE = "checkpoint.safetensors"
 HISTORY_FILE = "history.csv"
 CURVES_FILE = "curves.png"
 # Subfolder of the same two files of the layers that are trained after the head, and the prefix of
@@ -53,9 +56,10 @@ class EpochRecord:
     dev_uar: float | None
     seconds: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as a JSON-serialisable dict, without loss."""
-        return asdict(self)
+
+def has_checkpoints(folder: Path) -> bool:
+    """Return whether a model folder has checkpoints of an interrupted training."""
+    return any((folder / TRAINING_FOLDER).rglob(CHECKPOINT_FILE))
 
 
 def write_history(records: Sequence[EpochRecord], folder: Path) -> None:
@@ -72,7 +76,7 @@ def write_history(records: Sequence[EpochRecord], folder: Path) -> None:
     text = StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(record.to_dict() for record in records)
+    writer.writerows(asdict(record) for record in records)
     write_bytes(folder / HISTORY_FILE, text.getvalue().encode())
 
 

@@ -22,14 +22,16 @@ from sercli.neural.devices import choose_device
 from sercli.training.cache import CachedClips, CachedTrainer, cache_clips
 from sercli.training.config import NeuralConfig
 from sercli.training.folds import MIN_GROUPS, check_folds, check_labels
-from sercli.training.networks.checkpoints import CHECKPOINT_FILE
 from sercli.training.networks.course import Course, score_clips
 from sercli.training.networks.fitting import DEV_FOLDS, check_dev, fit_model
-from sercli.training.networks.history import CURVES_FILE, HISTORY_FILE, HISTORY_FILES
+from sercli.training.networks.history import (
+    CHECKPOINT_FILE,
+    CURVES_FILE,
+    HISTORY_FILE,
+    HISTORY_FILES,
+    TRAINING_FOLDER,
+)
 from sercli.training.trainer import Learned, Say
-
-# Subfolder of a model folder for checkpoints and history, until the model is complete.
-TRAINING_FOLDER = "training"
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,11 +255,6 @@ def _split_dev(clips: Sequence[Clip]) -> tuple[list[int], list[int]]:
     n_folds = max(MIN_GROUPS, min(DEV_FOLDS, count_speakers(clips)))
     dev, *others = fold_by_speaker(clips, n_folds)
     return dev, sorted(index for fold in others for index in fold)
-
-
-def has_checkpoints(folder: Path) -> bool:
-    """Return whether a model folder has checkpoints of an interrupted training."""
-    return any((folder / TRAINING_FOLDER).rglob(CHECKPOINT_FILE))
 
 
 def clear_training(folder: Path) -> None:
