@@ -499,6 +499,17 @@ def test_a_batch_that_does_not_fit_into_memory(tmp_path: Path, error: RuntimeErr
     assert raised.value.__cause__ is error
 
 
+def test_an_optimiser_that_does_not_fit_into_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(Optimiser, "step", fail)
+    with pytest.raises(TrainingError, match="epoch 1, step 1: 8 clips of up to 40 samples do not"):
+        fit_network(toy(), TOY_BATCHES, CONFIG, tmp_path)
+
+
 def test_another_error_of_a_step_stays_what_it_is(tmp_path: Path) -> None:
     error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
     with pytest.raises(RuntimeError) as raised:

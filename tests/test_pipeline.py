@@ -1,3 +1,4 @@
+import itertools
 import os
 import subprocess
 import sys
@@ -222,6 +223,45 @@ def test_who_stops_listening_stops_the_workers() -> None:
     assert len(workers()) == 3
     scored.close()
     assert not workers()
+
+
+def test_a_worker_that_collects_the_results_as_garbage_waits_for_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    is_left, is_closed = Event(), Event()
+    seconds = pipeline._seconds
+
+    def collect(items: Any) -> float:
+        # Workers count seconds while they hold the lock that all others need.
+        if is_left.is_set() and not is_closed.is_set():
+            scored.close()
+            is_closed.set()
+        return seconds(items)
+
+    monkeypatch.setattr(pipeline, "_seconds", collect)
+    fakes: Any = (FakeRecording([1.0] * 10) for _ in itertools.count())
+    scored = score_recordings(fakes, [score] * 3, 2, Limits(3, 20.0))
+    next(scored)
+    started = workers()
+    is_left.set()
+    assert is_closed.wait(30)
+    for thread in started:
+        thread.join(30)
+    assert not workers()
+
+
+def test_batches_are_as_large_as_asked_for() -> None:
+    sizes: list[float] = []
+
+    def spy(waveforms: Sequence[FloatArray]) -> NDArray[np.float64]:
+        rows = score(waveforms)
+        sizes.append(rows[:, 0].sum())
+        return rows
+
+    run([FakeRecording([6.0] * 1000)], score=spy, batch_seconds=1200.0)
+    # The first windows are smaller.
+    assert sorted(sizes)[-3:] == [1200, 1200, 1200]
+    assert max(sizes) == 1200
 
 
 def test_a_script_that_takes_no_more_results_ends() -> None:

@@ -340,9 +340,21 @@ def test_batches_are_halved_where_memory_does_not_suffice(
     model.sizes.clear()
     model.extract_features(waveforms)
     assert max(model.sizes) <= 3
-    with pytest.raises(RuntimeError) as raised:
+    with pytest.raises(
+        ConfigError,
+        match=r"^a segment of 4\.00 s does not fit in the free memory of cpu; end other programs",
+    ) as raised:
         model.extract_features(noises(64_000))
-    assert raised.value is error
+    assert raised.value.__cause__ is error
+
+
+def test_batches_that_memory_does_not_suffice_for_are_not_tried_again(
+    transformer: TrainedNetworkClassifier,
+) -> None:
+    model = Forgetful(transformer, NO_MEMORY[0])
+    rows = model.extract_features(noises(*[16_000] * 20))
+    assert rows[:, 0].tolist() == [16_000] * 20
+    assert model.sizes == [12, 6, *[3] * 6, 2]
 
 
 def test_batches_are_not_halved_for_another_error(transformer: TrainedNetworkClassifier) -> None:

@@ -21,8 +21,8 @@ from sercli.arrays import DoubleArray, FloatArray
 from sercli.audio.reading import SAMPLE_RATE
 from sercli.classifiers.batches import group_by_length
 
-# Audio in a window, in seconds, when it is divided into batches: the more, the less padding. The
-# first windows are smaller, so that no worker waits long for a batch.
+# Audio in a window, in seconds, when it is divided into batches: the more, the less padding. It is
+# at least a batch. The first windows are smaller, so that no worker waits long for a batch.
 WINDOW_S = 360.0
 FIRST_WINDOW_S = 60.0
 # Workers read on while less audio than this, in seconds, is in batches that are ready.
@@ -80,7 +80,7 @@ class _Window:
 
     def __init__(self, batch_seconds: float) -> None:
         self._n_samples = int(batch_seconds * SAMPLE_RATE)
-        self._size = FIRST_WINDOW_S
+        self._size, self._full_size = FIRST_WINDOW_S, max(WINDOW_S, batch_seconds)
         self.items: list[_Item] = []
 
     def add(self, items: list["_Item"]) -> list[list["_Item"]]:
@@ -88,7 +88,7 @@ class _Window:
         self.items += items
         if _seconds(self.items) < self._size:
             return []
-        self._size = min(2 * self._size, WINDOW_S)
+        self._size = min(2 * self._size, self._full_size)
         return self.divide()
 
     def divide(self) -> list[list["_Item"]]:
@@ -168,12 +168,13 @@ def score_recordings(
             yield job.finish(n_labels)
     finally:
         crew.stop()
-        for thread in threads:
-            # A thread may not have been started, as the system limits their number; and this
-            # generator may be garbage-collected in a worker, which cannot join itself.
-            if thread.ident is not None and thread is not current_thread():
-                thread.join()
-        crew.close()
+        # This generator may be garbage-collected in a worker. That may hold the lock which the
+        # others need to end, so it cannot wait for them; they end, and files are closed, by and by.
+        if current_thread() not in threads:
+            for thread in threads:
+                if thread.ident is not None:  # else not started: the system limits their number
+                    thread.join()
+            crew.close()
 
 
 class _Crew:

@@ -132,27 +132,42 @@ class NetworkClassifier(Classifier):
         """Return the input of the network's head, shape (n_segments, n_features).
 
         If a GPU runs out of memory, all further batches are half as large as the failed one.
+
+        Raises
+        ------
+        ConfigError
+            If the memory of the device does not suffice for a single segment.
         """
-        rows: FloatArray | None = None
+        found: dict[int, FloatArray] = {}
+        while len(found) < len(waveforms):
+            left = [index for index in range(len(waveforms)) if index not in found]
+            lengths = [self.length(waveforms[index]) for index in left]
+            for group in group_by_length(lengths, int(self._batch_s * SAMPLE_RATE)):
+                indices = [left[place] for place in group]
+                rows = self._try_batch([waveforms[index] for index in indices])
+                if rows is None:
+                    self._batch_s = sum(lengths[place] for place in group) / SAMPLE_RATE / 2
+                    break
+                found.update(zip(indices, rows, strict=True))
+        return np.stack([found[index] for index in range(len(waveforms))])
+
+    def _try_batch(self, waveforms: Sequence[FloatArray]) -> FloatArray | None:
+        """Return the rows of a batch, or None if the memory of the device does not suffice."""
         type_ = TYPES.get(self._precision, torch.float32)
-        n_samples = int(self._batch_s * SAMPLE_RATE)
-        for group in group_by_length([self.length(one) for one in waveforms], n_samples):
-            some = [waveforms[index] for index in group]
-            try:
-                with torch.inference_mode(), computing(self._device, type_):
-                    computed = self.compute_rows(some).float().numpy(force=True)
-            except RuntimeError as error:
-                if len(some) == 1 or not is_out_of_memory(error):
-                    raise
-                computed = None
-            if computed is None:  # outside of the handler, the failed batch's memory is free
-                self._batch_s = sum(map(self.length, some)) / SAMPLE_RATE / 2
-                computed = self.extract_features(some)
-            if rows is None:
-                rows = np.empty((len(waveforms), computed.shape[1]), np.float32)
-            rows[group] = computed
-        assert rows is not None
-        return rows
+        try:
+            with torch.inference_mode(), computing(self._device, type_):
+                rows: FloatArray = self.compute_rows(waveforms).float().numpy(force=True)
+                return rows
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(waveforms) == 1:
+                seconds = len(waveforms[0]) / SAMPLE_RATE
+                raise ConfigError(
+                    f"a segment of {seconds:.2f} s does not fit in the free memory of "
+                    f"{self._device}; end other programs that use it, or choose another --device"
+                ) from error
+        return None
 
     def length(self, waveform: FloatArray) -> int:
         """Return the number of samples of a segment in the network's input."""

@@ -378,48 +378,59 @@ def _run_epoch(
     report: Report,
 ) -> float:
     """Run all steps of an epoch, and return the mean loss."""
-    config, network = run.config, run.network.train()
-    precision = choose_precision(device)
-    rng = np.random.default_rng([config.seed, run.epoch])
+    epoch = run.epoch + 1
+    run.network.train()
+    rng = np.random.default_rng([run.config.seed, run.epoch])
     total = 0.0
     for number, drawn in enumerate(batches(run.epoch), 1):
-        # Blocking copies: nothing else keeps the drawn batch alive until a GPU has read it.
-        batch = TrainingBatch(*(part.to(device) for part in drawn))
-        if rng.random() < config.mixup:
-            share = rng.beta(MIXING, MIXING)
-            order = torch.from_numpy(rng.permutation(len(batch.lengths))).to(device)
-            batch = mix(batch, order, float(max(share, 1 - share)))
-        run.optimiser.set_rate(run.find_rate(run.step))
         try:
-            with computing(device, precision):
-                outputs = network(batch.waveforms, batch.lengths)
-            loss = find_loss(outputs, batch.targets)
-            network.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss = _take_step(run, drawn, find_loss, device, rng)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             raise TrainingError(
-                f"epoch {run.epoch + 1}, step {number}: {len(batch.lengths)} clips of up to "
-                f"{batch.waveforms.shape[1]} samples do not fit in the memory of {device}; lower "
+                f"epoch {epoch}, step {number}: {len(drawn.lengths)} clips of up to "
+                f"{drawn.waveforms.shape[1]} samples do not fit in the memory of {device}; lower "
                 "--batch-size"
             ) from error
-        value = loss.item()
-        if not math.isfinite(value):
+        if not math.isfinite(loss):
             raise TrainingError(
-                f"epoch {run.epoch + 1}, step {number}: the loss is {value}; expected a finite "
-                f"number. Lower --learning-rate, which is {config.learning_rate:g}; the "
-                "checkpoint has the weights of the previous epoch"
+                f"epoch {epoch}, step {number}: the loss is {loss}; expected a finite number. "
+                f"Lower --learning-rate, which is {run.config.learning_rate:g}; the checkpoint has "
+                "the weights of the previous epoch"
             )
-        nn.utils.clip_grad_norm_(network.parameters(), config.max_norm)
-        run.optimiser.step()
-        run.step += 1
-        # With the full decay, the average would be mostly the random weights in the first steps.
-        decay = min(config.averaging, (1 + run.step) / (10 + run.step))
-        update_average(run.average, network, decay)
-        total += value
-        report(run.progress(number, total / number, run.epoch + 1))
+        total += loss
+        report(run.progress(number, total / number, epoch))
     return total / run.n_batches
+
+
+def _take_step(
+    run: _Run, drawn: TrainingBatch, find_loss: Loss, device: torch.device, rng: np.random.Generator
+) -> float:
+    """Update the weights by a batch, if its loss is finite, and return the loss."""
+    config, network = run.config, run.network
+    # Blocking copies: nothing else keeps the drawn batch alive until a GPU has read it.
+    batch = TrainingBatch(*(part.to(device) for part in drawn))
+    if rng.random() < config.mixup:
+        share = rng.beta(MIXING, MIXING)
+        order = torch.from_numpy(rng.permutation(len(batch.lengths))).to(device)
+        batch = mix(batch, order, float(max(share, 1 - share)))
+    run.optimiser.set_rate(run.find_rate(run.step))
+    with computing(device, choose_precision(device)):
+        outputs = network(batch.waveforms, batch.lengths)
+    loss = find_loss(outputs, batch.targets)
+    network.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    value = float(loss.item())
+    if not math.isfinite(value):
+        return value
+    nn.utils.clip_grad_norm_(network.parameters(), config.max_norm)
+    run.optimiser.step()
+    run.step += 1
+    # With the full decay, the average would be mostly the random weights in the first steps.
+    decay = min(config.averaging, (1 + run.step) / (10 + run.step))
+    update_average(run.average, network, decay)
+    return value
 
 
 def _copy_state(network: nn.Module) -> dict[str, Tensor]:
