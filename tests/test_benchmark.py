@@ -1,15 +1,22 @@
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import soundfile as sf
+import torch
 from click.testing import CliRunner
 from conftest import EXAMPLES, FakeClassifier
 
 import sercli
 from sercli.audio.reading import SAMPLE_RATE
+from sercli.benchmark import peak, run
 from sercli.benchmark.run import measure
 from sercli.benchmark.synthetic import synthesise
+from sercli.classifiers import neural
 from sercli.cli import main
 from sercli.config import Effort
 from sercli.errors import ConfigError
@@ -76,6 +83,54 @@ def test_what_fails_is_told(fake_classifier: FakeClassifier, tmp_path: Path) -> 
         measure(fake_classifier, [gone])
     found = measure(fake_classifier, [EXAMPLES / "statement.flac", gone])
     assert (found.files, found.failed) == (2, 1)
+
+
+def test_synthetic_recordings_are_as_long_as_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths: list[int] = []
+    monkeypatch.setattr(run, "synthesise", lambda seconds, _: np.zeros(round(16_000 * seconds)))
+    monkeypatch.setattr(sf, "write", lambda _, waveform, __: lengths.append(len(waveform)))
+    # In floats, 33 times two minutes are less than 1.1 hours.
+    run._synthesise(tmp_path, 1.1)
+    assert lengths == [120 * SAMPLE_RATE] * 33
+    lengths.clear()
+    run._synthesise(tmp_path, 0.04)
+    assert lengths == [120 * SAMPLE_RATE, 24 * SAMPLE_RATE]
+
+
+def test_of_two_runs_the_slower_counts(fake_classifier: FakeClassifier) -> None:
+    found = measure(fake_classifier, [EXAMPLES / "statement.flac"], runs=2)
+    assert found.speed == pytest.approx(found.audio_seconds / max(found.wall_seconds))
+
+
+def test_the_share_of_the_peak_is_of_those_that_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    def replicate(network: Any, devices: Any, _: int) -> Iterator[Any]:
+        yield network, devices[0]  # as on Apple's GPUs
+
+    monkeypatch.setattr(neural, "replicate", replicate)
+    monkeypatch.setattr(peak, "measure_peak", lambda *_: 1e9)
+    model = sercli.load_model("cnn", "cpu", precision="fp32")
+    found = measure(model, [EXAMPLES / "statement.flac"], effort=Effort(4, 4))
+    busy = found.stages["features"].seconds + found.stages["model"].seconds
+    assert found.multiply_adds is not None
+    assert found.model_share == pytest.approx(found.multiply_adds / busy / 1e9)
+
+
+def test_the_peak_of_several_devices_is_that_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = {torch.device("meta", 0): 1.0, torch.device("meta", 1): 2.0}
+    monkeypatch.setattr(peak, "_measure_device", lambda device, *_: rates[device])
+    model: Any = SimpleNamespace(devices=(*rates,), precision="fp32")
+    assert peak.measure_peak(model, 1) == 3
+
+
+def test_products_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: waited.append("mps"))
+    for device in ("cpu", "cuda:1", "mps"):
+        peak._wait(torch.device(device))
+    assert waited == [torch.device("cuda:1"), "mps"]
 
 
 def test_bench_on_synthetic_recordings() -> None:

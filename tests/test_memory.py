@@ -2,13 +2,19 @@
 
 import ctypes
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from sercli.system import memory
-from sercli.system.memory import IdleMemory, keep_less, measure_allocated
+from sercli.system.memory import (
+    IdleMemory,
+    keep_less,
+    measure_allocated,
+    measure_peak_memory,
+)
 
 
 def test_glibc_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,3 +82,14 @@ def test_less_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     for expected in (0, 0, 0, 0, 1, 1, 2, 2, 3):
         idle.check()
         assert len(trims) == expected
+
+
+def test_the_peak_is_that_of_this_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    status = tmp_path / "status"
+    status.write_text("Name:\tser\nVmPeak:\t  999 kB\nVmHWM:\t   250 kB\nRssAnon:\t   125 kB\n")
+    monkeypatch.setattr(memory, "_STATUS", status)
+    assert (measure_peak_memory(), measure_allocated()) == (256_000, 128_000)
+    status.unlink()
+    assert measure_allocated() == 0
+    peak = measure_peak_memory()
+    assert peak is None or 20_000_000 < peak < 100_000_000_000

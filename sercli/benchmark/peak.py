@@ -16,6 +16,8 @@ from sercli.classifiers.neural import NetworkClassifier
 # Size of the square matrices, large enough to occupy every core, and how long to multiply them.
 MATRIX_SIZE = 2048
 SECONDS = 1.0
+# Number of products that a GPU gets at once, so that it never waits for the CPU.
+GPU_PRODUCTS = 16
 # Lengths of segments are rounded to the nearest multiple of this many samples.
 STEP = SAMPLE_RATE // 5
 
@@ -27,8 +29,11 @@ def _count_attention(
     return int(count(query, key, value))
 
 
-# Operation that PyTorch does not count by itself.
-_UNCOUNTED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _count_attention}
+# Operations that PyTorch does not count by itself.
+_UNCOUNTED = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _count_attention,
+    torch.ops.aten._scaled_dot_product_attention_math_for_mps: _count_attention,
+}
 
 
 def count_multiply_adds(classifier: NetworkClassifier, durations: Sequence[float]) -> float:
@@ -59,17 +64,23 @@ def count_multiply_adds(classifier: NetworkClassifier, durations: Sequence[float
 
 
 def measure_peak(classifier: NetworkClassifier, n_workers: int) -> float:
-    """Return the device's multiply-adds per second in products of large matrices.
+    """Return the multiply-adds per second in products of large matrices, of all devices together.
 
     Parameters
     ----------
     classifier
-        Classifier whose device and number type are used.
+        Classifier whose devices and number type are used.
     n_workers
         Number of workers that multiply at the same time on a CPU, each with the number of threads
         that `torch` is set to.
     """
-    device, precision = classifier.device, classifier.precision
+    # Each alone: several GPUs do not slow each other down.
+    return sum(
+        _measure_device(device, classifier.precision, n_workers) for device in classifier.devices
+    )
+
+
+def _measure_device(device: torch.device, precision: str, n_workers: int) -> float:
     types = {"bf16": torch.bfloat16, "fp16": torch.float16}
     matrix: Any = torch.randn(MATRIX_SIZE, MATRIX_SIZE, device=device)
     multiply: Any = torch.mm
@@ -78,14 +89,17 @@ def measure_peak(classifier: NetworkClassifier, n_workers: int) -> float:
     else:
         matrix = matrix.to(types.get(precision, torch.float32))
 
+    at_once = 1 if device.type == "cpu" else GPU_PRODUCTS
+
     def work(_: int) -> float:
         multiply(matrix, matrix)
         _wait(device)
         n_products, start = 0, perf_counter()
         while (spent := perf_counter() - start) < SECONDS:
-            multiply(matrix, matrix)
+            for _ in range(at_once):
+                multiply(matrix, matrix)
             _wait(device)
-            n_products += 1
+            n_products += at_once
         return n_products * float(MATRIX_SIZE) ** 3 / spent
 
     n_threads = n_workers if device.type == "cpu" else 1
@@ -96,3 +110,5 @@ def measure_peak(classifier: NetworkClassifier, n_workers: int) -> float:
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

@@ -1,6 +1,5 @@
 """Measurement of the annotation speed on this machine, by stage."""
 
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,12 +13,13 @@ import soundfile as sf
 from sercli.annotation.annotator import Annotator
 from sercli.audio.reading import SAMPLE_RATE
 from sercli.benchmark.synthetic import synthesise
-from sercli.classifiers.base import Classifier
+from sercli.classifiers.base import BATCH_S, Classifier
 from sercli.config import Effort
 from sercli.discovery import Found, find_inputs
 from sercli.errors import ConfigError
 from sercli.output.report import RunInfo
 from sercli.output.writers import open_writer
+from sercli.system.memory import measure_peak_memory
 from sercli.text import format_count
 from sercli.version import __version__
 
@@ -150,7 +150,7 @@ def measure(
             say(f"run {number} of {runs}" if number else "warming up")
             outcomes.append(_run(classifier, effort, inputs, Path(folder) / "labels.csv"))
     outcomes = sorted(outcomes[1:], key=lambda outcome: outcome.wall)
-    median = outcomes[(len(outcomes) - 1) // 2]
+    median = outcomes[len(outcomes) // 2]  # of an even number, the slower of the two
     audio, durations = median.audio, median.durations
     if not durations:
         recordings = format_count(len(inputs), "recording")
@@ -173,7 +173,7 @@ def measure(
         speed=audio / median.wall,
         hours_per_minute=audio / median.wall / 60,
         stages=_time_stages(median),
-        peak_memory=_peak_memory(),
+        peak_memory=measure_peak_memory(),
     )
     for reason in median.failed:
         say(f"failed: {reason}")
@@ -249,9 +249,10 @@ def _add_shares(
 
     say("measuring the peak of this machine")
     needed = sum(count_multiply_adds(network, durations) for network in networks)
-    with classifier.using_threads(effort.threads_each):
+    with classifier.replicas(effort.n_workers, effort.threads_each, BATCH_S) as replicas:
         peak = measure_peak(networks[0], effort.n_workers)
-    busy = (found.stages["features"].seconds + found.stages["model"].seconds) / effort.n_workers
+        n_scoring = min(len(replicas), effort.n_workers)  # a GPU has fewer replicas
+    busy = (found.stages["features"].seconds + found.stages["model"].seconds) / n_scoring
     wall = found.audio_seconds / found.speed
     return replace(
         found,
@@ -278,19 +279,11 @@ def _find_networks(classifier: Classifier) -> "list[NetworkClassifier]":
 
 def _synthesise(folder: Path, hours: float) -> list[Path]:
     rng = np.random.default_rng(0)
-    left, paths = hours * 3600, list[Path]()
+    left, paths = max(1, round(hours * 3600 * SAMPLE_RATE)), list[Path]()
     while left > 0:
         path = folder / f"{len(paths):05d}.wav"
-        sf.write(path, synthesise(min(left, RECORDING_S), rng), SAMPLE_RATE)
+        n_samples = min(left, int(RECORDING_S * SAMPLE_RATE))
+        sf.write(path, synthesise(n_samples / SAMPLE_RATE, rng), SAMPLE_RATE)
         paths.append(path)
-        left -= RECORDING_S
+        left -= n_samples
     return paths
-
-
-def _peak_memory() -> int | None:
-    try:
-        import resource
-    except ImportError:  # on Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak if sys.platform == "darwin" else peak * 1024)

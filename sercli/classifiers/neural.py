@@ -80,9 +80,9 @@ class NetworkClassifier(Classifier):
         self._batch_s = self.cpu_batch_s if self._device.type == "cpu" else GPU_BATCH_S
 
     @property
-    def device(self) -> torch.device:
-        """Device that it runs on."""
-        return self._device
+    def devices(self) -> tuple[torch.device, ...]:
+        """Devices that it runs on."""
+        return self._devices
 
     @property
     def batch_seconds(self) -> float:

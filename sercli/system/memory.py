@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -70,11 +71,28 @@ class IdleMemory:
 
 def measure_allocated() -> int:
     """Return the anonymous memory of this process in bytes; 0 if the system does not report it."""
+    return _read_status("RssAnon") or 0
+
+
+def measure_peak_memory() -> int | None:
+    """Return the peak memory of this process in bytes; None if the system does not report it."""
+    if (peak := _read_status("VmHWM")) is not None:
+        return peak
+    try:
+        import resource  # on Linux, its peak may be that of the program that started this one
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _read_status(name: str) -> int | None:
+    """Return a size in bytes that Linux reports of this process, or None."""
     try:
         lines = _STATUS.read_text().splitlines()
     except OSError:
-        return 0
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon")), 0)
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(name)), None)
 
 
 def _find_function(name: str) -> Any:
