@@ -4,7 +4,7 @@ The command line reads the defaults from here, and every result records the sett
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from math import ceil
 from numbers import Integral, Real
 from pathlib import Path
@@ -86,6 +86,7 @@ class SegmentConfig:
 
     def __post_init__(self) -> None:
         """Check every value against its range."""
+        settle(self)
         if self.mode not in get_args(SegmentMode):
             modes = ", ".join(get_args(SegmentMode))
             raise ConfigError(f"segment mode is {self.mode!r}; expected one of {modes}")
@@ -132,6 +133,7 @@ class Effort:
 
     def __post_init__(self) -> None:
         """Check every value against its range."""
+        settle(self)
         if self.threads is not None:
             check_count("threads", self.threads, 1, most_at_once())
         if self.workers is not None:
@@ -232,9 +234,7 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         """Check every value against its range."""
-        for name in ("stress", "precisions"):
-            if isinstance(value := getattr(self, name), str):
-                object.__setattr__(self, name, (value,))
+        settle(self, "stress", "precisions")
         given = (("target", self.target, Target), ("adapt", self.adapt, Adaptation))
         types = (("precision", one, Precision) for one in self.precisions)
         for name, value, known in (*given, *types):
@@ -245,6 +245,47 @@ class EvalConfig:
         if self.target_precision is not None:
             check_range("target precision", self.target_precision, 0.01, 1.0)
         check_seed_and_jobs(self.seed, self.jobs)
+
+
+def settle(config: object, *sequences: str) -> None:
+    """Replace values of a frozen dataclass by equal ones of Python's own types.
+
+    Numbers of other libraries become integers and floats, as JSON has them. Iterables become
+    tuples, as some could be read only once.
+
+    Parameters
+    ----------
+    config
+        Instance of the dataclass.
+    sequences
+        Names of the fields that hold several values; a single one need not be in a tuple.
+
+    Raises
+    ------
+    ConfigError
+        If such a field is neither a value nor an iterable.
+    """
+    assert is_dataclass(config)
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.name in sequences and value is not None:
+            one = isinstance(value, str | os.PathLike)
+            try:
+                settled: object = tuple(map(_settle, (value,) if one else value))
+            except TypeError as error:
+                raise ConfigError(
+                    f"{field.name} is {shorten(value)}; expected a sequence of values"
+                ) from error
+        else:
+            settled = _settle(value)
+        if settled is not value:
+            object.__setattr__(config, field.name, settled)
+
+
+def _settle(value: object) -> object:
+    if _is_kind(value, Integral):
+        return int(value)  # type: ignore[call-overload]
+    return float(value) if _is_kind(value, Real) else value  # type: ignore[arg-type]
 
 
 def check_seed_and_jobs(seed: int, jobs: int) -> None:

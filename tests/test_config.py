@@ -1,10 +1,16 @@
-"""Settings that depend on the machine."""
+"""Settings: what is theirs, and what depends on the machine."""
 
+import json
 import os
+from dataclasses import asdict
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+import sercli
 from sercli import config
 
 
@@ -34,3 +40,46 @@ def test_a_container_with_a_quota_has_as_many_cores(
     monkeypatch.setattr(config, "CGROUP", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     assert config.count_cores() == n_cores
+
+
+def test_settings_are_values_that_json_has() -> None:
+    one: Any = np.int64(2)
+    share: Any = np.float32(0.25)
+    for settings in (
+        sercli.SegmentConfig(mode="window", window=one, hop=share),
+        sercli.SegmentConfig(max_segment=Fraction(5, 2)),  # type: ignore[arg-type]
+        sercli.Effort(one, one, share * 8),
+        sercli.EvalConfig(seed=one, target_precision=share),
+        sercli.SvmConfig((share,), (share, one), one, one, seed=one),
+        sercli.CnnConfig(epochs=one, mixup=share, seed=one),
+        sercli.AdapterConfig(folds=one, single_shares=(share,)),
+        sercli.TrainConfig("cnn", folds=one),
+    ):
+        json.dumps(asdict(settings))
+    assert sercli.SegmentConfig(max_segment=Fraction(5, 2)).max_segment == 2.5  # type: ignore[arg-type]
+
+
+def test_values_that_could_be_read_only_once_are_kept(tmp_path: Path) -> None:
+    settings: Any = sercli.EvalConfig(
+        stress=(one for one in ["phone"]),  # type: ignore[arg-type]
+        precisions=iter(["fp32"]),  # type: ignore[arg-type]
+    )
+    assert (settings.stress, settings.precisions) == (("phone",), ("fp32",))
+    (tmp_path / "calm.wav").touch()
+    given: Any = {
+        "fit_on": iter(["train", "dev"]),
+        "emotions": ["a", "b"],
+        "calm": tmp_path.glob("*"),
+    }
+    training = sercli.TrainConfig("svm", **given)
+    assert training.splits == ("train", "dev")
+    assert (training.emotions, training.calm) == (("a", "b"), (tmp_path / "calm.wav",))
+    assert isinstance(hash(training), int)
+    svm = sercli.SvmConfig(regularisations=np.array([1.0, 3.0]))  # type: ignore[arg-type]
+    assert svm.regularisations == (1.0, 3.0)
+
+
+@pytest.mark.parametrize("stress", [5, 1.5, True])
+def test_a_value_where_several_are_expected(stress: Any) -> None:
+    with pytest.raises(sercli.ConfigError, match=f"^stress is {stress}; expected a sequence of"):
+        sercli.EvalConfig(stress=stress)

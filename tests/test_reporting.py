@@ -121,6 +121,7 @@ FIGURES: dict[str, Any] = {
             "clip": {"uar": None, "accuracy": 0.5, "ece": 0.1, "drop": None, "unchanged": 0.6},
         },
     },
+    "target": "intended",
     "precision": "fp32",
     "precisions": {
         "bf16": {

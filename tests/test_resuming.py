@@ -683,3 +683,18 @@ def test_a_journal_of_somebody_else_is_of_a_run_at_work(
                     find_unfinished(target)
             refused.append("r")
     assert journal.exists()
+
+
+def test_a_run_that_cannot_be_described_leaves_nothing(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> str:
+        raise TypeError("Object of type complex is not JSON serializable")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sercli.output.journal.json.dumps", fail)
+        with pytest.raises(TypeError):
+            runs.write(runs.memo)
+    assert not runs.hidden
+    runs.write(runs.memo)
+    assert runs.rows == ["memo.m4a: 2"]

@@ -203,7 +203,7 @@ class LabelRun:
             replaces = output.overwrite and bool(is_there)
             try:
                 journal = Journal(writer, info, replaces=replaces)
-            except OutputError:
+            except BaseException:
                 writer.discard()  # without a journal, no run could resume it
                 raise
             stack.enter_context(journal)

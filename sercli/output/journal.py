@@ -69,7 +69,7 @@ class Journal:
         header = info.header() | {"directory": info.directory, "replaces": replaces}
         try:
             self._put(header | {"host": node(), "pid": os.getpid()})
-        except OutputError:
+        except BaseException:
             with suppress(OSError):
                 self._stream.close()
             self.remove()

@@ -353,7 +353,7 @@ def open_writer(
     file = AtomicFile(Path(target), overwrite=overwrite)
     try:
         return WRITERS[name](file, info, held=held)
-    except OutputError:
+    except BaseException:
         file.discard()
         raise
 

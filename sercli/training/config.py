@@ -10,6 +10,7 @@ from sercli.config import (
     check_count,
     check_range,
     check_seed_and_jobs,
+    settle,
 )
 from sercli.errors import ConfigError
 
@@ -51,6 +52,7 @@ class SvmConfig:
 
     def __post_init__(self) -> None:
         """Check every value against its range."""
+        settle(self, "regularisations", "gamma_scales")
         for name, values in (("C", self.regularisations), ("gamma", self.gamma_scales)):
             if not values:
                 raise ConfigError(f"{name} has no values to search; expected one or more")
@@ -100,6 +102,7 @@ class FusionConfig:
 
     def __post_init__(self) -> None:
         """Check every value against its range."""
+        settle(self)
         check_common(self)
 
 
@@ -201,6 +204,7 @@ class NeuralConfig:
 
     def __post_init__(self) -> None:
         """Check every value against its range."""
+        settle(self)
         check_count("epochs", self.epochs, 1, 10_000)
         check_count("batch size", self.batch_size, 2, 4096)
         check_range("learning rate", self.learning_rate, 1e-8, 10)
@@ -401,6 +405,7 @@ class AdapterConfig:
 
     def __post_init__(self) -> None:
         """Check every value against its range."""
+        settle(self, "single_shares")
         for name in ("n_hidden", "n_trust", "n_context", "epochs", "step_groups", "step_clips"):
             check_count(name, getattr(self, name), 1, 100_000)
         check_count("calibration_groups", self.calibration_groups, 1, 1_000_000)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from sercli.config import Split, check_whole
+from sercli.config import Split, check_whole, settle
 from sercli.errors import ConfigError
 from sercli.files import AnyPath
 from sercli.training.config import (
@@ -137,9 +137,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check every value, and its combination with the others."""
-        for name in ("members", "unlabelled", "calm", "fit_on", "emotions"):
-            if isinstance(value := getattr(self, name), str | os.PathLike):
-                object.__setattr__(self, name, (value,))
+        settle(self, "members", "unlabelled", "calm", "fit_on", "emotions")
         known = (*DEFAULTS, *map(type, DEFAULTS.values()))
         if (self.model if isinstance(self.model, str) else type(self.model)) not in known:
             raise ConfigError(

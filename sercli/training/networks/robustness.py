@@ -194,8 +194,9 @@ def train_robust_encoder(
         "limit": limit,
         "precision": str(choose_precision(choose_device(config.device))),
         "speech": digest_audio(speech),
-        "missing codecs": missing_codecs(),
     }
+    if missing := missing_codecs():  # else as in earlier releases, whose weights are still found
+        facts["missing codecs"] = missing
     path = folder / f"{digest(repr(facts).encode())}.safetensors"
     if path.is_file() and not _is_whole(path):  # damaged: learn it once more
         path.unlink(missing_ok=True)

@@ -338,9 +338,11 @@ class TransformerCourse(Course):
             # joined.
             [(clip.name if scored else None, clip.voice, clip.emotion) for clip in cached.clips],
             digest_audio(cached),
-            # Only augmented versions go through codecs.
-            missing_codecs() if n_versions or scored else (),
         )
+        # Only augmented versions go through codecs. Where all are available, the key is without
+        # them, as in earlier releases, whose rows are still found.
+        if (n_versions or scored) and (missing := missing_codecs()):
+            facts += (missing,)
         # Clips are joined with those of the same corpus alone, which matters where speakers of
         # several have one name.
         pairs = {(clip.voice, clip.corpus) for clip in cached.clips}
