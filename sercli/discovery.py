@@ -2,6 +2,7 @@
 
 import codecs
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -197,9 +198,19 @@ class _Walk:
     exclude: _Patterns
 
     def run(self, root: str) -> Iterator[Found]:
-        return self._folder(root, "", set())
+        visited: set[tuple[int, int]] = set()
+        # Links come last: a folder that is also there under its own name keeps that.
+        folders = deque([(root, "")])
+        while folders:
+            yield from self._folder(*folders.popleft(), visited, folders)
 
-    def _folder(self, folder: str, below: str, visited: set[tuple[int, int]]) -> Iterator[Found]:
+    def _folder(
+        self,
+        folder: str,
+        below: str,
+        visited: set[tuple[int, int]],
+        links: deque[tuple[str, str]],
+    ) -> Iterator[Found]:
         try:
             status = os.stat(folder)
             if (status.st_dev, status.st_ino) in visited:
@@ -216,8 +227,10 @@ class _Walk:
             if self.exclude.match(entry.name, relative, entry.path):
                 continue
             if _is_folder(entry):
-                if self.recursive:
-                    yield from self._folder(entry.path, f"{relative}/", visited)
+                if self.recursive and entry.is_symlink():
+                    links.append((entry.path, f"{relative}/"))
+                elif self.recursive:
+                    yield from self._folder(entry.path, f"{relative}/", visited, links)
             elif self._wanted(entry, relative):
                 yield Found(entry.path)
 

@@ -182,6 +182,21 @@ def make_folder(folder: Path, kind: str = "folder") -> None:
         ) from error
 
 
+def identify(path: AnyPath) -> tuple[int, int] | None:
+    """Return device and inode, which identify a file whatever its path; None if there is none.
+
+    Parameters
+    ----------
+    path
+        Path of the file.
+    """
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # ValueError: the path contains NUL
+        return None
+    return status.st_dev, status.st_ino
+
+
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write a JSON file atomically.
 

@@ -159,6 +159,9 @@ def test_a_pause_in_transmission_keeps_its_time(tmp_path: Path) -> None:
     assert len(waveform) == pytest.approx(4 * 16_000, abs=32)
     level = [np.abs(waveform[s * 16_000 + 100 : (s + 1) * 16_000 - 100]).max() for s in range(4)]
     assert level == pytest.approx([0.3, 0, 0, 0.3], abs=0.01)
+    with AudioFile(path) as audio:
+        assert sum(map(len, audio.blocks())) == pytest.approx(4 * 16_000, abs=32)
+        assert audio.warnings == ("1 gap became silence, 2.0 s in all",)
 
 
 def test_damaged_packets_are_left_out_and_told(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -174,6 +177,62 @@ def test_damaged_packets_are_left_out_and_told(tmp_path: Path, rng: np.random.Ge
         assert re.fullmatch(r"\d+ damaged packets left out", audio.warnings[0])
     # What comes behind the damage is still at its time.
     np.testing.assert_allclose(waveform[-24_000:], sine(4.0, 48_000)[-24_000:], atol=1e-3)
+
+
+def write_chirp(path: Path) -> NDArray[np.float32]:
+    """Write 20 s of an MP3 with an index, whose pitch tells the time; return what is decoded."""
+    time = np.arange(20 * 44_100) / 44_100
+    chirp = (0.3 * np.sin(2 * np.pi * (300 + 100 * time) * time)).astype(np.float32)
+    encode(path, "libmp3lame", chirp[None], 44_100)
+    return load_audio(path)
+
+
+def test_what_comes_behind_damage_in_an_mp3_keeps_its_time(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    path = tmp_path / "a.mp3"
+    sound = write_chirp(path)
+    content = path.read_bytes()
+    start, size = len(content) // 4, len(content) // 5  # 4 s
+    path.write_bytes(content[:start] + rng.bytes(size) + content[start + size :])
+    with AudioFile(path) as audio:
+        assert sum(map(len, audio.blocks())) == pytest.approx(20 * 44_100, abs=4_000)
+        packets, gaps = audio.warnings
+    assert re.fullmatch(r"\d+ damaged packets? left out", packets)
+    assert (found := re.fullmatch(r"\d+ gaps? became silence, (\d\.\d) s in all", gaps))
+    assert float(found[1]) == pytest.approx(4, abs=0.3)
+    waveform = load_audio(path)
+    for second in (3, 11, 18):
+        pitch = [frequency_of(one[second * 16_000 :][:4_000], 16_000) for one in (waveform, sound)]
+        assert pitch[0] == pytest.approx(pitch[1], abs=16)
+
+
+def test_a_tag_between_two_mp3s_takes_no_time(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp3"
+    write_chirp(path)
+    content = path.read_bytes()
+    cover = b"ID3\x03\0\0" + bytes((0, 12, 0, 0)) + bytes(12 << 14)  # a picture
+    path.write_bytes(content + cover + content)
+    with AudioFile(path) as audio:
+        assert sum(map(len, audio.blocks())) == pytest.approx(40 * 44_100, abs=8_000)
+
+
+def test_a_film_that_breaks_off_is_known_by_the_length_of_its_sound(tmp_path: Path) -> None:
+    path = tmp_path / "film.mkv"
+    samples = (sine(8.0, 16_000) * 32_767).astype(np.int16)
+    with av.open(path, "w", format="matroska") as container:
+        streams = [container.add_stream("pcm_s16le", rate=16_000, layout="mono") for _ in "ab"]
+        for start in range(0, 8 * 16_000, 1_600):
+            for stream in streams:
+                frame = av.AudioFrame.from_ndarray(
+                    samples[None, start : start + 1_600], format="s16", layout="mono"
+                )
+                frame.sample_rate, frame.pts = 16_000, start
+                container.mux(stream.encode(frame))
+    assert len(load_audio(path)) == 8 * 16_000
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(AudioError, match=r"stops at \d\.\d+ s of the 8\.\d+ s that the header"):
+        load_audio(path)
 
 
 def test_blocks_are_bounded_whatever_the_length_and_the_channels(make_wav: MakeWav) -> None:
@@ -376,6 +435,7 @@ def test_a_time_stamp_beyond_reason_is_not_believed(tmp_path: Path) -> None:
     with AudioFile(path) as audio:
         assert sum(len(block) for block in audio.blocks()) == pytest.approx(5 * 16_000, abs=32)
         assert audio.warnings == (
+            "1 gap became silence, 2.0 s in all",
             "its time stamps jump by 99999 s at 1.000 s; the times from there on do not follow "
             "the stamps",
         )

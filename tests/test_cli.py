@@ -1119,6 +1119,20 @@ def test_the_output_never_replaces_what_is_read(tmp_path: Path) -> None:
         assert result.exit_code == 2
         assert f"{target}: is also an input; expected another output" in result.stderr
     assert (recording.read_bytes(), turns.read_bytes()) == before
+    listed = tmp_path / "list.csv"
+    listed.write_text(f"{recording}\n")
+    result = ser("annotate", "-m", "svm", "--files-from", listed, "-o", listed, "--overwrite")
+    assert (result.exit_code, listed.read_text()) == (2, f"{recording}\n")
+    assert f"{listed}: is also an input; expected another output" in result.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no name has a line feed on Windows")
+def test_a_name_with_line_feeds_is_on_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "evil\nfailed: good.wav"
+    path.touch()
+    result = ser("annotate", path, "-m", "svm")
+    assert result.stderr.startswith(f"failed: {tmp_path}/evil\\x0afailed: good.wav: ")
+    assert len(result.stderr.splitlines()) == 2
 
 
 def test_what_is_no_text_is_recorded(tmp_path: Path) -> None:

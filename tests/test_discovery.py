@@ -163,6 +163,20 @@ def test_lists_of_paths() -> None:
     assert read_path_list(nul, nul=True) == ["a\nb.wav", "c.wav"]
 
 
+def test_a_folder_keeps_its_name_if_a_link_leads_to_it(tmp_path: Path) -> None:
+    for name in ("calls/may/1.wav", "calls/zz/deep/2.wav", "calls/last.wav", "old/3.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    expected = [tmp_path / "calls" / one for one in ("last.wav", "may/1.wav", "zz/deep/2.wav")]
+    assert [one.path for one in find_inputs(tmp_path / "calls")] == list(map(str, expected))
+    for link, folder in (("current", "may"), ("a", "zz/deep"), ("archive", tmp_path / "old")):
+        (tmp_path / "calls" / link).symlink_to(folder)
+    expected.append(tmp_path / "calls/archive/3.wav")
+    assert [one.path for one in find_inputs(tmp_path / "calls")] == list(map(str, expected))
+    (found,) = find_inputs(tmp_path / "calls", include="may/*")
+    assert found.path == str(expected[1])
+
+
 def test_links_that_cannot_be_followed_are_files(tree: Path) -> None:
     (tree / "d" / "loop.wav").symlink_to("loop.wav")
     assert "d/loop.wav" in names(list(find_inputs([tree])), tree)

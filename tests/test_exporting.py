@@ -233,6 +233,25 @@ def test_nothing_is_replaced_unasked(tmp_path: Path) -> None:
         export_labels(RESULTS, tmp_path, "eaf")
 
 
+def test_what_is_exported_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").touch()
+    results = [replace(RESULTS[0], path=str(tmp_path / "a.wav"))]
+    csv = write(tmp_path / "a.csv", results)
+    labels, record = tmp_path / "a.txt", record_path(tmp_path / "a.txt")
+    csv.rename(labels)
+    record_path(csv).rename(record)
+    content = labels.read_bytes(), record.read_bytes()
+    command = ["export", str(labels), "--format", "audacity", "-o", str(tmp_path), "--overwrite"]
+    result = CliRunner().invoke(main, command)
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"Error: {labels}: is what is exported; name another folder\n",
+    )
+    with pytest.raises(OutputError, match=r"a\.txt: is what is exported"):
+        export_labels(labels, tmp_path, "audacity", overwrite=True)
+    assert (labels.read_bytes(), record.read_bytes()) == content
+
+
 def test_ser_export(tmp_path: Path) -> None:
     labels = write(tmp_path / "labels.csv", RESULTS)
     command = ["export", str(labels), "--format", "audacity", "-o", str(tmp_path / "tracks")]

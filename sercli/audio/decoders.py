@@ -45,6 +45,8 @@ UNKNOWN_SIZE = 0x7F000000
 UNKNOWN_LENGTH = 1 << 62
 # Containers mark pauses in transmission by a jump in time stamps; less than this is jitter.
 MIN_TIMESTAMP_GAP_S = 0.1
+# A longer gap is reported.
+MAX_PAUSE_S = 0.5
 # A longer jump is an error of the time stamp: filling it would insert hours of silence.
 MAX_TIMESTAMP_GAP_S = 3600.0
 
@@ -143,6 +145,16 @@ class _SndfileDecoder(Decoder):
         self._sound.close()
 
 
+def _parse_clock(text: str) -> float | None:
+    """Return a time in seconds, such as ``00:01:00.008``, or None if it is none."""
+    parts = text.strip("\0 ").split(":")
+    try:
+        hours, minutes, seconds = map(float, parts)
+    except ValueError:
+        return None
+    return 3600 * hours + 60 * minutes + seconds
+
+
 def _find_promise(sound: sf.SoundFile, n_bytes: int) -> int | None:
     """Return the number of samples per channel that the header promises, or None."""
     n_samples: int = sound.frames
@@ -179,6 +191,28 @@ class _Source:
             return -1
 
 
+class _LostFrames:
+    """Time that damaged frames of an MP3 would have taken, estimated from their size.
+
+    FFmpeg takes all bytes up to the next sound frame for a single one, and counts time by frames.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._n_bytes = self._n_frames = 0
+
+    def keep(self, n_bytes: int) -> None:
+        """Count the size of a frame that was decoded."""
+        self._n_bytes += n_bytes
+        self._n_frames += 1
+
+    def lose(self, n_bytes: int, seconds: float) -> None:
+        """Count the size of damaged frames, which FFmpeg takes for one of a given duration."""
+        if self._n_bytes:
+            n_lost = n_bytes * self._n_frames / self._n_bytes
+            self.seconds += max(0.0, n_lost - 1) * seconds
+
+
 class _FfmpegDecoder(Decoder):
     def __init__(self, file: BinaryIO) -> None:
         import av  # loads FFmpeg, which most runs never need
@@ -200,6 +234,7 @@ class _FfmpegDecoder(Decoder):
         except (av.FFmpegError, OSError) as error:
             raise DecodeError(f"FFmpeg cannot open it ({error.strerror})") from error
         self._n_corrupt = 0
+        self._lost = _LostFrames()
         self._end = 0  # end of the packets so far, in units of the stream's time base
         try:
             # Some codecs decode to another rate than that of the header: take it from a frame.
@@ -213,6 +248,7 @@ class _FfmpegDecoder(Decoder):
         length = self._container.duration
         self._duration = None if length is None else length / av.time_base
         self._jumps: list[str] = []
+        self._pauses: list[float] = []  # in seconds, silence now
         self._skipped = 0.0  # jumps of the time stamps that were not filled, in seconds
 
     @property
@@ -222,6 +258,11 @@ class _FfmpegDecoder(Decoder):
             notes.append(f"has {n_streams} audio streams; only the first is read")
         if self._n_corrupt:
             notes.append(f"{format_count(self._n_corrupt, 'damaged packet')} left out")
+        if self._pauses:
+            notes.append(
+                f"{format_count(len(self._pauses), 'gap')} became silence, {sum(self._pauses):.1f} "
+                "s in all"
+            )
         return (*notes, *self._jumps)
 
     def blocks(self) -> Iterator[FloatArray]:
@@ -275,7 +316,8 @@ class _FfmpegDecoder(Decoder):
         if end < promised - CONTAINER_TOLERANCE_S:
             raise DecodeError(
                 f"decoding stops at {position / self.sample_rate:.3f} s of the {promised:.3f} s "
-                "that the header promises (the file ends early)"
+                "that the header promises ("
+                + ("damaged packets are missing)" if self._n_corrupt else "the file ends early)")
             )
 
     def _find_end(self) -> float:
@@ -294,6 +336,11 @@ class _FfmpegDecoder(Decoder):
         if TELLING_STREAMS in names and stream.duration and stream.time_base:
             return float(stream.duration * stream.time_base)
         # The duration of the file is the end of its longest stream, which need not be the sound.
+        if "matroska" in names and self._duration is not None:
+            told = _parse_clock(stream.metadata.get("DURATION", ""))
+            if told is not None:
+                start = (self._container.start_time or 0) / self._av.time_base
+                return min(told, self._duration) - start
         alone = len(self._container.streams) == 1
         if alone and TELLING_CONTAINERS & names and self._duration is not None:
             return self._duration - (self._container.start_time or 0) / self._av.time_base
@@ -311,8 +358,13 @@ class _FfmpegDecoder(Decoder):
                     self._end = max(self._end, packet.pts + packet.duration)
                 try:
                     yield from packet.decode()
+                    self._lost.keep(packet.size)
                 except self._av.FFmpegError:  # the error for damaged data varies by codec
                     self._n_corrupt += 1
+                    # Without an index, the bytes may as well be a tag between two recordings.
+                    if self._n_promised is not None:
+                        seconds = float((packet.duration or 0) * (packet.time_base or 0))
+                        self._lost.lose(packet.size, seconds)
         except (self._av.FFmpegError, OSError) as error:
             raise DecodeError(f"FFmpeg stops decoding it ({error.strerror})") from error
         except IndexError as error:  # PyAV does not support streams that begin midway
@@ -324,6 +376,9 @@ class _FfmpegDecoder(Decoder):
             return
         start = (self._container.start_time or 0) / self._av.time_base
         missing = frame.time - start - position / self.sample_rate
+        if self._n_promised is not None and self._lost.seconds:
+            left = (self._n_promised - position) / self.sample_rate
+            missing = min(missing + self._lost.seconds, max(missing, left))
         if abs(missing) <= MIN_TIMESTAMP_GAP_S:
             self._skipped = 0.0
         gap = missing - self._skipped
@@ -338,6 +393,8 @@ class _FfmpegDecoder(Decoder):
                 "times from there on do not follow the stamps"
             )
             return
+        if gap > MAX_PAUSE_S and position:  # at the start, the sound only begins later
+            self._pauses.append(gap)
         remaining = round(gap * self.sample_rate)
         while remaining > 0:
             n_samples = min(remaining, max(1, BLOCK_SIZE // self.channels))

@@ -240,6 +240,8 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
     )
     inputs = _find(paths, options)
     output.refuse_inputs(options[name] for name in ("segments", "speakers") if options[name])
+    if options["files_from"] is not None:
+        output.refuse_inputs([options["files_from"].name])
     annotator, given = _create_annotator(options, [found.path for found in inputs])
     quiet = options["quiet"]
     if not quiet:

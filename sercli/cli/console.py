@@ -116,7 +116,7 @@ def tell_failed(failed: Mapping[str, str]) -> None:
         # The error begins with the recording, which the clip's place names already.
         colons = [found.start() for found in re.finditer(": ", error)]
         ends = [end for end in colons if place.startswith(error[:end])]
-        say(f"failed: {place}{error[ends[-1] :] if ends else f': {error}'}")
+        say(join_lines(f"failed: {place}{error[ends[-1] :] if ends else f': {error}'}"))
 
 
 def tell_notes(notes: "Mapping[str, Notes]") -> None:
@@ -129,7 +129,7 @@ def tell_notes(notes: "Mapping[str, Notes]") -> None:
     """
     for path, found in notes.items():
         for warning in found.warnings:
-            say(f"{path}: {warning}")
+            say(join_lines(f"{path}: {warning}"))
 
 
 def give(text: str) -> None:
@@ -190,6 +190,17 @@ def escape(message: str) -> str:
         Text of one or more lines.
     """
     return printable(message).translate(CONTROLS)
+
+
+def join_lines(message: str) -> str:
+    """Return a message on a file in one line: a name with line feeds must not look like another.
+
+    Parameters
+    ----------
+    message
+        The message, which begins with the file's path.
+    """
+    return message.replace("\n", "\\x0a")
 
 
 class Progress:

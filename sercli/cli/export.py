@@ -25,15 +25,15 @@ from sercli.text import format_count
 def export(labels: str, format_: str, output: str, overwrite: bool, quiet: bool) -> None:
     """Write the labels of each recording to a file of its own, to listen and look.
 
-    LABELS is what `ser annotate` wrote, with its run record beside it. The files lie below each
-    other as the recordings do.
+    LABELS is what `ser annotate` wrote, if possible with its run record beside it. The files lie
+    below each other as the recordings do.
 
     \b
     Example:
       ser export labels.csv --format textgrid -o grids
     """
     results = read_results(labels)
-    written = export_labels(results, output, format_, overwrite=overwrite)
+    written = export_labels(results, output, format_, overwrite=overwrite, source=labels)
     if not quiet:
         for result in results:
             if result.path not in written:

@@ -4,7 +4,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from sercli.annotation.run import RunWatcher
-from sercli.cli.console import PROGRESS_INTERVAL_S, Progress
+from sercli.cli.console import PROGRESS_INTERVAL_S, Progress, join_lines
 from sercli.output.report import RunReport
 from sercli.schema import FileResult
 from sercli.text import format_count, format_duration
@@ -50,12 +50,15 @@ class View(RunWatcher):
     def done(self, result: FileResult) -> None:
         """Print the error or warnings of a file, and with `verbose` its status."""
         if result.error is not None:
-            self._progress.say(f"failed: {result.error}")
+            self._say(f"failed: {result.error}")
         elif self._verbose:
             what = f"{result.status}, {format_count(len(result.segments), 'segment')}"
-            self._progress.say(f"{result.path}: {what}, {format_duration(result.duration)}")
+            self._say(f"{result.path}: {what}, {format_duration(result.duration)}")
         for warning in () if self._quiet else result.warnings:
-            self._progress.say(f"{result.path}: {warning}")
+            self._say(f"{result.path}: {warning}")
+
+    def _say(self, message: str) -> None:
+        self._progress.say(join_lines(message))
 
     def _note(self) -> str:
         speed = self._report.speed(self._seconds)

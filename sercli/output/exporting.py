@@ -9,8 +9,9 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from sercli.errors import OutputError
-from sercli.files import AnyPath, check_target, make_folder, write_bytes
+from sercli.files import AnyPath, check_target, identify, make_folder, write_bytes
 from sercli.output.results import read_results
+from sercli.output.writers import record_path
 from sercli.schema import MIX, FileResult, Segment, printable
 from sercli.speech.grids import name_voice
 
@@ -39,6 +40,7 @@ def export_labels(
     format_: str,
     *,
     overwrite: bool = False,
+    source: AnyPath | None = None,
 ) -> dict[str, Path]:
     """Write the labels of each recording to a file of its own.
 
@@ -57,6 +59,8 @@ def export_labels(
         ``"textgrid"`` (Praat), ``"audacity"`` (a label track) or ``"srt"`` (subtitles).
     overwrite
         Whether existing files may be replaced.
+    source
+        Output of `ser annotate` that the results are from, which is never replaced.
 
     Returns
     -------
@@ -66,7 +70,7 @@ def export_labels(
     Raises
     ------
     OutputError
-        If there is no such format, or a file exists already or cannot be written.
+        If there is no such format, or a file exists already, is the source, or cannot be written.
     DatasetError
         If the output of `ser annotate` cannot be read.
     """
@@ -74,12 +78,18 @@ def export_labels(
         raise OutputError(f"format is {format_!r}; expected one of {', '.join(FORMATS)}")
     suffix, render = FORMATS[format_]
     if isinstance(results, str | os.PathLike):
+        source = results
         results = read_results(results)
     found = {result.path: result for result in results if result.duration or result.segments}
     paths = _place(list(found), Path(folder), suffix)
+    sources = (
+        set() if source is None else {identify(source), identify(record_path(source))} - {None}
+    )
     for path in paths.values():
         make_folder(path.parent)
         check_target(path, overwrite=overwrite)
+        if identify(path) in sources:
+            raise OutputError(f"{path}: is what is exported; name another folder")
     for recording, path in paths.items():
         write_bytes(path, render(found[recording]).encode())
     return paths

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from sercli.errors import ConfigError, OutputError
-from sercli.files import STDOUT, check_target
+from sercli.files import STDOUT, check_target, identify
 from sercli.output.journal import Unfinished, find_unfinished
 from sercli.output.writers import choose_format, record_path
 
@@ -99,16 +99,7 @@ class Output:
         """
         if self.target == STDOUT:
             return
-        written = {_identify(self.target), _identify(record_path(self.target))} - {None}
+        written = {identify(self.target), identify(record_path(self.target))} - {None}
         for path in paths if written else ():
-            if _identify(path) in written:
+            if identify(path) in written:
                 raise OutputError(f"{path}: is also an input; expected another output")
-
-
-def _identify(path: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """Return device and inode, which identify a file whatever its path; None if there is none."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):  # ValueError: the path contains NUL
-        return None
-    return status.st_dev, status.st_ino
