@@ -41,6 +41,8 @@ LEAST_SHARE = 0.02
 # training data a model may be sure of a wrong label, and the small probabilities of the others are
 # the only evidence left.
 LEAST_PROBABILITY = 1e-8
+# How far the sum of probabilities from a table may be from 1.
+SUM_TOLERANCE = 1e-3
 # Mixes that may explain the mean of a group: mean probabilities, likely shares, an even mix.
 N_EXPLANATIONS = 3
 # A larger group is not trusted more, as the adapter was trained on none.
@@ -227,7 +229,7 @@ class Adapter:
         Raises
         ------
         ConfigError
-            If `probabilities` have another shape.
+            If `probabilities` have another shape, or are none: rows of numbers that sum to 1.
         """
         adapted = self._check(probabilities).copy()
         self.rescore(adapted)
@@ -253,14 +255,21 @@ class Adapter:
         n_labels = len(self.calibration.bias)
         try:
             found = np.asarray(probabilities, np.float64)
-            if found.ndim == 2 and found.shape[1] == n_labels:
-                return found
-            told = f"of the shape {found.shape}"
+            if found.ndim != 2 or found.shape[1] != n_labels:
+                told = f"of the shape {found.shape}"
+            else:
+                # Rounded in tables, their sum is not exactly 1. False for NaN, too.
+                close = abs(found.sum(axis=1, keepdims=True) - 1) < SUM_TOLERANCE
+                possible = ((found >= 0) & close).all(axis=1)
+                if possible.all():
+                    return found
+                row = int(possible.argmin())
+                told = f"{found[row].tolist()} in row {row}"
         except (TypeError, ValueError):  # rows of different lengths, or no numbers
             told = shorten(probabilities)
         raise ConfigError(
-            f"probabilities are {told}; expected rows of {n_labels} numbers, one for "
-            "each label of the model"
+            f"probabilities are {told}; expected rows of {n_labels} numbers from 0 to 1, one for "
+            "each label of the model, that sum to 1"
         )
 
     def find_sharpness(self, parts: Iterable[DoubleArray]) -> float:

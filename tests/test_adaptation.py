@@ -266,9 +266,23 @@ def test_probabilities_of_another_shape_are_refused(
     adapter = create_adapter(rng)
     with pytest.raises(
         ConfigError,
-        match=f"^probabilities are {found}; expected rows of 6 numbers, one for each",
+        match=f"^probabilities are {found}; expected rows of 6 numbers from 0 to 1, one for each",
     ):
         adapter.adapt(given)
+
+
+@pytest.mark.parametrize(
+    "row", [[np.nan] * 6, [100.0, 0, 0, 0, 0, 0], [1.5, -0.5, 0, 0, 0, 0], [0] * 6]
+)
+def test_rows_that_are_no_probabilities_are_refused(
+    row: list[float], rng: np.random.Generator
+) -> None:
+    adapter, probabilities = create_adapter(rng), draw_probabilities(rng, 10)
+    rounded = probabilities.round(4)
+    np.testing.assert_allclose(adapter.adapt(rounded), adapter.adapt(probabilities), atol=0.05)
+    probabilities[3] = row
+    with pytest.raises(ConfigError, match=r"in row 3; expected rows of 6 numbers from 0 to 1"):
+        adapter.adapt(probabilities)
 
 
 def test_its_calibration_comes_last(rng: np.random.Generator) -> None:

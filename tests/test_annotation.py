@@ -175,7 +175,9 @@ def test_a_channel_that_is_not_there(fake_classifier: FakeClassifier) -> None:
     )
 
 
-@pytest.mark.parametrize("channels", ["left", "", "-1", "0,0", "1,", (), ("a",), (1, 1), 1])
+@pytest.mark.parametrize(
+    "channels", ["left", "", "-1", "0,0", "1,", (), ("a",), (1, 1), 1, [0.7], [True]]
+)
 def test_channels_that_make_no_sense(channels: Any) -> None:
     with pytest.raises(ConfigError, match="expected mix, split, or different indices"):
         parse_channels(channels)
@@ -441,6 +443,7 @@ def test_what_was_decoded_waits_on_disk(
         ([np.array([0, np.nan])], r"the type float64, and values that are not finite; expected"),
         ([np.zeros(5, np.int16)], r"has the shape \(5,\) and the type int16; expected"),
         ([None], r"has the shape \(\) and the type object; expected"),
+        ([np.zeros(480_001)], r"a segment lasts 30\.00 s; expected at most 30 s"),
     ],
 )
 def test_what_is_no_waveform(fake_classifier: FakeClassifier, waveforms: Any, message: str) -> None:

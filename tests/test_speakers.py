@@ -1,6 +1,8 @@
 """Who speaks: by the names of recordings, by tables, by diarisations."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,6 +79,12 @@ def test_by_a_diarisation(tmp_path: Path) -> None:
 def test_neither_file_nor_pattern(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Speakers.parse(text)
+
+
+@pytest.mark.parametrize("source", ["(s)", re.compile("s"), re.compile("(s)(t)"), None])
+def test_sources_that_are_none(source: Any) -> None:
+    with pytest.raises(ConfigError, match="expected (one, which is the speaker|turns or a comp)"):
+        Speakers(source)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ holds a few blocks and the open segment of each channel.
 """
 
 import math
+import operator
 import os
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -337,7 +338,7 @@ def parse_channels(channels: str | Iterable[int]) -> str | tuple[int, ...]:
         return channels
     try:
         listed = channels.split(",") if isinstance(channels, str) else channels
-        indices = tuple(int(index) for index in listed)
+        indices = tuple(map(_parse_index, listed))
     except (TypeError, ValueError):
         indices = ()
     if not indices or min(indices) < 0 or len(set(indices)) < len(indices):
@@ -345,6 +346,14 @@ def parse_channels(channels: str | Iterable[int]) -> str | tuple[int, ...]:
             f"channels is {channels!r}; expected mix, split, or different indices from 0: 0,1"
         )
     return indices
+
+
+def _parse_index(index: object) -> int:
+    if isinstance(index, str):
+        return int(index)
+    if isinstance(index, bool):
+        raise TypeError("a truth value is no index")
+    return operator.index(index)  # type: ignore[arg-type]
 
 
 def select_channels(

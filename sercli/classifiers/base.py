@@ -14,7 +14,7 @@ from threadpoolctl import ThreadpoolController
 from sercli.adaptation import Adapter
 from sercli.arrays import DoubleArray, FloatArray, Tensors
 from sercli.calibration import Calibration
-from sercli.config import Precision, Target
+from sercli.config import LONGEST_SEGMENT_S, Precision, Target
 from sercli.errors import ConfigError, ModelError
 from sercli.system.shared_limit import SharedLimit
 
@@ -264,14 +264,14 @@ class Classifier(ABC):
         Parameters
         ----------
         waveforms
-            Segments at the model's sample rate, each of shape (n_samples,).
+            Segments at the model's sample rate, each of shape (n_samples,), of at most 30 s.
         target
             Whether to predict what is intended or what is perceived.
 
         Raises
         ------
         ConfigError
-            If the model does not have this output, or a waveform is invalid.
+            If the model does not have this output, or a waveform is invalid or too long.
         """
         calibration = self.spec.find_calibration(target)
         waveforms = [np.asarray(waveform) for waveform in waveforms]
@@ -285,6 +285,10 @@ class Classifier(ABC):
                     f"{', and values that are not finite' if is_real and not finite else ''}; "
                     "expected a list of arrays of shape (n_samples,), of finite floating-point "
                     "numbers"
+                )
+            if (seconds := len(waveform) / self.spec.sample_rate) > LONGEST_SEGMENT_S:
+                raise ConfigError(
+                    f"a segment lasts {seconds:.2f} s; expected at most {LONGEST_SEGMENT_S:g} s"
                 )
         if not waveforms:
             return np.empty((0, len(self.spec.labels)))

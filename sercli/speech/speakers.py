@@ -60,10 +60,31 @@ class Speakers:
     ----------
     source
         Turns with speakers. Or a regular expression, searched for in the path of a recording with
-        ``/`` between its parts; its first group is the speaker.
+        ``/`` between its parts; its only group is the speaker.
+
+    Raises
+    ------
+    ConfigError
+        If it is neither, or the expression has not one group.
     """
 
     source: re.Pattern[str] | Turns
+
+    def __post_init__(self) -> None:
+        """Check that the source is one."""
+        if isinstance(self.source, Turns):
+            return
+        if not isinstance(self.source, re.Pattern):
+            raise ConfigError(
+                f"speakers are {self.source!r}; expected turns or a compiled regular expression "
+                "(Speakers.parse reads a text)"
+            )
+        if self.source.groups != 1:
+            raise ConfigError(
+                f"speakers are {self.source.pattern!r}: no such file, and a regular expression "
+                f"with {self.source.groups} groups; expected one, which is the speaker: "
+                "'([0-9]{4})_'"
+            )
 
     @property
     def spelled(self) -> str | None:
@@ -100,11 +121,6 @@ class Speakers:
             raise ConfigError(
                 f"speakers are {text!r}: no such file, and no regular expression ({error})"
             ) from error
-        if pattern.groups != 1:
-            raise ConfigError(
-                f"speakers are {text!r}: no such file, and a regular expression with "
-                f"{pattern.groups} groups; expected one, which is the speaker: '([0-9]{{4}})_'"
-            )
         return cls(pattern)
 
     def match(self, recordings: Iterable[str]) -> Match:
