@@ -200,6 +200,21 @@ def test_a_few_fitting_names_do_not_make_a_corpus(tmp_path: Path) -> None:
         read_corpus(tmp_path)
 
 
+def test_clips_that_were_sorted_anew_are_told(tmp_path: Path) -> None:
+    names = "1001_DFA_ANG_XX.wav", "1002_DFA_HAP_XX.wav"
+    make_tree(tmp_path, f"angry/{names[0]}", f"happy/{names[1]}")
+    assert read_corpus(tmp_path).name == "cremad"
+    make_tree(tmp_path, "sad/1003_DFA_ANG_XX.wav")
+    with pytest.raises(
+        DatasetError,
+        match=r"looks like cremad \(3 of 3 .*\) and like folders \(sub-folders angry, happy, sad\)",
+    ):
+        read_corpus(tmp_path)
+    labels = [clip.emotion for clip in read_corpus(tmp_path, "folders").clips]
+    assert labels == ["anger", "happiness", "sadness"]
+    assert len(read_corpus(tmp_path, "cremad").clips) == 3
+
+
 def test_mapping_by_own_and_by_canonical_words(tmp_path: Path) -> None:
     make_tree(tmp_path, "03a01Fa.wav", "03a01La.wav", "03a01Wa.wav", "03a01Xa.wav")
     corpus = read_corpus(tmp_path, mapping={"l": "neutral", "Happiness": "joy", "X": "odd"})
@@ -223,6 +238,9 @@ def test_mapping_as_text() -> None:
             parse_mapping(text)
     with pytest.raises(ConfigError, match="--map is 'a=b,a=c': gives a twice; expected it once"):
         parse_mapping("a=b,a=c")
+    with pytest.raises(ConfigError, match="gives a twice; expected it once"):
+        parse_mapping("A=b,a=c")
+    assert parse_mapping("file=A,File=b", "--columns") == {"file": "A", "File": "b"}
     with pytest.raises(ConfigError, match=r"^--columns is .foo.: .*expected OURS=THEIRS.*file=p"):
         parse_mapping("foo", "--columns")
 
@@ -266,6 +284,20 @@ def test_votes_of_ones_own(tmp_path: Path) -> None:
         "b": {"happiness": 1, "anger": 2, "calm": 0},
         "a": {"happiness": 0, "anger": 0, "calm": 3},
     }
+
+
+def test_votes_have_the_labels_of_the_corpus(tmp_path: Path) -> None:
+    table = tmp_path / "votes.csv"
+    table.write_text("clip,Wut,Ärger,ruhig,happy\na,1,2,4,8\n", encoding="utf-8")
+    mapping = {"wut": "anger", "ärger": "anger", "ruhig": "neutral", "happiness": "joy"}
+    assert read_votes(table, mapping) == {"a": {"anger": 3, "neutral": 4, "joy": 8}}
+    make_tree(tmp_path, "03a01La.wav", "03a01Wa.wav")
+    mapping = {"L": "neutral"}
+    assert read_corpus(tmp_path, mapping=mapping).mapping == mapping
+    cremad = tmp_path / "tabulatedVotes.csv"
+    cremad.write_text(CREMAD_VOTES + '"100001",6,2,0,0,1,0,"1001_DFA_ANG_XX",9,0.67,"A"\n')
+    votes = read_votes(cremad, {"disgust": "anger"})["1001_DFA_ANG_XX"]
+    assert votes == {"anger": 8, "fear": 0, "happiness": 0, "neutral": 1, "sadness": 0}
 
 
 def test_votes_on_the_voice_in_cremads_own_table(tmp_path: Path) -> None:

@@ -870,6 +870,9 @@ def test_speakers_of_one_name_in_two_corpora_are_two() -> None:
     }
     assert find_limits_of(clips)[0] == "Intervals from 2 speakers are too narrow."
     assert find_limits_of((*clips, listed))[0].startswith("There are no intervals")
+    unknown = replace(clips[0], speaker=None)
+    assert find_limits_of((*clips, unknown))[0].startswith("Speakers of 1 clip are unknown, so")
+    assert find_limits_of((unknown,))[0].startswith("Speakers are unknown, so intervals")
 
 
 def test_a_recording_that_changed_is_decoded_anew(

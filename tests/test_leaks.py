@@ -9,7 +9,7 @@ from sercli.datasets import Clip
 from sercli.datasets.protocols import find_protocol
 from sercli.datasets.tables import read_manifest
 from sercli.errors import ModelError
-from sercli.evaluation.caveats import find_caveats
+from sercli.evaluation.caveats import find_caveats, find_limits
 from sercli.evaluation.leaks import UNLABELLED, TrainingManifest, hash_speaker
 from sercli.evaluation.measurement import ClassifiedClips
 from sercli.evaluation.predictions import Predictions
@@ -255,3 +255,14 @@ def test_clips_that_a_model_was_chosen_by(tmp_path: Path, manifest: TrainingMani
     both = TrainingManifest.from_clips([eve], ["00000000000000d3"]).join([chosen])
     assert both.chosen == ()
     assert len(both.rows) == 4
+
+
+def test_a_clip_that_counts_twice_is_told() -> None:
+    clips = tuple(make_clip(name) for name in ("ann", "bea", "cid", "dan"))
+    clips = tuple(replace(clip, emotion=label) for clip, label in zip(clips, "abab", strict=True))
+    rows = np.full((4, 2), 0.5)
+    once = Predictions("fake", ("a", "b"), clips, rows, ("x", "y", "", ""))
+    twice = replace(once, hashes=("x", "y", "x", "x"))
+    assert not any("same audio" in one for one in find_limits(ClassifiedClips(once, {}, {})))
+    told = "2 clips with the same audio as another, which count again."
+    assert told in find_limits(ClassifiedClips(twice, {}, {}))

@@ -362,6 +362,22 @@ def test_folds_keep_those_together_who_may_be_one() -> None:
     assert len({(clip.speaker, group) for clip, group in zip(clips, groups, strict=True)}) == 4
 
 
+def test_copies_stay_in_one_fold() -> None:
+    names = "01", "01", "02", "03", "04", "05"
+    clips = [make_everywhere(name, "emodb")[0] for name in names]
+    clips = [replace(clip, name=str(number)) for number, clip in enumerate(clips)]
+    # The second of 01 is 03's, whose other audio nobody has; two could not be decoded.
+    hashes = ("a", "b", "c", "b", "", "")
+    first, again, two, three, four, five = group_clips(clips, "speaker", hashes)
+    assert first == again == three
+    assert len({first, two, four, five}) == 4
+    assert len({*group_clips(clips, "speaker")}) == 5
+    assert len({*group_clips(clips, "clip", hashes)}) == 5
+    # Through others, too: a speaker of two names with a copy each.
+    assert len({*group_clips(clips[2:], "speaker", ("x", "x", "y", "y"))}) == 2
+    assert len({*group_clips(clips, "speaker", ("a", "b", "b", "c", "c", "d"))}) == 3
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_who_may_be_one_is_drawn_once(seed: int) -> None:
     names = [f"{number:02}" for number in range(10)]

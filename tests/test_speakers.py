@@ -83,7 +83,7 @@ def test_neither_file_nor_pattern(text: str, message: str) -> None:
 
 @pytest.mark.parametrize("source", ["(s)", re.compile("s"), re.compile("(s)(t)"), None])
 def test_sources_that_are_none(source: Any) -> None:
-    with pytest.raises(ConfigError, match="expected (one, which is the speaker|turns or a comp)"):
+    with pytest.raises(ConfigError, match=r"expected (one, which is the speaker|turns or a comp)"):
         Speakers(source)
 
 

@@ -505,6 +505,7 @@ def test_copies_under_another_name_are_told(
         f"{2 * len(copies)} clips with the same audio as clips in another" in one
         for one in figures["warnings"]
     )
+    assert read_training(tmp_path / "folds")["protocol"] == "speakers shared, 4 folds"
 
 
 @pytest.mark.parametrize("n_labels", [1, 2])

@@ -9,6 +9,7 @@ from sercli.cli.console import say, show_progress, tell_failed, tell_notes
 from sercli.cli.corpora import read
 from sercli.cli.options import load_chosen
 from sercli.config import EvalConfig
+from sercli.datasets.labelling import common_label
 from sercli.output.report import ExitCode
 from sercli.registry.store import is_checkpoint_of_others
 from sercli.text import format_count
@@ -40,7 +41,7 @@ def measure(
 
     classifiers = _load(models, options)
     corpus = read([(path, options["kind"])], options)
-    votes = read_votes(options["votes"]) if options["votes"] else None
+    votes = read_votes(options["votes"], corpus.mapping) if options["votes"] else None
     if not options["quiet"]:
         say(corpus.describe())
         for one in classifiers:
@@ -119,4 +120,7 @@ def _tell_limits(figures: dict[str, Any]) -> None:
             if label in left_out["model"]
             else f"{name} has no such label"
         )
-        say(f"{clips} of {label} left out{use}: {missing}")
+        # Words that the user chose are kept as they are.
+        meant = common_label(label)
+        hint = "" if meant in (None, label) else f"; did you mean {meant}?"
+        say(f"{clips} of {label} left out{use}: {missing}{hint}")

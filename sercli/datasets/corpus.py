@@ -27,12 +27,15 @@ class Corpus:
         Clips in the order of their names.
     skipped
         Reason why a file was left out, for each, by file name.
+    mapping
+        The user's labels, by the corpus's own words or canonical labels, which the clips have.
     """
 
     name: str
     licence: str
     clips: tuple[Clip, ...]
     skipped: Mapping[str, str] = field(default_factory=dict)
+    mapping: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def default_split(self) -> Split:

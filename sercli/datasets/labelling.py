@@ -5,7 +5,7 @@ not in it are left out. Manifests, folders of classes and audformat share a tabl
 and a word that is not in it is kept as the label. Case and Unicode form do not matter.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from sercli.datasets.clip import Clip
@@ -43,15 +43,18 @@ def parse_mapping(text: str, option: str = "--map") -> dict[str, str]:
     ConfigError
         If a part is no pair, or a name is mapped to two.
     """
-    mapping: dict[str, str] = {}
+    mapping, given = dict[str, str](), dict[str, str]()
     for part in compose(text).split(","):
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if not (key and equals and value) or "=" in value:
             raise ConfigError(
                 f"{option} is {text!r}: found {part.strip()!r}; expected {FORMS[option]}"
             )
-        if mapping.setdefault(key, value) != value:
+        # Keys of `--map` match whatever their case.
+        same = key.casefold() if option == "--map" else key
+        if given.setdefault(same, value) != value:
             raise ConfigError(f"{option} is {text!r}: gives {key} twice; expected it once")
+        mapping[key] = value
     return mapping
 
 
@@ -92,6 +95,32 @@ def _look_up(word: str, table: str) -> str | None:
     return labels.get(compose(word).casefold())
 
 
+def translate_words(
+    words: Iterable[str], kind: str, mapping: Mapping[str, str]
+) -> tuple[dict[str, str | None], frozenset[str]]:
+    """Return the label of each word, None if it is unknown; and the unused keys of the mapping.
+
+    Parameters
+    ----------
+    words
+        Words or codes for emotions.
+    kind, mapping
+        As for `translate`.
+    """
+    wanted = {compose(theirs).casefold(): compose(ours) for theirs, ours in mapping.items()}
+    label_of: dict[str, str | None] = {}
+    used = set()
+    for word in words:
+        label_of[word] = label = canonical_label(word, kind)
+        names = [compose(name).casefold() for name in (word, label) if name is not None]
+        key = next((name for name in names if name in wanted), None)
+        if key is not None:
+            label_of[word] = wanted[key]
+            used.add(key)
+    unused = frozenset(theirs for theirs in mapping if compose(theirs).casefold() not in used)
+    return label_of, unused
+
+
 def translate(
     corpus: Corpus, kind: str, mapping: Mapping[str, str]
 ) -> tuple[Corpus, frozenset[str]]:
@@ -114,18 +143,7 @@ def translate(
     unused : frozenset of str
         Keys of the mapping that match no clip.
     """
-    words = sorted({clip.emotion for clip in corpus.clips})
-    wanted = {compose(theirs).casefold(): compose(ours) for theirs, ours in mapping.items()}
-    label_of: dict[str, str | None] = {}
-    used = set()
-    for word in words:
-        label_of[word] = label = canonical_label(word, kind)
-        names = [compose(name).casefold() for name in (word, label) if name is not None]
-        key = next((name for name in names if name in wanted), None)
-        if key is not None:
-            label_of[word] = wanted[key]
-            used.add(key)
-    unused = frozenset(theirs for theirs in mapping if compose(theirs).casefold() not in used)
+    label_of, unused = translate_words({clip.emotion for clip in corpus.clips}, kind, mapping)
     clips: list[Clip] = []
     skipped = dict(corpus.skipped)
     for clip in corpus.clips:

@@ -18,7 +18,7 @@ from sercli.datasets.label_files import (
     name_emotions,
     read_label_files,
 )
-from sercli.datasets.labelling import translate
+from sercli.datasets.labelling import canonical_label, common_label, translate
 from sercli.datasets.media import MediaFolder, list_media, scan_folder
 from sercli.datasets.names import read_named
 from sercli.datasets.schemes import SCHEMES
@@ -131,7 +131,7 @@ def read_corpora(
         clips = tuple(sorted(corpus.clips, key=lambda clip: clip.name))
         corpora.append(replace(corpus, clips=clips))
         kinds.append(found)
-    merged = merge(corpora)
+    merged = replace(merge(corpora), mapping=mapping)
     if unused:
         labels = sorted({clip.emotion for clip in merged.clips})
         raise DatasetError(
@@ -211,7 +211,8 @@ def recognise(folder: MediaFolder, files: Mapping[str, Sequence[Path]] = {}) -> 
     tried = "; ".join(evidence.values()) or none
     if len(evidence) == 1 and most < LEAST_SHARE * total:
         evidence = {}
-    if not evidence and (classes := _find_classes(folder)):
+    classes = _find_classes(folder)
+    if classes and (not evidence or _is_sorted_anew(folder, [*evidence])):
         evidence["folders"] = f"sub-folders {', '.join(classes)}"
     if (folder.root / HEADER).is_file():
         evidence["audformat"] = HEADER
@@ -227,6 +228,19 @@ def recognise(folder: MediaFolder, files: Mapping[str, Sequence[Path]] = {}) -> 
         f"sub-folders named after emotions; name the corpus with {BY_NAME}, or give a table of "
         "clips"
     )
+
+
+def _is_sorted_anew(folder: MediaFolder, kinds: Sequence[str]) -> bool:
+    """Return whether sub-folders name other emotions than the files that are named like corpora."""
+    for path in folder.media:
+        place = folder.name(path).split("/")[0]
+        for kind in kinds:
+            match = SCHEMES[kind].match(path)
+            word = match and match.groupdict().get("emotion")
+            label = word and canonical_label(word, kind)
+            if label and common_label(place) not in (None, label):
+                return True
+    return False
 
 
 def _find_classes(folder: MediaFolder) -> list[str]:

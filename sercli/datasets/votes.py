@@ -11,7 +11,7 @@ from pathlib import Path
 from reprlib import repr as shorten
 
 from sercli.datasets.clip import Clip
-from sercli.datasets.labelling import canonical_label, common_label
+from sercli.datasets.labelling import COMMON, canonical_label, common_label, translate_words
 from sercli.datasets.matching import clip_names, match_rows
 from sercli.delimited import parse_count, read_table
 from sercli.errors import DatasetError
@@ -72,13 +72,16 @@ def find_unknown(votes: Votes, known: Collection[str]) -> list[str]:
     return sorted(one for one in labels.difference(known) if common_label(one) is None)
 
 
-def read_votes(path: Path) -> dict[str, dict[str, int]]:
+def read_votes(path: Path, mapping: Mapping[str, str] = {}) -> dict[str, dict[str, int]]:
     """Read a table of listeners' votes.
 
     Parameters
     ----------
     path
         Path of a CSV file of either kind.
+    mapping
+        The user's labels, as for `sercli.datasets.labelling.translate`; columns that become one
+        label are added up.
 
     Returns
     -------
@@ -92,7 +95,7 @@ def read_votes(path: Path) -> dict[str, dict[str, int]]:
         or has a cell that is no count.
     """
     columns, rows = read_table(path, DatasetError)
-    clip_column, labels = _read_header(path, columns)
+    clip_column, labels = _read_header(path, columns, mapping)
     votes: dict[str, dict[str, int]] = {}
     for where, cells in rows:
         if clip_column == CREMAD_CLIP:
@@ -102,25 +105,35 @@ def read_votes(path: Path) -> dict[str, dict[str, int]]:
         name = cells[clip_column]
         if name in votes:
             raise DatasetError(f"{where}: names the clip {name} again; expected each clip once")
-        votes[name] = {
-            label: _parse_count(where, column, cells[column]) for column, label in labels.items()
-        }
+        counts = dict.fromkeys(labels.values(), 0)
+        for column, label in labels.items():
+            counts[label] += _parse_count(where, column, cells[column])
+        votes[name] = counts
     if not votes:
         raise DatasetError(f"{path}: has no row of votes; expected one for each clip")
     return votes
 
 
-def _read_header(path: Path, header: Sequence[str]) -> tuple[str, dict[str, str]]:
+def _read_header(
+    path: Path, header: Sequence[str], mapping: Mapping[str, str]
+) -> tuple[str, dict[str, str]]:
     """Return the column of the clips' names and the label of each column of counts."""
     if header[0] != "clip" and {CREMAD_CLIP, *CREMAD_COLUMNS} <= set(header):
-        return CREMAD_CLIP, CREMAD_COLUMNS
+        label_of, _ = translate_words(CREMAD_COLUMNS.values(), COMMON, mapping)
+        return CREMAD_CLIP, {
+            column: label_of[label] or label for column, label in CREMAD_COLUMNS.items()
+        }
     if len(header) < 2 or header[0] != "clip" or not all(header):
         raise DatasetError(
             f"{path}: begins with {','.join(header)!r}; expected the header clip,LABEL,LABEL,... "
             "or that of CREMA-D's tabulatedVotes.csv"
         )
-    labels = {word: canonical_label(word) or word for word in header[1:]}
-    if twice := [label for label, n in Counter(labels.values()).items() if n > 1]:
+    plain = {word: canonical_label(word) or word for word in header[1:]}
+    label_of, _ = translate_words(header[1:], COMMON, mapping)
+    labels = {word: label_of[word] or word for word in header[1:]}
+    chosen = {label for word, label in labels.items() if label != plain[word]}
+    counts = Counter(labels.values())
+    if twice := [label for label, n in counts.items() if n > 1 and label not in chosen]:
         raise DatasetError(f"{path}: has two columns for {twice[0]}; expected each label once")
     return header[0], labels
 

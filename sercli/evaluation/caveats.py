@@ -1,5 +1,6 @@
 """Warnings about figures, such as training overlap or too few speakers."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,6 +61,11 @@ def find_limits(classified: ClassifiedClips) -> list[str]:
         The predictions.
     """
     warnings = find_limits_of(classified.predictions.clips)
+    counts = Counter(one for one in classified.hashes if one)
+    if n_copies := counts.total() - len(counts):
+        warnings.append(
+            f"{format_count(n_copies, 'clip')} with the same audio as another, which count again."
+        )
     if classified.failed:
         warnings.append(
             f"{format_count(len(classified.failed), 'clip')} failed and had to be left out."
@@ -88,9 +94,14 @@ def find_limits_of(clips: Sequence[Clip]) -> list[str]:
     """
     voices = {*join_voices(clips)}
     warnings = []
-    if None in voices:
+    if n_unknown := sum(clip.voice is None for clip in clips):
+        whose = (
+            "Speakers"
+            if n_unknown == len(clips)
+            else f"Speakers of {format_count(n_unknown, 'clip')}"
+        )
         warnings.append(
-            "Speakers are unknown, so intervals are bootstrapped over clips, and too narrow."
+            f"{whose} are unknown, so intervals are bootstrapped over clips, and too narrow."
         )
     elif len(voices) < FEW_UNITS:
         warnings.append(

@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import GroupKFold
 
 from sercli.arrays import FloatArray, IntArray
@@ -27,7 +29,7 @@ Groups = NDArray[np.str_]
 Calibrate = Callable[[FloatArray, IntArray, Groups], Calibration]
 
 
-def group_clips(clips: Sequence[Clip], group_by: GroupBy) -> Groups:
+def group_clips(clips: Sequence[Clip], group_by: GroupBy, hashes: Sequence[str] = ()) -> Groups:
     """Return the group of each clip; clips of a group stay in the same fold.
 
     Parameters
@@ -36,6 +38,9 @@ def group_clips(clips: Sequence[Clip], group_by: GroupBy) -> Groups:
         Clips to divide into folds.
     group_by
         Whether all clips of a speaker form a group, or each clip its own.
+    hashes
+        Hashes of the clips' audio, if they are decoded; groups with the same audio become one, or
+        a model would be scored on what it was trained on.
 
     Returns
     -------
@@ -46,12 +51,26 @@ def group_clips(clips: Sequence[Clip], group_by: GroupBy) -> Groups:
     DatasetError
         If clips are grouped by speaker and a speaker is unknown.
     """
-    if group_by == "clip":
-        return np.arange(len(clips)).astype(str)
-    voices = join_voices(clips)
-    if None not in voices:
-        return np.array(voices)
-    raise DatasetError("speakers are unknown; expected a speaker for every clip, or a random split")
+    voices = [*map(str, range(len(clips)))] if group_by == "clip" else join_voices(clips)
+    if None in voices:
+        raise DatasetError(
+            "speakers are unknown; expected a speaker for every clip, or a random split"
+        )
+    groups = np.array(voices)
+    return _join_copies(groups, hashes) if hashes else groups
+
+
+def _join_copies(groups: Groups, hashes: Sequence[str]) -> Groups:
+    """Return groups of which those that have audio in common bear the name of the first."""
+    rows = np.unique(groups, return_inverse=True)[1]
+    unique = [audio or f"unknown {place}" for place, audio in enumerate(hashes)]
+    columns = np.unique(unique, return_inverse=True)[1] + rows.max() + 1
+    size = columns.max() + 1
+    links = coo_array((np.ones(len(rows)), (rows, columns)), shape=(size, size))
+    parts = connected_components(links, directed=False)[1][rows]
+    _, first, part = np.unique(parts, return_index=True, return_inverse=True)
+    joined: Groups = groups[first][part]
+    return joined
 
 
 def count_folds(groups: Groups, n_folds: int, group_by: GroupBy) -> int:

@@ -175,7 +175,12 @@ class Plan:
                     check_target(folder / name, overwrite=False)
             self._check_checkpoints(folder, overwrite=overwrite, resume=resume)
             trainer = create_trainer(
-                config, resume=resume, say=say, progress=progress, watcher=watcher
+                config,
+                mapping=self.corpus.mapping,
+                resume=resume,
+                say=say,
+                progress=progress,
+                watcher=watcher,
             )
             if self.left_out:
                 details = {**details, "labels_left_out": self.left_out}

@@ -154,11 +154,13 @@ def train_on_splits(
     trainer.check_held_out((*dev, *held_out))
     trainer.begin(folder)
     found, *others = trainer.prepare([clips, dev] if dev else [clips])
-    if n_copies := _count_copies([part.hashes for part in (found, *others)]):
+    n_copies = _count_copies([part.hashes for part in (found, *others)])
+    if n_copies:
         trainer.say(f"warning: {_explain_copies(n_copies)}")
     learned = trainer.fit(found, labels, folder, *others)
     # The model also knows the development speakers, by whom it is chosen.
-    record = {"splits": list(fit_on), "protocol": find_protocol((*clips, *dev), held_out)}
+    protocol = SHARED if n_copies else find_protocol((*clips, *dev), held_out)
+    record = {"splits": list(fit_on), "protocol": protocol}
     saved = _save(learned, found, corpus, folder, trainer, {**record, **details}, *others)
     evaluation = None
     if test and not held_out:
@@ -219,12 +221,15 @@ def cross_validate(
     trainer.say("fitting on all clips")
     learned = trainer.fit(found, labels, folder)
     split = f"{n_folds} folds"
+    n_copies = _count_copies([part.hashes for part in parts])
+    unknown = trainer.make_manifest(found).explain_unknown()
+    protocol = _find_worst(
+        {protocol, SHARED if n_copies else protocol, UNKNOWN if unknown else protocol}
+    )
     record = {"splits": ["all"], "protocol": f"{protocol}, {split}", **details}
     saved = _save(learned, found, corpus, folder, trainer, record)
     predictions = Predictions(saved.name, labels, found.clips, probabilities, found.hashes)
     classified = ClassifiedClips(predictions, {}, found.failed, notes=found.notes)
-    unknown = trainer.make_manifest(found).explain_unknown()
-    n_copies = _count_copies([part.hashes for part in parts])
     figures = {
         **describe_model(saved),
         "target": "intended",
@@ -232,9 +237,7 @@ def cross_validate(
         "precision": "fp32",  # whatever that of the saved model: `classify` converts nothing
         "corpus": corpus.name,
         "split": split,
-        "protocol": _find_worst(
-            {protocol, SHARED if n_copies else protocol, UNKNOWN if unknown else protocol}
-        ),
+        "protocol": protocol,
         "overlap": {"speakers": [], "clips": n_copies},
         "warnings": [
             "The figures are those of the models of the folds, not of this model.",

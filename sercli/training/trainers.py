@@ -1,5 +1,6 @@
 """Creation of the trainer for a training, with the teacher, votes and unlabelled speech."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ KIND = "calm"
 def create_trainer(
     config: TrainConfig,
     *,
+    mapping: Mapping[str, str] = {},
     resume: bool = False,
     say: "Say | None" = None,
     progress: "Progress | None" = None,
@@ -42,6 +44,8 @@ def create_trainer(
     ----------
     config
         All settings of the training.
+    mapping
+        The user's labels, by which the words of votes are replaced, as those of the corpus were.
     resume
         Whether to resume from existing checkpoints.
     say
@@ -96,7 +100,7 @@ def create_trainer(
 
     from sercli.training.networks.trainer import NeuralTrainer
 
-    course = _create_course(config, settings, cache, watcher, resume=resume)
+    course = _create_course(config, settings, cache, watcher, mapping, resume=resume)
     return NeuralTrainer(replace(course, adapter=adapter), cache, **told)
 
 
@@ -105,6 +109,7 @@ def _create_course(
     settings: NeuralConfig,
     cache: Path,
     watcher: Watcher,
+    mapping: Mapping[str, str],
     *,
     resume: bool,
 ) -> "Course":
@@ -127,7 +132,7 @@ def _create_course(
             report_varied=watcher.vary,
         )
     calm = _find_calm(config, cache, settings.jobs, watcher.search)
-    votes = read_votes(Path(config.votes)) if config.votes else None
+    votes = read_votes(Path(config.votes), mapping) if config.votes else None
     loop: dict[str, Any] = {"resume": resume, "watcher": watcher}
     common: dict[str, Any] = {"votes": votes, "unlabelled": unlabelled, **loop}
     rows = cache / "rows"

@@ -195,7 +195,7 @@ class FusionTrainer(CachedTrainer):
         """Fit and calibrate a fusion, and evaluate it and each of its members."""
         probabilities = self._classify(found, labels)
         classes = np.array(class_indices(found.clips, labels))
-        groups = group_clips(found.clips, self.config.group_by)
+        groups = group_clips(found.clips, self.config.group_by, found.hashes)
         n_folds = count_folds(groups, self.config.folds, self.config.group_by)
         mixture = self._fit_mixture(probabilities, classes)
         fused = cross_fit(

@@ -227,7 +227,7 @@ def _train_with_folds(
 ) -> Trained:
     """Train a network for each fold, and then the network on all clips."""
     config, cached = course.config, material.cached
-    groups = group_clips(cached.clips, config.group_by)
+    groups = group_clips(cached.clips, config.group_by, cached.hashes)
     n_folds = count_folds(groups, config.folds, config.group_by)
     # For the calibration, clips scored by the same network form one group: each network has its
     # own bias towards some labels, which the final network will not share.
@@ -375,7 +375,7 @@ def _calibrate_perceived(trained: Trained, course: Course) -> Calibration | None
 
 def _group_dev(dev: CachedClips, config: NeuralConfig) -> Groups:
     """Return the group of each development clip; with a single group, each clip is its own."""
-    groups = group_clips(dev.clips, config.group_by)
+    groups = group_clips(dev.clips, config.group_by, dev.hashes)
     return groups if len(np.unique(groups)) >= MIN_GROUPS else group_clips(dev.clips, "clip")
 
 

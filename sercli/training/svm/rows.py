@@ -69,7 +69,7 @@ def as_rows(found: ClipFeatures, labels: Sequence[str], group_by: GroupBy = "spe
     features = np.stack(found.features)
     n_versions = features.shape[1]
     classes = np.array(class_indices(found.clips, labels))
-    groups = group_clips(found.clips, group_by)
+    groups = group_clips(found.clips, group_by, found.hashes)
     return Rows(
         np.concatenate(features.swapaxes(0, 1)),
         np.tile(classes, n_versions),
