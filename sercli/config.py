@@ -39,6 +39,8 @@ MIN_GAP_S = 0.1
 SHORTEST_SEGMENT_S = 0.1
 # The longest piece of audio that is held in memory and scored at once.
 LONGEST_SEGMENT_S = 30.0
+# The largest seed that all libraries take.
+MAX_SEED = 2**32 - 1
 # Upper limits of threads or processes, of which the larger holds: on any machine, and per core.
 AT_ONCE, AT_ONCE_PER_CORE = 64, 4
 # Files with the CPU quota of a container on Linux, by version 2 and 1 of cgroups: microseconds of
@@ -303,7 +305,7 @@ def check_seed_and_jobs(seed: int, jobs: int) -> None:
     ConfigError
         If one of them is out of its range.
     """
-    check_count("seed", seed, 0, 2**32 - 1)
+    check_count("seed", seed, 0, MAX_SEED)
     check_whole("jobs", jobs)
     if jobs != -1 and not 1 <= jobs <= most_at_once():
         raise ConfigError(
@@ -333,7 +335,8 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:  # also false for NaN
         # An integer may be too large for a float.
         found = shorten(value) if isinstance(value, int) else f"{value:g}"
-        raise ConfigError(f"{name} is {found}; expected {low:g} to {high:g}")
+        lowest, highest = (str(one) if isinstance(one, int) else f"{one:g}" for one in (low, high))
+        raise ConfigError(f"{name} is {found}; expected {lowest} to {highest}")
 
 
 def check_count(name: str, value: int, low: int, high: int) -> None:

@@ -38,7 +38,7 @@ from sercli.labels import EMOTIONS
 from sercli.output.journal import Journal, find_unfinished
 from sercli.output.report import RunInfo
 from sercli.output.writers import open_writer, record_path
-from sercli.registry.catalogue import ModelEntry, shipped_folder
+from sercli.registry.catalogue import ModelEntry, list_models, shipped_folder
 from sercli.registry.store import load_model
 from sercli.training.adapters import adaptation
 from sercli.training.adapters.adaptation import fit_sharpening
@@ -1106,6 +1106,32 @@ def test_streams_that_nothing_can_be_printed_on(trained: Path, corpus: Path) -> 
     assert b"mine on cremad dev: 30 clips" in silent.stdout
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("annotate", ""), "an argument is empty; expected a value"),
+        (("annotate", "a.wav", "--speakers", ""), "--speakers is empty; expected a value"),
+        (("annotate", "a.wav", "--speakers="), "--speakers is empty; expected a value"),
+        (("annotate", "-q", ""), "an argument is empty"),
+        (("eval", "corpus", "-o", ""), "-o is empty"),
+        (("export", "labels.csv", "--format", "srt", "-o", ""), "-o is empty"),
+        (("train", "--data", "", "-o", "model"), "--data is empty"),
+        (("annotate", "a.wav", "-q", "-v"), "--quiet and --verbose exclude each other"),
+        (("annotate", "a.wav", "--overwrite"), "--overwrite goes with -o FILE"),
+        (("eval", "corpus", "--overwrite"), "--overwrite goes with -o DIR"),
+        (("eval", "corpus", "--seed", "4294967296"), "not in the range 0<=x<=4294967295"),
+    ],
+)
+def test_values_that_would_do_something_else(
+    arguments: tuple[str, ...], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = ser(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert told in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_output_never_replaces_what_is_read(tmp_path: Path) -> None:
     recording, turns = tmp_path / "a.wav", tmp_path / "turns.csv"
     shutil.copy(EXAMPLES / "call.wav", recording)
@@ -1191,6 +1217,19 @@ def test_names_in_a_table_on_a_terminal() -> None:
     from sercli.cli.models import _render_table
 
     assert "a\\u202e\\x1b[2J" in _render_table([("a\u202e\x1b[2J", *"bcdefghi")])
+
+
+@pytest.mark.parametrize("width", [40, 80, 150])
+def test_words_of_a_table_are_whole(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    from sercli.cli.models import _render_table
+
+    monkeypatch.setenv("COLUMNS", str(width))
+    rows = [_row(one, set()) for one in list_models()]
+    lines = re.sub("\x1b\\[[0-9;]*m", "", _render_table(rows)).splitlines()
+    words = {word for line in lines for word in line.split()}
+    assert words >= {"anger,", "happiness,", "sadness", "intended,", "perceived", "transformer"}
+    assert max(map(len, lines)) <= max(width, 80)
+    assert (len(lines) == 1 + len(rows)) is (width == 150)
 
 
 def test_names_are_data_as_they_are(tmp_path: Path) -> None:

@@ -79,6 +79,11 @@ def test_values_that_could_be_read_only_once_are_kept(tmp_path: Path) -> None:
     assert svm.regularisations == (1.0, 3.0)
 
 
+def test_limits_are_told_exactly() -> None:
+    with pytest.raises(sercli.ConfigError, match=r"^seed is 4294969000; expected 0 to 4294967295$"):
+        sercli.EvalConfig(seed=4294969000)
+
+
 @pytest.mark.parametrize("stress", [5, 1.5, True])
 def test_a_value_where_several_are_expected(stress: Any) -> None:
     with pytest.raises(sercli.ConfigError, match=f"^stress is {stress}; expected a sequence of"):

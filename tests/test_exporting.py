@@ -66,6 +66,14 @@ def test_a_path_is_read(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
+def test_a_run_record_is_told(tmp_path: Path) -> None:
+    record = record_path(write(tmp_path / "labels.csv", RESULTS))
+    with pytest.raises(
+        DatasetError, match=r"is a run record; expected the labels that it lies beside, labels\.csv"
+    ):
+        read_results(record)
+
+
 @pytest.mark.parametrize("format_", ["csv", "jsonl"])
 def test_a_table_without_a_record(tmp_path: Path, format_: str) -> None:
     path = write(tmp_path / f"labels.{format_}", RESULTS)

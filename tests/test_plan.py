@@ -246,3 +246,9 @@ def test_members_of_others_are_refused_as_what_they_are(corpus: Corpus, tmp_path
     plan = Plan.make(corpus, TrainConfig("fusion", members=("hub:a/b", "svm")))
     with pytest.raises(ModelError, match="hub:a/b: is a classifier of Hugging Face, whose"):
         plan.run(tmp_path / "both")
+
+
+def test_a_split_that_is_neither_a_name_nor_a_table(corpus: Corpus) -> None:
+    message = "--split is 'Speaker'; expected speaker, own, random, or a table that exists"
+    with pytest.raises(ConfigError, match=message):
+        Plan.make(corpus, TrainConfig(split="Speaker"))

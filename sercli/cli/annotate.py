@@ -359,6 +359,10 @@ def _tell_rest(run: LabelRun, code: ExitCode, options: dict[str, Any]) -> None:
 
 
 def _refuse_idle_options(options: dict[str, Any]) -> None:
+    if options["quiet"] and options["verbose"]:
+        raise click.UsageError("--quiet and --verbose exclude each other.")
+    if options["overwrite"] and options["output"] == STDOUT:
+        raise click.UsageError("--overwrite goes with -o FILE.")
     if options["nul"] and options["files_from"] is None:
         raise click.UsageError("-0 goes with --files-from.")
     if options["tiers"] and options["segments"] is None:

@@ -1,5 +1,6 @@
 """Command classes that print help by headings, and handle errors in printing it."""
 
+from itertools import pairwise
 from typing import Any
 
 import click
@@ -14,9 +15,26 @@ class Command(click.Command):
     @reports_errors
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the command line, and print help or the version if it asks for them."""
+        self._refuse_empty(ctx, args)
         with printing():
             return super().parse_args(ctx, args)
         ctx.exit()  # the reader of the help has closed the pipe: exit as if it was printed
+
+    def _refuse_empty(self, ctx: click.Context, args: list[str]) -> None:
+        """Raise if a value is empty, as that of an unset variable of the shell."""
+        taking = {
+            name
+            for one in self.get_params(ctx)
+            if isinstance(one, click.Option) and not one.is_flag
+            for name in one.opts
+        }
+        for before, arg in pairwise(("", *args)):
+            option, equals, value = arg.partition("=")
+            if not arg:
+                what = before if before in taking else "an argument"
+                raise click.UsageError(f"{what} is empty; expected a value.", ctx)
+            if option in taking and equals and not value:
+                raise click.UsageError(f"{option} is empty; expected a value.", ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the options under their headings, those without one at the end."""
@@ -35,6 +53,9 @@ class Command(click.Command):
 
 class Commands(Command, click.Group):
     """Group of the commands of the program."""
+
+    def _refuse_empty(self, ctx: click.Context, args: list[str]) -> None:
+        """Leave the values to the command that they belong to."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the options and the commands."""

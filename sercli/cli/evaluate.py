@@ -21,7 +21,7 @@ from sercli.cli.options import (
     precision_option,
     target_option,
 )
-from sercli.config import EvalConfig, Precision, Split
+from sercli.config import MAX_SEED, EvalConfig, Precision, Split
 from sercli.datasets import CORPORA
 from sercli.errors import ConfigError
 from sercli.neural.hub import HUB
@@ -105,7 +105,7 @@ measure_options = join_options(
     ),
     click.option(
         "--seed",
-        type=click.IntRange(min=0),
+        type=click.IntRange(0, MAX_SEED),
         default=EvalConfig.seed,
         help="Seed of all random numbers.",
     ),
@@ -179,6 +179,8 @@ def evaluate(paths: tuple[str, ...], **options: Any) -> None:
 
     if options["revision"] and not options["model"]:
         raise click.UsageError(f"--revision goes with --model {HUB}NAME.")
+    if options["overwrite"] and not options["folder"]:
+        raise click.UsageError("--overwrite goes with -o DIR.")
     stress = options["stress"]
     if stress == "default":
         stress = ",".join(DEFAULT_CONDITIONS)

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Set
 from io import StringIO
+from textwrap import fill
 
 import click
 
@@ -13,6 +14,9 @@ from sercli.config import APART
 from sercli.registry.catalogue import ModelEntry, entry_as_dict, list_models, user_folder
 
 _COLUMNS = ("name", "origin", "family", "UAR", "measured on", "MB", "target", "adapts", "labels")
+
+# Longest lines of a cell: more than any has, and on a terminal that is too narrow for these.
+WIDE, NARROW = 10_000, 10
 
 
 @click.command(cls=Command)
@@ -64,17 +68,23 @@ def _tell_evaluation(entry: ModelEntry) -> str:
 def _render_table(rows: list[tuple[str, ...]]) -> str:
     """Return the list as a table for a terminal."""
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    cells = [[escape(value).replace(",", ", ") for value in row] for row in rows]
-    for column in zip(_COLUMNS, *cells, strict=True):
-        # On a narrow terminal, lists are wrapped between words, never within one.
-        words = [word for cell in column for word in cell.split()]
-        table.add_column(column[0], min_width=max(map(len, words)))
-    for row in cells:
-        table.add_row(*row)
     page = StringIO()
     # Names may look like Rich's markup.
-    Console(file=page, force_terminal=True, markup=False, emoji=False).print(table)
+    console = Console(file=page, force_terminal=True, markup=False, emoji=False)
+    # Rich would break words on a narrow terminal.
+    for longest in (WIDE, NARROW):
+        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+        for name in _COLUMNS:
+            table.add_column(fill(name, longest), no_wrap=True)
+        for row in rows:
+            cells = (escape(value).replace(",", ", ") for value in row)
+            table.add_row(*(fill(cell, longest, break_long_words=False) for cell in cells))
+        width = Measurement.get(console, console.options.update(max_width=WIDE), table).maximum
+        if width <= console.width:
+            break
+    console.width = max(console.width, width)
+    console.print(table)
     return page.getvalue().removesuffix("\n")

@@ -22,6 +22,7 @@ from sercli.cli.networks import (
 )
 from sercli.cli.options import is_given, jobs_option, join_options, spell
 from sercli.cli.view import TrainingView
+from sercli.config import MAX_SEED
 from sercli.datasets import CORPORA
 from sercli.errors import ConfigError
 from sercli.output.report import ExitCode
@@ -134,7 +135,7 @@ family_options = join_options(
     ),
     click.option(
         "--seed",
-        type=click.IntRange(min=0),
+        type=click.IntRange(0, MAX_SEED),
         default=SvmConfig.seed,
         help="Seed of all random numbers.",
     ),

@@ -10,7 +10,7 @@ from sercli.delimited import MOST_SECONDS, read_table
 from sercli.errors import DatasetError
 from sercli.files import parse_json
 from sercli.output.report import check_file
-from sercli.output.writers import record_path
+from sercli.output.writers import RECORD_SUFFIX, record_path
 from sercli.schema import PROBABILITY_PREFIX, FileResult, Segment
 
 EXPECTED = "expected what ser annotate wrote"
@@ -43,6 +43,11 @@ def read_results(path: str | os.PathLike[str]) -> list[FileResult]:
         content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
         if (document := _parse_document(content)) is not None:
             labels = tuple(document["model"]["labels"])
+            if any("segments" not in entry for entry in document["files"]):
+                raise DatasetError(
+                    f"{path}: is a run record; expected the labels that it lies beside, "
+                    f"{path.name.removesuffix(RECORD_SUFFIX)}"
+                )
             return [
                 _read_file(entry, [_read_segment(row) for row in entry["segments"]], labels)
                 for entry in document["files"]

@@ -33,6 +33,8 @@ from sercli.system.interrupts import delay_interrupts
 TIME_DIGITS = 3
 GIVEN_TIME_DIGITS = 9
 PROBABILITY_DIGITS = 6
+# Suffix that a run record's name adds to that of the output.
+RECORD_SUFFIX = ".run.json"
 
 
 class StandardOutput:
@@ -360,7 +362,7 @@ def open_writer(
 
 def record_path(target: str | os.PathLike[str]) -> Path:
     """Return the path of a run record: ``labels.csv.run.json`` for ``labels.csv``."""
-    return Path(f"{os.fspath(target)}.run.json")
+    return Path(f"{os.fspath(target)}{RECORD_SUFFIX}")
 
 
 def _csv_lines(rows: Iterable[Iterable[str]]) -> str:

@@ -1,5 +1,6 @@
 """A complete training as one call: data, model, evaluation."""
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -88,8 +89,13 @@ class Plan:
                 whole = protocols.split_as_given(whole)
             elif config.split == "random":
                 whole = protocols.split_at_random(whole, config.settings.seed)
-            else:
+            elif Path(config.split).is_file():
                 whole = protocols.split_by_file(whole, Path(config.split))
+            else:
+                raise ConfigError(
+                    f"--split is {os.fspath(config.split)!r}; expected speaker, own, random, or a "
+                    "table that exists"
+                )
         return cls(whole, config, redrawn, left_out)
 
     def __post_init__(self) -> None:
