@@ -41,8 +41,8 @@ LEAST_SHARE = 0.02
 # training data a model may be sure of a wrong label, and the small probabilities of the others are
 # the only evidence left.
 LEAST_PROBABILITY = 1e-8
-# How far the sum of probabilities from a table may be from 1.
-SUM_TOLERANCE = 1e-3
+# How far each probability may be rounded in a table.
+ROUNDING = 0.005
 # Mixes that may explain the mean of a group: mean probabilities, likely shares, an even mix.
 N_EXPLANATIONS = 3
 # A larger group is not trusted more, as the adapter was trained on none.
@@ -259,7 +259,7 @@ class Adapter:
                 told = f"of the shape {found.shape}"
             else:
                 # Rounded in tables, their sum is not exactly 1. False for NaN, too.
-                close = abs(found.sum(axis=1, keepdims=True) - 1) < SUM_TOLERANCE
+                close = abs(found.sum(axis=1, keepdims=True) - 1) <= ROUNDING * n_labels
                 possible = ((found >= 0) & close).all(axis=1)
                 if possible.all():
                     return found

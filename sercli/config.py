@@ -270,8 +270,8 @@ def settle(config: object, *sequences: str) -> None:
     assert is_dataclass(config)
     for field in fields(config):
         value = getattr(config, field.name)
-        if field.name in sequences and value is not None:
-            one = isinstance(value, str | os.PathLike)
+        if field.name in sequences and not (value is None and field.default is None):
+            one = isinstance(value, str | bytes | os.PathLike)
             try:
                 settled: object = tuple(map(_settle, (value,) if one else value))
             except TypeError as error:
@@ -285,6 +285,8 @@ def settle(config: object, *sequences: str) -> None:
 
 
 def _settle(value: object) -> object:
+    if getattr(value, "ndim", None) == 0:  # of an array library
+        value = value.item()  # type: ignore[attr-defined]
     if _is_kind(value, Integral):
         return int(value)  # type: ignore[call-overload]
     return float(value) if _is_kind(value, Real) else value  # type: ignore[arg-type]

@@ -443,7 +443,7 @@ def test_what_was_decoded_waits_on_disk(
         ([np.array([0, np.nan])], r"the type float64, and values that are not finite; expected"),
         ([np.zeros(5, np.int16)], r"has the shape \(5,\) and the type int16; expected"),
         ([None], r"has the shape \(\) and the type object; expected"),
-        ([np.zeros(480_001)], r"a segment lasts 30\.00 s; expected at most 30 s"),
+        ([np.zeros(480_001)], r"has 480,001 samples; expected at most 480,000, 30 s"),
     ],
 )
 def test_what_is_no_waveform(fake_classifier: FakeClassifier, waveforms: Any, message: str) -> None:

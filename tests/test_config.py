@@ -84,7 +84,12 @@ def test_limits_are_told_exactly() -> None:
         sercli.EvalConfig(seed=4294969000)
 
 
-@pytest.mark.parametrize("stress", [5, 1.5, True])
+def test_truth_values_of_other_libraries() -> None:
+    one: Any = np.True_
+    assert sercli.TrainConfig("svm", adapter=one).adapter is True
+
+
+@pytest.mark.parametrize("stress", [5, 1.5, True, None])
 def test_a_value_where_several_are_expected(stress: Any) -> None:
     with pytest.raises(sercli.ConfigError, match=f"^stress is {stress}; expected a sequence of"):
         sercli.EvalConfig(stress=stress)

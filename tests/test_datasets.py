@@ -296,8 +296,15 @@ def test_votes_have_the_labels_of_the_corpus(tmp_path: Path) -> None:
     assert read_corpus(tmp_path, mapping=mapping).mapping == mapping
     cremad = tmp_path / "tabulatedVotes.csv"
     cremad.write_text(CREMAD_VOTES + '"100001",6,2,0,0,1,0,"1001_DFA_ANG_XX",9,0.67,"A"\n')
-    votes = read_votes(cremad, {"disgust": "anger"})["1001_DFA_ANG_XX"]
-    assert votes == {"anger": 8, "fear": 0, "happiness": 0, "neutral": 1, "sadness": 0}
+    for theirs in ("disgust", "dis"):
+        votes = read_votes(cremad, {theirs: "anger"})["1001_DFA_ANG_XX"]
+        assert votes == {"anger": 8, "fear": 0, "happiness": 0, "neutral": 1, "sadness": 0}
+    table.write_text("clip,happy,happiness,joy\na,1,2,4\n")
+    assert read_votes(table, {"happy": "happiness", "joy": "fun"}) == {
+        "a": {"happiness": 3, "fun": 4}
+    }
+    with pytest.raises(DatasetError, match="two columns for happiness"):
+        read_votes(table, {"happy": "happiness"})
 
 
 def test_votes_on_the_voice_in_cremads_own_table(tmp_path: Path) -> None:

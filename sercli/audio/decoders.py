@@ -12,7 +12,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import chain
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import soundfile as sf
@@ -23,6 +23,7 @@ from sercli.text import format_count
 
 if TYPE_CHECKING:
     from av import AudioFrame
+    from av.packet import Packet
 
 # Samples of a block, all channels together: 2 s of a mono file at 48 kHz. Small enough to keep
 # memory flat, large enough to make the cost of a call negligible.
@@ -191,26 +192,44 @@ class _Source:
             return -1
 
 
-class _LostFrames:
-    """Time that damaged frames of an MP3 would have taken, estimated from their size.
+class _LostSound:
+    """Duration of the sound that damage in an MP3 replaces, estimated from numbers of bytes.
 
     FFmpeg takes all bytes up to the next sound frame for a single one, and counts time by frames.
+
+    Parameters
+    ----------
+    end
+        Position in the file at which the sound ends.
+    promised
+        Duration that the index of the file gives, in seconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, end: int, promised: float) -> None:
         self.seconds = 0.0
-        self._n_bytes = self._n_frames = 0
+        self._end, self._promised = end, promised
+        self._n_bytes = 0  # of the frames that were decoded
+        self._decoded = self._passed = 0.0
 
-    def keep(self, n_bytes: int) -> None:
-        """Count the size of a frame that was decoded."""
-        self._n_bytes += n_bytes
-        self._n_frames += 1
+    def keep(self, packet: "Packet[Any]") -> None:
+        """Count a frame that was decoded."""
+        seconds = float((packet.duration or 0) * (packet.time_base or 0))
+        self._n_bytes += packet.size
+        self._decoded += seconds
+        self._passed += seconds
 
-    def lose(self, n_bytes: int, seconds: float) -> None:
-        """Count the size of damaged frames, which FFmpeg takes for one of a given duration."""
-        if self._n_bytes:
-            n_lost = n_bytes * self._n_frames / self._n_bytes
-            self.seconds += max(0.0, n_lost - 1) * seconds
+    def lose(self, packet: "Packet[Any]") -> None:
+        """Count bytes that are no frame."""
+        seconds = float((packet.duration or 0) * (packet.time_base or 0))
+        self._passed += seconds
+        if not self._decoded or packet.pos is None:
+            return
+        rate = self._n_bytes / self._decoded
+        # They may as well have been inserted, such as a tag between two recordings. Then what
+        # follows is all that is missing.
+        left = (self._end - packet.pos - packet.size) / rate
+        missing = self._promised - self._passed - self.seconds - left
+        self.seconds += max(0.0, min(packet.size / rate - seconds, missing))
 
 
 class _FfmpegDecoder(Decoder):
@@ -234,7 +253,7 @@ class _FfmpegDecoder(Decoder):
         except (av.FFmpegError, OSError) as error:
             raise DecodeError(f"FFmpeg cannot open it ({error.strerror})") from error
         self._n_corrupt = 0
-        self._lost = _LostFrames()
+        self._lost: _LostSound | None = None  # only if an index tells what is missing
         self._end = 0  # end of the packets so far, in units of the stream's time base
         try:
             # Some codecs decode to another rate than that of the header: take it from a frame.
@@ -245,6 +264,8 @@ class _FfmpegDecoder(Decoder):
             raise DecodeError(str(error) or "FFmpeg decodes no audio from it") from error
         self.sample_rate = self._first.sample_rate
         self.channels = self._first.layout.nb_channels
+        if self._n_promised is not None:
+            self._lost = _LostSound(end, self._n_promised / self.sample_rate)
         length = self._container.duration
         self._duration = None if length is None else length / av.time_base
         self._jumps: list[str] = []
@@ -317,7 +338,11 @@ class _FfmpegDecoder(Decoder):
             raise DecodeError(
                 f"decoding stops at {position / self.sample_rate:.3f} s of the {promised:.3f} s "
                 "that the header promises ("
-                + ("damaged packets are missing)" if self._n_corrupt else "the file ends early)")
+                + (
+                    "damaged packets are missing: times behind them are early)"
+                    if self._n_corrupt
+                    else "the file ends early)"
+                )
             )
 
     def _find_end(self) -> float:
@@ -358,13 +383,12 @@ class _FfmpegDecoder(Decoder):
                     self._end = max(self._end, packet.pts + packet.duration)
                 try:
                     yield from packet.decode()
-                    self._lost.keep(packet.size)
+                    if self._lost is not None:
+                        self._lost.keep(packet)
                 except self._av.FFmpegError:  # the error for damaged data varies by codec
                     self._n_corrupt += 1
-                    # Without an index, the bytes may as well be a tag between two recordings.
-                    if self._n_promised is not None:
-                        seconds = float((packet.duration or 0) * (packet.time_base or 0))
-                        self._lost.lose(packet.size, seconds)
+                    if self._lost is not None:
+                        self._lost.lose(packet)
         except (self._av.FFmpegError, OSError) as error:
             raise DecodeError(f"FFmpeg stops decoding it ({error.strerror})") from error
         except IndexError as error:  # PyAV does not support streams that begin midway
@@ -375,10 +399,8 @@ class _FfmpegDecoder(Decoder):
         if frame.time is None:
             return
         start = (self._container.start_time or 0) / self._av.time_base
-        missing = frame.time - start - position / self.sample_rate
-        if self._n_promised is not None and self._lost.seconds:
-            left = (self._n_promised - position) / self.sample_rate
-            missing = min(missing + self._lost.seconds, max(missing, left))
+        lost = 0.0 if self._lost is None else self._lost.seconds
+        missing = frame.time + lost - start - position / self.sample_rate
         if abs(missing) <= MIN_TIMESTAMP_GAP_S:
             self._skipped = 0.0
         gap = missing - self._skipped

@@ -286,9 +286,10 @@ class Classifier(ABC):
                     "expected a list of arrays of shape (n_samples,), of finite floating-point "
                     "numbers"
                 )
-            if (seconds := len(waveform) / self.spec.sample_rate) > LONGEST_SEGMENT_S:
+            if len(waveform) > (most := int(LONGEST_SEGMENT_S * self.spec.sample_rate)):
                 raise ConfigError(
-                    f"a segment lasts {seconds:.2f} s; expected at most {LONGEST_SEGMENT_S:g} s"
+                    f"a segment has {len(waveform):,} samples; expected at most {most:,}, "
+                    f"{LONGEST_SEGMENT_S:g} s"
                 )
         if not waveforms:
             return np.empty((0, len(self.spec.labels)))

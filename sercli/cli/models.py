@@ -75,13 +75,18 @@ def _render_table(rows: list[tuple[str, ...]]) -> str:
     # Names may look like Rich's markup.
     console = Console(file=page, force_terminal=True, markup=False, emoji=False)
     # Rich would break words on a narrow terminal.
-    for longest in (WIDE, NARROW):
+    for longest in (WIDE, 40, 25, 16, NARROW):
         table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
         for name in _COLUMNS:
             table.add_column(fill(name, longest), no_wrap=True)
         for row in rows:
             cells = (escape(value).replace(",", ", ") for value in row)
-            table.add_row(*(fill(cell, longest, break_long_words=False) for cell in cells))
+            table.add_row(
+                *(
+                    fill(cell, longest, break_long_words=False, break_on_hyphens=False)
+                    for cell in cells
+                )
+            )
         width = Measurement.get(console, console.options.update(max_width=WIDE), table).maximum
         if width <= console.width:
             break

@@ -15,15 +15,10 @@ from sercli.datasets.labelling import COMMON, canonical_label, common_label, tra
 from sercli.datasets.matching import clip_names, match_rows
 from sercli.delimited import parse_count, read_table
 from sercli.errors import DatasetError
+from sercli.text import compose
 
-CREMAD_COLUMNS = {
-    "A": "anger",
-    "D": "disgust",
-    "F": "fear",
-    "H": "happiness",
-    "N": "neutral",
-    "S": "sadness",
-}
+# Codes of the corpus by the columns of its table.
+CREMAD_COLUMNS = {"A": "ANG", "D": "DIS", "F": "FEA", "H": "HAP", "N": "NEU", "S": "SAD"}
 CREMAD_CLIP = "fileName"
 # Rows for each kind of stimulus are numbered from a multiple of this; the voice alone is first.
 CREMAD_BLOCK = 100_000
@@ -119,21 +114,22 @@ def _read_header(
 ) -> tuple[str, dict[str, str]]:
     """Return the column of the clips' names and the label of each column of counts."""
     if header[0] != "clip" and {CREMAD_CLIP, *CREMAD_COLUMNS} <= set(header):
-        label_of, _ = translate_words(CREMAD_COLUMNS.values(), COMMON, mapping)
+        label_of, _ = translate_words(CREMAD_COLUMNS.values(), "cremad", mapping)
         return CREMAD_CLIP, {
-            column: label_of[label] or label for column, label in CREMAD_COLUMNS.items()
+            column: label_of[code] or code for column, code in CREMAD_COLUMNS.items()
         }
     if len(header) < 2 or header[0] != "clip" or not all(header):
         raise DatasetError(
             f"{path}: begins with {','.join(header)!r}; expected the header clip,LABEL,LABEL,... "
             "or that of CREMA-D's tabulatedVotes.csv"
         )
-    plain = {word: canonical_label(word) or word for word in header[1:]}
     label_of, _ = translate_words(header[1:], COMMON, mapping)
     labels = {word: label_of[word] or word for word in header[1:]}
-    chosen = {label for word, label in labels.items() if label != plain[word]}
-    counts = Counter(labels.values())
-    if twice := [label for label, n in counts.items() if n > 1 and label not in chosen]:
+    # Columns may only become one label if the user wants it.
+    keys = {compose(theirs).casefold() for theirs in mapping}
+    own = [word for word in header[1:] if compose(word).casefold() not in keys]
+    counts = Counter(canonical_label(word) for word in own)
+    if twice := [label for label, n in counts.items() if n > 1]:
         raise DatasetError(f"{path}: has two columns for {twice[0]}; expected each label once")
     return header[0], labels
 

@@ -40,7 +40,8 @@ def group_clips(clips: Sequence[Clip], group_by: GroupBy, hashes: Sequence[str] 
         Whether all clips of a speaker form a group, or each clip its own.
     hashes
         Hashes of the clips' audio, if they are decoded; groups with the same audio become one, or
-        a model would be scored on what it was trained on.
+        a model would be scored on what it was trained on. Not if there would be a single one, such
+        as with a beep of everybody's.
 
     Returns
     -------
@@ -57,7 +58,8 @@ def group_clips(clips: Sequence[Clip], group_by: GroupBy, hashes: Sequence[str] 
             "speakers are unknown; expected a speaker for every clip, or a random split"
         )
     groups = np.array(voices)
-    return _join_copies(groups, hashes) if hashes else groups
+    joined = _join_copies(groups, hashes) if hashes else groups
+    return joined if len(np.unique(joined)) >= MIN_GROUPS else groups
 
 
 def _join_copies(groups: Groups, hashes: Sequence[str]) -> Groups:

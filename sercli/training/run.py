@@ -154,13 +154,11 @@ def train_on_splits(
     trainer.check_held_out((*dev, *held_out))
     trainer.begin(folder)
     found, *others = trainer.prepare([clips, dev] if dev else [clips])
-    n_copies = _count_copies([part.hashes for part in (found, *others)])
-    if n_copies:
+    if n_copies := _count_copies([part.hashes for part in (found, *others)]):
         trainer.say(f"warning: {_explain_copies(n_copies)}")
     learned = trainer.fit(found, labels, folder, *others)
     # The model also knows the development speakers, by whom it is chosen.
-    protocol = SHARED if n_copies else find_protocol((*clips, *dev), held_out)
-    record = {"splits": list(fit_on), "protocol": protocol}
+    record = {"splits": list(fit_on), "protocol": find_protocol((*clips, *dev), held_out)}
     saved = _save(learned, found, corpus, folder, trainer, {**record, **details}, *others)
     evaluation = None
     if test and not held_out:
