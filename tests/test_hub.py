@@ -24,6 +24,7 @@ import sercli
 from sercli.classifiers.hub import group_labels
 from sercli.cli import main
 from sercli.errors import ConfigError, ModelError
+from sercli.neural.bases import load_base
 from sercli.neural.devices import computing
 from sercli.neural.hub import fetch_checkpoint
 from sercli.neural.speech_encoder import ARCHITECTURES, AST, WHISPER
@@ -91,6 +92,10 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
                 "use_weighted_layer_sum": True,
             },
             {},
+        ),
+        *(
+            (kind, {"do_stable_layer_norm": True, "feat_extract_norm": "layer"}, {})
+            for kind in ("wav2vec2", "hubert", "wavlm", "unispeech-sat")
         ),
         ("hubert", {"conv_pos_batch_norm": True}, {}),
         ("unispeech-sat", {"classifier_proj_size": 8, "mask_time_prob": 0.0}, {}),
@@ -333,6 +338,41 @@ def test_files_that_are_missing_or_damaged(tmp_path: Path) -> None:
     (tmp_path / WEIGHTS).unlink()
     with pytest.raises(ModelError, match=r"has no model.safetensors; .*pickles can run code"):
         load_model(tmp_path)
+
+
+@pytest.mark.usefixtures("offline")
+def test_weights_beside_an_adapter_are_not_taken_for_the_model(tmp_path: Path) -> None:
+    save_classifier("hubert", tmp_path)
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    message = r"holds an adapter of peft \(adapter_config\.json\); merge it into the model"
+    with pytest.raises(ModelError, match=message):
+        load_model(tmp_path)
+    with pytest.raises(ModelError, match=message):
+        load_base(str(tmp_path))
+
+
+def test_weights_in_several_files(tmp_path: Path) -> None:
+    save_classifier("hubert", tmp_path)
+    (tmp_path / WEIGHTS).rename(tmp_path / "model-00001-of-00001.safetensors")
+    (tmp_path / f"{WEIGHTS}.index.json").write_text("{}")
+    with pytest.raises(ModelError, match="its weights are split over several files; expected mode"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["wav2vec2", "wavlm", AST])
+def test_segments_that_are_too_short_for_its_windows(kind: str, tmp_path: Path) -> None:
+    save_classifier(kind, tmp_path)
+    model = load_model(tmp_path, "cpu")
+    with pytest.raises(ConfigError, match=r"^a segment has 399 samples; expected 400 or more$"):
+        model.predict_proba([waveforms()[0], waveforms()[0][:399]])
+    assert np.isfinite(model.predict_proba([waveforms()[0][:400]])).all()
+
+
+def test_a_mask_that_only_training_uses_may_be_missing(tmp_path: Path) -> None:
+    save_classifier("wav2vec2", tmp_path)
+    before = load_model(tmp_path, "cpu").predict_proba(waveforms())
+    edit_weights(tmp_path, lambda w: {k: v for k, v in w.items() if "masked_spec" not in k})
+    np.testing.assert_array_equal(load_model(tmp_path, "cpu").predict_proba(waveforms()), before)
 
 
 def test_options_that_would_do_nothing(tmp_path: Path) -> None:

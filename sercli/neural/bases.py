@@ -21,6 +21,7 @@ from transformers import (
     PreTrainedModel,
     logging,
 )
+from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME, find_adapter_config_file
 
 from sercli.errors import ModelError
 from sercli.neural.hub import HUB_NAME, PREPROCESSOR_FILES
@@ -201,7 +202,19 @@ def read_weights(source: str, config: PreTrainedConfig, told: Mapping[str, Any])
         As for `read_config`.
     config
         Settings of the checkpoint.
+
+    Raises
+    ------
+    ModelError
+        If there is an adapter beside the weights.
     """
+    # It would be loaded over the weights if peft is installed, and hide that some are missing.
+    local, revision = told.get("local_files_only", False), told.get("revision")
+    if find_adapter_config_file(source, revision=revision, local_files_only=local) is not None:
+        raise ModelError(
+            f"{source}: holds an adapter of peft ({ADAPTER_CONFIG_NAME}); merge it into the model "
+            "(merge_and_unload), and save that as a whole"
+        )
     model, found = AutoModelForAudioClassification.from_pretrained(
         source,
         config=config,

@@ -21,12 +21,12 @@ from transformers import (
 
 from sercli.arrays import FloatArray
 from sercli.audio.reading import SAMPLE_RATE
-from sercli.errors import ModelError
+from sercli.errors import ConfigError, ModelError
 from sercli.neural.bases import LOCAL, loading, read_config, read_weights
 from sercli.neural.batching import pad
 from sercli.neural.hub import HUB_WEIGHTS_FILE, PREPROCESSOR_FILES
 from sercli.neural.published_encoders import WaveformStates
-from sercli.neural.speech_encoder import AST, WHISPER
+from sercli.neural.speech_encoder import AST, WHISPER, flatten
 
 # Frames of an audio spectrogram transformer: 25 ms every 10 ms.
 WIN_LENGTH, HOP_LENGTH = 400, 160
@@ -66,6 +66,10 @@ class PublishedNetwork(nn.Module, ABC):
 
     def _extract(self, waveform: FloatArray) -> FloatArray:
         name = self.extractor.model_input_names[0]
+        if len(waveform) < WIN_LENGTH:
+            raise ConfigError(
+                f"a segment has {len(waveform)} samples; expected {WIN_LENGTH} or more"
+            )
         # Some extractors use matrix products of PyTorch, and fail on the results of autocast.
         with torch.autocast(next(self.parameters()).device.type, enabled=False):
             found = self.extractor(waveform, sampling_rate=SAMPLE_RATE, return_tensors="np")[name]
@@ -95,10 +99,11 @@ class WaveformNetwork(PublishedNetwork):
         """Return logits; see `PublishedNetwork.forward`."""
         batch = pad([self._extract(waveform) for waveform in waveforms])
         device = self.classifier.weight.device
-        states, spans = self.encoder(*(part.to(device) for part in batch))
+        output, mask = self.encoder.run(*(part.to(device) for part in batch))
         if self.layer_weights is None:
-            frames = states[-1]
+            (frames,), spans = flatten((output.last_hidden_state,), mask)
         else:
+            states, spans = flatten(output.hidden_states, mask)
             shares = self.layer_weights.softmax(dim=0)
             frames = torch.einsum("l,lrc->rc", shares, torch.stack(states))
         projected = self.projector(frames)
@@ -166,6 +171,11 @@ def load_published(folder: Path) -> PublishedNetwork:
 
 
 def _check_files(folder: Path) -> None:
+    if (folder / f"{HUB_WEIGHTS_FILE}.index.json").is_file():
+        raise ModelError(
+            f"{folder}: its weights are split over several files; expected {HUB_WEIGHTS_FILE}, as "
+            "transformers saves it with a larger max_shard_size"
+        )
     if not (folder / HUB_WEIGHTS_FILE).is_file():
         raise ModelError(
             f"{folder}: has no {HUB_WEIGHTS_FILE}; expected the weights as safetensors in this one "
@@ -195,6 +205,7 @@ def _check_task(source: str, config: Any) -> None:
 
 def _check_weights(source: str, model: Any, missing: list[str], unexpected: list[str]) -> None:
     """Raise if weights are missing, or unknown ones suggest a different head."""
+    missing = [name for name in missing if not name.endswith(_UNUSED)]
     unexpected = [name for name in unexpected if not name.endswith(_UNUSED)]
     if missing:
         others = f"; it has {', '.join(unexpected[:3])} instead" if unexpected else ""
@@ -242,5 +253,5 @@ def _join(source: str, model: Any, extractor: Any) -> PublishedNetwork:
 
 
 def _spell(kind: type, settings: dict[str, Any]) -> str:
-    values = ", ".join(f"{name} {value}" for name, value in settings.items())
+    values = ", ".join(f"{name} {value!r}" for name, value in settings.items())
     return f"{kind.__name__} with {values}"

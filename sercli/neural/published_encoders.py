@@ -51,6 +51,19 @@ class WaveformStates(SpeechEncoder):
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[list[Tensor], list[slice]]:
         """Return hidden states and each segment's rows; see `SpeechEncoder.forward`."""
+        output, mask = self.run(waveforms, lengths)
+        return flatten(output.hidden_states, mask)
+
+    def run(self, waveforms: Tensor, lengths: Tensor) -> tuple[Any, Tensor]:
+        """Return the output of the model and the mask of its frames, for `flatten`.
+
+        Its ``last_hidden_state`` may be normalised, unlike the last of its ``hidden_states``.
+
+        Parameters
+        ----------
+        waveforms, lengths
+            As for `SpeechEncoder.forward`.
+        """
         model = self.model
         inside = mask_padding(lengths, waveforms.shape[1])
         inputs = (_standardise(waveforms, lengths) if self.standardise else waveforms) * inside
@@ -70,7 +83,7 @@ class WaveformStates(SpeechEncoder):
             # WavLM's attention in transformers mixes types of masks, for which torch warns.
             warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")
             output = model(inputs, attention_mask=inside.long(), output_hidden_states=True)
-        return flatten(output.hidden_states, self._mask)
+        return output, self._mask
 
     def _silence(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
         """Set a layer's output after the end of each segment to zero, for the next convolution."""
