@@ -421,6 +421,42 @@ def test_clips_that_are_no_whole_number_are_drawn_by_lot() -> None:
     np.testing.assert_allclose(counts, [1_260, 540], atol=30)
 
 
+def test_speakers_who_lack_a_label_have_groups_of_the_others(rng: np.random.Generator) -> None:
+    # Each of six speakers lacks another label.
+    labels = [np.delete(np.arange(6), lacking) for lacking in range(6)]
+    classes = np.concatenate([np.repeat(own, 20) for own in labels])
+    sources = np.repeat(np.arange(6), 100)
+    draws = draw_groups(classes, sources, EMOTIONS, 0.2, rng, calm_share=0.5)
+    groups = [next(draws) for _ in range(600)]
+    assert {sources[group[0]] for group in groups} == set(range(6))
+    n_labels = [len(set(classes[group])) for group in groups if len(group) >= 15]
+    assert np.mean(np.array(n_labels) == 1) == pytest.approx(0.2, abs=0.08)
+    assert np.mean(np.array(n_labels) == 5) > 0.3
+    # No group is only of a label that its speaker lacks, which would be looked for without end.
+    calm = draw_groups(classes[:100] % 2, sources[:100], EMOTIONS, 1.0, rng, calm_share=1.0)
+    assert len({*classes[next(calm)]}) >= 1
+    right = np.eye(6)[classes]
+    rows = measure_mixes(
+        lambda group: right[group], right, classes, [*map(str, sources)], EMOTIONS, 0
+    )
+    even = [row for row in rows if row["mix"] == EVEN]
+    assert [row["groups"] for row in even] == [6 * 20] * len(even)
+    calm_rows = [row for row in rows if row["mix"] == "80% neutral"]
+    assert {row["groups"] for row in calm_rows} == {5 * 20}
+
+
+def test_nothing_to_draw_groups_from_is_told(rng: np.random.Generator) -> None:
+    examples = Examples(
+        draw_probabilities(rng, 36),
+        np.tile(np.arange(6), 6),
+        np.repeat(np.array([*"abcdef"]), 6),
+        np.zeros(36, int),
+    )
+    config = AdapterConfig(epochs=1, calibration_groups=1, folds=2, single_shares=(1.0,))
+    with pytest.raises(DatasetError, match="enough clips for groups of 6 or more; none could be"):
+        fit_adapter(examples, EMOTIONS, config)
+
+
 def test_groups_to_learn_from_are_of_one_speaker_and_any_mix(rng: np.random.Generator) -> None:
     classes = np.tile(np.repeat(np.arange(6), 13), 4)
     voices = np.repeat(np.array(["a", "b", "c", "d"]), 78)
@@ -636,7 +672,8 @@ def test_all_settings_of_an_adapter_count(
     # How well it learns is not the point.
     monkeypatch.setattr("sercli.training.adapters.adaptation.MIN_STEPS", 3)
     monkeypatch.setattr(
-        "sercli.training.adapters.adaptation.measure_mixes", lambda *_: [{"difference": -0.5}]
+        "sercli.training.adapters.adaptation.measure_mixes",
+        lambda *_: [{"difference": -0.5, "mix": EVEN}],
     )
     examples = draw_speakers(rng, 8, 12)
     names = [str(number) for number in range(len(examples.classes))]

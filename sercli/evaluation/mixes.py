@@ -46,7 +46,8 @@ def draw_group(
     classes
         Label indices of the speaker's clips, shape (n_clips,).
     shares
-        Share of each label, shape (n_labels,), summing to 1.
+        Share of each label, shape (n_labels,), summing to 1; labels that the speaker lacks leave
+        theirs to the others, but if it is the largest, nothing is drawn.
     size
         Number of clips to draw; fewer are drawn if a label has too few clips for its share.
     rng
@@ -58,7 +59,12 @@ def draw_group(
         Indices of the drawn clips.
     """
     there = np.bincount(classes, minlength=len(shares))
-    wanted = shares > 0
+    wanted = (shares > 0) & (there > 0)
+    # Without the label of the largest share, it would be another mix.
+    if shares[wanted].max(initial=0) < shares.max():
+        return np.empty(0, np.int64)
+    if np.any(wanted != (shares > 0)):
+        shares = np.where(wanted, shares, 0.0) / shares[wanted].sum()
     size = min(size, int(np.min(there[wanted] / shares[wanted]) + 1e-9))
     # Fractional counts are rounded up at random, with the fractions as weights.
     counts = np.floor(shares * size + 1e-9).astype(int)

@@ -30,7 +30,7 @@ from sercli.arrays import DoubleArray, FloatArray, IntArray
 from sercli.calibration import UNCALIBRATED, Calibration, fit_temperature
 from sercli.classifiers.base import Classifier
 from sercli.errors import DatasetError
-from sercli.evaluation.mixes import measure_mixes
+from sercli.evaluation.mixes import EVEN, measure_mixes
 from sercli.neural.devices import seeded
 from sercli.training.adapters.groups import Examples, draw_groups, lean
 from sercli.training.adapters.network import AdapterNetwork, describe_group
@@ -163,7 +163,9 @@ def fit_adapter(
         if loss <= config.max_loss:
             break
     tensors = _train(examples, config, labels, share).tensors()
-    settings = replace(settings, safe=bool(loss <= config.max_loss))
+    # Where no speaker has clips of several labels, nothing is known of mixed groups.
+    is_mixed = any(row["mix"] == EVEN for row in figures)
+    settings = replace(settings, safe=bool(is_mixed and loss <= config.max_loss))
     return FittedAdapter(Adapter(settings, calibration, tensors), figures, share)
 
 
@@ -354,6 +356,11 @@ def _calibrate(
             if len(group) >= adapter.settings.least:
                 scores.append(adapter.score(held_out.probabilities[group]))
                 classes.append(held_out.classes[group])
+    if not scores:
+        raise DatasetError(
+            f"expected speakers with enough clips for groups of {AdapterSettings().least} or more; "
+            f"none could be drawn in {config.calibration_groups} attempts"
+        )
     sizes = [len(group) for group in scores]
     return fit_sharpening(np.concatenate(scores), np.concatenate(classes), sizes)
 

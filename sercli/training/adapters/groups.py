@@ -122,10 +122,11 @@ def draw_groups(
         clips = own[rng.integers(len(own))]
         size = int(np.exp(rng.uniform(0, np.log(largest + 1))))
         shares = np.full(n_labels, 1 / n_labels)
+        present = np.unique(classes[clips])
         if rng.random() < single_share:
-            label = int(rng.integers(n_labels))
+            label = present[rng.integers(len(present))]
             if calm is not None and calm_share is not None and rng.random() < calm_share:
-                label = calm
+                label = calm if calm in present else label
             shares = np.eye(n_labels)[label]
         elif calm is not None and rng.random() < ANY_SHARE:
             share = rng.beta(CALM_BETA, CALM_BETA)
