@@ -81,6 +81,16 @@ def test_tiers_that_are_named_are_speakers(tmp_path: Path) -> None:
     assert alone.sha256 != turns.sha256
 
 
+def test_tiers_of_one_name_are_told(tmp_path: Path) -> None:
+    tiers = {"u": [(0, 4, "a")], "v": [(5, 6, "b")], "w": [(7, 8, "c")]}
+    grid = write_grid(tmp_path / "solo.TextGrid", tiers)
+    grid.write_text(grid.read_text().replace('name = "v"', 'name = "u"'))
+    with pytest.raises(ConfigError, match=r"has several tiers u; expected each name once"):
+        Turns.read(grid, *TIMES, tiers=("u",))
+    (turns,) = Turns.read(grid, *TIMES, tiers=("w",)).by_recording.values()
+    assert [turn[:2] for turn in turns] == [(7, 8)]
+
+
 def test_labels_of_a_run_are_segments_of_another(
     fake_classifier: FakeClassifier, tmp_path: Path
 ) -> None:

@@ -233,6 +233,13 @@ def test_the_shortest_rest_at_the_end_that_is_scored() -> None:
     assert seconds(segment(frames, mode="file", min_segment=15)) == [(0, 30), (30, 41.6)]
 
 
+@pytest.mark.parametrize("seconds_there", [2.0, 2.05])
+def test_the_last_of_short_windows_is_whole_or_left_out(seconds_there: float) -> None:
+    n_samples = round(16_000 * seconds_there)
+    spans = segment(frames_of((1, seconds_there)), mode="window", window=0.4, n_samples=n_samples)
+    assert seconds(spans) == [(0, 0.4), (0.4, 0.8), (0.8, 1.2), (1.2, 1.6), (1.6, 2)]
+
+
 def test_windows_without_speech_are_left_out() -> None:
     frames = frames_of((0, 4.0), (1, 4.0), (0.1, 4.0))
     spans = segment(frames, mode="window", window=2.0)

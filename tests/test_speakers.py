@@ -1,6 +1,7 @@
 """Who speaks: by the names of recordings, by tables, by diarisations."""
 
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,14 @@ def test_by_a_diarisation(tmp_path: Path) -> None:
     assert find_speaker(speakers, "elsewhere/call.mp3", "mix", 1, 3) == "call/spk00"
     assert find_speaker(speakers, "elsewhere/call.mp3", "mix", 3.5, 6) == "call/spk01"
     assert find_speaker(speakers, "elsewhere/other.mp3", "mix", 1, 3) is None
+
+
+def test_who_is_heard_twice_speaks_once() -> None:
+    first, second = Turn(0, 1, None, "A"), Turn(1, 2.5, None, "B")
+    for turns in ([first, first, second], [first, second, Turn(0.2, 1, None, "A")]):
+        assert Timeline(turns).find("0", 0, 2.5) == "B"
+    longer = Timeline([first, Turn(0.5, 2, None, "A"), Turn(1, 2.5, None, "B")])
+    assert longer.find("0", 0, 2.5) == "A"
 
 
 @pytest.mark.parametrize(
@@ -134,11 +143,17 @@ def test_a_timeline_is_what_a_look_at_all_turns_gives(rng: np.random.Generator) 
     found = set()
     for start in rng.uniform(-5, 105, 300).tolist():
         end = start + rng.uniform(0.1, 5)
+        # Between two times at which nothing changes, a speaker speaks or does not.
+        edges = {max(start, min(end, time)) for turn in turns for time in turn[:2]} | {start, end}
         spoken = dict.fromkeys(["ann", "bob", "cid", "dan"], 0.0)
-        for turn in turns:
-            if turn.channel == "0" and turn.speaker:
-                overlap = min(end, turn.end) - max(start, turn.start)
-                spoken[turn.speaker] += max(0.0, overlap)
+        for low, high in pairwise(sorted(edges)):
+            some = {
+                one.speaker
+                for one in turns
+                if one.start <= low and high <= one.end and one.channel == "0"
+            }
+            for speaker in some - {None}:
+                spoken[str(speaker)] += high - low
         most = max(spoken.values())
         speaker = timeline.find("0", start, end)
         assert spoken[speaker] == pytest.approx(most) if speaker else most == 0

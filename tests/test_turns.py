@@ -95,6 +95,32 @@ def test_channels_of_a_diarisation_that_are_not_known(tmp_path: Path) -> None:
     ]
 
 
+def test_tables_of_the_same_name_in_other_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "call.wav").touch()
+        (tmp_path / name / "turns.csv").write_text("file,start,end\ncall.wav,1,2\n")
+        monkeypatch.chdir(tmp_path / name)
+        assert [*Turns.read("turns.csv", *TIMES).by_recording] == [
+            str(tmp_path / name / "call.wav")
+        ]
+
+
+def test_spaces_in_the_names_of_a_diarisation(tmp_path: Path) -> None:
+    path = tmp_path / "turns.rttm"
+    path.write_text(
+        "SPEAKER\t会議\u3000一\t1 30.5  2 <NA> <NA> a <NA> <NA> ;; well\n", encoding="utf-8"
+    )
+    assert Turns.read(path, *TIMES).by_recording == {
+        "会議\u3000一": (Turn(30.5, 32.5, None, "会議\u3000一/a"),)
+    }
+    path.write_text("SPEAKER my call 1 30.5 2 <NA> <NA> s <NA> <NA>\n")
+    with pytest.raises(ConfigError, match=r"line 1: a turn is 'SPEAKER my.*; expected at most 10"):
+        Turns.read(path, *TIMES)
+
+
 def test_a_diarisation(tmp_path: Path) -> None:
     path = tmp_path / "all.rttm"
     path.write_text(

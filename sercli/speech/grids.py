@@ -227,14 +227,20 @@ def _read(
     """Return the intervals with a text in each tier to read, and its voice."""
     from praatio.data_classes.interval_tier import IntervalTier
     from praatio.textgrid import openTextgrid
+    from praatio.utilities.errors import DuplicateTierName
 
+    is_renamed = False
     try:
-        read = openTextgrid(
-            str(grid),
-            includeEmptyIntervals=False,
-            reportingMode="silence",
-            duplicateNamesMode="rename",
-        )
+        try:
+            read = openTextgrid(str(grid), includeEmptyIntervals=False, reportingMode="silence")
+        except DuplicateTierName:
+            is_renamed = True
+            read = openTextgrid(
+                str(grid),
+                includeEmptyIntervals=False,
+                reportingMode="silence",
+                duplicateNamesMode="rename",
+            )
     except Exception as error:  # praatio raises errors of any type for malformed files
         told = " ".join(str(error).split())[:MOST_TOLD]
         raise ValueError(
@@ -254,6 +260,9 @@ def _read(
             f"{where}has the interval tiers {', '.join(there) or 'none'}; expected "
             + (f"{' or '.join(tiers)}" if tiers else f"only one, or {others}")
         )
+    twice = [name for name in names if is_renamed and f"{name}_2" in read.tierNames]
+    if twice:
+        raise ValueError(f"{where}has several tiers {twice[0]}; expected each name once")
     intervals = {
         name: [(start, end, text.strip()) for start, end, text in there[name] if text.strip()]
         for name in names

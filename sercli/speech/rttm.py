@@ -1,5 +1,6 @@
 """Turns in a diarisation in RTTM."""
 
+import re
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -12,7 +13,8 @@ from sercli.text import compose
 
 SUFFIX = ".rttm"
 # Fields of a turn: type, file, channel, start, duration, and the speaker after two more.
-LEAST_FIELDS = 8
+LEAST_FIELDS, MOST_FIELDS = 8, 10
+COMMENT = ";;"
 # Unknown values.
 UNKNOWN = "<NA>"
 
@@ -60,10 +62,18 @@ def _read_lines(path: Path, content: bytes) -> Iterator[tuple[int, str, Turn]]:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not UTF-8: {error}; expected RTTM in UTF-8") from error
     for number, line in enumerate(StringIO(text, newline=""), start=1):
-        fields = line.split()
-        if not fields or fields[0] != "SPEAKER":
+        # Other white space, such as that of Japanese, may be within a name.
+        fields = re.split(r"[ \t]+", line.strip(" \t\r\n"))
+        if fields[0] != "SPEAKER":
             continue
+        comment = next((i for i, one in enumerate(fields) if one.startswith(COMMENT)), None)
+        fields = fields[:comment]
         where = f"{path}, line {number}"
+        if len(fields) > MOST_FIELDS:
+            raise ConfigError(
+                f"{where}: a turn is {line.strip()!r}; expected at most {MOST_FIELDS} fields, so "
+                "names without spaces"
+            )
         if len(fields) < LEAST_FIELDS:
             raise ConfigError(
                 f"{where}: a turn is {line.strip()!r}; expected {LEAST_FIELDS} fields or more"

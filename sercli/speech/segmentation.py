@@ -272,7 +272,8 @@ class WindowSegmenter(Segmenter):
         while self._start < n_samples:
             covered = self._start - self._hop + self._window if self._start else 0
             left = n_samples - self._start
-            if covered < n_samples and (left >= self._min or not self._start):
+            is_whole = left >= min(self._min, self._window)
+            if covered < n_samples and (is_whole or not self._start):
                 spans += self._span(min(self._start + self._window, n_samples))
             self._start += self._hop
         return spans

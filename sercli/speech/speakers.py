@@ -45,10 +45,15 @@ class Timeline:
             Whether the recording has only one channel, which is also its mix.
         """
         spoken: dict[str, float] = {}
+        reached: dict[str, float] = {}
         for turn in self._turns[bisect_right(self._ends, start) : bisect_left(self._starts, end)]:
-            overlap = min(end, turn.end) - max(start, turn.start)
-            if overlap > 0 and turn.is_of(channel, alone=alone) and turn.speaker:
+            if not (turn.is_of(channel, alone=alone) and turn.speaker):
+                continue
+            # Turns of one speaker may overlap, such as those heard in both channels of a call.
+            first = max(start, turn.start, reached.get(turn.speaker, start))
+            if (overlap := min(end, turn.end) - first) > 0:
                 spoken[turn.speaker] = spoken.get(turn.speaker, 0.0) + overlap
+                reached[turn.speaker] = min(end, turn.end)
         return max(spoken, key=lambda speaker: spoken[speaker]) if spoken else None
 
 

@@ -52,6 +52,8 @@ def read_turn_table(
             f"{path}: has the columns {', '.join(filter(None, table.columns))}; expected "
             f"{', '.join(expected)}, and any of {', '.join(others)}"
         )
+    # Tables have many consecutive rows of one file. Another call may be in another directory.
+    find_file = lru_cache(maxsize=1)(_find_file)
     found: dict[str, list[Turn]] = {}
     whole: dict[str, dict[str | None, str]] = {}
     for where, cells in table.rows:
@@ -72,7 +74,7 @@ def read_turn_table(
             )
         channel, speaker = (cells.get(name, "").strip() or None for name in ("channel", "speaker"))
         turn = Turn(start, end, channel, speaker and compose(speaker))
-        key = _find_file(path.parent, strip_listed(path.parent, cells["file"]))
+        key = find_file(path.parent, strip_listed(path.parent, cells["file"]))
         if turn[:2] == Turn()[:2]:
             _refuse_second(where, whole.setdefault(key, {}), turn)
         found.setdefault(key, []).append(turn)
@@ -126,7 +128,5 @@ def _refuse_second(where: str, known: dict[str | None, str], turn: Turn) -> None
     known[turn.channel] = turn.speaker
 
 
-# Cached, as tables have many consecutive rows of one file.
-@lru_cache(maxsize=1)
 def _find_file(folder: Path, name: str) -> str:
     return resolve_folder(find_listed(folder, name) or folder / name)
