@@ -113,7 +113,7 @@ def read_path_list(stream: BinaryIO, *, nul: bool = False) -> list[str]:
     Raises
     ------
     ConfigError
-        If lines should separate the paths, but the list contains NUL.
+        If lines should separate the paths, but the list contains NUL, or it cannot be decoded.
     """
     separator = b"\0" if nul else b"\n"
     listed = stream.read().removeprefix(codecs.BOM_UTF8)
@@ -125,7 +125,10 @@ def read_path_list(stream: BinaryIO, *, nul: bool = False) -> list[str]:
     entries = listed.split(separator)
     if not nul:
         entries = [entry.removesuffix(b"\r") for entry in entries]
-    return [os.fsdecode(entry) for entry in entries if entry]
+    try:
+        return [os.fsdecode(entry) for entry in entries if entry]
+    except UnicodeDecodeError as error:  # on Windows only
+        raise ConfigError(f"the list of files is not UTF-8: {error}; save it as UTF-8") from error
 
 
 def _list(patterns: str | Iterable[str]) -> tuple[str, ...]:

@@ -441,6 +441,7 @@ def test_a_time_stamp_beyond_reason_is_not_believed(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes on Windows")
 def test_what_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="does not exist"):
         AudioFile(tmp_path / "missing.wav")

@@ -14,6 +14,7 @@ import tempfile
 import threading
 import warnings
 from hashlib import sha256
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -1152,6 +1153,23 @@ def test_the_output_never_replaces_what_is_read(tmp_path: Path) -> None:
     assert f"{listed}: is also an input; expected another output" in result.stderr
 
 
+def test_speakers_that_the_encoding_of_a_pipe_lacks(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.csv"
+    rows = (
+        f"{EXAMPLES / 'statement.flac'},{emotion},{who},{start},{start + 1}"
+        for start, (emotion, who) in enumerate(product(("anger", "fear"), ("Łukasz", "Анна")), 2)
+    )
+    corpus.write_text("\n".join(("file,emotion,speaker,start,end", *rows)), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "sercli", "eval", str(corpus), "-m", "svm", "-q"],
+        env={**os.environ, "PYTHONIOENCODING": "cp1252"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"\\u0141ukasz" in done.stdout
+
+
 @pytest.mark.skipif(os.name == "nt", reason="no name has a line feed on Windows")
 def test_a_name_with_line_feeds_is_on_one_line(tmp_path: Path) -> None:
     path = tmp_path / "evil\nfailed: good.wav"
@@ -1174,6 +1192,7 @@ def test_what_is_no_text_is_recorded(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes on Windows")
 def test_segments_are_told_apart_by_what_they_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -185,3 +185,9 @@ def test_links_that_cannot_be_followed_are_files(tree: Path) -> None:
 def test_a_list_of_lines_without_nul() -> None:
     with pytest.raises(ConfigError, match="the list of files contains a NUL byte"):
         read_path_list(io.BytesIO(b"a.wav\0b.wav"))
+
+
+def test_a_list_in_another_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsdecode", lambda name: name.decode("utf-8", "surrogatepass"))
+    with pytest.raises(ConfigError, match=r"the list of files is not UTF-8: .*; save it as UTF-8"):
+        read_path_list(io.BytesIO(b"M\xfcller.wav\n"))

@@ -1,7 +1,6 @@
 """Runs that go on where others ended, however that was: no row is lost, doubled, brought back."""
 
 import errno
-import fcntl
 import io
 import json
 import os
@@ -666,6 +665,7 @@ def test_a_journal_of_somebody_else_is_of_a_run_at_work(
     journal.write_text("{}\n")
     journal.with_suffix("").write_text("rows")
 
+    fcntl = pytest.importorskip("fcntl", reason="locks on Windows are others")
     refused = ["r+"]
 
     def refuse(self: Path, mode: str = "r", **_: Any) -> Any:

@@ -341,6 +341,7 @@ def test_report_counts_and_decides_the_exit_code() -> None:
     assert again.summary().endswith(" 1 failed, 3 kept from before; 2 segments in 1.00 h of audio")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes on Windows")
 def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.csv")
     for path in (str(tmp_path / "pipe.csv"), os.devnull):

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import wraps
-from io import TextIOBase
+from io import TextIOBase, TextIOWrapper
 from time import monotonic
 from typing import IO, TYPE_CHECKING, Any, ParamSpec, TextIO, TypeVar
 
@@ -62,10 +62,10 @@ class ClosedOutput(TextIOBase):
 
 
 def fill_streams() -> None:
-    """Substitute standard output and standard error if they are closed.
+    """Let results of any text be printed, and substitute closed standard streams.
 
-    Otherwise, the next file that is opened would get the descriptor of one of them, and the text
-    that libraries print there.
+    Without substitutes, the next file that is opened would get the descriptor of one of them, and
+    the text that libraries print there.
     """
     for number, stream in enumerate((sys.stdout, sys.stderr), start=1):
         if stream is None:
@@ -75,6 +75,9 @@ def fill_streams() -> None:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), number)
                 os.set_inheritable(number, True)  # new descriptors are not, by default
     sys.stdout = sys.stdout or ClosedOutput()
+    if isinstance(sys.stdout, TextIOWrapper):
+        # Pipes may have an encoding that lacks letters, as on Windows.
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
