@@ -61,10 +61,9 @@ def test_table_of_predictions(tmp_path: Path, predictions: Predictions) -> None:
     assert read.hashes == ("ab12", "", "cd34")
     assert read.take(read.keys()[:0:-1]).hashes == ("cd34", "")
     assert rows == [
-        "plays x x.wav  0.000  ab12 ann  fear fear 0.700000 0.100000 0.700000 0.200000".split(" "),
-        "plays y y.wav 1 1.500 2.250  bob table anger neutral 0.500000 0.250000 0.250000 "
-        "0.500000".split(" "),
-        "plays z z.wav  0.000  cd34   neutral anger 0.400000 0.400000 0.400000 0.200000".split(" "),
+        "plays x x.wav  0.000  ab12 ann  fear fear 0.7 0.1 0.7 0.2".split(" "),
+        "plays y y.wav 1 1.500 2.250  bob table anger neutral 0.5 0.25 0.25 0.5".split(" "),
+        "plays z z.wav  0.000  cd34   neutral anger 0.4 0.4 0.4 0.2".split(" "),
     ]
 
 
@@ -209,6 +208,15 @@ def test_another_kind_of_table(tmp_path: Path, content: bytes, found: str) -> No
         "one that `ser eval -o DIR` wrote",
     ):
         Predictions.read(table, "svm")
+
+
+def test_small_probabilities_keep_their_logarithms(tmp_path: Path) -> None:
+    clips = tuple(Clip(Path(f"{name}.wav"), "anger", name=name, corpus="plays") for name in "ab")
+    rows = np.array([[2e-9, 1 - 2e-9], [0.4999996, 0.5000004]])
+    Predictions("m", ("anger", "fear"), clips, rows).write(tmp_path / "table.csv")
+    read = Predictions.read(tmp_path / "table.csv", "m")
+    np.testing.assert_allclose(np.log(read.probabilities), np.log(rows), atol=1e-6)
+    assert read.y_pred.tolist() == [1, 1]
 
 
 def test_of_equal_probabilities_either_may_be_the_label(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sercli.evaluation.resampling import FEW_UNITS
 from sercli.reporting.canvas import Figures
 from sercli.reporting.parts import NAMES
 from sercli.text import format_count
@@ -17,6 +16,8 @@ from sercli.text import format_count
 COMPARED = ("uar", "accuracy", "macro_f1", "ece", "nll")
 # Tables of groups with more rows than this are only in the report.
 MAX_ROWS = 6
+# Of so many speakers, those of the lowest accuracy are named.
+MANY_SPEAKERS = 10
 
 MIX_HEADING = (
     "mix",
@@ -131,6 +132,12 @@ def _class_table(figures: Figures) -> tuple[Sequence[str], list[list[str]]]:
 
 
 def _print_details(page: Console, figures: Figures) -> None:
+    if figures["reliability"]:
+        low, high = figures["exact_ece"]["interval"]
+        page.print(
+            f"On so many clips, perfectly calibrated probabilities would have an ECE of {low:.3f} "
+            f"to {high:.3f}."
+        )
     if target := figures["target_precision"]:
         if target["threshold"] is None:
             page.print(f"No threshold keeps enough clips at a precision of {target['target']:.3f}.")
@@ -138,7 +145,8 @@ def _print_details(page: Console, figures: Figures) -> None:
             page.print(
                 f"From a confidence of {target['threshold']:.3f} on, {target['precision']:.1%} of "
                 f"the labels that ser annotate writes are right; that keeps "
-                f"{target['coverage']:.1%} of the clips."
+                f"{target['coverage']:.1%} of the clips. The threshold was found on these clips: "
+                "expect less on others, and much less if few are kept."
             )
     if listeners := figures["listeners"]:
         model, constant = listeners["model"], listeners["constant"]
@@ -163,12 +171,13 @@ def _print_details(page: Console, figures: Figures) -> None:
             f"{_number(listeners['listener']['jensen_shannon'])})"
         )
     worst = figures["worst_speakers"]
-    if len(figures["speakers"]) >= FEW_UNITS:
+    if len(figures["speakers"]) >= MANY_SPEAKERS:
         speakers = figures["breakdown"]["speaker"]
-        page.print(
-            "Worst speakers: "
-            + ", ".join(f"{name} ({speakers[name]['accuracy']:.3f})" for name in worst)
+        told = (
+            f"{name} ({speakers[name]['accuracy']:.3f} of {speakers[name]['n_segments']})"
+            for name in worst
         )
+        page.print(f"Worst speakers: {', '.join(told)}")
 
 
 def _group_tables(figures: Figures) -> list[tuple[Sequence[str], list[list[str]]]]:

@@ -62,6 +62,12 @@ class ClassifiedClips:
         return self.predictions.hashes
 
 
+def _find_worst(speakers: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the speakers of the lowest accuracy, at most `N_WORST_SPEAKERS` and half of all."""
+    n_worst = min(N_WORST_SPEAKERS, len(speakers) // 2)
+    return sorted(speakers, key=lambda one: float(speakers[one]["accuracy"]))[:n_worst]
+
+
 def measure(
     classified: ClassifiedClips, config: EvalConfig, votes: Votes | None = None
 ) -> dict[str, Any]:
@@ -110,9 +116,7 @@ def measure(
         "target_precision": target
         and metrics.threshold_for_precision(written.y_true, written.probabilities, target),
         "breakdown": breakdown,
-        "worst_speakers": sorted(speakers, key=lambda one: float(speakers[one]["accuracy"]))[
-            :N_WORST_SPEAKERS
-        ],
+        "worst_speakers": _find_worst(speakers),
         "listeners": None if votes is None else _compare_with_votes(predictions, votes),
         "mixes": classified.mixes,
         "stress": _tabulate_stress(classified, config) if classified.stressed else None,

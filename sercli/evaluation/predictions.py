@@ -140,7 +140,8 @@ class Predictions:
                     clip.namespace or "",
                     clip.emotion,
                     self.labels[label],
-                    *(f"{value:.6f}" for value in (row[label], *row)),
+                    # Of nine digits, so that the smallest keep their logarithms.
+                    *(f"{value:.9g}" for value in (row[label], *row)),
                 )
             )
         write_bytes(path, text.getvalue().encode("utf-8", ESCAPE))

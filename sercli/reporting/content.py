@@ -3,6 +3,7 @@
 Sections about missing figures are left out.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -33,6 +34,8 @@ GLOSSARY: Final = (
 
 MOST_FAILED: Final = 20  # failed clips listed; all are in metrics.json
 MOST_THRESHOLDS: Final = 12
+Z_95: Final = 1.96  # half the width of a 95 % interval of a normal distribution of unit variance
+FEW_SPEAKERS: Final = 20  # intervals over fewer are too narrow
 SMALLEST_GAP: Final = 0.0005  # between confidence and accuracy; less is 0 in three decimals
 LONG_TABLE: Final = 6  # rows from which a breakdown is sorted by accuracy
 
@@ -111,7 +114,7 @@ def _method(figures: Figures) -> Section:
         sentences.append(
             f"Labels of the corpus that {lacks}: {counts}. Their clips are not scored{used}."
         )
-    sentences.append(_describe_intervals(figures["intervals"]))
+    sentences += _describe_intervals(figures["intervals"], len(speakers))
     reasons = tuple((reason, str(n)) for reason, n in figures["left_out"].items())
     failed = figures["failed"]
     shown = tuple(failed.items())[:MOST_FAILED]
@@ -139,21 +142,26 @@ def _method(figures: Figures) -> Section:
     )
 
 
-def _describe_intervals(intervals: Mapping[str, Any]) -> str:
+def _describe_intervals(intervals: Mapping[str, Any], n_speakers: int) -> tuple[str, ...]:
+    if not any(intervals["figures"].values()):
+        return ()
     sentence = (
         f"The {intervals['level']:.0%} intervals come from {intervals['n_resamples']} bootstrap "
         f"resamples of {intervals['resampled']} (seed {intervals['seed']})."
     )
-    if intervals["resampled"] == "speakers":
-        return f"{sentence} They show how the figures may vary with other, similar speakers."
-    return f"{sentence} Segments of one speaker are similar, so the intervals may be too narrow."
+    if intervals["resampled"] != "speakers":
+        return (f"{sentence} Segments of one speaker are similar, so they may be too narrow.",)
+    few = " From so few, they are somewhat too narrow." if n_speakers < FEW_SPEAKERS else ""
+    return (f"{sentence} They show how the figures may vary with other, similar speakers.{few}",)
 
 
 def _classes(figures: Figures) -> Section:
     rows = tuple(
         (
             label,
-            *format_figures(one[key] for key in ("precision", "recall", "f1")),
+            *format_figures(
+                (one["precision"], one["recall"] if one["support"] else None, one["f1"])
+            ),
             str(one["support"]),
         )
         for label, one in figures["classes"].items()
@@ -182,11 +190,15 @@ def _calibration(figures: Figures) -> Section:
         return Section("Calibration")
     confidence = float(np.average([b["confidence"] for b in bins], weights=[b["n"] for b in bins]))
     gap = confidence - figures["accuracy"]
+    # Of exact probabilities, the mean of confidence less accuracy has this standard deviation.
+    variance = sum(b["n"] * b["confidence"] * (1 - b["confidence"]) for b in bins)
+    by_chance = Z_95 * math.sqrt(variance) / sum(b["n"] for b in bins)
     if abs(gap) < SMALLEST_GAP:
         verdict = "neither overconfident nor underconfident"
     else:
         side = "overconfident" if gap > 0 else "underconfident"
-        verdict = f"{side} by {format_figure(abs(gap))}"
+        doubt = ", which may be chance on so few segments" if abs(gap) <= by_chance else ""
+        verdict = f"{side} by {format_figure(abs(gap))}{doubt}"
     rows = tuple((*format_figures((b["confidence"], b["accuracy"])), str(b["n"])) for b in bins)
     return Section(
         "Calibration",
@@ -214,8 +226,8 @@ def _coverage(figures: Figures) -> Section:
     sentences = ["Coverage is the share of segments whose confidence reaches the threshold."]
     if unused := figures["labels_left_out"]["model"]:
         sentences.append(
-            "Confidences in this section are those that ser annotate writes: over all labels of "
-            f"the model, including {', '.join(unused)}."
+            "Confidences and labels in this section are those that ser annotate writes: over all "
+            f"labels of the model, including {', '.join(unused)}, which are never right here."
         )
     if found := figures["target_precision"]:
         sentences.append(_describe_target(found))
@@ -237,7 +249,8 @@ def _describe_target(found: Mapping[str, Any]) -> str:
     return (
         f"To reach a precision of {target}, keep labels with a confidence of {threshold} or more: "
         f"they are {coverage} of all labels, and {precision} of them are right. The threshold was "
-        "chosen on these same segments, so expect a slightly lower precision on others."
+        "chosen on these same segments: on others, expect a lower precision, and a much lower one "
+        "if few segments are kept."
     )
 
 
@@ -246,7 +259,7 @@ def _speakers(figures: Figures) -> Section:
     if not speakers:
         return Section("Speakers")
     worst = ", ".join(
-        f"{name} ({format_figure(speakers[name]['accuracy'])})"
+        f"{name} ({format_figure(speakers[name]['accuracy'])} of {speakers[name]['n_segments']})"
         for name in figures["worst_speakers"]
         if name in speakers
     )
@@ -307,10 +320,13 @@ def _listeners(figures: Figures) -> Section:
             "label more often than a single person does.",
             "Cross-entropy measures how well the model's probabilities predict a vote, in nats; "
             "lower is better. That of the votes themselves is the lowest possible, and above 0 "
-            "since listeners disagree. The constant answer is the mean of all votes: a model with "
-            "a higher cross-entropy has learned nothing about what listeners perceive.",
+            "since listeners disagree. The constant answer is the mean of these same votes: a "
+            "model with a higher cross-entropy predicts votes worse than it, which may be due to "
+            "too high confidences alone.",
             "Divergence (Jensen-Shannon, from 0 to 1; lower is better) is the distance of the "
-            "model's probabilities from the votes, and of one listener from the others.",
+            "model's probabilities from the votes, and of one listener from the others. A listener "
+            "gives a single label, whose divergence is large even if all agree on what is likely: "
+            "do not compare it with the others.",
         ),
         (Table(("who", "accuracy", "cross-entropy", "divergence"), rows),),
     )
@@ -342,7 +358,8 @@ def _stress(figures: Figures) -> Section:
         "Stress",
         (
             "The same segments under other conditions. Drop is the loss of UAR; unchanged is the "
-            f"share of segments that keep their label. The random seed is {stress['seed']}.",
+            "share of segments that keep their label. They have no intervals: small drops may be "
+            f"chance. The random seed is {stress['seed']}.",
         ),
         (Table(("condition", "UAR", "drop", "accuracy", "ECE", "unchanged"), rows),),
         plot="stress",
@@ -395,7 +412,8 @@ def _mixes(figures: Figures) -> Section:
         (
             "Groups of segments of one speaker, drawn at random. Each segment is classified "
             "without a baseline and with the baseline of its group. The intervals are "
-            "bootstrapped over speakers.",
+            "bootstrapped over speakers. Groups that are too small for a baseline differ by "
+            "exactly 0.",
         ),
         (Table((*head, *(f"ECE {way}" for way in ways)), rows, n_texts=2),),
     )
