@@ -23,7 +23,7 @@ from sercli.training import cache as caching
 from sercli.training.cache import CachedClips, cache_clips, find_bounds
 from sercli.training.config import NeuralConfig
 from sercli.training.networks import batches as drawing
-from sercli.training.networks.batches import Augmenter, TrainingBatches
+from sercli.training.networks.batches import Augmenter, ClipBatches, TrainingBatches
 from sercli.training.networks.loop import TrainingBatch
 from sercli.training.networks.targets import find_vote_shares, make_targets
 from sercli.training.partners import Partners
@@ -63,6 +63,27 @@ def batches(cached: CachedClips, *, threads: int = 0, **changes: object) -> Trai
 def equal(first: list[TrainingBatch], second: list[TrainingBatch]) -> bool:
     pairs = zip(first, second, strict=True)
     return all(a.equal(b) for one, other in pairs for a, b in zip(one, other, strict=True))
+
+
+def test_another_stage_has_draws_of_its_own(cached: CachedClips) -> None:
+    drawn: list[list[float]] = []
+
+    class Spy(ClipBatches):
+        def make(self, draws: Any) -> Any:
+            drawn[-1] += [rng.random() for _, rng in draws]
+
+    config = NeuralConfig(batch_size=3, seed=5)
+    for stage in (0, 0, 1):
+        drawn.append([])
+        for epoch in range(3):
+            list(Spy(CLASSES, config, 0, stage)(epoch))
+    # Versions of clips for a head are drawn so; the first number is 1.
+    versions = {
+        np.random.default_rng([5, number, i]).random() for number in (1, 2) for i in range(8)
+    }
+    assert drawn[0] == drawn[1]
+    assert {*drawn[0]} & versions
+    assert not {*drawn[2]} & ({*drawn[0]} | versions)
 
 
 def test_cache_gives_what_decoding_gives(clips: list[Clip], cached: CachedClips) -> None:

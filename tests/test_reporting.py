@@ -299,8 +299,9 @@ def test_markdown_holds_the_figures() -> None:
         "underconfident by 0.025, which may be chance on so few segments.",
         "To reach a precision of 0.800, keep labels with a confidence of 0.712 or more: they are "
         "0.525 of all labels, and 0.810 of them are right.",
-        "those that ser annotate writes: over all labels of the model, including disgust.",
-        "Lowest accuracy: 1071 (0.300).",
+        "those that ser annotate writes: over all labels of the model, including disgust, which "
+        "are never right here.",
+        "Lowest accuracy: 1071 (0.300 of 10).",
         "301 votes of listeners on 39 segments.",
         "A share of 0.100 of the votes is for labels that were not scored: calm (20), joy (10).",
         "The random seed is 3.",

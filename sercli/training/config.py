@@ -113,7 +113,7 @@ class NeuralConfig:
     Parameters
     ----------
     epochs
-        Number of passes over the clips.
+        Number of passes over the clips. A last batch that is not full is left out of each.
     batch_size
         Number of clips per step.
     learning_rate
@@ -363,8 +363,11 @@ class AdapterConfig:
         repetition no large group would have a single label, and the adapter would take none for
         one. By default, 1/3 for a model that was trained on transposed clips, and 0 for all others,
         whose errors on calm speech of strangers would be trusted.
-    learning_rate, warmup, weight_decay
-        As for `NeuralConfig`.
+    learning_rate, warmup
+        Peak of the learning rate, and share of the steps in which it rises to that, each along a
+        cosine (the one-cycle policy of Smith and Topin 2019).
+    weight_decay
+        Decay of all weights.
     calibration_groups
         Number of groups drawn for each fold, to calibrate on.
     folds

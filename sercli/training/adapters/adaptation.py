@@ -53,6 +53,8 @@ MAX_CHANGE = 0.5
 REPEATED_SHARE = 1 / 3
 # Added to the standard deviations by which inputs are divided.
 LEAST_SCALE = 1e-5
+# The one-cycle schedule divides by the number of steps of its warm-up, less one.
+LEAST_WARMUP = 2
 
 
 class FittedAdapter(NamedTuple):
@@ -256,7 +258,10 @@ def _train(
             network.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, config.learning_rate, total_steps=n_steps, pct_start=config.warmup
+            optimiser,
+            config.learning_rate,
+            total_steps=n_steps,
+            pct_start=max(config.warmup, LEAST_WARMUP / n_steps),
         )
         for batch in itertools.islice(batches, n_steps):
             optimiser.zero_grad()

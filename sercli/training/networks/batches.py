@@ -129,10 +129,16 @@ class ClipBatches(ABC):
         Training settings, of which seed, batch size and the ratio of unlabelled clips are used.
     threads
         Number of threads that prepare batches ahead; 0: batches are made when needed.
+    stage
+        Number of the stage of a training. Those after the first, 0, have other draws than all
+        before, and than versions of clips that are drawn by seed, number and index.
     """
 
-    def __init__(self, classes: IntArray, config: NeuralConfig, threads: int = 2) -> None:
+    def __init__(
+        self, classes: IntArray, config: NeuralConfig, threads: int = 2, stage: int = 0
+    ) -> None:
         self._classes, self._seed, self._threads = np.asarray(classes), config.seed, threads
+        self._stage = stage
         self._ratio = config.ratio_of_unlabelled
         self._n_draws = count_draws(self._classes, self._ratio)
         self._size = min(config.batch_size, self._n_draws)
@@ -166,7 +172,8 @@ class ClipBatches(ABC):
             pool.shutdown(cancel_futures=True)
 
     def _make(self, order: Sequence[tuple[int, int]], epoch: int) -> TrainingBatch:
-        seeds = [(index, [self._seed, epoch, index, turn]) for index, turn in order]
+        # NumPy ignores zeros at the end of a seed.
+        seeds = [(index, [self._seed, epoch, index, turn, self._stage]) for index, turn in order]
         return self.make([(index, np.random.default_rng(seed)) for index, seed in seeds])
 
 
@@ -179,7 +186,7 @@ class TrainingBatches(ClipBatches):
         The clips; they are also the source of background talkers in the augmentation.
     targets
         Targets of the clips, shape (n_clips, n_targets).
-    classes, threads
+    classes, threads, stage
         As for `ClipBatches`.
     config
         Training settings, of which seed, batch size and the settings of augmentation are used.
@@ -193,8 +200,9 @@ class TrainingBatches(ClipBatches):
         config: NeuralConfig,
         *,
         threads: int = 2,
+        stage: int = 0,
     ) -> None:
-        super().__init__(classes, config, threads)
+        super().__init__(classes, config, threads, stage)
         self._targets, self._max_crop = targets, config.max_crop
         self._augmenter = Augmenter(cached, config)
 

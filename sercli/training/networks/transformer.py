@@ -142,7 +142,8 @@ class TransformerCourse(Course):
         """Compute the encoder's rows of all versions of the clips; see `Course.prepare`.
 
         Background talkers are drawn from all the clips, so that some in versions of a fold's clips
-        are speakers of other folds. They are not what is labelled.
+        are speakers of other folds. They are not what is labelled. With ``group_by="clip"``, clips
+        may be joined to others of other folds, so that held-out figures are too good.
 
         Raises
         ------
@@ -247,7 +248,7 @@ class TransformerCourse(Course):
         tuned = self.fit(
             f"{name}, {self.config.layers} layers of the encoder",
             network,
-            TrainingBatches(material.all_clips, targets, draws, config),
+            TrainingBatches(material.all_clips, targets, draws, config, stage=1),
             material,
             folder,
             dev,

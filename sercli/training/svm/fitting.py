@@ -205,7 +205,8 @@ def search_settings(
         Called with a message after each fold.
     transpose
         Function from the indices of the training rows of a fold to all rows for that fold, of which
-        the training rows depend on no others; None: `rows` as they are.
+        the training rows depend on no others if clips are grouped by speaker; None: `rows` as they
+        are.
 
     Returns
     -------

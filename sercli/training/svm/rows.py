@@ -101,7 +101,8 @@ def transpose_rows(
     config
         Training settings, of which the number of folds and the seed are used.
     learned
-        Indices of the training rows; None for all. Held-out rows do not change these.
+        Indices of the training rows; None for all. Held-out rows do not change these if
+        clips are grouped by speaker.
 
     Raises
     ------
