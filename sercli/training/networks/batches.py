@@ -172,8 +172,9 @@ class ClipBatches(ABC):
             pool.shutdown(cancel_futures=True)
 
     def _make(self, order: Sequence[tuple[int, int]], epoch: int) -> TrainingBatch:
-        # NumPy ignores zeros at the end of a seed.
-        seeds = [(index, [self._seed, epoch, index, turn, self._stage]) for index, turn in order]
+        # NumPy ignores a fourth number that is 0, as `turn` mostly is.
+        stage = [self._stage] if self._stage else []
+        seeds = [(index, [self._seed, epoch, index, turn, *stage]) for index, turn in order]
         return self.make([(index, np.random.default_rng(seed)) for index, seed in seeds])
 
 
