@@ -269,8 +269,11 @@ def test_a_head_of_other_names_or_sizes_is_refused(tmp_path: Path) -> None:
         load_model(tmp_path, "cpu")
     edit_weights(tmp_path, lambda _: weights)
     edit(tmp_path / "config.json", id2label={"0": "sad", "1": "angry"})
-    with pytest.raises(ModelError, match=r"lacks classifier.bias, .* in another size"):
+    with pytest.raises(ModelError, match=r"its head has 4 outputs, and the id2label .* 2 labels"):
         load_model(tmp_path, "cpu")
+    edit(tmp_path / "config.json", id2label=dict(enumerate("abcd")), classifier_proj_size=3)
+    with pytest.raises(ModelError, match=r"lacks classifier.weight, proj.* in another size"):
+        load_model(tmp_path, "cpu", labels="model")
 
 
 @pytest.mark.parametrize(

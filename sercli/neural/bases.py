@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -112,7 +112,7 @@ def load_base(base: str, revision: str | None = None) -> Base:
     told = LOCAL if local else {"trust_remote_code": False, "revision": revision}
     with loading(base, "a pre-trained encoder with its weights as safetensors"):
         config = read_config(base, told)
-        model, missing, _ = read_weights(base, config, told)
+        model, missing, *_ = read_weights(base, config, told)
         kind = config.model_type
         standardisation = _read_standardisation(base, local, revision) if kind == AST else {}
     missing = [name for name in missing if not name.startswith(HEADS)]
@@ -159,11 +159,14 @@ class Weights(NamedTuple):
         Names of weights that the checkpoint lacks or has in another size; these are random.
     unexpected
         Names of weights that only the checkpoint has.
+    sizes
+        Shapes of weights of another size, by name: in the checkpoint, and as expected.
     """
 
     model: PreTrainedModel
     missing: list[str]
     unexpected: list[str]
+    sizes: Mapping[str, tuple[Sequence[int], Sequence[int]]]
 
 
 def read_config(source: str, told: Mapping[str, Any]) -> PreTrainedConfig:
@@ -224,8 +227,9 @@ def read_weights(source: str, config: PreTrainedConfig, told: Mapping[str, Any])
         output_loading_info=True,
         **told,
     )
-    missing = {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}
-    return Weights(model, sorted(missing), sorted(found["unexpected_keys"]))
+    sizes = {name: (own, expected) for name, own, expected in found["mismatched_keys"]}
+    missing = {*found["missing_keys"], *sizes}
+    return Weights(model, sorted(missing), sorted(found["unexpected_keys"]), sizes)
 
 
 @contextmanager

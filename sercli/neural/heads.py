@@ -22,7 +22,7 @@ from transformers import (
 from sercli.arrays import FloatArray
 from sercli.audio.reading import SAMPLE_RATE
 from sercli.errors import ConfigError, ModelError
-from sercli.neural.bases import LOCAL, loading, read_config, read_weights
+from sercli.neural.bases import LOCAL, Weights, loading, read_config, read_weights
 from sercli.neural.batching import pad
 from sercli.neural.hub import HUB_WEIGHTS_FILE, PREPROCESSOR_FILES
 from sercli.neural.published_encoders import WaveformStates
@@ -164,10 +164,10 @@ def load_published(folder: Path) -> PublishedNetwork:
     with loading(source, "an audio classifier with its weights as safetensors"):
         config = read_config(source, LOCAL)
         _check_task(source, config)
-        model, missing, unexpected = read_weights(source, config, LOCAL)
-        _check_weights(source, model, missing, unexpected)
+        weights = read_weights(source, config, LOCAL)
+        _check_weights(source, weights)
         extractor = AutoFeatureExtractor.from_pretrained(source, **LOCAL)  # type: ignore[no-untyped-call]
-    return _join(source, model, extractor)
+    return _join(source, weights.model, extractor)
 
 
 def _check_files(folder: Path) -> None:
@@ -203,10 +203,17 @@ def _check_task(source: str, config: Any) -> None:
         )
 
 
-def _check_weights(source: str, model: Any, missing: list[str], unexpected: list[str]) -> None:
+def _check_weights(source: str, weights: Weights) -> None:
     """Raise if weights are missing, or unknown ones suggest a different head."""
-    missing = [name for name in missing if not name.endswith(_UNUSED)]
-    unexpected = [name for name in unexpected if not name.endswith(_UNUSED)]
+    model, config = weights.model, weights.model.config
+    missing = [name for name in weights.missing if not name.endswith(_UNUSED)]
+    unexpected = [name for name in weights.unexpected if not name.endswith(_UNUSED)]
+    for own, expected in weights.sizes.values():
+        if expected[0] == config.num_labels != own[0] and own[1:] == expected[1:]:
+            raise ModelError(
+                f"{source}: its head has {own[0]} outputs, and the id2label of its config.json "
+                f"{expected[0]} labels; expected a label for each output"
+            )
     if missing:
         others = f"; it has {', '.join(unexpected[:3])} instead" if unexpected else ""
         raise ModelError(
