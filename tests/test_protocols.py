@@ -537,3 +537,28 @@ def test_a_less_exact_name_takes_no_row_of_another(tmp_path: Path) -> None:
     # What is of the file is of all its parts.
     table.write_text("file,split\na,test\n")
     assert splits_of(split_by_file(make_corpus(parts), table)) == ["test", "test"]
+
+
+def test_a_split_by_numbers_that_lost_their_zeros(tmp_path: Path) -> None:
+    clips = [make_everywhere(name, "emodb")[0] for name in ("03", "08", "10", "11")]
+    path = tmp_path / "split.csv"
+    path.write_text("speaker,split\n3,train\n8,train\n10,dev\n11,test\n")
+    found = split_by_file(make_corpus(clips), path)
+    assert [clip.split for clip in found.clips] == ["train", "train", "dev", "test"]
+    assert not found.skipped
+    # As in the folders of RAVDESS.
+    listed = make_everywhere("Actor_03", "table")[0]
+    published = make_everywhere("03", "ravdess")[0]
+    assert find_protocol([listed], [published]) == "speakers shared"
+
+
+def test_a_split_by_paths_below_the_corpus(tmp_path: Path) -> None:
+    clips = [
+        replace(make_everywhere("03", "emodb")[0], name=name, path=Path("somewhere") / path)
+        for name, path in (("DC_a01", "Audio/DC/a01.wav"), ("JE_a01", "Audio/JE/a01.wav"))
+    ]
+    for first, second in (("DC/a01", "JE/a01"), ("Audio/DC/a01.wav", "Audio/JE/a01.wav")):
+        path = tmp_path / "split.csv"
+        path.write_text(f"file,split\n{first},train\n{second},test\n")
+        found = split_by_file(make_corpus(clips), path)
+        assert [clip.split for clip in found.clips] == ["train", "test"]

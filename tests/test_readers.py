@@ -114,6 +114,9 @@ def test_esd(tmp_path: Path) -> None:
         ("happiness", "dev"),
         ("surprise", "test"),
     ]
+    # Of two copies, that whose split is known.
+    make_tree(tmp_path, "0011/Angry/0011_000351.wav")
+    assert read_corpus(tmp_path).clips[1].split == "train"
     assert corpus.clips[0].traits == {"sex": "female", "language": "Mandarin"}
     assert corpus.clips[1].traits == {"sex": "male", "language": "English"}
     assert corpus.skipped == {"0001_000002": "unknown emotion Humming"}
@@ -181,6 +184,7 @@ def make_meld(root: Path) -> Path:
         "dev_splits_complete/dia0_utt0.mp4",
         "dev_splits_complete/dia66_utt9.mp4",
         "output_repeated_splits_test/dia0_utt0.mp4",
+        "output_repeated_splits_test/dia0_utt1.mp4",
         "output_repeated_splits_test/final_videos_testdia0_utt0.mp4",
         "output_repeated_splits_test/._dia0_utt0.mp4",
     )
@@ -189,7 +193,7 @@ def make_meld(root: Path) -> Path:
         "train/train": '1,"No, don\x92t",Chandler,joy,positive,0,0,"00:16:16,059"\n'
         "2,Oh,Rachel,surprise,positive,0,1,0\n3,Hm,Rachel,fear,negative,125,3,0\n",
         "dev": "1,What?,Waiter,anger,negative,0,0,0\n2,No,Ross,anger,negative,110,7,0\n",
-        "test": "1,Why?,Monica,sadness,negative,0,0,0\n",
+        "test": "1,Why?,Monica,sadness,negative,0,0,0\n2,Yay!!,All,joy,positive,0,1,0\n",
     }
     for split, text in rows.items():
         (root / f"{split}_sent_emo.csv").write_text(
@@ -214,6 +218,7 @@ def test_meld(tmp_path: Path) -> None:
         "dev/dia66_utt9": "not annotated",
         "dev/dia110_utt7": "annotated, but the file is missing",
         "train/dia125_utt3": "cannot be decoded",
+        "test/dia0_utt1": "several speakers",
         "train/train_splits/dia0_utt0.mp4": "another copy of a clip",
         "output_repeated_splits_test/final_videos_testdia0_utt0.mp4": "another copy of a clip",
     }
@@ -238,6 +243,9 @@ def test_a_split_of_meld(tmp_path: Path) -> None:
         ("testset", "test"),
         ("TestSplits", "test"),
         ("DEV", "dev"),
+        ("validation", "dev"),
+        ("val", "dev"),
+        ("valence", None),
         ("latest", None),
         ("device", None),
         ("contest", None),

@@ -29,6 +29,38 @@ def test_folders_of_classes(tmp_path: Path) -> None:
     assert [clip.emotion for clip in mapped.clips] == ["upset", "fine", "shrug"]
 
 
+def test_folders_of_classes_in_those_of_splits(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    make_tree(
+        root,
+        *(
+            f"{split}/{label}/1.wav"
+            for split in ("train", "Validation")
+            for label in ("angry", "sad")
+        ),
+    )
+    make_tree(root, "train/stray.wav")
+    for kind in ("auto", "folders"):
+        corpus = read_corpus(root, kind)
+        assert [(clip.name, clip.emotion, clip.split) for clip in corpus.clips] == [
+            ("Validation/angry/1.wav", "anger", "dev"),
+            ("Validation/sad/1.wav", "sadness", "dev"),
+            ("train/angry/1.wav", "anger", "train"),
+            ("train/sad/1.wav", "sadness", "train"),
+        ]
+        assert corpus.skipped == {"train/stray.wav": "not in a sub-folder of a class"}
+
+
+def test_clips_whose_annotators_disagreed_have_no_label(tmp_path: Path) -> None:
+    text = "file,emotion\na.wav,xxx\nsub/b.wav,oth\n"
+    path = write_manifest(tmp_path, text)
+    corpus = read_corpus(path)
+    assert [clip.emotion for clip in corpus.clips] == ["other"]
+    assert [*corpus.skipped.values()] == ["no agreement among the annotators"]
+    mapped = read_corpus(path, mapping={"xxx": "unclear"})
+    assert [clip.emotion for clip in mapped.clips] == ["unclear", "other"]
+
+
 def test_folders_named_otherwise_are_to_be_asked_for(tmp_path: Path) -> None:
     make_tree(tmp_path, "Inbox/a.wav", "Sent/b.wav", "happy/c.wav")
     with pytest.raises(DatasetError, match="is none of the known corpora"):

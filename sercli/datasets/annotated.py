@@ -5,13 +5,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sercli.config import SPLITS
 from sercli.datasets.clip import Clip
 from sercli.datasets.corpus import Corpus
 from sercli.datasets.facts import load_facts, person_traits
+from sercli.datasets.labelling import DISAGREED
 from sercli.datasets.media import COPY, MISSING, NOT_ANNOTATED, MediaFolder, pick_copies
 from sercli.datasets.names import no_such_names, unnamed
 from sercli.datasets.schemes import SCHEMES
+from sercli.datasets.tables import SPLIT_WORDS
 from sercli.delimited import read_table
 from sercli.errors import DatasetError
 
@@ -19,7 +20,7 @@ _EVALUATION = re.compile(r"\[\d+\.\d+ - \d+\.\d+\]\t(\w+)\t(\w+)\t\[")
 _DIALOGUE = re.compile(r"Ses\d{2}[FM]_(?:impro|script)\w+")
 NO_AGREEMENT = "xxx"
 
-SPLIT_WORD = re.compile(rf"(?<![a-z])({'|'.join(SPLITS)})(?=set|split|[^a-z]|$)")
+SPLIT_WORD = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_WORDS)})(?=set|split|[^a-z]|$)")
 MELD_COLUMNS = ("Dialogue_ID", "Utterance_ID", "Speaker", "Emotion")
 # Names of copies that some utterances of the test split have.
 MELD_COPY = re.compile(r"final_videos_testdia\d+_utt\d+")
@@ -54,7 +55,7 @@ def read_iemocap(folder: MediaFolder) -> Corpus:
         if name not in codes:
             skipped[name] = NOT_ANNOTATED
         elif codes[name] == NO_AGREEMENT:
-            skipped[name] = "no agreement among the annotators"
+            skipped[name] = DISAGREED
         else:
             groups = matches[path].groupdict()
             # A dialogue is named after one of its two speakers; the letter is that of the speaker.
@@ -128,6 +129,8 @@ def read_meld(folder: MediaFolder) -> Corpus:
     for name, path in chosen.items():
         if name in facts["faults"]:
             skipped[name] = facts["faults"][name]
+        elif name in rows and rows[name]["Speaker"] in facts["groups"]:
+            skipped[name] = "several speakers"
         elif name in rows:
             clips.append(_meld_clip(path, name, rows[name], facts))
         else:
@@ -156,7 +159,7 @@ def _split_of_folder(*names: str | None) -> str | None:
     It begins a word that ends there, or goes on as in ``testset`` and ``TestSplits``.
     """
     found = (SPLIT_WORD.search(name.lower()) for name in names if name)
-    return next((one[1] for one in found if one), None)
+    return next((SPLIT_WORDS[one[1]] for one in found if one), None)
 
 
 def _meld_rows(

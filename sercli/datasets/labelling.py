@@ -16,6 +16,9 @@ from sercli.text import compose
 
 # Name of the table of English words.
 COMMON = "common"
+# Words of tables for clips whose annotators disagreed, and the reason for which they are left out.
+NO_AGREEMENT = frozenset(("xxx", "no_agreement", "no agreement"))
+DISAGREED = "no agreement among the annotators"
 # Form and example of the options that map names, for error messages.
 FORMS = {
     "--map": "THEIRS=OURS, separated by commas, such as happy=happiness,calm=neutral",
@@ -72,10 +75,10 @@ def canonical_label(word: str, kind: str = COMMON) -> str | None:
     -------
     str or None
         Canonical label, or the word itself if it is not among the English words. None for an
-        unknown code of a corpus with its own table.
+        unknown code of a corpus with its own table, and for `NO_AGREEMENT`.
     """
     if kind not in load_facts("labels") or kind == COMMON:
-        return common_label(word) or compose(word)
+        return None if word.casefold() in NO_AGREEMENT else common_label(word) or compose(word)
     return _look_up(word, kind)
 
 
@@ -151,5 +154,6 @@ def translate(
         if label is not None:
             clips.append(replace(clip, emotion=label))
         else:
-            skipped[clip.name] = f"unknown emotion {clip.emotion}"
+            is_open = clip.emotion.casefold() in NO_AGREEMENT
+            skipped[clip.name] = DISAGREED if is_open else f"unknown emotion {clip.emotion}"
     return replace(corpus, clips=tuple(clips), skipped=skipped), unused

@@ -1,5 +1,6 @@
 """Names by which clips and speakers are matched with rows of tables and with those of models."""
 
+import re
 from collections.abc import Collection, Hashable, Iterable, Sequence
 from pathlib import PurePath
 
@@ -11,15 +12,19 @@ from sercli.text import compose
 # Namespace of speakers in manifests, which all share: if one is used to train and another to
 # evaluate, the same name counts as the same speaker, and the overlap is reported.
 NAMESPACE = "table"
+# Most folders before a file's name by which a table may name it.
+MOST_FOLDERS = 4
 # Most digits of a speaker's number with leading zeros.
 LONGEST_NUMBER = 4
+# A speaker's number, or the name of a folder of RAVDESS.
+NUMBER = re.compile(r"(?:Actor_)?([0-9]+)")
 
 
 def clip_names(clip: Clip) -> tuple[str, ...]:
     """Return the names that a table may have for a clip, the most exact first.
 
-    These are its name, its path, its name without suffix, the name of its file, that without suffix
-    and its name without folders and suffix.
+    These are its name, its path, its name without suffix, the name of its file with up to four
+    folders, with and without suffix, and its name without folders and suffix.
 
     Parameters
     ----------
@@ -28,10 +33,12 @@ def clip_names(clip: Clip) -> tuple[str, ...]:
     """
     name = PurePath(clip.name)
     is_part = clip.start or clip.end is not None or clip.channel is not None
+    tails = [PurePath(*clip.path.parts[-n:]) for n in range(MOST_FOLDERS + 1, 0, -1)]
+    of_file = [text.as_posix() for tail in tails for text in (tail, tail.with_suffix(""))]
     if is_part or not name.name:  # times and channels must not be cut off as a suffix
-        return clip.name, str(clip.path), clip.name, clip.path.name, clip.path.stem, clip.path.stem
+        return clip.name, str(clip.path), clip.name, *of_file, clip.path.stem
     bare = name.with_suffix("").as_posix()
-    return clip.name, str(clip.path), bare, clip.path.name, clip.path.stem, name.stem
+    return clip.name, str(clip.path), bare, *of_file, name.stem
 
 
 def is_published(clip: Clip) -> bool:
@@ -65,11 +72,29 @@ def speaker_names(clip: Clip, own: Iterable[str] = ()) -> list[str]:
 
 def _list_spellings(speaker: str) -> list[str]:
     """Return the spellings of a speaker's name, beginning with the given one."""
-    if not (speaker.isascii() and speaker.isdigit()):
+    found = NUMBER.fullmatch(speaker)
+    if found is None:
         return [speaker]
-    number = speaker.lstrip("0") or "0"
+    number = found[1].lstrip("0") or "0"
     padded = (number.zfill(width) for width in range(1, LONGEST_NUMBER + 1))
     return list(dict.fromkeys((speaker, number, *padded)))
+
+
+def spell_speaker(clip: Clip) -> tuple[str, ...]:
+    """Return the names that a table may have for a clip's speaker, the most exact first.
+
+    Parameters
+    ----------
+    clip
+        Clip of the speaker.
+
+    Returns
+    -------
+    tuple of str
+        Its voice, its name, and further spellings of a number; equally many for all clips.
+    """
+    names = (clip.voice or "", *_list_spellings(clip.speaker or ""))
+    return names + names[1:2] * (LONGEST_NUMBER + 3 - len(names))
 
 
 def join_voices(clips: Sequence[Clip]) -> list[str | None]:

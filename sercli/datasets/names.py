@@ -91,8 +91,9 @@ def _copies_key(name: str, match: re.Match[str]) -> str:
     return name if modality == VIDEO_ONLY else name.removeprefix(f"{modality}-")
 
 
-def _rank(path: Path, match: re.Match[str]) -> tuple[int, int]:
-    return -int(match.groupdict().get("modality") or 0), suffix_rank(path)
+def _rank(path: Path, match: re.Match[str]) -> tuple[int, bool, int]:
+    groups = match.groupdict()
+    return -int(groups.get("modality") or 0), groups.get("split") is None, suffix_rank(path)
 
 
 def _refusal(groups: Mapping[str, str], song: bool) -> str | None:

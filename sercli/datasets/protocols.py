@@ -14,7 +14,13 @@ import numpy as np
 from sercli.config import APART, SHARED, SPLITS, UNKNOWN
 from sercli.datasets.clip import Clip
 from sercli.datasets.corpus import Corpus
-from sercli.datasets.matching import clip_names, join_voices, match_rows, speaker_names
+from sercli.datasets.matching import (
+    clip_names,
+    join_voices,
+    match_rows,
+    speaker_names,
+    spell_speaker,
+)
 from sercli.delimited import read_table
 from sercli.errors import DatasetError
 from sercli.text import compose
@@ -210,10 +216,7 @@ def split_by_file(corpus: Corpus, path: Path) -> Corpus:
     clips: list[Clip] = []
     left_out = dict(corpus.skipped)
     of_files = key == "file"
-    names = [
-        clip_names(clip) if of_files else (clip.voice or "", clip.speaker or "")
-        for clip in corpus.clips
-    ]
+    names = [clip_names(clip) if of_files else spell_speaker(clip) for clip in corpus.clips]
     things = [str(one.path) for one in corpus.clips] if of_files else join_voices(corpus.clips)
     rows = match_rows(names, split_of, things, str(path))
     if not of_files:

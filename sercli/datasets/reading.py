@@ -22,7 +22,7 @@ from sercli.datasets.labelling import canonical_label, common_label, translate
 from sercli.datasets.media import MediaFolder, list_media, scan_folder
 from sercli.datasets.names import read_named
 from sercli.datasets.schemes import SCHEMES
-from sercli.datasets.tables import join_rows, read_folders, read_manifest
+from sercli.datasets.tables import find_class_depth, join_rows, read_folders, read_manifest
 from sercli.errors import ConfigError, DatasetError
 from sercli.text import format_count
 
@@ -232,8 +232,9 @@ def recognise(folder: MediaFolder, files: Mapping[str, Sequence[Path]] = {}) -> 
 
 def _is_sorted_anew(folder: MediaFolder, kinds: Sequence[str]) -> bool:
     """Return whether sub-folders name other emotions than the files that are named like corpora."""
+    depth = find_class_depth(map(folder.name, folder.media))
     for path in folder.media:
-        place = folder.name(path).split("/")[0]
+        place = folder.name(path).split("/")[depth]
         for kind in kinds:
             match = SCHEMES[kind].match(path)
             word = match and match.groupdict().get("emotion")
@@ -246,7 +247,9 @@ def _is_sorted_anew(folder: MediaFolder, kinds: Sequence[str]) -> bool:
 def _find_classes(folder: MediaFolder) -> list[str]:
     """Return the sub-folders named after emotions, if two or more hold at least half the files."""
     words = load_facts("labels")["common"]
-    names = Counter(folder.name(path).rpartition("/")[0].split("/")[0] for path in folder.media)
+    paths = [*map(folder.name, folder.media)]
+    depth = find_class_depth(paths)
+    names = Counter(path.split("/")[depth] for path in paths if path.count("/") > depth)
     classes = {name: count for name, count in names.items() if name.casefold() in words}
     most = sum(classes.values()) >= LEAST_SHARE * len(folder.media)
     return sorted(classes) if most and len(classes) > 1 else []

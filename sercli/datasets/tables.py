@@ -29,7 +29,7 @@ SPLIT_WORDS: Mapping[str, str] = {
 
 
 def read_folders(folder: MediaFolder) -> Corpus:
-    """Read a folder with a sub-folder for each class.
+    """Read a folder with a sub-folder for each class, or with those in a sub-folder for each split.
 
     Parameters
     ----------
@@ -43,24 +43,37 @@ def read_folders(folder: MediaFolder) -> Corpus:
     """
     name = folder.root.resolve().name
     paths = {folder.name(path): path for path in folder.media}
-    inside = [
-        (str(PurePath(key).with_suffix("")), path) for key, path in paths.items() if "/" in key
-    ]
+    depth = find_class_depth(paths)
+    deep = {key: path for key, path in paths.items() if key.count("/") > depth}
+    inside = [(str(PurePath(key).with_suffix("")), path) for key, path in deep.items()]
     chosen, skipped = pick_copies(folder, inside)
     skipped |= dict.fromkeys(
-        (key for key in paths if "/" not in key), "not in a sub-folder of a class"
+        (key for key in paths if key not in deep), "not in a sub-folder of a class"
     )
     clips = tuple(
         Clip(
             path,
-            PurePath(key).parts[0],
+            PurePath(key).parts[depth],
             name=folder.name(path),
+            split=SPLIT_WORDS[key.split("/")[0].casefold()] if depth else None,
             corpus=name,
             namespace=NAMESPACE,  # or a folder of that name would be taken for a published corpus
         )
         for key, path in chosen.items()
     )
     return Corpus(name, LICENCE, clips, skipped)
+
+
+def find_class_depth(names: Iterable[str]) -> int:
+    """Return 1 if all files are in sub-folders for splits, in which those of the classes are; or 0.
+
+    Parameters
+    ----------
+    names
+        Paths of the files below the folder, with ``/`` between their parts.
+    """
+    folders = {name.split("/")[0].casefold() for name in names if "/" in name}
+    return int(bool(folders) and folders <= SPLIT_WORDS.keys())
 
 
 def read_manifest(path: Path, columns: Mapping[str, str]) -> Corpus:
