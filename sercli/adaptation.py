@@ -41,8 +41,8 @@ LEAST_SHARE = 0.02
 # training data a model may be sure of a wrong label, and the small probabilities of the others are
 # the only evidence left.
 LEAST_PROBABILITY = 1e-8
-# How far each probability may be rounded in a table.
-ROUNDING = 0.005
+# How far each probability may be rounded in a table: to three decimals.
+ROUNDING = 0.0005
 # Mixes that may explain the mean of a group: mean probabilities, likely shares, an even mix.
 N_EXPLANATIONS = 3
 # A larger group is not trusted more, as the adapter was trained on none.

@@ -198,13 +198,31 @@ def test_what_comes_behind_damage_in_an_mp3_keeps_its_time(
     with AudioFile(path) as audio:
         assert sum(map(len, audio.blocks())) == pytest.approx(20 * 44_100, abs=4_000)
         packets, gaps = audio.warnings
-    assert re.fullmatch(r"\d+ damaged packets? left out", packets)
+    assert re.fullmatch(r"\d+ damaged packets? left out; times behind them are est.*", packets)
     assert (found := re.fullmatch(r"\d+ gaps? became silence, (\d\.\d) s in all", gaps))
     assert float(found[1]) == pytest.approx(4, abs=0.3)
     waveform = load_audio(path)
     for second in (3, 11, 18):
         pitch = [frequency_of(one[second * 16_000 :][:4_000], 16_000) for one in (waveform, sound)]
         assert pitch[0] == pytest.approx(pitch[1], abs=16)
+
+
+def test_what_comes_behind_damage_of_a_variable_bit_rate(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    path = tmp_path / "a.mp3"
+    # Little before the damage, much behind it.
+    time = np.arange(20 * 44_100) / 44_100
+    sound = rng.normal(0, np.where(time < 6, 0.001, 0.1)).astype(np.float32)
+    sound[18 * 44_100 :] = 0
+    sf.write(path, sound, 44_100, bitrate_mode="VARIABLE", compression_level=0.5)
+    content = path.read_bytes()
+    start, end = len(content) * 2 // 10, len(content) * 3 // 10
+    path.write_bytes(content[:start] + bytes(end - start) + content[end:])
+    waveform = load_audio(path)
+    assert len(waveform) == pytest.approx(20 * 16_000, abs=1.5 * 16_000)
+    loud = np.flatnonzero(np.abs(waveform) > 0.05)[-1] / 16_000
+    assert loud == pytest.approx(18, abs=1)
 
 
 def test_a_tag_between_two_mp3s_takes_no_time(tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from sercli.audio.containers import (
     MAX_AHEAD,
     MAX_BETWEEN,
-    count_mp3_samples,
     find_mp3_end,
     is_followed,
     is_mp3,
     is_whole_ogg,
+    read_mp3_index,
 )
 from sercli.audio.decoders import open_decoder
 from sercli.audio.reading import AudioFile, load_audio
@@ -78,7 +78,10 @@ def test_an_mp3_with_an_index(tmp_path: Path) -> None:
     write_mp3(path, index=True)
     content = path.read_bytes()
     with path.open("rb", buffering=0) as file:
-        assert count_mp3_samples(file) == pytest.approx(4 * RATE, abs=3 * 1_152)
+        index = read_mp3_index(file)
+        assert index is not None
+        assert index.n_samples == pytest.approx(4 * RATE, abs=3 * 1_152)
+        assert index.n_bytes == pytest.approx(path.stat().st_size - index.start, abs=2_000)
         assert is_mp3(file)
     assert name_decoder(path) == "_FfmpegDecoder"
     assert find_loud(path) == pytest.approx([3.0], abs=0.11)
@@ -160,12 +163,12 @@ def test_an_mp3_whose_first_frame_is_smaller_than_others(tmp_path: Path) -> None
     sf.write(path, noise, 44_100, compression_level=0.5, bitrate_mode="VARIABLE")
     content = path.read_bytes()
     with path.open("rb", buffering=0) as file:
-        assert count_mp3_samples(file) is not None
+        assert read_mp3_index(file) is not None
     place = max(content.find(b"Xing"), content.find(b"Info"))
     path.write_bytes(content[:place] + bytes(120) + content[place + 120 :])
     assert abs(sf.info(path).duration - 60) > 5
     with path.open("rb", buffering=0) as file:
-        assert count_mp3_samples(file) is None
+        assert read_mp3_index(file) is None
     assert len(load_audio(path)) == pytest.approx(60 * 16_000, abs=2_000)
 
 

@@ -305,6 +305,7 @@ def test_votes_have_the_labels_of_the_corpus(tmp_path: Path) -> None:
     }
     with pytest.raises(DatasetError, match="two columns for happiness"):
         read_votes(table, {"happy": "happiness"})
+    assert read_votes(table, {"happiness": "fun"}) == {"a": {"fun": 7}}
 
 
 def test_votes_on_the_voice_in_cremads_own_table(tmp_path: Path) -> None:

@@ -373,7 +373,9 @@ def test_copies_stay_in_one_fold() -> None:
     assert len({first, two, four, five}) == 4
     assert len({*group_clips(clips, "speaker")}) == 5
     assert len({*group_clips(clips, "clip", hashes)}) == 5
+    # A beep of everybody's joins nobody, but copies of the only two do.
     assert len({*group_clips(clips, "speaker", ["beep"] * 6)}) == 5
+    assert len({*group_clips(clips[1:3], "speaker", ("a", "a"))}) == 1
     # Through others, too: a speaker of two names with a copy each.
     assert len({*group_clips(clips[2:], "speaker", ("x", "x", "y", "y"))}) == 2
     assert len({*group_clips(clips, "speaker", ("a", "b", "b", "c", "c", "d"))}) == 3

@@ -8,7 +8,7 @@ WAV, AIFF, AU, CAF, FLAC, AVI and MP4 files, none looks beyond the end of the fi
 import os
 import re
 import struct
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,18 +67,34 @@ def is_mp3(file: BinaryIO) -> bool:
     return _begins_frame(file.read(2))
 
 
-def count_mp3_samples(file: BinaryIO) -> int | None:
-    """Return the number of samples that the index of an MP3 gives, or None if it has none.
+class Mp3Index(NamedTuple):
+    """What the index of an MP3 (Xing, Info) in its first frame tells.
 
-    The index (Xing, Info) is in the first frame. The number is that of all frames, per channel,
-    with the silence that the encoder adds at both ends.
+    Parameters
+    ----------
+    n_samples
+        Number of samples of all frames, per channel, with the silence that the encoder adds at both
+        ends.
+    start
+        Position of the first frame in the file.
+    n_bytes
+        Number of bytes of all frames; None if it does not tell.
+    """
+
+    n_samples: int
+    start: int
+    n_bytes: int | None = None
+
+
+def read_mp3_index(file: BinaryIO) -> Mp3Index | None:
+    """Return the index of an MP3, or None if it has none that tells its length.
 
     Parameters
     ----------
     file
         File open at any position, which is changed.
     """
-    file.seek(_skip_id3(file))
+    skipped = file.seek(_skip_id3(file))
     head = file.read(MAX_SEARCH)
     for place in map(head.find, (b"Xing", b"Info")):
         for (is_first, is_mono), size in SIDE_INFORMATION.items():
@@ -86,9 +102,11 @@ def count_mp3_samples(file: BinaryIO) -> int | None:
             header = head[frame : place - size]
             if not _is_frame(header, is_first=is_first, is_mono=is_mono):
                 continue
-            flags, n_frames = struct.unpack(">2I", head[place + 4 : place + 12].ljust(8, b"\0"))
+            told = head[place + 4 : place + 16].ljust(12, b"\0")
+            flags, n_frames, n_bytes = struct.unpack(">3I", told)
             if flags & 1:
-                return int(n_frames * FRAME_SAMPLES[is_first])
+                n_samples = int(n_frames * FRAME_SAMPLES[is_first])
+                return Mp3Index(n_samples, skipped + frame, n_bytes if flags & 2 else None)
     return None
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import soundfile as sf
 
 from sercli.arrays import FloatArray
-from sercli.audio.containers import count_mp3_samples, find_mp3_end, is_mp3, is_whole_ogg
+from sercli.audio.containers import find_mp3_end, is_mp3, is_whole_ogg, read_mp3_index
 from sercli.text import format_count
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ UNKNOWN_SIZE = 0x7F000000
 UNKNOWN_LENGTH = 1 << 62
 # Containers mark pauses in transmission by a jump in time stamps; less than this is jitter.
 MIN_TIMESTAMP_GAP_S = 0.1
+# Bytes by which an MP3 may be longer than its index tells, such as a frame more.
+MP3_SLACK = 1500
 # A longer gap is reported.
 MAX_PAUSE_S = 0.5
 # A longer jump is an error of the time stamp: filling it would insert hours of silence.
@@ -203,10 +205,13 @@ class _LostSound:
         Position in the file at which the sound ends.
     promised
         Duration that the index of the file gives, in seconds.
+    is_longer
+        Whether the file has more bytes than the index tells, or may have.
     """
 
-    def __init__(self, end: int, promised: float) -> None:
+    def __init__(self, end: int, promised: float, *, is_longer: bool) -> None:
         self.seconds = 0.0
+        self._is_longer = is_longer
         self._end, self._promised = end, promised
         self._n_bytes = 0  # of the frames that were decoded
         self._decoded = self._passed = 0.0
@@ -225,10 +230,11 @@ class _LostSound:
         if not self._decoded or packet.pos is None:
             return
         rate = self._n_bytes / self._decoded
-        # They may as well have been inserted, such as a tag between two recordings. Then what
-        # follows is all that is missing.
-        left = (self._end - packet.pos - packet.size) / rate
-        missing = self._promised - self._passed - self.seconds - left
+        missing = self._promised - self._passed - self.seconds
+        if self._is_longer:
+            # They may have been inserted, such as a tag between two recordings: then what follows
+            # is all that is missing.
+            missing -= (self._end - packet.pos - packet.size) / rate
         self.seconds += max(0.0, min(packet.size / rate - seconds, missing))
 
 
@@ -237,7 +243,8 @@ class _FfmpegDecoder(Decoder):
         import av  # loads FFmpeg, which most runs never need
 
         self._av = av
-        self._n_promised = count_mp3_samples(file)
+        index = read_mp3_index(file)
+        self._n_promised = None if index is None else index.n_samples
         # FFmpeg would take tags at the end of an MP3 for sound, or for damage.
         end = find_mp3_end(file) if is_mp3(file) else file.seek(0, os.SEEK_END)
         file.seek(0)
@@ -264,8 +271,9 @@ class _FfmpegDecoder(Decoder):
             raise DecodeError(str(error) or "FFmpeg decodes no audio from it") from error
         self.sample_rate = self._first.sample_rate
         self.channels = self._first.layout.nb_channels
-        if self._n_promised is not None:
-            self._lost = _LostSound(end, self._n_promised / self.sample_rate)
+        if index is not None:
+            is_longer = index.n_bytes is None or end - index.start > index.n_bytes + MP3_SLACK
+            self._lost = _LostSound(end, index.n_samples / self.sample_rate, is_longer=is_longer)
         length = self._container.duration
         self._duration = None if length is None else length / av.time_base
         self._jumps: list[str] = []
@@ -278,7 +286,11 @@ class _FfmpegDecoder(Decoder):
         if (n_streams := len(self._container.streams.audio)) > 1:
             notes.append(f"has {n_streams} audio streams; only the first is read")
         if self._n_corrupt:
-            notes.append(f"{format_count(self._n_corrupt, 'damaged packet')} left out")
+            is_estimated = self._lost is not None and self._lost.seconds > MIN_TIMESTAMP_GAP_S
+            notes.append(
+                f"{format_count(self._n_corrupt, 'damaged packet')} left out"
+                + ("; times behind them are estimated" if is_estimated else "")
+            )
         if self._pauses:
             notes.append(
                 f"{format_count(len(self._pauses), 'gap')} became silence, {sum(self._pauses):.1f} "

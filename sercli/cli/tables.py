@@ -119,7 +119,9 @@ def _class_table(figures: Figures) -> tuple[Sequence[str], list[list[str]]]:
     rows = [
         [
             label,
-            *(f"{row[name]:.3f}" for name in ("precision", "recall", "f1")),
+            f"{row['precision']:.3f}",
+            f"{row['recall']:.3f}" if row["support"] else "-",
+            f"{row['f1']:.3f}",
             str(row["support"]),
             *map(str, counts),
         ]

@@ -127,9 +127,13 @@ def _read_header(
     labels = {word: label_of[word] or word for word in header[1:]}
     # Columns may only become one label if the user wants it.
     keys = {compose(theirs).casefold() for theirs in mapping}
-    own = [word for word in header[1:] if compose(word).casefold() not in keys]
-    counts = Counter(canonical_label(word) for word in own)
-    if twice := [label for label, n in counts.items() if n > 1]:
+    plain = {word: canonical_label(word) or word for word in header[1:]}
+    own = [
+        label
+        for word, label in plain.items()
+        if not keys & {compose(word).casefold(), label.casefold()}
+    ]
+    if twice := [label for label, n in Counter(own).items() if n > 1]:
         raise DatasetError(f"{path}: has two columns for {twice[0]}; expected each label once")
     return header[0], labels
 

@@ -47,7 +47,8 @@ def draw_group(
         Label indices of the speaker's clips, shape (n_clips,).
     shares
         Share of each label, shape (n_labels,), summing to 1; labels that the speaker lacks leave
-        theirs to the others, but if it is the largest, nothing is drawn.
+        theirs to the others. If one of them has the largest share, or they leave a single label,
+        nothing is drawn.
     size
         Number of clips to draw; fewer are drawn if a label has too few clips for its share.
     rng
@@ -60,8 +61,9 @@ def draw_group(
     """
     there = np.bincount(classes, minlength=len(shares))
     wanted = (shares > 0) & (there > 0)
-    # Without the label of the largest share, it would be another mix.
-    if shares[wanted].max(initial=0) < shares.max():
+    # Without the label of the largest share, or with one label alone, it would be another mix.
+    is_other = shares[wanted].max(initial=0) < shares.max()
+    if is_other or np.count_nonzero(wanted) == 1 < np.count_nonzero(shares):
         return np.empty(0, np.int64)
     if np.any(wanted != (shares > 0)):
         shares = np.where(wanted, shares, 0.0) / shares[wanted].sum()

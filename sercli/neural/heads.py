@@ -66,7 +66,9 @@ class PublishedNetwork(nn.Module, ABC):
 
     def _extract(self, waveform: FloatArray) -> FloatArray:
         name = self.extractor.model_input_names[0]
-        if len(waveform) < WIN_LENGTH:
+        # Whisper's extractor pads.
+        is_padded = isinstance(self.extractor, WhisperFeatureExtractor)
+        if len(waveform) < WIN_LENGTH and not is_padded:
             raise ConfigError(
                 f"a segment has {len(waveform)} samples; expected {WIN_LENGTH} or more"
             )
@@ -171,12 +173,13 @@ def load_published(folder: Path) -> PublishedNetwork:
 
 
 def _check_files(folder: Path) -> None:
-    if (folder / f"{HUB_WEIGHTS_FILE}.index.json").is_file():
+    is_there = (folder / HUB_WEIGHTS_FILE).is_file()
+    if not is_there and (folder / f"{HUB_WEIGHTS_FILE}.index.json").is_file():
         raise ModelError(
             f"{folder}: its weights are split over several files; expected {HUB_WEIGHTS_FILE}, as "
             "transformers saves it with a larger max_shard_size"
         )
-    if not (folder / HUB_WEIGHTS_FILE).is_file():
+    if not is_there:
         raise ModelError(
             f"{folder}: has no {HUB_WEIGHTS_FILE}; expected the weights as safetensors in this one "
             "file, since pickles can run code. On the hub, look for a revision that has it, such "

@@ -18,18 +18,19 @@ def check_room(folder: Path, members: Mapping[str, Path]) -> None:
     folder
         The model folder, which need not exist yet.
     members
-        Folders of the members, by their names. Those that are there already stay, and those of the
-        fusion in the model folder may be replaced.
+        Folders of the members, by their names. Those of the fusion in the model folder may stay, or
+        be replaced.
 
     Raises
     ------
     OutputError
-        If anything else is in the place of a member.
+        If anything else is in the place of a member, even the member itself: it would be taken for
+        a copy, and removed with the next model of the folder.
     """
     own = _list_inside(folder)
     for name, source in members.items():
         place = folder / name
-        if _is_there(place, source) or not os.path.lexists(place):
+        if not os.path.lexists(place) or (name in own and _is_there(place, source)):
             continue
         if name not in own or place.is_symlink():
             raise OutputError(
@@ -70,7 +71,7 @@ def read_copies(folder: Path, members: Mapping[str, Path]) -> dict[str, bytes]:
 
 
 def list_left(folder: Path, members: Mapping[str, Path], kept: Collection[str]) -> list[Path]:
-    """Return the files of the members of an earlier fusion that the new model does not have.
+    """Return the files of an earlier fusion's copies of members that the new model does not have.
 
     Parameters
     ----------
@@ -82,9 +83,9 @@ def list_left(folder: Path, members: Mapping[str, Path], kept: Collection[str]) 
     stay = {name for name, source in members.items() if _is_there(folder / name, source)}
     left = list[Path]()
     for place in (folder / name for name in _list_inside(folder) - stay):
-        # What a link leads to is not ours.
-        found = [place] if place.is_symlink() else place.rglob("*")
-        left += [path for path in found if path.is_symlink() or path.is_file()]
+        # What a link leads to is not ours, and neither are files that no copy has.
+        with suppress(ModelError):
+            left += [place] if place.is_symlink() else _list_files(place).values()
     return [path for path in left if os.path.relpath(path, folder) not in kept]
 
 

@@ -99,8 +99,17 @@ def model_hash(folder: Path) -> str:
     ----------
     folder
         A model folder.
+
+    Raises
+    ------
+    ModelError
+        If the description cannot be read.
     """
-    return hashlib.sha256((folder / MODEL_FILE).read_bytes()).hexdigest()
+    path = folder / MODEL_FILE
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _check_numbers(path: Path, data: Mapping[str, Any]) -> None:

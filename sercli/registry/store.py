@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from sercli.adaptation import Adapter
     from sercli.classifiers.base import Classifier, ModelSpec
 
+# Types of the tensors of a model, for error messages.
+TENSOR_TYPES = "expected float16 or float32"
+
 
 def load_model(
     model: str | os.PathLike[str] = DEFAULT_MODEL,
@@ -282,8 +285,11 @@ def _build(folder: Path, data: Mapping[str, Any], device: str) -> "Classifier":
             + (" with an adapter" if ADAPTER_FILE in expected else "")
         )
     tensors: dict[str, Any] = {}
-    for file in data["weights"].keys() - {ADAPTER_FILE}:
-        tensors |= _load_tensors(folder, file, data)
+    for file in sorted(data["weights"].keys() - {ADAPTER_FILE}):
+        found = _load_tensors(folder, file, data)
+        if twice := sorted(tensors.keys() & found):
+            raise ModelError(f"{file} has {twice[0]}, which another file has, too; copy it again")
+        tensors |= found
     model: Classifier
     if issubclass(family, TensorClassifier):
         model = family.from_tensors(spec, tensors, device)
@@ -301,9 +307,15 @@ def _load_tensors(folder: Path, file: str, data: Mapping[str, Any]) -> dict[str,
     from safetensors.numpy import load
 
     try:
-        return load(_read_verified(folder, file, data["weights"][file]))
+        tensors = load(_read_verified(folder, file, data["weights"][file]))
     except SafetensorError as error:
         raise ModelError(f"{file} is not in safetensors format; copy it again") from error
+    except KeyError as error:  # a type that NumPy does not have
+        raise ModelError(f"{file} has tensors of the type {error}; {TENSOR_TYPES}") from error
+    for name, tensor in tensors.items():
+        if tensor.dtype.name not in ("float16", "float32"):
+            raise ModelError(f"{file}: {name} is of the type {tensor.dtype}; {TENSOR_TYPES}")
+    return tensors
 
 
 def _build_adapter(

@@ -236,7 +236,7 @@ class WindowSegmenter(Segmenter):
     """Segmenter into windows of fixed length; windows without speech are left out.
 
     A window needs at least 0.25 s of speech, or half of its length if that is less. The rest at
-    the end is a window of its own if it is at least `min_segment` long, or the whole recording.
+    the end is a window of its own if it is at least `min_segment` long, complete, or all there is.
 
     Parameters
     ----------

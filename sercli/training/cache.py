@@ -323,7 +323,7 @@ def write_entry(decoded: DecodedClip, path: Path) -> Entry:
         "warnings": json.dumps(notes.warnings),
     }
     samples = np.rint(waveform / scale).astype("<i2")
-    path.parent.mkdir(exist_ok=True)
+    make_folder(path.parent, "cache")
     write_bytes(path, save({"samples": samples}, facts))
     entry = read_entry(path)
     assert entry is not None

@@ -1,5 +1,6 @@
 """Folds of training clips, and figures of held-out clips."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal
 
@@ -40,8 +41,8 @@ def group_clips(clips: Sequence[Clip], group_by: GroupBy, hashes: Sequence[str] 
         Whether all clips of a speaker form a group, or each clip its own.
     hashes
         Hashes of the clips' audio, if they are decoded; groups with the same audio become one, or
-        a model would be scored on what it was trained on. Not if there would be a single one, such
-        as with a beep of everybody's.
+        a model would be scored on what it was trained on. If all became one, audio of more than two
+        groups does not count, such as a beep.
 
     Returns
     -------
@@ -59,7 +60,10 @@ def group_clips(clips: Sequence[Clip], group_by: GroupBy, hashes: Sequence[str] 
         )
     groups = np.array(voices)
     joined = _join_copies(groups, hashes) if hashes else groups
-    return joined if len(np.unique(joined)) >= MIN_GROUPS else groups
+    if len(np.unique(joined)) >= MIN_GROUPS or not hashes:
+        return joined
+    n_groups = Counter(audio for _, audio in {*zip(groups, hashes, strict=True)})
+    return _join_copies(groups, [one if n_groups[one] <= MIN_GROUPS else "" for one in hashes])
 
 
 def _join_copies(groups: Groups, hashes: Sequence[str]) -> Groups:

@@ -234,7 +234,7 @@ class Plan:
 
     def _check_checkpoints(self, folder: Path, *, overwrite: bool, resume: bool) -> None:
         """Raise if there is nothing to resume, or an interrupted training would be overwritten."""
-        found = self.config.family in NETWORKS and has_checkpoints(folder)
+        found = has_checkpoints(folder)
         if resume and not found:
             raise ConfigError(
                 f"{folder}: has no checkpoint to resume from; start without --resume, or name "

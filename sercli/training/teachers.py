@@ -328,8 +328,13 @@ def read_held_out(folder: Path, labels: Sequence[str]) -> dict[str, DoubleArray]
         if header != expected:
             raise ValueError(f"columns are {', '.join(header)}")
         found = {audio: np.array(values, dtype=np.float64) for audio, *values in rows}
-        if any(row.shape != (len(labels),) or not row.sum() > 0 for row in found.values()):
-            raise ValueError("a row has another length than the first, or is all zero")
+        for audio, row in found.items():
+            if row.shape != (len(labels),) or not (np.isfinite(row) & (row >= 0)).all():
+                raise ValueError(
+                    f"the row of {audio} has other values than {len(labels)} from 0 on"
+                )
+            if not row.any():
+                raise ValueError(f"the row of {audio} is all zero")
     except (OSError, ValueError, csv.Error) as error:
         raise ModelError(
             f"{path}: {error}; expected a CSV file with the columns {', '.join(expected)}. Copy "

@@ -68,10 +68,10 @@ def embed_versions(
     OutputError
         If the rows cannot be written.
     """
-    if not path.is_file():
+    shape = (n_clips, len(versions), network.n_features)
+    if not _is_whole(path, shape):
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         parts = path.with_name(f"{path.name}.parts")
-        shape = (n_clips, len(versions), network.n_features)
         starts = range(0, n_clips, CLIPS_AT_ONCE)
         # The names contain the end, since another release may use another block size.
         blocks = [range(start, min(start + CLIPS_AT_ONCE, n_clips)) for start in starts]
@@ -79,7 +79,7 @@ def embed_versions(
         try:
             parts.mkdir(parents=True, exist_ok=True)
             for clips, file in zip(blocks, files, strict=True):
-                if not file.is_file():
+                if not _is_whole(file, (len(clips), *shape[1:])):
                     _write(file, _embed(network, versions, clips))
                 report(clips.stop, n_clips)
             # Renamed only when complete, as a run may be interrupted here, too.
@@ -91,7 +91,7 @@ def embed_versions(
             os.replace(temporary, path)
             rmtree(parts, ignore_errors=True)
         except (OSError, OutputError) as error:
-            if not path.is_file():  # else another run was first, and has removed the parts
+            if not _is_whole(path, shape):  # else another run was first, and has removed the parts
                 reason = error.strerror if isinstance(error, OSError) else error
                 raise OutputError(f"{path}: cannot be written: {reason}") from error
         finally:
@@ -121,6 +121,15 @@ def _write(path: Path, rows: HalfArray) -> None:
     content = BytesIO()
     np.save(content, rows, allow_pickle=False)
     write_bytes(path, content.getvalue())
+
+
+def _is_whole(path: Path, shape: tuple[int, ...]) -> bool:
+    """Return whether a file has rows of a shape: after a power cut, it may be cut or zero."""
+    try:
+        rows = _read(path)
+    except (OSError, ValueError, EOFError):
+        return False
+    return rows.shape == shape and rows.dtype == np.float16
 
 
 def _read(path: Path) -> HalfArray:

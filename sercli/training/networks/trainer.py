@@ -1,6 +1,7 @@
 """Trainer of neural networks of any family."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from sercli.datasets.protocols import fold_by_speaker
 from sercli.datasets.votes import match_votes
 from sercli.errors import ConfigError, DatasetError
 from sercli.evaluation.leaks import TrainingManifest
+from sercli.files import DRAWN_BYTES, TEMPORARY
 from sercli.neural.devices import choose_device
 from sercli.training.cache import CachedClips, CachedTrainer, cache_clips
 from sercli.training.config import NeuralConfig
@@ -261,10 +263,12 @@ def clear_training(folder: Path) -> None:
     """Remove checkpoints and history from the training subfolder of a model folder, only those."""
     place = folder / TRAINING_FOLDER
     for name in (CHECKPOINT_FILE, HISTORY_FILE, CURVES_FILE):
-        # The wildcards match temporary files that were being written, too.
-        for path in place.rglob(f"*{name}*"):
+        # Temporary files that were being written, too.
+        temporary = f".{name}.{'?' * 2 * DRAWN_BYTES}{TEMPORARY}"
+        for path in [*place.rglob(name), *place.rglob(temporary)]:
             path.unlink()
-    inner = sorted(path for path in place.rglob("*") if path.is_dir())
-    for path in (*reversed(inner), place):
-        if path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
+            with suppress(OSError):  # something else is in that folder
+                for parent in (path.parent, *path.parent.parents):
+                    if parent == folder:
+                        break
+                    parent.rmdir()
