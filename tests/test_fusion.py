@@ -387,7 +387,7 @@ def test_what_is_in_the_way_of_a_member_stays(models: Path, tmp_path: Path) -> N
         save_fusion(tmp_path / "whole", members, inside=True)
     mine.unlink()
     whole = save_fusion(tmp_path / "whole", members, inside=True)
-    # A member of the fusion in the same folder is replaced as a whole.
+    # A member of the fusion in the same folder is replaced, but not what no copy has.
     (models / "mine" / "metrics.json").unlink()
     (mine / "notes.txt").write_text("of the earlier one")
     edit(models / "mine", flatten=2.0)
@@ -395,7 +395,17 @@ def test_what_is_in_the_way_of_a_member_stays(models: Path, tmp_path: Path) -> N
     assert (mine / "model.json").read_bytes() == (models / "mine" / "model.json").read_bytes()
     weights = ["adapter.safetensors", "weights.safetensors"]
     expected = ["README.md", "held_out.csv", "manifest.csv", "model.json", *weights]
-    assert list_files(mine) == sorted(expected)
+    assert list_files(mine) == sorted([*expected, "notes.txt"])
+
+
+def test_originals_in_the_folder_of_a_fusion_are_not_taken_for_copies(
+    models: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "whole"
+    shutil.copytree(models / "mine", folder / "mine")
+    with pytest.raises(OutputError, match=r"whole/mine: is in the way of the copy of the member"):
+        save_fusion(folder, {"mine": folder / "mine", "svm": SVM}, inside=True)
+    assert (folder / "mine" / "model.json").is_file()
 
 
 def test_members_that_would_be_lost_are_refused(both: Path, models: Path, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import math
 import os
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save
 from test_adaptation import create_adapter
 
 from sercli.classifiers.svm import SvmClassifier
@@ -384,3 +386,26 @@ def test_adapters_that_are_damaged(copy: Path, rng: np.random.Generator) -> None
     save_model(model, copy)
     with pytest.raises(ModelError, match="its adapter has 5 of 6 labels"):
         load_model(copy)
+
+
+def test_tensors_of_odd_types_and_in_two_files(tmp_path: Path) -> None:
+    shutil.copytree(shipped_folder() / "transformer", tmp_path / "mine")
+    weights = load_file(tmp_path / "mine" / "weights.safetensors")
+    name = sorted(weights)[0]
+
+    def change(file: str, tensors: dict[str, Any]) -> None:
+        content = save(tensors)
+        (tmp_path / "mine" / file).write_bytes(content)
+        path = tmp_path / "mine" / "model.json"
+        told = json.loads(path.read_text())
+        told["weights"][file] = hashlib.sha256(content).hexdigest()
+        path.write_text(json.dumps(told))
+
+    change("weights.safetensors", weights | {name: weights[name].astype(np.int64)})
+    with pytest.raises(ModelError, match="is of the type int64; expected float16 or float32"):
+        load_model(tmp_path / "mine")
+    change("weights.safetensors", weights)
+    encoder = load_file(tmp_path / "mine" / "encoder.safetensors")
+    change("encoder.safetensors", encoder | {name: weights[name]})
+    with pytest.raises(ModelError, match=f"weights.safetensors has {name}, which another file has"):
+        load_model(tmp_path / "mine")

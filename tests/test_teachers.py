@@ -112,7 +112,9 @@ def test_what_was_held_out_is_kept(tmp_path: Path) -> None:
     np.testing.assert_allclose(found["aa"], rows[1], atol=1e-4)
     assert sum(found["aa"]) == pytest.approx(1, abs=1e-12)
     assert read_held_out(tmp_path, ("anger", "fear")) == {}
-    for content in ("", "audio,prob_fear\n", "audio,prob_anger,prob_fear\nx,1\n"):
+    header = "audio,prob_anger,prob_fear\n"
+    rows_told = ("x,1", "x,-1,3", "x,inf,1", "x,nan,1", "x,0,0")
+    for content in ("", "audio,prob_fear\n", *(f"{header}{row}\n" for row in rows_told)):
         (tmp_path / "held_out.csv").write_text(content)
         with pytest.raises(ModelError, match="expected a CSV file with the columns audio, prob_a"):
             read_held_out(tmp_path, ("anger", "fear"))

@@ -1449,11 +1449,13 @@ def test_starting_again_leaves_nothing_of_before(
     (place / "checkpoint.safetensors").write_bytes(b"of another training")
     (place / ".checkpoint.safetensors.x1.tmp").write_bytes(b"half of one")
     (model / "training" / "notes.txt").write_text("mine")
+    (model / "training" / "my-history.csv").write_text("mine")
+    (model / "training" / "empty").mkdir()
     options = ("--epochs", "1", "--no-test", "--cache", cache, "--overwrite", "-q")
     result = ser("train", "--data", folder, "-o", model, *CNN, *options)
     assert (result.exit_code, result.stderr) == (0, "")
     assert sorted(os.listdir(model)) == sorted([*KEPT, "training"])
-    assert os.listdir(model / "training") == ["notes.txt"]
+    assert sorted(os.listdir(model / "training")) == ["empty", "my-history.csv", "notes.txt"]
     # A model of another family has no history.
     result = ser("train", "--data", folder, "-o", model, *options[2:])
     assert (result.exit_code, result.stderr) == (0, "")

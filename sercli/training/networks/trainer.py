@@ -19,7 +19,7 @@ from sercli.datasets.protocols import fold_by_speaker
 from sercli.datasets.votes import match_votes
 from sercli.errors import ConfigError, DatasetError
 from sercli.evaluation.leaks import TrainingManifest
-from sercli.files import DRAWN_BYTES, TEMPORARY
+from sercli.files import TEMPORARY
 from sercli.neural.devices import choose_device
 from sercli.training.cache import CachedClips, CachedTrainer, cache_clips
 from sercli.training.config import NeuralConfig
@@ -264,8 +264,7 @@ def clear_training(folder: Path) -> None:
     place = folder / TRAINING_FOLDER
     for name in (CHECKPOINT_FILE, HISTORY_FILE, CURVES_FILE):
         # Temporary files that were being written, too.
-        temporary = f".{name}.{'?' * 2 * DRAWN_BYTES}{TEMPORARY}"
-        for path in [*place.rglob(name), *place.rglob(temporary)]:
+        for path in [*place.rglob(name), *place.rglob(f".{name}.*{TEMPORARY}")]:
             path.unlink()
             with suppress(OSError):  # something else is in that folder
                 for parent in (path.parent, *path.parent.parents):
