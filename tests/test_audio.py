@@ -233,6 +233,7 @@ def test_a_tag_between_two_mp3s_takes_no_time(tmp_path: Path) -> None:
     path.write_bytes(content + cover + content)
     with AudioFile(path) as audio:
         assert sum(map(len, audio.blocks())) == pytest.approx(40 * 44_100, abs=8_000)
+        assert audio.warnings == ()
 
 
 def test_a_film_that_breaks_off_is_known_by_the_length_of_its_sound(tmp_path: Path) -> None:

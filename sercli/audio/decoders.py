@@ -46,6 +46,8 @@ UNKNOWN_SIZE = 0x7F000000
 UNKNOWN_LENGTH = 1 << 62
 # Containers mark pauses in transmission by a jump in time stamps; less than this is jitter.
 MIN_TIMESTAMP_GAP_S = 0.1
+# Beginnings of tags of MP3s.
+MP3_TAGS = (b"ID3", b"TAG", b"APETAGEX")
 # Bytes by which an MP3 may be longer than its index tells, such as a frame more.
 MP3_SLACK = 1500
 # A longer gap is reported.
@@ -398,7 +400,8 @@ class _FfmpegDecoder(Decoder):
                     if self._lost is not None:
                         self._lost.keep(packet)
                 except self._av.FFmpegError:  # the error for damaged data varies by codec
-                    self._n_corrupt += 1
+                    # Between two MP3s in a file, there may be a tag.
+                    self._n_corrupt += not bytes(packet).startswith(MP3_TAGS)
                     if self._lost is not None:
                         self._lost.lose(packet)
         except (self._av.FFmpegError, OSError) as error:
