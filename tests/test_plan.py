@@ -9,7 +9,7 @@ import pytest
 
 import sercli
 from sercli.datasets import Clip, Corpus
-from sercli.errors import ConfigError, DatasetError, ModelError
+from sercli.errors import ConfigError, DatasetError, ModelError, OutputError
 from sercli.training.plan import Plan
 from sercli.training.train_config import Settings, TrainConfig, find_families
 
@@ -252,3 +252,12 @@ def test_a_split_that_is_neither_a_name_nor_a_table(corpus: Corpus) -> None:
     message = "--split is 'Speaker'; expected speaker, own, random, or a table that exists"
     with pytest.raises(ConfigError, match=message):
         Plan.make(corpus, TrainConfig(split="Speaker"))
+
+
+def test_what_links_in_a_folder_lead_to_is_not_replaced(corpus: Corpus, tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("of another model")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights.safetensors").symlink_to(tmp_path / "store")
+    with pytest.raises(OutputError, match=r"weights\.safetensors: is a link, and what it leads to"):
+        Plan.make(corpus, TrainConfig()).run(tmp_path / "model", overwrite=True)
+    assert (tmp_path / "store").read_text() == "of another model"

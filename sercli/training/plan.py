@@ -175,6 +175,12 @@ class Plan:
         prepare_report(folder, overwrite=overwrite or resume)
         try:
             check_target(folder / MODEL_FILE, overwrite=overwrite or resume)
+            for name in (MODEL_FILE, *TOLD_FILES, *WEIGHTS_FILES):
+                if (folder / name).is_symlink():  # to a file of another model, perhaps
+                    raise OutputError(
+                        f"{folder / name}: is a link, and what it leads to would be replaced; "
+                        "remove it, or name another folder"
+                    )
             if not (overwrite or resume):
                 # What is there is not of a model, and perhaps the only copy.
                 for name in (*TOLD_FILES, *WEIGHTS_FILES, *HISTORY_FILES.values()):
