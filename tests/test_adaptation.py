@@ -449,6 +449,25 @@ def test_speakers_who_lack_a_label_have_groups_of_the_others(rng: np.random.Gene
     assert {row["groups"] for row in calm_rows} == {5 * 20}
 
 
+def test_an_adapter_that_was_never_measured_in_a_mix_is_not_safe(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sercli.training.adapters.adaptation.MIN_STEPS", 3)
+    # Each speaker has clips of one label.
+    examples = Examples(
+        draw_probabilities(rng, 18 * 12),
+        np.repeat(np.arange(6), 36),
+        np.repeat(np.array([f"{number:02}" for number in range(18)]), 12),
+        np.zeros(18 * 12, int),
+    )
+    config = AdapterConfig(
+        epochs=1, calibration_groups=30, folds=2, single_shares=(0.5,), max_loss=1.0
+    )
+    fitted = fit_adapter(examples, EMOTIONS, config)
+    assert {row["mix"] for row in fitted.figures} <= {"100% neutral", SINGLE}
+    assert not fitted.adapter.settings.safe
+
+
 def test_nothing_to_draw_groups_from_is_told(rng: np.random.Generator) -> None:
     examples = Examples(
         draw_probabilities(rng, 36),

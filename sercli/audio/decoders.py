@@ -12,18 +12,18 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import chain
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import soundfile as sf
 
 from sercli.arrays import FloatArray
 from sercli.audio.containers import find_mp3_end, is_mp3, is_whole_ogg, read_mp3_index
+from sercli.audio.damage import LostSound
 from sercli.text import format_count
 
 if TYPE_CHECKING:
     from av import AudioFrame
-    from av.packet import Packet
 
 # Samples of a block, all channels together: 2 s of a mono file at 48 kHz. Small enough to keep
 # memory flat, large enough to make the cost of a call negligible.
@@ -48,8 +48,6 @@ UNKNOWN_LENGTH = 1 << 62
 MIN_TIMESTAMP_GAP_S = 0.1
 # Beginnings of tags of MP3s.
 MP3_TAGS = (b"ID3", b"TAG", b"APETAGEX")
-# Bytes by which an MP3 may be longer than its index tells, such as a frame more.
-MP3_SLACK = 1500
 # A longer gap is reported.
 MAX_PAUSE_S = 0.5
 # A longer jump is an error of the time stamp: filling it would insert hours of silence.
@@ -196,50 +194,6 @@ class _Source:
             return -1
 
 
-class _LostSound:
-    """Duration of the sound that damage in an MP3 replaces, estimated from numbers of bytes.
-
-    FFmpeg takes all bytes up to the next sound frame for a single one, and counts time by frames.
-
-    Parameters
-    ----------
-    end
-        Position in the file at which the sound ends.
-    promised
-        Duration that the index of the file gives, in seconds.
-    is_longer
-        Whether the file has more bytes than the index tells, or may have.
-    """
-
-    def __init__(self, end: int, promised: float, *, is_longer: bool) -> None:
-        self.seconds = 0.0
-        self._is_longer = is_longer
-        self._end, self._promised = end, promised
-        self._n_bytes = 0  # of the frames that were decoded
-        self._decoded = self._passed = 0.0
-
-    def keep(self, packet: "Packet[Any]") -> None:
-        """Count a frame that was decoded."""
-        seconds = float((packet.duration or 0) * (packet.time_base or 0))
-        self._n_bytes += packet.size
-        self._decoded += seconds
-        self._passed += seconds
-
-    def lose(self, packet: "Packet[Any]") -> None:
-        """Count bytes that are no frame."""
-        seconds = float((packet.duration or 0) * (packet.time_base or 0))
-        self._passed += seconds
-        if not self._decoded or packet.pos is None:
-            return
-        rate = self._n_bytes / self._decoded
-        missing = self._promised - self._passed - self.seconds
-        if self._is_longer:
-            # They may have been inserted, such as a tag between two recordings: then what follows
-            # is all that is missing.
-            missing -= (self._end - packet.pos - packet.size) / rate
-        self.seconds += max(0.0, min(packet.size / rate - seconds, missing))
-
-
 class _FfmpegDecoder(Decoder):
     def __init__(self, file: BinaryIO) -> None:
         import av  # loads FFmpeg, which most runs never need
@@ -262,7 +216,7 @@ class _FfmpegDecoder(Decoder):
         except (av.FFmpegError, OSError) as error:
             raise DecodeError(f"FFmpeg cannot open it ({error.strerror})") from error
         self._n_corrupt = 0
-        self._lost: _LostSound | None = None  # only if an index tells what is missing
+        self._lost: LostSound | None = None  # only if an index tells what is missing
         self._end = 0  # end of the packets so far, in units of the stream's time base
         try:
             # Some codecs decode to another rate than that of the header: take it from a frame.
@@ -274,8 +228,7 @@ class _FfmpegDecoder(Decoder):
         self.sample_rate = self._first.sample_rate
         self.channels = self._first.layout.nb_channels
         if index is not None:
-            is_longer = index.n_bytes is None or end - index.start > index.n_bytes + MP3_SLACK
-            self._lost = _LostSound(end, index.n_samples / self.sample_rate, is_longer=is_longer)
+            self._lost = LostSound(index, end, self.sample_rate)
         length = self._container.duration
         self._duration = None if length is None else length / av.time_base
         self._jumps: list[str] = []
@@ -349,20 +302,23 @@ class _FfmpegDecoder(Decoder):
         promised = self._find_promise()
         end = max(position / self.sample_rate, self._find_end())
         if end < promised - CONTAINER_TOLERANCE_S:
+            reason = "the file ends early"
+            if self._n_corrupt:
+                reason = "damaged packets are missing: times behind them are early"
             raise DecodeError(
                 f"decoding stops at {position / self.sample_rate:.3f} s of the {promised:.3f} s "
-                "that the header promises ("
-                + (
-                    "damaged packets are missing: times behind them are early)"
-                    if self._n_corrupt
-                    else "the file ends early)"
-                )
+                f"that the header promises ({reason})"
             )
 
     def _find_end(self) -> float:
         """Return the end of the packets so far in seconds from the start."""
-        start = (self._container.start_time or 0) / self._av.time_base
-        return float(self._end * (self._container.streams.audio[0].time_base or 0)) - start
+        unit = self._container.streams.audio[0].time_base or 0
+        return float(self._end * unit) - self._start
+
+    @property
+    def _start(self) -> float:
+        """Time stamp of the start in seconds."""
+        return (self._container.start_time or 0) / self._av.time_base
 
     def _find_promise(self) -> float:
         """Return the duration that the header promises for the sound, in seconds; 0 if none."""
@@ -374,16 +330,14 @@ class _FfmpegDecoder(Decoder):
             return self._n_promised / self.sample_rate
         if TELLING_STREAMS in names and stream.duration and stream.time_base:
             return float(stream.duration * stream.time_base)
+        if self._duration is None:
+            return 0.0
+        told = _parse_clock(stream.metadata.get("DURATION", "")) if "matroska" in names else None
+        if told is not None:
+            return min(told, self._duration) - self._start
         # The duration of the file is the end of its longest stream, which need not be the sound.
-        if "matroska" in names and self._duration is not None:
-            told = _parse_clock(stream.metadata.get("DURATION", ""))
-            if told is not None:
-                start = (self._container.start_time or 0) / self._av.time_base
-                return min(told, self._duration) - start
         alone = len(self._container.streams) == 1
-        if alone and TELLING_CONTAINERS & names and self._duration is not None:
-            return self._duration - (self._container.start_time or 0) / self._av.time_base
-        return 0.0
+        return self._duration - self._start if alone and TELLING_CONTAINERS & names else 0.0
 
     def _decode(self) -> Iterator["AudioFrame"]:
         if not self._container.streams.audio:
@@ -413,15 +367,15 @@ class _FfmpegDecoder(Decoder):
         """Yield silence that fills the gap between the decoded samples and a frame's time stamp."""
         if frame.time is None:
             return
-        start = (self._container.start_time or 0) / self._av.time_base
         lost = 0.0 if self._lost is None else self._lost.seconds
-        missing = frame.time + lost - start - position / self.sample_rate
+        stamp = frame.time - self._start
+        missing = stamp + lost - position / self.sample_rate
         if abs(missing) <= MIN_TIMESTAMP_GAP_S:
             self._skipped = 0.0
         gap = missing - self._skipped
         if gap <= MIN_TIMESTAMP_GAP_S:
             return
-        beyond = self._duration is not None and frame.time - start > self._duration
+        beyond = self._duration is not None and stamp > self._duration
         if beyond or gap > MAX_TIMESTAMP_GAP_S:
             # From here on, the promised end is not reliable either: see `_find_promise`.
             self._skipped = missing

@@ -239,9 +239,9 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
         resume=options["resume"],
     )
     inputs = _find(paths, options)
-    output.refuse_inputs(options[name] for name in ("segments", "speakers") if options[name])
-    if options["files_from"] is not None:
-        output.refuse_inputs([options["files_from"].name])
+    listed = options["files_from"]
+    read = (options["segments"], options["speakers"], listed and listed.name)
+    output.refuse_inputs(path for path in read if path)
     annotator, given = _create_annotator(options, [found.path for found in inputs])
     quiet = options["quiet"]
     if not quiet:

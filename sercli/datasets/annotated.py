@@ -8,7 +8,7 @@ from typing import Any
 from sercli.datasets.clip import Clip
 from sercli.datasets.corpus import Corpus
 from sercli.datasets.facts import load_facts, person_traits
-from sercli.datasets.labelling import DISAGREED
+from sercli.datasets.labelling import DISAGREED, NO_AGREEMENT
 from sercli.datasets.media import COPY, MISSING, NOT_ANNOTATED, MediaFolder, pick_copies
 from sercli.datasets.names import no_such_names, unnamed
 from sercli.datasets.schemes import SCHEMES
@@ -18,7 +18,6 @@ from sercli.errors import DatasetError
 
 _EVALUATION = re.compile(r"\[\d+\.\d+ - \d+\.\d+\]\t(\w+)\t(\w+)\t\[")
 _DIALOGUE = re.compile(r"Ses\d{2}[FM]_(?:impro|script)\w+")
-NO_AGREEMENT = "xxx"
 
 SPLIT_WORD = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_WORDS)})(?=set|split|[^a-z]|$)")
 MELD_COLUMNS = ("Dialogue_ID", "Utterance_ID", "Speaker", "Emotion")
@@ -54,7 +53,7 @@ def read_iemocap(folder: MediaFolder) -> Corpus:
     for name, path in chosen.items():
         if name not in codes:
             skipped[name] = NOT_ANNOTATED
-        elif codes[name] == NO_AGREEMENT:
+        elif codes[name] in NO_AGREEMENT:
             skipped[name] = DISAGREED
         else:
             groups = matches[path].groupdict()
