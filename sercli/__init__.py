@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from sercli.output.exporting import export_labels as export_labels
     from sercli.output.report import RunReport as RunReport
     from sercli.output.results import read_results as read_results
+    from sercli.output.summaries import Summary as Summary
+    from sercli.output.summaries import summarise as summarise
     from sercli.registry.catalogue import ModelEntry as ModelEntry
     from sercli.registry.catalogue import list_models as list_models
     from sercli.registry.store import load_model as load_model
@@ -74,6 +76,7 @@ _HOMES = {
     "SegmentConfig": "config",
     "SerError": "errors",
     "Speakers": "speech.speakers",
+    "Summary": "output.summaries",
     "SvmConfig": "training.config",
     "TrainConfig": "training.train_config",
     "Training": "training.run",
@@ -89,6 +92,7 @@ _HOMES = {
     "load_model": "registry.store",
     "read_corpus": "datasets",
     "read_results": "output.results",
+    "summarise": "output.summaries",
     "train": "training.plan",
     "write_labels": "annotation.run",
 }

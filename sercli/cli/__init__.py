@@ -10,6 +10,7 @@ from sercli.cli.commands import Commands
 from sercli.cli.evaluate import evaluate
 from sercli.cli.export import export
 from sercli.cli.models import models
+from sercli.cli.summary import summary
 from sercli.cli.train import train
 from sercli.version import __version__
 
@@ -32,5 +33,5 @@ def main() -> None:
     warnings.filterwarnings("ignore", "A worker stopped while some jobs")
 
 
-for command in (annotate, bench, evaluate, export, models, train):
+for command in (annotate, bench, evaluate, export, models, summary, train):
     main.add_command(command)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from sercli.errors import OutputError
 from sercli.files import AnyPath, check_target, identify, make_folder, write_bytes
 from sercli.output.results import read_results
-from sercli.output.writers import record_path
+from sercli.output.writers import identify_output
 from sercli.schema import MIX, FileResult, Segment, printable
 from sercli.speech.grids import name_voice
 
@@ -82,9 +82,7 @@ def export_labels(
         results = read_results(results)
     found = {result.path: result for result in results if result.duration or result.segments}
     paths = _place(list(found), Path(folder), suffix)
-    sources = (
-        set() if source is None else {identify(source), identify(record_path(source))} - {None}
-    )
+    sources = set() if source is None else identify_output(source)
     for path in paths.values():
         make_folder(path.parent)
         check_target(path, overwrite=overwrite)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Self
 
 from sercli.errors import OutputError
-from sercli.files import STDOUT, AtomicFile
+from sercli.files import STDOUT, AtomicFile, identify
 from sercli.output.report import RunInfo, describe_file
 from sercli.schema import (
     PROBABILITY_PREFIX,
@@ -222,11 +222,11 @@ class CsvWriter(Writer):
     format = "csv"
 
     def _header(self) -> str:
-        return _csv_lines([self._columns])
+        return join_cells([self._columns])
 
     def _body(self, result: FileResult) -> str:
         path = printable_path(result.path)
-        return _csv_lines(
+        return join_cells(
             (
                 path,
                 segment.channel,
@@ -365,7 +365,19 @@ def record_path(target: str | os.PathLike[str]) -> Path:
     return Path(f"{os.fspath(target)}{RECORD_SUFFIX}")
 
 
-def _csv_lines(rows: Iterable[Iterable[str]]) -> str:
+def identify_output(target: str | os.PathLike[str]) -> set[tuple[int, int]]:
+    """Return the identities of an output and its run record, as far as they exist.
+
+    Parameters
+    ----------
+    target
+        Path of the output.
+    """
+    return {found for path in (target, record_path(target)) if (found := identify(path))}
+
+
+def join_cells(rows: Iterable[Iterable[str]]) -> str:
+    """Return rows as CSV after RFC 4180."""
     text = StringIO()
     csv.writer(text, lineterminator="\r\n").writerows(rows)
     return text.getvalue()

@@ -1,0 +1,200 @@
+"""How emotions share the time of recordings, channels and speakers."""
+
+import csv
+import json
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from sercli.cli import main
+from sercli.errors import ConfigError
+from sercli.files import write_json
+from sercli.output.report import RunInfo, RunReport
+from sercli.output.summaries import summarise
+from sercli.output.writers import open_writer, record_path
+from sercli.schema import FileResult, Segment
+
+LABELS = ("anger", "neutral")
+
+
+def speak(
+    channel: str, start: float, end: float, anger: float, speaker: str | None = None
+) -> Segment:
+    emotion = "anger" if anger > 0.5 else "neutral"
+    return Segment(channel, start, end, emotion, max(anger, 1 - anger), (anger, 1 - anger), speaker)
+
+
+CALL = FileResult(
+    "calls/a.wav",
+    "ok",
+    (
+        speak("1", 0, 1, 0.9, "eve"),
+        speak("0", 1, 4, 0.4, "bob"),
+        speak("10", 4, 5, 0.2),
+        speak("1", 5, 7, 0.6, "bob"),
+    ),
+    8.0,
+    8_000,
+    11,
+    labels=LABELS,
+)
+QUIET = FileResult("calls/b.wav", "no speech", (), 2.0, 16_000, 1, labels=LABELS)
+BROKEN = FileResult("calls/c.wav", "failed", (), error="calls/c.wav: is empty", labels=LABELS)
+# Broke off after a segment.
+HALF = FileResult(
+    "d.wav", "failed", (speak("mix", 0, 2, 0.25, "eve"),), 2.0, 8_000, 2, "d.wav: ends",
+    labels=LABELS,
+)  # fmt: skip
+RESULTS = [CALL, QUIET, BROKEN, HALF]
+
+
+def write(path: Path, results: list[FileResult]) -> Path:
+    info = RunInfo("1.2.3", {"name": "m", "labels": [*LABELS]}, {}, "2026-01-01", speakers=True)
+    report = RunReport(info)
+    with open_writer(str(path), path.suffix[1:], info) as writer:
+        for result in results:
+            writer.write(result)
+            report.add(result)
+    write_json(record_path(path), report.record())
+    return path
+
+
+def ser(*arguments: Any) -> Result:
+    return CliRunner().invoke(main, [*map(str, arguments)])
+
+
+def test_recordings_share_their_time_by_duration() -> None:
+    call, quiet, broken, half = summarise(RESULTS)
+    # 1 s at .9, 3 at .4, 1 at .2, 2 at .6: a count of labels would give anger 2 of 4.
+    assert call.shares == pytest.approx({"anger": 3.5 / 7, "neutral": 3.5 / 7})
+    assert (call.segments, call.seconds) == (4, 7)
+    assert call.name == {"file": "calls/a.wav", "status": "ok"}
+    assert [one.name["status"] for one in (quiet, broken, half)] == [
+        "no speech",
+        "failed",
+        "failed",
+    ]
+    for one in (quiet, broken):
+        assert (one.segments, one.seconds, one.emotion, one.shares) == (0, 0, None, {})
+    assert half.shares == {"anger": 0.25, "neutral": 0.75}
+    assert half.emotion == "neutral"
+
+
+def test_channels_are_in_the_order_of_their_numbers() -> None:
+    found = summarise(RESULTS, "channel")
+    assert [(one.name["file"], one.name["channel"]) for one in found] == [
+        ("calls/a.wav", "0"),
+        ("calls/a.wav", "1"),
+        ("calls/a.wav", "10"),
+        ("calls/b.wav", None),
+        ("calls/c.wav", None),
+        ("d.wav", "mix"),
+    ]
+    assert found[1].shares == pytest.approx({"anger": 2.1 / 3, "neutral": 0.9 / 3})
+    assert found[1].emotion == "anger"
+
+
+def test_speakers_are_the_same_in_all_recordings() -> None:
+    bob, eve, unknown = summarise(RESULTS, "speaker")
+    assert (bob.name, eve.name, unknown.name) == (
+        {"speaker": "bob"},
+        {"speaker": "eve"},
+        {"speaker": None},
+    )
+    assert bob.shares == pytest.approx({"anger": 2.4 / 5, "neutral": 2.6 / 5})
+    assert eve.shares == pytest.approx({"anger": 1.4 / 3, "neutral": 1.6 / 3})
+    assert (unknown.segments, unknown.seconds) == (1, 1)
+
+
+def test_all_together() -> None:
+    (every,) = summarise(RESULTS, "corpus")
+    assert every.name == {}
+    assert (every.segments, every.seconds) == (5, 9)
+    assert every.shares == pytest.approx({"anger": 4 / 9, "neutral": 5 / 9})
+    (nothing,) = summarise([QUIET, BROKEN], "corpus")
+    assert (nothing.segments, nothing.shares) == (0, {})
+
+
+def test_what_cannot_be_summarised() -> None:
+    with pytest.raises(ConfigError, match="by is 'file'; expected one of recording, channel"):
+        summarise(RESULTS, "file")  # type: ignore[arg-type]
+    nobody = replace(CALL, segments=tuple(replace(one, speaker=None) for one in CALL.segments))
+    with pytest.raises(ConfigError, match="no segment has a speaker; expected labels that were"):
+        summarise([nobody], "speaker")
+    assert summarise([QUIET], "speaker") == []
+    other = replace(HALF, labels=("joy", "neutral"))
+    with pytest.raises(ConfigError, match="anger, neutral, and those of others joy, neutral"):
+        summarise([CALL, other])
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "jsonl"])
+def test_ser_summary(tmp_path: Path, suffix: str) -> None:
+    labels = write(tmp_path / f"labels.{suffix}", RESULTS)
+    assert summarise(labels) == summarise(RESULTS)
+    told = ser("summary", labels, "--by", "channel")
+    assert told.exit_code == 0
+    rows = list(csv.DictReader(StringIO(told.stdout, newline="")))
+    assert rows[1] == {
+        "file": "calls/a.wav",
+        "channel": "1",
+        "status": "ok",
+        "segments": "2",
+        "seconds": "3.000",
+        "emotion": "anger",
+        "share_anger": "0.700000",
+        "share_neutral": "0.300000",
+    }
+    assert [*rows[3].values()] == ["calls/b.wav", "", "no speech", "0", "0.000", "", "", ""]
+    assert told.stderr == ""
+    everyone = ser("summary", labels, "--by", "speaker", "--format", "json")
+    assert json.loads(everyone.stdout)[0] == {
+        "speaker": "bob",
+        "segments": 2,
+        "seconds": 5.0,
+        "emotion": "neutral",
+        "shares": {"anger": 0.48, "neutral": 0.52},
+    }
+    # The one that broke off has a part in them.
+    assert everyone.stderr.splitlines() == [
+        "not in these rows: 1 recording (failed)",
+        "not in these rows: 1 recording (no speech)",
+    ]
+
+
+def test_a_summary_in_a_file(tmp_path: Path) -> None:
+    labels = write(tmp_path / "labels.json", RESULTS)
+    assert ser("summary", labels, "-o", tmp_path / "sum.csv", "--by", "corpus").stdout == ""
+    assert (tmp_path / "sum.csv").read_bytes() == (
+        b"segments,seconds,emotion,share_anger,share_neutral\r\n"
+        b"5,9.000,neutral,0.444444,0.555556\r\n"
+    )
+    again = ser("summary", labels, "-o", tmp_path / "sum.csv")
+    assert again.exit_code == 2
+    assert "sum.csv: already exists" in again.stderr
+    assert ser("summary", labels, "-o", tmp_path / "sum.json").exit_code == 0
+    assert json.loads((tmp_path / "sum.json").read_text("utf-8"))[2]["shares"] == {}
+    wrong = ser("summary", labels, "-o", tmp_path / "sum.txt")
+    assert wrong.exit_code == 2
+    assert "sum.txt: its suffix names no format; expected .csv or .json" in wrong.stderr
+
+
+def test_labels_are_never_replaced_by_their_summary(tmp_path: Path) -> None:
+    labels = write(tmp_path / "labels.json", RESULTS)
+    before = labels.read_bytes()
+    for target in (labels, record_path(labels)):
+        found = ser("summary", labels, "-o", target, "--overwrite")
+        assert found.exit_code == 2
+        assert "is what is summarised; name another file" in found.stderr
+    assert labels.read_bytes() == before
+
+
+def test_speakers_who_are_not_told(tmp_path: Path) -> None:
+    nobody = replace(CALL, segments=tuple(replace(one, speaker=None) for one in CALL.segments))
+    labels = write(tmp_path / "labels.csv", [nobody])
+    found = ser("summary", labels, "--by", "speaker")
+    assert found.exit_code == 2
+    assert f"{labels}: no segment has a speaker" in found.stderr
