@@ -52,7 +52,7 @@ def cached(clips: list[Clip], tmp_path: Path) -> CachedClips:
     return cache_clips(clips, tmp_path / "cache", jobs=1)
 
 
-def batches(cached: CachedClips, *, threads: int = 0, **changes: object) -> TrainingBatches:
+def batches(cached: CachedClips, *, threads: int = 1, **changes: object) -> TrainingBatches:
     values = {"batch_size": 3, "seed": 5, "max_crop": 0.5} | changes
     config = NeuralConfig(**values)  # type: ignore[arg-type]
     targets = np.zeros((len(cached), 2), np.float32)
@@ -76,7 +76,7 @@ def test_another_stage_has_draws_of_its_own(cached: CachedClips) -> None:
     for stage in (0, 0, 1):
         drawn.append([])
         for epoch in range(3):
-            list(Spy(CLASSES, config, 0, stage)(epoch))
+            list(Spy(CLASSES, config, 1, stage)(epoch))
     # Versions of clips for a head are drawn so; the first number is 1.
     versions = {
         np.random.default_rng([5, number, i]).random() for number in (1, 2) for i in range(8)

@@ -25,7 +25,6 @@ from sercli.datasets.decoding import (
 from sercli.datasets.extraction import extract_clip_features
 from sercli.datasets.notes import Notes
 from sercli.errors import AudioError
-from sercli.training import cache as caching
 from sercli.training.cache import cache_clips
 
 FloatArray = NDArray[np.float32]
@@ -153,7 +152,7 @@ def test_each_recording_is_decoded_once(
         open_file(self, path)
 
     monkeypatch.setattr(AudioFile, "__init__", count)
-    monkeypatch.setattr(caching, "CLIPS_PER_TASK", 2)
+    monkeypatch.setattr("sercli.datasets.extraction.CLIPS_PER_TASK", 2)
     whole = Clip(recording, "fear", name="whole")
     clips = [*make_clips(recording), whole, whole]
     found = cache_clips(clips, tmp_path / "cache", jobs=1)
@@ -208,7 +207,6 @@ def test_what_is_to_be_known_of_a_recording_is_told_once(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(caching, "CLIPS_PER_TASK", 1)
     monkeypatch.setattr("sercli.datasets.extraction.CLIPS_PER_TASK", 1)
     clips = [make_clip(recording), *(make_clip(faulty, *one) for one in times)]
     # A channel is a pass of its own, of which this does not come as far.

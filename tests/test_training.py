@@ -44,6 +44,7 @@ from sercli.training.config import NeuralConfig, SvmConfig, TransformerConfig
 from sercli.training.networks import cnn as courses
 from sercli.training.networks import loop
 from sercli.training.networks.cnn import CnnCourse
+from sercli.training.networks.fitting import fit_model
 from sercli.training.networks.history import has_checkpoints
 from sercli.training.networks.loop import Fitted, TrainingProgress
 from sercli.training.networks.material import Material
@@ -671,16 +672,14 @@ def ser(*arguments: str | Path) -> Result:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks of the command line are small, too."""
-    fit = NeuralTrainer._fit
 
-    def fit_small(self: NeuralTrainer, *given: Any) -> Learned:
-        course = self.course
+    def fit_small(found: Any, course: Any, *given: Any, **told: Any) -> Learned:
         if isinstance(course, CnnCourse):
             log_mel = replace(course.settings.log_mel, n_mels=SMALL.log_mel.n_mels)
             course = replace(course, settings=replace(SMALL, log_mel=log_mel))
-        return fit(replace(self, course=course), *given)
+        return fit_model(found, course, *given, **told)
 
-    monkeypatch.setattr(NeuralTrainer, "_fit", fit_small)
+    monkeypatch.setattr("sercli.training.networks.trainer.fit_model", fit_small)
 
 
 def test_device_of_an_svm_is_the_cpu(folder: Path) -> None:

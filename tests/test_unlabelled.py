@@ -174,7 +174,7 @@ def test_what_fails_is_told(tmp_path: Path, cache: Path) -> None:
     assert behind[1].warnings[0].startswith("another recording is appended in the file")
     unlabelled = search(*paths, twice, cache=cache)
     assert unlabelled.notes == dict([behind])
-    assert SvmTrainer(SvmConfig(), cache, calm=unlabelled).notes == unlabelled.notes
+    assert SvmTrainer(SvmConfig(), cache, calm=unlabelled).speech == (unlabelled,)
     assert search(*paths, cache=cache).describe().endswith("in 1 of 3 recordings; 2 failed")
     with pytest.raises(
         DatasetError, match=r"no speech of 1 s or more in 1 recording for .*: .*broken\.wav: libsnd"
@@ -267,7 +267,7 @@ def test_what_a_teacher_says_is_all_that_is_learned(
     given = NO_LABEL - expected.argmax(axis=1)
     assert draws.tolist() == [*course.find_classes(labelled), *given]
     # A seventh of what is heard is not labelled, however much there is of it.
-    batches = TrainingBatches(material.all_clips, targets, draws, config, threads=0)
+    batches = TrainingBatches(material.all_clips, targets, draws, config)
     assert len(batches) == 13 // 8
     n_received = [0, 0]
     for epoch in range(8):
@@ -288,7 +288,7 @@ def test_how_often_unlabelled_clips_are_drawn_is_set(labelled: CachedClips) -> N
     for ratio, n_drawn in ((1.0, 2), (3.0, 6)):
         config = replace(CONFIG, batch_size=2, unlabelled_ratio=ratio)
         targets = np.eye(20, dtype=np.float32)
-        batches: Any = TrainingBatches(every, targets, draws, config, threads=0)
+        batches: Any = TrainingBatches(every, targets, draws, config)
         assert len(batches) == (11 + n_drawn) // 2
         rows: Any = RowBatches([np.eye(20)[:, None]], targets, draws, config)
         assert len(rows) == (11 + n_drawn) // 2

@@ -51,7 +51,7 @@ def cached(clips: list[Clip], tmp_path: Path) -> CachedClips:
 
 
 def test_versions_of_clips(cached: CachedClips, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(versions, "CLIPS_PER_TASK", 4)
+    monkeypatch.setattr("sercli.datasets.extraction.CLIPS_PER_TASK", 4)
     done: list[tuple[int, int]] = []
     found = extract_versions(cached, CONFIG, lambda *counts: done.append(counts))
     assert done == [(4, 6), (6, 6)]
@@ -125,7 +125,7 @@ def test_processes_get_no_more_of_many_clips_than_of_few(
 ) -> None:
     sent: list[int] = []
 
-    def measure(some: list[Company]) -> list[FloatArray]:
+    def measure(_: object, some: list[Company]) -> list[FloatArray]:
         sent.append(len(pickle.dumps(some)))
         return [np.zeros((len(VERSIONS), 1), np.float32)] * len(some)
 
@@ -141,7 +141,7 @@ def test_processes_get_no_more_of_many_clips_than_of_few(
     def replace_path(entry: Entry, number: int) -> Entry:
         return entry._replace(path=Path(f"/cache/{number:032}"))
 
-    monkeypatch.setattr(versions, "_extract", measure)
+    monkeypatch.setattr("sercli.datasets.extraction._run", measure)
     # Whom a clip is combined with is drawn from all clips, and some are drawn twice from few.
     few = send(1_000)
     assert few < 30_000

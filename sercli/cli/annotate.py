@@ -13,7 +13,6 @@ from sercli.cli.options import (
     MODEL_HELP,
     Decorator,
     adapt_option,
-    find_effort,
     is_given,
     join_options,
     labels_option,
@@ -25,7 +24,7 @@ from sercli.cli.options import (
 )
 from sercli.cli.standard_input import STDIN, read_stdin, refuse_unusable_stdin, reserve_stdin
 from sercli.cli.view import View
-from sercli.config import OnError, SegmentConfig, SegmentMode
+from sercli.config import Effort, OnError, SegmentConfig, SegmentMode
 from sercli.discovery import Found, find_inputs, read_path_list
 from sercli.errors import OutputError
 from sercli.files import STDOUT
@@ -147,8 +146,8 @@ segment_options = join_options(
 
 classification_options = join_options(
     model_options(MODEL_HELP, DEFAULT_MODEL),
-    labels_option(),
-    target_option(),
+    labels_option,
+    target_option,
     adapt_option(
         "auto",
         "auto: the channel, if channels are classified separately, else the recording, with "
@@ -297,7 +296,8 @@ def _create_annotator(options: dict[str, Any], paths: list[str]) -> tuple["Annot
     from sercli.speech.turns import Turns
 
     # Before the model is loaded, so that invalid settings are reported at once.
-    config, effort = _segment_config(options), find_effort(options)
+    config = SegmentConfig(**{name: options[name] for name in SegmentConfig.__dataclass_fields__})
+    effort = Effort(options["threads"], options["workers"], options["batch_seconds"])
     turns = None
     if options["segments"]:
         turns = Turns.read(options["segments"], *TIMES, tiers=options["tiers"])
@@ -380,11 +380,6 @@ def _refuse_idle_options(options: dict[str, Any]) -> None:
             "--adapt speaker goes with --speakers FILE|REGEX, or with --segments that have "
             "speakers."
         )
-
-
-def _segment_config(options: dict[str, Any]) -> SegmentConfig:
-    names = SegmentConfig.__dataclass_fields__
-    return SegmentConfig(**{name: options[name] for name in names})
 
 
 def _find(paths: tuple[str, ...], options: dict[str, Any]) -> list[Found]:

@@ -11,13 +11,13 @@ from sercli.cli.commands import Command
 from sercli.cli.console import give, reports_errors, say
 from sercli.cli.options import (
     MODEL_HELP,
-    find_effort,
     is_given,
     labels_option,
     load_chosen,
     model_options,
     speed_options,
 )
+from sercli.config import Effort
 from sercli.output.report import ExitCode
 from sercli.registry.catalogue import DEFAULT_MODEL
 from sercli.system.memory import keep_less
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.command(cls=Command, context_settings={"show_default": True})
 @click.argument("paths", nargs=-1, type=click.Path(readable=False))
 @model_options(MODEL_HELP, DEFAULT_MODEL)
-@labels_option()
+@labels_option
 @click.option(
     "--hours",
     type=float,
@@ -61,7 +61,7 @@ def bench(paths: tuple[str, ...], **options: Any) -> None:
 
     if paths and is_given("hours"):
         raise click.UsageError("--hours goes without PATHS.")
-    effort = find_effort(options)
+    effort = Effort(options["threads"], options["workers"], options["batch_seconds"])
     keep_less()
     classifier = load_chosen(options)
     found = measure(

@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from sercli.cli.calm import spell_calm
 from sercli.cli.options import Decorator, device_option, is_given, join_options, spell
 from sercli.training.config import NEURAL_CONFIGS, CnnConfig, NeuralConfig, TransformerConfig
 from sercli.training.train_config import (
@@ -161,6 +160,26 @@ neural_options = join_options(
     heading="Networks",
 )
 
+calm_options = join_options(
+    click.option(
+        "--calm",
+        type=click.Path(path_type=Path),
+        multiple=True,
+        metavar="PATH",
+        help="Calm speech of many other people in many rooms, without labels: a file or a "
+        "directory. Clips are also transposed to these voices in training, so that the model "
+        "works with other voices, rooms and languages (svm, transformer; for a cnn whose "
+        "teacher was trained so, for the teachers of its folds). Repeatable.",
+    ),
+    click.option(
+        "--calm-speakers",
+        metavar="FILE|REGEX",
+        help="Who speaks there, as with --speakers of `ser annotate`; otherwise each recording "
+        "counts as another speaker (with --calm).",
+    ),
+    heading="Calm speech",
+)
+
 
 def refuse_other_families(family: str) -> None:
     """Raise if an option is given that has no effect with a model family.
@@ -229,6 +248,15 @@ def spell_network(options: dict[str, Any]) -> list[str]:
     for name in DECIDING:
         if hasattr(config, name) and options[name] not in (None, getattr(config, name)):
             parts += [spell(name), str(options[name])]
+    return parts
+
+
+def spell_calm(options: dict[str, Any]) -> list[str]:
+    """Return the arguments for the options of calm speech, without the user's own paths."""
+    parts = ["--calm", "PATH"] * len(options["calm"])
+    if options["calm_speakers"]:
+        named = Path(options["calm_speakers"]).is_file()
+        parts += ["--calm-speakers", "FILE" if named else options["calm_speakers"]]
     return parts
 
 

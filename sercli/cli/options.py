@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 import click
 from click.core import ParameterSource
 
-from sercli.config import Adaptation, Effort, LabelScheme, Precision, Target
+from sercli.config import Adaptation, LabelScheme, Precision, Target
 from sercli.registry.store import load_model
 
 if TYPE_CHECKING:
@@ -94,20 +94,18 @@ def device_option(default: str | None = "auto", *, several: bool = False) -> Dec
     )
 
 
-def precision_option() -> Decorator:
-    """Return the option for the number type in which networks compute."""
-    return click.option(
-        "--precision",
-        type=click.Choice(get_args(Precision)),
-        default="auto",
-        help="Number type of networks; auto: the fastest on the device that "
-        "hardly changes a label.",
-    )
+# Option for the number type in which networks compute.
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(get_args(Precision)),
+    default="auto",
+    help="Number type of networks; auto: the fastest on the device that hardly changes a label.",
+)
 
 
 speed_options = join_options(
     device_option(several=True),
-    precision_option(),
+    precision_option,
     click.option(
         "--threads", type=int, metavar="N", help="Number of cores to use.  [default: all]"
     ),
@@ -126,22 +124,6 @@ speed_options = join_options(
     ),
     heading="Speed",
 )
-
-
-def find_effort(options: dict[str, Any]) -> Effort:
-    """Return the settings of threads, workers and batches.
-
-    Parameters
-    ----------
-    options
-        Options of the command line, with those of `speed_options`.
-
-    Raises
-    ------
-    ConfigError
-        If a value is out of range.
-    """
-    return Effort(options["threads"], options["workers"], options["batch_seconds"])
 
 
 def load_chosen(options: dict[str, Any]) -> "Classifier":
@@ -167,15 +149,14 @@ def load_chosen(options: dict[str, Any]) -> "Classifier":
     )
 
 
-def target_option() -> Decorator:
-    """Return the option for the model output that is used."""
-    return click.option(
-        "--target",
-        type=click.Choice(get_args(Target)),
-        default="intended",
-        help="The emotion that speakers want to express, or the one that listeners perceive (only "
-        "with models that were trained on listeners' votes, see: ser models).",
-    )
+# Option for the model output that is used.
+target_option = click.option(
+    "--target",
+    type=click.Choice(get_args(Target)),
+    default="intended",
+    help="The emotion that speakers want to express, or the one that listeners perceive (only "
+    "with models that were trained on listeners' votes, see: ser models).",
+)
 
 
 def adapt_option(default: Adaptation, text: str) -> Decorator:
@@ -213,16 +194,15 @@ def model_options(text: str, default: str | None = None) -> Decorator:
     return join_options(model, revision)
 
 
-def labels_option() -> Decorator:
-    """Return the option for the label names of a Hugging Face classifier."""
-    return click.option(
-        "--labels",
-        type=click.Choice(get_args(LabelScheme)),
-        # Giving the default is the same as giving nothing, also when --resume compares runs.
-        callback=lambda _context, _option, scheme: None if scheme == "ours" else scheme,
-        help="Label names of a Hugging Face classifier: ours where they mean the same, or the "
-        "model's own.  [default: ours]",
-    )
+# Option for the label names of a Hugging Face classifier.
+labels_option = click.option(
+    "--labels",
+    type=click.Choice(get_args(LabelScheme)),
+    # Giving the default is the same as giving nothing, also when --resume compares runs.
+    callback=lambda _context, _option, scheme: None if scheme == "ours" else scheme,
+    help="Label names of a Hugging Face classifier: ours where they mean the same, or the "
+    "model's own.  [default: ours]",
+)
 
 
 def spell(name: str) -> str:

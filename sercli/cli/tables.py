@@ -68,38 +68,19 @@ def render_comparison(comparison: Figures) -> str:
         f"labels {', '.join(comparison['labels'])}; intervals of {comparison['level']:.0%} by "
         f"resampling {comparison['resampled']}"
     )
-    for title, rows in comparison_tables(comparison):
-        _print(page, title, rows)
-    return _read(page)
-
-
-def comparison_tables(comparison: Figures) -> list[tuple[Sequence[str], list[list[str]]]]:
-    """Return heading and rows of two tables: the models, and their differences.
-
-    Parameters
-    ----------
-    comparison
-        Result of `sercli.evaluation.comparison.compare_predictions`.
-    """
-    names = COMPARED
-    heading = [NAMES[name] for name in names]
+    heading = [NAMES[name] for name in COMPARED]
     models = [
-        [model["name"], *(_with_interval(model[n], model["intervals"][n]) for n in names)]
+        [model["name"], *(_with_interval(model[n], model["intervals"][n]) for n in COMPARED)]
         for model in comparison["models"]
     ]
-    differences = [
-        [
-            f"{row['of']} - {row['from']}",
-            *(
-                _with_interval(
-                    row["figures"][n]["difference"], row["figures"][n]["interval"], sign="+"
-                )
-                for n in names
-            ),
-        ]
-        for row in comparison["differences"]
-    ]
-    return [(["model", *heading], models), (["difference", *heading], differences)]
+    _print(page, ["model", *heading], models)
+    differences = []
+    for row in comparison["differences"]:
+        told = (row["figures"][name] for name in COMPARED)
+        cells = (_with_interval(one["difference"], one["interval"], sign="+") for one in told)
+        differences.append([f"{row['of']} - {row['from']}", *cells])
+    _print(page, ["difference", *heading], differences)
+    return _read(page)
 
 
 def _main_table(figures: Figures) -> tuple[Sequence[str], list[list[str]]]:

@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sercli.cli.calm import calm_options, spell_calm
 from sercli.cli.commands import Command
 from sercli.cli.console import give, reports_errors, say, show_progress, tell_failed, tell_notes
 from sercli.cli.corpora import AUTO, corpus_options, read
 from sercli.cli.networks import (
+    calm_options,
     configure,
     encoder_options,
     find_name,
     neural_options,
     refuse_idle,
     refuse_other_families,
+    spell_calm,
     spell_network,
 )
 from sercli.cli.options import is_given, jobs_option, join_options, spell

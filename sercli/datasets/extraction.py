@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from functools import partial
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -21,6 +22,8 @@ Extract = Callable[[Clip, FloatArray], FloatArray]
 Cut = Callable[[Clip, FloatArray], list[FloatArray]]
 Embed = Callable[[Sequence[FloatArray]], FloatArray]
 Progress = Callable[[int], None]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 # Result for a clip: the hash of its audio and what was extracted, or the error message.
 Outcome = tuple[str, Any] | str
 
@@ -48,6 +51,17 @@ class ClipFeatures:
     hashes: tuple[str, ...]
     failed: dict[str, str]
     notes: Mapping[str, Notes] = field(default_factory=dict)
+
+    @classmethod
+    def join(cls, parts: "Sequence[ClipFeatures]") -> Self:
+        """Return the clips of several parts as one."""
+        return cls(
+            tuple(clip for part in parts for clip in part.clips),
+            tuple(rows for part in parts for rows in part.features),
+            tuple(digest for part in parts for digest in part.hashes),
+            {place: error for part in parts for place, error in part.failed.items()},
+            join_notes(part.notes for part in parts),
+        )
 
     def select(self, rows: Sequence[int]) -> Self:
         """Return the features of some of the clips, by their indices, and all errors and notes."""
@@ -99,13 +113,13 @@ def extract_clip_features(
     errors: dict[int, str] = {}
     notes: list[dict[str, Notes]] = []
     order = order_by_source(clips)
-    tasks = [order[i : i + CLIPS_PER_TASK] for i in range(0, len(order), CLIPS_PER_TASK)]
-    some_clips = [[clips[place] for place in task] for task in tasks]
-    results = _run_tasks(some_clips, extract, jobs, limited=embed is not None)
-    for task, (outcomes, told) in zip(tasks, results, strict=True):
-        notes.append(told)
+    places = iter(order)
+    in_order = [clips[place] for place in order]
+    task = partial(_extract, extract=extract)
+    for results in run_tasks(task, in_order, jobs, limited=embed is not None):
         decoded: dict[int, tuple[str, Any]] = {}
-        for place, outcome in zip(task, outcomes, strict=True):
+        for (outcome, told), place in zip(results, places, strict=False):
+            notes.append(told)
             if isinstance(outcome, str):
                 errors[place] = outcome
             else:
@@ -118,15 +132,14 @@ def extract_clip_features(
             }
         done |= decoded
         if progress is not None:
-            progress(len(task))
+            progress(len(results))
     if not done:
         raise DatasetError(
             f"none of {len(clips)} clips could be decoded; the first: {errors[min(errors)]}"
         )
-    places = sorted(done)
-    hashes, features = zip(*(done[place] for place in places), strict=True)
+    hashes, features = zip(*(done[place] for place in sorted(done)), strict=True)
     return ClipFeatures(
-        tuple(clips[place] for place in places),
+        tuple(clips[place] for place in sorted(done)),
         features,
         hashes,
         {clips[place].place: errors[place] for place in sorted(errors)},
@@ -134,43 +147,36 @@ def extract_clip_features(
     )
 
 
-def _run_tasks(
-    tasks: Sequence[Sequence[Clip]],
-    extract: Extract | Cut,
-    jobs: int,
-    *,
-    limited: bool,
-) -> Iterator[tuple[list[Outcome], dict[str, Notes]]]:
-    """Yield the outcomes of each task and the notes of its recordings, in order.
+def run_tasks(
+    function: Callable[[Item], Result], items: Sequence[Item], jobs: int, *, limited: bool = False
+) -> Iterator[list[Result]]:
+    """Yield the results for `CLIPS_PER_TASK` items after others, in order, by several processes.
 
-    If `limited`, workers wait when they are too far ahead of the consumer of the outcomes. Rows of
+    If `limited`, workers wait when they are too far ahead of the consumer of the results. Rows of
     features need no limit, but the waveforms of a whole corpus do not fit into memory. joblib's
-    `pre_dispatch` is no such limit: a completed task makes room for the next, even if its outcome
+    `pre_dispatch` is no such limit: a completed task makes room for the next, even if its result
     was not consumed. joblib is therefore given a limited number of tasks at a time.
     """
     from joblib import Parallel, delayed, effective_n_jobs
 
+    tasks = [items[i : i + CLIPS_PER_TASK] for i in range(0, len(items), CLIPS_PER_TASK)]
     n_ahead = TASKS_AHEAD * effective_n_jobs(jobs) if limited else len(tasks)
     with Parallel(n_jobs=jobs, return_as="generator") as parallel:
         for first in range(0, len(tasks), max(n_ahead, 1)):
             some = tasks[first : first + n_ahead]
-            yield from parallel(delayed(_extract_task)(task, extract) for task in some)
+            yield from parallel(delayed(_run)(function, task) for task in some)
 
 
-def _extract_task(
-    clips: Sequence[Clip], extract: Extract | Cut
-) -> tuple[list[Outcome], dict[str, Notes]]:
-    outcomes: list[Outcome] = []
-    notes: list[dict[str, Notes]] = []
-    for clip in clips:
-        try:
-            waveform, audio_hash, told = decode_clip(clip)
-            outcomes.append((audio_hash, extract(clip, waveform)))
-        except ClipError as error:
-            outcomes.append(str(error))
-            told = error.notes
-        notes.append({str(clip.path): told})
-    return outcomes, join_notes(notes)
+def _run(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    return [function(item) for item in items]
+
+
+def _extract(clip: Clip, extract: Extract | Cut) -> tuple[Outcome, dict[str, Notes]]:
+    try:
+        waveform, audio_hash, told = decode_clip(clip)
+        return (audio_hash, extract(clip, waveform)), {str(clip.path): told}
+    except ClipError as error:
+        return str(error), {str(clip.path): error.notes}
 
 
 def _embed_pieces(clips: Sequence[list[FloatArray]], embed: Embed) -> list[FloatArray]:

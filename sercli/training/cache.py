@@ -9,12 +9,11 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-from joblib import Parallel, delayed
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -24,12 +23,11 @@ from sercli.audio.reading import SAMPLE_RATE
 from sercli.config import LONGEST_SEGMENT_S
 from sercli.datasets.clip import Clip
 from sercli.datasets.decoding import ClipError, DecodedClip, decode_clip, order_by_source
-from sercli.datasets.extraction import CLIPS_PER_TASK, Progress
+from sercli.datasets.extraction import Progress, run_tasks
 from sercli.datasets.notes import Notes, join_notes
 from sercli.errors import DatasetError
 from sercli.files import make_folder, write_bytes
 from sercli.speech.segmentation import find_speech
-from sercli.training.trainer import Trainer
 
 # Version of the files: those of other versions are not found, and their clips decoded again.
 FORMAT = 1
@@ -204,10 +202,8 @@ def cache_clips(
         write_bytes(folder / TAG_FILE, TAG.encode())
     order = order_by_source(clips)
     in_order = [clips[place] for place in order]
-    tasks = [in_order[i : i + CLIPS_PER_TASK] for i in range(0, len(clips), CLIPS_PER_TASK)]
     found: list[Entry | _Failure] = []
-    parallel = Parallel(n_jobs=jobs, return_as="generator")
-    for result in parallel(delayed(_cache_task)(task, folder) for task in tasks):
+    for result in run_tasks(partial(_cache_clip, folder=folder), in_order, jobs):
         found += result
         if progress is not None:
             progress(len(result))
@@ -221,10 +217,6 @@ def cache_clips(
     clips, entries = zip(*done, strict=True)
     notes = join_notes({str(clip.path): one.notes} for clip, one in outcomes)
     return CachedClips(clips, entries, failed, notes)
-
-
-def _cache_task(clips: Sequence[Clip], folder: Path) -> list[Entry | _Failure]:
-    return [_cache_clip(clip, folder) for clip in clips]
 
 
 def _cache_clip(clip: Clip, folder: Path) -> Entry | _Failure:
@@ -345,40 +337,3 @@ def find_bounds(waveform: FloatArray) -> tuple[int, int]:
     """
     spans = find_speech([waveform])
     return (spans[0].start, spans[-1].end) if spans else (0, len(waveform))
-
-
-class CachedTrainer(Trainer[CachedClips]):
-    """Base class of trainers that read clips from the cache.
-
-    Attributes
-    ----------
-    cache
-        Folder of the decoded audio; created if missing.
-    progress
-        Called with the number of newly processed clips.
-    """
-
-    cache: Path
-    progress: Progress | None
-
-    def decode(self, parts: Sequence[Sequence[Clip]]) -> list[CachedClips]:
-        """Decode clips into the cache, part by part.
-
-        Parameters
-        ----------
-        parts
-            Clips of each part.
-
-        Raises
-        ------
-        DatasetError
-            If no clip of a part can be decoded.
-        """
-        jobs = self.config.jobs
-        return [
-            cache_clips(clips, self.cache, jobs=jobs, progress=self.progress) for clips in parts
-        ]
-
-    def join(self, parts: Sequence[CachedClips]) -> CachedClips:
-        """Return the clips of several parts as one."""
-        return CachedClips.join(parts)

@@ -1,12 +1,14 @@
 """Features of unchanged clips."""
 
+from functools import partial
+from itertools import chain
+
 import numpy as np
-from joblib import Parallel, delayed
 
 from sercli.arrays import FloatArray
-from sercli.datasets.extraction import CLIPS_PER_TASK
+from sercli.datasets.extraction import run_tasks
 from sercli.features.vector import MAX_BAND_LIMIT, extract_features
-from sercli.training.cache import CachedClips
+from sercli.training.cache import CachedClips, Entry
 
 
 def extract_clean_features(cached: CachedClips, band_limit: float, jobs: int = -1) -> FloatArray:
@@ -21,16 +23,9 @@ def extract_clean_features(cached: CachedClips, band_limit: float, jobs: int = -
     jobs
         Number of processes; -1 for one per core.
     """
-    limit = min(band_limit, MAX_BAND_LIMIT)
-    tasks = [
-        range(start, min(start + CLIPS_PER_TASK, len(cached)))
-        for start in range(0, len(cached), CLIPS_PER_TASK)
-    ]
-    parts = Parallel(n_jobs=jobs)(delayed(_extract)(cached.take(task), limit) for task in tasks)
-    features: FloatArray = np.concatenate(parts)
-    return features
+    extract = partial(_extract, band_limit=min(band_limit, MAX_BAND_LIMIT))
+    return np.stack([*chain.from_iterable(run_tasks(extract, cached.entries, jobs))])
 
 
-def _extract(cached: CachedClips, band_limit: float) -> FloatArray:
-    waveforms = (cached.utterance(index).waveform for index in range(len(cached)))
-    return np.stack([extract_features(waveform, band_limit) for waveform in waveforms])
+def _extract(entry: Entry, band_limit: float) -> FloatArray:
+    return extract_features(entry.load().waveform, band_limit)

@@ -215,7 +215,7 @@ def cross_validate(
     # fold, to keep voices of one fold out of the others.
     parts = trainer.prepare([[corpus.clips[i] for i in fold] for fold in folds])
     probabilities = _classify_folds(parts, labels, folder, trainer)
-    found = trainer.join(parts)
+    found = type(parts[0]).join(parts)
     trainer.say("fitting on all clips")
     learned = trainer.fit(found, labels, folder)
     split = f"{n_folds} folds"
@@ -269,13 +269,13 @@ def _check_folds(
 
 
 def _classify_folds(
-    parts: Sequence[Prepared], labels: Sequence[str], folder: Path, trainer: AnyTrainer
+    parts: Sequence[Any], labels: Sequence[str], folder: Path, trainer: AnyTrainer
 ) -> DoubleArray:
     """Return probabilities of the clips of all folds, each by a model of the other folds."""
     probabilities = []
     for number, part in enumerate(parts, 1):
         trainer.say(f"fold {number} of {len(parts)}")
-        rest = trainer.join([other for other in parts if other is not part])
+        rest = type(part).join([other for other in parts if other is not part])
         model = trainer.fit_fold(rest, labels, folder, number)
         probabilities.append(trainer.classify(model, part))
     return np.concatenate(probabilities)
@@ -336,7 +336,7 @@ def _save(
         (folder / HELD_OUT_FILE).unlink(missing_ok=True)
     else:
         write_held_out(folder, found.hashes, classifier.spec.labels, held_out)
-    return load_model(folder, trainer.device)
+    return load_model(folder, getattr(trainer.config, "device", "auto"))
 
 
 def _finish(
@@ -356,8 +356,8 @@ def _finish(
     write_card(classifier.spec, folder, evaluation.figures if evaluation else None)
     trainer.finish(folder)
     failed = {place: error for part in parts for place, error in part.failed.items()}
-    told = [*(part.notes for part in parts), trainer.notes]
-    failed |= trainer.failed
+    failed |= {place: error for one in trainer.speech for place, error in one.failed.items()}
+    told = [part.notes for part in (*parts, *trainer.speech)]
     if evaluation is not None:
         failed |= evaluation.figures["failed"]
         told.append(evaluation.notes)

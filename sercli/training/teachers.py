@@ -7,7 +7,8 @@ model folder keeps them in ``held_out.csv``, by the hash of the audio.
 
 import csv
 import os
-from collections.abc import Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -75,7 +76,7 @@ class Teacher:
     """
 
     classifier: Classifier
-    held_out: Mapping[str, DoubleArray]
+    held_out: dict[str, DoubleArray]
     manifest: TrainingManifest
     _known: dict[str, DoubleArray] = field(default_factory=dict)
 
@@ -252,11 +253,8 @@ class Teacher:
         """
         self.refuse_labels(labels)
         own = self.labels
-        unknown = [
-            index
-            for index, audio in enumerate(cached.hashes)
-            if audio not in self.held_out and audio not in self._known
-        ]
+        known = ChainMap(self.held_out, self._known)
+        unknown = [index for index, audio in enumerate(cached.hashes) if audio not in known]
         for start in range(0, len(unknown), CLIPS_AT_ONCE):
             part = unknown[start : start + CLIPS_AT_ONCE]
             pieces = [cut_equally(cached.utterance(index).waveform) for index in part]
@@ -264,10 +262,7 @@ class Teacher:
             ends = np.cumsum([len(waveforms) for waveforms in pieces])
             for index, some in zip(part, np.split(told, ends[:-1]), strict=True):
                 self._known[cached.hashes[index]] = some.mean(axis=0)
-        rows = [
-            self.held_out[audio] if audio in self.held_out else self._known[audio]
-            for audio in cached.hashes
-        ]
+        rows = [known[audio] for audio in cached.hashes]
         return np.array(rows)[:, [own.index(label) for label in labels]]
 
 

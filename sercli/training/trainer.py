@@ -3,36 +3,24 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from sercli.arrays import DoubleArray
 from sercli.classifiers.base import Classifier
 from sercli.datasets.clip import Clip
-from sercli.datasets.notes import Notes
+from sercli.datasets.extraction import ClipFeatures, Progress
 from sercli.evaluation.leaks import TrainingManifest
+from sercli.training.cache import CachedClips, cache_clips
 from sercli.training.config import AdapterConfig, FusionConfig, NeuralConfig, SvmConfig
+
+if TYPE_CHECKING:
+    from sercli.training.unlabelled import Unlabelled
 
 Say = Callable[[str], None]
 
 
-class Prepared(Protocol):
-    """Clips that are ready for training, and the errors of those that are not."""
-
-    @property
-    def clips(self) -> tuple[Clip, ...]:
-        """Clips that could be decoded."""
-
-    @property
-    def hashes(self) -> tuple[str, ...]:
-        """Hash of the decoded audio of each clip."""
-
-    @property
-    def failed(self) -> Mapping[str, str]:
-        """Error of each clip that could not be decoded, by `Clip.place`."""
-
-    @property
-    def notes(self) -> Mapping[str, Notes]:
-        """Notes on recordings that were repaired or are not read in full, by their paths."""
+# Clips that are ready for training, and the errors of those that are not.
+Prepared = CachedClips | ClipFeatures
 
 
 class Learned(NamedTuple):
@@ -63,28 +51,24 @@ class Trainer(ABC, Generic[P]):
         Whether the trainer uses development clips, to choose and calibrate the model.
     config
         Training settings.
+    cache
+        Folder of the decoded audio; created if missing.
     say
         Called with each message.
+    progress
+        Called with the number of newly decoded clips.
     """
 
-    uses_dev: ClassVar[bool]
+    uses_dev: ClassVar[bool] = False
     config: SvmConfig | NeuralConfig | FusionConfig | AdapterConfig
+    cache: Path
     say: Say
+    progress: Progress | None
 
     @property
-    def device(self) -> str:
-        """Device on which a trained model is to be evaluated."""
-        return "auto"
-
-    @property
-    def failed(self) -> Mapping[str, str]:
-        """Error of each recording or segment of unlabelled speech that failed, by its place."""
-        return {}
-
-    @property
-    def notes(self) -> Mapping[str, Notes]:
-        """Notes on unlabelled recordings that were repaired or are not read in full."""
-        return {}
+    def speech(self) -> "tuple[Unlabelled, ...]":
+        """All sets of unlabelled speech used in training."""
+        return ()
 
     def begin(self, folder: Path) -> None:
         """Check and prepare the model folder before the training.
@@ -166,10 +150,6 @@ class Trainer(ABC, Generic[P]):
         """
 
     @abstractmethod
-    def join(self, parts: Sequence[P]) -> P:
-        """Return the clips of several parts as one."""
-
-    @abstractmethod
     def fit(self, found: P, labels: Sequence[str], folder: Path, dev: P | None = None) -> Learned:
         """Train and calibrate a model.
 
@@ -212,9 +192,15 @@ class Trainer(ABC, Generic[P]):
     def classify(self, model: Classifier, found: P) -> DoubleArray:
         """Return a model's probabilities of unchanged clips, shape (n_clips, n_labels)."""
 
+    def decode(self, parts: Sequence[Sequence[Clip]]) -> list[CachedClips]:
+        """Decode clips into the cache, part by part; see `cache_clips`."""
+        jobs, progress = self.config.jobs, self.progress
+        return [cache_clips(clips, self.cache, jobs=jobs, progress=progress) for clips in parts]
+
     def make_manifest(self, found: P) -> TrainingManifest:
-        """Return the manifest of a model trained on clips."""
-        return TrainingManifest.from_clips(found.clips, found.hashes)
+        """Return the manifest of a model trained on clips, including the unlabelled speech."""
+        own = TrainingManifest.from_clips(found.clips, found.hashes)
+        return own.join(one.manifest for one in self.speech)
 
     def record(self, details: dict[str, Any], training: Mapping[str, Any]) -> dict[str, Any]:
         """Return the record of a training for ``model.json``.

@@ -5,20 +5,20 @@ speech alone would learn that a studio means calm. Its labels of the same speech
 tempo and voice quality vary, and so tie the emotion to the voice.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
+from itertools import chain
 from math import ceil
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-from joblib import Parallel, delayed
 
 from sercli.audio.prosody import Prosody, Voice, check_vocoder
 from sercli.audio.reading import SAMPLE_RATE
 from sercli.datasets.decoding import DecodedClip, hash_audio
-from sercli.datasets.extraction import CLIPS_PER_TASK
+from sercli.datasets.extraction import run_tasks
 from sercli.training.cache import CachedClips, Entry, find_place, read_entry, write_entry
 
 # Version of the method: what other versions have made is not found, and made again.
@@ -69,13 +69,10 @@ def vary_clips(
         If the cache cannot be written.
     """
     check_vocoder()
-    starts = range(0, len(cached), CLIPS_PER_TASK)
-    tasks = [cached.entries[start : start + CLIPS_PER_TASK] for start in starts]
     entries: list[Entry] = []
-    parallel = Parallel(n_jobs=jobs, return_as="generator")
-    results = parallel(delayed(_vary_task)(task, folder, n_versions, seed) for task in tasks)
-    for made in results:
-        entries += made
+    make = partial(_vary, folder=folder, n_versions=n_versions, seed=seed)
+    for made in run_tasks(make, cached.entries, jobs):
+        entries += chain.from_iterable(made)
         report(len(entries) // n_versions, len(cached))
     clips = [
         replace(clip, name=f"{clip.name}~{number}")
@@ -83,10 +80,6 @@ def vary_clips(
         for number in range(1, n_versions + 1)
     ]
     return CachedClips(tuple(clips), tuple(entries), {})
-
-
-def _vary_task(entries: Sequence[Entry], folder: Path, n_versions: int, seed: int) -> list[Entry]:
-    return [made for entry in entries for made in _vary(entry, folder, n_versions, seed)]
 
 
 def _vary(entry: Entry, folder: Path, n_versions: int, seed: int) -> list[Entry]:

@@ -73,12 +73,7 @@ class Examples(NamedTuple):
 
     def take(self, rows: IntArray) -> Self:
         """Return some of the clips."""
-        return self._replace(
-            probabilities=self.probabilities[rows],
-            classes=self.classes[rows],
-            voices=self.voices[rows],
-            versions=self.versions[rows],
-        )
+        return self._replace(**{name: part[rows] for name, part in self._asdict().items()})
 
 
 def draw_groups(

@@ -22,17 +22,17 @@ from sercli.registry.copies import is_replaced
 from sercli.registry.description import HELD_OUT_FILE
 from sercli.training.adapters.adaptation import MIN_SPEAKERS, add_adapter
 from sercli.training.adapters.groups import Examples
-from sercli.training.cache import CachedClips, CachedTrainer
+from sercli.training.cache import CachedClips
 from sercli.training.config import AdapterConfig
 from sercli.training.teachers import Teacher, check_place
-from sercli.training.trainer import Learned, Say
+from sercli.training.trainer import Learned, Say, Trainer
 
 # Replaces a probability of 0: held-out probabilities are rounded, in older models to four decimals.
 LEAST = 2.5e-5
 
 
 @dataclass(frozen=True, eq=False)
-class AdapterTrainer(CachedTrainer):
+class AdapterTrainer(Trainer[CachedClips]):
     """Trainer of an adapter of a model, on clips that are new to the model or were held out of it.
 
     Parameters
@@ -49,18 +49,11 @@ class AdapterTrainer(CachedTrainer):
         Called with the number of newly processed clips.
     """
 
-    uses_dev = False
-
     config: AdapterConfig
     model: Teacher
     cache: Path
     say: Say = lambda _: None
     progress: Progress | None = None
-
-    @property
-    def device(self) -> str:
-        """Device of the model."""
-        return self.config.device
 
     def begin(self, folder: Path) -> None:
         """Raise if the folder is the model's own, or a fusion's members would not be found from it.

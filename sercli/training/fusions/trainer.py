@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sercli.arrays import DoubleArray, IntArray
+from sercli.arrays import DoubleArray
 from sercli.audio.reading import SAMPLE_RATE
 from sercli.calibration import UNCALIBRATED, Calibration
 from sercli.classifiers.base import Classifier, ModelSpec
@@ -27,12 +27,12 @@ from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.metrics import evaluate_probabilities
 from sercli.registry.copies import check_room, is_replaced
 from sercli.registry.description import model_hash
-from sercli.training.cache import CachedClips, CachedTrainer
+from sercli.training.cache import CachedClips
 from sercli.training.config import FusionConfig
 from sercli.training.folds import count_folds, group_clips
 from sercli.training.fusions.mixture import Mixture, cross_fit, fit_mixture
 from sercli.training.teachers import Teacher, check_place
-from sercli.training.trainer import Learned, Say
+from sercli.training.trainer import Learned, Say, Trainer
 from sercli.version import __version__
 
 # Figures of a member that are recorded.
@@ -40,7 +40,7 @@ TOLD = ("uar", "nll")
 
 
 @dataclass(frozen=True, eq=False)
-class FusionTrainer(CachedTrainer):
+class FusionTrainer(Trainer[CachedClips]):
     """Trainer of fusions of given members.
 
     Parameters
@@ -61,8 +61,6 @@ class FusionTrainer(CachedTrainer):
     ConfigError
         If there are fewer than two members, two have the same name, or their labels differ.
     """
-
-    uses_dev = False
 
     config: FusionConfig
     members: Sequence[Teacher]
@@ -85,11 +83,6 @@ class FusionTrainer(CachedTrainer):
                     f"{first.name} has {', '.join(first.labels)}; expected members with the same "
                     "labels"
                 )
-
-    @property
-    def device(self) -> str:
-        """Device of the networks among the members."""
-        return self.config.device
 
     def begin(self, folder: Path) -> None:
         """Raise if a member would not be found from the model folder, or cannot be copied into it.
@@ -197,10 +190,9 @@ class FusionTrainer(CachedTrainer):
         classes = np.array(class_indices(found.clips, labels))
         groups = group_clips(found.clips, self.config.group_by, found.hashes)
         n_folds = count_folds(groups, self.config.folds, self.config.group_by)
-        mixture = self._fit_mixture(probabilities, classes)
-        fused = cross_fit(
-            probabilities, classes, groups, n_folds, equal_weights=self.config.equal_weights
-        )
+        equal = self.config.equal_weights
+        mixture = fit_mixture(probabilities, classes, equal_weights=equal)
+        fused = cross_fit(probabilities, classes, groups, n_folds, equal_weights=equal)
         held_out = evaluate_probabilities(classes, fused, labels)
         figures = {}
         for member, weight, rows in zip(self.members, mixture.weights, probabilities, strict=True):
@@ -226,7 +218,8 @@ class FusionTrainer(CachedTrainer):
     ) -> FusionClassifier:
         """Fit and calibrate a fusion that scores one fold."""
         classes = np.array(class_indices(found.clips, labels))
-        mixture = self._fit_mixture(self._classify(found, labels), classes)
+        probabilities, equal = self._classify(found, labels), self.config.equal_weights
+        mixture = fit_mixture(probabilities, classes, equal_weights=equal)
         return self._build(mixture, labels, {})
 
     def classify(self, model: Classifier, found: CachedClips) -> DoubleArray:
@@ -253,9 +246,6 @@ class FusionTrainer(CachedTrainer):
             of_members.append(member.classify(found, labels))
         # Held-out probabilities are rounded, and may be zero.
         return np.maximum(np.stack(of_members), LEAST)
-
-    def _fit_mixture(self, probabilities: DoubleArray, classes: IntArray) -> Mixture:
-        return fit_mixture(probabilities, classes, equal_weights=self.config.equal_weights)
 
     def _build(
         self, mixture: Mixture, labels: Sequence[str], training: dict[str, Any]

@@ -128,7 +128,7 @@ class ClipBatches(ABC):
     config
         Training settings, of which seed, batch size and the ratio of unlabelled clips are used.
     threads
-        Number of threads that prepare batches ahead; 0: batches are made when needed.
+        Number of threads that prepare batches ahead.
     stage
         Number of the stage of a training. Those after the first, 0, have other draws than all
         before, and than versions of clips that are drawn by seed, number and index.
@@ -155,10 +155,6 @@ class ClipBatches(ABC):
         """Yield the batches of an epoch, counted from 0."""
         order = draw_order(self._classes, self._seed, epoch, self._ratio)
         parts = [order[i * self._size : (i + 1) * self._size] for i in range(len(self))]
-        if not self._threads:
-            for part in parts:
-                yield self._make(part, epoch)
-            return
         pool = ThreadPoolExecutor(self._threads)
         try:
             waiting: list[Future[TrainingBatch]] = []

@@ -1,6 +1,6 @@
 """Trainer of neural networks of any family."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,14 +14,13 @@ from sercli.datasets.clip import Clip
 from sercli.datasets.corpus import class_indices
 from sercli.datasets.extraction import Progress
 from sercli.datasets.matching import count_speakers
-from sercli.datasets.notes import Notes, join_notes
 from sercli.datasets.protocols import fold_by_speaker
 from sercli.datasets.votes import match_votes
 from sercli.errors import ConfigError, DatasetError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.files import TEMPORARY
 from sercli.neural.devices import choose_device
-from sercli.training.cache import CachedClips, CachedTrainer, cache_clips
+from sercli.training.cache import CachedClips, cache_clips
 from sercli.training.config import NeuralConfig
 from sercli.training.folds import MIN_GROUPS, check_folds, check_labels
 from sercli.training.networks.course import Course, score_clips
@@ -33,11 +32,12 @@ from sercli.training.networks.history import (
     HISTORY_FILES,
     TRAINING_FOLDER,
 )
-from sercli.training.trainer import Learned, Say
+from sercli.training.trainer import Learned, Say, Trainer
+from sercli.training.unlabelled import Unlabelled
 
 
 @dataclass(frozen=True, eq=False)
-class NeuralTrainer(CachedTrainer):
+class NeuralTrainer(Trainer[CachedClips]):
     """Trainer of the networks of one family.
 
     Parameters
@@ -74,19 +74,9 @@ class NeuralTrainer(CachedTrainer):
         return self.course.config
 
     @property
-    def device(self) -> str:
-        """Device of the training."""
-        return self.config.device
-
-    @property
-    def failed(self) -> Mapping[str, str]:
-        """Error of each unlabelled recording and segment that could not be decoded, by place."""
-        return {place: error for one in self.course.speech for place, error in one.failed.items()}
-
-    @property
-    def notes(self) -> Mapping[str, Notes]:
-        """Notes on unlabelled recordings that were repaired or are not read in full."""
-        return join_notes(one.notes for one in self.course.speech)
+    def speech(self) -> tuple[Unlabelled, ...]:
+        """All sets of unlabelled speech used in training."""
+        return self.course.speech
 
     def begin(self, folder: Path) -> None:
         """Remove the files of an earlier training from the folder, unless it is resumed."""
@@ -196,7 +186,8 @@ class NeuralTrainer(CachedTrainer):
         dev: CachedClips | None = None,
     ) -> Learned:
         """Train and calibrate a model; see `fit_model`."""
-        return self._fit(found, labels, folder / TRAINING_FOLDER, dev)
+        course = replace(self.course, labels=tuple(labels))
+        return fit_model(found, course, folder / TRAINING_FOLDER, dev=dev, say=self.say)
 
     def fit_fold(
         self, found: CachedClips, labels: Sequence[str], folder: Path, number: int
@@ -206,8 +197,10 @@ class NeuralTrainer(CachedTrainer):
         Nested folds would be little better, and take `NeuralConfig.folds` times as long.
         """
         dev, learned = _split_dev(found.clips)
+        course = replace(self.course, labels=tuple(labels))
         place = folder / TRAINING_FOLDER / f"outer{number}"
-        return self._fit(found.take(learned), labels, place, found.take(dev)).classifier
+        given = found.take(learned), course, place
+        return fit_model(*given, dev=found.take(dev), say=self.say).classifier
 
     def classify(self, model: Classifier, found: CachedClips) -> DoubleArray:
         """Return a model's probabilities of unchanged clips, shape (n_clips, n_labels)."""
@@ -217,7 +210,7 @@ class NeuralTrainer(CachedTrainer):
     def make_manifest(self, found: CachedClips) -> TrainingManifest:
         """Return the manifest of a model trained on clips, including all other training data."""
         course = self.course
-        others = [course.before, *(speech.manifest for speech in course.speech)]
+        others = [course.before]
         if course.teacher is not None:
             # The teacher's training clips influence its probabilities, and so the pupil.
             others.append(course.teacher.manifest)
@@ -240,16 +233,6 @@ class NeuralTrainer(CachedTrainer):
                 f"{known[0]}; expected none. Give a base that was not trained on any of them; "
                 "without development speakers, all speakers are scored, by folds"
             )
-
-    def _fit(
-        self,
-        found: CachedClips,
-        labels: Sequence[str],
-        place: Path,
-        dev: CachedClips | None,
-    ) -> Learned:
-        course = replace(self.course, labels=tuple(labels))
-        return fit_model(found, course, place, dev=dev, say=self.say)
 
 
 def _split_dev(clips: Sequence[Clip]) -> tuple[list[int], list[int]]:

@@ -10,6 +10,7 @@ Every clip is used unchanged and in augmented versions; see `sercli.audio.augmen
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from itertools import product
 from typing import Any, NamedTuple
@@ -147,12 +148,9 @@ def fit_svm(
     rows = as_rows(found, labels, config.group_by)
     config = replace(config, folds=count_folds(rows.groups, config.folds, config.group_by))
     versions = VERSIONS if strangers is None else WITH_STRANGERS
-
-    def transpose(learned: IntArray | None) -> Rows:
-        if strangers is None:
-            return rows
-        return transpose_rows(rows, found.clips, strangers, config, learned)
-
+    transpose = None
+    if strangers is not None:
+        transpose = partial(transpose_rows, rows, found.clips, strangers, config)
     with warnings.catch_warnings():
         # After that many iterations only equal rows are left undecided, and any choice will do.
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -160,7 +158,7 @@ def fit_svm(
         trials = search_settings(rows, config, say, transpose)
         best = max(trials, key=lambda trial: trial.uar)
         say(f"fitting with C={best.regularisation:g} and gamma scale {best.gamma_scale:g}")
-        tensors, gamma = _fit(transpose(None), best, config.components)
+        tensors, gamma = _fit(transpose() if transpose else rows, best, config.components)
     training = {
         "clips": len(found.clips),
         "speakers": count_speakers(found.clips),

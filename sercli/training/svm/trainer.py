@@ -1,6 +1,6 @@
 """Trainer of SVMs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +12,6 @@ from sercli.classifiers.base import Classifier
 from sercli.classifiers.svm import SvmClassifier
 from sercli.datasets.clip import Clip
 from sercli.datasets.extraction import ClipFeatures, Progress
-from sercli.datasets.notes import Notes, join_notes
-from sercli.evaluation.leaks import TrainingManifest
 from sercli.training.adapters.adaptation import add_adapter
 from sercli.training.adapters.groups import Examples
 from sercli.training.cache import cache_clips
@@ -51,8 +49,6 @@ class SvmTrainer(Trainer[ClipFeatures]):
         Receiver of the number of clips whose features were extracted.
     """
 
-    uses_dev = False
-
     config: SvmConfig
     cache: Path
     say: Say = lambda _: None
@@ -62,14 +58,9 @@ class SvmTrainer(Trainer[ClipFeatures]):
     watcher: Watcher = field(default_factory=Watcher)
 
     @property
-    def failed(self) -> Mapping[str, str]:
-        """Error of each recording of calm speech that could not be decoded, by place."""
-        return {} if self.calm is None else self.calm.failed
-
-    @property
-    def notes(self) -> Mapping[str, Notes]:
-        """Notes on recordings of calm speech that were repaired or are not read in full."""
-        return {} if self.calm is None else self.calm.notes
+    def speech(self) -> tuple[Unlabelled, ...]:
+        """The calm speech, if there is any."""
+        return () if self.calm is None else (self.calm,)
 
     def check_held_out(self, clips: Sequence[Clip]) -> None:
         """Raise if the calm speech contains held-out clips.
@@ -103,25 +94,12 @@ class SvmTrainer(Trainer[ClipFeatures]):
 
     def prepare(self, parts: Sequence[Sequence[Clip]]) -> list[ClipFeatures]:
         """Extract the features of all versions of clips; see `extract_versions`."""
-        cached = [
-            cache_clips(clips, self.cache, jobs=self.config.jobs, progress=self.progress)
-            for clips in parts
-        ]
-        found = [extract_versions(part, self.config, self.watcher.extract) for part in cached]
+        decoded = self.decode(parts)
+        found = [extract_versions(part, self.config, self.watcher.extract) for part in decoded]
         if self.calm is not None:
             for part in found:  # folds of it are scored
                 self.calm.refuse_held_out(part)
         return found
-
-    def join(self, parts: Sequence[ClipFeatures]) -> ClipFeatures:
-        """Return the clips of several parts as one."""
-        return ClipFeatures(
-            tuple(clip for part in parts for clip in part.clips),
-            tuple(rows for part in parts for rows in part.features),
-            tuple(digest for part in parts for digest in part.hashes),
-            {place: error for part in parts for place, error in part.failed.items()},
-            join_notes(part.notes for part in parts),
-        )
 
     def fit(
         self,
@@ -158,11 +136,6 @@ class SvmTrainer(Trainer[ClipFeatures]):
         """Return a model's probabilities of unchanged clips, shape (n_clips, n_labels)."""
         scores = model.score(np.stack([rows[0] for rows in found.features]))
         return model.spec.calibration.probabilities(scores)
-
-    def make_manifest(self, found: ClipFeatures) -> TrainingManifest:
-        """Return the manifest of a model trained on clips, including the calm speech."""
-        others = [] if self.calm is None else [self.calm.manifest]
-        return super().make_manifest(found).join(others)
 
     @cached_property
     def _strangers(self) -> FloatArray | None:

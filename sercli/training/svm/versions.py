@@ -5,11 +5,10 @@ from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
-from joblib import Parallel, delayed
 
 from sercli.arrays import FloatArray
 from sercli.audio.augment import TALKERS, Utterance, vary
-from sercli.datasets.extraction import CLIPS_PER_TASK, ClipFeatures
+from sercli.datasets.extraction import ClipFeatures, run_tasks
 from sercli.features.vector import MAX_BAND_LIMIT, extract_features
 from sercli.training.cache import CachedClips, Entry, Talkers
 from sercli.training.config import SvmConfig
@@ -82,14 +81,9 @@ def extract_versions(
         The features, each of shape (n_versions, n_features).
     """
     partners = Partners(cached.clips)
-    places = range(len(cached))
-    tasks = (places[i : i + CLIPS_PER_TASK] for i in range(0, len(places), CLIPS_PER_TASK))
-    parallel = Parallel(n_jobs=config.jobs, return_as="generator")
+    every = [gather_company(cached, partners, place, config.seed) for place in range(len(cached))]
     features: list[FloatArray] = []
-    for rows in parallel(
-        delayed(_extract)([gather_company(cached, partners, place, config.seed) for place in task])
-        for task in tasks
-    ):
+    for rows in run_tasks(Company.extract, every, config.jobs):
         features += rows
         report(len(features), len(cached))
     return ClipFeatures(cached.clips, tuple(features), cached.hashes, cached.failed, cached.notes)
@@ -127,7 +121,3 @@ def _draw(
     cached: CachedClips, indices: Sequence[int], n_draws: int, rng: np.random.Generator
 ) -> tuple[Entry, ...]:
     return tuple(cached.entries[indices[i]] for i in rng.integers(len(indices), size=n_draws))
-
-
-def _extract(some: Sequence[Company]) -> list[FloatArray]:
-    return [one.extract() for one in some]
