@@ -4,9 +4,8 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import fsum
+from operator import mul
 from typing import Literal, get_args
-
-import numpy as np
 
 from sercli.errors import ConfigError
 from sercli.files import AnyPath
@@ -135,8 +134,8 @@ def _summarise(
     name: Mapping[str, str | None], segments: Sequence[Segment], labels: Sequence[str]
 ) -> Summary:
     durations = [segment.end - segment.start for segment in segments]
-    shares: Mapping[str, float] = {}
-    if segments:
-        means = np.average([one.probabilities for one in segments], axis=0, weights=durations)
-        shares = dict(zip(labels, means.tolist(), strict=True))
-    return Summary(name, len(segments), fsum(durations), shares)
+    total = fsum(durations)
+    columns = zip(*(segment.probabilities for segment in segments), strict=True)
+    sums = [fsum(map(mul, durations, column)) for column in columns]
+    shares = {label: one / total for label, one in zip(labels, sums, strict=bool(segments))}
+    return Summary(name, len(segments), total, shares)
