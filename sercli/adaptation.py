@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from sercli.arrays import DoubleArray, RealArray, Tensors
+from sercli.arrays import DoubleArray, RealArray, Tensors, store_weights
 from sercli.calibration import Calibration
 from sercli.errors import ConfigError, ModelError
 
@@ -206,11 +206,8 @@ class Adapter:
         return {"settings": asdict(self.settings), "calibration": self.calibration.to_dict()}
 
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """Return the weights as they are stored: matrices as float16, vectors as float32."""
-        return {
-            name: tensor.astype(np.float16 if tensor.ndim > 1 else np.float32)
-            for name, tensor in self._stored.items()
-        }
+        """Return the weights in their stored form; see `sercli.arrays.store_weights`."""
+        return {name: store_weights(tensor) for name, tensor in self._stored.items()}
 
     def adapt(self, probabilities: RealArray) -> DoubleArray:
         """Return the probabilities of the segments of a group, corrected by its baseline.

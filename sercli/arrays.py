@@ -14,8 +14,27 @@ DoubleArray = NDArray[np.float64]
 RealArray = NDArray[np.floating[Any]]
 # Indices of classes, rows or groups.
 IntArray = NDArray[np.integer[Any]]
+# Largest number in half precision.
+LARGEST_HALF = float(np.finfo(np.float16).max)
 # Parts of a model by name.
 Tensors = Mapping[str, NDArray[Any]]
+
+
+def store_weights(weights: NDArray[Any]) -> NDArray[Any]:
+    """Return weights in the number type in which models store them.
+
+    Parameters
+    ----------
+    weights
+        Floating-point numbers of any shape.
+
+    Returns
+    -------
+    ndarray
+        Matrices in float16, unless a value exceeds its range; these, and vectors, in float32.
+    """
+    fits = weights.ndim > 1 and np.abs(weights).max(initial=0.0) <= LARGEST_HALF
+    return weights.astype(np.float16 if fits else np.float32)
 
 
 def split_by(keys: NDArray[Any]) -> Iterator[IntArray]:

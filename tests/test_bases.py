@@ -76,6 +76,51 @@ def test_weights_that_are_missing_are_told(tmp_path: Path) -> None:
         load_base(str(tmp_path))
 
 
+def test_the_mask_of_pre_training_is_not_needed(tmp_path: Path) -> None:
+    save_checkpoint("wav2vec2", tmp_path)
+    weights = load_file(tmp_path / WEIGHTS)
+    (name,) = (name for name in weights if name.endswith("masked_spec_embed"))
+    kept = {k: v for k, v in weights.items() if k != name}
+    save_file(kept, tmp_path / WEIGHTS, {"format": "pt"})
+    base = load_base(str(tmp_path))
+    assert not base.weights["masked_spec_embed"].any()
+    assert load_base(str(tmp_path)).digest == base.digest  # nothing in it is random
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    save_checkpoint("hubert", tmp_path)
+    weights = load_file(tmp_path / WEIGHTS)
+    name = next(name for name in weights if "encoder.layers.1.attention.q_proj.weight" in name)
+    weights[name][0, 0] = torch.nan
+    save_file(weights, tmp_path / WEIGHTS, {"format": "pt"})
+    with pytest.raises(ModelError, match=r"its weights encoder.layers.1.*q_proj.weight are not"):
+        load_base(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"add_adapter": True, "output_hidden_size": 8},  # comes after the last layer
+        {"return_dict": False},
+    ],
+)
+def test_settings_that_do_not_concern_the_states(changed: dict[str, Any], tmp_path: Path) -> None:
+    save_checkpoint("wav2vec2", tmp_path)
+    plain = load_base(str(tmp_path))
+    config = json.loads((tmp_path / "config.json").read_text("utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps(config | changed), encoding="utf-8")
+    base = load_base(str(tmp_path))
+    assert base.weights.keys() == plain.weights.keys()
+    waveform = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+    found = []
+    for one in (plain, base):
+        encoder = create_encoder(one.settings).eval()
+        encoder.model.load_state_dict(one.weights)
+        with torch.inference_mode():
+            found.append(torch.stack(encoder(*pad([waveform]))[0]))
+    assert found[0].equal(found[1])
+
+
 def test_heads_are_not_needed(tmp_path: Path) -> None:
     save_checkpoint("wavlm", tmp_path)
     weights = load_file(tmp_path / WEIGHTS)

@@ -18,7 +18,7 @@ from sercli.neural.devices import computing
 from sercli.neural.encoders import WhisperStates, create_encoder
 from sercli.neural.mel import LEVEL, KaldiMel, LowPass, WhisperMel
 from sercli.neural.pooling import statistics
-from sercli.neural.speech_encoder import ARCHITECTURES
+from sercli.neural.speech_encoder import ARCHITECTURES, WAVEFORM
 from sercli.neural.whisper import WhisperAttention, WhisperSettings
 
 LENGTHS = (16_000, 9_431, 1_600, 24_007)
@@ -160,6 +160,31 @@ def test_waveform_encoders_are_those_of_transformers(kind: str) -> None:
     given = torch.from_numpy((waveform - waveform.mean()) / waveform.std())[None]
     plain = create_plain(kind, net)
     torch.testing.assert_close(states[-1], plain(given).last_hidden_state[0], atol=1e-4, rtol=1e-4)
+
+
+def test_batch_norm_of_hubert_knows_nothing_of_batches() -> None:
+    dropouts = ("hidden", "attention", "activation", "feat_proj")
+    told = {f"{name}_dropout": 0.0 for name in dropouts}
+    net = encoder("hubert", conv_pos_batch_norm=True, **told)
+    norm = net.model.encoder.pos_conv_embed.batch_norm
+    with torch.no_grad():
+        norm.running_mean.normal_()
+    before = norm.running_mean.clone()
+    with torch.inference_mode():
+        together = encode(net.train(), *waveforms())
+        assert norm.running_mean.equal(before)
+        net.eval()
+        for waveform, found in zip(waveforms(), together, strict=True):
+            (alone,) = encode(net, waveform)
+            torch.testing.assert_close(found, alone, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", WAVEFORM)
+def test_no_gradients_through_frozen_layers(kind: str) -> None:
+    net = encoder(kind).train().requires_grad_(False)
+    net.layers[-1].requires_grad_(True)
+    states, _ = net(*pad(waveforms()[:2]))
+    assert [state.requires_grad for state in states] == [False, False, True]
 
 
 def create_plain(kind: str, net: Any) -> Any:

@@ -12,6 +12,7 @@ import torch
 from checkpoints import save_checkpoint
 
 from sercli.datasets.clip import Clip
+from sercli.errors import TrainingError
 from sercli.neural.bases import load_base
 from sercli.neural.devices import choose_precision
 from sercli.training.cache import CachedClips, cache_clips
@@ -154,3 +155,19 @@ def test_held_out_clips_are_compared_with_calm_clips_of_training(
     np.testing.assert_array_equal(found.calm, own[None])
     network = course.teach("network", learned, tmp_path / "network").network
     assert course.score(network, held_out, learned).shape == (3, 2, 3)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 70_000.0])
+def test_what_half_precision_cannot_hold_is_told(
+    course: TransformerCourse, tmp_path: Path, rng: np.random.Generator, value: float
+) -> None:
+    network = course._network
+
+    def embed(waveforms: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        rows = torch.zeros(len(waveforms), network.n_features)
+        rows[0, 3] = value
+        return rows
+
+    network.embed = embed  # type: ignore[assignment]
+    with pytest.raises(TrainingError, match=r"output .* not finite, or above 65504"):
+        course.prepare(make_clips(tmp_path, ("ann",), rng), lambda _: None)

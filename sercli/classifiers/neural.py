@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sercli.arrays import FloatArray, Tensors
+from sercli.arrays import FloatArray, Tensors, store_weights
 from sercli.audio.reading import SAMPLE_RATE
 from sercli.classifiers.base import BATCH_S, Classifier, ModelSpec, TensorClassifier
 from sercli.classifiers.batches import group_by_length
@@ -249,9 +249,9 @@ class TrainedNetworkClassifier(NetworkClassifier, TensorClassifier):
         return cls(spec, network, device)
 
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """Return the weights in their stored form: float16 for matrices, float32 for vectors."""
+        """Return the weights in their stored form; see `sercli.arrays.store_weights`."""
         return {
-            name: tensor.numpy(force=True).astype(np.float16 if tensor.ndim > 1 else np.float32)
+            name: store_weights(tensor.numpy(force=True))
             for name, tensor in _weights(self._exact).items()
         }
 

@@ -45,6 +45,8 @@ APART = frozenset(
 )
 # Prefixes of weights that a checkpoint may lack: the heads on the encoder, which are not used.
 HEADS = ("classifier.", "projector.", "layer_weights")
+# End of the name of an embedding that only pre-training uses.
+MASK_EMBEDDING = "masked_spec_embed"
 # Errors that transformers raises on invalid settings and weights.
 _FAILURES = (
     AttributeError,
@@ -112,10 +114,13 @@ def load_base(base: str, revision: str | None = None) -> Base:
     told = LOCAL if local else {"trust_remote_code": False, "revision": revision}
     with loading(base, "a pre-trained encoder with its weights as safetensors"):
         config = read_config(base, told)
+        # It follows the last layer, and `transformers` has no classifier with it.
+        config.add_adapter = False
         model, missing, *_ = read_weights(base, config, told)
         kind = config.model_type
         standardisation = _read_standardisation(base, local, revision) if kind == AST else {}
-    missing = [name for name in missing if not name.startswith(HEADS)]
+    unused = [name for name in missing if name.endswith(MASK_EMBEDDING)]
+    missing = [name for name in missing if name not in unused and not name.startswith(HEADS)]
     if missing:
         raise ModelError(
             f"{base}: lacks weights of its encoder: {', '.join(missing[:3])} ({len(missing)} in "
@@ -125,6 +130,14 @@ def load_base(base: str, revision: str | None = None) -> Base:
     settings = {key: value for key, value in config.to_diff_dict().items() if key not in APART}
     settings |= standardisation
     weights = {name: tensor.float() for name, tensor in encoder.state_dict().items()}
+    for name, tensor in weights.items():
+        if unused and name.endswith(MASK_EMBEDDING):
+            tensor.zero_()  # instead of random values
+        if not tensor.isfinite().all():
+            raise ModelError(
+                f"{base}: its weights {name} are not all finite; expected a checkpoint as it was "
+                "saved after training"
+            )
     name = Path(base).resolve().name if local else base
     # A round trip through JSON gives the settings as a model folder returns them.
     return Base(name, json.loads(json.dumps(settings | {"model_type": kind})), weights)
@@ -193,6 +206,7 @@ def read_config(source: str, told: Mapping[str, Any]) -> PreTrainedConfig:
     if getattr(config, "quantization_config", None) is not None:
         raise ModelError(f"{source}: its weights are quantised; expected floating-point numbers")
     config._attn_implementation = choose_attention(config.model_type)
+    config.return_dict = True  # some checkpoints ask for tuples instead of named outputs
     return config
 
 
@@ -257,9 +271,10 @@ def loading(source: str, what: str) -> Iterator[None]:
         yield
     except _FAILURES as error:
         reason = str(error).strip() or type(error).__name__
-        raise ModelError(
-            f"{source}: cannot be loaded as {what}: {reason.splitlines()[0]}"
-        ) from error
+        # The first line, and the next if it only introduces that.
+        first, *rest = (line.strip() for line in reason.splitlines() if line.strip())
+        told = f"{first} {rest[0]}" if rest and first.endswith(":") else first
+        raise ModelError(f"{source}: cannot be loaded as {what}: {told}") from error
     finally:
         logging.set_verbosity(before)
         if bars:

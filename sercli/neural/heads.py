@@ -22,7 +22,7 @@ from transformers import (
 from sercli.arrays import FloatArray
 from sercli.audio.reading import SAMPLE_RATE
 from sercli.errors import ConfigError, ModelError
-from sercli.neural.bases import LOCAL, Weights, loading, read_config, read_weights
+from sercli.neural.bases import LOCAL, MASK_EMBEDDING, Weights, loading, read_config, read_weights
 from sercli.neural.batching import pad
 from sercli.neural.hub import HUB_WEIGHTS_FILE, PREPROCESSOR_FILES
 from sercli.neural.published_encoders import WaveformStates
@@ -30,8 +30,6 @@ from sercli.neural.speech_encoder import AST, WHISPER, flatten
 
 # Frames of an audio spectrogram transformer: 25 ms every 10 ms.
 WIN_LENGTH, HOP_LENGTH = 400, 160
-# Name of the mask embedding of pre-training, which a checkpoint may have kept.
-_UNUSED = "masked_spec_embed"
 
 
 class PublishedNetwork(nn.Module, ABC):
@@ -209,8 +207,8 @@ def _check_task(source: str, config: Any) -> None:
 def _check_weights(source: str, weights: Weights) -> None:
     """Raise if weights are missing, or unknown ones suggest a different head."""
     model, config = weights.model, weights.model.config
-    missing = [name for name in weights.missing if not name.endswith(_UNUSED)]
-    unexpected = [name for name in weights.unexpected if not name.endswith(_UNUSED)]
+    missing = [name for name in weights.missing if not name.endswith(MASK_EMBEDDING)]
+    unexpected = [name for name in weights.unexpected if not name.endswith(MASK_EMBEDDING)]
     for own, expected in weights.sizes.values():
         if expected[0] == config.num_labels != own[0] and own[1:] == expected[1:]:
             raise ModelError(

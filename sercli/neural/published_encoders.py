@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -42,12 +42,22 @@ class WaveformStates(SpeechEncoder):
         batch_norm = getattr(model.encoder.pos_conv_embed, "batch_norm", None)
         if batch_norm is not None:
             batch_norm.register_forward_hook(self._silence)
+        # Otherwise, gradients are also computed through frozen layers, down to the waveform.
+        model.feature_extractor._requires_grad = False
 
     @property
     def layers(self) -> nn.ModuleList:
         """Layers of the transformer, starting from the input."""
         layers: nn.ModuleList = self.model.encoder.layers
         return layers
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all but HuBERT's batch norm, whose statistics would include padding."""
+        super().train(mode)
+        batch_norm = getattr(self.model.encoder.pos_conv_embed, "batch_norm", None)
+        if batch_norm is not None:
+            batch_norm.eval()
+        return self
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[list[Tensor], list[slice]]:
         """Return hidden states and each segment's rows; see `SpeechEncoder.forward`."""

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sercli.arrays import LARGEST_HALF
 from sercli.audio.augment import crop, draw_voice
 from sercli.errors import ModelError, OutputError
 from sercli.files import write_bytes
@@ -260,7 +261,10 @@ def _learn(
     assert isinstance(fitted.network, Imitation)
     # In half precision, as a model stores them, so that the head is trained on the same features.
     state = fitted.network.encoder.model.state_dict()
-    return {name: one.cpu().half().contiguous() for name, one in state.items()}
+    return {
+        name: (one.half() if one.abs().max() <= LARGEST_HALF else one).cpu().contiguous()
+        for name, one in state.items()
+    }
 
 
 def _measure(encode: Encode, speech: CachedClips, config: TransformerConfig) -> list[Tensor]:

@@ -13,13 +13,13 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sercli.arrays import FloatArray, IntArray, RealArray
+from sercli.arrays import LARGEST_HALF, FloatArray, IntArray, RealArray
 from sercli.audio.reading import SAMPLE_RATE
 from sercli.classifiers.base import BATCH_S
 from sercli.classifiers.batches import group_by_length
 from sercli.classifiers.neural import Embedder
 from sercli.config import LONGEST_SEGMENT_S
-from sercli.errors import OutputError
+from sercli.errors import OutputError, TrainingError
 from sercli.files import write_bytes
 from sercli.neural.batching import pad
 from sercli.neural.devices import choose_precision, computing
@@ -112,8 +112,14 @@ def _embed(network: Embedder, versions: Sequence[Load], clips: range) -> HalfArr
             lengths = [len(waveform) for waveform in waveforms]
             for group in group_by_length(lengths, int(seconds * SAMPLE_RATE)):
                 batch = pad([waveforms[place] for place in group])
-                embedded = network.embed(*(part.to(device) for part in batch))
-                rows[group, number] = embedded.numpy(force=True)
+                embedded = network.embed(*(part.to(device) for part in batch)).numpy(force=True)
+                if not np.abs(embedded).max() <= LARGEST_HALF:  # also true for NaN
+                    raise TrainingError(
+                        "the encoder's output for some clips is not finite, or above "
+                        f"{LARGEST_HALF:g}; expected one of a magnitude that half precision can "
+                        "hold. Take another --base"
+                    )
+                rows[group, number] = embedded
     return rows
 
 
