@@ -1506,6 +1506,12 @@ def test_eval_in_quiet_says_what_makes_figures_wrong(
     assert f"warning: mine: {too_good}" in lines
     assert f"warning: mine: {known}" in lines
     assert not [line for line in lines if "too good" not in line]
+    again = tmp_path / "again" / "mine"
+    shutil.copytree(trained, again)
+    result = ser("eval", corpus, "--compare", trained, again, *shared)
+    assert {f"warning: mine ({number}): {known}" for number in (1, 2)} < {
+        *result.stderr.splitlines()
+    }
     result = ser("eval", "--compare", report, report, "-q")
     assert set(result.stderr.splitlines()) == {
         f"warning: mine (report) ({number}): {too_good}" for number in (1, 2)
@@ -1514,13 +1520,12 @@ def test_eval_in_quiet_says_what_makes_figures_wrong(
 
 def test_labels_that_another_compared_model_lacks(capsys: pytest.CaptureFixture[str]) -> None:
     figures: dict[str, Any] = {
-        "model": "mine",
         "warnings": [],
         "overlap": None,
         "adapt": "none",
         "labels_left_out": {"model": ["bliss", "fear"], "corpus": {"bliss": 3, "calm": 1}},
     }
-    _tell_limits(figures)
+    _tell_limits("mine", figures)
     assert capsys.readouterr().err.splitlines()[1:] == [
         "3 clips of bliss left out: not every compared model has this label",
         "1 clip of calm left out: mine has no such label",

@@ -187,6 +187,18 @@ def test_what_a_loaded_checkpoint_says_of_itself(tmp_path: Path) -> None:
     assert len(digest) == 64
     edit_weights(tmp_path / "mine", lambda weights: {k: v + 1 for k, v in weights.items()})
     assert load_model(tmp_path / "mine", "cpu").sha256 != digest
+    # Results also depend on the names of labels, and on what is done with a waveform.
+    for name, old, new in (
+        ("config.json", '"0": "neu"', '"0": "sad"'),
+        ("preprocessor_config.json", '"do_normalize": ', '"do_normalise": '),
+    ):
+        save_classifier("wavlm", tmp_path / "mine")
+        assert load_model(tmp_path / "mine", "cpu").sha256 == digest
+        path = tmp_path / "mine" / name
+        text = path.read_text("utf-8")
+        assert old in text
+        path.write_text(text.replace(old, new), "utf-8")
+        assert load_model(tmp_path / "mine", "cpu").sha256 != digest
     with pytest.raises(ModelError, match="mine: a checkpoint of Hugging Face is not saved as a m"):
         save_model(model, tmp_path / "copy")
     with pytest.raises(ModelError, match="mine: has no manifest of its training data"):
@@ -236,6 +248,8 @@ def test_labels_that_cannot_be_ours(own: tuple[str, ...], message: str) -> None:
 def test_labels_that_are_the_same_cannot_be_told_apart(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="its labels are sad, sad; expected different names"):
         group_labels(("sad", "sad"), "model")
+    with pytest.raises(ModelError, match="its labels are b, '', d; expected different names, none"):
+        group_labels(("b", " ", "d"), "model")
     save_classifier("hubert", tmp_path)
     with pytest.raises(ConfigError, match="labels is 'both'; expected ours or model"):
         load_model(tmp_path, labels="both")  # type: ignore[arg-type]
@@ -422,7 +436,8 @@ def test_without_a_network_the_cache_is_enough(cache: Path) -> None:
     message = r"hub:org/other: is not in the cache, and .*HF_HUB_OFFLINE is set. Download it once"
     with pytest.raises(ModelError, match=message):
         load_model("hub:org/other")
-    with pytest.raises(ModelError, match="is not in the cache at revision v2, and cannot be down"):
+    message = r"is not in the cache at revision v2, and .*`hf download org/tiny --revision v2`"
+    with pytest.raises(ModelError, match=message):
         load_model("hub:org/tiny", revision="v2")
     (cache / "snapshots" / COMMIT / WEIGHTS).unlink()
     with pytest.raises(ModelError, match="hub:org/tiny: is not in the cache, and cannot be down"):

@@ -145,7 +145,8 @@ class Classifier(ABC):
         Model folder that it was loaded from, or None.
     sha256
         SHA-256 of the stored model, or None if it is not stored: of ``model.json``, which in turn
-        holds the hashes of the weights, or of the weights of a checkpoint of Hugging Face.
+        holds the hashes of the weights, or of the hashes of all files of a checkpoint of
+        Hugging Face.
     revision
         Commit of a checkpoint on the hub, else None.
     adapter

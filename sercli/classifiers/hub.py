@@ -19,7 +19,13 @@ from sercli.datasets.labelling import common_label
 from sercli.errors import ConfigError, ModelError
 from sercli.neural.devices import AUTO, choose_devices
 from sercli.neural.heads import PublishedNetwork, load_published
-from sercli.neural.hub import HUB, HUB_WEIGHTS_FILE, fetch_checkpoint
+from sercli.neural.hub import (
+    CONFIG_FILE,
+    HUB,
+    HUB_WEIGHTS_FILE,
+    PREPROCESSOR_FILES,
+    fetch_checkpoint,
+)
 from sercli.neural.mel import NYQUIST
 
 # Default names that transformers gives to labels without a name.
@@ -142,10 +148,20 @@ def load_hub_classifier(
         settings={"architecture": network.config.model_type, "labels": own},
     )
     classifier = HubClassifier(spec, network, [*members.values()], name, device)
-    with (folder / HUB_WEIGHTS_FILE).open("rb") as file:
-        classifier.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    classifier.sha256 = _hash(folder)
     classifier.revision = folder.name if on_hub else None
     return classifier
+
+
+def _hash(folder: Path) -> str:
+    """Return the SHA-256 of all files that results depend on: also of labels and preprocessing."""
+    together = hashlib.sha256()
+    for name in (CONFIG_FILE, HUB_WEIGHTS_FILE, *PREPROCESSOR_FILES):
+        if (folder / name).is_file():
+            with (folder / name).open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            together.update(f"{name} {found}\n".encode())
+    return together.hexdigest()
 
 
 def group_labels(own: Sequence[str], scheme: LabelScheme) -> dict[str, list[int]]:
@@ -168,11 +184,14 @@ def group_labels(own: Sequence[str], scheme: LabelScheme) -> dict[str, list[int]
     ------
     ModelError
         For ``"ours"``, if a label is not in the table of labels, or fewer than two different ones
-        result; for ``"model"``, if two labels are the same.
+        result; for ``"model"``, if two labels are the same, or one is empty.
     """
     if scheme == "model":
-        if len(set(own)) < len(own):
-            raise ModelError(f"its labels are {', '.join(own)}; expected different names")
+        if len(set(own)) < len(own) or not all(label.strip() for label in own):
+            named = ", ".join(label.strip() or "''" for label in own)
+            raise ModelError(
+                f"its labels are {named}; expected different names, none of them empty"
+            )
         return {label: [index] for index, label in enumerate(own)}
     keep = "`--labels model` keeps them unchanged"
     if any(_UNNAMED.fullmatch(label) for label in own):

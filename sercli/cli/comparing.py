@@ -97,7 +97,8 @@ def compare(paths: Sequence[str], config: EvalConfig, options: dict[str, Any]) -
         for place, result in zip(places, results, strict=True):
             write_evaluation(result, place)
     _show(comparison, options)
-    finish(results, quiet=options["quiet"])
+    names = (model["name"] for model in comparison["models"])
+    finish(dict(zip(names, results, strict=False)), quiet=options["quiet"])
 
 
 def _sort(paths: Sequence[str], model: str | None) -> Sides:

@@ -32,8 +32,8 @@ SPLITS = (*get_args(Split), "new")
 
 subject_options = join_options(
     model_options(f"Model to measure.  [default: {DEFAULT_MODEL}]"),
-    labels_option(),
-    target_option(),
+    labels_option,
+    target_option,
     click.option(
         "--compare",
         is_flag=True,
@@ -129,7 +129,7 @@ report_options = join_options(
 
 run_options = join_options(
     device_option(default=None),
-    precision_option(),
+    precision_option,
     jobs_option(EvalConfig.jobs),
     heading="Speed",
 )
@@ -215,7 +215,7 @@ def evaluate(paths: tuple[str, ...], **options: Any) -> None:
         from sercli.cli.tables import render_figures
 
         give(render_figures(result.figures))
-    finish([result], quiet=options["quiet"])
+    finish({result.figures["model"]: result}, quiet=options["quiet"])
 
 
 def _split_precisions(text: str | None) -> tuple[Precision, ...]:

@@ -1,7 +1,7 @@
 """Measurement of models on a corpus for `ser eval`, with its messages and exit code."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,33 +74,34 @@ def _load(models: Sequence[str], options: dict[str, Any]) -> "list[Classifier]":
     ]
 
 
-def finish(results: "Sequence[Evaluation]", *, quiet: bool) -> None:
+def finish(results: "Mapping[str, Evaluation]", *, quiet: bool) -> None:
     """Print warnings and failed clips, and exit.
 
     Parameters
     ----------
     results
-        Results of all models.
+        Results of all models, by the names that tell them apart.
     quiet
         Whether to print only failed clips, and whether a model was trained on the test material.
     """
     from sercli.config import SHARED
     from sercli.datasets.notes import join_notes
 
-    for figures in (result.figures for result in results):
+    for name, result in results.items():
+        figures = result.figures
         if not quiet:
-            _tell_limits(figures)
+            _tell_limits(name, figures)
         elif figures["protocol"] == SHARED:  # the first warning is about this
-            say(f"warning: {figures['model']}: {figures['warnings'][0]}")
+            say(f"warning: {name}: {figures['warnings'][0]}")
         tell_failed(figures["failed"])
     if not quiet:
-        tell_notes(join_notes(result.notes for result in results))
-    failed = any(result.figures["failed"] for result in results)
+        tell_notes(join_notes(result.notes for result in results.values()))
+    failed = any(result.figures["failed"] for result in results.values())
     sys.exit(ExitCode.SOME_FAILED if failed else ExitCode.DONE)
 
 
-def _tell_limits(figures: dict[str, Any]) -> None:
-    name, left_out = figures["model"], figures["labels_left_out"]
+def _tell_limits(name: str, figures: dict[str, Any]) -> None:
+    left_out = figures["labels_left_out"]
     for warning in figures["warnings"]:
         say(f"warning: {name}: {warning}")
     known = figures["overlap"]["speakers"] if figures["overlap"] else ()

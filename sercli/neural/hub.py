@@ -94,8 +94,9 @@ def fetch_checkpoint(name: str, revision: str | None = None) -> Path:
         reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
         reason = "HF_HUB_OFFLINE is set" if is_offline_mode() else reason.rstrip(".")
         at = f" at revision {revision}" if revision else ""
+        option = f" --revision {revision}" if revision else ""
         raise ModelError(
             f"{where}: is not in the cache{at}, and cannot be downloaded: {reason}. Download it "
-            f"once with a network (`hf download {name}`), or name a folder that holds it"
+            f"once with a network (`hf download {name}{option}`), or name a folder that holds it"
         ) from error
     return folder

@@ -118,7 +118,7 @@ def find_model(model: str | os.PathLike[str]) -> Path:
     known = ", ".join(sorted({place.name for place in places if is_model(place)})) or "none"
     raise ModelError(
         f"model {name!r}: found no {MODEL_FILE} in {', '.join(map(str, tried))}; available "
-        f"models: {known}; one on the hub is {HUB}ORG/NAME"
+        f"models: {known}; a classifier of Hugging Face is {HUB}ORG/NAME, or the path of its folder"
     )
 
 
