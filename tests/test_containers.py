@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sercli.audio.containers import (
     MAX_AHEAD,
     MAX_BETWEEN,
+    _count_opus,
     find_mp3_end,
     is_followed,
     is_mp3,
@@ -170,6 +171,48 @@ def test_an_mp3_whose_first_frame_is_smaller_than_others(tmp_path: Path) -> None
     with path.open("rb", buffering=0) as file:
         assert read_mp3_index(file) is None
     assert len(load_audio(path)) == pytest.approx(60 * 16_000, abs=2_000)
+
+
+def test_an_index_of_a_low_sample_rate_has_frames_of_half_the_size(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp3"
+    noise = np.random.default_rng(0).normal(0, 0.1, 10 * 22_050).astype(np.float32)
+    sf.write(path, noise, 22_050, bitrate_mode="VARIABLE", compression_level=0.5)
+    with path.open("rb", buffering=0) as file:
+        index = read_mp3_index(file)
+    assert index is not None
+    assert index.n_samples == pytest.approx(10 * 22_050, abs=4 * 576)
+
+
+def test_an_index_without_a_size(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp3"
+    write_mp3(path, index=True)
+    content = bytearray(path.read_bytes())
+    place = max(content.find(b"Xing"), content.find(b"Info"))
+    content[place + 7] &= ~2  # what follows the number of frames is something else now
+    path.write_bytes(content)
+    with path.open("rb", buffering=0) as file:
+        index = read_mp3_index(file)
+    assert index is not None
+    assert index.n_bytes is None
+
+
+def test_a_tag_may_have_a_footer() -> None:
+    size = bytes((0, 0, 0, 5))
+    content = b"ID3\4\0\x10" + size + bytes(5) + b"3DI\4\0\x10" + size + b"\xff\xfb\x90\0"
+    assert is_mp3(io.BytesIO(content))
+
+
+@pytest.mark.parametrize(
+    ("packet", "n_samples"),
+    [
+        (bytes([3 << 3]), 2_880),  # SILK, 60 ms
+        (bytes([13 << 3]), 960),  # hybrid, 20 ms
+        (bytes([31 << 3 | 2]), 2 * 960),  # two frames of different sizes
+        (bytes([28 << 3 | 3, 48]), 48 * 120),  # 48 frames of 2.5 ms
+    ],
+)
+def test_samples_of_an_opus_packet(packet: bytes, n_samples: int) -> None:
+    assert _count_opus(np.array([len(packet)], np.uint8), packet) == n_samples
 
 
 def test_damage_within_an_mp3_is_told_and_what_follows_is_read(

@@ -114,6 +114,12 @@ def test_other_settings_that_changed_are_refused(name: str, runs: Runs) -> None:
         runs.resume(runs.memo)
 
 
+def test_rows_of_another_format_are_refused(runs: Runs) -> None:
+    runs.write(runs.memo)
+    with pytest.raises(OutputError, match="was made with another format: csv, now it is jsonl"):
+        runs.resume(format_="jsonl")
+
+
 def test_the_journal_of_another_output_is_not_taken(runs: Runs, tmp_path: Path) -> None:
     runs.output = tmp_path / "labels.csv.2.csv"
     runs.kill_after(1, *runs.both)

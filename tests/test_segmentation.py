@@ -41,17 +41,18 @@ def segment(
     """Segment frames, of which the last may be padded beyond the end at `n_samples`."""
     segmenter = create_segmenter(SegmentConfig(**options))
     spans: list[Span] = []
-    position = 0
+    position = needed = 0
     for size in sizes or [len(frames.probabilities)]:
         part = slice(position, position + size)
-        before = segmenter.needed_from
+        # What was not needed once is gone.
+        needed = max(needed, segmenter.needed_from)
         new = segmenter.push(SpeechFrames(frames.probabilities[part], frames.energies[part]))
-        assert all(span.start >= before for span in new)
+        assert all(span.start >= needed for span in new)
         spans += new
         position += size
-    before = segmenter.needed_from
+    needed = max(needed, segmenter.needed_from)
     last = segmenter.finish(n_samples or len(frames.probabilities) * FRAME_LENGTH)
-    assert all(span.start >= before for span in last)
+    assert all(span.start >= needed for span in last)
     return spans + last
 
 
