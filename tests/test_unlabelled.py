@@ -24,6 +24,7 @@ from sercli.speech.speakers import Speakers
 from sercli.training import variations
 from sercli.training.cache import CachedClips, cache_clips
 from sercli.training.config import CnnConfig, NeuralConfig, SvmConfig
+from sercli.training.creation import create_trainer
 from sercli.training.networks import course as courses
 from sercli.training.networks.batches import NO_LABEL, TrainingBatches, count_draws, draw_order
 from sercli.training.networks.cnn import CnnCourse
@@ -33,7 +34,6 @@ from sercli.training.networks.targets import make_targets
 from sercli.training.svm.trainer import SvmTrainer
 from sercli.training.teachers import Teacher
 from sercli.training.train_config import TrainConfig
-from sercli.training.trainers import create_trainer
 from sercli.training.unlabelled import Unlabelled, find_unlabelled
 
 CONFIG = NeuralConfig(batch_size=8, seed=3, max_crop=0.5, prosodies=0, device="cpu", jobs=1)

@@ -165,9 +165,9 @@ class Plan:
             As for `train`.
         """
         from sercli.reporting.folder import prepare_report, write_evaluation
+        from sercli.training.creation import create_trainer
         from sercli.training.networks.history import HISTORY_FILES
         from sercli.training.run import cross_validate, train_on_splits
-        from sercli.training.trainers import create_trainer
 
         if overwrite and resume:
             raise ConfigError("--resume and --overwrite exclude each other")
