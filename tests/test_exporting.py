@@ -36,6 +36,7 @@ def write(path: Path, results: list[FileResult], info: RunInfo = INFO) -> Path:
         for result in results:
             writer.write(result)
             report.add(result)
+    report.completed = True
     write_json(record_path(path), report.record())
     return path
 
@@ -108,6 +109,76 @@ def test_a_table_that_a_spreadsheet_saved(tmp_path: Path) -> None:
         path.write_bytes(content.replace(b"0.500,2.000", wrong))
         with pytest.raises(DatasetError, match=message):
             read_results(path)
+
+
+def test_probabilities_are_read_by_their_names(tmp_path: Path) -> None:
+    path = write(tmp_path / "labels.csv", RESULTS)
+    lines = [line.split(",") for line in path.read_text("utf-8").splitlines()]
+    moved = [[*line[:6], line[7], line[6], "0.5"] for line in lines]
+    moved[0][8] = "prob_most"  # a column of the user's own
+    path.write_text("\n".join(map(",".join, moved)), "utf-8")
+    assert read_results(path) == RESULTS
+    record_path(path).unlink()
+    with_own = read_results(path)[0]
+    assert with_own.labels == ("neutral", "anger", "most")
+    assert with_own.segments[0].probabilities == (0.75, 0.25, 0.5)
+    document = write(tmp_path / "labels.json", RESULTS)
+    sorted_ = json.dumps(json.loads(document.read_text("utf-8")), sort_keys=True)
+    document.write_text(
+        sorted_.replace('"anger": 0.25, "neutral": 0.75', '"neutral": 0.75, "anger": 0.25')
+    )
+    assert read_results(document) == RESULTS
+
+
+def test_rows_of_two_models_are_no_output(tmp_path: Path) -> None:
+    path = write(tmp_path / "labels.jsonl", RESULTS)
+    other = path.read_text("utf-8").replace("anger", "joy")
+    path.write_text(path.read_text("utf-8") + other, "utf-8")
+    with pytest.raises(DatasetError, match=r"line 3: cannot be read: has no probability of anger"):
+        read_results(path)
+    record_path(path).unlink()
+    message = "line 3: cannot be read: its probabilities are of joy, neutral, and those before of a"
+    with pytest.raises(DatasetError, match=message):
+        read_results(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"confidence": 0.75', '"confidence": NaN', "a probability is nan"),
+        ('"prob_anger": 0.25', '"prob_anger": -0.25', "a probability is -0.25"),
+        ('"prob_neutral": 0.75', '"prob_neutral": 1.75', "a probability is 1.75"),
+        ('"start": 0.5, ', "", "cannot be read: has no 'start'"),
+        ("calls/may", "calls\\u0000may", "contains a NUL character"),
+        ("calls/may", "calls\\ud800may", "surrogates not allowed"),
+    ],
+)
+def test_rows_that_somebody_broke(tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = write(tmp_path / "labels.jsonl", RESULTS)
+    text = path.read_text("utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), "utf-8")
+    with pytest.raises(DatasetError, match=f"line 1: .*{message}"):
+        read_results(path)
+
+
+def test_a_broken_record_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "labels.csv", RESULTS)
+    record = record_path(path)
+    for content in ("{", "{}"):
+        record.write_text(content)
+        with pytest.raises(
+            DatasetError, match=r"labels\.csv\.run\.json: cannot be read: .*Move it"
+        ):
+            read_results(path)
+
+
+def test_speakers_that_are_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "labels.jsonl"
+    row = {"file": "a.wav", "channel": 0, "start": 0, "end": 1, "speaker": 5, "emotion": "anger"}
+    path.write_text("\n" + json.dumps(row | {"confidence": 1, "prob_anger": 1}), "utf-8")
+    (found,) = read_results(path)
+    assert found.segments == (Segment("0", 0, 1, "anger", 1, (1,), "5"),)
 
 
 @pytest.mark.parametrize("start", ["1e400", "9" * 5_000, "-1", "NaN", "[" * 100_000, "null"])

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -59,6 +61,7 @@ def write(path: Path, results: list[FileResult]) -> Path:
         for result in results:
             writer.write(result)
             report.add(result)
+    report.completed = True
     write_json(record_path(path), report.record())
     return path
 
@@ -71,7 +74,7 @@ def test_recordings_share_their_time_by_duration() -> None:
     call, quiet, broken, half = summarise(RESULTS)
     # 1 s at .9, 3 at .4, 1 at .2, 2 at .6: a count of labels would give anger 2 of 4.
     assert call.shares == pytest.approx({"anger": 3.5 / 7, "neutral": 3.5 / 7})
-    assert (call.segments, call.seconds) == (4, 7)
+    assert (call.segments, call.seconds, call.duration) == (4, 7, 8)
     assert call.name == {"file": "calls/a.wav", "status": "ok"}
     assert [one.name["status"] for one in (quiet, broken, half)] == [
         "no speech",
@@ -80,6 +83,7 @@ def test_recordings_share_their_time_by_duration() -> None:
     ]
     for one in (quiet, broken):
         assert (one.segments, one.seconds, one.emotion, one.shares) == (0, 0, None, {})
+    assert (quiet.duration, broken.duration) == (2, None)
     assert half.shares == {"anger": 0.25, "neutral": 0.75}
     assert half.emotion == "neutral"
 
@@ -108,12 +112,17 @@ def test_speakers_are_the_same_in_all_recordings() -> None:
     assert bob.shares == pytest.approx({"anger": 2.4 / 5, "neutral": 2.6 / 5})
     assert eve.shares == pytest.approx({"anger": 1.4 / 3, "neutral": 1.6 / 3})
     assert (unknown.segments, unknown.seconds) == (1, 1)
+    assert [(one.recordings, one.duration) for one in (bob, eve, unknown)] == [
+        (1, 8),
+        (2, 10),
+        (1, 8),
+    ]
 
 
 def test_all_together() -> None:
     (every,) = summarise(RESULTS, "corpus")
     assert every.name == {}
-    assert (every.segments, every.seconds) == (5, 9)
+    assert (every.segments, every.seconds, every.recordings, every.duration) == (5, 9, 2, 10)
     assert every.shares == pytest.approx({"anger": 4 / 9, "neutral": 5 / 9})
     (nothing,) = summarise([QUIET, BROKEN], "corpus")
     assert (nothing.segments, nothing.shares) == (0, {})
@@ -126,6 +135,9 @@ def test_what_cannot_be_summarised() -> None:
     with pytest.raises(ConfigError, match="no segment has a speaker; expected labels that were"):
         summarise([nobody], "speaker")
     assert summarise([QUIET], "speaker") == []
+    bare = replace(CALL, segments=(replace(CALL.segments[0], probabilities=()),))
+    with pytest.raises(ConfigError, match=r"segments of calls/a\.wav have no probabilities"):
+        summarise([HALF, bare])
     other = replace(HALF, labels=("joy", "neutral"))
     with pytest.raises(ConfigError, match="anger, neutral, and those of others joy, neutral"):
         summarise([CALL, other])
@@ -142,26 +154,32 @@ def test_ser_summary(tmp_path: Path, suffix: str) -> None:
         "file": "calls/a.wav",
         "channel": "1",
         "status": "ok",
+        "duration": "8.000",
         "segments": "2",
         "seconds": "3.000",
         "emotion": "anger",
         "share_anger": "0.700000",
         "share_neutral": "0.300000",
     }
-    assert [*rows[3].values()] == ["calls/b.wav", "", "no speech", "0", "0.000", "", "", ""]
+    assert [*rows[3].values()] == [
+        *("calls/b.wav", "", "no speech", "2.000", "0", "0.000"),
+        *("", "", ""),
+    ]
     assert told.stderr == ""
     everyone = ser("summary", labels, "--by", "speaker", "--format", "json")
     assert json.loads(everyone.stdout)[0] == {
         "speaker": "bob",
+        "recordings": 1,
+        "duration": 8.0,
         "segments": 2,
         "seconds": 5.0,
         "emotion": "neutral",
         "shares": {"anger": 0.48, "neutral": 0.52},
     }
-    # The one that broke off has a part in them.
     assert everyone.stderr.splitlines() == [
-        "not in these rows: 1 recording (failed)",
-        "not in these rows: 1 recording (no speech)",
+        "not in these rows, as they failed: 1 recording",
+        "not in these rows, as they have no segments: 1 recording",
+        "only in part in these rows, as they broke off: 1 recording",
     ]
 
 
@@ -169,8 +187,8 @@ def test_a_summary_in_a_file(tmp_path: Path) -> None:
     labels = write(tmp_path / "labels.json", RESULTS)
     assert ser("summary", labels, "-o", tmp_path / "sum.csv", "--by", "corpus").stdout == ""
     assert (tmp_path / "sum.csv").read_bytes() == (
-        b"segments,seconds,emotion,share_anger,share_neutral\r\n"
-        b"5,9.000,neutral,0.444444,0.555556\r\n"
+        b"recordings,duration,segments,seconds,emotion,share_anger,share_neutral\r\n"
+        b"2,10.000,5,9.000,neutral,0.444444,0.555556\r\n"
     )
     again = ser("summary", labels, "-o", tmp_path / "sum.csv")
     assert again.exit_code == 2
@@ -198,3 +216,29 @@ def test_speakers_who_are_not_told(tmp_path: Path) -> None:
     found = ser("summary", labels, "--by", "speaker")
     assert found.exit_code == 2
     assert f"{labels}: no segment has a speaker" in found.stderr
+
+
+def test_what_a_run_did_not_reach_is_told(tmp_path: Path) -> None:
+    labels = write(tmp_path / "labels.csv", RESULTS)
+    record = record_path(labels)
+    told = json.loads(record.read_text("utf-8"))
+    record.write_text(json.dumps(told | {"completed": False}), "utf-8")
+    gap = "the run was not completed, and files that it did not reach are missing"
+    for arguments in (("summary",), ("export", "--format", "srt", "-o", tmp_path / "srt")):
+        assert ser(*arguments, labels).stderr.startswith(f"warning: {labels}: {gap}\n")
+    record.unlink()
+    found = ser("summary", labels)
+    assert found.stderr == (
+        f"warning: {labels}: it has no run record beside it, and files without speech or that "
+        "failed are missing\n"
+    )
+    assert len(found.stdout.splitlines()) == 3
+    assert ser("summary", labels, "-q").stderr == ""
+
+
+def test_standard_output_that_is_closed(tmp_path: Path) -> None:
+    labels = write(tmp_path / "labels.csv", RESULTS)
+    code = f"exec {sys.executable} -m sercli summary {labels} >&-"
+    closed = subprocess.run(["sh", "-c", code], capture_output=True, check=False)
+    assert closed.returncode == 2
+    assert closed.stderr == b"Error: standard output is closed; expected a file, by -o FILE\n"

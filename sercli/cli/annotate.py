@@ -8,7 +8,7 @@ import click
 from sercli.annotation.given import Given
 from sercli.annotation.run import LabelRun
 from sercli.cli.commands import Command
-from sercli.cli.console import ClosedOutput, leave, reports_errors, say, show_progress
+from sercli.cli.console import leave, refuse_closed_output, reports_errors, say, show_progress
 from sercli.cli.options import (
     MODEL_HELP,
     Decorator,
@@ -283,8 +283,8 @@ def _refuse_unusable_paths(paths: tuple[str, ...], options: dict[str, Any]) -> N
     if not paths and options["files_from"] is None:
         raise click.UsageError("Name files or directories, or a list of them by --files-from.")
     refuse_unusable_stdin(paths, options)
-    if options["output"] == STDOUT and isinstance(sys.stdout, ClosedOutput):
-        raise OutputError("standard output is closed; expected a file, by -o FILE")
+    if options["output"] == STDOUT:
+        refuse_closed_output()
 
 
 def _create_annotator(options: dict[str, Any], paths: list[str]) -> tuple["Annotator", Given]:

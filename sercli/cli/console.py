@@ -81,6 +81,18 @@ def fill_streams() -> None:
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
+def refuse_closed_output() -> None:
+    """Raise if standard output is closed.
+
+    Raises
+    ------
+    OutputError
+        If it is.
+    """
+    if isinstance(sys.stdout, ClosedOutput):
+        raise OutputError("standard output is closed; expected a file, by -o FILE")
+
+
 def reports_errors(function: Callable[P, T]) -> Callable[P, T]:
     """Turn the package's own errors into a message and exit code 2; others propagate."""
 

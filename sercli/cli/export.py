@@ -3,9 +3,9 @@
 import click
 
 from sercli.cli.commands import Command
-from sercli.cli.console import reports_errors, say
+from sercli.cli.console import join_lines, reports_errors, say
 from sercli.output.exporting import FORMATS, export_labels
-from sercli.output.results import read_results
+from sercli.output.results import read_output
 from sercli.text import format_count
 
 
@@ -32,10 +32,12 @@ def export(labels: str, format_: str, output: str, overwrite: bool, quiet: bool)
     Example:
       ser export labels.csv --format textgrid -o grids
     """
-    results = read_results(labels)
+    results, gap = read_output(labels)
     written = export_labels(results, output, format_, overwrite=overwrite, source=labels)
     if not quiet:
+        if gap is not None:
+            say(f"warning: {labels}: {gap}")
         for result in results:
             if result.path not in written:
-                say(f"no labels: {result.error or result.path}")
+                say(join_lines(f"no labels: {result.error or result.path}"))
         say(f"{format_count(len(written), 'file')} written to {output}")

@@ -3,15 +3,15 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import click
 
 from sercli.cli.commands import Command
-from sercli.cli.console import printing, reports_errors, say
+from sercli.cli.console import printing, refuse_closed_output, reports_errors, say
 from sercli.errors import ConfigError, OutputError
 from sercli.files import STDOUT, check_target, identify, write_bytes
-from sercli.output.results import read_results
+from sercli.output.results import read_output
 from sercli.output.summaries import NAMES, SHARE_PREFIX, By, Summary, summarise
 from sercli.output.writers import (
     PROBABILITY_DIGITS,
@@ -57,7 +57,8 @@ def summary(
     """Tell how the emotions share the time of each recording, channel or speaker.
 
     LABELS is what `ser annotate` wrote, if possible with its run record beside it. A share is the
-    mean of the probabilities of all segments, weighted by their durations.
+    mean of the probabilities of all segments, weighted by their durations. Where segments overlap,
+    or channels are labelled separately, the time counts for each.
 
     \b
     Examples:
@@ -70,33 +71,39 @@ def summary(
             f"{output}: its suffix names no format; expected .csv or .json, or give --format"
         )
     path = None if output == STDOUT else Path(output)
-    if path is not None:
+    if path is None:
+        refuse_closed_output()
+    else:
         check_target(path, overwrite=overwrite)
         if identify(path) in identify_output(labels):
             raise OutputError(f"{path}: is what is summarised; name another file")
-    results = read_results(labels)
+    results, gap = read_output(labels)
     try:
         summaries = summarise(results, by)
     except ConfigError as error:
         raise ConfigError(f"{labels}: {error}") from error
-    text = _render_csv(summaries, by, results) if format_ == "csv" else _render_json(summaries)
+    if format_ == "csv":
+        names = next((result.labels for result in results if result.labels), ())
+        text = _render_csv(summaries, by, names)
+    else:
+        text = _render_json(summaries, by)
     if path is None:
         with printing():
             StandardOutput().write(text.encode())
     else:
         write_bytes(path, text.encode())
     if not quiet:
+        if gap is not None:
+            say(f"warning: {labels}: {gap}")
         _tell_left_out(results, by)
 
 
-def _render_csv(summaries: Sequence[Summary], by: By, results: Sequence[FileResult]) -> str:
-    labels = next((result.labels for result in results if result.labels), ())
-    heads = (*NAMES[by], "segments", "seconds", "emotion", *(SHARE_PREFIX + one for one in labels))
+def _render_csv(summaries: Sequence[Summary], by: By, labels: Sequence[str]) -> str:
+    heads = (*NAMES[by], *_choose_facts(by), "emotion", *(SHARE_PREFIX + one for one in labels))
     rows = [
         (
             *(value or "" for value in one.name.values()),
-            str(one.segments),
-            f"{one.seconds:.{TIME_DIGITS}f}",
+            *(_spell(getattr(one, name)) for name in _choose_facts(by)),
             one.emotion or "",
             *(
                 f"{one.shares[label]:.{PROBABILITY_DIGITS}f}" if one.shares else ""
@@ -108,26 +115,48 @@ def _render_csv(summaries: Sequence[Summary], by: By, results: Sequence[FileResu
     return join_cells([heads, *rows])
 
 
-def _render_json(summaries: Sequence[Summary]) -> str:
-    rows: list[dict[str, Any]] = [
-        {
-            **one.name,
-            "segments": one.segments,
-            "seconds": round(one.seconds, TIME_DIGITS),
-            "emotion": one.emotion,
-            "shares": {
-                label: round(share, PROBABILITY_DIGITS) for label, share in one.shares.items()
-            },
-        }
-        for one in summaries
-    ]
+def _render_json(summaries: Sequence[Summary], by: By) -> str:
+    rows = []
+    for one in summaries:
+        facts = {name: getattr(one, name) for name in _choose_facts(by)}
+        rows.append(
+            {
+                **one.name,
+                **{
+                    name: round(value, TIME_DIGITS) if isinstance(value, float) else value
+                    for name, value in facts.items()
+                },
+                "emotion": one.emotion,
+                "shares": {
+                    label: round(share, PROBABILITY_DIGITS) for label, share in one.shares.items()
+                },
+            }
+        )
     return json.dumps(rows, ensure_ascii=False, indent=1) + "\n"
 
 
+def _choose_facts(by: By) -> tuple[str, ...]:
+    facts = ("duration", "segments", "seconds")
+    return facts if "file" in NAMES[by] else ("recordings", *facts)
+
+
+def _spell(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.{TIME_DIGITS}f}" if isinstance(value, float) else str(value)
+
+
 def _tell_left_out(results: Sequence[FileResult], by: By) -> None:
-    """Report the recordings that have no part in the rows of speakers, or in that of all."""
+    """Report the recordings that have no or not all of their part in rows without a status."""
     if "file" in NAMES[by]:
         return
-    for status in ("failed", "no speech"):
-        if n_found := sum(one.status == status and not one.segments for one in results):
-            say(f"not in these rows: {format_count(n_found, 'recording')} ({status})")
+    silent = [one for one in results if not one.segments]
+    n_failed = sum(one.status == "failed" for one in silent)
+    n_partly = sum(one.status == "failed" for one in results) - n_failed
+    for n_found, what in (
+        (n_failed, "not in these rows, as they failed"),
+        (len(silent) - n_failed, "not in these rows, as they have no segments"),
+        (n_partly, "only in part in these rows, as they broke off"),
+    ):
+        if n_found:
+            say(f"{what}: {format_count(n_found, 'recording')}")

@@ -2,9 +2,9 @@
 
 import codecs
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sercli.delimited import MOST_SECONDS, read_table
 from sercli.errors import DatasetError
@@ -12,10 +12,26 @@ from sercli.files import parse_json
 from sercli.output.report import check_file
 from sercli.output.writers import RECORD_SUFFIX, record_path
 from sercli.schema import PROBABILITY_PREFIX, FileResult, Segment
+from sercli.text import compose
 
 EXPECTED = "expected what ser annotate wrote"
 # Errors that files edited by users may cause.
 FAILURES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+
+
+class Output(NamedTuple):
+    """What `ser annotate` wrote, read back.
+
+    Parameters
+    ----------
+    results
+        Results as `read_results` returns them.
+    gap
+        What may be missing in them, as a sentence without its full stop; None if nothing is.
+    """
+
+    results: list[FileResult]
+    gap: str | None
 
 
 def read_results(path: str | os.PathLike[str]) -> list[FileResult]:
@@ -25,55 +41,85 @@ def read_results(path: str | os.PathLike[str]) -> list[FileResult]:
     ----------
     path
         Path of the output. CSV and JSON Lines have only segments: the other facts about files are
-        read from the run record beside them, if there is one.
+        read from the run record beside them. Without one, all files are taken to be ``"ok"``.
 
     Returns
     -------
     list of FileResult
         Results in the order of the output, or of the run record. Paths have the escapes of the
-        output, see `sercli.schema.printable_path`; groups are not read.
+        output, see `sercli.schema.printable_path`; groups are not read. Segments without any
+        probabilities, whose columns were removed, have none.
 
     Raises
     ------
     DatasetError
         If it cannot be read, or is not an output of `ser annotate`.
     """
+    return read_output(path).results
+
+
+def read_output(path: str | os.PathLike[str]) -> Output:
+    """Read the output of `ser annotate`, and tell what may be missing in it.
+
+    Parameters
+    ----------
+    path
+        As for `read_results`.
+
+    Raises
+    ------
+    DatasetError
+        As for `read_results`.
+    """
     path = Path(path)
     try:
         content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
-        if (document := _parse_document(content)) is not None:
-            labels = tuple(document["model"]["labels"])
-            if any("segments" not in entry for entry in document["files"]):
-                raise DatasetError(
-                    f"{path}: is a run record; expected the labels that it lies beside, "
-                    f"{path.name.removesuffix(RECORD_SUFFIX)}"
-                )
-            return [
-                _read_file(entry, [_read_segment(row) for row in entry["segments"]], labels)
+        document = _parse_document(content)
+        if document is not None and any("segments" not in entry for entry in document["files"]):
+            raise DatasetError(
+                f"{path}: is a run record; expected the labels that it lies beside, "
+                f"{path.name.removesuffix(RECORD_SUFFIX)}"
+            )
+        record = _read_record(path)
+        if document is None:
+            results = _read_table(path, content, record)
+        else:
+            labels = _parse_labels(document["model"])
+            results = [
+                _read_file(entry, [_read_segment(row, labels) for row in entry["segments"]], labels)
                 for entry in document["files"]
             ]
-        rows: dict[str, list[Segment]] = {}
-        labels = ()
-        for where, row in _read_table(path, content):
-            labels = labels or _find_labels(row)
-            try:
-                rows.setdefault(str(row["file"]), []).append(_read_segment(row))
-            except FAILURES as error:
-                raise DatasetError(f"{where}: cannot be read: {error}; {EXPECTED}") from error
-        record = record_path(path)
-        told = parse_json(record.read_text(encoding="utf-8")) if record.exists() else {"files": []}
-        labels = tuple(told["model"]["labels"]) if "model" in told else labels
-        files = [_read_file(one, rows.pop(one["path"], []), labels) for one in told["files"]]
     except (OSError, *FAILURES) as error:
-        raise DatasetError(f"{path}: cannot be read: {error}; {EXPECTED}") from error
-    # Files that are not in a record have only their segments.
-    rest = (FileResult(one, "ok", tuple(some), labels=labels) for one, some in rows.items())
-    return [*files, *rest]
+        raise DatasetError(f"{path}: cannot be read: {_tell(error)}; {EXPECTED}") from error
+    gap = None
+    if record is not None and not record.get("completed", True):
+        gap = "the run was not completed, and files that it did not reach are missing"
+    elif record is None and document is None:
+        gap = "it has no run record beside it, and files without speech or that failed are missing"
+    return Output(results, gap)
+
+
+def _read_record(path: Path) -> Mapping[str, Any] | None:
+    """Return the run record beside an output, checked; None if there is none."""
+    place = record_path(path)
+    if not place.exists():
+        return None
+    try:
+        record: Mapping[str, Any] = parse_json(place.read_text(encoding="utf-8"))
+        _parse_labels(record["model"])
+        for entry in record["files"]:
+            check_file(entry)
+    except (OSError, *FAILURES) as error:
+        raise DatasetError(
+            f"{place}: cannot be read: {_tell(error)}; expected the run record of {path.name}. "
+            "Move it away to read the labels alone"
+        ) from error
+    return record
 
 
 def _parse_document(content: bytes) -> Any:
     """Return the JSON document, or None for a table: CSV, or JSON Lines."""
-    if not content.startswith(b"{"):
+    if not content.lstrip().startswith(b"{"):
         return None
     if content.split(maxsplit=1)[0] == b"{":  # as it was written: tell what is wrong with it
         return parse_json(content.decode("utf-8"))
@@ -84,26 +130,53 @@ def _parse_document(content: bytes) -> Any:
     return document if "files" in document else None
 
 
-def _read_table(path: Path, content: bytes) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the place and the cells of each row of a CSV or JSON Lines file."""
-    if content and not content.startswith(b"{"):
-        columns, rows = read_table(path, DatasetError, content, may_be_empty=True)
+def _read_table(path: Path, content: bytes, record: Mapping[str, Any] | None) -> list[FileResult]:
+    """Return the results in a CSV or JSON Lines file."""
+    if content and not content.lstrip().startswith(b"{"):
+        lines: Iterator[tuple[str, Mapping[str, Any]]]
+        columns, lines = read_table(path, DatasetError, content, may_be_empty=True)
         if "emotion" not in columns:
             raise ValueError(f"its columns are {', '.join(columns)}")
-        yield from rows
-        return
+        found = tuple(_find_probabilities(dict.fromkeys(columns)))
+    else:
+        found, lines = (), _read_lines(path, content)
+    labels = found if record is None else _parse_labels(record["model"])
+    rows: dict[str, list[Segment]] = {}
+    for where, row in lines:
+        try:
+            told = tuple(_find_probabilities(row))
+            labels = labels or told
+            if record is None and {*told} != {*labels}:
+                raise ValueError(
+                    f"its probabilities are of {', '.join(told)}, and those before of "
+                    f"{', '.join(labels)}"
+                )
+            rows.setdefault(_check_text(row["file"]), []).append(_read_segment(row, labels))
+        except FAILURES as error:
+            raise DatasetError(f"{where}: cannot be read: {_tell(error)}; {EXPECTED}") from error
+    files = [] if record is None else record["files"]
+    results = [_read_file(one, rows.pop(one["path"], []), labels) for one in files]
+    # Files that are not in a record have only their segments.
+    rest = (FileResult(one, "ok", tuple(some), labels=labels) for one, some in rows.items())
+    return [*results, *rest]
+
+
+def _read_lines(path: Path, content: bytes) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the place and the object of each line of a JSON Lines file."""
     for number, line in enumerate(content.splitlines(), start=1):
         where = f"{path}, line {number}"
         try:
             if line.strip():
                 yield where, parse_json(line.decode("utf-8"))
         except FAILURES as error:
-            raise DatasetError(f"{where}: cannot be read: {error}; {EXPECTED}") from error
+            raise DatasetError(f"{where}: cannot be read: {_tell(error)}; {EXPECTED}") from error
 
 
-def _find_labels(row: Mapping[str, Any]) -> tuple[str, ...]:
-    names = (name for name in row if name.startswith(PROBABILITY_PREFIX))
-    return tuple(name.removeprefix(PROBABILITY_PREFIX) for name in names)
+def _parse_labels(model: Mapping[str, Any]) -> tuple[str, ...]:
+    labels = tuple(model["labels"])
+    if not all(isinstance(label, str) for label in labels):
+        raise ValueError(f"its labels are {labels}")
+    return labels
 
 
 def _read_file(
@@ -125,19 +198,55 @@ def _read_file(
     )
 
 
-def _read_segment(row: Mapping[str, Any]) -> Segment:
-    probabilities = row.get("probabilities")
-    if probabilities is None:
-        probabilities = {label: row[PROBABILITY_PREFIX + label] for label in _find_labels(row)}
+def _read_segment(row: Mapping[str, Any], labels: Sequence[str]) -> Segment:
+    found = _find_probabilities(row)
+    if found and (missing := [label for label in labels if _compose(label) not in found]):
+        raise ValueError(f"has no probability of {', '.join(missing)}")
+    probabilities = [_parse_share(found[_compose(label)]) for label in labels] if found else []
     start, end = float(row["start"]), float(row["end"])
     if not 0 <= start < end <= MOST_SECONDS:  # also true for NaN
         raise ValueError(f"a segment is from {start:g} to {end:g} s")
+    speaker = row.get("speaker")
     return Segment(
-        str(row["channel"]),
+        _check_text(row["channel"]),
         start,
         end,
-        str(row["emotion"]),
-        float(row["confidence"]),
-        tuple(map(float, probabilities.values())),
-        row.get("speaker") or None,
+        _check_text(row["emotion"]),
+        _parse_share(row["confidence"]),
+        tuple(probabilities),
+        None if speaker in (None, "") else _check_text(speaker),
     )
+
+
+def _find_probabilities(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the probabilities of a row by label: columns may have been put in another order."""
+    told: Mapping[str, Any] | None = row.get("probabilities")
+    if told is None:
+        names = (name for name in row if name.startswith(PROBABILITY_PREFIX))
+        told = {name.removeprefix(PROBABILITY_PREFIX): row[name] for name in names}
+    return {_compose(label): value for label, value in told.items()}
+
+
+def _compose(label: str) -> str:
+    """Return a label as it is in the name of a column of a table that was read."""
+    return compose(f"{PROBABILITY_PREFIX}{label}".strip()).removeprefix(PROBABILITY_PREFIX)
+
+
+def _parse_share(value: Any) -> float:
+    share = float(value)
+    if not 0 <= share <= 1:  # also true for NaN
+        raise ValueError(f"a probability is {share:g}")
+    return share
+
+
+def _check_text(value: Any) -> str:
+    """Return a text of a row; raise if it cannot be part of a path or an output."""
+    text = str(value)
+    text.encode()
+    if "\0" in text:
+        raise ValueError(f"{text!r} contains a NUL character")
+    return text
+
+
+def _tell(error: BaseException) -> str:
+    return f"has no {error.args[0]!r}" if isinstance(error, KeyError) else str(error)

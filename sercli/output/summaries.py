@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import fsum
 from operator import mul
 from typing import Literal, get_args
@@ -34,6 +34,11 @@ class Summary:
     name
         Columns that name the group, by `NAMES`: its recording, channel or speaker, and the status
         of the recording. A value is None if it is unknown.
+    recordings
+        Number of recordings with segments.
+    duration
+        Duration of these recordings in seconds, or of the one recording that it is about, even if
+        it has no segments; None if unknown.
     segments
         Number of segments.
     seconds
@@ -44,6 +49,8 @@ class Summary:
     """
 
     name: Mapping[str, str | None]
+    recordings: int
+    duration: float | None
     segments: int
     seconds: float
     shares: Mapping[str, float]
@@ -96,17 +103,24 @@ def summarise(results: Iterable[FileResult] | AnyPath, by: By = "recording") -> 
             "expected results of one model"
         )
     names = next(iter(labels), ())
+    bare = [one for one in results if any(not some.probabilities for some in one.segments)]
+    if bare:
+        raise ConfigError(
+            f"segments of {bare[0].path} have no probabilities; expected one of each label"
+        )
     if by in ("recording", "channel"):
         return [one for result in results for one in _summarise_file(result, names, by)]
-    segments = [segment for result in results for segment in result.segments]
     if by == "corpus":
-        return [_summarise({}, segments, names)]
-    if segments and not any(segment.speaker for segment in segments):
+        return [_summarise({}, results, names)]
+    voices: dict[str | None, list[FileResult]] = {}
+    for result in results:
+        for speaker, part in _divide(result, "speaker"):
+            voices.setdefault(speaker, []).append(part)
+    if voices.keys() == {None}:
         raise ConfigError(
-            "no segment has a speaker; expected labels that were made with --speakers, "
-            "or with --segments that say who speaks"
+            "no segment has a speaker; expected labels that were made with --speakers, or with "
+            "--segments that say who speaks"
         )
-    voices = _divide(segments, "speaker")
     return [
         _summarise({"speaker": speaker}, voices[speaker], names)
         for speaker in sorted(voices, key=lambda name: (name is None, name))
@@ -114,28 +128,40 @@ def summarise(results: Iterable[FileResult] | AnyPath, by: By = "recording") -> 
 
 
 def _summarise_file(result: FileResult, labels: Sequence[str], by: By) -> Iterator[Summary]:
-    voices: Mapping[str | None, Sequence[Segment]] = {None: result.segments}
-    if by == "channel" and result.segments:
-        voices = _divide(result.segments, "channel")
+    if by == "recording":
+        yield _summarise({"file": result.path, "status": result.status}, [result], labels)
+        return
+    parts = _divide(result, "channel") or [(None, result)]
     # Indices by their value: 2 before 10.
-    for channel in sorted(voices, key=lambda name: (len(name or ""), name)):
-        told = {"file": result.path, "channel": channel, "status": result.status}
-        yield _summarise({column: told[column] for column in NAMES[by]}, voices[channel], labels)
+    for channel, part in sorted(parts, key=lambda one: (len(one[0] or ""), one[0])):
+        name = {"file": result.path, "channel": channel, "status": result.status}
+        yield _summarise(name, [part], labels)
 
 
-def _divide(segments: Iterable[Segment], field: str) -> dict[str | None, list[Segment]]:
-    divided: dict[str | None, list[Segment]] = {}
-    for segment in segments:
-        divided.setdefault(getattr(segment, field) or None, []).append(segment)
-    return divided
+def _divide(result: FileResult, field: str) -> list[tuple[str | None, FileResult]]:
+    """Return the parts of a result whose segments share a value, and the values."""
+    segments: dict[str | None, list[Segment]] = {}
+    for segment in result.segments:
+        segments.setdefault(getattr(segment, field), []).append(segment)
+    return [(value, replace(result, segments=tuple(some))) for value, some in segments.items()]
 
 
 def _summarise(
-    name: Mapping[str, str | None], segments: Sequence[Segment], labels: Sequence[str]
+    name: Mapping[str, str | None], results: Sequence[FileResult], labels: Sequence[str]
 ) -> Summary:
-    durations = [segment.end - segment.start for segment in segments]
-    total = fsum(durations)
+    concerned = results if "file" in name else [result for result in results if result.segments]
+    durations = [result.duration for result in concerned]
+    segments = [segment for result in concerned for segment in result.segments]
+    seconds = [segment.end - segment.start for segment in segments]
+    total = fsum(seconds)
     columns = zip(*(segment.probabilities for segment in segments), strict=True)
-    sums = [fsum(map(mul, durations, column)) for column in columns]
-    shares = {label: one / total for label, one in zip(labels, sums, strict=bool(segments))}
-    return Summary(name, len(segments), total, shares)
+    sums = [fsum(map(mul, seconds, column)) for column in columns]
+    return Summary(
+        name,
+        sum(bool(result.segments) for result in concerned),
+        # A recording of no length was not opened, or is not in a run record.
+        fsum(durations) if all(durations) else None,
+        len(segments),
+        total,
+        {label: one / total for label, one in zip(labels, sums, strict=bool(segments))},
+    )
