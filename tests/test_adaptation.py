@@ -813,3 +813,16 @@ def test_a_single_speaker_of_many_labels_has_figures_and_no_interval() -> None:
     for row in rows:
         assert row["alone"][row["figure"]] == 1
         assert row["interval"] is None
+
+
+def test_versions_have_the_classes_and_voices_of_their_clips(rng: np.random.Generator) -> None:
+    clips = [
+        Clip(Path(f"{number}.wav"), label, speaker)
+        for number, (label, speaker) in enumerate((("short", "a"), ("long", "b"), ("long", "b")))
+    ]
+    first, second = draw_probabilities(rng, 3, 2), draw_probabilities(rng, 3, 2)
+    examples = Examples.gather(clips, ("short", "long"), first, second)
+    np.testing.assert_array_equal(examples.probabilities, np.vstack((first, second)))
+    assert examples.classes.tolist() == [0, 1, 1] * 2
+    assert examples.voices.tolist() == ["/a", "/b", "/b"] * 2
+    assert examples.versions.tolist() == [0, 0, 0, 1, 1, 1]

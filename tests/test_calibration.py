@@ -224,3 +224,12 @@ def test_widened_calibrations_use_their_own_scores_only(rng: np.random.Generator
     assert wide.weights.shape == (8, 3)
     expected = calibration.probabilities(scores[:, 4:7])
     np.testing.assert_allclose(wide.probabilities(scores), expected)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["weights", "bias"])
+def test_calibrations_that_are_not_finite(name: str, bad: float) -> None:
+    data = {"method": "x", "weights": [[1.0]], "bias": [0.0]}
+    data[name] = [[bad]] if name == "weights" else [bad]
+    with pytest.raises(ModelError, match="are not all finite; expected numbers"):
+        Calibration.from_dict(data)

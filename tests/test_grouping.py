@@ -11,11 +11,13 @@ from test_adaptation import create_adapter, draw_probabilities
 from sercli import adaptation
 from sercli.adaptation import AdapterSettings
 from sercli.annotation.grouping import WaitingFiles
-from sercli.annotation.scored import ScoredFile
+from sercli.annotation.scored import ScoredFile, find_piece_type
 from sercli.annotation.spool import RowStore
 from sercli.schema import FileResult, Group
+from sercli.speech.turn import Turn
 
-PIECE = np.dtype({"names": ("channel", "probabilities"), "formats": ("i4", (np.float64, (6,)))})
+PIECE = find_piece_type(6)
+TURNS = [Turn(speaker=f"group {n}") for n in range(3)]
 
 
 class WatchedStore(RowStore):
@@ -40,31 +42,45 @@ def test_no_more_of_a_group_than_a_block_is_in_memory(
 ) -> None:
     adapter = create_adapter(rng, settings=AdapterSettings(least=4, sharpening=0.7))
     lengths = rng.integers(0, 4, 40)
-    pieces = np.empty(lengths.sum(), PIECE)
+    pieces = np.zeros(lengths.sum(), PIECE)
     # Two groups, mixed within the files; and a piece of its own.
-    pieces["channel"] = rng.integers(0, 2, len(pieces))
-    pieces["channel"][17] = 2
+    pieces["turn"] = rng.integers(0, 2, len(pieces))
+    pieces["turn"][17] = 2
     pieces["probabilities"] = draw_probabilities(rng, len(pieces))
     expected = pieces["probabilities"].copy()
-    for channel in (0, 1):
-        is_own = pieces["channel"] == channel
+    for turn in (0, 1):
+        is_own = pieces["turn"] == turn
         expected[is_own] = adapter.adapt(expected[is_own])
     assert np.abs(expected - pieces["probabilities"]).max() > 0.05
 
     monkeypatch.setattr(adaptation, "BLOCK_SEGMENTS", 5)
     with WatchedStore(limit) as store:
-        waiting = WaitingFiles(adapter, store, lambda _, piece: f"group {piece['channel']}")
+        waiting = WaitingFiles(adapter, store, "speaker")
         for number, own in enumerate(np.split(pieces, lengths.cumsum()[:-1])):
-            waiting.add(ScoredFile(FileResult(str(number), "ok"), own))
+            waiting.add(ScoredFile(FileResult(str(number), "ok"), own, ("mix",), turns=TURNS))
         files = list(waiting.rescore())
         assert max(store.sizes) == 5
-        assert not len(store)
+        assert store.append(pieces[:0]) == range(0)
         assert not list(waiting.rescore())
     assert [scored.result.path for scored in files] == [str(number) for number in range(40)]
     assert [len(scored.pieces) for scored in files] == lengths.tolist()
     found = np.concatenate([scored.pieces for scored in files])
-    np.testing.assert_array_equal(found["channel"], pieces["channel"])
+    np.testing.assert_array_equal(found["turn"], pieces["turn"])
     np.testing.assert_allclose(found["probabilities"], expected, atol=1e-12)
     groups = {group for scored in files for group in scored.result.groups}
-    sizes = np.bincount(pieces["channel"]).tolist()
+    sizes = np.bincount(pieces["turn"]).tolist()
     assert groups == {Group(f"group {n}", size, n < 2) for n, size in enumerate(sizes)}
+
+
+def test_a_group_of_just_enough_is_adapted_and_says_so(rng: np.random.Generator) -> None:
+    adapter = create_adapter(rng, settings=AdapterSettings(least=4))
+    pieces = np.zeros(7, PIECE)
+    pieces["turn"] = [0, 1, 0, 1, 0, 1, 0]  # four of one, three of the other
+    pieces["probabilities"] = draw_probabilities(rng, 7)
+    with RowStore(PIECE) as store:
+        waiting = WaitingFiles(adapter, store, "speaker")
+        waiting.add(ScoredFile(FileResult("a", "ok"), pieces, ("mix",), turns=TURNS))
+        (scored,) = waiting.rescore()
+    assert scored.result.groups == (Group("group 0", 4, True), Group("group 1", 3, False))
+    changed = (scored.pieces["probabilities"] != pieces["probabilities"]).any(axis=1)
+    assert changed.tolist() == [True, False] * 3 + [True]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sercli.annotation import pipeline
 from sercli.annotation.annotator import Annotator
-from sercli.annotation.pipeline import Limits, score_recordings
+from sercli.annotation.pipeline import score_recordings
 from sercli.annotation.recording import Block, Piece, Recording
 from sercli.annotation.timing import Stopwatch
 from sercli.audio.reading import load_audio
@@ -66,8 +66,8 @@ def run(
 ) -> list[list[float]]:
     """Of each recording, what was said of its pieces."""
     fakes: Any = iter(recordings)
-    limits = Limits(workers, options.pop("batch_seconds", 20.0))
-    scored = score_recordings(fakes, [score] * workers, 2, limits, **options)
+    options = {"batch_seconds": 20.0, **options}
+    scored = score_recordings(fakes, [score] * workers, 2, workers, **options)
     return [one.probabilities[:, 0].tolist() for one in scored]
 
 
@@ -187,7 +187,7 @@ def test_recordings_before_a_failure_are_not_lost() -> None:
             thread.join()
 
     recordings: Any = iter([FakeRecording([6.0] * 10), FakeRecording([1.0])])
-    found = score_recordings(recordings, [fail], 2, Limits(1, 20.0), wait)
+    found = score_recordings(recordings, [fail], 2, n_workers=1, batch_seconds=20.0, progress=wait)
     assert next(found).probabilities[:, 0].tolist() == [6.0] * 10
     with pytest.raises(ConfigError, match="too short for it"):
         next(found)
@@ -218,7 +218,7 @@ def test_a_worker_that_cannot_be_started_stops_the_others(
 
 def test_who_stops_listening_stops_the_workers() -> None:
     fakes: Any = (FakeRecording([1.0]) for _ in range(10_000))
-    scored = score_recordings(fakes, [score] * 3, 2, Limits(3, 20.0))
+    scored = score_recordings(fakes, [score] * 3, 2, n_workers=3, batch_seconds=20.0)
     assert next(scored).probabilities.tolist() == [[1.0, 1.0]]
     assert len(workers()) == 3
     scored.close()
@@ -240,7 +240,7 @@ def test_a_worker_that_collects_the_results_as_garbage_waits_for_no_other(
 
     monkeypatch.setattr(pipeline, "_seconds", collect)
     fakes: Any = (FakeRecording([1.0] * 10) for _ in itertools.count())
-    scored = score_recordings(fakes, [score] * 3, 2, Limits(3, 20.0))
+    scored = score_recordings(fakes, [score] * 3, 2, n_workers=3, batch_seconds=20.0)
     next(scored)
     started = workers()
     is_left.set()
@@ -267,10 +267,10 @@ def test_batches_are_as_large_as_asked_for() -> None:
 def test_a_script_that_takes_no_more_results_ends() -> None:
     code = (
         "import itertools\n"
-        "from sercli.annotation.pipeline import Limits, score_recordings\n"
+        "from sercli.annotation.pipeline import score_recordings\n"
         "from tests.test_pipeline import FakeRecording, score\n"
         "endless = (FakeRecording([1.0]) for _ in itertools.count())\n"
-        "scored = score_recordings(endless, [score] * 3, 2, Limits(3, 20.0))\n"
+        "scored = score_recordings(endless, [score] * 3, 2, n_workers=3, batch_seconds=20.0)\n"
         "print(next(scored).probabilities)\n"
     )
     root = Path(__file__).parent.parent
@@ -293,7 +293,7 @@ def test_who_looks_for_files_holds_up_nobody() -> None:
         assert taken.wait(30)  # for a result of the first
         yield FakeRecording([1.0])
 
-    scored = score_recordings(look(), [score] * 2, 2, Limits(2, 20.0))
+    scored = score_recordings(look(), [score] * 2, 2, n_workers=2, batch_seconds=20.0)
     assert len(next(scored).probabilities) == 10
     taken.set()
     assert [one.probabilities[:, 0].tolist() for one in scored] == [[1.0]]
@@ -374,7 +374,7 @@ def test_models_may_change_what_they_are_given(slow: Path) -> None:
 def test_files_that_nobody_reads_any_more_are_closed() -> None:
     recordings = [FakeRecording([1.0]), *(FakeRecording([6.0] * 1000) for _ in range(3))]
     fakes: Any = iter(recordings)
-    scored = score_recordings(fakes, [score] * 2, 2, Limits(2, 20.0))
+    scored = score_recordings(fakes, [score] * 2, 2, n_workers=2, batch_seconds=20.0)
     assert len(next(scored).probabilities) == 1
     scored.close()
     assert not any(recording.is_open for recording in recordings)
@@ -410,7 +410,7 @@ def test_fewer_models_than_workers() -> None:
         return rows
 
     fakes: Any = [FakeRecording([1.0] * 300) for _ in range(4)]
-    scored = list(score_recordings(fakes, [alone], 2, Limits(4, 20.0)))
+    scored = list(score_recordings(fakes, [alone], 2, n_workers=4, batch_seconds=20.0))
     assert [len(one.probabilities) for one in scored] == [300] * 4
     assert max(most) == 1
 
@@ -429,7 +429,7 @@ def test_models_take_turns_whatever_the_workers(workers: int) -> None:
 
     fakes: Any = [FakeRecording([20.0] * 40)]
     scorers = [create(number) for number in range(4)]
-    (found,) = score_recordings(fakes, scorers, 2, Limits(workers, 20.0))
+    (found,) = score_recordings(fakes, scorers, 2, n_workers=workers, batch_seconds=20.0)
     assert found.probabilities[:, 0].tolist() == [20.0] * 40
     if workers == 1:
         assert scored == [10] * 4

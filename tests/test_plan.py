@@ -261,3 +261,15 @@ def test_what_links_in_a_folder_lead_to_is_not_replaced(corpus: Corpus, tmp_path
     with pytest.raises(OutputError, match=r"weights\.safetensors: is a link, and what it leads to"):
         Plan.make(corpus, TrainConfig()).run(tmp_path / "model", overwrite=True)
     assert (tmp_path / "store").read_text() == "of another model"
+
+
+@pytest.mark.parametrize("name", ["model.json", "README.md", "manifest.csv", "held_out.csv"])
+def test_what_any_link_in_a_folder_leads_to_is_not_replaced(
+    name: str, corpus: Corpus, tmp_path: Path
+) -> None:
+    (tmp_path / "store").write_text("of another model")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / name).symlink_to(tmp_path / "store")
+    with pytest.raises(OutputError, match=rf"{name}: is a link, and what it leads to"):
+        Plan.make(corpus, TrainConfig()).run(tmp_path / "model", overwrite=True)
+    assert (tmp_path / "store").read_text() == "of another model"

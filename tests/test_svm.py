@@ -411,3 +411,18 @@ def test_no_calibration_has_seen_what_it_gives_figures_of(rng: np.random.Generat
         chosen = logits[np.arange(20), classes[rows]]
         nll += [*(np.log(np.exp(logits).sum(axis=1)) - chosen)]
     assert figures["whole"]["nll"] == pytest.approx(np.mean(nll), rel=1e-5)
+
+
+def test_figures_of_versions_are_of_their_own_rows() -> None:
+    groups = np.tile(np.repeat([f"speaker {number}" for number in range(6)], 2), 2)
+    classes = np.tile([0, 1], 12)
+    scores = np.eye(2, dtype=np.float32)[classes]
+    scores[12:] *= -1  # the second version of each clip is always wrong
+
+    def calibrate(*_: Any) -> Calibration:
+        return Calibration("temperature", np.eye(2), np.zeros(2))
+
+    figures = cross_fitted_figures(
+        scores, classes, groups, ("a", "b"), 3, calibrate, ("whole", "varied")
+    )
+    assert {name: row["accuracy"] for name, row in figures.items()} == {"whole": 1, "varied": 0}

@@ -179,3 +179,17 @@ def test_scored_by_other_strangers_than_learned_from(strangers: FloatArray) -> N
         assert sorted(map(tuple, both)) == sorted(map(tuple, strangers))
     nobody = Material(None)  # type: ignore[arg-type]
     assert nobody.meet(1, 3, others=True) is nobody
+
+
+def test_what_never_varies_has_a_logarithm(rows: FloatArray, strangers: FloatArray) -> None:
+    rows[:, 3] = 0  # as of digital silence
+    straight = transposition.straighten(rows, DEVIATIONS)
+    np.testing.assert_allclose(straight[:, 3], np.log(1e-3), rtol=1e-5)
+    assert np.isfinite(transpose(rows, strangers).move(rows)).all()
+
+
+def test_speakers_whose_names_are_no_text(rows: FloatArray, strangers: FloatArray) -> None:
+    clips = make_clips(("\udcff",) * 7)
+    everybody = average_calm(clips, LABELS, rows, DEVIATIONS)
+    found = Transposition.of(clips, LABELS, rows, strangers, DEVIATIONS, everybody)
+    assert np.isfinite(found.move(rows)).all()

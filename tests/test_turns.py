@@ -477,3 +477,11 @@ def test_turns_of_another_folder_are_not_those_of_a_recording(tmp_path: Path) ->
     assert [len(match.find(one)) for one in inputs] == [1, 0]
     # One that lies elsewhere, alone, is meant.
     assert len(find_turns(turns, inputs[1])) == 1
+
+
+def test_turns_of_just_the_shortest_and_the_longest_length_are_kept_whole() -> None:
+    turns = [Turn(1.0, 1.1), Turn(2.0, 32.0), Turn(40.0, 100.0)]
+    track = Track(TurnCutter(enumerate(turns)))
+    found = track.push(np.zeros(101 * 16_000, np.float32)) + track.finish()
+    lengths = sorted((span.turn, len(waveform)) for span, waveform in found)
+    assert lengths == [(0, 1_600), (1, 480_000), (2, 480_000), (2, 480_000)]

@@ -451,3 +451,21 @@ def test_a_checkpoint_knows_what_was_not_labelled(
     changed = {key for key in seen[2] if seen[2][key] != seen[4][key]}
     assert changed == {"unlabelled", "targets", "prosodies"}
     assert len({one["clips"] for one in seen}) == 1
+
+
+def test_what_is_scored_is_refused_through_a_link_too(
+    examples: Unlabelled, cache: Path, tmp_path: Path
+) -> None:
+    link = tmp_path / "link.wav"
+    link.symlink_to(EXAMPLES / "call.wav")
+    stretch = Clip(link, "fear", start=0.5, end=2.0)
+    with pytest.raises(ConfigError, match=r"link\.wav#0\.5-2: is to be scored, but is also in"):
+        examples.refuse_held_out(cache_clips([stretch], cache, jobs=1))
+
+
+def test_speakers_of_a_diarisation_by_channels_are_those_of_the_mix(tmp_path: Path) -> None:
+    turns = tmp_path / "all.rttm"
+    turns.write_text("SPEAKER call 1 90 9 <NA> <NA> ben\nSPEAKER call 2 0 90 <NA> <NA> ann\n")
+    paths = (EXAMPLES / "call.wav",)
+    found = find_unlabelled(paths, speakers=Speakers.parse(str(turns)), jobs=1)
+    assert {clip.voice for clip in found.clips} == {"unlabelled/call/ann"}

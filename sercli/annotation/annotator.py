@@ -16,7 +16,7 @@ import numpy as np
 
 from sercli.annotation.given import Given
 from sercli.annotation.grouping import WaitingFiles, choose_adaptation
-from sercli.annotation.pipeline import Limits, Progress, score_recordings
+from sercli.annotation.pipeline import Progress, score_recordings
 from sercli.annotation.recording import Recording, parse_channels
 from sercli.annotation.scored import ScoredFile, find_piece_type
 from sercli.annotation.spool import RowStore
@@ -300,25 +300,19 @@ class Annotator:
             listed = [*find_inputs(inputs)]
             given = Given.match(self.turns, self.speakers, [found.path for found in listed])
             inputs = listed
-        return self._annotate(inputs, given or Given(), progress, on_error, on_scored)
+        return self._finish_all(
+            self._score_all(
+                inputs, given or Given(), progress, on_error, on_scored or (lambda: None)
+            )
+        )
 
-    def _annotate(
-        self,
-        inputs: AnyPath | Iterable[AnyPath | Found],
-        given: Given,
-        progress: Progress | None,
-        on_error: OnError,
-        on_scored: OnScored | None,
-    ) -> Generator[FileResult, None, None]:
-        scored = self._score_all(inputs, given, progress, on_error, on_scored or (lambda: None))
+    def _finish_all(self, scored: Iterator[ScoredFile]) -> Generator[FileResult, None, None]:
         if self.adapt == "none":
             yield from map(self._finish, scored)
             return
         with RowStore(find_piece_type(len(self.classifier.spec.labels))) as store:
             adapter = self.classifier.find_adapter()
-            waiting = WaitingFiles(
-                adapter, store, lambda scored, piece: scored.find_group(self.adapt, piece)
-            )
+            waiting = WaitingFiles(adapter, store, self.adapt)
             for one in scored:
                 waiting.add(one)
                 if self.adapt not in ACROSS_FILES:
@@ -337,7 +331,6 @@ class Annotator:
         (segments, speakers), mixed = given, self.channels == MIX
         effort, n_labels = self.effort, len(self.classifier.spec.labels)
         seconds = effort.batch_seconds or self.classifier.batch_seconds
-        limits = Limits(effort.n_workers, seconds)
         recordings = (
             Recording(
                 found,
@@ -350,7 +343,9 @@ class Annotator:
         )
         with self.classifier.replicas(effort.n_workers, effort.threads_each, seconds) as replicas:
             scorers = [partial(self._score, replica) for replica in replicas]
-            scored = score_recordings(recordings, scorers, n_labels, limits, progress)
+            scored = score_recordings(
+                recordings, scorers, n_labels, effort.n_workers, seconds, progress
+            )
             with closing(scored):
                 for recording, probabilities in scored:
                     on_scored()

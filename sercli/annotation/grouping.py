@@ -1,11 +1,9 @@
 """Groups of segments that share a baseline, and the files that wait until theirs are complete."""
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import get_args
-
-import numpy as np
 
 from sercli.adaptation import Adapter
 from sercli.annotation.scored import ScoredFile
@@ -15,9 +13,6 @@ from sercli.classifiers.base import Classifier
 from sercli.config import Adaptation, Target
 from sercli.errors import ConfigError
 from sercli.schema import MIX, Group
-
-# Returns the name of the group of a file's piece.
-NameGroup = Callable[[ScoredFile, np.void], str]
 
 
 def choose_adaptation(
@@ -71,19 +66,19 @@ class WaitingFiles:
         Adapter that rescores the pieces of a group.
     store
         Store of the pieces that wait.
-    name_group
-        Function that returns the name of a piece's group.
+    adapt
+        Kind of group, see `choose_adaptation`.
     """
 
-    def __init__(self, adapter: Adapter, store: RowStore, name_group: NameGroup) -> None:
-        self._adapter, self._store, self._name_group = adapter, store, name_group
+    def __init__(self, adapter: Adapter, store: RowStore, adapt: Adaptation) -> None:
+        self._adapter, self._store, self._adapt = adapter, store, adapt
         self._files: list[tuple[ScoredFile, range, frozenset[str]]] = []
         self._members: dict[str, array[int]] = {}
 
     def add(self, scored: ScoredFile) -> None:
         """Add a scored file."""
         numbers = self._store.append(scored.pieces)
-        names = [self._name_group(scored, piece) for piece in scored.pieces]
+        names = [scored.find_group(self._adapt, piece) for piece in scored.pieces]
         for name, number in zip(names, numbers, strict=True):
             self._members.setdefault(name, array("q")).append(number)
         waiting = scored._replace(pieces=scored.pieces[:0].copy())

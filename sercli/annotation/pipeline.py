@@ -59,22 +59,6 @@ class ScoredRecording(NamedTuple):
     probabilities: DoubleArray
 
 
-class Limits(NamedTuple):
-    """Number of workers and size of batches.
-
-    Parameters
-    ----------
-    workers
-        Number of worker threads.
-    batch_seconds
-        Size of a batch in seconds of audio, padding included; a longer segment is a batch of its
-        own.
-    """
-
-    workers: int
-    batch_seconds: float
-
-
 class _Window:
     """Segments that wait to be divided into batches of similar lengths."""
 
@@ -134,7 +118,8 @@ def score_recordings(
     recordings: Iterable[Recording],
     scorers: Sequence[Scorer],
     n_labels: int,
-    limits: Limits,
+    n_workers: int,
+    batch_seconds: float,
     progress: Progress | None = None,
 ) -> Generator[ScoredRecording, None, None]:
     """Read recordings and score their segments, in several threads.
@@ -148,8 +133,11 @@ def score_recordings(
         scores one batch at a time.
     n_labels
         Number of labels.
-    limits
-        Number of workers and size of batches.
+    n_workers
+        Number of worker threads.
+    batch_seconds
+        Size of a batch in seconds of audio, padding included; a longer segment is a batch of its
+        own.
     progress
         Called with the seconds of audio decoded since the last call, in the thread that takes the
         results.
@@ -159,8 +147,8 @@ def score_recordings(
     ScoredRecording
         Each recording with its probabilities, in order.
     """
-    crew = _Crew(iter(recordings), scorers, limits)
-    threads = [Thread(target=crew.work, name=f"worker {n}") for n in range(limits.workers)]
+    crew = _Crew(iter(recordings), scorers, batch_seconds)
+    threads = [Thread(target=crew.work, name=f"worker {n}") for n in range(n_workers)]
     try:
         for thread in threads:
             thread.start()
@@ -181,9 +169,9 @@ class _Crew:
     """State that the workers share, under one lock."""
 
     def __init__(
-        self, recordings: Iterator[Recording], scorers: Sequence[Scorer], limits: Limits
+        self, recordings: Iterator[Recording], scorers: Sequence[Scorer], batch_seconds: float
     ) -> None:
-        self._limits = limits
+        self._batch_seconds = batch_seconds
         self._changed = Condition()
         self._recordings: Iterator[Recording] | None = recordings
         # The one unused for longest is taken, so that even a few workers use all GPUs.
@@ -201,7 +189,7 @@ class _Crew:
         self._tails_s = 0.0
         self._n_joined = 0
         self._is_looking = False  # a worker looks for the next file, which may take time
-        self._window = _Window(limits.batch_seconds)
+        self._window = _Window(batch_seconds)
         self._n_in_window = 0
         self._decoded = 0.0
         self._error: BaseException | None = None
@@ -303,7 +291,7 @@ class _Crew:
                 self._recordings = None
                 self._join_tails()
                 return
-            job = _Job(self._n_begun, recording, self._limits.batch_seconds)
+            job = _Job(self._n_begun, recording, self._batch_seconds)
             self._jobs[job.number] = job
             self._n_begun += 1
             self._n_open += 1

@@ -17,14 +17,14 @@ from typing import NamedTuple
 import numpy as np
 
 from sercli.annotation.timing import Stopwatch
-from sercli.annotation.tracks import Cutter, SpeechCutter, Track, TurnCutter
+from sercli.annotation.tracks import Track, TurnCutter
 from sercli.arrays import FloatArray
 from sercli.audio.reading import AudioFile, resample_stream
 from sercli.config import SHORTEST_SEGMENT_S, SegmentConfig
 from sercli.discovery import Found
 from sercli.errors import AudioError, ConfigError
 from sercli.schema import MIX, FileResult
-from sercli.speech.segmentation import Span
+from sercli.speech.segmentation import SpeechCutter
 from sercli.speech.turn import Turn
 from sercli.text import format_count
 
@@ -189,7 +189,10 @@ class Recording:
                 final = []
                 for channel, track in enumerate(tracks):
                     cut = track.finish() if block is None else track.push(block[:, channel])
-                    final += [self._place(audio, channel, *one) for one in cut]
+                    for span, waveform in cut:
+                        start, end = audio.seconds_at(span.start), audio.seconds_at(span.end)
+                        self.pieces.append(Piece(channel, start, end, span.speech, span.turn))
+                        final.append(waveform)
             yield Block((audio.n_samples - n_read) / audio.sample_rate, final)
             n_read = audio.n_samples
             if block is None:
@@ -199,7 +202,7 @@ class Recording:
         if defect is not None:
             raise defect
 
-    def _create_cutter(self, channel: str, *, alone: bool) -> Cutter:
+    def _create_cutter(self, channel: str, *, alone: bool) -> SpeechCutter | TurnCutter:
         if self.turns is None:
             return SpeechCutter(self._config)
         own = [one for one in enumerate(self.turns) if one[1].is_of(channel, alone=alone)]
@@ -243,13 +246,6 @@ class Recording:
         ):
             if some:
                 yield f"{format_count(some, 'segment')} without a label: {what}"
-
-    def _place(
-        self, audio: AudioFile, channel: int, span: Span, waveform: FloatArray
-    ) -> FloatArray:
-        start, end = audio.seconds_at(span.start), audio.seconds_at(span.end)
-        self.pieces.append(Piece(channel, start, end, span.speech, span.turn))
-        return waveform
 
 
 class _Mixer:

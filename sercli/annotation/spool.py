@@ -42,10 +42,6 @@ class RowStore:
         """Delete all rows and close the file."""
         self._close()
 
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return self._n_rows
-
     def append(self, rows: NDArray[Any]) -> range:
         """Append rows, and return their numbers."""
         numbers = range(self._n_rows, self._n_rows + len(rows))

@@ -1,7 +1,6 @@
 """Cutting of one channel into segments, while its audio arrives."""
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple, Self
@@ -10,58 +9,12 @@ import numpy as np
 
 from sercli.arrays import FloatArray
 from sercli.audio.reading import SAMPLE_RATE
-from sercli.config import LONGEST_SEGMENT_S, SHORTEST_SEGMENT_S, SegmentConfig
-from sercli.speech.segmentation import Span, create_segmenter
+from sercli.config import LONGEST_SEGMENT_S, SHORTEST_SEGMENT_S
+from sercli.speech.segmentation import Span, SpeechCutter
 from sercli.speech.turn import Turn
-from sercli.speech.vad import SpeechStream
 
 
-class Cutter(ABC):
-    """Base of classes that take a channel's audio as it arrives and return its final spans."""
-
-    @abstractmethod
-    def push(self, waveform: FloatArray) -> list[Span]:
-        """Take more audio, and return the spans that became final."""
-
-    @abstractmethod
-    def finish(self, n_samples: int) -> list[Span]:
-        """Take the length of the channel in samples, and return the remaining spans."""
-
-    @property
-    @abstractmethod
-    def needed_from(self) -> int:
-        """First sample that a later span may still contain."""
-
-
-class SpeechCutter(Cutter):
-    """Cutter that detects speech, and cuts it by a segmenter.
-
-    Parameters
-    ----------
-    config
-        Settings of the segmenter.
-    """
-
-    def __init__(self, config: SegmentConfig) -> None:
-        self._stream = SpeechStream()
-        self._segmenter = create_segmenter(config)
-
-    def push(self, waveform: FloatArray) -> list[Span]:
-        """Take more audio, and return the spans that became final."""
-        return self._segmenter.push(self._stream.push(waveform))
-
-    def finish(self, n_samples: int) -> list[Span]:
-        """Take the length of the channel in samples, and return the remaining spans."""
-        final = self._segmenter.push(self._stream.finish())
-        return final + self._segmenter.finish(n_samples)
-
-    @property
-    def needed_from(self) -> int:
-        """First sample that a later span may still contain."""
-        return self._segmenter.needed_from
-
-
-class TurnCutter(Cutter):
+class TurnCutter:
     """Cutter at given turns, whether or not they contain speech.
 
     A turn longer than `LONGEST_SEGMENT_S` is cut into equal parts. A part that the end of the
@@ -122,7 +75,7 @@ class Track:
         Cutter of the channel.
     """
 
-    def __init__(self, cutter: Cutter) -> None:
+    def __init__(self, cutter: SpeechCutter | TurnCutter) -> None:
         self.n_samples = 0
         self._cutter = cutter
         self._audio = np.empty(0, np.float32)

@@ -180,12 +180,13 @@ def encode_decode(waveform: FloatArray, codec: str) -> FloatArray:
     if not len(waveform):
         return waveform.copy()
     coder = _CODECS[codec]
-    samples = _resample(waveform, SAMPLE_RATE, coder.sample_rate)
+    samples: FloatArray = soxr.resample(waveform, SAMPLE_RATE, coder.sample_rate)
     samples = np.pad(samples, (0, math.ceil(PADDING_S * coder.sample_rate)))
     # The peak after resampling, which overshoots.
     peak = np.float32(max(1.0, np.abs(samples).max()))
     decoded = coder.encode_decode(samples / peak)
-    result = _resample(decoded.samples, decoded.sample_rate, SAMPLE_RATE)[: len(waveform)]
+    result: FloatArray = soxr.resample(decoded.samples, decoded.sample_rate, SAMPLE_RATE)
+    result = result[: len(waveform)]
     return np.pad(result, (0, len(waveform) - len(result))) * peak
 
 
@@ -208,11 +209,6 @@ def transmit(waveform: FloatArray, codec: str, peak: float | None = None) -> Flo
             return waveform
         waveform = waveform * np.float32(peak / found)
     return encode_decode(waveform, codec)
-
-
-def _resample(samples: FloatArray, source: int, target: int) -> FloatArray:
-    resampled: FloatArray = soxr.resample(samples, source, target)
-    return resampled
 
 
 def _to_int16(samples: FloatArray) -> NDArray[np.int16]:

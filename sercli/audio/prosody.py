@@ -140,7 +140,7 @@ class Voice:
 
     def __post_init__(self) -> None:
         """Raise if the vocoder is missing."""
-        check_vocoder()
+        import_vocoder()
 
     def resynthesise(self, prosody: Prosody, rng: np.random.Generator) -> FloatArray:
         """Return the speech with another prosody and voice, as loud as before.
@@ -158,7 +158,7 @@ class Voice:
             Waveform with the root mean square of the input.
         """
         pitch, log_power, aperiodicity = self._parts
-        made = _import_vocoder().synthesize(
+        made = import_vocoder().synthesize(
             _change_pitch(pitch, prosody, rng),
             _change_power(log_power, prosody),
             1 - (1 - aperiodicity) * (1 - prosody.breath),
@@ -174,7 +174,7 @@ class Voice:
     @cached_property
     def _parts(self) -> tuple[DoubleArray, DoubleArray, DoubleArray]:
         """Pitch in Hz or 0, logarithm of the power spectrum, and aperiodicity, of each frame."""
-        world = _import_vocoder()
+        world = import_vocoder()
         samples = self.waveform.astype(np.float64)
         # Harvest finds the pitch a little better, but takes four times as long as all the rest.
         rough, times = world.dio(samples, SAMPLE_RATE, frame_period=1000 * FRAME_S)
@@ -183,18 +183,14 @@ class Voice:
         return pitch, np.log(power), world.d4c(samples, pitch, times, SAMPLE_RATE)
 
 
-def check_vocoder() -> None:
-    """Raise if the vocoder is not installed.
+def import_vocoder() -> ModuleType:
+    """Return the vocoder.
 
     Raises
     ------
     ConfigError
         If the package pyworld cannot be imported.
     """
-    _import_vocoder()
-
-
-def _import_vocoder() -> ModuleType:
     try:
         return import_module("pyworld")
     except ImportError as error:

@@ -130,20 +130,18 @@ class AudioFile:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Sentences on defects repaired so far and on parts that are not decoded."""
-        notes = self._decoder.warnings
+        notes = [*self._decoder.warnings]
         if self._is_followed:
-            notes = (
-                *notes,
-                f"another recording is appended in the file; reading ends at {self.duration:.3f} s",
+            notes.append(
+                f"another recording is appended in the file; reading ends at {self.duration:.3f} s"
             )
         if self._n_invalid:
-            notes = (
-                *notes,
-                (f"{self._n_invalid:,} samples are NaN, infinite or huge, and were set to silence"),
+            notes.append(
+                f"{self._n_invalid:,} samples are NaN, infinite or huge, and were set to silence"
             )
         if self._peak > STRANGE_MAGNITUDE:
-            notes = (*notes, f"samples reach {self._peak:,.0f}; expected a full scale of 1")
-        return notes
+            notes.append(f"samples reach {self._peak:,.0f}; expected a full scale of 1")
+        return tuple(notes)
 
     def close(self) -> None:
         """Close the file."""

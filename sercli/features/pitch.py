@@ -74,11 +74,8 @@ def track_pitch(frames: FloatArray, active: BoolArray) -> PitchTrack:
     -------
     PitchTrack
     """
-    window = spectral.hann(frames.shape[1])
-    centred = frames - frames.mean(axis=1, keepdims=True)
-    spectrum = np.fft.rfft(centred * window, FFT_SIZE)
-    power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32, copy=False)
-    correlator = _create_correlator(len(window))
+    power = spectral.power_spectrum(frames - frames.mean(axis=1, keepdims=True), FFT_SIZE)
+    correlator = _create_correlator(frames.shape[1])
     lags, correlation = correlator.lags, _normalised_autocorrelation(power, correlator)
     inner = correlation[:, 1:-1]
     peak = (inner >= correlation[:, :-2]) & (inner >= correlation[:, 2:])

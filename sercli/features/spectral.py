@@ -4,7 +4,7 @@ All levels are relative to the signal's own energy-weighted level, so that gain 
 do not affect them.
 """
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Final
 
@@ -40,10 +40,9 @@ def hann(length: int) -> FloatArray:
     return window
 
 
-def power_spectrum(frames: FloatArray) -> FloatArray:
-    """Return Hann-windowed power spectra: (T, window) to (T, window // 2 + 1)."""
-    window = hann(frames.shape[1])
-    spectrum = np.fft.rfft(frames * window)
+def power_spectrum(frames: FloatArray, size: int) -> FloatArray:
+    """Return Hann-windowed power spectra, padded to `size`: (T, window) to (T, size // 2 + 1)."""
+    spectrum = np.fft.rfft(frames * hann(frames.shape[1]), size)
     power: FloatArray = (spectrum.real**2 + spectrum.imag**2).astype(np.float32, copy=False)
     return power
 
@@ -70,7 +69,7 @@ def limit_decay(power: FloatArray) -> FloatArray:
     return limited
 
 
-@lru_cache(maxsize=1)
+@cache
 def mel_filters() -> FloatArray:
     """Return triangular mel filters (Davis and Mermelstein 1980), each with the sum 1.
 
@@ -105,7 +104,7 @@ def decibels(power: FloatArray, level: float) -> FloatArray:
     return relative
 
 
-@lru_cache(maxsize=1)
+@cache
 def _cosine_basis() -> FloatArray:
     order = np.arange(CEPSTRA)
     basis = np.cos(np.pi * (np.arange(BANDS)[:, None] + 0.5) * order / BANDS)

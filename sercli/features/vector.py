@@ -7,7 +7,7 @@ silence at the edges is ignored.
 """
 
 from collections.abc import Sequence
-from functools import cache, lru_cache
+from functools import cache
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -96,7 +96,7 @@ def extract_rows(waveforms: Sequence[FloatArray], band_limit: float) -> FloatArr
     return np.stack([extract_features(waveform, band_limit) for waveform in waveforms])
 
 
-@lru_cache(maxsize=1)
+@cache
 def feature_names() -> tuple[str, ...]:
     """Return the name of every feature of `extract_features`, in order."""
     blocks = _blocks(np.zeros(SAMPLE_RATE, dtype=np.float32), MAX_BAND_LIMIT)
@@ -158,7 +158,7 @@ def _cut(signal: FloatArray, window: int) -> FloatArray:
 def _describe_frames(signal: FloatArray) -> Frames:
     """Return the descriptors of every frame."""
     frequency = np.fft.rfftfreq(WINDOW, 1.0 / ANALYSIS_RATE).astype(np.float32)
-    power = spectral.limit_decay(spectral.power_spectrum(_cut(signal, WINDOW)))
+    power = spectral.limit_decay(spectral.power_spectrum(_cut(signal, WINDOW), WINDOW))
     mel: FloatArray = power @ spectral.mel_filters()
     energy = mel.sum(axis=1)
     reference = spectral.reference_level(energy)

@@ -9,7 +9,7 @@ from typing import Self
 from sercli.errors import ConfigError, OutputError
 from sercli.files import STDOUT, check_target, identify
 from sercli.output.journal import Unfinished, find_unfinished
-from sercli.output.writers import choose_format, record_path
+from sercli.output.writers import choose_format, identify_output, record_path
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Output:
         """
         if self.target == STDOUT:
             return
-        written = {identify(self.target), identify(record_path(self.target))} - {None}
+        written = identify_output(self.target)
         for path in paths if written else ():
             if identify(path) in written:
                 raise OutputError(f"{path}: is also an input; expected another output")

@@ -92,15 +92,41 @@ def find_speech(pieces: Iterable[FloatArray], config: SegmentConfig | None = Non
     config
         Settings of the segmentation; speech segments by default.
     """
-    stream = SpeechStream()
-    segmenter = create_segmenter(config or SegmentConfig())
+    cutter = SpeechCutter(config or SegmentConfig())
     spans: list[Span] = []
     n_samples = 0
     for piece in pieces:
         n_samples += len(piece)
-        spans += segmenter.push(stream.push(piece))
-    spans += segmenter.push(stream.finish())
-    return spans + segmenter.finish(n_samples)
+        spans += cutter.push(piece)
+    return spans + cutter.finish(n_samples)
+
+
+class SpeechCutter:
+    """Detects speech in a channel, whose audio it takes as it arrives, and cuts it by a segmenter.
+
+    Parameters
+    ----------
+    config
+        Settings of the segmenter.
+    """
+
+    def __init__(self, config: SegmentConfig) -> None:
+        self._stream = SpeechStream()
+        self._segmenter = create_segmenter(config)
+
+    def push(self, waveform: FloatArray) -> list[Span]:
+        """Take more audio, and return the spans that became final."""
+        return self._segmenter.push(self._stream.push(waveform))
+
+    def finish(self, n_samples: int) -> list[Span]:
+        """Take the length of the channel in samples, and return the remaining spans."""
+        final = self._segmenter.push(self._stream.finish())
+        return final + self._segmenter.finish(n_samples)
+
+    @property
+    def needed_from(self) -> int:
+        """First sample that a later span may still contain."""
+        return self._segmenter.needed_from
 
 
 class SpeechSegmenter(Segmenter):

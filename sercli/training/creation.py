@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sercli.audio.prosody import check_vocoder
+from sercli.audio.prosody import import_vocoder
 from sercli.errors import ConfigError
 from sercli.training.cache import find_cache
 from sercli.training.config import (
@@ -121,7 +121,7 @@ def _create_course(
     unlabelled = None
     if config.unlabelled:
         if settings.prosodies:
-            check_vocoder()  # before any recording is searched
+            import_vocoder()  # before any recording is searched
         unlabelled = Unlabelled(
             tuple(map(Path, config.unlabelled)),
             cache,

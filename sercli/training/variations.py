@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 
-from sercli.audio.prosody import Prosody, Voice, check_vocoder
+from sercli.audio.prosody import Prosody, Voice, import_vocoder
 from sercli.audio.reading import SAMPLE_RATE
 from sercli.datasets.decoding import DecodedClip, hash_audio
 from sercli.datasets.extraction import run_tasks
@@ -68,7 +68,7 @@ def vary_clips(
     OutputError
         If the cache cannot be written.
     """
-    check_vocoder()
+    import_vocoder()
     entries: list[Entry] = []
     make = partial(_vary, folder=folder, n_versions=n_versions, seed=seed)
     for made in run_tasks(make, cached.entries, jobs):
