@@ -18,7 +18,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from reprlib import repr as shorten
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,19 +93,6 @@ class AdapterSettings:
                 f"its adapter has the sharpening {self.sharpening}; expected "
                 f"{-MAX_SHARPENING:g} to {MAX_SHARPENING:g}"
             )
-
-
-class Moments(NamedTuple):
-    """Mean and standard deviation of the hidden rows of a group.
-
-    Parameters
-    ----------
-    mean, deviation
-        Mean and standard deviation of each column, shape (n_hidden,).
-    """
-
-    mean: DoubleArray
-    deviation: DoubleArray
 
 
 class Rows(Protocol):
@@ -323,7 +310,7 @@ class Adapter:
         return np.asarray(outputs, np.float64)
 
 
-def measure_moments(parts: Iterable[RealArray]) -> Moments:
+def measure_moments(parts: Iterable[RealArray]) -> tuple[DoubleArray, DoubleArray]:
     """Return the moments of the hidden rows of a group, which come in parts.
 
     Parameters
@@ -344,7 +331,7 @@ def measure_moments(parts: Iterable[RealArray]) -> Moments:
         squares = squares + np.square(deviations).sum(axis=0)
     mean = total / count
     variance = np.maximum(squares / count - np.square(mean), 0)
-    return Moments(origin + mean, np.sqrt(variance))
+    return origin + mean, np.sqrt(variance)
 
 
 def find_likely_shares(probabilities: Rows) -> DoubleArray:

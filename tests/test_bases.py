@@ -26,6 +26,9 @@ def test_encoder_is_that_of_its_checkpoint(kind: str, tmp_path: Path) -> None:
     base = load_base(str(tmp_path / "tiny"))
     assert base.name == "tiny"
     assert json.loads(json.dumps(base.settings)) == base.settings
+    # Nothing that the checkpoint leaves to its defaults, or cached rows would not be found.
+    told = json.loads((tmp_path / "tiny" / "config.json").read_text("utf-8"))
+    assert base.settings.keys() - {"mean", "deviation"} <= told.keys()
     encoder = create_encoder(base.settings)
     encoder.model.load_state_dict(base.weights)
     expected = model.encoder if kind == "whisper" else model.base_model

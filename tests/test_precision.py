@@ -119,7 +119,7 @@ def test_a_gpu_holds_the_converted_weights_alone(
     stored = {key: one.copy() for key, one in model.tensors().items()}
     gpu = torch.device("meta")
     monkeypatch.setattr(model, "_device", gpu)
-    monkeypatch.setattr(model, "_devices", (gpu,))
+    monkeypatch.setattr(model, "devices", (gpu,))
     monkeypatch.setattr(neural, "find_precision", lambda name, *_: name)
     model.use_precision("bf16")
     weights = [*model.network.parameters(), *model.network.buffers()]

@@ -58,8 +58,10 @@ class FusionClassifier(Classifier):
 
     Attributes
     ----------
+    members
+        The models.
     weights
-        Weights of the members, shape (n_members,).
+        Their weights, shape (n_members,).
     """
 
     family = "fusion"
@@ -73,7 +75,7 @@ class FusionClassifier(Classifier):
             self._targets = ("intended", "perceived")
         check_scores(spec, len(self._targets))
         self.weights = np.array([member.weight for member in read_members(spec.settings)])
-        self._members = tuple(members)
+        self.members = tuple(members)
         for member in members:
             if set(member.spec.labels) != set(spec.labels):
                 raise ModelError(
@@ -88,31 +90,26 @@ class FusionClassifier(Classifier):
                 )
 
     @property
-    def members(self) -> tuple[Classifier, ...]:
-        """The members, in the order of their weights."""
-        return self._members
-
-    @property
     def batch_seconds(self) -> float:
         """Best batch size of one worker, in seconds of audio, padding included."""
-        return max(member.batch_seconds for member in self._members)
+        return max(member.batch_seconds for member in self.members)
 
     @property
     def precision(self) -> Precision:
         """Number type of its first network's matrix products, else ``"fp32"``."""
-        return next((one.precision for one in self._members if not one.in_workers), "fp32")
+        return next((one.precision for one in self.members if not one.in_workers), "fp32")
 
     def use_precision(self, precision: Precision) -> None:
         """Change the number type of the networks among its members; see `Classifier`."""
-        networks = [member for member in self._members if not member.in_workers]
-        for member in networks or self._members:
+        networks = [member for member in self.members if not member.in_workers]
+        for member in networks or self.members:
             member.use_precision(precision)
 
     @contextmanager
     def using_threads(self, n_threads: int) -> Iterator[None]:
         """Limit the threads of each worker; see `Classifier`."""
         with ExitStack() as stack:
-            for member in self._members:
+            for member in self.members:
                 stack.enter_context(member.using_threads(n_threads))
             yield
 
@@ -124,12 +121,12 @@ class FusionClassifier(Classifier):
         with ExitStack() as stack:
             replicas = [
                 stack.enter_context(member.replicas(n_workers, n_threads, batch_seconds))
-                for member in self._members
+                for member in self.members
             ]
             found = []
             for members in zip(*replicas, strict=False):  # networks on a GPU have fewer replicas
                 replica = copy.copy(self)
-                replica._members = members
+                replica.members = members
                 found.append(replica)
             yield found
 
@@ -147,7 +144,7 @@ class FusionClassifier(Classifier):
             Member by member, and output by output of each, in the order of the fusion's labels.
         """
         parts = []
-        for member in self._members:
+        for member in self.members:
             order = [member.spec.labels.index(label) for label in self.spec.labels]
             scores = member.score(member.extract_features(waveforms))
             for target in self._targets:
@@ -157,6 +154,6 @@ class FusionClassifier(Classifier):
 
     def score(self, features: FloatArray) -> FloatArray:
         """Return the logarithms of the weighted means, shape (n_segments, n_outputs * n_labels)."""
-        shape = (len(features), len(self._members), len(self._targets), len(self.spec.labels))
+        shape = (len(features), len(self.members), len(self._targets), len(self.spec.labels))
         outputs = features.reshape(shape).transpose(2, 1, 0, 3)
         return np.hstack([mix(one, self.weights) for one in outputs]).astype(np.float32)

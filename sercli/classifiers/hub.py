@@ -99,10 +99,7 @@ class HubClassifier(NetworkClassifier):
 
 
 def load_hub_classifier(
-    model: str | Path,
-    device: str = "auto",
-    revision: str | None = None,
-    labels: LabelScheme = "ours",
+    model: str, device: str, revision: str | None, labels: LabelScheme
 ) -> HubClassifier:
     """Load a classifier of Hugging Face.
 
@@ -129,8 +126,8 @@ def load_hub_classifier(
     if labels not in get_args(LabelScheme):
         raise ConfigError(f"labels is {labels!r}; expected {' or '.join(get_args(LabelScheme))}")
     choose_devices(device)  # before anything is downloaded
-    on_hub = isinstance(model, str) and model.startswith(HUB)
-    name = str(model).removeprefix(HUB) if on_hub else Path(model).resolve().name
+    on_hub = model.startswith(HUB)
+    name = model.removeprefix(HUB) if on_hub else Path(model).resolve().name
     folder = fetch_checkpoint(name, revision) if on_hub else Path(model)
     network = load_published(folder)
     own = [str(label) for _, label in sorted(network.config.id2label.items())]

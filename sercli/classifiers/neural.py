@@ -65,6 +65,8 @@ class NetworkClassifier(Classifier):
     ----------
     cpu_batch_s
         Best batch size on a CPU, in seconds of audio, padding included.
+    devices
+        Devices that it runs on.
     """
 
     in_workers = False
@@ -72,17 +74,12 @@ class NetworkClassifier(Classifier):
 
     def __init__(self, spec: ModelSpec, network: torch.nn.Module, device: str = "auto") -> None:
         super().__init__(spec)
-        self._devices = choose_devices(device)
-        self._device = self._devices[0]
+        self.devices = choose_devices(device)
+        self._device = self.devices[0]
         self._exact: Any = network.eval().requires_grad_(False).to(self._device)
         self.network: Any = self._exact
         self._precision: Precision = "fp32"
         self._batch_s = self.cpu_batch_s if self._device.type == "cpu" else GPU_BATCH_S
-
-    @property
-    def devices(self) -> tuple[torch.device, ...]:
-        """Devices that it runs on."""
-        return self._devices
 
     @property
     def batch_seconds(self) -> float:
@@ -96,7 +93,7 @@ class NetworkClassifier(Classifier):
 
     def use_precision(self, precision: Precision) -> None:
         """Change the number type of the matrix products; see `Classifier`."""
-        found = find_precision(precision, *self._devices)
+        found = find_precision(precision, *self.devices)
         if found == "fp32":
             self.network = self._exact.to(self._device)
         else:
@@ -120,7 +117,7 @@ class NetworkClassifier(Classifier):
     ) -> Iterator[Sequence[Self]]:
         """Yield models that may be used at the same time, on all devices; see `Classifier`."""
         found = []
-        for network, device in replicate(self.network, self._devices, n_workers):
+        for network, device in replicate(self.network, self.devices, n_workers):
             replica = copy.copy(self)
             replica.network, replica._device = network, device
             replica._batch_s = batch_seconds
@@ -223,9 +220,7 @@ class TrainedNetworkClassifier(NetworkClassifier, TensorClassifier):
             # The random weights are replaced: creating them must not advance the generator.
             with torch.random.fork_rng(devices=()):
                 network = cls.create_network(spec)
-        except ModelError:
-            raise
-        except ConfigError as error:
+        except (ConfigError, ModelError) as error:
             raise ModelError(str(error)) from error
         except Exception as error:  # altered settings can raise anything
             raise ModelError(

@@ -98,7 +98,7 @@ def compare(paths: Sequence[str], config: EvalConfig, options: dict[str, Any]) -
             write_evaluation(result, place)
     _show(comparison, options)
     names = (model["name"] for model in comparison["models"])
-    finish(dict(zip(names, results, strict=False)), quiet=options["quiet"])
+    finish([*zip(names, results, strict=False)], quiet=options["quiet"])
 
 
 def _sort(paths: Sequence[str], model: str | None) -> Sides:

@@ -215,7 +215,7 @@ def evaluate(paths: tuple[str, ...], **options: Any) -> None:
         from sercli.cli.tables import render_figures
 
         give(render_figures(result.figures))
-    finish({result.figures["model"]: result}, quiet=options["quiet"])
+    finish([(result.figures["model"], result)], quiet=options["quiet"])
 
 
 def _split_precisions(text: str | None) -> tuple[Precision, ...]:

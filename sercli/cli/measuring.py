@@ -1,7 +1,7 @@
 """Measurement of models on a corpus for `ser eval`, with its messages and exit code."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,20 +74,20 @@ def _load(models: Sequence[str], options: dict[str, Any]) -> "list[Classifier]":
     ]
 
 
-def finish(results: "Mapping[str, Evaluation]", *, quiet: bool) -> None:
+def finish(results: "Sequence[tuple[str, Evaluation]]", *, quiet: bool) -> None:
     """Print warnings and failed clips, and exit.
 
     Parameters
     ----------
     results
-        Results of all models, by the names that tell them apart.
+        Name and result of each model.
     quiet
         Whether to print only failed clips, and whether a model was trained on the test material.
     """
     from sercli.config import SHARED
     from sercli.datasets.notes import join_notes
 
-    for name, result in results.items():
+    for name, result in results:
         figures = result.figures
         if not quiet:
             _tell_limits(name, figures)
@@ -95,8 +95,8 @@ def finish(results: "Mapping[str, Evaluation]", *, quiet: bool) -> None:
             say(f"warning: {name}: {figures['warnings'][0]}")
         tell_failed(figures["failed"])
     if not quiet:
-        tell_notes(join_notes(result.notes for result in results.values()))
-    failed = any(result.figures["failed"] for result in results.values())
+        tell_notes(join_notes(result.notes for _, result in results))
+    failed = any(result.figures["failed"] for _, result in results)
     sys.exit(ExitCode.SOME_FAILED if failed else ExitCode.DONE)
 
 

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Set
+from dataclasses import asdict
 from io import StringIO
 from textwrap import fill
 
@@ -11,7 +12,7 @@ import click
 from sercli.cli.commands import Command
 from sercli.cli.console import escape, give, reports_errors, say
 from sercli.config import APART
-from sercli.registry.catalogue import ModelEntry, entry_as_dict, list_models, user_folder
+from sercli.registry.catalogue import ModelEntry, list_models, user_folder
 
 _COLUMNS = ("name", "origin", "family", "UAR", "measured on", "MB", "target", "adapts", "labels")
 
@@ -34,7 +35,7 @@ def models(as_json: bool) -> None:
     """
     entries = list_models()
     if as_json:
-        give(json.dumps([entry_as_dict(entry) for entry in entries], indent=1))
+        give(json.dumps([asdict(one) | {"path": str(one.path)} for one in entries], indent=1))
         return
     own = {entry.name for entry in entries if entry.origin == "user"}
     rows = [_row(entry, own) for entry in entries]

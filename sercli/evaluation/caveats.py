@@ -15,20 +15,13 @@ from sercli.evaluation.resampling import FEW_UNITS
 from sercli.text import format_count
 
 
-def refuse_known(
-    classifier: Classifier,
-    manifest: TrainingManifest | None,
-    clips: Sequence[Clip],
-    hashes: Sequence[str],
-) -> None:
+def refuse_known(classifier: Classifier, clips: Sequence[Clip], hashes: Sequence[str]) -> None:
     """Raise if a model was trained, selected or calibrated on any of the clips or speakers.
 
     Parameters
     ----------
     classifier
         The model.
-    manifest
-        Manifest of its training data, or None if it has none.
     clips
         Clips to evaluate on.
     hashes
@@ -40,6 +33,7 @@ def refuse_known(
     DatasetError
         If there is an overlap, or no manifest.
     """
+    manifest = TrainingManifest.of(classifier)
     if manifest is None:
         raise DatasetError(
             f"model {classifier.name}: has no record of its training data, so overlap with these "

@@ -91,16 +91,13 @@ def classify_clips(
         found = clean if condition == CLEAN else scoring.extract(classifiers[0], condition)
         for classifier, under_stress in zip(classifiers, stressed, strict=True):
             under_stress[condition] = scoring.classify_scored(classifier, found)
-    converted: list[dict[str, DoubleArray]] = [{} for _ in classifiers]
-    for classifier, in_other in zip(classifiers, converted, strict=True):
-        for precision in config.precisions:
-            with multiplying(classifier, precision):
-                in_other[precision] = scoring.classify_scored(
-                    classifier, scoring.extract(classifier)
-                )
     n_alone = scoring.count_alone(measured.clips)
     classified = []
-    for one, under_stress, in_other in zip(classifiers, stressed, converted, strict=True):
+    for one, under_stress in zip(classifiers, stressed, strict=True):
+        in_other: dict[str, DoubleArray] = {}
+        for precision in config.precisions:
+            with multiplying(one, precision):
+                in_other[precision] = scoring.classify_scored(one, scoring.extract(one))
         own = one.spec.labels
         written = Predictions(one.name, own, measured.clips, scoring.classify(one, clean))
         probabilities = renormalise(written.probabilities, own, labels)

@@ -70,7 +70,6 @@ def compare_predictions(
         intervals = find_intervals(sample, seed=seed)
         figures = {figure: figures[figure] for figure in FIGURES}
         models.append({"name": name, **way, **figures, "intervals": intervals})
-    pairs = [(i, j) for j in range(len(names)) for i in range(j)]
     return {
         "labels": list(aligned[0].labels),
         "n_segments": len(aligned[0].clips),
@@ -90,7 +89,8 @@ def compare_predictions(
                 "from": names[i],
                 "figures": compare(samples[j][0], samples[i][0], seed=seed),
             }
-            for i, j in pairs
+            for j in range(len(names))
+            for i in range(j)
         ],
     }
 

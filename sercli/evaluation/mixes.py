@@ -92,7 +92,6 @@ def list_mixes(labels: Sequence[str]) -> dict[str, list[DoubleArray]]:
         Label names, in the order of the shares.
     """
     n_labels = len(labels)
-    single = np.eye(n_labels)
     mixes: dict[str, list[DoubleArray]] = {}
     if CALM in labels:
         calm = labels.index(CALM)
@@ -101,7 +100,8 @@ def list_mixes(labels: Sequence[str]) -> dict[str, list[DoubleArray]]:
             shares[calm] = share
             mixes[f"{share:.0%} {CALM}"] = [shares]
     mixes[EVEN] = [np.full(n_labels, 1 / n_labels)]
-    mixes[SINGLE] = [row for label, row in zip(labels, single, strict=True) if label != CALM]
+    single = zip(labels, np.eye(n_labels), strict=True)
+    mixes[SINGLE] = [row for label, row in single if label != CALM]
     return mixes
 
 
@@ -183,11 +183,9 @@ def _describe(found: Drawn, mix: str, size: int, seed: int) -> dict[str, Any]:
     rng = np.random.default_rng([seed, 1])
     n_voices = len(sums["alone"])
     counts = rng.multinomial(n_voices, np.full(n_voices, 1 / n_voices), N_RESAMPLES)
-    differences = [
-        _rate(np.tensordot(counts, sums["adapted"], 1), figure)
-        - _rate(np.tensordot(counts, sums["alone"], 1), figure)
-    ]
+    drawn = {name: _rate(np.tensordot(counts, one, 1), figure) for name, one in sums.items()}
     # A single speaker says nothing about the variation between speakers.
+    differences = drawn["adapted"] - drawn["alone"]
     interval = np.percentile(differences, [2.5, 97.5]).tolist() if n_voices > 1 else None
     rates = {name: float(_rate(one.sum(axis=0)[None], figure)[0]) for name, one in sums.items()}
     return {
@@ -197,10 +195,7 @@ def _describe(found: Drawn, mix: str, size: int, seed: int) -> dict[str, Any]:
         "groups": found.n_groups,
         "figure": figure,
         **{
-            name: {
-                figure: rates[name],
-                "ece": expected_calibration_error(found.classes, rows),
-            }
+            name: {figure: rates[name], "ece": expected_calibration_error(found.classes, rows)}
             for name, rows in tables.items()
         },
         "difference": rates["adapted"] - rates["alone"],

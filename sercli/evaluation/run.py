@@ -199,7 +199,7 @@ def _check_clips(
         )
     if config.strict:
         for classifier in classifiers:
-            refuse_known(classifier, TrainingManifest.of(classifier), clips, ())
+            refuse_known(classifier, clips, ())
 
 
 def _classify(
@@ -218,8 +218,7 @@ def _classify(
     classified = [found[index] for index in range(len(classifiers))]
     if config.strict:  # now that the audio is known, too
         for classifier, one in zip(classifiers, classified, strict=True):
-            manifest = TrainingManifest.of(classifier)
-            refuse_known(classifier, manifest, one.predictions.clips, one.hashes)
+            refuse_known(classifier, one.predictions.clips, one.hashes)
     return classified
 
 

@@ -114,8 +114,10 @@ def load_base(base: str, revision: str | None = None) -> Base:
     told = LOCAL if local else {"trust_remote_code": False, "revision": revision}
     with loading(base, "a pre-trained encoder with its weights as safetensors"):
         config = read_config(base, told)
-        # It follows the last layer, and `transformers` has no classifier with it.
-        config.add_adapter = False
+        # It follows the last layer, and `transformers` has no classifier with it. Other settings
+        # stay as they are, since they are part of the name of cached rows.
+        if getattr(config, "add_adapter", False):
+            config.add_adapter = False
         model, missing, *_ = read_weights(base, config, told)
         kind = config.model_type
         standardisation = _read_standardisation(base, local, revision) if kind == AST else {}

@@ -6,13 +6,13 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedConfig
+from transformers import AutoConfig, AutoModel
 
 from sercli.errors import ModelError
 from sercli.neural.batching import mask_padding
 from sercli.neural.mel import KaldiMel
 from sercli.neural.pooling import TINY
-from sercli.neural.speech_encoder import AST, SpeechEncoder, broadcast, flatten
+from sercli.neural.speech_encoder import AST, SpeechEncoder, flatten
 
 
 class WaveformStates(SpeechEncoder):
@@ -109,14 +109,14 @@ class SpectrogramStates(SpeechEncoder):
 
     Parameters
     ----------
-    config
-        Settings of `transformers`.
+    model
+        Network of `transformers`.
     mean, deviation
         Mean and standard deviation of the frames that it was trained on.
     """
 
-    def __init__(self, config: PreTrainedConfig, mean: float, deviation: float) -> None:
-        model = _build(config)
+    def __init__(self, model: Any, mean: float, deviation: float) -> None:
+        config = model.config
         super().__init__(model, config.num_hidden_layers + 1, config.hidden_size)
         self.front_end = KaldiMel(config.num_mel_bins, mean, deviation)
 
@@ -143,7 +143,11 @@ class SpectrogramStates(SpeechEncoder):
         hidden = torch.cat((first.expand(n_segments, -1, -1), hidden.flatten(1, 2)), 1)
         hidden = embeddings.dropout(hidden)
         ahead = mask.new_ones((n_segments, 2))
-        visible = broadcast(torch.cat((ahead, mask.repeat(1, n_bands)), 1))
+        inside = torch.cat((ahead, mask.repeat(1, n_bands)), 1)
+        # Without padding, attention needs no mask.
+        visible = (
+            None if bool(inside.all()) else inside[:, None, None].expand(-1, 1, inside.shape[1], -1)
+        )
         states = [hidden]
         for layer in model.layers:
             hidden = layer(hidden, visible)
@@ -206,9 +210,10 @@ def create_published(settings: Mapping[str, Any], kind: str) -> SpeechEncoder:
     try:
         parsed = AutoConfig.for_model(kind, **known)
         parsed._attn_implementation = choose_attention(kind)
+        model: Any = AutoModel.from_config(parsed)  # type: ignore[no-untyped-call]
         if kind == AST:
-            return SpectrogramStates(parsed, mean, deviation)
-        return WaveformStates(_build(parsed))
+            return SpectrogramStates(model, mean, deviation)
+        return WaveformStates(model)
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise ModelError(f"the encoder's settings are invalid: {error}") from error
 
@@ -224,10 +229,6 @@ def choose_attention(kind: str) -> str:
         Architecture, one of `ARCHITECTURES`.
     """
     return "eager" if kind == "wavlm" else "sdpa"
-
-
-def _build(config: PreTrainedConfig) -> Any:
-    return AutoModel.from_config(config)  # type: ignore[no-untyped-call]
 
 
 def _standardise(waveforms: Tensor, lengths: Tensor) -> Tensor:

@@ -74,16 +74,3 @@ def flatten(states: Sequence[Tensor], mask: Tensor) -> tuple[list[Tensor], list[
     starts = range(0, mask.numel(), mask.shape[1])
     spans = [slice(s, s + n) for s, n in zip(starts, mask.sum(dim=1).tolist(), strict=True)]
     return [state.flatten(0, 1) for state in states], spans
-
-
-def broadcast(mask: Tensor) -> Tensor | None:
-    """Return the mask of the frames that each frame may attend to; None if there is no padding.
-
-    Parameters
-    ----------
-    mask
-        True for frames of the segment, shape (n_segments, n_frames).
-    """
-    if bool(mask.all()):
-        return None
-    return mask[:, None, None].expand(-1, 1, mask.shape[1], -1)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any
@@ -203,54 +203,34 @@ def is_model(folder: Path) -> bool:
     return os.path.isfile(folder / MODEL_FILE)  # does not raise if a name is too long
 
 
-def entry_as_dict(entry: ModelEntry) -> dict[str, Any]:
-    """Return an entry as a JSON-serialisable dict.
-
-    Parameters
-    ----------
-    entry
-        An entry of `list_models`.
-    """
-    return asdict(entry) | {"path": str(entry.path)}
-
-
 def _describe(folder: Path, origin: str) -> ModelEntry:
     size = sum(map(_find_size, folder.rglob("*")))
+    entry = ModelEntry(folder.name, origin, folder, size=size)
     try:
         data = read_description(folder)
     except ModelError as error:
-        return ModelEntry(folder.name, origin, folder, size=size, error=str(error))
-    missing = [name for name in data["weights"] if not os.path.isfile(folder / name)]
-    broken = [name for name in data["weights"] if name not in missing and _is_cut(folder / name)]
-    if missing or broken:
-        reason = (
-            f"{folder}: lacks {', '.join(missing)}; copy the folder again"
-            if missing
-            else f"{folder}: {', '.join(broken)} is truncated or damaged; copy the folder again"
-        )
-        return ModelEntry(folder.name, origin, folder, data["family"], size=size, error=reason)
-    if fault := _find_fault_of_members(folder, data):
-        return ModelEntry(folder.name, origin, folder, data["family"], size=size, error=fault)
+        return replace(entry, error=str(error))
+    entry = replace(entry, family=data["family"])
+    if fault := _find_fault(folder, data):
+        return replace(entry, error=fault)
     uar, measured_on, protocol = _read_uar(folder)
-    labels = tuple(data["labels"])
-    targets = ("intended", *((PERCEIVED,) if data[PERCEIVED] else ()))
-    return ModelEntry(
-        folder.name,
-        origin,
-        folder,
-        data["family"],
-        labels,
-        targets,
-        data[ADAPTER] is not None,
-        uar,
-        measured_on,
-        protocol,
-        size,
+    return replace(
+        entry,
+        labels=tuple(data["labels"]),
+        targets=("intended", *((PERCEIVED,) if data[PERCEIVED] else ())),
+        adapts=data[ADAPTER] is not None,
+        uar=uar,
+        measured_on=measured_on,
+        protocol=protocol,
     )
 
 
-def _find_fault_of_members(folder: Path, data: Mapping[str, Any]) -> str | None:
-    """Return why a member of a fusion cannot be used; None if all can, or it is no fusion."""
+def _find_fault(folder: Path, data: Mapping[str, Any]) -> str | None:
+    """Return why a model's weights, or a member of a fusion, cannot be used; None if all can."""
+    if missing := [name for name in data["weights"] if not os.path.isfile(folder / name)]:
+        return f"{folder}: lacks {', '.join(missing)}; copy the folder again"
+    if broken := [name for name in data["weights"] if _is_cut(folder / name)]:
+        return f"{folder}: {', '.join(broken)} is truncated or damaged; copy the folder again"
     if data["family"] != FUSION:
         return None
     try:

@@ -56,17 +56,17 @@ STYLE: Final[Mapping[str, Any]] = MappingProxyType(
 
 
 @contextmanager
-def style(**more: Any) -> Iterator[None]:
+def style(more: Mapping[str, Any] = {}) -> Iterator[None]:
     """Apply the style of these plots within the block, regardless of the user's matplotlibrc.
 
     Parameters
     ----------
-    **more
-        Further matplotlib settings, with ``_`` for ``.`` in their names.
+    more
+        Further matplotlib settings.
     """
     import matplotlib
 
-    own: Any = {**STYLE, **{key.replace("_", "."): value for key, value in more.items()}}
+    own: Any = {**STYLE, **more}
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(own)
@@ -132,7 +132,7 @@ def render_plot(figure: "Figure", name: str, format_: str) -> bytes:
         raise ConfigError(f"{format_}: no format of plots; expected one of {', '.join(FORMATS)}")
     left_out = ("Software",) if format_ == "png" else ("Creator", "Date", "Format", "Type")
     stream = BytesIO()
-    with style(svg_hashsalt=name), warnings.catch_warnings():
+    with style({"svg.hashsalt": name}), warnings.catch_warnings():
         # Names in scripts that the font lacks are readable in the tables.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(stream, format=format_, dpi=DPI, metadata=dict.fromkeys(left_out))

@@ -8,7 +8,7 @@ from sercli.classifiers.base import ModelSpec
 from sercli.evaluation.resampling import FIGURES
 from sercli.files import write_bytes
 from sercli.registry.description import CARD_FILE
-from sercli.reporting.families import describe_family
+from sercli.reporting.families import FAMILY_TEXTS
 from sercli.text import format_count
 
 _CARD = """\
@@ -134,7 +134,7 @@ def _render(spec: ModelSpec, name: str, figures: Mapping[str, Any] | None) -> st
         f"| {row['macro_f1']:.3f} | {row['ece']:.3f} |"
         for version, row in training["held_out"].items()
     )
-    parts = describe_family(spec)
+    parts = FAMILY_TEXTS[spec.family](spec)
     return _CARD.format(
         name=name,
         introduction=parts.introduction,

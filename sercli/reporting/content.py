@@ -133,20 +133,18 @@ def _method(figures: Figures) -> Section:
         for warning in warnings
     )
     more = ", the first ones; all are in metrics.json" if len(repaired) > MOST_FAILED else ""
-    return Section(
-        "How it was measured",
-        tuple(sentences),
-        _filled(
-            Table(("left out because", "files"), reasons, "Files of the corpus that were left out"),
-            Table(("clip", "error"), shown, caption, n_texts=2),
-            Table(
-                ("recording", "warning"),
-                repaired[:MOST_FAILED],
-                f"Warnings about recordings{more}",
-                n_texts=2,
-            ),
+    tables = (
+        Table(("left out because", "files"), reasons, "Files of the corpus that were left out"),
+        Table(("clip", "error"), shown, caption, n_texts=2),
+        Table(
+            ("recording", "warning"),
+            repaired[:MOST_FAILED],
+            f"Warnings about recordings{more}",
+            n_texts=2,
         ),
     )
+    filled = tuple(table for table in tables if table.rows)
+    return Section("How it was measured", tuple(sentences), filled)
 
 
 def _describe_intervals(intervals: Mapping[str, Any], n_speakers: int) -> tuple[str, ...]:
@@ -291,13 +289,12 @@ def _breakdown_table(
     if by_accuracy:
         # Groups without an accuracy come last.
         items.sort(key=lambda g: g[1]["accuracy"] if is_measured(g[1]["accuracy"]) else np.inf)
-    names = ("uar", "accuracy", "macro_f1")
     rows = tuple(
-        (name, str(group["n_segments"]), *format_figures(group[one] for one in names))
+        (name, str(group["n_segments"]), *format_figures(group[one] for one in HIGHER_IS_BETTER))
         for name, group in items
     )
     order = ", lowest accuracy first" if by_accuracy else ""
-    head = (key, "segments", *(NAMES[name] for name in names))
+    head = (key, "segments", *(NAMES[name] for name in HIGHER_IS_BETTER))
     return Table(head, rows, f"By {key}{order}")
 
 
@@ -310,7 +307,3 @@ def _origin(figures: Figures) -> Section:
     )
     table = Table(("item", "value"), tuple((a, str(b)) for a, b in rows), n_texts=2)
     return Section("To reproduce these figures", tables=(table,))
-
-
-def _filled(*tables: Table) -> tuple[Table, ...]:
-    return tuple(table for table in tables if table.rows)

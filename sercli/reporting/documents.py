@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from sercli.errors import OutputError
+from sercli.files import write_together
 from sercli.reporting.canvas import FORMATS, Figures, render_plot
 from sercli.reporting.content import report_sections, report_title
 from sercli.reporting.parts import Table
@@ -53,11 +53,7 @@ def write_report(figures: Figures, folder: Path) -> list[Path]:
     inline = {name: files[f"{name}.svg"].decode() for name in plot_names(figures)}
     files[MARKDOWN_FILE] = render_markdown(figures).encode()
     files[HTML_FILE] = render_html(figures, inline).encode()
-    for name, data in files.items():
-        try:
-            (folder / name).write_bytes(data)
-        except OSError as error:
-            raise OutputError(f"{folder / name}: cannot be written: {error.strerror}") from error
+    write_together({folder / name: data for name, data in files.items()})
     return [folder / name for name in files]
 
 

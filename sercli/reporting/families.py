@@ -243,20 +243,10 @@ def _tell_votes(voted: bool, config: Mapping[str, Any]) -> str:
     return "not used"
 
 
-_FAMILIES: Final[Mapping[str, Callable[[ModelSpec], FamilyTexts]]] = {
+# The texts of a card that depend on the model family, by its name.
+FAMILY_TEXTS: Final[Mapping[str, Callable[[ModelSpec], FamilyTexts]]] = {
     "svm": _describe_svm,
     "cnn": _describe_cnn,
     "transformer": _describe_transformer,
     "fusion": _describe_fusion,
 }
-
-
-def describe_family(spec: ModelSpec) -> FamilyTexts:
-    """Return the texts of a card that depend on the model's family.
-
-    Parameters
-    ----------
-    spec
-        Specification of a model that `sercli.training.run` made.
-    """
-    return _FAMILIES[spec.family](spec)
