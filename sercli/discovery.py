@@ -17,7 +17,7 @@ MEDIA_SUFFIXES = frozenset(
     ".3g2 .3ga .3gp .aac .ac3 .aif .aifc .aiff .amr .ape .asf .au .avi .awb .caf .dsf .dts "
     ".eac3 .f4v .flac .flv .gsm .m2ts .m4a .m4b .m4v .mka .mkv .mov .mp2 .mp3 .mp4 .mpeg .mpg "
     ".mpga .mts .mxf .nut .oga .ogg .ogv .opus .ra .rf64 .rm .snd .sph .spx .tta .vob .voc "
-    ".w64 .wav .wave .weba .webm .wma .wmv .wv".split()
+    ".w64 .wav .wav49 .wave .weba .webm .wma .wmv .wv".split()
 )
 
 

@@ -166,6 +166,26 @@ def test_channels_that_cancel_each_other(
     assert run(fake_classifier, path).warnings == ()
 
 
+@pytest.mark.parametrize(
+    ("gains", "is_told"),
+    [((1, 1), True), ((1, 1, 0.9995), True), ((1, 0.99), False), ((0, 0), False), ((1,), False)],
+)
+def test_channels_that_are_the_same(
+    fake_classifier: FakeClassifier,
+    speech: NDArray[np.float32],
+    tmp_path: Path,
+    gains: tuple[float, ...],
+    is_told: bool,
+) -> None:
+    path = tmp_path / "call.wav"
+    sf.write(path, 0.5 * speech[:, None] * np.array(gains, np.float32), 16_000, subtype="FLOAT")
+    found = run(fake_classifier, path, "split")
+    message = "the channels are the same, and so are their rows; --channels mix gives each segment"
+    assert [one.startswith(message) for one in found.warnings] == [True] * is_told
+    assert run(fake_classifier, path).warnings == ()
+    assert run(fake_classifier, path, "0").warnings == ()
+
+
 def test_a_channel_that_is_not_there(fake_classifier: FakeClassifier) -> None:
     result = run(fake_classifier, EXAMPLES / "statement.flac", "0,2")
     assert result.status == "failed"

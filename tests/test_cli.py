@@ -346,6 +346,19 @@ def test_a_recording_on_standard_input(
     assert not [*temporary.iterdir()]
 
 
+def test_a_pattern_names_one_speaker_for_all_channels(tmp_path: Path) -> None:
+    told = "warning: a pattern names one speaker for all channels of a recording; a table with the"
+    common = ("annotate", EXAMPLES / "memo.m4a", "-m", "svm", "--speakers", "(memo)")
+    assert told in ser(*common, "--channels", "split").stderr
+    assert told not in ser(*common).stderr
+    assert told not in ser(*common, "--channels", "split", "-q").stderr
+    table = tmp_path / "speakers.csv"
+    table.write_text(f"file,channel,speaker\n{EXAMPLES / 'memo.m4a'},0,agent\n")
+    result = ser(*common[:-1], table, "--channels", "split")
+    assert told not in result.stderr
+    assert ",agent," in result.stdout
+
+
 def test_exported_labels_of_standard_input_can_be_given_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

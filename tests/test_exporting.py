@@ -271,12 +271,12 @@ def test_audacity_and_subtitles(tmp_path: Path) -> None:
     (track,) = export_labels([result], tmp_path, "audacity").values()
     assert track.name == "a.txt"
     assert track.read_bytes() == (
-        b"0.500\t2.000\tneutral 0.75\n3600.000\t36061.500\ta b: fear 0.50\n"
+        b"0.500\t2.000\tneutral 0.75\n3600.000\t36061.500\ta b (channel 1): fear 0.50\n"
     )
     (subtitles,) = export_labels([result], tmp_path, "srt").values()
     assert subtitles.read_bytes() == (
         b"1\n00:00:00,500 --> 00:00:02,000\nneutral 0.75\n\n"
-        b"2\n01:00:00,000 --> 10:01:01,500\na b: fear 0.50\n\n"
+        b"2\n01:00:00,000 --> 10:01:01,500\na b (channel 1): fear 0.50\n\n"
     )
 
 

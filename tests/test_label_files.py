@@ -21,6 +21,7 @@ ROWS = (
     ("p1/visit.wav", "mix", 1.0, 3.25, "p1/Bo: son", "neutral"),
     ("p2/visit.wav", "0", 0.125, 2.0, None, "sadness"),
     ("p2/visit.wav", "1", 0.125, 2.0, None, "fear"),
+    ("p2/visit.wav", "1", 3.0, 4.0, "Cy", "neutral"),
     ("zo\u0308.flac", "mix", 4.0, 5.0, None, "happiness"),
 )
 NAMES = ("p1/visit.wav", "p2/visit.wav", "zo\u0308.flac", "silent.mp3")
@@ -70,6 +71,7 @@ def test_corrected_labels_are_read_as_the_same_table(
         ("p1/visit.wav#1-3.25", "p1/Bo: son", "neutral"),
         ("p2/visit.wav#0.125-2@0", None, "sadness"),
         ("p2/visit.wav#0.125-2@1", None, "annoyed"),
+        ("p2/visit.wav#3-4@1", "Cy", "neutral"),
     ]
     # Beside their recordings.
     corpus = read_corpus(write(tmp_path / "calls", kind, ROWS))
@@ -84,7 +86,7 @@ def test_corrected_labels_are_read_as_the_same_table(
     monkeypatch.chdir(tmp_path / "calls")
     corpus = read_corpus("../labels")
     assert (summary(corpus), corpus.name, corpus.skipped) == (summary(expected), "labels", {})
-    assert [clip.path.is_file() for clip in corpus.clips] == [True] * 4
+    assert [clip.path.is_file() for clip in corpus.clips] == [True] * 5
     # A single file.
     (single,) = (tmp_path / "calls" / "p1").glob("visit.[Tt]*")
     corpus = read_corpus(single, mapping={"sad": "gloomy"})

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from hashlib import sha256
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,14 @@ def test_what_a_run_did_not_reach_is_told(tmp_path: Path) -> None:
     gap = "the run was not completed, and files that it did not reach are missing"
     for arguments in (("summary",), ("export", "--format", "srt", "-o", tmp_path / "srt")):
         assert ser(*arguments, labels).stderr.startswith(f"warning: {labels}: {gap}\n")
+    told |= {"output_sha256": sha256(labels.read_bytes()).hexdigest()}
+    record.write_text(json.dumps(told), "utf-8")
+    assert ser("summary", labels).stderr == ""
+    labels.write_bytes(labels.read_bytes().replace(b"neutral,", b"anger,"))
+    assert ser("summary", labels).stderr == (
+        f"warning: {labels}: it was changed after its run record was written, and they may not "
+        "fit each other\n"
+    )
     record.unlink()
     found = ser("summary", labels)
     assert found.stderr == (

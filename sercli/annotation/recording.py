@@ -32,11 +32,14 @@ from sercli.text import format_count
 SPLIT = "split"
 SPLIT_REMEDY = "--channels split classifies each by itself"
 CANCELLED = "the channels cancel each other in their mean; --channels split reads each by itself"
+SAME = "the channels are the same, and so are their rows; --channels mix gives each segment once"
 # A given segment that ends later than its recording by more than this is cut, and reported; others
 # keep their times, which may have been rounded.
 CUT_S = 0.01
 # If the mean of channels keeps less than this share of their power, they cancel each other.
 LEAST_POWER = 1e-3
+# If the selected channels differ by less than this share of their power, they are the same.
+LEAST_DIFFERENCE = 1e-6
 # Most channels that a warning names: a table may have any number of them.
 MOST_NAMED = 5
 
@@ -120,7 +123,7 @@ class Recording:
         self.channels: tuple[str, ...] = ()
         self.ends: tuple[float, ...] = ()
         self.result = FileResult(os.fspath(found.path), "failed")
-        self._cancelled = False
+        self._notes: tuple[str, ...] = ()
         self._wanted = channels
         self._config = config
         self._stopwatch = stopwatch
@@ -161,7 +164,7 @@ class Recording:
                 error=reason,
                 warnings=(
                     *audio.warnings,
-                    *((CANCELLED,) if self._cancelled else ()),
+                    *self._notes,
                     *self._explain_turns(audio.channels),
                 ),
             )
@@ -198,7 +201,10 @@ class Recording:
             if block is None:
                 break
         self.ends = tuple(audio.seconds_at(track.n_samples) for track in tracks)
-        self._cancelled = self._wanted == MIX and mixer.share < LEAST_POWER
+        if self._wanted == MIX and mixer.share < LEAST_POWER:
+            self._notes = (CANCELLED,)
+        elif self.turns is None and mixer.difference < LEAST_DIFFERENCE:
+            self._notes = (SAME,)
         if defect is not None:
             raise defect
 
@@ -249,7 +255,7 @@ class Recording:
 
 
 class _Mixer:
-    """Mixes the channels of a file to the selected ones, and measures the power that is left.
+    """Mixes the channels of a file to the selected ones, and measures their power.
 
     Parameters
     ----------
@@ -259,7 +265,7 @@ class _Mixer:
 
     def __init__(self, matrix: FloatArray) -> None:
         self._matrix = matrix
-        self._before = self._after = 0.0  # sums of squares
+        self._before = self._after = self._apart = 0.0  # sums of squares
 
     def mix(self, blocks: Iterable[FloatArray]) -> Iterator[FloatArray]:
         """Yield each block, mixed to the selected channels."""
@@ -267,6 +273,8 @@ class _Mixer:
             mixed = block @ self._matrix
             self._before += float(np.vdot(block, block))
             self._after += float(np.vdot(mixed, mixed))
+            apart = mixed[:, 1:] - mixed[:, :1]
+            self._apart += float(np.vdot(apart, apart))
             yield mixed
 
     @property
@@ -276,6 +284,14 @@ class _Mixer:
         if not self._before:
             return 1.0
         return float((self._after / n_after) / (self._before / n_before))
+
+    @property
+    def difference(self) -> float:
+        """Power by which the other mixed channels differ from the first, relative to their power.
+
+        1 if there is only one, or all are silent.
+        """
+        return self._apart / self._after if self._matrix.shape[1] > 1 and self._after else 1.0
 
 
 def _group_unselected(

@@ -302,6 +302,12 @@ def _create_annotator(options: dict[str, Any], paths: list[str]) -> tuple["Annot
     if options["segments"]:
         turns = Turns.read(options["segments"], *TIMES, tiers=options["tiers"])
     speakers = Speakers.parse(options["speakers"]) if options["speakers"] else None
+    by_pattern = speakers is not None and not isinstance(speakers.source, Turns)
+    if by_pattern and options["channels"] != MIX and not options["quiet"]:
+        say(
+            "warning: a pattern names one speaker for all channels of a recording; a table with "
+            "the columns file, channel, speaker tells them apart"
+        )
     given = Given.match(turns, speakers, paths)
     keep_less()
     classifier = load_chosen(options)

@@ -17,7 +17,7 @@ from sercli.datasets.tables import LICENCE, make_clip
 from sercli.delimited import Row
 from sercli.errors import DatasetError
 from sercli.schema import printable_path
-from sercli.speech.grids import EXPORTED, SUFFIX, list_below, read_intervals
+from sercli.speech.grids import EXPORTED, SUFFIX, list_below, parse_voice, read_intervals
 from sercli.speech.matching import match_turns
 from sercli.speech.turn import Turn
 from sercli.speech.turns import Turns
@@ -29,9 +29,7 @@ TRACK_SUFFIX = ".txt"
 # First line of a label track. Other texts have the same suffix, also tables, some of numbers only.
 TRACK = re.compile(rb"-?\d+(?:[.,]\d+)?\t-?\d+(?:[.,]\d+)?\t(?![-+.,\deE\t ]+\s*$)[^\t]*")
 # Text of a label that was exported, or corrected: a voice, an emotion, a confidence.
-CAPTION = re.compile(
-    r"(?:(?:channel (?P<channel>\d+)|(?P<speaker>.+)): )?(?P<emotion>.+?)(?: [01]\.\d\d)?"
-)
+CAPTION = re.compile(r"(?:(?P<voice>.+): )?(?P<emotion>.+?)(?: [01]\.\d\d)?")
 # Words quoted of a tier without emotions.
 MOST_TOLD = 3
 
@@ -219,7 +217,9 @@ def _read_track(path: Path) -> Iterator[Row]:
             continue
         start, end, text = [*line.split("\t", 2), "", "", ""][:3]
         if caption := CAPTION.fullmatch(text.strip()):
-            cells = {"start": start, "end": end, **caption.groupdict(default="")}
+            speaker, channel = parse_voice(caption["voice"] or "")
+            cells = {"speaker": speaker or "", "channel": channel or ""}
+            cells |= {"start": start, "end": end, "emotion": caption["emotion"]}
             yield Row(f"{path}, line {number}", cells)
 
 

@@ -186,9 +186,8 @@ def _join_lines(text: str) -> str:
 
 
 def _name_voice(result: FileResult, segment: Segment) -> str:
-    """Return the speaker, or the channel if several are labelled separately, or nothing."""
-    speaker, channel = _find_voice(result, segment)
-    return speaker or (f"channel {channel}" if channel is not None else "")
+    """Return the speaker, and the channel if several are labelled separately, or nothing."""
+    return name_voice(*_find_voice(result, segment), 1)
 
 
 def _find_voice(result: FileResult, segment: Segment) -> tuple[str | None, str | None]:

@@ -3,6 +3,7 @@
 import codecs
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,7 +74,8 @@ def read_output(path: str | os.PathLike[str]) -> Output:
     """
     path = Path(path)
     try:
-        content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+        written = path.read_bytes()
+        content = written.removeprefix(codecs.BOM_UTF8)
         document = _parse_document(content)
         if document is not None and any("segments" not in entry for entry in document["files"]):
             raise DatasetError(
@@ -94,9 +96,15 @@ def read_output(path: str | os.PathLike[str]) -> Output:
     gap = None
     if record is not None and not record.get("completed", True):
         gap = "the run was not completed, and files that it did not reach are missing"
+    elif record is not None and record.get("output_sha256") not in (None, _hash(written)):
+        gap = "it was changed after its run record was written, and they may not fit each other"
     elif record is None and document is None:
         gap = "it has no run record beside it, and files without speech or that failed are missing"
     return Output(results, gap)
+
+
+def _hash(content: bytes) -> str:
+    return sha256(content).hexdigest()
 
 
 def _read_record(path: Path) -> Mapping[str, Any] | None:

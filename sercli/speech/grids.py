@@ -282,7 +282,7 @@ def _find_exported(
     voices = {name: found[1] or "" for name in names if (found := EXPORTED.fullmatch(name))}
     if alone and names != {*voices, *(name.replace("emotion", "confidence", 1) for name in voices)}:
         return {}
-    return {name: _parse_voice(voice) for name, voice in voices.items()}
+    return {name: parse_voice(voice) for name, voice in voices.items()}
 
 
 def name_voice(speaker: str | None, channel: str | None, layer: int) -> str:
@@ -305,8 +305,14 @@ def name_voice(speaker: str | None, channel: str | None, layer: int) -> str:
     return " ".join(parts)
 
 
-def _parse_voice(voice: str) -> tuple[str | None, str | None]:
-    """Return the speaker and the channel in a name of `name_voice`."""
+def parse_voice(voice: str) -> tuple[str | None, str | None]:
+    """Return the speaker and the channel in a name of `name_voice`.
+
+    Parameters
+    ----------
+    voice
+        The name; it may be empty.
+    """
     voice = LAYER.sub("", voice)
     found = CHANNEL.fullmatch(voice)
     speaker, channel = (found[2], found[1] or found[3]) if found else (voice, None)
