@@ -130,11 +130,40 @@ def test_probabilities_are_read_by_their_names(tmp_path: Path) -> None:
     assert read_results(document) == RESULTS
 
 
+def test_probabilities_that_were_removed(tmp_path: Path) -> None:
+    path = write(tmp_path / "labels.csv", RESULTS)
+    lines = [line.split(",") for line in path.read_text("utf-8").splitlines()]
+    path.write_text("\n".join(",".join(line[:-1]) for line in lines), "utf-8")
+    bare = replace(
+        RESULTS[0], segments=tuple(replace(one, probabilities=()) for one in (FIRST, SECOND))
+    )
+    assert read_results(path) == [bare, *RESULTS[1:]]
+    assert len(export_labels(path, tmp_path / "srt", "srt")) == 2
+
+
+def test_labels_in_another_unicode_form(tmp_path: Path) -> None:
+    label = "tru\u0308be"
+    row = {"file": "a.wav", "channel": 0, "start": 0, "end": 1, "emotion": label}
+    path = tmp_path / "labels.jsonl"
+    path.write_text(json.dumps(row | {"confidence": 1, f"prob_{label}": 1}), "utf-8")
+    (found,) = read_results(path)
+    assert found.segments[0].emotion in found.labels
+
+
+@pytest.mark.parametrize("content", ["", "{}"])
+def test_a_document_needs_no_record(tmp_path: Path, content: str) -> None:
+    path = write(tmp_path / "labels.json", RESULTS)
+    record_path(path).write_text(content)
+    assert read_results(path) == RESULTS
+
+
 def test_rows_of_two_models_are_no_output(tmp_path: Path) -> None:
     path = write(tmp_path / "labels.jsonl", RESULTS)
     other = path.read_text("utf-8").replace("anger", "joy")
     path.write_text(path.read_text("utf-8") + other, "utf-8")
-    with pytest.raises(DatasetError, match=r"line 3: cannot be read: has no probability of anger"):
+    with pytest.raises(
+        DatasetError, match=r"line 3: .* are of joy, neutral; expected anger, neutral"
+    ):
         read_results(path)
     record_path(path).unlink()
     message = "line 3: cannot be read: its probabilities are of joy, neutral, and those before of a"
@@ -146,7 +175,11 @@ def test_rows_of_two_models_are_no_output(tmp_path: Path) -> None:
     ("old", "new", "message"),
     [
         ('"confidence": 0.75', '"confidence": NaN', "a probability is nan"),
-        ('"prob_anger": 0.25', '"prob_anger": -0.25', "a probability is -0.25"),
+        (
+            '"prob_anger": 0.25',
+            '"prob_anger": -0.25',
+            "a probability is -0.25, and not from 0 to 1",
+        ),
         ('"prob_neutral": 0.75', '"prob_neutral": 1.75', "a probability is 1.75"),
         ('"start": 0.5, ', "", "cannot be read: has no 'start'"),
         ("calls/may", "calls\\u0000may", "contains a NUL character"),

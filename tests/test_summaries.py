@@ -224,7 +224,7 @@ def test_what_a_run_did_not_reach_is_told(tmp_path: Path) -> None:
     record = record_path(labels)
     told = json.loads(record.read_text("utf-8"))
     record.write_text(json.dumps(told | {"completed": False}), "utf-8")
-    gap = "the run was not completed, and files that it did not reach are missing"
+    gap = "the run was not completed, and files that it did not reach may be missing"
     for arguments in (("summary",), ("export", "--format", "srt", "-o", tmp_path / "srt")):
         assert ser(*arguments, labels).stderr.startswith(f"warning: {labels}: {gap}\n")
     told |= {"output_sha256": sha256(labels.read_bytes()).hexdigest()}
@@ -239,7 +239,7 @@ def test_what_a_run_did_not_reach_is_told(tmp_path: Path) -> None:
     found = ser("summary", labels)
     assert found.stderr == (
         f"warning: {labels}: it has no run record beside it, and files without speech or that "
-        "failed are missing\n"
+        "failed may be missing\n"
     )
     assert len(found.stdout.splitlines()) == 3
     assert ser("summary", labels, "-q").stderr == ""

@@ -2,7 +2,9 @@
 
 import codecs
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,8 +50,8 @@ def read_results(path: str | os.PathLike[str]) -> list[FileResult]:
     -------
     list of FileResult
         Results in the order of the output, or of the run record. Paths have the escapes of the
-        output, see `sercli.schema.printable_path`; groups are not read. Segments without any
-        probabilities, whose columns were removed, have none.
+        output, see `sercli.schema.printable_path`; groups are not read. Segments of which a column
+        of probabilities was removed have none.
 
     Raises
     ------
@@ -73,6 +75,7 @@ def read_output(path: str | os.PathLike[str]) -> Output:
         As for `read_results`.
     """
     path = Path(path)
+    record: Mapping[str, Any] | None = None
     try:
         written = path.read_bytes()
         content = written.removeprefix(codecs.BOM_UTF8)
@@ -82,24 +85,36 @@ def read_output(path: str | os.PathLike[str]) -> Output:
                 f"{path}: is a run record; expected the labels that it lies beside, "
                 f"{path.name.removesuffix(RECORD_SUFFIX)}"
             )
-        record = _read_record(path)
         if document is None:
+            record = _read_record(path)
             results = _read_table(path, content, record)
         else:
+            with suppress(OSError, DatasetError):  # it tells nothing else
+                record = _read_record(path)
             labels = _parse_labels(document["model"])
+            names = {_compose(label): label for label in labels}
             results = [
-                _read_file(entry, [_read_segment(row, labels) for row in entry["segments"]], labels)
+                _read_file(
+                    entry,
+                    [
+                        _read_segment(row, _find_probabilities(row), names)
+                        for row in entry["segments"]
+                    ],
+                    labels,
+                )
                 for entry in document["files"]
             ]
     except (OSError, *FAILURES) as error:
         raise DatasetError(f"{path}: cannot be read: {_tell(error)}; {EXPECTED}") from error
     gap = None
     if record is not None and not record.get("completed", True):
-        gap = "the run was not completed, and files that it did not reach are missing"
+        gap = "the run was not completed, and files that it did not reach may be missing"
     elif record is not None and record.get("output_sha256") not in (None, _hash(written)):
         gap = "it was changed after its run record was written, and they may not fit each other"
     elif record is None and document is None:
-        gap = "it has no run record beside it, and files without speech or that failed are missing"
+        gap = (
+            "it has no run record beside it, and files without speech or that failed may be missing"
+        )
     return Output(results, gap)
 
 
@@ -149,19 +164,21 @@ def _read_table(path: Path, content: bytes, record: Mapping[str, Any] | None) ->
     else:
         found, lines = (), _read_lines(path, content)
     labels = found if record is None else _parse_labels(record["model"])
+    names = {_compose(label): label for label in labels}
     rows: dict[str, list[Segment]] = {}
     for where, row in lines:
         try:
-            told = tuple(_find_probabilities(row))
-            labels = labels or told
-            if record is None and {*told} != {*labels}:
+            told = _find_probabilities(row)
+            names = names or {name: name for name in told}
+            if record is None and told and told.keys() != names.keys():
                 raise ValueError(
                     f"its probabilities are of {', '.join(told)}, and those before of "
-                    f"{', '.join(labels)}"
+                    f"{', '.join(names)}"
                 )
-            rows.setdefault(_check_text(row["file"]), []).append(_read_segment(row, labels))
+            rows.setdefault(_check_text(row["file"]), []).append(_read_segment(row, told, names))
         except FAILURES as error:
             raise DatasetError(f"{where}: cannot be read: {_tell(error)}; {EXPECTED}") from error
+    labels = tuple(names.values())
     files = [] if record is None else record["files"]
     results = [_read_file(one, rows.pop(one["path"], []), labels) for one in files]
     # Files that are not in a record have only their segments.
@@ -206,20 +223,26 @@ def _read_file(
     )
 
 
-def _read_segment(row: Mapping[str, Any], labels: Sequence[str]) -> Segment:
-    found = _find_probabilities(row)
-    if found and (missing := [label for label in labels if _compose(label) not in found]):
-        raise ValueError(f"has no probability of {', '.join(missing)}")
-    probabilities = [_parse_share(found[_compose(label)]) for label in labels] if found else []
+def _read_segment(
+    row: Mapping[str, Any], found: Mapping[str, Any], names: Mapping[str, str]
+) -> Segment:
+    """Return the segment of a row, with its probabilities and the labels as in `_compose`."""
+    probabilities: list[float] = []
+    if found.keys() >= names.keys():
+        probabilities = [_parse_share(found[name]) for name in names]
+    elif not found.keys() <= names.keys():  # else columns were removed
+        raise ValueError(
+            f"its probabilities are of {', '.join(found)}; expected {', '.join(names.values())}"
+        )
     start, end = float(row["start"]), float(row["end"])
     if not 0 <= start < end <= MOST_SECONDS:  # also true for NaN
         raise ValueError(f"a segment is from {start:g} to {end:g} s")
-    speaker = row.get("speaker")
+    speaker, emotion = row.get("speaker"), _check_text(row["emotion"])
     return Segment(
         _check_text(row["channel"]),
         start,
         end,
-        _check_text(row["emotion"]),
+        names.get(_compose(emotion), emotion),
         _parse_share(row["confidence"]),
         tuple(probabilities),
         None if speaker in (None, "") else _check_text(speaker),
@@ -235,6 +258,7 @@ def _find_probabilities(row: Mapping[str, Any]) -> dict[str, Any]:
     return {_compose(label): value for label, value in told.items()}
 
 
+@cache
 def _compose(label: str) -> str:
     """Return a label as it is in the name of a column of a table that was read."""
     return compose(f"{PROBABILITY_PREFIX}{label}".strip()).removeprefix(PROBABILITY_PREFIX)
@@ -243,7 +267,7 @@ def _compose(label: str) -> str:
 def _parse_share(value: Any) -> float:
     share = float(value)
     if not 0 <= share <= 1:  # also true for NaN
-        raise ValueError(f"a probability is {share:g}")
+        raise ValueError(f"a probability is {share}, and not from 0 to 1")
     return share
 
 
