@@ -375,3 +375,12 @@ def test_the_real_emodb() -> None:
     for clip in corpus.clips:
         assert clip.traits["sex"] == known[clip.speaker]["sex"]
         assert " " in clip.traits["sentence"]
+
+
+def test_a_mapping_may_be_for_any_of_several_corpora(tmp_path: Path) -> None:
+    make_tree(tmp_path / "emodb", "03a01Fa.wav", "03a01La.wav", "03a01Wa.wav")
+    make_tree(tmp_path / "cremad", "1001_DFA_ANG_XX.wav", "1001_DFA_SAD_XX.wav")
+    emodb, cremad = (tmp_path / "emodb", "emodb"), (tmp_path / "cremad", "cremad")
+    for sources in ([emodb, cremad], [cremad, emodb]):
+        corpus = read_corpora(sources, mapping={"boredom": "neutral"})
+        assert "neutral" in {clip.emotion for clip in corpus.clips}

@@ -316,3 +316,13 @@ def test_attention_side_by_side_is_that_one_by_one() -> None:
         at_once = whisper._attend_at_once(query, key, value, spans, 0.0)
         torch.testing.assert_close(at_once, one_by_one)
         assert not one_by_one[spans[0].stop].any()
+
+
+@torch.inference_mode()
+def test_whisper_frames_know_nothing_of_what_is_after_their_last() -> None:
+    # A click in the last samples, of which no frame of the segment is the middle.
+    quiet = 1e-4 * tone(300, 16_159)
+    quiet[-1] = 1.0
+    alone, _ = WhisperMel(80)(*pad([quiet]))
+    padded, _ = WhisperMel(80)(*pad([quiet, tone(300, 32_000)]))
+    np.testing.assert_allclose(padded[0, :, :100], alone[0], atol=1e-5)

@@ -384,3 +384,73 @@ def test_names_of_speakers_that_are_no_text(tmp_path: Path) -> None:
     for format_, written in (("audacity", r"caf\xe9: neutral"), ("textgrid", r"emotion caf\xe9")):
         (path,) = export_labels([result], tmp_path / format_, format_).values()
         assert written in path.read_text("utf-8")
+
+
+@pytest.mark.parametrize("format_", WRITERS)
+def test_outputs_that_begin_with_a_byte_order_mark(tmp_path: Path, format_: str) -> None:
+    path = write(tmp_path / f"labels.{format_}", RESULTS)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_results(path) == RESULTS
+
+
+@pytest.mark.parametrize("format_", WRITERS)
+def test_labels_whose_letters_are_decomposed(tmp_path: Path, format_: str) -> None:
+    labels = ("a\u0308rger", "neutral ")
+    segment = replace(FIRST, emotion=labels[0])
+    results = [replace(RESULTS[0], segments=(segment,), labels=labels)]
+    info = replace(INFO, model={"name": "m", "labels": [*labels]})
+    path = write(tmp_path / f"labels.{format_}", results, info)
+    assert read_results(path)[0].segments[0].probabilities == segment.probabilities
+
+
+def test_columns_of_probabilities_may_be_removed_beside_a_record(tmp_path: Path) -> None:
+    path = write(tmp_path / "labels.csv", RESULTS)
+    lines = [line.split(",")[:6] for line in path.read_text("utf-8").splitlines()]
+    path.write_text("\n".join(map(",".join, lines)), "utf-8")
+    bare = tuple(replace(one, probabilities=()) for one in (FIRST, SECOND))
+    assert read_results(path) == [replace(RESULTS[0], segments=bare), *RESULTS[1:]]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"end": 2.0', '"end": 0.5', r"a segment is from 0\.5 to 0\.5 s"),
+        ('"start": 0.5', f'"start": {10**400}', "too large"),
+        ('"emotion": "neutral"', '"emotion": "neu\\u0000tral"', "contains a NUL character"),
+        ('{"file"', '[1]\n{"file"', "cannot be read"),
+    ],
+)
+def test_more_rows_that_somebody_broke(tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = write(tmp_path / "labels.jsonl", RESULTS)
+    text = path.read_text("utf-8")
+    first, second = text.splitlines()
+    assert old in first
+    path.write_text(f"{second}\n{first.replace(old, new)}\n", "utf-8")
+    with pytest.raises(DatasetError, match=f"line 2: .*{message}"):
+        read_results(path)
+
+
+def test_a_document_cut_off_or_without_fields_is_told(tmp_path: Path) -> None:
+    path = write(tmp_path / "labels.json", RESULTS)
+    text = path.read_text("utf-8")
+    record_path(path).unlink()
+    path.write_text(text.replace('"no speech"', '"no such"'), "utf-8")
+    with pytest.raises(DatasetError, match=r"labels\.json: cannot be read: "):
+        read_results(path)
+    path.write_text("\n" + text, "utf-8")
+    assert read_results(path) == RESULTS
+
+
+def test_a_record_with_a_wrong_entry_or_labels_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "labels.csv", RESULTS)
+    record = record_path(path)
+    text = record.read_text("utf-8")
+    told = json.loads(text)
+    for wrong in (
+        text.replace('"no speech"', '"no such"'),
+        json.dumps(told | {"model": told["model"] | {"labels": [1, 2]}}),
+    ):
+        assert wrong != text
+        record.write_text(wrong, "utf-8")
+        with pytest.raises(DatasetError, match=r"labels\.csv\.run\.json: cannot be read: "):
+            read_results(path)

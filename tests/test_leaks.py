@@ -1,6 +1,8 @@
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -266,3 +268,18 @@ def test_a_clip_that_counts_twice_is_told() -> None:
     assert not any("same audio" in one for one in find_limits(ClassifiedClips(once, {}, {})))
     told = "2 clips with the same audio as another, which count again."
     assert told in find_limits(ClassifiedClips(twice, {}, {}))
+
+
+def test_corpora_of_models_that_name_them_in_one_word(
+    tmp_path: Path, manifest: TrainingManifest
+) -> None:
+    manifest.write(tmp_path)
+    training = {"manifest_sha256": manifest.digest(), "corpus": "crema-d+emodb"}
+    model: Any = SimpleNamespace(folder=tmp_path, spec=SimpleNamespace(training=training))
+    read = TrainingManifest.of(model)
+    assert read is not None
+    assert read.corpora == ("crema-d", "emodb")
+    training["corpora"] = ["a+b"]  # type: ignore[assignment]
+    again = TrainingManifest.of(model)
+    assert again is not None
+    assert again.corpora == ("a+b",)

@@ -273,3 +273,32 @@ def test_what_any_link_in_a_folder_leads_to_is_not_replaced(
     with pytest.raises(OutputError, match=rf"{name}: is a link, and what it leads to"):
         Plan.make(corpus, TrainConfig()).run(tmp_path / "model", overwrite=True)
     assert (tmp_path / "store").read_text() == "of another model"
+
+
+def test_resuming_and_overwriting_exclude_each_other(corpus: Corpus, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--resume and --overwrite exclude each other"):
+        Plan.make(corpus, TrainConfig()).run(tmp_path / "model", overwrite=True, resume=True)
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_an_interrupt_leaves_no_new_folder(
+    is_new: bool, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sercli.training.creation.create_trainer", interrupt)
+    folder = tmp_path / "model"
+    if not is_new:
+        folder.mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        Plan.make(corpus, TrainConfig()).run(folder)
+    assert folder.exists() is not is_new
+
+
+@pytest.mark.parametrize("name", ["README.md", "manifest.csv"])
+def test_what_is_not_of_a_model_is_not_replaced(name: str, corpus: Corpus, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("the only copy")
+    with pytest.raises(OutputError, match=rf"{name}: already exists"):
+        Plan.make(corpus, TrainConfig()).run(tmp_path)
+    assert (tmp_path / name).read_text() == "the only copy"

@@ -564,3 +564,10 @@ def test_a_split_by_paths_below_the_corpus(tmp_path: Path) -> None:
         path.write_text(f"file,split\n{first},train\n{second},test\n")
         found = split_by_file(make_corpus(clips), path)
         assert [clip.split for clip in found.clips] == ["train", "test"]
+
+
+def test_names_of_files_go_before_speakers_whatever_their_letters(tmp_path: Path) -> None:
+    table = tmp_path / "splits.csv"
+    table.write_text("speaker,file,split\na, a\u0308_0 ,dev\na,a\u0308_1,test\n", encoding="utf-8")
+    corpus = make_corpus([make_clip("\u00e4", 0), make_clip("\u00e4", 1)])
+    assert splits_of(split_by_file(corpus, table)) == ["dev", "test"]

@@ -704,3 +704,38 @@ def test_a_run_that_cannot_be_described_leaves_nothing(
     assert not runs.hidden
     runs.write(runs.memo)
     assert runs.rows == ["memo.m4a: 2"]
+
+
+@pytest.mark.parametrize("name", ["labels[1].csv", "labels*.csv"])
+def test_outputs_whose_names_are_patterns_are_gone_on_with(
+    runs: Runs, tmp_path: Path, name: str
+) -> None:
+    runs.output = tmp_path / name
+    runs.kill_after(1, *runs.both)
+    report = runs.resume(*runs.both)
+    assert (report.n_kept, runs.rows) == (1, ["memo.m4a: 2", "statement.flac: 3"])
+    assert not runs.hidden
+
+
+@every_format
+def test_an_output_that_lacks_only_its_record_is_kept(runs: Runs) -> None:
+    runs.kill_at(run_module, "write_json", *runs.both)
+    assert runs.output.exists()
+    assert not record_path(runs.output).exists()
+    content = runs.content
+    report = runs.resume(*runs.both)
+    assert (report.n_kept, report.completed) == (2, True)
+    assert runs.rows == ["memo.m4a: 2", "statement.flac: 3"]
+    assert len(runs.content) == len(content)
+    assert not runs.hidden
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+def test_a_journal_is_as_secret_as_its_output(runs: Runs) -> None:
+    runs.write(runs.memo)
+    runs.output.chmod(0o600)
+    runs.kill_after(2, *runs.both, resume=True)
+    assert {path.name[-8:]: oct(path.stat().st_mode & 0o777) for path in runs.hidden} == {
+        ".journal": "0o600",
+        runs.hidden[0].name[-8:]: "0o600",
+    }

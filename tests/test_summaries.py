@@ -251,3 +251,56 @@ def test_standard_output_that_is_closed(tmp_path: Path) -> None:
     closed = subprocess.run(["sh", "-c", code], capture_output=True, check=False)
     assert closed.returncode == 2
     assert closed.stderr == b"Error: standard output is closed; expected a file, by -o FILE\n"
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "jsonl"])
+def test_an_output_without_files_has_no_rows(tmp_path: Path, suffix: str) -> None:
+    labels = write(tmp_path / f"labels.{suffix}", [])
+    told = ser("summary", labels)
+    assert told.exit_code == 0
+    assert len(told.stdout.splitlines()) == 1
+
+
+def test_labels_under_another_spelling_are_not_replaced(tmp_path: Path) -> None:
+    labels = write(tmp_path / "labels.json", RESULTS)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link.json").symlink_to(labels)
+    before = labels.read_bytes(), record_path(labels).read_bytes()
+    for target in ("folder/../labels.json", "folder/../labels.json.run.json", "link.json"):
+        found = ser("summary", labels, "-o", f"{tmp_path}/{target}", "--overwrite")
+        assert found.exit_code == 2
+        assert "is what is summarised; name another file" in found.stderr
+    assert (labels.read_bytes(), record_path(labels).read_bytes()) == before
+
+
+def test_formats_of_a_summary(tmp_path: Path) -> None:
+    segment = replace(speak("mix", 0, 1.23449, 0.9, "J\u00fcrgen"))
+    labels = write(tmp_path / "labels.json", [replace(HALF, segments=(segment,)), QUIET])
+    options = ("--by", "speaker", "-q")
+    loud = ser("summary", labels, "--by", "speaker", "-o", tmp_path / "loud.CSV")
+    assert loud.stderr.startswith("not in these rows")
+    assert (tmp_path / "loud.CSV").read_bytes().startswith(b"speaker,recordings,")
+    # What is asked for goes before the suffix.
+    found = ser("summary", labels, *options, "-o", tmp_path / "sum.csv", "--format", "json")
+    assert (found.exit_code, found.stderr) == (0, "")
+    text = (tmp_path / "sum.csv").read_text("utf-8")
+    assert "J\u00fcrgen" in text
+    assert json.loads(text)[0]["speaker"] == "J\u00fcrgen"
+
+
+def test_times_of_a_summary_are_rounded(tmp_path: Path) -> None:
+    segments = tuple(speak("mix", n + 0.1, n + 0.4, 0.9, "eve") for n in range(1, 4))
+    labels = write(tmp_path / "labels.json", [replace(HALF, segments=segments)])
+    found = ser("summary", labels, "--format", "json")
+    assert json.loads(found.stdout)[0]["seconds"] == 0.9
+
+
+def test_a_document_by_itself_lacks_nothing_and_an_old_record_is_complete(tmp_path: Path) -> None:
+    labels = write(tmp_path / "labels.json", RESULTS)
+    record = record_path(labels)
+    told = json.loads(record.read_text("utf-8"))
+    del told["completed"]
+    record.write_text(json.dumps(told), "utf-8")
+    assert ser("summary", labels).stderr == ""
+    record.unlink()
+    assert ser("summary", labels).stderr == ""

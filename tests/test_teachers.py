@@ -130,3 +130,12 @@ def test_a_teacher_tells_what_it_was_trained_on(tmp_path: Path) -> None:
     teacher = Teacher.load("svm")
     assert teacher.name == "svm"
     assert teacher.manifest.explain_unknown() is None
+
+
+def test_clips_are_classified_some_at_a_time(
+    cached: CachedClips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = make_teacher(cached, {}).classify(cached, BACKWARDS)
+    monkeypatch.setattr("sercli.training.teachers.CLIPS_AT_ONCE", 2)
+    found = make_teacher(cached, {}).classify(cached, BACKWARDS)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
