@@ -137,8 +137,10 @@ def test_what_cannot_be_summarised() -> None:
         summarise([nobody], "speaker")
     assert summarise([QUIET], "speaker") == []
     bare = replace(CALL, segments=(replace(CALL.segments[0], probabilities=()),))
-    with pytest.raises(ConfigError, match=r"segments of calls/a\.wav have no probabilities"):
+    with pytest.raises(ConfigError, match=r"segments of calls/a\.wav lack probabilities"):
         summarise([HALF, bare])
+    with pytest.raises(ConfigError, match=r"segments of d\.wav lack probabilities"):
+        summarise([replace(HALF, labels=())])
     other = replace(HALF, labels=("joy", "neutral"))
     with pytest.raises(ConfigError, match="anger, neutral, and those of others joy, neutral"):
         summarise([CALL, other])

@@ -85,8 +85,8 @@ def summarise(results: Iterable[FileResult] | AnyPath, by: By = "recording") -> 
     Raises
     ------
     ConfigError
-        If there is no such kind of group, no speaker is known, or the results are of models with
-        different labels.
+        If there is no such kind of group, no speaker is known, segments lack probabilities, or the
+        results are of models with different labels.
     DatasetError
         If the output of `ser annotate` cannot be read.
     """
@@ -103,11 +103,11 @@ def summarise(results: Iterable[FileResult] | AnyPath, by: By = "recording") -> 
             "expected results of one model"
         )
     names = next(iter(labels), ())
-    bare = [one for one in results if any(not some.probabilities for some in one.segments)]
-    if bare:
-        raise ConfigError(
-            f"segments of {bare[0].path} have no probabilities; expected one of each label"
-        )
+    for result in results:
+        if any(not names or len(one.probabilities) != len(names) for one in result.segments):
+            raise ConfigError(
+                f"segments of {result.path} lack probabilities; expected one of each label"
+            )
     if by in ("recording", "channel"):
         return [one for result in results for one in _summarise_file(result, names, by)]
     if by == "corpus":
