@@ -347,10 +347,11 @@ def test_a_recording_on_standard_input(
 
 
 def test_a_pattern_names_one_speaker_for_all_channels(tmp_path: Path) -> None:
-    told = "warning: a pattern names one speaker for all channels of a recording; a table with the"
+    told = "warning: where a recording has several channels, a pattern names one speaker for all;"
     common = ("annotate", EXAMPLES / "memo.m4a", "-m", "svm", "--speakers", "(memo)")
     assert told in ser(*common, "--channels", "split").stderr
     assert told not in ser(*common).stderr
+    assert told not in ser(*common, "--channels", "0").stderr
     assert told not in ser(*common, "--channels", "split", "-q").stderr
     table = tmp_path / "speakers.csv"
     table.write_text(f"file,channel,speaker\n{EXAMPLES / 'memo.m4a'},0,agent\n")

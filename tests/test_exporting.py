@@ -121,7 +121,7 @@ def test_probabilities_are_read_by_their_names(tmp_path: Path) -> None:
     record_path(path).unlink()
     with_own = read_results(path)[0]
     assert with_own.labels == ("neutral", "anger", "most")
-    assert with_own.segments[0].probabilities == (0.75, 0.25, 0.5)
+    assert with_own.segments[0].probabilities == ()  # they are more than all
     document = write(tmp_path / "labels.json", RESULTS)
     sorted_ = json.dumps(json.loads(document.read_text("utf-8")), sort_keys=True)
     document.write_text(

@@ -234,8 +234,8 @@ def test_what_a_run_did_not_reach_is_told(tmp_path: Path) -> None:
     assert ser("summary", labels).stderr == ""
     labels.write_bytes(labels.read_bytes().replace(b"neutral,", b"anger,"))
     assert ser("summary", labels).stderr == (
-        f"warning: {labels}: it was changed after its run record was written, and they may not "
-        "fit each other\n"
+        f"warning: {labels}: it was changed after its run record was written, which may no "
+        "longer fit it\n"
     )
     record.unlink()
     found = ser("summary", labels)

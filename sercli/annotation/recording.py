@@ -32,14 +32,12 @@ from sercli.text import format_count
 SPLIT = "split"
 SPLIT_REMEDY = "--channels split classifies each by itself"
 CANCELLED = "the channels cancel each other in their mean; --channels split reads each by itself"
-SAME = "the channels are the same, and so are their rows; --channels mix gives each segment once"
+SAME = "the channels are the same, and so are their rows; --channels {} gives each segment once"
 # A given segment that ends later than its recording by more than this is cut, and reported; others
 # keep their times, which may have been rounded.
 CUT_S = 0.01
 # If the mean of channels keeps less than this share of their power, they cancel each other.
 LEAST_POWER = 1e-3
-# If the selected channels differ by less than this share of their power, they are the same.
-LEAST_DIFFERENCE = 1e-6
 # Most channels that a warning names: a table may have any number of them.
 MOST_NAMED = 5
 
@@ -203,8 +201,8 @@ class Recording:
         self.ends = tuple(audio.seconds_at(track.n_samples) for track in tracks)
         if self._wanted == MIX and mixer.share < LEAST_POWER:
             self._notes = (CANCELLED,)
-        elif self.turns is None and mixer.difference < LEAST_DIFFERENCE:
-            self._notes = (SAME,)
+        elif self.turns is None and self.pieces and mixer.is_same:
+            self._notes = (SAME.format(names[0]),)
         if defect is not None:
             raise defect
 
@@ -265,7 +263,9 @@ class _Mixer:
 
     def __init__(self, matrix: FloatArray) -> None:
         self._matrix = matrix
-        self._before = self._after = self._apart = 0.0  # sums of squares
+        self._before = self._after = 0.0  # sums of squares
+        # Whether there are several mixed channels, which are the same so far.
+        self.is_same = matrix.shape[1] > 1
 
     def mix(self, blocks: Iterable[FloatArray]) -> Iterator[FloatArray]:
         """Yield each block, mixed to the selected channels."""
@@ -273,8 +273,7 @@ class _Mixer:
             mixed = block @ self._matrix
             self._before += float(np.vdot(block, block))
             self._after += float(np.vdot(mixed, mixed))
-            apart = mixed[:, 1:] - mixed[:, :1]
-            self._apart += float(np.vdot(apart, apart))
+            self.is_same = self.is_same and bool((mixed[:, 1:] == mixed[:, :1]).all())
             yield mixed
 
     @property
@@ -284,14 +283,6 @@ class _Mixer:
         if not self._before:
             return 1.0
         return float((self._after / n_after) / (self._before / n_before))
-
-    @property
-    def difference(self) -> float:
-        """Power by which the other mixed channels differ from the first, relative to their power.
-
-        1 if there is only one, or all are silent.
-        """
-        return self._apart / self._after if self._matrix.shape[1] > 1 and self._after else 1.0
 
 
 def _group_unselected(

@@ -291,6 +291,7 @@ def _create_annotator(options: dict[str, Any], paths: list[str]) -> tuple["Annot
     from sercli.annotation.annotator import (
         Annotator,  # loads numpy and the decoders, which --help must not
     )
+    from sercli.annotation.recording import SPLIT
     from sercli.speech.speakers import Speakers
     from sercli.speech.turn import TIMES
     from sercli.speech.turns import Turns
@@ -303,10 +304,11 @@ def _create_annotator(options: dict[str, Any], paths: list[str]) -> tuple["Annot
         turns = Turns.read(options["segments"], *TIMES, tiers=options["tiers"])
     speakers = Speakers.parse(options["speakers"]) if options["speakers"] else None
     by_pattern = speakers is not None and not isinstance(speakers.source, Turns)
-    if by_pattern and options["channels"] != MIX and not options["quiet"]:
+    is_divided = options["channels"] == SPLIT or "," in options["channels"]
+    if by_pattern and is_divided and not options["quiet"]:
         say(
-            "warning: a pattern names one speaker for all channels of a recording; a table with "
-            "the columns file, channel, speaker tells them apart"
+            "warning: where a recording has several channels, a pattern names one speaker for all; "
+            "a table with the columns file, channel, speaker tells them apart"
         )
     given = Given.match(turns, speakers, paths)
     keep_less()

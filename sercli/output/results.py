@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from hashlib import sha256
+from math import fsum
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ from sercli.schema import PROBABILITY_PREFIX, FileResult, Segment
 from sercli.text import compose
 
 EXPECTED = "expected what ser annotate wrote"
+# The sum of rounded probabilities differs from 1 by less than this.
+MOST_LACKING = 0.01
 # Errors that files edited by users may cause.
 FAILURES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
@@ -50,8 +53,8 @@ def read_results(path: str | os.PathLike[str]) -> list[FileResult]:
     -------
     list of FileResult
         Results in the order of the output, or of the run record. Paths have the escapes of the
-        output, see `sercli.schema.printable_path`; groups are not read. Segments of which a column
-        of probabilities was removed have none.
+        output, see `sercli.schema.printable_path`; groups are not read. Segments whose
+        probabilities are incomplete, since columns were removed, have none.
 
     Raises
     ------
@@ -109,12 +112,12 @@ def read_output(path: str | os.PathLike[str]) -> Output:
     gap = None
     if record is not None and not record.get("completed", True):
         gap = "the run was not completed, and files that it did not reach may be missing"
-    elif record is not None and record.get("output_sha256") not in (None, _hash(written)):
-        gap = "it was changed after its run record was written, and they may not fit each other"
-    elif record is None and document is None:
+    elif document is None and record is None:
         gap = (
             "it has no run record beside it, and files without speech or that failed may be missing"
         )
+    elif document is None and record and record.get("output_sha256") not in (None, _hash(written)):
+        gap = "it was changed after its run record was written, which may no longer fit it"
     return Output(results, gap)
 
 
@@ -230,6 +233,8 @@ def _read_segment(
     probabilities: list[float] = []
     if found.keys() >= names.keys():
         probabilities = [_parse_share(found[name]) for name in names]
+        if abs(fsum(probabilities) - 1) > MOST_LACKING:  # columns were added or removed
+            probabilities = []
     elif not found.keys() <= names.keys():  # else columns were removed
         raise ValueError(
             f"its probabilities are of {', '.join(found)}; expected {', '.join(names.values())}"
