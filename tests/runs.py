@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,25 @@ from sercli import Annotator
 from sercli.annotation import run as run_module
 from sercli.annotation.run import LabelRun, RunWatcher
 from sercli.classifiers.base import Classifier
-from sercli.files import AtomicFile
-from sercli.output.report import RunReport
+from sercli.files import AtomicFile, write_json
+from sercli.output.report import RunInfo, RunReport
 from sercli.output.target import Output
-from sercli.output.writers import record_path
+from sercli.output.writers import open_writer, record_path
 from sercli.schema import FileResult
 
 every_format = pytest.mark.parametrize("suffix", ["csv", "json", "jsonl"])
+
+
+def write_results(path: Path, results: Iterable[FileResult], info: RunInfo) -> Path:
+    """Write the output and the record of a completed run with these results."""
+    report = RunReport(info)
+    with open_writer(str(path), path.suffix[1:], info) as writer:
+        for result in results:
+            writer.write(result)
+            report.add(result)
+    report.completed = True
+    write_json(record_path(path), report.record())
+    return path
 
 
 class Killed(BaseException):

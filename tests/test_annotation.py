@@ -186,6 +186,11 @@ def test_channels_that_are_the_same(
     assert found.warnings == (told if is_told else ())
     assert run(fake_classifier, path).warnings == ()
     assert run(fake_classifier, path, "0").warnings == ()
+    # The whole of a recording counts.
+    samples = np.tile(0.5 * speech[:, None] * np.array(gains, np.float32), (6, 1))
+    samples[-1] = 0.1 * np.arange(len(gains))
+    sf.write(path, samples, 16_000, subtype="FLOAT")
+    assert run(fake_classifier, path, "split").warnings == ()
 
 
 def test_a_channel_that_is_not_there(fake_classifier: FakeClassifier) -> None:

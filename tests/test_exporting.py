@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from praatio.textgrid import openTextgrid
+from runs import write_results
 
 from sercli.cli import main
 from sercli.errors import DatasetError, OutputError
-from sercli.files import write_json
 from sercli.output.exporting import export_labels
-from sercli.output.report import RunInfo, RunReport
+from sercli.output.report import RunInfo
 from sercli.output.results import read_results
-from sercli.output.writers import WRITERS, open_writer, record_path
+from sercli.output.writers import WRITERS, record_path
 from sercli.schema import FileResult, Segment
 
 INFO = RunInfo("1.2.3", {"name": "m", "labels": ["anger", "neutral"]}, {}, "2026-01-01")
@@ -31,14 +31,7 @@ RESULTS = [
 
 
 def write(path: Path, results: list[FileResult], info: RunInfo = INFO) -> Path:
-    report = RunReport(info)
-    with open_writer(str(path), path.suffix[1:], info) as writer:
-        for result in results:
-            writer.write(result)
-            report.add(result)
-    report.completed = True
-    write_json(record_path(path), report.record())
-    return path
+    return write_results(path, results, info)
 
 
 @pytest.mark.parametrize("format_", WRITERS)

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from runs import write_results
 
 from sercli.cli import main
 from sercli.errors import ConfigError
-from sercli.files import write_json
-from sercli.output.report import RunInfo, RunReport
+from sercli.output.report import RunInfo
 from sercli.output.summaries import summarise
-from sercli.output.writers import open_writer, record_path
+from sercli.output.writers import record_path
 from sercli.schema import FileResult, Segment
 
 LABELS = ("anger", "neutral")
@@ -57,14 +57,7 @@ RESULTS = [CALL, QUIET, BROKEN, HALF]
 
 def write(path: Path, results: list[FileResult]) -> Path:
     info = RunInfo("1.2.3", {"name": "m", "labels": [*LABELS]}, {}, "2026-01-01", speakers=True)
-    report = RunReport(info)
-    with open_writer(str(path), path.suffix[1:], info) as writer:
-        for result in results:
-            writer.write(result)
-            report.add(result)
-    report.completed = True
-    write_json(record_path(path), report.record())
-    return path
+    return write_results(path, results, info)
 
 
 def ser(*arguments: Any) -> Result:
