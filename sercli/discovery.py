@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import PurePath
+from reprlib import repr as shorten
 from typing import BinaryIO
 
 from sercli.errors import ConfigError
@@ -76,6 +77,8 @@ def find_inputs(
     """
     if isinstance(paths, str | os.PathLike):
         paths = (paths,)
+    elif hasattr(paths, "read"):  # an open file would yield its lines
+        raise ConfigError(f"the inputs are {shorten(paths)}; expected paths")
     included, excluded = _Patterns(_list(include)), _Patterns(_list(exclude))
     walk = _Walk(recursive, included, excluded)
     seen: set[str] = set()
@@ -83,6 +86,8 @@ def find_inputs(
         if isinstance(path, Found):
             yield path
             continue
+        if not isinstance(path, str | os.PathLike):
+            raise ConfigError(f"an input is {shorten(path)}; expected a path as text or a Path")
         found = walk.run(os.fspath(path)) if os.path.isdir(path) else (Found(os.fspath(path)),)
         for item in found:
             key = os.path.abspath(item.path)
@@ -205,37 +210,42 @@ class _Walk:
         # Links come last: a folder that is also there under its own name keeps that.
         folders = deque([(root, "")])
         while folders:
-            yield from self._folder(*folders.popleft(), visited, folders)
+            # Entries that are left of each folder from the first to the current one, and the path
+            # below the first. Not by recursion: folders may be nested a thousand deep.
+            nested = [self._open(*folders.popleft(), visited)]
+            while nested:
+                entry, below = next(nested[-1], (None, ""))
+                if entry is None:
+                    nested.pop()
+                    continue
+                if isinstance(entry, Found):
+                    yield entry
+                    continue
+                relative = f"{below}{entry.name}"
+                if self.exclude.match(entry.name, relative, entry.path):
+                    continue
+                if not _is_folder(entry):
+                    if self._wanted(entry, relative):
+                        yield Found(entry.path)
+                elif self.recursive and entry.is_symlink():
+                    folders.append((entry.path, f"{relative}/"))
+                elif self.recursive:
+                    nested.append(self._open(entry.path, f"{relative}/", visited))
 
-    def _folder(
-        self,
-        folder: str,
-        below: str,
-        visited: set[tuple[int, int]],
-        links: deque[tuple[str, str]],
-    ) -> Iterator[Found]:
+    @staticmethod
+    def _open(
+        folder: str, below: str, visited: set[tuple[int, int]]
+    ) -> Iterator[tuple["os.DirEntry[str] | Found", str]]:
+        """Return the entries of a folder in order, each with `below`; none if it was visited."""
         try:
             status = os.stat(folder)
             if (status.st_dev, status.st_ino) in visited:
-                return
+                return iter(())
             visited.add((status.st_dev, status.st_ino))
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
-            yield Found(folder, f"folder cannot be listed: {error.strerror}")
-            return
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            relative = f"{below}{entry.name}"
-            if self.exclude.match(entry.name, relative, entry.path):
-                continue
-            if _is_folder(entry):
-                if self.recursive and entry.is_symlink():
-                    links.append((entry.path, f"{relative}/"))
-                elif self.recursive:
-                    yield from self._folder(entry.path, f"{relative}/", visited, links)
-            elif self._wanted(entry, relative):
-                yield Found(entry.path)
+            return iter([(Found(folder, f"folder cannot be listed: {error.strerror}"), below)])
+        return iter([(entry, below) for entry in entries if not entry.name.startswith(".")])
 
     def _wanted(self, entry: os.DirEntry[str], relative: str) -> bool:
         if self.include:

@@ -32,6 +32,8 @@ DRAWN = re.compile(rf"[0-9a-f]{{{2 * DRAWN_BYTES}}}")
 ORPHANED_S = 600.0
 # Most bytes of a name to which these suffixes and a journal's can be added: file systems allow 255.
 LONGEST = 220
+# Remedy when a run cannot write on.
+TELL_RESUMED = "once that is mended, continue with --resume"
 # Larger than any number that is written on purpose; a float can hold it.
 LARGE = 1e300
 
@@ -71,9 +73,20 @@ class AtomicFile:
         copy_mode(path, self.temporary)
 
     def write(self, content: bytes) -> None:
-        """Write bytes, and flush them."""
-        self.stream.write(content)
-        self.stream.flush()
+        """Write bytes, and flush them.
+
+        Raises
+        ------
+        OutputError
+            If they cannot be written, as on a full disk.
+        """
+        try:
+            self.stream.write(content)
+            self.stream.flush()
+        except OSError as error:
+            raise OutputError(
+                f"{self._path}: cannot be written: {error.strerror}; {TELL_RESUMED}"
+            ) from error
 
     def close(self) -> None:
         """Rename the file to its target.

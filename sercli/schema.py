@@ -60,7 +60,7 @@ class Group:
     name
         Name of the recording, channel or speaker, or ``"corpus"``.
     n_segments
-        Number of its segments in all files.
+        Number of its segments in all files; of those that are longer than 30 s, of their parts.
     adapted
         Whether the baseline was used; if not, the group has too few segments, and each was scored
         by itself.

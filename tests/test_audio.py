@@ -556,6 +556,63 @@ def test_sizes_that_were_not_known_promise_nothing(make_wav: MakeWav, size: int)
     assert len(load_audio(path)) == 16_000 if size > 7 else size // 2
 
 
+def write_sizes(path: Path, riff: int, data: int) -> None:
+    content = path.read_bytes()
+    place = content.index(b"data") + 4
+    sizes = riff.to_bytes(4, "little"), data.to_bytes(4, "little")
+    path.write_bytes(content[:4] + sizes[0] + content[8:place] + sizes[1] + content[place + 4 :])
+
+
+@pytest.mark.parametrize("size", [0x7F010000, 2_200_000_000, 3_000_000_000, 4_200_000_000])
+def test_a_size_above_2_gb_promises_sound(make_wav: MakeWav, size: int) -> None:
+    path = make_wav()
+    write_sizes(path, size + 36, size)
+    with pytest.raises(AudioError, match=rf"stops at 1\.000 s of the {size / 32_000:.3f} s that"):
+        load_audio(path)
+
+
+def test_a_header_of_64_bits_promises_any_size(make_wav: MakeWav) -> None:
+    path = make_wav("a.rf64", format="RF64", subtype="PCM_16")
+    content = bytearray(path.read_bytes())
+    for place, size in ((20, 8_000_000_072), (28, 8_000_000_000), (36, 4_000_000_000)):
+        content[place : place + 8] = size.to_bytes(8, "little")
+    path.write_bytes(content)
+    with pytest.raises(AudioError, match=r"stops at 1\.000 s of the 249252\.\d* s that the"):
+        load_audio(path)
+
+
+def test_a_size_beyond_32_bits_begins_again(
+    make_wav: MakeWav, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_wav(duration=5.0)  # 160,000 bytes
+    expected = load_audio(path)
+    write_sizes(path, 160_036 % 65_536, 160_000 % 65_536)
+    assert len(load_audio(path)) == 28_928 / 2
+    monkeypatch.setattr("sercli.audio.containers.WRAP", 65_536)
+    with AudioFile(path) as audio:
+        found = np.concatenate([*audio.blocks()])[:, 0]
+    assert np.abs(found - expected).max() < 1e-6
+    assert audio.warnings == ()
+    path.write_bytes(path.read_bytes() + bytes(2))  # no multiple
+    assert len(load_audio(path)) == 28_928 / 2
+
+
+def test_what_the_header_of_a_recorder_does_not_tell_yet_is_told(make_wav: MakeWav) -> None:
+    path = make_wav(duration=5.0)
+    write_sizes(path, 32_036, 32_000)
+    with AudioFile(path) as audio:
+        assert sum(map(len, audio.blocks())) == 16_000
+    assert audio.warnings == (
+        "reading ends at 1.000 s, where its header tells the end, but about 4.0 s may follow; if "
+        "they are sound, mend the header",
+    )
+    path = make_wav("tag.wav", duration=5.0)
+    path.write_bytes(path.read_bytes() + bytes(60_000))
+    with AudioFile(path) as audio:
+        assert sum(map(len, audio.blocks())) == 80_000
+    assert audio.warnings == ()
+
+
 def test_a_flac_of_unknown_length(make_wav: MakeWav) -> None:
     path = make_wav("a.flac", duration=2.0)
     content = bytearray(path.read_bytes())
@@ -578,6 +635,27 @@ def test_what_begins_late_is_whole(tmp_path: Path) -> None:
     with AudioFile(path) as audio:
         assert sum(len(block) for block in audio.blocks()) == 48_000
     assert read_duration(path) == pytest.approx(8.0, abs=0.1)
+
+
+@pytest.mark.parametrize("late", [0.04, 0.09, 0.15])
+def test_sound_that_begins_after_the_video_is_in_time(tmp_path: Path, late: float) -> None:
+    path = tmp_path / "late.mkv"
+    with av.open(path, "w") as container:
+        video = container.add_stream("mpeg4", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 64, "yuv420p"
+        stream = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
+        for packet in (*video.encode(av.VideoFrame(64, 64, "yuv420p")), *video.encode(None)):
+            container.mux(packet)
+        samples = np.full((1, 8_000), 8_000, np.int16)
+        frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+        frame.sample_rate, frame.pts = 16_000, round(late * 16_000)
+        for packet in stream.encode(frame):
+            container.mux(packet)
+    with AudioFile(path) as audio:
+        found = np.concatenate([*audio.blocks()])[:, 0]
+    assert np.flatnonzero(found)[0] / 16_000 == pytest.approx(late, abs=1e-3)
+    assert len(found) / 16_000 == pytest.approx(late + 0.5, abs=1e-3)
+    assert audio.warnings == ()
 
 
 def test_a_comment_that_looks_like_a_log_promises_nothing(make_wav: MakeWav) -> None:

@@ -117,8 +117,12 @@ def test_labels_of_a_run_are_segments_of_another(
         ),
         (
             b"no grid",
-            "is not a TextGrid (list index out of range); expected one as Praat saves it, in "
-            "UTF-8 or UTF-16",
+            "is not a TextGrid (it ends where the type of the file was expected); expected one as "
+            "Praat saves it, as text in UTF-8 or UTF-16",
+        ),
+        (
+            b"ooBinaryFile\x08TextGrid\xff",
+            "is binary; expected a TextGrid that Praat saved as text",
         ),
     ],
 )
@@ -166,9 +170,10 @@ def test_times_below_0_are_refused(tmp_path: Path, form: str) -> None:
 
 def test_a_grid_is_not_told_as_a_whole(tmp_path: Path) -> None:
     path = write_grid(tmp_path / "call.TextGrid", {"words": [(0, 9, "well")]})
-    path.write_text(path.read_text().replace("xmin = 0", "xmin = " + "a b\t" * 9_999, 1))
+    path.write_text(path.read_text().replace("xmin = 0", 'xmin = "' + "a b\t" * 9_999 + '"', 1))
     with pytest.raises(
-        ConfigError, match=r"is not a TextGrid \(could not convert string to"
+        ConfigError,
+        match=r"is not a TextGrid \(line 4: found .a b [ab ]{30,40}\.\.\.; expected the",
     ) as caught:
         Turns.read(path, *TIMES)
     assert len(str(caught.value)) < len(str(path)) + 300

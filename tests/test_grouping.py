@@ -72,6 +72,23 @@ def test_no_more_of_a_group_than_a_block_is_in_memory(
     assert groups == {Group(f"group {n}", size, n < 2) for n, size in enumerate(sizes)}
 
 
+def test_a_speaker_with_the_name_of_a_file_is_not_the_file(rng: np.random.Generator) -> None:
+    adapter = create_adapter(rng, settings=AdapterSettings(least=4))
+    pieces = np.zeros(5, PIECE)
+    pieces["probabilities"] = draw_probabilities(rng, 5)
+    with RowStore(PIECE) as store:
+        waiting = WaitingFiles(adapter, store, "speaker")
+        of_unknown = ScoredFile(FileResult("a.wav", "ok"), pieces[:3], ("mix",))
+        waiting.add(of_unknown)
+        waiting.add(
+            of_unknown._replace(
+                result=FileResult("b.wav", "ok"), pieces=pieces[3:], turns=[Turn(speaker="a.wav")]
+            )
+        )
+        found = [scored.result.groups for scored in waiting.rescore()]
+    assert found == [(Group("a.wav", 3, False),), (Group("a.wav", 2, False),)]
+
+
 def test_a_group_of_just_enough_is_adapted_and_says_so(rng: np.random.Generator) -> None:
     adapter = create_adapter(rng, settings=AdapterSettings(least=4))
     pieces = np.zeros(7, PIECE)

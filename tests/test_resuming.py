@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from runs import Runs, Stop, change, every_format
 
 import sercli
-from sercli import OutputError, SegmentConfig, Turns
+from sercli import OutputError, SegmentConfig, Turns, files
 from sercli.annotation import run as run_module
 from sercli.annotation.run import LabelRun, RunWatcher
 from sercli.files import ORPHANED_S, AtomicFile
@@ -257,6 +257,71 @@ def test_a_disk_that_is_full_when_a_run_begins_costs_nothing(
     assert not runs.hidden
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_disk_that_is_full_before_the_first_file_leaves_nothing(
+    runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resume: bool
+) -> None:
+    def fail(self: Journal, data: object) -> None:
+        raise OutputError("the journal: cannot be written: No space left on device")
+
+    before = sorted(tmp_path.iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "_put", fail)
+        with pytest.raises(OutputError, match="No space left"):
+            runs.write(runs.memo)
+    assert sorted(tmp_path.iterdir()) == before
+    assert runs.write(runs.memo, resume=resume).completed
+
+
+def test_a_record_without_an_output_is_no_output_that_is_gone(runs: Runs) -> None:
+    runs.write(runs.memo)
+    runs.output.unlink()
+    with pytest.raises(OutputError, match="cannot be continued"):  # it was moved away
+        runs.resume(runs.memo)
+    record_path(runs.output).write_text(json.dumps(runs.record | {"output_sha256": None}))
+    report = runs.resume(runs.memo)
+    assert (report.n_kept, report.completed, runs.rows) == (0, True, ["memo.m4a: 2"])
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_an_interrupt_while_the_record_is_written_costs_no_record(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = files.write_json
+
+    def write_slowly(path: Path, data: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        write(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "write_json", write_slowly)
+        with pytest.raises(KeyboardInterrupt):
+            runs.write()
+    assert runs.record["completed"]
+    assert not runs.hidden
+    assert runs.resume().n_kept == 2
+
+
+def test_a_journal_stays_where_no_record_could_be_written(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, data: Any) -> None:
+        raise OutputError("the record: cannot be written: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "write_json", refuse)
+        with pytest.raises(MemoryError):
+            runs.begin().write(Stop(2, MemoryError))
+    assert [one.suffix for one in runs.hidden] == [".journal"]
+    report = runs.resume()
+    assert (report.n_kept, report.n_files, runs.rows[1:]) == (
+        1,
+        3,
+        ["memo.m4a: 2", "statement.flac: 3"],
+    )
+    assert not runs.hidden
+
+
 @every_format
 def test_a_run_that_was_killed_before_its_first_file_is_gone_on_with(runs: Runs) -> None:
     runs.write(runs.memo)
@@ -350,7 +415,9 @@ def test_a_disk_that_is_full_for_a_moment_costs_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(AtomicFile, "__init__", create_flaky)
-        with pytest.raises(OutputError, match="cannot be written: No space left on device"):
+        with pytest.raises(
+            OutputError, match=rf"{runs.output.name}: cannot be written: No space left on device; "
+        ):
             runs.resume(*runs.both)
     assert runs.content == content
     report = runs.resume(*runs.both)
@@ -547,6 +614,7 @@ def test_without_locks_the_process_that_writes_is_asked_for(
     for host, pid, age in (
         (platform.node(), ended.pid, 0.0),
         ("another", 1, ORPHANED_S + 1),
+        ("another", 1, -ORPHANED_S - 1),  # its clock is ahead
     ):
         tell(host, pid, age)
         assert [one.journal for one in find_unfinished(runs.output)] == [journal]

@@ -69,6 +69,21 @@ def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
             store.append(make_rows(0, 7))
 
 
+def test_that_there_is_no_folder_for_temporary_files_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr("sercli.annotation.spool.gettempdir", fail)
+    monkeypatch.setattr("tempfile.gettempdir", fail)
+    with (
+        RowStore(ROW, 10) as store,
+        pytest.raises(OutputError, match=r"the folder for temporary files: .* set TMPDIR"),
+    ):
+        store.append(make_rows(0, 7))
+
+
 @pytest.mark.parametrize("name", ["seek", "read"])
 def test_a_full_disk_is_told_where_what_was_buffered_goes_out(
     monkeypatch: pytest.MonkeyPatch, name: str

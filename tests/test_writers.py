@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sercli.errors import OutputError
-from sercli.files import write_json
+from sercli.files import AtomicFile, write_json
 from sercli.output.report import RunInfo, RunReport
 from sercli.output.writers import choose_format, open_writer, record_path
 from sercli.schema import FileResult, Segment
@@ -147,14 +147,18 @@ def test_a_copied_entry_has_no_fields_that_are_not_of_documents(tmp_path: Path) 
 def test_an_output_that_failed_stays_where_a_run_can_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_: str) -> None:
-        raise OSError(28, "No space left on device")
+    class Full(io.BytesIO):
+        def write(self, _: object) -> int:
+            raise OSError(28, "No space left on device")
 
     writer = open_writer(str(tmp_path / "labels.csv"), "csv", INFO)
     writer.write(RESULTS[0])
     size = writer.n_bytes
-    monkeypatch.setattr(writer._output, "write", fail)
-    with pytest.raises(OutputError, match="be written: No space left on device"), writer:
+    assert isinstance(writer._output, AtomicFile)
+    writer._output.stream.close()
+    monkeypatch.setattr(writer._output, "stream", Full())
+    told = r"labels\.csv: cannot be written: No space left on device; .* --resume"
+    with pytest.raises(OutputError, match=told), writer:
         writer.write(RESULTS[0])
     monkeypatch.undo()
     assert writer.n_bytes == size

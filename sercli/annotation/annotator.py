@@ -33,7 +33,7 @@ from sercli.config import (
     Target,
 )
 from sercli.discovery import Found, find_inputs
-from sercli.errors import ConfigError, ModelError
+from sercli.errors import ConfigError
 from sercli.files import AnyPath
 from sercli.registry.catalogue import DEFAULT_MODEL
 from sercli.registry.store import load_model
@@ -247,7 +247,11 @@ class Annotator:
                     )
             classifier = model
         else:
-            classifier = load_model(model, device or "auto", precision=precision or "auto")
+            classifier = load_model(
+                model,
+                "auto" if device is None else device,
+                precision="auto" if precision is None else precision,
+            )
         if isinstance(speakers, str | os.PathLike):
             speakers = Speakers.parse(os.fspath(speakers))
         if isinstance(segments, str | os.PathLike):
@@ -361,16 +365,7 @@ class Annotator:
             self._idle.check()
         with self.stopwatch.measure("model"):
             probabilities = self._calibration.probabilities(classifier.score(features))
-        if not np.isfinite(probabilities).all():
-            advice = "Copy its folder again"
-            if classifier.precision == "fp16":  # its largest number is 65,504
-                advice = "Try --precision fp32, which cannot overflow so easily"
-            raise ModelError(
-                f"model {classifier.name}: gives probabilities that are not finite with precision "
-                f"{classifier.precision}; expected weights and settings as they were saved. "
-                f"{advice}"
-            )
-        return probabilities
+        return classifier.check_finite(probabilities)
 
     def _finish(self, scored: ScoredFile) -> FileResult:
         """Return the result of a file with its segments, in order of time."""

@@ -72,27 +72,28 @@ class WaitingFiles:
 
     def __init__(self, adapter: Adapter, store: RowStore, adapt: Adaptation) -> None:
         self._adapter, self._store, self._adapt = adapter, store, adapt
-        self._files: list[tuple[ScoredFile, range, frozenset[str]]] = []
-        self._members: dict[str, array[int]] = {}
+        self._files: list[tuple[ScoredFile, range, frozenset[tuple[str, bool]]]] = []
+        # A speaker may have the name of a file whose speaker is unknown.
+        self._members: dict[tuple[str, bool], array[int]] = {}
 
     def add(self, scored: ScoredFile) -> None:
         """Add a scored file."""
         numbers = self._store.append(scored.pieces)
-        names = [scored.find_group(self._adapt, piece) for piece in scored.pieces]
-        for name, number in zip(names, numbers, strict=True):
-            self._members.setdefault(name, array("q")).append(number)
+        keys = [scored.find_group(self._adapt, piece) for piece in scored.pieces]
+        for key, number in zip(keys, numbers, strict=True):
+            self._members.setdefault(key, array("q")).append(number)
         waiting = scored._replace(pieces=scored.pieces[:0].copy())
-        self._files.append((waiting, numbers, frozenset(names)))
+        self._files.append((waiting, numbers, frozenset(keys)))
 
     def rescore(self) -> Iterator[ScoredFile]:
         """Rescore all groups with their baselines, yield the files in order, and forget them."""
-        groups: dict[str, Group] = {}
-        for name, members in self._members.items():
+        groups: dict[tuple[str, bool], Group] = {}
+        for key, members in self._members.items():
             self._adapter.rescore(_Members(self._store, members))
             adapted = len(members) >= self._adapter.settings.least
-            groups[name] = Group(name, len(members), adapted)
-        for scored, numbers, names in self._files:
-            result = replace(scored.result, groups=tuple(groups[name] for name in sorted(names)))
+            groups[key] = Group(key[0], len(members), adapted)
+        for scored, numbers, keys in self._files:
+            result = replace(scored.result, groups=tuple(groups[key] for key in sorted(keys)))
             yield scored._replace(result=result, pieces=self._store.read(numbers))
         self._files, self._members = [], {}
         self._store.clear()

@@ -167,18 +167,24 @@ class LabelRun:
             report.completed = not self.n_left
         except BaseException as error:
             failing = error  # raised below
-        digest = ledger.writer.sha256 if ledger and ledger.writer.in_place else None
-        self._write_record(failing, digest)
-        if ledger and digest:  # journals have served their purpose
-            for one in output.unfinished:
-                one.remove()
-            # Last, as until then it shows that older ones are superseded.
-            ledger.remove_journal()
-        elif ledger and ledger.writer.held and not isinstance(failing, OutputError):
-            ledger.discard()
+        with delay_interrupts():  # or an interrupt could leave an output without its record
+            if ledger is not None:
+                self._conclude(ledger, failing)
         if failing is not None:
             raise failing
         return report
+
+    def _conclude(self, ledger: "_Ledger", failing: BaseException | None) -> None:
+        """Write the record, and remove what only a resumed run would need."""
+        digest = ledger.writer.sha256 if ledger.writer.in_place else None
+        is_recorded = self._write_record(failing, digest)
+        if digest and is_recorded:  # journals have served their purpose
+            for one in self._output.unfinished:
+                one.remove()
+            # Last, as until then it shows that older ones are superseded.
+            ledger.remove_journal()
+        elif not digest and ledger.writer.held and not isinstance(failing, OutputError):
+            ledger.discard()
 
     def _check_unchanged(self) -> None:
         """Raise if the output was changed since its rows were found."""
@@ -209,8 +215,10 @@ class LabelRun:
             stack.enter_context(journal)
         return _Ledger(writer, journal, self.report)
 
-    def _write_record(self, failing: BaseException | None, digest: str | None) -> None:
+    def _write_record(self, failing: BaseException | None, digest: str | None) -> bool:
         """Write the run record beside the finished output, whose SHA-256 is `digest`.
+
+        Returns whether it was written. Without it, a run can resume from the journal.
 
         If an earlier output stays, so does its record. If there is no output because it could not
         be written, the record is written nevertheless.
@@ -218,7 +226,7 @@ class LabelRun:
         target = self._output.target
         is_lost = isinstance(failing, OutputError) and not os.path.exists(target)
         if target == STDOUT or not (digest or is_lost):
-            return
+            return False
         record = record_path(target)
         is_new = not os.path.exists(record)
         try:
@@ -228,6 +236,8 @@ class LabelRun:
         except OutputError:
             if failing is None or isinstance(failing, KeyboardInterrupt):
                 raise  # otherwise the first error says more
+            return False
+        return True
 
     def _write_all(
         self, results: Iterator[FileResult], ledger: "_Ledger", watcher: RunWatcher
@@ -425,7 +435,9 @@ def describe_run(annotator: "Annotator", format_: str, options: Mapping[str, Any
         "target": annotator.target,
         "adapt": annotator.adapt,
         "tells_speakers": annotator.tells_speakers,
-        "speakers_pattern": annotator.speakers and annotator.speakers.spelled,
+        "speakers_pattern": _make_printable(
+            annotator.speakers.spelled if annotator.speakers else None
+        ),
         "precision": classifier.precision,
         "threads": effort.n_threads,
         "workers": effort.n_workers,

@@ -76,8 +76,8 @@ class ScoredFile(NamedTuple):
             return found
         return self.turns[piece["turn"]].speaker if self.turns else None
 
-    def find_group(self, adapt: Adaptation, piece: np.void) -> str:
-        """Return the name of the group of a piece.
+    def find_group(self, adapt: Adaptation, piece: np.void) -> tuple[str, bool]:
+        """Return the name of the group of a piece, and whether it is that of a speaker.
 
         Parameters
         ----------
@@ -88,10 +88,11 @@ class ScoredFile(NamedTuple):
         """
         path = self.result.path
         if adapt == CORPUS:
-            return CORPUS
-        if adapt == "speaker":
-            return self.find_speaker(piece) or path
-        return f"{path}#{self.channels[piece['channel']]}" if adapt == "channel" else path
+            return CORPUS, False
+        if adapt == "speaker" and (speaker := self.find_speaker(piece)):
+            return speaker, True
+        name = f"{path}#{self.channels[piece['channel']]}" if adapt == "channel" else path
+        return name, False
 
     def join(self) -> Self:
         """Return the file with one piece per turn, or per channel if there are no turns.

@@ -97,7 +97,10 @@ def _told() -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        folder = "the folder for temporary files"
+        with suppress(OSError):  # it may be that there is none
+            folder = gettempdir()
         raise OutputError(
-            f"{gettempdir()}: temporary data cannot be written: {error.strerror}; free some space "
+            f"{folder}: temporary data cannot be written: {error.strerror}; free some space "
             "there, or set TMPDIR to another folder"
         ) from error

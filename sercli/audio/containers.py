@@ -37,6 +37,8 @@ OPUS_SAMPLES = np.repeat(
 # packet that spans two pages.
 MAX_JUMP = OPUS_RATE // 4
 
+# Sizes of 32 bits begin again from 0 here: that of a WAV file above 4 GiB is too small.
+WRAP = 1 << 32
 # The first bytes of a WAV, AIFF or AVI recording. An AVI may continue in chunks of the type AVIX.
 RIFF = re.compile(rb"(?:RIFF|RIFX|RF64|FORM)....(?:WAVE|AIF[FC]|AVI )", re.DOTALL)
 LARGE_RIFF = b"RF64"  # its size is in its first chunk
@@ -51,7 +53,7 @@ MAX_CHUNKS = 1000
 FLAC = re.compile(rb"fLaC[\0\x80]\0\0\x22")  # with the header of its first block, STREAMINFO
 # Bytes at the start of any of these from which its end can be found.
 HEAD_BYTES = 28
-# Bytes that a FLAC decoder reads ahead at most, and largest size of tags between two streams.
+# Bytes that a decoder reads ahead at most, and largest size of tags between two streams.
 MAX_AHEAD, MAX_BETWEEN = 1 << 16, 1 << 20
 
 
@@ -175,6 +177,43 @@ def is_whole_ogg(file: BinaryIO) -> bool:
             return False
         position = end
     return True
+
+
+def is_wrapped(file: BinaryIO) -> bool:
+    """Return whether the header of a WAV file lacks some multiple of 4 GiB, which do not fit in it.
+
+    Parameters
+    ----------
+    file
+        File open at any position, which is changed.
+    """
+    size = _find_size(_read_at(file, 0)) if _read_at(file, 0).startswith(b"RIFF") else None
+    head = _read_at(file, 0)
+    size = _find_size(head) if head.startswith(b"RIFF") else None
+    n_behind = 0 if size is None else file.seek(0, os.SEEK_END) - size
+    return n_behind >= WRAP and n_behind % WRAP <= 1  # a byte may follow for padding
+
+
+def measure_rest(file: BinaryIO) -> float:
+    """Return how much follows the recording in a WAV or AIFF file, relative to its own size.
+
+    A recorder that broke off may leave a header that tells of the first part only. A few bytes,
+    which may be tags, do not count.
+
+    Parameters
+    ----------
+    file
+        File open at the position where a decoder left it after decoding to the end.
+    """
+    stopped, n_bytes = file.tell(), file.seek(0, os.SEEK_END)
+    head = _read_at(file, 0)
+    file.seek(stopped)
+    size = _find_size(head)
+    if size is None or head.startswith(AU) or b"AVI " in head[:12]:
+        return 0.0
+    # Where the header has no size, the decoder goes on to the end.
+    n_behind = n_bytes - max(size, stopped)
+    return n_behind / size if n_behind > MAX_AHEAD else 0.0
 
 
 def is_followed(file: BinaryIO) -> bool:

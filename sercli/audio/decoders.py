@@ -18,7 +18,13 @@ import numpy as np
 import soundfile as sf
 
 from sercli.arrays import FloatArray
-from sercli.audio.containers import find_mp3_end, is_mp3, is_whole_ogg, read_mp3_index
+from sercli.audio.containers import (
+    find_mp3_end,
+    is_mp3,
+    is_whole_ogg,
+    is_wrapped,
+    read_mp3_index,
+)
 from sercli.audio.damage import LostSound
 from sercli.text import format_count
 
@@ -39,15 +45,20 @@ TELLING_STREAMS, TELLING_CONTAINERS = "mov", frozenset(("matroska", "flv", "asf"
 PROMISE = re.compile(
     r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*:\s*(\d+) \(should be (\d+)\)", re.MULTILINE
 )
-# Sizes in bytes from here on are placeholders, by programs that cannot seek back to write the size,
-# such as SoX in a pipe.
-UNKNOWN_SIZE = 0x7F000000
+# Sizes in bytes that are placeholders, by programs that cannot seek back to write the size, such as
+# SoX, arecord or FFmpeg in a pipe: just above these, or any from `UNKNOWN_LENGTH` on.
+UNKNOWN_SIZES = (0x7F000000, 0x7FFF0000, 0x80000000, 0xFFFF0000)
+UNKNOWN_SIZES_RANGE = 0x10000
 # Numbers of samples from here on are placeholders, too.
 UNKNOWN_LENGTH = 1 << 62
 # Containers mark pauses in transmission by a jump in time stamps; less than this is jitter.
 MIN_TIMESTAMP_GAP_S = 0.1
 # Beginnings of tags of MP3s.
 MP3_TAGS = (b"ID3", b"TAG", b"APETAGEX")
+# At the start, there is no jitter: where sound begins after the video, it is by more than this.
+MIN_START_GAP_S = 0.002
+# FFmpeg drops the first packets of WMA, but counts them in its time stamps.
+LATE_CONTAINERS = frozenset(("asf",))
 # A longer gap is reported.
 MAX_PAUSE_S = 0.5
 # A longer jump is an error of the time stamp: filling it would insert hours of silence.
@@ -105,6 +116,8 @@ class _SndfileDecoder(Decoder):
             raise DecodeError("libsndfile is not tried for what begins like an MP3")
         if not is_whole_ogg(file):
             raise DecodeError("libsndfile would read only the first part of this Ogg file")
+        if is_wrapped(file):
+            raise DecodeError("libsndfile would read only the start of this WAV file above 4 GiB")
         file.seek(0)
         try:
             self._sound = sf.SoundFile(file.fileno(), closefd=False)
@@ -166,9 +179,16 @@ def _find_promise(sound: sf.SoundFile, n_bytes: int) -> int | None:
     # libsndfile trusts the size of a file more than its header. It reports that in its log only,
     # which also has the comments of the file, which may look the same.
     for promised, found in PROMISE.findall(sound.extra_info):
-        if n_bytes / 2 < int(found) < int(promised) < UNKNOWN_SIZE:
+        if n_bytes / 2 < int(found) < int(promised) and _is_known(int(promised)):
             return round(n_samples * int(promised) / int(found))
     return n_samples
+
+
+def _is_known(size: int) -> bool:
+    """Return whether a size in a header is not a placeholder."""
+    return size < UNKNOWN_LENGTH and not any(
+        0 <= size - one < UNKNOWN_SIZES_RANGE for one in UNKNOWN_SIZES
+    )
 
 
 class _Source:
@@ -203,6 +223,7 @@ class _FfmpegDecoder(Decoder):
         self._n_promised = None if index is None else index.n_samples
         # FFmpeg would take tags at the end of an MP3 for sound, or for damage.
         end = find_mp3_end(file) if is_mp3(file) else file.seek(0, os.SEEK_END)
+        options = {"ignore_length": "1"} if is_wrapped(file) else {}
         file.seek(0)
         try:
             # Tags in an unknown encoding are ignored, as the sound may be fine. A file may refer to
@@ -210,7 +231,7 @@ class _FfmpegDecoder(Decoder):
             self._container = av.open(
                 _Source(file, end),
                 "r",
-                options={"protocol_whitelist": "none"},
+                options={"protocol_whitelist": "none", **options},
                 metadata_errors="ignore",
             )
         except (av.FFmpegError, OSError) as error:
@@ -233,6 +254,8 @@ class _FfmpegDecoder(Decoder):
         self._duration = None if length is None else length / av.time_base
         self._jumps: list[str] = []
         self._pauses: list[float] = []  # in seconds, silence now
+        is_late = self._container.format.name in LATE_CONTAINERS
+        self._least_start = MIN_TIMESTAMP_GAP_S if is_late else MIN_START_GAP_S
         self._skipped = 0.0  # jumps of the time stamps that were not filled, in seconds
 
     @property
@@ -373,7 +396,7 @@ class _FfmpegDecoder(Decoder):
         if abs(missing) <= MIN_TIMESTAMP_GAP_S:
             self._skipped = 0.0
         gap = missing - self._skipped
-        if gap <= MIN_TIMESTAMP_GAP_S:
+        if gap <= (MIN_TIMESTAMP_GAP_S if position else self._least_start):
             return
         beyond = self._duration is not None and stamp > self._duration
         if beyond or gap > MAX_TIMESTAMP_GAP_S:

@@ -10,7 +10,7 @@ import numpy as np
 import soxr
 
 from sercli.arrays import FloatArray
-from sercli.audio.containers import is_followed
+from sercli.audio.containers import is_followed, measure_rest
 from sercli.audio.decoders import DecodeError, open_decoder
 from sercli.errors import AudioError
 
@@ -76,6 +76,7 @@ class AudioFile:
         self._n_invalid = 0
         self._peak = 0.0
         self._is_followed = False
+        self._rest = 0.0  # what follows the end that the header tells, relative to what was read
 
     def blocks(self) -> Iterator[FloatArray]:
         """Yield the samples from the start to the end, once.
@@ -108,6 +109,7 @@ class AudioFile:
             self.n_samples += len(block)
             yield block
         with _naming(self.path):
+            self._rest = measure_rest(self._file)
             self._is_followed = is_followed(self._file)
         if self._n_invalid and self._n_invalid == self.n_samples * self.channels:
             raise AudioError(
@@ -134,6 +136,11 @@ class AudioFile:
         if self._is_followed:
             notes.append(
                 f"another recording is appended in the file; reading ends at {self.duration:.3f} s"
+            )
+        elif self._rest:
+            notes.append(
+                f"reading ends at {self.duration:.3f} s, where its header tells the end, but about "
+                f"{self._rest * self.duration:.1f} s may follow; if they are sound, mend the header"
             )
         if self._n_invalid:
             notes.append(

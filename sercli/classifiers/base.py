@@ -275,7 +275,13 @@ class Classifier(ABC):
             If the model does not have this output, or a waveform is invalid or too long.
         """
         calibration = self.spec.find_calibration(target)
-        waveforms = [np.asarray(waveform) for waveform in waveforms]
+        try:
+            waveforms = [np.asarray(waveform) for waveform in waveforms]
+        except (TypeError, ValueError, RuntimeError) as error:  # also of tensors
+            raise ConfigError(
+                f"a waveform cannot be read as an array: {error}; expected a list of arrays of "
+                "shape (n_samples,)"
+            ) from error
         for waveform in waveforms:
             is_real = np.issubdtype(waveform.dtype, np.floating)
             with np.errstate(over="ignore"):
@@ -294,7 +300,32 @@ class Classifier(ABC):
                 )
         if not waveforms:
             return np.empty((0, len(self.spec.labels)))
-        return calibration.probabilities(self.score(self.extract_features(waveforms)))
+        scores = self.score(self.extract_features(waveforms))
+        return self.check_finite(calibration.probabilities(scores))
+
+    def check_finite(self, probabilities: DoubleArray) -> DoubleArray:
+        """Return probabilities of the model, unless some are not finite.
+
+        Parameters
+        ----------
+        probabilities
+            Probabilities, of any shape.
+
+        Raises
+        ------
+        ModelError
+            If one is NaN or infinite: the weights are damaged, or a number was too large for the
+            precision.
+        """
+        if not np.isfinite(probabilities).all():
+            advice = "Copy its folder again"
+            if self.precision == "fp16":  # its largest number is 65,504
+                advice = "Try --precision fp32, which cannot overflow so easily"
+            raise ModelError(
+                f"model {self.name}: gives probabilities that are not finite with precision "
+                f"{self.precision}; expected weights and settings as they were saved. {advice}"
+            )
+        return probabilities
 
     def adapts_unasked(self, target: Target) -> bool:
         """Return whether the model adapts to baselines by default (``"auto"``).

@@ -267,7 +267,7 @@ class TrainedNetworkClassifier(NetworkClassifier, TensorClassifier):
         """Return logits, shape (n_segments, n_labels)."""
         with torch.inference_mode():
             logits = self.network.head(torch.from_numpy(features).to(self._device))
-        result: FloatArray = logits.numpy(force=True)
+        result: FloatArray = logits.float().numpy(force=True)  # bf16 under a caller's autocast
         return result
 
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
@@ -88,7 +89,8 @@ class FeatureProcesses:
             if self._executor is None:
                 from multiprocessing import current_process
 
-                if current_process().daemon:  # daemonic processes cannot have children
+                # Daemonic processes cannot have children, nor can loky start any without streams.
+                if current_process().daemon or None in (sys.stdout, sys.stderr):
                     self._is_broken = True
                     return None
                 try:

@@ -1,5 +1,6 @@
 """Feature extraction from labelled clips on several cores."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -159,6 +160,8 @@ def run_tasks(
     """
     from joblib import Parallel, delayed, effective_n_jobs
 
+    if None in (sys.stdout, sys.stderr):  # loky cannot start processes without these streams
+        jobs = 1
     tasks = [items[i : i + CLIPS_PER_TASK] for i in range(0, len(items), CLIPS_PER_TASK)]
     n_ahead = TASKS_AHEAD * effective_n_jobs(jobs) if limited else len(tasks)
     with Parallel(n_jobs=jobs, return_as="generator") as parallel:

@@ -162,7 +162,8 @@ class _Scoring:
         """Return a model's probabilities for the scored clips, over all of its labels."""
         lengths = [len(rows) for rows in found.features]
         scores = model.score(np.concatenate(found.features))
-        pieces = model.spec.find_calibration(self._config.target).probabilities(scores)
+        calibration = model.spec.find_calibration(self._config.target)
+        pieces = model.check_finite(calibration.probabilities(scores))
         adapt = choose_adaptation(model, self._config, self._clips)
         if adapt != "none":
             adapter = model.find_adapter(self._config.target)
@@ -268,7 +269,7 @@ def _measure_mixes(
     """Measure the effect of baselines; each clip is represented by its first piece."""
     adapter, own = classifier.find_adapter(), classifier.spec.labels
     scores = classifier.score(np.stack([rows[0] for rows in found.features]))
-    alone = classifier.spec.calibration.probabilities(scores)
+    alone = classifier.check_finite(classifier.spec.calibration.probabilities(scores))
     return measure_mixes(
         lambda group: renormalise(adapter.adapt(alone[group]), own, labels),
         renormalise(alone, own, labels),

@@ -96,7 +96,8 @@ def jensen_shannon(shares: RealArray, probabilities: RealArray) -> DoubleArray:
     # root of a number just below 0, which gives NaN and a warning.
     with np.errstate(invalid="ignore"):
         distances = jensenshannon(shares, probabilities, base=2, axis=1)
-    result: DoubleArray = np.square(np.nan_to_num(distances))
+    rounded = np.isnan(distances) & np.isfinite(probabilities).all(axis=1)
+    result: DoubleArray = np.square(np.where(rounded, 0.0, distances))
     return result
 
 

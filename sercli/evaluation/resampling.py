@@ -31,6 +31,8 @@ from sercli.evaluation.metrics import (
 FIGURES: Final = ("uar", "accuracy", "macro_f1", "ece", "nll", "brier")
 # Figures that resampling itself raises.
 BIASED: Final = ("ece",)
+# Largest value of figures that may exceed 1.
+LIMITS: Final = {"nll": float("inf"), "brier": 2.0}
 LEVEL: Final = 0.95
 N_RESAMPLES: Final = 2000
 # With fewer speakers than this, intervals are known to be too narrow.
@@ -222,6 +224,8 @@ def _interval(
     if name in BIASED or not low <= found <= high or low == high:  # also true for NaN
         draws = result.bootstrap_distribution
         low, high = np.quantile(draws, (0.025, 0.975)) - (draws.mean() - found)
+        # Of draws that are almost all equal, a few others move the mean, but not the quantiles.
+        low, high = min(low, found), max(high, found)
         if other is None:
-            low = max(low, 0)
+            low, high = max(low, 0.0), min(high, LIMITS.get(name, 1.0))
     return float(low), float(high)

@@ -233,7 +233,11 @@ class ConvolutionalLayer(nn.Module):
             1 for frames of the segment, 0 after its end, shape (n_segments, n_frames).
         """
         mask = mask[:, :: self.convolution.stride[1]]
-        out = self.norm(self.convolution(frames))
+        # PyTorch 2.14 computes strided convolutions in bf16 of fewer frames than the kernel from
+        # memory beside them.
+        lacking = self.convolution.kernel_size[1] - frames.shape[3]
+        padded = functional.pad(frames, (0, lacking)) if lacking > 0 else frames
+        out = self.norm(self.convolution(padded)[..., : mask.shape[1]])
         # In the same number type, or every product with it would become float32.
         inside = mask[:, None, None].to(out.dtype)
         if self.squeeze is not None:

@@ -77,6 +77,8 @@ def choose_devices(names: str = AUTO) -> tuple[torch.device, ...]:
     ConfigError
         If a device does not exist or is named twice, or the CPU is one of several.
     """
+    if not isinstance(names, str):
+        raise ConfigError(f"device is {names!r}; expected its name, such as 'cpu' or 'cuda:0'")
     devices = tuple(choose_device(name.strip()) for name in names.split(","))
     if len(devices) > 1 and (len({*devices}) < len(devices) or CPU in devices):
         raise ConfigError(f"device is {names!r}; expected one, or different GPUs: cuda:0,cuda:1")

@@ -5,7 +5,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from sercli.errors import OutputError
@@ -14,9 +13,10 @@ from sercli.output.results import read_results
 from sercli.output.writers import identify_output
 from sercli.schema import MIX, FileResult, Segment, printable
 from sercli.speech.grids import name_voice
+from sercli.speech.praat import Tier, render_grid
 
-# Words in the name of a speaker at which praatio would divide a grid.
-GRID_PARTS = re.compile(r"\b(item|intervals|points) ?\[")
+# Words in the name of a speaker at which praatio, by which others may read it, divides a grid.
+GRID_PARTS = re.compile(r"(item|intervals|points) ?\[")
 
 
 class Format(NamedTuple):
@@ -118,11 +118,8 @@ def _render_textgrid(result: FileResult) -> str:
 
     Overlapping segments of a voice are divided into several layers with two tiers each.
     """
-    from praatio.data_classes.interval_tier import IntervalTier
-    from praatio.data_classes.textgrid import Textgrid
-
     end = max([result.duration, *(segment.end for segment in result.segments)])
-    grid = Textgrid(0, end)
+    tiers: list[Tier] = []
     voices: dict[tuple[str | None, str | None], list[Segment]] = {}
     for segment in result.segments:
         voices.setdefault(_find_voice(result, segment), []).append(segment)
@@ -131,11 +128,8 @@ def _render_textgrid(result: FileResult) -> str:
             for what in ("emotion", "confidence"):
                 rows = [(one.start, one.end, _tell(one, what)) for one in layer]
                 name = f"{what} {name_voice(*voice, number)}".rstrip()
-                grid.addTier(IntervalTier(name, rows, 0, end))
-    with TemporaryDirectory() as folder:  # praatio writes only to files
-        path = Path(folder) / "grid"
-        grid.save(str(path), "long_textgrid", includeBlankSpaces=True)
-        return path.read_text(encoding="utf-8")
+                tiers.append(Tier(name, rows))
+    return render_grid(end, tiers)
 
 
 def _tell(segment: Segment, what: str) -> str:

@@ -22,6 +22,7 @@ from sercli.errors import OutputError
 from sercli.files import (
     JOURNAL,
     ORPHANED_S,
+    TELL_RESUMED,
     TEMPORARY,
     copy_mode,
     parse_json,
@@ -111,7 +112,9 @@ class Journal:
             self._stream.flush()
         except OSError as error:
             self._is_broken = True
-            raise OutputError(f"{self._path}: cannot be written: {error.strerror}") from error
+            raise OutputError(
+                f"{self._path}: cannot be written: {error.strerror}; {TELL_RESUMED}"
+            ) from error
 
 
 class Told(NamedTuple):
@@ -303,7 +306,7 @@ def _is_written(journal: Path) -> bool:
     if is_free is False:
         return True
     if not header.endswith("\n"):  # it may have just been created, and not be locked yet
-        return age < STARTING_S
+        return abs(age) < STARTING_S  # of clocks that do not agree, an age may be negative
     return is_free is None and _is_at_work(header, age)
 
 
@@ -315,7 +318,7 @@ def _is_at_work(header: str, age: float) -> bool:
     except (LookupError, TypeError, ValueError):
         return False
     if not is_here or sys.platform == "win32":  # on Windows, `os.kill` would end the process
-        return age < ORPHANED_S
+        return abs(age) < ORPHANED_S
     try:
         os.kill(pid, 0)
     except OSError as error:

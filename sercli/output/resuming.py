@@ -285,11 +285,23 @@ def _list_sources(target: Path, unfinished: Sequence[Unfinished]) -> Iterator[_S
     # output that is in its place.
     first = [number for number, one in enumerate(unfinished) if one.replaces or one.in_place]
     record = record_path(target)
-    # A run that could not write its output may have written its record.
-    if not first and (target.exists() or (record.exists() and not unfinished)):
+    if not first and (target.exists() or (not unfinished and _has_output(record))):
         yield _Source(target, f"its record {record}", partial(_read_record, target))
     for one in unfinished[first[-1] if first else 0 :]:
         yield _Source(one.rows, f"its journal {one.journal}", one.read)
+
+
+def _has_output(record: Path) -> bool:
+    """Return whether a run record, if there is one, has an output, which may have been moved.
+
+    A run that could not write its output leaves a record without one.
+    """
+    try:
+        return parse_json(record.read_text(encoding="utf-8")).get("output_sha256") is not None
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, AttributeError):
+        return True
 
 
 def _read_record(target: Path) -> Told:

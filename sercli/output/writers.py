@@ -57,11 +57,24 @@ class StandardOutput:
         self._stream: BinaryIO = sys.stdout.buffer
 
     def write(self, content: bytes) -> None:
-        """Write bytes, and flush them."""
+        """Write bytes, and flush them.
+
+        Raises
+        ------
+        BrokenPipeError
+            If the reader has closed the pipe, which is not an error of the output.
+        OutputError
+            If they cannot be written for another reason.
+        """
         rest = memoryview(content)
-        while rest:  # without a buffer (python -u), a part may be written at once
-            rest = rest[self._stream.write(rest) :]
-        self._stream.flush()
+        try:
+            while rest:  # without a buffer (python -u), a part may be written at once
+                rest = rest[self._stream.write(rest) :]
+            self._stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(f"the output cannot be written: {error.strerror}") from error
 
 
 class Writer(ABC):
@@ -165,11 +178,9 @@ class Writer(ABC):
             self._output.write(content)
             self.n_bytes += len(content)
             self._hash.update(content)
-        except BrokenPipeError:
-            raise  # the reader has closed the pipe, which is not an error of the output
-        except OSError as error:
+        except OutputError:
             self._is_broken = True
-            raise OutputError(f"the output cannot be written: {error.strerror}") from error
+            raise
 
     def __enter__(self) -> Self:
         return self

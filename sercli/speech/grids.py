@@ -2,33 +2,26 @@
 
 import codecs
 import hashlib
+import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from sercli.delimited import MOST_SECONDS
 from sercli.errors import ConfigError
+from sercli.speech.praat import Tier, parse_grid
 from sercli.speech.turn import Turn
 from sercli.text import compose
 
 SUFFIX = ".textgrid"
-# Characters quoted of an error message of praatio, which may contain the whole grid.
-MOST_TOLD = 120
-# The patterns by which praatio splits a grid in Praat's long format. It drops the signs of the
-# times there, so that negative times have to be found in the text.
-ITEM, INTERVAL = re.compile(r"item ?\["), re.compile(r"intervals ?\[")
-NAME = re.compile(r'name ?= ?"(.*)"\s*$', re.MULTILINE)
-TIMES = re.compile(r"xmin ?= ?(\S+)\s+xmax ?= ?(\S+)")
-BELOW_0 = re.compile(r"-\S*[1-9]")
 # Tiers of emotions that were exported, with a voice: a channel, a speaker or both; and a layer.
 EXPORTED = re.compile(r"emotion(?: (.+))?")
 CHANNEL = re.compile(r"channel (\d+)|(.+) \(channel (\d+)\)")
 LAYER = re.compile(r"(?:^| )\(layer \d+\)$")
 # Names of speakers that would be read as something else.
 RESERVED = re.compile(r"channel \d+|(?:.* )?\((?:channel \d+|layer \d+|speaker)\)")
-LABEL = re.compile(r'text ?= ?"(.*)"', re.DOTALL)
 
 
 class Interval(NamedTuple):
@@ -174,9 +167,7 @@ def read_intervals(
         content = grid.read_bytes()
         digest.update(hashlib.sha256(content).digest())
         where = "" if grid == path else f"{grid.relative_to(path)}: "
-        for tier, start, end in _find_signed(_decode(content, where)):
-            raise _refuse_negative(where, tier, start, end)
-        read, exported = _read(grid, where, tiers, emotions=emotions)
+        read, exported = _read(_decode(content, where), where, tiers, emotions=emotions)
         there |= {compose(name) for name in read}
         found[recording] = [
             Interval(start, end, name, *exported.get(name, (None, None)), text)
@@ -189,6 +180,8 @@ def read_intervals(
 
 
 def _decode(content: bytes, where: str) -> str:
+    if content.startswith(b"ooBinaryFile"):
+        raise ValueError(f"{where}is binary; expected a TextGrid that Praat saved as text")
     is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         return content.decode("utf-16" if is_wide else "utf-8")
@@ -204,53 +197,25 @@ def _decode(content: bytes, where: str) -> str:
         ) from error
 
 
-def _find_signed(text: str) -> Iterator[tuple[str, str, str]]:
-    """Yield tier, start and end of intervals with a text and a negative time (long format)."""
-    for item in ITEM.split(text)[2:]:
-        header, *intervals = INTERVAL.split(item)
-        name = NAME.search(header)
-        for interval in intervals:
-            times, label = TIMES.search(interval), LABEL.search(interval)
-            if times and label and label[1].strip() and any(map(BELOW_0.match, times.groups())):
-                yield name[1] if name else "", times[1], times[2]
-
-
-def _refuse_negative(where: str, tier: str, start: str, end: str) -> ValueError:
-    return ValueError(
-        f"{where}the tier {tier} has an interval from {start} to {end} s; expected no time below 0"
-    )
-
-
 def _read(
-    grid: Path, where: str, tiers: Sequence[str], *, emotions: bool
+    text: str, where: str, tiers: Sequence[str], *, emotions: bool
 ) -> tuple[dict[str, list[tuple[float, float, str]]], dict[str, tuple[str | None, str | None]]]:
     """Return the intervals with a text in each tier to read, and its voice."""
-    from praatio.data_classes.interval_tier import IntervalTier
-    from praatio.textgrid import openTextgrid
-    from praatio.utilities.errors import DuplicateTierName
-
-    is_renamed = False
     try:
-        try:
-            read = openTextgrid(str(grid), includeEmptyIntervals=False, reportingMode="silence")
-        except DuplicateTierName:
-            is_renamed = True
-            read = openTextgrid(
-                str(grid),
-                includeEmptyIntervals=False,
-                reportingMode="silence",
-                duplicateNamesMode="rename",
-            )
-    except Exception as error:  # praatio raises errors of any type for malformed files
-        told = " ".join(str(error).split())[:MOST_TOLD]
+        read = parse_grid(text)
+        there = {tier.name: _find_told(tier) for tier in read}
+    except ValueError as error:
         raise ValueError(
-            f"{where}is not a TextGrid ({told}); expected one as Praat saves it, in UTF-8 or UTF-16"
+            f"{where}is not a TextGrid ({error}); expected one as Praat saves it, as text in UTF-8 "
+            "or UTF-16"
         ) from error
-    there = {tier.name: tier.entries for tier in read.tiers if isinstance(tier, IntervalTier)}
     for name, entries in there.items():
-        for start, end, text in entries:
-            if start < 0 and text.strip():
-                raise _refuse_negative(where, name, f"{start:g}", f"{end:g}")
+        for start, end, _ in entries:
+            if start < 0:
+                raise ValueError(
+                    f"{where}the tier {name} has an interval from {start:g} to {end:g} s; expected "
+                    "no time below 0"
+                )
     exported = {} if tiers else _find_exported(there, alone=not emotions)
     wanted = tiers or {compose(name) for name in exported or there}
     names = [name for name in there if compose(name) in wanted]
@@ -260,14 +225,24 @@ def _read(
             f"{where}has the interval tiers {', '.join(there) or 'none'}; expected "
             + (f"{' or '.join(tiers)}" if tiers else f"only one, or {others}")
         )
-    twice = [name for name in names if is_renamed and f"{name}_2" in read.tierNames]
-    if twice:
+    counts = Counter(tier.name for tier in read)
+    if twice := [name for name in names if counts[name] > 1]:
         raise ValueError(f"{where}has several tiers {twice[0]}; expected each name once")
-    intervals = {
-        name: [(start, end, text.strip()) for start, end, text in there[name] if text.strip()]
-        for name in names
-    }
-    return intervals, exported
+    return {name: there[name] for name in names}, exported
+
+
+def _find_told(tier: Tier) -> list[tuple[float, float, str]]:
+    """Return the intervals of a tier that have a text, in order."""
+    told = sorted((start, end, text.strip()) for start, end, text in tier.entries if text.strip())
+    reached = -math.inf
+    for start, end, text in told:
+        if not max(start, reached) <= start < end:  # also true for NaN
+            raise ValueError(
+                f"the tier {tier.name} has an interval {text} from {start:g} to {end:g} s, after "
+                f"one that ends at {reached:g} s; expected a start before the end, and no overlap"
+            )
+        reached = end
+    return told
 
 
 def _find_exported(

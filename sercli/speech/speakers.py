@@ -1,13 +1,13 @@
 """Speakers of segments, from the names of recordings, a table or a diarisation."""
 
+import math
 import os
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from sercli.errors import ConfigError
 from sercli.speech.grids import is_grid
@@ -17,7 +17,7 @@ from sercli.speech.turns import Turns
 
 
 class Timeline:
-    """Speakers of a recording over time, found by bisection of its turns.
+    """Speakers of a recording over time, found by bisection of the turns of each.
 
     Parameters
     ----------
@@ -27,10 +27,7 @@ class Timeline:
 
     def __init__(self, turns: Iterable[Turn] = ()) -> None:
         self._turns = sorted((one for one in turns if one.speaker), key=lambda one: one.start)
-        self._starts = [one.start for one in self._turns]
-        # Latest end of each turn and all before it, which never falls: bisection finds the first
-        # turn that may reach into a segment.
-        self._ends = list(accumulate((one.end for one in self._turns), max))
+        self._spans: dict[tuple[str, bool], dict[str, _Spans]] = {}
 
     def find(self, channel: str, start: float, end: float, *, alone: bool = False) -> str | None:
         """Return the speaker of most of a segment, or None if that is unknown.
@@ -44,17 +41,44 @@ class Timeline:
         alone
             Whether the recording has only one channel, which is also its mix.
         """
-        spoken: dict[str, float] = {}
-        reached: dict[str, float] = {}
-        for turn in self._turns[bisect_right(self._ends, start) : bisect_left(self._starts, end)]:
-            if not (turn.is_of(channel, alone=alone) and turn.speaker):
-                continue
-            # Turns of one speaker may overlap, such as those heard in both channels of a call.
-            first = max(start, turn.start, reached.get(turn.speaker, start))
-            if (overlap := min(end, turn.end) - first) > 0:
-                spoken[turn.speaker] = spoken.get(turn.speaker, 0.0) + overlap
-                reached[turn.speaker] = min(end, turn.end)
-        return max(spoken, key=lambda speaker: spoken[speaker]) if spoken else None
+        spans = self._spans.get((channel, alone))
+        if spans is None:
+            spans = {}
+            for turn in self._turns:
+                if turn.speaker and turn.is_of(channel, alone=alone):
+                    spans.setdefault(turn.speaker, _Spans([], [])).add(turn)
+            self._spans[channel, alone] = spans
+        # Of two with equal shares, the one who speaks first.
+        spoken, _, speaker = max(
+            ((*one.overlap(start, end), speaker) for speaker, one in spans.items()),
+            key=lambda found: found[:2],
+            default=(0.0, 0.0, None),
+        )
+        return speaker if spoken > 0 else None
+
+
+class _Spans(NamedTuple):
+    """Where one speaker speaks: starts and ends in rising order, of spans that do not overlap."""
+
+    starts: list[float]
+    ends: list[float]
+
+    def add(self, turn: Turn) -> None:
+        """Add a turn that starts no earlier than those before it.
+
+        Turns of one speaker may overlap, such as those heard in both channels of a call.
+        """
+        if self.ends and turn.start < self.ends[-1]:
+            self.ends[-1] = max(self.ends[-1], turn.end)
+        else:
+            self.starts.append(turn.start)
+            self.ends.append(turn.end)
+
+    def overlap(self, start: float, end: float) -> tuple[float, float]:
+        """Return the seconds spoken in a segment, and minus the start of the first span there."""
+        inside = range(bisect_right(self.ends, start), bisect_left(self.starts, end))
+        overlap = sum(min(end, self.ends[at]) - max(start, self.starts[at]) for at in inside)
+        return overlap, -self.starts[inside.start] if inside else -math.inf
 
 
 @dataclass(frozen=True)

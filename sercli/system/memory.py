@@ -89,7 +89,7 @@ def measure_peak_memory() -> int | None:
 def _read_status(name: str) -> int | None:
     """Return a size in bytes that Linux reports of this process, or None."""
     try:
-        lines = _STATUS.read_text().splitlines()
+        lines = _STATUS.read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
         return None
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith(name)), None)
