@@ -3,10 +3,13 @@
     pip install -e '.[compare]'
     python examples/compare_speed.py RECORDINGS [--runs 5] [--only NAME]
 
-`ser` is timed from the first file to the last row and, for the second ratio, only while it
-classifies segments. The others get the segments that it found, already decoded; the slow ones get a
-sample, and their time is scaled up to all segments. Runs of both sides alternate, so that both meet
-the same load of the machine. Ratios are ratios of medians.
+Of `ser`, `sercli.Annotator.annotate` is timed, from the first file to the last result and, for the
+second ratio, only in the stages `features` and `model`; loading the model and writing rows are left
+out, and the start of the processes of the SVM is part of `features`. The others get the segments
+that it found, already decoded; the slow ones get a sample, and their time is scaled up to all
+segments. The pipeline of `transformers` pads each segment to 30 s; it is timed with the number type
+and the batch size, of 1, 4 and 8, that are fastest on a trial. Runs of both sides alternate, so
+that both meet the same load of the machine. Ratios are ratios of medians.
 """
 
 import argparse
@@ -18,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +32,7 @@ import sercli
 from sercli.annotation.recording import Recording
 from sercli.annotation.timing import Stopwatch
 from sercli.config import SegmentConfig, count_cores
+from sercli.errors import AudioError
 
 SAMPLE_RATE = 16_000
 
@@ -35,16 +40,24 @@ FloatArray = NDArray[np.float32]
 Classify = Callable[[list[FloatArray]], Any]
 
 
+class Way(NamedTuple):
+    """Another way to labels, and the settings that were chosen for it."""
+
+    classify: Classify
+    settings: dict[str, Any]
+
+
 class Comparison(NamedTuple):
     """A shipped model, and another way to labels that it is compared with."""
 
     name: str
     model: str
-    create: Callable[[], Classify]
+    create: Callable[[], Way]
     sample: int  # number of segments that the other way is timed on; 0 for all
+    package: str = "sercli"  # what it needs
 
 
-def create_pipeline() -> Classify:
+def create_pipeline() -> Way:
     """Return the pipeline of `transformers` with the encoder of the shipped transformer."""
     import torch
     from transformers import (
@@ -57,10 +70,10 @@ def create_pipeline() -> Classify:
     from sercli.neural.devices import choose_precision
 
     model: Any = sercli.load_model("transformer", "cpu", precision="fp32")
-    settings = dict(model.spec.settings["encoder"])
-    settings.pop("model_type")
+    encoder = dict(model.spec.settings["encoder"])
+    encoder.pop("model_type")
     labels = dict(enumerate(model.spec.labels))
-    plain = WhisperForAudioClassification(WhisperConfig(**settings, id2label=labels))
+    plain = WhisperForAudioClassification(WhisperConfig(**encoder, id2label=labels))
     plain.encoder.load_state_dict(model.network.encoder.model.state_dict())
     extractor: Any = WhisperFeatureExtractor()  # type: ignore[no-untyped-call]
     with tempfile.TemporaryDirectory() as folder:
@@ -86,7 +99,8 @@ def create_pipeline() -> Classify:
         times[setting] = measure(partial(_consume, classify, trial))
     best = min(times, key=lambda setting: times[setting])
     print("transformers.pipeline is fastest in {}, at batch size {}".format(*best), file=sys.stderr)
-    return lambda waveforms: list(pipelines[best](list(waveforms)))
+    settings = dict(zip(("dtype", "batch_size"), best, strict=True))
+    return Way(lambda waveforms: list(pipelines[best](list(waveforms))), settings)
 
 
 def _consume(work: Callable[[list[Any]], Any], given: list[Any]) -> None:
@@ -94,13 +108,16 @@ def _consume(work: Callable[[list[Any]], Any], given: list[Any]) -> None:
         pass
 
 
-def create_clip_by_clip() -> Classify:
+def create_clip_by_clip() -> Way:
     """Return the shipped transformer, called for one segment at a time."""
-    model = sercli.load_model("transformer", "cpu")
+    return Way(_call_clip_by_clip(sercli.load_model("transformer", "cpu")), {})
+
+
+def _call_clip_by_clip(model: Any) -> Classify:
     return lambda waveforms: [model.predict_proba([waveform]) for waveform in waveforms]
 
 
-def create_librosa_cnn() -> Classify:
+def create_librosa_cnn() -> Way:
     """Return the shipped CNNs with a mel front end of librosa, called for one segment at a time."""
     import librosa
     import torch
@@ -132,7 +149,7 @@ def create_librosa_cnn() -> Classify:
 
     for member in model.members:
         member.network.front_end = LibrosaFrames(member.network.front_end)
-    return lambda waveforms: [model.predict_proba([waveform]) for waveform in waveforms]
+    return Way(_call_clip_by_clip(model), {})
 
 
 def _extract_functionals(waveforms: list[FloatArray]) -> list[Any]:
@@ -145,7 +162,7 @@ def _extract_functionals(waveforms: list[FloatArray]) -> list[Any]:
     return [smile.process_signal(waveform, SAMPLE_RATE).to_numpy() for waveform in waveforms]
 
 
-def create_opensmile() -> Classify:
+def create_opensmile() -> Way:
     """Return the extraction of eGeMAPS functionals by opensmile-python, in a process per core."""
     n_processes = count_cores()
     pool = multiprocessing.get_context("spawn").Pool(n_processes)
@@ -155,14 +172,14 @@ def create_opensmile() -> Classify:
         shares = [waveforms[first :: 4 * n_processes] for first in range(4 * n_processes)]
         return pool.map(_extract_functionals, shares, chunksize=1)
 
-    return classify
+    return Way(classify, {})
 
 
 COMPARISONS = (
     Comparison("transformers.pipeline", "transformer", create_pipeline, 32),
     Comparison("transformer clip by clip", "transformer", create_clip_by_clip, 0),
-    Comparison("librosa and CNN clip by clip", "cnn", create_librosa_cnn, 0),
-    Comparison("opensmile eGeMAPS", "svm", create_opensmile, 0),
+    Comparison("librosa and CNN clip by clip", "cnn", create_librosa_cnn, 0, "librosa"),
+    Comparison("opensmile eGeMAPS", "svm", create_opensmile, 0, "opensmile"),
 )
 
 
@@ -174,12 +191,24 @@ def measure(work: Callable[[], Any]) -> float:
 
 
 def find_segments(paths: list[Path]) -> list[FloatArray]:
-    """Return the audio of all segments that `ser annotate` classifies."""
+    """Return the audio of all segments that `ser annotate` classifies.
+
+    Raises
+    ------
+    AudioError
+        If a recording cannot be read in full, or there are none with speech.
+    """
     found: list[FloatArray] = []
+    failed: list[str] = []
     for one in sercli.find_inputs(paths):
         recording = Recording(one, "mix", SegmentConfig(), Stopwatch())
         for part in recording.listen():
             found += part.waveforms
+        failed += [recording.result.error] if recording.result.error else []
+    if failed:
+        raise AudioError(f"{'; '.join(failed)}; expected recordings that can be read in full")
+    if not found:
+        raise AudioError(f"{', '.join(map(str, paths))}: found no recording with speech")
     return found
 
 
@@ -188,7 +217,7 @@ def compare(
 ) -> dict[str, Any]:
     """Return the times of both sides and the ratios of their medians."""
     classifier = sercli.load_model(one.model, "cpu")
-    classify = one.create()
+    classify, settings = one.create()
     rng = np.random.default_rng(0)
     chosen = rng.permutation(len(segments))[: one.sample or None]
     sample = [segments[index] for index in chosen]
@@ -209,6 +238,7 @@ def compare(
         "compared": one.name,
         "model": one.model,
         "precision": classifier.precision,
+        "their_settings": settings,
         "seconds": ours,
         "model_seconds": in_model,
         "their_seconds": theirs,
@@ -225,17 +255,28 @@ def main() -> None:
     parser.add_argument("--only", choices=[one.name for one in COMPARISONS])
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    segments = find_segments(given.paths)
+    if given.runs < 1:
+        parser.error(f"--runs is {given.runs}; expected 1 or more")
+    chosen = [one for one in COMPARISONS if given.only in (None, one.name)]
+    for one in chosen:
+        if find_spec(one.package) is None:
+            parser.error(
+                f"{one.name} needs {one.package}, which is not installed; install it by "
+                "pip install -e '.[compare]', or name another comparison by --only"
+            )
+    try:
+        segments = find_segments(given.paths)
+    except AudioError as error:
+        parser.error(str(error))
     found = []
-    for one in COMPARISONS:
-        if given.only in (None, one.name):
-            found.append(compare(one, given.paths, segments, given.runs))
-            if not given.json:
-                last = found[-1]
-                print(
-                    f"{last['model']}: {last['ratio']:.1f} times as fast as {last['compared']}, "
-                    f"{last['model_ratio']:.1f} times in features and model"
-                )
+    for one in chosen:
+        found.append(compare(one, given.paths, segments, given.runs))
+        if not given.json:
+            last = found[-1]
+            print(
+                f"{last['model']}: {last['ratio']:.1f} times as fast as {last['compared']}, "
+                f"{last['model_ratio']:.1f} times in features and model"
+            )
     if given.json:
         print(json.dumps(found, indent=1))
 

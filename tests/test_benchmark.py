@@ -14,10 +14,11 @@ from conftest import EXAMPLES, FakeClassifier
 import sercli
 from sercli.audio.reading import SAMPLE_RATE
 from sercli.benchmark import peak, run
-from sercli.benchmark.run import measure
+from sercli.benchmark.run import Benchmark, measure
 from sercli.benchmark.synthetic import synthesise
 from sercli.classifiers import neural
 from sercli.cli import main
+from sercli.cli.bench import _tell
 from sercli.config import Effort
 from sercli.errors import ConfigError
 from sercli.speech.segmentation import find_speech
@@ -83,6 +84,33 @@ def test_what_fails_is_told(fake_classifier: FakeClassifier, tmp_path: Path) -> 
         measure(fake_classifier, [gone])
     found = measure(fake_classifier, [EXAMPLES / "statement.flac", gone])
     assert (found.files, found.failed) == (2, 1)
+    assert found.errors == {str(gone): f"{gone}: does not exist"}
+
+
+def test_runs_without_speech_end_with_the_first(fake_classifier: FakeClassifier) -> None:
+    said: list[str] = []
+    with pytest.raises(ConfigError, match="no speech in 1 recording"):
+        measure(fake_classifier, [EXAMPLES / "silence.wav"], runs=3, say=said.append)
+    assert said == ["warming up"]
+
+
+@pytest.mark.parametrize("options", [("-q",), ("-q", "--json"), ()])
+def test_bench_tells_why_recordings_failed(options: tuple[str, ...], tmp_path: Path) -> None:
+    gone = tmp_path / "gone.wav"
+    command = ["bench", "-m", "svm", "--threads", "1", str(EXAMPLES / "memo.m4a"), str(gone)]
+    result = CliRunner().invoke(main, [*command, *options])
+    assert result.exit_code == 1
+    told = [line for line in result.stderr.splitlines() if "-q" in options or "gone" in line]
+    assert told == [f"failed: {gone}: does not exist"]
+    if "--json" in options:
+        found = json.loads(result.stdout)
+        assert found["failed"] == 1
+        assert found["errors"] == {str(gone): f"{gone}: does not exist"}
+
+
+def test_bench_needs_recordings_that_can_be_read_again() -> None:
+    result = CliRunner().invoke(main, ["bench", "-m", "nosuch", str(EXAMPLES), "-"])
+    assert (result.exit_code, "can be read only once" in result.stderr) == (2, True)
 
 
 def test_synthetic_recordings_are_as_long_as_asked_for(
@@ -102,6 +130,53 @@ def test_synthetic_recordings_are_as_long_as_asked_for(
 def test_of_two_runs_the_slower_counts(fake_classifier: FakeClassifier) -> None:
     found = measure(fake_classifier, [EXAMPLES / "statement.flac"], runs=2)
     assert found.speed == pytest.approx(found.audio_seconds / max(found.wall_seconds))
+
+
+@pytest.mark.parametrize(("walls", "expected"), [([3, 1, 2], 2), ([2, 4], 4), ([1, 4, 2, 3], 3)])
+def test_figures_are_those_of_the_run_in_the_middle(
+    walls: list[float],
+    expected: float,
+    fake_classifier: FakeClassifier,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    outcomes = iter(
+        run._Outcome(wall, {"decode": wall / 8}, 12.0, [1.0], {}) for wall in (9.0, *walls)
+    )
+    monkeypatch.setattr(run, "_run", lambda *_: next(outcomes))
+    found = measure(fake_classifier, [EXAMPLES / "memo.m4a"], runs=len(walls))
+    assert found.wall_seconds == sorted(walls)  # without the warm-up
+    assert (found.speed, found.stages["decode"].seconds) == (12 / expected, expected / 8)
+
+
+@pytest.mark.parametrize(
+    ("n_runs", "told"),
+    [(1, "(median of 1 run)"), (2, "(slower median of 2 runs)"), (3, "(median of 3 runs)")],
+)
+def test_bench_tells_which_run_its_figures_are_of(n_runs: int, told: str) -> None:
+    found = Benchmark(
+        "mine",
+        "fp32",
+        1,
+        1,
+        12.0,
+        1,
+        0,
+        2,
+        60.0,
+        10.0,
+        [1.0] * n_runs,
+        60.0,
+        1.0,
+        multiply_adds=5e9,
+        peak=1e9,
+        model_share=0.37,
+        run_share=0.2,
+    )
+    lines = _tell(found)
+    assert lines[2] == f"1.00 hours of audio per minute, 60 times real time {told}"
+    assert lines[-1] == (
+        "of that peak, the stages features and model together reach 37%, and the whole run 20%"
+    )
 
 
 def test_the_share_of_the_peak_is_of_those_that_compute(monkeypatch: pytest.MonkeyPatch) -> None:

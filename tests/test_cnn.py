@@ -17,8 +17,9 @@ from sercli.errors import ConfigError, ModelError
 from sercli.labels import EMOTIONS
 from sercli.neural.batching import pad
 from sercli.neural.cnn import Cnn, CnnSettings
-from sercli.neural.front_end import LogMel, LogMelSettings
+from sercli.neural.front_end import LEAST_OFFSET, LogMel, LogMelSettings, remove_offset
 from sercli.neural.masking import MaskingSettings, mask_at_random
+from sercli.neural.mel import WhisperMel
 from sercli.neural.pooling import AttentiveStatistics, weighted_statistics
 from sercli.registry.store import load_model, save_model
 
@@ -86,6 +87,20 @@ def test_gain_does_not_matter(waveforms: list[FloatArray]) -> None:
     louder = [waveform * np.float32(7) for waveform in waveforms]
     expected = model.predict_proba(waveforms)
     np.testing.assert_allclose(model.predict_proba(louder), expected, atol=1e-3)
+
+
+def test_a_constant_offset_does_not_matter(waveforms: list[FloatArray]) -> None:
+    centred = [one - one.mean() for one in waveforms]
+    whole, lengths = pad(centred)
+    for share in (0.1, -3.0):
+        moved = pad([one + np.float32(share * one.std()) for one in centred])
+        assert torch.allclose(remove_offset(*moved), whole, atol=1e-6)
+        for front_end in (LogMel(LogMelSettings()), WhisperMel(80, band_limit=4_000)):
+            frames, _ = front_end(*moved)
+            assert torch.allclose(frames, front_end(whole, lengths)[0], atol=1e-3)
+    # Where it makes no difference, nothing changes.
+    slight = pad([one + np.float32(0.9 * LEAST_OFFSET * one.std()) for one in centred])
+    assert torch.equal(remove_offset(*slight), slight.waveforms)
 
 
 def test_silence_and_the_shortest_segments_have_probabilities() -> None:

@@ -19,6 +19,7 @@ from sercli.discovery import Found, find_inputs
 from sercli.errors import ConfigError
 from sercli.output.report import RunInfo
 from sercli.output.writers import open_writer
+from sercli.schema import printable, printable_path
 from sercli.system.memory import measure_peak_memory
 from sercli.text import format_count
 from sercli.version import __version__
@@ -33,6 +34,10 @@ RECORDING_S = 120.0
 @dataclass(frozen=True)
 class StageTime:
     """Time that a stage took in the median run.
+
+    With several workers and a minute of speech or more, the ``features`` of an SVM, also of one in
+    a fusion, include the start of its processes: each worker waits for it once a run, for about a
+    second, which counts for less the more audio there is.
 
     Parameters
     ----------
@@ -67,12 +72,15 @@ class Benchmark:
         Wall-clock time of each run, in ascending order, from the first file to the last row;
         loading the model is not included.
     speed
-        How many times faster than real time the median run was.
+        How many times faster than real time the median run was; of an even number of runs, the
+        slower of the two in the middle.
     hours_per_minute
         Hours of audio per minute, in that run.
     stages
         Times of the stages of that run, by name; for a network, ``features`` includes all but its
         head.
+    errors
+        Why each file that failed could not be read in full, by its path.
     multiply_adds
         Multiply-adds that a network needs for the segments, or None for other models.
     peak
@@ -98,6 +106,7 @@ class Benchmark:
     speed: float
     hours_per_minute: float
     stages: dict[str, StageTime] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
     multiply_adds: float | None = None
     peak: float | None = None
     model_share: float | None = None
@@ -149,15 +158,10 @@ def measure(
         for number in range(runs + 1):
             say(f"run {number} of {runs}" if number else "warming up")
             outcomes.append(_run(classifier, effort, inputs, Path(folder) / "labels.csv"))
+            _check_speech(outcomes[-1], len(inputs))
     outcomes = sorted(outcomes[1:], key=lambda outcome: outcome.wall)
     median = outcomes[len(outcomes) // 2]  # of an even number, the slower of the two
     audio, durations = median.audio, median.durations
-    if not durations:
-        recordings = format_count(len(inputs), "recording")
-        reason = f"; the first that failed: {median.failed[0]}" if median.failed else ""
-        raise ConfigError(
-            f"found no speech in {recordings}; expected recordings with speech{reason}"
-        )
     found = Benchmark(
         model=classifier.name,
         precision=classifier.precision,
@@ -173,10 +177,9 @@ def measure(
         speed=audio / median.wall,
         hours_per_minute=audio / median.wall / 60,
         stages=_time_stages(median),
+        errors=median.failed,
         peak_memory=measure_peak_memory(),
     )
-    for reason in median.failed:
-        say(f"failed: {reason}")
     return _add_shares(found, classifier, effort, durations, say)
 
 
@@ -202,7 +205,17 @@ class _Outcome:
     stages: dict[Any, float]
     audio: float
     durations: list[float]  # of all segments
-    failed: list[str]  # why, of each file that could not be read in full
+    failed: dict[str, str]  # why, by path, of each file that could not be read in full
+
+
+def _check_speech(outcome: _Outcome, n_inputs: int) -> None:
+    if not outcome.durations:
+        recordings = format_count(n_inputs, "recording")
+        first = next(iter(outcome.failed.values()), None)
+        reason = f"; the first that failed: {first}" if first else ""
+        raise ConfigError(
+            f"found no speech in {recordings}; expected recordings with speech{reason}"
+        )
 
 
 def _time_stages(outcome: _Outcome) -> dict[str, StageTime]:
@@ -221,7 +234,7 @@ def _run(
 ) -> _Outcome:
     annotator = Annotator(classifier, adapt="auto", effort=effort)
     info = RunInfo(__version__, {"labels": classifier.spec.labels}, {})
-    audio, durations, failed = 0.0, list[float](), list[str]()
+    audio, durations, failed = 0.0, list[float](), dict[str, str]()
     start = perf_counter()
     with open_writer(str(target), "csv", info, overwrite=True) as writer:
         for result in annotator.annotate(inputs):
@@ -229,7 +242,8 @@ def _run(
                 writer.write(result)
             audio += result.duration
             durations += [segment.end - segment.start for segment in result.segments]
-            failed += [result.error] if result.error else []
+            if result.error:
+                failed[printable_path(result.path)] = printable(result.error)
     wall = perf_counter() - start
     return _Outcome(wall, annotator.stopwatch.seconds, audio, durations, failed)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sercli.cli.commands import Command
-from sercli.cli.console import give, reports_errors, say
+from sercli.cli.console import give, reports_errors, say, tell_failed
 from sercli.cli.options import (
     MODEL_HELP,
     is_given,
@@ -17,6 +17,7 @@ from sercli.cli.options import (
     model_options,
     speed_options,
 )
+from sercli.cli.standard_input import STDIN
 from sercli.config import Effort
 from sercli.output.report import ExitCode
 from sercli.registry.catalogue import DEFAULT_MODEL
@@ -39,7 +40,12 @@ if TYPE_CHECKING:
     help="Hours of synthetic recordings, if no PATHS are given.",
 )
 @click.option(
-    "--runs", type=int, default=1, metavar="N", help="Number of measured runs, after a warm-up run."
+    "--runs",
+    type=int,
+    default=1,
+    metavar="N",
+    help="Number of measured runs, after a warm-up run. The figures are those of the median run; "
+    "of an even number, of the slower of the two in the middle.",
 )
 @speed_options
 @click.option("--json", "as_json", is_flag=True, help="Print everything that was measured as JSON.")
@@ -61,6 +67,11 @@ def bench(paths: tuple[str, ...], **options: Any) -> None:
 
     if paths and is_given("hours"):
         raise click.UsageError("--hours goes without PATHS.")
+    if STDIN in paths:
+        raise click.UsageError(
+            f"{STDIN}: standard input can be read only once; expected files and directories, which "
+            f"every run reads again (a file of this name is ./{STDIN})."
+        )
     effort = Effort(options["threads"], options["workers"], options["batch_seconds"])
     keep_less()
     classifier = load_chosen(options)
@@ -72,6 +83,7 @@ def bench(paths: tuple[str, ...], **options: Any) -> None:
         runs=options["runs"],
         say=(lambda _: None) if options["quiet"] else say,
     )
+    tell_failed(found.errors)
     if options["as_json"]:
         give(json.dumps(asdict(found), indent=1))
     else:
@@ -83,6 +95,8 @@ def bench(paths: tuple[str, ...], **options: Any) -> None:
 def _tell(found: "Benchmark") -> list[str]:
     """Return the figures, line by line."""
     failed = f" ({found.failed} failed)" if found.failed else ""
+    n_runs = len(found.wall_seconds)
+    median = "median" if n_runs % 2 else "slower median"
     lines = [
         f"{found.model}, {found.precision}, {format_count(found.workers, 'worker')} on "
         f"{format_count(found.threads, 'thread')}, {found.batch_seconds:g} s a batch",
@@ -90,7 +104,7 @@ def _tell(found: "Benchmark") -> list[str]:
         f"{format_duration(found.audio_seconds)} of audio, "
         f"{format_count(found.segments, 'segment')}, {format_duration(found.speech_seconds)}",
         f"{found.hours_per_minute:.2f} hours of audio per minute, {found.speed:.0f} times real "
-        f"time (median of {format_count(len(found.wall_seconds), 'run')})",
+        f"time ({median} of {format_count(n_runs, 'run')})",
         "",
         f"{'stage':10}{'s of work':>12}{'share':>9}{'times real time, one worker':>30}",
     ]
@@ -103,8 +117,8 @@ def _tell(found: "Benchmark") -> list[str]:
             f"speech; this machine does {found.peak / 1e9:.0f} G per second of large matrices"
         )
         lines.append(
-            f"of that peak, the model reaches {found.model_share:.0%}, and the whole run "
-            f"{found.run_share:.0%}"
+            f"of that peak, the stages features and model together reach {found.model_share:.0%}, "
+            f"and the whole run {found.run_share:.0%}"
         )
     if found.peak_memory is not None:
         lines.append(f"peak memory of this process {found.peak_memory / 1e6:,.0f} MB")

@@ -131,8 +131,8 @@ family_options = join_options(
         type=click.FloatRange(0, 1),
         metavar="SHARE",
         help="Share of the random groups with too few clips for their mix that are filled up with "
-        "repeated clips, so that large groups may be of one emotion (adapter).  [default: 0.33 for "
-        "SVMs and transformers trained with --calm and fusions of them, 0 for others]",
+        "repeated clips, so that large groups may be of one emotion (adapter).  [default: a third "
+        "for SVMs and transformers trained with --calm and fusions of them, 0 for others]",
     ),
     click.option(
         "--seed",

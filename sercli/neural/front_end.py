@@ -12,6 +12,8 @@ from sercli.neural.batching import mask_padding
 # Added to the root mean square, so that digital silence does not divide by zero; quieter than any
 # recording.
 SILENCE = 1e-6
+# Least constant offset that is removed, relative to the root mean square.
+LEAST_OFFSET = 0.02
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class LogMel(nn.Module):
         """
         # Without autocast, since the logarithms of levels need the full precision of float32.
         with torch.autocast(waveforms.device.type, enabled=False):
-            waveforms = waveforms.float()
+            waveforms = remove_offset(waveforms.float(), lengths)
             power = waveforms.square().sum(dim=1, keepdim=True) / lengths[:, None]
             spectrum = self.spectrogram(waveforms / (power.sqrt() + SILENCE))
             levels = self.mel_scale(measure_power(spectrum))
@@ -128,6 +130,26 @@ class LogMel(nn.Module):
                 inside.sum(dim=2, keepdim=True) * levels.shape[1]
             )
             return (levels - mean) / self.SPREAD_DB * inside, mask
+
+
+def remove_offset(waveforms: Tensor, lengths: Tensor) -> Tensor:
+    """Return waveforms without the constant offset that some sound cards add.
+
+    It would count in the level of a segment, and leak into the lowest bands. Offsets below
+    `LEAST_OFFSET` make no difference, and such waveforms stay exactly as they are.
+
+    Parameters
+    ----------
+    waveforms
+        Waveforms, zero after the end of each segment, shape (n_segments, n_samples).
+    lengths
+        Number of samples of each segment, shape (n_segments,).
+    """
+    mean = waveforms.sum(dim=1) / lengths
+    power = waveforms.square().sum(dim=1) / lengths
+    offset = torch.where(mean.square() > LEAST_OFFSET**2 * power, mean, 0.0)
+    removed: Tensor = waveforms - offset[:, None] * mask_padding(lengths, waveforms.shape[1])
+    return removed
 
 
 def measure_power(spectrum: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torchaudio.transforms import MelScale, Spectrogram
 
 from sercli.audio.reading import SAMPLE_RATE
 from sercli.neural.batching import mask_padding
-from sercli.neural.front_end import SILENCE, measure_power
+from sercli.neural.front_end import SILENCE, measure_power, remove_offset
 
 NYQUIST = SAMPLE_RATE / 2
 # Root mean square to which segments are scaled, that of speech which is not loud.
@@ -73,7 +73,7 @@ class WhisperMel(nn.Module):
         """
         # Without autocast, since the logarithms of levels need the full precision of float32.
         with torch.autocast(waveforms.device.type, enabled=False):
-            waveforms = waveforms.float()
+            waveforms = remove_offset(waveforms.float(), lengths)
             if self.low_pass is not None:
                 waveforms = self.low_pass(waveforms, lengths)
             spectrum = self.spectrogram(level(waveforms, lengths))
@@ -168,7 +168,7 @@ class KaldiMel(nn.Module):
             Number of frames of each segment.
         """
         with torch.autocast(waveforms.device.type, enabled=False):
-            levelled = level(waveforms.float(), lengths)
+            levelled = level(remove_offset(waveforms.float(), lengths), lengths)
             parts = [
                 fbank(
                     waveform[None, : int(length)],
