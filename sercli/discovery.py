@@ -77,7 +77,7 @@ def find_inputs(
     """
     if isinstance(paths, str | os.PathLike):
         paths = (paths,)
-    elif hasattr(paths, "read"):  # an open file would yield its lines
+    elif not isinstance(paths, Iterable) or hasattr(paths, "read"):  # a file would yield its lines
         raise ConfigError(f"the inputs are {shorten(paths)}; expected paths")
     included, excluded = _Patterns(_list(include)), _Patterns(_list(exclude))
     walk = _Walk(recursive, included, excluded)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile as sf
+import torch
 from conftest import EXAMPLES, FakeClassifier, MakeWav
 from numpy.typing import NDArray
 
@@ -470,12 +471,26 @@ def test_what_was_decoded_waits_on_disk(
         ([np.array([0, np.nan])], r"the type float64, and values that are not finite; expected"),
         ([np.zeros(5, np.int16)], r"has the shape \(5,\) and the type int16; expected"),
         ([None], r"has the shape \(\) and the type object; expected"),
+        (None, r"^a waveform cannot be read as an array: .* not iterable; expected a list of arr"),
+        ([[[0.0], [0.0, 0.0]]], r"^a waveform cannot be read as an array: .*; expected a list"),
+        ([torch.zeros(5, requires_grad=True)], r"^a waveform cannot be .* grad.*; expected a list"),
+        ([torch.zeros(5, dtype=torch.bfloat16)], r"^a waveform cannot be .* BFloat16; expected a"),
         ([np.zeros(480_001)], r"has 480,001 samples; expected at most 480,000, 30 s"),
     ],
 )
 def test_what_is_no_waveform(fake_classifier: FakeClassifier, waveforms: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         fake_classifier.predict_proba(waveforms)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("device", ""), ("device", 0), ("device", False), ("precision", "")]
+)
+@pytest.mark.parametrize("model", ["svm", "cnn"])
+def test_what_is_empty_is_not_chosen_automatically(model: str, name: str, value: Any) -> None:
+    Annotator.load(model, device=None, precision=None)
+    with pytest.raises(ConfigError, match=f"^{name} is {value!r}; "):
+        Annotator.load(model, **{name: value})
 
 
 def test_a_model_without_an_adapter(fake_classifier: FakeClassifier) -> None:
@@ -783,3 +798,5 @@ def test_probabilities_that_are_no_numbers_are_no_labels(
         monkeypatch.setattr(FakeClassifier, "precision", precision)
         with pytest.raises(ModelError, match=f"that are not finite .*{advice}"):
             list(sercli.annotate(EXAMPLES / "memo.m4a", fake_classifier, effort=ONE_WORKER))
+        with pytest.raises(ModelError, match=f"that are not finite .*{advice}"):
+            fake_classifier.predict_proba([np.zeros(16_000, np.float32)])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from sercli.calibration import Calibration
 from sercli.classifiers.base import ModelSpec
@@ -16,7 +17,7 @@ from sercli.classifiers.cnn import CnnClassifier
 from sercli.errors import ConfigError, ModelError
 from sercli.labels import EMOTIONS
 from sercli.neural.batching import pad
-from sercli.neural.cnn import Cnn, CnnSettings
+from sercli.neural.cnn import Cnn, CnnSettings, ConvolutionalLayer
 from sercli.neural.front_end import LEAST_OFFSET, LogMel, LogMelSettings, remove_offset
 from sercli.neural.masking import MaskingSettings, mask_at_random
 from sercli.neural.mel import WhisperMel
@@ -108,6 +109,27 @@ def test_silence_and_the_shortest_segments_have_probabilities() -> None:
     rows = classifier().predict_proba(silence)
     assert np.isfinite(rows).all()
     np.testing.assert_allclose(rows.sum(axis=1), 1)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kernel", [(3, 3), (1, 5), (1, 9)])
+def test_fewer_frames_than_a_kernel_are_as_if_zeros_followed(
+    kernel: tuple[int, int], precision: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    layer = ConvolutionalLayer(4, 6, kernel, (kernel[0] // 2 + 1, 2), squeeze=True).eval()
+    for n_frames in range(1, kernel[1] + 2):
+        frames, mask = torch.randn(2, 4, 8, n_frames), torch.ones(2, n_frames)
+        longer = (functional.pad(one, (0, 2 * kernel[1])) for one in (frames, mask))
+        with torch.inference_mode(), torch.autocast("cpu", precision, precision != torch.float32):
+            (found, inside), (expected, _) = layer(frames, mask), layer(*longer)
+        n_left = (n_frames + 1) // 2
+        assert found.shape == (2, 6, -(-8 // layer.convolution.stride[0]), n_left)
+        assert inside.tolist() == [[1] * n_left] * 2
+        assert found.dtype == precision
+        assert found.std() > 0.01
+        tolerance = 1e-6 if precision == torch.float32 else 0.02
+        torch.testing.assert_close(found, expected[..., :n_left], atol=tolerance, rtol=tolerance)
 
 
 def test_front_end_finds_a_tone_and_levels_it() -> None:

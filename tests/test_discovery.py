@@ -1,6 +1,10 @@
 import io
 import os
+import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,6 +60,22 @@ def test_include_and_exclude(tree: Path) -> None:
 def test_single_strings_are_one_path_and_one_pattern(tree: Path) -> None:
     assert names(list(find_inputs(str(tree), include="*.wav", exclude="a")), tree) == ["b.wav"]
     assert names(list(find_inputs(tree / "b.wav")), tree) == ["b.wav"]
+
+
+@pytest.mark.parametrize("none", [None, 0, b"b.wav", ["b.wav"]])
+def test_what_is_no_path_is_refused(none: Any) -> None:
+    found = find_inputs(["missing.wav", none])
+    assert next(found) == Found("missing.wav")
+    with pytest.raises(ConfigError, match=f"^an input is {re.escape(repr(none))}; expected a path"):
+        next(found)
+
+
+def test_an_open_file_is_no_list_of_its_lines(tree: Path) -> None:
+    with (tree / "b.wav").open() as opened:
+        lists: tuple[Any, ...] = (opened, io.StringIO("b.wav\n"), io.BytesIO(b"b.wav"))
+        for one in lists:
+            with pytest.raises(ConfigError, match=r"^the inputs are <.*>; expected paths$"):
+                list(find_inputs(one))
 
 
 def test_folders_are_left_out(tree: Path) -> None:
@@ -138,6 +158,30 @@ def test_loops_of_links_end(tree: Path) -> None:
     (tree / "e").symlink_to(tree / "d")
     expected = ["a/deep/x.flac", "a/z.MP3", "b.wav", "c.m4a", "d/film.MKV"]
     assert names(list(find_inputs([tree])), tree) == expected
+
+
+@pytest.fixture
+def deep(tmp_path: Path) -> Iterator[list[str]]:
+    """Files in folders that are nested deeper than functions may be, in order."""
+    folders = [f"{tmp_path}{'/d' * depth}" for depth in range(1_201)]
+    for folder in folders[1:]:
+        os.mkdir(folder)
+    around = (folders[0], folders[1], folders[-2])
+    files = [f"{folder}/a.wav" for folder in around]
+    files.append(f"{folders[-1]}/c.wav")
+    files += [f"{folder}/e.wav" for folder in reversed(around)]
+    for file in files:
+        Path(file).touch()
+    yield files
+    for file in files:  # what pytest could not remove
+        os.remove(file)
+    for folder in reversed(folders[1:]):
+        os.rmdir(folder)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, no path may be as long")
+def test_folders_may_be_nested_deep(tmp_path: Path, deep: list[str]) -> None:
+    assert list(find_inputs(tmp_path)) == list(map(Found, deep))
 
 
 def test_an_unreadable_folder_is_reported(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from clips import load_clip
 from conftest import FakeClassifier, LocalClassifier, MakeWav
 from numpy.typing import NDArray
 
+import sercli
 from sercli.adaptation import AdapterSettings
 from sercli.annotation.annotator import Annotator
 from sercli.calibration import Calibration
@@ -72,6 +73,22 @@ def test_none_of_the_clips_that_are_scored(make_corpus: MakeCorpus) -> None:
         clip.path.write_text("no audio")
     with pytest.raises(DatasetError, match=r"^none of 2 clips could be decoded; the first: .*0\.w"):
         evaluate("svm", corpus, "all", EvalConfig(jobs=1, adapt="recording"))
+
+
+def test_probabilities_that_are_no_numbers_are_not_measured(
+    fake_classifier: FakeClassifier, make_corpus: MakeCorpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def score(features: NDArray[np.float32]) -> NDArray[np.float32]:
+        scores = np.hstack((np.zeros_like(features), np.log(features)))
+        scores[features[:, 0] > 3] = np.nan
+        return scores
+
+    monkeypatch.setattr(fake_classifier, "score", score)
+    corpus = make_corpus(("short", 0.25, "a"), ("long", 4.0, "b"))
+    for precision, advice in (("fp32", "Copy its folder again"), ("fp16", "Try --precision fp32")):
+        monkeypatch.setattr(FakeClassifier, "precision", precision)
+        with pytest.raises(ModelError, match=f"model fake: .*that are not finite .*{advice}"):
+            sercli.evaluate(fake_classifier, corpus, "all", CONFIG)
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -122,6 +124,21 @@ def test_few_waveforms_wait_to_be_embedded(make_wav: MakeWav) -> None:
     # All processes have tasks to do at once, but not all tasks.
     tasks = [8, 7, 6, 5, 4, 3, 2, 1]
     assert waiting == [CLIPS_PER_TASK * n for n in tasks] + [35, 19, 3]
+
+
+def tell_process(clip: Clip, waveform: FloatArray) -> list[FloatArray]:
+    return [np.array([os.getpid(), len(waveform)])]
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_without_streams_clips_are_decoded_here(
+    name: str, make_wav: MakeWav, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = [make_clip(make_wav(duration=0.1))] * (CLIPS_PER_TASK + 1)
+    monkeypatch.setattr(sys, name, None)
+    for embed in (None, np.array):
+        found = extract_clip_features(clips, tell_process, embed=embed, jobs=2)
+        assert np.vstack(found.features).tolist() == [[os.getpid(), 1_600]] * len(clips)
 
 
 def test_broken_files_are_told_and_others_stay(tmp_path: Path, make_wav: MakeWav) -> None:

@@ -97,6 +97,16 @@ def test_divergence_of_rows_equal_but_for_rounding(rng: np.random.Generator) -> 
     assert found.max() < 1e-12
 
 
+def test_divergence_from_what_is_no_number_is_none(rng: np.random.Generator) -> None:
+    shares = rng.dirichlet(np.ones(6), 2_000)
+    others = shares * (1 + rng.uniform(-3e-16, 3e-16, shares.shape))
+    others[::2, 1] = np.nan
+    found = jensen_shannon(shares, others)
+    assert np.isnan(found[::2]).all()
+    assert found[1::2].max() < 1e-12
+    assert (found == 0).any()  # by rounding, some would be less
+
+
 def test_divergence_of_a_listener_vote_by_vote(rng: np.random.Generator) -> None:
     votes = rng.poisson(0.8, (40, 4))
     votes[votes.sum(axis=1) == 0, 0] = 1

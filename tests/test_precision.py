@@ -89,6 +89,16 @@ def test_bf16_is_close(transformer: TrainedNetworkClassifier) -> None:
     np.testing.assert_allclose(model.predict_proba(several), alone, atol=1e-3)
 
 
+def test_a_caller_may_compute_in_another_type(transformer: TrainedNetworkClassifier) -> None:
+    waveforms = noises(16_000, 20_000)
+    exact = transformer.predict_proba(waveforms)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = transformer.predict_proba(waveforms)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-12)
+    np.testing.assert_allclose(found, exact, atol=0.02)
+
+
 @pytest.mark.parametrize("name", ["transformer", "cnn/calm"])
 def test_weights_are_converted_once_and_to_the_same(name: str) -> None:
     waveforms = noises(9_000, 16_000)
@@ -218,6 +228,9 @@ def test_precisions_and_their_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_several_devices() -> None:
     assert choose_devices("cpu") == (CPU,)
+    for none in (0, None, CPU):
+        with pytest.raises(ConfigError, match="expected its name, such as 'cpu' or 'cuda:0'"):
+            choose_devices(none)  # type: ignore[arg-type]
     for names in ("cpu,cpu", "cpu,cuda:7", "cuda:7"):
         with pytest.raises(ConfigError, match="device is"):
             choose_devices(names)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -73,6 +74,16 @@ def test_there_need_be_no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     with FeatureProcesses(partial(describe, sign=-1), 2, 1) as processes:
         for _ in range(2):
             assert processes([LONG])[0, 0] == os.getpid() % 65_536
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_without_streams_there_are_no_processes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loky.ProcessPoolExecutor", None)
+    monkeypatch.setattr(sys, name, None)
+    with FeatureProcesses(partial(describe, sign=-1), 2, 1) as processes:
+        for _ in range(2):
+            ((process, _, length),) = processes([LONG]).tolist()
+            assert (process, length) == (os.getpid() % 65_536, -len(LONG))
 
 
 def test_rows_are_the_same_wherever_they_are_computed(rng: np.random.Generator) -> None:

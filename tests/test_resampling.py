@@ -174,6 +174,31 @@ def test_intervals_hold_a_calibration_error_that_all_draws_exceed() -> None:
     assert high == pytest.approx((2.24 - 0.80) * 0.05 * np.sqrt(0.6), rel=0.1)
 
 
+def test_intervals_hold_a_figure_that_almost_all_draws_equal() -> None:
+    # Four of 30 speakers have a label that is never found: the UAR is 1/2, and 1 without them.
+    units = np.repeat(np.arange(30), 10)
+    is_rare = (units < 4) & (np.arange(300) % 10 == 0)
+    sample = from_correct(~is_rare, units)
+    low, high = find_intervals(sample)["uar"] or (1, 0)
+    assert low == pytest.approx(0.5 - 0.5 * (26 / 30) ** 30, abs=0.003)
+    assert high == 0.5
+    infallible = Resampled(is_rare.astype(int), np.eye(2)[is_rare.astype(int)], units)
+    found = compare(infallible, sample)["uar"]
+    assert found["difference"] == found["interval"][0] == 0.5
+    assert found["interval"][1] == pytest.approx(1 - low)
+
+
+def test_intervals_end_where_their_figures_can() -> None:
+    # Always sure, and right once or never in 100.
+    units, sure = np.arange(100) // 5, np.tile([1.0, 0.0], (100, 1))
+    low, high = find_intervals(Resampled(1 - (np.arange(100) == 0), sure, units))["ece"] or (1, 0)
+    assert low == pytest.approx(0.97, abs=0.005)
+    assert high == 1
+    never = find_intervals(Resampled(np.ones(100, int), sure, units))
+    assert (never["ece"], never["brier"]) == ((1, 1), (2, 2))
+    assert never["nll"] == pytest.approx(2 * (segment_nll(np.ones(1, int), sure[:1]).item(),))
+
+
 def test_a_single_speaker_has_no_interval(rng: np.random.Generator) -> None:
     y_true, probabilities = make_segments(rng, 30)
     sample = Resampled(y_true, probabilities, np.zeros(30, int))

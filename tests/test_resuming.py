@@ -572,10 +572,13 @@ def test_a_journal_that_has_just_begun_is_of_a_run_at_work(tmp_path: Path) -> No
         with pytest.raises(OutputError, match="another run is writing it"):
             find_unfinished(target)
         assert rows.exists()
-    old = journal.stat().st_mtime - STARTING_S - 1
-    os.utime(journal, (old, old))
-    assert find_unfinished(target) == []
-    assert not rows.exists()
+    now = journal.stat().st_mtime
+    for then in (now - STARTING_S - 1, now + STARTING_S + 60):  # or the clock was ahead
+        rows.write_text("file")
+        journal.write_text('{"schema_ver')
+        os.utime(journal, (then, then))
+        assert find_unfinished(target) == []
+        assert not rows.exists()
 
 
 def test_without_locks_the_process_that_writes_is_asked_for(
@@ -634,6 +637,20 @@ def test_speakers_that_changed_are_told_anew(runs: Runs, tmp_path: Path) -> None
     assert label(str(table)) == (1, ["ann", "ben"])
     with pytest.raises(OutputError, match=r"another speakers_pattern: None, now it is \(m\|s\)"):
         label("(m|s)")
+
+
+@every_format
+def test_a_pattern_that_is_not_utf8_is_told_with_escapes(runs: Runs) -> None:
+    runs.load(speakers=os.fsdecode(b"(memo|state)[\xe9.]"))
+    runs.kill_after(1, *runs.both)
+    (journal,) = (one for one in runs.hidden if one.suffix == ".journal")
+    header = json.loads(journal.read_text("utf-8").splitlines()[0])
+    assert header["options"]["speakers_pattern"] == r"(memo|state)[\xe9.]"
+    report = runs.resume(*runs.both)
+    assert (report.n_kept, report.completed) == (1, True)
+    assert runs.record["options"]["speakers_pattern"] == r"(memo|state)[\xe9.]"
+    speakers = [one.segments[0].speaker for one in sercli.read_results(runs.output)]
+    assert speakers == ["memo", None]
 
 
 def test_another_folder_with_files_of_the_same_names_is_another(

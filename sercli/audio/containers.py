@@ -187,7 +187,6 @@ def is_wrapped(file: BinaryIO) -> bool:
     file
         File open at any position, which is changed.
     """
-    size = _find_size(_read_at(file, 0)) if _read_at(file, 0).startswith(b"RIFF") else None
     head = _read_at(file, 0)
     size = _find_size(head) if head.startswith(b"RIFF") else None
     n_behind = 0 if size is None else file.seek(0, os.SEEK_END) - size

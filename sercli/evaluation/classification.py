@@ -269,7 +269,7 @@ def _measure_mixes(
     """Measure the effect of baselines; each clip is represented by its first piece."""
     adapter, own = classifier.find_adapter(), classifier.spec.labels
     scores = classifier.score(np.stack([rows[0] for rows in found.features]))
-    alone = classifier.check_finite(classifier.spec.calibration.probabilities(scores))
+    alone = classifier.spec.calibration.probabilities(scores)
     return measure_mixes(
         lambda group: renormalise(adapter.adapt(alone[group]), own, labels),
         renormalise(alone, own, labels),

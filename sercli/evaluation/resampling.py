@@ -226,6 +226,6 @@ def _interval(
         low, high = np.quantile(draws, (0.025, 0.975)) - (draws.mean() - found)
         # Of draws that are almost all equal, a few others move the mean, but not the quantiles.
         low, high = min(low, found), max(high, found)
-        if other is None:
-            low, high = max(low, 0.0), min(high, LIMITS.get(name, 1.0))
+        limit = LIMITS.get(name, 1.0)
+        low, high = max(low, 0.0 if other is None else -limit), min(high, limit)
     return float(low), float(high)
