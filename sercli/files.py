@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
 from time import time
-from typing import Any, BinaryIO, TypeGuard
+from typing import Any, BinaryIO
 
 from sercli.errors import OutputError
 from sercli.schema import parse_path
@@ -34,8 +34,6 @@ ORPHANED_S = 600.0
 LONGEST = 220
 # Remedy when a run cannot write on.
 TELL_RESUMED = "once that is mended, continue with --resume"
-# Larger than any number that is written on purpose; a float can hold it.
-LARGE = 1e300
 
 
 class AtomicFile:
@@ -227,30 +225,6 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """
     check_target(path, overwrite=True)
     write_bytes(path, (json.dumps(data, ensure_ascii=False, indent=1) + "\n").encode())
-
-
-def parse_json(text: str) -> Any:
-    """Parse JSON that a user may have edited.
-
-    Parameters
-    ----------
-    text
-        The whole document.
-
-    Raises
-    ------
-    ValueError
-        If it is not valid JSON, or is nested too deeply for Python to parse.
-    """
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
-
-
-def is_number(value: Any) -> TypeGuard[float]:
-    """Return whether a JSON value is a number below `LARGE` in magnitude; booleans do not count."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGE
 
 
 def write_bytes(path: Path, content: bytes) -> None:

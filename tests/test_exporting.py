@@ -216,6 +216,22 @@ def test_documents_with_times_that_are_none(tmp_path: Path, start: str) -> None:
             read_results(path)
 
 
+def test_what_is_no_number_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "labels.json", RESULTS)
+    text = path.read_text()
+    place = r"labels\.json: cannot be read: segment 2 of calls/may/a\.wav: "
+    for old, new, message in (
+        ('"start": 2.0', '"start": null', "its start is no number: "),
+        ('"end": 3.25', '"end": "soon"', "its end is no number: .*soon"),
+        ('"confidence": 0.996', '"confidence": null', "its confidence is no number: "),
+        ('"anger": 0.996', '"anger": null', "its probability of anger is no number: "),
+    ):
+        assert text.count(old) == 1
+        path.write_text(text.replace(old, new))
+        with pytest.raises(DatasetError, match=place + message):
+            read_results(path)
+
+
 def test_textgrid(tmp_path: Path) -> None:
     paths = export_labels(RESULTS, tmp_path / "grids", "textgrid")
     assert paths == {
@@ -304,6 +320,20 @@ def test_audacity_and_subtitles(tmp_path: Path) -> None:
         b"1\n00:00:00,500 --> 00:00:02,000\nneutral 0.75\n\n"
         b"2\n01:00:00,000 --> 10:01:01,500\na b (channel 1): fear 0.50\n\n"
     )
+
+
+def test_a_segment_below_a_millisecond_keeps_a_length(tmp_path: Path) -> None:
+    short = [replace(FIRST, start=start, end=start + 0.0003) for start in (0, 1.0001, 1.9999)]
+    result = FileResult("a.wav", "ok", tuple(short), 4.0)
+    (track,) = export_labels([result], tmp_path, "audacity").values()
+    times = [line.split("\t")[:2] for line in track.read_text().splitlines()]
+    assert times == [["0.000", "0.001"], ["1.000", "1.001"], ["2.000", "2.001"]]
+    (subtitles,) = export_labels([result], tmp_path, "srt").values()
+    assert subtitles.read_text().splitlines()[1::4] == [
+        "00:00:00,000 --> 00:00:00,001",
+        "00:00:01,000 --> 00:00:01,001",
+        "00:00:02,000 --> 00:00:02,001",
+    ]
 
 
 def test_recordings_that_differ_by_their_suffix_or_folder(tmp_path: Path) -> None:

@@ -355,6 +355,8 @@ def test_grids_that_tell_no_segments(tmp_path: Path) -> None:
         Turns.read(several, *TIMES, tiers=("agent",))
     with pytest.raises(ConfigError, match="has no tier wrods in any grid; expected it in at"):
         Turns.read(several, *TIMES, tiers=("phones", "wrods"))
+    with pytest.raises(ConfigError, match="words, phones; expected words\udcff"):  # the byte FF
+        Turns.read(several, *TIMES, tiers=("words\udcff",))
     with pytest.raises(ConfigError, match=r"call\.TextGrid: is a TextGrid; expected a table or a"):
         sercli.Speakers.parse(str(several))
     (tmp_path / "empty").mkdir()

@@ -209,6 +209,26 @@ def test_recordings_in_two_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ]
 
 
+def test_exported_labels_are_read_in_the_folder_that_all_recordings_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = write(tmp_path / "labels", "textgrid", ROWS)
+    make_tree(tmp_path / "in", *NAMES)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        DatasetError,
+        match=r"found no recording of p1/visit and 1 more, neither in labels nor, .*; expected .*; "
+        "run this in the folder that all recordings share, or put the files there$",
+    ):
+        read_corpus("labels")
+    monkeypatch.chdir("in")
+    assert len(read_corpus(labels).clips) == 5
+    labels.rename("labels")
+    for file in Path("labels").rglob("*.TextGrid"):
+        file.rename(file.relative_to("labels"))
+    assert len(read_corpus(tmp_path / "in").clips) == 5
+
+
 def test_labels_are_not_of_a_recording_in_another_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

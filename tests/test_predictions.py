@@ -102,6 +102,14 @@ def test_probabilities_survive_to_six_digits(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.y_pred, predictions.y_pred)
 
 
+def test_probabilities_that_are_almost_equal_keep_their_order(tmp_path: Path) -> None:
+    rows = np.array([[0.375, 0.375 + 1e-12, 0.25 - 1e-12], [0.1, 0.2, 0.7]])
+    predictions = Predictions("svm", LABELS, (make_clip("x"), make_clip("y")), rows)
+    found = read_back(tmp_path, predictions)
+    assert found.probabilities.tolist() == rows.tolist()
+    assert found.y_pred.tolist() == [1, 2]
+
+
 def test_names_that_are_no_text_are_escaped(tmp_path: Path) -> None:
     # The byte FF, as Python holds it in a name.
     odd, plain = make_clip("odd\udcff", speaker="\udcff"), make_clip("plain")

@@ -442,6 +442,38 @@ def test_records_that_are_damaged(runs: Runs, alter: Callable[[dict[str, Any]], 
         sercli.read_results(runs.output)
 
 
+@every_format
+def test_rows_that_do_not_follow_each_other_are_refused(runs: Runs, suffix: str) -> None:
+    runs.write(*runs.both)
+    record, content = runs.record, runs.content
+    first, second = (one["rows"] for one in record["files"])
+    assert first[1] == second[0] < second[1]
+    for start, middle, again, end in (
+        (first[0], first[1], second[0] + 1, second[1]),
+        (first[0], first[1] - 1, second[0], second[1]),
+        (first[0] + 1, first[1], second[0], second[1]),
+        (first[0] - 1, first[1], second[0], second[1]),
+        (1, first[1], second[0], second[1]),
+        (first[1], first[1], second[0], second[1]),
+        (second[0], second[1], first[0], first[1]),
+        (first[0], second[1] + 1, second[1] + 1, second[1]),
+        (first[0], first[1], second[0], second[1] - 1),
+        (first[0], first[1], second[0], len(content) + 1),
+        (first[0], first[1], second[0], 10**30),
+        (10**30, 10**30, 10**30, 10**30),
+        (300, 200, 200, second[1]),
+    ):
+        files = zip(record["files"], ([start, middle], [again, end]), strict=True)
+        told = record | {"files": [one | {"rows": rows} for one, rows in files]}
+        record_path(runs.output).write_text(json.dumps(told), encoding="utf-8")
+        with pytest.raises(OutputError, match=r"cannot be continued: its record has the rows of"):
+            runs.resume(*runs.both)
+        assert runs.content == content
+    record_path(runs.output).write_text(json.dumps(record), encoding="utf-8")
+    assert runs.resume(*runs.both).n_kept == 2
+    assert runs.rows == ["memo.m4a: 2", "statement.flac: 3"]
+
+
 def test_a_record_without_the_hash_of_its_output_does_not_show_an_edit(runs: Runs) -> None:
     runs.write(runs.memo)
     record = {name: value for name, value in runs.record.items() if name != "output_sha256"}

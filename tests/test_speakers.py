@@ -10,6 +10,7 @@ import pytest
 from conftest import find_speaker
 
 from sercli.errors import ConfigError
+from sercli.speech import speakers
 from sercli.speech.speakers import Speakers, Timeline
 from sercli.speech.turn import Turn
 
@@ -160,6 +161,30 @@ def test_a_timeline_is_what_a_look_at_all_turns_gives(rng: np.random.Generator) 
         found.add(speaker)
     assert found == {"ann", "bob", "cid", None}
     assert timeline.find("1", 200, 201) == "dan"
+
+
+def test_one_who_speaks_throughout_does_not_make_all_turns_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked_at: list[float] = []
+
+    class Times(list[float]):
+        """Times of spans, which note what is looked at."""
+
+        def __getitem__(self, at: Any) -> Any:
+            found = super().__getitem__(at)
+            looked_at.append(found)
+            return found
+
+    spans = speakers._Spans
+    monkeypatch.setattr(speakers, "_Spans", lambda *_: spans(Times(), Times()))
+    turns = [Turn(n / 10, n / 10 + 0.08, None, "ann" if n % 2 else "bob") for n in range(6_000)]
+    timeline = Timeline([*turns, Turn(0, 600, None, "other")])
+    assert timeline.find("0", 600, 601) is None
+    looked_at.clear()  # what was needed once, to join the spans of each
+    assert timeline.find("0", 300.0, 300.05) == "other"
+    # Two searches of 3,000 times for each of two speakers, of 12 steps at most, and what they find.
+    assert 0 < len(looked_at) < 70
 
 
 def test_a_diarisation_tells_of_the_mix_and_of_channels_in_any_order(tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import FakeClassifier, find_speaker, find_turns
+from runs import write_results
 
 from sercli.annotation.annotator import Annotator
 from sercli.annotation.tracks import Track, TurnCutter
 from sercli.errors import ConfigError
 from sercli.output.report import RunInfo
-from sercli.output.writers import open_writer
+from sercli.output.writers import open_writer, record_path
 from sercli.schema import FileResult, Segment
 from sercli.speech.matching import match_turns
 from sercli.speech.speakers import Speakers
@@ -455,6 +456,74 @@ def test_labels_of_a_run_in_any_format_are_segments(tmp_path: Path, suffix: str)
         path.write_text(path.read_text()[:-20])
         with pytest.raises(ConfigError, match="expected what `ser annotate` wrote, or a table"):
             Turns.read(path, *TIMES)
+
+
+def test_the_line_of_a_diarisation_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "all.rttm"
+    line = "SPEAKER call 1 0 1 <NA> <NA> zo\xeb\n"
+    path.write_bytes(line.encode() + line.encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"all\.rttm, line 2: is not UTF-8: .*; expected RTTM"):
+        Turns.read(path, *TIMES)
+
+
+def write_run(path: Path) -> Path:
+    """Write an output of three files with a segment each, and its record."""
+    segments = (Segment("0", 0.0, 1.5, "joy", 1.0, (1.0,), "ann"),)
+    results = [FileResult(f"{name}.wav", "ok", segments, duration=2.0) for name in "abc"]
+    return write_results(path, results, RunInfo("0", {"labels": ["joy"]}, {}, speakers=True))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "message"),
+    [
+        ("jsonl", r"labels\.jsonl, line 3: cannot be read: Expecting value: column \d+; expected"),
+        ("json", r"labels\.json: cannot be read: Expecting value: line 14 column \d+ .*; expected"),
+    ],
+)
+def test_the_line_of_a_run_that_is_broken_is_named(
+    tmp_path: Path, suffix: str, message: str
+) -> None:
+    path = write_run(tmp_path / f"labels.{suffix}")
+    before, _, after = path.read_text().rpartition('"start": 0.0')
+    path.write_text(f'{before}"start": {after}')
+    if suffix == "json":
+        assert before.count("\n") == 13
+    with pytest.raises(ConfigError, match=message):
+        Turns.read(path, *TIMES)
+
+
+def test_lines_may_have_spaces_within_their_braces(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{ "file": "a.wav", "start": 0, "end": 1 }\n' * 2)
+    assert find_turns(Turns.read(path, *TIMES), str(tmp_path / "a.wav")) == (Turn(0, 1),) * 2
+
+
+def test_a_run_record_tells_no_segments(tmp_path: Path) -> None:
+    record = record_path(write_run(tmp_path / "labels.json"))
+    with pytest.raises(
+        ConfigError,
+        match=r"is a run record; expected the labels that it lies beside, labels\.json$",
+    ):
+        Turns.read(record, *TIMES)
+
+
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+@pytest.mark.parametrize(("old", "place"), [('"ann', r": b\.wav|, line 2"), ("b.wav", "|, line 2")])
+@pytest.mark.parametrize(
+    ("new", "message"),
+    [("\\ud800", "surrogates not allowed"), ("\\u0000", "contains a NUL character")],
+)
+def test_texts_that_are_none_are_refused(
+    tmp_path: Path, suffix: str, old: str, place: str, new: str, message: str
+) -> None:
+    path = write_run(tmp_path / f"labels.{suffix}")
+    before, name, after = path.read_text().partition("b.wav")
+    path.write_text(before + (name + after).replace(old, old[:-3] + new, 1))
+    with pytest.raises(
+        ConfigError, match=rf"labels\.{suffix}({place}): cannot be read: .*{message}; expected what"
+    ) as found:
+        Turns.read(path, *TIMES)
+    str(found.value).encode()
 
 
 def test_what_may_be_in_other_folders_is_not_guessed(tmp_path: Path) -> None:

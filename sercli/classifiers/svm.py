@@ -19,7 +19,7 @@ from sercli.classifiers.base import ModelSpec, TensorClassifier, check_scores
 from sercli.classifiers.processes import Extract, FeatureProcesses
 from sercli.errors import ConfigError, ModelError
 from sercli.features.vector import FEATURE_SET, MAX_BAND_LIMIT, extract_rows, feature_names
-from sercli.files import is_number
+from sercli.json_text import is_number
 
 # Standardised features are clipped to this: outliers would put a segment far from everything.
 MAX_DEVIATION = 3.0

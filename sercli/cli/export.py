@@ -25,8 +25,9 @@ from sercli.text import format_count
 def export(labels: str, format_: str, output: str, overwrite: bool, quiet: bool) -> None:
     """Write the labels of each recording to a file of its own, to listen and look.
 
-    LABELS is what `ser annotate` wrote, if possible with its run record beside it. The files lie
-    below each other as the recordings do.
+    LABELS is what `ser annotate` wrote, if possible with its run record beside it. The files are in
+    the same sub-folders below DIR as the recordings below the folder that all of them share: run
+    `ser eval` and `ser train` on DIR in that folder, or put the files there.
 
     \b
     Example:

@@ -118,7 +118,8 @@ def read_label_files(
         raise DatasetError(
             f"{path}: found no recording of {min(missing)}{others}, neither in {folder.root} nor, "
             "in the same sub-folders, in the working directory; expected one of that name, with a "
-            "suffix of audio or video"
+            "suffix of audio or video; run this in the folder that all recordings share, or put "
+            "the files there"
         )
     corpus = path.resolve().name if path.is_dir() else path.stem
     rows = [(root, file, row) for name, (root, file) in found.items() for _, row in labels[name]]

@@ -34,6 +34,8 @@ PREDICTIONS_FILE = "predictions.csv"
 ESCAPE = "backslashreplace"
 # Largest rounding error of a written probability.
 ROUNDING = 1e-6
+# Largest difference from 1 of the sum of probabilities with all digits.
+EXACT = 1e-15
 COLUMNS = (
     "corpus",
     "clip",
@@ -140,8 +142,8 @@ class Predictions:
                     clip.namespace or "",
                     clip.emotion,
                     self.labels[label],
-                    # Of nine digits, so that the smallest keep their logarithms.
-                    *(f"{value:.9g}" for value in (row[label], *row)),
+                    # With all digits, so that the same label is the most probable when read.
+                    *map(float, (row[label], *row)),
                 )
             )
         write_bytes(path, text.getvalue().encode("utf-8", ESCAPE))
@@ -208,7 +210,9 @@ class Predictions:
                     f"{confidence:g}; expected the most probable label of {of}, and its "
                     "probability"
                 )
-        found = cls(model, labels, clips, probabilities / sums, hashes)
+        # Those that are not rounded stay as they are.
+        probabilities = np.where(abs(sums - 1) > EXACT, probabilities / sums, probabilities)
+        found = cls(model, labels, clips, probabilities, hashes)
         if twice := [key for key, n in Counter(found.keys()).items() if n > 1]:
             raise DatasetError(f"{path}: has {twice[0][1]} in two rows; expected one row per clip")
         class_indices(clips, labels)  # raises if an expected label was not scored

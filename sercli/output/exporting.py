@@ -151,15 +151,24 @@ def _separate(segments: Sequence[Segment]) -> list[list[Segment]]:
 
 def _render_audacity(result: FileResult) -> str:
     return "".join(
-        f"{one.start:.3f}\t{one.end:.3f}\t{_caption(result, one)}\n" for one in result.segments
+        f"{start:.3f}\t{end:.3f}\t{_caption(result, one)}\n"
+        for one in result.segments
+        for start, end in [_round_times(one)]
     )
 
 
 def _render_srt(result: FileResult) -> str:
     return "".join(
-        f"{number}\n{_clock(one.start)} --> {_clock(one.end)}\n{_caption(result, one)}\n\n"
+        f"{number}\n{_clock(start)} --> {_clock(end)}\n{_caption(result, one)}\n\n"
         for number, one in enumerate(result.segments, 1)
+        for start, end in [_round_times(one)]
     )
+
+
+def _round_times(segment: Segment) -> tuple[float, float]:
+    """Return start and end in whole milliseconds, of which there is at least one between them."""
+    start = round(segment.start, 3)
+    return start, max(round(segment.end, 3), start + 0.001)
 
 
 def _clock(seconds: float) -> str:

@@ -25,11 +25,11 @@ from sercli.files import (
     TELL_RESUMED,
     TEMPORARY,
     copy_mode,
-    parse_json,
     prefix_temporary,
     remove_orphans,
     resolve_target,
 )
+from sercli.json_text import parse_json
 from sercli.output.report import RunInfo
 from sercli.output.writers import WRITERS, Writer, record_path
 

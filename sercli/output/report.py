@@ -12,7 +12,7 @@ from reprlib import repr as shorten
 from time import monotonic
 from typing import Any, get_args
 
-from sercli.files import is_number
+from sercli.json_text import is_number
 from sercli.schema import FileResult, Status, printable, printable_path
 from sercli.text import format_count, format_duration
 

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from sercli.delimited import MOST_SECONDS, read_table
 from sercli.errors import DatasetError
-from sercli.files import parse_json
+from sercli.json_text import check_text, parse_document, parse_json, parse_line
 from sercli.output.report import check_file
-from sercli.output.writers import RECORD_SUFFIX, record_path
+from sercli.output.writers import record_path
 from sercli.schema import PROBABILITY_PREFIX, FileResult, Segment
 from sercli.text import compose
 
@@ -82,12 +82,7 @@ def read_output(path: str | os.PathLike[str]) -> Output:
     try:
         written = path.read_bytes()
         content = written.removeprefix(codecs.BOM_UTF8)
-        document = _parse_document(content)
-        if document is not None and any("segments" not in entry for entry in document["files"]):
-            raise DatasetError(
-                f"{path}: is a run record; expected the labels that it lies beside, "
-                f"{path.name.removesuffix(RECORD_SUFFIX)}"
-            )
+        document = parse_document(path, content, DatasetError)
         if document is None:
             record = _read_record(path)
             results = _read_table(path, content, record)
@@ -97,14 +92,7 @@ def read_output(path: str | os.PathLike[str]) -> Output:
             labels = _parse_labels(document["model"])
             names = {_compose(label): label for label in labels}
             results = [
-                _read_file(
-                    entry,
-                    [
-                        _read_segment(row, _find_probabilities(row), names)
-                        for row in entry["segments"]
-                    ],
-                    labels,
-                )
+                _read_file(entry, _read_segments(entry, names), labels)
                 for entry in document["files"]
             ]
     except (OSError, *FAILURES) as error:
@@ -143,19 +131,6 @@ def _read_record(path: Path) -> Mapping[str, Any] | None:
     return record
 
 
-def _parse_document(content: bytes) -> Any:
-    """Return the JSON document, or None for a table: CSV, or JSON Lines."""
-    if not content.lstrip().startswith(b"{"):
-        return None
-    if content.split(maxsplit=1)[0] == b"{":  # as it was written: tell what is wrong with it
-        return parse_json(content.decode("utf-8"))
-    try:
-        document = parse_json(content.decode("utf-8"))
-    except ValueError:  # more than one line of objects
-        return None
-    return document if "files" in document else None
-
-
 def _read_table(path: Path, content: bytes, record: Mapping[str, Any] | None) -> list[FileResult]:
     """Return the results in a CSV or JSON Lines file."""
     if content and not content.lstrip().startswith(b"{"):
@@ -178,7 +153,7 @@ def _read_table(path: Path, content: bytes, record: Mapping[str, Any] | None) ->
                     f"its probabilities are of {', '.join(told)}, and those before of "
                     f"{', '.join(names)}"
                 )
-            rows.setdefault(_check_text(row["file"]), []).append(_read_segment(row, told, names))
+            rows.setdefault(check_text(row["file"]), []).append(_read_segment(row, told, names))
         except FAILURES as error:
             raise DatasetError(f"{where}: cannot be read: {_tell(error)}; {EXPECTED}") from error
     labels = tuple(names.values())
@@ -195,7 +170,7 @@ def _read_lines(path: Path, content: bytes) -> Iterator[tuple[str, Mapping[str, 
         where = f"{path}, line {number}"
         try:
             if line.strip():
-                yield where, parse_json(line.decode("utf-8"))
+                yield where, parse_line(line)
         except FAILURES as error:
             raise DatasetError(f"{where}: cannot be read: {_tell(error)}; {EXPECTED}") from error
 
@@ -226,31 +201,40 @@ def _read_file(
     )
 
 
+def _read_segments(entry: Mapping[str, Any], names: Mapping[str, str]) -> Iterator[Segment]:
+    """Yield the segments of a file in a JSON document."""
+    for number, row in enumerate(entry["segments"], start=1):
+        try:
+            yield _read_segment(row, _find_probabilities(row), names)
+        except FAILURES as error:
+            raise ValueError(f"segment {number} of {entry['path']}: {_tell(error)}") from error
+
+
 def _read_segment(
     row: Mapping[str, Any], found: Mapping[str, Any], names: Mapping[str, str]
 ) -> Segment:
     """Return the segment of a row, with its probabilities and the labels as in `_compose`."""
     probabilities: list[float] = []
     if found.keys() >= names.keys():
-        probabilities = [_parse_share(found[name]) for name in names]
+        probabilities = [_parse_share(found[name], f"probability of {name}") for name in names]
         if abs(fsum(probabilities) - 1) > MOST_LACKING:  # columns were added or removed
             probabilities = []
     elif not found.keys() <= names.keys():  # else columns were removed
         raise ValueError(
             f"its probabilities are of {', '.join(found)}; expected {', '.join(names.values())}"
         )
-    start, end = float(row["start"]), float(row["end"])
+    start, end = (_parse_number(row[name], name) for name in ("start", "end"))
     if not 0 <= start < end <= MOST_SECONDS:  # also true for NaN
         raise ValueError(f"a segment is from {start:g} to {end:g} s")
-    speaker, emotion = row.get("speaker"), _check_text(row["emotion"])
+    speaker, emotion = row.get("speaker"), check_text(row["emotion"])
     return Segment(
-        _check_text(row["channel"]),
+        check_text(row["channel"]),
         start,
         end,
         names.get(_compose(emotion), emotion),
-        _parse_share(row["confidence"]),
+        _parse_share(row["confidence"], "confidence"),
         tuple(probabilities),
-        None if speaker in (None, "") else _check_text(speaker),
+        None if speaker in (None, "") else check_text(speaker),
     )
 
 
@@ -269,20 +253,18 @@ def _compose(label: str) -> str:
     return compose(f"{PROBABILITY_PREFIX}{label}".strip()).removeprefix(PROBABILITY_PREFIX)
 
 
-def _parse_share(value: Any) -> float:
-    share = float(value)
+def _parse_number(value: Any, name: str) -> float:
+    try:
+        return float(value)
+    except (OverflowError, TypeError, ValueError) as error:
+        raise ValueError(f"its {name} is no number: {error}") from error
+
+
+def _parse_share(value: Any, name: str) -> float:
+    share = _parse_number(value, name)
     if not 0 <= share <= 1:  # also true for NaN
         raise ValueError(f"a probability is {share}, and not from 0 to 1")
     return share
-
-
-def _check_text(value: Any) -> str:
-    """Return a text of a row; raise if it cannot be part of a path or an output."""
-    text = str(value)
-    text.encode()
-    if "\0" in text:
-        raise ValueError(f"{text!r} contains a NUL character")
-    return text
 
 
 def _tell(error: BaseException) -> str:

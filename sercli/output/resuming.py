@@ -12,15 +12,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from sercli.discovery import Found
 from sercli.errors import OutputError
-from sercli.files import AnyPath, parse_json
+from sercli.files import AnyPath
+from sercli.json_text import parse_json
 from sercli.output.journal import Told, Unfinished
 from sercli.output.report import RunInfo, check_file
-from sercli.output.writers import record_path
+from sercli.output.writers import WRITERS, Writer, record_path
 from sercli.schema import FileResult, printable_path
 
 # Options that affect the labels, and must be the same as before.
@@ -233,6 +235,7 @@ class _Source(NamedTuple):
     output: Path
     beside: str
     read: Callable[[], Told]
+    is_complete: bool = False
 
     def read_files(self, info: RunInfo) -> dict[str, EarlierFile]:
         """Return the files by absolute path, if their rows may be among those of a run."""
@@ -241,12 +244,29 @@ class _Source(NamedTuple):
             _refuse_others(self.output, told.header, info)
             _refuse_elsewhere(self.output, told, info)
             stamp = self._check_content(told)
-            return {
+            files = {
                 _make_absolute(path): EarlierFile(
                     check_file(entry, recorded=True), self.output, stamp
                 )
                 for path, entry in told.entries.items()
             }
+            if files and self.is_complete:  # those of a journal were checked as it was read
+                self._check_places(told, WRITERS[info.options["format"]])
+            return files
+
+    def _check_places(self, told: Told, writer: type[Writer]) -> None:
+        """Raise if the rows of all files are not what is between header and footer."""
+        edges = [*chain.from_iterable(entry["rows"] for entry in told.entries.values())]
+        start, end = edges[0], edges[-1]
+        fits = edges[1:-1:2] == edges[2::2] and [0, *edges] == sorted([0, *edges])
+        fits &= end == told.end - len(writer.footer)
+        if fits:  # then the file is as long
+            header_end = writer.header_end.encode()
+            with self.output.open("rb") as stream:
+                head = stream.read(start)
+            fits = head.endswith(header_end) and head.count(header_end) == 1
+        if not fits:
+            raise ValueError("its record has the rows of files in other places")
 
     def _check_content(self, told: Told) -> Stamp | None:
         """Raise if the output was edited since it was written; return its stamp."""
@@ -286,7 +306,9 @@ def _list_sources(target: Path, unfinished: Sequence[Unfinished]) -> Iterator[_S
     first = [number for number, one in enumerate(unfinished) if one.replaces or one.in_place]
     record = record_path(target)
     if not first and (target.exists() or (not unfinished and _has_output(record))):
-        yield _Source(target, f"its record {record}", partial(_read_record, target))
+        yield _Source(
+            target, f"its record {record}", partial(_read_record, target), is_complete=True
+        )
     for one in unfinished[first[-1] if first else 0 :]:
         yield _Source(one.rows, f"its journal {one.journal}", one.read)
 

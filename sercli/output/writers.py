@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, ClassVar, Self
 
 from sercli.errors import OutputError
 from sercli.files import STDOUT, AtomicFile, identify
+from sercli.json_text import RECORD_SUFFIX
 from sercli.output.report import RunInfo, describe_file
 from sercli.schema import (
     PROBABILITY_PREFIX,
@@ -33,8 +34,6 @@ from sercli.system.interrupts import delay_interrupts
 TIME_DIGITS = 3
 GIVEN_TIME_DIGITS = 9
 PROBABILITY_DIGITS = 6
-# Suffix that a run record's name adds to that of the output.
-RECORD_SUFFIX = ".run.json"
 
 
 class StandardOutput:
@@ -109,7 +108,8 @@ class Writer(ABC):
     """
 
     format: ClassVar[str]
-    # End of the output.
+    # Ends of what is before the rows, and of the output.
+    header_end: ClassVar[str] = ""
     footer: ClassVar[str] = ""
 
     def __init__(
@@ -231,6 +231,7 @@ class CsvWriter(Writer):
     """Writer of one row per segment, after RFC 4180: fields quoted if needed, lines end in CRLF."""
 
     format = "csv"
+    header_end = "\r\n"
 
     def _header(self) -> str:
         return join_cells([self._columns])
@@ -276,6 +277,7 @@ class JsonWriter(Writer):
     """Writer of one JSON document: the run, then every file with its status and segments."""
 
     format = "json"
+    header_end = ',\n "files": ['
     footer = "\n ]\n}\n"
     _separator = "\n  "
 
@@ -291,7 +293,7 @@ class JsonWriter(Writer):
 
     def _header(self) -> str:
         header = json.dumps(self._info.header(), ensure_ascii=False, indent=1)
-        return header.removesuffix("\n}") + ',\n "files": ['
+        return header.removesuffix("\n}") + self.header_end
 
     def _body(self, result: FileResult) -> str:
         segments = [self._segment(segment) for segment in result.segments]

@@ -9,7 +9,7 @@ from typing import Any
 
 from sercli.classifiers.members import list_inside, read_members
 from sercli.errors import ModelError
-from sercli.files import is_number, parse_json
+from sercli.json_text import is_number, parse_json
 from sercli.neural.hub import HUB, is_checkpoint
 from sercli.registry.description import (
     ADAPTER,

@@ -8,7 +8,7 @@ from typing import Any
 
 from sercli.classifiers.families import ENCODER_FILE, FAMILIES
 from sercli.errors import ModelError
-from sercli.files import is_number, parse_json
+from sercli.json_text import is_number, parse_json
 
 # Version of the layout of model.json; others are rejected.
 FORMAT = 1

@@ -160,7 +160,8 @@ def read_intervals(
         raise ValueError(
             f"contains two TextGrids named {twice[0]}; expected one for each recording"
         )
-    digest = hashlib.sha256("\0".join(tiers).encode())
+    # A name may have bytes that are not UTF-8; it is in no grid then.
+    digest = hashlib.sha256("\0".join(tiers).encode(errors="backslashreplace"))
     found: dict[str, list[Interval]] = {}
     there: set[str] = set()
     for grid, recording in zip(grids, recordings, strict=True):

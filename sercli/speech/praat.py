@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sercli.files import parse_json
+from sercli.json_text import parse_json
 
 INTERVALS = "IntervalTier"
 FILE_TYPES = frozenset(("ooTextFile", "ooTextFile short"))

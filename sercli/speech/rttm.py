@@ -60,7 +60,10 @@ def _read_lines(path: Path, content: bytes) -> Iterator[tuple[int, str, Turn]]:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not UTF-8: {error}; expected RTTM in UTF-8") from error
+        number = content[: error.start].count(b"\n") + 1
+        raise ConfigError(
+            f"{path}, line {number}: is not UTF-8: {error}; expected RTTM in UTF-8"
+        ) from error
     for number, line in enumerate(StringIO(text, newline=""), start=1):
         # Other white space, such as that of Japanese, may be within a name.
         fields = re.split(r"[ \t]+", line.strip(" \t\r\n"))

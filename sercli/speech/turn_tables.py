@@ -2,14 +2,15 @@
 
 import codecs
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from sercli.delimited import Row, Table, parse_seconds, read_table
 from sercli.errors import ConfigError
-from sercli.files import find_listed, parse_json, resolve_folder, strip_listed
+from sercli.files import find_listed, resolve_folder, strip_listed
+from sercli.json_text import check_text, parse_document, parse_line
 from sercli.speech.turn import TIMES, Turn
 from sercli.text import compose
 
@@ -42,8 +43,9 @@ def read_turn_table(
     expected = ("file", *needed)
     # A table that `ser annotate` wrote of recordings without speech has only a header.
     is_empty = not content and path.suffix.lower() == ".jsonl"  # of a run that found no speech
-    if is_empty or content.removeprefix(codecs.BOM_UTF8).startswith(b"{"):
-        table = _read_results(path, content)
+    text = content.removeprefix(codecs.BOM_UTF8)
+    if is_empty or text.startswith(b"{"):
+        table = _read_results(path, text)
     else:
         table = read_table(path, ConfigError, content, may_be_empty={*TIMES} <= {*needed})
     if not set(expected) <= set(table.columns):
@@ -84,34 +86,32 @@ def read_turn_table(
 def _read_results(path: Path, content: bytes) -> Table:
     """Read JSON or JSON Lines that `ser annotate` wrote, as a table."""
     columns = ("file", "channel", *TIMES, "speaker")
+    rows: list[Row] = []
+    where = str(path)
 
-    def read() -> Iterator[Row]:
-        try:
-            document = parse_json(content.decode("utf-8-sig"))
-        except ValueError:
-            document = {}
-        if "files" in document:
-            for file in document["files"]:
-                for segment in file["segments"]:
-                    yield make(f"{path}: {file['path']}", {"file": file["path"], **segment})
-            return
-        # Of bytes: texts have more kinds of line ends, which may be within names.
-        for number, line in enumerate(content.splitlines(), start=1):
-            if line.strip():
-                yield make(f"{path}, line {number}", parse_json(line.decode("utf-8-sig")))
-
-    def make(where: str, values: Mapping[str, Any]) -> Row:
+    def add(values: Mapping[str, Any]) -> None:
         found = {name: values.get(name) for name in columns}
-        return Row(where, {name: "" if one is None else str(one) for name, one in found.items()})
+        cells = {name: "" if one is None else check_text(one) for name, one in found.items()}
+        rows.append(Row(where, cells))
 
     try:
-        rows = [*read()]
-        tells_speakers = any(row.cells["speaker"] for row in rows)
-        return Table(columns if tells_speakers else columns[:-1], iter(rows))
+        document = parse_document(path, content, ConfigError)
+        for file in document["files"] if document else ():
+            where = str(path)  # while the name is in doubt
+            where = f"{path}: {check_text(file['path'])}"
+            for segment in file["segments"]:
+                add({"file": file["path"], **segment})
+        # Of bytes: texts have more kinds of line ends, which may be within names.
+        for number, line in enumerate(() if document else content.splitlines(), start=1):
+            where = f"{path}, line {number}"
+            if line.strip():
+                add(parse_line(line))
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ConfigError(
-            f"{path}: cannot be read: {error}; expected what `ser annotate` wrote, or a table"
+            f"{where}: cannot be read: {error}; expected what `ser annotate` wrote, or a table"
         ) from error
+    tells_speakers = any(row.cells["speaker"] for row in rows)
+    return Table(columns if tells_speakers else columns[:-1], iter(rows))
 
 
 def _refuse_second(where: str, known: dict[str | None, str], turn: Turn) -> None:
