@@ -265,7 +265,8 @@ def settle(config: object, *sequences: str) -> None:
     Raises
     ------
     ConfigError
-        If such a field is neither a value nor an iterable.
+        If such a field is neither a value nor an iterable, or a field that is true or false has
+        another value.
     """
     assert is_dataclass(config)
     for field in fields(config):
@@ -280,6 +281,8 @@ def settle(config: object, *sequences: str) -> None:
                 ) from error
         else:
             settled = _settle(value)
+        if field.type is bool and not isinstance(settled, bool):
+            raise ConfigError(f"{field.name} is {shorten(settled)}; expected True or False")
         if settled is not value:
             object.__setattr__(config, field.name, settled)
 

@@ -87,6 +87,27 @@ def test_limits_are_told_exactly() -> None:
 def test_truth_values_of_other_libraries() -> None:
     one: Any = np.True_
     assert sercli.TrainConfig("svm", adapter=one).adapter is True
+    assert sercli.EvalConfig(strict=one).strict is True
+
+
+@pytest.mark.parametrize(
+    ("create", "settings", "message"),
+    [
+        (sercli.EvalConfig, {"strict": "no"}, "^strict is 'no'; expected True or False$"),
+        (sercli.EvalConfig, {"mixes": None}, "^mixes is None; expected True or False$"),
+        (sercli.TrainConfig, {"test": 0}, "^test is 0; expected True or False$"),
+        (
+            sercli.FusionConfig,
+            {"equal_weights": ("svm", "cnn")},
+            r"^equal_weights is \('svm', 'cnn'\); expected True or False$",
+        ),
+    ],
+)
+def test_what_is_neither_true_nor_false(
+    create: Any, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(sercli.ConfigError, match=message):
+        create(**settings)
 
 
 @pytest.mark.parametrize("stress", [5, 1.5, True, None])

@@ -286,6 +286,12 @@ def test_votes_of_ones_own(tmp_path: Path) -> None:
     }
 
 
+def test_names_of_clips_with_votes_are_composed_and_stripped(tmp_path: Path) -> None:
+    table = tmp_path / "votes.csv"
+    table.write_text("clip,anger\n e\u0301.opus ,1\n", encoding="utf-8")
+    assert read_votes(table) == {"\u00e9.opus": {"anger": 1}}
+
+
 def test_votes_have_the_labels_of_the_corpus(tmp_path: Path) -> None:
     table = tmp_path / "votes.csv"
     table.write_text("clip,Wut,Ärger,ruhig,happy\na,1,2,4,8\n", encoding="utf-8")
@@ -331,6 +337,9 @@ def test_votes_on_the_voice_in_cremads_own_table(tmp_path: Path) -> None:
         ("clip,anger\na,-1\n", "line 2: anger is '-1'; expected a count"),
         ("clip,anger\na,1.5\n", r"line 2: anger is '1\.5'"),
         ("clip,anger\na,1\na,1\n", "line 3: names the clip a again"),
+        ("clip,anger\na,1\n a ,1\n", "line 3: names the clip a again"),
+        ("clip,anger\n\u00e9,1\ne\u0301,1\n", "line 3: names the clip \u00e9 again"),
+        ("clip,anger\na,1\n ,1\n", "line 3: names no clip; expected the name of one"),
         ("clip,anger\na\n", "line 2: has 1 cell; expected 2"),
         ("clip,anger\n", "has no row below its header"),
         ("clip;anger\na;1\na;2\n", "line 3: names the clip a again"),
@@ -341,7 +350,7 @@ def test_votes_on_the_voice_in_cremads_own_table(tmp_path: Path) -> None:
 )
 def test_other_tables_are_no_votes(tmp_path: Path, text: str, message: str) -> None:
     table = tmp_path / "votes.csv"
-    table.write_text(text)
+    table.write_text(text, encoding="utf-8")
     with pytest.raises(DatasetError, match=message):
         read_votes(table)
 

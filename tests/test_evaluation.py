@@ -20,7 +20,7 @@ from sercli.classifiers.base import Classifier
 from sercli.config import EvalConfig, Precision
 from sercli.datasets import Clip, Corpus, read_corpus
 from sercli.datasets.decoding import hash_audio
-from sercli.datasets.votes import match_votes
+from sercli.datasets.votes import match_votes, suggest_name
 from sercli.errors import ConfigError, DatasetError, ModelError
 from sercli.evaluation.caveats import find_limits_of
 from sercli.evaluation.classification import Pool, choose_adaptation, name_groups, renormalise
@@ -548,6 +548,21 @@ def test_baselines_are_those_of_the_shares(
     assert majority["brier"] == pytest.approx(2 * 0.75 * 0.25)
 
 
+def test_votes_are_advised_only_where_there_are_none(
+    fake_classifier: FakeClassifier, make_corpus: MakeCorpus
+) -> None:
+    fake_classifier.spec = replace(
+        fake_classifier.spec, perceived=Calibration("none", np.eye(2), np.zeros(2))
+    )
+    corpus = make_corpus(("short", 0.25, "a"), ("long", 4.0, "b"))
+    config = replace(CONFIG, target="perceived")
+    for votes, is_advised in ((None, True), ({"c1": {"long": 3}}, False)):
+        figures = evaluate(fake_classifier, corpus, "all", config, votes=votes).figures
+        (told,) = (one for one in figures["warnings"] if "that listeners perceive" in one)
+        assert told.endswith("the labels are the intended emotions.") is not is_advised
+        assert told.endswith("Compare them with listeners' votes (--votes).") is is_advised
+
+
 def test_votes_of_other_clips_are_an_error(
     fake_classifier: FakeClassifier, make_corpus: MakeCorpus
 ) -> None:
@@ -633,6 +648,10 @@ def test_votes_are_those_of_one_clip() -> None:
     votes = {"000": {"anger": 1}, "b/000": {"anger": 2}, "A\u0308": {"anger": 3}}
     found = match_votes(votes, clips)
     assert [row["anger"] for row in found] == [1, 2, 3]
+    # The advised name has folders only where they are needed, and never a suffix.
+    assert [suggest_name(clips[n:]) for n in range(3)] == ["a/000", "000", "Ä"]
+    stretches = [Clip(Path("a/b.wav"), "anger", name=f"a/b.wav#{n}", end=n) for n in (1.0, 2.0)]
+    assert suggest_name(stretches) == "a/b.wav#1.0"
     exact = {"data/a/000.wav": {"anger": 4}, "a/000.wav": {"anger": 5}, "000": {"anger": 6}}
     assert [row.get("anger") for row in match_votes(exact, clips)] == [5, 6, None]
 

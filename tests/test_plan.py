@@ -180,6 +180,45 @@ def test_labels_that_are_left_out_are_told(
     assert Plan.make(corpus, TrainConfig()).left_out == {}
 
 
+def test_labels_that_are_new_are_told(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise DatasetError("enough")
+
+    monkeypatch.setattr("sercli.training.run.train_on_splits", refuse)
+
+    def told(corpus: Corpus, *emotions: str) -> list[str]:
+        said: list[str] = []
+        plan = Plan.make(corpus, TrainConfig(emotions=emotions))
+        with pytest.raises(DatasetError, match="enough"):
+            plan.run(tmp_path / "model", say=said.append)
+        return said
+
+    assert told(corpus) == [
+        "labels learned: anger, love, sadness; not among the six emotions: love; if one is another "
+        "word for an emotion, rename it with --map THEIRS=OURS"
+    ]
+    # Not where all are known, or the user asked for them.
+    ours = replace(corpus, clips=tuple(one for one in corpus.clips if one.emotion != "love"))
+    assert told(ours) == []
+    assert told(replace(corpus, mapping={"Liebe": "love"})) == []
+    assert told(corpus, "anger", "love", "sadness") == []
+
+
+def test_an_adapter_that_no_network_would_have(corpus: Corpus) -> None:
+    config = TrainConfig("cnn", adapter=False)
+    message = "--no-adapter would do nothing: with development clips, a network has no adapter"
+    with pytest.raises(ConfigError, match=message):
+        Plan.make(corpus, config)
+    # An SVM has one, and so have networks that are calibrated by folds.
+    Plan.make(corpus, TrainConfig(adapter=False))
+    Plan.make(corpus, replace(config, folds=3))
+    Plan.make(corpus, replace(config, fit_on=("train", "dev")))
+    bare = replace(corpus, clips=tuple(replace(clip, split="train") for clip in corpus.clips))
+    Plan.make(bare, config)
+
+
 def test_calm_speech_that_no_cnn_would_learn_from(corpus: Corpus) -> None:
     config = TrainConfig("cnn", teacher="transformer", calm=("calls",))
     with pytest.raises(ConfigError, match="--calm would do nothing: with a cnn, only the teachers"):

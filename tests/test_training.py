@@ -509,6 +509,34 @@ def test_copies_under_another_name_are_told(
     assert read_training(tmp_path / "folds")["protocol"] == "speakers shared, 4 folds"
 
 
+def test_one_recording_with_two_labels_is_told_before_it_is_learned(
+    corpus: Corpus, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise DatasetError("enough")
+
+    monkeypatch.setattr(NeuralTrainer, "fit", refuse)
+    monkeypatch.setattr(NeuralTrainer, "fit_fold", refuse)
+    clips = {clip.name: clip for clip in corpus.clips}
+    again = replace(clips["1001_IEO_ANG_LO"], name="again")
+    other = replace(clips["1002_IEO_ANG_LO"], name="other", emotion="sadness")
+    told = (
+        "warning: 1 recording with several labels, which are all learned, such as "
+        "1002_IEO_ANG_LO (anger) and other (sadness): correct the labels, or leave copies out"
+    )
+    for added, expected in (((again,), []), ((again, other), [told])):
+        doubled = replace(corpus, clips=(*corpus.clips, *added))
+        said: list[str] = []
+        learner = replace(trainer(cache), say=said.append)
+        with pytest.raises(DatasetError, match="enough"):
+            train_on_splits(doubled, tmp_path / "a", learner)
+        assert [line for line in said if "label" in line] == expected
+        said.clear()
+        with pytest.raises(DatasetError, match="enough"):
+            cross_validate(doubled, tmp_path / "b", learner, 4)
+        assert [line for line in said if "label" in line] == expected
+
+
 @pytest.mark.parametrize("n_labels", [1, 2])
 def test_one_label_is_nothing_to_learn(corpus: Corpus, n_labels: int) -> None:
     labels = sorted({clip.emotion for clip in corpus.clips})[:n_labels]
@@ -544,9 +572,13 @@ def test_which_labels_are_learned() -> None:
     assert choose_training_labels(mapped) == ("happiness", "neutral", "negative")
     named = corpus("emodb", "sadness", "boredom", "anger", namespace="table")
     assert choose_training_labels(named) == ("anger", "sadness", "boredom")
-    for wanted in (["anger"], ["anger", "joy"]):
+    for wanted, found in (
+        (["anger"], ", found only anger$"),
+        (["anger", "joy"], " and no others, but it has no clips of happiness; name"),
+        (["anger", "joy", "neutral"], " and no others, but it has no clips of happiness; name"),
+    ):
         with pytest.raises(
-            DatasetError, match="satisfied; expected two or more of them in --emotions"
+            DatasetError, match=f"satisfied; expected two or more of them in --emotions{found}"
         ):
             choose_training_labels(own, wanted)
 
@@ -652,6 +684,18 @@ def test_clips_that_are_scored_are_not_learned_from_unlabelled(
 def test_what_does_not_suffice_is_told(corpus: Corpus, cache: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"has none of 45 clips; expected names such as 1001_"):
         train_on_splits(corpus, tmp_path / "votes", trainer(cache, votes={"other": {"anger": 3}}))
+    # Nothing is decoded before that: there is no such audio, and whoever listened would say so.
+    gone = tuple(
+        replace(clip, path=tmp_path / "gone.wav", name=f"calls/{clip.name}.wav")
+        for clip in corpus.clips
+    )
+    message = r"such as 1001_IEO_ANG_HI, found \['other'\]$"
+    with pytest.raises(DatasetError, match=message):
+        train_on_splits(
+            replace(corpus, clips=gone),
+            tmp_path / "votes",
+            trainer(cache, votes={"other": {"anger": 3}}),
+        )
     alone = [clip for clip in corpus.select("train") if clip.speaker == "1001"]
     with pytest.raises(DatasetError, match=r"clips are of one speaker; expected 2 or more"):
         train_on_splits(replace(corpus, clips=tuple(alone)), tmp_path / "alone", trainer(cache))
@@ -744,6 +788,7 @@ def test_options_that_would_do_nothing(folder: Path, tmp_path: Path) -> None:
         (("--fit-on", "train+dev", "--patience", "2"), "--patience would do nothing"),
         (("--split", "random", "--patience", "2"), "--patience would do nothing"),
         (("--split", "random", "--no-adapter"), "--no-adapter would do nothing"),
+        (("--no-adapter",), "--no-adapter would do nothing: with development clips, a network has"),
         (("--unlabelled", "x"), "--unlabelled goes with --teacher MODEL"),
         (("--prosodies", "2"), "--prosodies goes with --unlabelled PATH"),
         (("--calm-speakers", "(x)"), "--calm-speakers goes with --calm PATH"),
@@ -1368,6 +1413,7 @@ def test_a_transformer_tells_what_is_perceived(
     figures = json.loads(result.stdout)
     assert figures["target"] == "perceived"
     assert any("that listeners perceive" in warning for warning in figures["warnings"])
+    assert not any("--votes" in warning for warning in figures["warnings"])
     assert figures["listeners"]["model"]["cross_entropy"] < 0.7
     # Whatever is meant by them; and labels are those of segments that are no speech, too.
     segments = tmp_path / "segments.csv"

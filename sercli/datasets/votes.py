@@ -53,6 +53,15 @@ def match_votes(votes: Votes, clips: Sequence[Clip]) -> list[Mapping[str, int]]:
     return [{} if row is None else votes[row] for row in rows]
 
 
+def suggest_name(clips: Sequence[Clip]) -> str:
+    """Return the name without suffix that a table of votes should have for the first of some clips.
+
+    It has folders only where several files have the same name.
+    """
+    first, *others = map(clip_names, clips)
+    return first[2] if any(first[-1] == other[-1] for other in others) else first[-1]
+
+
 def find_unknown(votes: Votes, known: Collection[str]) -> list[str]:
     """Return the labels of a table of votes that are unknown, and may be misspelt.
 
@@ -87,7 +96,7 @@ def read_votes(path: Path, mapping: Mapping[str, str] = {}) -> dict[str, dict[st
     ------
     DatasetError
         If the file cannot be read, is of neither kind, has no votes, names a clip or a label twice,
-        or has a cell that is no count.
+        or has a row that names no clip or a cell that is no count.
     """
     columns, rows = read_table(path, DatasetError)
     clip_column, labels = _read_header(path, columns, mapping)
@@ -97,7 +106,9 @@ def read_votes(path: Path, mapping: Mapping[str, str] = {}) -> dict[str, dict[st
             number = _parse_count(where, "number of the row", cells[columns[0]])
             if number // CREMAD_BLOCK != VOICE:
                 continue
-        name = cells[clip_column]
+        name = compose(cells[clip_column].strip())
+        if not name:
+            raise DatasetError(f"{where}: names no clip; expected the name of one")
         if name in votes:
             raise DatasetError(f"{where}: names the clip {name} again; expected each clip once")
         counts = dict.fromkeys(labels.values(), 0)

@@ -113,6 +113,8 @@ def find_caveats(
     classified: ClassifiedClips,
     target: Target,
     limits: Sequence[str],
+    *,
+    has_votes: bool = False,
 ) -> dict[str, Any]:
     """Return ``protocol``, ``overlap`` and ``warnings`` for ``metrics.json``.
 
@@ -128,6 +130,8 @@ def find_caveats(
         The output of the model that was evaluated.
     limits
         Warnings about the model itself, one sentence each.
+    has_votes
+        Whether the predictions are compared with listeners' votes.
     """
     clips = classified.predictions.clips
     voices = {clip.voice for clip in clips}
@@ -159,7 +163,8 @@ def find_caveats(
     if target == "perceived":
         warnings.append(
             "These probabilities predict the emotion that listeners perceive, but the labels are "
-            "the intended emotions. Compare them with listeners' votes (--votes)."
+            "the intended emotions."
+            + ("" if has_votes else " Compare them with listeners' votes (--votes).")
         )
     warnings += [*limits, *find_limits(classified)]
     return {"protocol": protocol, "overlap": overlap, "warnings": warnings}

@@ -11,7 +11,7 @@ from sercli.config import EvalConfig
 from sercli.datasets.clip import Clip
 from sercli.datasets.matching import join_voices
 from sercli.datasets.notes import Notes
-from sercli.datasets.votes import Votes, match_votes
+from sercli.datasets.votes import Votes, match_votes, suggest_name
 from sercli.errors import DatasetError
 from sercli.evaluation import metrics
 from sercli.evaluation.listeners import compare_with_listeners
@@ -178,7 +178,7 @@ def refuse_idle_votes(votes: Votes, clips: Sequence[Clip]) -> None:
     if not any(sum(row.values()) for row in match_votes(votes, clips)):
         raise DatasetError(
             f"none of {len(clips)} clips has votes; expected clips named like "
-            f"{clips[0].name}, found {sorted(votes)[:1]}"
+            f"{suggest_name(clips)}, found {sorted(votes)[:1]}"
         )
 
 

@@ -148,7 +148,9 @@ def evaluate_all(
             "precision": classifier.precision,
             "corpus": corpus.name,
             "split": split,
-            **find_caveats(manifest, one, config.target, classifier.limits),
+            **find_caveats(
+                manifest, one, config.target, classifier.limits, has_votes=votes is not None
+            ),
             "labels_left_out": {"model": unused, "corpus": left_out},
             "left_out": corpus.count_skipped(),
             **measure(one, config, votes),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sercli.errors import ConfigError, OutputError, SerError
 from sercli.files import AnyPath, check_target
+from sercli.labels import EMOTIONS
 from sercli.registry.description import MODEL_FILE, TOLD_FILES, WEIGHTS_FILES
 from sercli.text import format_count
 from sercli.training.config import NeuralConfig, TransformerConfig
@@ -101,6 +102,11 @@ class Plan:
     def __post_init__(self) -> None:
         """Raise if a setting would have no effect with these clips."""
         config = self.config
+        if not config.adapter and self._is_chosen_on_dev:
+            raise ConfigError(
+                "--no-adapter would do nothing: with development clips, a network has no adapter; "
+                "leave it out, or train on these clips, too (--fit-on train+dev)"
+            )
         if config.calm and config.family == CNN and self.n_networks == 1:
             raise ConfigError(
                 "--calm would do nothing: with a cnn, only the teachers of folds are trained on "
@@ -127,8 +133,14 @@ class Plan:
         n_stages = 2 if isinstance(settings, TransformerConfig) and settings.layers else 1
         if config.folds:
             return n_stages * (config.folds + settings.folds + 1)
-        has_dev = config.has_dev and any(clip.split == "dev" for clip in self.corpus.clips)
-        return n_stages * (1 if has_dev else settings.folds + 1)
+        return n_stages * (1 if self._is_chosen_on_dev else settings.folds + 1)
+
+    @property
+    def _is_chosen_on_dev(self) -> bool:
+        """Whether a network is chosen and calibrated on development clips, without folds."""
+        config = self.config
+        may_be = config.family in NETWORKS and not config.folds and config.has_dev
+        return may_be and any(clip.split == "dev" for clip in self.corpus.clips)
 
     def run(
         self,
@@ -204,6 +216,8 @@ class Plan:
                         f"warning: {name}: its own splits share speakers, so new ones are drawn "
                         "(--split own keeps them)"
                     )
+                if told := self._tell_own_labels():
+                    say(told)
             if config.folds:
                 result = cross_validate(self.corpus, folder, trainer, config.folds, details=details)
             else:
@@ -236,6 +250,20 @@ class Plan:
         return (
             f"warning: labels left out, not among the six emotions: {counts}; name all labels to "
             "learn with --emotions, or rename these with --map"
+        )
+
+    def _tell_own_labels(self) -> str:
+        """Return which labels are learned, if some are new that the user did not ask for."""
+        if self.config.emotions or self.config.partners:
+            return ""
+        found = {clip.emotion for clip in self.corpus.clips}
+        own = sorted(found.difference(EMOTIONS, self.corpus.mapping.values()))
+        if not own:
+            return ""
+        return (
+            f"labels learned: {', '.join(sorted(found))}; not among the six emotions: "
+            f"{', '.join(own)}; if one is another word for an emotion, rename it with --map "
+            "THEIRS=OURS"
         )
 
     def _check_checkpoints(self, folder: Path, *, overwrite: bool, resume: bool) -> None:

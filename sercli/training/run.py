@@ -12,7 +12,7 @@ from sercli.arrays import DoubleArray
 from sercli.classifiers.base import Classifier
 from sercli.config import APART, SHARED, UNKNOWN, EvalConfig, Split
 from sercli.datasets.clip import Clip
-from sercli.datasets.corpus import Corpus, class_indices
+from sercli.datasets.corpus import MAX_NAMED, Corpus, class_indices
 from sercli.datasets.facts import load_facts
 from sercli.datasets.labelling import canonical_label
 from sercli.datasets.matching import is_published
@@ -88,10 +88,16 @@ def choose_training_labels(corpus: Corpus, wanted: Collection[str] = ()) -> tupl
     if not wanted:
         chosen = {clip.emotion for clip in corpus.clips if not _is_extra(clip)}
         chosen = chosen if len(chosen) > 1 else found
-    if len(chosen) < 2 or not chosen <= found:
+    known = f"{corpus.name}: has the labels {', '.join(sorted(found))}; expected"
+    if missing := chosen - found:
         raise DatasetError(
-            f"{corpus.name}: has the labels {', '.join(sorted(found))}; expected two or more of "
-            f"them in --emotions, found {', '.join(sorted(chosen))}"
+            f"{known} two or more of them in --emotions and no others, but it has no clips of "
+            f"{', '.join(sorted(missing))}; name labels that it has, or rename its labels with "
+            "--map THEIRS=OURS"
+        )
+    if len(chosen) < 2:
+        raise DatasetError(
+            f"{known} two or more of them in --emotions, found only {', '.join(chosen)}"
         )
     ours = tuple(label for label in EMOTIONS if label in chosen)
     return (*ours, *sorted(chosen.difference(ours)))
@@ -154,6 +160,7 @@ def train_on_splits(
     trainer.check_held_out((*dev, *held_out))
     trainer.begin(folder)
     found, *others = trainer.prepare([clips, dev] if dev else [clips])
+    _tell_contradictions((found, *others), corpus, trainer)
     if n_copies := _count_copies([part.hashes for part in (found, *others)]):
         trainer.say(f"warning: {_explain_copies(n_copies)}")
     learned = trainer.fit(found, labels, folder, *others)
@@ -214,6 +221,7 @@ def cross_validate(
     # The augmentation mixes clips into the background of others; so clips are prepared fold by
     # fold, to keep voices of one fold out of the others.
     parts = trainer.prepare([[corpus.clips[i] for i in fold] for fold in folds])
+    _tell_contradictions(parts, corpus, trainer)
     probabilities = _classify_folds(parts, labels, folder, trainer)
     found = type(parts[0]).join(parts)
     trainer.say("fitting on all clips")
@@ -284,6 +292,26 @@ def _classify_folds(
 def _find_worst(protocols: Collection[str]) -> str:
     """Return the worst protocol of several parts: `SHARED`, then `UNKNOWN`, then `APART`."""
     return next(one for one in (SHARED, UNKNOWN, APART) if one in protocols)
+
+
+def _tell_contradictions(parts: Sequence[Prepared], corpus: Corpus, trainer: AnyTrainer) -> None:
+    """Warn of clips with the same audio and different labels, all of which are learned."""
+    labelled: dict[str, dict[str, str]] = {}
+    for part in parts:
+        for clip, audio in zip(part.clips, part.hashes, strict=True):
+            if audio:
+                labelled.setdefault(audio, {}).setdefault(clip.emotion, corpus.find_name(clip))
+    doubts = [
+        " and ".join(f"{name} ({label})" for label, name in names.items())
+        for names in labelled.values()
+        if len(names) > 1
+    ]
+    if doubts:
+        trainer.say(
+            f"warning: {format_count(len(doubts), 'recording')} with several labels, which are all "
+            f"learned, such as {'; '.join(doubts[:MAX_NAMED])}: correct the labels, or leave "
+            "copies out"
+        )
 
 
 def _count_copies(hashes: Sequence[Sequence[str]]) -> int:

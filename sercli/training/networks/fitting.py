@@ -24,6 +24,7 @@ from sercli.audio.reading import SAMPLE_RATE
 from sercli.calibration import Calibration, choose_calibration
 from sercli.classifiers.base import ModelSpec
 from sercli.datasets.matching import count_speakers
+from sercli.datasets.votes import suggest_name
 from sercli.errors import DatasetError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.reporting.families import DEVELOPMENT_SPEAKERS
@@ -354,7 +355,7 @@ def _check_votes(course: Course, held_out: CachedClips) -> None:
     if course.tells_perceived and not course.find_perceived(held_out).any():
         raise DatasetError(
             f"the table of votes has none of the {len(held_out):,} calibration clips; expected "
-            f"names such as {held_out.clips[0].name}"
+            f"names such as {suggest_name(held_out.clips)}"
         )
 
 

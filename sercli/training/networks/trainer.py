@@ -15,7 +15,7 @@ from sercli.datasets.corpus import class_indices
 from sercli.datasets.extraction import Progress
 from sercli.datasets.matching import count_speakers
 from sercli.datasets.protocols import fold_by_speaker
-from sercli.datasets.votes import match_votes
+from sercli.datasets.votes import Votes, match_votes, suggest_name
 from sercli.errors import ConfigError, DatasetError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.files import TEMPORARY
@@ -114,9 +114,12 @@ class NeuralTrainer(Trainer[CachedClips]):
         """Raise if a label has no clips or cannot be learned, or dev clips or folds do not suffice.
 
         The labels have to be those of the teacher, too, which is found out here, before speech is
-        looked for and resynthesised. Folds are needed only without development clips.
+        looked for and resynthesised. Folds are needed only without development clips. Where votes
+        are used, some clip has to have any.
         """
         self.course.refuse_labels(labels)
+        if self.course.votes is not None:
+            _count_voted(self.course.votes, (*clips, *dev))
         if dev:
             check_dev(dev)
             check_labels(np.array(class_indices(clips, labels)), labels)
@@ -151,12 +154,7 @@ class NeuralTrainer(Trainer[CachedClips]):
         votes = self.course.votes
         if votes is not None:
             clips = [clip for one in found for clip in one.clips]
-            n_voted = sum(map(bool, match_votes(votes, clips)))
-            if not n_voted:
-                raise DatasetError(
-                    f"the table of votes has none of {len(clips)} clips; expected names such as "
-                    f"{clips[0].name}"
-                )
+            n_voted = _count_voted(votes, clips)  # of those that could be decoded
             self.say(f"votes on {n_voted:,} of {len(clips):,} clips")
             labels = {clip.emotion for clip in clips}
             if others := sorted({label for row in votes.values() for label in row} - labels):
@@ -233,6 +231,17 @@ class NeuralTrainer(Trainer[CachedClips]):
                 f"{known[0]}; expected none. Give a base that was not trained on any of them; "
                 "without development speakers, all speakers are scored, by folds"
             )
+
+
+def _count_voted(votes: Votes, clips: Sequence[Clip]) -> int:
+    """Return the number of clips that have votes, and raise if none has."""
+    n_voted = sum(map(bool, match_votes(votes, clips)))
+    if not n_voted:
+        raise DatasetError(
+            f"the table of votes has none of {len(clips)} clips; expected names such as "
+            f"{suggest_name(clips)}, found {sorted(votes)[:1]}"
+        )
+    return n_voted
 
 
 def _split_dev(clips: Sequence[Clip]) -> tuple[list[int], list[int]]:
