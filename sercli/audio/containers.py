@@ -179,18 +179,34 @@ def is_whole_ogg(file: BinaryIO) -> bool:
     return True
 
 
-def is_wrapped(file: BinaryIO) -> bool:
-    """Return whether the header of a WAV file lacks some multiple of 4 GiB, which do not fit in it.
+def find_wrapped_size(file: BinaryIO) -> int | None:
+    """Return where a WAV file has the size of its sound, if it lacks some multiple of 4 GiB.
 
     Parameters
     ----------
     file
         File open at any position, which is changed.
+
+    Returns
+    -------
+    int or None
+        Position of the size; None if it is right, or the file is no WAV file.
     """
     head = _read_at(file, 0)
     size = _find_size(head) if head.startswith(b"RIFF") else None
     n_behind = 0 if size is None else file.seek(0, os.SEEK_END) - size
-    return n_behind >= WRAP and n_behind % WRAP <= 1  # a byte may follow for padding
+    if n_behind < WRAP or n_behind % WRAP > 1:  # a byte may follow for padding
+        return None
+    place = 12
+    for _ in range(MAX_CHUNKS):
+        head = _read_at(file, place)
+        if head.startswith(b"data"):
+            return place + 4
+        if len(head) < HEAD_BYTES:
+            break
+        size = int.from_bytes(head[4:8], "little")
+        place += 8 + size + size % 2
+    return None
 
 
 def measure_rest(file: BinaryIO) -> float:

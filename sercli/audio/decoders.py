@@ -20,9 +20,9 @@ import soundfile as sf
 from sercli.arrays import FloatArray
 from sercli.audio.containers import (
     find_mp3_end,
+    find_wrapped_size,
     is_mp3,
     is_whole_ogg,
-    is_wrapped,
     read_mp3_index,
 )
 from sercli.audio.damage import LostSound
@@ -116,11 +116,11 @@ class _SndfileDecoder(Decoder):
             raise DecodeError("libsndfile is not tried for what begins like an MP3")
         if not is_whole_ogg(file):
             raise DecodeError("libsndfile would read only the first part of this Ogg file")
-        if is_wrapped(file):
-            raise DecodeError("libsndfile would read only the start of this WAV file above 4 GiB")
+        place = find_wrapped_size(file)
         file.seek(0)
         try:
-            self._sound = sf.SoundFile(file.fileno(), closefd=False)
+            source = file.fileno() if place is None else _Unwrapped(file, place)
+            self._sound = sf.SoundFile(source, closefd=False)
         except (sf.LibsndfileError, TypeError) as error:
             raise DecodeError("libsndfile does not know the format") from error
         if not self._sound.frames:
@@ -191,6 +191,30 @@ def _is_known(size: int) -> bool:
     )
 
 
+class _Unwrapped:
+    """File interface for libsndfile in which a size of 32 bits is unknown: to the end of the file.
+
+    Parameters
+    ----------
+    file
+        The file.
+    place
+        Position of the size.
+    """
+
+    def __init__(self, file: BinaryIO, place: int) -> None:
+        self.seek, self.tell = file.seek, file.tell
+        self._file, self._place = file, place
+
+    def read(self, size: int = -1) -> bytes:
+        start = self.tell()
+        content = bytearray(self._file.read(size))
+        for at in range(self._place, self._place + 4):
+            if start <= at < start + len(content):
+                content[at - start] = 0xFF
+        return bytes(content)
+
+
 class _Source:
     """File interface for FFmpeg: ends at a position, and returns -1 if a seek fails.
 
@@ -223,7 +247,6 @@ class _FfmpegDecoder(Decoder):
         self._n_promised = None if index is None else index.n_samples
         # FFmpeg would take tags at the end of an MP3 for sound, or for damage.
         end = find_mp3_end(file) if is_mp3(file) else file.seek(0, os.SEEK_END)
-        options = {"ignore_length": "1"} if is_wrapped(file) else {}
         file.seek(0)
         try:
             # Tags in an unknown encoding are ignored, as the sound may be fine. A file may refer to
@@ -231,7 +254,7 @@ class _FfmpegDecoder(Decoder):
             self._container = av.open(
                 _Source(file, end),
                 "r",
-                options={"protocol_whitelist": "none", **options},
+                options={"protocol_whitelist": "none"},
                 metadata_errors="ignore",
             )
         except (av.FFmpegError, OSError) as error:

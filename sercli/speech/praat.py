@@ -7,10 +7,9 @@ words such as ``item [`` even within a text, and loses the last interval of some
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from itertools import islice
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from sercli.json_text import parse_json
 
@@ -204,9 +203,9 @@ def _fill(
 
 
 def _render_times(start: float, end: float, indent: int = 0) -> list[str]:
-    # Without exponents, which not every program reads.
+    # All digits, but no exponents, which not every program reads.
     return [
-        f"{' ' * indent}{name} = {np.format_float_positional(time, trim='-')}"
+        f"{' ' * indent}{name} = {Decimal(repr(float(time))):f}".removesuffix(".0")
         for name, time in (("xmin", start), ("xmax", end))
     ]
 
