@@ -13,6 +13,7 @@ import soundfile as sf
 from conftest import EXAMPLES, MakeWav
 from numpy.typing import NDArray
 
+from sercli.audio.decoders import _Unwrapped
 from sercli.audio.reading import AudioFile, load_audio, resample_stream
 from sercli.errors import AudioError
 
@@ -593,6 +594,10 @@ def test_a_size_beyond_32_bits_begins_again(
         found = np.concatenate([*audio.blocks()])[:, 0]
     assert np.abs(found - expected).max() < 1e-6
     assert audio.warnings == ()
+    with path.open("rb") as file:  # whatever its size, libsndfile takes all of such a file
+        head = _Unwrapped(file, 40).read(44)
+    assert (head[4:8], head[40:]) == (b"\x08\0\0\0", bytes(4))
+    assert head[:4] + head[8:40] == path.read_bytes()[:4] + path.read_bytes()[8:40]
     path.write_bytes(path.read_bytes() + bytes(2))  # no multiple
     assert len(load_audio(path)) == 28_928 / 2
 

@@ -55,6 +55,8 @@ UNKNOWN_LENGTH = 1 << 62
 MIN_TIMESTAMP_GAP_S = 0.1
 # Beginnings of tags of MP3s.
 MP3_TAGS = (b"ID3", b"TAG", b"APETAGEX")
+# Size of a WAV file that was never closed, in its header; that of its sound is 0 then.
+UNCLOSED_SIZE = 8
 # At the start, there is no jitter: where sound begins after the video, it is by more than this.
 MIN_START_GAP_S = 0.002
 # FFmpeg drops the first packets of WMA, but counts them in its time stamps.
@@ -192,26 +194,34 @@ def _is_known(size: int) -> bool:
 
 
 class _Unwrapped:
-    """File interface for libsndfile in which a size of 32 bits is unknown: to the end of the file.
+    """File interface for libsndfile to a WAV file whose sizes look as if it was never closed.
+
+    Of such a file, libsndfile takes all that there is for sound.
 
     Parameters
     ----------
     file
         The file.
     place
-        Position of the size.
+        Position of the size of its sound.
     """
 
     def __init__(self, file: BinaryIO, place: int) -> None:
         self.seek, self.tell = file.seek, file.tell
-        self._file, self._place = file, place
+        self._file = file
+        sizes = ((4, UNCLOSED_SIZE), (place, 0))
+        self._bytes = {
+            at: byte
+            for first, size in sizes
+            for at, byte in enumerate(size.to_bytes(4, "little"), start=first)
+        }
 
     def read(self, size: int = -1) -> bytes:
         start = self.tell()
         content = bytearray(self._file.read(size))
-        for at in range(self._place, self._place + 4):
+        for at, byte in self._bytes.items():
             if start <= at < start + len(content):
-                content[at - start] = 0xFF
+                content[at - start] = byte
         return bytes(content)
 
 
