@@ -127,11 +127,6 @@ def test_synthetic_recordings_are_as_long_as_asked_for(
     assert lengths == [120 * SAMPLE_RATE, 24 * SAMPLE_RATE]
 
 
-def test_of_two_runs_the_slower_counts(fake_classifier: FakeClassifier) -> None:
-    found = measure(fake_classifier, [EXAMPLES / "statement.flac"], runs=2)
-    assert found.speed == pytest.approx(found.audio_seconds / max(found.wall_seconds))
-
-
 @pytest.mark.parametrize(("walls", "expected"), [([3, 1, 2], 2), ([2, 4], 4), ([1, 4, 2, 3], 3)])
 def test_figures_are_those_of_the_run_in_the_middle(
     walls: list[float],

@@ -648,7 +648,11 @@ def test_votes_are_those_of_one_clip() -> None:
     votes = {"000": {"anger": 1}, "b/000": {"anger": 2}, "A\u0308": {"anger": 3}}
     found = match_votes(votes, clips)
     assert [row["anger"] for row in found] == [1, 2, 3]
-    # The advised name has folders only where they are needed, and never a suffix.
+    # The advised name has folders, and a suffix, only where they are needed.
+    twins = [
+        replace(clips[0], name=name, path=Path("/c", name)) for name in ("a/x.wav", "a/x.flac")
+    ]
+    assert suggest_name(twins) == "a/x.wav"
     assert [suggest_name(clips[n:]) for n in range(3)] == ["a/000", "000", "Ä"]
     stretches = [Clip(Path("a/b.wav"), "anger", name=f"a/b.wav#{n}", end=n) for n in (1.0, 2.0)]
     assert suggest_name(stretches) == "a/b.wav#1.0"

@@ -203,6 +203,12 @@ def test_labels_that_are_new_are_told(
     ours = replace(corpus, clips=tuple(one for one in corpus.clips if one.emotion != "love"))
     assert told(ours) == []
     assert told(replace(corpus, mapping={"Liebe": "love"})) == []
+    renamed = tuple(
+        replace(one, emotion=one.emotion.replace("sadness", "sad")) for one in corpus.clips
+    )
+    assert "not among the six emotions: love, sad; if" in "".join(
+        told(replace(corpus, clips=renamed, mapping={"traurig": "sad"}))
+    )
     assert told(corpus, "anger", "love", "sadness") == []
 
 

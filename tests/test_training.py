@@ -521,7 +521,7 @@ def test_one_recording_with_two_labels_is_told_before_it_is_learned(
     again = replace(clips["1001_IEO_ANG_LO"], name="again")
     other = replace(clips["1002_IEO_ANG_LO"], name="other", emotion="sadness")
     told = (
-        "warning: 1 recording with several labels, which are all learned, such as "
+        "warning: 1 recording with several labels, such as "
         "1002_IEO_ANG_LO (anger) and other (sadness): correct the labels, or leave copies out"
     )
     for added, expected in (((again,), []), ((again, other), [told])):

@@ -145,6 +145,15 @@ def test_speakers_may_be_known(examples: Unlabelled, cache: Path) -> None:
     assert "unlabelled" in {speaker for _, speaker in expected}
 
 
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_without_streams_speech_is_looked_for_here(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = find_unlabelled((EXAMPLES / "memo.m4a",), jobs=1)
+    monkeypatch.setattr(sys, name, None)  # loky could start no process
+    assert find_unlabelled((EXAMPLES / "memo.m4a",), jobs=2) == expected
+
+
 def test_speakers_that_may_be_of_several_recordings_are_refused(tmp_path: Path) -> None:
     turns = tmp_path / "all.rttm"
     turns.write_text("SPEAKER call 1 0 9 <NA> <NA> ann\nSPEAKER call.wav 1 9 90 <NA> <NA> ben\n")

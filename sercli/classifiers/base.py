@@ -123,6 +123,17 @@ def check_scores(spec: ModelSpec, n_outputs: int = 1) -> None:
         )
 
 
+def _convert(read: Callable[[Any], Any], waveform: Any) -> Any:
+    """Return what a function makes of a waveform, or of several."""
+    try:
+        return read(waveform)
+    except (TypeError, ValueError, RuntimeError) as error:  # also of tensors
+        raise ConfigError(
+            f"a waveform cannot be read as an array: {error}; expected a list of arrays of shape "
+            "(n_samples,)"
+        ) from error
+
+
 class Classifier(ABC):
     """A model that is ready to classify segments.
 
@@ -273,15 +284,11 @@ class Classifier(ABC):
         ------
         ConfigError
             If the model does not have this output, or a waveform is invalid or too long.
+        ModelError
+            If a probability is not finite, see `check_finite`.
         """
         calibration = self.spec.find_calibration(target)
-        try:
-            waveforms = [np.asarray(waveform) for waveform in waveforms]
-        except (TypeError, ValueError, RuntimeError) as error:  # also of tensors
-            raise ConfigError(
-                f"a waveform cannot be read as an array: {error}; expected a list of arrays of "
-                "shape (n_samples,)"
-            ) from error
+        waveforms = [_convert(np.asarray, waveform) for waveform in _convert(iter, waveforms)]
         for waveform in waveforms:
             is_real = np.issubdtype(waveform.dtype, np.floating)
             with np.errstate(over="ignore"):

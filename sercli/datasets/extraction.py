@@ -160,14 +160,24 @@ def run_tasks(
     """
     from joblib import Parallel, delayed, effective_n_jobs
 
-    if None in (sys.stdout, sys.stderr):  # loky cannot start processes without these streams
-        jobs = 1
+    jobs = limit_jobs(jobs)
     tasks = [items[i : i + CLIPS_PER_TASK] for i in range(0, len(items), CLIPS_PER_TASK)]
     n_ahead = TASKS_AHEAD * effective_n_jobs(jobs) if limited else len(tasks)
     with Parallel(n_jobs=jobs, return_as="generator") as parallel:
         for first in range(0, len(tasks), max(n_ahead, 1)):
             some = tasks[first : first + n_ahead]
             yield from parallel(delayed(_run)(function, task) for task in some)
+
+
+def limit_jobs(jobs: int) -> int:
+    """Return a number of processes that can be started: 1 if there are no standard streams.
+
+    Parameters
+    ----------
+    jobs
+        Number of processes; -1 for one per core.
+    """
+    return 1 if None in (sys.stdout, sys.stderr) else jobs
 
 
 def _run(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:

@@ -54,12 +54,13 @@ def match_votes(votes: Votes, clips: Sequence[Clip]) -> list[Mapping[str, int]]:
 
 
 def suggest_name(clips: Sequence[Clip]) -> str:
-    """Return the name without suffix that a table of votes should have for the first of some clips.
+    """Return the shortest name that a table of votes may have for the first of some clips.
 
-    It has folders only where several files have the same name.
+    It has folders, and a suffix, only where other clips have the same name without.
     """
     first, *others = map(clip_names, clips)
-    return first[2] if any(first[-1] == other[-1] for other in others) else first[-1]
+    shorter = (name for name in (first[-1], first[2]) if all(name not in one for one in others))
+    return next(shorter, first[0])
 
 
 def find_unknown(votes: Votes, known: Collection[str]) -> list[str]:

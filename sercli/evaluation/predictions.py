@@ -34,8 +34,6 @@ PREDICTIONS_FILE = "predictions.csv"
 ESCAPE = "backslashreplace"
 # Largest rounding error of a written probability.
 ROUNDING = 1e-6
-# Largest difference from 1 of the sum of probabilities with all digits.
-EXACT = 1e-15
 COLUMNS = (
     "corpus",
     "clip",
@@ -210,9 +208,7 @@ class Predictions:
                     f"{confidence:g}; expected the most probable label of {of}, and its "
                     "probability"
                 )
-        # Those that are not rounded stay as they are.
-        probabilities = np.where(abs(sums - 1) > EXACT, probabilities / sums, probabilities)
-        found = cls(model, labels, clips, probabilities, hashes)
+        found = cls(model, labels, clips, probabilities / sums, hashes)
         if twice := [key for key, n in Counter(found.keys()).items() if n > 1]:
             raise DatasetError(f"{path}: has {twice[0][1]} in two rows; expected one row per clip")
         class_indices(clips, labels)  # raises if an expected label was not scored

@@ -257,13 +257,13 @@ class Plan:
         if self.config.emotions or self.config.partners:
             return ""
         found = {clip.emotion for clip in self.corpus.clips}
-        own = sorted(found.difference(EMOTIONS, self.corpus.mapping.values()))
-        if not own:
+        own = found.difference(EMOTIONS)
+        if not own.difference(self.corpus.mapping.values()):
             return ""
         return (
             f"labels learned: {', '.join(sorted(found))}; not among the six emotions: "
-            f"{', '.join(own)}; if one is another word for an emotion, rename it with --map "
-            "THEIRS=OURS"
+            f"{', '.join(sorted(own))}; if one is another word for an emotion, rename it with "
+            "--map THEIRS=OURS"
         )
 
     def _check_checkpoints(self, folder: Path, *, overwrite: bool, resume: bool) -> None:

@@ -295,7 +295,7 @@ def _find_worst(protocols: Collection[str]) -> str:
 
 
 def _tell_contradictions(parts: Sequence[Prepared], corpus: Corpus, trainer: AnyTrainer) -> None:
-    """Warn of clips with the same audio and different labels, all of which are learned."""
+    """Warn of clips with the same audio and different labels."""
     labelled: dict[str, dict[str, str]] = {}
     for part in parts:
         for clip, audio in zip(part.clips, part.hashes, strict=True):
@@ -308,9 +308,8 @@ def _tell_contradictions(parts: Sequence[Prepared], corpus: Corpus, trainer: Any
     ]
     if doubts:
         trainer.say(
-            f"warning: {format_count(len(doubts), 'recording')} with several labels, which are all "
-            f"learned, such as {'; '.join(doubts[:MAX_NAMED])}: correct the labels, or leave "
-            "copies out"
+            f"warning: {format_count(len(doubts), 'recording')} with several labels, such as "
+            f"{'; '.join(doubts[:MAX_NAMED])}: correct the labels, or leave copies out"
         )
 
 

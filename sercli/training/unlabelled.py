@@ -15,6 +15,7 @@ from sercli.arrays import FloatArray
 from sercli.audio.reading import AudioFile, resample_stream
 from sercli.datasets.clip import Clip
 from sercli.datasets.decoding import AudioHash
+from sercli.datasets.extraction import limit_jobs
 from sercli.datasets.notes import Notes, join_notes
 from sercli.discovery import find_inputs
 from sercli.errors import AudioError, ConfigError, DatasetError
@@ -93,7 +94,7 @@ def find_unlabelled(
     recordings: dict[str, str] = {}
     notes: list[dict[str, Notes]] = []
     match = speakers.match(files) if speakers else None
-    parallel = Parallel(n_jobs=jobs, return_as="generator")
+    parallel = Parallel(n_jobs=limit_jobs(jobs), return_as="generator")
     results = parallel(delayed(_search)(path) for path in files)
     for number, (path, (outcome, told)) in enumerate(zip(files, results, strict=True), 1):
         notes.append({path: told})
