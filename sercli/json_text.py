@@ -1,6 +1,7 @@
 """Parsing of JSON that a user may have edited."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -10,6 +11,8 @@ from sercli.errors import SerError
 RECORD_SUFFIX = ".run.json"
 # Larger than any number that is written on purpose; a float can hold it.
 LARGE = 1e300
+# Errors of JSON that is not as expected.
+FAILURES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 def parse_json(text: str) -> Any:
@@ -67,6 +70,8 @@ def parse_document(path: Path, content: bytes, error: type[SerError]) -> Any:
             return None
         if "files" not in document:
             return None
+    if not all(isinstance(entry, Mapping) for entry in document["files"]):
+        raise TypeError("its files are no objects")
     if any("segments" not in entry for entry in document["files"]):
         raise error(
             f"{path}: is a run record; expected the labels that it lies beside, "
@@ -112,6 +117,17 @@ def check_text(value: Any) -> str:
     if "\0" in text:
         raise ValueError(f"{text!r} contains a NUL character")
     return text
+
+
+def tell_failure(error: BaseException) -> str:
+    """Return what one of the `FAILURES` tells, as a part of a sentence.
+
+    Parameters
+    ----------
+    error
+        The error.
+    """
+    return f"has no {error.args[0]!r}" if isinstance(error, KeyError) else str(error)
 
 
 def is_number(value: Any) -> TypeGuard[float]:

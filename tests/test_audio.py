@@ -612,10 +612,29 @@ def test_what_the_header_of_a_recorder_does_not_tell_yet_is_told(make_wav: MakeW
         "they are sound, mend the header",
     )
     path = make_wav("tag.wav", duration=5.0)
-    path.write_bytes(path.read_bytes() + bytes(60_000))
+    sound = path.read_bytes()
+    # A few bytes; tags that the header does not count; or a header without a size at all.
+    for head, behind in ((sound, bytes(60_000)), (sound, b"id3 " + bytes(90_000))):
+        path.write_bytes(head + behind)
+        with AudioFile(path) as audio:
+            assert sum(map(len, audio.blocks())) == 80_000
+        assert audio.warnings == ()
+    write_sizes(path, 0, 160_000)
     with AudioFile(path) as audio:
         assert sum(map(len, audio.blocks())) == 80_000
     assert audio.warnings == ()
+
+
+def test_what_the_header_of_64_bits_does_not_tell_yet_is_told(make_wav: MakeWav) -> None:
+    path = make_wav("a.rf64", duration=10.0, format="RF64", subtype="PCM_16")
+    content = bytearray(path.read_bytes())
+    for place, size in ((20, 160_096), (28, 160_000), (36, 80_000)):
+        content[place : place + 8] = size.to_bytes(8, "little")
+    path.write_bytes(content)
+    with AudioFile(path) as audio:
+        assert sum(map(len, audio.blocks())) == 80_000
+    assert audio.warnings[0].startswith("reading ends at 5.000 s, where its header tells the end")
+    assert "about 5.0 s may follow" in audio.warnings[0]
 
 
 def test_a_flac_of_unknown_length(make_wav: MakeWav) -> None:

@@ -384,3 +384,26 @@ def test_grids_that_tell_no_segments(tmp_path: Path) -> None:
     table.write_text("file,start,end\na.wav,0,1\n")
     with pytest.raises(ConfigError, match=r"all\.csv: has no tiers; expected a TextGrid"):
         Turns.read(table, *TIMES, tiers=("a",))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            [(0, 1000.125, "a"), (1000.0625, 1001, "b")],
+            r"the tier words has an interval b from 1000\.0625 to 1001\.0 s, and one that ends at "
+            r"1000\.125 s; expected no overlap",
+        ),
+        ([(2, 2, "a")], r"has an interval a from 2\.0 to 2\.0 s; expected a start before the end"),
+        ([(3, 2, "a")], r"has an interval a from 3\.0 to 2\.0 s; expected a start before the end"),
+    ],
+)
+def test_intervals_that_are_none(
+    tmp_path: Path, rows: Sequence[tuple[float, float, str]], message: str
+) -> None:
+    path = write_grid(tmp_path / "call.TextGrid", {"words": rows})
+    with pytest.raises(ConfigError, match=message):
+        Turns.read(path, *TIMES)
+    # Without a text, they tell nothing.
+    bare = write_grid(path, {"words": [(*row[:2], "") for row in rows]})
+    assert find_turns(Turns.read(bare, *TIMES), "call.wav") == ()

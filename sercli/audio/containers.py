@@ -42,6 +42,8 @@ WRAP = 1 << 32
 # The first bytes of a WAV, AIFF or AVI recording. An AVI may continue in chunks of the type AVIX.
 RIFF = re.compile(rb"(?:RIFF|RIFX|RF64|FORM)....(?:WAVE|AIF[FC]|AVI )", re.DOTALL)
 LARGE_RIFF = b"RF64"  # its size is in its first chunk
+# Beginnings of chunks and tags that programs append without correcting the size.
+APPENDED = (b"LIST", b"id3 ", b"ID3", b"TAG", b"bext", b"iXML", b"_PMX", b"cue ", b"JUNK")
 BIG_ENDIAN = frozenset((b"RIFX", b"FORM"))
 AU = b".snd"
 CAF = b"caff\0\1\0\0desc"  # with the name of its first chunk
@@ -212,23 +214,23 @@ def find_wrapped_size(file: BinaryIO) -> int | None:
 def measure_rest(file: BinaryIO) -> float:
     """Return how much follows the recording in a WAV or AIFF file, relative to its own size.
 
-    A recorder that broke off may leave a header that tells of the first part only. A few bytes,
-    which may be tags, do not count.
+    A recorder that broke off may leave a header that tells of the first part only. Tags and a few
+    bytes do not count.
 
     Parameters
     ----------
     file
-        File open at the position where a decoder left it after decoding to the end.
+        File open at the position where a decoder left it after decoding to the end. The position is
+        changed.
     """
     stopped, n_bytes = file.tell(), file.seek(0, os.SEEK_END)
-    head = _read_at(file, 0)
-    file.seek(stopped)
-    size = _find_size(head)
+    size = _find_size(head := _read_at(file, 0))
     if size is None or head.startswith(AU) or b"AVI " in head[:12]:
         return 0.0
-    # Where the header has no size, the decoder goes on to the end.
-    n_behind = n_bytes - max(size, stopped)
-    return n_behind / size if n_behind > MAX_AHEAD else 0.0
+    size = max(size, stopped)  # where the header has none, the decoder goes on to the end
+    if n_bytes - size <= MAX_AHEAD or _read_at(file, size).startswith(APPENDED):
+        return 0.0
+    return (n_bytes - size) / size
 
 
 def is_followed(file: BinaryIO) -> bool:

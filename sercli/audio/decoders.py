@@ -287,8 +287,10 @@ class _FfmpegDecoder(Decoder):
         self._duration = None if length is None else length / av.time_base
         self._jumps: list[str] = []
         self._pauses: list[float] = []  # in seconds, silence now
-        is_late = self._container.format.name in LATE_CONTAINERS
-        self._least_start = MIN_TIMESTAMP_GAP_S if is_late else MIN_START_GAP_S
+        # The first time stamp of sound alone may only tell of the codec.
+        has_others = len(self._container.streams) > 1
+        trusts = has_others and self._container.format.name not in LATE_CONTAINERS
+        self._least_start = MIN_START_GAP_S if trusts else MIN_TIMESTAMP_GAP_S
         self._skipped = 0.0  # jumps of the time stamps that were not filled, in seconds
 
     @property

@@ -109,8 +109,10 @@ class AudioFile:
             self.n_samples += len(block)
             yield block
         with _naming(self.path):
-            self._rest = measure_rest(self._file)
+            stopped = self._file.tell()
             self._is_followed = is_followed(self._file)
+            self._file.seek(stopped)
+            self._rest = measure_rest(self._file)
         if self._n_invalid and self._n_invalid == self.n_samples * self.channels:
             raise AudioError(
                 f"{self.path}: all {self._n_invalid:,} samples are NaN, infinite or huge"

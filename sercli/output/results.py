@@ -12,7 +12,14 @@ from typing import Any, NamedTuple
 
 from sercli.delimited import MOST_SECONDS, read_table
 from sercli.errors import DatasetError
-from sercli.json_text import check_text, parse_document, parse_json, parse_line
+from sercli.json_text import (
+    FAILURES,
+    check_text,
+    parse_document,
+    parse_json,
+    parse_line,
+    tell_failure,
+)
 from sercli.output.report import check_file
 from sercli.output.writers import record_path
 from sercli.schema import PROBABILITY_PREFIX, FileResult, Segment
@@ -21,8 +28,6 @@ from sercli.text import compose
 EXPECTED = "expected what ser annotate wrote"
 # The sum of rounded probabilities differs from 1 by less than this.
 MOST_LACKING = 0.01
-# Errors that files edited by users may cause.
-FAILURES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 class Output(NamedTuple):
@@ -96,7 +101,7 @@ def read_output(path: str | os.PathLike[str]) -> Output:
                 for entry in document["files"]
             ]
     except (OSError, *FAILURES) as error:
-        raise DatasetError(f"{path}: cannot be read: {_tell(error)}; {EXPECTED}") from error
+        raise DatasetError(f"{path}: cannot be read: {tell_failure(error)}; {EXPECTED}") from error
     gap = None
     if record is not None and not record.get("completed", True):
         gap = "the run was not completed, and files that it did not reach may be missing"
@@ -125,8 +130,8 @@ def _read_record(path: Path) -> Mapping[str, Any] | None:
             check_file(entry)
     except (OSError, *FAILURES) as error:
         raise DatasetError(
-            f"{place}: cannot be read: {_tell(error)}; expected the run record of {path.name}. "
-            "Move it away to read the labels alone"
+            f"{place}: cannot be read: {tell_failure(error)}; expected the run record of "
+            f"{path.name}. Move it away to read the labels alone"
         ) from error
     return record
 
@@ -155,7 +160,9 @@ def _read_table(path: Path, content: bytes, record: Mapping[str, Any] | None) ->
                 )
             rows.setdefault(check_text(row["file"]), []).append(_read_segment(row, told, names))
         except FAILURES as error:
-            raise DatasetError(f"{where}: cannot be read: {_tell(error)}; {EXPECTED}") from error
+            raise DatasetError(
+                f"{where}: cannot be read: {tell_failure(error)}; {EXPECTED}"
+            ) from error
     labels = tuple(names.values())
     files = [] if record is None else record["files"]
     results = [_read_file(one, rows.pop(one["path"], []), labels) for one in files]
@@ -172,7 +179,9 @@ def _read_lines(path: Path, content: bytes) -> Iterator[tuple[str, Mapping[str, 
             if line.strip():
                 yield where, parse_line(line)
         except FAILURES as error:
-            raise DatasetError(f"{where}: cannot be read: {_tell(error)}; {EXPECTED}") from error
+            raise DatasetError(
+                f"{where}: cannot be read: {tell_failure(error)}; {EXPECTED}"
+            ) from error
 
 
 def _parse_labels(model: Mapping[str, Any]) -> tuple[str, ...]:
@@ -207,7 +216,9 @@ def _read_segments(entry: Mapping[str, Any], names: Mapping[str, str]) -> Iterat
         try:
             yield _read_segment(row, _find_probabilities(row), names)
         except FAILURES as error:
-            raise ValueError(f"segment {number} of {entry['path']}: {_tell(error)}") from error
+            raise ValueError(
+                f"segment {number} of {entry['path']}: {tell_failure(error)}"
+            ) from error
 
 
 def _read_segment(
@@ -265,7 +276,3 @@ def _parse_share(value: Any, name: str) -> float:
     if not 0 <= share <= 1:  # also true for NaN
         raise ValueError(f"a probability is {share}, and not from 0 to 1")
     return share
-
-
-def _tell(error: BaseException) -> str:
-    return f"has no {error.args[0]!r}" if isinstance(error, KeyError) else str(error)

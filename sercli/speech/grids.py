@@ -204,12 +204,12 @@ def _read(
     """Return the intervals with a text in each tier to read, and its voice."""
     try:
         read = parse_grid(text)
-        there = {tier.name: _find_told(tier) for tier in read}
     except ValueError as error:
         raise ValueError(
             f"{where}is not a TextGrid ({error}); expected one as Praat saves it, as text in UTF-8 "
             "or UTF-16"
         ) from error
+    there = {tier.name: _find_told(tier, where) for tier in read}
     for name, entries in there.items():
         for start, end, _ in entries:
             if start < 0:
@@ -232,16 +232,16 @@ def _read(
     return {name: there[name] for name in names}, exported
 
 
-def _find_told(tier: Tier) -> list[tuple[float, float, str]]:
+def _find_told(tier: Tier, where: str) -> list[tuple[float, float, str]]:
     """Return the intervals of a tier that have a text, in order."""
     told = sorted((start, end, text.strip()) for start, end, text in tier.entries if text.strip())
     reached = -math.inf
     for start, end, text in told:
-        if not max(start, reached) <= start < end:  # also true for NaN
-            raise ValueError(
-                f"the tier {tier.name} has an interval {text} from {start:g} to {end:g} s, after "
-                f"one that ends at {reached:g} s; expected a start before the end, and no overlap"
-            )
+        found = f"{where}the tier {tier.name} has an interval {text} from {start} to {end} s"
+        if not start < end:  # also true for NaN
+            raise ValueError(f"{found}; expected a start before the end")
+        if start < reached:
+            raise ValueError(f"{found}, and one that ends at {reached} s; expected no overlap")
         reached = end
     return told
 

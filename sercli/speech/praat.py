@@ -1,4 +1,4 @@
-"""TextGrids of Praat: reading in all text formats, and writing.
+"""TextGrids of Praat: reading in its long and short text formats, and writing.
 
 The grammar is that of Praat's manual ("TextGrid file formats"): numbers, texts in quotes and flags
 count, and all other words are comments. praatio, which the tests compare with, splits grids at
@@ -17,7 +17,7 @@ INTERVALS = "IntervalTier"
 FILE_TYPES = frozenset(("ooTextFile", "ooTextFile short"))
 # A text in quotes, in which two are one; a comment to the end of the line; or a word.
 TOKEN = re.compile(r'"(?P<text>(?:[^"]|"")*+)"(?=\s|\Z)|!.*|(?P<word>\S+)')
-NUMBER = re.compile(r"[-+]?\d")
+NUMBER = re.compile(r"[-+]?\.?\d")
 # Characters that are quoted of what was found.
 MOST_TOLD = 40
 
@@ -56,7 +56,7 @@ def parse_grid(text: str) -> list[Tier]:
         return [*_read_json(parse_json(text))]
     tokens = _Tokens(text)
     if (kind := tokens.text("the type of the file")) not in FILE_TYPES:
-        raise ValueError(f"its type is {_quote(kind)}; expected ooTextFile")
+        raise ValueError(f"its type is {_quote(kind)}; expected ooTextFile (Save as text file)")
     if (kind := tokens.text("the class of the object")) != "TextGrid":
         raise ValueError(f"it is a {_quote(kind)}; expected a TextGrid")
     tokens.times("the grid")
@@ -70,7 +70,7 @@ def _read_tiers(tokens: "_Tokens") -> Iterator[Tier]:
         kind, name = tokens.text("the class of a tier"), tokens.text("the name of a tier")
         tokens.times(f"the tier {_quote(name)}")
         size = tokens.count(f"the size of the tier {_quote(name)}")
-        where = f"an entry of the tier {_quote(name)}, which tells of {size}"
+        where = f"an entry (of {size}) of the tier {_quote(name)}"
         if kind == INTERVALS:
             yield Tier(name, [(*tokens.times(where), tokens.text(where)) for _ in range(size)])
         else:  # points
@@ -108,7 +108,8 @@ class _Tokens:
         """Return the next text."""
         found = self._take(what)
         if (text := found["text"]) is None:
-            raise self._expected(f"{what}, a text in quotes", found)
+            doubled = "; those within it are doubled" if found[0].startswith('"') else ""
+            raise self._expected(f"{what}, a text in quotes{doubled}", found)
         return text.replace('""', '"')
 
     def number(self, what: str) -> float:

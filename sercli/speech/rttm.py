@@ -60,7 +60,7 @@ def _read_lines(path: Path, content: bytes) -> Iterator[tuple[int, str, Turn]]:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        number = content[: error.start].count(b"\n") + 1
+        number = error.object[: error.start].count(b"\n") + 1
         raise ConfigError(
             f"{path}, line {number}: is not UTF-8: {error}; expected RTTM in UTF-8"
         ) from error

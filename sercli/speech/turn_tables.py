@@ -10,7 +10,7 @@ from typing import Any
 from sercli.delimited import Row, Table, parse_seconds, read_table
 from sercli.errors import ConfigError
 from sercli.files import find_listed, resolve_folder, strip_listed
-from sercli.json_text import check_text, parse_document, parse_line
+from sercli.json_text import FAILURES, check_text, parse_document, parse_line, tell_failure
 from sercli.speech.turn import TIMES, Turn
 from sercli.text import compose
 
@@ -106,9 +106,10 @@ def _read_results(path: Path, content: bytes) -> Table:
             where = f"{path}, line {number}"
             if line.strip():
                 add(parse_line(line))
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+    except FAILURES as error:
         raise ConfigError(
-            f"{where}: cannot be read: {error}; expected what `ser annotate` wrote, or a table"
+            f"{where}: cannot be read: {tell_failure(error)}; expected what `ser annotate` wrote, "
+            "or a table"
         ) from error
     tells_speakers = any(row.cells["speaker"] for row in rows)
     return Table(columns if tells_speakers else columns[:-1], iter(rows))
