@@ -302,6 +302,17 @@ def test_a_head_of_other_names_or_sizes_is_refused(tmp_path: Path) -> None:
         ({"hidden_size": "large"}, "cannot be loaded as an audio classifier .*hidden_size"),
         ({"quantization_config": {"quant_method": "fp8"}}, "its weights are quantised; expected"),
         ({"add_adapter": True}, "cannot be loaded as an audio classifier .*adapters"),
+        ({"transformers_weights": "other.safetensors"}, "takes the weights from other.safetensors"),
+        ({"pooling_mode": "max"}, "pooling_mode is 'max', a setting of code of its own"),
+        (
+            {"id2label": {"0": "Arousal", "1": "Valence"}},
+            "its outputs arousal, valence are amounts",
+        ),
+        ({"id2label": {"0": "sad", "1": None}}, "its id2label has a label null"),
+        (
+            {"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig"}},
+            "classifier with its weights .*: it needs code of its own, which is never run",
+        ),
     ],
 )
 def test_settings_that_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -336,6 +347,14 @@ def test_feature_extractors_that_do_not_fit(
     save_classifier(kind, tmp_path)
     edit(tmp_path / "preprocessor_config.json", **changes)
     with pytest.raises(ModelError, match=message):
+        load_model(tmp_path, "cpu")
+
+
+def test_weights_that_git_did_not_fetch(tmp_path: Path) -> None:
+    save_classifier("hubert", tmp_path)
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    (tmp_path / "model.safetensors").write_text(pointer)
+    with pytest.raises(ModelError, match="only points to the weights; get them by `git lfs pull`"):
         load_model(tmp_path, "cpu")
 
 

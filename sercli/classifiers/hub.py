@@ -94,7 +94,8 @@ class HubClassifier(NetworkClassifier):
 
     def score(self, features: FloatArray) -> FloatArray:
         """Return logits, shape (n_segments, n_labels); probabilities of merged labels add up."""
-        columns = [np.logaddexp.reduce(features[:, own], axis=1) for own in self._members]
+        with np.errstate(invalid="ignore"):  # whoever takes probabilities checks them
+            columns = [np.logaddexp.reduce(features[:, own], axis=1) for own in self._members]
         return np.stack(columns, axis=1)
 
 

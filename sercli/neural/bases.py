@@ -197,7 +197,7 @@ def read_config(source: str, told: Mapping[str, Any]) -> PreTrainedConfig:
     Raises
     ------
     ModelError
-        If its architecture is unknown, or its weights are quantised.
+        If its architecture is unknown, or its weights are quantised or in a file of another name.
     """
     config: PreTrainedConfig = AutoConfig.from_pretrained(source, **told)
     if config.model_type not in ARCHITECTURES:
@@ -207,6 +207,11 @@ def read_config(source: str, told: Mapping[str, Any]) -> PreTrainedConfig:
         )
     if getattr(config, "quantization_config", None) is not None:
         raise ModelError(f"{source}: its weights are quantised; expected floating-point numbers")
+    if (other := getattr(config, "transformers_weights", None)) is not None:
+        raise ModelError(
+            f"{source}: its config.json takes the weights from {other} (transformers_weights); "
+            "expected model.safetensors: rename the file, and leave the setting out"
+        )
     config._attn_implementation = choose_attention(config.model_type)
     config.return_dict = True  # some checkpoints ask for tuples instead of named outputs
     return config
@@ -276,6 +281,8 @@ def loading(source: str, what: str) -> Iterator[None]:
         # The first line, and the next if it only introduces that.
         first, *rest = (line.strip() for line in reason.splitlines() if line.strip())
         told = f"{first} {rest[0]}" if rest and first.endswith(":") else first
+        if "trust_remote_code" in reason:
+            told = "it needs code of its own, which is never run"
         raise ModelError(f"{source}: cannot be loaded as {what}: {told}") from error
     finally:
         logging.set_verbosity(before)

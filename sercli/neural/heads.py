@@ -30,6 +30,10 @@ from sercli.neural.speech_encoder import AST, WHISPER, flatten
 
 # Frames of an audio spectrogram transformer: 25 ms every 10 ms.
 WIN_LENGTH, HOP_LENGTH = 400, 160
+# Begins what git leaves in the place of a large file that was not fetched.
+LFS_POINTER = b"version https://git-lfs"
+# Names of outputs that are amounts, and not labels of which one is chosen.
+AMOUNTS = frozenset(("arousal", "activation", "valence", "dominance"))
 
 
 class PublishedNetwork(nn.Module, ABC):
@@ -177,7 +181,14 @@ def _check_files(folder: Path) -> None:
             f"{folder}: its weights are split over several files; expected {HUB_WEIGHTS_FILE}, as "
             "transformers saves it with a larger max_shard_size"
         )
-    if not is_there:
+    if is_there:
+        with (folder / HUB_WEIGHTS_FILE).open("rb") as file:
+            if file.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise ModelError(
+                    f"{folder}: its {HUB_WEIGHTS_FILE} only points to the weights; get them by "
+                    "`git lfs pull`"
+                )
+    else:
         raise ModelError(
             f"{folder}: has no {HUB_WEIGHTS_FILE}; expected the weights as safetensors in this one "
             "file, since pickles can run code. On the hub, look for a revision that has it, such "
@@ -197,6 +208,19 @@ def _check_task(source: str, config: Any) -> None:
         raise ModelError(
             f"{source}: its problem_type is {problem!r}, with {n_labels} outputs; expected a "
             "classifier that chooses one of two or more labels"
+        )
+    if None in config.id2label.values():
+        raise ModelError(f"{source}: its id2label has a label null; expected a name for each")
+    labels = {str(label).lower() for label in config.id2label.values()}
+    if amounts := sorted(AMOUNTS & labels):
+        raise ModelError(
+            f"{source}: its outputs {', '.join(amounts)} are amounts; expected a classifier that "
+            "chooses one of two or more labels"
+        )
+    if (pooling := getattr(config, "pooling_mode", "mean")) != "mean":
+        raise ModelError(
+            f"{source}: its pooling_mode is {pooling!r}, a setting of code of its own, which is "
+            "never run; expected a classifier of transformers, which takes the mean"
         )
     if indices != list(range(n_labels)):
         raise ModelError(
