@@ -13,8 +13,8 @@ import soundfile as sf
 from conftest import EXAMPLES, MakeWav
 from numpy.typing import NDArray
 
-from sercli.audio.decoders import _Unwrapped
 from sercli.audio.reading import AudioFile, load_audio, resample_stream
+from sercli.audio.sndfile import _Unwrapped
 from sercli.errors import AudioError
 
 

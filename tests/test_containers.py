@@ -84,7 +84,7 @@ def test_an_mp3_with_an_index(tmp_path: Path) -> None:
         assert index.n_samples == pytest.approx(4 * RATE, abs=3 * 1_152)
         assert index.n_bytes == pytest.approx(path.stat().st_size - index.start, abs=2_000)
         assert is_mp3(file)
-    assert name_decoder(path) == "_FfmpegDecoder"
+    assert name_decoder(path) == "FfmpegDecoder"
     assert find_loud(path) == pytest.approx([3.0], abs=0.11)
     # Cut off, it is told.
     path.write_bytes(tag(300) + content[: len(content) // 2])
@@ -151,7 +151,7 @@ def test_an_mp3_without_an_index(tmp_path: Path, n_tags: int) -> None:
     path = tmp_path / "a.mp3"
     write_mp3(path, index=False)
     path.write_bytes((tag(n_tags) if n_tags else b"") + path.read_bytes())
-    assert name_decoder(path) == "_FfmpegDecoder"
+    assert name_decoder(path) == "FfmpegDecoder"
     assert len(load_audio(path)) == pytest.approx(4 * 16_000, abs=2_000)
     assert find_loud(path) == pytest.approx([3.0], abs=0.11)
 
@@ -257,7 +257,7 @@ def test_ogg(tmp_path: Path, codec: str) -> None:
         noise[3 * RATE :] *= 20
         sf.write(path, noise, RATE, format="OGG", subtype="VORBIS")
     assert is_whole(path)
-    assert name_decoder(path) == "_SndfileDecoder"
+    assert name_decoder(path) == "SndfileDecoder"
     content = path.read_bytes()
     pages = list(split_pages(content))
     assert len(pages) > 10

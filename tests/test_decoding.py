@@ -52,7 +52,7 @@ def recording(request: pytest.FixtureRequest, tmp_path: Path, rng: np.random.Gen
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sercli.audio.decoders.BLOCK_SIZE", 5_000)
+    monkeypatch.setattr("sercli.audio.sndfile.BLOCK_SIZE", 5_000)
 
 
 @pytest.mark.usefixtures("small_blocks")

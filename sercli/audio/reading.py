@@ -11,7 +11,8 @@ import soxr
 
 from sercli.arrays import FloatArray
 from sercli.audio.containers import is_followed, measure_rest
-from sercli.audio.decoders import DecodeError, open_decoder
+from sercli.audio.decoder import DecodeError
+from sercli.audio.decoders import open_decoder
 from sercli.errors import AudioError
 
 # Sample rate in Hz of speech detection and all models.
