@@ -15,7 +15,11 @@ class DecodeError(Exception):
 
 
 class Decoder(ABC):
-    """Base class of decoders of an open file."""
+    """Base class of decoders, which are created from an open file.
+
+    The file may be open at any position, and stays open. `DecodeError` is raised if the library
+    does not decode it.
+    """
 
     sample_rate: int
     channels: int

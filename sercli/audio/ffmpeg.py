@@ -59,18 +59,7 @@ class _Source:
 
 
 class FfmpegDecoder(Decoder):
-    """Decoder of FFmpeg, of an open file.
-
-    Parameters
-    ----------
-    file
-        File open at any position; it stays open.
-
-    Raises
-    ------
-    DecodeError
-        If FFmpeg decodes no audio from it.
-    """
+    """Decoder by FFmpeg; see `Decoder`."""
 
     def __init__(self, file: BinaryIO) -> None:
         import av  # loads FFmpeg, which most runs never need

@@ -29,18 +29,7 @@ UNCLOSED_SIZE = 8
 
 
 class SndfileDecoder(Decoder):
-    """Decoder of libsndfile, of an open file.
-
-    Parameters
-    ----------
-    file
-        File open at any position; it stays open.
-
-    Raises
-    ------
-    DecodeError
-        If libsndfile cannot read it, or would read it only in part.
-    """
+    """Decoder by libsndfile, of files that it reads in full; see `Decoder`."""
 
     def __init__(self, file: BinaryIO) -> None:
         n_bytes = os.fstat(file.fileno()).st_size
