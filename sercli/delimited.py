@@ -88,7 +88,9 @@ def read_table(
         raise error(f"{path}: cannot be read: {reason.strerror}; {EXPECTED}") from reason
     except UnicodeDecodeError as reason:
         line = reason.object[: reason.start].count(b"\n") + 1
-        raise error(f"{path}, line {line}: is not UTF-8: {reason}; {EXPECTED}") from reason
+        raise error(
+            f"{path}, line {line}: is not UTF-8: {reason}; {EXPECTED} (in Excel, CSV UTF-8)"
+        ) from reason
     if "\0" in text:
         raise error(f"{path}: contains a NUL byte, so it is not text; {EXPECTED}")
     lines = _read_lines(path, text, error)

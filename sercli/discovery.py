@@ -22,6 +22,10 @@ MEDIA_SUFFIXES = frozenset(
 )
 
 
+# Beginnings of names that are skipped in directories: hidden files, and locks of office programs.
+HIDDEN = (".", "~$")
+
+
 @dataclass(frozen=True)
 class Found:
     """File to annotate, or directory that could not be listed.
@@ -245,7 +249,7 @@ class _Walk:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
             return iter([(Found(folder, f"folder cannot be listed: {error.strerror}"), below)])
-        return iter([(entry, below) for entry in entries if not entry.name.startswith(".")])
+        return iter([(entry, below) for entry in entries if not entry.name.startswith(HIDDEN)])
 
     def _wanted(self, entry: os.DirEntry[str], relative: str) -> bool:
         if self.include:

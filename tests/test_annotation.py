@@ -155,7 +155,8 @@ def test_channels_that_cancel_each_other(
     sf.write(path, samples, 16_000, subtype="FLOAT")
     told = ("the channels cancel each other in their mean; --channels split reads each by itself",)
     assert run(fake_classifier, path).warnings == (told if is_told else ())
-    assert run(fake_classifier, path, "split").warnings == ()
+    silent = ("7 of 8 channels have no sound at all: 1, 2, 3, 4, 5",) if len(gains) == 8 else ()
+    assert run(fake_classifier, path, "split").warnings == silent
     assert run(fake_classifier, path, "0").warnings == ()
     # What is broken off is told of, too, and the whole of a recording counts.
     sf.write(path, np.tile(samples, (6, 1)), 16_000)
@@ -191,7 +192,8 @@ def test_channels_that_are_the_same(
     samples = np.tile(0.5 * speech[:, None] * np.array(gains, np.float32), (6, 1))
     samples[-1] = 0.1 * np.arange(len(gains))
     sf.write(path, samples, 16_000, subtype="FLOAT")
-    assert run(fake_classifier, path, "split").warnings == ()
+    silent = () if gains[0] or len(gains) == 1 else ("1 of 2 channels have no sound at all: 0",)
+    assert run(fake_classifier, path, "split").warnings == silent
 
 
 def test_a_channel_that_is_not_there(fake_classifier: FakeClassifier) -> None:

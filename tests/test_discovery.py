@@ -21,6 +21,7 @@ def tree(tmp_path: Path) -> Path:
         "a/deep/x.flac",
         "c.m4a",
         ".hidden/h.wav",
+        "~$h.wav",
         ".h.wav",
         "d/film.MKV",
     ):

@@ -47,8 +47,14 @@ def test_what_is_to_be_labelled_anew_has_its_rows_until_then(runs: Runs, suffix:
     # Nor is anything lost at a file that fails, after which nothing is tried.
     assert not runs.resume(on_error="stop").completed
     assert runs.rows_found == ["memo.m4a: 2", "statement.flac: 3"]
+    # The one that failed stays in the record, unless it is gone.
     last = runs.resume(*runs.both)
-    assert (last.n_kept, last.n_files, last.completed) == (1, 2, True)
+    assert (last.n_kept, last.n_files, last.completed) == (2, 3, True)
+    failed = [one["path"] for one in runs.record["files"] if one["status"] == "failed"]
+    assert (len(failed), last.exit_code) == (1, 0)
+    Path(failed[0]).unlink()
+    last = runs.resume(*runs.both)
+    assert (last.n_kept, last.n_files, last.completed) == (2, 2, True)
 
 
 @pytest.fixture

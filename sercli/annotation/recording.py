@@ -32,6 +32,7 @@ from sercli.text import format_count
 SPLIT = "split"
 SPLIT_REMEDY = "--channels split classifies each by itself"
 CANCELLED = "the channels cancel each other in their mean; --channels split reads each by itself"
+SILENT = "{} of {} channels have no sound at all: {}"
 SAME = "the channels are the same, and so are their rows; --channels {} gives each segment once"
 # A given segment that ends later than its recording by more than this is cut, and reported; others
 # keep their times, which may have been rounded.
@@ -203,6 +204,11 @@ class Recording:
             self._notes = (CANCELLED,)
         elif self.turns is None and self.pieces and mixer.is_same:
             self._notes = (SAME.format(names[0]),)
+        elif self.turns is None and mixer.is_heard.any():
+            silent = [name for name, heard in zip(names, mixer.is_heard, strict=True) if not heard]
+            if silent:
+                told = SILENT.format(len(silent), len(names), ", ".join(silent[:MOST_NAMED]))
+                self._notes = (told,)
         if defect is not None:
             raise defect
 
@@ -266,6 +272,8 @@ class _Mixer:
         self._before = self._after = 0.0  # sums of squares
         # Whether there are several mixed channels, which are the same so far.
         self.is_same = matrix.shape[1] > 1
+        # Which of the mixed channels had any sound so far.
+        self.is_heard = np.zeros(matrix.shape[1], bool)
 
     def mix(self, blocks: Iterable[FloatArray]) -> Iterator[FloatArray]:
         """Yield each block, mixed to the selected channels."""
@@ -273,6 +281,7 @@ class _Mixer:
             mixed = block @ self._matrix
             self._before += float(np.vdot(block, block))
             self._after += float(np.vdot(mixed, mixed))
+            self.is_heard |= mixed.any(axis=0)
             self.is_same = self.is_same and bool((mixed[:, 1:] == mixed[:, :1]).all())
             yield mixed
 

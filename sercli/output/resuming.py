@@ -214,7 +214,7 @@ class Earlier:
     def find_others(self, inputs: Iterable[Found]) -> list[EarlierFile]:
         """Return the files that are not among the inputs.
 
-        Files that failed and have no rows are left out, as some have never existed.
+        Files that failed, have no rows and are not there are left out: some have never existed.
 
         Parameters
         ----------
@@ -225,7 +225,12 @@ class Earlier:
         return [
             file
             for path, file in self.files.items()
-            if path not in named and (file.entry["status"] != "failed" or file.entry["n_segments"])
+            if path not in named
+            and (
+                file.entry["status"] != "failed"
+                or file.entry["n_segments"]
+                or os.path.lexists(path)
+            )
         ]
 
 
