@@ -178,6 +178,29 @@ def test_rows_that_repeat_or_contradict(tmp_path: Path) -> None:
     }
 
 
+def test_rows_that_spell_the_path_of_one_file_in_several_ways(tmp_path: Path) -> None:
+    (tmp_path / "link.wav").symlink_to(tmp_path / "sub/b.wav")
+    make_tree(tmp_path, "c.wav")
+    whole, b = ((tmp_path / name).as_posix() for name in ("a.wav", "sub/b.wav"))
+    rows = (
+        *("a.wav,anger,", f"{whole},angry,", f"{whole},joy,1"),
+        *("sub/b.wav,anger,", f"{b},sadness,", "link.wav,anger,"),
+        "c.wav,fear,",
+    )
+    path = write_manifest(tmp_path, "\n".join(("file,emotion,start", *rows)))
+    corpus = read_corpus(path)
+    assert summary(corpus) == [
+        (f"{whole}#1-", None, "happiness"),
+        ("a.wav", None, "anger"),
+        ("c.wav", None, "fear"),
+    ]
+    doubt = "in several rows: labelled anger and sadness"
+    assert corpus.skipped == {
+        "a.wav (copy 2)": "a duplicate row",
+        **dict.fromkeys(("sub/b.wav", b, "link.wav"), doubt),
+    }
+
+
 def test_files_in_any_form_of_unicode(tmp_path: Path) -> None:
     decomposed, composed = "Zoe\u0308.wav", "Zo\u00eb.wav"
     path = write_manifest(tmp_path, f"file,emotion\n{composed},sad\n")

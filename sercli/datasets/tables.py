@@ -131,6 +131,9 @@ def read_manifest(path: Path, columns: Mapping[str, str]) -> Corpus:
 def join_rows(corpus: Corpus) -> Corpus:
     """Return a manifest's clips without duplicates and without those with contradictory rows.
 
+    Rows are of one clip if they name the same stretch of the same file, however its path is
+    spelt.
+
     Parameters
     ----------
     corpus
@@ -138,11 +141,14 @@ def join_rows(corpus: Corpus) -> Corpus:
         contradict each other.
     """
     groups: dict[str, list[Clip]] = {}
+    files = {path: os.path.realpath(path) for path in {clip.path for clip in corpus.clips}}
     for clip in corpus.clips:
-        groups.setdefault(clip.name, []).append(clip)
+        place = stretch_name(files[clip.path], clip.start, clip.end, clip.channel)
+        groups.setdefault(place, []).append(clip)
     clips = []
     skipped = dict(corpus.skipped)
-    for name, rows in groups.items():
+    for rows in groups.values():
+        name = rows[0].name
         told = {
             "labelled": {clip.emotion for clip in rows},
             "of the split": {clip.split or "none" for clip in rows},
@@ -150,7 +156,8 @@ def join_rows(corpus: Corpus) -> Corpus:
         }
         doubts = [f"{what} {' and '.join(sorted(of))}" for what, of in told.items() if len(of) > 1]
         if doubts:
-            skipped[name] = f"in several rows: {', '.join(doubts)}"
+            reason = f"in several rows: {', '.join(doubts)}"
+            skipped |= dict.fromkeys((clip.name for clip in rows), reason)
         else:
             clips.append(rows[0])
             skipped |= {f"{name} (copy {n})": "a duplicate row" for n in range(2, len(rows) + 1)}
