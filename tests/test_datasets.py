@@ -200,6 +200,23 @@ def test_a_few_fitting_names_do_not_make_a_corpus(tmp_path: Path) -> None:
         read_corpus(tmp_path)
 
 
+def test_names_with_emotions_that_a_corpus_does_not_have_are_not_those_of_it(
+    tmp_path: Path,
+) -> None:
+    # A French corpus is named as EmoDB is, but for its own letters; two of them are in both.
+    names = [f"{who}a01{letter}a.wav" for who in ("01", "02") for letter in "CDJPSNT"]
+    make_tree(tmp_path, *names)
+    with pytest.raises(
+        DatasetError,
+        match=r"none of the known corpora: 4 of 14 files are named like 03a01Fa\.wav, .*"
+        r"; name the corpus with ",
+    ):
+        read_corpus(tmp_path)
+    named = read_corpus(tmp_path, "emodb")
+    assert [clip.emotion for clip in named.clips] == ["neutral", "sadness"] * 2
+    assert named.count_skipped()["unknown emotion C"] == 2
+
+
 def test_clips_that_were_sorted_anew_are_told(tmp_path: Path) -> None:
     names = "1001_DFA_ANG_XX.wav", "1002_DFA_HAP_XX.wav"
     make_tree(tmp_path, f"angry/{names[0]}", f"happy/{names[1]}")

@@ -197,10 +197,7 @@ def recognise(folder: MediaFolder, files: Mapping[str, Sequence[Path]] = {}) -> 
         If no reader is recognised, or several are.
     """
     total = len(folder.media)
-    counts = {
-        kind: sum(scheme.match(path) is not None for path in folder.media)
-        for kind, scheme in SCHEMES.items()
-    }
+    counts = {kind: sum(_is_named_like(kind, path) for path in folder.media) for kind in SCHEMES}
     most = max(counts.values())
     evidence = {
         kind: f"{count} of {total} files are named like {SCHEMES[kind].example}"
@@ -228,6 +225,13 @@ def recognise(folder: MediaFolder, files: Mapping[str, Sequence[Path]] = {}) -> 
         f"sub-folders named after emotions; name the corpus with {BY_NAME}, or give a table of "
         "clips"
     )
+
+
+def _is_named_like(kind: str, path: Path) -> bool:
+    """Return whether a file is named like those of a corpus, with an emotion that it has."""
+    match = SCHEMES[kind].match(path)
+    word = match and match.groupdict().get("emotion")
+    return match is not None and (word is None or canonical_label(word, kind) is not None)
 
 
 def _is_sorted_anew(folder: MediaFolder, kinds: Sequence[str]) -> bool:
