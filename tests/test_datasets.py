@@ -209,7 +209,8 @@ def test_names_with_emotions_that_a_corpus_does_not_have_are_not_those_of_it(
     with pytest.raises(
         DatasetError,
         match=r"none of the known corpora: 4 of 14 files are named like 03a01Fa\.wav, .*"
-        r"; name the corpus with ",
+        r"; name the corpus with .*, or give a table with the columns file, emotion and, if known, "
+        r"speaker$",
     ):
         read_corpus(tmp_path)
     named = read_corpus(tmp_path, "emodb")

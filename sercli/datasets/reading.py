@@ -222,8 +222,8 @@ def recognise(folder: MediaFolder, files: Mapping[str, Sequence[Path]] = {}) -> 
         raise DatasetError(f"{folder.root}: looks like {told}; name the corpus with {BY_NAME}")
     raise DatasetError(
         f"{folder.root}: is none of the known corpora: {tried}, it has no {HEADER} and no "
-        f"sub-folders named after emotions; name the corpus with {BY_NAME}, or give a table of "
-        "clips"
+        f"sub-folders named after emotions; name the corpus with {BY_NAME}, or give a table "
+        "with the columns file, emotion and, if known, speaker"
     )
 
 
