@@ -178,6 +178,21 @@ def test_rows_that_repeat_or_contradict(tmp_path: Path) -> None:
     }
 
 
+def test_words_for_the_split_to_choose_settings_on(tmp_path: Path) -> None:
+    text = "file,emotion,split\na.wav,sad,Train\nsub/b.wav,sad,Development\n"
+    splits = {clip.split for clip in read_corpus(write_manifest(tmp_path, text)).clips}
+    assert splits == {"train", "dev"}
+    make_tree(tmp_path / "mine", "development/angry/a.wav", "development/sad/b.wav")
+    corpus = read_corpus(tmp_path / "mine")
+    assert [(clip.emotion, clip.split) for clip in corpus.clips] == [
+        ("anger", "dev"),
+        ("sadness", "dev"),
+    ]
+    wrong = write_manifest(tmp_path, "file,emotion,split\na.wav,sad,Test1\n")
+    with pytest.raises(DatasetError, match="line 2: split is 'Test1'; expected train"):
+        read_corpus(wrong)
+
+
 def test_rows_that_spell_the_path_of_one_file_in_several_ways(tmp_path: Path) -> None:
     (tmp_path / "link.wav").symlink_to(tmp_path / "sub/b.wav")
     make_tree(tmp_path, "c.wav")

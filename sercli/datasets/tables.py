@@ -24,7 +24,7 @@ COLUMNS = (*NEEDED, "speaker", "start", "end", "split", "channel")
 
 SPLIT_WORDS: Mapping[str, str] = {
     **{split: split for split in SPLITS},
-    **dict.fromkeys(("validation", "val", "devel"), "dev"),
+    **dict.fromkeys(("validation", "val", "development", "devel"), "dev"),
 }
 
 
@@ -170,7 +170,8 @@ def parse_split(word: str, where: str) -> str | None:
     Parameters
     ----------
     word
-        Name of a split, in any case; ``validation``, ``val`` and ``devel`` stand for ``dev``.
+        Name of a split, in any case; ``validation``, ``val``, ``development`` and ``devel`` stand
+        for ``dev``.
     where
         Place of the word, with which an error message begins.
 
