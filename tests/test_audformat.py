@@ -168,6 +168,9 @@ def test_labels_that_contradict_in_audformat(tmp_path: Path) -> None:
     database["emotion.train"]["gold"].set(["sad"])
     database.save(str(tmp_path))
     assert read_corpus(tmp_path).skipped["a.wav"] == "labelled both happiness and sadness"
+    database["emotion.train"]["gold"].set(["no_agreement"])
+    database.save(str(tmp_path))
+    assert read_corpus(tmp_path).skipped["a.wav"] == "labelled both happiness and no agreement"
 
 
 def test_speakers_in_a_table_of_audformat(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def _read_database(folder: MediaFolder, database: Any, columns: Mapping[str, str
     for key, entry in found.items():
         file, start, end = key
         name = stretch_name(*key)
-        labels = sorted({canonical_label(word) or "" for word in entry.words})
+        labels = sorted({canonical_label(word) or "no agreement" for word in entry.words})
         if not labels:
             skipped[name] = "no emotion given"
         elif len(labels) > 1:
