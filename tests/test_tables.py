@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from trees import make_tree, summary
 
-from sercli.datasets import read_corpus
+from sercli.datasets import read_corpora, read_corpus
 from sercli.errors import ConfigError, DatasetError
 
 
@@ -176,6 +176,15 @@ def test_rows_that_repeat_or_contradict(tmp_path: Path) -> None:
     assert read_corpus(told).skipped == {
         "a.wav": "in several rows: of the split test and train, by the speaker s1 and s2"
     }
+
+
+def test_two_tables_of_the_same_name_have_to_be_renamed(tmp_path: Path) -> None:
+    text = "file,emotion\na.wav,sad\n"
+    tables = [(write_manifest(tmp_path / day, text), "auto") for day in ("monday", "tuesday")]
+    with pytest.raises(
+        DatasetError, match=r"same name: calls, calls; .* or rename a folder or table of your own"
+    ):
+        read_corpora(tables)
 
 
 def test_words_for_the_split_to_choose_settings_on(tmp_path: Path) -> None:

@@ -139,8 +139,8 @@ def merge(corpora: Sequence[Corpus]) -> Corpus:
     if len(set(names)) < len(names):
         raise DatasetError(
             f"two corpora have the same name: {', '.join(names)}; expected different ones: join "
-            "the parts of one corpus in one folder, or rename a folder of your own or the database "
-            "in its db.yaml"
+            "the parts of one corpus in one folder, or rename a folder or table of your own or the "
+            "database in its db.yaml"
         )
     return Corpus(
         "+".join(names),
