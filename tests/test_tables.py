@@ -187,6 +187,26 @@ def test_two_tables_of_the_same_name_have_to_be_renamed(tmp_path: Path) -> None:
         read_corpora(tables)
 
 
+def test_clips_that_are_in_two_corpora(tmp_path: Path) -> None:
+    make_tree(tmp_path, "1001_DFA_ANG_XX.wav", "1001_DFA_SAD_XX.wav", "1002_DFA_HAP_XX.wav")
+    rows = "1001_DFA_ANG_XX.wav,anger", "1001_DFA_SAD_XX.wav,fear", "a.wav,sad"
+    table = write_manifest(tmp_path, "\n".join(("file,emotion", *rows)))
+    (tmp_path / "linked").symlink_to(tmp_path)
+    corpus = read_corpora([(tmp_path, "cremad"), (tmp_path / "linked" / table.name, "auto")])
+    assert [(clip.corpus, clip.name, clip.emotion) for clip in corpus.clips] == [
+        ("cremad", "1001_DFA_ANG_XX", "anger"),
+        ("cremad", "1002_DFA_HAP_XX", "happiness"),
+        ("calls", "a.wav", "sadness"),
+    ]
+    skipped = {name: why for name, why in corpus.skipped.items() if "in " in why}
+    doubt = "in several corpora: labelled fear and sadness"
+    assert skipped == {
+        "calls/1001_DFA_ANG_XX.wav": "also in cremad",
+        "cremad/1001_DFA_SAD_XX": doubt,
+        "calls/1001_DFA_SAD_XX.wav": doubt,
+    }
+
+
 def test_words_for_the_split_to_choose_settings_on(tmp_path: Path) -> None:
     text = "file,emotion,split\na.wav,sad,Train\nsub/b.wav,sad,Development\n"
     splits = {clip.split for clip in read_corpus(write_manifest(tmp_path, text)).clips}

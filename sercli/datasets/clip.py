@@ -1,6 +1,7 @@
 """A labelled recording, or a labelled stretch of one."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,3 +65,9 @@ def stretch_name(file: str, start: float, end: float | None, channel: int | None
     if start == 0.0 and end is None:
         return f"{file}{own}"
     return f"{file}#{start:.10g}-{'' if end is None else f'{end:.10g}'}{own}"
+
+
+def find_true_places(clips: Sequence[Clip]) -> list[str]:
+    """Return the `place` of each clip with the real path of its file, however it was spelt."""
+    paths = {path: os.path.realpath(path) for path in {clip.path for clip in clips}}
+    return [stretch_name(paths[clip.path], clip.start, clip.end, clip.channel) for clip in clips]

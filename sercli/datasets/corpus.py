@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from sercli.config import Split
-from sercli.datasets.clip import Clip
+from sercli.datasets.clip import Clip, find_true_places
 from sercli.datasets.matching import count_speakers
 from sercli.errors import DatasetError
 from sercli.text import format_count
@@ -123,6 +123,9 @@ class Corpus:
 def merge(corpora: Sequence[Corpus]) -> Corpus:
     """Merge several corpora into one.
 
+    A clip that several of them contain is taken from the first, or left out if their labels
+    contradict each other.
+
     Parameters
     ----------
     corpora
@@ -142,16 +145,39 @@ def merge(corpora: Sequence[Corpus]) -> Corpus:
             "the parts of one corpus in one folder, or rename a folder or table of your own or the "
             "database in its db.yaml"
         )
+    clips, repeated = _join(corpora)
+    skipped = {
+        f"{corpus.name}/{name}": reason
+        for corpus in corpora
+        for name, reason in corpus.skipped.items()
+    }
     return Corpus(
         "+".join(names),
         "; ".join(f"{corpus.name}: {corpus.licence}" for corpus in corpora),
-        tuple(clip for corpus in corpora for clip in corpus.clips),
-        {
-            f"{corpus.name}/{name}": reason
-            for corpus in corpora
-            for name, reason in corpus.skipped.items()
-        },
+        clips,
+        {**skipped, **repeated},
     )
+
+
+def _join(corpora: Sequence[Corpus]) -> tuple[tuple[Clip, ...], dict[str, str]]:
+    """Return the clips of all corpora, each once, and the reasons why others were left out."""
+    given = [clip for corpus in corpora for clip in corpus.clips]
+    groups: dict[str, list[Clip]] = {}
+    for place, clip in zip(find_true_places(given), given, strict=True):
+        groups.setdefault(place, []).append(clip)
+    clips, skipped = [], dict[str, str]()
+    for first, *others in groups.values():
+        labels = sorted({clip.emotion for clip in (first, *others)})
+        if len(labels) == 1:
+            clips.append(first)
+            reason, dropped = f"also in {first.corpus}", others
+        else:
+            reason, dropped = (
+                f"in several corpora: labelled {' and '.join(labels)}",
+                [first, *others],
+            )
+        skipped |= {f"{clip.corpus}/{clip.name}": reason for clip in dropped}
+    return tuple(clips), skipped
 
 
 def class_indices(clips: Sequence[Clip], labels: Sequence[str]) -> list[int]:

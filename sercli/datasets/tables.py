@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 from reprlib import repr as shorten
 
 from sercli.config import SPLITS
-from sercli.datasets.clip import Clip, stretch_name
+from sercli.datasets.clip import Clip, find_true_places, stretch_name
 from sercli.datasets.corpus import Corpus
 from sercli.datasets.matching import NAMESPACE
 from sercli.datasets.media import MISSING, MediaFolder, pick_copies
@@ -141,9 +141,7 @@ def join_rows(corpus: Corpus) -> Corpus:
         contradict each other.
     """
     groups: dict[str, list[Clip]] = {}
-    files = {path: os.path.realpath(path) for path in {clip.path for clip in corpus.clips}}
-    for clip in corpus.clips:
-        place = stretch_name(files[clip.path], clip.start, clip.end, clip.channel)
+    for place, clip in zip(find_true_places(corpus.clips), corpus.clips, strict=True):
         groups.setdefault(place, []).append(clip)
     clips = []
     skipped = dict(corpus.skipped)
