@@ -318,7 +318,8 @@ def find_listed(folder: Path, name: str) -> Path | None:
     """Return the path of a file that a table lists, or None if there is no such file.
 
     As in the output of `ser annotate`, the name may be relative to the working directory, and have
-    undecodable bytes escaped; there, only the unescaped name can be meant.
+    undecodable bytes escaped; there, only the unescaped name can be meant. A table that was made on
+    Windows has backslashes between folders.
 
     Parameters
     ----------
@@ -327,8 +328,8 @@ def find_listed(folder: Path, name: str) -> Path | None:
     name
         Path of the file in the table.
     """
-    plain = parse_path(name)
-    places = ((folder, plain), (Path(), plain), (folder, name), (Path(), name))
+    spellings = dict.fromkeys((parse_path(name), name, name.replace("\\", "/")))
+    places = ((base, one) for one in spellings for base in (folder, Path()))
     return next(filter(None, (find_file(*place) for place in places)), None)
 
 

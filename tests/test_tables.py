@@ -245,6 +245,22 @@ def test_rows_that_spell_the_path_of_one_file_in_several_ways(tmp_path: Path) ->
     }
 
 
+def test_a_table_that_was_made_on_windows(tmp_path: Path) -> None:
+    path = write_manifest(tmp_path, "file,emotion\nsub\\b.wav,sad\n.\\a.wav,sad\nsub\\c.wav,sad\n")
+    corpus = read_corpus(path)
+    found = [clip.path.relative_to(tmp_path).as_posix() for clip in corpus.clips]
+    assert sorted(found) == ["a.wav", "sub/b.wav"]
+    assert list(corpus.skipped) == ["sub\\c.wav"]
+
+
+def test_speakers_who_are_called_unknown_are_not_one_person(tmp_path: Path) -> None:
+    rows = "a.wav,sad,Unknown,train", "sub/b.wav,sad,unknown,test"
+    clips = read_corpus(
+        write_manifest(tmp_path, "\n".join(("file,emotion,speaker,split", *rows)))
+    ).clips
+    assert [(clip.speaker, clip.split) for clip in clips] == [(None, "train"), (None, "test")]
+
+
 def test_files_in_any_form_of_unicode(tmp_path: Path) -> None:
     decomposed, composed = "Zoe\u0308.wav", "Zo\u00eb.wav"
     path = write_manifest(tmp_path, f"file,emotion\n{composed},sad\n")

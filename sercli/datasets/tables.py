@@ -237,7 +237,7 @@ def make_clip(folder: Path, corpus: str, where: str, cells: Mapping[str, str]) -
     return Clip(
         find_listed(folder, str(file)) or folder / file,
         cells["emotion"],
-        compose(cells.get("speaker", "")) or None,
+        _parse_speaker(cells.get("speaker", "")),
         name=stretch_name(file.as_posix(), start or 0.0, end, channel),
         corpus=corpus,
         start=start or 0.0,
@@ -247,6 +247,11 @@ def make_clip(folder: Path, corpus: str, where: str, cells: Mapping[str, str]) -
         namespace=NAMESPACE,
         traits={key: text for key, text in cells.items() if key not in COLUMNS and text},
     )
+
+
+def _parse_speaker(text: str) -> str | None:
+    """Return the name of a speaker, or None for an empty text or ``unknown`` (MSP-Podcast)."""
+    return None if text.casefold() in ("", "unknown") else compose(text)
 
 
 def _parse_channel(where: str, text: str) -> int | None:
