@@ -1,8 +1,12 @@
 """Rows of features that heads of transformers are trained on: which are computed and kept."""
 
+import errno
+import io
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,12 +16,12 @@ import torch
 from checkpoints import save_checkpoint
 
 from sercli.datasets.clip import Clip
-from sercli.errors import TrainingError
+from sercli.errors import OutputError, TrainingError
 from sercli.neural.bases import load_base
 from sercli.neural.devices import choose_precision
 from sercli.training.cache import CachedClips, cache_clips
 from sercli.training.config import TransformerConfig
-from sercli.training.networks import batches, loop
+from sercli.training.networks import batches, loop, rows
 from sercli.training.networks import transformer as module
 from sercli.training.networks.digests import digest, digest_audio
 from sercli.training.networks.fitting import fit_model
@@ -171,3 +175,45 @@ def test_what_half_precision_cannot_hold_is_told(
     network.embed = embed  # type: ignore[assignment]
     with pytest.raises(TrainingError, match=r"output .* not finite, or above 65504"):
         course.prepare(make_clips(tmp_path, ("ann",), rng), lambda _: None)
+
+
+class Full(io.FileIO):
+    """A file on a full disk."""
+
+    def write(self, piece: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_rows_that_a_full_disk_did_not_take_are_not_computed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rows" / "key.npy"
+    path.parent.mkdir()
+    killed = path.with_name(f".{path.name}.0123abcd.tmp")
+    killed.touch()
+    os.utime(killed, (1, 1))
+    computed: list[range] = []
+
+    def embed(_: object, versions: Sequence[Any], clips: range) -> Any:
+        computed.append(clips)
+        return np.repeat(np.array(clips, np.float16)[:, None, None], 3, axis=2)
+
+    monkeypatch.setattr(rows, "_embed", embed)
+    monkeypatch.setattr(rows, "CLIPS_AT_ONCE", 4)
+    network: Any = SimpleNamespace(n_features=3)
+    versions: Any = [None]
+    opened = Path.open
+
+    def open_full(self: Path, mode: str = "r", **options: Any) -> Any:
+        full = self.name.startswith(f".{path.name}.")
+        return Full(self, mode) if full else opened(self, mode, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", open_full)
+        with pytest.raises(OutputError, match=r"key\.npy: cannot be written: No space left on"):
+            embed_versions(network, 6, versions, path)
+    assert [one.name for one in path.parent.iterdir()] == ["key.npy.parts"]
+    found = embed_versions(network, 6, versions, path)
+    assert found[:, 0].tolist() == [[number] * 3 for number in range(6)]
+    assert computed == [range(4), range(4, 6)]
+    assert [one.name for one in path.parent.iterdir()] == ["key.npy"]

@@ -1,15 +1,13 @@
 """Rows of features (statistics of a frozen encoder) of each clip, unchanged and augmented."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from shutil import rmtree
 
 import numpy as np
 import torch
-from numpy.lib.format import open_memmap
+from numpy.lib.format import write_array_header_1_0
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -20,7 +18,7 @@ from sercli.classifiers.batches import group_by_length
 from sercli.classifiers.neural import Embedder
 from sercli.config import LONGEST_SEGMENT_S
 from sercli.errors import OutputError, TrainingError
-from sercli.files import write_bytes
+from sercli.files import AtomicFile, remove_orphans, write_bytes
 from sercli.neural.batching import pad
 from sercli.neural.devices import choose_precision, computing
 from sercli.neural.whisper import FRAME_S, count_least_rows
@@ -70,7 +68,6 @@ def embed_versions(
     """
     shape = (n_clips, len(versions), network.n_features)
     if not _is_whole(path, shape):
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         parts = path.with_name(f"{path.name}.parts")
         starts = range(0, n_clips, CLIPS_AT_ONCE)
         # The names contain the end, since another release may use another block size.
@@ -82,21 +79,13 @@ def embed_versions(
                 if not _is_whole(file, (len(clips), *shape[1:])):
                     _write(file, _embed(network, versions, clips))
                 report(clips.stop, n_clips)
-            # Renamed only when complete, as a run may be interrupted here, too.
-            rows = open_memmap(temporary, "w+", np.float16, shape)
-            for clips, file in zip(blocks, files, strict=True):
-                rows[clips.start : clips.stop] = _read(file)
-            rows.flush()
-            del rows  # Windows does not rename a file that is still mapped
-            os.replace(temporary, path)
+            remove_orphans(path)
+            _join(files, path, shape)
             rmtree(parts, ignore_errors=True)
         except (OSError, OutputError) as error:
             if not _is_whole(path, shape):  # else another run was first, and has removed the parts
                 reason = error.strerror if isinstance(error, OSError) else error
                 raise OutputError(f"{path}: cannot be written: {reason}") from error
-        finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
     return _read(path)
 
 
@@ -127,6 +116,23 @@ def _write(path: Path, rows: HalfArray) -> None:
     content = BytesIO()
     np.save(content, rows, allow_pickle=False)
     write_bytes(path, content.getvalue())
+
+
+def _join(files: Sequence[Path], path: Path, shape: tuple[int, ...]) -> None:
+    """Write the rows of all parts into one file, which appears when it is complete.
+
+    It is not memory-mapped: on a full disk, a write to a mapping ends the process.
+    """
+    form = {"descr": np.dtype(np.float16).str, "fortran_order": False, "shape": shape}
+    whole = AtomicFile(path, overwrite=True)
+    try:
+        write_array_header_1_0(whole.stream, form)
+        for file in files:
+            whole.stream.write(_read(file).tobytes())
+        whole.stream.flush()
+        whole.close()
+    finally:
+        whole.discard()
 
 
 def _is_whole(path: Path, shape: tuple[int, ...]) -> bool:
