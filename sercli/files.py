@@ -5,8 +5,9 @@ import json
 import os
 import re
 import stat
-from collections.abc import Mapping
-from contextlib import suppress
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
@@ -193,6 +194,40 @@ def make_folder(folder: Path, kind: str = "folder") -> None:
         ) from error
 
 
+@contextmanager
+def keep_out(folder: Path) -> Iterator[None]:
+    """Lock a folder against other trainings until the process ends, where folders can be locked.
+
+    Parameters
+    ----------
+    folder
+        Path of the folder.
+
+    Raises
+    ------
+    OutputError
+        If another training has locked it.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some file systems have no locks
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise OutputError(
+                    f"{folder}: another training is writing it; wait until it ends, or name "
+                    "another folder"
+                ) from error
+        yield
+    finally:
+        os.close(lock)
+
+
 def identify(path: AnyPath) -> tuple[int, int] | None:
     """Return device and inode, which identify a file whatever its path; None if there is none.
 
@@ -245,7 +280,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     write_together({path: content})
 
 
-def write_together(contents: Mapping[Path, bytes]) -> None:
+def write_together(contents: Mapping[Path, bytes], outdated: Iterable[Path] = ()) -> None:
     """Write files that belong together: none is replaced before all are written.
 
     Each is atomic, as by `write_bytes`. A process that is killed leaves the old files, unless that
@@ -255,6 +290,9 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
     ----------
     contents
         Path and whole content of each file, in the order in which they get their names.
+    outdated
+        Files that do not go with them, which need not exist; removed when all others are written,
+        and before any gets its name.
 
     Raises
     ------
@@ -272,6 +310,8 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
+        for path in outdated:
+            path.unlink(missing_ok=True)
         for path, temporary in written:
             os.replace(temporary, resolve_target(path))
     except OSError as error:
@@ -377,22 +417,24 @@ def prefix_temporary(target: Path) -> str:
     return f".{target.name if len(name) <= LONGEST else sha256(name).hexdigest()}."
 
 
-def remove_orphans(target: Path) -> None:
+def remove_orphans(target: Path, age: float = ORPHANED_S) -> None:
     """Remove abandoned temporary files of a target, left by runs that were killed early.
 
-    Only files that are older than `ORPHANED_S` and have no journal are removed.
+    Only files that are older than `age` and have no journal are removed.
 
     Parameters
     ----------
     target
         Path of the target.
+    age
+        Age in seconds; 0 if no other process can be writing the target.
     """
-    oldest = time() - ORPHANED_S
+    oldest = time() - age
     prefix = prefix_temporary(resolve_target(target))
     for path in target.parent.glob(f"{glob.escape(prefix)}*{TEMPORARY}"):
         drawn = path.name.removeprefix(prefix).removesuffix(TEMPORARY)
         with suppress(OSError):  # another process may have removed it
-            is_old = DRAWN.fullmatch(drawn) and path.stat().st_mtime < oldest
+            is_old = DRAWN.fullmatch(drawn) and (not age or path.stat().st_mtime < oldest)
             if is_old and not path.with_name(path.name + JOURNAL).exists():
                 path.unlink()
 

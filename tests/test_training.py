@@ -33,6 +33,7 @@ from sercli.errors import ConfigError, DatasetError, ModelError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.metrics import unweighted_average_recall
 from sercli.evaluation.run import evaluate
+from sercli.files import keep_out
 from sercli.neural.bases import load_base
 from sercli.neural.cnn import CnnSettings
 from sercli.neural.devices import limit_threads
@@ -1018,6 +1019,23 @@ def test_a_transformer_from_training_to_labels(
     result = ser("train", "--data", folder, "-o", tuned, *options, "--layers", "3", "--overwrite")
     assert "layers is 3; expected at most 2, the number of layers" in result.stderr
     assert "versions" not in result.stderr  # nothing was heard before that
+
+
+def test_a_folder_in_which_another_training_is_at_work_is_refused(
+    folder: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("fcntl", reason="Windows does not lock folders")
+    model = tmp_path / "mine"
+    command = ("train", "--data", folder, "-o", model, *CNN)
+    (model / "training").mkdir(parents=True)
+    (model / "training" / "checkpoint.safetensors").touch()
+    with keep_out(model):
+        for option in ((), ("--overwrite",), ("--resume",)):
+            result = ser(*command, *option)
+            assert result.exit_code == 2
+            assert f"{model}: another training is writing it; wait until it ends" in result.stderr
+    assert has_checkpoints(model)
+    assert "holds an interrupted training" in ser(*command).stderr
 
 
 @pytest.mark.usefixtures("small")

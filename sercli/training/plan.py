@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sercli.errors import ConfigError, OutputError, SerError
-from sercli.files import AnyPath, check_target
+from sercli.files import AnyPath, check_target, keep_out, make_folder, remove_orphans
 from sercli.labels import EMOTIONS
 from sercli.registry.description import MODEL_FILE, TOLD_FILES, WEIGHTS_FILES
 from sercli.text import format_count
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sercli.datasets import Clip, Corpus
     from sercli.datasets.extraction import Progress
     from sercli.training.run import Training
-    from sercli.training.trainer import Say
+    from sercli.training.trainer import AnyTrainer, Say
     from sercli.training.watcher import Watcher
 
 
@@ -176,67 +176,87 @@ class Plan:
         SerError
             As for `train`.
         """
-        from sercli.reporting.folder import prepare_report, write_evaluation
         from sercli.training.creation import create_trainer
-        from sercli.training.networks.history import HISTORY_FILES
-        from sercli.training.run import cross_validate, train_on_splits
 
         if overwrite and resume:
             raise ConfigError("--resume and --overwrite exclude each other")
-        config, is_new = self.config, not folder.exists()
-        prepare_report(folder, overwrite=overwrite or resume)
-        try:
-            check_target(folder / MODEL_FILE, overwrite=overwrite or resume)
-            for name in (MODEL_FILE, *TOLD_FILES, *WEIGHTS_FILES):
-                if (folder / name).is_symlink():  # to a file of another model, perhaps
-                    raise OutputError(
-                        f"{folder / name}: is a link, and what it leads to would be replaced; "
-                        "remove it, or name another folder"
-                    )
-            if not (overwrite or resume):
-                # What is there is not of a model, and perhaps the only copy.
-                for name in (*TOLD_FILES, *WEIGHTS_FILES, *HISTORY_FILES.values()):
-                    check_target(folder / name, overwrite=False)
-            self._check_checkpoints(folder, overwrite=overwrite, resume=resume)
-            trainer = create_trainer(
-                config,
-                mapping=self.corpus.mapping,
-                resume=resume,
-                say=say,
-                progress=progress,
-                watcher=watcher,
-            )
-            if self.left_out:
-                details = {**details, "labels_left_out": self.left_out}
-            if say is not None:
-                if self.left_out:
-                    say(self._tell_left_out())
-                for name in sorted(self.redrawn):
-                    say(
-                        f"warning: {name}: its own splits share speakers, so new ones are drawn "
-                        "(--split own keeps them)"
-                    )
-                if told := self._tell_own_labels():
-                    say(told)
-            if config.folds:
-                result = cross_validate(self.corpus, folder, trainer, config.folds, details=details)
-            else:
-                result = train_on_splits(
-                    self.corpus,
-                    folder,
-                    trainer,
-                    fit_on=config.splits,
-                    test=config.test,
-                    details=details,
+        is_new = not folder.exists()
+        make_folder(folder)
+        with keep_out(folder):
+            try:
+                self._check_folder(folder, overwrite=overwrite, resume=resume)
+                trainer = create_trainer(
+                    self.config,
+                    mapping=self.corpus.mapping,
+                    resume=resume,
+                    say=say,
+                    progress=progress,
+                    watcher=watcher,
                 )
-        except (SerError, KeyboardInterrupt):
-            if is_new:
-                with suppress(OSError):  # raised if the folder is not empty
-                    folder.rmdir()
-            raise
-        if result.evaluation is not None:
-            write_evaluation(result.evaluation, folder)
+                if say is not None:
+                    self._tell_labels(say)
+                return self._train(folder, trainer, details)
+            except (SerError, KeyboardInterrupt):
+                if is_new:
+                    with suppress(OSError):  # raised if the folder is not empty
+                        folder.rmdir()
+                raise
+
+    def _check_folder(self, folder: Path, *, overwrite: bool, resume: bool) -> None:
+        """Raise if something is in the way in the model folder."""
+        from sercli.reporting.folder import prepare_report
+        from sercli.training.networks.history import HISTORY_FILES
+
+        prepare_report(folder, overwrite=overwrite or resume)
+        check_target(folder / MODEL_FILE, overwrite=overwrite or resume)
+        for name in (MODEL_FILE, *TOLD_FILES, *WEIGHTS_FILES):
+            if (folder / name).is_symlink():  # to a file of another model, perhaps
+                raise OutputError(
+                    f"{folder / name}: is a link, and what it leads to would be replaced; "
+                    "remove it, or name another folder"
+                )
+        if not (overwrite or resume):
+            # What is there is not of a model, and perhaps the only copy.
+            for name in (*TOLD_FILES, *WEIGHTS_FILES, *HISTORY_FILES.values()):
+                check_target(folder / name, overwrite=False)
+        self._check_checkpoints(folder, overwrite=overwrite, resume=resume)
+
+    def _train(self, folder: Path, trainer: "AnyTrainer", details: Mapping[str, Any]) -> "Training":
+        """Train, and remove what killed trainings of the same folder left."""
+        from sercli.reporting.folder import PLOT_FILES, REPORT_FILES
+        from sercli.training.networks.history import HISTORY_FILES
+        from sercli.training.run import cross_validate, train_on_splits
+
+        config = self.config
+        if self.left_out:
+            details = {**details, "labels_left_out": self.left_out}
+        if config.folds:
+            result = cross_validate(self.corpus, folder, trainer, config.folds, details=details)
+        else:
+            result = train_on_splits(
+                self.corpus,
+                folder,
+                trainer,
+                fit_on=config.splits,
+                test=config.test,
+                details=details,
+            )
+        written = (MODEL_FILE, *TOLD_FILES, *WEIGHTS_FILES, *REPORT_FILES, *PLOT_FILES)
+        for name in (*written, *HISTORY_FILES.values()):
+            remove_orphans(folder / name, 0.0)
         return result
+
+    def _tell_labels(self, say: "Say") -> None:
+        """Tell which labels are left out or learned, and of splits that are drawn anew."""
+        if self.left_out:
+            say(self._tell_left_out())
+        for name in sorted(self.redrawn):
+            say(
+                f"warning: {name}: its own splits share speakers, so new ones are drawn "
+                "(--split own keeps them)"
+            )
+        if told := self._tell_own_labels():
+            say(told)
 
     def _tell_left_out(self) -> str:
         counts = ", ".join(

@@ -27,7 +27,7 @@ from sercli.labels import EMOTIONS
 from sercli.registry.description import HELD_OUT_FILE
 from sercli.registry.store import load_model, save_model
 from sercli.reporting.cards import write_card
-from sercli.reporting.folder import remove_report
+from sercli.reporting.folder import remove_report, write_evaluation
 from sercli.text import format_count
 from sercli.training.folds import check_labels
 from sercli.training.networks.history import HISTORY_FILES
@@ -381,7 +381,9 @@ def _finish(
         What it learned from and was chosen by.
     """
     write_card(classifier.spec, folder, evaluation.figures if evaluation else None)
-    trainer.finish(folder)
+    if evaluation is not None:
+        write_evaluation(evaluation, folder)
+    trainer.finish(folder)  # when all is written, or nothing could be resumed
     failed = {place: error for part in parts for place, error in part.failed.items()}
     failed |= {place: error for one in trainer.speech for place, error in one.failed.items()}
     told = [part.notes for part in (*parts, *trainer.speech)]
