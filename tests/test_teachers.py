@@ -17,7 +17,7 @@ from sercli.registry.store import load_model
 from sercli.training.cache import CachedClips, cache_clips
 from sercli.training.config import NeuralConfig
 from sercli.training.networks.targets import make_targets
-from sercli.training.teachers import Teacher, read_held_out, write_held_out
+from sercli.training.teachers import Teacher, encode_held_out, read_held_out
 
 BACKWARDS = EMOTIONS[::-1]
 
@@ -101,7 +101,8 @@ def test_targets_are_shared_with_the_teacher() -> None:
 def test_what_was_held_out_is_kept(tmp_path: Path) -> None:
     rows = np.array([[1.23456e-7, 1 - 1.23456e-7], [1 / 3, 2 / 3]])
     (tmp_path / "model").mkdir()
-    write_held_out(tmp_path / "model", ["bb", "aa"], ("anger", "fear"), rows)
+    encoded = encode_held_out(["bb", "aa"], ("anger", "fear"), rows)
+    (tmp_path / "model" / "held_out.csv").write_bytes(encoded)
     with (tmp_path / "model" / "held_out.csv").open(encoding="utf-8") as file:
         assert list(csv.reader(file)) == [
             ["audio", "prob_anger", "prob_fear"],

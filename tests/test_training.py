@@ -16,6 +16,7 @@ from checkpoints import save_checkpoint
 from click.testing import CliRunner, Result
 from clips import load_clip
 from conftest import ACTORS, EXAMPLES
+from runs import Killed
 from safetensors.torch import load_file
 
 import sercli
@@ -1019,6 +1020,49 @@ def test_a_transformer_from_training_to_labels(
     result = ser("train", "--data", folder, "-o", tuned, *options, "--layers", "3", "--overwrite")
     assert "layers is 3; expected at most 2, the number of layers" in result.stderr
     assert "versions" not in result.stderr  # nothing was heard before that
+
+
+@pytest.mark.usefixtures("small")
+def test_a_training_killed_at_its_end_goes_on_and_leaves_nothing_of_others(
+    folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "mine"
+    options = (*CNN, "--epochs", "1", "--device", "cpu", "--cache", cache)
+    command = ("train", "--data", folder, "-o", model, *options)
+    assert ser(*command).exit_code == 0
+    whole, weights = sorted(os.listdir(model)), (model / "weights.safetensors").read_bytes()
+    (model / "held_out.csv").write_text("of another model")
+    left = [model / f".{name}.0123abcd.tmp" for name in ("weights.safetensors", "report.html")]
+    mine = model / ".mine.0123abcd.tmp"
+    for path in (*left, mine):
+        path.touch()
+    replace_file = os.replace
+
+    def die_after(source: Path, target: Path) -> None:
+        replace_file(source, target)
+        if target.name == "model.json":
+            raise Killed
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sercli.files.os.replace", die_after)
+        with pytest.raises(Killed):
+            ser(*command, "--overwrite")
+    # Nothing tells of the model that was here.
+    names = {path.name for path in model.iterdir() if not path.name.startswith(".")}
+    assert names == {"manifest.csv", "model.json", "training", "weights.safetensors"}
+    with monkeypatch.context() as patch:
+        patch.setattr("sercli.reporting.folder.write_json", die)
+        with pytest.raises(Killed):
+            ser(*command, "--resume")
+    assert not (model / "metrics.json").exists()
+    result = ser(*command, "--resume")
+    assert result.exit_code == 0, result.stderr
+    assert "epoch" not in result.stderr  # all were done
+    assert sorted(os.listdir(model)) == sorted([*whole, mine.name])
+    assert (model / "weights.safetensors").read_bytes() == weights
 
 
 def test_a_folder_in_which_another_training_is_at_work_is_refused(

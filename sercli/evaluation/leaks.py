@@ -94,6 +94,12 @@ class TrainingManifest:
             tuple(sorted(rows)), tuple(sorted(chosen - rows)), tuple(sorted(corpora))
         )
 
+    def encode(self) -> bytes:
+        """Return the content of ``manifest.csv``."""
+        text = StringIO()
+        csv.writer(text, lineterminator="\n").writerows(self._table())
+        return text.getvalue().encode()
+
     def write(self, folder: Path) -> None:
         """Write ``manifest.csv`` into a model's folder.
 
@@ -102,9 +108,7 @@ class TrainingManifest:
         OutputError
             If the file cannot be written.
         """
-        text = StringIO()
-        csv.writer(text, lineterminator="\n").writerows(self._table())
-        write_bytes(folder / MANIFEST_FILE, text.getvalue().encode())
+        write_bytes(folder / MANIFEST_FILE, self.encode())
 
     @classmethod
     def read(cls, folder: Path) -> "TrainingManifest | None":

@@ -170,7 +170,11 @@ def _find_trained(model: str) -> Path:
     return find_model(model)
 
 
-def save_model(classifier: "Classifier", folder: str | os.PathLike[str]) -> Path:
+def save_model(
+    classifier: "Classifier",
+    folder: str | os.PathLike[str],
+    told: Mapping[str, bytes | None] = {},
+) -> Path:
     """Write a model's description, its weights if it has any, and members inside its folder.
 
     Parameters
@@ -179,6 +183,9 @@ def save_model(classifier: "Classifier", folder: str | os.PathLike[str]) -> Path
         The model.
     folder
         Folder of the output, created if needed; files of the same names are replaced.
+    told
+        Further files that appear with the model, by their names; None removes one of an earlier
+        model.
 
     Returns
     -------
@@ -207,12 +214,16 @@ def save_model(classifier: "Classifier", folder: str | os.PathLike[str]) -> Path
     check_room(target, members)
     contents |= read_copies(target, members)
     left = list_left(target, members, contents)
+    contents |= {name: content for name, content in told.items() if content is not None}
     contents[MODEL_FILE] = _describe(classifier, hashes).encode()
     for place in {(target / file).parent for file in contents}:
         make_folder(place)
     # Together, or a process that is killed in between leaves an earlier model in this folder with
     # weights that are not its own.
-    write_together({target / file: content for file, content in contents.items()})
+    write_together(
+        {target / file: content for file, content in contents.items()},
+        [target / name for name, content in told.items() if content is None],
+    )
     # What is left over from an earlier model, whose description is replaced.
     left += [target / file for file in {*WEIGHTS_FILES} - hashes.keys()]
     remove_left(target, left)

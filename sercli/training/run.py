@@ -24,14 +24,14 @@ from sercli.evaluation.measurement import ClassifiedClips, measure
 from sercli.evaluation.predictions import Predictions
 from sercli.evaluation.run import Evaluation, describe_model, evaluate
 from sercli.labels import EMOTIONS
-from sercli.registry.description import HELD_OUT_FILE
+from sercli.registry.description import CARD_FILE, HELD_OUT_FILE, MANIFEST_FILE
 from sercli.registry.store import load_model, save_model
 from sercli.reporting.cards import write_card
-from sercli.reporting.folder import remove_report, write_evaluation
+from sercli.reporting.folder import PLOT_FILES, REPORT_FILES, write_evaluation
 from sercli.text import format_count
 from sercli.training.folds import check_labels
 from sercli.training.networks.history import HISTORY_FILES
-from sercli.training.teachers import write_held_out
+from sercli.training.teachers import encode_held_out
 from sercli.training.trainer import AnyTrainer, Learned, Prepared
 
 
@@ -353,16 +353,15 @@ def _save(
     # Also those of a teacher, a base or members, whose speakers are in the manifest, too.
     training["corpora"] = sorted({*manifest.corpora, *corpus.name.split("+")})
     classifier.spec = replace(classifier.spec, training=training)
-    save_model(classifier, folder)
-    remove_report(folder)
-    for name in HISTORY_FILES.values():  # of an earlier network; those of this one come later
-        (folder / name).unlink(missing_ok=True)
-    manifest.write(folder)
-    if held_out is None:
-        # The file of an earlier model in this folder would give another model's probabilities.
-        (folder / HELD_OUT_FILE).unlink(missing_ok=True)
-    else:
-        write_held_out(folder, found.hashes, classifier.spec.labels, held_out)
+    # Of an earlier model in this folder; those of this one come later.
+    told: dict[str, bytes | None] = dict.fromkeys(
+        (CARD_FILE, *REPORT_FILES, *PLOT_FILES, *HISTORY_FILES.values(), HELD_OUT_FILE)
+    )
+    told[MANIFEST_FILE] = manifest.encode()
+    if held_out is not None:
+        told[HELD_OUT_FILE] = encode_held_out(found.hashes, classifier.spec.labels, held_out)
+    # Together, or a process that is killed in between leaves what another model said.
+    save_model(classifier, folder, told)
     return load_model(folder, getattr(trainer.config, "device", "auto"))
 
 

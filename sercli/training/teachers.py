@@ -22,7 +22,6 @@ from sercli.datasets.clip import Clip
 from sercli.datasets.decoding import cut_equally
 from sercli.errors import ConfigError, DatasetError, ModelError
 from sercli.evaluation.leaks import TrainingManifest, describe_overlap
-from sercli.files import write_bytes
 from sercli.registry.catalogue import find_member
 from sercli.registry.description import HELD_OUT_FILE, model_hash
 from sercli.registry.store import load_model
@@ -266,33 +265,26 @@ class Teacher:
         return np.array(rows)[:, [own.index(label) for label in labels]]
 
 
-def write_held_out(
-    folder: Path, hashes: Sequence[str], labels: Sequence[str], probabilities: DoubleArray
-) -> None:
-    """Write ``held_out.csv`` into a model's folder.
+def encode_held_out(
+    hashes: Sequence[str], labels: Sequence[str], probabilities: DoubleArray
+) -> bytes:
+    """Return the content of ``held_out.csv`` in a model's folder.
 
     Parameters
     ----------
-    folder
-        Path of the model folder.
     hashes
         Hash of the audio of each clip.
     labels
         Labels, in the order of the columns.
     probabilities
         Probabilities by models that were not trained on the clip, shape (n_clips, n_labels).
-
-    Raises
-    ------
-    OutputError
-        If the file cannot be written.
     """
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([AUDIO, *(f"{PROBABILITY_PREFIX}{label}" for label in labels)])
     for audio, row in sorted(zip(hashes, probabilities.tolist(), strict=True)):
         writer.writerow([audio, *(f"{value:.4g}" for value in row)])
-    write_bytes(folder / HELD_OUT_FILE, text.getvalue().encode())
+    return text.getvalue().encode()
 
 
 def read_held_out(folder: Path, labels: Sequence[str]) -> dict[str, DoubleArray]:
@@ -301,7 +293,7 @@ def read_held_out(folder: Path, labels: Sequence[str]) -> dict[str, DoubleArray]
     Parameters
     ----------
     folder, labels
-        As for `write_held_out`.
+        Path of the model folder, and labels, in the order of the columns.
 
     Returns
     -------

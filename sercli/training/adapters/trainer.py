@@ -1,6 +1,5 @@
 """Trainer that adds an adapter to an existing model."""
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from sercli.datasets.extraction import Progress
 from sercli.datasets.matching import count_speakers
 from sercli.errors import ConfigError, DatasetError
 from sercli.evaluation.leaks import TrainingManifest
+from sercli.files import write_bytes
 from sercli.registry.catalogue import find_member
 from sercli.registry.copies import is_replaced
 from sercli.registry.description import HELD_OUT_FILE
@@ -175,4 +175,5 @@ class AdapterTrainer(Trainer[CachedClips]):
     def finish(self, folder: Path) -> None:
         """Copy the model's held-out probabilities, if any, into the new model folder."""
         if (self.model.folder / HELD_OUT_FILE).is_file():
-            shutil.copy(self.model.folder / HELD_OUT_FILE, folder / HELD_OUT_FILE)
+            content = (self.model.folder / HELD_OUT_FILE).read_bytes()
+            write_bytes(folder / HELD_OUT_FILE, content)
