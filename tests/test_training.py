@@ -30,7 +30,7 @@ from sercli.datasets import Clip, Corpus, read_corpus
 from sercli.datasets.corpus import merge
 from sercli.datasets.decoding import decode_clip
 from sercli.datasets.protocols import split_by_speaker
-from sercli.errors import ConfigError, DatasetError, ModelError
+from sercli.errors import ConfigError, DatasetError, ModelError, OutputError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.metrics import unweighted_average_recall
 from sercli.evaluation.run import evaluate
@@ -1063,6 +1063,23 @@ def test_a_training_killed_at_its_end_goes_on_and_leaves_nothing_of_others(
     assert "epoch" not in result.stderr  # all were done
     assert sorted(os.listdir(model)) == sorted([*whole, mine.name])
     assert (model / "weights.safetensors").read_bytes() == weights
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_learned(
+    folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "mine"
+    model.mkdir()
+    command = ("train", "--data", folder, "-o", model, *CNN, "--cache", cache, "--device", "cpu")
+    with monkeypatch.context() as patch:  # whoever runs the tests may write anything
+        patch.setattr("sercli.training.plan.os.access", lambda *given: given != (model, os.W_OK))
+        result = ser(*command)
+    assert (result.exit_code, "of audio in" in result.stderr) == (2, False)
+    assert f"{model}: is read-only, but the model is written there; allow" in result.stderr
+    (model / "training").touch()
+    batches: Any = ()
+    with pytest.raises(OutputError, match=r"mine/training: the folder cannot be created: File ex"):
+        loop.fit_network(torch.nn.Linear(1, 1), batches, CONFIG, model / "training")
 
 
 def test_a_folder_in_which_another_training_is_at_work_is_refused(

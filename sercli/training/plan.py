@@ -207,6 +207,11 @@ class Plan:
         from sercli.reporting.folder import prepare_report
         from sercli.training.networks.history import HISTORY_FILES
 
+        if not os.access(folder, os.W_OK):  # else it would be found out after the training
+            raise OutputError(
+                f"{folder}: is read-only, but the model is written there; allow writing, or name "
+                "another folder"
+            )
         prepare_report(folder, overwrite=overwrite or resume)
         check_target(folder / MODEL_FILE, overwrite=overwrite or resume)
         for name in (MODEL_FILE, *TOLD_FILES, *WEIGHTS_FILES):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sercli.errors import TrainingError
+from sercli.files import make_folder
 from sercli.neural.devices import (
     choose_device,
     choose_precision,
@@ -186,10 +187,12 @@ def fit_network(
     ------
     TrainingError
         If the loss is not finite, or memory does not suffice.
+    OutputError
+        If the folder or a file in it cannot be written.
     ModelError, ConfigError
         If the checkpoint is damaged, missing or of another training.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path = folder / CHECKPOINT_FILE
     device = choose_device(config.device)
     run = _Run(network.to(device), config, len(batches), groups)
