@@ -1082,6 +1082,24 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_learned(
         loop.fit_network(torch.nn.Linear(1, 1), batches, CONFIG, model / "training")
 
 
+@pytest.mark.parametrize("option", ["--overwrite", "--resume"])
+def test_an_interrupt_tells_how_to_go_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    model = tmp_path / "mine"
+    (model / "training").mkdir(parents=True)
+    (model / "training" / "checkpoint.safetensors").touch()
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sercli.training.plan.Plan.run", interrupt)
+    result = ser("train", "--data", folder, "-o", model, *CNN, option)
+    told = " instead of --overwrite" if option == "--overwrite" else ""
+    assert result.exit_code == 130
+    assert f"continue with the same command and --resume{told}\n" in result.stderr
+
+
 def test_a_folder_in_which_another_training_is_at_work_is_refused(
     folder: Path, tmp_path: Path
 ) -> None:

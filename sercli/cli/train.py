@@ -195,7 +195,8 @@ def train(sources: tuple[str, ...], **options: Any) -> None:
         result = _run(plan, sources, options)
     except KeyboardInterrupt:
         if config.family in NETWORKS and has_checkpoints(folder):
-            say("interrupted; continue with the same command and --resume")
+            instead = " instead of --overwrite" if options["overwrite"] else ""
+            say(f"interrupted; continue with the same command and --resume{instead}")
             sys.exit(ExitCode.INTERRUPTED)
         raise
     if not quiet:
