@@ -196,7 +196,7 @@ def make_folder(folder: Path, kind: str = "folder") -> None:
 
 @contextmanager
 def keep_out(folder: Path) -> Iterator[None]:
-    """Lock a folder against other trainings until the process ends, where folders can be locked.
+    """Lock a folder against other trainings meanwhile, where folders can be locked.
 
     Parameters
     ----------
