@@ -510,6 +510,18 @@ def test_an_optimiser_that_does_not_fit_into_memory(
         fit_network(toy(), TOY_BATCHES, CONFIG, tmp_path)
 
 
+def test_a_network_that_does_not_fit_into_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    network = toy()
+    monkeypatch.setattr(network, "to", fail)
+    with pytest.raises(ConfigError, match="the network does not fit in the free memory of cpu"):
+        fit_network(network, TOY_BATCHES, CONFIG, tmp_path)
+
+
 def test_another_error_of_a_step_stays_what_it_is(tmp_path: Path) -> None:
     error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
     with pytest.raises(RuntimeError) as raised:

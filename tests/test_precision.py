@@ -390,3 +390,46 @@ def test_multiply_adds_are_those_of_the_layers(transformer: TrainedNetworkClassi
     assert both == pytest.approx(2 * one + two)
     integers: Any = load_model("transformer", "cpu", precision="int8")
     assert count_multiply_adds(integers, [2.0]) == one
+
+
+def test_a_gpu_too_full_for_the_network_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    full, other = torch.device("meta", 0), torch.device("meta", 1)
+    move = nn.Module.to
+
+    def fail(module: nn.Module, device: torch.device) -> nn.Module:
+        if device == full:
+            raise NO_MEMORY[0]
+        return move(module, device)
+
+    monkeypatch.setattr(nn.Module, "to", fail)
+    told = "^the network does not fit in the free memory of meta:0; end other programs that use it"
+    with pytest.raises(ConfigError, match=told) as raised:
+        list(replicate(nn.Linear(3, 3), (other, full), 1))
+    assert raised.value.__cause__ is NO_MEMORY[0]
+    folder = shipped_folder() / "cnn" / "calm"
+    model = load_model(folder, "cpu", precision="fp32")
+    monkeypatch.setattr(model, "_device", full)
+    monkeypatch.setattr(neural, "find_precision", lambda name, *_: name)
+    for precision in ("fp32", "bf16"):
+        with pytest.raises(ConfigError, match=told):
+            model.use_precision(precision)
+    monkeypatch.setattr(neural, "choose_devices", lambda _: (full,))
+    with pytest.raises(ConfigError, match=told):
+        load_model(folder, "full", precision="fp32")
+
+
+def test_a_head_that_memory_does_not_suffice_for_is_told(
+    transformer: TrainedNetworkClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: torch.Tensor) -> torch.Tensor:
+        raise error
+
+    monkeypatch.setattr(transformer.network.head, "forward", fail)
+    features = np.zeros((1, transformer.network.n_features), np.float32)
+    error = NO_MEMORY[0]
+    with pytest.raises(ConfigError, match="the head's input does not fit in the free memory of"):
+        transformer.score(features)
+    error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+    with pytest.raises(RuntimeError) as raised:
+        transformer.score(features)
+    assert raised.value is error

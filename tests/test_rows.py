@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sercli.errors import OutputError
+from sercli.errors import ConfigError, OutputError
 from sercli.training.config import NeuralConfig
 from sercli.training.networks import rows as module
 from sercli.training.networks.rows import RowBatches, embed_versions
@@ -146,6 +146,15 @@ def test_rows_that_cannot_be_written_are_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"rows\.npy: cannot be written"):
         embed_versions(Sums(), 3, [load], tmp_path / "file" / "rows.npy")
+
+
+def test_clips_that_memory_does_not_suffice_for_are_told(tmp_path: Path) -> None:
+    class Large(Sums):
+        def embed(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    with pytest.raises(ConfigError, match="a batch of clips does not fit in the free memory of"):
+        embed_versions(Large(), 3, [load], tmp_path / "rows.npy")
 
 
 def test_a_head_gets_all_classes_and_versions() -> None:

@@ -23,6 +23,7 @@ from sercli.neural.devices import (
     choose_devices,
     computing,
     find_precision,
+    fitting,
     is_out_of_memory,
     limit_threads,
     replicate,
@@ -76,7 +77,8 @@ class NetworkClassifier(Classifier):
         super().__init__(spec)
         self.devices = choose_devices(device)
         self._device = self.devices[0]
-        self._exact: Any = network.eval().requires_grad_(False).to(self._device)
+        with fitting("the network", self._device):
+            self._exact: Any = network.eval().requires_grad_(False).to(self._device)
         self.network: Any = self._exact
         self._precision: Precision = "fp32"
         self._batch_s = self.cpu_batch_s if self._device.type == "cpu" else GPU_BATCH_S
@@ -95,13 +97,15 @@ class NetworkClassifier(Classifier):
         """Change the number type of the matrix products; see `Classifier`."""
         found = find_precision(precision, *self.devices)
         if found == "fp32":
-            self.network = self._exact.to(self._device)
+            with fitting("the network", self._device):
+                self.network = self._exact.to(self._device)
         else:
             # The exact weights wait on the CPU, or a GPU would hold them beside the converted ones.
             exact = self._exact.to(CPU)
             converted = quantise(exact) if found == "int8" else store_as(exact, TYPES[found])
             if self._device != CPU:
-                converted = copy.deepcopy(converted).to(self._device)  # shares nothing with them
+                with fitting("the network", self._device):
+                    converted = copy.deepcopy(converted).to(self._device)  # shares none of them
             self.network = converted
         self._precision = found
 
@@ -160,10 +164,8 @@ class NetworkClassifier(Classifier):
                 raise
             if len(waveforms) == 1:
                 seconds = len(waveforms[0]) / SAMPLE_RATE
-                raise ConfigError(
-                    f"a segment of {seconds:.2f} s does not fit in the free memory of "
-                    f"{self._device}; end other programs that use it, or choose another --device"
-                ) from error
+                with fitting(f"a segment of {seconds:.2f} s", self._device):
+                    raise
         return None
 
     def length(self, waveform: FloatArray) -> int:
@@ -265,9 +267,9 @@ class TrainedNetworkClassifier(NetworkClassifier, TensorClassifier):
 
     def score(self, features: FloatArray) -> FloatArray:
         """Return logits, shape (n_segments, n_labels)."""
-        with torch.inference_mode():
+        with fitting("the head's input", self._device), torch.inference_mode():
             logits = self.network.head(torch.from_numpy(features).to(self._device))
-        result: FloatArray = logits.float().numpy(force=True)  # bf16 under a caller's autocast
+            result: FloatArray = logits.float().numpy(force=True)  # bf16 under a caller's autocast
         return result
 
 

@@ -102,11 +102,16 @@ def replicate(
         Devices to run on.
     n_workers
         Number of networks on a CPU; the number on each GPU is fixed.
+
+    Raises
+    ------
+    ConfigError
+        If the memory of a device does not suffice.
     """
-    placed = {
-        device: network if device == devices[0] else copy.deepcopy(network).to(device)
-        for device in devices
-    }
+    placed = {devices[0]: network}
+    for device in devices[1:]:
+        with fitting("the network", device):
+            placed[device] = copy.deepcopy(network).to(device)
     # PyTorch's operations on Apple's GPUs are not safe in several threads.
     counts = {"cpu": n_workers, "mps": 1}
     numbers = {device: counts.get(device.type, WORKERS_PER_GPU) for device in devices}
@@ -138,6 +143,33 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY)
     )
+
+
+@contextmanager
+def fitting(what: str, device: torch.device) -> Iterator[None]:
+    """Turn an error within the block that means too little memory of a GPU into one of ours.
+
+    Parameters
+    ----------
+    what
+        What does not fit, for the message.
+    device
+        Device whose memory it needs.
+
+    Raises
+    ------
+    ConfigError
+        If the memory of the device does not suffice.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ConfigError(
+            f"{what} does not fit in the free memory of {device}; end other programs that use it, "
+            "or choose another --device"
+        ) from error
 
 
 @contextmanager

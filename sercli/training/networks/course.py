@@ -26,7 +26,7 @@ from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.metrics import segment_nll, unweighted_average_recall
 from sercli.neural.batching import pad
 from sercli.neural.cnn import CnnSettings
-from sercli.neural.devices import computing, seeded
+from sercli.neural.devices import computing, fitting, seeded
 from sercli.neural.transformer import TransformerSettings
 from sercli.text import format_count
 from sercli.training.cache import CachedClips
@@ -432,7 +432,8 @@ def score_clips(network: nn.Module, cached: CachedClips, load: Load | None = Non
     """
     device = next(network.parameters()).device
     parts, order = [], []
-    with torch.inference_mode(), computing(device, torch.float32):
+    memory = fitting("a batch of clips", device)
+    with memory, torch.inference_mode(), computing(device, torch.float32):
         for group in group_by_length(cached.lengths, int(BATCH_S * SAMPLE_RATE)):
             pieces = [cut_equally(load(i) if load else cached.utterance(i).waveform) for i in group]
             batch = pad([*chain.from_iterable(pieces)])

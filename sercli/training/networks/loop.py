@@ -24,6 +24,7 @@ from sercli.neural.devices import (
     choose_device,
     choose_precision,
     computing,
+    fitting,
     is_out_of_memory,
     repeatable,
     seeded,
@@ -195,7 +196,8 @@ def fit_network(
     make_folder(folder)
     path = folder / CHECKPOINT_FILE
     device = choose_device(config.device)
-    run = _Run(network.to(device), config, len(batches), groups)
+    with fitting("the network", device):
+        run = _Run(network.to(device), config, len(batches), groups)
     if resume:
         run.restore(load_checkpoint(path, fingerprint))
     drawn = monotonic()

@@ -20,7 +20,7 @@ from sercli.config import LONGEST_SEGMENT_S
 from sercli.errors import OutputError, TrainingError
 from sercli.files import AtomicFile, remove_orphans, write_bytes
 from sercli.neural.batching import pad
-from sercli.neural.devices import choose_precision, computing
+from sercli.neural.devices import choose_precision, computing, fitting
 from sercli.neural.whisper import FRAME_S, count_least_rows
 from sercli.training.config import NeuralConfig
 from sercli.training.networks.batches import Load, count_draws, draw_order
@@ -95,7 +95,9 @@ def _embed(network: Embedder, versions: Sequence[Load], clips: range) -> HalfArr
     device = next(network.head.parameters()).device
     # A CPU computes so many frames in any case.
     seconds = max(BATCH_S, FRAME_S * count_least_rows()) if device.type == "cpu" else BATCH_S
-    with torch.inference_mode(), computing(device, choose_precision(device)):
+    precision = choose_precision(device)
+    memory = fitting("a batch of clips", device)
+    with memory, torch.inference_mode(), computing(device, precision):
         for number, load in enumerate(versions):
             waveforms = [load(index)[: int(LONGEST_SEGMENT_S * SAMPLE_RATE)] for index in clips]
             lengths = [len(waveform) for waveform in waveforms]

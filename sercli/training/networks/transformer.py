@@ -23,7 +23,7 @@ from sercli.audio.reading import SAMPLE_RATE
 from sercli.classifiers.transformer import TransformerClassifier
 from sercli.errors import ConfigError
 from sercli.neural.bases import Base
-from sercli.neural.devices import choose_device, choose_precision
+from sercli.neural.devices import choose_device, choose_precision, fitting
 from sercli.neural.mel import NYQUIST
 from sercli.neural.speech_encoder import WHISPER
 from sercli.neural.transformer import Transformer, TransformerSettings, create_head
@@ -122,7 +122,9 @@ class TransformerCourse(Course):
     def _network(self) -> Transformer:
         """The frozen encoder with a head, which is untrained at first."""
         network = cast(Transformer, self.create(self._create_network))
-        return network.eval().requires_grad_(False).to(choose_device(self.config.device))
+        device = choose_device(self.config.device)
+        with fitting("the network", device):
+            return network.eval().requires_grad_(False).to(device)
 
     def refuse_labels(self, labels: Sequence[str]) -> None:
         """Raise if no label is calm where clips are transposed; see `Course.refuse_labels`."""
