@@ -1,6 +1,8 @@
+import copy
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -368,6 +370,46 @@ def test_batches_that_memory_does_not_suffice_for_are_not_tried_again(
     rows = model.extract_features(noises(*[16_000] * 20))
     assert rows[:, 0].tolist() == [16_000] * 20
     assert model.sizes == [12, 6, *[3] * 6, 2]
+
+
+class Crowded(Forgetful):
+    """Has memory for one worker at a time, the first of which waits for another to fail."""
+
+    def __init__(self, model: TrainedNetworkClassifier, error: RuntimeError) -> None:
+        super().__init__(model, error)
+        self.inside: list[object] = []
+        self.entered, self.failed = Event(), Event()
+
+    def compute_rows(self, waveforms: Sequence[FloatArray]) -> torch.Tensor:
+        self.inside.append(self)
+        try:
+            if len(self.inside) > 1:
+                self.sizes.append(sum(map(len, waveforms)) / 16_000)
+                self.failed.set()
+                raise self.error
+            self.entered.set()
+            assert self.failed.wait(60)
+            return super().compute_rows(waveforms)
+        finally:
+            self.inside.remove(self)
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "sizes"), [([24_000], [1.5, 1.5]), ([16_000] * 4, [4, 2, 2])]
+)
+def test_memory_that_another_worker_holds_is_waited_for(
+    transformer: TrainedNetworkClassifier, n_samples: list[int], sizes: list[float]
+) -> None:
+    model = Crowded(transformer, NO_MEMORY[0])
+    other = copy.copy(model)
+    other.sizes = []
+    with ThreadPoolExecutor(1) as pool:
+        task = pool.submit(model.extract_features, noises(8_000))
+        assert model.entered.wait(60)
+        rows = other.extract_features(noises(*n_samples))
+        assert task.result().tolist() == [[8_000]]
+    assert rows[:, 0].tolist() == n_samples
+    assert (model.sizes, other.sizes) == ([0.5], sizes)
 
 
 def test_batches_are_not_halved_for_another_error(transformer: TrainedNetworkClassifier) -> None:

@@ -30,11 +30,14 @@ from sercli.neural.devices import (
     store_as,
 )
 from sercli.neural.quantised import quantise
+from sercli.system.room import Room
 
 # Seconds of audio in a batch on a GPU, padding included.
 GPU_BATCH_S = 240.0
 # In the names of windows and filters, which follow from the settings and are not stored.
 FRONT_END = "front_end."
+# The memory of each device, which all workers on it share.
+_ROOMS: dict[torch.device, Room] = {}
 
 
 class Embedder(Protocol):
@@ -132,27 +135,32 @@ class NetworkClassifier(Classifier):
     def extract_features(self, waveforms: Sequence[FloatArray]) -> FloatArray:
         """Return the input of the network's head, shape (n_segments, n_features).
 
-        If a GPU runs out of memory, all further batches are half as large as the failed one.
+        If a GPU runs out of memory, all further batches are half as large as the failed one, and
+        the next is computed while no other worker uses that GPU, which may have held the memory.
 
         Raises
         ------
         ConfigError
             If the memory of the device does not suffice for a single segment.
         """
-        found: dict[int, FloatArray] = {}
+        found, alone = dict[int, FloatArray](), False
+        room = _ROOMS.setdefault(self._device, Room())
         while len(found) < len(waveforms):
             left = [index for index in range(len(waveforms)) if index not in found]
             lengths = [self.length(waveforms[index]) for index in left]
             for group in group_by_length(lengths, int(self._batch_s * SAMPLE_RATE)):
                 indices = [left[place] for place in group]
-                rows = self._try_batch([waveforms[index] for index in indices])
+                with room.enter(alone=alone):
+                    rows = self._try_batch([waveforms[i] for i in indices], alone=alone)
+                alone = rows is None
                 if rows is None:
-                    self._batch_s = sum(lengths[place] for place in group) / SAMPLE_RATE / 2
+                    if len(group) > 1:
+                        self._batch_s = sum(lengths[place] for place in group) / SAMPLE_RATE / 2
                     break
                 found.update(zip(indices, rows, strict=True))
         return np.stack([found[index] for index in range(len(waveforms))])
 
-    def _try_batch(self, waveforms: Sequence[FloatArray]) -> FloatArray | None:
+    def _try_batch(self, waveforms: Sequence[FloatArray], *, alone: bool) -> FloatArray | None:
         """Return the rows of a batch, or None if the memory of the device does not suffice."""
         type_ = TYPES.get(self._precision, torch.float32)
         try:
@@ -162,7 +170,7 @@ class NetworkClassifier(Classifier):
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            if len(waveforms) == 1:
+            if alone and len(waveforms) == 1:
                 seconds = len(waveforms[0]) / SAMPLE_RATE
                 with fitting(f"a segment of {seconds:.2f} s", self._device):
                     raise
