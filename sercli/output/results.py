@@ -8,7 +8,7 @@ from functools import cache
 from hashlib import sha256
 from math import fsum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from sercli.delimited import MOST_SECONDS, read_table
 from sercli.errors import DatasetError
@@ -28,21 +28,6 @@ from sercli.text import compose
 EXPECTED = "expected what ser annotate wrote"
 # The sum of rounded probabilities differs from 1 by less than this.
 MOST_LACKING = 0.01
-
-
-class Output(NamedTuple):
-    """What `ser annotate` wrote, read back.
-
-    Parameters
-    ----------
-    results
-        Results as `read_results` returns them.
-    gap
-        What may be missing in them, as a sentence without its full stop; None if nothing is.
-    """
-
-    results: list[FileResult]
-    gap: str | None
 
 
 def read_results(path: str | os.PathLike[str]) -> list[FileResult]:
@@ -66,16 +51,24 @@ def read_results(path: str | os.PathLike[str]) -> list[FileResult]:
     DatasetError
         If it cannot be read, or is not an output of `ser annotate`.
     """
-    return read_output(path).results
+    results, _ = read_output(path)
+    return results
 
 
-def read_output(path: str | os.PathLike[str]) -> Output:
+def read_output(path: str | os.PathLike[str]) -> tuple[list[FileResult], str | None]:
     """Read the output of `ser annotate`, and tell what may be missing in it.
 
     Parameters
     ----------
     path
         As for `read_results`.
+
+    Returns
+    -------
+    results : list of FileResult
+        Results as `read_results` returns them.
+    gap : str or None
+        What may be missing in them, as a sentence without its full stop; None if nothing is.
 
     Raises
     ------
@@ -111,7 +104,7 @@ def read_output(path: str | os.PathLike[str]) -> Output:
         )
     elif document is None and record and record.get("output_sha256") not in (None, _hash(written)):
         gap = "it was changed after its run record was written, which may no longer fit it"
-    return Output(results, gap)
+    return results, gap
 
 
 def _hash(content: bytes) -> str:
