@@ -8,7 +8,7 @@ import click
 from sercli.annotation.given import Given
 from sercli.annotation.run import LabelRun
 from sercli.cli.commands import Command
-from sercli.cli.console import leave, refuse_closed_output, reports_errors, say, show_progress
+from sercli.cli.console import Progress, leave, refuse_closed_output, reports_errors, say
 from sercli.cli.options import (
     MODEL_HELP,
     Decorator,
@@ -257,7 +257,7 @@ def annotate(paths: tuple[str, ...], **options: Any) -> None:
     # If rows are printed on the terminal, a bar would mix with them.
     bar = not (output.target == STDOUT and sys.stdout.isatty())
     try:
-        with show_progress("files", run.n_new, quiet=quiet, bar=bar) as progress:
+        with Progress("files", run.n_new, quiet=quiet, bar=bar) as progress:
             view = View(run.report, progress, verbose=options["verbose"], quiet=quiet)
             code = run.write(view, options["on_error"]).exit_code
     except KeyboardInterrupt:

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from functools import wraps
 from io import TextIOBase, TextIOWrapper
 from time import monotonic
-from typing import IO, TYPE_CHECKING, Any, ParamSpec, TextIO, TypeVar
+from typing import IO, TYPE_CHECKING, Any, ParamSpec, Self, TextIO, TypeVar
 
 import click
 
@@ -221,6 +221,8 @@ def join_lines(message: str) -> str:
 class Progress:
     """Progress of a long command: a bar on a terminal, else a line from time to time.
 
+    A context manager: the bar is shown within its block.
+
     Parameters
     ----------
     title
@@ -243,6 +245,15 @@ class Progress:
         if bar and not quiet and sys.stderr is not None and sys.stderr.isatty():
             self._bar = _create_bar()
             self._task = self._bar.add_task(title, total=total, note="", timed=True)
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
 
     @property
     def has_bar(self) -> bool:
@@ -273,19 +284,6 @@ class Progress:
             self._bar.console.print(
                 escape(message), markup=False, highlight=False, emoji=False, soft_wrap=True
             )
-
-
-@contextmanager
-def show_progress(
-    title: str, total: int, *, quiet: bool = False, bar: bool = True
-) -> Iterator[Progress]:
-    """Show a `Progress` while the block runs."""
-    progress = Progress(title, total, quiet=quiet, bar=bar)
-    if not progress.has_bar:
-        yield progress
-    else:
-        with progress._bar:
-            yield progress
 
 
 def _create_bar() -> Any:

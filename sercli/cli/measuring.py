@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sercli.cli.console import say, show_progress, tell_failed, tell_notes
+from sercli.cli.console import Progress, say, tell_failed, tell_notes
 from sercli.cli.corpora import read
 from sercli.cli.options import load_chosen
 from sercli.config import EvalConfig
@@ -51,7 +51,7 @@ def measure(
     n_passes = len({one.front_end for one in classifiers}) * (1 + len({*config.stress} - {CLEAN}))
     n_passes += len(classifiers) * len(config.precisions)
     total = len(select_clips(classifiers, corpus, split)) * n_passes
-    with show_progress("clips", total, quiet=options["quiet"]) as progress:
+    with Progress("clips", total, quiet=options["quiet"]) as progress:
         return evaluate_all(
             classifiers, corpus, split, config, votes=votes, progress=progress.advance
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sercli.cli.commands import Command
-from sercli.cli.console import give, reports_errors, say, show_progress, tell_failed, tell_notes
+from sercli.cli.console import Progress, give, reports_errors, say, tell_failed, tell_notes
 from sercli.cli.corpora import AUTO, corpus_options, read
 from sercli.cli.networks import (
     calm_options,
@@ -247,7 +247,7 @@ def _parse_source(source: str) -> tuple[Path, str]:
 
 def _run(plan: Plan, sources: tuple[str, ...], options: dict[str, Any]) -> "Training":
     quiet = options["quiet"]
-    with show_progress("clips", len(plan.clips), quiet=quiet) as progress:
+    with Progress("clips", len(plan.clips), quiet=quiet) as progress:
         return plan.run(
             options["folder"],
             overwrite=options["overwrite"],
