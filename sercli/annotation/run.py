@@ -109,18 +109,16 @@ class LabelRun:
         earlier = Earlier()
         if output.resume:
             earlier = Earlier.read(Path(output.target), self.report.info, output.unfinished)
-        known = [earlier.find(found) for found in inputs]
         absent = earlier.find_others(inputs)
-        is_kept = [
-            file is not None and file.still_holds(found, self._given.hash(found.path))
-            for found, file in zip(inputs, known, strict=True)
-        ]
-        self._new = [found for found, kept in zip(inputs, is_kept, strict=True) if not kept]
+        self._new: list[Found] = []
         # What an earlier run left of each file, and whether it is kept.
-        self._known: list[tuple[EarlierFile | None, bool]] = [
-            *((file, True) for file in absent),
-            *zip(known, is_kept, strict=True),
-        ]
+        self._known: list[tuple[EarlierFile | None, bool]] = [(file, True) for file in absent]
+        for found in inputs:
+            file = earlier.find(found)
+            is_kept = file is not None and file.still_holds(found, self._given.hash(found.path))
+            self._known.append((file, is_kept))
+            if not is_kept:
+                self._new.append(found)
         self.n_files, self.n_new, self.n_absent = len(self._known), len(self._new), len(absent)
         self.n_left = self.n_new
 
@@ -243,7 +241,6 @@ class LabelRun:
         self, results: Iterator[FileResult], ledger: "_Ledger", watcher: RunWatcher
     ) -> None:
         n_done = 0
-        new = iter(self._new)
         failing: BaseException | None = None
         try:
             for file, is_kept in self._known:
@@ -256,7 +253,7 @@ class LabelRun:
                 if result is None:  # with on_error="stop", after a file that failed
                     break
                 with ledger.in_one_piece():
-                    result = ledger.put(result, self._given.hash(next(new).path), file)
+                    result = ledger.put(result, self._given.hash(result.path), file)
                     n_done += 1
                     self.n_left -= 1
                 watcher.done(result)
