@@ -232,19 +232,19 @@ class _Crew:
             with self._changed:
                 decoded, self._decoded = self._decoded, 0.0
                 job = self._jobs.get(self._n_given)
-                if self._error is not None and not (job is not None and job.is_done):
-                    raise self._error
-                if job is not None and job.is_done:
+                if job is not None and not job.is_done:
+                    job = None
+                if job is not None:
                     del self._jobs[self._n_given]
                     self._n_given += 1
                     self._changed.notify_all()
+                elif self._error is not None:
+                    raise self._error
                 elif not decoded:
                     if self._recordings is None and not self._jobs:
                         return None
                     self._changed.wait(WAKE_S)
                     continue
-                else:
-                    job = None
             if decoded and progress is not None:
                 progress(decoded)
             if job is not None:
