@@ -200,15 +200,7 @@ class Recording:
             if block is None:
                 break
         self.ends = tuple(audio.seconds_at(track.n_samples) for track in tracks)
-        if self._wanted == MIX and mixer.share < LEAST_POWER:
-            self._notes = (CANCELLED,)
-        elif self.turns is None and self.pieces and mixer.is_same:
-            self._notes = (SAME.format(names[0]),)
-        elif self.turns is None and mixer.is_heard.any():
-            silent = [name for name, heard in zip(names, mixer.is_heard, strict=True) if not heard]
-            if silent:
-                told = SILENT.format(len(silent), len(names), ", ".join(silent[:MOST_NAMED]))
-                self._notes = (told,)
+        self._notes = tuple(self._explain_channels(mixer))
         if defect is not None:
             raise defect
 
@@ -217,6 +209,19 @@ class Recording:
             return SpeechCutter(self._config)
         own = [one for one in enumerate(self.turns) if one[1].is_of(channel, alone=alone)]
         return TurnCutter(own)
+
+    def _explain_channels(self, mixer: "_Mixer") -> Iterator[str]:
+        """Yield a warning if channels cancel each other, are the same, or have no sound."""
+        silent = [*compress(self.channels, ~mixer.is_heard)]
+        if self._wanted == MIX and mixer.share < LEAST_POWER:
+            yield CANCELLED
+        elif self.turns is not None:
+            return
+        elif self.pieces and mixer.is_same:
+            yield SAME.format(self.channels[0])
+        elif 0 < len(silent) < len(self.channels):
+            named = ", ".join(silent[:MOST_NAMED])
+            yield SILENT.format(len(silent), len(self.channels), named)
 
     def _explain_turns(self, n_channels: int) -> Iterator[str]:
         """Yield warnings about given turns that were cut or have no piece, one per reason."""
