@@ -53,7 +53,7 @@ def find_speaker(
 ) -> str | None:
     """Return the speaker of most of a segment of a recording that is alone in its run."""
     turns = speakers.match([path]).find(path, mixed=mixed or channel == MIX)
-    return Timeline(turns).find(channel, start, end, alone=alone)
+    return Timeline(turns, alone=alone).find(channel, start, end)
 
 
 class FakeClassifier(Classifier):

@@ -65,14 +65,13 @@ class ScoredFile(NamedTuple):
             recording.channels,
             recording.ends,
             recording.turns or (),
-            Timeline(speakers),
+            Timeline(speakers, alone=recording.result.channels == 1),
         )
 
     def find_speaker(self, piece: np.void) -> str | None:
         """Return the speaker of a piece, or None if unknown."""
         channel, start, end = self.channels[piece["channel"]], piece["start"], piece["end"]
-        alone = self.result.channels == 1
-        if found := self.speakers.find(channel, float(start), float(end), alone=alone):
+        if found := self.speakers.find(channel, float(start), float(end)):
             return found
         return self.turns[piece["turn"]].speaker if self.turns else None
 

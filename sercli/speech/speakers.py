@@ -23,13 +23,16 @@ class Timeline:
     ----------
     turns
         Turns in any order; those of unknown speakers are left out.
+    alone
+        Whether the recording has only one channel, which is also its mix.
     """
 
-    def __init__(self, turns: Iterable[Turn] = ()) -> None:
+    def __init__(self, turns: Iterable[Turn] = (), *, alone: bool = False) -> None:
         self._turns = sorted((one for one in turns if one.speaker), key=lambda one: one.start)
-        self._spans: dict[tuple[str, bool], dict[str, _Spans]] = {}
+        self._alone = alone
+        self._spans: dict[str, dict[str, _Spans]] = {}  # by channel and speaker
 
-    def find(self, channel: str, start: float, end: float, *, alone: bool = False) -> str | None:
+    def find(self, channel: str, start: float, end: float) -> str | None:
         """Return the speaker of most of a segment, or None if that is unknown.
 
         Parameters
@@ -38,16 +41,13 @@ class Timeline:
             Name of the channel in the results.
         start, end
             Start and end of the segment in seconds.
-        alone
-            Whether the recording has only one channel, which is also its mix.
         """
-        spans = self._spans.get((channel, alone))
+        spans = self._spans.get(channel)
         if spans is None:
-            spans = {}
+            spans = self._spans[channel] = {}
             for turn in self._turns:
-                if turn.speaker and turn.is_of(channel, alone=alone):
+                if turn.speaker and turn.is_of(channel, alone=self._alone):
                     spans.setdefault(turn.speaker, _Spans([], [])).add(turn)
-            self._spans[channel, alone] = spans
         # Of two with equal shares, the one who speaks first.
         spoken, _, speaker = max(
             ((*one.overlap(start, end), speaker) for speaker, one in spans.items()),
