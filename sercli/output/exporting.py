@@ -5,7 +5,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from sercli.errors import OutputError
 from sercli.files import AnyPath, check_target, identify, make_folder, write_bytes
@@ -17,21 +16,6 @@ from sercli.speech.praat import Tier, render_grid
 
 # Words in the name of a speaker at which praatio, by which others may read it, divides a grid.
 GRID_PARTS = re.compile(r"(item|intervals|points) ?\[")
-
-
-class Format(NamedTuple):
-    """Format of exported files.
-
-    Parameters
-    ----------
-    suffix
-        Suffix of the file names.
-    render
-        Function from the result of a recording to the content of its file.
-    """
-
-    suffix: str
-    render: Callable[[FileResult], str]
 
 
 def export_labels(
@@ -178,7 +162,7 @@ def _clock(seconds: float) -> str:
 
 
 def _caption(result: FileResult, segment: Segment) -> str:
-    voice = _name_voice(result, segment)
+    voice = name_voice(*_find_voice(result, segment), 1)
     caption = f"{voice}: " * bool(voice) + f"{segment.emotion} {segment.confidence:.2f}"
     return _join_lines(caption)
 
@@ -188,11 +172,6 @@ def _join_lines(text: str) -> str:
     return " ".join(text.split())
 
 
-def _name_voice(result: FileResult, segment: Segment) -> str:
-    """Return the speaker, and the channel if several are labelled separately, or nothing."""
-    return name_voice(*_find_voice(result, segment), 1)
-
-
 def _find_voice(result: FileResult, segment: Segment) -> tuple[str | None, str | None]:
     """Return the speaker, and the channel if several are labelled separately."""
     speaker = GRID_PARTS.sub(r"\1 (", _join_lines(printable(segment.speaker or "")))
@@ -200,8 +179,9 @@ def _find_voice(result: FileResult, segment: Segment) -> tuple[str | None, str |
     return speaker or None, None if is_alone else segment.channel
 
 
-FORMATS: Mapping[str, Format] = {
-    "textgrid": Format(".TextGrid", _render_textgrid),
-    "audacity": Format(".txt", _render_audacity),
-    "srt": Format(".srt", _render_srt),
+# Suffix of the files in each format, and the function that returns the content of one.
+FORMATS: Mapping[str, tuple[str, Callable[[FileResult], str]]] = {
+    "textgrid": (".TextGrid", _render_textgrid),
+    "audacity": (".txt", _render_audacity),
+    "srt": (".srt", _render_srt),
 }
