@@ -243,6 +243,21 @@ def identify(path: AnyPath) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+def find_size_and_time(path: AnyPath) -> tuple[int | None, float | None]:
+    """Return the size of a file in bytes and the time of its last change; None if unknown.
+
+    Parameters
+    ----------
+    path
+        Path of the file.
+    """
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # ValueError: the path contains NUL
+        return None, None
+    return status.st_size, status.st_mtime
+
+
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write a JSON file atomically.
 

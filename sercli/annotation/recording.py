@@ -23,6 +23,7 @@ from sercli.audio.reading import AudioFile, resample_stream
 from sercli.config import SHORTEST_SEGMENT_S, SegmentConfig
 from sercli.discovery import Found
 from sercli.errors import AudioError, ConfigError
+from sercli.files import find_size_and_time
 from sercli.schema import MIX, FileResult
 from sercli.speech.segmentation import SpeechCutter
 from sercli.speech.turn import Turn
@@ -140,7 +141,7 @@ class Recording:
             self.result = replace(self.result, error=f"{name}: {self.found.error}")
             return
         if self.found.file is None:
-            size, modified = _find_age(name)
+            size, modified = find_size_and_time(name)
             self.result = replace(self.result, size=size, modified=modified)
         try:
             with self._stopwatch.measure("decode"):
@@ -327,15 +328,6 @@ def _group_unselected(
         listed = ", ".join(some[:MOST_NAMED]) + (", ..." if len(some) > MOST_NAMED else "")
         what = "channel" if len(some) == 1 else "channels"
         yield sum(found[name] for name in some), f"of {what} {listed}, but {why}"
-
-
-def _find_age(path: str) -> tuple[int | None, float | None]:
-    """Return the size of a file in bytes and the time of its last change; None if unknown."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):  # ValueError: the path contains NUL
-        return None, None
-    return status.st_size, status.st_mtime
 
 
 def parse_channels(channels: str | Iterable[int]) -> str | tuple[int, ...]:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Self
 
 from sercli.discovery import Found
 from sercli.errors import OutputError
-from sercli.files import AnyPath
+from sercli.files import AnyPath, find_size_and_time
 from sercli.json_text import parse_json
 from sercli.output.journal import Told, Unfinished
 from sercli.output.report import RunInfo, check_file
@@ -138,11 +138,8 @@ class EarlierFile(NamedTuple):
             return False
         if self.entry.get("turns_sha256") != turns:
             return False
-        try:
-            status = os.stat(found.path)
-        except (OSError, ValueError):  # ValueError: the path contains NUL
-            return False
-        return self._is_of(status.st_size, status.st_mtime)
+        size, modified = find_size_and_time(found.path)
+        return size is not None and self._is_of(size, modified)
 
     def outlasts(self, result: FileResult) -> bool:
         """Return whether to keep the rows although the file cannot be read now.
