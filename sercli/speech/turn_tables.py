@@ -41,8 +41,8 @@ def read_turn_table(
         speakers throughout.
     """
     expected = ("file", *needed)
-    # A table that `ser annotate` wrote of recordings without speech has only a header.
-    is_empty = not content and path.suffix.lower() == ".jsonl"  # of a run that found no speech
+    # What `ser annotate` wrote of recordings without speech is empty, or has only a header.
+    is_empty = not content and path.suffix.lower() == ".jsonl"
     text = content.removeprefix(codecs.BOM_UTF8)
     if is_empty or text.startswith(b"{"):
         table = _read_results(path, text)

@@ -70,7 +70,7 @@ class Turns:
         path = Path(path)
         if is_grid(path):
             grids, sha256 = read_grids(path, tiers)
-            return cls(path, grids, True, sha256)
+            return cls(path, grids, local=True, sha256=sha256)
         if tiers:
             raise ConfigError(f"{path}: has no tiers; expected a TextGrid, or a folder of them")
         try:
@@ -80,7 +80,7 @@ class Turns:
         sha256 = hashlib.sha256(content).hexdigest()
         if path.suffix.lower() == SUFFIX:
             named, lines = read_rttm(path, content)
-            return cls(path, named, True, sha256, lines)
+            return cls(path, named, local=True, sha256=sha256, lines=lines)
         return cls(path, read_turn_table(path, content, needed), sha256=sha256)
 
     @property
