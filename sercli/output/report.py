@@ -185,16 +185,13 @@ class RunReport:
         kept = f", {self.n_kept} kept from before" if self.n_kept else ""
         decoded = self.duration - self._kept_duration
         speed = f", {self.speed(decoded):.0f} times real time" if decoded else ""
+        wanted = "segments" if self.info.options.get("segments_sha256") else "speech"
         return (
             f"{format_count(counts['files'], 'file')}: {counts['ok']} labelled, "
-            f"{counts['no_speech']} without {self._wanted}, {counts['failed']} failed{kept}; "
+            f"{counts['no_speech']} without {wanted}, {counts['failed']} failed{kept}; "
             f"{format_count(counts['segments'], 'segment')} in {format_duration(self.duration)} "
             f"of audio{speed}"
         )
-
-    @property
-    def _wanted(self) -> str:
-        return "segments" if self.info.options.get("segments_sha256") else "speech"
 
     def record(self, output_sha256: str | None = None) -> dict[str, Any]:
         """Return the run record in JSON types: everything but the labels.
