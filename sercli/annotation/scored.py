@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from sercli.annotation.recording import CUT_S, Recording
+from sercli.annotation.recording import CUT_S, Piece, Recording
 from sercli.arrays import DoubleArray, split_by
 from sercli.config import Adaptation
 from sercli.schema import FileResult
@@ -126,7 +126,7 @@ def find_piece_type(n_labels: int) -> np.dtype[Any]:
     """
     return np.dtype(
         {
-            "names": ("channel", "start", "end", "speech", "turn", "probabilities"),
+            "names": (*Piece._fields, "probabilities"),
             "formats": ("i4", "f8", "f8", "f8", "i4", (np.float64, (n_labels,))),
         }
     )
