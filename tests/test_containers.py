@@ -183,7 +183,7 @@ def test_an_index_of_a_low_sample_rate_has_frames_of_half_the_size(tmp_path: Pat
     assert index.n_samples == pytest.approx(10 * 22_050, abs=4 * 576)
 
 
-def test_an_index_without_a_size(tmp_path: Path) -> None:
+def test_an_index_without_a_size_or_a_length(tmp_path: Path) -> None:
     path = tmp_path / "a.mp3"
     write_mp3(path, index=True)
     content = bytearray(path.read_bytes())
@@ -194,6 +194,12 @@ def test_an_index_without_a_size(tmp_path: Path) -> None:
         index = read_mp3_index(file)
     assert index is not None
     assert index.n_bytes is None
+    content[place + 7] &= ~1  # nor is there a number of frames
+    content[place + 8 : place + 12] = (1_000_000).to_bytes(4, "big")
+    path.write_bytes(content)
+    with path.open("rb", buffering=0) as file:
+        assert read_mp3_index(file) is None
+    assert len(load_audio(path)) == pytest.approx(4 * 16_000, abs=2_000)
 
 
 def test_a_tag_may_have_a_footer() -> None:

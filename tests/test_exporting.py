@@ -322,6 +322,21 @@ def test_audacity_and_subtitles(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "times"),
+    [
+        (86_399.9996, 90_061.5, "24:00:00,000 --> 25:01:01,500"),
+        (359_999.5, 360_000.25, "99:59:59,500 --> 100:00:00,250"),
+    ],
+)
+def test_times_of_a_day_and_more_go_on(
+    tmp_path: Path, start: float, end: float, times: str
+) -> None:
+    result = FileResult("a.wav", "ok", (replace(FIRST, start=start, end=end),), end)
+    (subtitles,) = export_labels([result], tmp_path, "srt").values()
+    assert subtitles.read_text().splitlines()[1] == times
+
+
 def test_a_segment_below_a_millisecond_keeps_a_length(tmp_path: Path) -> None:
     short = [replace(FIRST, start=start, end=start + 0.0003) for start in (0, 1.0001, 1.9999)]
     result = FileResult("a.wav", "ok", tuple(short), 4.0)

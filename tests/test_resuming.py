@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile as sf
-from conftest import EXAMPLES, find_turns
+from conftest import EXAMPLES, FakeClassifier, find_turns
 from numpy.typing import NDArray
 from runs import Runs, Stop, change, every_format
 
@@ -731,6 +731,22 @@ def test_an_output_that_is_changed_meanwhile_stays(runs: Runs, tmp_path: Path) -
         assert runs.content.count(b",9,") == 5
 
 
+def test_an_output_that_changed_before_a_run_writes_costs_no_labelling(
+    runs: Runs, fake_classifier: FakeClassifier
+) -> None:
+    runs.write(*runs.both)
+    change(*runs.both)
+    run = runs.begin(*runs.both, resume=True)
+    n_scored = len(fake_classifier.received)
+    assert n_scored == 5
+    edited = runs.content.replace(b",mix,", b",mox,")
+    runs.output.write_bytes(edited)
+    with pytest.raises(OutputError, match="written to it meanwhile"):
+        run.write()
+    assert len(fake_classifier.received) == n_scored
+    assert (runs.content, runs.hidden) == (edited, [])
+
+
 def test_rows_that_cannot_be_read_for_a_moment_stay(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -819,6 +835,35 @@ def test_an_output_that_lacks_only_its_record_is_kept(runs: Runs) -> None:
     assert runs.rows == ["memo.m4a: 2", "statement.flac: 3"]
     assert len(runs.content) == len(content)
     assert not runs.hidden
+
+
+@pytest.mark.parametrize("is_double", [False, True])
+def test_a_record_that_lacks_a_file_without_rows_is_refused(runs: Runs, is_double: bool) -> None:
+    runs.write()
+    record, rows = runs.record, runs.content
+    broken, *others = record["files"]
+    assert (broken["n_segments"], len(others)) == (0, 2)
+    told = [{**broken, "path": others[0]["path"]}, *others] if is_double else others
+    record_path(runs.output).write_text(json.dumps(record | {"files": told}))
+    with pytest.raises(OutputError, match="its record has 2 of 3 files"):
+        runs.resume()
+    assert runs.content == rows
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+def test_a_new_record_has_the_mode_of_its_output_and_keeps_its_own(runs: Runs) -> None:
+    runs.write(runs.memo)
+    record = record_path(runs.output)
+    record.unlink()
+    runs.output.chmod(0o600)
+
+    def write(*paths: Path, **options: Any) -> list[str]:
+        runs.write(*paths, **options)
+        return [oct(path.stat().st_mode & 0o777) for path in (runs.output, record)]
+
+    assert write(runs.memo, overwrite=True) == ["0o600", "0o600"]
+    record.chmod(0o640)
+    assert write(*runs.both, resume=True) == ["0o600", "0o640"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")

@@ -57,6 +57,18 @@ def test_by_who_speaks_most_of_a_segment(tmp_path: Path) -> None:
     assert find_speaker(speakers, path, "0", 9, 12) is None
 
 
+def test_rows_without_times_are_of_the_whole_recording_beside_others(tmp_path: Path) -> None:
+    table = tmp_path / "turns.csv"
+    rows = ("a.wav,,,anna", "b.wav,,2,ben", "b.wav,2,,cleo")
+    table.write_text("file,start,end,speaker\n" + "".join(f"{row}\n" for row in rows))
+    speakers = Speakers.parse(str(table))
+    told = [
+        find_speaker(speakers, str(tmp_path / name), "0", start, start + 1)
+        for name, start in (("a.wav", 0), ("a.wav", 9_000), ("b.wav", 0), ("b.wav", 9_000))
+    ]
+    assert told == ["anna", "anna", "ben", "cleo"]
+
+
 def test_by_a_diarisation(tmp_path: Path) -> None:
     turns = tmp_path / "all.rttm"
     turns.write_text(

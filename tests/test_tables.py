@@ -7,6 +7,7 @@ import pytest
 from trees import make_tree, summary
 
 from sercli.datasets import read_corpora, read_corpus
+from sercli.datasets.matching import is_published
 from sercli.errors import ConfigError, DatasetError
 
 
@@ -49,6 +50,23 @@ def test_folders_of_classes_in_those_of_splits(tmp_path: Path) -> None:
             ("train/sad/1.wav", "sadness", "train"),
         ]
         assert corpus.skipped == {"train/stray.wav": "not in a sub-folder of a class"}
+
+
+def test_folders_of_classes_of_which_one_is_named_as_a_split(tmp_path: Path) -> None:
+    make_tree(tmp_path, "sad/a.wav", "test/b.wav")
+    assert [
+        (clip.name, clip.emotion, clip.split) for clip in read_corpus(tmp_path, "folders").clips
+    ] == [
+        ("sad/a.wav", "sadness", None),
+        ("test/b.wav", "test", None),
+    ]
+
+
+def test_folders_that_are_named_as_a_published_corpus_are_not_that(tmp_path: Path) -> None:
+    make_tree(tmp_path / "cremad", "sad/a.wav")
+    (clip,) = read_corpus(tmp_path / "cremad", "folders").clips
+    assert clip.corpus == "cremad"
+    assert not is_published(clip)
 
 
 def test_clips_whose_annotators_disagreed_have_no_label(tmp_path: Path) -> None:
@@ -167,6 +185,12 @@ def test_rows_that_repeat_or_contradict(tmp_path: Path) -> None:
         "file,emotion,speaker,split\na.wav,sad,s1,train\na.wav,sad,s2,test\nsub/b.wav,sad,,\n",
         "told.csv",
     )
+    # Which of two rows is right, where one tells less, nobody knows.
+    partly = write_manifest(
+        tmp_path,
+        "file,emotion,speaker,split\na.wav,sad,s1,\na.wav,sad,,test\nsub/b.wav,sad,,\n",
+        "partly.csv",
+    )
     corpus = read_corpus(path)
     assert summary(corpus) == [("a.wav", None, "happiness")]
     assert corpus.skipped == {
@@ -175,6 +199,9 @@ def test_rows_that_repeat_or_contradict(tmp_path: Path) -> None:
     }
     assert read_corpus(told).skipped == {
         "a.wav": "in several rows: of the split test and train, by the speaker s1 and s2"
+    }
+    assert read_corpus(partly).skipped == {
+        "a.wav": "in several rows: of the split none and test, by the speaker s1 and unknown"
     }
 
 

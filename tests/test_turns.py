@@ -26,8 +26,8 @@ def test_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = tmp_path / "segments.csv"
     table.write_text(
         "file,start,end,channel,speaker,text\n"
-        "calls/a.wav,1.5,2,0,anna,hello\n"
-        "calls/a.wav,0.25,1,,,\n"
+        "calls/a.wav,1.5,2, 0, anna ,hello\n"
+        "calls/a.wav,0.25,1, ,,\n"
         "b.wav,3,4,1,ben,yes\n"
     )
     turns = Turns.read(table, *TIMES)
@@ -38,6 +38,13 @@ def test_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert find_turns(turns, "calls/../calls/a.wav") == expected
     assert match_turns(turns, ["calls/a.wav", "c.wav"]).others == (str(tmp_path / "b.wav"),)
+
+
+def test_turns_of_no_length_are_told_by_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "turns.csv"
+    path.write_text("file,start,end\na.wav,1.5,1.5\na.wav,2,3\n")
+    turns = find_turns(Turns.read(path, *TIMES), str(tmp_path / "a.wav"))
+    assert turns == (Turn(1.5, 1.5), Turn(2.0, 3.0))
 
 
 def test_a_table_with_tabs(tmp_path: Path) -> None:
@@ -492,9 +499,10 @@ def test_the_line_of_a_run_that_is_broken_is_named(
         Turns.read(path, *TIMES)
 
 
-def test_lines_may_have_spaces_within_their_braces(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mark", ["", "\ufeff"])  # of each of two files that were put together
+def test_lines_may_have_spaces_within_their_braces(tmp_path: Path, mark: str) -> None:
     path = tmp_path / "a.jsonl"
-    path.write_text('{ "file": "a.wav", "start": 0, "end": 1 }\n' * 2)
+    path.write_text((mark + '{ "file": "a.wav", "start": 0, "end": 1 }\n') * 2, "utf-8")
     assert find_turns(Turns.read(path, *TIMES), str(tmp_path / "a.wav")) == (Turn(0, 1),) * 2
 
 
