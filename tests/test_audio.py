@@ -2,6 +2,9 @@ import errno
 import io
 import os
 import re
+import struct
+from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -145,17 +148,29 @@ def test_first_audio_stream_of_a_video(tmp_path: Path) -> None:
         assert audio.warnings == ("has 2 audio streams; only the first is read",)
 
 
-def test_a_pause_in_transmission_keeps_its_time(tmp_path: Path) -> None:
-    path = tmp_path / "call.mka"
+def write_sent(path: Path, starts: Sequence[int]) -> None:
+    """Write a second of a tone at each of the times."""
     with av.open(path, "w", format="matroska") as container:
         stream = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
         samples = (sine(1.0, 16_000) * 32_767).astype(np.int16)
-        for start in (0, 3):  # nothing was sent from second 1 to second 3
+        for start in starts:
             frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
             frame.sample_rate = 16_000
             frame.pts = start * 16_000
             for packet in stream.encode(frame):
                 container.mux(packet)
+
+
+def find_sound(path: Path) -> list[bool]:
+    """Return which seconds have sound."""
+    seconds = load_audio(path)
+    assert len(seconds) % 16_000 == 0
+    return [bool(one.max() > 0.1) for one in seconds.reshape(-1, 16_000)]
+
+
+def test_a_pause_in_transmission_keeps_its_time(tmp_path: Path) -> None:
+    path = tmp_path / "call.mka"
+    write_sent(path, (0, 3))  # nothing was sent from second 1 to second 3
     waveform = load_audio(path)
     assert len(waveform) == pytest.approx(4 * 16_000, abs=32)
     level = [np.abs(waveform[s * 16_000 + 100 : (s + 1) * 16_000 - 100]).max() for s in range(4)]
@@ -443,15 +458,7 @@ def test_damage_of_any_kind_is_an_audio_error_or_none(
 
 def test_a_time_stamp_beyond_reason_is_not_believed(tmp_path: Path) -> None:
     path = tmp_path / "call.mka"
-    with av.open(path, "w", format="matroska") as container:
-        stream = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
-        samples = (sine(1.0, 16_000) * 32_767).astype(np.int16)
-        for start in (0, 100_000, 100_003):  # seconds: more than a day of nothing, and two
-            frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
-            frame.sample_rate = 16_000
-            frame.pts = start * 16_000
-            for packet in stream.encode(frame):
-                container.mux(packet)
+    write_sent(path, (0, 100_000, 100_003))  # more than a day of nothing, and two seconds
     with AudioFile(path) as audio:
         assert sum(len(block) for block in audio.blocks()) == pytest.approx(5 * 16_000, abs=32)
         assert audio.warnings == (
@@ -459,6 +466,29 @@ def test_a_time_stamp_beyond_reason_is_not_believed(tmp_path: Path) -> None:
             "its time stamps jump by 99999 s at 1.000 s; the times from there on do not follow "
             "the stamps",
         )
+
+
+def test_what_is_behind_a_single_wrong_time_stamp_is_at_its_time(tmp_path: Path) -> None:
+    path = tmp_path / "call.mka"
+    write_sent(path, (0, 1, 2, 6))
+    block, wrong = (b"\x81" + stamp.to_bytes(2, "big") + b"\x80" for stamp in (1_000, 20_000))
+    content = path.read_bytes()
+    assert content.count(block) == 1
+    path.write_bytes(content.replace(block, wrong))
+    assert find_sound(path) == [True] * 3 + [False] * 3 + [True]
+
+
+@pytest.mark.parametrize(("start", "length"), [(1_000, 2), (100_000, 300_000)])
+def test_where_time_stamps_and_header_disagree_all_is_read_and_nothing_missed(
+    tmp_path: Path, start: int, length: int
+) -> None:
+    path = tmp_path / "call.mka"
+    write_sent(path, (0, start))
+    content = path.read_bytes().replace(b"DURATION", b"SOMETHIN")
+    place = content.index(b"\x44\x89\x88") + 3  # the length in milliseconds
+    assert struct.unpack(">d", content[place : place + 8]) == (1_000 * (start + 1),)
+    path.write_bytes(content[:place] + struct.pack(">d", 1_000 * length) + content[place + 8 :])
+    assert find_sound(path) == [True, True]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes on Windows")
@@ -548,6 +578,31 @@ def test_what_breaks_off_fails_after_what_is_there(
     assert audio.duration == pytest.approx(4, abs=0.3)
 
 
+@pytest.mark.parametrize(("missing", "is_told"), [(0.3, False), (0.8, True)])
+def test_a_container_that_lacks_more_than_a_packet_or_two_is_damaged(
+    tmp_path: Path, missing: float, is_told: bool
+) -> None:
+    path = tmp_path / "a.m4a"
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 5 * 48_000).astype(np.float32)
+    encode(path, "alac", noise[None], 48_000, options={"movflags": "faststart"})
+    content = path.read_bytes()
+    path.write_bytes(content[: round(len(content) * (1 - missing / 5))])
+    told = pytest.raises(AudioError, match=r"stops at 4\.[12]\d* s of the 5\.\d* s")
+    with AudioFile(path) as audio, told if is_told else nullcontext():
+        for _ in audio.blocks():
+            pass
+    assert audio.duration == pytest.approx(5 - missing, abs=0.15)
+
+
+def test_a_length_that_was_copied_from_a_longer_recording_is_not_believed(tmp_path: Path) -> None:
+    path = tmp_path / "call.mka"
+    write_sent(path, (0,))
+    content = path.read_bytes()
+    assert content.count(b"00:00:01.0") == 1  # that of the sound, beside that of the whole
+    path.write_bytes(content.replace(b"00:00:01.0", b"00:00:09.0"))
+    assert find_sound(path) == [True]
+
+
 @pytest.mark.parametrize("size", [0x7F000008, 0x7FFFFFFF, 0xFFFFFFFF, 4, 7])
 def test_sizes_that_were_not_known_promise_nothing(make_wav: MakeWav, size: int) -> None:
     path = make_wav()
@@ -572,12 +627,29 @@ def test_a_size_above_2_gb_promises_sound(make_wav: MakeWav, size: int) -> None:
         load_audio(path)
 
 
-def test_a_header_of_64_bits_promises_any_size(make_wav: MakeWav) -> None:
+def test_a_header_may_promise_a_tenth_of_a_second_too_much(make_wav: MakeWav) -> None:
+    path = make_wav()
+    write_sizes(path, 36 + 35_200, 35_200)
+    assert len(load_audio(path)) == 16_000
+    write_sizes(path, 36 + 35_202, 35_202)
+    with pytest.raises(AudioError, match=r"stops at 1\.000 s of the 1\.100 s that"):
+        load_audio(path)
+
+
+def test_a_header_of_64_bits_promises_any_size_but_none_that_was_not_known(
+    make_wav: MakeWav,
+) -> None:
     path = make_wav("a.rf64", format="RF64", subtype="PCM_16")
-    content = bytearray(path.read_bytes())
-    for place, size in ((20, 8_000_000_072), (28, 8_000_000_000), (36, 4_000_000_000)):
-        content[place : place + 8] = size.to_bytes(8, "little")
-    path.write_bytes(content)
+
+    def promise(n_bytes: int) -> None:
+        content = bytearray(path.read_bytes())
+        for place, size in ((20, n_bytes + 72), (28, n_bytes), (36, n_bytes // 2)):
+            content[place : place + 8] = size.to_bytes(8, "little")
+        path.write_bytes(content)
+
+    promise(1 << 62)
+    assert len(load_audio(path)) == pytest.approx(16_000, abs=100)
+    promise(8_000_000_000)
     with pytest.raises(AudioError, match=r"stops at 1\.000 s of the 249252\.\d* s that the"):
         load_audio(path)
 
@@ -697,12 +769,37 @@ def test_sound_that_begins_after_the_video_is_in_time(tmp_path: Path, late: floa
     assert audio.warnings == ()
 
 
+def test_sound_of_wma_with_video_begins_with_what_its_codec_leaves(tmp_path: Path) -> None:
+    found = []
+    for with_video in (False, True):
+        path = tmp_path / "a.asf"
+        with av.open(path, "w") as container:
+            stream = container.add_stream("wmav2", rate=16_000, layout="mono", bit_rate=64_000)
+            if with_video:
+                video = container.add_stream("mpeg4", rate=25)
+                video.width, video.height, video.pix_fmt = 64, 64, "yuv420p"
+                frame = av.VideoFrame(64, 64, "yuv420p")
+                for packet in (*video.encode(frame), *video.encode(None)):
+                    container.mux(packet)
+            for number, samples in enumerate(sine(2.048, 16_000).reshape(-1, 1, 1_024)):
+                sound = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+                sound.sample_rate, sound.pts = 16_000, 1_024 * number
+                for packet in stream.encode(sound):
+                    container.mux(packet)
+            for packet in stream.encode(None):
+                container.mux(packet)
+        found.append(load_audio(path))
+    np.testing.assert_array_equal(found[1], found[0])
+    assert np.abs(found[1][:800]).max() > 0.2
+
+
 def test_a_comment_that_looks_like_a_log_promises_nothing(make_wav: MakeWav) -> None:
     path = make_wav()
-    comment = b"hello\n data : 99999999 (should be 1)\n"
+    comment = b"hello\n data : 99999999 (should be 1)\n\0"
     info = b"INFOICMT" + len(comment).to_bytes(4, "little") + comment
     content = path.read_bytes() + b"LIST" + len(info).to_bytes(4, "little") + info
     path.write_bytes(content[:4] + (len(content) - 8).to_bytes(4, "little") + content[8:])
+    assert "\n data : 99999999 (should be 1)\n" in sf.SoundFile(path).extra_info
     assert len(load_audio(path)) == 16_000
 
 

@@ -26,6 +26,7 @@ from sercli.annotation.run import LabelRun, RunWatcher
 from sercli.files import ORPHANED_S, AtomicFile
 from sercli.output import resuming
 from sercli.output.journal import STARTING_S, Journal, Unfinished, find_unfinished
+from sercli.output.resuming import find_stamp
 from sercli.output.writers import CsvWriter, record_path
 from sercli.schema import FileResult, printable_path
 
@@ -80,6 +81,15 @@ def test_rows_of_a_file_that_failed_stay_when_it_is_damaged_or_gone(runs: Runs, 
     assert runs.content == rows
     assert report.counts()["failed"] == 1
     assert report.exit_code == 0  # that it failed was told then
+
+
+def test_a_file_of_another_size_has_changed_whatever_its_time(runs: Runs) -> None:
+    runs.write(*runs.both)
+    status = runs.memo.stat()
+    shutil.copy(runs.statement, runs.memo)
+    os.utime(runs.memo, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert runs.resume(*runs.both).n_kept == 1
+    assert runs.rows == ["memo.m4a: 3", "statement.flac: 3"]
 
 
 def test_rows_of_a_file_that_breaks_off_again_are_its_new_ones(runs: Runs, cut: Path) -> None:
@@ -148,6 +158,25 @@ def test_an_output_that_is_gone_is_not_missed_beside_what_a_killed_run_left(runs
     runs.kill_after(1, runs.statement, resume=True)
     runs.output.unlink()
     assert runs.resume(*runs.both).n_kept == 2
+
+
+def test_each_change_of_an_output_shows_in_its_stamp(tmp_path: Path) -> None:
+    path, other = tmp_path / "labels.csv", tmp_path / "other.csv"
+
+    def write(path: Path, content: str, time: int) -> Path:
+        path.write_text(content)
+        os.utime(path, (time, time))
+        return path
+
+    before = find_stamp(write(path, "rows", 1))
+    assert find_stamp(path) == before is not None
+    assert find_stamp(write(path, "more rows", 1)) != before
+    assert find_stamp(write(path, "rows", 2)) != before
+    assert find_stamp(write(path, "rows", 1)) == before
+    write(other, "rows", 1).replace(path)
+    assert find_stamp(path) != before
+    path.unlink()
+    assert find_stamp(path) is None
 
 
 def test_an_output_of_any_size_is_compared(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,9 +311,13 @@ def test_a_disk_that_is_full_before_the_first_file_leaves_nothing(
 def test_a_record_without_an_output_is_no_output_that_is_gone(runs: Runs) -> None:
     runs.write(runs.memo)
     runs.output.unlink()
-    with pytest.raises(OutputError, match="cannot be continued"):  # it was moved away
-        runs.resume(runs.memo)
-    record_path(runs.output).write_text(json.dumps(runs.record | {"output_sha256": None}))
+    record = runs.record
+    for told in (json.dumps(record), "{", "[]"):
+        record_path(runs.output).write_text(told)
+        with pytest.raises(OutputError, match="cannot be continued"):  # it was moved away
+            runs.resume(runs.memo)
+        assert record_path(runs.output).read_text() == told
+    record_path(runs.output).write_text(json.dumps(record | {"output_sha256": None}))
     report = runs.resume(runs.memo)
     assert (report.n_kept, report.completed, runs.rows) == (0, True, ["memo.m4a: 2"])
 
@@ -664,7 +697,8 @@ def test_another_folder_with_files_of_the_same_names_is_another(
 ) -> None:
     for day in ("day1", "day2"):
         (tmp_path / day).mkdir()
-        shutil.copy(runs.memo, tmp_path / day / "rec1.m4a")
+        for name in ("rec1.m4a", "rec2.m4a"):
+            shutil.copy(runs.memo, tmp_path / day / name)
     monkeypatch.chdir(tmp_path / "day1")
     runs.write(".")
     rows = runs.content
@@ -672,9 +706,14 @@ def test_another_folder_with_files_of_the_same_names_is_another(
     with pytest.raises(OutputError, match=r"such as \./rec1\.m4a, are relative to .*day1, but "):
         runs.resume(".")
     assert runs.content == rows
-    # Nor is it that of a project that was moved, if it is another file.
+    # Nor was it moved, if one of the files is still there.
     (tmp_path / "day1" / "rec1.m4a").unlink()
-    (tmp_path / "day2" / "rec1.m4a").write_bytes(b"other")
+    with pytest.raises(OutputError, match="are relative to"):
+        runs.resume(".")
+    # Nor is it that of a project that was moved, if they are other files.
+    (tmp_path / "day1" / "rec2.m4a").unlink()
+    for name in ("rec1.m4a", "rec2.m4a"):
+        (tmp_path / "day2" / name).write_bytes(b"other")
     with pytest.raises(OutputError, match="are relative to"):
         runs.resume(".")
 
