@@ -449,6 +449,36 @@ def test_speakers_who_lack_a_label_have_groups_of_the_others(rng: np.random.Gene
     assert {row["groups"] for row in calm_rows} == {5 * 20}
 
 
+def test_figures_of_mixes_are_those_without_and_with_the_baseline() -> None:
+    # Alone, one label is always right and the others never; with a baseline, half of the speakers
+    # have all right.
+    classes = np.tile(np.repeat(np.arange(6), 6), 16)
+    sources = np.repeat(np.arange(16), 36)
+    known = EMOTIONS.index("sadness")
+    alone = np.full((len(classes), 6), 0.08)
+    alone[np.arange(len(classes)), np.where(classes == known, known, (classes + 1) % 6)] = 0.6
+    adapted = np.where((sources < 8)[:, None], np.eye(6)[classes], alone)
+    rows = measure_mixes(
+        lambda group: adapted[group], alone, classes, [*map(str, sources)], EMOTIONS, 0
+    )
+    found = {(row["mix"], row["size"]): row for row in rows}
+    # Of more than the six clips that there are, there is no row.
+    assert [size for mix, size in found if mix == SINGLE] == [3, 10]
+    calm = found["100% neutral", 10]
+    assert (calm["figure"], calm["mean_size"], calm["groups"]) == ("accuracy", 6, 16 * 20)
+    assert calm["alone"] == {"accuracy": 0, "ece": pytest.approx(0.6)}
+    assert calm["adapted"] == {"accuracy": 0.5, "ece": pytest.approx(0.3)}
+    # Of 16 speakers that are drawn, 4 to 12 are of a half: quantiles of the binomial distribution.
+    assert (calm["difference"], calm["interval"]) == (0.5, [4 / 16, 12 / 16])
+    even, single = found[EVEN, 30], found[SINGLE, 3]
+    assert (even["figure"], even["alone"]["uar"]) == ("uar", pytest.approx(1 / 6))
+    assert even["difference"] == pytest.approx(2.5 / 6)
+    assert single["alone"]["accuracy"] == pytest.approx(1 / 5)
+    assert single["adapted"]["accuracy"] == pytest.approx(3 / 5)
+    one = measure_mixes(lambda group: adapted[group], alone, classes, ["0"] * 576, EMOTIONS, 0)
+    assert {row["interval"] for row in one} == {None}
+
+
 def test_an_adapter_that_was_never_measured_in_a_mix_is_not_safe(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

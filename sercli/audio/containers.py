@@ -26,7 +26,6 @@ APE_HAS_HEADER = 1 << 31
 LYRICS_FOOTER = re.compile(rb"(\d{6})LYRICS200\Z")
 
 OGG_PAGE = struct.Struct("<4sBBqIIIB")
-OGG_BEGINS = 2  # flag of the first page of a stream
 OPUS_RATE = 48_000  # Hz, the rate of positions, whatever that of the sound
 # Samples of a frame by the first byte of a packet, whose first five bits decide (RFC 6716, table
 # 2): four sizes of SILK, two of hybrid, four of CELT.
@@ -163,14 +162,14 @@ def is_whole_ogg(file: BinaryIO) -> bool:
     position: int | None = None
     is_opus = False
     while len(header := file.read(OGG_PAGE.size)) == OGG_PAGE.size:
-        magic, _, flags, end, serial, found, _, n_sizes = OGG_PAGE.unpack(header)
+        magic, _, _, end, serial, found, _, n_sizes = OGG_PAGE.unpack(header)
         if magic != b"OggS":
             return True  # damaged, or followed by something else: decoding will show
         sizes = np.frombuffer(file.read(n_sizes), np.uint8)
         body = file.read(int(sizes.sum()))
         if number is None:
             first, is_opus = serial, body.startswith(b"OpusHead")
-        elif serial != first or flags & OGG_BEGINS or found != number + 1:
+        elif serial != first or found != number + 1:
             return False
         number = found
         if not is_opus or number < 2 or end <= 0:  # headers; or no packet ends here
