@@ -44,7 +44,7 @@ from sercli.training.networks.loop import (
     fit_network,
 )
 from sercli.training.networks.material import Material
-from sercli.training.networks.optimiser import Groups
+from sercli.training.networks.optimiser import ParameterGroups
 from sercli.training.networks.targets import find_vote_shares, make_targets
 from sercli.training.teachers import Teacher
 from sercli.training.trainer import Say
@@ -352,7 +352,7 @@ class Course(ABC):
         dev: Material | None,
         *,
         loss: Loss,
-        groups: Groups | None = None,
+        groups: ParameterGroups | None = None,
         config: NeuralConfig | None = None,
         score: Callable[[nn.Module, Material], FloatArray],
         facts: Mapping[str, Any],

@@ -37,7 +37,7 @@ from sercli.training.networks.checkpoints import (
     save_checkpoint,
 )
 from sercli.training.networks.history import EpochRecord, write_curves, write_history
-from sercli.training.networks.optimiser import Groups, Optimiser
+from sercli.training.networks.optimiser import Optimiser, ParameterGroups
 
 # Mixup weights are drawn from Beta(MIXING, MIXING): mostly one clip, and a little of another.
 MIXING = 0.4
@@ -146,7 +146,7 @@ def fit_network(
     *,
     loss: Loss | None = None,
     validate: Validate | None = None,
-    groups: Groups | None = None,
+    groups: ParameterGroups | None = None,
     fingerprint: Mapping[str, Any] | None = None,
     resume: bool = False,
     report: Report = lambda _: None,
@@ -301,7 +301,11 @@ class _Run:
     """State of a running training."""
 
     def __init__(
-        self, network: nn.Module, config: NeuralConfig, n_batches: int, groups: Groups | None
+        self,
+        network: nn.Module,
+        config: NeuralConfig,
+        n_batches: int,
+        groups: ParameterGroups | None,
     ) -> None:
         self.network = network
         self.average = copy.deepcopy(network)

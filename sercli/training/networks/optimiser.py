@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sercli.training.config import NeuralConfig
 from sercli.training.networks.muon import Muon
 
-Groups = Sequence[tuple[Sequence[nn.Parameter], float]]
+ParameterGroups = Sequence[tuple[Sequence[nn.Parameter], float]]
 
 
 class Optimiser:
@@ -28,7 +28,7 @@ class Optimiser:
         Training settings, of which optimiser, learning rate and weight decay are used.
     """
 
-    def __init__(self, groups: Groups, config: NeuralConfig) -> None:
+    def __init__(self, groups: ParameterGroups, config: NeuralConfig) -> None:
         muon, adamw = [], []
         # Muon takes matrices: views of the weights of the convolutions.
         self._views: list[tuple[nn.Parameter, Tensor]] = []

@@ -36,7 +36,7 @@ from sercli.training.networks.history import TUNING_FOLDER
 from sercli.training.networks.loop import Fitted
 from sercli.training.networks.lora import RATE_FACTOR, add_lora, merge_lora
 from sercli.training.networks.material import Material
-from sercli.training.networks.optimiser import Groups
+from sercli.training.networks.optimiser import ParameterGroups
 from sercli.training.networks.robustness import train_robust_encoder
 from sercli.training.networks.rows import Change, RowBatches, RowNetwork, embed_versions
 from sercli.training.trainer import Say
@@ -360,7 +360,7 @@ class TransformerCourse(Course):
         return network
 
 
-def group_parameters(network: Transformer, config: TransformerConfig) -> Groups:
+def group_parameters(network: Transformer, config: TransformerConfig) -> ParameterGroups:
     """Return the trainable parameters with their learning rate factors, and freeze all others.
 
     Parameters
