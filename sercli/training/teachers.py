@@ -172,15 +172,18 @@ class Teacher:
         Parameters
         ----------
         clips
-            Clips to fit on, of which there are no held-out probabilities.
+            Clips to fit on.
         hashes
-            Hashes of their audio, if known.
+            Hashes of their audio, if known; clips with held-out probabilities do not count.
 
         Raises
         ------
         DatasetError
-            If the model was trained on any of the clips or of their speakers.
+            If the model was trained on any of the other clips or of their speakers.
         """
+        if hashes:
+            rest = [i for i, audio in enumerate(hashes) if audio not in self.held_out]
+            clips, hashes = [clips[i] for i in rest], [hashes[i] for i in rest]
         fitted = self.manifest.fitted
         n_speakers, n_clips = fitted.count_speakers(clips), fitted.count_clips(hashes)
         if n_speakers or n_clips:
@@ -190,23 +193,6 @@ class Teacher:
                 "probabilities for them; retrain it with --fit-on train+dev, which writes that "
                 "file, or fit on speakers that are new to it"
             )
-
-    def check_held_out(self, cached: CachedClips) -> None:
-        """Raise if the model knows clips of which it has no held-out probabilities.
-
-        Parameters
-        ----------
-        cached
-            Clips to fit on.
-
-        Raises
-        ------
-        DatasetError
-            As for `refuse_learned`.
-        """
-        rest = [i for i, audio in enumerate(cached.hashes) if audio not in self.held_out]
-        new = cached.take(rest)
-        self.refuse_learned(new.clips, new.hashes)
 
     def count_learned(self, cached: CachedClips) -> int:
         """Return the number of clips that are training clips without held-out probabilities."""

@@ -126,7 +126,7 @@ class AdapterTrainer(Trainer[CachedClips]):
         """
         found = self.decode(parts)
         for cached in found:
-            self.model.check_held_out(cached)
+            self.model.refuse_learned(cached.clips, cached.hashes)
         return found
 
     def fit(

@@ -161,7 +161,7 @@ class FusionTrainer(Trainer[CachedClips]):
         found = self.decode(parts)
         for member in self.members:
             for cached in found:
-                member.check_held_out(cached)
+                member.refuse_learned(cached.clips, cached.hashes)
         for member in self.members:
             fitted, whole = member.manifest.fitted, member.manifest
             if any(whole.count_clips(one.hashes) > fitted.count_clips(one.hashes) for one in found):
