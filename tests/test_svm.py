@@ -266,9 +266,8 @@ def test_few_speakers_are_a_fold_each(rows: svm_rows.Rows) -> None:
         training.fit_svm(found(1), EMOTIONS, CONFIG)
     with pytest.raises(DatasetError, match="without the speakers of a fold"):
         training.fit_svm(found(2), EMOTIONS, CONFIG)  # of which each has only three emotions
-    facts = training.fit_svm(
-        found(5), EMOTIONS, SvmConfig(folds=9, jobs=1)
-    ).classifier.spec.training
+    classifier, _ = training.fit_svm(found(5), EMOTIONS, SvmConfig(folds=9, jobs=1))
+    facts = classifier.spec.training
     assert (facts["folds"], len(facts["chosen"]["folds"])) == (5, 5)
 
 
@@ -302,9 +301,8 @@ def test_trainer_keeps_what_is_of_unchanged_clips(monkeypatch: pytest.MonkeyPatc
     names = ["whole", "varied", "varied", TRANSPOSED]
     model = SimpleNamespace(spec=spec(training={"versions": names}), score=lambda rows: rows)
     held_out = np.arange(4.0)[:, None, None] * np.ones((4, 3, 6))
-    fitted = training.FittedSvm(model, held_out)  # type: ignore[arg-type]
     gathered: list[float] = []
-    monkeypatch.setattr(trainer, "fit_svm", lambda *_, **__: fitted)
+    monkeypatch.setattr(trainer, "fit_svm", lambda *_, **__: (model, held_out))
     monkeypatch.setattr(
         "sercli.training.adapters.groups.Examples.gather",
         lambda *given: gathered.extend(one[0, 0] for one in given[2:]),
@@ -381,8 +379,8 @@ def test_the_last_version_is_as_strangers_might_say_it(
     folds = GroupKFold(3).split(rows.features, groups=rows.groups)
     theirs = [set().union(*(met[one] for one in set(rows.groups[out]))) for _, out in folds]
     assert sorted(number for some in theirs for number in some) == list(range(20))
-    fitted = training.fit_svm(found, EMOTIONS, CONFIG, strangers=strangers)
-    facts = fitted.classifier.spec.training
+    classifier, _ = training.fit_svm(found, EMOTIONS, CONFIG, strangers=strangers)
+    facts = classifier.spec.training
     assert facts["versions"] == ["whole", "varied", "varied", "transposed"]
     counts = {name: row["n_segments"] for name, row in facts["held_out"].items()}
     assert counts == {"whole": 360, "varied": 720, "transposed": 360}

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -92,22 +92,6 @@ class Trial:
         }
 
 
-class FittedSvm(NamedTuple):
-    """A trained SVM, and held-out probabilities of its training clips.
-
-    Parameters
-    ----------
-    classifier
-        The model; its ``spec.training`` records settings and figures on held-out clips.
-    held_out
-        Calibrated probabilities of all versions of the training clips, each by the model that was
-        not trained on the clip's fold, shape (n_versions, n_clips, n_labels).
-    """
-
-    classifier: SvmClassifier
-    held_out: DoubleArray
-
-
 def fit_svm(
     found: ClipFeatures,
     labels: Sequence[str],
@@ -115,7 +99,7 @@ def fit_svm(
     *,
     strangers: FloatArray | None = None,
     say: Say = lambda _: None,
-) -> FittedSvm:
+) -> tuple[SvmClassifier, DoubleArray]:
     """Search settings, then fit and calibrate an SVM.
 
     Parameters
@@ -134,8 +118,11 @@ def fit_svm(
 
     Returns
     -------
-    FittedSvm
-        The model, and held-out probabilities of the training clips.
+    classifier : SvmClassifier
+        The model; its ``spec.training`` records settings and figures on held-out clips.
+    held_out : ndarray of float64, shape (n_versions, n_clips, n_labels)
+        Calibrated probabilities of all versions of the clips, each by the model that was not
+        trained on the clip's fold.
 
     Raises
     ------
@@ -182,7 +169,7 @@ def fit_svm(
     spec = _spec(tuple(labels), gamma, calibration, training)
     held_out = calibration.probabilities(best.scores)
     held_out = held_out.reshape(-1, len(found.clips), len(labels))
-    return FittedSvm(SvmClassifier.from_tensors(spec, tensors), held_out)
+    return SvmClassifier.from_tensors(spec, tensors), held_out
 
 
 def search_settings(

@@ -109,8 +109,9 @@ class SvmTrainer(Trainer[ClipFeatures]):
         dev: ClipFeatures | None = None,
     ) -> Learned:
         """Train and calibrate a model; see `fit_svm`."""
-        fitted = fit_svm(found, labels, self.config, strangers=self._strangers, say=self.say)
-        classifier = fitted.classifier
+        classifier, held_out = fit_svm(
+            found, labels, self.config, strangers=self._strangers, say=self.say
+        )
         if self.calm is not None:
             training = {**classifier.spec.training, "calm": self.calm.facts}
             classifier.spec = replace(classifier.spec, training=training)
@@ -118,19 +119,17 @@ class SvmTrainer(Trainer[ClipFeatures]):
             # Transposed clips of a speaker come from many strangers, so they have no baseline.
             versions = classifier.spec.training["versions"]
             of_one = [
-                said
-                for said, name in zip(fitted.held_out, versions, strict=True)
-                if name != TRANSPOSED
+                said for said, name in zip(held_out, versions, strict=True) if name != TRANSPOSED
             ]
             examples = Examples.gather(found.clips, labels, *of_one)
             add_adapter(classifier, examples, AdapterConfig(seed=self.config.seed), self.say)
-        return Learned(classifier, fitted.held_out[0])
+        return Learned(classifier, held_out[0])
 
     def fit_fold(
         self, found: ClipFeatures, labels: Sequence[str], folder: Path, number: int
     ) -> SvmClassifier:
         """Train and calibrate a model; its settings, too, are chosen on the other folds alone."""
-        return fit_svm(found, labels, self.config, strangers=self._strangers).classifier
+        return fit_svm(found, labels, self.config, strangers=self._strangers)[0]
 
     def classify(self, model: Classifier, found: ClipFeatures) -> DoubleArray:
         """Return a model's probabilities of unchanged clips, shape (n_clips, n_labels)."""
