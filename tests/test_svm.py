@@ -19,7 +19,7 @@ from sercli.features.vector import FEATURE_SET, feature_names
 from sercli.labels import EMOTIONS
 from sercli.training import transposition
 from sercli.training.config import SvmConfig
-from sercli.training.folds import cross_fitted_figures
+from sercli.training.folds import cross_fitted_figures, split_groups
 from sercli.training.svm import fitting as training
 from sercli.training.svm import rows as svm_rows
 from sercli.training.svm import trainer
@@ -194,7 +194,7 @@ def test_search_keeps_speakers_apart(rows: svm_rows.Rows) -> None:
 
 def test_scores_of_a_fold_are_those_of_a_machine_of_the_others(rows: svm_rows.Rows) -> None:
     trials = training.search_settings(rows, CONFIG)
-    inside, outside = rows.split(3)[1]
+    inside, outside = split_groups(rows.groups, 3)[1]
     projection, components = fit_projection(rows.features[inside], 8)
     gamma = 0.8 / components.var(axis=0).sum()
     machine = SVC(C=10.0, gamma=gamma, class_weight="balanced", decision_function_shape="ovo")

@@ -106,6 +106,19 @@ def count_folds(groups: Groups, n_folds: int, group_by: GroupBy) -> int:
     return min(n_folds, n_groups)
 
 
+def split_groups(groups: Groups, n_folds: int) -> list[tuple[IntArray, IntArray]]:
+    """Return the indices of the training and of the held-out rows of each fold.
+
+    Parameters
+    ----------
+    groups
+        Group of each row; those of a group are in the same fold.
+    n_folds
+        Number of folds, at most that of the groups.
+    """
+    return list(GroupKFold(n_folds).split(groups, groups=groups))
+
+
 def check_labels(
     classes: IntArray, labels: Sequence[str], held_out: GroupBy | None = None, others: str = ""
 ) -> None:
@@ -165,9 +178,7 @@ def check_folds(
     groups = group_clips(clips, group_by)
     classes = np.array(class_indices(clips, labels))
     check_labels(classes, labels)
-    for inside, _ in GroupKFold(count_folds(groups, n_folds, group_by)).split(
-        groups, groups=groups
-    ):
+    for inside, _ in split_groups(groups, count_folds(groups, n_folds, group_by)):
         check_labels(classes[inside], labels, group_by)
 
 
@@ -206,7 +217,7 @@ def cross_fitted_figures(
         Figures by version name.
     """
     probabilities = np.empty(scores.shape)
-    for inside, outside in GroupKFold(n_folds).split(scores, groups=groups):
+    for inside, outside in split_groups(groups, n_folds):
         calibration = calibrate(scores[inside], classes[inside], groups[inside])
         probabilities[outside] = calibration.probabilities(scores[outside])
     names = np.repeat(versions, len(scores) // len(versions))

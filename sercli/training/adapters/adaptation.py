@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
-from sklearn.model_selection import GroupKFold
 from torch import Tensor
 from torch.nn import functional
 
@@ -35,6 +34,7 @@ from sercli.neural.devices import seeded
 from sercli.training.adapters.groups import Examples, draw_groups, lean
 from sercli.training.adapters.network import AdapterNetwork, describe_group
 from sercli.training.config import AdapterConfig
+from sercli.training.folds import split_groups
 from sercli.training.trainer import Say
 
 # Fewer speakers do not show what voices have in common.
@@ -226,8 +226,7 @@ def _split(
             f"expected a speaker with {least} clips or more; found at most {largest} clips of any "
             "speaker"
         )
-    splits = GroupKFold(min(n_folds, n_speakers)).split(examples.classes, groups=examples.voices)
-    folds = list(splits)
+    folds = split_groups(examples.voices, min(n_folds, n_speakers))
     for inside, _ in folds:
         counts = np.bincount(examples.classes[inside], minlength=len(labels))
         if not counts.all():

@@ -3,12 +3,11 @@
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.model_selection import GroupKFold
 
 from sercli.arrays import DoubleArray, IntArray
 from sercli.calibration import Calibration, fit_temperature
 from sercli.classifiers.fusion import mix
-from sercli.training.folds import Groups
+from sercli.training.folds import Groups, split_groups
 
 # The weights have converged if no others could be better by more than this, in nats per clip.
 TOLERANCE = 1e-6
@@ -108,7 +107,7 @@ def cross_fit(
     ndarray of float64, shape (n_clips, n_labels)
     """
     mixed = np.empty(probabilities.shape[1:])
-    for inside, outside in GroupKFold(n_folds).split(classes, groups=groups):
+    for inside, outside in split_groups(groups, n_folds):
         mixture = fit_mixture(
             probabilities[:, inside], classes[inside], equal_weights=equal_weights
         )

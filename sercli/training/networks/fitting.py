@@ -16,10 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from sklearn.model_selection import GroupKFold
 
-from sercli.arrays import FloatArray
+from sercli.arrays import FloatArray, IntArray
 from sercli.audio.reading import SAMPLE_RATE
 from sercli.calibration import Calibration, choose_calibration
 from sercli.classifiers.base import ModelSpec
@@ -41,6 +39,7 @@ from sercli.training.folds import (
     count_folds,
     cross_fitted_figures,
     group_clips,
+    split_groups,
 )
 from sercli.training.networks.course import Course
 from sercli.training.networks.loop import Fitted
@@ -283,7 +282,7 @@ def _teach_folds(
     parts, order = [], []
     networks = np.empty(len(material), "U8")
     seconds = 0.0
-    folds = list(GroupKFold(n_folds).split(groups, groups=groups))
+    folds = split_groups(groups, n_folds)
     classes = course.find_classes(material.cached)
     for inside, _ in folds:  # before any training starts
         check_labels(classes[inside], course.labels, course.config.group_by)
@@ -305,7 +304,7 @@ def _teach_folds(
 
 
 def _train_teacher(
-    substitute: Substitute, inside: NDArray[np.intp], course: Course, folder: Path
+    substitute: Substitute, inside: IntArray, course: Course, folder: Path
 ) -> Teacher:
     """Return a teacher trained on some of the clips, with its held-out probabilities of them."""
     material = substitute.material.take(inside)

@@ -34,6 +34,7 @@ from sercli.training.folds import (
     check_labels,
     count_folds,
     cross_fitted_figures,
+    split_groups,
 )
 from sercli.training.svm.machine import (
     apply_projection,
@@ -207,7 +208,7 @@ def search_settings(
     scores = {
         settings: np.empty((len(rows.classes), len(rows.labels)), np.float32) for settings in grid
     }
-    folds = rows.split(config.folds)
+    folds = split_groups(rows.groups, config.folds)
     for inside, _ in folds:  # before anything is fitted
         check_labels(rows.classes[inside], rows.labels, config.group_by)
     for number, (inside, outside) in enumerate(folds, 1):

@@ -5,14 +5,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import GroupKFold
 
 from sercli.arrays import FloatArray, IntArray
 from sercli.datasets.clip import Clip
 from sercli.datasets.corpus import class_indices
 from sercli.datasets.extraction import ClipFeatures
 from sercli.training.config import SvmConfig
-from sercli.training.folds import GroupBy, group_clips
+from sercli.training.folds import GroupBy, group_clips, split_groups
 from sercli.training.transposition import Transposition, average_calm
 
 
@@ -43,10 +42,6 @@ class Rows:
         return Rows(
             self.features[indices], self.classes[indices], self.groups[indices], self.labels
         )
-
-    def split(self, n_folds: int) -> list[tuple[IntArray, IntArray]]:
-        """Return the indices of the training and of the held-out rows of each fold."""
-        return list(GroupKFold(n_folds).split(self.features, groups=self.groups))
 
 
 def as_rows(found: ClipFeatures, labels: Sequence[str], group_by: GroupBy = "speaker") -> Rows:
@@ -116,7 +111,7 @@ def transpose_rows(
     theirs = [clips[i] for i in known.tolist()]
     everybody = average_calm(theirs, rows.labels, features[known], nothing)
     moving = Transposition.of(clips, rows.labels, features[whole], strangers, nothing, everybody)
-    for number, (_, outside) in enumerate(rows.split(config.folds)):
+    for number, (_, outside) in enumerate(split_groups(rows.groups, config.folds)):
         mine = outside[outside < n_clips]
         own = replace(moving, strangers=strangers[number :: config.folds])
         features[last][mine] = own.draw(features[last][mine], mine, [config.seed, number], 1.0)
