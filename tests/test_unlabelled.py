@@ -35,6 +35,7 @@ from sercli.training.svm.trainer import SvmTrainer
 from sercli.training.teachers import Teacher
 from sercli.training.train_config import TrainConfig
 from sercli.training.unlabelled import Unlabelled, find_unlabelled
+from sercli.training.watcher import Watcher
 
 CONFIG = NeuralConfig(batch_size=8, seed=3, max_crop=0.5, prosodies=0, device="cpu", jobs=1)
 # Of examples/: those in which somebody speaks for a second or more.
@@ -323,6 +324,8 @@ def test_versions_with_another_prosody(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(Voice, "resynthesise", note)
     monkeypatch.setattr(Voice, "__post_init__", note_voice)
     told: list[tuple[int, int]] = []
+    watcher = Watcher()
+    monkeypatch.setattr(watcher, "vary", lambda *at: told.append(at))
     path = (EXAMPLES / "statement.flac",)
 
     def vary(n_versions: int, seed: int = 3) -> Unlabelled:
@@ -332,7 +335,7 @@ def test_versions_with_another_prosody(tmp_path: Path, monkeypatch: pytest.Monke
             jobs=1,
             prosodies=n_versions,
             seed=seed,
-            report_varied=lambda *at: told.append(at),
+            watcher=watcher,
         )
 
     first = vary(3)

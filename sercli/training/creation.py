@@ -23,10 +23,7 @@ if TYPE_CHECKING:
     from sercli.datasets.extraction import Progress
     from sercli.training.networks.course import Course
     from sercli.training.trainer import AnyTrainer, Say
-    from sercli.training.unlabelled import Report, Unlabelled
-
-# Name of the calm speech of strangers in messages.
-KIND = "calm"
+    from sercli.training.unlabelled import Unlabelled
 
 
 def create_trainer(
@@ -95,7 +92,7 @@ def create_trainer(
     if isinstance(settings, SvmConfig):
         from sercli.training.svm.trainer import SvmTrainer
 
-        calm = _find_calm(config, cache, settings.jobs, watcher.search)
+        calm = _find_calm(config, cache, settings.jobs, watcher)
         return SvmTrainer(settings, cache, adapter=adapter, calm=calm, watcher=watcher, **told)
 
     from sercli.training.networks.trainer import NeuralTrainer
@@ -126,12 +123,11 @@ def _create_course(
             tuple(map(Path, config.unlabelled)),
             cache,
             jobs=settings.jobs,
-            report=watcher.search,
             prosodies=settings.prosodies,
             seed=settings.seed,
-            report_varied=watcher.vary,
+            watcher=watcher,
         )
-    calm = _find_calm(config, cache, settings.jobs, watcher.search)
+    calm = _find_calm(config, cache, settings.jobs, watcher)
     votes = read_votes(Path(config.votes), mapping) if config.votes else None
     loop: dict[str, Any] = {"resume": resume, "watcher": watcher}
     common: dict[str, Any] = {"votes": votes, "unlabelled": unlabelled, **loop}
@@ -173,7 +169,7 @@ def _create_course(
 
 
 def _find_calm(
-    config: TrainConfig, cache: Path, jobs: int, report: "Report"
+    config: TrainConfig, cache: Path, jobs: int, watcher: Watcher
 ) -> "Unlabelled | None":
     """Return the calm speech of strangers, or None if the settings name none."""
     if not config.calm:
@@ -182,4 +178,5 @@ def _find_calm(
     from sercli.training.unlabelled import Unlabelled
 
     speakers = Speakers.parse(config.calm_speakers) if config.calm_speakers else None
-    return Unlabelled(tuple(map(Path, config.calm)), cache, KIND, speakers, jobs, report)
+    paths = tuple(map(Path, config.calm))
+    return Unlabelled(paths, cache, "calm", speakers, jobs, watcher=watcher)

@@ -27,12 +27,10 @@ from sercli.text import format_count, format_duration
 from sercli.training.cache import CachedClips, cache_clips
 from sercli.training.trainer import Prepared
 from sercli.training.variations import vary_clips
+from sercli.training.watcher import Watcher
 
 # Shorter segments are only a word or two.
 MIN_SEGMENT_S = 1.0
-
-# Called with the number of recordings searched, and of all recordings.
-Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ def find_unlabelled(
     *,
     speakers: Speakers | None = None,
     jobs: int = -1,
-    report: Report = lambda *_: None,
+    report: Callable[[int, int], None] = lambda *_: None,
 ) -> FoundSpeech:
     """Find the speech in recordings, with several processes that stream the audio.
 
@@ -127,15 +125,15 @@ class Unlabelled:
         Folder of the decoded audio; created if missing.
     name
         Kind of speech, for messages.
-    speakers, jobs, report
+    speakers, jobs
         As for `find_unlabelled`.
     prosodies
         Number of versions of each segment with another prosody, in addition to the segment; see
         `sercli.training.variations`.
     seed
         Seed of these versions.
-    report_varied
-        Called with the number of segments of which there are these versions, and of all segments.
+    watcher
+        Receiver of progress reports: of the search, and of the making of these versions.
     """
 
     paths: tuple[Path, ...]
@@ -143,10 +141,9 @@ class Unlabelled:
     name: str = UNLABELLED
     speakers: Speakers | None = None
     jobs: int = -1
-    report: Report = lambda *_: None
     prosodies: int = 0
     seed: int = 0
-    report_varied: Report = lambda *_: None
+    watcher: Watcher = field(default_factory=Watcher)
 
     @cached_property
     def found(self) -> FoundSpeech:
@@ -158,7 +155,7 @@ class Unlabelled:
             If no speech was found.
         """
         found = find_unlabelled(
-            self.paths, speakers=self.speakers, jobs=self.jobs, report=self.report
+            self.paths, speakers=self.speakers, jobs=self.jobs, report=self.watcher.search
         )
         if not found.clips:
             reason = next(iter(found.failed.values()), "no speech was found in them")
@@ -185,7 +182,7 @@ class Unlabelled:
             self.prosodies,
             self.seed,
             jobs=self.jobs,
-            report=self.report_varied,
+            report=self.watcher.vary,
         )
         return CachedClips.join((self.segments, varied))
 
