@@ -31,7 +31,7 @@ def create_trainer(
     *,
     mapping: Mapping[str, str] = {},
     resume: bool = False,
-    say: "Say | None" = None,
+    say: "Say" = lambda _: None,
     progress: "Progress | None" = None,
     watcher: Watcher | None = None,
 ) -> "AnyTrainer":
@@ -68,9 +68,7 @@ def create_trainer(
     """
     cache = find_cache() if config.cache is None else Path(config.cache)
     settings, watcher = config.settings, watcher or Watcher()
-    told: dict[str, Any] = (
-        {"progress": progress} if say is None else {"progress": progress, "say": say}
-    )
+    told: dict[str, Any] = {"say": say, "progress": progress}
     if isinstance(settings, AdapterConfig):
         from sercli.training.adapters.trainer import AdapterTrainer
         from sercli.training.teachers import Teacher
@@ -129,8 +127,12 @@ def _create_course(
         )
     calm = _find_calm(config, cache, settings.jobs, watcher)
     votes = read_votes(Path(config.votes), mapping) if config.votes else None
-    loop: dict[str, Any] = {"resume": resume, "watcher": watcher}
-    common: dict[str, Any] = {"votes": votes, "unlabelled": unlabelled, **loop}
+    common: dict[str, Any] = {
+        "votes": votes,
+        "unlabelled": unlabelled,
+        "resume": resume,
+        "watcher": watcher,
+    }
     rows = cache / "rows"
     if config.teacher:
         from sercli.training.substitutes import find_substitute
@@ -143,7 +145,8 @@ def _create_course(
             votes,
             calm,
             rows=rows,
-            **loop | {"watcher": ExtractionWatcher(watcher)},
+            resume=resume,
+            watcher=ExtractionWatcher(watcher),
         )
         learned = teacher.classifier.spec.training.get("calm")
         if calm is not None and not learned and isinstance(settings, CnnConfig):

@@ -180,6 +180,7 @@ class Plan:
 
         if overwrite and resume:
             raise ConfigError("--resume and --overwrite exclude each other")
+        say = say or (lambda _: None)
         is_new = not folder.exists()
         make_folder(folder)
         with keep_out(folder):
@@ -193,8 +194,7 @@ class Plan:
                     progress=progress,
                     watcher=watcher,
                 )
-                if say is not None:
-                    self._tell_labels(say)
+                self._tell_labels(say)
                 return self._train(folder, trainer, details)
             except (SerError, KeyboardInterrupt):
                 if is_new:
