@@ -159,10 +159,11 @@ def train_on_splits(
     trainer.check_fit(clips, labels, dev)
     trainer.check_held_out((*dev, *held_out))
     trainer.begin(folder)
-    found, *others = trainer.prepare([clips, dev] if dev else [clips])
-    _tell_contradictions((found, *others), corpus, trainer)
-    if n_copies := _count_copies([part.hashes for part in (found, *others)]):
+    parts = trainer.prepare([clips, dev] if dev else [clips])
+    _tell_contradictions(parts, corpus, trainer)
+    if n_copies := _count_copies(parts):
         trainer.say(f"warning: {_explain_copies(n_copies)}")
+    found, *others = parts
     learned = trainer.fit(found, labels, folder, *others)
     # The model also knows the development speakers, by whom it is chosen.
     record = {"splits": list(fit_on), "protocol": find_protocol((*clips, *dev), held_out)}
@@ -174,7 +175,7 @@ def train_on_splits(
         trainer.say(f"measuring on {len(held_out)} clips that were not used in training")
         config = EvalConfig(seed=trainer.config.seed, jobs=trainer.config.jobs)
         evaluation = evaluate(saved, corpus, "test", config)
-    return _finish(saved, evaluation, (found, *others), folder, trainer)
+    return _finish(saved, evaluation, parts, folder, trainer)
 
 
 def cross_validate(
@@ -227,7 +228,7 @@ def cross_validate(
     trainer.say("fitting on all clips")
     learned = trainer.fit(found, labels, folder)
     split = f"{n_folds} folds"
-    n_copies = _count_copies([part.hashes for part in parts])
+    n_copies = _count_copies(parts)
     unknown = trainer.make_manifest(found).explain_unknown()
     protocol = _find_worst(
         {protocol, SHARED if n_copies else protocol, UNKNOWN if unknown else protocol}
@@ -313,16 +314,10 @@ def _tell_contradictions(parts: Sequence[Prepared], corpus: Corpus, trainer: Any
         )
 
 
-def _count_copies(hashes: Sequence[Sequence[str]]) -> int:
-    """Return the number of clips whose audio is identical to that of a clip in another part.
-
-    Parameters
-    ----------
-    hashes
-        Hashes of the audio of each part's clips; see `sercli.datasets.decoding.hash_audio`.
-    """
-    n_parts = Counter(one for part in hashes for one in {*part} - {""})
-    return sum(n_parts[one] > 1 for part in hashes for one in part)
+def _count_copies(parts: Sequence[Prepared]) -> int:
+    """Return the number of clips whose audio is identical to that of a clip in another part."""
+    n_parts = Counter(audio for part in parts for audio in {*part.hashes} - {""})
+    return sum(n_parts[audio] > 1 for part in parts for audio in part.hashes)
 
 
 def _explain_copies(n_clips: int) -> str:
