@@ -218,8 +218,9 @@ def _train_with_dev(
     n_folds = min(DEV_FOLDS, len(np.unique(groups)))
     fitted = course.teach("network", material, folder, dev)
     scores = course.score(fitted.network, dev, material)
-    seconds = _sum_seconds(fitted)
-    return Trained(fitted, dev.cached, DEVELOPMENT_SPEAKERS, scores, groups, n_folds, seconds)
+    return Trained(
+        fitted, dev.cached, DEVELOPMENT_SPEAKERS, scores, groups, n_folds, fitted.seconds
+    )
 
 
 def _train_with_folds(
@@ -237,7 +238,7 @@ def _train_with_folds(
     say(f"training on all {len(cached):,} clips")
     fitted = course.teach("all clips", material, folder)
     calibrated_on = f"{n_folds} folds of {config.group_by}s"
-    seconds += _sum_seconds(fitted)
+    seconds += fitted.seconds
     return Trained(fitted, cached, calibrated_on, scores, groups, n_folds, seconds)
 
 
@@ -299,7 +300,7 @@ def _teach_folds(
         parts.append(pupil.score(fitted.network, held_out, learned))
         order.append(outside)
         networks[outside] = str(number)
-        seconds += _sum_seconds(fitted)
+        seconds += fitted.seconds
     return np.concatenate(parts, axis=1)[:, np.argsort(np.concatenate(order))], networks, seconds
 
 
@@ -308,10 +309,10 @@ def _train_teacher(
 ) -> Teacher:
     """Return a teacher trained on some of the clips, with its held-out probabilities of them."""
     material = substitute.material.take(inside)
-    fitted = _fit(material, substitute.course, folder, lambda _: None)
-    assert fitted.held_out is not None
-    held_out = dict(zip(material.cached.hashes, fitted.held_out, strict=True))
-    teacher = Teacher(fitted.classifier, held_out, TrainingManifest())
+    learned = _fit(material, substitute.course, folder, lambda _: None)
+    assert learned.held_out is not None
+    held_out = dict(zip(material.cached.hashes, learned.held_out, strict=True))
+    teacher = Teacher(learned.classifier, held_out, TrainingManifest())
     if course.unlabelled is not None:
         # Now, because the next teacher uses the same encoder and will replace the head on it.
         teacher.classify(course.unlabelled.cached, course.labels)
@@ -390,7 +391,3 @@ def _describe_unlabelled(course: Course) -> dict[str, float] | None:
         "prosodies": course.unlabelled.prosodies,
         "ratio": course.config.ratio_of_unlabelled,
     }
-
-
-def _sum_seconds(fitted: Fitted) -> float:
-    return sum(record.seconds for record in fitted.records)

@@ -122,6 +122,11 @@ class Fitted:
     records: tuple[EpochRecord, ...]
     best_epoch: int
 
+    @property
+    def seconds(self) -> float:
+        """Duration of all epochs."""
+        return sum(record.seconds for record in self.records)
+
 
 class Batches(Protocol):
     """Batches of every epoch; deterministic."""
