@@ -38,7 +38,7 @@ from sercli.training.networks.lora import RATE_FACTOR, add_lora, merge_lora
 from sercli.training.networks.material import Material
 from sercli.training.networks.optimiser import ParameterGroups
 from sercli.training.networks.robustness import train_robust_encoder
-from sercli.training.networks.rows import Change, RowBatches, RowNetwork, embed_versions
+from sercli.training.networks.rows import RowBatches, RowNetwork, embed_versions
 from sercli.training.trainer import Say
 from sercli.training.transposition import (
     Transposition,
@@ -216,13 +216,15 @@ class TransformerCourse(Course):
         if material.unlabelled is not None and material.unlabelled.rows is not None:
             rows.append(material.unlabelled.rows)
         targets, draws = self.find_targets(material), self.find_draws(material)
+        moving, share = self._transpose(material, material), self.config.calm_share
+        change = None if moving is None else partial(moving.draw, share=share)
         n_features = self._network.n_features
         head = self.create(lambda: create_head(self.network_settings, n_features, self.n_scores))
         strangers = material.strangers
         return self.fit(
             name,
             RowNetwork(head),
-            RowBatches(rows, targets, draws, self.config, self._find_change(material)),
+            RowBatches(rows, targets, draws, self.config, change),
             material,
             folder,
             dev,
@@ -319,13 +321,6 @@ class TransformerCourse(Course):
             deviations,
             everybody,
         )
-
-    def _find_change(self, material: Material) -> Change | None:
-        """Return the function that transposes rows of a batch, or None without strangers."""
-        transposition = self._transpose(material, material)
-        if transposition is None:
-            return None
-        return partial(transposition.draw, share=self.config.calm_share)
 
     def _find_key(self, cached: CachedClips, n_versions: int, *, scored: bool) -> str:
         """Return a hash of everything that the rows of clips depend on."""
