@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from sercli.errors import ConfigError, ModelError, OutputError, TrainingError
 from sercli.training.config import CnnConfig, NeuralConfig
 from sercli.training.networks import course, loop
-from sercli.training.networks.checkpoints import CHECKPOINT_FILE, load_checkpoint
+from sercli.training.networks.checkpoints import load_checkpoint
 from sercli.training.networks.cnn import CnnCourse
-from sercli.training.networks.history import EpochRecord, draw_history
+from sercli.training.networks.history import CHECKPOINT_FILE, EpochRecord, draw_history
 from sercli.training.networks.loop import (
     Fitted,
     TrainingBatch,

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from sercli.errors import ConfigError, ModelError
 from sercli.files import write_bytes
-from sercli.training.networks.history import CHECKPOINT_FILE as CHECKPOINT_FILE
 from sercli.training.networks.history import EpochRecord
 
 # Version of the file format.
@@ -56,7 +55,7 @@ _PARTS = ("network", "average", "best", "optimiser")
 
 
 def save_checkpoint(
-    checkpoint: Checkpoint, path: Path, fingerprint: Mapping[str, Any] | None = None
+    checkpoint: Checkpoint, path: Path, fingerprint: Mapping[str, Any] = {}
 ) -> None:
     """Write a checkpoint; the old file is kept until the new one is complete.
 
@@ -81,7 +80,7 @@ def save_checkpoint(
     }
     facts = {
         "format": FORMAT,
-        "fingerprint": dict(fingerprint or {}),
+        "fingerprint": dict(fingerprint),
         "step": checkpoint.step,
         "best_epoch": checkpoint.best_epoch,
         "records": [asdict(record) for record in checkpoint.records],
@@ -90,7 +89,7 @@ def save_checkpoint(
     write_bytes(path, content)
 
 
-def load_checkpoint(path: Path, fingerprint: Mapping[str, Any] | None = None) -> Checkpoint:
+def load_checkpoint(path: Path, fingerprint: Mapping[str, Any] = {}) -> Checkpoint:
     """Read a checkpoint.
 
     Parameters
@@ -127,7 +126,7 @@ def load_checkpoint(path: Path, fingerprint: Mapping[str, Any] | None = None) ->
             "and start without --resume"
         ) from error
     # Through JSON, like the stored one: tuples become lists.
-    wanted = json.loads(json.dumps(dict(fingerprint or {})))
+    wanted = json.loads(json.dumps(dict(fingerprint)))
     other = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
     if other:
         changes = "; ".join(

@@ -33,8 +33,8 @@ from sercli.training.cache import CachedClips
 from sercli.training.config import NeuralConfig
 from sercli.training.folds import check_labels
 from sercli.training.networks.batches import NO_LABEL, Augmenter, Load
-from sercli.training.networks.checkpoints import CHECKPOINT_FILE
 from sercli.training.networks.digests import digest, digest_audio, digest_facts
+from sercli.training.networks.history import CHECKPOINT_FILE
 from sercli.training.networks.loop import (
     Batches,
     Fitted,

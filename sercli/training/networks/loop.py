@@ -30,13 +30,13 @@ from sercli.neural.devices import (
     seeded,
 )
 from sercli.training.config import NeuralConfig
-from sercli.training.networks.checkpoints import (
+from sercli.training.networks.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from sercli.training.networks.history import (
     CHECKPOINT_FILE,
-    Checkpoint,
-    load_checkpoint,
-    save_checkpoint,
+    EpochRecord,
+    write_curves,
+    write_history,
 )
-from sercli.training.networks.history import EpochRecord, write_curves, write_history
 from sercli.training.networks.optimiser import Optimiser, ParameterGroups
 
 # Mixup weights are drawn from Beta(MIXING, MIXING): mostly one clip, and a little of another.
@@ -152,7 +152,7 @@ def fit_network(
     loss: Loss | None = None,
     validate: Validate | None = None,
     groups: ParameterGroups | None = None,
-    fingerprint: Mapping[str, Any] | None = None,
+    fingerprint: Mapping[str, Any] = {},
     resume: bool = False,
     report: Report = lambda _: None,
 ) -> Fitted:

@@ -34,8 +34,8 @@ from sercli.neural.speech_encoder import SpeechEncoder
 from sercli.training.cache import CachedClips
 from sercli.training.config import TransformerConfig
 from sercli.training.networks.batches import Augmenter, ClipBatches, Draw, missing_codecs
-from sercli.training.networks.checkpoints import CHECKPOINT_FILE
 from sercli.training.networks.digests import digest, digest_audio
+from sercli.training.networks.history import CHECKPOINT_FILE
 from sercli.training.networks.loop import TrainingBatch, fit_network
 from sercli.training.watcher import Watcher
 
