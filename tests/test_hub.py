@@ -255,6 +255,15 @@ def test_labels_that_are_the_same_cannot_be_told_apart(tmp_path: Path) -> None:
         load_model(tmp_path, labels="both")  # type: ignore[arg-type]
 
 
+def test_labels_of_a_model_are_spelled_as_words_that_are_compared_with_them() -> None:
+    found = group_labels(("cole\u0300re", "joie ", "very\n sad", 'a, "b"'), "model")
+    assert found == {"col\u00e8re": [0], "joie": [1], "very sad": [2], 'a, "b"': [3]}
+    # Two columns of these would have the same name when they are read back.
+    for own in (("sad", "sad "), ("e\u0301", "\u00e9"), ("very sad", "very\tsad")):
+        with pytest.raises(ModelError, match="expected different names, none of them empty"):
+            group_labels(own, "model")
+
+
 # What is refused.
 
 

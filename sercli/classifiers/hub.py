@@ -27,6 +27,7 @@ from sercli.neural.hub import (
     fetch_checkpoint,
 )
 from sercli.neural.mel import NYQUIST
+from sercli.text import compose
 
 # Default names that transformers gives to labels without a name.
 _UNNAMED = re.compile(r"LABEL_\d+")
@@ -114,7 +115,7 @@ def load_hub_classifier(
         Commit, tag or branch on the hub.
     labels
         ``"ours"``: its labels are translated by the table of labels, and merged where several
-        become the same; ``"model"``: they are kept.
+        become the same; ``"model"``: they are kept, see `group_labels`.
 
     Raises
     ------
@@ -176,7 +177,7 @@ def group_labels(own: Sequence[str], scheme: LabelScheme) -> dict[str, list[int]
     -------
     dict
         Label to indices into `own`; our labels are in alphabetical order, the checkpoint's own in
-        their order.
+        their order, composed (NFC) and on one line without needless spaces.
 
     Raises
     ------
@@ -185,12 +186,14 @@ def group_labels(own: Sequence[str], scheme: LabelScheme) -> dict[str, list[int]
         result; for ``"model"``, if two labels are the same, or one is empty.
     """
     if scheme == "model":
-        if len(set(own)) < len(own) or not all(label.strip() for label in own):
-            named = ", ".join(label.strip() or "''" for label in own)
+        # As words of a corpus, of `--map` and of labels that are read back; others match none.
+        labels = [" ".join(compose(label).split()) for label in own]
+        if len(set(labels)) < len(own) or not all(labels):
+            named = ", ".join(label or "''" for label in labels)
             raise ModelError(
                 f"its labels are {named}; expected different names, none of them empty"
             )
-        return {label: [index] for index, label in enumerate(own)}
+        return {label: [index] for index, label in enumerate(labels)}
     keep = "`--labels model` keeps them unchanged"
     if any(_UNNAMED.fullmatch(label) for label in own):
         raise ModelError(f"does not name its labels, but calls them {', '.join(own)}; {keep}")
