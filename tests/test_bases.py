@@ -58,6 +58,18 @@ def test_preprocessing_that_the_hub_lacks_is_told(
         load_base("org/tiny")
 
 
+def test_encoders_of_another_sample_rate_are_refused(tmp_path: Path) -> None:
+    save_checkpoint("hubert", tmp_path)
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text('{"sampling_rate": 8000}', encoding="utf-8")
+    with pytest.raises(ModelError, match=r"has the sampling_rate 8000; expected 16000, since"):
+        load_base(str(tmp_path))
+    path.write_text('{"sampling_rate": 16000}', encoding="utf-8")
+    expected = load_base(str(tmp_path)).digest
+    path.unlink()
+    assert load_base(str(tmp_path)).digest == expected
+
+
 def test_digest_tells_weights_apart(tmp_path: Path) -> None:
     save_checkpoint("wav2vec2", tmp_path / "one")
     save_checkpoint("wav2vec2", tmp_path / "same")

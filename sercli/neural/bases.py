@@ -23,6 +23,7 @@ from transformers import (
 )
 from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME, find_adapter_config_file
 
+from sercli.audio.reading import SAMPLE_RATE
 from sercli.errors import ModelError
 from sercli.neural.hub import HUB_NAME, PREPROCESSOR_FILES
 from sercli.neural.published_encoders import choose_attention
@@ -103,7 +104,7 @@ def load_base(base: str, revision: str | None = None) -> Base:
     ------
     ModelError
         If it does not exist or cannot be loaded, its architecture is unknown, it has no
-        safetensors, or weights are missing.
+        safetensors, weights are missing, or its sample rate is not 16 kHz.
     """
     local = os.path.isdir(base)
     if not local and not HUB_NAME.fullmatch(base):
@@ -120,6 +121,7 @@ def load_base(base: str, revision: str | None = None) -> Base:
             config.add_adapter = False
         model, missing, *_ = read_weights(base, config, told)
         kind = config.model_type
+        _check_rate(base, local, revision)
         standardisation = _read_standardisation(base, local, revision) if kind == AST else {}
     unused = [name for name in missing if name.endswith(MASK_EMBEDDING)]
     missing = [name for name in missing if name not in unused and not name.startswith(HEADS)]
@@ -143,6 +145,25 @@ def load_base(base: str, revision: str | None = None) -> Base:
     name = Path(base).resolve().name if local else base
     # A round trip through JSON gives the settings as a model folder returns them.
     return Base(name, json.loads(json.dumps(settings | {"model_type": kind})), weights)
+
+
+def _check_rate(base: str, local: bool, revision: str | None) -> None:
+    """Raise if an encoder's preprocessing, which it may lack, is for another sample rate."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    path = Path(base) / PREPROCESSOR_FILES[0]
+    try:
+        if not local:
+            path = Path(hf_hub_download(base, PREPROCESSOR_FILES[0], revision=revision))
+        rate = json.loads(path.read_text(encoding="utf-8")).get("sampling_rate", SAMPLE_RATE)
+    except (FileNotFoundError, EntryNotFoundError):
+        return
+    if rate != SAMPLE_RATE:
+        raise ModelError(
+            f"{base}: its {PREPROCESSOR_FILES[0]} has the sampling_rate {rate!r}; expected "
+            f"{SAMPLE_RATE}, since all audio is given to encoders at this rate"
+        )
 
 
 def _read_standardisation(base: str, local: bool, revision: str | None) -> dict[str, float]:
