@@ -70,6 +70,18 @@ def test_only_the_upper_layers_have_matrices(tmp_path: Path) -> None:
     assert {name.split(".")[4] for name in names if name.startswith("encoder.")} == {"1"}
 
 
+def test_the_seed_decides_the_matrices(tmp_path: Path) -> None:
+    drawn = []
+    for seed in (5, 5, 6):
+        network = load("hubert", tmp_path)
+        torch.seed()  # another state of the global generator each time
+        group_parameters(network, TransformerConfig(layers=1, lora=2, seed=seed))
+        weights = network.state_dict()
+        drawn.append(torch.cat([weights[one].flatten() for one in weights if "lora_A" in one]))
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+
+
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ConfigError, match=r"pip install 'sercli\[lora\]'"):

@@ -23,7 +23,7 @@ from sercli.audio.reading import SAMPLE_RATE
 from sercli.classifiers.transformer import TransformerClassifier
 from sercli.errors import ConfigError
 from sercli.neural.bases import Base
-from sercli.neural.devices import choose_device, choose_precision, fitting
+from sercli.neural.devices import choose_device, choose_precision, fitting, seeded
 from sercli.neural.mel import NYQUIST
 from sercli.neural.speech_encoder import WHISPER
 from sercli.neural.transformer import Transformer, TransformerSettings, create_head
@@ -365,12 +365,13 @@ def group_parameters(network: Transformer, config: TransformerConfig) -> Paramet
         added to these layers and trained instead.
     config
         Training settings, of which the number of layers, the rank of LoRA, and the decay of the
-        factor from layer to layer are used.
+        factor from layer to layer are used; and the seed of the matrices.
     """
     learning = network.encoder.layers[len(network.encoder.layers) - config.layers :]
     network.requires_grad_(False)
     if config.lora:
-        add_lora(network.encoder.model, list(learning), config.lora, lambda: _run(network))
+        with seeded(config.seed, next(network.parameters()).device):
+            add_lora(network.encoder.model, list(learning), config.lora, lambda: _run(network))
     else:
         learning.requires_grad_(True)
     network.head.requires_grad_(True)
