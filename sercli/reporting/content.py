@@ -53,7 +53,7 @@ def report_title(figures: Figures) -> str:
 
 
 def report_sections(figures: Figures) -> list[Section]:
-    """Return the non-empty sections of a report.
+    """Return the sections of a report.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def report_sections(figures: Figures) -> list[Section]:
         Section("Glossary", tables=(Table(("term", "meaning"), GLOSSARY, n_texts=2),)),
         _origin(figures),
     )
-    return [section for section in sections if section.sentences or section.tables]
+    return [section for section in sections if section is not None]
 
 
 def _main(figures: Figures) -> Section:
@@ -189,10 +189,10 @@ def _confusion(figures: Figures) -> Section:
     )
 
 
-def _calibration(figures: Figures) -> Section:
+def _calibration(figures: Figures) -> Section | None:
     bins, exact = figures["reliability"], figures["exact_ece"]
     if not bins:
-        return Section("Calibration")
+        return None
     confidence = float(np.average([b["confidence"] for b in bins], weights=[b["n"] for b in bins]))
     gap = confidence - figures["accuracy"]
     # Of exact probabilities, the mean of confidence less accuracy has this standard deviation.
@@ -220,10 +220,10 @@ def _calibration(figures: Figures) -> Section:
     )
 
 
-def _coverage(figures: Figures) -> Section:
+def _coverage(figures: Figures) -> Section | None:
     points = figures["coverage"]
     if not points:
-        return Section("Confidence as a filter")
+        return None
     # Evenly spaced over the curve, including both ends.
     chosen = np.unique(np.linspace(0, len(points) - 1, MOST_THRESHOLDS).round().astype(int))
     keys = ("threshold", "coverage", "accuracy")
@@ -259,10 +259,10 @@ def _describe_target(found: Mapping[str, Any]) -> str:
     )
 
 
-def _speakers(figures: Figures) -> Section:
+def _speakers(figures: Figures) -> Section | None:
     speakers = figures["breakdown"].get("speaker")
     if not speakers:
-        return Section("Speakers")
+        return None
     worst = ", ".join(
         f"{name} ({format_figure(speakers[name]['accuracy'])} of {speakers[name]['n_segments']})"
         for name in figures["worst_speakers"]
@@ -273,13 +273,13 @@ def _speakers(figures: Figures) -> Section:
     return Section("Speakers", sentences, (table,), plot="speakers")
 
 
-def _breakdowns(figures: Figures) -> Section:
+def _breakdowns(figures: Figures) -> Section | None:
     tables = [
         _breakdown_table(key, groups, by_accuracy=len(groups) >= LONG_TABLE)
         for key, groups in figures["breakdown"].items()
         if key != "speaker" and groups
     ]
-    return Section("Breakdowns", tables=tuple(tables))
+    return Section("Breakdowns", tables=tuple(tables)) if tables else None
 
 
 def _breakdown_table(

@@ -8,11 +8,11 @@ from sercli.reporting.parts import NAMES, Section, Table, format_figures
 from sercli.text import format_count
 
 
-def describe_listeners(figures: Figures) -> Section:
-    """Return the section on listeners' votes, empty if nothing was measured."""
+def describe_listeners(figures: Figures) -> Section | None:
+    """Return the section on listeners' votes if anything was measured."""
     found = figures["listeners"]
     if not found:
-        return Section("Human listeners")
+        return None
     who = {
         "model": "model",
         "listener": "one listener",
@@ -60,11 +60,11 @@ def _describe_others(found: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def describe_stress(figures: Figures) -> Section:
-    """Return the section on the same clips in other conditions, empty if nothing was measured."""
+def describe_stress(figures: Figures) -> Section | None:
+    """Return the section on the same clips in other conditions if anything was measured."""
     stress = figures["stress"]
     if not stress or not stress["conditions"]:
-        return Section("Stress")
+        return None
     keys = ("uar", "drop", "accuracy", "ece", "unchanged")
     rows = tuple(
         (name, *format_figures(one[key] for key in keys))
@@ -82,11 +82,11 @@ def describe_stress(figures: Figures) -> Section:
     )
 
 
-def describe_precisions(figures: Figures) -> Section:
-    """Return the section on number types, empty if nothing was measured."""
+def describe_precisions(figures: Figures) -> Section | None:
+    """Return the section on number types if anything was measured."""
     precisions = figures.get("precisions")
     if not precisions:
-        return Section("Number types")
+        return None
     keys = ("uar", "drop", "ece", "unchanged", "change")
     rows = tuple(
         (name, *format_figures(one[key] for key in keys)) for name, one in precisions.items()
@@ -102,11 +102,11 @@ def describe_precisions(figures: Figures) -> Section:
     )
 
 
-def describe_mixes(figures: Figures) -> Section:
-    """Return the section on groups with baselines, empty if nothing was measured."""
+def describe_mixes(figures: Figures) -> Section | None:
+    """Return the section on groups with baselines if anything was measured."""
     mixes = figures.get("mixes")
     if not mixes:
-        return Section("Groups")
+        return None
     rows = tuple(
         (
             one["mix"],
@@ -137,11 +137,11 @@ def describe_mixes(figures: Figures) -> Section:
     )
 
 
-def describe_baselines(figures: Figures) -> Section:
-    """Return the section on trivial classifiers, empty if nothing was measured."""
+def describe_baselines(figures: Figures) -> Section | None:
+    """Return the section on trivial classifiers if anything was measured."""
     baselines = figures["baselines"]
     if not baselines:
-        return Section("Baselines")
+        return None
     everyone = {figures["model"]: figures, **baselines}
     rows = tuple(
         (name, *format_figures(one.get(key) for key in NAMES)) for name, one in everyone.items()
