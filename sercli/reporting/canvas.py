@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import wraps
 from io import BytesIO
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from sercli.errors import ConfigError
 
@@ -27,7 +27,7 @@ WIDTH: Final = 6.4  # inches
 TITLE_HEIGHT: Final = 0.48  # inches
 DPI: Final = 200
 LONGEST_NAME: Final = 18  # characters
-UNKNOWN: Final = "n/a"  # stands for a missing number
+MISSING: Final = "n/a"  # stands for a missing number
 
 BLUE: Final = "#0072B2"
 PALE: Final = "#A6CBE3"
@@ -154,11 +154,11 @@ def shorten(name: str) -> str:
     return words if len(words) <= LONGEST_NAME else words[: LONGEST_NAME - 1] + "…"
 
 
-def is_measured(value: float | None) -> bool:
+def is_measured(value: float | None) -> TypeGuard[float]:
     """Return whether a figure is present and finite."""
     return value is not None and math.isfinite(value)
 
 
 def format_figure(value: float | None) -> str:
-    """Return a figure with three decimals, or `UNKNOWN`."""
-    return UNKNOWN if value is None or not math.isfinite(value) else f"{value:.3f}"
+    """Return a figure with three decimals, or `MISSING`."""
+    return f"{value:.3f}" if is_measured(value) else MISSING

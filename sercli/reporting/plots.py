@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 from sercli.reporting.canvas import (
     BLUE,
     GREY,
+    MISSING,
     PALE,
-    UNKNOWN,
     VERMILION,
     WIDTH,
     Figures,
@@ -101,7 +101,7 @@ def draw_confusion(figures: Figures) -> "Figure":
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     for (row, column), count in np.ndenumerate(counts):
-        share = f"{shares[row, column]:.0%}" if totals[row, 0] else UNKNOWN
+        share = f"{shares[row, column]:.0%}" if totals[row, 0] else MISSING
         axes.text(
             column,
             row,
