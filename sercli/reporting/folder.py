@@ -14,8 +14,10 @@ from sercli.reporting.documents import HTML_FILE, MARKDOWN_FILE, PLOT_TITLES, wr
 if TYPE_CHECKING:
     from sercli.evaluation.run import Evaluation
 
-REPORT_FILES: Final = (METRICS_FILE, PREDICTIONS_FILE, MARKDOWN_FILE, HTML_FILE)
-PLOT_FILES: Final = tuple(f"{name}.{format_}" for name, format_ in product(PLOT_TITLES, FORMATS))
+REPORT_FILES: Final = (
+    *(METRICS_FILE, PREDICTIONS_FILE, MARKDOWN_FILE, HTML_FILE),
+    *(f"{name}.{format_}" for name, format_ in product(PLOT_TITLES, FORMATS)),
+)
 
 
 def prepare_report(folder: Path, *, overwrite: bool) -> None:
@@ -34,7 +36,7 @@ def prepare_report(folder: Path, *, overwrite: bool) -> None:
         If there is a report that may not be replaced, or the folder cannot be created.
     """
     make_folder(folder)
-    for name in (*REPORT_FILES, *PLOT_FILES):
+    for name in REPORT_FILES:
         check_target(folder / name, overwrite=overwrite)
 
 
@@ -51,7 +53,7 @@ def remove_report(folder: Path) -> None:
     OutputError
         If a file cannot be removed.
     """
-    for path in (folder / name for name in (*REPORT_FILES, *PLOT_FILES)):
+    for path in (folder / name for name in REPORT_FILES):
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
