@@ -99,11 +99,18 @@ def _main(figures: Figures) -> Section:
 def _method(figures: Figures) -> Section:
     speakers = figures["speakers"]
     of_speakers = f" of {format_count(len(speakers), 'speaker')}" if speakers else ""
-    left_out = figures["labels_left_out"]
-    sentences = [
+    sentences = (
         f"{format_count(figures['n_segments'], 'segment')}{of_speakers}.",
         f"Labels scored: {', '.join(figures['labels'])}.",
-    ]
+        *_describe_left_out(figures),
+        *_describe_intervals(figures["intervals"], len(speakers)),
+    )
+    return Section("How it was measured", sentences, _list_faults(figures))
+
+
+def _describe_left_out(figures: Figures) -> list[str]:
+    """Return sentences on the labels that are not scored."""
+    left_out, sentences = figures["labels_left_out"], list[str]()
     # Labels of both the model and the corpus are missing in another model of a comparison.
     apart = set(left_out["model"]) & set(left_out["corpus"])
     if left_out["model"]:
@@ -121,7 +128,11 @@ def _method(figures: Figures) -> Section:
         sentences.append(
             f"Labels of the corpus that {lacks}: {counts}. Their clips are not scored{used}."
         )
-    sentences += _describe_intervals(figures["intervals"], len(speakers))
+    return sentences
+
+
+def _list_faults(figures: Figures) -> tuple[Table, ...]:
+    """Return the tables on files that were left out, failed or were repaired."""
     reasons = tuple((reason, str(n)) for reason, n in figures["left_out"].items())
     failed = figures["failed"]
     shown = tuple(failed.items())[:MOST_FAILED]
@@ -143,8 +154,7 @@ def _method(figures: Figures) -> Section:
             n_texts=2,
         ),
     )
-    filled = tuple(table for table in tables if table.rows)
-    return Section("How it was measured", tuple(sentences), filled)
+    return tuple(table for table in tables if table.rows)
 
 
 def _describe_intervals(intervals: Mapping[str, Any], n_speakers: int) -> tuple[str, ...]:
