@@ -90,27 +90,27 @@ def classify_clips(
         # One condition at a time, so that memory does not grow with the number of conditions.
         found = clean if condition == CLEAN else scoring.extract(classifiers[0], condition)
         for classifier, under_stress in zip(classifiers, stressed, strict=True):
-            under_stress[condition] = scoring.classify_scored(classifier, found)
+            under_stress[condition] = scoring.classify(classifier, found)
     n_alone = scoring.count_alone(measured.clips)
     classified = []
     for one, under_stress in zip(classifiers, stressed, strict=True):
-        in_other: dict[str, DoubleArray] = {}
+        converted: dict[str, DoubleArray] = {}
         for precision in config.precisions:
             with multiplying(one, precision):
-                in_other[precision] = scoring.classify_scored(one, scoring.extract(one))
+                converted[precision] = scoring.classify(one, scoring.extract(one))
         own = one.spec.labels
-        written = Predictions(one.name, own, measured.clips, scoring.classify(one, clean))
+        written = Predictions(one.name, own, measured.clips, scoring.annotate(one, clean))
         probabilities = renormalise(written.probabilities, own, labels)
         classified.append(
             ClassifiedClips(
                 Predictions(one.name, labels, measured.clips, probabilities, measured.hashes),
-                under_stress,
-                failed,
-                _measure_mixes(one, measured, labels, config.seed) if config.mixes else None,
-                in_other,
-                written,
-                n_alone,
-                clean.notes,
+                stressed=under_stress,
+                failed=failed,
+                mixes=_measure_mixes(one, measured, labels, config.seed) if config.mixes else None,
+                converted=converted,
+                written=written,
+                n_alone=n_alone,
+                notes=clean.notes,
             )
         )
     return classified
@@ -158,7 +158,7 @@ class _Scoring:
             progress=self._progress,
         )
 
-    def classify(self, model: Classifier, found: ClipFeatures) -> DoubleArray:
+    def annotate(self, model: Classifier, found: ClipFeatures) -> DoubleArray:
         """Return a model's probabilities for the scored clips, over all of its labels."""
         lengths = [len(rows) for rows in found.features]
         scores = model.score(np.concatenate(found.features))
@@ -175,9 +175,9 @@ class _Scoring:
         means: DoubleArray = sums / sums.sum(axis=1, keepdims=True)
         return means[self.find_scored(found.clips)]
 
-    def classify_scored(self, model: Classifier, found: ClipFeatures) -> DoubleArray:
+    def classify(self, model: Classifier, found: ClipFeatures) -> DoubleArray:
         """Return a model's probabilities for the scored clips, over the scored labels."""
-        return renormalise(self.classify(model, found), model.spec.labels, self._labels)
+        return renormalise(self.annotate(model, found), model.spec.labels, self._labels)
 
     def count_alone(self, clips: Sequence[Clip]) -> int:
         """Return for how many clips the babble may contain the clip's own speaker."""
