@@ -6,7 +6,7 @@ between descriptors. Every level is relative to the signal's own, so gain has no
 silence at the edges is ignored.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Final, NamedTuple
 
@@ -231,20 +231,19 @@ def _pitch_blocks(frames: Frames) -> list[Block]:
     loudness = loudness if len(loudness) > 1 else nothing
     third = max(1, len(pitches) // 3)
     roughness = np.abs(np.diff(steps))
-    single = (
-        ("jitter_median", np.median(roughness)),
-        ("jitter_mean", roughness.mean()),
-        ("rising_share", (steps > 0.0).mean()),
-        ("onset_semitones", pitches[:third].mean() - pitches.mean()),
-        ("end_semitones", pitches[-third:].mean() - pitches.mean()),
-        ("shimmer_median_db", np.median(loudness)),
-        ("shimmer_mean_db", loudness.mean()),
-    )
-    names = tuple(name for name, _ in single)
+    single = {
+        "jitter_median": np.median(roughness),
+        "jitter_mean": roughness.mean(),
+        "rising_share": (steps > 0.0).mean(),
+        "onset_semitones": pitches[:third].mean() - pitches.mean(),
+        "end_semitones": pitches[-third:].mean() - pitches.mean(),
+        "shimmer_median_db": np.median(loudness),
+        "shimmer_mean_db": loudness.mean(),
+    }
     return [
         summaries.statistics("voiced", ("pitch_semitones",), pitches[:, None]),
         summaries.statistics("voiced", ("pitch_step_semitones",), steps[:, None]),
-        Block("voiced", ("whole",), names, np.array([[v for _, v in single]], dtype=np.float32)),
+        _whole_block("voiced", single),
     ]
 
 
@@ -260,25 +259,29 @@ def _timing_block(frames: Frames) -> Block:
     )
     top = (smooth[1:-1] > smooth[:-2]) & (smooth[1:-1] >= smooth[2:])
     peaks = np.count_nonzero(top & (smooth[1:-1] > SYLLABLE_PEAK_DB))
-    single = (
-        ("log_span_frames", np.log(count)),
-        ("log_active_frames", np.log(active.sum())),
-        ("active_share", active.mean()),
-        ("voiced_share", voiced.mean()),
-        ("voiced_share_of_active", voiced.sum() / active.sum()),
-        ("log_voiced_run_mean", np.log1p(speech.mean())),
-        ("log_voiced_run_max", np.log1p(speech.max())),
-        ("log_voiced_run_deviation", np.log1p(speech.std())),
-        ("log_unvoiced_run_mean", np.log1p(rest.mean())),
-        ("log_unvoiced_run_max", np.log1p(rest.max())),
-        ("log_pause_max", np.log1p(pauses.max())),
-        ("log_pause_sum", np.log1p(pauses.sum())),
-        ("voiced_runs_per_second", len(speech) / count * FRAME_RATE),
-        ("peaks_per_second", peaks / count * FRAME_RATE),
-        ("log_peaks", np.log1p(peaks)),
-    )
-    names = tuple(name for name, _ in single)
-    return Block("span", ("whole",), names, np.array([[v for _, v in single]], dtype=np.float32))
+    single = {
+        "log_span_frames": np.log(count),
+        "log_active_frames": np.log(active.sum()),
+        "active_share": active.mean(),
+        "voiced_share": voiced.mean(),
+        "voiced_share_of_active": voiced.sum() / active.sum(),
+        "log_voiced_run_mean": np.log1p(speech.mean()),
+        "log_voiced_run_max": np.log1p(speech.max()),
+        "log_voiced_run_deviation": np.log1p(speech.std()),
+        "log_unvoiced_run_mean": np.log1p(rest.mean()),
+        "log_unvoiced_run_max": np.log1p(rest.max()),
+        "log_pause_max": np.log1p(pauses.max()),
+        "log_pause_sum": np.log1p(pauses.sum()),
+        "voiced_runs_per_second": len(speech) / count * FRAME_RATE,
+        "peaks_per_second": peaks / count * FRAME_RATE,
+        "log_peaks": np.log1p(peaks),
+    }
+    return _whole_block("span", single)
+
+
+def _whole_block(source: str, values: Mapping[str, float]) -> Block:
+    """Return features that have a single value for the whole segment, by their names."""
+    return Block(source, ("whole",), tuple(values), np.array([[*values.values()]], np.float32))
 
 
 def _covariance_block(frames: Frames, change: FloatArray) -> Block:
