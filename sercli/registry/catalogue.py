@@ -213,15 +213,12 @@ def _describe(folder: Path, origin: str) -> ModelEntry:
     entry = replace(entry, family=data["family"])
     if fault := _find_fault(folder, data):
         return replace(entry, error=fault)
-    uar, measured_on, protocol = _read_uar(folder)
     return replace(
         entry,
         labels=tuple(data["labels"]),
         targets=("intended", *((PERCEIVED,) if data[PERCEIVED] else ())),
         adapts=data[ADAPTER] is not None,
-        uar=uar,
-        measured_on=measured_on,
-        protocol=protocol,
+        **_read_evaluation(folder),
     )
 
 
@@ -249,15 +246,19 @@ def _find_size(path: Path) -> int:
     return status.st_size if S_ISREG(status.st_mode) else 0
 
 
-def _read_uar(folder: Path) -> tuple[float | None, str | None, str | None]:
-    """Return the UAR of a model's evaluation, its corpus and split, and its protocol, if any."""
-    nothing = None, None, None
+def _read_evaluation(folder: Path) -> dict[str, Any]:
+    """Return the fields of an entry that tell of a model's evaluation, if any."""
     try:
         data = parse_json((folder / METRICS_FILE).read_text(encoding="utf-8"))
-        uar, measured_on = data["uar"], f"{data['corpus']} {data['split']}"
-        return (float(uar), measured_on, str(data["protocol"])) if is_number(uar) else nothing
+        if not is_number(data["uar"]):
+            return {}
+        return {
+            "uar": float(data["uar"]),
+            "measured_on": f"{data['corpus']} {data['split']}",
+            "protocol": str(data["protocol"]),
+        }
     except (OSError, ValueError, KeyError, TypeError):
-        return nothing  # not evaluated, or not by `ser eval`
+        return {}  # not evaluated, or not by `ser eval`
 
 
 def _is_cut(path: Path) -> bool:
