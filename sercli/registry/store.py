@@ -85,27 +85,25 @@ def load_model(
         `revision`, `labels` or `precision`.
     """
     name = os.fspath(model)
-    if not name.startswith(HUB):
-        if revision is not None:
-            raise ConfigError(
-                f"revision is {revision!r}, which goes with a model on the hub, {HUB}NAME; "
-                f"expected none for {name}"
-            )
-        folder = find_model(name)
-        if is_model(folder):
-            if labels not in (None, "ours"):
-                raise ConfigError(
-                    f"labels is {labels!r}, which goes with a classifier of Hugging Face; expected "
-                    f"ours, the default, for {name}"
-                )
-            classifier = _load_folder(folder, device)
-            classifier.use_precision(precision)
-            return classifier
-    from sercli.classifiers.hub import load_hub_classifier
+    if revision is not None and not name.startswith(HUB):
+        raise ConfigError(
+            f"revision is {revision!r}, which goes with a model on the hub, {HUB}NAME; "
+            f"expected none for {name}"
+        )
+    classifier: Classifier
+    if is_checkpoint_of_others(name):
+        from sercli.classifiers.hub import load_hub_classifier
 
-    checkpoint = load_hub_classifier(name, device, revision, labels or "ours")
-    checkpoint.use_precision(precision)
-    return checkpoint
+        classifier = load_hub_classifier(name, device, revision, labels or "ours")
+    elif labels not in (None, "ours"):
+        raise ConfigError(
+            f"labels is {labels!r}, which goes with a classifier of Hugging Face; expected "
+            f"ours, the default, for {name}"
+        )
+    else:
+        classifier = _load_folder(find_model(name), device)
+    classifier.use_precision(precision)
+    return classifier
 
 
 def is_checkpoint_of_others(model: str | os.PathLike[str]) -> bool:
@@ -268,7 +266,7 @@ def _parse_spec(data: Mapping[str, Any]) -> "ModelSpec":
         raise ModelError(f"sample_rate is {data['sample_rate']!r} Hz; expected {SAMPLE_RATE} Hz")
     values = {item.name: data[item.name] for item in fields(ModelSpec)} | {"labels": tuple(labels)}
     for name in ("calibration", PERCEIVED):
-        if data[name] is None and name == PERCEIVED:
+        if data[name] is None:  # it predicts only what is intended
             continue
         values[name] = Calibration.from_dict(data[name])
         if len(values[name].bias) != len(labels):
