@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sercli.cli.console import give, say
 from sercli.cli.measuring import finish, measure
 from sercli.cli.options import is_given, spell
-from sercli.config import EvalConfig
+from sercli.config import SHARED, EvalConfig
 from sercli.errors import ConfigError
 from sercli.files import check_target, make_folder, write_json
 from sercli.neural.hub import HUB
@@ -73,7 +73,7 @@ def compare(paths: Sequence[str], config: EvalConfig, options: dict[str, Any]) -
     from sercli.evaluation.predictions import PREDICTIONS_FILE, Predictions
     from sercli.reporting.folder import prepare_report, write_evaluation
 
-    sides = _sort(paths, options["model"])
+    sides = _divide(paths, options["model"])
     _refuse_idle(sides, options)
     folder: Path | None = options["folder"]
     places = [] if folder is None else _place_reports(folder, sides.models)
@@ -101,7 +101,7 @@ def compare(paths: Sequence[str], config: EvalConfig, options: dict[str, Any]) -
     finish([*zip(names, results, strict=False)], quiet=options["quiet"])
 
 
-def _sort(paths: Sequence[str], model: str | None) -> Sides:
+def _divide(paths: Sequence[str], model: str | None) -> Sides:
     """Divide the paths into a corpus, models and reports, some of which may be missing."""
     from sercli.evaluation.predictions import PREDICTIONS_FILE
 
@@ -167,8 +167,6 @@ def _report_name(folder: Path, figures: dict[str, Any]) -> str:
 
 def _show(comparison: dict[str, Any], options: dict[str, Any]) -> None:
     """Print a comparison and its warnings."""
-    from sercli.config import SHARED
-
     if options["as_json"]:
         give(json.dumps(comparison, indent=1))
     else:

@@ -27,9 +27,6 @@ from sercli.errors import ConfigError
 from sercli.neural.hub import HUB
 from sercli.registry.catalogue import DEFAULT_MODEL
 
-SPLITS = (*get_args(Split), "new")
-
-
 subject_options = join_options(
     model_options(f"Model to measure.  [default: {DEFAULT_MODEL}]"),
     labels_option,
@@ -52,7 +49,7 @@ data_options = join_options(
     ),
     click.option(
         "--split",
-        type=click.Choice(SPLITS),
+        type=click.Choice((*get_args(Split), "new")),
         help="Split to measure on; new: speakers that no model was trained, selected or calibrated "
         "on.  [default: test, or all of a corpus without splits]",
     ),

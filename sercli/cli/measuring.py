@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sercli.cli.console import Progress, say, tell_failed, tell_notes
 from sercli.cli.corpora import read
 from sercli.cli.options import load_chosen
-from sercli.config import EvalConfig
+from sercli.config import SHARED, EvalConfig
 from sercli.datasets.labelling import common_label
 from sercli.output.report import ExitCode
 from sercli.registry.store import is_checkpoint_of_others
@@ -84,7 +84,6 @@ def finish(results: "Sequence[tuple[str, Evaluation]]", *, quiet: bool) -> None:
     quiet
         Whether to print only failed clips, and whether a model was trained on the test material.
     """
-    from sercli.config import SHARED
     from sercli.datasets.notes import join_notes
 
     for name, result in results:

@@ -30,8 +30,6 @@ from sercli.version import __version__
 
 # Version of the layout of metrics.json, `sercli/data/metrics.schema.json`.
 SCHEMA = 1
-# The clips of speakers whom no model knows, as a split.
-NEW = "new"
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,13 +253,11 @@ def select_clips(
     DatasetError
         If there are none.
     """
-    if split != "new":  # spelled out for the type of `split`
+    if split != "new":
         try:
             return corpus.select(split)
         except DatasetError as error:
-            raise DatasetError(
-                f"{error}, or {NEW}: speakers that no model was trained on"
-            ) from error
+            raise DatasetError(f"{error}, or new: speakers that no model was trained on") from error
     manifests = (TrainingManifest.of(classifier) for classifier in classifiers)
     known = {
         voice
