@@ -18,7 +18,6 @@ from sercli.config import LONGEST_SEGMENT_S, LabelScheme, Precision
 from sercli.datasets.labelling import common_label
 from sercli.errors import ConfigError, ModelError
 from sercli.neural.devices import AUTO, choose_devices
-from sercli.neural.heads import PublishedNetwork, load_published
 from sercli.neural.hub import (
     CONFIG_FILE,
     HUB,
@@ -27,6 +26,7 @@ from sercli.neural.hub import (
     fetch_checkpoint,
 )
 from sercli.neural.mel import NYQUIST
+from sercli.neural.published_networks import PublishedNetwork, load_published
 from sercli.text import compose
 
 # Default names that transformers gives to labels without a name.
@@ -121,7 +121,8 @@ def load_hub_classifier(
     ------
     ModelError
         If it cannot be loaded, see `sercli.neural.hub.fetch_checkpoint` and
-        `sercli.neural.heads.load_published`, or its labels are unsuitable, see `group_labels`.
+        `sercli.neural.published_networks.load_published`, or its labels are unsuitable, see
+        `group_labels`.
     ConfigError
         If there is no such device, or `labels` is invalid.
     """
