@@ -58,14 +58,14 @@ def compare_predictions(
     parts, n_others = _pair(predictions, labels)
     aligned = _align(parts, labels)
     names = _number([one.model for one in aligned])
-    samples = [one.resampled() for one in aligned]
+    samples, kinds = zip(*(one.resampled() for one in aligned), strict=True)
     ways = [
         {way: figures.get(way) for way in (*WAYS, "protocol")}
         for figures in measured or [{}] * len(names)
     ]
     n_left = [len(one.clips) - len(aligned[0].clips) - n_others for one in predictions]
     models = []
-    for name, way, one, (sample, _) in zip(names, ways, aligned, samples, strict=True):
+    for name, way, one, sample in zip(names, ways, aligned, samples, strict=True):
         figures = evaluate_probabilities(one.y_true, one.probabilities, one.labels)
         intervals = find_intervals(sample, seed=seed)
         figures = {figure: figures[figure] for figure in FIGURES}
@@ -73,7 +73,7 @@ def compare_predictions(
     return {
         "labels": list(aligned[0].labels),
         "n_segments": len(aligned[0].clips),
-        "resampled": samples[0][1],
+        "resampled": kinds[0],
         "level": LEVEL,
         "n_resamples": N_RESAMPLES,
         "seed": seed,
@@ -87,7 +87,7 @@ def compare_predictions(
             {
                 "of": names[j],
                 "from": names[i],
-                "figures": compare(samples[j][0], samples[i][0], seed=seed),
+                "figures": compare(samples[j], samples[i], seed=seed),
             }
             for j in range(len(names))
             for i in range(j)
