@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from sercli.classifiers.base import ModelSpec
 from sercli.evaluation.resampling import FIGURES
 from sercli.files import write_bytes
 from sercli.registry.description import CARD_FILE
 from sercli.reporting.families import FAMILY_TEXTS
+from sercli.reporting.parts import NAMES
 from sercli.text import format_count
 
 _CARD = """\
@@ -102,7 +103,6 @@ not trained on any of their clips; one training run. The ECE is with the baselin
 |---|---|---|---|---|---|
 {rows}
 """
-_FIGURE_NAMES: Final = {"uar": "UAR", "accuracy": "accuracy"}
 
 
 def write_card(spec: ModelSpec, folder: Path, figures: Mapping[str, Any] | None = None) -> None:
@@ -183,7 +183,7 @@ def _render_adapter(record: Mapping[str, Any], name: str) -> str:
         else ".\n`--adapt auto` uses no baseline, since it makes some mixes of emotions worse",
         source=f", by\n`{command}`" if command else "",
         rows="\n".join(
-            f"| {row['mix']} | {row['mean_size']:g} | {_FIGURE_NAMES[row['figure']]} "
+            f"| {row['mix']} | {row['mean_size']:g} | {NAMES[row['figure']]} "
             f"| {row['alone'][row['figure']]:.3f} | {row['adapted'][row['figure']]:.3f} "
             f"({_tell_interval(row['interval'])}) "
             f"| {row['adapted']['ece']:.3f} |"
