@@ -75,8 +75,7 @@ def create_encoder(config: Mapping[str, Any], band_limit: float = NYQUIST) -> Sp
             f"band_limit is {band_limit:g} Hz; expected {NYQUIST:g} Hz, since {kind} uses the "
             "whole band"
         )
-    from sercli.neural.published_encoders import (
-        create_published,  # transformers takes seconds to load
-    )
+    # transformers takes seconds to load.
+    from sercli.neural.published_encoders import create_published
 
     return create_published(settings, kind)
