@@ -96,7 +96,7 @@ def classify_clips(
     for one, under_stress in zip(classifiers, stressed, strict=True):
         converted: dict[str, DoubleArray] = {}
         for precision in config.precisions:
-            with multiplying(one, precision):
+            with using_precision(one, precision):
                 converted[precision] = scoring.classify(one, scoring.extract(one))
         own = one.spec.labels
         written = Predictions(one.name, own, measured.clips, scoring.annotate(one, clean))
@@ -189,7 +189,7 @@ class _Scoring:
 
 
 @contextmanager
-def multiplying(classifier: Classifier, precision: Precision) -> Iterator[None]:
+def using_precision(classifier: Classifier, precision: Precision) -> Iterator[None]:
     """Let a model compute with another number type within the block.
 
     Parameters

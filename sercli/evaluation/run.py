@@ -18,7 +18,7 @@ from sercli.datasets.reading import read_corpus
 from sercli.datasets.votes import Votes, find_unknown
 from sercli.errors import DatasetError
 from sercli.evaluation.caveats import find_caveats, refuse_known
-from sercli.evaluation.classification import choose_adaptation, classify_clips, multiplying
+from sercli.evaluation.classification import choose_adaptation, classify_clips, using_precision
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.measurement import ClassifiedClips, measure, refuse_idle_votes
 from sercli.evaluation.predictions import Predictions
@@ -169,7 +169,7 @@ def _check_settings(
         if choose_adaptation(classifier, config, clips) != "none" or config.mixes:
             classifier.find_adapter(config.target)
         for precision in config.precisions:
-            with multiplying(classifier, precision):
+            with using_precision(classifier, precision):
                 pass
 
 
