@@ -228,7 +228,7 @@ class Plan:
 
     def _train(self, folder: Path, trainer: "AnyTrainer", details: Mapping[str, Any]) -> "Training":
         """Train, and remove what killed trainings of the same folder left."""
-        from sercli.reporting.folder import PLOT_FILES, REPORT_FILES
+        from sercli.reporting.folder import REPORT_FILES
         from sercli.training.networks.history import HISTORY_FILES
         from sercli.training.run import cross_validate, train_on_splits
 
@@ -246,7 +246,7 @@ class Plan:
                 test=config.test,
                 details=details,
             )
-        written = (MODEL_FILE, *TOLD_FILES, *WEIGHTS_FILES, *REPORT_FILES, *PLOT_FILES)
+        written = (MODEL_FILE, *TOLD_FILES, *WEIGHTS_FILES, *REPORT_FILES)
         for name in (*written, *HISTORY_FILES.values()):
             remove_orphans(folder / name, 0.0)
         return result

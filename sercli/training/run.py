@@ -27,7 +27,7 @@ from sercli.labels import EMOTIONS
 from sercli.registry.description import CARD_FILE, HELD_OUT_FILE, MANIFEST_FILE
 from sercli.registry.store import load_model, save_model
 from sercli.reporting.cards import write_card
-from sercli.reporting.folder import PLOT_FILES, REPORT_FILES, write_evaluation
+from sercli.reporting.folder import REPORT_FILES, write_evaluation
 from sercli.text import format_count
 from sercli.training.folds import check_labels
 from sercli.training.networks.history import HISTORY_FILES
@@ -350,7 +350,7 @@ def _save(
     classifier.spec = replace(classifier.spec, training=training)
     # Of an earlier model in this folder; those of this one come later.
     told: dict[str, bytes | None] = dict.fromkeys(
-        (CARD_FILE, *REPORT_FILES, *PLOT_FILES, *HISTORY_FILES.values(), HELD_OUT_FILE)
+        (CARD_FILE, *REPORT_FILES, *HISTORY_FILES.values(), HELD_OUT_FILE)
     )
     told[MANIFEST_FILE] = manifest.encode()
     if held_out is not None:
