@@ -1,4 +1,4 @@
-"""Tables from users: UTF-8, with commas, semicolons or tabs between the cells."""
+"""Tables from users: UTF-8, with commas, semicolons, tabs or bars between the cells."""
 
 import csv
 from collections import Counter
@@ -11,7 +11,7 @@ from typing import NamedTuple
 from sercli.errors import SerError
 from sercli.text import compose, format_count
 
-DELIMITERS = ",\t;"
+DELIMITERS = ",\t;|"
 TAB_SUFFIXES = (".tsv", ".tab")
 EXPECTED = "expected CSV, or TSV, in UTF-8"
 # Three thousand years: times may be counted in samples, and some tables write a huge end time.

@@ -13,7 +13,7 @@ def read(path: Path, content: bytes) -> list[dict[str, str]]:
     return [dict(row.cells) for row in read_table(path, DatasetError).rows]
 
 
-@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
 def test_cells_in_any_dress(tmp_path: Path, delimiter: str, line_end: str) -> None:
     lines = [

@@ -68,11 +68,14 @@ def split_by_speaker(corpus: Corpus, seed: int = 0) -> Corpus:
         if unknown or len(voices) < len(SPLITS):
             if bare[name] <= split_of.keys():
                 continue
+            has, own = "no splits", ""
+            if name in sharing:
+                has, own = "splits that share speakers", "own, "
             raise DatasetError(
-                f"{name}: has {'splits that share speakers' if name in sharing else 'no splits'} "
+                f"{name}: has {has} "
                 + ("and unknown speakers" if unknown else f"and the speakers {', '.join(voices)}")
                 + "; expected three known speakers or more; name the speakers in a manifest, or "
-                "choose --split own, random or FILE.csv"
+                f"choose --split {own}random or FILE.csv"
             )
         # Speakers who were drawn with another corpus count here, too.
         n_given = Counter(split_of[voice] for voice in voices if voice in split_of)
