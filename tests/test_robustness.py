@@ -14,7 +14,7 @@ from conftest import EXAMPLES
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sercli.errors import OutputError
+from sercli.errors import ConfigError, OutputError
 from sercli.neural.bases import Base, load_base
 from sercli.neural.encoders import create_encoder
 from sercli.neural.mel import NYQUIST
@@ -311,3 +311,14 @@ def test_every_architecture_learns_so(kind: str, speech: CachedClips, tmp_path: 
     assert listener.losses[-1] < listener.losses[0]
     encoder = create_encoder(learned.settings)
     encoder.model.load_state_dict(learned.weights)
+
+
+def test_memory_that_does_not_suffice_is_told(
+    speech: CachedClips, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(robustness, "_find_rows", fail)
+    with pytest.raises(ConfigError, match="the encoder does not fit in the free memory of cpu"):
+        train_robust_encoder(base, LIMIT, speech, CONFIG, tmp_path, Watcher())

@@ -27,7 +27,7 @@ from sercli.errors import ModelError, OutputError
 from sercli.files import write_bytes
 from sercli.neural.bases import Base
 from sercli.neural.batching import pad
-from sercli.neural.devices import choose_device, choose_precision
+from sercli.neural.devices import choose_device, choose_precision, fitting
 from sercli.neural.encoders import create_encoder
 from sercli.neural.pooling import pool_states
 from sercli.neural.speech_encoder import SpeechEncoder
@@ -236,7 +236,7 @@ def _learn(
     """Return the trained encoder's weights in half precision; resume if there is a checkpoint."""
     teacher = create_encoder(base.settings, limit)
     teacher.model.load_state_dict(base.weights)
-    teacher.eval().requires_grad_(False).to(choose_device(config.device))
+    device = choose_device(config.device)
 
     def encode(waveforms: Tensor, lengths: Tensor) -> States:
         with torch.no_grad():
@@ -244,9 +244,10 @@ def _learn(
         return found
 
     batches = PairedBatches(speech, config)
-    network = Imitation(
-        copy.deepcopy(teacher).requires_grad_(True), encode, _measure(encode, speech, config)
-    )
+    with fitting("the encoder", device):
+        teacher.eval().requires_grad_(False).to(device)
+        scales = _measure(encode, speech, config)
+        network = Imitation(copy.deepcopy(teacher).requires_grad_(True), encode, scales)
     watcher.begin("the encoder, for robustness", apart=True)
     fitted = fit_network(
         network,
