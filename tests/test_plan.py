@@ -325,6 +325,37 @@ def test_resuming_and_overwriting_exclude_each_other(corpus: Corpus, tmp_path: P
         Plan.make(corpus, TrainConfig()).run(tmp_path / "model", overwrite=True, resume=True)
 
 
+@pytest.mark.parametrize("place", ["", "encoder", "fold1", "fold1/teacher/fold1", "outer1"])
+@pytest.mark.parametrize(
+    ("settings", "own"),
+    [
+        ({}, [""]),
+        ({"fit_on": ("train", "dev")}, ["fold1", "fold1/teacher/fold1"]),
+        ({"folds": 2}, ["outer1"]),
+    ],
+)
+def test_checkpoints_of_other_splits_or_folds_are_refused_at_once(
+    settings: dict[str, Any],
+    own: list[str],
+    place: str,
+    corpus: Corpus,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def tell(*_: object, **__: object) -> None:
+        raise ConfigError("not refused")
+
+    monkeypatch.setattr("sercli.training.creation.create_trainer", tell)
+    path = tmp_path / "model" / "training" / place / "checkpoint.safetensors"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    told = "not refused" if place in own else "model/training: has checkpoints, but none of the ne"
+    plan = Plan.make(corpus, TrainConfig("cnn", emotions=("anger", "sadness"), **settings))
+    with pytest.raises(ConfigError, match=told):
+        plan.run(tmp_path / "model", resume=True)
+    assert path.exists()
+
+
 @pytest.mark.parametrize("is_new", [True, False])
 def test_an_interrupt_leaves_no_new_folder(
     is_new: bool, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

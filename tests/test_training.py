@@ -51,7 +51,7 @@ from sercli.training.networks.fitting import fit_model
 from sercli.training.networks.history import has_checkpoints
 from sercli.training.networks.loop import Fitted, TrainingProgress
 from sercli.training.networks.material import Material
-from sercli.training.networks.trainer import NeuralTrainer
+from sercli.training.networks.trainer import NeuralTrainer, clear_training
 from sercli.training.networks.transformer import TransformerCourse
 from sercli.training.run import Training, choose_training_labels, cross_validate, train_on_splits
 from sercli.training.substitutes import find_substitute
@@ -1605,6 +1605,28 @@ def test_starting_again_leaves_nothing_of_before(
     result = ser("train", "--data", folder, "-o", model, *options[2:])
     assert (result.exit_code, result.stderr) == (0, "")
     assert {"curves.png", "history.csv"}.isdisjoint(os.listdir(model))
+
+
+def test_the_checkpoint_of_the_first_network_is_removed_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["outer2", "fold1/encoder", "", "outer1", "fold1"]
+    for second, name in enumerate(names):
+        path = tmp_path / "training" / name / "checkpoint.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        os.utime(path, (second, second))
+    removed: list[str] = []
+    unlink = Path.unlink
+
+    def note(path: Path) -> None:
+        removed.append(path.parent.relative_to(tmp_path / "training").as_posix())
+        unlink(path)
+
+    monkeypatch.setattr(Path, "unlink", note)
+    clear_training(tmp_path)
+    assert removed == ["outer2", "fold1/encoder", ".", "outer1", "fold1"]
+    assert not (tmp_path / "training").exists()
 
 
 def test_what_is_told_of_a_training(monkeypatch: pytest.MonkeyPatch) -> None:

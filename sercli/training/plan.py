@@ -14,7 +14,7 @@ from sercli.labels import EMOTIONS
 from sercli.registry.description import MODEL_FILE, TOLD_FILES, WEIGHTS_FILES
 from sercli.text import format_count
 from sercli.training.config import NeuralConfig, TransformerConfig
-from sercli.training.networks.history import has_checkpoints
+from sercli.training.networks.history import TRAINING_FOLDER, has_checkpoints
 from sercli.training.train_config import CNN, NETWORKS, SVM, Family, Settings, TrainConfig
 
 if TYPE_CHECKING:
@@ -141,6 +141,13 @@ class Plan:
         config = self.config
         may_be = config.family in NETWORKS and not config.folds and config.has_dev
         return may_be and any(clip.split == "dev" for clip in self.corpus.clips)
+
+    @property
+    def _first_network(self) -> str:
+        """Where the checkpoints of the network are that is trained before all others."""
+        if self.config.folds:
+            return "outer1"
+        return "" if self._is_chosen_on_dev else "fold1/**"  # or of the teacher of its fold
 
     def run(
         self,
@@ -298,6 +305,13 @@ class Plan:
             raise ConfigError(
                 f"{folder}: has no checkpoint to resume from; start without --resume, or name "
                 "another folder"
+            )
+        if resume and not has_checkpoints(folder, self._first_network):
+            raise ConfigError(
+                f"{folder / TRAINING_FOLDER}: has checkpoints, but none of the network that this "
+                "training begins with; expected those of a training with the same --folds and "
+                "--fit-on that did not end; use the same ones, start with --overwrite instead of "
+                "--resume, or, if the model is complete, delete the checkpoints"
             )
         if found and not (resume or overwrite):
             raise OutputError(

@@ -57,9 +57,17 @@ class EpochRecord:
     seconds: float
 
 
-def has_checkpoints(folder: Path) -> bool:
-    """Return whether a model folder has checkpoints of an interrupted training."""
-    return any((folder / TRAINING_FOLDER).rglob(CHECKPOINT_FILE))
+def has_checkpoints(folder: Path, places: str = "**") -> bool:
+    """Return whether a model folder has checkpoints of an interrupted training.
+
+    Parameters
+    ----------
+    folder
+        The model folder.
+    places
+        Pattern of the subfolders in which they are looked for.
+    """
+    return any((folder / TRAINING_FOLDER).glob(os.path.join(places, CHECKPOINT_FILE)))
 
 
 def write_history(records: Sequence[EpochRecord], folder: Path) -> None:

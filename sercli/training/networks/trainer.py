@@ -255,8 +255,10 @@ def clear_training(folder: Path) -> None:
     """Remove checkpoints and history from the training subfolder of a model folder, only those."""
     place = folder / TRAINING_FOLDER
     for name in (CHECKPOINT_FILE, HISTORY_FILE, CURVES_FILE):
+        # The oldest first: without the first network, a killed removal is not taken for a training.
+        kept = sorted(place.rglob(name), key=lambda path: path.stat().st_mtime_ns)
         # Temporary files that were being written, too.
-        for path in [*place.rglob(name), *place.rglob(f".{name}.*{TEMPORARY}")]:
+        for path in [*kept, *place.rglob(f".{name}.*{TEMPORARY}")]:
             path.unlink()
             with suppress(OSError):  # something else is in that folder
                 for parent in (path.parent, *path.parent.parents):
