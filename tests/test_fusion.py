@@ -1,5 +1,6 @@
 """Fusions: the weights, the mean, its members, and what they may not know."""
 
+import errno
 import json
 import os
 import re
@@ -396,6 +397,23 @@ def test_what_is_in_the_way_of_a_member_stays(models: Path, tmp_path: Path) -> N
     weights = ["adapter.safetensors", "weights.safetensors"]
     expected = ["README.md", "held_out.csv", "manifest.csv", "model.json", *weights]
     assert list_files(mine) == sorted([*expected, "notes.txt"])
+
+
+def test_copies_that_could_not_be_written_are_not_in_the_way_of_the_next(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = {"mine": models / "mine", "svm": SVM}
+
+    def fail(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sercli.files.os.fsync", fail)
+        with pytest.raises(OutputError, match="cannot be written: No space left on device"):
+            save_fusion(tmp_path / "whole", members, inside=True)
+    assert os.listdir(tmp_path / "whole") == []
+    whole = save_fusion(tmp_path / "whole", members, inside=True)
+    assert sorted(os.listdir(whole)) == ["mine", "model.json", "svm"]
 
 
 def test_originals_in_the_folder_of_a_fusion_are_not_taken_for_copies(

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -214,14 +215,21 @@ def save_model(
     left = list_left(target, members, contents)
     contents |= {name: content for name, content in told.items() if content is not None}
     contents[MODEL_FILE] = _describe(classifier, hashes).encode()
-    for place in {(target / file).parent for file in contents}:
-        make_folder(place)
-    # Together, or a process that is killed in between leaves an earlier model in this folder with
-    # weights that are not its own.
-    write_together(
-        {target / file: content for file, content in contents.items()},
-        [target / name for name, content in told.items() if content is None],
-    )
+    copies = {(target / file).parent for file in contents} - {target}
+    try:
+        for place in copies:
+            make_folder(place)
+        # Together, or a process that is killed in between leaves an earlier model in this folder
+        # with weights that are not its own.
+        write_together(
+            {target / file: content for file, content in contents.items()},
+            [target / name for name, content in told.items() if content is None],
+        )
+    finally:
+        # Of copies that could not be written: these folders would be in the way of the next ones.
+        for place in sorted(copies, reverse=True):
+            with suppress(OSError):  # it is not empty
+                place.rmdir()
     # What is left over from an earlier model, whose description is replaced.
     left += [target / file for file in {*WEIGHTS_FILES} - hashes.keys()]
     remove_left(target, left)
