@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 from sercli.errors import OutputError
 from sercli.schema import parse_path
+from sercli.system.interrupts import delay_interrupts
 from sercli.text import list_spellings
 
 AnyPath = str | os.PathLike[str]
@@ -325,10 +326,11 @@ def write_together(contents: Mapping[Path, bytes], outdated: Iterable[Path] = ()
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
-        for path in outdated:
-            path.unlink(missing_ok=True)
-        for path, temporary in written:
-            os.replace(temporary, resolve_target(path))
+        with delay_interrupts():  # or an interrupt could leave old files among the new ones
+            for path in outdated:
+                path.unlink(missing_ok=True)
+            for path, temporary in written:
+                os.replace(temporary, resolve_target(path))
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
     finally:
