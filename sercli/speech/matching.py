@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -108,34 +108,59 @@ def _match_paths(turns: Turns, recordings: Iterable[str]) -> dict[str, list[str]
 def _match_names(turns: Turns, recordings: Iterable[str]) -> dict[str, list[str]]:
     """Return the key of the turns of each recording, if any; raise if it is not clear."""
     known = turns.by_recording
-    names = {recording: _list_names(recording) for recording in recordings}
-    for recording, spelled in names.items():
-        # What was written for a recording has its name as it is printed.
-        escaped = _list_names(printable_path(recording))
-        if known.keys().isdisjoint(spelled) and not known.keys().isdisjoint(escaped):
-            names[recording] = escaped
-    keys = {
-        one: next((name for name in some if name in known), None) for one, some in names.items()
-    }
-    # In other folders than those named: its name alone decides, if it is unique and no other's.
-    alike: dict[str, list[str]] = {}
+    names = {recording: _spell_names(recording, known) for recording in recordings}
+    exact = _find_exact(names, known)
+    alike = _find_alike(names, known, exact)
+    keys = exact | {recording: some[0] for recording, some in alike.items() if len(some) == 1}
+    _refuse_doubt(turns, names, alike, keys)
+    return {recording: [keys[recording]] if recording in keys else [] for recording in names}
+
+
+def _spell_names(recording: str, known: Container[str]) -> list[str]:
+    """Return the names that a recording may have, as it is printed if only these are known."""
+    spellings = [_list_names(recording), _list_names(printable_path(recording))]
+    return next((some for some in spellings if any(name in known for name in some)), spellings[0])
+
+
+def _find_exact(names: Mapping[str, list[str]], known: Container[str]) -> dict[str, str]:
+    """Return the longest name that is known of each recording that has one."""
+    found = {one: [name for name in some if name in known] for one, some in names.items()}
+    return {recording: some[0] for recording, some in found.items() if some}
+
+
+def _find_alike(
+    names: Mapping[str, list[str]], known: Iterable[str], exact: Mapping[str, str]
+) -> dict[str, list[str]]:
+    """Return the keys that other recordings may have whatever the folders, if they are no other's.
+
+    They decide if there is only one.
+    """
+    taken = {*map(_drop_folders, exact.values())}
     by_name: dict[str, list[str]] = {}
     for key in known:
         by_name.setdefault(_drop_folders(key), []).append(key)
-    taken = {_drop_folders(key) for key in keys.values() if key is not None}
-    for recording, exact in keys.items():
-        own = dict.fromkeys(names[recording][-2:])
-        if exact is None and taken.isdisjoint(own):
-            alike[recording] = [key for name in own for key in by_name.get(name, ())]
-    keys |= {recording: some[0] for recording, some in alike.items() if len(some) == 1}
-    found = {key for key in keys.values() if key is not None}
-    taken = {_drop_folders(key) for key in found}
+    return {
+        recording: [key for name in dict.fromkeys(some[-2:]) for key in by_name.get(name, ())]
+        for recording, some in names.items()
+        if recording not in exact and taken.isdisjoint(some[-2:])
+    }
+
+
+def _refuse_doubt(
+    turns: Turns,
+    names: Mapping[str, list[str]],
+    alike: Mapping[str, list[str]],
+    keys: Mapping[str, str],
+) -> None:
+    """Raise if a recording may have another key, or one of several, that no other one has."""
+    used = {*keys.values()}
+    taken = {*map(_drop_folders, used)}
     for recording, candidates in names.items():
-        chosen, meant = keys[recording], alike.get(recording, [])
+        chosen, meant = keys.get(recording), alike.get(recording, [])
         if chosen in candidates:
             # The same without suffix if it has one, otherwise with it.
             twin = candidates[candidates.index(chosen) ^ 1]
-            if known.get(twin) and twin not in found:
+            if turns.by_recording.get(twin) and twin not in used:
                 raise ConfigError(
                     f"{turns.path}: {recording} may be {_tell(turns, chosen)} or "
                     f"{_tell(turns, twin)}; expected one name for each recording"
@@ -145,7 +170,6 @@ def _match_names(turns: Turns, recordings: Iterable[str]) -> dict[str, list[str]
                 f"{turns.path}: {recording} may be {meant[0]} or {meant[1]}; expected the "
                 "recordings in folders with these names, or different names"
             )
-    return {recording: [] if key is None else [key] for recording, key in keys.items()}
 
 
 def _list_names(recording: str) -> list[str]:
