@@ -137,6 +137,11 @@ class Told(NamedTuple):
     end: int
     sha256: str | None
 
+    @property
+    def replaces(self) -> bool:
+        """Whether the run was to replace what earlier runs left."""
+        return self.header.get("replaces") is True
+
 
 @dataclass(frozen=True)
 class Unfinished:
@@ -194,7 +199,7 @@ class Unfinished:
     def replaces(self) -> bool:
         """Whether the run was to replace what earlier runs left."""
         try:
-            return self.read().header.get("replaces") is True
+            return self.read().replaces
         except (OSError, ValueError):  # reported when a run resumes from it
             return False
 
@@ -202,9 +207,10 @@ class Unfinished:
     def is_empty(self) -> bool:
         """Whether it is certain that no file was finished, and nothing was to be replaced."""
         try:
-            return not self.read().entries and not self.replaces
+            told = self.read()
         except (OSError, ValueError):
             return False
+        return not told.entries and not told.replaces
 
     def remove(self) -> None:
         """Remove the journal, and the output unless it has its final name."""
