@@ -10,10 +10,11 @@ import pytest
 
 import sercli
 from sercli import Annotator
-from sercli.annotation import run as run_module
 from sercli.annotation.run import LabelRun, RunWatcher
 from sercli.classifiers.base import Classifier
 from sercli.files import AtomicFile, write_json
+from sercli.output import ledger as ledger_module
+from sercli.output.ledger import Ledger
 from sercli.output.report import RunInfo, RunReport
 from sercli.output.target import Output
 from sercli.output.writers import open_writer, record_path
@@ -86,7 +87,7 @@ class Runs:
 
         with self._monkeypatch.context() as patch:
             patch.setattr(owner, name, die)
-            patch.setattr(run_module._Ledger, "discard", lambda _: None)
+            patch.setattr(Ledger, "discard", lambda ledger: ledger._writer.leave())
             with pytest.raises(Killed):
                 self.write(*paths, **options)
 
@@ -101,7 +102,7 @@ class Runs:
 
         with self._monkeypatch.context() as patch:
             patch.setattr(AtomicFile, "close", leave)
-            patch.setattr(run_module, "write_json", lambda *_, **__: None)
+            patch.setattr(ledger_module, "write_json", lambda *_, **__: None)
             with pytest.raises(Killed):
                 self.begin(*paths, **options).write(Stop(n_files, Killed))
         assert (record.read_bytes() if record.exists() else None) == before

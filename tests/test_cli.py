@@ -707,7 +707,7 @@ def test_a_disk_that_is_full_before_the_journal_loses_nothing(
     options = ("annotate", EXAMPLES, "-m", "svm", "-o", target)
     with monkeypatch.context() as patch:
         patch.setattr(Journal, "_put", write_some)
-        patch.setattr(sys.modules["sercli.annotation.run"], "write_json", write_nothing)
+        patch.setattr(sys.modules["sercli.output.ledger"], "write_json", write_nothing)
         full = ser(*options)
     assert full.exit_code == 2
     assert "Error: the journal cannot be written" in full.stderr  # what was first
@@ -716,7 +716,7 @@ def test_a_disk_that_is_full_before_the_journal_loses_nothing(
     assert "3 labelled, 1 without speech, 0 failed, 3 kept from before" in resumed.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.csv", "labels.csv.run.json"]
     with monkeypatch.context() as patch:
-        patch.setattr(sys.modules["sercli.annotation.run"], "write_json", write_nothing)
+        patch.setattr(sys.modules["sercli.output.ledger"], "write_json", write_nothing)
         full = ser(*options, "--overwrite")
     assert (full.exit_code, "Error: the record cannot be written" in full.stderr) == (2, True)
 
@@ -726,13 +726,12 @@ def test_what_a_journal_tells(tmp_path: Path) -> None:
     targets = [tmp_path / "labels", tmp_path / "labels.csv"]
     entries = [{"path": "é.wav", "rows": [0, 4]}, {"path": "è.wav", "rows": [4, 6]}]
     for target in targets:
-        with (
-            open_writer(str(target), "jsonl", info, held=True) as writer,
-            Journal(writer, info) as journal,
-        ):
+        writer = open_writer(str(target), "jsonl", info)
+        with Journal(writer, info) as journal:
             for rows, entry in zip(("xxx\n", "é"), entries, strict=True):
                 writer.copy(rows)
                 journal.note(entry | {"rows": writer.place})
+        writer.leave()
     # Cut within a character, as a disk may be full anywhere.
     (path,) = tmp_path.glob(".labels.????????.tmp.journal")
     content = path.read_bytes()

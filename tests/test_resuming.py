@@ -21,11 +21,12 @@ from runs import Runs, Stop, change, every_format
 
 import sercli
 from sercli import OutputError, SegmentConfig, Turns, files
-from sercli.annotation import run as run_module
 from sercli.annotation.run import LabelRun, RunWatcher
 from sercli.files import ORPHANED_S, AtomicFile
+from sercli.output import ledger as ledger_module
 from sercli.output import resuming
 from sercli.output.journal import STARTING_S, Journal, Unfinished, find_unfinished
+from sercli.output.ledger import Ledger
 from sercli.output.resuming import find_stamp
 from sercli.output.writers import CsvWriter, record_path
 from sercli.schema import FileResult, printable_path
@@ -333,7 +334,7 @@ def test_an_interrupt_while_the_record_is_written_costs_no_record(
         write(path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "write_json", write_slowly)
+        patch.setattr(ledger_module, "write_json", write_slowly)
         with pytest.raises(KeyboardInterrupt):
             runs.write()
     assert runs.record["completed"]
@@ -348,7 +349,7 @@ def test_a_journal_stays_where_no_record_could_be_written(
         raise OutputError("the record: cannot be written: No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "write_json", refuse)
+        patch.setattr(ledger_module, "write_json", refuse)
         with pytest.raises(MemoryError):
             runs.begin().write(Stop(2, MemoryError))
     assert [one.suffix for one in runs.hidden] == [".journal"]
@@ -380,9 +381,10 @@ PLACES = (
     (Journal, "_put"),
     (Journal, "remove"),
     (CsvWriter, "_put"),
-    (LabelRun, "_open_ledger"),
+    (Ledger, "__init__"),
+    (Ledger, "_complete"),
     (LabelRun, "_write_all"),
-    (run_module, "write_json"),
+    (ledger_module, "write_json"),
 )
 
 
@@ -865,7 +867,7 @@ def test_outputs_whose_names_are_patterns_are_gone_on_with(
 
 @every_format
 def test_an_output_that_lacks_only_its_record_is_kept(runs: Runs) -> None:
-    runs.kill_at(run_module, "write_json", *runs.both)
+    runs.kill_at(ledger_module, "write_json", *runs.both)
     assert runs.output.exists()
     assert not record_path(runs.output).exists()
     content = runs.content

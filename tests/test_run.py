@@ -18,10 +18,10 @@ from conftest import EXAMPLES, FakeClassifier
 from runs import Runs, change, every_format
 
 import sercli
-from sercli.annotation import run as run_module
 from sercli.annotation.annotator import Annotator
 from sercli.annotation.run import RunWatcher
 from sercli.errors import ConfigError, DatasetError, ModelError, OutputError
+from sercli.output import ledger as ledger_module
 from sercli.output.report import RunReport
 from sercli.output.target import Output
 from sercli.output.writers import CsvWriter, record_path
@@ -300,7 +300,7 @@ def test_outputs_of_long_names_are_gone_on_with(runs: Runs, tmp_path: Path) -> N
 def test_an_output_whose_record_is_of_before_is_gone_on_with(runs: Runs) -> None:
     runs.write(runs.memo)
     before = runs.record
-    runs.kill_at(run_module, "write_json", runs.statement, resume=True)
+    runs.kill_at(ledger_module, "write_json", runs.statement, resume=True)
     assert runs.record == before
     rows = runs.content
     assert b"statement.flac" in rows
@@ -322,7 +322,7 @@ def leave_whole(runs: Runs) -> Path:
 
 def leave_without_record(runs: Runs) -> Path:
     """Return the output of a run that was killed when it was in its place."""
-    runs.kill_at(run_module, "write_json")
+    runs.kill_at(ledger_module, "write_json")
     return runs.output
 
 

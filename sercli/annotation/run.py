@@ -1,36 +1,28 @@
 """A run: labels many files, writes one output and its record, and can resume an earlier run."""
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
-from dataclasses import asdict, dataclass, replace
+from contextlib import ExitStack, closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sercli.annotation.given import Given
 from sercli.config import ACROSS_FILES, OnError
 from sercli.discovery import Found, find_inputs
-from sercli.errors import ConfigError, OutputError
-from sercli.files import STDOUT, AnyPath, copy_mode, write_json
-from sercli.output.journal import Journal, find_unfinished
-from sercli.output.report import RunInfo, RunReport, describe_file
-from sercli.output.resuming import Earlier, EarlierFile, check_stamp, find_stamp
+from sercli.errors import ConfigError
+from sercli.files import AnyPath
+from sercli.output.ledger import Ledger
+from sercli.output.report import RunInfo, RunReport
+from sercli.output.resuming import Earlier, EarlierFile, find_stamp
 from sercli.output.target import Output
-from sercli.output.writers import Writer, open_writer, record_path
 from sercli.registry.catalogue import DEFAULT_MODEL
 from sercli.schema import FileResult, printable
 from sercli.system.interrupts import delay_interrupts
-from sercli.text import format_count
 from sercli.version import __version__
 
 if TYPE_CHECKING:
     from sercli.annotation.annotator import Annotator
     from sercli.classifiers.base import Classifier
-
-
-# Fields that the record updates for a file that cannot be read now and whose rows are kept.
-OF_A_FAILURE = ("status", "error", "warnings")
-KEPT = "{} of an earlier run kept in the output; --resume tries the file again"
 
 
 class RunWatcher:
@@ -112,14 +104,16 @@ class LabelRun:
         absent = earlier.find_others(inputs)
         self._new: list[Found] = []
         # What an earlier run left of each file, and whether it is kept.
-        self._known: list[tuple[EarlierFile | None, bool]] = [(file, True) for file in absent]
+        self._earlier: list[EarlierFile | None] = [*absent]
+        self._is_kept = [True] * len(absent)
         for found in inputs:
             file = earlier.find(found)
             is_kept = file is not None and file.still_holds(found, self._given.hash(found.path))
-            self._known.append((file, is_kept))
+            self._earlier.append(file)
+            self._is_kept.append(is_kept)
             if not is_kept:
                 self._new.append(found)
-        self.n_files, self.n_new, self.n_absent = len(self._known), len(self._new), len(absent)
+        self.n_files, self.n_new, self.n_absent = len(self._earlier), len(self._new), len(absent)
         self.n_left = self.n_new
 
     def write(self, watcher: RunWatcher | None = None, on_error: OnError = "continue") -> RunReport:
@@ -147,198 +141,34 @@ class LabelRun:
         KeyboardInterrupt
             If the run was interrupted; raised after the rows of finished files are in the output.
         """
-        output, report, watcher = self._output, self.report, watcher or RunWatcher()
-        if output.target != STDOUT:
-            find_unfinished(Path(output.target))  # another run may have begun to write it since
-        self._check_unchanged()
-        ledger: _Ledger | None = None
-        failing: BaseException | None = None
-        try:
-            with ExitStack() as stack:
-                with delay_interrupts():  # or an interrupt could leave a temporary file behind
-                    ledger = self._open_ledger(stack)
-                results = self._annotator.annotate(
-                    self._new, watcher.decoded, on_error, watcher.file_scored, self._given
+        watcher = watcher or RunWatcher()
+        with ExitStack() as stack:
+            with delay_interrupts():  # or an interrupt could leave a temporary file behind
+                ledger = stack.enter_context(
+                    Ledger(self._output, self.report, self._earlier, self._before)
                 )
-                stack.enter_context(closing(results))
-                self._write_all(results, ledger, watcher)
-            report.completed = not self.n_left
-        except BaseException as error:
-            failing = error  # raised below
-        with delay_interrupts():  # or an interrupt could leave an output without its record
-            if ledger is not None:
-                self._conclude(ledger, failing)
-        if failing is not None:
-            raise failing
-        return report
-
-    def _conclude(self, ledger: "_Ledger", failing: BaseException | None) -> None:
-        """Write the record, and remove what only a resumed run would need."""
-        digest = ledger.writer.sha256 if ledger.writer.in_place else None
-        is_recorded = self._write_record(failing, digest)
-        if digest and is_recorded:  # journals have served their purpose
-            for one in self._output.unfinished:
-                one.remove()
-            # Last, as until then it shows that older ones are superseded.
-            ledger.remove_journal()
-        elif not digest and ledger.writer.held and not isinstance(failing, OutputError):
-            ledger.discard()
-
-    def _check_unchanged(self) -> None:
-        """Raise if the output was changed since its rows were found."""
-        if self._output.resume:
-            check_stamp(self._output.target, self._before, find_stamp(self._output.target))
-
-    def _open_ledger(self, stack: ExitStack) -> "_Ledger":
-        """Open the output and its journal; the stack closes them."""
-        output, info = self._output, self.report.info
-        writer = stack.enter_context(
-            open_writer(
-                output.target,
-                output.format,
-                info,
-                overwrite=output.overwrite or output.resume,
-                held=True,
+            results = self._annotator.annotate(
+                self._new, watcher.decoded, on_error, watcher.file_scored, self._given
             )
-        )
-        journal = None
-        if writer.temporary is not None:
-            is_there = output.unfinished or os.path.exists(output.target)
-            replaces = output.overwrite and bool(is_there)
-            try:
-                journal = Journal(writer, info, replaces=replaces)
-            except BaseException:
-                writer.discard()  # without a journal, no run could resume it
-                raise
-            stack.enter_context(journal)
-        return _Ledger(writer, journal, self.report)
-
-    def _write_record(self, failing: BaseException | None, digest: str | None) -> bool:
-        """Write the run record beside the finished output, whose SHA-256 is `digest`.
-
-        Returns whether it was written. Without it, a run can resume from the journal.
-
-        If an earlier output stays, so does its record. If there is no output because it could not
-        be written, the record is written nevertheless.
-        """
-        target = self._output.target
-        is_lost = isinstance(failing, OutputError) and not os.path.exists(target)
-        if target == STDOUT or not (digest or is_lost):
-            return False
-        record = record_path(target)
-        is_new = not os.path.exists(record)
-        try:
-            write_json(record, self.report.record(digest))
-            if is_new:
-                copy_mode(Path(target), record)
-        except OutputError:
-            if failing is None or isinstance(failing, KeyboardInterrupt):
-                raise  # otherwise the first error says more
-            return False
-        return True
+            stack.enter_context(closing(results))
+            self._write_all(results, ledger, watcher)
+        return self.report
 
     def _write_all(
-        self, results: Iterator[FileResult], ledger: "_Ledger", watcher: RunWatcher
+        self, results: Iterator[FileResult], ledger: Ledger, watcher: RunWatcher
     ) -> None:
-        n_done = 0
-        failing: BaseException | None = None
-        try:
-            for file, is_kept in self._known:
-                if file is not None and is_kept:
-                    with ledger.in_one_piece():
-                        ledger.keep(file)
-                        n_done += 1
-                    continue
-                result = next(results, None)
-                if result is None:  # with on_error="stop", after a file that failed
-                    break
+        for is_kept in self._is_kept:
+            if is_kept:
                 with ledger.in_one_piece():
-                    result = ledger.put(result, self._given.hash(result.path), file)
-                    n_done += 1
-                    self.n_left -= 1
-                watcher.done(result)
-        except BaseException as error:
-            failing = error
-            raise
-        finally:
-            # Rows of an earlier run must not be lost, whatever ended this one. After an error of
-            # the output, or if no file was labelled, they stay in the earlier files.
-            is_worth = failing is None or self.n_left < self.n_new
-            if is_worth and not isinstance(failing, OutputError):
-                with ledger.in_one_piece():
-                    for file, _ in self._known[n_done:]:
-                        if file is not None:
-                            ledger.keep(file)
-                    self._check_unchanged()
-                    ledger.writer.held = False
-
-
-@dataclass(frozen=True)
-class _Ledger:
-    """Keeps the output, its journal and the report of a run in step, file by file."""
-
-    writer: Writer
-    journal: Journal | None
-    report: RunReport
-
-    def in_one_piece(self) -> AbstractContextManager[None]:
-        """Delay interrupts while a file is written.
-
-        Not on standard output, where a reader may take its time and no run resumes.
-        """
-        return nullcontext() if self.journal is None else delay_interrupts()
-
-    def keep(self, file: EarlierFile) -> None:
-        """Copy the rows of a file from an earlier run."""
-        self.writer.copy(file.read_rows())
-        self._note(self.report.keep(file.entry))
-
-    def put(
-        self, result: FileResult, turns_sha256: str | None, earlier: EarlierFile | None
-    ) -> FileResult:
-        """Write the rows of a file; if it cannot be read now, keep those of an earlier run.
-
-        Parameters
-        ----------
-        result
-            Result of the file in this run.
-        turns_sha256
-            Hash of the segments and speakers given for the file, if any.
-        earlier
-            What an earlier run left of the file, if there was one.
-
-        Returns
-        -------
-        FileResult
-            The result, with a warning if rows were kept.
-        """
-        if earlier is None or not earlier.outlasts(result):
-            self.writer.write(result)
-            self._note(self.report.add(result, turns_sha256))
-            return result
-        rows = format_count(earlier.entry["n_segments"], "segment")
-        result = replace(result, warnings=(*result.warnings, KEPT.format(rows)))
-        told = describe_file(result)
-        failed = {**earlier.entry, **{name: told[name] for name in OF_A_FAILURE}}
-        self.writer.copy(earlier.read_rows(), failed)
-        self._note(self.report.keep(failed, failed=True))
-        return result
-
-    def discard(self) -> None:
-        """Remove the output and its journal."""
-        with delay_interrupts():  # a journal without its output would be taken for another's
-            self.remove_journal()
-            self.writer.discard()
-
-    def remove_journal(self) -> None:
-        """Remove the journal, if there is one."""
-        if self.journal is not None:
-            self.journal.remove()
-
-    def _note(self, entry: dict[str, Any]) -> None:
-        entry["rows"] = self.writer.place
-        if self.journal is not None:
-            self.journal.note(entry)
+                    ledger.keep()
+                continue
+            result = next(results, None)
+            if result is None:  # with on_error="stop", after a file that failed
+                break
+            with ledger.in_one_piece():
+                result = ledger.put(result, self._given.hash(result.path))
+                self.n_left -= 1
+            watcher.done(result)
 
 
 def write_labels(

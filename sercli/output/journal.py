@@ -71,8 +71,6 @@ class Journal:
         try:
             self._put(header | {"host": node(), "pid": os.getpid()})
         except BaseException:
-            with suppress(OSError):
-                self._stream.close()
             self.remove()
             raise
 
@@ -91,16 +89,21 @@ class Journal:
         """
         self._put({"file": entry})
 
+    def close(self) -> None:
+        """Close the journal, which unlocks it."""
+        with suppress(OSError):  # a full disk, which was reported before
+            self._stream.close()
+
     def remove(self) -> None:
-        """Remove the journal, when the output is complete."""
+        """Close and remove the journal, when the output is complete or discarded."""
+        self.close()
         self._path.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(OSError):  # a full disk, which was reported before
-            self._stream.close()
+        self.close()
 
     def _put(self, data: Mapping[str, Any]) -> None:
         # Lines after an incomplete one could not be read.

@@ -27,7 +27,6 @@ from sercli.schema import (
     printable,
     printable_path,
 )
-from sercli.system.interrupts import delay_interrupts
 
 # Decimals: milliseconds for detected times, all decimals of given times; of probabilities so many
 # that the sum of the rounded ones is 1 to five decimals.
@@ -80,8 +79,8 @@ class Writer(ABC):
     """Base of the writers of results in one format; a context manager.
 
     The rows of a file are written at once, so that an interrupt cannot leave half of them. On exit,
-    the output is completed and renamed to its target, also after an error, unless it is `held`
-    or the error is an `OutputError`.
+    the output is finished, also after an error: finished rows must not be lost. After an
+    `OutputError`, a file is left.
 
     Parameters
     ----------
@@ -89,16 +88,9 @@ class Writer(ABC):
         File or standard output to write to.
     info
         Description of the run.
-    held
-        Whether to leave the output under its temporary name on exit. A resuming run resets it once
-        all earlier rows are copied, so that the output cannot replace one with more rows.
 
     Attributes
     ----------
-    held
-        See above; may be changed at any time.
-    in_place
-        Whether the output was renamed to its target.
     temporary
         Path of the output until it is renamed; None for standard output.
     n_bytes
@@ -112,11 +104,7 @@ class Writer(ABC):
     header_end: ClassVar[str] = ""
     footer: ClassVar[str] = ""
 
-    def __init__(
-        self, output: AtomicFile | StandardOutput, info: RunInfo, *, held: bool = False
-    ) -> None:
-        self.held = held
-        self.in_place = False
+    def __init__(self, output: AtomicFile | StandardOutput, info: RunInfo) -> None:
         self._output = output
         self._info = info
         self._labels: tuple[str, ...] = tuple(info.model["labels"])
@@ -164,6 +152,25 @@ class Writer(ABC):
         self._put(rows)
         self.place = [start, self.n_bytes]
 
+    def finish(self) -> None:
+        """Complete the output, and rename a file to its target.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written or renamed.
+        """
+        if isinstance(self._output, AtomicFile):
+            self._put(self.footer)
+            self._output.close()
+        elif not self._is_broken:
+            self._put(self.footer)
+
+    def leave(self) -> None:
+        """Leave a file under its temporary name, from which another run can resume."""
+        if isinstance(self._output, AtomicFile):
+            self._output.leave()
+
     def discard(self) -> None:
         """Remove the temporary file."""
         if isinstance(self._output, AtomicFile):
@@ -186,24 +193,10 @@ class Writer(ABC):
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        # Also after an error: finished rows must not be lost.
-        if not isinstance(self._output, AtomicFile):
-            if not self._is_broken:
-                self._put(self.footer)
-            return
-        # After an error of the output or the journal, another run can resume from the temporary
-        # file.
-        if self.held or isinstance(error, OutputError):
-            self._output.leave()
-            return
-        with delay_interrupts():
-            try:
-                self._put(self.footer)
-            except OutputError:
-                self._output.leave()
-                raise
-            self._output.close()
-            self.in_place = True
+        if isinstance(error, OutputError) and isinstance(self._output, AtomicFile):
+            self.leave()
+        else:
+            self.finish()
 
     def _list_values(self, segment: Segment) -> list[Any]:
         """Return the values of a segment for JSON, in the order of the columns after the file."""
@@ -340,9 +333,7 @@ def choose_format(target: str, asked: str | None) -> str:
     return suffix
 
 
-def open_writer(
-    target: str, name: str, info: RunInfo, *, overwrite: bool = False, held: bool = False
-) -> Writer:
+def open_writer(target: str, name: str, info: RunInfo, *, overwrite: bool = False) -> Writer:
     """Return a writer to a file or to standard output.
 
     Parameters
@@ -355,8 +346,6 @@ def open_writer(
         Description of the run.
     overwrite
         Whether an existing target may be replaced.
-    held
-        Whether to leave the file under its temporary name on exit; see `Writer`.
 
     Raises
     ------
@@ -367,7 +356,7 @@ def open_writer(
         return WRITERS[name](StandardOutput(), info)
     file = AtomicFile(Path(target), overwrite=overwrite)
     try:
-        return WRITERS[name](file, info, held=held)
+        return WRITERS[name](file, info)
     except BaseException:
         file.discard()
         raise
