@@ -417,7 +417,7 @@ def test_a_refused_training_leaves_what_was_there(
     def interrupt(*_: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(CnnCourse, "assemble", interrupt)
+    monkeypatch.setattr("sercli.training.networks.fitting._calibrate", interrupt)
     with pytest.raises(KeyboardInterrupt):
         train_on_splits(corpus, tmp_path / "all", trainer(cache, config), fit_on=fit_on, test=False)
     for name, content in before.items():

@@ -161,6 +161,18 @@ def test_held_out_clips_are_compared_with_calm_clips_of_training(
     assert course.score(network, held_out, learned).shape == (3, 2, 3)
 
 
+def test_a_later_training_leaves_an_earlier_network_as_it_was(
+    course: TransformerCourse, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    material = course.prepare(make_clips(tmp_path, ("ann", "bob"), rng), lambda _: None)
+    first = course.teach("first", material.take([0, 1, 2]), tmp_path / "first").network
+    before = course.score(first, material, material)
+    second = course.teach("second", material, tmp_path / "second").network
+    np.testing.assert_array_equal(course.score(first, material, material), before)
+    assert np.abs(course.score(second, material, material) - before).max() > 0
+    assert first.encoder is second.encoder  # there may be no memory for two
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, 70_000.0])
 def test_what_half_precision_cannot_hold_is_told(
     course: TransformerCourse, tmp_path: Path, rng: np.random.Generator, value: float

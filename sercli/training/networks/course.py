@@ -238,10 +238,6 @@ class Course(ABC):
             The clips that the network was trained on.
         """
 
-    def assemble(self, network: nn.Module) -> nn.Module:
-        """Return the complete network, given the part of it that was trained."""
-        return network
-
     def describe(self) -> dict[str, Any]:
         """Return further facts for the model's record of its training."""
         return {}

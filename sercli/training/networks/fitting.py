@@ -171,7 +171,7 @@ def _fit(
         trained = _train_with_dev(material, course, folder, dev, say)
     else:
         trained = _train_with_folds(material, course, folder, substitute, say)
-    network = course.assemble(trained.fitted.network)
+    network = trained.fitted.network
     calibration, figures = _calibrate(trained, course)
     spec = ModelSpec(
         family=course.classifier.family,
@@ -291,7 +291,7 @@ def _teach_folds(
         place, pupil = folder / f"fold{number}", course
         if substitute is not None:
             say(f"training a teacher without the speakers of fold {number}")
-            teacher = _train_teacher(substitute, inside, course, place / TEACHER_FOLDER)
+            teacher = _train_teacher(substitute, inside, place / TEACHER_FOLDER)
             seconds += teacher.classifier.spec.training["seconds"]
             pupil = replace(course, teacher=teacher)
         learned = material.take(inside).meet(number, n_folds, others=True)
@@ -304,19 +304,13 @@ def _teach_folds(
     return np.concatenate(parts, axis=1)[:, np.argsort(np.concatenate(order))], networks, seconds
 
 
-def _train_teacher(
-    substitute: Substitute, inside: IntArray, course: Course, folder: Path
-) -> Teacher:
+def _train_teacher(substitute: Substitute, inside: IntArray, folder: Path) -> Teacher:
     """Return a teacher trained on some of the clips, with its held-out probabilities of them."""
     material = substitute.material.take(inside)
     learned = _fit(material, substitute.course, folder, lambda _: None)
     assert learned.held_out is not None
     held_out = dict(zip(material.cached.hashes, learned.held_out, strict=True))
-    teacher = Teacher(learned.classifier, held_out, TrainingManifest())
-    if course.unlabelled is not None:
-        # Now, because the next teacher uses the same encoder and will replace the head on it.
-        teacher.classify(course.unlabelled.cached, course.labels)
-    return teacher
+    return Teacher(learned.classifier, held_out, TrainingManifest())
 
 
 def check_dev(dev: Sized) -> None:

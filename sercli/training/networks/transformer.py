@@ -120,7 +120,7 @@ class TransformerCourse(Course):
 
     @cached_property
     def _network(self) -> Transformer:
-        """The frozen encoder with a head, which is untrained at first."""
+        """The frozen encoder with an untrained head."""
         network = cast(Transformer, self.create(self._create_network))
         device = choose_device(self.config.device)
         with fitting("the network", device):
@@ -210,7 +210,7 @@ class TransformerCourse(Course):
     def _teach_head(
         self, name: str, material: Material, folder: Path, dev: Material | None
     ) -> Fitted:
-        """Train a head on the encoder's rows."""
+        """Train a head on the encoder's rows; the network is the encoder with that head."""
         assert material.rows is not None
         rows = [material.rows[:, : 1 + self.config.versions]]  # not the version for scoring
         if material.unlabelled is not None and material.unlabelled.rows is not None:
@@ -221,7 +221,7 @@ class TransformerCourse(Course):
         n_features = self._network.n_features
         head = self.create(lambda: create_head(self.network_settings, n_features, self.n_scores))
         strangers = material.strangers
-        return self.fit(
+        fitted = self.fit(
             name,
             RowNetwork(head),
             RowBatches(rows, targets, draws, self.config, change),
@@ -235,11 +235,15 @@ class TransformerCourse(Course):
                 "calm speech": None if strangers is None else digest(strangers.tobytes()),
             },
         )
+        # All networks share the encoder, of which there may not be memory for several.
+        encoder, untrained = self._network.encoder, self._network.head
+        parts = {id(encoder): encoder, id(untrained): fitted.network.head}
+        return replace(fitted, network=copy.deepcopy(self._network, parts))
 
     def _tune(
-        self, name: str, material: Material, folder: Path, dev: Material | None, head: nn.Module
+        self, name: str, material: Material, folder: Path, dev: Material | None, start: nn.Module
     ) -> Fitted:
-        """Train upper layers of the encoder together with the trained head."""
+        """Train upper layers of the encoder of a network together with its trained head."""
         config = replace(
             self.config,
             epochs=self.config.tuning_epochs,
@@ -247,7 +251,7 @@ class TransformerCourse(Course):
             batch_size=min(self.config.batch_size, TUNING_BATCH),
         )
         targets, draws = self.find_targets(material), self.find_draws(material)
-        network = copy.deepcopy(self.assemble(head))
+        network = copy.deepcopy(start)
         assert isinstance(network, Transformer)
         tuned = self.fit(
             f"{name}, {self.config.layers} layers of the encoder",
@@ -273,21 +277,13 @@ class TransformerCourse(Course):
 
         See `Course.score`.
         """
-        if isinstance(network, Transformer):
+        if self.config.layers:  # of which the rows know nothing
             return self.score_varied(network, material.cached)
         versions = [_take_version(material, version) for version in (AS_IS, SCORED)]
         transposition = self._transpose(material, learned)
         if transposition is not None:
             versions.append(transposition.move(versions[0]))
         return np.stack([_score(network, rows) for rows in versions])
-
-    def assemble(self, network: nn.Module) -> nn.Module:
-        """Return the encoder with the head that was trained."""
-        if isinstance(network, Transformer):
-            return network
-        assert isinstance(network, RowNetwork)
-        self._network.head.load_state_dict(network.head.state_dict())
-        return self._network
 
     def describe(self) -> dict[str, Any]:
         """Return further facts for the model's record of its training."""
@@ -396,9 +392,9 @@ def _take_version(material: Material, version: int) -> FloatArray:
     return rows
 
 
-def _score(network: nn.Module, rows: FloatArray) -> FloatArray:
-    """Return the scores of rows, shape (n_clips, n_scores)."""
-    device = next(network.parameters()).device
+def _score(network: Any, rows: FloatArray) -> FloatArray:
+    """Return the scores that the head of a network gives rows, shape (n_clips, n_scores)."""
+    device = next(network.head.parameters()).device
     with torch.inference_mode():
-        scores: FloatArray = network(torch.from_numpy(rows).to(device), None).numpy(force=True)
+        scores: FloatArray = network.head(torch.from_numpy(rows).to(device)).numpy(force=True)
     return scores
