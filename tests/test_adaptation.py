@@ -753,7 +753,7 @@ def test_all_settings_of_an_adapter_count(
         jobs=1,
     )
     said: list[str] = []
-    trainer = AdapterTrainer(asked, teacher, tmp_path, said.append)
+    trainer = AdapterTrainer(asked, teacher, cache=tmp_path, say=said.append)
     trainer.check_fit(clips, EMOTIONS)
     calm = [clip for clip in clips if clip.emotion not in ("fear", "anger")]
     with pytest.raises(DatasetError, match=r"none of the .* clips is labelled anger or fear; exp"):

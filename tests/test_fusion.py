@@ -442,7 +442,7 @@ def test_members_that_would_be_lost_are_refused(both: Path, models: Path, tmp_pa
         trainer = replace(trainer, config=replace(trainer.config, copy_members=copied))
         with pytest.raises(ConfigError, match=message):
             trainer.begin(whole)
-    adapting = AdapterTrainer(AdapterConfig(), own[0], tmp_path / "cache")
+    adapting = AdapterTrainer(AdapterConfig(), own[0], cache=tmp_path / "cache")
     with pytest.raises(ConfigError, match=r"whole: contains the model .*whole/mine, which would"):
         adapting.begin(whole)
     trainer = make_trainer(tmp_path, *own)
@@ -567,7 +567,7 @@ def cached(clips: tuple[Clip, ...], tmp_path: Path) -> CachedClips:
 
 def make_trainer(tmp_path: Path, *members: Teacher, **options: Any) -> FusionTrainer:
     config = FusionConfig(folds=3, jobs=1)
-    return FusionTrainer(config, members, tmp_path / "cache", **options)
+    return FusionTrainer(config, members, cache=tmp_path / "cache", **options)
 
 
 def test_clips_held_out_of_a_member_are_not_classified_again(
@@ -703,7 +703,7 @@ def test_an_adapter_of_a_fusion_must_find_its_members(
 ) -> None:
     # That it was trained on anything is not the point.
     fusion = Teacher(load_model(both), {}, TrainingManifest())
-    trainer = AdapterTrainer(AdapterConfig(), fusion, tmp_path / "cache")
+    trainer = AdapterTrainer(AdapterConfig(), fusion, cache=tmp_path / "cache")
     trainer.begin(both.parent / "adapted")
     monkeypatch.setenv("SER_MODELS", str(tmp_path / "none"))
     with pytest.raises(ModelError, match="model 'mine': found no"):
@@ -739,7 +739,7 @@ def trained(hisses: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory)
         epochs=2, batch_size=9, learning_rate=0.02, averaging=0.5, folds=2, device="cpu", jobs=1
     )
     corpus = split_by_speaker(read_corpus(hisses))
-    trainer = NeuralTrainer(CnnCourse(config, settings=settings), cache)
+    trainer = NeuralTrainer(CnnCourse(config, settings=settings), cache=cache)
     train_on_splits(corpus, folder / "netter", trainer, fit_on=("train", "dev"), test=False)
     return folder
 

@@ -107,7 +107,7 @@ def test_what_an_encoder_knows_is_known_of_its_models(tmp_path: Path) -> None:
         before=origin.manifest,
         rows=tmp_path / "rows",
     )
-    trainer = NeuralTrainer(course, tmp_path / "cache")
+    trainer = NeuralTrainer(course, cache=tmp_path / "cache")
     trainer.check_held_out(clips[1:])
     (apart,) = trainer.prepare([clips[1:]])
     manifest = trainer.make_manifest(apart)

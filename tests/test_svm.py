@@ -309,7 +309,7 @@ def test_trainer_keeps_what_is_of_unchanged_clips(monkeypatch: pytest.MonkeyPatc
     )
     monkeypatch.setattr(trainer, "add_adapter", lambda *_: None)
     found = ClipFeatures((), tuple(held_out.swapaxes(0, 1)), (), {})
-    svm_trainer = trainer.SvmTrainer(CONFIG, Path(), adapter=True)
+    svm_trainer = trainer.SvmTrainer(CONFIG, cache=Path(), adapter=True)
     learned = svm_trainer.fit(found, EMOTIONS, Path())
     np.testing.assert_array_equal(learned.held_out, held_out[0])
     # Whom a clip is transposed to differs, so that there is no baseline.

@@ -105,7 +105,7 @@ def light() -> Iterator[None]:
 
 
 def trainer(cache: Path, config: NeuralConfig = CONFIG, **changes: Any) -> NeuralTrainer:
-    return NeuralTrainer(CnnCourse(config, settings=SMALL, **changes), cache)
+    return NeuralTrainer(CnnCourse(config, settings=SMALL, **changes), cache=cache)
 
 
 @pytest.fixture(scope="module")
@@ -318,7 +318,7 @@ def test_folds_within_folds_are_checked_before_anything_is_decoded(
 
     learner: AnyTrainer = trainer(cache, CONFIG)
     if family == "svm":
-        learner = SvmTrainer(SvmConfig(folds=2, jobs=1), cache)
+        learner = SvmTrainer(SvmConfig(folds=2, jobs=1), cache=cache)
     # Without any one of the four there is fear, but not without a and c.
     rare = clips_of(a="anger fear", b="anger anger", c="anger fear", d="anger anger")
     with pytest.raises(
@@ -351,7 +351,7 @@ def test_labels_that_nobody_learns_are_told_before_anything_is_decoded(
 
     learner: AnyTrainer = trainer(cache, CONFIG)
     if family == "svm":
-        learner = SvmTrainer(SvmConfig(folds=2, jobs=1), cache)
+        learner = SvmTrainer(SvmConfig(folds=2, jobs=1), cache=cache)
     train = clips_of("train", a="anger happiness", b="anger happiness", c="anger happiness")
     dev = clips_of("dev", d="anger fear", e="anger fear happiness")
     test = clips_of("test", f="anger fear sadness")
@@ -378,7 +378,7 @@ def test_labels_that_nobody_learns_are_told_before_anything_is_decoded(
     # Where speakers are shared, folds are of clips.
     learner = trainer(cache, replace(CONFIG, group_by="clip"))
     if family == "svm":
-        learner = SvmTrainer(SvmConfig(folds=2, jobs=1, group_by="clip"), cache)
+        learner = SvmTrainer(SvmConfig(folds=2, jobs=1, group_by="clip"), cache=cache)
     rare = Corpus("gone", "", clips_of("train", a="anger anger anger fear"))
     message = (
         "^without the clips of a fold, no training clips of fear .*; expected clips of every em"

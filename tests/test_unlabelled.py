@@ -184,7 +184,7 @@ def test_what_fails_is_told(tmp_path: Path, cache: Path) -> None:
     assert behind[1].warnings[0].startswith("another recording is appended in the file")
     unlabelled = search(*paths, twice, cache=cache)
     assert unlabelled.notes == dict([behind])
-    assert SvmTrainer(SvmConfig(), cache, calm=unlabelled).speech == (unlabelled,)
+    assert SvmTrainer(SvmConfig(), cache=cache, calm=unlabelled).speech == (unlabelled,)
     assert search(*paths, cache=cache).describe().endswith("in 1 of 3 recordings; 2 failed")
     with pytest.raises(
         DatasetError, match=r"no speech of 1 s or more in 1 recording for .*: .*broken\.wav: libsnd"

@@ -68,13 +68,13 @@ def create_trainer(
     """
     cache = find_cache() if config.cache is None else Path(config.cache)
     settings, watcher = config.settings, watcher or Watcher()
-    told: dict[str, Any] = {"say": say, "progress": progress}
+    common: dict[str, Any] = {"cache": cache, "say": say, "progress": progress}
     if isinstance(settings, AdapterConfig):
         from sercli.training.adapters.trainer import AdapterTrainer
         from sercli.training.teachers import Teacher
 
         member = Teacher.load(config.members[0], settings.device)
-        return AdapterTrainer(settings, member, cache, **told)
+        return AdapterTrainer(settings, member, **common)
 
     if config.is_shared:
         settings = replace(settings, group_by="clip")
@@ -84,19 +84,19 @@ def create_trainer(
         from sercli.training.teachers import Teacher
 
         members = tuple(map(Teacher.of, load_models(config.members, settings.device)))
-        return FusionTrainer(settings, members, cache, **told)
+        return FusionTrainer(settings, members, **common)
 
     adapter = config.adapter and not config.is_shared
     if isinstance(settings, SvmConfig):
         from sercli.training.svm.trainer import SvmTrainer
 
         calm = _find_calm(config, cache, settings.jobs, watcher)
-        return SvmTrainer(settings, cache, adapter=adapter, calm=calm, watcher=watcher, **told)
+        return SvmTrainer(settings, adapter=adapter, calm=calm, watcher=watcher, **common)
 
     from sercli.training.networks.trainer import NeuralTrainer
 
     course = _create_course(config, settings, cache, watcher, mapping, resume=resume)
-    return NeuralTrainer(replace(course, adapter=adapter), cache, **told)
+    return NeuralTrainer(replace(course, adapter=adapter), **common)
 
 
 def _create_course(

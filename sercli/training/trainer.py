@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
@@ -42,8 +43,18 @@ class Learned(NamedTuple):
 P = TypeVar("P", bound=Prepared)
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Trainer(ABC, Generic[P]):
     """Base class of the trainers, one for each family of models.
+
+    Parameters
+    ----------
+    cache
+        Folder of the decoded audio; created if missing.
+    say
+        Called with each message.
+    progress
+        Called with the number of newly decoded clips.
 
     Attributes
     ----------
@@ -51,19 +62,14 @@ class Trainer(ABC, Generic[P]):
         Whether the trainer uses development clips, to choose and calibrate the model.
     config
         Training settings.
-    cache
-        Folder of the decoded audio; created if missing.
-    say
-        Called with each message.
-    progress
-        Called with the number of newly decoded clips.
     """
 
     uses_dev: ClassVar[bool] = False
-    config: SvmConfig | NeuralConfig | FusionConfig | AdapterConfig
+
+    config: SvmConfig | NeuralConfig | FusionConfig | AdapterConfig = field(init=False)
     cache: Path
-    say: Say
-    progress: Progress | None
+    say: Say = lambda _: None
+    progress: Progress | None = None
 
     @property
     def speech(self) -> "tuple[Unlabelled, ...]":

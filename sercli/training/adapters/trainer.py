@@ -12,7 +12,6 @@ from sercli.classifiers.base import Classifier
 from sercli.classifiers.fusion import FusionClassifier
 from sercli.classifiers.members import INSIDE, read_members
 from sercli.datasets.clip import Clip
-from sercli.datasets.extraction import Progress
 from sercli.datasets.matching import count_speakers
 from sercli.errors import ConfigError, DatasetError
 from sercli.evaluation.leaks import TrainingManifest
@@ -25,7 +24,7 @@ from sercli.training.adapters.groups import Examples
 from sercli.training.cache import CachedClips
 from sercli.training.config import AdapterConfig
 from sercli.training.teachers import Teacher, check_place
-from sercli.training.trainer import Learned, Say, Trainer
+from sercli.training.trainer import Learned, Trainer
 
 # Replaces a probability of 0: held-out probabilities are rounded, in older models to four decimals.
 LEAST = 2.5e-5
@@ -35,25 +34,18 @@ LEAST = 2.5e-5
 class AdapterTrainer(Trainer[CachedClips]):
     """Trainer of an adapter of a model, on clips that are new to the model or were held out of it.
 
+    The other parameters are those of `Trainer`.
+
     Parameters
     ----------
     config
         Training settings, with the device of the model.
     model
         The model, loaded as a teacher.
-    cache
-        Folder of the decoded audio; created if missing.
-    say
-        Called with each message.
-    progress
-        Called with the number of newly processed clips.
     """
 
     config: AdapterConfig
     model: Teacher
-    cache: Path
-    say: Say = lambda _: None
-    progress: Progress | None = None
 
     def begin(self, folder: Path) -> None:
         """Raise if the folder is the model's own, or a fusion's members would not be found from it.

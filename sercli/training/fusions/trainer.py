@@ -20,7 +20,6 @@ from sercli.classifiers.fusion import LEAST, FusionClassifier
 from sercli.classifiers.members import INSIDE, MIN_MEMBERS, Member
 from sercli.datasets.clip import Clip
 from sercli.datasets.corpus import class_indices
-from sercli.datasets.extraction import Progress
 from sercli.datasets.matching import count_speakers
 from sercli.errors import ConfigError, DatasetError
 from sercli.evaluation.leaks import TrainingManifest
@@ -32,7 +31,7 @@ from sercli.training.config import FusionConfig
 from sercli.training.folds import count_folds, group_clips
 from sercli.training.fusions.mixture import Mixture, cross_fit, fit_mixture
 from sercli.training.teachers import Teacher, check_place
-from sercli.training.trainer import Learned, Say, Trainer
+from sercli.training.trainer import Learned, Trainer
 from sercli.version import __version__
 
 # Figures of a member that are recorded.
@@ -43,18 +42,14 @@ TOLD = ("uar", "nll")
 class FusionTrainer(Trainer[CachedClips]):
     """Trainer of fusions of given members.
 
+    The other parameters are those of `Trainer`.
+
     Parameters
     ----------
     config
         Settings of the fitting.
     members
         The members, loaded as teachers.
-    cache
-        Folder of the decoded audio; created if missing.
-    say
-        Called with each message.
-    progress
-        Called with the number of newly processed clips.
 
     Raises
     ------
@@ -64,9 +59,6 @@ class FusionTrainer(Trainer[CachedClips]):
 
     config: FusionConfig
     members: Sequence[Teacher]
-    cache: Path
-    say: Say = lambda _: None
-    progress: Progress | None = None
 
     def __post_init__(self) -> None:
         """Check that the members fit together."""

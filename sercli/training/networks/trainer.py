@@ -12,7 +12,6 @@ from sercli.classifiers.base import Classifier
 from sercli.classifiers.neural import TrainedNetworkClassifier
 from sercli.datasets.clip import Clip
 from sercli.datasets.corpus import class_indices
-from sercli.datasets.extraction import Progress
 from sercli.datasets.matching import count_speakers
 from sercli.datasets.protocols import fold_by_speaker
 from sercli.datasets.votes import Votes, match_votes, suggest_name
@@ -32,7 +31,7 @@ from sercli.training.networks.history import (
     HISTORY_FILES,
     TRAINING_FOLDER,
 )
-from sercli.training.trainer import Learned, Say, Trainer
+from sercli.training.trainer import Learned, Trainer
 from sercli.training.unlabelled import Unlabelled
 
 
@@ -40,16 +39,12 @@ from sercli.training.unlabelled import Unlabelled
 class NeuralTrainer(Trainer[CachedClips]):
     """Trainer of the networks of one family.
 
+    The other parameters are those of `Trainer`.
+
     Parameters
     ----------
     course
         Training settings and methods of the networks.
-    cache
-        Folder of the decoded audio; created if missing.
-    say
-        Called with each message.
-    progress
-        Called with the number of newly decoded clips.
 
     Raises
     ------
@@ -60,16 +55,13 @@ class NeuralTrainer(Trainer[CachedClips]):
     uses_dev = True
 
     course: Course
-    cache: Path
-    say: Say = lambda _: None
-    progress: Progress | None = None
 
     def __post_init__(self) -> None:
         """Check that the device exists, before any clip is decoded."""
         choose_device(self.config.device)
 
-    @property
-    def config(self) -> NeuralConfig:  # type: ignore[override]
+    @property  # type: ignore[misc]
+    def config(self) -> NeuralConfig:
         """Training settings."""
         return self.course.config
 

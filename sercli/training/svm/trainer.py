@@ -11,7 +11,7 @@ from sercli.arrays import DoubleArray, FloatArray
 from sercli.classifiers.base import Classifier
 from sercli.classifiers.svm import SvmClassifier
 from sercli.datasets.clip import Clip
-from sercli.datasets.extraction import ClipFeatures, Progress
+from sercli.datasets.extraction import ClipFeatures
 from sercli.training.adapters.adaptation import add_adapter
 from sercli.training.adapters.groups import Examples
 from sercli.training.cache import cache_clips
@@ -20,7 +20,7 @@ from sercli.training.config import AdapterConfig, SvmConfig
 from sercli.training.folds import check_folds
 from sercli.training.svm.fitting import fit_svm
 from sercli.training.svm.versions import BAND_LIMIT, TRANSPOSED, extract_versions
-from sercli.training.trainer import Learned, Say, Trainer
+from sercli.training.trainer import Learned, Trainer
 from sercli.training.transposition import check_calm, find_strangers, split_strangers
 from sercli.training.unlabelled import Unlabelled
 from sercli.training.watcher import Watcher
@@ -30,16 +30,12 @@ from sercli.training.watcher import Watcher
 class SvmTrainer(Trainer[ClipFeatures]):
     """Trainer of SVMs.
 
+    The other parameters are those of `Trainer`.
+
     Parameters
     ----------
     config
         Training settings.
-    cache
-        Folder of the decoded audio; created if missing.
-    say
-        Called with each message.
-    progress
-        Called with the number of newly decoded clips.
     adapter
         Whether an adapter is trained, too; see `sercli.training.adapters`.
     calm
@@ -50,9 +46,6 @@ class SvmTrainer(Trainer[ClipFeatures]):
     """
 
     config: SvmConfig
-    cache: Path
-    say: Say = lambda _: None
-    progress: Progress | None = None
     adapter: bool = False
     calm: Unlabelled | None = None
     watcher: Watcher = field(default_factory=Watcher)
