@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -35,8 +36,10 @@ from sercli.training.adapters.groups import Examples, draw_groups, lean
 from sercli.training.adapters.network import AdapterNetwork, describe_group
 from sercli.training.adapters.trainer import AdapterTrainer
 from sercli.training.cache import CachedClips, Entry
-from sercli.training.config import AdapterConfig
+from sercli.training.config import AdapterConfig, SvmConfig
+from sercli.training.run import _learn
 from sercli.training.teachers import Teacher
+from sercli.training.trainer import Learned
 
 NEUTRAL = EMOTIONS.index("neutral")
 SMALL = AdapterConfig(
@@ -856,3 +859,29 @@ def test_versions_have_the_classes_and_voices_of_their_clips(rng: np.random.Gene
     assert examples.classes.tolist() == [0, 1, 1] * 2
     assert examples.voices.tolist() == ["/a", "/b", "/b"] * 2
     assert examples.versions.tolist() == [0, 0, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("adapter", [True, False])
+def test_an_adapter_learns_from_every_version_that_was_held_out(
+    monkeypatch: pytest.MonkeyPatch, fake_classifier: Any, adapter: bool
+) -> None:
+    clips = [Clip(Path("a"), "anger", "ann"), Clip(Path("b"), "fear", "bob")]
+    learned = Learned(fake_classifier, (np.eye(6)[:2], np.eye(6)[2:4]))
+    given: list[Any] = []
+    monkeypatch.setattr(
+        "sercli.training.adapters.adaptation.add_adapter", lambda *those: given.append(those)
+    )
+    trainer: Any = SimpleNamespace(
+        adapter=adapter, config=SvmConfig(seed=3), say=print, fit=lambda *_: learned
+    )
+    found: Any = SimpleNamespace(clips=clips)
+    assert _learn(found, EMOTIONS, Path(), trainer) is learned
+    assert len(given) == adapter
+    for model, examples, config, say in given:
+        assert (model, config, say) == (fake_classifier, AdapterConfig(seed=3), print)
+        assert examples.versions.tolist() == [0, 0, 1, 1]
+        np.testing.assert_array_equal(examples.probabilities, np.eye(6)[:4])
+    # Nothing is held out of a network with development clips.
+    trainer.fit = lambda *_: Learned(fake_classifier)
+    _learn(found, EMOTIONS, Path(), trainer)
+    assert len(given) == adapter

@@ -86,17 +86,17 @@ def create_trainer(
         members = tuple(map(Teacher.of, load_models(config.members, settings.device)))
         return FusionTrainer(settings, members, **common)
 
-    adapter = config.adapter and not config.is_shared
+    common["adapter"] = config.adapter and not config.is_shared
     if isinstance(settings, SvmConfig):
         from sercli.training.svm.trainer import SvmTrainer
 
         calm = _find_calm(config, cache, settings.jobs, watcher)
-        return SvmTrainer(settings, adapter=adapter, calm=calm, watcher=watcher, **common)
+        return SvmTrainer(settings, calm=calm, watcher=watcher, **common)
 
     from sercli.training.networks.trainer import NeuralTrainer
 
     course = _create_course(config, settings, cache, watcher, mapping, resume=resume)
-    return NeuralTrainer(replace(course, adapter=adapter), **common)
+    return NeuralTrainer(course, **common)
 
 
 def _create_course(

@@ -29,6 +29,7 @@ from sercli.registry.store import load_model, save_model
 from sercli.reporting.cards import write_card
 from sercli.reporting.folder import REPORT_FILES, write_evaluation
 from sercli.text import format_count
+from sercli.training.config import AdapterConfig
 from sercli.training.folds import check_labels
 from sercli.training.networks.history import HISTORY_FILES
 from sercli.training.teachers import encode_held_out
@@ -164,7 +165,7 @@ def train_on_splits(
     if n_copies := _count_copies(parts):
         trainer.say(f"warning: {_explain_copies(n_copies)}")
     found, *others = parts
-    learned = trainer.fit(found, labels, folder, *others)
+    learned = _learn(found, labels, folder, trainer, *others)
     # The model also knows the development speakers, by whom it is chosen.
     record = {"splits": list(fit_on), "protocol": find_protocol((*clips, *dev), held_out)}
     saved = _save(learned, found, corpus, folder, trainer, {**record, **details}, *others)
@@ -226,7 +227,7 @@ def cross_validate(
     probabilities = _classify_folds(parts, labels, folder, trainer)
     found = type(parts[0]).join(parts)
     trainer.say("fitting on all clips")
-    learned = trainer.fit(found, labels, folder)
+    learned = _learn(found, labels, folder, trainer)
     split = f"{n_folds} folds"
     n_copies = _count_copies(parts)
     unknown = trainer.make_manifest(found).explain_unknown()
@@ -328,6 +329,21 @@ def _explain_copies(n_clips: int) -> str:
     )
 
 
+def _learn(
+    found: Prepared, labels: Sequence[str], folder: Path, trainer: AnyTrainer, *dev: Prepared
+) -> Learned:
+    """Train a model and, if that is asked for and there is something to train it on, an adapter."""
+    learned = trainer.fit(found, labels, folder, *dev)
+    if trainer.adapter and learned.held_out:
+        from sercli.training.adapters.adaptation import add_adapter
+        from sercli.training.adapters.groups import Examples
+
+        examples = Examples.gather(found.clips, labels, *learned.held_out)
+        config = AdapterConfig(seed=trainer.config.seed)
+        add_adapter(learned.classifier, examples, config, trainer.say)
+    return learned
+
+
 def _save(
     learned: Learned,
     found: Prepared,
@@ -353,8 +369,8 @@ def _save(
         (CARD_FILE, *REPORT_FILES, *HISTORY_FILES.values(), HELD_OUT_FILE)
     )
     told[MANIFEST_FILE] = manifest.encode()
-    if held_out is not None:
-        told[HELD_OUT_FILE] = encode_held_out(found.hashes, classifier.spec.labels, held_out)
+    if held_out:
+        told[HELD_OUT_FILE] = encode_held_out(found.hashes, classifier.spec.labels, held_out[0])
     # Together, or a process that is killed in between leaves what another model said.
     save_model(classifier, folder, told)
     return load_model(folder, getattr(trainer.config, "device", "auto"))

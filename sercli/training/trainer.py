@@ -33,11 +33,12 @@ class Learned(NamedTuple):
         The model; its ``spec.training`` records settings and figures on held-out clips.
     held_out
         Calibrated probabilities of all training clips, each by a model that was not trained on the
-        clip, shape (n_clips, n_labels); None if there are no such models.
+        clip, of shape (n_clips, n_labels): of the unchanged version, and of any others that an
+        adapter may learn from; empty if there are no such models.
     """
 
     classifier: Classifier
-    held_out: DoubleArray | None = None
+    held_out: tuple[DoubleArray, ...] = ()
 
 
 P = TypeVar("P", bound=Prepared)
@@ -55,6 +56,9 @@ class Trainer(ABC, Generic[P]):
         Called with each message.
     progress
         Called with the number of newly decoded clips.
+    adapter
+        Whether an adapter is trained, too, if there are held-out probabilities; see
+        `sercli.training.adapters`.
 
     Attributes
     ----------
@@ -70,6 +74,7 @@ class Trainer(ABC, Generic[P]):
     cache: Path
     say: Say = lambda _: None
     progress: Progress | None = None
+    adapter: bool = False
 
     @property
     def speech(self) -> "tuple[Unlabelled, ...]":

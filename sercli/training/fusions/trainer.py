@@ -203,7 +203,7 @@ class FusionTrainer(Trainer[CachedClips]):
             "calm": any(bool(one.classifier.spec.training.get("calm")) for one in self.members),
             "held_out": {"whole": held_out},
         }
-        return Learned(self._build(mixture, labels, training), mixture.apply(probabilities))
+        return Learned(self._build(mixture, labels, training), (mixture.apply(probabilities),))
 
     def fit_fold(
         self, found: CachedClips, labels: Sequence[str], folder: Path, number: int

@@ -72,8 +72,6 @@ class Course(ABC):
     substitute
         Course that trains substitutes for the teacher when networks are scored on folds whose
         speakers the teacher knows, or None; see `sercli.training.substitutes`.
-    adapter
-        Whether an adapter is trained, too; see `sercli.training.adapters`.
     unlabelled
         Unlabelled speech, for which the teacher's probabilities are the only targets, or None.
     before
@@ -104,7 +102,6 @@ class Course(ABC):
     votes: Votes | None = None
     teacher: Teacher | None = None
     substitute: "Course | None" = None
-    adapter: bool = False
     unlabelled: Unlabelled | None = None
     before: TrainingManifest = field(default_factory=TrainingManifest)
     resume: bool = False

@@ -27,10 +27,8 @@ from sercli.errors import DatasetError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.reporting.families import DEVELOPMENT_SPEAKERS
 from sercli.text import format_count
-from sercli.training.adapters.adaptation import add_adapter
-from sercli.training.adapters.groups import Examples
 from sercli.training.cache import CachedClips
-from sercli.training.config import AdapterConfig, NeuralConfig
+from sercli.training.config import NeuralConfig
 from sercli.training.folds import (
     MIN_GROUPS,
     VERSIONS,
@@ -107,7 +105,7 @@ def fit_model(
         )
     substitute = None
     if course.teacher and course.substitute:
-        like_it = replace(course.substitute, labels=course.labels, adapter=False)
+        like_it = replace(course.substitute, labels=course.labels)
         substitute = Substitute(like_it, like_it.gather(cached, say))
     return _fit(material, course, folder, say, substitute=substitute)
 
@@ -202,11 +200,7 @@ def _fit(
     model = course.classifier(spec, network, course.config.device)
     if dev:
         return Learned(model)
-    held_out = [calibration.probabilities(scores) for scores in trained.scores]
-    if course.adapter:
-        examples = Examples.gather(material.cached.clips, course.labels, *held_out)
-        add_adapter(model, examples, AdapterConfig(seed=course.config.seed), say)
-    return Learned(model, held_out[0])
+    return Learned(model, tuple(calibration.probabilities(scores) for scores in trained.scores))
 
 
 def _train_with_dev(
@@ -308,8 +302,7 @@ def _train_teacher(substitute: Substitute, inside: IntArray, folder: Path) -> Te
     """Return a teacher trained on some of the clips, with its held-out probabilities of them."""
     material = substitute.material.take(inside)
     learned = _fit(material, substitute.course, folder, lambda _: None)
-    assert learned.held_out is not None
-    held_out = dict(zip(material.cached.hashes, learned.held_out, strict=True))
+    held_out = dict(zip(material.cached.hashes, learned.held_out[0], strict=True))
     return Teacher(learned.classifier, held_out, TrainingManifest())
 
 

@@ -12,11 +12,9 @@ from sercli.classifiers.base import Classifier
 from sercli.classifiers.svm import SvmClassifier
 from sercli.datasets.clip import Clip
 from sercli.datasets.extraction import ClipFeatures
-from sercli.training.adapters.adaptation import add_adapter
-from sercli.training.adapters.groups import Examples
 from sercli.training.cache import cache_clips
 from sercli.training.clean_features import extract_clean_features
-from sercli.training.config import AdapterConfig, SvmConfig
+from sercli.training.config import SvmConfig
 from sercli.training.folds import check_folds
 from sercli.training.svm.fitting import fit_svm
 from sercli.training.svm.versions import BAND_LIMIT, TRANSPOSED, extract_versions
@@ -36,8 +34,6 @@ class SvmTrainer(Trainer[ClipFeatures]):
     ----------
     config
         Training settings.
-    adapter
-        Whether an adapter is trained, too; see `sercli.training.adapters`.
     calm
         Calm speech of strangers, to whom training clips are transposed, or None; see
         `sercli.training.transposition`.
@@ -46,7 +42,6 @@ class SvmTrainer(Trainer[ClipFeatures]):
     """
 
     config: SvmConfig
-    adapter: bool = False
     calm: Unlabelled | None = None
     watcher: Watcher = field(default_factory=Watcher)
 
@@ -108,15 +103,9 @@ class SvmTrainer(Trainer[ClipFeatures]):
         if self.calm is not None:
             training = {**classifier.spec.training, "calm": self.calm.facts}
             classifier.spec = replace(classifier.spec, training=training)
-        if self.adapter:
-            # Transposed clips of a speaker come from many strangers, so they have no baseline.
-            versions = classifier.spec.training["versions"]
-            of_one = [
-                said for said, name in zip(held_out, versions, strict=True) if name != TRANSPOSED
-            ]
-            examples = Examples.gather(found.clips, labels, *of_one)
-            add_adapter(classifier, examples, AdapterConfig(seed=self.config.seed), self.say)
-        return Learned(classifier, held_out[0])
+        # Transposed clips of a speaker come from many strangers, so they have no baseline.
+        versions = zip(held_out, classifier.spec.training["versions"], strict=True)
+        return Learned(classifier, tuple(said for said, name in versions if name != TRANSPOSED))
 
     def fit_fold(
         self, found: ClipFeatures, labels: Sequence[str], folder: Path, number: int
