@@ -237,6 +237,8 @@ def test_mapping_by_own_and_by_canonical_words(tmp_path: Path) -> None:
     make_tree(tmp_path, "03a01Fa.wav", "03a01La.wav", "03a01Wa.wav", "03a01Xa.wav")
     corpus = read_corpus(tmp_path, mapping={"l": "neutral", "Happiness": "joy", "X": "odd"})
     assert [clip.emotion for clip in corpus.clips] == ["joy", "neutral", "anger", "odd"]
+    composed = read_corpus(tmp_path, mapping={"W": "A\u0308rger"})
+    assert "\u00c4rger" in {clip.emotion for clip in composed.clips}
     with pytest.raises(
         DatasetError, match=r"labelled calm, which --map names; found anger, boredom, happiness$"
     ):
@@ -251,6 +253,7 @@ def test_mapping_as_text() -> None:
         "happy": "happiness",
         "calm": "neutral",
     }
+    assert parse_mapping("a\u0308=o\u0308") == {"\u00e4": "\u00f6"}
     for text in ("", "happy", "happy=", "=x", "a=b=c", "a=b,,c=d"):
         with pytest.raises(ConfigError, match=r"^--map is '.*expected THEIRS=OURS.*happy=happ"):
             parse_mapping(text)
@@ -270,6 +273,8 @@ def test_words_and_labels() -> None:
         "fear",
         "Pensive",
     ]
+    # Labels are written alike, whatever the form of the word.
+    assert canonical_label("Versta\u0308ndnis") == "Verst\u00e4ndnis"
     assert canonical_label("ang", "cremad") == "anger"
     assert canonical_label("angry", "cremad") is None
     for kind, table in load_facts("labels").items():
@@ -351,6 +356,7 @@ def test_votes_on_the_voice_in_cremads_own_table(tmp_path: Path) -> None:
     [
         ("", "is empty; expected CSV"),
         ("file,anger\na,1\n", "begins with 'file,anger'"),
+        ("clip,anger,\na,1,2\n", "begins with 'clip,anger,'"),
         ("clip,happy,joy\na,1,2\n", "two columns for happiness"),
         ("clip,anger\na,-1\n", "line 2: anger is '-1'; expected a count"),
         ("clip,anger\na,1.5\n", r"line 2: anger is '1\.5'"),

@@ -247,6 +247,16 @@ def test_a_long_curve_ends_where_the_most_confident_are_equal() -> None:
     assert coverage == pytest.approx(np.linspace(1, 0.6, 201))
 
 
+def test_a_long_curve_has_each_point_once() -> None:
+    # Half of all segments have the same confidence: no threshold keeps some of them.
+    confidence = np.concatenate((np.linspace(0.5, 0.6, 200), np.full(800, 0.7), [0.8] * 200))
+    confidence = np.concatenate((confidence, np.linspace(0.9, 0.99, 400)))
+    curve = coverage_curve(*of_two_labels(confidence.tolist(), [1] * len(confidence)))
+    thresholds = [one["threshold"] for one in curve]
+    assert thresholds == sorted(set(thresholds))
+    assert {0.5, 0.7, 0.8, 0.99} <= set(thresholds)
+
+
 def test_threshold_for_precision_by_hand() -> None:
     # Right from each confidence on: 31 of 40, 26 of 30, 19 of 20, 5 of 5.
     truth = in_steps((0.6, 10, 5), (0.7, 10, 7), (0.8, 15, 14), (0.9, 5, 5))

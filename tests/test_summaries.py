@@ -35,10 +35,10 @@ CALL = FileResult(
     "calls/a.wav",
     "ok",
     (
-        speak("1", 0, 1, 0.9, "eve"),
+        speak("2", 0, 1, 0.9, "eve"),
         speak("0", 1, 4, 0.4, "bob"),
         speak("10", 4, 5, 0.2),
-        speak("1", 5, 7, 0.6, "bob"),
+        speak("2", 5, 7, 0.6, "bob"),
     ),
     8.0,
     8_000,
@@ -78,6 +78,7 @@ def test_recordings_share_their_time_by_duration() -> None:
     for one in (quiet, broken):
         assert (one.segments, one.seconds, one.emotion, one.shares) == (0, 0, None, {})
     assert (quiet.duration, broken.duration) == (2, None)
+    assert [one.recordings for one in (call, quiet, broken, half)] == [1, 0, 0, 1]
     assert half.shares == {"anger": 0.25, "neutral": 0.75}
     assert half.emotion == "neutral"
 
@@ -86,7 +87,7 @@ def test_channels_are_in_the_order_of_their_numbers() -> None:
     found = summarise(RESULTS, "channel")
     assert [(one.name["file"], one.name["channel"]) for one in found] == [
         ("calls/a.wav", "0"),
-        ("calls/a.wav", "1"),
+        ("calls/a.wav", "2"),
         ("calls/a.wav", "10"),
         ("calls/b.wav", None),
         ("calls/c.wav", None),
@@ -137,6 +138,8 @@ def test_what_cannot_be_summarised() -> None:
     other = replace(HALF, labels=("joy", "neutral"))
     with pytest.raises(ConfigError, match="anger, neutral, and those of others joy, neutral"):
         summarise([CALL, other])
+    # Nothing was labelled in these, so their labels do not matter.
+    assert summarise([CALL, replace(QUIET, labels=())]) == summarise([CALL, QUIET])
 
 
 @pytest.mark.parametrize("suffix", ["csv", "json", "jsonl"])
@@ -148,7 +151,7 @@ def test_ser_summary(tmp_path: Path, suffix: str) -> None:
     rows = list(csv.DictReader(StringIO(told.stdout, newline="")))
     assert rows[1] == {
         "file": "calls/a.wav",
-        "channel": "1",
+        "channel": "2",
         "status": "ok",
         "duration": "8.000",
         "segments": "2",

@@ -70,7 +70,7 @@ def test_folders_that_are_named_as_a_published_corpus_are_not_that(tmp_path: Pat
 
 
 def test_clips_whose_annotators_disagreed_have_no_label(tmp_path: Path) -> None:
-    text = "file,emotion\na.wav,xxx\nsub/b.wav,oth\n"
+    text = "file,emotion\na.wav,Xxx\nsub/b.wav,oth\n"
     path = write_manifest(tmp_path, text)
     corpus = read_corpus(path)
     assert [clip.emotion for clip in corpus.clips] == ["other"]

@@ -125,7 +125,7 @@ def _read_header(
     path: Path, header: Sequence[str], mapping: Mapping[str, str]
 ) -> tuple[str, dict[str, str]]:
     """Return the column of the clips' names and the label of each column of counts."""
-    if header[0] != "clip" and {CREMAD_CLIP, *CREMAD_COLUMNS} <= set(header):
+    if {CREMAD_CLIP, *CREMAD_COLUMNS} <= set(header):
         label_of, _ = translate_words(CREMAD_COLUMNS.values(), "cremad", mapping)
         return CREMAD_CLIP, {
             column: label_of[code] or code for column, code in CREMAD_COLUMNS.items()
