@@ -215,6 +215,10 @@ def test_shares_count_like_as_many_segments(rng: np.random.Generator) -> None:
     assert abs(vector.probabilities(scores).mean(axis=0) - shares.mean(axis=0)).max() < 0.02
     chosen = choose_calibration(scores, shares, groups)
     assert chosen.method == "vector scaling"  # the shares lean to the first label, scores do not
+    # That nobody names a label is known; that no clip of it is there is not.
+    unnamed = np.stack((shares[:, 0] + shares[:, 2], shares[:, 1], np.zeros(60)), axis=1)
+    assert choose_calibration(scores, unnamed, groups).method == "vector scaling"
+    assert choose_calibration(scores, unnamed.argmax(axis=1), groups).method == "temperature"
 
 
 def test_widened_calibrations_use_their_own_scores_only(rng: np.random.Generator) -> None:

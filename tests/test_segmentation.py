@@ -127,6 +127,16 @@ def test_speech_just_too_long_leaves_no_scrap() -> None:
             assert all(8_000 <= span.end - span.start <= 96_000 for span in spans)
 
 
+@pytest.mark.parametrize(
+    ("shortest", "n_samples", "cut"), [(0.5, 16_384, 8_000), (0.49, 15_700, 7_860)]
+)
+def test_a_cut_leaves_both_sides_long_enough(shortest: float, n_samples: int, cut: int) -> None:
+    # The middle of the quietest frame, 7936, is too close to the start or to the end.
+    frames = frames_of((0.9, -(-n_samples // FRAME_LENGTH) * FRAME_S))
+    spans = segment(frames, n_samples=n_samples, min_segment=shortest, max_segment=2 * shortest)
+    assert [span[:2] for span in spans] == [(0, cut), (cut, n_samples)]
+
+
 def test_short_speech_joins_a_close_neighbour() -> None:
     close = frames_of((0, 0.96), (1, 1.28), (0, 0.416), (1, 0.32), (0, 2), (1, 0.32), (0, 2))
     # 0.416 s of pause end the first region at 2.27; the second starts within 0.5 s of it.

@@ -200,8 +200,7 @@ class SpeechSegmenter(Segmenter):
         """Close the open region; `end` is `speech_end` with padding."""
         assert self._region is not None
         spans: list[Span] = []
-        was_cut = self._piece > self._region
-        if was_cut or speech_end - self._region > self._min_speech:
+        if speech_end - self._region > self._min_speech:
             while end - self._piece > self._max:
                 spans += self._cut(min(self._piece + self._max, end - self._min))
             spans += self._add(self._piece, end)
