@@ -397,6 +397,31 @@ def test_names_in_a_diarisation_that_several_recordings_have(tmp_path: Path) -> 
     assert turns.local
 
 
+@pytest.mark.parametrize(
+    ("names", "local"),
+    [
+        # Two Unicode forms, and a byte that is no UTF-8 and its escape.
+        (("caf\u00e9.wav", "cafe\u0301.wav"), False),
+        ((os.fsdecode(b"caf\xe9.wav"), r"caf\xe9.wav"), True),
+    ],
+)
+def test_recordings_of_similar_names_have_their_own_turns(
+    names: tuple[str, str], local: bool, tmp_path: Path
+) -> None:
+    recordings = [str(tmp_path / name) for name in names]
+    known = names if local else recordings
+    spoken = {name: (Turn(n, n + 1),) for n, name in enumerate(known)}
+    match = match_turns(Turns(tmp_path / "turns", spoken, local), recordings)
+    assert [match.find(one) for one in recordings] == [(Turn(0, 1),), (Turn(1, 2),)]
+    assert (match.shared, match.others) == ((), ())
+
+
+def test_a_name_without_turns_is_shared_by_nobody(tmp_path: Path) -> None:
+    turns = Turns(tmp_path / "grids", {"a": (), "b": (Turn(0, 1),), "c": ()}, local=True)
+    match = match_turns(turns, ["x/a.wav", "y/a.wav", "x/b.wav", "y/b.wav"])
+    assert (match.shared, match.others) == (("b",), ())
+
+
 def test_a_loop_of_links_has_no_turns(tmp_path: Path) -> None:
     table = tmp_path / "a.csv"
     table.write_text("file,start,end\na.wav,0,1\n")
