@@ -402,6 +402,9 @@ def test_drawn_groups_have_the_shares(rng: np.random.Generator) -> None:
     group = draw_group(classes, shares, 20, rng)
     assert len(set(group.tolist())) == 20
     assert np.bincount(classes[group], minlength=6).tolist() == [10, 2, 2, 2, 2, 2]
+    # Who lacks the last label has as many clips, of the others in their proportion.
+    lacking = draw_group(np.repeat(np.arange(5), 30), shares, 45, rng)
+    assert np.bincount(lacking // 30).tolist() == [25, 5, 5, 5, 5]
     # Ten of each of five labels are there, for shares of 2 %: 30 of the first are too few for more.
     shares = np.array([0.9, 0.02, 0.02, 0.02, 0.02, 0.02])
     assert len(draw_group(classes, shares, 80, rng)) == 33

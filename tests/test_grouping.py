@@ -101,3 +101,15 @@ def test_a_group_of_just_enough_is_adapted_and_says_so(rng: np.random.Generator)
     assert scored.result.groups == (Group("group 0", 4, True), Group("group 1", 3, False))
     changed = (scored.pieces["probabilities"] != pieces["probabilities"]).any(axis=1)
     assert changed.tolist() == [True, False] * 3 + [True]
+
+
+def test_groups_of_a_file_are_in_the_order_of_their_names(rng: np.random.Generator) -> None:
+    pieces = np.zeros(9, PIECE)
+    pieces["turn"] = range(8, -1, -1)
+    pieces["probabilities"] = draw_probabilities(rng, 9)
+    turns = [Turn(speaker=f"group {n}") for n in range(9)]
+    with RowStore(PIECE) as store:
+        waiting = WaitingFiles(create_adapter(rng), store, "speaker")
+        waiting.add(ScoredFile(FileResult("a", "ok"), pieces, ("mix",), turns=turns))
+        (scored,) = waiting.rescore()
+    assert [group.name for group in scored.result.groups] == [f"group {n}" for n in range(9)]

@@ -246,6 +246,7 @@ def test_weights_that_are_a_pickle_are_refused(copy: Path) -> None:
         ({"band_limit": math.nan}, "band_limit is nan; expected a finite number"),
         ({"band_limit": 10**400}, "band_limit is 10+.*0; expected a finite number, or a smaller"),
         ({"band_limit": -1}, "band_limit is -1 Hz, sample_rate 16000 Hz; expected a limit above 0"),
+        ({"band_limit": 0}, "band_limit is 0 Hz, sample_rate 16000 Hz; expected a limit above 0"),
         ({"band_limit": 8001}, "band_limit is 8001 Hz, sample_rate 16000 Hz; expected a limit"),
         ({"sample_rate": 10**400}, "sample_rate is 10+.*0; expected a finite number, or a smaller"),
         ({"settings": {"feature_set": FEATURE_SET, "gamma": math.nan}}, "gamma' is nan; expected"),

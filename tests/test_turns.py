@@ -447,6 +447,13 @@ def test_links_to_recordings(tmp_path: Path) -> None:
     # One that is not in the table is any that it leads to and that is not there itself.
     assert find_turns(turns, c) == (Turn(0, 1), Turn(0, 2))
     assert match_turns(turns, [b, c]).find(c) == (Turn(0, 1),)
+    # They are in the order of their names, in every run.
+    for number in range(9):
+        (folder / f"d{number}.wav").symlink_to("a.wav")
+    rows = [f"calls/d{number}.wav,0,{number + 1}\n" for number in range(9)]
+    table.write_text("file,start,end\n" + "".join(reversed(rows)))
+    linked = find_turns(Turns.read(table, *TIMES), c)
+    assert linked == tuple(Turn(0, number + 1) for number in range(9))
     table.write_text("file,start,end\nlink/c.wav,0,3\n")
     turns = Turns.read(table, *TIMES)
     assert find_turns(turns, a) == find_turns(turns, c) == (Turn(0, 3),)
