@@ -207,14 +207,19 @@ def keep_out(folder: Path) -> Iterator[None]:
     Raises
     ------
     OutputError
-        If another training has locked it.
+        If another training has locked it, or it may not be read.
     """
     if sys.platform == "win32":
         yield
         return
     import fcntl
 
-    lock = os.open(folder, os.O_RDONLY)
+    try:
+        lock = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: cannot be read: {error.strerror}; allow reading, or name another folder"
+        ) from error
     try:
         with suppress(OSError):  # some file systems have no locks
             try:

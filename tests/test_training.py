@@ -1,7 +1,9 @@
 """Training networks, from a corpus to a model folder: what is learned, scored and kept."""
 
+import errno
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -1118,6 +1120,20 @@ def test_a_folder_in_which_another_training_is_at_work_is_refused(
             assert f"{model}: another training is writing it; wait until it ends" in result.stderr
     assert has_checkpoints(model)
     assert "holds an interrupted training" in ser(*command).stderr
+
+
+def test_a_folder_that_may_not_be_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fcntl", reason="Windows does not lock folders")
+
+    def refuse(*_: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("sercli.files.os.open", refuse)
+    told = f"{tmp_path}: cannot be read: Permission denied; allow reading, or name another folder"
+    with pytest.raises(OutputError, match=f"^{re.escape(told)}$"), keep_out(tmp_path):
+        pytest.fail("a folder that is not locked")
 
 
 @pytest.mark.usefixtures("small")
