@@ -318,7 +318,7 @@ def write_together(contents: Mapping[Path, bytes], outdated: Iterable[Path] = ()
     Raises
     ------
     OutputError
-        If one cannot be written.
+        If one cannot be written, or an outdated one cannot be removed.
     """
     written: list[tuple[Path, Path]] = []
     path = Path()
@@ -333,7 +333,13 @@ def write_together(contents: Mapping[Path, bytes], outdated: Iterable[Path] = ()
                 os.fsync(stream.fileno())
         with delay_interrupts():  # or an interrupt could leave old files among the new ones
             for path in outdated:
-                path.unlink(missing_ok=True)
+                try:
+                    path.unlink(missing_ok=True)
+                except OSError as error:
+                    raise OutputError(
+                        f"{path}: cannot be removed: {error.strerror}; remove it, or name another "
+                        "folder"
+                    ) from error
             for path, temporary in written:
                 os.replace(temporary, resolve_target(path))
     except OSError as error:

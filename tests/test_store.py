@@ -178,6 +178,16 @@ def test_a_model_that_is_not_replaced_to_the_end_stays_as_it_was(
     np.testing.assert_array_equal(again.tensors()["mean"], changed["mean"])
 
 
+def test_a_model_is_not_written_beside_what_cannot_be_removed(copy: Path) -> None:
+    (copy / "curves.png" / "mine").mkdir(parents=True)
+    (copy / "model.json").write_text("that of another model")
+    listed = sorted(os.listdir(copy))
+    with pytest.raises(OutputError, match=r"curves\.png: cannot be removed: .*; remove it, or"):
+        save_model(load_model("svm"), copy, {"curves.png": None})
+    assert (copy / "model.json").read_text() == "that of another model"
+    assert sorted(os.listdir(copy)) == listed
+
+
 def test_what_is_perceived_has_a_calibration_of_its_own(copy: Path, tmp_path: Path) -> None:
     classifier = load_model(copy)
     spec = classifier.spec
