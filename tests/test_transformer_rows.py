@@ -220,9 +220,17 @@ def test_rows_that_a_full_disk_did_not_take_are_not_computed_again(
         full = self.name.startswith(f".{path.name}.")
         return Full(self, mode) if full else opened(self, mode, **options)
 
+    def refuse(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    told = rf"key\.npy: cannot be written: {os.strerror(errno.ENOSPC)}$"
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", open_full)
-        with pytest.raises(OutputError, match=r"key\.npy: cannot be written: No space left on"):
+        with pytest.raises(OutputError, match=told):
+            embed_versions(network, 6, versions, path)
+    with monkeypatch.context() as patch:  # as where a quota is found to be full at the end
+        patch.setattr(os, "fsync", refuse)
+        with pytest.raises(OutputError, match=told):
             embed_versions(network, 6, versions, path)
     assert [one.name for one in path.parent.iterdir()] == ["key.npy.parts"]
     found = embed_versions(network, 6, versions, path)

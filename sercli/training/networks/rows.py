@@ -1,5 +1,6 @@
 """Rows of features (statistics of a frozen encoder) of each clip, unchanged and augmented."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -132,6 +133,7 @@ def _join(files: Sequence[Path], path: Path, shape: tuple[int, ...]) -> None:
         for file in files:
             whole.stream.write(_read(file).tobytes())
         whole.stream.flush()
+        os.fsync(whole.stream.fileno())  # if `close` failed to, it would tell where the rows are
         whole.close()
     finally:
         whole.discard()
