@@ -592,7 +592,7 @@ def test_bench_takes_the_labels_that_it_advises(tmp_path: Path) -> None:
     save_classifier("wav2vec2", tmp_path / "mine", ("joy", "zest"))
     common = ("bench", EXAMPLES / "memo.m4a", "-m", tmp_path / "mine", "--device", "cpu", "-q")
     result = ser(*common)
-    advice = "`--labels model` keeps them unchanged"
+    advice = "`--labels model` keeps them untranslated"
     assert (result.exit_code, advice in result.stderr) == (2, True), result.stderr
     result = ser(*common, "--labels", "model")
     assert result.exit_code == 0, result.stderr

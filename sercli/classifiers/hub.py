@@ -195,7 +195,7 @@ def group_labels(own: Sequence[str], scheme: LabelScheme) -> dict[str, list[int]
                 f"its labels are {named}; expected different names, none of them empty"
             )
         return {label: [index] for index, label in enumerate(labels)}
-    keep = "`--labels model` keeps them unchanged"
+    keep = "`--labels model` keeps them untranslated"
     if any(_UNNAMED.fullmatch(label) for label in own):
         raise ModelError(f"does not name its labels, but calls them {', '.join(own)}; {keep}")
     members: dict[str, list[int]] = {}
