@@ -28,6 +28,7 @@ from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.measurement import break_down
 from sercli.evaluation.predictions import Predictions
 from sercli.evaluation.run import evaluate, evaluate_all
+from sercli.registry.description import MANIFEST_FILE
 from sercli.registry.store import load_model
 
 MakeCorpus = Callable[..., Corpus]
@@ -111,7 +112,7 @@ def test_protocol_tells_what_the_model_knows(
     speaker, corpus = trained_on
     clip = Clip(tmp_path / "x.wav", "long", speaker, "x", corpus)
     manifest = TrainingManifest.from_clips([clip], ["0" * 16])
-    manifest.write(tmp_path)
+    (tmp_path / MANIFEST_FILE).write_bytes(manifest.encode())
     training = {"manifest_sha256": manifest.digest()}
     fake_classifier.spec = replace(fake_classifier.spec, training=training)
     fake_classifier.folder = tmp_path
@@ -124,7 +125,7 @@ def test_protocol_tells_what_the_model_knows(
 
     # Speakers of what nobody labelled are unknown, and that is what is told.
     manifest = manifest.join([TrainingManifest.from_unlabelled(["1" * 16])])
-    manifest.write(tmp_path)
+    (tmp_path / MANIFEST_FILE).write_bytes(manifest.encode())
     training = {"manifest_sha256": manifest.digest()}
     fake_classifier.spec = replace(fake_classifier.spec, training=training)
     figures = evaluate(fake_classifier, measured, "all", CONFIG).figures
@@ -156,7 +157,7 @@ def test_a_copy_under_the_name_of_another_speaker_is_known(
     audio, _ = sf.read(measured.clips[1].path, dtype="float32")
     copied = replace(measured.clips[1], speaker="c", name="copy")
     manifest = TrainingManifest.from_clips([copied], [hash_audio(audio)])
-    manifest.write(tmp_path)
+    (tmp_path / MANIFEST_FILE).write_bytes(manifest.encode())
     training = {"manifest_sha256": manifest.digest()}
     fake_classifier.spec = replace(fake_classifier.spec, training=training)
     fake_classifier.folder = tmp_path
@@ -336,7 +337,7 @@ class DullClassifier(LocalClassifier):
 def train_on(classifier: Classifier, manifest: TrainingManifest, folder: Path) -> Classifier:
     """Return a model whose folder says that it was trained on some clips."""
     folder.mkdir()
-    manifest.write(folder)
+    (folder / MANIFEST_FILE).write_bytes(manifest.encode())
     training = {"manifest_sha256": manifest.digest()}
     classifier.spec = replace(classifier.spec, training=training)
     classifier.folder = folder
@@ -821,7 +822,7 @@ def test_names_of_ones_own_corpus_are_told_to_be_names(
     corpus = make_corpus(("short", 0.25, "1001"), ("long", 4.0, "b"))
     actor = replace(corpus.clips[0], corpus="cremad")
     manifest = TrainingManifest.from_clips([actor], ["0" * 16])
-    manifest.write(tmp_path)
+    (tmp_path / MANIFEST_FILE).write_bytes(manifest.encode())
     training = {"manifest_sha256": manifest.digest()}
     fake_classifier.spec = replace(fake_classifier.spec, training=training)
     fake_classifier.folder = tmp_path

@@ -18,6 +18,7 @@ from sercli.evaluation.leaks import TrainingManifest
 from sercli.neural.bases import load_base
 from sercli.neural.transformer import Transformer, TransformerSettings
 from sercli.registry.catalogue import shipped_folder
+from sercli.registry.description import MANIFEST_FILE
 from sercli.registry.store import save_model
 from sercli.training.config import TransformerConfig
 from sercli.training.networks.trainer import NeuralTrainer
@@ -45,7 +46,7 @@ def save_transformer(kind: str, folder: Path, band_limit: float) -> TransformerC
     spec = replace(spec, training={"manifest_sha256": manifest.digest()})
     model = TransformerClassifier(spec, network, "cpu")
     save_model(model, folder / "mine")
-    manifest.write(folder / "mine")
+    (folder / "mine" / MANIFEST_FILE).write_bytes(manifest.encode())
     return model
 
 

@@ -18,7 +18,6 @@ from sercli.datasets.clip import Clip
 from sercli.datasets.decoding import HASH_BYTES
 from sercli.datasets.matching import count_speakers, speaker_names
 from sercli.errors import ModelError
-from sercli.files import write_bytes
 from sercli.registry.description import MANIFEST_FILE
 from sercli.text import format_count
 
@@ -99,16 +98,6 @@ class TrainingManifest:
         text = StringIO()
         csv.writer(text, lineterminator="\n").writerows(self._table())
         return text.getvalue().encode()
-
-    def write(self, folder: Path) -> None:
-        """Write ``manifest.csv`` into a model's folder.
-
-        Raises
-        ------
-        OutputError
-            If the file cannot be written.
-        """
-        write_bytes(folder / MANIFEST_FILE, self.encode())
 
     @classmethod
     def read(cls, folder: Path) -> "TrainingManifest | None":
