@@ -386,8 +386,7 @@ def find_listed(folder: Path, name: str) -> Path | None:
     """Return the path of a file that a table lists, or None if there is no such file.
 
     As in the output of `ser annotate`, the name may be relative to the working directory, and have
-    undecodable bytes escaped; there, only the unescaped name can be meant. A table that was made on
-    Windows has backslashes between folders.
+    undecodable bytes escaped; there, only the unescaped name can be meant.
 
     Parameters
     ----------
@@ -396,8 +395,8 @@ def find_listed(folder: Path, name: str) -> Path | None:
     name
         Path of the file in the table.
     """
-    spellings = dict.fromkeys((parse_path(name), name, name.replace("\\", "/")))
-    places = ((base, one) for one in spellings for base in (folder, Path()))
+    plain = parse_path(name)
+    places = ((folder, plain), (Path(), plain), (folder, name), (Path(), name))
     return next(filter(None, (find_file(*place) for place in places)), None)
 
 
@@ -418,10 +417,12 @@ def copy_mode(source: Path, path: Path) -> None:
             path.chmod(stat.S_IMODE(source.stat().st_mode) | stat.S_IWUSR)
 
 
-def strip_listed(folder: Path, name: str) -> str:
-    """Return the name of a file in a table without spaces around it, unless a file is called so.
+def tidy_listed(folder: Path, name: str) -> str:
+    """Return the name of a file in a table as it is meant.
 
-    On Windows, no file is, but looking for it finds the other.
+    That is without spaces around it and, in a table made on Windows, with ``/`` between its
+    folders, unless a file is called as the table says. On Windows, no file is, but looking for it
+    finds the other.
 
     Parameters
     ----------
@@ -429,8 +430,10 @@ def strip_listed(folder: Path, name: str) -> str:
         As for `find_listed`.
     """
     stripped = name.strip()
-    is_other = os.name != "nt" and name != stripped
-    return name if is_other and find_listed(folder, name) else stripped
+    meant = dict.fromkeys((name, stripped, stripped.replace("\\", "/")))
+    if os.name == "nt" or len(meant) == 1:
+        return stripped
+    return next((one for one in meant if find_listed(folder, one)), stripped)
 
 
 def prefix_temporary(target: Path) -> str:

@@ -135,8 +135,9 @@ class NetworkClassifier(Classifier):
     def extract_features(self, waveforms: Sequence[FloatArray]) -> FloatArray:
         """Return the input of the network's head, shape (n_segments, n_features).
 
-        If a GPU runs out of memory, all further batches are half as large as the failed one, and
-        the next is computed while no other worker uses that GPU, which may have held the memory.
+        If a GPU runs out of memory, all further batches are half as large as the failed one, but
+        of one segment at least, and the next is computed while no other worker uses that GPU, which
+        may have held the memory.
 
         Raises
         ------
@@ -275,7 +276,19 @@ class TrainedNetworkClassifier(NetworkClassifier, TensorClassifier):
 
     def score(self, features: FloatArray) -> FloatArray:
         """Return logits, shape (n_segments, n_labels)."""
-        with fitting("the head's input", self._device), torch.inference_mode():
+        room = _ROOMS.setdefault(self._device, Room())
+        try:
+            with room.enter(alone=False):
+                return self._try_head(features)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        # Another worker may have held the memory.
+        with room.enter(alone=True), fitting("the head's input", self._device):
+            return self._try_head(features)
+
+    def _try_head(self, features: FloatArray) -> FloatArray:
+        with torch.inference_mode():
             logits = self.network.head(torch.from_numpy(features).to(self._device))
             result: FloatArray = logits.float().numpy(force=True)  # bf16 under a caller's autocast
         return result

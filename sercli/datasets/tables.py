@@ -13,7 +13,7 @@ from sercli.datasets.matching import NAMESPACE
 from sercli.datasets.media import MISSING, MediaFolder, pick_copies
 from sercli.delimited import parse_count, parse_seconds, read_table
 from sercli.errors import DatasetError
-from sercli.files import find_listed, strip_listed
+from sercli.files import find_listed, tidy_listed
 from sercli.schema import MIX
 from sercli.text import compose
 
@@ -109,7 +109,7 @@ def read_manifest(path: Path, columns: Mapping[str, str]) -> Corpus:
         cells = {ours: row[theirs].strip() for theirs, ours in names.items()}
         if not cells["file"]:
             raise DatasetError(f"{where}: names no file; expected one, relative to the table")
-        cells["file"] = strip_listed(path.parent, row[files])
+        cells["file"] = tidy_listed(path.parent, row[files])
         clip = make_clip(path.parent, path.stem, where, cells)
         if not clip.emotion:
             skipped[clip.name] = "no emotion given"

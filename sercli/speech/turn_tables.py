@@ -9,7 +9,7 @@ from typing import Any
 
 from sercli.delimited import Row, Table, parse_seconds, read_table
 from sercli.errors import ConfigError
-from sercli.files import find_listed, resolve_folder, strip_listed
+from sercli.files import find_listed, resolve_folder, tidy_listed
 from sercli.json_text import FAILURES, check_text, parse_document, parse_line, tell_failure
 from sercli.speech.turn import TIMES, Turn
 from sercli.text import compose
@@ -76,7 +76,7 @@ def read_turn_table(
             )
         channel, speaker = (cells.get(name, "").strip() or None for name in ("channel", "speaker"))
         turn = Turn(start, end, channel, speaker and compose(speaker))
-        key = find_file(path.parent, strip_listed(path.parent, cells["file"]))
+        key = find_file(path.parent, tidy_listed(path.parent, cells["file"]))
         if turn[:2] == Turn()[:2]:
             _refuse_second(where, whole.setdefault(key, {}), turn)
         found.setdefault(key, []).append(turn)
