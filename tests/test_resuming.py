@@ -27,6 +27,7 @@ from sercli.output import ledger as ledger_module
 from sercli.output import resuming
 from sercli.output.journal import STARTING_S, Journal, Unfinished, find_unfinished
 from sercli.output.ledger import Ledger
+from sercli.output.report import RunReport
 from sercli.output.resuming import find_stamp
 from sercli.output.writers import CsvWriter, record_path
 from sercli.schema import FileResult, printable_path
@@ -359,6 +360,44 @@ def test_a_journal_stays_where_no_record_could_be_written(
         3,
         ["memo.m4a: 2", "statement.flac: 3"],
     )
+    assert not runs.hidden
+
+
+@every_format
+@pytest.mark.parametrize(
+    ("owner", "name"), [(AtomicFile, "write"), (RunReport, "add"), (Journal, "note")]
+)
+@pytest.mark.parametrize("late", [False, True])
+def test_an_error_amid_the_rows_of_a_file_costs_no_other_file(
+    owner: type, name: str, late: bool, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs.write(*runs.both)
+    rows = runs.content
+    before = getattr(owner, name)
+    runs.output.unlink()
+    record_path(runs.output).unlink()
+    n_left = 3 if owner is AtomicFile else 2  # a header is written first
+
+    def fail_once(self: object, *values: object) -> object:
+        nonlocal n_left
+        n_left -= 1
+        if not n_left and not late:
+            raise MemoryError
+        result = before(self, *values)
+        if not n_left:
+            raise MemoryError
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, fail_once)
+        with pytest.raises(MemoryError):
+            runs.write(*runs.both)
+    report = runs.resume(*runs.both)
+    assert report.n_kept == (2 if owner is Journal and late else 1)
+    assert report.completed
+    if runs.output.suffix != ".json":  # which tells when it was started
+        assert runs.content == rows
+    assert runs.rows == ["memo.m4a: 2", "statement.flac: 3"]
     assert not runs.hidden
 
 

@@ -27,9 +27,10 @@ class Ledger:
     """Output of a run with its journal and report, kept in step; a context manager.
 
     Nothing replaces an earlier output before the exit. There, also after an error, the output is
-    completed: it is put in its place, with the record beside it. But after an `OutputError` it is
-    left with its journal, from which another run can resume; and after another error before any
-    file was labelled, both are discarded. Standard output is always completed.
+    completed: it is put in its place, with the record beside it. But after an `OutputError`, or
+    another error amid the rows of a file, it is left with its journal, from which another run can
+    resume; and after another error before any file was labelled, both are discarded. Standard
+    output is always completed.
 
     Parameters
     ----------
@@ -58,6 +59,7 @@ class Ledger:
         self._output, self._report, self._earlier, self._before = output, report, earlier, before
         self._n_done = 0
         self._has_new = False
+        self._is_amid = False  # the rows of a file: some may be written, but not counted
         target = output.target
         if target != STDOUT:
             find_unfinished(Path(target))  # another run may have begun to write it since
@@ -85,10 +87,12 @@ class Ledger:
     def keep(self) -> None:
         """Copy the rows that an earlier run left of the next file, if any."""
         earlier = self._earlier[self._n_done]
+        self._is_amid = True
         if earlier is not None:
             self._writer.copy(earlier.read_rows())
             self._note(self._report.keep(earlier.entry))
         self._n_done += 1
+        self._is_amid = False
 
     def put(self, result: FileResult, turns_sha256: str | None) -> FileResult:
         """Write the rows of the next file; if it cannot be read now, keep those of an earlier run.
@@ -106,6 +110,7 @@ class Ledger:
             The result, with a warning if rows were kept.
         """
         earlier = self._earlier[self._n_done]
+        self._is_amid = True
         if earlier is None or not earlier.outlasts(result):
             self._writer.write(result)
             self._note(self._report.add(result, turns_sha256))
@@ -118,6 +123,7 @@ class Ledger:
             self._note(self._report.keep(failed, failed=True))
         self._n_done += 1
         self._has_new = True
+        self._is_amid = False
         return result
 
     def discard(self) -> None:
@@ -132,7 +138,7 @@ class Ledger:
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         # An interrupt could leave an output without its record.
         with self.in_one_piece(), self._journal or nullcontext():
-            is_broken = isinstance(error, OutputError)
+            is_broken = isinstance(error, OutputError) or (self._is_amid and self._has_new)
             if self._journal is None or error is None or (self._has_new and not is_broken):
                 self._complete(error)
             elif is_broken:
