@@ -23,6 +23,7 @@ import sercli
 from sercli import OutputError, SegmentConfig, Turns, files
 from sercli.annotation.run import LabelRun, RunWatcher
 from sercli.files import ORPHANED_S, AtomicFile
+from sercli.output import journal as journal_module
 from sercli.output import ledger as ledger_module
 from sercli.output import resuming
 from sercli.output.journal import STARTING_S, Journal, Unfinished, find_unfinished
@@ -341,6 +342,22 @@ def test_an_interrupt_while_the_record_is_written_costs_no_record(
     assert runs.record["completed"]
     assert not runs.hidden
     assert runs.resume().n_kept == 2
+
+
+@pytest.mark.parametrize("name", ["copy_mode", "_lock"])
+def test_a_journal_that_cannot_be_begun_leaves_nothing_and_is_unlocked(
+    name: str, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal_module, name, fail)
+        with pytest.raises(MemoryError) as caught:
+            runs.write(runs.memo)
+    assert not runs.hidden
+    assert runs.write(runs.memo).completed
+    assert caught.tb is not None  # as in a notebook, it keeps what was open
 
 
 def test_a_journal_stays_where_no_record_could_be_written(

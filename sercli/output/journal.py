@@ -64,11 +64,11 @@ class Journal:
             self._stream = self._path.open("x", encoding="utf-8")
         except OSError as error:
             raise OutputError(f"{self._path}: cannot be written: {error.strerror}") from error
-        if writer.temporary is not None:
-            copy_mode(writer.temporary, self._path)
-        _lock(self._stream, wait=True)
-        header = info.header() | {"directory": info.directory, "replaces": replaces}
         try:
+            if writer.temporary is not None:
+                copy_mode(writer.temporary, self._path)
+            _lock(self._stream, wait=True)
+            header = info.header() | {"directory": info.directory, "replaces": replaces}
             self._put(header | {"host": node(), "pid": os.getpid()})
         except BaseException:
             self.remove()
