@@ -344,6 +344,30 @@ def test_an_interrupt_while_the_record_is_written_costs_no_record(
     assert runs.resume().n_kept == 2
 
 
+@pytest.mark.usefixtures("interruptible")
+def test_an_interrupt_as_the_end_begins_costs_nothing_and_unlocks(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = Ledger.__exit__
+    came: list[str] = []
+
+    def end_late(self: Ledger, *error: Any) -> None:
+        if not came:
+            came.append("before the end")
+            signal.raise_signal(signal.SIGINT)
+        end(self, *error)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "__exit__", end_late)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            runs.write(*runs.both)
+    assert runs.rows == ["memo.m4a: 2", "statement.flac: 3"]
+    assert not runs.hidden
+    report = runs.resume(*runs.both)
+    assert (report.n_kept, report.completed) == (2, True)
+    assert caught.tb is not None  # as in a notebook, it keeps what was open
+
+
 @pytest.mark.parametrize("name", ["copy_mode", "_lock"])
 def test_a_journal_that_cannot_be_begun_leaves_nothing_and_is_unlocked(
     name: str, runs: Runs, monkeypatch: pytest.MonkeyPatch

@@ -142,11 +142,12 @@ class LabelRun:
             If the run was interrupted; raised after the rows of finished files are in the output.
         """
         watcher = watcher or RunWatcher()
-        with ExitStack() as stack:
+        with ExitStack() as last, ExitStack() as stack:
             with delay_interrupts():  # or an interrupt could leave a temporary file behind
                 ledger = stack.enter_context(
                     Ledger(self._output, self.report, self._earlier, self._before)
                 )
+                last.push(ledger)  # an interrupt may come just before the first exit begins
             results = self._annotator.annotate(
                 self._new, watcher.decoded, on_error, watcher.file_scored, self._given
             )

@@ -30,7 +30,7 @@ class Ledger:
     completed: it is put in its place, with the record beside it. But after an `OutputError`, or
     another error amid the rows of a file, it is left with its journal, from which another run can
     resume; and after another error before any file was labelled, both are discarded. Standard
-    output is always completed.
+    output is always completed. Further exits do nothing.
 
     Parameters
     ----------
@@ -59,6 +59,7 @@ class Ledger:
         self._output, self._report, self._earlier, self._before = output, report, earlier, before
         self._n_done = 0
         self._has_new = False
+        self._has_ended = False
         self._is_amid = False  # the rows of a file: some may be written, but not counted
         target = output.target
         if target != STDOUT:
@@ -138,6 +139,9 @@ class Ledger:
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         # An interrupt could leave an output without its record.
         with self.in_one_piece(), self._journal or nullcontext():
+            if self._has_ended:
+                return
+            self._has_ended = True
             is_broken = isinstance(error, OutputError) or (self._is_amid and self._has_new)
             if self._journal is None or error is None or (self._has_new and not is_broken):
                 self._complete(error)
