@@ -130,9 +130,15 @@ class AtomicFile:
             self.stream.close()
 
     def discard(self) -> None:
-        """Remove the temporary file."""
+        """Remove the temporary file.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be removed.
+        """
         self.leave()
-        self.temporary.unlink(missing_ok=True)
+        remove_file(self.temporary)
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
@@ -170,6 +176,25 @@ def check_target(path: Path, *, overwrite: bool) -> None:
         )
     if not overwrite:
         raise OutputError(f"{path}: already exists; give another name or --overwrite")
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file that a run has left or no longer needs, if it is there.
+
+    Parameters
+    ----------
+    path
+        Path of the file.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be removed, as on Windows while another program has it open.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be removed: {error.strerror}; {TELL_RESUMED}") from error
 
 
 def make_folder(folder: Path, kind: str = "folder") -> None:

@@ -368,6 +368,31 @@ def test_an_interrupt_as_the_end_begins_costs_nothing_and_unlocks(
     assert caught.tb is not None  # as in a notebook, it keeps what was open
 
 
+@pytest.mark.parametrize("kept", [".journal", ".tmp"])
+def test_what_cannot_be_removed_is_told_and_costs_nothing(
+    kept: str, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs.kill_after(1, *runs.both)
+    remove = Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path.suffix == kept and path.exists():
+            raise PermissionError(errno.EACCES, "Permission denied")
+        remove(path, missing_ok=missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        with pytest.raises(
+            OutputError, match=rf"{kept}: cannot be removed: Permission denied; .* with --resume$"
+        ):
+            runs.resume(*runs.both)
+    assert runs.record["completed"]
+    report = runs.resume(*runs.both)
+    assert (report.n_kept, runs.rows) == (2, ["memo.m4a: 2", "statement.flac: 3"])
+    # Without a journal, it goes when it is old.
+    assert [one.suffix for one in runs.hidden] == [".tmp"] * (kept == ".tmp")
+
+
 @pytest.mark.parametrize("name", ["copy_mode", "_lock"])
 def test_a_journal_that_cannot_be_begun_leaves_nothing_and_is_unlocked(
     name: str, runs: Runs, monkeypatch: pytest.MonkeyPatch

@@ -26,6 +26,7 @@ from sercli.files import (
     TEMPORARY,
     copy_mode,
     prefix_temporary,
+    remove_file,
     remove_orphans,
     resolve_target,
 )
@@ -97,7 +98,7 @@ class Journal:
     def remove(self) -> None:
         """Close and remove the journal, when the output is complete or discarded."""
         self.close()
-        self._path.unlink(missing_ok=True)
+        remove_file(self._path)
 
     def __enter__(self) -> Self:
         return self
@@ -217,9 +218,9 @@ class Unfinished:
 
     def remove(self) -> None:
         """Remove the journal, and the output unless it has its final name."""
-        self.journal.unlink(missing_ok=True)
+        remove_file(self.journal)
         if not self.in_place:
-            self.rows.unlink(missing_ok=True)
+            remove_file(self.rows)
 
 
 def find_unfinished(target: Path) -> list[Unfinished]:
@@ -235,7 +236,7 @@ def find_unfinished(target: Path) -> list[Unfinished]:
     Raises
     ------
     OutputError
-        If one of the runs is still writing.
+        If one of the runs is still writing, or its files cannot be removed.
     """
     found = []
     target = resolve_target(target)
