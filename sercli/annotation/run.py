@@ -120,7 +120,7 @@ class LabelRun:
         """Label the files and write them in order, after kept files that are not among the inputs.
 
         However it ends, the rows of finished files are in the output, or beside it for a run that
-        resumes. A run that is ended before its first file is done leaves everything as it was.
+        resumes. A run that is interrupted before its first file is done leaves all as it was.
 
         Parameters
         ----------
