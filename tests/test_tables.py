@@ -215,23 +215,36 @@ def test_two_tables_of_the_same_name_have_to_be_renamed(tmp_path: Path) -> None:
 
 
 def test_clips_that_are_in_two_corpora(tmp_path: Path) -> None:
-    make_tree(tmp_path, "1001_DFA_ANG_XX.wav", "1001_DFA_SAD_XX.wav", "1002_DFA_HAP_XX.wav")
-    rows = "1001_DFA_ANG_XX.wav,anger", "1001_DFA_SAD_XX.wav,fear", "a.wav,sad"
-    table = write_manifest(tmp_path, "\n".join(("file,emotion", *rows)))
+    names = [f"1001_DFA_{code}_XX.wav" for code in ("ANG", "SAD", "FEA")]
+    make_tree(tmp_path, *names, "1002_DFA_HAP_XX.wav")
+    rows = f"{names[0]},anger,", f"{names[1]},fear,", f"{names[2]},fear,dev", "a.wav,sad,test"
+    table = write_manifest(tmp_path, "\n".join(("file,emotion,split", *rows)))
     (tmp_path / "linked").symlink_to(tmp_path)
-    corpus = read_corpora([(tmp_path, "cremad"), (tmp_path / "linked" / table.name, "auto")])
-    assert [(clip.corpus, clip.name, clip.emotion) for clip in corpus.clips] == [
-        ("cremad", "1001_DFA_ANG_XX", "anger"),
-        ("cremad", "1002_DFA_HAP_XX", "happiness"),
-        ("calls", "a.wav", "sadness"),
+    sources = [(tmp_path, "cremad"), (tmp_path / "linked" / table.name, "auto")]
+    corpus = read_corpora(sources)
+    assert [(clip.corpus, clip.name, clip.emotion, clip.split) for clip in corpus.clips] == [
+        ("cremad", "1001_DFA_ANG_XX", "anger", "train"),
+        ("cremad", "1002_DFA_HAP_XX", "happiness", "train"),
+        ("calls", "a.wav", "sadness", "test"),
     ]
     skipped = {name: why for name, why in corpus.skipped.items() if "in " in why}
-    doubt = "in several corpora: labelled fear and sadness"
+    label, split = "labelled fear and sadness", "of the split dev and train"
     assert skipped == {
         "calls/1001_DFA_ANG_XX.wav": "also in cremad",
-        "cremad/1001_DFA_SAD_XX": doubt,
-        "calls/1001_DFA_SAD_XX.wav": doubt,
+        **dict.fromkeys(
+            ("cremad/1001_DFA_SAD_XX", "calls/1001_DFA_SAD_XX.wav"),
+            f"in several corpora: {label}",
+        ),
+        **dict.fromkeys(
+            ("cremad/1001_DFA_FEA_XX", "calls/1001_DFA_FEA_XX.wav"),
+            f"in several corpora: {split}",
+        ),
     }
+    # The split that only the second one tells.
+    first = read_corpora([*reversed(sources)]).clips
+    assert [(clip.corpus, clip.split) for clip in first if clip.emotion == "anger"] == [
+        ("calls", "train")
+    ]
 
 
 def test_words_for_the_split_to_choose_settings_on(tmp_path: Path) -> None:

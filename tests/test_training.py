@@ -1087,6 +1087,28 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_learned(
         loop.fit_network(torch.nn.Linear(1, 1), batches, CONFIG, model / "training")
 
 
+def test_a_report_that_is_open_elsewhere_is_told_before_anything_is_learned(
+    folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "mine"
+    model.mkdir()
+    table = model / "predictions.csv"
+    table.touch()
+    rename = os.rename
+
+    def refuse(source: Path, target: Path) -> None:  # as Windows does
+        if source == table:
+            raise PermissionError(13, "Permission denied")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    command = ("--data", folder, "-o", model, *CNN, "--cache", cache, "--device", "cpu")
+    result = ser("train", *command, "--overwrite")
+    assert (result.exit_code, "of audio in" in result.stderr) == (2, False)
+    assert f"{table}: cannot be replaced: Permission denied; close the program" in result.stderr
+    assert table.exists()
+
+
 @pytest.mark.parametrize("option", ["--overwrite", "--resume"])
 def test_an_interrupt_tells_how_to_go_on(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str

@@ -123,8 +123,8 @@ class Corpus:
 def merge(corpora: Sequence[Corpus]) -> Corpus:
     """Merge several corpora into one.
 
-    A clip that several of them contain is taken from the first, or left out if their labels
-    contradict each other.
+    A clip that several of them contain is taken from the first, with the split that any of them
+    tells, or left out if their labels or splits contradict each other.
 
     Parameters
     ----------
@@ -165,17 +165,16 @@ def _join(corpora: Sequence[Corpus]) -> tuple[tuple[Clip, ...], dict[str, str]]:
     groups: dict[str, list[Clip]] = {}
     for place, clip in zip(find_true_places(given), given, strict=True):
         groups.setdefault(place, []).append(clip)
-    clips, skipped = [], dict[str, str]()
+    clips, skipped = list[Clip](), dict[str, str]()
     for first, *others in groups.values():
         labels = sorted({clip.emotion for clip in (first, *others)})
-        if len(labels) == 1:
-            clips.append(first)
-            reason, dropped = f"also in {first.corpus}", others
+        splits = sorted({clip.split for clip in (first, *others) if clip.split})
+        told = {"labelled": labels, "of the split": splits}
+        if doubts := [f"{what} {' and '.join(of)}" for what, of in told.items() if len(of) > 1]:
+            reason, dropped = f"in several corpora: {', '.join(doubts)}", [first, *others]
         else:
-            reason, dropped = (
-                f"in several corpora: labelled {' and '.join(labels)}",
-                [first, *others],
-            )
+            clips.append(replace(first, split=splits[0] if splits else None))
+            reason, dropped = f"also in {first.corpus}", others
         skipped |= {f"{clip.corpus}/{clip.name}": reason for clip in dropped}
     return tuple(clips), skipped
 

@@ -211,7 +211,7 @@ class Plan:
 
     def _check_folder(self, folder: Path, *, overwrite: bool, resume: bool) -> None:
         """Raise if something is in the way in the model folder."""
-        from sercli.reporting.folder import prepare_report
+        from sercli.reporting.folder import REPORT_FILES, prepare_report
         from sercli.training.networks.history import HISTORY_FILES
 
         if not os.access(folder, os.W_OK):  # else it would be found out after the training
@@ -227,6 +227,16 @@ class Plan:
                     f"{folder / name}: is a link, and what it leads to would be replaced; "
                     "remove it, or name another folder"
                 )
+        for name in (MODEL_FILE, *TOLD_FILES, *WEIGHTS_FILES, *REPORT_FILES):
+            try:
+                os.rename(folder / name, folder / name)  # Windows refuses if it is open elsewhere
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise OutputError(
+                    f"{folder / name}: cannot be replaced: {error.strerror}; close the program "
+                    "that has it open, or name another folder"
+                ) from error
         if not (overwrite or resume):
             # What is there is not of a model, and perhaps the only copy.
             for name in (*TOLD_FILES, *WEIGHTS_FILES, *HISTORY_FILES.values()):
