@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from runs import Runs, Stop, change, every_format
 
 import sercli
-from sercli import OutputError, SegmentConfig, Turns, files
+from sercli import ModelError, OutputError, SegmentConfig, Turns, files
 from sercli.annotation.run import LabelRun, RunWatcher
 from sercli.files import ORPHANED_S, AtomicFile
 from sercli.output import journal as journal_module
@@ -464,6 +465,51 @@ def test_an_error_amid_the_rows_of_a_file_costs_no_other_file(
     if runs.output.suffix != ".json":  # which tells when it was started
         assert runs.content == rows
     assert runs.rows == ["memo.m4a: 2", "statement.flac: 3"]
+    assert not runs.hidden
+
+
+def test_an_error_amid_rows_that_are_kept_doubles_none(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs.write(runs.statement)
+    before, came = RunReport.keep, list[str]()
+
+    def fail_once(self: RunReport, entry: dict[str, Any], **options: Any) -> Any:
+        if not came:
+            came.append("amid the rows")
+            raise MemoryError
+        return before(self, entry, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunReport, "keep", fail_once)
+        with pytest.raises(MemoryError):
+            runs.resume(*runs.both)
+    assert runs.rows == ["statement.flac: 3"]
+    report = runs.resume(*runs.both)
+    assert (report.n_kept, runs.rows) == (2, ["memo.m4a: 2", "statement.flac: 3"])
+    assert not runs.hidden
+
+
+def test_an_error_after_rows_that_were_kept_leaves_an_output_in_its_place(
+    runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    third = Path(shutil.copy(runs.memo, tmp_path / "third.m4a"))
+    runs.write(runs.statement)
+    before = LabelRun._write_all
+
+    def end_early(self: LabelRun, results: Iterator[FileResult], *others: Any) -> None:
+        def give_one() -> Iterator[FileResult]:
+            yield next(results)
+            raise ModelError("no more")
+
+        before(self, give_one(), *others)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LabelRun, "_write_all", end_early)
+        with pytest.raises(ModelError):
+            runs.resume(*runs.both, third)
+    assert runs.rows == ["memo.m4a: 2", "statement.flac: 3"]
+    assert runs.record["completed"] is False
     assert not runs.hidden
 
 
