@@ -1,5 +1,6 @@
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from sercli.datasets import (
     read_corpora,
     read_corpus,
 )
+from sercli.datasets.corpus import merge
 from sercli.datasets.facts import age_group, load_facts
 from sercli.datasets.labelling import canonical_label
 from sercli.datasets.votes import read_votes
@@ -294,9 +296,22 @@ def test_age_groups() -> None:
 
 def test_clips_of_other_labels_are_left_out() -> None:
     clips = tuple(Clip(Path(word), word, name=word) for word in ("anger", "calm"))
-    kept = Corpus("mine", "none", clips).keep(EMOTIONS)
+    clips += (replace(clips[1], corpus="films"),)
+    before = dict.fromkeys("zb", "too short")
+    kept = Corpus("mine", "none", clips, before).keep(EMOTIONS)
     assert [clip.name for clip in kept.clips] == ["anger"]
-    assert kept.skipped == {"calm": "the label calm is not one of the labels to learn"}
+    why = "the label calm is not one of the labels to learn"
+    assert kept.skipped == {**before, "calm": why, "films/calm": why}
+    assert f"4 files left out (b, z: too short; calm, films/calm: {why})" in kept.describe()
+    more = replace(kept, skipped={**kept.skipped, "a": why})
+    assert list(more.count_skipped().items()) == [(why, 3), ("too short", 2)]
+
+
+def test_what_each_of_several_corpora_left_out_is_known() -> None:
+    plays = Corpus("plays", "CC0", (Clip(Path("a"), "anger", name="a"),), {"b": "too short"})
+    both = merge([plays, Corpus("films", "unknown", (), {"b": "too long"})])
+    assert both.skipped == {"plays/b": "too short", "films/b": "too long"}
+    assert (both.name, both.licence) == ("plays+films", "plays: CC0; films: unknown")
 
 
 def test_votes_of_ones_own(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import sercli
 from sercli.datasets import Clip, Corpus
 from sercli.errors import ConfigError, DatasetError, ModelError, OutputError
+from sercli.registry.description import WEIGHTS_FILES
 from sercli.training.plan import Plan
 from sercli.training.train_config import Settings, TrainConfig, find_families
 
@@ -138,6 +139,9 @@ def test_a_plan_keeps_speakers_apart_and_knows_whose_clips_are_decoded(corpus: C
     assert len(Plan.make(corpus, folds).clips) == 20
     other = Plan.make(corpus, TrainConfig(sercli.SvmConfig(seed=4)))
     assert {clip.speaker for clip in other.clips} != who["train"]
+    drawn = [TrainConfig(sercli.SvmConfig(seed=seed), split="random") for seed in (0, 0, 4)]
+    first, again, changed = (Plan.make(corpus, config).clips for config in drawn)
+    assert first == again != changed
 
 
 def test_labels_that_are_left_out_are_told(
@@ -165,6 +169,9 @@ def test_labels_that_are_left_out_are_told(
     assert pupil._tell_left_out() == (
         "warning: labels left out, not labels of transformer: love (10 clips)"
     )
+    # But for those that are asked for.
+    some = TrainConfig("cnn", teacher="transformer", emotions=("anger", "love"), cache=tmp_path)
+    assert {clip.emotion for clip in Plan.make(corpus, some).corpus.clips} == {"anger", "love"}
     recorded = {}
 
     def train(*_: Any, details: dict[str, Any], **__: Any) -> None:
@@ -241,6 +248,7 @@ def test_number_of_networks_that_are_trained(corpus: Corpus) -> None:
         (TrainConfig(three, split="random"), 4),
         (TrainConfig(three, folds=5), 9),
         (TrainConfig(sercli.TransformerConfig(layers=1)), 2),
+        (TrainConfig(sercli.TransformerConfig(layers=1, folds=3), folds=5), 18),
     ):
         assert Plan.make(corpus, config).n_networks == n_networks, config
     bare = replace(corpus, clips=tuple(replace(clip, split="train") for clip in corpus.clips))
@@ -372,7 +380,10 @@ def test_an_interrupt_leaves_no_new_folder(
     assert folder.exists() is not is_new
 
 
-@pytest.mark.parametrize("name", ["README.md", "manifest.csv"])
+@pytest.mark.parametrize(
+    "name",
+    ["README.md", "manifest.csv", "model.json", "metrics.json", *WEIGHTS_FILES, "history.csv"],
+)
 def test_what_is_not_of_a_model_is_not_replaced(name: str, corpus: Corpus, tmp_path: Path) -> None:
     (tmp_path / name).write_text("the only copy")
     with pytest.raises(OutputError, match=rf"{name}: already exists"):

@@ -410,16 +410,22 @@ def test_a_journal_that_cannot_be_begun_leaves_nothing_and_is_unlocked(
     assert caught.tb is not None  # as in a notebook, it keeps what was open
 
 
+@pytest.mark.parametrize(
+    ("error", "told"), [(MemoryError, MemoryError), (KeyboardInterrupt, OutputError)]
+)
 def test_a_journal_stays_where_no_record_could_be_written(
-    runs: Runs, monkeypatch: pytest.MonkeyPatch
+    error: type[BaseException],
+    told: type[BaseException],
+    runs: Runs,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuse(path: Path, data: Any) -> None:
         raise OutputError("the record: cannot be written: No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(ledger_module, "write_json", refuse)
-        with pytest.raises(MemoryError):
-            runs.begin().write(Stop(2, MemoryError))
+        with pytest.raises(told):
+            runs.begin().write(Stop(2, error))
     assert [one.suffix for one in runs.hidden] == [".journal"]
     report = runs.resume()
     assert (report.n_kept, report.n_files, runs.rows[1:]) == (
@@ -482,6 +488,10 @@ def test_an_error_amid_rows_that_are_kept_doubles_none(
 
     with monkeypatch.context() as patch:
         patch.setattr(RunReport, "keep", fail_once)
+        with pytest.raises(MemoryError):
+            runs.resume(*runs.both[::-1])
+        assert not runs.hidden  # as nothing was new
+        came.clear()
         with pytest.raises(MemoryError):
             runs.resume(*runs.both)
     assert runs.rows == ["statement.flac: 3"]
