@@ -382,7 +382,7 @@ def test_an_interrupt_leaves_no_new_folder(
 
 @pytest.mark.parametrize(
     "name",
-    ["README.md", "manifest.csv", "model.json", "metrics.json", *WEIGHTS_FILES, "history.csv"],
+    ["README.md", "manifest.csv", "model.json", "predictions.csv", *WEIGHTS_FILES, "history.csv"],
 )
 def test_what_is_not_of_a_model_is_not_replaced(name: str, corpus: Corpus, tmp_path: Path) -> None:
     (tmp_path / name).write_text("the only copy")
