@@ -500,6 +500,22 @@ def test_an_error_amid_rows_that_are_kept_doubles_none(
     assert not runs.hidden
 
 
+def test_an_output_that_could_not_be_written_has_a_record(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OutputError("the output: cannot be written: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CsvWriter, "write", fail)
+        with pytest.raises(OutputError, match="No space left"):
+            runs.write(*runs.both)
+    assert not runs.output.exists()
+    assert (runs.record["completed"], runs.record["output_sha256"]) == (False, None)
+    assert runs.resume(*runs.both).completed
+    assert runs.rows == ["memo.m4a: 2", "statement.flac: 3"]
+
+
 def test_an_error_after_rows_that_were_kept_leaves_an_output_in_its_place(
     runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
