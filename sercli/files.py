@@ -5,9 +5,8 @@ import json
 import os
 import re
 import stat
-import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
@@ -15,9 +14,7 @@ from time import time
 from typing import Any, BinaryIO
 
 from sercli.errors import OutputError
-from sercli.schema import parse_path
 from sercli.system.interrupts import delay_interrupts
-from sercli.text import list_spellings
 
 AnyPath = str | os.PathLike[str]
 
@@ -220,45 +217,6 @@ def make_folder(folder: Path, kind: str = "folder") -> None:
         ) from error
 
 
-@contextmanager
-def keep_out(folder: Path) -> Iterator[None]:
-    """Lock a folder against other trainings meanwhile, where folders can be locked.
-
-    Parameters
-    ----------
-    folder
-        Path of the folder.
-
-    Raises
-    ------
-    OutputError
-        If another training has locked it, or it may not be read.
-    """
-    if sys.platform == "win32":
-        yield
-        return
-    import fcntl
-
-    try:
-        lock = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise OutputError(
-            f"{folder}: cannot be read: {error.strerror}; allow reading, or name another folder"
-        ) from error
-    try:
-        with suppress(OSError):  # some file systems have no locks
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise OutputError(
-                    f"{folder}: another training is writing it; wait until it ends, or name "
-                    "another folder"
-                ) from error
-        yield
-    finally:
-        os.close(lock)
-
-
 def identify(path: AnyPath) -> tuple[int, int] | None:
     """Return device and inode, which identify a file whatever its path; None if there is none.
 
@@ -393,38 +351,6 @@ def resolve_folder(path: AnyPath) -> str:
     return os.path.join(os.path.realpath(folder), name)
 
 
-def find_file(folder: Path, name: str) -> Path | None:
-    """Return the path of an existing file whatever the Unicode form of its name, or None.
-
-    Parameters
-    ----------
-    folder
-        Folder to search.
-    name
-        Path of the file relative to the folder, in any Unicode form.
-    """
-    places = (folder / one for one in list_spellings(name))
-    return next(filter(os.path.lexists, places), None)
-
-
-def find_listed(folder: Path, name: str) -> Path | None:
-    """Return the path of a file that a table lists, or None if there is no such file.
-
-    As in the output of `ser annotate`, the name may be relative to the working directory, and have
-    undecodable bytes escaped; there, only the unescaped name can be meant.
-
-    Parameters
-    ----------
-    folder
-        Folder of the table, where the file is looked for first.
-    name
-        Path of the file in the table.
-    """
-    plain = parse_path(name)
-    places = ((folder, plain), (Path(), plain), (folder, name), (Path(), name))
-    return next(filter(None, (find_file(*place) for place in places)), None)
-
-
 def copy_mode(source: Path, path: Path) -> None:
     """Give a file the permissions of another one, if there is one.
 
@@ -440,25 +366,6 @@ def copy_mode(source: Path, path: Path) -> None:
     if os.name != "nt":
         with suppress(OSError):  # some file systems have none
             path.chmod(stat.S_IMODE(source.stat().st_mode) | stat.S_IWUSR)
-
-
-def tidy_listed(folder: Path, name: str) -> str:
-    """Return the name of a file in a table as it is meant.
-
-    That is without spaces around it and, in a table made on Windows, with ``/`` between its
-    folders, unless a file is called as the table says. On Windows, no file is, but looking for it
-    finds the other.
-
-    Parameters
-    ----------
-    folder, name
-        As for `find_listed`.
-    """
-    stripped = name.strip()
-    meant = dict.fromkeys((name, stripped, stripped.replace("\\", "/")))
-    if os.name == "nt" or len(meant) == 1:
-        return stripped
-    return next((one for one in meant if find_listed(folder, one)), stripped)
 
 
 def prefix_temporary(target: Path) -> str:

@@ -36,7 +36,6 @@ from sercli.errors import ConfigError, DatasetError, ModelError, OutputError
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.metrics import unweighted_average_recall
 from sercli.evaluation.run import evaluate
-from sercli.files import keep_out
 from sercli.neural.bases import load_base
 from sercli.neural.cnn import CnnSettings
 from sercli.neural.devices import limit_threads
@@ -44,6 +43,7 @@ from sercli.neural.front_end import LogMelSettings
 from sercli.registry.store import load_model
 from sercli.reporting.families import DEVELOPMENT_SPEAKERS
 from sercli.reporting.folder import REPORT_FILES
+from sercli.system.locking import keep_out
 from sercli.training.cache import CachedClips, cache_clips
 from sercli.training.config import NeuralConfig, SvmConfig, TransformerConfig
 from sercli.training.networks import cnn as courses
@@ -1152,7 +1152,7 @@ def test_a_folder_that_may_not_be_read_is_refused(
     def refuse(*_: object) -> int:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("sercli.files.os.open", refuse)
+    monkeypatch.setattr("sercli.system.locking.os.open", refuse)
     told = f"{tmp_path}: cannot be read: Permission denied; allow reading, or name another folder"
     with pytest.raises(OutputError, match=f"^{re.escape(told)}$"), keep_out(tmp_path):
         pytest.fail("a folder that is not locked")

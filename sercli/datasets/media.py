@@ -8,7 +8,7 @@ from typing import Any
 
 from sercli.discovery import find_inputs
 from sercli.errors import DatasetError
-from sercli.files import find_file
+from sercli.listed import find_file
 
 # A release may have a clip in several folders and formats: these are preferred, in this order.
 PREFERRED_SUFFIXES = (".wav", ".flac")

@@ -13,7 +13,7 @@ from sercli.datasets.matching import NAMESPACE
 from sercli.datasets.media import MISSING, MediaFolder, pick_copies
 from sercli.delimited import parse_count, parse_seconds, read_table
 from sercli.errors import DatasetError
-from sercli.files import find_listed, tidy_listed
+from sercli.listed import find_listed, tidy_listed
 from sercli.schema import MIX
 from sercli.text import compose
 

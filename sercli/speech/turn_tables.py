@@ -9,8 +9,9 @@ from typing import Any
 
 from sercli.delimited import Row, Table, parse_seconds, read_table
 from sercli.errors import ConfigError
-from sercli.files import find_listed, resolve_folder, tidy_listed
+from sercli.files import resolve_folder
 from sercli.json_text import FAILURES, check_text, parse_document, parse_line, tell_failure
+from sercli.listed import find_listed, tidy_listed
 from sercli.speech.turn import TIMES, Turn
 from sercli.text import compose
 

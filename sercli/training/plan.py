@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sercli.errors import ConfigError, OutputError, SerError
-from sercli.files import AnyPath, check_target, keep_out, make_folder, remove_orphans
+from sercli.files import AnyPath, check_target, make_folder, remove_orphans
 from sercli.labels import EMOTIONS
 from sercli.registry.description import MODEL_FILE, TOLD_FILES, WEIGHTS_FILES
+from sercli.system.locking import keep_out
 from sercli.text import format_count
 from sercli.training.config import NeuralConfig, TransformerConfig
 from sercli.training.networks.history import TRAINING_FOLDER, has_checkpoints
