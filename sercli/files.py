@@ -225,11 +225,8 @@ def identify(path: AnyPath) -> tuple[int, int] | None:
     path
         Path of the file.
     """
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):  # ValueError: the path contains NUL
-        return None
-    return status.st_dev, status.st_ino
+    status = _find_status(path)
+    return None if status is None else (status.st_dev, status.st_ino)
 
 
 def find_size_and_time(path: AnyPath) -> tuple[int | None, float | None]:
@@ -240,11 +237,15 @@ def find_size_and_time(path: AnyPath) -> tuple[int | None, float | None]:
     path
         Path of the file.
     """
+    status = _find_status(path)
+    return (None, None) if status is None else (status.st_size, status.st_mtime)
+
+
+def _find_status(path: AnyPath) -> os.stat_result | None:
     try:
-        status = os.stat(path)
+        return os.stat(path)
     except (OSError, ValueError):  # ValueError: the path contains NUL
-        return None, None
-    return status.st_size, status.st_mtime
+        return None
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
