@@ -753,6 +753,32 @@ def test_speakers_that_nobody_is_are_told(tmp_path: Path) -> None:
     assert "not known" not in ser(*options, "(memo)").stderr
 
 
+def test_speakers_of_the_channels_of_all_calls(tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    calls.mkdir()
+    for name in ("a.wav", "b.wav"):
+        shutil.copy(EXAMPLES / "call.wav", calls / name)
+    shutil.copy(EXAMPLES / "memo.m4a", calls)
+    roles, target = tmp_path / "roles.csv", tmp_path / "labels.csv"
+    roles.write_text("channel,speaker\n0,agent\n1,caller\n")
+    options = ("annotate", calls, "-m", "svm", "--channels", "split", "--speakers", roles)
+    result = ser(*options, "-o", target)
+    rows = read_rows(target.read_text())
+    whose = {"a.wav": {"0": "agent", "1": "caller"}, "memo.m4a": {"0": ""}}
+    whose["b.wav"] = whose["a.wav"]
+    for row in rows:
+        assert row["speaker"] == whose[Path(row["file"]).name][row["channel"]]
+    assert {row["speaker"] for row in rows} == {"agent", "caller", ""}
+    n_mono = sum("memo" in row["file"] for row in rows)
+    assert f"the speaker is not known for {n_mono} of {len(rows)} segments" in result.stderr
+    # Other roles are other rows.
+    roles.write_text("channel,speaker\n0,caller\n1,agent\n")
+    ser(*options, "-o", target, "--resume")
+    swapped = {"agent": "caller", "caller": "agent", "": ""}
+    again = [row["speaker"] for row in read_rows(target.read_text())]
+    assert again == [swapped[row["speaker"]] for row in rows]
+
+
 def test_speakers_of_a_diarisation_are_those_of_a_recording(tmp_path: Path) -> None:
     for name in ("a.flac", "b.flac"):
         shutil.copy(EXAMPLES / "statement.flac", tmp_path / name)

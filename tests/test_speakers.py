@@ -13,6 +13,7 @@ from sercli.errors import ConfigError
 from sercli.speech import speakers
 from sercli.speech.speakers import Speakers, Timeline
 from sercli.speech.turn import Turn
+from sercli.speech.turns import Turns
 
 
 def test_by_a_pattern() -> None:
@@ -82,6 +83,22 @@ def test_by_a_diarisation(tmp_path: Path) -> None:
     assert find_speaker(speakers, "elsewhere/other.mp3", "mix", 1, 3) is None
 
 
+def test_a_table_of_channels_is_of_every_recording(tmp_path: Path) -> None:
+    table = tmp_path / "roles.csv"
+    table.write_text("channel,speaker,note\n0,agent,left\n1,caller,\n")
+    match = Speakers.parse(str(table)).match(["a.wav", "calls/b.wav"])
+    for path in ("a.wav", "calls/b.wav"):
+        timeline = Timeline(match.find(path))
+        assert [timeline.find(channel, 0, 5) for channel in ("0", "1")] == ["agent", "caller"]
+        assert timeline.find("mix", 0, 5) is timeline.find("2", 0, 5) is None
+        # Its only channel is not one of two sides.
+        assert match.find(path, alone=True) == ()
+    assert match.others == match.shared == ()
+    assert Turns.read(table, "speaker").tells_speakers
+    with pytest.raises(ConfigError, match="channel, speaker, note; expected file, start"):
+        Turns.read(table, "start", "end")
+
+
 def test_who_is_heard_twice_speaks_once() -> None:
     first, second = Turn(0, 1, None, "A"), Turn(1, 2.5, None, "B")
     for turns in ([first, first, second], [first, second, Turn(0.2, 1, None, "A")]):
@@ -113,6 +130,15 @@ def test_sources_that_are_none(source: Any) -> None:
     ("name", "content", "message"),
     [
         ("a.csv", "path,who\nx,y\n", "has the columns path, who; expected file, speaker, and any"),
+        ("a.csv", "channel,who\n0,x\n", "has the columns channel, who; expected file, speaker"),
+        ("a.csv", "channel,speaker,end\n0,x,1\n", "expected file, speaker, and any of channel"),
+        ("a.csv", "channel,speaker\n0,a\n ,b\n", "line 3: has no channel; expected one"),
+        ("a.csv", "channel,speaker\n0,a\n0,b\n", "line 3: b speaks throughout, but an earlier"),
+        (
+            "a.csv",
+            "channel,speaker\nleft,a\n",
+            "line 2: channel is 'left'; expected its number, counted from 0, or mix",
+        ),
         ("a.csv", "", "is empty; expected CSV"),
         ("a.csv", "file,speaker,start\na.wav,anna,soon\n", "soon"),
         (

@@ -353,8 +353,7 @@ class Annotator:
             with closing(scored):
                 for recording, probabilities in scored:
                     on_scored()
-                    whose = speakers.find(recording.found.path, mixed=mixed) if speakers else ()
-                    yield ScoredFile.gather(recording, probabilities, whose)
+                    yield ScoredFile.gather(recording, probabilities, speakers, mixed=mixed)
                     if recording.result.status == "failed" and on_error == "stop":
                         return
 

@@ -1,6 +1,6 @@
 """A file that was read and scored: its pieces, which become its segments."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -10,6 +10,7 @@ from sercli.annotation.recording import CUT_S, Piece, Recording
 from sercli.arrays import DoubleArray, split_by
 from sercli.config import Adaptation
 from sercli.schema import FileResult
+from sercli.speech.matching import Match
 from sercli.speech.speakers import Timeline
 from sercli.speech.turn import Turn
 
@@ -43,7 +44,12 @@ class ScoredFile(NamedTuple):
 
     @classmethod
     def gather(
-        cls, recording: Recording, probabilities: DoubleArray, speakers: Iterable[Turn]
+        cls,
+        recording: Recording,
+        probabilities: DoubleArray,
+        speakers: Match | None = None,
+        *,
+        mixed: bool = False,
     ) -> Self:
         """Return a recording that was read to its end, with the probabilities of its pieces.
 
@@ -54,8 +60,12 @@ class ScoredFile(NamedTuple):
         probabilities
             Probabilities of each piece by itself, shape (n_pieces, n_labels).
         speakers
-            Given turns of its speakers; empty if there are none.
+            Given speakers of all recordings, if any.
+        mixed
+            Whether its channels were mixed down.
         """
+        path, alone = recording.found.path, recording.result.channels == 1
+        whose = () if speakers is None else speakers.find(path, mixed=mixed, alone=alone)
         pieces = np.empty(len(probabilities), find_piece_type(probabilities.shape[1]))
         for place, piece in enumerate(recording.pieces):
             pieces[place] = (*piece, probabilities[place])
@@ -65,7 +75,7 @@ class ScoredFile(NamedTuple):
             recording.channels,
             recording.ends,
             recording.turns or (),
-            Timeline(speakers, alone=recording.result.channels == 1),
+            Timeline(whose, alone=alone),
         )
 
     def find_speaker(self, piece: np.void) -> str | None:

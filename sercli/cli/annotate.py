@@ -157,9 +157,9 @@ classification_options = join_options(
         "--speakers",
         metavar="FILE|REGEX",
         help="Who speaks: a CSV file with the columns file, speaker and, where several speak in a "
-        "recording, channel or start and end; the turns of a diarisation (.rttm); or a regular "
-        "expression whose first group, found in the path, is the speaker. Elsewhere, speakers of "
-        "--segments are used.",
+        "recording, channel or start and end, or with channel and speaker, the same for every "
+        "recording; the turns of a diarisation (.rttm); or a regular expression whose first group, "
+        "found in the path, is the speaker. Elsewhere, speakers of --segments are used.",
     ),
     heading="Model",
 )
@@ -308,7 +308,8 @@ def _create_annotator(options: dict[str, Any], paths: list[str]) -> tuple["Annot
     if by_pattern and is_divided and not options["quiet"]:
         say(
             "warning: where a recording has several channels, a pattern names one speaker for all; "
-            "a table with the columns file, channel, speaker tells them apart"
+            "a table with the columns channel, speaker, and file where they differ, tells them "
+            "apart"
         )
     given = Given.match(turns, speakers, paths)
     keep_less()

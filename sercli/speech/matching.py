@@ -36,7 +36,7 @@ class Match:
     others: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
 
-    def find(self, recording: str, *, mixed: bool = False) -> tuple[Turn, ...]:
+    def find(self, recording: str, *, mixed: bool = False, alone: bool = False) -> tuple[Turn, ...]:
         """Return the turns of a recording, possibly none.
 
         Parameters
@@ -46,8 +46,13 @@ class Match:
         mixed
             Whether its channels are mixed down: the turns of a diarisation then apply to the mix,
             whatever their channels. (A table may have rows of the mix and of channels.)
+        alone
+            Whether it has only one channel: what is said of the channels of every recording is
+            not said of it.
         """
         turns = self.by_recording[recording]
+        if self.source is not None and not alone:
+            turns += self.source.everywhere
         if mixed and self.source is not None and self.source.local:
             return tuple(turn._replace(channel=None) for turn in turns)
         return turns

@@ -128,9 +128,10 @@ class Speakers:
         ----------
         text
             Path of a CSV file with the columns file and speaker, and with channel, or start and end
-            in seconds, where a recording has several speakers; or path of a diarisation in RTTM;
-            see `sercli.speech.turns.Turns.read`. Otherwise a regular expression with one group,
-            such as ``([0-9]{4})_``.
+            in seconds, where a recording has several speakers; or with channel and speaker alone,
+            for every recording with several channels; or path of a diarisation in RTTM; see
+            `sercli.speech.turns.Turns.read`. Otherwise a regular expression with one group, such as
+            ``([0-9]{4})_``.
 
         Raises
         ------

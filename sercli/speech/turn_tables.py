@@ -12,8 +12,12 @@ from sercli.errors import ConfigError
 from sercli.files import resolve_folder
 from sercli.json_text import FAILURES, check_text, parse_document, parse_line, tell_failure
 from sercli.listed import find_listed, tidy_listed
+from sercli.schema import MIX
 from sercli.speech.turn import TIMES, Turn
 from sercli.text import compose
+
+# Key of the turns of every recording with several channels; no path of a recording is empty.
+EVERYWHERE = ""
 
 
 def read_turn_table(
@@ -28,12 +32,13 @@ def read_turn_table(
     content
         Content of the file.
     needed
-        Columns that it must have in addition to file.
+        Columns that it must have in addition to file. If it is only the speaker, a table of
+        channel and speaker alone says who speaks in the channels of every recording.
 
     Returns
     -------
     dict of str to tuple of Turn
-        Turns by the real path of the recording.
+        Turns by the real path of the recording, or by `EVERYWHERE`.
 
     Raises
     ------
@@ -41,7 +46,6 @@ def read_turn_table(
         If it cannot be read, lacks columns, a time is no number of seconds, or a recording has two
         speakers throughout.
     """
-    expected = ("file", *needed)
     # What `ser annotate` wrote of recordings without speech is empty, or has only a header.
     is_empty = not content and path.suffix.lower() == ".jsonl"
     text = content.removeprefix(codecs.BOM_UTF8)
@@ -49,6 +53,12 @@ def read_turn_table(
         table = _read_results(path, text)
     else:
         table = read_table(path, ConfigError, content, may_be_empty={*TIMES} <= {*needed})
+    expected = ("file", *needed)
+    of_channels = ("channel", "speaker")
+    if (*needed,) == ("speaker",) and {*table.columns} & {"file", *TIMES, *of_channels} == {
+        *of_channels
+    }:
+        expected = of_channels
     if not set(expected) <= set(table.columns):
         others = [name for name in ("channel", *TIMES, "speaker") if name not in expected]
         raise ConfigError(
@@ -60,7 +70,8 @@ def read_turn_table(
     found: dict[str, list[Turn]] = {}
     whole: dict[str, dict[str | None, str]] = {}
     for where, cells in table.rows:
-        empty = [name for name in ("file", *TIMES) if name in expected and not cells[name]]
+        once = ("file", "channel", *TIMES)
+        empty = [name for name in once if name in expected and not cells[name].strip()]
         if empty:
             raise ConfigError(f"{where}: has no {empty[0]}; expected one")
         start, end = (
@@ -76,8 +87,14 @@ def read_turn_table(
                 "start"
             )
         channel, speaker = (cells.get(name, "").strip() or None for name in ("channel", "speaker"))
+        if channel not in (None, MIX) and not channel.isdecimal():
+            raise ConfigError(
+                f"{where}: channel is {channel!r}; expected its number, counted from 0, or {MIX}"
+            )
         turn = Turn(start, end, channel, speaker and compose(speaker))
-        key = find_file(path.parent, tidy_listed(path.parent, cells["file"]))
+        key = EVERYWHERE
+        if "file" in expected:
+            key = find_file(path.parent, tidy_listed(path.parent, cells["file"]))
         if turn[:2] == Turn()[:2]:
             _refuse_second(where, whole.setdefault(key, {}), turn)
         found.setdefault(key, []).append(turn)

@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Self
 
@@ -12,7 +13,7 @@ from sercli.errors import ConfigError
 from sercli.speech.grids import is_grid, read_grids
 from sercli.speech.rttm import SUFFIX, read_rttm
 from sercli.speech.turn import Turn
-from sercli.speech.turn_tables import read_turn_table
+from sercli.speech.turn_tables import EVERYWHERE, read_turn_table
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Turns:
         SHA-256 digest of the file; of TextGrids, of all of them and the names of the tiers.
     lines
         Line at which each name first appears in a diarisation.
+    everywhere
+        Turns of the channels of every recording that has several.
     """
 
     path: Path
@@ -40,6 +43,7 @@ class Turns:
     local: bool = False
     sha256: str = ""
     lines: Mapping[str, int] = field(default_factory=dict, repr=False)
+    everywhere: tuple[Turn, ...] = ()
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], *needed: str, tiers: Sequence[str] = ()) -> Self:
@@ -56,7 +60,8 @@ class Turns:
             in the same subfolders where several recordings have one name, as written by
             `sercli.export_labels`.
         needed
-            Columns that a table must have in addition to file.
+            Columns that a table must have in addition to file. If it is only the speaker, a table
+            may have channel instead of file: it says who speaks in the channels of every recording.
         tiers
             Names of the tiers of TextGrids to read. If there are several, each is taken for a
             speaker; without any, each grid must have exactly one interval tier.
@@ -81,7 +86,9 @@ class Turns:
         if path.suffix.lower() == SUFFIX:
             named, lines = read_rttm(path, content)
             return cls(path, named, local=True, sha256=sha256, lines=lines)
-        return cls(path, read_turn_table(path, content, needed), sha256=sha256)
+        tabled = read_turn_table(path, content, needed)
+        everywhere = tabled.pop(EVERYWHERE, ())
+        return cls(path, tabled, sha256=sha256, everywhere=everywhere)
 
     @property
     def tells_times(self) -> bool:
@@ -92,4 +99,5 @@ class Turns:
     @property
     def tells_speakers(self) -> bool:
         """Whether any turn has a speaker."""
-        return any(turn.speaker for turns in self.by_recording.values() for turn in turns)
+        all_turns = chain(self.everywhere, *self.by_recording.values())
+        return any(turn.speaker for turn in all_turns)
