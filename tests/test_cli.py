@@ -771,6 +771,9 @@ def test_speakers_of_the_channels_of_all_calls(tmp_path: Path) -> None:
     assert {row["speaker"] for row in rows} == {"agent", "caller", ""}
     n_mono = sum("memo" in row["file"] for row in rows)
     assert f"the speaker is not known for {n_mono} of {len(rows)} segments" in result.stderr
+    mixed = ser("annotate", calls, "-m", "svm", "--speakers", roles)
+    assert mixed.exit_code == 2
+    assert f"{roles}: says who speaks in the channels of each recording, but these" in mixed.stderr
     # Other roles are other rows.
     roles.write_text("channel,speaker\n0,caller\n1,agent\n")
     ser(*options, "-o", target, "--resume")

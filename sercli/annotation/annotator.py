@@ -172,8 +172,8 @@ class Annotator:
     ------
     ConfigError
         If `channels` is not valid, given segments lack their times, the model does not predict
-        `target` or has no adapter for the baseline that `adapt` asks for, or speakers are missing
-        for ``adapt="speaker"``.
+        `target` or has no adapter for the baseline that `adapt` asks for, speakers are missing for
+        ``adapt="speaker"``, or those of channels are given and these are mixed.
     """
 
     def __init__(
@@ -208,6 +208,12 @@ class Annotator:
         self.classifier = classifier
         self.target = target
         self.channels = parse_channels(channels)
+        source = speakers.source if speakers else None
+        if self.channels == MIX and isinstance(source, Turns) and source.everywhere:
+            raise ConfigError(
+                f"{source.path}: says who speaks in the channels of each recording, but these are "
+                "mixed; label each by itself with --channels split"
+            )
         self.speakers = speakers
         of_segments = self.turns is not None and self.turns.tells_speakers
         self.tells_speakers = of_segments or speakers is not None
