@@ -1,5 +1,7 @@
 """Zero-phase filters, applied in the frequency domain."""
 
+from functools import lru_cache
+
 import numpy as np
 
 from sercli.arrays import FloatArray
@@ -9,6 +11,8 @@ from sercli.audio.reading import SAMPLE_RATE
 PASS_SHARE = 0.9
 # Silence after the signal during filtering, longer than the ringing of a transition band.
 PADDING_S = 0.125
+# Sizes of an FFT, in 32nds of a power of 2: the smaller their prime factors, the faster it is.
+FAST_SIZES = (18, 20, 24, 25, 27, 30, 32)
 
 # Fade at both edges of a segment: an abrupt edge of a high sound clicks at all frequencies.
 FADE_S = 0.008
@@ -39,13 +43,21 @@ def limit_band(waveform: FloatArray, limit: float, sample_rate: int = SAMPLE_RAT
     size = _find_size(waveform)
     # Only the part of the spectrum that the sample rate of the result has is transformed back.
     spectrum = np.fft.rfft(_fade(waveform), size)[: size // (2 * step) + 1]
-    first = int(PASS_SHARE * limit * size / SAMPLE_RATE)
-    position = np.arange(first, len(spectrum)) * (SAMPLE_RATE / size / limit)
-    flank = np.clip((position - PASS_SHARE) / (1 - PASS_SHARE), 0, 1)
-    spectrum[first:] *= (0.5 + 0.5 * np.cos(np.pi * flank)).astype(np.float32)
+    flank = _find_flank(limit, size, len(spectrum))
+    spectrum[len(spectrum) - len(flank) :] *= flank
     n_samples = -(-len(waveform) // step)
     filtered = np.fft.irfft(spectrum, size // step)[:n_samples] / step
     return filtered.astype(np.float32, copy=False)
+
+
+@lru_cache(maxsize=16)
+def _find_flank(limit: float, size: int, n_bins: int) -> FloatArray:
+    """Return the gains of the last of `n_bins` bins of an FFT, from where they begin to fall."""
+    first = int(PASS_SHARE * limit * size / SAMPLE_RATE)
+    position = np.arange(first, n_bins) * (SAMPLE_RATE / size / limit)
+    flank = np.clip((position - PASS_SHARE) / (1 - PASS_SHARE), 0, 1)
+    gains: FloatArray = (0.5 + 0.5 * np.cos(np.pi * flank)).astype(np.float32)
+    return gains
 
 
 def telephone_band(waveform: FloatArray) -> FloatArray:
@@ -69,15 +81,22 @@ def telephone_band(waveform: FloatArray) -> FloatArray:
 
 
 def _find_size(waveform: FloatArray) -> int:
-    """Return a power of 2 as the size of the FFT, so that its half is fast, too."""
+    """Return the size of an FFT that is fast, as is that of half the size."""
     # Zeros at the end keep the filter from wrapping one edge around to the other.
     padded = len(waveform) + int(PADDING_S * SAMPLE_RATE)
-    return 1 << (padded - 1).bit_length()
+    unit = (1 << (padded - 1).bit_length()) // FAST_SIZES[-1]
+    return next(unit * size for size in FAST_SIZES if unit * size >= padded)
+
+
+@lru_cache(maxsize=16)
+def _find_ramp(n_faded: int) -> FloatArray:
+    line = np.linspace(0, np.pi / 2, n_faded, endpoint=False, dtype=np.float32)
+    return np.sin(line) ** 2
 
 
 def _fade(waveform: FloatArray) -> FloatArray:
     n_faded = min(int(FADE_S * SAMPLE_RATE), len(waveform) // 2)
-    ramp = np.sin(np.linspace(0, np.pi / 2, n_faded, endpoint=False, dtype=np.float32)) ** 2
+    ramp = _find_ramp(n_faded)
     faded = waveform.copy()
     faded[:n_faded] *= ramp
     faded[len(waveform) - n_faded :] *= ramp[::-1]
