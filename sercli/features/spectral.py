@@ -6,7 +6,7 @@ do not affect them.
 
 from functools import cache, lru_cache
 from itertools import pairwise
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,7 @@ ROLLOFF_SHARES: Final = (0.25, 0.5, 0.85, 0.95)
 SLOPE_BANDS_HZ: Final = ((60.0, 500.0), (500.0, 1500.0), (1500.0, 3600.0))
 ALPHA_SPLIT_HZ: Final = 1000.0
 HAMMARBERG_SPLIT_HZ: Final = 2000.0
+DECIBEL: Final = float(10.0 / np.log(10.0))  # per unit of the natural logarithm of a power
 TINY: Final = 1e-20  # keeps digital silence finite; far below any signal of unit power
 
 
@@ -50,7 +51,7 @@ def power_spectrum(frames: FloatArray, size: int) -> FloatArray:
     half = frames.shape[1] // 2
     cosines, sines = _half_transform(half, size)
     before, after = frames[:, half - 1 :: -1], frames[:, half:]
-    power = (after + before) @ cosines
+    power: FloatArray = (after + before) @ cosines
     other = (after - before) @ sines
     power *= power
     other *= other
@@ -64,7 +65,8 @@ def _half_transform(half: int, size: int) -> tuple[FloatArray, FloatArray]:
     time = np.arange(half)[:, None] + 0.5  # the middle lies between two samples
     phase = 2.0 * np.pi / size * time * np.arange(size // 2 + 1)
     window = hann(2 * half)[half:, None]
-    return (window * np.cos(phase)).astype(np.float32), (window * np.sin(phase)).astype(np.float32)
+    cosines, sines = window * np.cos(phase), window * np.sin(phase)
+    return cosines.astype(np.float32), sines.astype(np.float32)
 
 
 def limit_decay(power: FloatArray) -> FloatArray:
@@ -168,27 +170,27 @@ def spectral_shape(power: FloatArray, frequency: FloatArray, level: float) -> Fl
     -------
     FloatArray, shape (T, 22)
     """
-    inside = (frequency >= LOW_HZ) & (frequency <= HIGH_HZ)
-    hertz = frequency[inside]
-    power = power[:, inside] + SHAPE_FLOOR * level / len(hertz)
+    hertz = _band(frequency[None, :], frequency, LOW_HZ, HIGH_HZ)[0]
+    # In Fortran order, the loops over frames are long, whatever is summed.
+    power = np.asfortranarray(_band(power, frequency, LOW_HZ, HIGH_HZ))
+    power += np.float32(SHAPE_FLOOR * level / len(hertz))
     total = power.sum(axis=1)
     share = power / total[:, None]
     log_power = np.log(power)
+    weights = _shape_weights(tuple(hertz.tolist()))
+    bands = DECIBEL * np.log(share @ weights.bands).T
+    mean, *slopes = (log_power @ weights.slopes).T
     tilt = (
-        10.0 * np.log10(_band(power, hertz, LOW_HZ, ALPHA_SPLIT_HZ).sum(axis=1))
-        - 10.0 * np.log10(_band(power, hertz, ALPHA_SPLIT_HZ, np.inf).sum(axis=1)),
-        10.0 * np.log10(_band(power, hertz, LOW_HZ, HAMMARBERG_SPLIT_HZ).max(axis=1))
-        - 10.0 * np.log10(_band(power, hertz, HAMMARBERG_SPLIT_HZ, np.inf).max(axis=1)),
-        *(_slope(log_power, hertz, low, high) for low, high in SLOPE_BANDS_HZ),
+        bands[-2] - bands[-1],
+        DECIBEL * _band(log_power, hertz, LOW_HZ, HAMMARBERG_SPLIT_HZ).max(axis=1)
+        - DECIBEL * _band(log_power, hertz, HAMMARBERG_SPLIT_HZ, np.inf).max(axis=1),
+        *slopes,
     )
-    root = np.sqrt(share)
-    flux = np.sqrt((np.diff(root, axis=0, prepend=root[:1]) ** 2).sum(axis=1))
-    bands = (
-        10.0 * np.log10(_band(share, hertz, low, high).sum(axis=1))
-        for low, high in pairwise(EDGES_HZ)
-    )
-    columns = (*_moments(share, hertz), *_evenness(power, share), *_rolloff(share, hertz))
-    return np.stack((*columns, *tilt, flux, *bands), axis=1).astype(np.float32)
+    log_total = np.log(total)
+    flatness = DECIBEL * (mean - log_total + np.float32(np.log(len(hertz))))
+    entropy = log_total - _products(share, log_power)
+    columns = (*_moments(share, hertz), flatness, entropy, *_rolloff(share, hertz), *tilt)
+    return np.array((*columns, _flux(share), *bands[:-2]), np.float32).T
 
 
 def _band(values: FloatArray, hertz: FloatArray, low: float, high: float) -> FloatArray:
@@ -196,23 +198,50 @@ def _band(values: FloatArray, hertz: FloatArray, low: float, high: float) -> Flo
     return values[:, np.searchsorted(hertz, low) : np.searchsorted(hertz, high)]
 
 
+def _products(left: FloatArray, right: FloatArray) -> FloatArray:
+    """Return the products of rows: (T, F) and (T, F) to (T,)."""
+    products: FloatArray = np.einsum("ij,ij->i", left, right)
+    return products
+
+
+class _ShapeWeights(NamedTuple):
+    """Matrices whose products with the spectra give several columns at once."""
+
+    bands: FloatArray  # (F, 8): sums of the bands of EDGES_HZ, and below and above ALPHA_SPLIT_HZ
+    slopes: FloatArray  # (F, 4): mean, and slopes in dB per kHz of logarithms in SLOPE_BANDS_HZ
+
+
+@lru_cache(maxsize=1)
+def _shape_weights(bins: tuple[float, ...]) -> _ShapeWeights:
+    hertz = np.array(bins)
+    edges = (*pairwise(EDGES_HZ), (LOW_HZ, ALPHA_SPLIT_HZ), (ALPHA_SPLIT_HZ, np.inf))
+    bands = [(hertz >= low) & (hertz < high) for low, high in edges]
+    slopes = [np.full(len(hertz), 1.0 / len(hertz))]
+    for low, high in SLOPE_BANDS_HZ:
+        inside = (hertz >= low) & (hertz < high)
+        offset = np.where(inside, hertz - hertz[inside].mean(), 0.0) / 1000.0
+        slopes.append(DECIBEL * offset / (offset @ offset))
+    return _ShapeWeights(np.array(bands, np.float32).T, np.array(slopes, np.float32).T)
+
+
+def _flux(share: FloatArray) -> FloatArray:
+    """Return the distance between the amplitudes of a frame and those of the one before."""
+    root = np.sqrt(share)
+    step = root[1:] - root[:-1]
+    return np.concatenate((np.zeros(1, np.float32), np.sqrt(_products(step, step))))
+
+
 def _moments(share: FloatArray, hertz: FloatArray) -> tuple[FloatArray, ...]:
     """Return centroid and spread in kHz, skewness and log kurtosis."""
     centroid = share @ hertz
     offset = hertz - centroid[:, None]
-    weighted = share * offset * offset
-    spread = np.sqrt(weighted.sum(axis=1) + 1.0)  # at least 1 Hz
-    scaled = offset / spread[:, None]
-    weighted /= (spread * spread)[:, None]
-    skewness = (weighted * scaled).sum(axis=1)
-    kurtosis = (weighted * scaled * scaled).sum(axis=1)
+    weighted = share * offset
+    weighted *= offset
+    spread = np.sqrt(weighted.sum(axis=1) + np.float32(1.0))  # at least 1 Hz
+    skewness = _products(weighted, offset) / spread**3
+    weighted *= offset
+    kurtosis = _products(weighted, offset) / spread**4
     return centroid / 1000.0, spread / 1000.0, skewness, np.log(kurtosis + 1e-3)
-
-
-def _evenness(power: FloatArray, share: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return flatness in dB (geometric to arithmetic mean) and entropy in nats."""
-    flatness = 10.0 / np.log(10.0) * (np.log(power).mean(axis=1) - np.log(power.mean(axis=1)))
-    return flatness, -(share * np.log(share)).sum(axis=1)
 
 
 def _rolloff(share: FloatArray, hertz: FloatArray) -> tuple[FloatArray, ...]:
@@ -220,15 +249,6 @@ def _rolloff(share: FloatArray, hertz: FloatArray) -> tuple[FloatArray, ...]:
     cumulative = np.cumsum(share, axis=1)
     octaves = np.log2(hertz)
     return tuple(octaves[(cumulative >= part).argmax(axis=1)] for part in ROLLOFF_SHARES)
-
-
-def _slope(log_power: FloatArray, hertz: FloatArray, low: float, high: float) -> FloatArray:
-    """Return the least-squares slope of the level in a band, in dB per kHz."""
-    offset = _band(hertz[None, :], hertz, low, high)[0] / 1000.0
-    offset = offset - offset.mean()
-    decibel = float(10.0 / np.log(10.0))
-    slope: FloatArray = _band(log_power, hertz, low, high) @ (offset / (offset @ offset))
-    return np.asarray(decibel * slope, dtype=np.float32)
 
 
 def contrast_names() -> tuple[str, ...]:
@@ -255,11 +275,20 @@ def spectral_contrast(power: FloatArray, frequency: FloatArray, level: float) ->
     FloatArray, shape (T, 10)
         For each band its contrast (peaks over valleys) and the level of its valleys.
     """
-    log_power = 10.0 * np.log10(power / level + SHAPE_FLOOR / len(frequency))
-    columns = []
+    parts = []
     for low, high in pairwise(CONTRAST_EDGES_HZ):
-        ordered = np.sort(_band(log_power, frequency, low, high), axis=1)
+        ordered = np.sort(_band(power, frequency, low, high), axis=1)
         count = max(1, int(CONTRAST_SHARE * ordered.shape[1]))
-        valley = ordered[:, :count].mean(axis=1)
-        columns += [ordered[:, -count:].mean(axis=1) - valley, valley]
-    return np.stack(columns, axis=1).astype(np.float32)
+        parts += [ordered[:, -count:], ordered[:, :count]]
+    chosen = np.concatenate(parts, axis=1)
+    chosen += np.float32(level * SHAPE_FLOOR / len(frequency))
+    levels: FloatArray = DECIBEL * np.log(chosen) - np.float32(DECIBEL * np.log(level))
+    return levels @ _contrast_weights(tuple(part.shape[1] for part in parts))
+
+
+@lru_cache(maxsize=1)
+def _contrast_weights(counts: tuple[int, ...]) -> FloatArray:
+    """Return a matrix that maps the levels of peaks, valleys, peaks, ... to the contrasts."""
+    means = np.repeat(np.eye(len(counts)), counts, axis=0) / np.repeat(counts, counts)[:, None]
+    means[:, ::2] -= means[:, 1::2]
+    return np.asarray(means, np.float32)
