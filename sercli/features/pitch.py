@@ -7,7 +7,7 @@ operation.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sercli.arrays import FloatArray
 from sercli.features import spectral
 from sercli.features.spectral import ANALYSIS_RATE, TINY
+from sercli.features.summaries import find_quantiles
 
 BoolArray = NDArray[np.bool_]
 
@@ -74,28 +75,30 @@ def track_pitch(frames: FloatArray, active: BoolArray) -> PitchTrack:
     -------
     PitchTrack
     """
-    power = spectral.power_spectrum(frames - frames.mean(axis=1, keepdims=True), FFT_SIZE)
+    power = spectral.power_spectrum(frames, FFT_SIZE, is_centred=True)
     correlator = _create_correlator(frames.shape[1])
     lags, correlation = correlator.lags, _normalised_autocorrelation(power, correlator)
     inner = correlation[:, 1:-1]
-    peak = (inner >= correlation[:, :-2]) & (inner >= correlation[:, 2:])
-    octaves = np.log2(ANALYSIS_RATE / lags).astype(np.float32)
+    slope = (inner < correlation[:, :-2]) | (inner < correlation[:, 2:])
+    octaves = np.log2(ANALYSIS_RATE / lags)
+    score = inner + OCTAVE_COST * (octaves - octaves[0])
     # The penalty makes a lag that is not a peak lose to every lag that is one.
-    score = np.where(peak, inner, inner - 2.0) + OCTAVE_COST * (octaves - octaves[0])
+    score -= np.float32(2.0) * slope
     hertz, strength = _refine(correlation, lags, score.argmax(axis=1))
     sure = active & (strength > RANGE_STRENGTH)
     if np.count_nonzero(sure) >= MIN_VOICED_FRAMES:
-        low, high = np.log2(np.quantile(hertz[sure], (0.25, 0.75)) * RANGE_FACTORS)
+        quartiles = find_quantiles(np.sort(hertz[sure]), (0.25, 0.75))
+        low, high = np.log2(quartiles * np.array(RANGE_FACTORS, np.float32))
         outside = np.maximum(0.0, low - octaves) + np.maximum(0.0, octaves - high)
-        best = (score - RANGE_COST * outside).argmax(axis=1)
-        hertz, strength = _refine(correlation, lags, best)
+        score -= RANGE_COST * outside
+        hertz, strength = _refine(correlation, lags, score.argmax(axis=1))
     return PitchTrack(hertz, strength, active & (strength > VOICED_STRENGTH), power)
 
 
 class _Correlator(NamedTuple):
     """Maps power spectra to autocorrelations, for only the relevant bins and lags."""
 
-    lags: NDArray[np.intp]  # (lags,): those of the pitch range
+    lags: FloatArray  # (lags,): those of the pitch range
     scale: FloatArray  # (bins,): weights whose product with the power is the energy
     inverse: FloatArray  # (bins, lags + 2): inverse transform, with one more lag at each end
     own: FloatArray  # (lags + 2,): normalised autocorrelation of the window
@@ -114,7 +117,7 @@ def _create_correlator(window_length: int) -> _Correlator:
     window = spectral.hann(window_length)
     own = np.fft.irfft(np.abs(np.fft.rfft(window, FFT_SIZE)) ** 2, FFT_SIZE)
     shares = (own[around] / own[0]).astype(np.float32)
-    return _Correlator(lags, scale, inverse.astype(np.float32), shares)
+    return _Correlator(lags.astype(np.float32), scale, inverse.astype(np.float32), shares)
 
 
 def _normalised_autocorrelation(power: FloatArray, correlator: _Correlator) -> FloatArray:
@@ -129,18 +132,18 @@ def _normalised_autocorrelation(power: FloatArray, correlator: _Correlator) -> F
 
 
 def _refine(
-    correlation: FloatArray, lags: NDArray[np.intp], best: NDArray[np.intp]
+    correlation: FloatArray, lags: FloatArray, best: NDArray[np.intp]
 ) -> tuple[FloatArray, FloatArray]:
     """Return pitch in Hz and strength at the top of a parabola.
 
     The parabola passes through the chosen lag (column ``best + 1``) and its neighbours.
     """
-    rows = np.arange(len(best))
-    before, at, after = (correlation[rows, best + step] for step in range(3))
+    place = np.arange(len(best)) * correlation.shape[1] + best
+    before, at, after = (correlation.take(place + step) for step in range(3))
     bend = np.minimum(before - 2.0 * at + after, -1e-6)
-    shift = np.clip(0.5 * (before - after) / bend, -0.5, 0.5)
-    strength = np.clip(at - 0.25 * (before - after) * shift, 0.0, 1.0).astype(np.float32)
-    return (ANALYSIS_RATE / (lags[best] + shift)).astype(np.float32), strength
+    shift = (0.5 * (before - after) / bend).clip(-0.5, 0.5)
+    strength = (at - 0.25 * (before - after) * shift).clip(0.0, 1.0)
+    return ANALYSIS_RATE / (lags[best] + shift), strength
 
 
 def harmonics_to_noise(track: PitchTrack) -> FloatArray:
@@ -177,16 +180,18 @@ def harmonic_levels(track: PitchTrack) -> FloatArray:
     -------
     FloatArray, shape (T, 16)
     """
-    level = 10.0 * np.log10(track.power + RELATIVE_FLOOR * track.power.max() + TINY)
+    power = track.power
     width = ANALYSIS_RATE / FFT_SIZE
-    order = np.arange(1, HARMONICS + 1)
-    centre = np.rint(track.hertz[:, None] * order / width).astype(np.intp)
-    rows = np.arange(len(level))[:, None]
-    last = level.shape[1] - 1
-    h = np.max([level[rows, np.clip(centre + step, 0, last)] for step in (-1, 0, 1)], axis=0)
-    a = np.stack(
-        [level[:, int(f / width) : int(g / width)].max(axis=1) for f, g in FORMANT_BANDS_HZ], 1
-    )
+    order = np.arange(1, HARMONICS + 1, dtype=np.float32)
+    centre = np.rint(track.hertz[:, None] * (order / width)).astype(np.intp)
+    rows = np.arange(len(power))[:, None]
+    last = power.shape[1] - 1
+    near = (power[rows, np.minimum(centre + step, last)] for step in (-1, 0, 1))
+    bands = (power[:, int(f / width) : int(g / width)] for f, g in FORMANT_BANDS_HZ)
+    peaks = (reduce(np.maximum, near), *(band.max(axis=1, keepdims=True) for band in bands))
+    floor = np.float32(RELATIVE_FLOOR * power.max() + TINY)
+    level = 10.0 * np.log10(np.concatenate(peaks, axis=1) + floor)
+    h, a = level[:, :HARMONICS], level[:, HARMONICS:]
     parts = (
         h[:, :1] - h[:, 1:],
         h[:, :1] - a,
@@ -194,4 +199,4 @@ def harmonic_levels(track: PitchTrack) -> FloatArray:
         a[:, :1] - a[:, 1:],
         a[:, 1:2] - a[:, 2:],
     )
-    return np.concatenate(parts, axis=1).astype(np.float32)
+    return np.concatenate(parts, axis=1)

@@ -41,18 +41,20 @@ def hann(length: int) -> FloatArray:
     return window
 
 
-def power_spectrum(frames: FloatArray, size: int) -> FloatArray:
+def power_spectrum(frames: FloatArray, size: int, is_centred: bool = False) -> FloatArray:
     """Return Hann-windowed power spectra, padded to `size`: (T, window) to (T, size // 2 + 1).
+
+    If `is_centred`, they are those of the frames without their means.
 
     For frames this short, two matrix products are faster than NumPy's FFT. Since the window is
     symmetric, cosines need only the sums, and sines the differences, of samples that are equally
     far from the middle of a frame.
     """
     half = frames.shape[1] // 2
-    cosines, sines = _half_transform(half, size)
+    cosines, sines = _half_transform(half, size, is_centred)
     before, after = frames[:, half - 1 :: -1], frames[:, half:]
-    power: FloatArray = (after + before) @ cosines
-    other = (after - before) @ sines
+    power: FloatArray = np.matmul(after + before, cosines)
+    other = np.matmul(after - before, sines)
     power *= power
     other *= other
     power += other
@@ -60,12 +62,14 @@ def power_spectrum(frames: FloatArray, size: int) -> FloatArray:
 
 
 @lru_cache(maxsize=4)
-def _half_transform(half: int, size: int) -> tuple[FloatArray, FloatArray]:
+def _half_transform(half: int, size: int, is_centred: bool) -> tuple[FloatArray, FloatArray]:
     """Return windowed cosines and sines from the middle of a frame on, each (half, bins)."""
     time = np.arange(half)[:, None] + 0.5  # the middle lies between two samples
     phase = 2.0 * np.pi / size * time * np.arange(size // 2 + 1)
     window = hann(2 * half)[half:, None]
     cosines, sines = window * np.cos(phase), window * np.sin(phase)
+    if is_centred:  # to take means from the cosines is to take them from the frames
+        cosines -= cosines.mean(axis=0)
     return cosines.astype(np.float32), sines.astype(np.float32)
 
 
@@ -282,7 +286,7 @@ def spectral_contrast(power: FloatArray, frequency: FloatArray, level: float) ->
         parts += [ordered[:, -count:], ordered[:, :count]]
     chosen = np.concatenate(parts, axis=1)
     chosen += np.float32(level * SHAPE_FLOOR / len(frequency))
-    levels: FloatArray = DECIBEL * np.log(chosen) - np.float32(DECIBEL * np.log(level))
+    levels: FloatArray = np.multiply(np.log(chosen / np.float32(level)), DECIBEL)
     return levels @ _contrast_weights(tuple(part.shape[1] for part in parts))
 
 

@@ -74,14 +74,32 @@ def statistics(source: str, columns: tuple[str, ...], values: FloatArray) -> Blo
     time = np.linspace(-1.0, 1.0, count, dtype=np.float32)
     trend = centred @ time / max(float(time @ time), 1.0)
     rows.sort(axis=1)
-    place = np.array(QUANTILES) * (count - 1)
-    below = place.astype(np.intp)
-    part = (place - below).astype(np.float32)
-    above = np.minimum(below + 1, count - 1)
-    quantiles = (rows[:, below] * (1 - part) + rows[:, above] * part).T
+    quantiles = find_quantiles(rows, QUANTILES).T
     magnitude = np.abs(rows, out=rows) @ share
     table = np.vstack((mean, deviation, skewness, magnitude, trend, quantiles))
     return Block(source, STATISTICS, columns, table.astype(np.float32))
+
+
+def find_quantiles(ordered: FloatArray, shares: tuple[float, ...]) -> FloatArray:
+    """Return quantiles between the nearest values, as `np.quantile`, which is slow for few values.
+
+    Parameters
+    ----------
+    ordered : FloatArray, shape (..., T)
+        Values in ascending order.
+    shares : tuple[float, ...]
+        Share of the values below each of Q quantiles.
+
+    Returns
+    -------
+    FloatArray, shape (..., Q)
+    """
+    place = np.array(shares) * (ordered.shape[-1] - 1)
+    below = place.astype(np.intp)
+    part = (place - below).astype(np.float32)
+    above = np.minimum(below + 1, ordered.shape[-1] - 1)
+    values: FloatArray = ordered[..., below] * (1 - part) + ordered[..., above] * part
+    return values
 
 
 def modulation(values: FloatArray, floor: float) -> FloatArray:
