@@ -40,7 +40,8 @@ def slopes(values: FloatArray) -> FloatArray:
     FloatArray, shape (T, D)
         Change per frame.
     """
-    padded = np.pad(values, ((2, 2), (0, 0)), mode="edge")
+    first, last = values[:1], values[-1:]
+    padded = np.concatenate((first, first, values, last, last))
     return (2.0 * (padded[4:] - padded[:-4]) + padded[3:-1] - padded[1:-3]) / np.float32(10.0)
 
 

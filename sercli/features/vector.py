@@ -144,21 +144,27 @@ def _normalise(waveform: FloatArray, band_limit: float) -> FloatArray:
     # A constant offset would be a step, and so a click, at the border to the padding.
     centred = waveform - waveform.mean()
     limited = limit_band(centred, band_limit, ANALYSIS_RATE)
-    padded = np.pad(limited, (0, max(0, PITCH_WINDOW - len(limited))))
-    power = float(np.mean(padded.astype(np.float64) ** 2))
+    padded = np.zeros(max(PITCH_WINDOW, len(limited)), np.float32)
+    padded[: len(limited)] = limited
+    precise = padded.astype(np.float64)
+    power = precise @ precise / len(precise)
     return padded / np.float32(np.sqrt(power)) if power > 0.0 else padded
 
 
-def _cut(signal: FloatArray, window: int) -> FloatArray:
-    """Return overlapping windows centred on every `HOP`-th sample (a view)."""
-    padded = np.pad(signal, (window // 2, window // 2))
-    return np.lib.stride_tricks.sliding_window_view(padded, window)[::HOP]
+def _cut(signal: FloatArray) -> FloatArray:
+    """Return overlapping pitch windows centred on every `HOP`-th sample (a view)."""
+    padded = np.zeros(len(signal) + PITCH_WINDOW, np.float32)
+    padded[PITCH_WINDOW // 2 :][: len(signal)] = signal
+    return np.lib.stride_tricks.sliding_window_view(padded, PITCH_WINDOW)[::HOP]
 
 
 def _describe_frames(signal: FloatArray) -> Frames:
     """Return the descriptors of every frame."""
     frequency = np.fft.rfftfreq(WINDOW, 1.0 / ANALYSIS_RATE).astype(np.float32)
-    power = spectral.limit_decay(spectral.power_spectrum(_cut(signal, WINDOW), WINDOW))
+    windows = _cut(signal)
+    margin = (PITCH_WINDOW - WINDOW) // 2
+    power = spectral.power_spectrum(windows[:, margin : margin + WINDOW], WINDOW)
+    power = spectral.limit_decay(power)
     mel: FloatArray = power @ spectral.mel_filters()
     energy = mel.sum(axis=1)
     reference = spectral.reference_level(energy)
@@ -167,7 +173,7 @@ def _describe_frames(signal: FloatArray) -> Frames:
     if np.count_nonzero(active) < MIN_FRAMES:
         loudest = int(level.argmax())
         active[max(0, loudest - 1) : loudest + 2] = True
-    track = pitch.track_pitch(_cut(signal, PITCH_WINDOW), active)
+    track = pitch.track_pitch(windows, active)
     semitones = 12.0 * np.log2(track.hertz / PITCH_REFERENCE_HZ)
     middle = np.median(semitones[track.voiced]) if track.voiced.any() else UNVOICED_SEMITONES
     edges = np.flatnonzero(active)
