@@ -7,7 +7,7 @@ operation.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache, reduce
+from functools import cache, lru_cache, reduce
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -153,6 +153,7 @@ def harmonics_to_noise(track: PitchTrack) -> FloatArray:
     return ratio.astype(np.float32)[:, None]
 
 
+@cache
 def harmonic_names() -> tuple[str, ...]:
     """Return the names of the columns of `harmonic_levels`."""
     formants = range(1, len(FORMANT_BANDS_HZ) + 1)

@@ -143,6 +143,7 @@ def cepstra(log_mel: FloatArray) -> FloatArray:
     return log_mel @ _cosine_basis()
 
 
+@cache
 def shape_names() -> tuple[str, ...]:
     """Return the names of the columns of `spectral_shape`."""
     return (
@@ -255,6 +256,7 @@ def _rolloff(share: FloatArray, hertz: FloatArray) -> tuple[FloatArray, ...]:
     return tuple(octaves[(cumulative >= part).argmax(axis=1)] for part in ROLLOFF_SHARES)
 
 
+@cache
 def contrast_names() -> tuple[str, ...]:
     """Return the names of the columns of `spectral_contrast`."""
     return tuple(

@@ -103,15 +103,22 @@ def find_quantiles(ordered: FloatArray, shares: tuple[float, ...]) -> FloatArray
     return values
 
 
-def modulation(values: FloatArray, floor: float) -> FloatArray:
+def median(values: FloatArray) -> float:
+    """Return the median, as `np.median`, which is slow for few values."""
+    ordered = np.sort(values)
+    middle = len(ordered) // 2
+    return float(ordered[middle] + ordered[-middle - 1]) / 2.0
+
+
+def modulation(values: FloatArray, floors: FloatArray) -> FloatArray:
     """Return the log power of trajectories in bands of modulation frequency.
 
     Parameters
     ----------
     values : FloatArray, shape (T, D)
         D descriptors of T frames.
-    floor : float
-        Added to the power, in the squared unit of the values.
+    floors : FloatArray, shape (D,)
+        Added to the power, in the squared units of the values.
 
     Returns
     -------
@@ -124,10 +131,13 @@ def modulation(values: FloatArray, floor: float) -> FloatArray:
     power = spectrum.real**2 + spectrum.imag**2
     edges = np.rint(np.array(MODULATION_EDGES_HZ) * size / FRAME_RATE).astype(np.intp)
     sums = np.add.reduceat(power[: edges[-1]], edges[:-1], axis=0)
-    return np.log(sums * (2.0 / (size * count)) + floor).astype(np.float32)
+    levels: FloatArray = np.log(sums * np.float32(2.0 / (size * count)) + floors)
+    return levels
 
 
 def runs(flags: NDArray[np.bool_]) -> NDArray[np.intp]:
     """Return the lengths of the runs of true values, in frames; a single 0 if there are none."""
-    change = np.flatnonzero(np.diff(flags.astype(np.int8), prepend=0, append=0))
+    padded = np.zeros(len(flags) + 2, dtype=np.bool_)
+    padded[1:-1] = flags
+    change = np.flatnonzero(padded[1:] != padded[:-1])
     return change[1::2] - change[::2] if len(change) else np.zeros(1, dtype=np.intp)

@@ -175,7 +175,8 @@ def _describe_frames(signal: FloatArray) -> Frames:
         active[max(0, loudest - 1) : loudest + 2] = True
     track = pitch.track_pitch(windows, active)
     semitones = 12.0 * np.log2(track.hertz / PITCH_REFERENCE_HZ)
-    middle = np.median(semitones[track.voiced]) if track.voiced.any() else UNVOICED_SEMITONES
+    voiced = semitones[track.voiced]
+    middle = summaries.median(voiced) if len(voiced) else UNVOICED_SEMITONES
     edges = np.flatnonzero(active)
     log_mel = spectral.decibels(mel * np.float32(spectral.BANDS), reference)
     return Frames(
@@ -218,9 +219,13 @@ def _modulation_blocks(frames: Frames, cepstra: tuple[str, ...]) -> list[Block]:
         (_numbered("octave", LEVEL_BANDS), levels.mean(axis=2), LEVEL_MODULATION_FLOOR),
         (_numbered("envelope", ENVELOPE_BANDS), envelopes, ENVELOPE_MODULATION_FLOOR),
     )
+    counts = [len(names) for names, _, _ in groups]
+    floors = np.repeat([floor for _, _, floor in groups], counts).astype(np.float32)
+    together = np.concatenate([values for _, values, _ in groups], axis=1)
+    tables = np.split(summaries.modulation(together, floors), np.cumsum(counts)[:-1], axis=1)
     return [
-        Block("modulation", rows, names, summaries.modulation(values, floor))
-        for names, values, floor in groups
+        Block("modulation", rows, names, table)
+        for (names, _, _), table in zip(groups, tables, strict=True)
     ]
 
 
@@ -229,21 +234,21 @@ def _pitch_blocks(frames: Frames) -> list[Block]:
     voiced = frames.voiced
     pitches = frames.semitones[_or_active(voiced, frames.active)]
     both = voiced[1:] & voiced[:-1]
-    steps = np.diff(frames.semitones)[both]
+    steps = (frames.semitones[1:] - frames.semitones[:-1])[both]
     steps = steps[np.abs(steps) < MAX_PITCH_STEP]
-    loudness = np.abs(np.diff(frames.level[:, 0]))[both]
+    loudness = np.abs(frames.level[1:, 0] - frames.level[:-1, 0])[both]
     nothing = np.zeros(2, dtype=np.float32)
     steps = steps if len(steps) > 1 else nothing
     loudness = loudness if len(loudness) > 1 else nothing
     third = max(1, len(pitches) // 3)
-    roughness = np.abs(np.diff(steps))
+    roughness = np.abs(steps[1:] - steps[:-1])
     single = {
-        "jitter_median": np.median(roughness),
+        "jitter_median": summaries.median(roughness),
         "jitter_mean": roughness.mean(),
         "rising_share": (steps > 0.0).mean(),
         "onset_semitones": pitches[:third].mean() - pitches.mean(),
         "end_semitones": pitches[-third:].mean() - pitches.mean(),
-        "shimmer_median_db": np.median(loudness),
+        "shimmer_median_db": summaries.median(loudness),
         "shimmer_mean_db": loudness.mean(),
     }
     return [
@@ -259,10 +264,9 @@ def _timing_block(frames: Frames) -> Block:
     level = frames.level[frames.span, 0]
     count = len(active)
     speech, rest, pauses = summaries.runs(voiced), summaries.runs(~voiced), summaries.runs(~active)
-    taper = np.hanning(SYLLABLE_SMOOTHING + 2)[1:-1]
-    smooth = np.convolve(
-        np.pad(level, SYLLABLE_SMOOTHING // 2, mode="edge"), taper / taper.sum(), "valid"
-    )
+    margin = SYLLABLE_SMOOTHING // 2
+    padded = np.concatenate((level[:1].repeat(margin), level, level[-1:].repeat(margin)))
+    smooth = np.convolve(padded, _syllable_taper(), "valid")
     top = (smooth[1:-1] > smooth[:-2]) & (smooth[1:-1] >= smooth[2:])
     peaks = np.count_nonzero(top & (smooth[1:-1] > SYLLABLE_PEAK_DB))
     single = {
@@ -285,6 +289,14 @@ def _timing_block(frames: Frames) -> Block:
     return _whole_block("span", single)
 
 
+@cache
+def _syllable_taper() -> DoubleArray:
+    """Return the weights with which levels are smoothed; their sum is 1."""
+    taper = np.hanning(SYLLABLE_SMOOTHING + 2)[1:-1]
+    weights: DoubleArray = taper / taper.sum()
+    return weights
+
+
 def _whole_block(source: str, values: Mapping[str, float]) -> Block:
     """Return features that have a single value for the whole segment, by their names."""
     return Block(source, ("whole",), tuple(values), np.array([[*values.values()]], np.float32))
@@ -302,7 +314,8 @@ def _covariance_block(frames: Frames, change: FloatArray) -> Block:
     kept = slice(0, COVARIANCE_CEPSTRA)
     joint = np.concatenate((frames.cepstra[:, kept], change[:, kept], others), axis=1)
     scaled = joint[frames.active].astype(np.float64) / COVARIANCE_SCALES
-    covariance = np.cov(scaled, rowvar=False, bias=True)
+    scaled -= scaled.mean(axis=0)
+    covariance = scaled.T @ scaled / len(scaled)
     values, vectors = np.linalg.eigh(covariance + COVARIANCE_FLOOR * np.eye(len(covariance)))
     logarithm = (vectors * np.log(np.maximum(values, COVARIANCE_FLOOR))) @ vectors.T
     pairs = _covariance_pairs()
