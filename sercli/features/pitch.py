@@ -188,7 +188,10 @@ def harmonic_levels(track: PitchTrack) -> FloatArray:
     rows = np.arange(len(power))[:, None]
     last = power.shape[1] - 1
     near = (power[rows, np.minimum(centre + step, last)] for step in (-1, 0, 1))
-    bands = (power[:, int(f / width) : int(g / width)] for f, g in FORMANT_BANDS_HZ)
+    # In Fortran order, maxima are taken over all frames at once.
+    bands = (
+        np.asfortranarray(power[:, int(f / width) : int(g / width)]) for f, g in FORMANT_BANDS_HZ
+    )
     peaks = (reduce(np.maximum, near), *(band.max(axis=1, keepdims=True) for band in bands))
     floor = np.float32(RELATIVE_FLOOR * power.max() + TINY)
     level = 10.0 * np.log10(np.concatenate(peaks, axis=1) + floor)

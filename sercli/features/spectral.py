@@ -90,7 +90,12 @@ def limit_decay(power: FloatArray) -> FloatArray:
     """
     per_frame = MAX_DECAY_DB / 10.0 * np.log2(10.0)
     ramp = np.arange(len(power), dtype=np.float32)[:, None] * np.float32(per_frame)
-    held = np.maximum.accumulate(np.log2(power + TINY) + ramp, axis=0) - ramp
+    held = np.log2(power + TINY) + ramp
+    step = 1
+    while step < len(held):  # doubling is twice as fast as np.maximum.accumulate
+        np.maximum(held[step:], held[:-step], out=held[step:])
+        step *= 2
+    held -= ramp
     limited: FloatArray = np.exp2(held, out=held)
     return limited
 
@@ -116,6 +121,14 @@ def mel_filters() -> FloatArray:
     np.add.at(filters, np.rint(fine[:, 0] / frequency[1]).astype(np.intp), triangles)
     normalised: FloatArray = (filters / filters.sum(axis=0)).astype(np.float32)
     return normalised
+
+
+@cache
+def band_means(count: int) -> FloatArray:
+    """Return weights that map mel bands to means of neighbours, shape (BANDS, count)."""
+    width = BANDS // count
+    means: FloatArray = (np.repeat(np.eye(count), width, axis=0) / width).astype(np.float32)
+    return means
 
 
 def reference_level(energy: FloatArray) -> float:
@@ -239,7 +252,7 @@ def _flux(share: FloatArray) -> FloatArray:
 def _moments(share: FloatArray, hertz: FloatArray) -> tuple[FloatArray, ...]:
     """Return centroid and spread in kHz, skewness and log kurtosis."""
     centroid = share @ hertz
-    offset = hertz - centroid[:, None]
+    offset = np.subtract(hertz, centroid[:, None], order="F")
     weighted = share * offset
     weighted *= offset
     spread = np.sqrt(weighted.sum(axis=1) + np.float32(1.0))  # at least 1 Hz
@@ -253,7 +266,9 @@ def _rolloff(share: FloatArray, hertz: FloatArray) -> tuple[FloatArray, ...]:
     """Return the roll-off for each of `ROLLOFF_SHARES` of the energy, in octaves above 1 Hz."""
     cumulative = np.cumsum(share, axis=1)
     octaves = np.log2(hertz)
-    return tuple(octaves[(cumulative >= part).argmax(axis=1)] for part in ROLLOFF_SHARES)
+    below = (cumulative < part for part in ROLLOFF_SHARES)
+    # There are fewer bins than a byte can count.
+    return tuple(octaves[bins.view(np.uint8).sum(axis=1, dtype=np.uint8)] for bins in below)
 
 
 @cache

@@ -1,5 +1,6 @@
 """Summaries of frame descriptors over time: statistics, modulation spectra and run lengths."""
 
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -72,13 +73,18 @@ def statistics(source: str, columns: tuple[str, ...], values: FloatArray) -> Blo
     squares = centred * centred
     deviation = np.sqrt(squares @ share)
     skewness = (squares * centred) @ share / (deviation**3 + MOMENT_FLOOR)
-    time = np.linspace(-1.0, 1.0, count, dtype=np.float32)
-    trend = centred @ time / max(float(time @ time), 1.0)
+    trend = centred @ _trend_weights(count)
     rows.sort(axis=1)
     quantiles = find_quantiles(rows, QUANTILES).T
     magnitude = np.abs(rows, out=rows) @ share
     table = np.vstack((mean, deviation, skewness, magnitude, trend, quantiles))
-    return Block(source, STATISTICS, columns, table.astype(np.float32))
+    return Block(source, STATISTICS, columns, table)
+
+
+@lru_cache(maxsize=16)
+def _trend_weights(count: int) -> FloatArray:
+    time = np.linspace(-1.0, 1.0, count, dtype=np.float32)
+    return time / max(float(time @ time), 1.0)
 
 
 def find_quantiles(ordered: FloatArray, shares: tuple[float, ...]) -> FloatArray:

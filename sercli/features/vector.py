@@ -210,13 +210,13 @@ def _or_active(region: NDArray[np.bool_], active: NDArray[np.bool_]) -> NDArray[
 def _modulation_blocks(frames: Frames, cepstra: tuple[str, ...]) -> list[Block]:
     """Return modulation spectra of cepstra, levels, envelopes (Greenberg and Kingsbury 1997)."""
     trajectories = np.concatenate((frames.cepstra, frames.level), axis=1)[frames.span]
-    levels = frames.log_mel[frames.span].reshape(-1, LEVEL_BANDS, spectral.BANDS // LEVEL_BANDS)
-    power = frames.mel[frames.span].reshape(-1, ENVELOPE_BANDS, spectral.BANDS // ENVELOPE_BANDS)
-    envelopes = power.mean(axis=2) ** np.float32(ENVELOPE_POWER)
+    levels = frames.log_mel[frames.span] @ spectral.band_means(LEVEL_BANDS)
+    power = frames.mel[frames.span] @ spectral.band_means(ENVELOPE_BANDS)
+    envelopes = power ** np.float32(ENVELOPE_POWER)
     rows = tuple(f"from{edge:g}hz" for edge in summaries.MODULATION_EDGES_HZ[:-1])
     groups = (
         ((*cepstra, "level_db"), trajectories, LEVEL_MODULATION_FLOOR),
-        (_numbered("octave", LEVEL_BANDS), levels.mean(axis=2), LEVEL_MODULATION_FLOOR),
+        (_numbered("octave", LEVEL_BANDS), levels, LEVEL_MODULATION_FLOOR),
         (_numbered("envelope", ENVELOPE_BANDS), envelopes, ENVELOPE_MODULATION_FLOOR),
     )
     counts = [len(names) for names, _, _ in groups]
