@@ -42,11 +42,12 @@ def limit_band(waveform: FloatArray, limit: float, sample_rate: int = SAMPLE_RAT
     step = SAMPLE_RATE // sample_rate
     size = _find_size(waveform)
     # Only the part of the spectrum that the sample rate of the result has is transformed back.
-    spectrum = np.fft.rfft(_fade(waveform), size)[: size // (2 * step) + 1]
+    # NumPy computes in single precision only where it divides by the size.
+    spectrum = np.fft.rfft(_fade(waveform), size, norm="forward")[: size // (2 * step) + 1]
     flank = _find_flank(limit, size, len(spectrum))
     spectrum[len(spectrum) - len(flank) :] *= flank
     n_samples = -(-len(waveform) // step)
-    filtered = np.fft.irfft(spectrum, size // step)[:n_samples] / step
+    filtered = np.fft.irfft(spectrum, size // step)[:n_samples] * (size / step)
     return filtered.astype(np.float32, copy=False)
 
 

@@ -133,11 +133,13 @@ def modulation(values: FloatArray, floors: FloatArray) -> FloatArray:
     count = len(values)
     size = max(MODULATION_FFT, 1 << (count - 1).bit_length())
     taper = np.hanning(count + 2)[1:-1].astype(np.float32)[:, None]
-    spectrum = np.fft.rfft((values - values.mean(axis=0)) * taper, size, axis=0)
+    centred = values - values.mean(axis=0)
+    # NumPy computes in single precision only where it divides by the size.
+    spectrum = np.fft.rfft(centred * taper, size, axis=0, norm="forward")
     power = spectrum.real**2 + spectrum.imag**2
     edges = np.rint(np.array(MODULATION_EDGES_HZ) * size / FRAME_RATE).astype(np.intp)
     sums = np.add.reduceat(power[: edges[-1]], edges[:-1], axis=0)
-    levels: FloatArray = np.log(sums * np.float32(2.0 / (size * count)) + floors)
+    levels: FloatArray = np.log(sums * np.float32(2.0 * size / count) + floors)
     return levels
 
 
