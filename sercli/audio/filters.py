@@ -51,7 +51,7 @@ def limit_band(waveform: FloatArray, limit: float, sample_rate: int = SAMPLE_RAT
     return filtered.astype(np.float32, copy=False)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=32)
 def _find_flank(limit: float, size: int, n_bins: int) -> FloatArray:
     """Return the gains of the last of `n_bins` bins of an FFT, from where they begin to fall."""
     first = int(PASS_SHARE * limit * size / SAMPLE_RATE)

@@ -169,7 +169,7 @@ def shape_names() -> tuple[str, ...]:
     )
 
 
-def spectral_shape(power: FloatArray, frequency: FloatArray, level: float) -> FloatArray:
+def spectral_shape(power: FloatArray, level: float) -> FloatArray:
     """Return moments, roll-off, tilt and change of the spectrum.
 
     Alpha ratio, Hammarberg index and slopes follow Eyben et al. (2016, eGeMAPS), limited to the
@@ -177,10 +177,8 @@ def spectral_shape(power: FloatArray, frequency: FloatArray, level: float) -> Fl
 
     Parameters
     ----------
-    power : FloatArray, shape (T, F)
+    power : FloatArray, shape (T, WINDOW // 2 + 1)
         Power spectra.
-    frequency : FloatArray, shape (F,)
-        Frequencies of the bins in Hz.
     level : float
         Reference level of the floor, see `reference_level`.
 
@@ -188,22 +186,20 @@ def spectral_shape(power: FloatArray, frequency: FloatArray, level: float) -> Fl
     -------
     FloatArray, shape (T, 22)
     """
-    hertz = _band(frequency[None, :], frequency, LOW_HZ, HIGH_HZ)[0]
+    inside = _find_bins(LOW_HZ, HIGH_HZ)
+    hertz = _frequencies()[inside]
     # In Fortran order, the loops over frames are long, whatever is summed.
-    power = np.asfortranarray(_band(power, frequency, LOW_HZ, HIGH_HZ))
+    power = np.asfortranarray(power[:, inside])
     power += np.float32(SHAPE_FLOOR * level / len(hertz))
     total = power.sum(axis=1)
     share = power / total[:, None]
     log_power = np.log(power)
-    weights = _shape_weights(tuple(hertz.tolist()))
+    weights = _shape_weights()
     bands = DECIBEL * np.log(share @ weights.bands).T
     mean, *slopes = (log_power @ weights.slopes).T
-    tilt = (
-        bands[-2] - bands[-1],
-        DECIBEL * _band(log_power, hertz, LOW_HZ, HAMMARBERG_SPLIT_HZ).max(axis=1)
-        - DECIBEL * _band(log_power, hertz, HAMMARBERG_SPLIT_HZ, np.inf).max(axis=1),
-        *slopes,
-    )
+    split = _find_bins(HAMMARBERG_SPLIT_HZ, HIGH_HZ).start - inside.start
+    hammarberg = DECIBEL * (log_power[:, :split].max(axis=1) - log_power[:, split:].max(axis=1))
+    tilt = (bands[-2] - bands[-1], hammarberg, *slopes)
     log_total = np.log(total)
     flatness = DECIBEL * (mean - log_total + np.float32(np.log(len(hertz))))
     entropy = log_total - _products(share, log_power)
@@ -211,9 +207,17 @@ def spectral_shape(power: FloatArray, frequency: FloatArray, level: float) -> Fl
     return np.array((*columns, _flux(share), *bands[:-2]), np.float32).T
 
 
-def _band(values: FloatArray, hertz: FloatArray, low: float, high: float) -> FloatArray:
-    """Return the columns with frequencies from `low` to below `high` Hz (a view)."""
-    return values[:, np.searchsorted(hertz, low) : np.searchsorted(hertz, high)]
+@cache
+def _frequencies() -> FloatArray:
+    """Return the frequencies of the bins of windows of `WINDOW` samples in Hz."""
+    return np.fft.rfftfreq(WINDOW, 1.0 / ANALYSIS_RATE).astype(np.float32)
+
+
+@cache
+def _find_bins(low: float, high: float) -> slice:
+    """Return the bins with frequencies from `low` to below `high` Hz."""
+    first, end = np.searchsorted(_frequencies(), (low, high))
+    return slice(int(first), int(end))
 
 
 def _products(left: FloatArray, right: FloatArray) -> FloatArray:
@@ -229,9 +233,9 @@ class _ShapeWeights(NamedTuple):
     slopes: FloatArray  # (F, 4): mean, and slopes in dB per kHz of logarithms in SLOPE_BANDS_HZ
 
 
-@lru_cache(maxsize=1)
-def _shape_weights(bins: tuple[float, ...]) -> _ShapeWeights:
-    hertz = np.array(bins)
+@cache
+def _shape_weights() -> _ShapeWeights:
+    hertz = _frequencies()[_find_bins(LOW_HZ, HIGH_HZ)].astype(np.float64)
     edges = (*pairwise(EDGES_HZ), (LOW_HZ, ALPHA_SPLIT_HZ), (ALPHA_SPLIT_HZ, np.inf))
     bands = [(hertz >= low) & (hertz < high) for low, high in edges]
     slopes = [np.full(len(hertz), 1.0 / len(hertz))]
@@ -279,15 +283,13 @@ def contrast_names() -> tuple[str, ...]:
     )
 
 
-def spectral_contrast(power: FloatArray, frequency: FloatArray, level: float) -> FloatArray:
+def spectral_contrast(power: FloatArray, level: float) -> FloatArray:
     """Return the spectral contrast and the valleys of octave bands in dB (Jiang et al. 2002).
 
     Parameters
     ----------
-    power : FloatArray, shape (T, F)
+    power : FloatArray, shape (T, WINDOW // 2 + 1)
         Power spectra.
-    frequency : FloatArray, shape (F,)
-        Frequencies of the bins in Hz.
     level : float
         Reference level (0 dB) of the valleys, see `reference_level`.
 
@@ -298,11 +300,11 @@ def spectral_contrast(power: FloatArray, frequency: FloatArray, level: float) ->
     """
     parts = []
     for low, high in pairwise(CONTRAST_EDGES_HZ):
-        ordered = np.sort(_band(power, frequency, low, high), axis=1)
+        ordered = np.sort(power[:, _find_bins(low, high)], axis=1)
         count = max(1, int(CONTRAST_SHARE * ordered.shape[1]))
         parts += [ordered[:, -count:], ordered[:, :count]]
     chosen = np.concatenate(parts, axis=1)
-    chosen += np.float32(level * SHAPE_FLOOR / len(frequency))
+    chosen += np.float32(level * SHAPE_FLOOR / power.shape[1])
     levels: FloatArray = np.multiply(np.log(chosen / np.float32(level)), DECIBEL)
     return levels @ _contrast_weights(tuple(part.shape[1] for part in parts))
 

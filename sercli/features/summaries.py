@@ -1,12 +1,12 @@
 """Summaries of frame descriptors over time: statistics, modulation spectra and run lengths."""
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sercli.arrays import FloatArray
+from sercli.arrays import FloatArray, IntArray
 from sercli.features.spectral import FRAME_RATE
 
 QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -67,24 +67,25 @@ def statistics(source: str, columns: tuple[str, ...], values: FloatArray) -> Blo
     """
     rows = np.ascontiguousarray(values.T)
     count = rows.shape[1]
-    share = np.full(count, 1.0 / count, np.float32)  # the dot product with it is the mean
+    share, line = _row_weights(count)
     mean = rows @ share
     centred = rows - mean[:, None]
     squares = centred * centred
     deviation = np.sqrt(squares @ share)
     skewness = (squares * centred) @ share / (deviation**3 + MOMENT_FLOOR)
-    trend = centred @ _trend_weights(count)
+    trend = centred @ line
     rows.sort(axis=1)
     quantiles = find_quantiles(rows, QUANTILES).T
     magnitude = np.abs(rows, out=rows) @ share
-    table = np.vstack((mean, deviation, skewness, magnitude, trend, quantiles))
+    table = np.array((mean, deviation, skewness, magnitude, trend, *quantiles), np.float32)
     return Block(source, STATISTICS, columns, table)
 
 
 @lru_cache(maxsize=16)
-def _trend_weights(count: int) -> FloatArray:
+def _row_weights(count: int) -> tuple[FloatArray, FloatArray]:
+    """Return vectors whose products with rows are their means and trends."""
     time = np.linspace(-1.0, 1.0, count, dtype=np.float32)
-    return time / max(float(time @ time), 1.0)
+    return np.full(count, 1.0 / count, np.float32), time / max(float(time @ time), 1.0)
 
 
 def find_quantiles(ordered: FloatArray, shares: tuple[float, ...]) -> FloatArray:
@@ -101,12 +102,17 @@ def find_quantiles(ordered: FloatArray, shares: tuple[float, ...]) -> FloatArray
     -------
     FloatArray, shape (..., Q)
     """
-    place = np.array(shares) * (ordered.shape[-1] - 1)
-    below = place.astype(np.intp)
-    part = (place - below).astype(np.float32)
-    above = np.minimum(below + 1, ordered.shape[-1] - 1)
+    below, above, part = _find_places(ordered.shape[-1], shares)
     values: FloatArray = ordered[..., below] * (1 - part) + ordered[..., above] * part
     return values
+
+
+@lru_cache(maxsize=16)
+def _find_places(count: int, shares: tuple[float, ...]) -> tuple[IntArray, IntArray, FloatArray]:
+    """Return the indices around each quantile, and its distance from the first."""
+    place = np.array(shares) * (count - 1)
+    below = place.astype(np.intp)
+    return below, np.minimum(below + 1, count - 1), (place - below).astype(np.float32)
 
 
 def median(values: FloatArray) -> float:
@@ -114,6 +120,12 @@ def median(values: FloatArray) -> float:
     ordered = np.sort(values)
     middle = len(ordered) // 2
     return float(ordered[middle] + ordered[-middle - 1]) / 2.0
+
+
+@cache
+def modulation_names() -> tuple[str, ...]:
+    """Return the names of the rows of `modulation`."""
+    return tuple(f"from{edge:g}hz" for edge in MODULATION_EDGES_HZ[:-1])
 
 
 def modulation(values: FloatArray, floors: FloatArray) -> FloatArray:

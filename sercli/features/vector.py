@@ -8,6 +8,7 @@ silence at the edges is ignored.
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import accumulate, pairwise
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -160,7 +161,6 @@ def _cut(signal: FloatArray) -> FloatArray:
 
 def _describe_frames(signal: FloatArray) -> Frames:
     """Return the descriptors of every frame."""
-    frequency = np.fft.rfftfreq(WINDOW, 1.0 / ANALYSIS_RATE).astype(np.float32)
     windows = _cut(signal)
     margin = (PITCH_WINDOW - WINDOW) // 2
     power = spectral.power_spectrum(windows[:, margin : margin + WINDOW], WINDOW)
@@ -183,8 +183,8 @@ def _describe_frames(signal: FloatArray) -> Frames:
         mel=mel * np.float32(spectral.BANDS / reference),
         log_mel=log_mel,
         cepstra=spectral.cepstra(log_mel),
-        shape=spectral.spectral_shape(power, frequency, reference),
-        contrast=spectral.spectral_contrast(power, frequency, reference),
+        shape=spectral.spectral_shape(power, reference),
+        contrast=spectral.spectral_contrast(power, reference),
         harmonics=pitch.harmonic_levels(track),
         noise=pitch.harmonics_to_noise(track),
         level=level[:, None],
@@ -213,20 +213,26 @@ def _modulation_blocks(frames: Frames, cepstra: tuple[str, ...]) -> list[Block]:
     levels = frames.log_mel[frames.span] @ spectral.band_means(LEVEL_BANDS)
     power = frames.mel[frames.span] @ spectral.band_means(ENVELOPE_BANDS)
     envelopes = power ** np.float32(ENVELOPE_POWER)
-    rows = tuple(f"from{edge:g}hz" for edge in summaries.MODULATION_EDGES_HZ[:-1])
-    groups = (
-        ((*cepstra, "level_db"), trajectories, LEVEL_MODULATION_FLOOR),
-        (_numbered("octave", LEVEL_BANDS), levels, LEVEL_MODULATION_FLOOR),
-        (_numbered("envelope", ENVELOPE_BANDS), envelopes, ENVELOPE_MODULATION_FLOOR),
+    names = (
+        (*cepstra, "level_db"),
+        _numbered("octave", LEVEL_BANDS),
+        _numbered("envelope", ENVELOPE_BANDS),
     )
-    counts = [len(names) for names, _, _ in groups]
-    floors = np.repeat([floor for _, _, floor in groups], counts).astype(np.float32)
-    together = np.concatenate([values for _, values, _ in groups], axis=1)
-    tables = np.split(summaries.modulation(together, floors), np.cumsum(counts)[:-1], axis=1)
+    together = np.concatenate((trajectories, levels, envelopes), axis=1)
+    table = summaries.modulation(together, _modulation_floors())
+    bounds = pairwise(accumulate(map(len, names), initial=0))
     return [
-        Block("modulation", rows, names, table)
-        for (names, _, _), table in zip(groups, tables, strict=True)
+        Block("modulation", summaries.modulation_names(), columns, table[:, first:end])
+        for columns, (first, end) in zip(names, bounds, strict=True)
     ]
+
+
+@cache
+def _modulation_floors() -> FloatArray:
+    """Return the floor of every column whose modulation is measured."""
+    floors = (LEVEL_MODULATION_FLOOR, ENVELOPE_MODULATION_FLOOR)
+    counts = (spectral.CEPSTRA + 1 + LEVEL_BANDS, ENVELOPE_BANDS)
+    return np.repeat(np.array(floors, np.float32), counts)
 
 
 def _pitch_blocks(frames: Frames) -> list[Block]:
@@ -263,6 +269,7 @@ def _timing_block(frames: Frames) -> Block:
     active, voiced = frames.active[frames.span], frames.voiced[frames.span]
     level = frames.level[frames.span, 0]
     count = len(active)
+    active_count, voiced_count = np.count_nonzero(active), np.count_nonzero(voiced)
     speech, rest, pauses = summaries.runs(voiced), summaries.runs(~voiced), summaries.runs(~active)
     margin = SYLLABLE_SMOOTHING // 2
     padded = np.concatenate((level[:1].repeat(margin), level, level[-1:].repeat(margin)))
@@ -271,10 +278,10 @@ def _timing_block(frames: Frames) -> Block:
     peaks = np.count_nonzero(top & (smooth[1:-1] > SYLLABLE_PEAK_DB))
     single = {
         "log_span_frames": np.log(count),
-        "log_active_frames": np.log(active.sum()),
-        "active_share": active.mean(),
-        "voiced_share": voiced.mean(),
-        "voiced_share_of_active": voiced.sum() / active.sum(),
+        "log_active_frames": np.log(active_count),
+        "active_share": active_count / count,
+        "voiced_share": voiced_count / count,
+        "voiced_share_of_active": voiced_count / active_count,
         "log_voiced_run_mean": np.log1p(speech.mean()),
         "log_voiced_run_max": np.log1p(speech.max()),
         "log_voiced_run_deviation": np.log1p(speech.std()),
