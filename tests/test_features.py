@@ -5,7 +5,8 @@ import pytest
 from numpy.typing import NDArray
 
 from sercli.audio.filters import limit_band, telephone_band
-from sercli.features.vector import extract_features, feature_names
+from sercli.features import spectral, summaries
+from sercli.features.vector import extract_features, extract_rows, feature_names
 
 RATE = 16_000
 
@@ -164,3 +165,59 @@ def test_anything_gives_finite_features(waveform: NDArray[np.float32]) -> None:
     features = extract_features(waveform)
     assert features.dtype == np.float32
     assert np.all(np.isfinite(features))
+
+
+def test_a_segment_has_the_same_features_in_any_batch(
+    speech: NDArray[np.float32], rng: np.random.Generator
+) -> None:
+    lengths = (1_600, 48_000, 8_000, 20_001, 48_000)
+    waveforms = [speech[start : start + length] for start, length in enumerate(lengths, 16_000)]
+    waveforms += [
+        np.zeros(8_000, np.float32),
+        tone(440),
+        rng.standard_normal(99).astype(np.float32),
+    ]
+    alone = np.stack([extract_features(waveform) for waveform in waveforms])
+    np.testing.assert_array_equal(extract_rows(waveforms, 4_000), alone)
+    np.testing.assert_array_equal(extract_rows(waveforms[::-1], 4_000), alone[::-1])
+
+
+@pytest.mark.parametrize(("window", "size"), [(256, 256), (384, 512)])
+@pytest.mark.parametrize("is_centred", [False, True])
+def test_power_spectra_are_those_of_a_windowed_fft(
+    window: int, size: int, is_centred: bool, rng: np.random.Generator
+) -> None:
+    frames = (rng.standard_normal((7, window)) + 5).astype(np.float32)
+    centred = frames - frames.mean(axis=1, keepdims=True) if is_centred else frames
+    taper = np.hanning(window + 2)[1:-1]
+    expected = np.abs(np.fft.rfft(centred * taper, size)) ** 2
+    power = spectral.power_spectrum(frames, size, is_centred)
+    np.testing.assert_allclose(power, expected, rtol=1e-3, atol=1e-5 * expected.max())
+
+
+def test_spectra_are_left_as_they_are(rng: np.random.Generator) -> None:
+    for power in rng.random((2, 5, 129), np.float32), rng.random((129, 5), np.float32).T[None]:
+        before = power[0].copy()
+        spectral.spectral_shape(power[0], 1.0)
+        spectral.spectral_contrast(power[0], 1.0)
+        np.testing.assert_array_equal(power[0], before)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 10, 11])
+def test_quantiles_and_medians_are_those_of_numpy(count: int, rng: np.random.Generator) -> None:
+    values = rng.standard_normal(count).astype(np.float32)
+    shares = (0.0, 0.05, 0.25, 0.5, 0.95, 1.0)
+    found = summaries.find_quantiles(np.sort(values), shares)
+    np.testing.assert_allclose(found, np.quantile(values, shares), atol=1e-6)
+    assert summaries.median(values) == pytest.approx(np.median(values), abs=1e-6)
+
+
+def test_modulation_is_in_the_band_of_its_frequency() -> None:
+    time = np.arange(200) / 100
+    values = np.stack((np.sin(2 * np.pi * 4 * time), np.sin(2 * np.pi * 10 * time)), axis=1)
+    table = summaries.modulation(values.astype(np.float32), np.array([1e-3, 1e-2], np.float32))
+    edges = summaries.MODULATION_EDGES_HZ
+    assert [(edges[row], edges[row + 1]) for row in table.argmax(axis=0)] == [(3, 5), (8, 12)]
+    # The mean square of a sine is 1/2, of its taper 3/8; far from it, only the floor is left.
+    assert np.exp(table.max(axis=0)) == pytest.approx(np.array([3 / 16, 3 / 16]), rel=0.1)
+    assert np.exp(table[-1]) == pytest.approx(np.array([1e-3, 1e-2]), rel=0.05)

@@ -189,7 +189,7 @@ def spectral_shape(power: FloatArray, level: float) -> FloatArray:
     inside = _find_bins(LOW_HZ, HIGH_HZ)
     hertz = _frequencies()[inside]
     # In Fortran order, the loops over frames are long, whatever is summed.
-    power = np.asfortranarray(power[:, inside])
+    power = power[:, inside].copy(order="F")
     power += np.float32(SHAPE_FLOOR * level / len(hertz))
     total = power.sum(axis=1)
     share = power / total[:, None]
