@@ -191,7 +191,7 @@ def test_power_spectra_are_those_of_a_windowed_fft(
     centred = frames - frames.mean(axis=1, keepdims=True) if is_centred else frames
     taper = np.hanning(window + 2)[1:-1]
     expected = np.abs(np.fft.rfft(centred * taper, size)) ** 2
-    power = spectral.power_spectrum(frames, size, is_centred)
+    power = spectral.power_spectrum(frames, size, is_centred=is_centred)
     np.testing.assert_allclose(power, expected, rtol=1e-3, atol=1e-5 * expected.max())
 
 

@@ -41,7 +41,7 @@ def hann(length: int) -> FloatArray:
     return window
 
 
-def power_spectrum(frames: FloatArray, size: int, is_centred: bool = False) -> FloatArray:
+def power_spectrum(frames: FloatArray, size: int, *, is_centred: bool = False) -> FloatArray:
     """Return Hann-windowed power spectra, padded to `size`: (T, window) to (T, size // 2 + 1).
 
     If `is_centred`, they are those of the frames without their means.
@@ -51,7 +51,7 @@ def power_spectrum(frames: FloatArray, size: int, is_centred: bool = False) -> F
     far from the middle of a frame.
     """
     half = frames.shape[1] // 2
-    cosines, sines = _half_transform(half, size, is_centred)
+    cosines, sines = _half_transform(half, size, is_centred=is_centred)
     before, after = frames[:, half - 1 :: -1], frames[:, half:]
     power: FloatArray = np.matmul(after + before, cosines)
     other = np.matmul(after - before, sines)
@@ -62,7 +62,7 @@ def power_spectrum(frames: FloatArray, size: int, is_centred: bool = False) -> F
 
 
 @lru_cache(maxsize=4)
-def _half_transform(half: int, size: int, is_centred: bool) -> tuple[FloatArray, FloatArray]:
+def _half_transform(half: int, size: int, *, is_centred: bool) -> tuple[FloatArray, FloatArray]:
     """Return windowed cosines and sines from the middle of a frame on, each (half, bins)."""
     time = np.arange(half)[:, None] + 0.5  # the middle lies between two samples
     phase = 2.0 * np.pi / size * time * np.arange(size // 2 + 1)
