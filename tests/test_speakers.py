@@ -137,7 +137,7 @@ def test_sources_that_are_none(source: Any) -> None:
         (
             "a.csv",
             "channel,speaker\nleft,a\n",
-            "line 2: channel is 'left'; expected its number, counted from 0, or mix",
+            "line 2: channel is 'left'; expected its number, counted from 0",
         ),
         ("a.csv", "", "is empty; expected CSV"),
         ("a.csv", "file,speaker,start\na.wav,anna,soon\n", "soon"),

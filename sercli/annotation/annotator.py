@@ -359,7 +359,9 @@ class Annotator:
             with closing(scored):
                 for recording, probabilities in scored:
                     on_scored()
-                    yield ScoredFile.gather(recording, probabilities, speakers, mixed=mixed)
+                    path, alone = recording.found.path, recording.result.channels == 1
+                    whose = speakers.find(path, mixed=mixed, alone=alone) if speakers else ()
+                    yield ScoredFile.gather(recording, probabilities, whose)
                     if recording.result.status == "failed" and on_error == "stop":
                         return
 

@@ -1,6 +1,6 @@
 """A file that was read and scored: its pieces, which become its segments."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -10,7 +10,6 @@ from sercli.annotation.recording import CUT_S, Piece, Recording
 from sercli.arrays import DoubleArray, split_by
 from sercli.config import Adaptation
 from sercli.schema import FileResult
-from sercli.speech.matching import Match
 from sercli.speech.speakers import Timeline
 from sercli.speech.turn import Turn
 
@@ -44,12 +43,7 @@ class ScoredFile(NamedTuple):
 
     @classmethod
     def gather(
-        cls,
-        recording: Recording,
-        probabilities: DoubleArray,
-        speakers: Match | None = None,
-        *,
-        mixed: bool = False,
+        cls, recording: Recording, probabilities: DoubleArray, speakers: Iterable[Turn]
     ) -> Self:
         """Return a recording that was read to its end, with the probabilities of its pieces.
 
@@ -60,12 +54,8 @@ class ScoredFile(NamedTuple):
         probabilities
             Probabilities of each piece by itself, shape (n_pieces, n_labels).
         speakers
-            Given speakers of all recordings, if any.
-        mixed
-            Whether its channels were mixed down.
+            Given turns of its speakers; empty if there are none.
         """
-        path, alone = recording.found.path, recording.result.channels == 1
-        whose = () if speakers is None else speakers.find(path, mixed=mixed, alone=alone)
         pieces = np.empty(len(probabilities), find_piece_type(probabilities.shape[1]))
         for place, piece in enumerate(recording.pieces):
             pieces[place] = (*piece, probabilities[place])
@@ -75,7 +65,7 @@ class ScoredFile(NamedTuple):
             recording.channels,
             recording.ends,
             recording.turns or (),
-            Timeline(whose, alone=alone),
+            Timeline(speakers, alone=recording.result.channels == 1),
         )
 
     def find_speaker(self, piece: np.void) -> str | None:

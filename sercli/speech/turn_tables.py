@@ -12,11 +12,12 @@ from sercli.errors import ConfigError
 from sercli.files import resolve_folder
 from sercli.json_text import FAILURES, check_text, parse_document, parse_line, tell_failure
 from sercli.listed import find_listed, tidy_listed
-from sercli.schema import MIX
 from sercli.speech.turn import TIMES, Turn
 from sercli.text import compose
 
-# Key of the turns of every recording with several channels; no path of a recording is empty.
+# Columns of a table that says who speaks in the channels of every recording with several, and the
+# key of its turns; no path of a recording is empty.
+OF_CHANNELS = ("channel", "speaker")
 EVERYWHERE = ""
 
 
@@ -54,11 +55,9 @@ def read_turn_table(
     else:
         table = read_table(path, ConfigError, content, may_be_empty={*TIMES} <= {*needed})
     expected = ("file", *needed)
-    of_channels = ("channel", "speaker")
-    if (*needed,) == ("speaker",) and {*table.columns} & {"file", *TIMES, *of_channels} == {
-        *of_channels
-    }:
-        expected = of_channels
+    told = {*table.columns} & {"file", *TIMES, *OF_CHANNELS}
+    if expected == ("file", "speaker") and told == {*OF_CHANNELS}:
+        expected = OF_CHANNELS
     if not set(expected) <= set(table.columns):
         others = [name for name in ("channel", *TIMES, "speaker") if name not in expected]
         raise ConfigError(
@@ -70,8 +69,8 @@ def read_turn_table(
     found: dict[str, list[Turn]] = {}
     whole: dict[str, dict[str | None, str]] = {}
     for where, cells in table.rows:
-        once = ("file", "channel", *TIMES)
-        empty = [name for name in once if name in expected and not cells[name].strip()]
+        vital = ("file", "channel", *TIMES)
+        empty = [name for name in vital if name in expected and not cells[name].strip()]
         if empty:
             raise ConfigError(f"{where}: has no {empty[0]}; expected one")
         start, end = (
@@ -87,9 +86,9 @@ def read_turn_table(
                 "start"
             )
         channel, speaker = (cells.get(name, "").strip() or None for name in ("channel", "speaker"))
-        if channel not in (None, MIX) and not channel.isdecimal():
+        if expected is OF_CHANNELS and not (channel and channel.isdecimal()):
             raise ConfigError(
-                f"{where}: channel is {channel!r}; expected its number, counted from 0, or {MIX}"
+                f"{where}: channel is {channel!r}; expected its number, counted from 0"
             )
         turn = Turn(start, end, channel, speaker and compose(speaker))
         key = EVERYWHERE
