@@ -87,7 +87,7 @@ class Runs:
 
         with self._monkeypatch.context() as patch:
             patch.setattr(owner, name, die)
-            patch.setattr(Ledger, "discard", lambda ledger: ledger._writer.leave())
+            patch.setattr(Ledger, "_discard", lambda ledger: ledger._writer.leave())
             with pytest.raises(Killed):
                 self.write(*paths, **options)
 

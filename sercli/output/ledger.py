@@ -127,12 +127,6 @@ class Ledger:
         self._is_amid = False
         return result
 
-    def discard(self) -> None:
-        """Remove the output and its journal."""
-        if self._journal is not None:
-            self._journal.remove()  # first, as without its rows it would be taken for another's
-        self._writer.discard()
-
     def __enter__(self) -> Self:
         return self
 
@@ -148,7 +142,7 @@ class Ledger:
             elif is_broken:
                 self._leave(error)
             else:
-                self.discard()
+                self._discard()
 
     def _complete(self, error: BaseException | None) -> None:
         """Put the output in its place, write the record, and remove what a resumed run would need.
@@ -180,6 +174,12 @@ class Ledger:
         is_lost = isinstance(error, OutputError) and not os.path.exists(self._output.target)
         if is_lost and self._journal is not None:
             self._write_record(error, None)
+
+    def _discard(self) -> None:
+        """Remove the output and its journal."""
+        if self._journal is not None:
+            self._journal.remove()  # first, as without its rows it would be taken for another's
+        self._writer.discard()
 
     def _write_record(self, error: BaseException | None, digest: str | None) -> bool:
         """Write the run record beside the output, whose SHA-256 is `digest`.
