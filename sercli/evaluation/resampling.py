@@ -35,7 +35,8 @@ BIASED: Final = ("ece",)
 LIMITS: Final = {"nll": float("inf"), "brier": 2.0}
 LEVEL: Final = 0.95
 N_RESAMPLES: Final = 2000
-# With fewer speakers than this, intervals are known to be too narrow.
+# With fewer speakers than this, a warning says that intervals are too narrow; those of up to
+# twice as many are so to a lesser degree, see `sercli.reporting.content.FEW_SPEAKERS`.
 FEW_UNITS: Final = 10
 # With more units than this, the jackknife for the acceleration takes too long.
 MAX_ACCELERATED: Final = 1000

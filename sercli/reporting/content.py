@@ -42,7 +42,9 @@ GLOSSARY: Final = (
 MOST_FAILED: Final = 20  # failed clips listed; all are in metrics.json
 MOST_THRESHOLDS: Final = 12
 Z_95: Final = 1.96  # half the width of a 95 % interval of a normal distribution of unit variance
-FEW_SPEAKERS: Final = 20  # intervals over fewer are too narrow
+# Intervals over fewer are somewhat too narrow: enough for a remark where they are explained; those
+# over fewer than `sercli.evaluation.resampling.FEW_UNITS` have a warning, too.
+FEW_SPEAKERS: Final = 20
 SMALLEST_GAP: Final = 0.0005  # between confidence and accuracy; less is 0 in three decimals
 LONG_TABLE: Final = 6  # rows from which a breakdown is sorted by accuracy
 
