@@ -52,6 +52,39 @@ def test_folders_of_classes_in_those_of_splits(tmp_path: Path) -> None:
         assert corpus.skipped == {"train/stray.wav": "not in a sub-folder of a class"}
 
 
+@pytest.mark.parametrize("kind", ["auto", "folders"])
+def test_folders_of_classes_may_be_wrapped_in_a_folder(tmp_path: Path, kind: str) -> None:
+    inner = tmp_path / "AESDD" / "Acted Speech"
+    make_tree(inner, "anger/a.wav", "fear/deep/b.wav", "shrug/c.wav")
+    make_tree(tmp_path / "AESDD", "papers/readme.pdf")
+    corpus = read_corpus(tmp_path / "AESDD", kind)
+    assert corpus == read_corpus(inner, kind)
+    assert corpus.name == "Acted Speech"
+    assert summary(corpus) == [
+        ("anger/a.wav", None, "anger"),
+        ("fear/deep/b.wav", None, "fear"),
+        ("shrug/c.wav", None, "shrug"),
+    ]
+    # With those of splits, too.
+    make_tree(tmp_path / "both" / "inner", "train/sad/a.wav", "test/sad/b.wav", "test/angry/c.wav")
+    assert {clip.split for clip in read_corpus(tmp_path / "both", kind).clips} == {"train", "test"}
+
+
+def test_a_wrapped_corpus_is_still_recognised_by_its_other_marks(tmp_path: Path) -> None:
+    make_tree(tmp_path, "AudioWAV/anger/1001_DFA_ANG_XX.wav", "AudioWAV/fear/1001_DFA_FEA_XX.wav")
+    assert read_corpus(tmp_path).name == "cremad"
+    # A single folder that is named as a split is no wrapper.
+    split = make_tree(tmp_path / "mine", "train/sad/a.wav", "train/angry/b.wav")
+    assert {clip.split for clip in read_corpus(split).clips} == {"train"}
+
+
+@pytest.mark.parametrize("beside", ["d.wav", "Inbox/d.wav"])
+def test_a_folder_with_other_recordings_is_no_wrapper(tmp_path: Path, beside: str) -> None:
+    make_tree(tmp_path, "inner/anger/a.wav", "inner/fear/b.wav", beside)
+    with pytest.raises(DatasetError, match="is none of the known corpora"):
+        read_corpus(tmp_path)
+
+
 def test_folders_of_classes_of_which_one_is_named_as_a_split(tmp_path: Path) -> None:
     make_tree(tmp_path, "sad/a.wav", "test/b.wav")
     assert [

@@ -213,6 +213,8 @@ def recognise(folder: MediaFolder, files: Mapping[str, Sequence[Path]] = {}) -> 
         evidence["folders"] = f"sub-folders {', '.join(classes)}"
     if (folder.root / HEADER).is_file():
         evidence["audformat"] = HEADER
+    if not evidence and (classes := _find_classes(_unwrap(folder))):
+        evidence["folders"] = f"sub-folders {', '.join(classes)}"
     for one in name_emotions(files) if evidence else files:
         evidence[one] = f"{format_count(len(files[one]), 'file')} such as {files[one][0].name}"
     if len(evidence) == 1:
@@ -248,6 +250,18 @@ def _is_sorted_anew(folder: MediaFolder, kinds: Sequence[str]) -> bool:
     return False
 
 
+def _unwrap(folder: MediaFolder) -> MediaFolder:
+    """Return the only sub-folder with media if only that has sub-folders named after emotions.
+
+    An unpacked archive often has one folder around all.
+    """
+    names = {folder.name(path).split("/")[0] for path in folder.media}
+    if len(names) != 1 or _find_classes(folder):
+        return folder
+    inner = replace(folder, root=folder.root / names.pop())
+    return list_media(inner.root) if _find_classes(inner) else folder
+
+
 def _find_classes(folder: MediaFolder) -> list[str]:
     """Return the sub-folders named after emotions, if two or more hold at least half the files."""
     words = load_facts("labels")["common"]
@@ -270,7 +284,7 @@ def _read_file(path: Path, columns: Mapping[str, str]) -> Corpus:
 
 def _read_folder(folder: MediaFolder, kind: str, columns: Mapping[str, str], song: bool) -> Corpus:
     if kind == "folders":
-        return read_folders(folder)
+        return read_folders(_unwrap(folder))
     if kind == "audformat":
         return read_audformat(folder, columns)
     return _ANNOTATED[kind](folder) if kind in _ANNOTATED else read_named(folder, kind, song=song)
