@@ -208,6 +208,29 @@ def test_split_by_names_of_files(tmp_path: Path, name: str) -> None:
     }
 
 
+def test_split_by_names_of_files_as_windows_writes_them(tmp_path: Path) -> None:
+    names = ("sub/a.wav", "sub/b.wav", r"sub\b.wav", "sub/deep/c.wav")
+    clips = [replace(make_clip("s"), path=Path("data", name), name=name) for name in names]
+    table = tmp_path / "splits.csv"
+    # A file may have a backslash in its name, elsewhere than on Windows.
+    rows = (r"sub\a,test", r"sub\b.wav,train", r"data\sub\deep\c.wav,dev")
+    table.write_text("\n".join(("file,split", *rows)))
+    split = split_by_file(make_corpus(clips), table)
+    assert [(clip.name, clip.split) for clip in split.clips] == [
+        ("sub/a.wav", "test"),
+        (r"sub\b.wav", "train"),
+        ("sub/deep/c.wav", "dev"),
+    ]
+    assert split.skipped == {"sub/b.wav": "not in splits.csv"}
+    table.write_text("file,split\nsub\\a.wav,test\nsub/a.wav,train\n")
+    with pytest.raises(DatasetError, match=r"lists file sub/a\.wav as train, a row before as test"):
+        split_by_file(make_corpus(clips), table)
+    # Only paths are spelt in two ways.
+    table.write_text("speaker,split\na\\b,test\n")
+    split = split_by_file(make_corpus([make_clip("a\\b")]), table)
+    assert splits_of(split) == ["test"]
+
+
 def test_name_of_a_clip_goes_before_that_of_its_file(tmp_path: Path) -> None:
     # Stretches of one recording; the table gives one of them another split than the rest.
     clips = [replace(make_clip("a", i), path=Path("talk.wav")) for i in range(3)]

@@ -215,7 +215,7 @@ def split_by_file(corpus: Corpus, path: Path) -> Corpus:
         If the file cannot be read, has other columns or splits, gives a name or speaker two splits,
         lists none of the clips, or has a name that matches several files or speakers.
     """
-    split_of, key = _read_splits(path)
+    split_of, key = _read_splits(path, corpus.clips)
     clips: list[Clip] = []
     left_out = dict(corpus.skipped)
     of_files = key == "file"
@@ -298,16 +298,20 @@ def find_protocol(train: Sequence[Clip], test: Sequence[Clip]) -> str:
     return APART
 
 
-def _read_splits(path: Path) -> tuple[dict[str, str], str]:
+def _read_splits(path: Path, clips: Sequence[Clip]) -> tuple[dict[str, str], str]:
+    """Return the split of each name in a table, and whether they are of files or speakers."""
     columns, rows = read_table(path, DatasetError)
     key = next((name for name in ("file", "speaker") if name in columns), None)
     if key is None or "split" not in columns:
         raise DatasetError(
             f"{path}: has the columns {', '.join(columns)}; expected split and file or speaker"
         )
+    known = {compose(name) for clip in clips for name in clip_names(clip)}
     split_of: dict[str, str] = {}
     for where, cells in rows:
         name, split = compose(cells[key].strip()), cells["split"].strip()
+        if key == "file" and name not in known:
+            name = name.replace("\\", "/")  # made on Windows
         if split not in SPLITS:
             raise DatasetError(f"{where}: split is {split!r}; expected {', '.join(SPLITS)}")
         # A clip of an unknown speaker must not match an empty cell.
