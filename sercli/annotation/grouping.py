@@ -44,9 +44,8 @@ def choose_adaptation(
     if adapt not in get_args(Adaptation):
         raise ConfigError(f"adapt is {adapt!r}; expected one of {', '.join(get_args(Adaptation))}")
     if adapt == "auto":
-        if not classifier.adapts_unasked(target):
-            return "none"
-        return "recording" if channels == MIX else "channel"
+        usual: Adaptation = "recording" if channels == MIX else "channel"
+        return classifier.resolve_adaptation(adapt, target, usual)
     if adapt != "none":
         classifier.find_adapter(target)
     if adapt == "speaker" and not tells_speakers:

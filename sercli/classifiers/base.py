@@ -14,7 +14,7 @@ from threadpoolctl import ThreadpoolController
 from sercli.adaptation import Adapter
 from sercli.arrays import DoubleArray, FloatArray, Tensors
 from sercli.calibration import Calibration
-from sercli.config import LONGEST_SEGMENT_S, Precision, Target
+from sercli.config import LONGEST_SEGMENT_S, Adaptation, Precision, Target
 from sercli.errors import ConfigError, ModelError
 from sercli.system.shared_limit import SharedLimit
 
@@ -334,17 +334,26 @@ class Classifier(ABC):
             )
         return probabilities
 
-    def adapts_unasked(self, target: Target) -> bool:
-        """Return whether the model adapts to baselines by default (``"auto"``).
+    def resolve_adaptation(
+        self, adapt: Adaptation, target: Target, usual: Adaptation
+    ) -> Adaptation:
+        """Return the kind of group that shares a baseline, with ``"auto"`` resolved.
 
-        It does not if adaptation makes some mixes of emotions worse.
+        By default, the model does not adapt if that makes some mixes of emotions worse.
 
         Parameters
         ----------
+        adapt
+            Kind of group, or ``"auto"``.
         target
             Whether to predict what is intended or what is perceived.
+        usual
+            Kind of group that ``"auto"`` stands for if the model adapts by default.
         """
-        return target == "intended" and self.adapter is not None and self.adapter.settings.safe
+        if adapt != "auto":
+            return adapt
+        is_safe = self.adapter is not None and self.adapter.settings.safe
+        return usual if is_safe and target == "intended" else "none"
 
     def find_adapter(self, target: Target = "intended") -> Adapter:
         """Return the adapter to the baseline of a group.

@@ -36,7 +36,7 @@ def measure(
         Options of the command line.
     """
     from sercli.datasets.votes import read_votes
-    from sercli.evaluation.classification import CLEAN
+    from sercli.evaluation.classification import CLEAN, choose_adaptation
     from sercli.evaluation.run import evaluate_all, select_clips
 
     classifiers = _load(models, options)
@@ -45,7 +45,7 @@ def measure(
     if not options["quiet"]:
         say(corpus.describe())
         for one in classifiers:
-            if config.adapt == "auto" and not one.adapts_unasked(config.target):
+            if choose_adaptation(one, config, corpus.clips) == "none" != config.adapt:
                 say(f"{one.name} uses no baseline, as with --adapt auto of ser annotate")
     split = options["split"] or corpus.default_split
     n_passes = len({one.front_end for one in classifiers}) * (1 + len({*config.stress} - {CLEAN}))

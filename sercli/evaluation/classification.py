@@ -220,20 +220,17 @@ def choose_adaptation(
     Parameters
     ----------
     classifier
-        The model; ``"auto"`` is ``"none"`` if it does not adapt in annotation by default.
+        The model.
     config
         Settings of the evaluation.
     clips
         The clips that are decoded.
     """
-    if config.adapt != "auto":
-        return config.adapt
-    if not classifier.adapts_unasked(config.target):
-        return "none"
-    if all(clip.voice is not None for clip in clips):
-        return "speaker"
-    apart = any(clip.channel is not None for clip in clips)
-    return "channel" if apart else "recording"
+    usual: Adaptation = "speaker"
+    if any(clip.voice is None for clip in clips):
+        apart = any(clip.channel is not None for clip in clips)
+        usual = "channel" if apart else "recording"
+    return classifier.resolve_adaptation(config.adapt, config.target, usual)
 
 
 def name_groups(clips: Sequence[Clip], adapt: Adaptation) -> NDArray[np.str_]:
