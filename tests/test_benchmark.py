@@ -65,6 +65,33 @@ def test_figures_are_of_what_was_annotated(fake_classifier: FakeClassifier) -> N
     assert len([line for line in said if "run" in line]) == 3
 
 
+@pytest.mark.parametrize("channels", ["split", (1,)])
+def test_channels_are_measured_as_they_are_annotated(
+    fake_classifier: FakeClassifier, channels: str | tuple[int, ...]
+) -> None:
+    call = EXAMPLES / "call.wav"
+    (result,) = sercli.annotate([call], fake_classifier, channels=channels)
+    (mixed,) = sercli.annotate([call], fake_classifier)
+    assert len(result.segments) != len(mixed.segments)
+    found = measure(fake_classifier, [call], channels=channels)
+    assert found.segments == len(result.segments)
+    assert found.audio_seconds == pytest.approx(result.duration)
+    assert measure(fake_classifier, [call]).segments == len(mixed.segments)
+
+
+def test_bench_takes_the_channels_of_annotate(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[str] = []
+
+    def refuse(*_: object, channels: str, **__: object) -> None:
+        taken.append(channels)
+        raise ConfigError("no more")
+
+    monkeypatch.setattr(run, "measure", refuse)
+    for options in ((), ("--channels", "split")):
+        CliRunner().invoke(main, ["bench", "-m", "svm", *options])
+    assert taken == ["mix", "split"]
+
+
 @pytest.mark.parametrize("options", [{"runs": 0}, {"hours": 0.0}])
 def test_nothing_to_measure(fake_classifier: FakeClassifier, options: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match="expected 1 run or more"):

@@ -1,6 +1,6 @@
 """Measurement of the annotation speed on this machine, by stage."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +19,7 @@ from sercli.discovery import Found, find_inputs
 from sercli.errors import ConfigError
 from sercli.output.report import RunInfo
 from sercli.output.writers import open_writer
-from sercli.schema import printable, printable_path
+from sercli.schema import MIX, printable, printable_path
 from sercli.system.memory import measure_peak_memory
 from sercli.text import format_count
 from sercli.version import __version__
@@ -119,6 +119,7 @@ def measure(
     paths: Iterable[Path | str] = (),
     *,
     hours: float = 0.25,
+    channels: str | Sequence[int] = MIX,
     effort: Effort | None = None,
     runs: int = 1,
     say: Callable[[str], None] = lambda _: None,
@@ -135,8 +136,8 @@ def measure(
         Recordings and directories; if empty, synthetic recordings are used.
     hours
         Total duration of the synthetic recordings, in hours.
-    effort
-        Use of cores and memory, as in `sercli.annotate`.
+    channels, effort
+        Channels, and use of cores and memory, as in `sercli.annotate`.
     runs
         Number of counted runs.
     say
@@ -157,7 +158,8 @@ def measure(
         outcomes = []
         for number in range(runs + 1):
             say(f"run {number} of {runs}" if number else "warming up")
-            outcomes.append(_run(classifier, effort, inputs, Path(folder) / "labels.csv"))
+            target = Path(folder) / "labels.csv"
+            outcomes.append(_run(classifier, channels, effort, inputs, target))
             _check_speech(outcomes[-1], len(inputs))
     outcomes = sorted(outcomes[1:], key=lambda outcome: outcome.wall)
     median = outcomes[len(outcomes) // 2]  # of an even number, the slower of the two
@@ -228,11 +230,12 @@ def _time_stages(outcome: _Outcome) -> dict[str, StageTime]:
 
 def _run(
     classifier: Classifier,
+    channels: str | Sequence[int],
     effort: Effort,
     inputs: list[Found],
     target: Path,
 ) -> _Outcome:
-    annotator = Annotator(classifier, adapt="auto", effort=effort)
+    annotator = Annotator(classifier, channels=channels, adapt="auto", effort=effort)
     info = RunInfo(__version__, {"labels": classifier.spec.labels}, {})
     audio, durations, failed = 0.0, list[float](), dict[str, str]()
     start = perf_counter()

@@ -13,6 +13,7 @@ from sercli.cli.options import (
     MODEL_HELP,
     Decorator,
     adapt_option,
+    channels_option,
     is_given,
     join_options,
     labels_option,
@@ -32,7 +33,6 @@ from sercli.output.report import ExitCode
 from sercli.output.target import Output
 from sercli.output.writers import WRITERS
 from sercli.registry.catalogue import DEFAULT_MODEL
-from sercli.schema import MIX
 from sercli.system.memory import keep_less
 from sercli.text import format_count
 
@@ -134,13 +134,7 @@ segment_options = join_options(
         default=DEFAULTS.vad_threshold,
         help="Speech probability from which on a frame counts as speech.",
     ),
-    click.option(
-        "--channels",
-        default=MIX,
-        metavar="mix|split|0,1",
-        help="Classify the mean of all channels, each channel by itself, or the channels listed, "
-        "counted from 0, which all files must have.",
-    ),
+    channels_option,
     heading="Segments",
 )
 

@@ -11,6 +11,7 @@ from sercli.cli.commands import Command
 from sercli.cli.console import give, reports_errors, say, tell_failed
 from sercli.cli.options import (
     MODEL_HELP,
+    channels_option,
     is_given,
     labels_option,
     load_chosen,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 @click.argument("paths", nargs=-1, type=click.Path(readable=False))
 @model_options(MODEL_HELP, DEFAULT_MODEL)
 @labels_option
+@channels_option
 @click.option(
     "--hours",
     type=float,
@@ -79,6 +81,7 @@ def bench(paths: tuple[str, ...], **options: Any) -> None:
         classifier,
         paths,
         hours=options["hours"],
+        channels=options["channels"],
         effort=effort,
         runs=options["runs"],
         say=(lambda _: None) if options["quiet"] else say,

@@ -9,6 +9,7 @@ from click.core import ParameterSource
 
 from sercli.config import Adaptation, LabelScheme, Precision, Target
 from sercli.registry.store import load_model
+from sercli.schema import MIX
 
 if TYPE_CHECKING:
     from sercli.classifiers.base import Classifier
@@ -156,6 +157,16 @@ target_option = click.option(
     default="intended",
     help="The emotion that speakers want to express, or the one that listeners perceive (only "
     "with models that were trained on listeners' votes, see: ser models).",
+)
+
+
+# Option for the channels that are classified.
+channels_option = click.option(
+    "--channels",
+    default=MIX,
+    metavar="mix|split|0,1",
+    help="Classify the mean of all channels, each channel by itself, or the channels listed, "
+    "counted from 0, which all files must have.",
 )
 
 
