@@ -31,6 +31,7 @@ import sercli
 from sercli.audio.reading import load_audio
 from sercli.cli import main
 from sercli.cli.comparing import _place_reports
+from sercli.cli.console import Progress
 from sercli.cli.measuring import _tell_limits
 from sercli.cli.models import _render_table, _row
 from sercli.errors import ConfigError, DatasetError, OutputError
@@ -1485,6 +1486,17 @@ def test_numbers_of_processes(corpus: Path, tmp_path: Path) -> None:
             result = ser(*options, "--jobs", jobs)
             assert result.exit_code == 2
             assert f"jobs is {jobs}; expected 1 to " in result.stderr
+
+
+def test_progress_is_told_of_the_number_that_is_expected(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sercli.cli.console.PROGRESS_INTERVAL_S", 0)
+    with Progress("clips") as progress:
+        progress.expect(4)
+        progress.advance()
+        progress.advance(3)
+    assert capsys.readouterr().err == "1/4 clips\n4/4 clips\n"
 
 
 def test_eval_tells_what_the_model_multiplied(corpus: Path) -> None:

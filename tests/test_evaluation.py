@@ -849,6 +849,22 @@ class Turning:
         return probabilities[:, ::-1]
 
 
+@pytest.mark.parametrize(("adapter", "n_decoded"), [(None, 2), (Turning(safe=True), 3)])
+def test_progress_ends_at_the_number_that_was_expected(
+    adapter: Any, n_decoded: int, fake_classifier: FakeClassifier, make_corpus: MakeCorpus
+) -> None:
+    # A clip of a label that the models lack is decoded only for the baselines.
+    corpus = make_corpus(("short", 0.25, "a"), ("long", 4.0, "b"), ("boredom", 1.0, "c"))
+    fake_classifier.adapter = adapter
+    models = [fake_classifier, RoundingClassifier()]
+    config = replace(CONFIG, adapt="auto", stress=("clean", "gain-20"), precisions=("fp32",))
+    counted: list[int] = []
+    expected: list[int] = []
+    evaluate_all(models, corpus, "all", config, progress=counted.append, expect=expected.append)
+    n_front_ends = len({one.front_end for one in models})
+    assert expected == [sum(counted)] == [n_decoded * (2 * n_front_ends + 2)]
+
+
 @pytest.mark.parametrize("adapter", [None, Turning(safe=False), Turning(safe=True)])
 def test_a_model_is_measured_by_the_baselines_that_it_annotates_by(
     adapter: Any, fake_classifier: FakeClassifier, make_corpus: MakeCorpus

@@ -228,14 +228,16 @@ class Progress:
     title
         Name of the things that are counted, such as ``"files"``.
     total
-        Total number of these.
+        Total number of these, if it is known before `expect` tells it.
     quiet
         Whether to show neither a bar nor lines.
     bar
         Whether to show a bar if standard error is a terminal.
     """
 
-    def __init__(self, title: str, total: int, *, quiet: bool = False, bar: bool = True) -> None:
+    def __init__(
+        self, title: str, total: int = 0, *, quiet: bool = False, bar: bool = True
+    ) -> None:
         self._title = title
         self._total = total
         self._quiet = quiet
@@ -259,6 +261,12 @@ class Progress:
     def has_bar(self) -> bool:
         """Whether a bar is shown."""
         return self._bar is not None
+
+    def expect(self, total: int) -> None:
+        """Set the total number."""
+        self._total = total
+        if self._bar is not None:
+            self._bar.update(self._task, total=total)
 
     def advance(self, n: int = 1, note: str = "") -> None:
         """Add `n` to the count, and show a note beside it."""

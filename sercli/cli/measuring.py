@@ -36,8 +36,8 @@ def measure(
         Options of the command line.
     """
     from sercli.datasets.votes import read_votes
-    from sercli.evaluation.classification import CLEAN, choose_adaptation
-    from sercli.evaluation.run import evaluate_all, select_clips
+    from sercli.evaluation.classification import choose_adaptation
+    from sercli.evaluation.run import evaluate_all
 
     classifiers = _load(models, options)
     corpus = read([(path, options["kind"])], options)
@@ -47,13 +47,15 @@ def measure(
         for one in classifiers:
             if choose_adaptation(one, config, corpus.clips) == "none" != config.adapt:
                 say(f"{one.name} uses no baseline, as with --adapt auto of ser annotate")
-    split = options["split"] or corpus.default_split
-    n_passes = len({one.front_end for one in classifiers}) * (1 + len({*config.stress} - {CLEAN}))
-    n_passes += len(classifiers) * len(config.precisions)
-    total = len(select_clips(classifiers, corpus, split)) * n_passes
-    with Progress("clips", total, quiet=options["quiet"]) as progress:
+    with Progress("clips", quiet=options["quiet"]) as progress:
         return evaluate_all(
-            classifiers, corpus, split, config, votes=votes, progress=progress.advance
+            classifiers,
+            corpus,
+            options["split"],
+            config,
+            votes=votes,
+            progress=progress.advance,
+            expect=progress.expect,
         )
 
 

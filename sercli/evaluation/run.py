@@ -18,7 +18,12 @@ from sercli.datasets.reading import read_corpus
 from sercli.datasets.votes import Votes, find_unknown
 from sercli.errors import DatasetError
 from sercli.evaluation.caveats import find_caveats, refuse_known
-from sercli.evaluation.classification import choose_adaptation, classify_clips, using_precision
+from sercli.evaluation.classification import (
+    CLEAN,
+    choose_adaptation,
+    classify_clips,
+    using_precision,
+)
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.measurement import ClassifiedClips, measure, refuse_idle_votes
 from sercli.evaluation.predictions import Predictions
@@ -113,12 +118,13 @@ def evaluate_all(
     *,
     votes: Votes | None = None,
     progress: Progress | None = None,
+    expect: Progress | None = None,
 ) -> list[Evaluation]:
     """Evaluate several models on the same clips and the labels that all of them have.
 
     Models with equal front ends share their features. The parameters are those of `evaluate`;
     `progress` counts each clip once for each condition and front end, and once for each number
-    type of each model.
+    type of each model; before, `expect` is called with the number that it counts up to.
 
     Returns
     -------
@@ -126,13 +132,15 @@ def evaluate_all(
         The results, in the order of the models.
     """
     config, split = config or EvalConfig(), split or corpus.default_split
-    found = select_clips(classifiers, corpus, split)
+    found = _select_clips(classifiers, corpus, split)
     _check_settings(classifiers, found, config)
     clips, labels, left_out = choose_labels(classifiers, found)
     _check_clips(classifiers, clips, config, corpus.name, votes)
     # Baselines include clips of other labels, as in annotation, where labels are unknown.
     adapts = any(choose_adaptation(one, config, found) != "none" for one in classifiers)
     decoded = found if adapts else clips
+    if expect is not None:
+        expect(len(decoded) * _count_passes(classifiers, config))
     classified = _classify(classifiers, decoded, labels, config, progress)
     misspelt = _find_misspelt(votes or {}, classifiers, corpus)
     results = []
@@ -202,6 +210,13 @@ def _check_clips(
             refuse_known(classifier, clips, ())
 
 
+def _count_passes(classifiers: Sequence[Classifier], config: EvalConfig) -> int:
+    """Return how often `_classify` takes the features of each clip."""
+    n_conditions = 1 + sum(condition != CLEAN for condition in config.stress)
+    n_front_ends = len({one.front_end for one in classifiers})
+    return n_front_ends * n_conditions + len(classifiers) * len(config.precisions)
+
+
 def _classify(
     classifiers: Sequence[Classifier],
     clips: Sequence[Clip],
@@ -234,7 +249,7 @@ def _find_misspelt(votes: Votes, classifiers: Sequence[Classifier], corpus: Corp
     ]
 
 
-def select_clips(
+def _select_clips(
     classifiers: Sequence[Classifier], corpus: Corpus, split: Split | Literal["new"]
 ) -> tuple[Clip, ...]:
     """Return the clips of a split, see `evaluate`.
