@@ -69,28 +69,7 @@ def read_turn_table(
     found: dict[str, list[Turn]] = {}
     whole: dict[str, dict[str | None, str]] = {}
     for where, cells in table.rows:
-        vital = ("file", "channel", *TIMES)
-        empty = [name for name in vital if name in expected and not cells[name].strip()]
-        if empty:
-            raise ConfigError(f"{where}: has no {empty[0]}; expected one")
-        start, end = (
-            parse_seconds(cells[name], f"{where}: {name}", ConfigError)
-            if cells.get(name)
-            else missing
-            for name, missing in zip(TIMES, (-math.inf, math.inf), strict=True)
-        )
-        # Turns of length 0 are allowed, as diarisations have them, and reported as too short later.
-        if start > end:
-            raise ConfigError(
-                f"{where}: starts at {start:g} s and ends at {end:g} s; expected no end before the "
-                "start"
-            )
-        channel, speaker = (cells.get(name, "").strip() or None for name in ("channel", "speaker"))
-        if expected is OF_CHANNELS and not (channel and channel.isdecimal()):
-            raise ConfigError(
-                f"{where}: channel is {channel!r}; expected its number, counted from 0"
-            )
-        turn = Turn(start, end, channel, speaker and compose(speaker))
+        turn = _read_turn(where, cells, expected)
         key = EVERYWHERE
         if "file" in expected:
             key = find_file(path.parent, tidy_listed(path.parent, cells["file"]))
@@ -98,6 +77,28 @@ def read_turn_table(
             _refuse_second(where, whole.setdefault(key, {}), turn)
         found.setdefault(key, []).append(turn)
     return {key: tuple(turns) for key, turns in found.items()}
+
+
+def _read_turn(where: str, cells: Mapping[str, str], expected: Sequence[str]) -> Turn:
+    """Return the turn of a row; raise if it lacks what is expected of each, or is impossible."""
+    vital = ("file", "channel", *TIMES)
+    empty = [name for name in vital if name in expected and not cells[name].strip()]
+    if empty:
+        raise ConfigError(f"{where}: has no {empty[0]}; expected one")
+    start, end = (
+        parse_seconds(cells[name], f"{where}: {name}", ConfigError) if cells.get(name) else missing
+        for name, missing in zip(TIMES, (-math.inf, math.inf), strict=True)
+    )
+    # Turns of length 0 are allowed, as diarisations have them, and reported as too short later.
+    if start > end:
+        raise ConfigError(
+            f"{where}: starts at {start:g} s and ends at {end:g} s; expected no end before the "
+            "start"
+        )
+    channel, speaker = (cells.get(name, "").strip() for name in OF_CHANNELS)
+    if expected is OF_CHANNELS and not channel.isdecimal():
+        raise ConfigError(f"{where}: channel is {channel!r}; expected its number, counted from 0")
+    return Turn(start, end, channel or None, compose(speaker) or None)
 
 
 def _read_results(path: Path, content: bytes) -> Table:
