@@ -78,6 +78,26 @@ def test_a_wrapped_corpus_is_still_recognised_by_its_other_marks(tmp_path: Path)
     assert {clip.split for clip in read_corpus(split).clips} == {"train"}
 
 
+def test_labels_beside_wrapped_recordings_go_before_their_folders(tmp_path: Path) -> None:
+    make_tree(tmp_path, "audio/anger/a.wav", "audio/fear/b.wav")
+    (tmp_path / "audio/anger/a.txt").write_text("0\t1\tsadness\n")
+    (tmp_path / "audio/fear/b.txt").write_text("1\t2\tneutral\n")
+    assert {clip.emotion for clip in read_corpus(tmp_path).clips} == {"sadness", "neutral"}
+    for name in ("anger/a", "fear/b"):
+        (tmp_path / "audio" / f"{name}.txt").write_text("0\t1\twell then\n")
+    assert {clip.emotion for clip in read_corpus(tmp_path).clips} == {"anger", "fear"}
+
+
+def test_a_recording_beside_folders_of_splits_is_in_no_class(tmp_path: Path) -> None:
+    make_tree(
+        tmp_path, "train/angry/1001_DFA_ANG_XX.wav", "test/happy/1002_DFA_HAP_XX.wav", "x.wav"
+    )
+    corpus = read_corpus(tmp_path)
+    assert corpus.name == "cremad"
+    assert {clip.emotion for clip in corpus.clips} == {"anger", "happiness"}
+    assert corpus.skipped == {"x.wav": "not named like 1001_DFA_ANG_XX.wav"}
+
+
 @pytest.mark.parametrize("beside", ["d.wav", "Inbox/d.wav"])
 def test_a_folder_with_other_recordings_is_no_wrapper(tmp_path: Path, beside: str) -> None:
     make_tree(tmp_path, "inner/anger/a.wav", "inner/fear/b.wav", beside)

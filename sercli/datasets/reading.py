@@ -213,9 +213,11 @@ def recognise(folder: MediaFolder, files: Mapping[str, Sequence[Path]] = {}) -> 
         evidence["folders"] = f"sub-folders {', '.join(classes)}"
     if (folder.root / HEADER).is_file():
         evidence["audformat"] = HEADER
-    if not evidence and (classes := _find_classes(_unwrap(folder))):
+    # Label files that name emotions say more than a folder around those of classes.
+    named = name_emotions(files)
+    if not evidence and not named and (classes := _find_classes(_unwrap(folder))):
         evidence["folders"] = f"sub-folders {', '.join(classes)}"
-    for one in name_emotions(files) if evidence else files:
+    for one in named if evidence else files:
         evidence[one] = f"{format_count(len(files[one]), 'file')} such as {files[one][0].name}"
     if len(evidence) == 1:
         return next(iter(evidence))
@@ -240,7 +242,10 @@ def _is_sorted_anew(folder: MediaFolder, kinds: Sequence[str]) -> bool:
     """Return whether sub-folders name other emotions than the files that are named like corpora."""
     depth = find_class_depth(map(folder.name, folder.media))
     for path in folder.media:
-        place = folder.name(path).split("/")[depth]
+        folders = folder.name(path).split("/")[:-1]
+        if len(folders) <= depth:  # in no folder of a class
+            continue
+        place = folders[depth]
         for kind in kinds:
             match = SCHEMES[kind].match(path)
             word = match and match.groupdict().get("emotion")
