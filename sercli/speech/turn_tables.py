@@ -96,7 +96,7 @@ def _read_turn(where: str, cells: Mapping[str, str], expected: Sequence[str]) ->
             "start"
         )
     channel, speaker = (cells.get(name, "").strip() for name in OF_CHANNELS)
-    if expected is OF_CHANNELS and not channel.isdecimal():
+    if "file" not in expected and not channel.isdecimal():
         raise ConfigError(f"{where}: channel is {channel!r}; expected its number, counted from 0")
     return Turn(start, end, channel or None, compose(speaker) or None)
 
