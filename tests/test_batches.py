@@ -13,9 +13,8 @@ from clips import load_clip
 from scipy.stats import binom
 
 from sercli.arrays import FloatArray
-from sercli.audio import codecs
+from sercli.audio import SAMPLE_RATE, codecs
 from sercli.audio.augment import Utterance
-from sercli.audio.reading import SAMPLE_RATE
 from sercli.datasets.clip import Clip
 from sercli.datasets.decoding import decode_clip
 from sercli.errors import DatasetError, OutputError

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from conftest import EXAMPLES, FakeClassifier
 
 import sercli
-from sercli.audio.reading import SAMPLE_RATE
+from sercli.audio import SAMPLE_RATE
 from sercli.benchmark import peak, run
 from sercli.benchmark.run import Benchmark, measure
 from sercli.benchmark.synthetic import synthesise

@@ -18,7 +18,7 @@ import numpy as np
 
 from sercli.annotation.recording import Block, Recording
 from sercli.arrays import DoubleArray, FloatArray
-from sercli.audio.reading import SAMPLE_RATE
+from sercli.audio import SAMPLE_RATE
 from sercli.classifiers.batches import group_by_length
 
 # Audio in a window, in seconds, when it is divided into batches: the more, the less padding. It is

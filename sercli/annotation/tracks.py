@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from sercli.arrays import FloatArray
-from sercli.audio.reading import SAMPLE_RATE
+from sercli.audio import SAMPLE_RATE
 from sercli.config import LONGEST_SEGMENT_S, SHORTEST_SEGMENT_S
 from sercli.speech.segmentation import Span, SpeechCutter
 from sercli.speech.turn import Turn

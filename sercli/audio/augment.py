@@ -13,8 +13,8 @@ import soxr
 from numpy.typing import NDArray
 
 from sercli.arrays import FloatArray
+from sercli.audio import SAMPLE_RATE
 from sercli.audio.filters import telephone_band
-from sercli.audio.reading import SAMPLE_RATE
 
 # Probabilities, drawn independently; but a clip is joined or cropped or neither, and then it is
 # used whole or reduced to its speech (WHOLE_PROBABILITY).

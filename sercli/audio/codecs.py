@@ -14,8 +14,8 @@ import soxr
 from numpy.typing import NDArray
 
 from sercli.arrays import FloatArray
+from sercli.audio import SAMPLE_RATE
 from sercli.audio.filters import telephone_band
-from sercli.audio.reading import SAMPLE_RATE
 from sercli.errors import ConfigError
 
 # Silence after the signal, so that codecs with a delay return all of it.

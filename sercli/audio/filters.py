@@ -5,7 +5,7 @@ from functools import lru_cache
 import numpy as np
 
 from sercli.arrays import FloatArray
-from sercli.audio.reading import SAMPLE_RATE
+from sercli.audio import SAMPLE_RATE
 
 # Share of the band below a limit that passes unchanged; the rest is the transition band.
 PASS_SHARE = 0.9

@@ -16,7 +16,7 @@ from typing import Final, Self
 import numpy as np
 
 from sercli.arrays import DoubleArray, FloatArray
-from sercli.audio.reading import SAMPLE_RATE
+from sercli.audio import SAMPLE_RATE
 from sercli.errors import ConfigError
 
 # Time between two frames of the analysis, in seconds.

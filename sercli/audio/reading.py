@@ -10,13 +10,11 @@ import numpy as np
 import soxr
 
 from sercli.arrays import FloatArray
+from sercli.audio import SAMPLE_RATE
 from sercli.audio.containers import is_followed, measure_rest
 from sercli.audio.decoder import DecodeError
 from sercli.audio.decoders import open_decoder
 from sercli.errors import AudioError
-
-# Sample rate in Hz of speech detection and all models.
-SAMPLE_RATE = 16_000
 
 # Full scale is 1; values of a floating-point file from here on are no sound.
 MAX_MAGNITUDE = 1e6

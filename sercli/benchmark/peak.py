@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from sercli.audio.reading import SAMPLE_RATE
+from sercli.audio import SAMPLE_RATE
 from sercli.classifiers.neural import NetworkClassifier
 
 # Size of the square matrices, large enough to occupy every core, and how long to multiply them.

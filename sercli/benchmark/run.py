@@ -11,7 +11,7 @@ import numpy as np
 import soundfile as sf
 
 from sercli.annotation.annotator import Annotator
-from sercli.audio.reading import SAMPLE_RATE
+from sercli.audio import SAMPLE_RATE
 from sercli.benchmark.synthetic import synthesise
 from sercli.classifiers.base import BATCH_S, Classifier
 from sercli.config import Effort

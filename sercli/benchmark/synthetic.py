@@ -4,7 +4,7 @@ import numpy as np
 from scipy.signal import lfilter
 
 from sercli.arrays import DoubleArray, FloatArray
-from sercli.audio.reading import SAMPLE_RATE
+from sercli.audio import SAMPLE_RATE
 
 # Centre frequencies in Hz of the lower three formants of six vowels (Peterson and Barney 1952), and
 # their bandwidths.

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from sercli.arrays import FloatArray
-from sercli.audio.reading import SAMPLE_RATE
+from sercli.audio import SAMPLE_RATE
 from sercli.calibration import UNCALIBRATED, Calibration
 from sercli.classifiers.base import ModelSpec
 from sercli.classifiers.neural import NetworkClassifier

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from sercli.arrays import FloatArray, Tensors, store_weights
-from sercli.audio.reading import SAMPLE_RATE
+from sercli.audio import SAMPLE_RATE
 from sercli.classifiers.base import BATCH_S, Classifier, ModelSpec, TensorClassifier
 from sercli.classifiers.batches import group_by_length
 from sercli.config import Precision

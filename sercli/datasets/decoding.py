@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sercli.arrays import FloatArray
-from sercli.audio.reading import SAMPLE_RATE, AudioFile, resample_stream
+from sercli.audio import SAMPLE_RATE
+from sercli.audio.reading import AudioFile, resample_stream
 from sercli.config import LONGEST_SEGMENT_S, SHORTEST_SEGMENT_S
 from sercli.datasets.clip import Clip
 from sercli.datasets.notes import Notes

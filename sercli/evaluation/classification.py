@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sercli.arrays import DoubleArray, FloatArray, split_by
-from sercli.audio.reading import SAMPLE_RATE
+from sercli.audio import SAMPLE_RATE
 from sercli.classifiers.base import Classifier
 from sercli.config import Adaptation, EvalConfig, Precision
 from sercli.datasets.clip import Clip

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sercli.arrays import DoubleArray, FloatArray
+from sercli.audio import SAMPLE_RATE
 from sercli.audio.filters import limit_band
-from sercli.audio.reading import SAMPLE_RATE
 from sercli.features import pitch, spectral, summaries
 from sercli.features.spectral import ANALYSIS_RATE, FRAME_RATE, HOP, WINDOW
 from sercli.features.summaries import Block

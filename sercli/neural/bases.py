@@ -23,7 +23,7 @@ from transformers import (
 )
 from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME, find_adapter_config_file
 
-from sercli.audio.reading import SAMPLE_RATE
+from sercli.audio import SAMPLE_RATE
 from sercli.errors import ModelError
 from sercli.neural.hub import HUB_NAME, PREPROCESSOR_FILES
 from sercli.neural.published_encoders import choose_attention

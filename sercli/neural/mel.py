@@ -6,7 +6,7 @@ from torch.nn import functional
 from torchaudio.compliance.kaldi import fbank
 from torchaudio.transforms import MelScale, Spectrogram
 
-from sercli.audio.reading import SAMPLE_RATE
+from sercli.audio import SAMPLE_RATE
 from sercli.neural.batching import mask_padding
 from sercli.neural.front_end import SILENCE, measure_power, remove_offset
 

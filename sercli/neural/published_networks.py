@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from sercli.arrays import FloatArray
-from sercli.audio.reading import SAMPLE_RATE
+from sercli.audio import SAMPLE_RATE
 from sercli.errors import ConfigError, ModelError
 from sercli.neural.bases import LOCAL, MASK_EMBEDDING, Weights, loading, read_config, read_weights
 from sercli.neural.batching import pad

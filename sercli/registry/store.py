@@ -263,7 +263,7 @@ def _describe(classifier: "Classifier", hashes: Mapping[str, str]) -> str:
 
 def _parse_spec(data: Mapping[str, Any]) -> "ModelSpec":
     """Return the specification in a description, without the hashes of the weights."""
-    from sercli.audio.reading import SAMPLE_RATE
+    from sercli.audio import SAMPLE_RATE
     from sercli.calibration import Calibration
     from sercli.classifiers.base import ModelSpec
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sercli.arrays import FloatArray
-from sercli.audio.reading import SAMPLE_RATE
+from sercli.audio import SAMPLE_RATE
 from sercli.config import LONGEST_SEGMENT_S, SHORTEST_SEGMENT_S, SegmentConfig
 from sercli.speech.vad import FRAME_LENGTH, FRAME_S, SpeechFrames, SpeechStream
 

@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from sercli.arrays import FloatArray
+from sercli.audio import SAMPLE_RATE
 from sercli.audio.augment import Utterance
-from sercli.audio.reading import SAMPLE_RATE
 from sercli.config import LONGEST_SEGMENT_S
 from sercli.datasets.clip import Clip
 from sercli.datasets.decoding import ClipError, DecodedClip, decode_clip, order_by_source

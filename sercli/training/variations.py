@@ -15,8 +15,8 @@ from typing import Final
 
 import numpy as np
 
+from sercli.audio import SAMPLE_RATE
 from sercli.audio.prosody import Prosody, Voice, import_vocoder
-from sercli.audio.reading import SAMPLE_RATE
 from sercli.datasets.decoding import DecodedClip, hash_audio
 from sercli.datasets.extraction import run_tasks
 from sercli.training.cache import CachedClips, Entry, find_place, read_entry, write_entry

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sercli.arrays import DoubleArray
-from sercli.audio.reading import SAMPLE_RATE
+from sercli.audio import SAMPLE_RATE
 from sercli.calibration import UNCALIBRATED, Calibration
 from sercli.classifiers.base import Classifier, ModelSpec
 from sercli.classifiers.fusion import LEAST, FusionClassifier

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sercli.arrays import FloatArray
-from sercli.audio.reading import SAMPLE_RATE
+from sercli.audio import SAMPLE_RATE
 from sercli.classifiers.base import BATCH_S
 from sercli.classifiers.batches import group_by_length
 from sercli.classifiers.neural import TrainedNetworkClassifier

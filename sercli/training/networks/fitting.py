@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sercli.arrays import FloatArray, IntArray
-from sercli.audio.reading import SAMPLE_RATE
+from sercli.audio import SAMPLE_RATE
 from sercli.calibration import Calibration, choose_calibration
 from sercli.classifiers.base import ModelSpec
 from sercli.datasets.matching import count_speakers

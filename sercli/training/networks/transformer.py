@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from sercli.arrays import FloatArray
-from sercli.audio.reading import SAMPLE_RATE
+from sercli.audio import SAMPLE_RATE
 from sercli.classifiers.transformer import TransformerClassifier
 from sercli.errors import ConfigError
 from sercli.neural.bases import Base
