@@ -519,6 +519,13 @@ def test_the_device_is_that_of_networks(
     assert asked == ["cuda", "cuda"]  # the CNN is a fusion of two networks itself
 
 
+def test_batches_are_as_large_as_networks_like_them(both: Path, models: Path) -> None:
+    members = {name: shipped_folder() / name for name in ("svm", "cnn")}
+    save_fusion(models / "mixed", members)
+    found = [load_model(name, "cpu").batch_seconds for name in ("both", "mixed", "svm", "cnn")]
+    assert found == [120.0, 48.0, 120.0, 48.0]
+
+
 # What it is fitted on.
 
 

@@ -45,6 +45,20 @@ def test_begins_here_and_goes_on_in_processes() -> None:
     assert executor._flags.shutdown
 
 
+def count(waveforms: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return the number of segments of the task, and the length of each."""
+    return np.array([[len(waveforms), len(one)] for one in waveforms], np.float32)
+
+
+def test_a_batch_is_divided_into_tasks_of_30_s() -> None:
+    lengths = [31, 12, 19, 6, 29]
+    batch = [np.zeros(16_000 * seconds, np.float32) for seconds in lengths]
+    with FeatureProcesses(count, 2, 1) as processes:
+        rows = processes(batch)
+    expected = [[n, 16_000 * s] for n, s in zip([1, 2, 2, 2, 2], lengths, strict=True)]
+    assert rows.tolist() == expected
+
+
 def tell_blocked(waveforms: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     """Return which process this is, and whether an interrupt would reach it."""
     is_blocked = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())

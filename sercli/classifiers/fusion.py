@@ -90,19 +90,22 @@ class FusionClassifier(Classifier):
                 )
 
     @property
+    def _networks(self) -> list[Classifier]:
+        return [member for member in self.members if not member.in_workers]
+
+    @property
     def batch_seconds(self) -> float:
-        """Best batch size of one worker, in seconds of audio, padding included."""
-        return max(member.batch_seconds for member in self.members)
+        """Best batch size of one worker for its networks, which take longest."""
+        return max(member.batch_seconds for member in self._networks or self.members)
 
     @property
     def precision(self) -> Precision:
         """Number type of its first network's matrix products, else ``"fp32"``."""
-        return next((one.precision for one in self.members if not one.in_workers), "fp32")
+        return next((network.precision for network in self._networks), "fp32")
 
     def use_precision(self, precision: Precision) -> None:
         """Change the number type of the networks among its members; see `Classifier`."""
-        networks = [member for member in self.members if not member.in_workers]
-        for member in networks or self.members:
+        for member in self._networks or self.members:
             member.use_precision(precision)
 
     @contextmanager

@@ -10,13 +10,17 @@ from contextlib import contextmanager
 from threading import Lock, Thread
 from typing import Any, Final, Self
 
+import numpy as np
+
 from sercli.arrays import FloatArray
-from sercli.audio.reading import SAMPLE_RATE
+from sercli.audio import SAMPLE_RATE
 
 Extract = Callable[[Sequence[FloatArray]], FloatArray]
 
 # Seconds of audio from which starting the processes is worthwhile.
 START_S: Final = 60.0
+# Seconds of audio of a task: a batch is divided among the processes, or the last would be uneven.
+TASK_S: Final = 30.0
 # Interval in seconds at which a process checks that its parent is still alive.
 WATCH_S: Final = 2.0
 # Whether threads can block signals; not on Windows.
@@ -72,12 +76,10 @@ class FeatureProcesses:
         if executor is not None:
             try:
                 with _deferring_interrupts():  # the first tasks start the processes
-                    task = executor.submit(self._extract, list(waveforms))
-                rows: FloatArray = task.result()
+                    tasks = [executor.submit(self._extract, part) for part in _divide(waveforms)]
+                return np.concatenate([task.result() for task in tasks])
             except (BrokenExecutor, OSError):
                 self._is_broken = True
-            else:
-                return rows
         return self._extract(waveforms)
 
     def _find_executor(self, seconds: float) -> Any:
@@ -111,6 +113,19 @@ class FeatureProcesses:
                 except (ImportError, NotImplementedError, OSError):  # no semaphores here
                     self._is_broken = True
             return self._executor
+
+
+def _divide(waveforms: Sequence[FloatArray]) -> Iterator[list[FloatArray]]:
+    """Yield the segments in tasks of about `TASK_S` seconds, one after the other."""
+    part, seconds = list[FloatArray](), 0.0
+    for waveform in waveforms:
+        part.append(waveform)
+        seconds += len(waveform) / SAMPLE_RATE
+        if seconds >= TASK_S:
+            yield part
+            part, seconds = [], 0.0
+    if part:
+        yield part
 
 
 @contextmanager

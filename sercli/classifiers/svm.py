@@ -23,8 +23,10 @@ from sercli.json_text import is_number
 
 # Standardised features are clipped to this: outliers would put a segment far from everything.
 MAX_DEVIATION = 3.0
-# Seconds of audio in a batch.
-BATCH_S = 30.0
+# Seconds of audio in a batch: each reads all support vectors.
+BATCH_S = 120.0
+# Segments whose kernel is computed at once: the memory for it does not grow with the batch.
+BLOCK_SIZE = 64
 # Accepted names of its only device.
 DEVICES = ("auto", "cpu")
 
@@ -143,7 +145,7 @@ class SvmClassifier(TensorClassifier):
 
     @property
     def batch_seconds(self) -> float:
-        """Larger than for other families, since every batch reads all support vectors."""
+        """Best batch size of one worker, in seconds of audio."""
         return BATCH_S
 
     @contextmanager
@@ -176,9 +178,12 @@ class SvmClassifier(TensorClassifier):
     def decide(self, features: FloatArray) -> FloatArray:
         """Return the decision values of all pairs of classes, shape (n_segments, n_pairs)."""
         rows = project(features, self._mean, self._scale, self._axes)
-        kernel = rbf_kernel(rows, self._vectors, self._gamma, self._squares)
-        decisions = kernel.astype(np.float64) @ self._coefficients + self._intercepts
-        return decisions.astype(np.float32)
+        decisions = np.empty((len(rows), len(self._intercepts)), np.float32)
+        for first in range(0, len(rows), BLOCK_SIZE):
+            block = slice(first, first + BLOCK_SIZE)
+            kernel = rbf_kernel(rows[block], self._vectors, self._gamma, self._squares)
+            decisions[block] = kernel.astype(np.float64) @ self._coefficients + self._intercepts
+        return decisions
 
 
 def standardise(features: FloatArray, mean: FloatArray, scale: FloatArray) -> FloatArray:
