@@ -118,8 +118,8 @@ class Augmenter:
         return waveform
 
 
-class ClipBatches(ABC):
-    """Batches of waveforms of clips, for `sercli.training.networks.loop.fit_network`.
+class DrawnBatches:
+    """Which clips are in which batch of an epoch; see `draw_order`.
 
     Parameters
     ----------
@@ -127,6 +127,31 @@ class ClipBatches(ABC):
         Indices of the labels, `NO_LABEL` or less without one, shape (n_clips,).
     config
         Training settings, of which seed, batch size and the ratio of unlabelled clips are used.
+    """
+
+    def __init__(self, classes: IntArray, config: NeuralConfig) -> None:
+        self._classes, self._seed = np.asarray(classes), config.seed
+        self._ratio = config.ratio_of_unlabelled
+        self._n_draws = count_draws(self._classes, self._ratio)
+        self._size = min(config.batch_size, self._n_draws)
+
+    def __len__(self) -> int:
+        """Return the number of batches per epoch."""
+        return self._n_draws // self._size
+
+    def draw(self, epoch: int) -> list[list[tuple[int, int]]]:
+        """Return the clips of each batch of an epoch, counted from 0, as `draw_order` does."""
+        order = draw_order(self._classes, self._seed, epoch, self._ratio)
+        return [order[i * self._size : (i + 1) * self._size] for i in range(len(self))]
+
+
+class ClipBatches(DrawnBatches, ABC):
+    """Batches of waveforms of clips, for `sercli.training.networks.loop.fit_network`.
+
+    Parameters
+    ----------
+    classes, config
+        As for `DrawnBatches`.
     threads
         Number of threads that prepare batches ahead.
     stage
@@ -137,28 +162,19 @@ class ClipBatches(ABC):
     def __init__(
         self, classes: IntArray, config: NeuralConfig, threads: int = 2, stage: int = 0
     ) -> None:
-        self._classes, self._seed, self._threads = np.asarray(classes), config.seed, threads
-        self._stage = stage
-        self._ratio = config.ratio_of_unlabelled
-        self._n_draws = count_draws(self._classes, self._ratio)
-        self._size = min(config.batch_size, self._n_draws)
+        super().__init__(classes, config)
+        self._threads, self._stage = threads, stage
 
     @abstractmethod
     def make(self, draws: Sequence[Draw]) -> TrainingBatch:
         """Return the batch of some draws."""
 
-    def __len__(self) -> int:
-        """Return the number of batches per epoch."""
-        return self._n_draws // self._size
-
     def __call__(self, epoch: int) -> Iterator[TrainingBatch]:
         """Yield the batches of an epoch, counted from 0."""
-        order = draw_order(self._classes, self._seed, epoch, self._ratio)
-        parts = [order[i * self._size : (i + 1) * self._size] for i in range(len(self))]
         pool = ThreadPoolExecutor(self._threads)
         try:
             waiting: list[Future[TrainingBatch]] = []
-            for part in parts:
+            for part in self.draw(epoch):
                 waiting.append(pool.submit(self._make, part, epoch))
                 if len(waiting) > LOOKAHEAD:
                     yield waiting.pop(0).result()

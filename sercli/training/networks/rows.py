@@ -24,7 +24,7 @@ from sercli.neural.batching import pad
 from sercli.neural.devices import choose_precision, computing, fitting
 from sercli.neural.whisper import FRAME_S, count_least_rows
 from sercli.training.config import NeuralConfig
-from sercli.training.networks.batches import Load, count_draws, draw_order
+from sercli.training.networks.batches import DrawnBatches, Load
 from sercli.training.networks.loop import TrainingBatch
 
 HalfArray = NDArray[np.float16]
@@ -153,7 +153,7 @@ def _read(path: Path) -> HalfArray:
     return rows
 
 
-class RowBatches:
+class RowBatches(DrawnBatches):
     """Batches of rows of randomly drawn versions, for `fit_network`.
 
     Parameters
@@ -163,10 +163,8 @@ class RowBatches:
         since they may be memory-mapped and larger than memory.
     targets
         Targets of the clips of all arrays, shape (n_clips, n_scores).
-    classes
-        As for `sercli.training.networks.batches.draw_order`.
-    config
-        Training settings, of which seed, batch size and ratio of unlabelled clips are used.
+    classes, config
+        As for `DrawnBatches`.
     change
         Function applied to the rows of each batch, or None.
     """
@@ -179,23 +177,15 @@ class RowBatches:
         config: NeuralConfig,
         change: Change | None = None,
     ) -> None:
-        self._rows, self._targets, self._classes = rows, targets, classes
+        super().__init__(classes, config)
+        self._rows, self._targets, self._change = rows, targets, change
         self._firsts = np.cumsum([0, *map(len, rows)])[:-1]
-        self._seed, self._ratio, self._change = config.seed, config.ratio_of_unlabelled, change
-        self._n_draws = count_draws(classes, self._ratio)
-        self._size = min(config.batch_size, self._n_draws)
-
-    def __len__(self) -> int:
-        """Return the number of batches per epoch."""
-        return self._n_draws // self._size
 
     def __call__(self, epoch: int) -> Iterator[TrainingBatch]:
         """Yield the batches of an epoch, counted from 0."""
         rng = np.random.default_rng([self._seed, epoch, 1])
-        draws = draw_order(self._classes, self._seed, epoch, self._ratio)
-        order = [index for index, _ in draws]
-        for number in range(len(self)):
-            chosen = np.array(order[number * self._size : (number + 1) * self._size])
+        for number, draws in enumerate(self.draw(epoch)):
+            chosen = np.array([index for index, _ in draws])
             versions = rng.integers(self._rows[0].shape[1], size=len(chosen))
             rows = self._take(chosen, versions)
             if self._change is not None:
