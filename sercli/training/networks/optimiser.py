@@ -45,14 +45,10 @@ class Optimiser:
                 decay = config.weight_decay if decayed else 0.0
                 adamw.append({"params": others, "weight_decay": decay, "factor": factor})
         self._parts: dict[str, torch.optim.Optimizer] = {}
-        if self._views:
-            self._parts["muon"] = Muon(
-                [group for group in muon if group["params"]], lr=config.learning_rate
-            )
-        if any(group["params"] for group in adamw):
-            self._parts["adamw"] = torch.optim.AdamW(
-                [group for group in adamw if group["params"]], lr=config.learning_rate
-            )
+        if rows := [group for group in muon if group["params"]]:
+            self._parts["muon"] = Muon(rows, lr=config.learning_rate)
+        if rows := [group for group in adamw if group["params"]]:
+            self._parts["adamw"] = torch.optim.AdamW(rows, lr=config.learning_rate)
 
     def set_rate(self, rate: float) -> None:
         """Set the learning rate; each group multiplies it by its own factor."""
