@@ -1087,12 +1087,13 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_learned(
         loop.fit_network(torch.nn.Linear(1, 1), batches, CONFIG, model / "training")
 
 
-def test_a_report_that_is_open_elsewhere_is_told_before_anything_is_learned(
-    folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["predictions.csv", "curves.png", "encoder-history.csv"])
+def test_a_file_that_is_open_elsewhere_is_told_before_anything_is_learned(
+    folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     model = tmp_path / "mine"
     model.mkdir()
-    table = model / "predictions.csv"
+    table = model / name
     table.touch()
     rename = os.rename
 
@@ -1107,6 +1108,18 @@ def test_a_report_that_is_open_elsewhere_is_told_before_anything_is_learned(
     assert (result.exit_code, "of audio in" in result.stderr) == (2, False)
     assert f"{table}: cannot be replaced: Permission denied; close the program" in result.stderr
     assert table.exists()
+
+
+@pytest.mark.parametrize("name", ["README.md", "weights.safetensors", "curves.png"])
+def test_a_folder_in_the_place_of_a_file_is_told_before_anything_is_learned(
+    folder: Path, cache: Path, tmp_path: Path, name: str
+) -> None:
+    model = tmp_path / "mine"
+    (model / name).mkdir(parents=True)
+    command = ("--data", folder, "-o", model, *CNN, "--cache", cache, "--device", "cpu")
+    result = ser("train", *command, "--overwrite")
+    assert (result.exit_code, "of audio in" in result.stderr) == (2, False)
+    assert f"{model / name}: is a directory; expected a file name" in result.stderr
 
 
 @pytest.mark.parametrize("option", ["--overwrite", "--resume"])

@@ -212,8 +212,7 @@ class Plan:
 
     def _check_folder(self, folder: Path, *, overwrite: bool, resume: bool) -> None:
         """Raise if something is in the way in the model folder."""
-        from sercli.reporting.folder import REPORT_FILES, prepare_report
-        from sercli.training.networks.history import HISTORY_FILES
+        from sercli.reporting.folder import prepare_report
 
         if not os.access(folder, os.W_OK):  # else it would be found out after the training
             raise OutputError(
@@ -228,7 +227,7 @@ class Plan:
                     f"{folder / name}: is a link, and what it leads to would be replaced; "
                     "remove it, or name another folder"
                 )
-        for name in (MODEL_FILE, *TOLD_FILES, *WEIGHTS_FILES, *REPORT_FILES):
+        for name in _list_written():
             try:
                 os.rename(folder / name, folder / name)  # Windows refuses if it is open elsewhere
             except FileNotFoundError:
@@ -238,16 +237,12 @@ class Plan:
                     f"{folder / name}: cannot be replaced: {error.strerror}; close the program "
                     "that has it open, or name another folder"
                 ) from error
-        if not (overwrite or resume):
-            # What is there is not of a model, and perhaps the only copy.
-            for name in (*TOLD_FILES, *WEIGHTS_FILES, *HISTORY_FILES.values()):
-                check_target(folder / name, overwrite=False)
+            # Without a description, what is there is not of a model, and perhaps the only copy.
+            check_target(folder / name, overwrite=overwrite or resume)
         self._check_checkpoints(folder, overwrite=overwrite, resume=resume)
 
     def _train(self, folder: Path, trainer: "AnyTrainer", details: Mapping[str, Any]) -> "Training":
         """Train, and remove what killed trainings of the same folder left."""
-        from sercli.reporting.folder import REPORT_FILES
-        from sercli.training.networks.history import HISTORY_FILES
         from sercli.training.run import cross_validate, train_on_splits
 
         config = self.config
@@ -264,8 +259,7 @@ class Plan:
                 test=config.test,
                 details=details,
             )
-        written = (MODEL_FILE, *TOLD_FILES, *WEIGHTS_FILES, *REPORT_FILES)
-        for name in (*written, *HISTORY_FILES.values()):
+        for name in _list_written():
             remove_orphans(folder / name, 0.0)
         return result
 
@@ -383,6 +377,14 @@ def train(
     whole = config if isinstance(config, TrainConfig) else TrainConfig(config)
     plan = Plan.make(corpus, whole)
     return plan.run(Path(folder), overwrite=overwrite, resume=resume, say=say)
+
+
+def _list_written() -> tuple[str, ...]:
+    """Return the names of all files that a training may write into a model folder, or remove."""
+    from sercli.reporting.folder import REPORT_FILES
+    from sercli.training.networks.history import HISTORY_FILES
+
+    return (MODEL_FILE, *TOLD_FILES, *WEIGHTS_FILES, *REPORT_FILES, *HISTORY_FILES.values())
 
 
 def _list_labels_of(models: Sequence[AnyPath]) -> Sequence[str]:
