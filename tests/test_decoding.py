@@ -17,7 +17,6 @@ from sercli.audio.reading import AudioFile
 from sercli.datasets import Clip
 from sercli.datasets.decoding import (
     AudioHash,
-    Waveforms,
     decode_clip,
     hash_audio,
     order_by_source,
@@ -25,6 +24,7 @@ from sercli.datasets.decoding import (
 from sercli.datasets.extraction import extract_clip_features
 from sercli.datasets.notes import Notes
 from sercli.errors import AudioError
+from sercli.evaluation.classification import Pool
 from sercli.training.cache import cache_clips
 
 FloatArray = NDArray[np.float32]
@@ -166,10 +166,9 @@ def test_each_recording_is_decoded_once(
     decode_clip(replace(clips[3], channel=0))
     assert len(opened) == 3
     # Nor is a recording decoded twice for who speaks behind its clips.
-    for index in order_by_source(clips[:6]):
-        decode_clip(clips[index])
-        assert len(Waveforms(clips)[3]) == 8_000
-    assert len(opened) == 5
+    talkers = Pool(clips[:6], 0).find_talkers(clips[0])
+    assert [len(one) for one in talkers] == [92_000, 92_000, 8_000, 24_000, 3_200]
+    assert len(opened) == 4
 
 
 @pytest.fixture
@@ -438,17 +437,15 @@ def test_clip_beyond_the_end(make_wav: MakeWav, start: float) -> None:
         load_clip(clip)
 
 
-def test_waveforms_are_decoded_when_asked_for(tmp_path: Path, make_wav: MakeWav) -> None:
+def test_talkers_who_cannot_be_decoded_are_silent(tmp_path: Path, make_wav: MakeWav) -> None:
     broken = tmp_path / "broken.wav"
     broken.write_text("no sound")
     clips = [make_clip(make_wav(), 0.25, 0.5), make_clip(broken), make_clip(make_wav(), 5.0)]
-    waveforms = Waveforms(clips)
-    assert len(waveforms) == 3
-    received, *silent = waveforms
+    talkers = Pool(clips, 0).find_talkers(replace(clips[0], name="listener"))
+    received, *silent = sorted(talkers, key=len)
     np.testing.assert_array_equal(received, load_clip(clips[0]))
     assert len(received) == 4_000
+    assert len(silent) == 2
     for waveform in silent:
         assert waveform.dtype == np.float32
         np.testing.assert_array_equal(waveform, np.zeros(16_000))
-    with pytest.raises(IndexError):
-        waveforms[3]

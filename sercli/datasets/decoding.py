@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -265,8 +265,6 @@ class _Readers(threading.local):
 
 
 _clips = _Readers()
-# Separate readers for clips that others are augmented with, decoded between one clip and the next.
-_others = _Readers()
 
 
 def _find_version(path: Path) -> tuple[int, ...]:
@@ -276,32 +274,6 @@ def _find_version(path: Path) -> tuple[int, ...]:
     except OSError:  # reported when the file is opened
         return ()
     return status.st_size, status.st_mtime_ns
-
-
-class Waveforms(Sequence[FloatArray]):
-    """Waveforms of clips that others are augmented with, decoded on access.
-
-    If that fails, the waveform is one second of silence: a defective clip is an error where it is
-    used itself, not where others are mixed or joined with it.
-
-    Parameters
-    ----------
-    clips
-        Clips to decode.
-    """
-
-    def __init__(self, clips: Sequence[Clip]) -> None:
-        self._clips = clips
-
-    def __len__(self) -> int:
-        return len(self._clips)
-
-    def __getitem__(self, index: Any) -> Any:
-        """Return the waveform of a clip."""
-        try:
-            return _others.read(self._clips[index]).waveform
-        except AudioError:
-            return np.zeros(SAMPLE_RATE, np.float32)
 
 
 def cut_equally(waveform: FloatArray) -> list[FloatArray]:

@@ -13,7 +13,7 @@ from sercli.audio import SAMPLE_RATE
 from sercli.classifiers.base import Classifier
 from sercli.config import Adaptation, EvalConfig, Precision
 from sercli.datasets.clip import Clip
-from sercli.datasets.decoding import Waveforms, cut_equally, order_by_source
+from sercli.datasets.decoding import ClipError, cut_equally, decode_clip, order_by_source
 from sercli.datasets.extraction import ClipFeatures, Cut, Progress, extract_clip_features
 from sercli.datasets.matching import join_voices
 from sercli.errors import DatasetError
@@ -339,8 +339,8 @@ class Pool:
         for index, clip in enumerate(clips):
             self._by_person.setdefault(self._people[clip.voice], []).append(index)
         self._names = [clip.name for clip in clips]
-        order, waveforms = order_by_source(clips), Waveforms(clips)
-        talks = [waveforms[index][: int(TALK_S * SAMPLE_RATE)] for index in order]
+        order = order_by_source(clips)
+        talks = [_decode_talk(clips[index]) for index in order]
         # One array, which is sent to worker processes once and not with every few clips.
         self._samples = np.concatenate(talks)
         starts = np.cumsum([0, *map(len, talks)])
@@ -355,6 +355,17 @@ class Pool:
             others = [index for index in everybody if self._names[index] != clip.name]
             chosen = others or everybody
         return [self._samples[self._spans[index]] for index in chosen]
+
+
+def _decode_talk(clip: Clip) -> FloatArray:
+    """Return the beginning of a talker's clip; silence if it cannot be decoded.
+
+    A defective clip is an error where it is classified itself, not where it is heard behind others.
+    """
+    try:
+        return decode_clip(clip).waveform[: int(TALK_S * SAMPLE_RATE)]
+    except ClipError:
+        return np.zeros(SAMPLE_RATE, np.float32)
 
 
 def _cut(
