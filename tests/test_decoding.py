@@ -24,7 +24,7 @@ from sercli.datasets.decoding import (
 from sercli.datasets.extraction import extract_clip_features
 from sercli.datasets.notes import Notes
 from sercli.errors import AudioError
-from sercli.evaluation.classification import Pool
+from sercli.evaluation.talkers import Pool
 from sercli.training.cache import cache_clips
 
 FloatArray = NDArray[np.float32]

@@ -23,11 +23,12 @@ from sercli.datasets.decoding import hash_audio
 from sercli.datasets.votes import match_votes, suggest_name
 from sercli.errors import ConfigError, DatasetError, ModelError
 from sercli.evaluation.caveats import find_limits_of
-from sercli.evaluation.classification import Pool, choose_adaptation, name_groups, renormalise
+from sercli.evaluation.classification import choose_adaptation, name_groups, renormalise
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.measurement import break_down
 from sercli.evaluation.predictions import Predictions
 from sercli.evaluation.run import evaluate, evaluate_all
+from sercli.evaluation.talkers import Pool
 from sercli.registry.description import MANIFEST_FILE
 from sercli.registry.store import load_model
 
@@ -252,7 +253,7 @@ def test_babble_of_who_may_be_the_speaker_is_told(
 
 
 def test_few_of_very_many_clips_talk(make_wav: MakeWav, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sercli.evaluation.classification.MAX_TALKERS", 20)
+    monkeypatch.setattr("sercli.evaluation.talkers.MAX_TALKERS", 20)
     path = make_wav(duration=3.0)
     clips = [
         Clip(path, "fear", f"{i % 5}", name=str(i), start=i / 100, end=i / 100 + (i + 100) / 1000)
