@@ -1,8 +1,9 @@
 """A labelled recording, or a labelled stretch of one."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 
@@ -67,7 +68,11 @@ def stretch_name(file: str, start: float, end: float | None, channel: int | None
     return f"{file}#{start:.10g}-{'' if end is None else f'{end:.10g}'}{own}"
 
 
-def find_true_places(clips: Sequence[Clip]) -> list[str]:
-    """Return the `place` of each clip with the real path of its file, however it was spelt."""
-    paths = {path: os.path.realpath(path) for path in {clip.path for clip in clips}}
-    return [stretch_name(paths[clip.path], clip.start, clip.end, clip.channel) for clip in clips]
+def group_by_place(clips: Iterable[Clip]) -> list[list[Clip]]:
+    """Return the clips of each stretch of a file, however its path is spelt, in the given order."""
+    find_path = cache(os.path.realpath)
+    groups: dict[str, list[Clip]] = {}
+    for clip in clips:
+        place = stretch_name(find_path(clip.path), clip.start, clip.end, clip.channel)
+        groups.setdefault(place, []).append(clip)
+    return [*groups.values()]

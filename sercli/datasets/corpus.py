@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from sercli.config import Split
-from sercli.datasets.clip import Clip, find_true_places
+from sercli.datasets.clip import Clip, group_by_place
 from sercli.datasets.matching import count_speakers
 from sercli.errors import DatasetError
 from sercli.text import format_count
@@ -162,11 +162,8 @@ def merge(corpora: Sequence[Corpus]) -> Corpus:
 def _join(corpora: Sequence[Corpus]) -> tuple[tuple[Clip, ...], dict[str, str]]:
     """Return the clips of all corpora, each once, and the reasons why others were left out."""
     given = [clip for corpus in corpora for clip in corpus.clips]
-    groups: dict[str, list[Clip]] = {}
-    for place, clip in zip(find_true_places(given), given, strict=True):
-        groups.setdefault(place, []).append(clip)
     clips, skipped = list[Clip](), dict[str, str]()
-    for first, *others in groups.values():
+    for first, *others in group_by_place(given):
         labels = sorted({clip.emotion for clip in (first, *others)})
         splits = sorted({clip.split for clip in (first, *others) if clip.split})
         told = {"labelled": labels, "of the split": splits}

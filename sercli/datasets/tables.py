@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 from reprlib import repr as shorten
 
 from sercli.config import SPLITS
-from sercli.datasets.clip import Clip, find_true_places, stretch_name
+from sercli.datasets.clip import Clip, group_by_place, stretch_name
 from sercli.datasets.corpus import Corpus
 from sercli.datasets.matching import NAMESPACE
 from sercli.datasets.media import MISSING, MediaFolder, pick_copies
@@ -140,12 +140,9 @@ def join_rows(corpus: Corpus) -> Corpus:
         Corpus of `read_manifest` with its final labels: different words for the same label do not
         contradict each other.
     """
-    groups: dict[str, list[Clip]] = {}
-    for place, clip in zip(find_true_places(corpus.clips), corpus.clips, strict=True):
-        groups.setdefault(place, []).append(clip)
     clips = []
     skipped = dict(corpus.skipped)
-    for rows in groups.values():
+    for rows in group_by_place(corpus.clips):
         name = rows[0].name
         told = {
             "labelled": {clip.emotion for clip in rows},
