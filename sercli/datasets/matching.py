@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Hashable, Iterable, Sequence
+from itertools import zip_longest
 from pathlib import PurePath
 
 from sercli.datasets.clip import Clip
@@ -83,18 +84,16 @@ def _list_spellings(speaker: str) -> list[str]:
 def spell_speaker(clip: Clip) -> tuple[str, ...]:
     """Return the names that a table may have for a clip's speaker, the most exact first.
 
+    These are its voice, its name, and further spellings of a number; none if it is unknown.
+
     Parameters
     ----------
     clip
         Clip of the speaker.
-
-    Returns
-    -------
-    tuple of str
-        Its voice, its name, and further spellings of a number; equally many for all clips.
     """
-    names = (clip.voice or "", *_list_spellings(clip.speaker or ""))
-    return names + names[1:2] * (LONGEST_NUMBER + 3 - len(names))
+    if clip.voice is None or clip.speaker is None:
+        return ()
+    return clip.voice, *_list_spellings(clip.speaker)
 
 
 def join_voices(clips: Sequence[Clip]) -> list[str | None]:
@@ -139,9 +138,9 @@ def match_rows(
     Parameters
     ----------
     names
-        Names of each clip, the most exact first; all clips have equally many.
+        Names of each clip, the most exact first.
     rows
-        Names of the rows of the table. Their Unicode form does not matter.
+        Names of the rows of the table, none empty. Their Unicode form does not matter.
     things
         What a row describes, for each clip: the clip itself, its file or its speaker.
     where
@@ -160,7 +159,7 @@ def match_rows(
     by_form = {compose(row): row for row in rows}
     found: list[str | None] = [None] * len(names)
     thing_of: dict[str, Hashable] = {}
-    for own_names in zip(*names, strict=True):
+    for own_names in zip_longest(*names, fillvalue=""):
         told: dict[str, Hashable] = {}
         for index, name in enumerate(own_names):
             row = by_form.get(compose(name)) if found[index] is None else None
