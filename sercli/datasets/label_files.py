@@ -11,7 +11,7 @@ from pathlib import Path
 from reprlib import repr as shorten
 
 from sercli.datasets.corpus import Corpus
-from sercli.datasets.labelling import common_label
+from sercli.datasets.labelling import common_label, fold
 from sercli.datasets.media import NOT_ANNOTATED, MediaFolder, list_media
 from sercli.datasets.tables import LICENCE, make_clip
 from sercli.delimited import Row
@@ -138,13 +138,11 @@ def read_label_files(
 
 def _is_note(row: Row, mapped: Collection[str]) -> bool:
     """Return whether a label without duration, as Audacity has them, is not of an emotion."""
-    word = row.cells["emotion"]
-    is_label = common_label(word) is not None or compose(word).casefold() in _fold(mapped)
-    return row.cells["start"] == row.cells["end"] and not is_label
+    return row.cells["start"] == row.cells["end"] and not _is_known(row.cells["emotion"], mapped)
 
 
-def _fold(words: Iterable[str]) -> set[str]:
-    return {compose(word).casefold() for word in words}
+def _is_known(word: str, mapped: Collection[str]) -> bool:
+    return common_label(word) is not None or fold(word) in map(fold, mapped)
 
 
 def _folder_of(name: str) -> str:
@@ -226,13 +224,12 @@ def _read_track(path: Path) -> Iterator[Row]:
 
 def _refuse_unknown(path: Path, labels: Iterable[Sequence[Label]], mapped: Collection[str]) -> None:
     """Raise if a tier has no known label in any file: it may hold words or notes."""
-    theirs = _fold(mapped)
     words: dict[str, list[str]] = {}
     for tier, row in chain.from_iterable(labels):
         if tier is not None:
             words.setdefault(tier, []).append(row.cells["emotion"])
     for tier, found in words.items():
-        if not any(common_label(one) or compose(one).casefold() in theirs for one in {*found}):
+        if not any(_is_known(one, mapped) for one in {*found}):
             told = ", ".join(sorted({*found})[:MOST_TOLD])
             raise DatasetError(
                 f"{path}: {tier} holds no known label, but {shorten(told)}; expected emotions, "

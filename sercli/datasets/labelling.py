@@ -93,9 +93,20 @@ def common_label(word: str) -> str | None:
     return _look_up(word, COMMON)
 
 
+def fold(word: str) -> str:
+    """Return a word in the form in which words for emotions are compared.
+
+    Parameters
+    ----------
+    word
+        Word in any case and Unicode form.
+    """
+    return compose(word).casefold()
+
+
 def _look_up(word: str, table: str) -> str | None:
     labels = {theirs.casefold(): ours for theirs, ours in load_facts("labels")[table].items()}
-    return labels.get(compose(word).casefold())
+    return labels.get(fold(word))
 
 
 def translate_words(
@@ -110,17 +121,17 @@ def translate_words(
     kind, mapping
         As for `translate`.
     """
-    wanted = {compose(theirs).casefold(): compose(ours) for theirs, ours in mapping.items()}
+    wanted = {fold(theirs): compose(ours) for theirs, ours in mapping.items()}
     label_of: dict[str, str | None] = {}
     used = set()
     for word in words:
         label_of[word] = label = canonical_label(word, kind)
-        names = [compose(name).casefold() for name in (word, label) if name is not None]
+        names = [fold(name) for name in (word, label) if name is not None]
         key = next((name for name in names if name in wanted), None)
         if key is not None:
             label_of[word] = wanted[key]
             used.add(key)
-    unused = frozenset(theirs for theirs in mapping if compose(theirs).casefold() not in used)
+    unused = frozenset(theirs for theirs in mapping if fold(theirs) not in used)
     return label_of, unused
 
 

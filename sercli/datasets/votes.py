@@ -11,7 +11,7 @@ from pathlib import Path
 from reprlib import repr as shorten
 
 from sercli.datasets.clip import Clip
-from sercli.datasets.labelling import COMMON, canonical_label, common_label, translate_words
+from sercli.datasets.labelling import COMMON, canonical_label, common_label, fold, translate_words
 from sercli.datasets.matching import clip_names, match_rows
 from sercli.delimited import parse_count, read_table
 from sercli.errors import DatasetError
@@ -138,13 +138,9 @@ def _read_header(
     label_of, _ = translate_words(header[1:], COMMON, mapping)
     labels = {word: label_of[word] or word for word in header[1:]}
     # Columns may only become one label if the user wants it.
-    keys = {compose(theirs).casefold() for theirs in mapping}
+    keys = {*map(fold, mapping)}
     plain = {word: canonical_label(word) or word for word in header[1:]}
-    own = [
-        label
-        for word, label in plain.items()
-        if not keys & {compose(word).casefold(), label.casefold()}
-    ]
+    own = [label for word, label in plain.items() if not keys & {fold(word), fold(label)}]
     if twice := [label for label, n in Counter(own).items() if n > 1]:
         raise DatasetError(f"{path}: has two columns for {twice[0]}; expected each label once")
     return header[0], labels
