@@ -5,11 +5,11 @@ Each file is named after its recording, as `sercli.export_labels` writes them.
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from reprlib import repr as shorten
 
+from sercli.datasets.clip import Clip
 from sercli.datasets.corpus import Corpus
 from sercli.datasets.labelling import common_label, fold
 from sercli.datasets.media import NOT_ANNOTATED, MediaFolder, list_media
@@ -103,36 +103,19 @@ def read_label_files(
     """
     labels = _read_tracks(path) if kind == AUDACITY else _read_tiers(path, columns.get("emotion"))
     _refuse_unknown(path, labels.values(), mapped)
-    # Each file is a turn of its recording, so that they are matched as by `ser annotate`.
-    turns = Turns(path, {name: (Turn(speaker=name),) for name in labels}, local=True)
-    needed = {name for name, rows in labels.items() if rows}
-    found = _match(turns, folder, needed)
-    missing = needed - found.keys()
-    # Only at the same places there: elsewhere, the same name may be another recording's.
-    for place in sorted({_folder_of(name) for name in missing}):
-        here = [name for name in labels if _folder_of(name) == place]
-        there = replace(turns, by_recording={name: turns.by_recording[name] for name in here})
-        found |= _match(there, list_media(Path(), place), missing)
-    if missing := needed - found.keys():
-        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise DatasetError(
-            f"{path}: found no recording of {min(missing)}{others}, neither in {folder.root} nor, "
-            "in the same sub-folders, in the working directory; expected one of that name, with a "
-            "suffix of audio or video; run this in the folder that all recordings share, or put "
-            "the files there"
-        )
+    found = _find_recordings(path, folder, labels)
     corpus = path.resolve().name if path.is_dir() else path.stem
-    rows = [(root, file, row) for name, (root, file) in found.items() for _, row in labels[name]]
-    clips = (
-        make_clip(root, corpus, row.where, {**row.cells, "file": printable_path(file)})
-        for root, file, row in rows
-        if not _is_note(row, mapped)
-    )
     used = {root / file for root, file in found.values()}
     rest = [one for one in folder.media if path.is_dir() and one not in used]
     skipped = {folder.name(one): NOT_ANNOTATED for one in rest}
-    notes = (Path(row.where).name for _, _, row in rows if _is_note(row, mapped))
-    skipped |= dict.fromkeys(notes, "a note at a point in time")
+    clips: list[Clip] = []
+    for name, (root, file) in found.items():
+        for _, row in labels[name]:
+            if _is_note(row, mapped):
+                skipped[Path(row.where).name] = "a note at a point in time"
+            else:
+                cells = {**row.cells, "file": printable_path(file)}
+                clips.append(make_clip(root, corpus, row.where, cells))
     return Corpus(corpus, LICENCE, tuple(clips), skipped)
 
 
@@ -238,19 +221,43 @@ def _refuse_unknown(path: Path, labels: Iterable[Sequence[Label]], mapped: Colle
             )
 
 
-def _match(
-    turns: Turns, folder: MediaFolder, names: Collection[str]
+def _find_recordings(
+    path: Path, folder: MediaFolder, labels: Mapping[str, Sequence[Label]]
 ) -> dict[str, tuple[Path, str]]:
-    """Return the recording of each file that has one, as a folder and a name within."""
+    """Return the recording of each file that has labels, as a folder and a name within."""
+    needed = {name for name, rows in labels.items() if rows}
+    found = _match(path, labels, folder, needed)
+    missing = needed - found.keys()
+    # In the working directory, only at the same places: elsewhere, the name may be another's.
+    for place in sorted({_folder_of(name) for name in missing}):
+        here = [name for name in labels if _folder_of(name) == place]
+        found |= _match(path, here, list_media(Path(), place), missing)
+    if missing := needed - found.keys():
+        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise DatasetError(
+            f"{path}: found no recording of {min(missing)}{others}, neither in {folder.root} nor, "
+            "in the same sub-folders, in the working directory; expected one of that name, with a "
+            "suffix of audio or video; run this in the folder that all recordings share, or put "
+            "the files there"
+        )
+    return found
+
+
+def _match(
+    path: Path, names: Iterable[str], folder: MediaFolder, needed: Collection[str]
+) -> dict[str, tuple[Path, str]]:
+    """Return the recording in a folder of each needed file that has one, as `_find_recordings`."""
+    # Each file is a turn of its recording, so that they are matched as by `ser annotate`.
+    turns = Turns(path, {name: (Turn(speaker=name),) for name in names}, local=True)
     match = match_turns(turns, map(str, folder.media))
     found: dict[str, Path] = {}
     for recording in folder.media:
         for turn in match.find(str(recording)):
             name = turn.speaker or ""
-            if name in names and found.setdefault(name, recording) != recording:
+            if name in needed and found.setdefault(name, recording) != recording:
                 raise DatasetError(
-                    f"{turns.path}: {name} may be of {found[name]} and of {recording}; expected "
+                    f"{path}: {name} may be of {found[name]} and of {recording}; expected "
                     "one recording for each file; put the suffix into its name, such as "
                     f"{name}{recording.suffix}, if there are others of that name"
                 )
-    return {name: (folder.root, folder.name(path)) for name, path in found.items()}
+    return {name: (folder.root, folder.name(one)) for name, one in found.items()}
