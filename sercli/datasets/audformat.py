@@ -5,9 +5,7 @@ import warnings
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from importlib import import_module
 from pathlib import PurePosixPath
-from types import ModuleType
 from typing import Any
 
 from sercli.datasets.clip import Clip, stretch_name
@@ -66,7 +64,13 @@ def read_audformat(folder: MediaFolder, columns: Mapping[str, str]) -> Corpus:
 
 
 def _load(folder: MediaFolder) -> Any:
-    audformat = _import_audformat()
+    try:
+        import audformat
+    except ImportError as error:
+        raise DatasetError(
+            f"databases in audformat need a package that is missing ({error.name}); install it "
+            "with: pip install 'sercli[audformat]'"
+        ) from error
     if not (folder.root / HEADER).is_file():
         raise DatasetError(f"{folder.root}: has no {HEADER}; expected a database in audformat")
     try:
@@ -117,16 +121,6 @@ def _read_database(folder: MediaFolder, database: Any, columns: Mapping[str, str
     names = {folder.name(path) for path in folder.media}
     skipped |= dict.fromkeys(sorted(names - used), NOT_ANNOTATED)
     return Corpus(database.name, database.license or LICENCE, tuple(clips), skipped)
-
-
-def _import_audformat() -> ModuleType:
-    try:
-        return import_module("audformat")
-    except ImportError as error:
-        raise DatasetError(
-            f"databases in audformat need a package that is missing ({error.name}); install it "
-            "with: pip install 'sercli[audformat]'"
-        ) from error
 
 
 def _find_labels(
@@ -186,11 +180,12 @@ def _cells(
     database: Any, role: str, columns: Mapping[str, str]
 ) -> Iterator[tuple[Stretch, Hashable | None, str]]:
     """Yield the stretch, value or None, and table of each cell of a role's columns."""
-    audformat = _import_audformat()
+    from audformat.utils import to_segmented_index
+
     for table_id, column in _tables_of(database, role, columns).items():
         values = database.tables[table_id][column].get().dropna()
-        index = audformat.utils.to_segmented_index(database.tables[table_id].index)
-        present = audformat.utils.to_segmented_index(values.index)
+        index = to_segmented_index(database.tables[table_id].index)
+        present = to_segmented_index(values.index)
         known = dict(zip(present, values.tolist(), strict=True))
         for row in index:
             file, start, end = row
