@@ -285,3 +285,13 @@ def test_tables_that_somebody_changed(tmp_path: Path, rows: Sequence[str], messa
     table.write_text("\n".join(lines))
     with pytest.raises(DatasetError, match=message):
         Predictions.read(table, "svm")
+
+
+def test_table_without_probabilities(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    row = "plays,x,x.wav,,0,,,,,anger,anger,1"
+    table.write_text("\n".join((",".join(COLUMNS), row)))
+    with pytest.raises(
+        DatasetError, match=r"of x are \[\]; expected numbers from 0 to 1 whose sum"
+    ):
+        Predictions.read(table, "svm")

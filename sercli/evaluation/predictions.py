@@ -190,11 +190,11 @@ class Predictions:
                 "expected one that `ser eval -o DIR` wrote"
             ) from error
         probabilities = np.array(values)
-        sums = probabilities.sum(axis=1, keepdims=True)
+        sums = probabilities.sum(axis=1)
         # Probabilities rounded to six digits need not sum to exactly 1. False for NaN, too.
-        possible = (probabilities >= 0) & (abs(sums - 1) <= ROUNDING * len(labels))
+        possible = (probabilities >= 0).all(axis=1) & (abs(sums - 1) <= ROUNDING * len(labels))
         if not possible.all():
-            row = int(np.flatnonzero(~possible.all(axis=1))[0])
+            row = int(possible.argmin())
             raise DatasetError(
                 f"{path}: the probabilities of {clips[row].name} are {values[row]}; expected "
                 "numbers from 0 to 1 whose sum is 1"
@@ -208,7 +208,7 @@ class Predictions:
                     f"{confidence:g}; expected the most probable label of {of}, and its "
                     "probability"
                 )
-        found = cls(model, labels, clips, probabilities / sums, hashes)
+        found = cls(model, labels, clips, probabilities / sums[:, None], hashes)
         if twice := [key for key, n in Counter(found.keys()).items() if n > 1]:
             raise DatasetError(f"{path}: has {twice[0][1]} in two rows; expected one row per clip")
         class_indices(clips, labels)  # raises if an expected label was not scored
