@@ -364,6 +364,9 @@ def test_a_split_of_speakers_whom_no_model_knows(
         evaluate_all(both, corpus, "new", CONFIG)
     with pytest.raises(DatasetError, match="another split, or all, or new: speakers that no"):
         evaluate(trained, corpus, "test", CONFIG)
+    unnamed = replace(corpus, clips=tuple(replace(clip, speaker=None) for clip in corpus.clips))
+    with pytest.raises(DatasetError, match="toy: speakers are unknown; expected those of some"):
+        evaluate(trained, unnamed, "new", CONFIG)
 
 
 def test_models_that_share_no_label_are_not_compared(make_corpus: MakeCorpus) -> None:

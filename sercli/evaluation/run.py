@@ -273,6 +273,11 @@ def _select_clips(
             return corpus.select(split)
         except DatasetError as error:
             raise DatasetError(f"{error}, or new: speakers that no model was trained on") from error
+    if not any(clip.voice for clip in corpus.clips):
+        raise DatasetError(
+            f"{corpus.name}: speakers are unknown; expected those of some clips, to find who is "
+            "new to the models; name them in a table, or choose another split"
+        )
     manifests = (TrainingManifest.of(classifier) for classifier in classifiers)
     known = {
         voice
