@@ -5,7 +5,7 @@ Only ``speaker`` guarantees that the speakers of the test clips are not in train
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,28 +64,11 @@ def split_by_speaker(corpus: Corpus, seed: int = 0) -> Corpus:
     # Corpora with few such speakers come last: these may all be drawn with another corpus by then.
     for name in sorted(bare, key=lambda one: (len(bare[one]) < len(SPLITS), one)):
         voices = sorted(voice for voice in bare[name] if voice is not None)
-        unknown = None in bare[name]
-        if unknown or len(voices) < len(SPLITS):
+        if None in bare[name] or len(voices) < len(SPLITS):
             if bare[name] <= split_of.keys():
                 continue
-            has, own = "no splits", ""
-            if name in sharing:
-                has, own = "splits that share speakers", "own, "
-            raise DatasetError(
-                f"{name}: has {has} "
-                + ("and unknown speakers" if unknown else f"and the speakers {', '.join(voices)}")
-                + "; expected three known speakers or more; name the speakers in a manifest, or "
-                f"choose --split {own}random or FILE.csv"
-            )
-        # Speakers who were drawn with another corpus count here, too.
-        n_given = Counter(split_of[voice] for voice in voices if voice in split_of)
-        shuffled = np.random.default_rng(seed).permutation(voices).tolist()
-        drawn = [voice for voice in shuffled if voice not in split_of]
-        n_dev = max(0, max(1, round(DEV_SHARE * len(voices))) - n_given["dev"])
-        n_test = max(0, max(1, round(TEST_SHARE * len(voices))) - n_given["test"])
-        split_of |= dict.fromkeys(drawn, "train")
-        split_of |= dict.fromkeys(drawn[:n_test], "test")
-        split_of |= dict.fromkeys(drawn[n_test : n_test + n_dev], "dev")
+            raise _too_few(name, bare[name], shares=name in sharing)
+        split_of |= _draw(voices, split_of, seed)
     return replace(
         corpus,
         clips=tuple(
@@ -129,6 +112,33 @@ def _find_given(
                 "two people, give one of them another name"
             )
     return {voice: clip.split for voice, clip in first_of.items()}
+
+
+def _too_few(name: str, voices: Set[str | None], *, shares: bool) -> DatasetError:
+    """Return the error for a corpus that has too few known speakers to draw from."""
+    known = ", ".join(sorted(voice for voice in voices if voice is not None))
+    found = "and unknown speakers" if None in voices else f"and the speakers {known}"
+    has, own = ("splits that share speakers", "own, ") if shares else ("no splits", "")
+    return DatasetError(
+        f"{name}: has {has} {found}; expected three known speakers or more; name the speakers in a "
+        f"manifest, or choose --split {own}random or FILE.csv"
+    )
+
+
+def _draw(
+    voices: Sequence[str], split_of: Mapping[str, str | None], seed: int
+) -> dict[str, str | None]:
+    """Draw the splits of a corpus's speakers who have none; the others count for the shares."""
+    n_given = Counter(split_of[voice] for voice in voices if voice in split_of)
+    shuffled = np.random.default_rng(seed).permutation(voices).tolist()
+    drawn = [voice for voice in shuffled if voice not in split_of]
+    n_dev = max(0, max(1, round(DEV_SHARE * len(voices))) - n_given["dev"])
+    n_test = max(0, max(1, round(TEST_SHARE * len(voices))) - n_given["test"])
+    return {
+        **dict.fromkeys(drawn, "train"),
+        **dict.fromkeys(drawn[:n_test], "test"),
+        **dict.fromkeys(drawn[n_test : n_test + n_dev], "dev"),
+    }
 
 
 def split_as_given(corpus: Corpus) -> Corpus:
