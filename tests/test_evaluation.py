@@ -944,3 +944,13 @@ def test_a_recording_that_changed_is_decoded_anew(
     assert make_wav("0.wav", 3.0) == corpus.clips[0].path
     again = evaluate(fake_classifier, corpus, "all", CONFIG).predictions.probabilities
     np.testing.assert_allclose((first[0, 0], again[0, 0]), (0.5, 0.25))
+
+
+def test_conditions_that_are_no_single_one_are_refused_before_anything_is_decoded(
+    fake_classifier: FakeClassifier, make_corpus: MakeCorpus
+) -> None:
+    corpus, decoded = make_corpus(("short", 1.0, "a"), ("long", 1.0, "b")), list[int]()
+    config = replace(CONFIG, stress=("noise10,phone",))
+    with pytest.raises(ConfigError, match="unknown condition 'noise10,phone'; there are clean"):
+        evaluate(fake_classifier, corpus, "all", config, progress=decoded.append)
+    assert not decoded

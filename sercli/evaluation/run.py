@@ -27,7 +27,7 @@ from sercli.evaluation.classification import (
 from sercli.evaluation.leaks import TrainingManifest
 from sercli.evaluation.measurement import ClassifiedClips, measure, refuse_idle_votes
 from sercli.evaluation.predictions import Predictions
-from sercli.evaluation.stress import parse_conditions
+from sercli.evaluation.stress import check_condition
 from sercli.files import AnyPath
 from sercli.registry.store import load_model
 from sercli.text import format_count
@@ -171,7 +171,7 @@ def _check_settings(
 ) -> None:
     """Raise if a model does not support the settings: at once, and not after an hour."""
     for condition in config.stress:
-        parse_conditions(condition)
+        check_condition(condition)
     for classifier in classifiers:
         classifier.spec.find_calibration(config.target)
         if choose_adaptation(classifier, config, clips) != "none" or config.mixes:

@@ -89,14 +89,18 @@ def parse_conditions(text: str) -> tuple[str, ...]:
         If a condition is unknown, needs a codec that is not available, or its level is out of
         range.
     """
-    names = [_parse(part.strip()).name for part in text.split(",")]
-    for name in names:
-        if not _has_codec(name):
-            raise ConfigError(
-                f"condition {name!r} needs a codec that is in none of the installed libraries; "
-                f"there are {', '.join(known_conditions())}"
-            )
-    return tuple(dict.fromkeys(names))
+    return tuple(dict.fromkeys(check_condition(part.strip()) for part in text.split(",")))
+
+
+def check_condition(text: str) -> str:
+    """Return the canonical name of a condition; raise as `parse_conditions`."""
+    name = _parse(text).name
+    if not _has_codec(name):
+        raise ConfigError(
+            f"condition {name!r} needs a codec that is in none of the installed libraries; "
+            f"there are {', '.join(known_conditions())}"
+        )
+    return name
 
 
 def condition_rng(seed: int, condition: str, name: str) -> np.random.Generator:
