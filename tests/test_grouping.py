@@ -13,6 +13,7 @@ from sercli.adaptation import AdapterSettings
 from sercli.annotation.grouping import WaitingFiles
 from sercli.annotation.scored import ScoredFile, find_piece_type
 from sercli.annotation.spool import RowStore
+from sercli.config import Adaptation
 from sercli.schema import FileResult, Group
 from sercli.speech.turn import Turn
 
@@ -113,3 +114,22 @@ def test_groups_of_a_file_are_in_the_order_of_their_names(rng: np.random.Generat
         waiting.add(ScoredFile(FileResult("a", "ok"), pieces, ("mix",), turns=turns))
         (scored,) = waiting.rescore()
     assert [group.name for group in scored.result.groups] == [f"group {n}" for n in range(9)]
+
+
+@pytest.mark.parametrize(
+    ("adapt", "groups"),
+    [
+        ("recording", [("call", False)] * 3),
+        ("channel", [("call#0", False), ("call#1", False), ("call#1", False)]),
+        ("speaker", [("ann", True), ("bob", True), ("call", False)]),
+        ("corpus", [("corpus", False)] * 3),
+    ],
+)
+def test_groups_are_of_the_kind_that_was_asked_for_even_if_speakers_are_known(
+    adapt: Adaptation, groups: list[tuple[str, bool]]
+) -> None:
+    pieces = np.zeros(3, PIECE)
+    pieces["channel"], pieces["turn"] = [0, 1, 1], [0, 1, 2]
+    turns = [Turn(speaker="ann"), Turn(speaker="bob"), Turn()]
+    scored = ScoredFile(FileResult("call", "ok"), pieces, ("0", "1"), turns=turns)
+    assert [scored.find_group(adapt, piece) for piece in pieces] == groups
