@@ -98,6 +98,15 @@ def test_intervals_are_paired() -> None:
         assert figure == {"difference": 0.0, "interval": (0.0, 0.0)}
 
 
+def test_intervals_are_drawn_from_the_seed() -> None:
+    clips = tuple(make_clip(str(i), LABELS[i % 2]) for i in range(40))
+    of_anger = np.random.default_rng(0).uniform(size=40)
+    both = [make_predictions(name, of_anger, clips) for name in ("a", "b")]
+    found = [compare_predictions(both, seed=seed)["models"][0]["intervals"] for seed in (0, 0, 1)]
+    assert found[0] == found[1] != found[2]
+    assert compare_predictions(both)["models"][0]["intervals"] == found[0]
+
+
 def test_every_pair_is_compared_later_minus_earlier(
     first: Predictions, second: Predictions
 ) -> None:
@@ -215,6 +224,13 @@ def test_clips_whose_audio_is_not_known(first: Predictions, second: Predictions)
     moved = compare_predictions([first, replace(unknown, clips=clips)])
     assert moved["n_segments"] == 2
     assert moved["warnings"][0].startswith("2 clips left out, since their names agree")
+    sides = [
+        replace(one, clips=(w, x, replace(y, channel=n), z))
+        for n, one in enumerate((first, unknown))
+    ]
+    assert compare_predictions(sides)["n_segments"] == 3
+    # The same audio is the same clip, wherever it lies.
+    assert compare_predictions([first, replace(second, clips=clips)])["n_segments"] == 4
     stretch = replace(x, start=0.0001, end=1.23456)
     rounded = replace(x, start=0.0, end=1.235)
     pair = [replace(first, clips=(w, stretch, y, z)), replace(unknown, clips=(w, rounded, y, z))]

@@ -1,13 +1,16 @@
 """Features in processes of their own."""
 
+import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,6 +36,10 @@ def die_elsewhere(waveforms: Sequence[NDArray[np.float32]], home: int) -> NDArra
     return np.array([[len(one)] for one in waveforms], np.float32)
 
 
+def list_processes(executor: Any) -> list[int]:
+    return [pid % 65_536 for pid in executor._processes]
+
+
 def test_begins_here_and_goes_on_in_processes() -> None:
     here = os.getpid() % 65_536
     with FeatureProcesses(partial(describe, sign=-1), 2, 3) as processes:
@@ -42,7 +49,11 @@ def test_begins_here_and_goes_on_in_processes() -> None:
         assert here not in rows[:, 0]
         assert rows[:, 1:].tolist() == [[3, -len(LONG)], [3, -5]]
         executor = processes._executor
+        again = processes([LONG])
+        assert processes._executor is executor
+        assert {*again[:, 0].tolist()} <= set(list_processes(executor))
     assert executor._flags.shutdown
+    assert executor._flags.kill_workers
 
 
 def count(waveforms: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -73,6 +84,18 @@ def test_interrupts_do_not_reach_processes_even_while_they_start() -> None:
     assert tell_blocked([LONG]).tolist() == [[os.getpid() % 65_536, 0]]
 
 
+def count_watchers(waveforms: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return the number of threads that wait for the end of the parent process."""
+    threads = [one for one in threading.enumerate() if one.daemon]
+    watchers = [one for one in threads if _end_after.__name__ in one.name]
+    return np.array([[len(watchers)]] * len(waveforms), np.float32)
+
+
+def test_processes_watch_whether_their_parent_lives() -> None:
+    with FeatureProcesses(count_watchers, 2, 1) as processes:
+        assert processes([LONG, LONG]).tolist() == [[1], [1]]
+
+
 def test_a_process_that_is_killed_costs_nothing_but_time() -> None:
     extract = partial(die_elsewhere, home=os.getpid())
     with FeatureProcesses(extract, 2, 1) as processes:
@@ -81,13 +104,18 @@ def test_a_process_that_is_killed_costs_nothing_but_time() -> None:
 
 
 def test_there_need_be_no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    n_tries = 0
+
     def fail(*_: object, **__: object) -> None:
+        nonlocal n_tries
+        n_tries += 1
         raise OSError(28, "no space left on device")
 
     monkeypatch.setattr("loky.ProcessPoolExecutor", fail)
     with FeatureProcesses(partial(describe, sign=-1), 2, 1) as processes:
         for _ in range(2):
             assert processes([LONG])[0, 0] == os.getpid() % 65_536
+    assert n_tries == 1
 
 
 @pytest.mark.parametrize("name", ["stdout", "stderr"])
@@ -98,6 +126,14 @@ def test_without_streams_there_are_no_processes(name: str, monkeypatch: pytest.M
         for _ in range(2):
             ((process, _, length),) = processes([LONG]).tolist()
             assert (process, length) == (os.getpid() % 65_536, -len(LONG))
+
+
+def test_daemonic_processes_have_no_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loky.ProcessPoolExecutor", None)
+    config: Any = vars(multiprocessing.current_process())["_config"]
+    monkeypatch.setitem(config, "daemon", True)
+    with FeatureProcesses(partial(describe, sign=-1), 2, 1) as processes:
+        assert processes([LONG])[0, 0] == os.getpid() % 65_536
 
 
 def test_rows_are_the_same_wherever_they_are_computed(rng: np.random.Generator) -> None:
