@@ -166,6 +166,17 @@ def test_common_labels_are_renormalised(first: Predictions) -> None:
     assert other["accuracy"] == 0.75
 
 
+def test_clips_of_a_label_that_one_model_lacks_are_left_out(second: Predictions) -> None:
+    # As corpora are mapped otherwise, both have a label for w.
+    clips = (replace(CLIPS[0], emotion="joy"), *CLIPS[1:])
+    sure = np.eye(3)[[2, 0, 0, 1]]
+    wider = Predictions("wider", (*LABELS, "joy"), clips, sure, second.hashes)
+    found = compare_predictions([wider, second])
+    assert (found["labels"], found["n_segments"]) == (["anger", "fear"], 3)
+    left_out = "1 clip left out, since not all models scored them or have their label."
+    assert found["warnings"] == [f"wider: {left_out}", f"second: {left_out}", FEWER]
+
+
 @pytest.mark.parametrize("speaker", [None, "zoe"])
 def test_speakers_are_those_of_the_first(
     first: Predictions, second: Predictions, speaker: str | None
@@ -218,6 +229,8 @@ def test_clips_whose_audio_is_not_known(first: Predictions, second: Predictions)
     unknown = replace(second, hashes=())
     by_name = "second: has no hashes of its audio, so its clips are matched by name only."
     assert compare_predictions([first, unknown])["warnings"] == [by_name, FEW]
+    partly = replace(second, hashes=("", *second.hashes[1:]))
+    assert compare_predictions([first, partly])["warnings"] == [FEW]
     # By the stretch, of which tables of before do not tell the channel.
     w, x, y, z = CLIPS
     clips = (replace(w, start=0.5), replace(x, end=1.0), replace(y, channel=1), z)
