@@ -245,7 +245,7 @@ def test_bench_tells_figures_in_words(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["bench", "-m", "svm", str(EXAMPLES), "--threads", "1"])
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert lines[0] == "svm, fp32, 1 worker on 1 thread, 30 s a batch"
+    assert lines[0] == "svm, fp32, 1 worker on 1 thread, 120 s a batch"
     assert lines[1].startswith("4 files, 1.3 min of audio, 17 segments, ")
     assert [line.split()[0] for line in lines[5:10]] == [
         "decode",
