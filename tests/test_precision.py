@@ -27,6 +27,7 @@ from sercli.neural.devices import (
     replicate,
     round_to,
 )
+from sercli.neural.packed import PackedLinear, can_pack, pack
 from sercli.neural.quantised import QuantisedLinear, quantise
 from sercli.registry.catalogue import shipped_folder
 
@@ -77,6 +78,61 @@ def test_a_model_of_integers(transformer: TrainedNetworkClassifier) -> None:
     assert all(np.array_equal(one, stored[name]) for name, one in model.tensors().items())
     model.use_precision("fp32")
     np.testing.assert_allclose(model.predict_proba(waveforms), exact, atol=1e-6)
+
+
+# A CPU for which `can_pack` is false may still multiply packed weights, but rounds them otherwise.
+packs = pytest.mark.skipif(not can_pack(), reason="needs AVX512-BF16 without AMX")
+
+
+@packs
+@pytest.mark.parametrize("bias", [True, False])
+def test_packed_weights_give_the_same_products(bias: bool) -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(96, 80, bias=bias).to(torch.bfloat16)
+    packed = PackedLinear(layer)
+    copied = copy.deepcopy(packed)
+    assert copied is not packed
+    assert copied.weight is packed.weight
+    with torch.inference_mode():
+        for n_rows in (1, 31, 200):
+            rows = torch.randn(n_rows, 96)
+            expected = layer(rows.to(torch.bfloat16))
+            for one in (packed, copied):
+                assert torch.equal(one(rows), expected)
+
+
+@packs
+def test_the_layers_of_a_transformer_are_packed(transformer: TrainedNetworkClassifier) -> None:
+    model = load_model("transformer", "cpu", precision="bf16")
+    assert isinstance(model, TrainedNetworkClassifier)
+    packed = [one for one in model.network.modules() if isinstance(one, PackedLinear)]
+    assert len(packed) == 6 * 6
+    assert not any(isinstance(one, PackedLinear) for one in transformer.network.modules())
+    assert all(one.bias is None for one in packed[::6])  # those of the keys
+    again = pack(transformer.network)
+    assert again.head.state_dict().keys() == transformer.network.head.state_dict().keys()
+    assert {id(one) for one in again.head.parameters()} == {
+        id(one) for one in transformer.network.head.parameters()
+    }
+
+
+def test_weights_are_packed_only_where_that_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = [True]
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: built[0])
+    for found, expected in (
+        ({"avx512_bf16": True}, True),
+        ({"avx512_bf16": True, "amx_bf16": True}, False),
+        ({"amx_bf16": False}, False),
+        ({}, False),
+    ):
+        monkeypatch.setattr(devices, "_find_capabilities", lambda found=found: found)
+        assert can_pack() is expected
+    monkeypatch.setattr(devices, "_find_capabilities", lambda: {"avx512_bf16": True})
+    built[0] = False
+    assert can_pack() is False
+    model = load_model("transformer", "cpu", precision="bf16")
+    assert isinstance(model, TrainedNetworkClassifier)
+    assert not any(isinstance(one, PackedLinear) for one in model.network.modules())
 
 
 def test_bf16_is_close(transformer: TrainedNetworkClassifier) -> None:

@@ -29,6 +29,7 @@ from sercli.neural.devices import (
     replicate,
     store_as,
 )
+from sercli.neural.packed import can_pack, pack
 from sercli.neural.quantised import quantise
 from sercli.system.room import Room
 
@@ -106,6 +107,8 @@ class NetworkClassifier(Classifier):
             # The exact weights wait on the CPU, or a GPU would hold them beside the converted ones.
             exact = self._exact.to(CPU)
             converted = quantise(exact) if found == "int8" else store_as(exact, TYPES[found])
+            if found == "bf16" and self._device == CPU and can_pack():
+                converted = pack(converted)
             if self._device != CPU:
                 with fitting("the network", self._device):
                     converted = copy.deepcopy(converted).to(self._device)  # shares none of them

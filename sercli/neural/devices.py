@@ -213,15 +213,19 @@ def _has_fast_bf16(device: torch.device) -> bool:
         # A CPU without such instructions supports bfloat16, too, but hundreds of times slower. If a
         # virtual machine hides the tiles (AMX) of an Intel CPU, AVX512-BF16 remains, which is half
         # as fast as float32; on AMD, it is nearly twice as fast.
-        can = _find_capabilities()
-        by_intel = str(can.get("cpu_name", "")).startswith("Intel")
-        return has_amx() or bool(can.get("avx512_bf16") and not by_intel)
+        by_intel = str(_find_capabilities().get("cpu_name", "")).startswith("Intel")
+        return has_amx() or (has_avx512_bf16() and not by_intel)
     return False
 
 
 def has_amx() -> bool:
     """Return whether the CPU multiplies bfloat16 in tiles (Intel's AMX)."""
     return bool(_find_capabilities().get("amx_bf16"))
+
+
+def has_avx512_bf16() -> bool:
+    """Return whether the CPU multiplies bfloat16 in vectors of 512 bits."""
+    return bool(_find_capabilities().get("avx512_bf16"))
 
 
 def _find_capabilities() -> dict[str, Any]:
