@@ -1,4 +1,4 @@
-"""The front page and the guides name only what exists."""
+"""The front page, and the pages that it leads to, name only what exists."""
 
 import re
 from pathlib import Path
@@ -9,8 +9,8 @@ import pytest
 from sercli.cli import main
 
 ROOT = Path(__file__).parent.parent
-GUIDES = sorted((ROOT / "examples").glob("*.md"))
-PAGES = [ROOT / "README.md", ROOT / "models" / "README.md", *GUIDES]
+OTHERS = sorted((ROOT / "examples").glob("*.md"))
+PAGES = [ROOT / "README.md", ROOT / "models" / "README.md", *OTHERS]
 # An option of every command.
 HELP = "--help"
 
@@ -51,6 +51,6 @@ def test_options_are_those_of_the_commands(page: Path) -> None:
     assert named <= known | {HELP}
 
 
-def test_every_guide_is_found_from_the_front_page() -> None:
+def test_every_page_is_found_from_the_front_page() -> None:
     text = read(ROOT / "README.md")
     assert all(f"]({page.relative_to(ROOT).as_posix()})" in text for page in PAGES[1:])
