@@ -233,6 +233,7 @@ def test_members_that_are_refused(members: Any, message: str) -> None:
         ({"name": ""}, "found the member ''"),
         ({"sha256": 1}, "found the member 'one'"),
         ({"weight": -0.5}, "the weight of one is -0.5"),
+        ({"weight": 1.5}, "the weight of one is 1.5"),
         ({"weight": float("nan")}, "the weight of one is nan"),
         ({"weight": "0.5"}, "not supported"),
         ({"weight": 0.5}, "their weights sum to 0.75"),
@@ -241,7 +242,9 @@ def test_members_that_are_refused(members: Any, message: str) -> None:
 )
 def test_a_member_that_is_refused(changes: dict[str, Any], message: str) -> None:
     good = spec().settings["members"]
-    assert [member.weight for member in read_members({"members": good})] == [0.75, 0.25]
+    for weights in ([0.75, 0.25], [0.0, 1.0], [1 / 3, 2 / 3 + 5e-7]):
+        members = [one | {"weight": weight} for one, weight in zip(good, weights, strict=True)]
+        assert [member.weight for member in read_members({"members": members})] == weights
     with pytest.raises(ModelError, match=message):
         read_members({"members": [good[0] | changes, good[1]]})
 

@@ -265,6 +265,20 @@ def test_outputs_that_are_refused(
     assert not fake_classifier.received
 
 
+def test_which_files_of_a_folder_are_labelled(runs: Runs) -> None:
+    (runs.sounds / "below").mkdir()
+    shutil.copy(EXAMPLES / "memo.m4a", runs.sounds / "below" / "later.m4a")
+    runs.write()
+    assert runs.rows_found == ["later.m4a: 2", "memo.m4a: 2", "statement.flac: 3"]
+    for options, expected in (
+        ({"recursive": False}, ["memo.m4a: 2", "statement.flac: 3"]),
+        ({"include": "*.m4a"}, ["later.m4a: 2", "memo.m4a: 2"]),
+        ({"exclude": ["below", "*.flac"]}, ["memo.m4a: 2"]),
+    ):
+        runs.write(overwrite=True, **options)
+        assert runs.rows_found == expected
+
+
 def test_an_output_that_cannot_be_replaced_keeps_its_record(
     runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
