@@ -89,7 +89,10 @@ packs = pytest.mark.skipif(not can_pack(), reason="needs AVX512-BF16 without AMX
 def test_packed_weights_give_the_same_products(bias: bool) -> None:
     torch.manual_seed(0)
     layer = nn.Linear(96, 80, bias=bias).to(torch.bfloat16)
+    state = torch.get_rng_state()
     packed = PackedLinear(layer)
+    assert torch.equal(torch.get_rng_state(), state)  # nothing was drawn for weights that go
+    assert not any(one.requires_grad for one in packed.parameters())
     copied = copy.deepcopy(packed)
     assert copied is not packed
     assert copied.weight is packed.weight
