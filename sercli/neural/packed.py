@@ -27,6 +27,7 @@ class PackedLinear(nn.Linear):
 
     def __init__(self, layer: nn.Linear) -> None:
         with_bias = layer.bias is not None
+        # On that device, no random weights are drawn, which would advance the generator.
         super().__init__(layer.in_features, layer.out_features, bias=with_bias, device="meta")
         weights = layer.weight.detach().to(torch.bfloat16)
         packed = torch.ops.mkldnn._reorder_linear_weight(weights)
